@@ -1,0 +1,181 @@
+"""From the text of a cell to code: parsed once, its last expression apart, the text kept for tracebacks.
+
+A cell has a file name of its own, as in ipykernel: ``<temp>/flame_<session>_<pid>/<hash of the text>.py``.  There is no
+such file; its lines are in ``linecache``, for tracebacks, ``inspect.getsource``, ``warnings`` and ``pdb``, in the form
+that ``linecache.checkcache`` leaves alone (no modification time), and bounded in number and size.
+"""
+
+import __future__
+
+import ast
+import collections
+import inspect
+import io
+import linecache
+import os
+import sys
+import tempfile
+import tokenize
+import zlib
+
+from . import oldawait
+
+# What is kept of the texts of old cells: functions defined there still show their source.
+KEEP_CELLS = 1000
+KEEP_CHARACTERS = 16 * 1000 * 1000
+
+# Before 3.9 an expression nested 10^5 deep kills the interpreter when its tree is turned into Python objects; compiling
+# the text itself only raises. Shorter text cannot nest that deep.
+_CHECK_DEPTH = sys.version_info < (3, 9)
+_DEEP = 4000
+
+_AWAIT = getattr(ast, "PyCF_ALLOW_TOP_LEVEL_AWAIT", 0)
+_FUTURES = 0
+for _name in __future__.all_feature_names:
+    # nested_scopes and generators are no flags of a statement: their bits mean other things in co_flags.
+    if _name not in ("nested_scopes", "generators"):
+        _FUTURES |= getattr(__future__, _name).compiler_flag
+del _name
+
+
+class Step:
+    """A part of a cell. ``start(namespace)`` runs it and gives its value, or a coroutine if ``awaits``.
+
+    shows   the value is the cell's last expression, to be displayed
+    """
+
+    def __init__(self, code, shows):
+        self.code = code
+        self.shows = shows
+        self.awaits = bool(code.co_flags & inspect.CO_COROUTINE)
+
+    def start(self, namespace):
+        return eval(self.code, namespace)
+
+
+class Compiler:
+    """The compiler of one session: remembers ``from __future__`` and the texts of its cells."""
+
+    def __init__(self, session_id):
+        self.flags = 0
+        name = "".join(c if c.isalnum() else "_" for c in session_id)[:16]
+        self._folder = os.path.join(_temp(), "flame_%s_%d" % (name, os.getpid()))
+        self._cells = collections.OrderedDict()  # file name -> (linecache entry, label)
+        self._characters = 0
+
+    def __repr__(self):
+        return "<Compiler %s, %d cells>" % (self._folder, len(self._cells))
+
+    # -- texts -------------------------------------------------------------------------------------------------------
+
+    def remember(self, source, count):
+        """Keep a cell's text; returns its file name. ``count`` is what the cell is called: ``In[count]``."""
+        lines = [line + "\n" for line in source.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+        number = zlib.crc32(source.encode("utf-8", "surrogatepass"))
+        name = os.path.join(self._folder, "%d.py" % number)
+        while name in self._cells and self._cells[name][0][2] != lines:
+            number += 1
+            name = os.path.join(self._folder, "%d.py" % number)
+        self._forget(name)
+        entry = (len(source), None, lines, name)
+        self._cells[name] = (entry, "In[%d]" % count)
+        self._characters += len(source)
+        linecache.cache[name] = entry
+        while len(self._cells) > 1 and (len(self._cells) > KEEP_CELLS or self._characters > KEEP_CHARACTERS):
+            self._forget(next(iter(self._cells)))
+        return name
+
+    def _forget(self, name):
+        entry, _ = self._cells.pop(name, ((0,), None))
+        self._characters -= entry[0]
+        if linecache.cache.get(name) is entry:
+            del linecache.cache[name]
+
+    def label(self, filename):
+        """``In[3]`` for a cell's file name, None for any other."""
+        cell = self._cells.get(filename)
+        return None if cell is None else cell[1]
+
+    def refresh(self, filename):
+        """Put a cell's lines back where someone has called ``linecache.clearcache``."""
+        cell = self._cells.get(filename)
+        if cell is not None:
+            linecache.cache.setdefault(filename, cell[0])
+
+    def close(self):
+        """Leave nothing in linecache."""
+        for name in list(self._cells):
+            self._forget(name)
+
+    # -- code --------------------------------------------------------------------------------------------------------
+
+    def compile(self, source, filename, show=True):
+        """The Steps of a cell. With ``show`` the last one gives the value of the cell's last expression, if it ends
+        in one and not in ``;``. Raises what ``compile`` raises: SyntaxError, ValueError, MemoryError, RecursionError.
+        """
+        show = show and not ends_in_semicolon(source)
+        try:
+            return self._steps(self._parse(source, filename), filename, show)
+        except SyntaxError:
+            if _AWAIT or not oldawait.may_await(source):
+                raise
+            function = oldawait.compile_awaiting(source, filename, self.flags, show)
+            if function is None:
+                raise
+            return [function]
+
+    def _parse(self, source, filename):
+        if _CHECK_DEPTH and len(source) > _DEEP:
+            try:
+                compile(source, filename, "exec", self.flags | _AWAIT, True)
+            except SyntaxError:
+                pass  # said again, or mended, by what follows
+        return compile(source, filename, "exec", self.flags | _AWAIT | ast.PyCF_ONLY_AST, True)
+
+    def _steps(self, tree, filename, show):
+        last = None
+        if show and tree.body and isinstance(tree.body[-1], ast.Expr):
+            last = ast.Expression(tree.body.pop().value)
+        flags = self.flags
+        steps = []
+        if tree.body:
+            code = compile(tree, filename, "exec", flags | _AWAIT, True)
+            flags |= code.co_flags & _FUTURES
+            steps.append(Step(code, False))
+        if last is not None:
+            steps.append(Step(compile(last, filename, "eval", flags | _AWAIT, True), True))
+        self.flags = flags
+        return steps
+
+
+def ends_in_semicolon(source):
+    """Whether the last token of a cell is ``;``: its value is then not shown."""
+    if not _may_end_in_semicolon(source):
+        return False
+    last = None
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type not in (tokenize.ENDMARKER, tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.DEDENT):
+                last = token
+    except (tokenize.TokenError, SyntaxError):
+        return False
+    return last is not None and last.type == tokenize.OP and last.string == ";"
+
+
+def _may_end_in_semicolon(source):
+    """Whether the last line that is more than a comment has a ``;``: reading tokens of 10^5 lines takes a second."""
+    end = len(source)
+    while end > 0:
+        start = source.rfind("\n", 0, end) + 1
+        line = source[start:end].strip()
+        if line and not line.startswith("#"):
+            return ";" in line
+        end = start - 1
+    return False
+
+
+def _temp():
+    try:
+        return tempfile.gettempdir()
+    except OSError:  # a file system on which nothing can be written: no file is needed either
+        return os.path.join(os.sep, "tmp")

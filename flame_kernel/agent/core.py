@@ -1,0 +1,381 @@
+"""Core: a session where its cells run, the same in a server's process and in a child.
+
+It has the namespace, the shell, the lanes and the output; whoever made it submits requests and reads its event log.
+The other files of the agent know it as ``host``.
+"""
+
+import collections
+import json
+import os
+import platform
+import socket
+import sys
+import threading
+import types
+
+from . import ishell, runner, streams
+from .lane import Lane
+from .usage import Usage
+
+try:
+    from .capture import Capture
+except ImportError:  # no fcntl: no POSIX system; what C code prints stays where it was
+    Capture = None
+
+# Requests that do not run cells: answered by a helper thread, also while a cell runs.
+SIDE_REQUESTS = ("complete", "inspect", "usage")
+
+
+class Core:
+    """One session's cells.
+
+    session_id  its name;  place  "process" or "child";  log  the EventLog;  shell  "auto", "ipython" or "mini"
+    """
+
+    def __init__(self, session_id, place, log, shell="auto"):
+        self.session_id = session_id
+        self.place = place
+        self.pid = os.getpid()
+        self.closed = False
+        self.redirects = {}  # what the session has assigned to sys.stdout and its like
+        self.latest = None  # the Cell that ran last: for output of which nothing better is known
+        self.shell = None
+        self.lanes = {}
+        self._log = log
+        self._want = shell
+        self._inputs = {}
+        self._input_count = 0
+        self._lock = threading.Lock()
+        self._side = collections.deque()
+        self._side_wake = threading.Semaphore(0)
+        self._side_thread = None
+        self._threads = []  # lanes that were closed or abandoned, and whose thread may still end
+        self.capture = None
+        self._usage = Usage()
+        self.namespace = self._make_namespace()
+        streams.install()
+
+    def __repr__(self):
+        return "<Core %r %s>" % (self.session_id, self.place)
+
+    def _make_namespace(self):
+        child = self.place == "child"
+        name = "__main__" if child else "flame_session_" + "".join(c if c.isalnum() else "_" for c in self.session_id)
+        module = types.ModuleType(name, "The names of a Remote Flame session.")
+        module.__dict__["__builtins__"] = sys.modules["builtins"]
+        module.__dict__.pop("__loader__", None)
+        sys.modules[name] = module
+        return module
+
+    def start(self):
+        """Begin: the lane for cells on a thread of its own; ``ready`` is the first event."""
+        self.lanes[""] = Lane(self, "")
+
+    def start_on_main(self):
+        """The same on the calling thread, for ever: the main thread of a child."""
+        lane = self.lanes[""] = Lane(self, "", on_main=True)
+        lane.run()
+
+    # -- for the lane ------------------------------------------------------------------------------------------------
+
+    async def prepare(self, lane):
+        """First thing on a lane's thread."""
+        streams.set_current(Cell(None, self))
+        if lane.name or self.shell is not None:
+            return  # a subshell, or a fresh thread for a session that has its shell
+        reason = None
+        if self._want != "mini":
+            reason = ishell.available()
+        try:
+            if self._want == "mini" or reason is not None:
+                self.shell = runner.MiniShell(self)
+            else:
+                self.shell = ishell.IPythonShell(self)
+        except Exception as e:
+            reason = "IPython does not start there: %s: %s" % (type(e).__name__, e)
+            self.shell = runner.MiniShell(self)
+        self.latest = streams.current()
+        self._log.append({"type": "ready", "request": None, "content": self.describe(reason)})
+
+    def describe(self, reason=None):
+        """Where cells run, for people and for the kernel's language_info."""
+        return {
+            "host": socket.gethostname(),
+            "pid": self.pid,
+            "python": platform.python_version(),
+            "implementation": platform.python_implementation(),
+            "platform": sys.platform,
+            "executable": sys.executable or "",
+            "cwd": _cwd(),
+            "place": self.place,
+            "shell": self.shell.name,
+            "ipython": getattr(sys.modules.get("IPython"), "__version__", "") if self.shell.name == "ipython" else "",
+            "shell_reason": reason or "",
+        }
+
+    async def perform(self, request):
+        """One execute_request: the content of its reply."""
+        cell = Cell(request["id"], self, request.get("allow_stdin", False), request.get("silent", False))
+        streams.set_current(cell)
+        streams.check()
+        self.latest = cell
+        reply = await self.shell.run_cell(
+            request["code"],
+            silent=cell.silent,
+            store_history=request.get("store_history", not cell.silent),
+            cell_id=request.get("cell_id"),
+        )
+        if reply["status"] == "ok" and request.get("user_expressions"):
+            reply["user_expressions"] = self.shell.user_expressions(request["user_expressions"])
+        return reply
+
+    def interrupted_reply(self):
+        """The reply of a cell whose interrupt was not caught where a shell catches it."""
+        error = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["KeyboardInterrupt"]}
+        self.publish("error", dict(error))
+        return dict(error, status="error", execution_count=self.shell.execution_count, user_expressions={}, payload=[])
+
+    def finish(self, request, reply):
+        """The cell is over: its output is complete, its reply goes into the log behind it."""
+        if self.capture is not None:
+            self.capture.settle()
+        self._append("execute_reply", request["id"], reply)
+
+    def lane_ended(self, lane):
+        """A lane's thread is about to end."""
+        if lane.abandoned:
+            return
+        self.lanes.pop(lane.name, None)
+
+    def protected_pids(self):
+        """Processes that an interrupt must not reach: the children in which other sessions live."""
+        from . import child
+
+        return child.pids()
+
+    # -- output ------------------------------------------------------------------------------------------------------
+
+    def publish(self, msg_type, content, metadata=None, buffers=None):
+        """An event for the cell of the caller."""
+        cell = streams.current() or self.latest
+        self._append(msg_type, None if cell is None else cell.request_id, content, metadata, buffers)
+
+    def _append(self, msg_type, request_id, content, metadata=None, buffers=None):
+        event = {"type": msg_type, "request": request_id, "content": _plain(content)}
+        if metadata:
+            event["metadata"] = _plain(metadata)
+        if buffers:
+            event["buffers"] = [bytes(b) for b in buffers]
+        self._log.append(event)
+
+    def write(self, cell, name, text):
+        """Text that code of ``cell`` prints."""
+        if os.getpid() != self.pid:
+            self._write_from_fork(name, text)
+        elif text:
+            self._log.write(cell.request_id, name, text)
+
+    def tell(self, request_id, text):
+        """Words of ours in a cell's output."""
+        self._log.append({"type": "stream", "request": request_id, "content": {"name": "stderr", "text": text}})
+
+    def emit(self, name, text):
+        """Text that came through a descriptor: the cell that ran last has it."""
+        cell = self.latest
+        self._log.write(None if cell is None else cell.request_id, name, text)
+
+    def fileno(self, name):
+        """A descriptor whose text appears in the session (``sys.stdout.fileno()``)."""
+        if self.place == "child":
+            return {"stdout": 1, "stderr": 2}[name]
+        if Capture is None:
+            raise OSError("no file descriptor leads into the notebook on this system")
+        with self._lock:
+            if self.capture is None:
+                self.capture = Capture(self.emit)
+        return self.capture.pipe(name)
+
+    def _write_from_fork(self, name, text):
+        """A forked process has a copy of the log that nobody reads; a descriptor leads out of it."""
+        fd = {"stdout": 1, "stderr": 2}[name]
+        if self.place != "child" and self.capture is not None:
+            fd = self.capture.has(name) or fd
+        data = text.encode("utf-8", "replace")
+        while data:
+            data = data[os.write(fd, data) :]
+
+    # -- input -------------------------------------------------------------------------------------------------------
+
+    @property
+    def stdin_allowed(self):
+        cell = streams.current()
+        return cell is not None and cell.allow_stdin
+
+    def input(self, prompt="", password=False):
+        """Ask the user in the notebook; raises EOFError, KeyboardInterrupt, or StdinNotImplementedError without a front end."""
+        cell = streams.current()
+        if not cell.allow_stdin:
+            name = "getpass" if password else "raw_input"
+            raise _stdin_error()("%s was called, but this frontend does not support input requests." % name)
+        answered = threading.Semaphore(0)
+        with self._lock:
+            self._input_count += 1
+            input_id = self._input_count
+            self._inputs[input_id] = [answered, None]
+        if self.capture is not None:
+            self.capture.settle()
+        content = {"prompt": prompt, "password": bool(password), "input_id": input_id}
+        try:
+            self._append("input_request", cell.request_id, content)
+            while not answered.acquire(timeout=0.05):  # short, so that an asynchronous interrupt gets through
+                if self.closed:
+                    raise EOFError("the session is closed")
+            value = self._inputs[input_id][1]
+        except KeyboardInterrupt:
+            self._append("input_cancelled", cell.request_id, {"input_id": input_id})
+            raise KeyboardInterrupt("Interrupted by user")
+        finally:
+            self._inputs.pop(input_id, None)
+        if value is None or value == "\x04":
+            raise EOFError
+        return value
+
+    def answer(self, input_id, value):
+        """The user's line for an input request; whether one still waits for it."""
+        waiting = self._inputs.get(input_id)
+        if waiting is None:
+            return False
+        waiting[1] = value
+        waiting[0].release()
+        return True
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def submit(self, request):
+        """Begin a request ``{"kind", "id", …}``; returns at once, the reply is an event."""
+        if request["kind"] in SIDE_REQUESTS:
+            self._side.append(request)
+            if self._side_thread is None:
+                self._side_thread = threading.Thread(target=self._serve_side, name="flame-side")
+                self._side_thread.daemon = True
+                self._side_thread.pydev_do_not_trace = self._side_thread.is_pydev_daemon_thread = True
+                self._side_thread.start()
+            self._side_wake.release()
+        elif request["kind"] == "execute":
+            name = request.get("lane") or ""
+            with self._lock:
+                lane = self.lanes.get(name)
+                if lane is None or lane.abandoned:
+                    lane = self.lanes[name] = Lane(self, name)
+            lane.submit(request)
+        elif request["kind"] == "close_lane":
+            lane = self.lanes.get(request.get("lane"))
+            if lane is not None and lane.name:
+                lane.close()
+                self._threads.append(lane)
+        else:
+            raise ValueError("unknown request kind %r" % request["kind"])
+
+    def _serve_side(self):
+        while True:
+            self._side_wake.acquire()
+            if self.closed:
+                return
+            request = self._side.popleft()
+            streams.set_current(Cell(request["id"], self))
+            self._append(request["kind"] + "_reply", request["id"], self._side_reply(request))
+
+    def _side_reply(self, request):
+        try:
+            if self.shell is None:
+                raise RuntimeError("the session is still starting")
+            if request["kind"] == "complete":
+                return self.shell.complete(request["code"], request["cursor_pos"])
+            if request["kind"] == "inspect":
+                return self.shell.inspect(
+                    request["code"],
+                    request["cursor_pos"],
+                    request.get("detail_level", 0),
+                    tuple(request.get("omit_sections") or ()),
+                )
+            return self._usage.reply()
+        except BaseException as e:  # a property of the user's may raise anything; the front end waits for an answer
+            return {"status": "error", "ename": type(e).__name__, "evalue": str(e), "traceback": []}
+
+    def interrupt(self, request_id=None):
+        """Stop what runs, or only request ``request_id``. Returns the strongest thing done: see Lane.interrupt."""
+        done = "idle"
+        for lane in list(self.lanes.values()):
+            running = lane.request
+            if running is None or (request_id is not None and running["id"] != request_id):
+                continue
+            done = lane.interrupt()
+            if done == "abandon":
+                self._abandon(lane)
+                done = "abandoned"
+        return done
+
+    def _abandon(self, lane):
+        where = lane.where()
+        request = lane.give_up()
+        if request is None:
+            return
+        with self._lock:
+            self.lanes[lane.name] = Lane(self, lane.name)
+        self._threads.append(lane)
+        self.tell(request["id"], "Abandoned in %s: its thread ends when that call returns.\n" % where)
+        error = {"ename": "KeyboardInterrupt", "evalue": "abandoned in %s" % where, "traceback": []}
+        self._append("error", request["id"], dict(error, traceback=["KeyboardInterrupt: " + error["evalue"]]))
+        reply = dict(error, status="error", execution_count=self.shell.execution_count, user_expressions={}, payload=[])
+        self._append("execute_reply", request["id"], reply)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self):
+        """End the session: lanes, helper thread, descriptors, names. What hangs in a call ends when that returns."""
+        lanes = list(self.lanes.values())
+        for lane in lanes:
+            lane.interrupt()
+            lane.close()
+        for lane in lanes:
+            if lane.thread_id != threading.get_ident() and not lane.join(2.0):
+                lane.give_up()
+        self.closed = True
+        self._side_wake.release()
+        if self._side_thread is not None and self._side_thread is not threading.current_thread():
+            self._side_thread.join(2.0)
+        if self.shell is not None:
+            self.shell.close()
+        if self.capture is not None:
+            self.capture.close()
+        if sys.modules.get(self.namespace.__name__) is self.namespace and self.place != "child":
+            del sys.modules[self.namespace.__name__]
+        self.namespace.__dict__.clear()
+        streams.uninstall()
+
+
+Cell = streams.Cell
+
+
+def _plain(content):
+    """Content as JSON will carry it, at this moment: later changes of the user's objects do not show."""
+    try:
+        return json.loads(json.dumps(content))
+    except (TypeError, ValueError, RecursionError):
+        return json.loads(json.dumps(content, default=repr, skipkeys=True))
+
+
+def _cwd():
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _stdin_error():
+    try:
+        from IPython.core.error import StdinNotImplementedError
+
+        return StdinNotImplementedError
+    except ImportError:
+        return NotImplementedError

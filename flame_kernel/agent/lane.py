@@ -1,0 +1,356 @@
+"""A lane: one thread with an asyncio loop on which cells run one after the other, and how to stop one.
+
+A session has one lane, and one more for each subshell. In a server's process the thread is ours; in a child it is the
+main one. The loop runs for ever, so tasks that a cell started go on between cells, as in ipykernel.
+
+An interrupt is a KeyboardInterrupt, and it may be raised in user code only: never in asyncio's or our own. ``Guard``
+knows when user code has the thread. Facts behind it: an asynchronous exception reaches a thread between two bytecodes,
+so a call that blocks in C delays it; ``PyThreadState_SetAsyncExc(id, NULL)`` must not be used to take one back (CPython
+3.11 then hangs in sys.settrace for ever), so one that comes too late is absorbed.
+"""
+
+import asyncio
+import collections
+import ctypes
+import linecache
+import os
+import re
+import signal
+import sys
+import threading
+import types
+
+from . import streams
+
+# Seconds: how long the loop may take to cancel an awaiting cell, and how long a blocked call is given before we say so.
+CANCEL_GRACE = 0.3
+REPORT_AFTER = 0.7
+
+
+class Guard:
+    """Whether user code is running in a lane's thread, and the way to raise KeyboardInterrupt in it."""
+
+    def __init__(self, by_signal):
+        self.by_signal = by_signal  # main thread of a child: a signal handler raises, nothing is posted
+        self.running = False
+        self._posted = False
+        self._lock = threading.Lock()
+        self._thread = None
+
+    def enter(self):
+        with self._lock:
+            self._thread = threading.get_ident()
+            self.running = True
+
+    def leave(self):
+        with self._lock:
+            self.running = False
+            posted, self._posted = self._posted, False
+        if posted:
+            try:
+                for _ in range(1000):
+                    pass
+            except KeyboardInterrupt:
+                pass
+
+    def post(self):
+        """Raise KeyboardInterrupt in the thread if it runs user code; whether it does."""
+        with self._lock:
+            if not self.running:
+                return False
+            self._posted = True
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self._thread), ctypes.py_object(KeyboardInterrupt)
+            )
+            return True
+
+
+class Lane:
+    """Runs the requests of one shell channel.
+
+    host      the session core; ``host.perform(request)`` is the coroutine that does one request
+    on_main   True in a child: ``run()`` is then called on the main thread; else the lane makes its thread
+    """
+
+    def __init__(self, host, name, on_main=False):
+        self.host = host
+        self.name = name
+        self.request = None  # the request that runs
+        self.abandoned = False
+        self.thread_id = None
+        self.native_id = None
+        self.loop = asyncio.new_event_loop()
+        self._guard = Guard(by_signal=on_main)
+        self._queue = collections.deque()
+        self._wake = None
+        self._task = None
+        self._suspended = False
+        self._closing = False
+        self._stopped_at = None  # (request id, frame position) of the last interrupt
+        self._reported = None  # request id that has been reported as blocked
+        self._force = False
+        if not on_main:
+            self._thread = threading.Thread(
+                target=self.run, name="flame-%s-%s" % (host.session_id[:8], name or "cells")
+            )
+            self._thread.daemon = True
+            self._thread.start()
+
+    def __repr__(self):
+        return "<Lane %r %s>" % (self.name, "idle" if self.request is None else "busy")
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def run(self):
+        """The lane's whole life; returns when it is closed, or abandoned and its cell over."""
+        self.thread_id = threading.get_ident()
+        self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else _native_id()
+        asyncio.set_event_loop(self.loop)
+        self._task = self.loop.create_task(self._serve())
+        while not self._task.done():
+            try:
+                self.loop.run_until_complete(self._task)
+            except KeyboardInterrupt:
+                # It hit a task that the cell left in the background: that one is over, the lane goes on.
+                continue
+            except asyncio.CancelledError:
+                break
+        self._close_loop()
+        self.host.lane_ended(self)
+
+    def _close_loop(self):
+        try:
+            tasks = asyncio.all_tasks(self.loop) if hasattr(asyncio, "all_tasks") else asyncio.Task.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                self.loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        except (RuntimeError, KeyboardInterrupt):
+            pass  # user code is in the way; the loop's descriptors are closed all the same
+        finally:
+            asyncio.set_event_loop(None)
+            self.loop.close()
+
+    async def _serve(self):
+        self._wake = asyncio.Event()
+        await self._step(self.host.prepare(self))
+        while not self.abandoned:
+            while self._queue and not self.abandoned:
+                await self._perform(self._queue.popleft())
+            if self._closing or self.abandoned:
+                return
+            self._wake.clear()
+            if not self._queue:
+                await self._wake.wait()
+
+    async def _perform(self, request):
+        self._force = False
+        self.request = request
+        reply = None
+        try:
+            reply = await self._step(self.host.perform(request))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            pass
+        if hasattr(self._task, "uncancel"):
+            self._task.uncancel()
+        if self.abandoned:
+            return
+        self.request = None
+        if reply is None:
+            reply = self.host.interrupted_reply()
+        self.host.finish(request, reply)
+
+    @types.coroutine
+    def _step(self, coroutine):
+        """``await coroutine``, with the guard up whenever its code, the user's, has the thread."""
+        send, value = coroutine.send, None
+        guard = self._guard
+        while True:
+            waits_for = result = None
+            done = False
+            try:
+                try:
+                    guard.enter()
+                    try:
+                        waits_for = send(value)
+                    except StopIteration as stop:
+                        result, done = stop.value, True
+                finally:
+                    guard.leave()
+            except KeyboardInterrupt:  # it came between the user's code and ours
+                guard.leave()
+                if not done:
+                    if waits_for is None:
+                        raise
+                    value, send = KeyboardInterrupt(), coroutine.throw
+                    continue
+            if done:
+                return result
+            self._suspended = True
+            try:
+                value = yield waits_for
+                send = coroutine.send
+            except BaseException as e:  # the cancellation of an awaiting cell goes on into it
+                value, send = e, coroutine.throw
+            finally:
+                self._suspended = False
+
+    # -- from other threads ------------------------------------------------------------------------------------------
+
+    def submit(self, request):
+        """Queue a request; any thread."""
+        self._queue.append(request)
+        self._poke()
+
+    def _poke(self):
+        def wake():
+            if self._wake is not None:
+                self._wake.set()
+
+        try:
+            self.loop.call_soon_threadsafe(wake)
+        except RuntimeError:
+            pass  # the loop has just been closed
+
+    def close(self):
+        """End the lane when what runs is over: an idle one at once."""
+        self._closing = True
+        self._queue.clear()
+        self._poke()
+
+    def join(self, timeout):
+        """Wait for the thread to end; whether it has."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    # -- stopping a cell ---------------------------------------------------------------------------------------------
+
+    def interrupt(self):
+        """Stop the cell that runs. Returns what was done: idle, raised, cancelled, signalled or abandon.
+
+        ``abandon``: it was said before that this cell is stuck in a call; the host shall give it up.
+        """
+        request = self.request
+        if request is None:
+            return "idle"
+        if self._reported == request["id"] and not self._guard.by_signal:
+            return "abandon"
+        if self._guard.by_signal:
+            return self._by_signal()
+        self._stopped_at = (request["id"], self._position())
+        self._interrupt_children()
+        if self._guard.post():
+            self._later(REPORT_AFTER, self._report, request["id"])
+            return "raised"
+        self._cancel(request["id"])
+        return "cancelled"
+
+    def _by_signal(self):
+        """In a child's main thread, called by its SIGINT handler: may raise KeyboardInterrupt."""
+        if self._guard.running or self._force:
+            self._force = False
+            raise KeyboardInterrupt
+        self._cancel(self.request["id"])
+        return "cancelled"
+
+    def _cancel(self, request_id):
+        """Cancel an awaiting cell; if the loop itself is stuck in someone's code, raise there."""
+        answered = threading.Event()
+
+        def cancel():
+            answered.set()
+            if self.request is not None and self.request["id"] == request_id and self._suspended:
+                self._task.cancel()
+
+        self.loop.call_soon_threadsafe(cancel)
+
+        def insist():
+            if answered.is_set() or self.request is None or self.request["id"] != request_id:
+                return
+            if self._guard.by_signal:
+                self._force = True
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self.thread_id), ctypes.py_object(KeyboardInterrupt)
+                )
+
+        self._later(CANCEL_GRACE, insist)
+
+    def _later(self, seconds, function, *args):
+        timer = threading.Timer(seconds, function, args)
+        timer.daemon = True
+        timer.name = "flame-interrupt"
+        timer.start()
+
+    def _interrupt_children(self):
+        """SIGINT to the processes that this thread has started and waits for: subprocess.run then ends."""
+        path = "/proc/self/task/%s/children" % self.native_id
+        try:
+            with open(path) as f:
+                pids = [int(pid) for pid in f.read().split()]
+        except (OSError, ValueError):
+            return  # no Linux, or a kernel without that file
+        for pid in pids:
+            try:
+                if pid not in self.host.protected_pids():
+                    os.kill(pid, signal.SIGINT)
+            except OSError:
+                pass
+
+    def _position(self):
+        frame = sys._current_frames().get(self.thread_id)
+        return None if frame is None else (id(frame), frame.f_lasti)
+
+    def _report(self, request_id):
+        """Some time after an interrupt: if the thread has not moved by one bytecode, say in which call it hangs."""
+        request = self.request
+        if request is None or request["id"] != request_id or self._stopped_at is None:
+            return
+        if self._stopped_at[0] != request_id or self._position() != self._stopped_at[1]:
+            return
+        self._reported = request_id
+        self.host.tell(
+            request_id,
+            "Interrupt: still in %s; Python cannot stop that call from outside. A second Stop abandons it: the cell "
+            "then ends, and the session goes on in a fresh thread with its names.\n" % self.where(),
+        )
+
+    def where(self):
+        """The call in which the lane's thread is, in words: ``time.sleep, line 4``."""
+        frame = sys._current_frames().get(self.thread_id)
+        inner = ""
+        while frame is not None:
+            code = frame.f_code
+            if frame.f_globals is self.host.namespace.__dict__:
+                call = _call_at(linecache.getline(code.co_filename, frame.f_lineno))
+                what = call or inner or "Python code"
+                return "%s, line %d" % (what, frame.f_lineno)
+            module = frame.f_globals.get("__name__", "?")
+            inner = inner or "%s.%s" % (module, code.co_name)
+            frame = frame.f_back
+        return inner or "Python code"
+
+    def give_up(self):
+        """Abandon the running cell: its thread ends by itself when its call returns. The request that it ran."""
+        request, self.request = self.request, None
+        self.abandoned = True
+        self._closing = True
+        self._guard.post()
+        return request
+
+
+def _call_at(line):
+    """The last call that a source line names: ``time.sleep`` of ``x = time.sleep(100)``."""
+    calls = re.findall(r"([A-Za-z_][\w.]*)\s*\(", line or "")
+    return calls[-1] if calls else ""
+
+
+def _native_id():
+    """The kernel's id of this thread on Python 3.6 and 3.7 (Linux); 0 where it cannot be told."""
+    try:
+        with open("/proc/thread-self/stat") as f:
+            return int(f.read().split(" ", 1)[0])
+    except (OSError, ValueError):
+        return 0

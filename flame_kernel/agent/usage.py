@@ -1,0 +1,74 @@
+"""usage_request: CPU and memory of the process in which cells run, by psutil where it is importable, else from /proc."""
+
+import os
+import socket
+import time
+
+
+class Usage:
+    """Remembers what the next figure is counted from."""
+
+    def __init__(self):
+        self._processes = {}
+        self._last_cpu = (None, None)  # (clock, CPU seconds) at the last call without psutil
+
+    def reply(self):
+        """The content of a usage_reply as ipykernel's front ends read it; what cannot be told is left out."""
+        reply = {"hostname": socket.gethostname(), "pid": os.getpid(), "cpu_count": os.cpu_count()}
+        try:
+            import psutil
+        except ImportError:
+            self._from_proc(reply)
+        else:
+            self._from_psutil(psutil, reply)
+        return reply
+
+    def _from_psutil(self, psutil, reply):
+        me = psutil.Process()
+        living = [me] + me.children(recursive=True)
+        for process in living:
+            self._processes.setdefault(process.pid, process)  # the same object again: its CPU figure is since the last call
+        for pid in set(self._processes) - {p.pid for p in living}:
+            del self._processes[pid]
+        cpu = memory = 0
+        for process in list(self._processes.values()):
+            try:
+                cpu += process.cpu_percent()
+                memory += process.memory_info().rss
+            except psutil.Error:
+                pass
+        host_cpu = psutil.cpu_percent()
+        if host_cpu:
+            reply["host_cpu_percent"] = host_cpu
+        reply["kernel_cpu"] = cpu
+        reply["kernel_memory"] = memory
+        reply["host_virtual_memory"] = dict(psutil.virtual_memory()._asdict())
+
+    def _from_proc(self, reply):
+        now, spent = time.monotonic(), sum(os.times()[:4])
+        then, before = self._last_cpu
+        self._last_cpu = (now, spent)
+        reply["kernel_cpu"] = 0.0 if then is None or now <= then else round(100.0 * (spent - before) / (now - then), 1)
+        try:
+            with open("/proc/self/statm") as f:
+                reply["kernel_memory"] = int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            info = {}
+            with open("/proc/meminfo") as f:
+                for line in f:
+                    name, _, rest = line.partition(":")
+                    info[name] = int(rest.split()[0]) * 1024
+            total, available = info["MemTotal"], info.get("MemAvailable", info["MemFree"])
+            reply["host_virtual_memory"] = {
+                "total": total,
+                "available": available,
+                "free": info["MemFree"],
+                "used": total - available,
+                "percent": round(100.0 * (total - available) / total, 1),
+            }
+        except (OSError, KeyError, ValueError, IndexError):
+            try:
+                import resource
+
+                reply["kernel_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            except ImportError:
+                pass

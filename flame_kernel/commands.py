@@ -1,0 +1,71 @@
+"""``%flame …`` in a cell of the kernel: parsed here, carried out by the kernel."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+from typing import Any, NoReturn
+
+from .config import PLACES, SHELLS
+from .errors import FlameError
+
+HELP = """\
+%flame connect WHERE [--key-file FILE] [--place PLACE] [--session NAME] [--shell SHELL]
+    run this kernel's cells at WHERE from now on: host:port, ./u:socket, or a target's name from targets.toml
+    --key-file   file of mode 0600 with the server's HMAC key
+    --place      auto, process (inside the server's own process) or child (a fresh child of it)
+    --session    a name under which the session can be found again
+    --shell      auto, ipython or mini (without IPython)
+%flame status    where cells run, in words
+%flame help      this text
+%%local          first line of a cell that runs on this machine, with the kernel's own Python"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One ``%flame`` line. ``text`` is all there is to say, or empty: then the kernel tells its status."""
+
+    name: str
+    location: str | None = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    text: str = ""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise FlameError(f"{message}; {self.format_usage().strip()}")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise FlameError(message or self.format_usage().strip())
+
+
+def _connect_parser() -> _Parser:
+    parser = _Parser(prog="%flame connect", add_help=False, allow_abbrev=False)
+    parser.add_argument("location", metavar="WHERE")
+    parser.add_argument("--key-file", metavar="FILE")
+    parser.add_argument("--place", choices=PLACES)
+    parser.add_argument("--session", metavar="NAME")
+    parser.add_argument("--shell", choices=SHELLS)
+    return parser
+
+
+def parse(line: str) -> Command:
+    """The command of one ``%flame`` line; raises FlameError with a usage line for one that is not well formed."""
+    try:
+        words = shlex.split(line)
+    except ValueError as e:
+        raise FlameError(f"{line!r} cannot be read: {e}; %flame help shows the commands") from None
+    name, rest = (words[1] if len(words) > 1 else "help"), words[2:]
+    if words[0] != "%flame":
+        raise FlameError(f"there is no {words[0]}; %flame help shows the commands")
+    if name == "connect":
+        options = vars(_connect_parser().parse_args(rest))
+        return Command("connect", options.pop("location"), options)
+    if name in ("help", "--help", "-h"):
+        return Command("help", text=HELP)
+    if name == "status":
+        if rest:
+            raise FlameError("%flame status takes no arguments")
+        return Command("status")
+    raise FlameError(f"there is no %flame {name}; %flame help shows the commands")

@@ -1,0 +1,166 @@
+"""FarSide: where the kernel's cells run. One session at a time; made when first needed, changed by ``%flame connect``."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from .config import Target
+from .errors import FlameError
+from .inbox import Event
+from .server import EmbeddedServer
+from .session import Session
+
+
+class FarSide:
+    """A target, and the session there.
+
+    target      ``location`` None means a server of our own, started with the first session and ended with the last
+    on_events   called with ``(session, events)`` on the session's events thread
+    on_link     called with a sentence when the link breaks, None when it is back
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        on_events: Callable[[Session, list[Event]], None],
+        on_link: Callable[[str | None], None],
+    ) -> None:
+        self.target = target
+        self._on_events = on_events
+        self._on_link = on_link
+        self._lock = threading.Lock()
+        self._opening: Future[Session] | None = None
+        self._embedded: EmbeddedServer | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<FarSide {self.words()}>"
+
+    @property
+    def current(self) -> Session | None:
+        """The session, if there is one that can be used."""
+        opening = self._opening
+        if opening is None or not opening.done() or opening.exception() is not None:
+            return None
+        session = opening.result()
+        return session if session.gone is None else None
+
+    def session(self) -> Future[Session]:
+        """The session, opened in the background if there is none. The future may fail with any FlameError; the next
+        call then tries again."""
+        with self._lock:
+            opening = self._opening
+            if opening is not None and (not opening.done() or self.current is not None):
+                return opening
+            old = opening.result() if opening is not None and opening.exception() is None else None
+            future: Future[Session] = Future()
+            self._opening = future
+        threading.Thread(target=self._open, args=(future, old), name="flame-connect", daemon=True).start()
+        return future
+
+    def connect(self, target: Target) -> Future[Session]:
+        """Leave the present session, if any, and open one at ``target``."""
+        with self._lock:
+            opening, self._opening = self._opening, None
+            self.target = target
+        _close(opening)
+        if target.location is not None:
+            self._end_embedded()
+        return self.session()
+
+    def _open(self, future: Future[Session], old: Session | None) -> None:
+        if old is not None:
+            old.close()
+        try:
+            session = self._make(self.target)
+        except FlameError as e:
+            future.set_exception(e)
+        except Exception as e:  # a defect of ours must not leave a cell waiting for ever
+            future.set_exception(FlameError(f"cannot open a session: {type(e).__name__}: {e}"))
+        else:
+            future.set_result(session)
+            if self._closed:
+                session.close()
+                self._end_embedded()
+
+    def _make(self, target: Target) -> Session:
+        alive: Callable[[], bool] = lambda: True  # noqa: E731
+        if target.location is None:
+            server = self._embedded
+            if server is None or not server.alive:
+                self._end_embedded()
+                server = self._embedded = EmbeddedServer()
+            own = server.target(place=target.place)
+            target = dataclasses.replace(
+                own, session=target.session, shell=target.shell, timeouts=target.timeouts, name=target.name
+            )
+            alive = lambda: server.alive  # noqa: E731
+        box: list[Session] = []
+        made = threading.Event()
+
+        def on_events(events: list[Event]) -> None:
+            made.wait()  # the first events may come before the constructor has returned
+            self._on_events(box[0], events)
+
+        try:
+            box.append(Session(target, on_events, on_link=self._on_link, alive=alive))
+        finally:
+            made.set()
+        return box[0]
+
+    def words(self) -> str:
+        """Where cells run, in words."""
+        session = self.current
+        if session is None:
+            opening = self._opening
+            where = str(self.target.location) if self.target.location else "a flame server of its own"
+            if opening is not None and not opening.done():
+                return f"connecting to {where}"
+            error = opening.exception() if opening is not None else None
+            return f"not connected to {where}" + (f": {error}" if error else "")
+        ready = _done(session.ready) or {}
+        own = " (the kernel's own server)" if self.target.location is None else ""
+        place = {"child": "in a child process of the server", "process": "inside the server's own process"}
+        link = "link up"
+        if session.lost_since is not None:
+            link = "link lost, retrying"
+        return (
+            f"cells run on {ready.get('host', session.server['host'])}, pid {ready.get('pid', session.server['pid'])}, "
+            f"Python {ready.get('python', '?')}, {place.get(session.server['place'], session.server['place'])} "
+            f"at {session.location}{own}; session {session.session_id}; "
+            f"{_shell_words(ready)}; {link}"
+        )
+
+    def close(self) -> None:
+        """End the session and the server of our own; nothing is left."""
+        with self._lock:
+            self._closed = True
+            opening, self._opening = self._opening, None
+        _close(opening)
+        self._end_embedded()
+
+    def _end_embedded(self) -> None:
+        server, self._embedded = self._embedded, None
+        if server is not None:
+            server.close()
+
+
+def _close(opening: Future[Session] | None) -> None:
+    if opening is not None and opening.done() and opening.exception() is None:
+        opening.result().close()
+
+
+def _done(future: Future[dict[str, Any]]) -> dict[str, Any] | None:
+    return future.result() if future.done() and future.exception() is None else None
+
+
+def _shell_words(ready: dict[str, Any]) -> str:
+    if ready.get("shell") == "ipython":
+        return f"IPython {ready.get('ipython')}"
+    if ready.get("shell") == "mini":
+        return f"without IPython ({ready.get('shell_reason') or 'by choice'})"
+    return "starting"

@@ -1,0 +1,70 @@
+"""History of the cells, kept here, on the client: searchable, and the far side's disk is left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from IPython.core.history import HistoryManager
+from IPython.core.interactiveshell import InteractiveShellABC
+from traitlets.config import Config
+
+
+class _Shell:
+    """As much of a shell as a HistoryManager asks for."""
+
+    def __init__(self, profile_dir: Any) -> None:
+        self.profile_dir = profile_dir
+        self.user_ns: dict[str, Any] = {}
+
+    def push(self, variables: dict[str, Any], interactive: bool = True) -> None:
+        """``_i`` and its like live on the far side."""
+
+
+InteractiveShellABC.register(_Shell)
+
+
+class History:
+    """IPython's own history database, fed with what runs on the far side."""
+
+    def __init__(self, profile_dir: Any, config: Config | None) -> None:
+        self._manager: Any = HistoryManager(shell=_Shell(profile_dir), config=config)
+
+    def store(self, count: int, code: str) -> None:
+        """Cell ``count`` has been sent."""
+        self._manager.store_inputs(count, code)
+
+    def store_output(self, count: int, text: str) -> None:
+        """The text/plain of the value of cell ``count``."""
+        self._manager.output_hist_reprs[count] = text
+        self._manager.store_output(count)
+
+    def reply(
+        self,
+        hist_access_type: str,
+        output: bool,
+        raw: bool,
+        session: int = 0,
+        start: int = 0,
+        stop: int | None = None,
+        n: int | None = None,
+        pattern: str | None = None,
+        unique: bool = False,
+    ) -> dict[str, Any]:
+        """The content of a history_reply
+        (https://jupyter-client.readthedocs.io/en/stable/messaging.html#history)."""
+        manager = self._manager
+        if hist_access_type == "tail":
+            found = manager.get_tail(n, raw=raw, output=output, include_latest=True)
+        elif hist_access_type == "range":
+            found = manager.get_range(session, start, stop, raw=raw, output=output)
+        elif hist_access_type == "search":
+            found = manager.search(pattern, raw=raw, output=output, n=n, unique=unique)
+        else:
+            found = []
+        return {"status": "ok", "history": list(found)}
+
+    def close(self) -> None:
+        """Write what is cached, and end the database session."""
+        self._manager.end_session()
+        if hasattr(self._manager, "close"):
+            self._manager.close()

@@ -1,0 +1,431 @@
+"""FlameKernel: a Jupyter kernel whose cells run on a Flame server.
+
+Requests become calls of the session, its events become messages; the protocol's own side (channels, heartbeat, status,
+queueing, subshells, encryption) is ipykernel's. Client-side by nature, and done here: history, ``is_complete``,
+``%flame …`` and ``%%local``.
+
+Messaging: https://jupyter-client.readthedocs.io/en/stable/messaging.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import signal
+import uuid
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from ipykernel.kernelbase import Kernel
+from IPython.core.inputtransformer2 import TransformerManager
+from jupyter_core.paths import jupyter_config_dir
+from traitlets import Float, default
+from traitlets.config import Config
+from zmq.eventloop.zmqstream import ZMQStream
+
+from . import __version__
+from .commands import Command, parse
+from .config import Target, load_target
+from .errors import FlameError
+from .far import FarSide
+from .history import History
+from .inbox import Event
+from .publisher import Publisher
+from .session import Session
+
+# Seconds: how long Tab waits for a far side that is still being connected, and an interrupt for its answer.
+EDITOR_PATIENCE = 5.0
+INTERRUPT_PATIENCE = 2.0
+
+
+class Stopped(Exception):
+    """The user stopped a cell that waited for its connection."""
+
+
+class FlameKernel(Kernel):
+    """One notebook's kernel: a far side for its cells, and one on this machine for ``%%local``."""
+
+    implementation = "remote-flame"
+    implementation_version = __version__
+    help_links = [{"text": "Pyro4 Flame", "url": "https://pyro4.readthedocs.io/en/stable/flame.html"}]
+
+    # ipykernel sleeps before each reply, for output that goes by another thread; ours is on its way in order.
+    _execute_sleep = Float(0.0).tag(config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._publisher = Publisher(self._send_iopub, self._on_input)
+        self._trouble: str | None = None
+        self._count = 1
+        self._asking: tuple[Session, int, str | None] | None = None
+        self._stop_waiting: set[Future[Any]] = set()
+        self._link_display: str | None = None
+        self._running: dict[str, FarSide] = {}
+        self._transformer = TransformerManager()
+        self._history = History(self.profile_dir, self.config if isinstance(self.config, Config) else None)
+        try:
+            target = self._load(None)
+        except FlameError as e:
+            self._trouble = str(e)
+            target = Target()
+        self._far = self._make_far(target)
+        self._local: FarSide | None = None
+        self._stdin: ZMQStream | None = None
+        self.control_handlers["usage_request"] = self.usage_request
+
+    def _make_far(self, target: Target) -> FarSide:
+        return FarSide(target, self._publisher.publish, self._on_link)
+
+    def _load(self, name_or_location: str | None, **overrides: Any) -> Target:
+        return load_target(name_or_location, config_dir=Path(jupyter_config_dir()), overrides=overrides)
+
+    def start(self) -> None:
+        """Called by the application when the channels are there: connect meanwhile, so that the first cell is quick."""
+        super().start()
+        self._stdin = ZMQStream(self.stdin_socket, self.io_loop)
+        self._stdin.on_recv(self._on_stdin)
+        signal.signal(signal.SIGINT, lambda *args: self.io_loop.add_callback_from_signal(self._interrupt_all))
+        if self._trouble is None:
+            self._far.session()
+
+    # -- who we are --------------------------------------------------------------------------------------------------
+
+    @property
+    def language_info(self) -> dict[str, object]:  # type: ignore[override]
+        """The far side's Python, once it is known."""
+        session = self._far.current
+        version = platform.python_version()
+        if session is not None:
+            version = ".".join(map(str, session.server["python"]))
+        return {
+            "name": "python",
+            "version": version,
+            "mimetype": "text/x-python",
+            "codemirror_mode": {"name": "ipython", "version": 3},
+            "pygments_lexer": "ipython3",
+            "nbconvert_exporter": "python",
+            "file_extension": ".py",
+        }
+
+    @property
+    def banner(self) -> str:  # type: ignore[override]
+        return f"Remote Flame {__version__}: {self._trouble or self._far.words()}\n%flame status says where cells run."
+
+    @property
+    def kernel_info(self) -> dict[str, Any]:
+        """Without the debugger that ipykernel would claim: a front end would wait for it."""
+        info: dict[str, Any] = dict(super().kernel_info)
+        info["supported_features"] = [f for f in info["supported_features"] if f != "debugger"]
+        return info
+
+    @property
+    def execution_count(self) -> int:  # type: ignore[override]
+        """The number of the cell that is being executed, or comes next: the far side counts."""
+        return self._count
+
+    @execution_count.setter
+    def execution_count(self, value: int) -> None:
+        """The base class counts too; its figure is not wanted."""
+
+    @default("shell_streams")
+    def _no_shell_streams(self) -> list[Any]:
+        return []
+
+    # -- cells -------------------------------------------------------------------------------------------------------
+
+    async def do_execute(
+        self,
+        code: str,
+        silent: bool,
+        store_history: bool = True,
+        user_expressions: dict[str, str] | None = None,
+        allow_stdin: bool = False,
+        *,
+        cell_meta: Any = None,
+        cell_id: str | None = None,
+    ) -> dict[str, Any]:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute"""
+        parent = self.get_parent()
+        request_id = parent["header"]["msg_id"]
+        self._publisher.remember(request_id, parent, self._parent_ident["shell"])
+        count = self._count
+        if store_history and not silent:
+            self._history.store(count, code)
+        try:
+            far, code = await self._route(request_id, code)
+            session = await self._session(far)
+            if far is self._far and await self._is_mini(session):
+                code = self._transform(code)
+            self._running[request_id] = far
+            reply = await asyncio.wrap_future(
+                session.execute(
+                    request_id,
+                    code,
+                    silent=silent,
+                    store_history=store_history and far is self._far,
+                    user_expressions=user_expressions,
+                    allow_stdin=allow_stdin,
+                    lane=parent["header"].get("subshell_id"),
+                    cell_id=cell_id,
+                )
+            )
+        except Stopped:
+            return self._error(request_id, "KeyboardInterrupt", "stopped while connecting", silent)
+        except FlameError as e:
+            return self._error(request_id, type(e).__name__, str(e), silent)
+        except Exception as e:  # without a reply a front end waits for ever
+            self.log.error("defect in do_execute", exc_info=True)  # noqa: G201
+            return self._error(request_id, type(e).__name__, f"{e} (a defect of Remote Flame; see the kernel's log)", silent)
+        finally:
+            self._running.pop(request_id, None)
+            if self._asking is not None and self._asking[2] == request_id:
+                self._asking = None
+        if far is self._far and isinstance(reply.get("execution_count"), int):
+            self._count = reply["execution_count"] + (1 if store_history and not silent else 0)
+        else:
+            reply = dict(reply, execution_count=count)
+        return reply
+
+    def _error(self, request_id: str, ename: str, evalue: str, silent: bool) -> dict[str, Any]:
+        """Words of ours in place of a result."""
+        content = {"ename": ename, "evalue": evalue, "traceback": [f"\x1b[0;31m{ename}\x1b[0m: {evalue}"]}
+        if not silent:
+            self._publisher.message(request_id, "error", content)
+        return dict(content, status="error", execution_count=self._count, user_expressions={}, payload=[])
+
+    async def _route(self, request_id: str, code: str) -> tuple[FarSide, str]:
+        """Where a cell goes, and what is left of it when its ``%flame`` lines are done."""
+        lines = code.split("\n")
+        if lines[0].strip() == "%%local":
+            return self._local_far(), "\n".join(lines[1:])
+        while lines and (lines[0].lstrip().startswith("%flame") or not lines[0].strip()):
+            line = lines.pop(0).strip()
+            if line:
+                await self._command(request_id, parse(line))
+        if any(line.startswith("%flame") for line in lines):
+            raise FlameError("%flame lines must stand at the top of a cell; move them up, or into a cell of their own")
+        rest = "\n".join(lines)
+        return self._far, rest if rest.strip() or code.strip() == "" else ""
+
+    def _local_far(self) -> FarSide:
+        """The session for ``%%local``: this machine, this Python, in a child of a server of our own."""
+        if self._local is None:
+            self._local = self._make_far(Target(place="child"))
+        return self._local
+
+    async def _command(self, request_id: str, command: Command) -> None:
+        if command.name == "connect":
+            overrides = {key: value for key, value in command.options.items() if value is not None}
+            target = self._load(command.location, **overrides)
+            for warning in target.warnings:
+                self._publisher.stream(request_id, "stderr", f"Warning: {warning}\n")
+            self._trouble = None
+            await asyncio.get_running_loop().run_in_executor(None, self._far.connect, target)
+            session = await self._session(self._far)
+            await self._wait(session.ready)
+            self._count = 1
+        text = command.text or self._far.words()
+        self._publisher.stream(request_id, "stdout", text + "\n")
+
+    async def _session(self, far: FarSide) -> Session:
+        """The session of a far side, connected if need be."""
+        if far is self._far and self._trouble is not None:
+            raise FlameError(self._trouble)
+        if far.current is None:
+            self._count = 1 if far is self._far else self._count
+        return await self._wait(far.session())
+
+    async def _wait(self, future: Future[Any]) -> Any:
+        """Await a future of the far side's; an interrupt ends the wait."""
+        stop: Future[Any] = Future()
+        self._stop_waiting.add(stop)
+        wrapped = asyncio.wrap_future(future)
+        stopped = asyncio.wrap_future(stop)
+        try:
+            await asyncio.wait([wrapped, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if not wrapped.done():
+                raise Stopped
+            return wrapped.result()
+        finally:
+            self._stop_waiting.discard(stop)
+            stopped.cancel()
+            if not wrapped.done():
+                wrapped.add_done_callback(lambda f: f.cancelled() or f.exception())
+
+    async def _is_mini(self, session: Session) -> bool:
+        ready = await self._wait(session.ready)
+        return bool(ready.get("shell") == "mini")
+
+    def _transform(self, code: str) -> str:
+        """Magics, ``!cmd`` and ``obj?`` in Python, for a far side without IPython; plain Python is left as it is."""
+        if not any(c in code for c in "%!?"):
+            return code
+        try:
+            compile(code, "<cell>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+            try:
+                return self._transformer.transform_cell(code)
+            except SyntaxError:
+                return code  # the far side says what is wrong with it
+        return code
+
+    # -- the link ----------------------------------------------------------------------------------------------------
+
+    def _send_iopub(
+        self, msg_type: str, content: dict[str, Any], parent: dict[str, Any], *, topic: str | None = None, **more: Any
+    ) -> None:
+        if self.session is not None:
+            self.session.send(
+                self.iopub_socket, msg_type, content, parent=parent, ident=self._topic(topic or msg_type), **more
+            )
+
+    def _on_link(self, sentence: str | None) -> None:
+        """The link broke, or is back (None): a line in the running cell's output, taken back when it is over."""
+        self.log.info("%s", sentence or "link is back")
+        if not self._running and self._link_display is None:
+            return
+        kind = "display_data" if self._link_display is None else "update_display_data"
+        display_id = self._link_display or uuid.uuid4().hex
+        self._link_display = display_id if sentence else None
+        content = {"data": {"text/plain": sentence or ""}, "metadata": {}, "transient": {"display_id": display_id}}
+        self._publisher.message(None, kind, content)
+
+    # -- input -------------------------------------------------------------------------------------------------------
+
+    def _on_input(self, session: Session, event: Event, parent: dict[str, Any], ident: Any) -> None:
+        """On the events thread: the far side wants a line, or does not want it any more."""
+        self.io_loop.add_callback(self._ask, session, event, parent, ident)
+
+    def _ask(self, session: Session, event: Event, parent: dict[str, Any], ident: Any) -> None:
+        content = event["content"]
+        if event["type"] == "input_cancelled":
+            self._asking = None
+            return
+        self._asking = (session, content["input_id"], event.get("request"))
+        assert self.session is not None and self._stdin is not None
+        prompt = {"prompt": str(content.get("prompt", "")), "password": bool(content.get("password"))}
+        self.session.send(self._stdin, "input_request", prompt, parent=parent, ident=ident)
+
+    def _on_stdin(self, frames: list[bytes]) -> None:
+        """An input_reply; one that nobody waits for is dropped, as ipykernel does."""
+        assert self.session is not None
+        try:
+            _, parts = self.session.feed_identities(frames)
+            value = self.session.deserialize(parts)["content"]["value"]
+        except Exception:
+            self.log.warning("invalid message on the stdin channel", exc_info=True)
+            return
+        if self._asking is not None:
+            session, input_id, _ = self._asking
+            self._asking = None
+            session.answer(input_id, None if value == "\x04" else str(value))
+
+    # -- the editor's questions --------------------------------------------------------------------------------------
+
+    async def _ask_far(self, ask: Any, fallback: dict[str, Any]) -> dict[str, Any]:
+        """An editor's question to the far side, which is not worth an error message."""
+        if self._trouble is not None:
+            return fallback
+        try:
+            session = await asyncio.wait_for(asyncio.wrap_future(self._far.session()), EDITOR_PATIENCE)
+            reply: dict[str, Any] = await asyncio.wait_for(asyncio.wrap_future(ask(session)), 2 * EDITOR_PATIENCE)
+        except (FlameError, asyncio.TimeoutError):
+            return fallback
+        return reply if reply.get("status") == "ok" else fallback
+
+    async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#completion"""
+        at = len(code) if cursor_pos is None else cursor_pos
+        nothing = {"status": "ok", "matches": [], "cursor_start": at, "cursor_end": at, "metadata": {}}
+        return await self._ask_far(lambda session: session.complete(uuid.uuid4().hex, code, at), nothing)
+
+    async def do_inspect(
+        self, code: str, cursor_pos: int | None, detail_level: int = 0, omit_sections: Any = ()
+    ) -> dict[str, Any]:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#introspection"""
+        at = len(code) if cursor_pos is None else cursor_pos
+        nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
+        return await self._ask_far(
+            lambda session: session.inspect(uuid.uuid4().hex, code, at, detail_level, tuple(omit_sections)), nothing
+        )
+
+    async def do_is_complete(self, code: str) -> dict[str, Any]:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#code-completeness"""
+        status, indent = self._transformer.check_complete(code)
+        reply: dict[str, Any] = {"status": status}
+        if status == "incomplete":
+            reply["indent"] = " " * (indent or 0)
+        return reply
+
+    async def do_history(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#history"""
+        return self._history.reply(*args, **kwargs)
+
+    async def usage_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """The far side's host, process, CPU and memory, not the kernel's."""
+        reply = await self._ask_far(lambda session: session.usage(uuid.uuid4().hex), {})
+        if self.session is not None:
+            self.session.send(stream, "usage_reply", reply, parent, ident)
+
+    async def do_debug_request(self, msg: dict[str, Any]) -> dict[str, Any]:
+        """There is no debugger yet, and ``kernel_info`` says so; who asks all the same gets an answer."""
+        return {
+            "type": "response",
+            "request_seq": msg.get("seq", 0),
+            "success": False,
+            "command": msg.get("command", ""),
+            "message": "Remote Flame has no debugger yet; %debug works in a cell",
+        }
+
+    async def comm_info_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#comm-info"""
+        if self.session is not None:
+            self.session.send(stream, "comm_info_reply", {"status": "ok", "comms": {}}, parent, ident)
+
+    # -- interrupt, subshells, the end -------------------------------------------------------------------------------
+
+    def pre_handler_hook(self) -> None:
+        """No KeyboardInterrupt into our event loop: SIGINT is forwarded instead."""
+
+    def post_handler_hook(self) -> None:
+        """See pre_handler_hook."""
+
+    def _interrupt_all(self) -> list[Future[Any]]:
+        for stop in list(self._stop_waiting):
+            if not stop.done():
+                stop.set_result(None)
+        sides = [side.current for side in (self._far, self._local) if side is not None]
+        return [session.interrupt() for session in sides if session is not None]
+
+    async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-interrupt"""
+        calls = [asyncio.wrap_future(future) for future in self._interrupt_all()]
+        if calls:
+            await asyncio.wait(calls, timeout=INTERRUPT_PATIENCE)
+        for call in calls:
+            if call.done() and not call.cancelled():
+                call.exception()
+        if self.session is not None:
+            self.session.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
+
+    async def delete_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#delete-subshell"""
+        session = self._far.current
+        name = parent.get("content", {}).get("subshell_id")
+        if session is not None and name:
+            session.close_lane(name)
+        await super().delete_subshell_request(socket, ident, parent)
+
+    async def do_shutdown(self, restart: bool) -> dict[str, Any]:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-shutdown
+
+        The session ends on the far side with all it runs, so that a restart begins with fresh names.
+        """
+        self._interrupt_all()
+        loop = asyncio.get_running_loop()
+        sides = [side for side in (self._far, self._local) if side is not None]
+        await asyncio.gather(*(loop.run_in_executor(None, side.close) for side in sides))
+        self._history.close()
+        return {"status": "ok", "restart": restart}
+

@@ -1,0 +1,107 @@
+"""From the far side's events to Jupyter's messages: parents, iopub, and prompts on stdin.
+
+Messaging: https://jupyter-client.readthedocs.io/en/stable/messaging.html
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ipykernel.jsonutil import json_clean
+
+from .inbox import Event
+from .session import Session
+
+# Requests whose parents are remembered: threads of an old cell may print for a long time.
+REMEMBERED = 2000
+
+_IOPUB = ("display_data", "update_display_data", "execute_result", "error", "clear_output")
+
+
+class Publisher:
+    """Publishes events with the request that caused them as parent.
+
+    send        ``Session.send`` of jupyter_client, bound to the iopub socket: ``send(msg_type, content, parent, …)``
+    on_input    called with ``(session, event, parent, ident)`` for an ``input_request``; ``(session, None, …)`` when
+                the far side does not wait any more
+    """
+
+    def __init__(
+        self,
+        send: Callable[..., Any],
+        on_input: Callable[[Session, Event, dict[str, Any], Any], None],
+    ) -> None:
+        self._send = send
+        self._on_input = on_input
+        self._parents: collections.OrderedDict[str, tuple[dict[str, Any], Any]] = collections.OrderedDict()
+        self._lock = threading.Lock()
+        self._latest: tuple[dict[str, Any], Any] = ({}, None)
+        self._counter = 0
+
+    def remember(self, request_id: str, parent: dict[str, Any], ident: Any) -> None:
+        """Output of ``request_id`` belongs to ``parent``; prompts go to the front end ``ident``."""
+        with self._lock:
+            self._latest = self._parents[request_id] = ({"header": parent["header"]}, ident)
+            while len(self._parents) > REMEMBERED:
+                self._parents.popitem(last=False)
+
+    def parent(self, request_id: str | None) -> tuple[dict[str, Any], Any]:
+        """``(parent, ident)`` of a request; the latest cell's for output of which nothing better is known."""
+        with self._lock:
+            return self._parents.get(request_id or "", self._latest)
+
+    def publish(self, session: Session, events: list[Event]) -> None:
+        """One batch, on the session's events thread. Text of a cell and stream becomes one message."""
+        texts: dict[tuple[str | None, str], list[str]] = {}
+        for event in events:
+            if event["type"] == "stream":
+                content = event["content"]
+                texts.setdefault((event.get("request"), str(content.get("name"))), []).append(str(content.get("text")))
+                continue
+            self._flush(texts)
+            self._one(session, event)
+        self._flush(texts)
+
+    def stream(self, request_id: str | None, name: str, text: str) -> None:
+        """Text in a cell's output."""
+        parent, _ = self.parent(request_id)
+        self._send("stream", {"name": name, "text": text}, parent, topic=f"stream.{name}")
+
+    def message(self, request_id: str | None, msg_type: str, content: dict[str, Any], **more: Any) -> None:
+        """One iopub message of ours in a cell's output."""
+        parent, _ = self.parent(request_id)
+        self._send(msg_type, content, parent, **more)
+
+    def _flush(self, texts: dict[tuple[str | None, str], list[str]]) -> None:
+        for (request_id, name), pieces in texts.items():
+            text = "".join(pieces)
+            # A lone surrogate is legal in a str of Python and in no JSON that a browser reads.
+            text = text.encode("utf-8", "replace").decode("utf-8") if _has_surrogate(text) else text
+            self.stream(request_id, name, text)
+        texts.clear()
+
+    def _one(self, session: Session, event: Event) -> None:
+        kind = event["type"]
+        if kind in _IOPUB:
+            parent, _ = self.parent(event.get("request"))
+            self._send(
+                kind,
+                json_clean(event["content"]),
+                parent,
+                metadata=event.get("metadata"),
+                buffers=event.get("buffers"),
+            )
+        elif kind in ("input_request", "input_cancelled"):
+            parent, ident = self.parent(event.get("request"))
+            self._on_input(session, event, parent, ident)
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -1,0 +1,224 @@
+"""What every test has: far sides to talk to, and a look round afterwards that nothing was left behind.
+
+In CI (``CI=true``) nothing is skipped for want of a browser, an old Python or a library: it fails.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import farside
+import leaks
+import pytest
+import zmq
+from farside import FlameServer, LiveApp, Python
+
+CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything is imported that looks at the environment: a folder for temporary files, and the run's mark."""
+    # pytest's own tmp_path stays where people look for it after a failure.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    os.environ[leaks.RUN_MARK] = secrets.token_hex(8)
+    run_folder = Path(tempfile.mkdtemp(prefix="flame-"))  # short: the paths of unix sockets end after 107 bytes
+    config.add_cleanup(lambda: shutil.rmtree(run_folder, ignore_errors=True))
+    # The user's own Jupyter, IPython and targets are none of the tests' business.
+    for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
+        os.environ[name] = _private(run_folder / name.lower())
+    # Here every file counts: what stands after a test and did not before is a leak.
+    os.environ["TMPDIR"] = tempfile.tempdir = _private(run_folder / "t")
+    os.environ["JUPYTER_RUNTIME_DIR"] = _private(run_folder / "t" / "runtime")
+    for name in list(os.environ):
+        if name.startswith(("FLAME_", "PYRO_")):
+            del os.environ[name]
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # ipykernel's debugger writes to stderr without it
+
+
+def _private(folder: Path) -> str:
+    folder.mkdir(mode=0o700)
+    return str(folder)
+
+
+def missing(what: str) -> None:
+    """This machine lacks ``what``: the test is skipped, and failed in CI."""
+    if CI:
+        pytest.fail(f"CI needs {what}")
+    pytest.skip(f"needs {what}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def global_state() -> Iterator[None]:
+    """Make what libraries make once in a process, so that it counts for no test; and look round after the last one."""
+    from jupyter_core.utils import ensure_event_loop
+
+    context = zmq.Context.instance()
+    context.socket(zmq.PAIR).close()  # starts its two threads
+    ensure_event_loop()  # jupyter_client's blocking calls run on it
+    before = leaks.Snapshot.take()
+    yield
+    gc.collect()
+    left = leaks.leftovers(before)
+    leaks.end(before)
+    assert not left, "left behind by the run:\n" + "\n".join(left)
+
+
+class _Errors(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append(f"{record.name}: {record.getMessage()}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(request: pytest.FixtureRequest, global_state: None) -> Iterator[None]:
+    """After a test: no new thread, descriptor, process or temporary file, and no error in the log that it did not want.
+
+    ``@pytest.mark.leaves(reason)`` and ``@pytest.mark.error_logs(reason)`` excuse a test.
+    """
+    before = leaks.Snapshot.take()
+    errors = _Errors()
+    logging.getLogger().addHandler(errors)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(errors)
+    if request.node.get_closest_marker("leaves") is None:
+        left = leaks.leftovers(before, seconds=0.2)
+        if left:
+            gc.collect()  # what only a cycle keeps open is no leak, if a costly way to close
+            left = leaks.leftovers(before)
+        leaks.end(before)
+        if left:
+            pytest.fail("left behind:\n" + "\n".join(left), pytrace=False)
+    if errors.found and request.node.get_closest_marker("error_logs") is None:
+        pytest.fail("logged as errors:\n" + "\n".join(errors.found), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def pythons() -> tuple[Python, ...]:
+    """The far-side interpreters of this machine, oldest first, the test's own last.  CI has two old ones at least."""
+    found = farside.pythons()
+    old = [python for python in found if python.version < (3, 10)]
+    if CI and len(old) < 2:
+        pytest.fail(f"CI needs two Pythons older than 3.10 (pyenv); found {', '.join(map(str, found))}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def bare_python(pythons: tuple[Python, ...]) -> Python:
+    """An interpreter without IPython, the newest there is."""
+    bare = [python for python in pythons if not python.ipython]
+    if not bare:
+        missing("a Python without IPython (pyenv)")
+    return bare[-1]
+
+
+@pytest.fixture(scope="session")
+def oldest_python(pythons: tuple[Python, ...]) -> Python:
+    """The oldest interpreter that the agent runs on: 3.6 where the machine has it."""
+    if pythons[0].version >= (3, 8):
+        missing("Python 3.6 or 3.7 (pyenv)")
+    return pythons[0]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``each_python`` runs a test on every far-side interpreter."""
+    if "each_python" in metafunc.fixturenames:
+        metafunc.parametrize("each_python", farside.pythons(), ids=str)
+
+
+def _choose(python: Python | str | None, ipython: bool | None, request: pytest.FixtureRequest) -> Python:
+    if isinstance(python, Python):
+        return python
+    found = farside.pythons()
+    if python is not None:
+        named = [one for one in found if one.path == python or one.name == python]
+        if not named:
+            missing(f"Python {python}")
+        return named[0]
+    if ipython is False:
+        bare = request.getfixturevalue("bare_python")
+        assert isinstance(bare, Python)
+        return bare
+    return found[-1]
+
+
+@pytest.fixture
+def flame_server(request: pytest.FixtureRequest) -> Iterator[Callable[..., FlameServer]]:
+    """Starts stock Flame servers: ``flame_server(python=None, key=None, servertype="thread", unix=False, env=None,
+    ipython=None)``; they end with the test.
+
+    ``python`` is a ``Python``, a path, or a version such as ``"3.8"``; without one, ``ipython=False`` takes an
+    interpreter that has no IPython, and anything else the interpreter of the tests, which has.
+    """
+    started: list[FlameServer] = []
+
+    def start(python: Python | str | None = None, *, ipython: bool | None = None, **options: Any) -> FlameServer:
+        started.append(FlameServer(_choose(python, ipython, request), **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def live_app(request: pytest.FixtureRequest) -> Iterator[Callable[..., LiveApp]]:
+    """Starts apps that let Flame in from a thread of theirs: ``live_app(python=None, key=None, servertype="thread",
+    env=None, ipython=None)``; they end with the test."""
+    started: list[LiveApp] = []
+
+    def start(python: Python | str | None = None, *, ipython: bool | None = None, **options: Any) -> LiveApp:
+        started.append(LiveApp(_choose(python, ipython, request), **options))
+        return started[-1]
+
+    yield start
+    for app in started:
+        app.stop()
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes an HMAC key to a file that is private, as FLAME_KEY_FILE wants it; its path."""
+
+    def write(key: str) -> Path:
+        path = tmp_path / "flame.key"
+        path.touch(mode=0o600)
+        path.write_text(key + "\n")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the system's Chromium."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        path = shutil.which(name)
+        if path:
+            return path
+    missing("Chromium (apt-get install chromium)")
+    raise AssertionError
+
+
+@pytest.fixture(scope="session")
+def kernel_installed() -> str:
+    """The kernel's name, once it is sure that this environment's Jupyter lists it."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "jupyter", "kernelspec", "list"], capture_output=True, text=True, check=True
+    )
+    assert "flame" in listed.stdout.split(), f"install the package first (pip install .)\n{listed.stdout}"
+    return "flame"
