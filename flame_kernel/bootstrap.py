@@ -10,27 +10,31 @@ import base64
 import functools
 import hashlib
 import json
+import re
 import zlib
 from importlib import resources
 
-# In the order of their imports: each one uses only files before it.
-FILES = (
-    "wire",
-    "events",
-    "streams",
-    "figures",
-    "display",
-    "introspect",
-    "magics",
-    "runner",
-    "ishell",
-    "lane",
-    "capture",
-    "usage",
-    "child",
-    "core",
-    "session",
-)
+# Executed when first imported: they need IPython, which may not be there.
+LATER = ("ishell_class",)
+
+_SIBLING = re.compile(r"^(?:from \. import (.+)|from \.(\w+) import .*)$", re.MULTILINE)
+
+
+def in_order(sources: dict[str, str]) -> list[tuple[str, str]]:
+    """``(name, source)`` of the agent's files, each behind those that it imports when it is loaded."""
+    ordered: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        if name in ordered:
+            return
+        for several, one in _SIBLING.findall(sources[name]):
+            for sibling in [one] if one else [part.split(" as ")[0].strip() for part in several.split(",")]:
+                add(sibling)
+        ordered[name] = sources[name]
+
+    for name in sorted(sources):
+        add(name)
+    return list(ordered.items())
 
 
 @functools.lru_cache(maxsize=1)
@@ -38,10 +42,17 @@ def _read() -> tuple[str, str, str]:
     """``(package name, loader text, bundle text)`` of this version's agent."""
     folder = resources.files(__package__).joinpath("agent")
     loader = folder.joinpath("loader.py").read_text(encoding="utf-8")
-    files = [[name, folder.joinpath(f"{name}.py").read_text(encoding="utf-8")] for name in FILES]
-    digest = hashlib.sha256(json.dumps([loader, files]).encode()).hexdigest()[:12]
+
+    sources = {
+        path.name[:-3]: path.read_text(encoding="utf-8")
+        for path in folder.iterdir()
+        if path.name.endswith(".py") and path.name not in ("__init__.py", "loader.py")
+    }
+    later = [(name, sources.pop(name)) for name in LATER]
+    files = in_order(sources)
+    digest = hashlib.sha256(json.dumps([loader, files, later]).encode()).hexdigest()[:12]
     name = f"flame_agent_{digest}"
-    return name, loader, json.dumps({"name": name, "files": files})
+    return name, loader, json.dumps({"name": name, "files": files, "later": later})
 
 
 def agent_name() -> str:

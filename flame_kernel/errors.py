@@ -68,13 +68,12 @@ class FlameError(Exception):
 
     def __reduce__(self) -> Any:
         # Exceptions rebuild themselves from `args`, which for these classes is not what `__init__` takes.
-        return _rebuild, (type(self), self.args, dict(self.__dict__))
+        return _rebuild, (type(self), self.args), dict(self.__dict__)
 
 
-def _rebuild(kind: type[FlameError], args: tuple[Any, ...], state: dict[str, Any]) -> FlameError:
+def _rebuild(kind: type[FlameError], args: tuple[Any, ...]) -> FlameError:
     error = kind.__new__(kind, *args)
     error.args = args
-    error.__dict__.update(state)
     return error
 
 

@@ -91,14 +91,14 @@ class FarSide:
         alive: Callable[[], bool] = lambda: True  # noqa: E731
         if target.location is None:
             server = self._embedded
-            if server is None or not server.alive:
+            if server is None or not server.is_running:
                 self._end_embedded()
                 server = self._embedded = EmbeddedServer()
             own = server.target(place=target.place)
             target = dataclasses.replace(
                 own, session=target.session, shell=target.shell, timeouts=target.timeouts, name=target.name
             )
-            alive = lambda: server.alive  # noqa: E731
+            alive = lambda: server.is_running  # noqa: E731
         box: list[Session] = []
         made = threading.Event()
 

@@ -154,6 +154,8 @@ class FlameKernel(Kernel):
             self._history.store(count, code)
         try:
             far, code = await self._route(request_id, code)
+            if far is None:
+                return {"status": "ok", "execution_count": count, "user_expressions": {}, "payload": []}
             session = await self._session(far)
             if far is self._far and await self._is_mini(session):
                 code = self._transform(code)
@@ -194,19 +196,20 @@ class FlameKernel(Kernel):
             self._publisher.message(request_id, "error", content)
         return dict(content, status="error", execution_count=self._count, user_expressions={}, payload=[])
 
-    async def _route(self, request_id: str, code: str) -> tuple[FarSide, str]:
-        """Where a cell goes, and what is left of it when its ``%flame`` lines are done."""
+    async def _route(self, request_id: str, code: str) -> tuple[FarSide | None, str]:
+        """Where a cell goes, and what is left of it when its ``%flame`` lines are done: nowhere, where nothing is."""
         lines = code.split("\n")
         if lines[0].strip() == "%%local":
             return self._local_far(), "\n".join(lines[1:])
-        while lines and (lines[0].lstrip().startswith("%flame") or not lines[0].strip()):
+        commands = 0
+        while lines and (lines[0].lstrip().startswith("%flame") or (commands and not lines[0].strip())):
             line = lines.pop(0).strip()
             if line:
+                commands += 1
                 await self._command(request_id, parse(line))
         if any(line.startswith("%flame") for line in lines):
             raise FlameError("%flame lines must stand at the top of a cell; move them up, or into a cell of their own")
-        rest = "\n".join(lines)
-        return self._far, rest if rest.strip() or code.strip() == "" else ""
+        return (None if commands and not lines else self._far), "\n".join(lines)
 
     def _local_far(self) -> FarSide:
         """The session for ``%%local``: this machine, this Python, in a child of a server of our own."""

@@ -22,8 +22,7 @@ import leaks
 import pytest
 import zmq
 from farside import FlameServer, LiveApp, Python
-
-CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+from needs import CI, missing
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,13 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def _private(folder: Path) -> str:
     folder.mkdir(mode=0o700)
     return str(folder)
-
-
-def missing(what: str) -> None:
-    """This machine lacks ``what``: the test is skipped, and failed in CI."""
-    if CI:
-        pytest.fail(f"CI needs {what}")
-    pytest.skip(f"needs {what}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -211,7 +203,6 @@ def chromium() -> str:
         if path:
             return path
     missing("Chromium (apt-get install chromium)")
-    raise AssertionError
 
 
 @pytest.fixture(scope="session")

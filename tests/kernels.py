@@ -204,7 +204,7 @@ class Kernel:
             run.idle_at = message.at
 
     def wait_for(self, true: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
-        """Take in messages until ``true()`` is; AssertionError, with the runs under way and the kernel's log, if not."""
+        """Take in messages until ``true()`` is; AssertionError, with the open runs and the kernel's log, if not."""
         deadline = time.monotonic() + timeout
         while not (value := true()):
             left = deadline - time.monotonic()

@@ -71,6 +71,8 @@ class Compiler:
     def remember(self, source, count):
         """Keep a cell's text; returns its file name. ``count`` is what the cell is called: ``In[count]``."""
         lines = [line + "\n" for line in source.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+        if lines[-1] == "\n":
+            del lines[-1]  # the text ends with its last line's end
         number = zlib.crc32(source.encode("utf-8", "surrogatepass"))
         name = os.path.join(self._folder, "%d.py" % number)
         while name in self._cells and self._cells[name][0][2] != lines:

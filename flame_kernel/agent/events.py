@@ -34,6 +34,13 @@ def _size_of(event):
     return size
 
 
+def _signal():
+    """A raw lock used as an event, not set."""
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    return lock
+
+
 def _wake(lock):
     """Signal a raw lock that is used as an event: harmless in any thread, at any moment, as often as you like."""
     if lock.locked():
@@ -64,8 +71,8 @@ class EventLog:
         self._last_sent = -1e9
         self._lock = threading.Lock()
         self._owner = None
-        self._news = _thread.allocate_lock()
-        self._urgent = _thread.allocate_lock()
+        self._news = _signal()
+        self._urgent = _signal()
         self._readers = 0
         self._closed = False
 
@@ -113,18 +120,19 @@ class EventLog:
         returns with nothing: the answer that it waits for goes to a dead connection.
         """
         with self._lock:
+            # Locks of its own for each reader: a signal for this one cannot be taken by the one before it.
+            before = self._news, self._urgent
+            news, urgent = self._news, self._urgent = _signal(), _signal()
             self._readers += 1
             mine = self._readers
             self.last_contact = time.monotonic()
             self._forget(ack)
-        _wake(self._news)
-        _wake(self._urgent)
+        for lock in before:
+            _wake(lock)
         deadline = None if wait is None else time.monotonic() + wait
         while True:
             with self._lock:
                 if mine != self._readers:
-                    _wake(self._news)
-                    _wake(self._urgent)
                     return []
                 self._drain()
                 now = time.monotonic()
@@ -135,13 +143,13 @@ class EventLog:
                         self._last_sent = self.last_contact = now
                         return batch
             if held:
-                self._urgent.acquire(timeout=held)
+                urgent.acquire(timeout=held)
                 continue
             left = 3600.0 if deadline is None else deadline - now
             if left <= 0:
                 self.last_contact = now
                 return []
-            self._news.acquire(timeout=left)
+            news.acquire(timeout=left)
 
     def close(self):
         """No more waiting for anyone; what is kept can still be read."""

@@ -1,9 +1,9 @@
 """Top-level await on Python 3.6 and 3.7, whose compilers have no flag for it.
 
 The cell becomes the body of an ``async def`` whose names are declared global, so that it binds what the cell would.
-Python 3.7 parses ``await`` anywhere and objects to it later, so its syntax tree is wrapped as it is; 3.6 reads ``await``
-as a name outside of ``async def``, so there every logical line is set one tab to the right, and strings of several
-lines stay as they are.
+Python 3.7 parses ``await`` anywhere and objects to it later, so its syntax tree is wrapped as it is; 3.6 reads it as a
+name outside of ``async def``, so there every logical line is set one tab to the right, and strings of several lines
+stay as they are.
 """
 
 import ast

@@ -310,6 +310,8 @@ class Hooks:
         self._found_class = type(sys)
         self._make()
         members = {name: _sys_property(name, self) for name in self._found}
+        # importlib makes every new module by ``type(sys)(name)``: that shall be a plain one.
+        members["__new__"] = lambda cls, *args, **kwargs: self._found_class(*args, **kwargs)
         self._class = type("module", (self._found_class,), members)
         d.update(self.mine)
         builtins.input = self._input = _input(self._found_input)

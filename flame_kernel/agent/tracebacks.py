@@ -171,23 +171,11 @@ class Formatter:
         frames = [f for f in every if not _hidden(f[0])]
         if not frames and own_frames:
             frames = every
-        out, count, skipped = [], {}, {}
-        for n, (frame, lineno, lasti) in enumerate(frames):
-            if len(frames) > MAX_FRAMES and n == MAX_FRAMES // 2 and len(count) > MAX_SAME * 4:
-                out.append("[... %d frames left out]" % (len(frames) - MAX_FRAMES))
-            where = (frame.f_code, lineno)
-            count[where] = count.get(where, 0) + 1
-            if count[where] > MAX_SAME and len(frames) - n > 1:
-                skipped[where] = skipped.get(where, 0) + 1
-                continue
-            if len(frames) > MAX_FRAMES and MAX_FRAMES // 2 <= n < len(frames) - MAX_FRAMES // 2:
-                if len(count) > MAX_SAME * 4:
-                    continue
-            if skipped:
-                out.append(_similar(skipped))
-                skipped = {}
-            out.append(self._frame(frame, lineno, lasti))
-        return out
+        shown = _folded(frames)
+        if len(shown) > MAX_FRAMES:
+            half = MAX_FRAMES // 2
+            shown[half:-half] = ["[... %d frames left out]" % (len(shown) - 2 * half)]
+        return [item if isinstance(item, str) else self._frame(*item) for item in shown]
 
     def _frame(self, frame, lineno, lasti):
         code = frame.f_code
@@ -245,11 +233,35 @@ def _walk(tb):
         tb = tb.tb_next
 
 
+def from_user(tb):
+    """A traceback from its first frame that is not the agent's; all of it if there is none."""
+    at = tb
+    while at is not None and _hidden(at.tb_frame):
+        at = at.tb_next
+    return at or tb
+
+
 def _hidden(frame):
     if "__tracebackhide__" in frame.f_code.co_varnames:
         return True
     module = frame.f_globals.get("__name__")
-    return isinstance(module, str) and (module.startswith(_OWN) or module.startswith(_ANY_AGENT))
+    return isinstance(module, str) and module.startswith((_OWN, _ANY_AGENT))
+
+
+def _folded(frames):
+    """The frames, those of a recursion after a few of them as one text."""
+    out, count, skipped = [], {}, {}
+    for n, item in enumerate(frames, 1):
+        where = (item[0].f_code, item[1])
+        count[where] = count.get(where, 0) + 1
+        if count[where] > MAX_SAME and n < len(frames):
+            skipped[where] = skipped.get(where, 0) + 1
+            continue
+        if skipped:
+            out.append(_similar(skipped))
+            skipped = {}
+        out.append(item)
+    return out
 
 
 def _similar(skipped):

@@ -1,0 +1,200 @@
+"""Commands of the system (``!cmd``, ``%%bash``): their output appears as it comes, and an interrupt reaches them.
+
+The waiting is done in short steps on the thread of the cell, so that an interrupt that Python delivers between two
+bytecodes gets through, and so that the text belongs to the cell without anyone handing it over.
+"""
+
+import codecs
+import locale
+import os
+import selectors
+import signal
+import subprocess
+import time
+
+# Seconds: a step of waiting; what a command gets to end after SIGINT and after SIGTERM; how long a pipe that a
+# background process of the command keeps open is still read when the command itself is over.
+STEP = 0.05
+GRACE = (2.0, 1.0)
+AFTERGLOW = 0.2
+
+# What ipykernel puts into the environment: colour although there is no terminal, and no pager that waits for a key.
+ENVIRONMENT = {
+    "TERM": "xterm-color",
+    "CLICOLOR": "1",
+    "FORCE_COLOR": "1",
+    "CLICOLOR_FORCE": "1",
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+    # A Python that writes to a pipe keeps its lines back; on ipykernel's terminal it does not.
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def run(command, out, err=None, data=None, own_group=True):
+    """Run a command to its end; returns its exit status, negative for a signal.
+
+    command    text for the user's shell, or a list of words
+    out, err   called with text as it comes, on this thread; without ``err`` both go to ``out``, in their order
+    data       bytes for its standard input, which is else empty
+    own_group  put it into a process group of its own, and stop all of that; without it only itself is stopped (a child
+               session, whose group has the interrupt anyway)
+    An interrupt stops the command (SIGINT, then SIGTERM, then SIGKILL) and is raised again when it is over; a second
+    one does not wait. Raises OSError if a listed program cannot be started.
+    """
+    if isinstance(command, str) and os.name == "posix":
+        command = [_shell(), "-c", command]
+    process = subprocess.Popen(
+        command,
+        shell=isinstance(command, str),
+        stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if err is None else subprocess.PIPE,
+        env=dict(os.environ, **{k: v for k, v in ENVIRONMENT.items() if k != "PYTHONUNBUFFERED" or k not in os.environ}),
+        start_new_session=own_group and os.name == "posix",
+    )
+    pump = _Pump(process, out, err, data) if os.name == "posix" else _AtTheEnd(process, out, err, data)
+    try:
+        while pump.step():
+            pass
+        while process.poll() is None:  # it has closed its output and goes on
+            time.sleep(STEP)
+    except BaseException:
+        _stop(process, pump, own_group)
+        raise
+    finally:
+        pump.close()
+    return process.returncode
+
+
+def collect(command, own_group=True):
+    """``(text, exit status)`` of a command; stderr is part of the text."""
+    parts = []
+    status = run(command, parts.append, own_group=own_group)
+    return "".join(parts), status
+
+
+def _shell():
+    """The user's shell, as in ipykernel; ``sh`` where SHELL names none that can be run."""
+    shell = os.environ.get("SHELL", "")
+    return shell if os.access(shell, os.X_OK) and os.path.isfile(shell) else "/bin/sh"
+
+
+def _stop(process, pump, own_group):
+    """End it: asked as Ctrl-C asks, then told, then killed. A second interrupt on the way goes to the next stage."""
+    for signum, grace in zip((signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", 9)), GRACE + (1.0,)):
+        try:
+            if signum == signal.SIGINT and _over(process, pump, 2 * STEP):
+                break  # the session's own interrupt has reached it already
+            _send(process, signum, own_group)
+            if _over(process, pump, grace):
+                break
+        except KeyboardInterrupt:
+            continue
+    if own_group and process.poll() is not None:
+        _send(process, signal.SIGTERM, own_group)  # whom it left behind
+
+
+def _over(process, pump, seconds):
+    deadline = time.monotonic() + seconds
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            return False
+        if not pump.step():
+            time.sleep(STEP / 5)
+    return True
+
+
+def _send(process, signum, own_group):
+    try:
+        if own_group and os.name == "posix":
+            os.killpg(process.pid, signum)
+        elif signum == signal.SIGINT and os.name != "posix":
+            process.terminate()
+        else:
+            process.send_signal(signum)
+    except OSError:
+        pass  # it is gone
+
+
+class _Pump:
+    """Moves bytes between a process and us, one step at a time."""
+
+    def __init__(self, process, out, err, data):
+        self._process = process
+        self._data = memoryview(data or b"")
+        self._selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)()
+        encoding = locale.getpreferredencoding(False) or "utf-8"
+        for pipe, call in ((process.stdout, out), (process.stderr, err)):
+            if pipe is not None:
+                decoder = codecs.getincrementaldecoder(encoding)("replace")
+                self._selector.register(pipe, selectors.EVENT_READ, (call, decoder))
+        if process.stdin is not None:
+            os.set_blocking(process.stdin.fileno(), False)
+            self._selector.register(process.stdin, selectors.EVENT_WRITE)
+        self._ended = None
+
+    def step(self):
+        """Wait a moment for something to move, and move it; False when there is nothing more to come."""
+        if not self._selector.get_map():
+            return False
+        ready = self._selector.select(STEP)
+        for key, _ in ready:
+            if key.data is None:
+                self._feed(key)
+                continue
+            call, decoder = key.data
+            chunk = os.read(key.fd, 1 << 16)
+            if not chunk:
+                self._selector.unregister(key.fileobj)
+            text = decoder.decode(chunk, not chunk)
+            if text:
+                call(text)
+        if not ready and self._process.poll() is not None:
+            now = time.monotonic()
+            self._ended = self._ended or now
+            return now - self._ended < AFTERGLOW
+        return True
+
+    def _feed(self, key):
+        try:
+            self._data = self._data[os.write(key.fd, self._data[: 1 << 15]) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._data = self._data[:0]  # it does not want the rest
+        if not self._data:
+            self._selector.unregister(key.fileobj)
+            key.fileobj.close()
+
+    def close(self):
+        self._selector.close()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None and not pipe.closed:
+                try:
+                    pipe.close()
+                except OSError:
+                    pass
+
+
+class _AtTheEnd:
+    """The same where pipes cannot be waited for (Windows): the output is seen when the command is over."""
+
+    def __init__(self, process, out, err, data):
+        self._process, self._out, self._err, self._data = process, out, err, data
+
+    def step(self):
+        if self._process is None:
+            return False
+        try:
+            texts = self._process.communicate(self._data, timeout=STEP)
+        except subprocess.TimeoutExpired:
+            return True
+        self._process = None
+        for data, call in zip(texts, (self._out, self._err)):
+            if data and call is not None:
+                call(data.decode(locale.getpreferredencoding(False), "replace").replace("\r\n", "\n"))
+        return False
+
+    def close(self):
+        pass

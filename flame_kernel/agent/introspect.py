@@ -1,0 +1,289 @@
+"""Inspection, for servers without IPython: what ``name?`` and Shift-Tab show.
+
+It works on another thread too, also while a cell runs; whatever an object does when it is asked, the answer is a reply.
+"""
+
+import ast
+import builtins
+import inspect
+import io
+import keyword
+import linecache
+import os
+import reprlib
+import tokenize
+
+from . import ansi
+
+MAX_SCAN = 1000 * 1000  # characters of a cell that are read as Python; of a longer one, the line of the cursor
+MAX_TEXT = 200  # characters of a string form
+MISSING = object()
+
+
+def resolve(namespace, dotted):
+    """The object of a dotted name; MISSING if there is none."""
+    first, _, rest = dotted.partition(".")
+    obj = namespace.get(first, MISSING)
+    if obj is MISSING:
+        obj = getattr(builtins, first, MISSING)
+    for name in rest.split(".") if rest else ():
+        if obj is MISSING:
+            break
+        try:
+            obj = getattr(obj, name)
+        except BaseException:
+            return MISSING
+    return obj
+
+
+class Inspector:
+    """Inspects in one namespace. ``magics``: names with their ``%``, and what they do."""
+
+    def __init__(self, namespace, magics=None):
+        self._ns = namespace
+        self._magics = magics or {}
+
+    def inspect(self, code, cursor_pos=None, detail_level=0, omit_sections=()):
+        """inspect_reply content.
+
+        https://jupyter-client.readthedocs.io/en/stable/messaging.html#introspection
+        """
+        cursor = len(code) if cursor_pos is None else max(0, min(cursor_pos, len(code)))
+        text = None
+        try:
+            if len(code) > MAX_SCAN:
+                first = code.rfind("\n", 0, cursor) + 1
+                code, cursor = code[first : code.find("\n", cursor) % (len(code) + 1)], cursor - first
+            text = self.page(token_at_cursor(code, cursor), detail_level, omit_sections)
+        except Exception:
+            pass
+        found = text is not None
+        return {"status": "ok", "found": found, "data": {"text/plain": text} if found else {}, "metadata": {}}
+
+    def page(self, name, detail_level=0, omit_sections=()):
+        """What ``name?`` shows, as text; None if there is no such object."""
+        if name.startswith("%"):
+            doc = self._magics.get(name)
+            return None if doc is None else ansi.colour("Docstring:", ansi.RED) + " " + doc
+        obj = resolve(self._ns, name) if name else MISSING
+        if obj is MISSING:
+            return None
+        return sections_text(describe(obj, name, detail_level), omit_sections)
+
+
+# -- what an object is ------------------------------------------------------------------------------------------------
+
+
+def kind(obj):
+    """A word for the icon in a list of completions."""
+    if inspect.isclass(obj):
+        return "class"
+    if inspect.ismodule(obj):
+        return "module"
+    if inspect.isroutine(obj):
+        return "function"
+    return "instance"
+
+
+def _safe(function, *args):
+    """``function(*args)``, or None: objects may raise whatever they are asked."""
+    try:
+        return function(*args)
+    except Exception:
+        return None
+
+
+def describe(obj, name, detail_level=0):
+    """``[(title, text), …]`` in ipykernel's order."""
+    is_class = inspect.isclass(obj)
+    simple = is_class or inspect.isroutine(obj)
+    doc = _doc(obj)
+    source = _safe(source_of, obj) if detail_level > 0 else None
+    out = [("Init signature" if is_class else "Signature", _signature(obj, name))]
+    if not simple:
+        call = _signature(obj.__call__, name) if callable(obj) else None
+        out = [("Call signature", call), ("Type", type(obj).__name__), ("String form", _safe(_string_form, obj))]
+        out.append(("Length", _safe(lambda: str(len(obj)))))
+        out.append(("File", _safe(file_of, obj)))
+    if source:
+        out.append(("Source", ansi.paint(source.rstrip())))
+    else:
+        out.append(("Docstring", "<no docstring>" if doc is None else doc))
+    if is_class:
+        init = _doc(obj.__init__)
+        if init is not None and init != _doc(object.__init__) and not source:
+            out.append(("Init docstring", init))
+    elif not simple:
+        class_doc = _doc(type(obj))
+        if class_doc is not None and class_doc != doc and not hasattr(builtins, type(obj).__name__):
+            out.append(("Class docstring", class_doc))
+    if simple:
+        out.append(("File", _safe(file_of, obj)))
+        out.append(("Type", type(obj).__name__))
+    if is_class:
+        names = [c.__name__ for c in _safe(type.__subclasses__, obj) or []]
+        out.append(("Subclasses", ", ".join(names[:10] + ["..."] * (len(names) > 10))))
+    return [(title, text) for title, text in out if text is not None]
+
+
+def sections_text(sections, omit=()):
+    """Titles in red, texts aligned behind them."""
+    omit = {str(o).lower().replace("_", " ") for o in omit}
+    sections = [(title, text.strip("\n")) for title, text in sections if title.lower() not in omit]
+    width = max([len(title) for title, _ in sections] or [0])
+    lines = []
+    for title, text in sections:
+        between = "\n" if "\n" in text else " "
+        lines.append(ansi.colour(title + ":", ansi.RED) + " " * (width - len(title)) + between + text)
+    return "\n".join(lines)
+
+
+def _doc(obj):
+    try:
+        text = inspect.getdoc(obj)
+    except BaseException:
+        return None
+    return text if isinstance(text, str) else None
+
+
+def _signature(obj, name):
+    if not callable(obj):
+        return None
+    try:
+        signature = inspect.signature(obj)
+    except Exception:
+        return None
+    name = name.rpartition(".")[2] if name.count(".") > 3 else name
+    text = name + str(signature)
+    if len(text) > 75 and signature.parameters:
+        end = str(signature.replace(parameters=()))[2:]
+        parameters = str(signature.replace(return_annotation=signature.empty))[1:-1]
+        text = "%s(\n    %s\n)%s" % (name, _split_arguments(parameters).replace("\n", "\n    "), end)
+    return ansi.paint(text)
+
+
+def _split_arguments(text):
+    """``a, b=(1, 2), c`` with a line for each."""
+    out, depth, quote = [], 0, None
+    for n, c in enumerate(text):
+        if quote:
+            quote = None if c == quote else quote
+        elif c in "'\"":
+            quote = c
+        elif c in "([{":
+            depth += 1
+        elif c in ")]}":
+            depth -= 1
+        out.append("\n" if c == " " and depth == 0 and not quote and n and text[n - 1] == "," else c)
+    return "".join(out)
+
+
+def _string_form(obj):
+    if isinstance(obj, (list, tuple, dict, set, frozenset, str, bytes, bytearray)) and len(obj) > 100000:
+        return reprlib.repr(obj)  # the whole text of a big one takes long
+    text = str(obj)
+    if len(text) > MAX_TEXT:
+        half = (MAX_TEXT - 5) // 2
+        text = text[:half] + " <...> " + text[-half:]
+    return text
+
+
+def file_of(obj):
+    """The file in which an object, or its class, was defined; a home folder as ``~``."""
+    for one in (obj, type(obj)):
+        try:
+            path = inspect.getfile(inspect.unwrap(one) if callable(one) else one)
+        except Exception:
+            path = _code_file(one) if inspect.isclass(one) else None
+        if path:
+            home = os.path.expanduser("~")
+            return "~" + path[len(home) :] if path.startswith(home + os.sep) else path
+    return None
+
+
+def _code_file(cls):
+    """The file of a class whose module has none, as a session's: that of its first method."""
+    for value in vars(cls).values():
+        value = getattr(value, "__func__", value)
+        value = getattr(value, "fget", value)
+        code = getattr(value, "__code__", None)
+        if code is not None and getattr(value, "__qualname__", "").startswith(cls.__qualname__ + "."):
+            return code.co_filename
+    return None
+
+
+def source_of(obj):
+    """The source of a function, a class or a property, or of an object's class. Raises where there is none."""
+    if isinstance(obj, property):
+        obj = obj.fget
+    if callable(obj):
+        obj = inspect.unwrap(obj)
+    if not (inspect.isclass(obj) or inspect.isroutine(obj) or inspect.ismodule(obj)):
+        obj = type(obj)
+    try:
+        return inspect.getsource(obj)
+    except (OSError, TypeError):
+        if not inspect.isclass(obj):
+            raise
+    lines = linecache.getlines(_code_file(obj))
+    for node in ast.walk(ast.parse("".join(lines))):
+        if isinstance(node, ast.ClassDef) and node.name == obj.__name__:
+            return "".join(inspect.getblock(lines[node.lineno - 1 :]))
+    raise OSError("source code not available")
+
+
+# -- where the cursor is ----------------------------------------------------------------------------------------------
+
+
+def tokens(code):
+    """Tokens as far as they go; a cell being typed is not whole."""
+    out = []
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(code).readline):
+            out.append(token)
+    except (tokenize.TokenError, SyntaxError):
+        pass
+    return out
+
+
+def token_at_cursor(code, cursor):
+    """The name to inspect: the one under the cursor, else the function of the call it is in, as ipykernel's."""
+    names, calls = [], []
+    closing = outer = None
+    on_name = False
+    starts = [0]
+    for line in io.StringIO(code):
+        starts.append(starts[-1] + len(line))
+    every = tokens(code)
+    for n, token in enumerate(every):
+        start = starts[min(token.start[0] - 1, len(starts) - 1)] + token.start[1]
+        end = starts[min(token.end[0] - 1, len(starts) - 1)] + token.end[1]
+        if start > cursor:
+            break
+        closing = None
+        following = every[n + 1].string if n + 1 < len(every) else None
+        on_name = token.type == tokenize.NAME and not keyword.iskeyword(token.string)
+        if on_name:
+            if names and n and every[n - 1].string == ".":
+                names[-1] += "." + token.string
+            else:
+                names.append(token.string)
+            if following == "=":  # what is being assigned need not be there yet
+                names.pop()
+                on_name = False
+            if not calls:
+                outer = names[-1] if names else None
+        elif token.string == "(" and names:
+            calls.append(names[-1])
+        elif token.string == ")" and calls:
+            closing = calls.pop()
+        if end > cursor:
+            if on_name:
+                return names[-1]
+            break
+        on_name = False
+    if closing:
+        return closing
+    if calls:
+        return calls[-1]
+    return outer or (names[-1] if names else "")

@@ -1,0 +1,395 @@
+"""The InteractiveShell behind a session: IPython's, without what it would take for itself of the process.
+
+IPython is imported inside ``_classes``, once, when the first session wants it.  IPython 7.17 to 9.
+"""
+
+import atexit
+import inspect
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import traceback
+
+from . import commands, ishell_parts, streams
+from . import ishell_hooks as hooks
+from .ishell_parts import clean
+
+# ``%gui`` and ``%matplotlib`` names that need no event loop of a window system.
+WINDOWLESS = (None, "", "none", "inline", "auto", "agg", "asyncio", "notebook", "nbagg", "widget", "ipympl")
+
+_shell_class = None
+
+
+def build(shell, host):
+    """The InteractiveShell of a session; ``shell`` is its IPythonShell. To be called inside ``hooks.quiet_import()``."""
+    global _shell_class
+    if _shell_class is None:
+        _shell_class = _make_class()
+    return _shell_class(shell, host)
+
+
+def _make_class():
+    from IPython.core import interactiveshell, page
+    from IPython.core.autocall import ZMQExitAutocall
+    from IPython.core.error import UsageError
+    from IPython.core.interactiveshell import InteractiveShell, InteractiveShellABC
+    from IPython.core.magics.script import ScriptMagics
+    from IPython.utils import text as ipython_text
+    from IPython.utils.tokenutil import token_at_cursor
+    from traitlets import Any, CBool, Type, default, observe
+    from traitlets.config import Config
+
+    parts = ishell_parts.classes()
+
+    class ZMQInteractiveShell(InteractiveShell):
+        """Its name is that of ipykernel's: libraries look for it to learn that they are in a notebook."""
+
+        displayhook_class = Type(parts.SessionDisplayHook)
+        display_pub_class = Type(parts.SessionDisplayPublisher)
+        compiler_class = Type(parts.Compiler)
+        kernel = Any()
+        autoindent = CBool(False)
+        keepkernel_on_exit = None
+
+        def __init__(self, outer, host):
+            self._outer = outer
+            self._host = host
+            self._in_process = host.place != "child"
+            self._main = sys.modules.get("__main__")
+            self._errors = {}  # request id -> what _showtraceback has shown in it
+            self._last_exc_info = None
+            self.own_group = self._in_process
+            config = Config()
+            config.IPKernelApp.connection_file = ""  # being there is what libraries look for
+            parameters = inspect.signature(InteractiveShell.run_cell_async).parameters
+            self.takes_cell_id = "cell_id" in parameters
+            with hooks.serving(self):
+                super().__init__(user_module=host.namespace, config=config)
+            atexit.unregister(self.atexit_operations)
+            self.kernel = ishell_parts.Kernel(self)
+
+        # -- construction: what IPython would take for itself --------------------------------------------------------
+
+        def init_ipython_dir(self, ipython_dir):
+            self.ipython_dir = os.environ.get("IPYTHONDIR") or os.path.join(os.path.expanduser("~"), ".ipython")
+
+        @observe("ipython_dir")
+        def _ipython_dir_changed(self, change):
+            pass  # IPython makes the folder
+
+        def init_profile_dir(self, profile_dir):
+            self.profile_dir = None
+
+        @property
+        def db(self):
+            return self.__dict__.setdefault("_memory", ishell_parts.Memory())
+
+        @db.setter
+        def db(self, value):
+            pass  # IPython before 9.18 assigns one that lies in the profile's folder
+
+        def init_environment(self):
+            pass
+
+        def init_virtualenv(self):
+            pass
+
+        def init_sys_modules(self):
+            pass  # the session has put its module there
+
+        def save_sys_module_state(self):
+            pass
+
+        def restore_sys_module_state(self):
+            pass
+
+        def init_io(self):
+            pass
+
+        def init_prompts(self):
+            pass
+
+        def init_deprecation_warnings(self):
+            pass  # IPython 7
+
+        def init_history(self):
+            self.history_manager = parts.SessionHistory(shell=self, parent=self)
+            self.configurables.append(self.history_manager)
+
+        def init_builtins(self):
+            self.builtin_trap = parts.NoBuiltinTrap(shell=self)
+
+        def init_events(self):
+            self.events = parts.SessionEvents(self, interactiveshell.available_events)
+            self.events.register("pre_execute", self._clear_warning_registry)
+
+        def init_user_ns(self):
+            super().init_user_ns()
+            from IPython.display import display
+
+            self.user_ns["display"] = self.user_ns_hidden["display"] = display
+
+        def init_displayhook(self):
+            super().init_displayhook()
+            self.displayhook.publishing(self._host)
+            self.display_trap = parts.NoDisplayTrap(hook=self.displayhook)
+
+        def init_display_pub(self):
+            super().init_display_pub()
+            self.display_pub.publishing(self._host)
+
+        def init_hooks(self):
+            super().init_hooks()
+            self.set_hook("show_in_pager", page.as_hook(self._page), 99)
+
+        def init_magics(self):
+            super().init_magics()
+            self.register_magics(parts.KernelMagics, parts.SessionScripts)
+            self.magics_manager.register_alias("ed", "edit")
+
+        @default("exiter")
+        def _exiter_default(self):
+            return ZMQExitAutocall(self)
+
+        # -- one cell ------------------------------------------------------------------------------------------------
+
+        def begin_cell(self):
+            """Returns the dict that will hold what was shown of an error: ename, evalue, traceback, in_displayhook."""
+            cell = streams.current()
+            error = self._errors[cell.request_id if cell else None] = {}
+            return error
+
+        def end_cell(self):
+            cell = streams.current()
+            self._errors.pop(cell.request_id if cell else None, None)
+            if self._in_process and self._main is not None:
+                main = sys.modules.get("__main__")
+                if main is self.user_module or main in self._main_mod_cache.values():
+                    # Two sessions with %run at the same time have put each other's module back.
+                    sys.modules["__main__"] = self._main
+
+        def record_error(self, content):
+            cell = streams.current()
+            self._errors.setdefault(cell.request_id if cell else None, {}).update(content)
+
+        def runs_on_asyncio(self):
+            """Whether %autoawait leaves awaiting cells to asyncio, whose loop runs here already."""
+            return self.loop_runner is interactiveshell._asyncio_runner
+
+        def _tee(self, channel):
+            return hooks.serving(getattr(hooks._calls, "ip", None))  # IPython 9 would wrap sys.stdout.write here
+
+        def _showtraceback(self, etype, evalue, stb):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            content = {"ename": etype.__name__, "evalue": self.text_of(evalue), "traceback": list(stb)}
+            self.record_error(dict(content, in_displayhook=self.displayhook.message is not None))
+            self._host.publish("error", content)
+
+        def _get_exc_info(self, exc_tuple=None):
+            # sys.last_traceback is the process's: %tb and %debug shall not enter another session's error.
+            if exc_tuple is None and sys.exc_info()[0] is None and self._last_exc_info is not None:
+                exc_tuple = self._last_exc_info
+            self._last_exc_info = super()._get_exc_info(exc_tuple)
+            return self._last_exc_info
+
+        @staticmethod
+        def text_of(error):
+            try:
+                return str(error)
+            except Exception:
+                return "<exception str() failed>"
+
+        def traceback_lines(self, etype, value, tb):
+            """A traceback as IPython shows it, published nowhere."""
+            if hasattr(value, "_render_traceback_"):
+                return list(value._render_traceback_())
+            if issubclass(etype, SyntaxError):
+                return self.SyntaxTB.structured_traceback(etype, value, traceback.extract_tb(tb))
+            if hasattr(value, "exceptions") and hasattr(value, "split"):  # an ExceptionGroup
+                return traceback.format_exception(etype, value, tb)
+            return self.InteractiveTB.structured_traceback(etype, value, tb, tb_offset=0)
+
+        clean = staticmethod(clean)
+
+        # -- payloads ------------------------------------------------------------------------------------------------
+
+        def _page(self, text, start=0, screen_lines=0, pager_cmd=None):
+            data = text if isinstance(text, dict) else {"text/plain": text}
+            self.payload_manager.write_payload({"source": "page", "data": clean(data), "start": max(0, start)})
+
+        def set_next_input(self, text, replace=False):
+            """Show text in the next cell, or (``replace``) in this one."""
+            payload = {"source": "set_next_input", "text": text, "replace": replace}
+            self.payload_manager.write_payload(payload)
+
+        def ask_exit(self):
+            """``exit``: the front end is asked to end the session; the process goes on."""
+            payload = {"source": "ask_exit", "keepkernel": bool(self.keepkernel_on_exit)}
+            self.payload_manager.write_payload(payload)
+
+        # -- the request for which code runs ---------------------------------------------------------------------------
+
+        def get_parent(self):
+            return self.kernel.get_parent()
+
+        @property
+        def parent_header(self):
+            return self.get_parent()
+
+        def set_parent(self, parent):
+            pass  # the context of the code that runs has it
+
+        # -- commands ------------------------------------------------------------------------------------------------
+
+        def system(self, cmd):
+            """``!cmd``: the output appears as it comes; ``_exit_code`` is its status, negative for a signal."""
+            self._refuse_background(cmd)
+            cmd = self.var_expand(cmd, depth=1)
+            try:
+                status = commands.run(cmd, lambda text: sys.stdout.write(text), own_group=self.own_group)
+            except KeyboardInterrupt:
+                print("^C")
+                status = -2
+            self._command_is_over(cmd, status)
+
+        system_piped = system_raw = system
+
+        def getoutput(self, cmd, split=True, depth=0):
+            """``x = !cmd``: the output, as a list of lines."""
+            self._refuse_background(cmd)
+            cmd = self.var_expand(cmd, depth=depth + 1)
+            text, status = commands.collect(cmd, self.own_group)
+            if getattr(self, "system_raise_on_error", False):
+                self._command_is_over(cmd, status)
+            return ipython_text.SList(text.splitlines()) if split else ipython_text.LSString(text)
+
+        def _refuse_background(self, cmd):
+            if cmd.rstrip().endswith("&"):
+                raise OSError("Background processes not supported.")
+
+        def _command_is_over(self, cmd, status):
+            if status > 128:  # the shell's way to say that a signal ended it
+                status = 128 - status
+            self.user_ns["_exit_code"] = status
+            if status and getattr(self, "system_raise_on_error", False):
+                raise subprocess.CalledProcessError(status, cmd)
+
+        # -- %run ----------------------------------------------------------------------------------------------------
+
+        def _run_name(self):
+            return self.user_module.__name__ + "_run"
+
+        def new_main_mod(self, filename, modname):
+            # %run puts the script's module into sys.modules; in a server's process __main__ is the server's.
+            if self._in_process and modname == "__main__":
+                modname = self._run_name()
+            return super().new_main_mod(filename, modname)
+
+        def safe_execfile(self, fname, *where, **kwargs):
+            if where and where[0].get("__name__") == self._run_name():
+                where[0]["__name__"] = "__main__"  # for the script itself it is
+            return super().safe_execfile(fname, *where, **kwargs)
+
+        def safe_run_module(self, mod_name, where):
+            if not self._in_process:
+                return super().safe_run_module(mod_name, where)
+            try:
+                where.update(runpy.run_module(str(mod_name), run_name="__main__", alter_sys=False))
+            except SystemExit as status:
+                if status.code:
+                    self.showtraceback()
+            except BaseException:
+                self.showtraceback()
+
+        # -- figures and windows -------------------------------------------------------------------------------------
+
+        def enable_gui(self, gui=None):
+            if gui not in WINDOWLESS:
+                raise UsageError("no event loop for %r: windows would open on the server; use %%matplotlib inline" % gui)
+            self.active_eventloop = gui
+
+        def enable_matplotlib(self, gui=None):
+            self.enable_gui(gui.lower() if isinstance(gui, str) else gui)
+            if not self._in_process or gui not in (None, "inline", "auto"):
+                return super().enable_matplotlib(gui)
+            self._enable_inline_figures()
+            return "inline", "inline"
+
+        def _enable_inline_figures(self):
+            """In a server's process: figures of this session only, whatever backend the app uses."""
+            from IPython.core.pylabtools import select_figure_formats
+            from IPython.display import display
+
+            figures = self._outer.figures
+            if figures.enabled:
+                return
+            figures.enable()
+            options = {"bbox_inches": "tight"}
+            formats = {"png"}
+            try:
+                from matplotlib_inline.config import InlineBackend
+            except ImportError:
+                pass
+            else:
+                settings = InlineBackend(parent=self)  # %config InlineBackend.… is this session's
+                settings.shell = self
+                self.configurables.append(settings)
+                formats, options = settings.figure_formats, settings.print_figure_kwargs
+                settings.observe(lambda change: setattr(figures, "close_figures", change["new"]), "close_figures")
+            select_figure_formats(self, formats, **options)
+            figures.show_by(display)
+            self.events.register("post_execute", figures.flush)
+
+        # -- asking --------------------------------------------------------------------------------------------------
+
+        def completions(self, code, cursor_pos):
+            """IPython's Completion objects, all for the same stretch of text."""
+            from IPython.core.completer import rectify_completions
+
+            found, seen = [], set()
+            for completion in self.Completer.completions(code, cursor_pos):
+                if completion not in seen:
+                    seen.add(completion)
+                    found.append(completion)
+            return list(rectify_completions(code, found))
+
+        def inspect_at(self, code, cursor_pos, detail_level, omit_sections):
+            """The MIME bundle for the name at the cursor, or None if there is none."""
+            name = token_at_cursor(code, cursor_pos)
+            kwargs = {"detail_level": detail_level}
+            if "omit_sections" in inspect.signature(InteractiveShell.object_inspect_mime).parameters:
+                kwargs["omit_sections"] = omit_sections
+            try:
+                data = self.object_inspect_mime(name, **kwargs)
+            except KeyError:
+                return None
+            if not self.enable_html_pager:
+                data.pop("text/html", None)
+            return data
+
+        # -- the end -------------------------------------------------------------------------------------------------
+
+        def end_session(self):
+            """Give back what this shell holds of the process: files, processes, a thread, linecache."""
+            for name in ("SessionScripts", "ScriptMagics"):
+                scripts = self.magics_manager.registry.get(name)
+                if isinstance(scripts, ScriptMagics):
+                    atexit.unregister(scripts.kill_bg_processes)
+                    parts.end_background(scripts)
+            self.compile.forget_all()
+            if self.logger.logfile is not None:
+                self.logger.logstop()
+            for path in list(self.tempfiles) + list(self.tempdirs):
+                try:
+                    shutil.rmtree(str(path)) if os.path.isdir(str(path)) else os.unlink(str(path))
+                except OSError:
+                    pass
+            hooks.forget_last_exception(self._last_exc_info[2] if self._last_exc_info else None)
+            self._last_exc_info = None
+            self.InteractiveTB.tb = None
+
+    InteractiveShellABC.register(ZMQInteractiveShell)
+    return ZMQInteractiveShell

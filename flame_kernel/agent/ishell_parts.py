@@ -1,0 +1,424 @@
+"""The parts of a session's IPython shell: compiler, displays, history, magics of its own, and what needs no IPython.
+
+IPython is imported inside ``classes``, once, when the first session wants it; the classes serve all sessions of this
+version of the agent.  IPython 7.17 to 9.
+"""
+
+import ast
+import asyncio
+import collections
+import datetime
+import fnmatch
+import importlib.util
+import linecache
+import math
+import numbers
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import types
+import uuid
+from base64 import b64encode
+
+from . import commands, streams
+from . import ishell_hooks as hooks
+
+# Cells whose text is kept for tracebacks and inspect.getsource.
+KEEP_CELLS = 1000
+
+
+def clean(value):
+    """A copy that JSON can carry, as jupyter_client makes it: bytes are base64, what is no number is its repr."""
+    if value is None or isinstance(value, (str, bool)):
+        return value if type(value) in (str, bool, type(None)) else (bool if isinstance(value, bool) else str)(value)
+    if isinstance(value, dict):
+        return {k if isinstance(k, str) else str(k): clean(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset, types.GeneratorType)):
+        return [clean(v) for v in value]
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return b64encode(bytes(value)).decode("ascii")
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        return number if math.isfinite(number) else repr(number)
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        return value.isoformat()
+    if hasattr(value, "__iter__"):
+        return [clean(v) for v in value]
+    raise ValueError("JSON cannot carry %r" % type(value))
+
+
+def cell_file(code):
+    """The name under which ipykernel knows a cell: murmur2 of its text in a folder of its process. No file is there."""
+    given = os.environ.get("IPYKERNEL_CELL_NAME")
+    if given is not None:
+        return given
+    data = code.encode("utf-8")
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    h = 0xC70F6907 ^ len(data)
+    whole = len(data) & ~3
+    for (k,) in struct.iter_unpack("<I", data[:whole]):
+        k = (k * m) & mask
+        k = ((k ^ (k >> 24)) * m) & mask
+        h = ((h * m) & mask) ^ k
+    rest = data[whole:]
+    if rest:
+        h = ((h ^ int.from_bytes(rest, "little")) * m) & mask
+    h = ((h ^ (h >> 13)) * m) & mask
+    h ^= h >> 15
+    return os.path.join(tempfile.gettempdir(), "ipykernel_%d" % os.getpid(), "%d.py" % h)
+
+
+class Memory(dict):
+    """``get_ipython().db`` without a folder: what %store and %bookmark keep lasts as long as the session."""
+
+    def keys(self, glob=None):
+        return [k for k in dict.keys(self) if glob is None or fnmatch.fnmatch(k, glob)]
+
+    def hkeys(self, folder):
+        return list(self.get(folder, {}))
+
+    def hget(self, folder, key, default=None):
+        return self.get(folder, {}).get(key, default)
+
+    def hset(self, folder, key, value):
+        self.setdefault(folder, {})[key] = value
+
+    def uncache(self, *items):
+        pass
+
+
+class Kernel:
+    """``get_ipython().kernel``: the little of a kernel that ipywidgets' Output and others ask of it."""
+
+    def __init__(self, shell):
+        self.shell = shell
+
+    def get_parent(self, channel=None):
+        """The request for which the caller runs, as far as the far side knows it."""
+        cell = streams.current()
+        if cell is None or cell.request_id is None:
+            return {}
+        header = {"msg_id": cell.request_id, "msg_type": "execute_request", "session": cell.host.session_id}
+        return {"header": header, "msg_id": cell.request_id, "msg_type": "execute_request", "content": {}}
+
+    @property
+    def _parent_header(self):
+        return self.get_parent()
+
+
+class Publisher:
+    """Sends a message after the hooks that the calling thread has registered have seen it, as ipykernel's do."""
+
+    def publishing(self, host):
+        self.host = host
+        self.local = threading.local()
+
+    @property
+    def _hooks(self):
+        if not hasattr(self.local, "hooks"):
+            self.local.hooks = []
+        return self.local.hooks
+
+    def register_hook(self, hook):
+        """``hook(message)`` returns the message, changed or not, or None to keep it from being sent."""
+        self._hooks.append(hook)
+
+    def unregister_hook(self, hook):
+        """Whether it was there."""
+        found = hook in self._hooks
+        if found:
+            self._hooks.remove(hook)
+        return found
+
+    def send(self, msg_type, content):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        content = clean(content)
+        if self._hooks:
+            header = {"msg_id": uuid.uuid4().hex, "msg_type": msg_type}
+            parent = self.shell.get_parent().get("header", {})
+            message = {"header": header, "msg_id": header["msg_id"], "msg_type": msg_type}
+            message.update(parent_header=parent, metadata={}, content=content)
+            for hook in list(self._hooks):
+                message = hook(message)
+                if message is None:
+                    return
+            msg_type, content = message["header"]["msg_type"], message["content"]
+        self.host.publish(msg_type, content)
+
+
+def classes():
+    """Our classes, as attributes of a namespace. To be called inside ``hooks.quiet_import()``."""
+    from IPython.core import magic_arguments, page
+    from IPython.core.builtin_trap import BuiltinTrap
+    from IPython.core.compilerop import CachingCompiler
+    from IPython.core.display_trap import DisplayTrap
+    from IPython.core.displayhook import DisplayHook
+    from IPython.core.displaypub import DisplayPublisher
+    from IPython.core.error import UsageError
+    from IPython.core.events import EventManager
+    from IPython.core.history import HistoryManager
+    from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+    from IPython.core.magics.script import ScriptMagics, script_args
+    from IPython.utils.process import arg_split
+
+    like_ipykernel = importlib.util.find_spec("ipykernel") is not None
+
+    class Compiler(CachingCompiler):
+        """Names cells as ipykernel does where that is installed, and takes their texts out of linecache at the end."""
+
+        def __init__(self):
+            with hooks.quiet_import():
+                super().__init__()
+            self.entries = collections.OrderedDict()
+
+        def get_code_name(self, raw_code, transformed_code, number):
+            if like_ipykernel:
+                return cell_file(raw_code)
+            return super().get_code_name(raw_code, transformed_code, number)
+
+        def ast_parse(self, source, filename="<unknown>", symbol="exec"):
+            if sys.version_info < (3, 9) and len(source) > 4000:
+                # There the syntax tree of a very deep expression kills the process; its compilation only raises.
+                compile(source, filename, symbol, self.flags | getattr(ast, "PyCF_ALLOW_TOP_LEVEL_AWAIT", 0))
+            return super().ast_parse(source, filename, symbol)
+
+        def cache(self, transformed_code, number=0, raw_code=None):
+            name = super().cache(transformed_code, number, raw_code=raw_code)
+            # An entry without a time is one that linecache.checkcache leaves alone (IPython 7 gives it one).
+            lines = [line + "\n" for line in transformed_code.splitlines()]
+            entry = linecache.cache[name] = (len(transformed_code), None, lines, name)
+            self.entries.pop(name, None)
+            self.entries[name] = entry
+            while len(self.entries) > KEEP_CELLS:
+                self._forget(*self.entries.popitem(last=False))
+            return name
+
+        def _forget(self, name, entry):
+            if linecache.cache.get(name) is entry:  # else another session has run the same text since
+                del linecache.cache[name]
+
+        def forget_all(self):
+            while self.entries:
+                self._forget(*self.entries.popitem())
+
+    class NoDisplayTrap(DisplayTrap):
+        """sys.displayhook finds the shell of the caller, whoever that is: nothing to set for a cell."""
+
+        def set(self):
+            pass
+
+        def unset(self):
+            pass
+
+    class NoBuiltinTrap(BuiltinTrap):
+        """The builtins belong to the process; what a session needs of them is in its names, or dispatched."""
+
+        def activate(self):
+            pass
+
+        def deactivate(self):
+            pass
+
+    class SessionDisplayHook(Publisher, DisplayHook):
+        """Publishes a cell's value as execute_result."""
+
+        @property
+        def message(self):
+            return getattr(self.local, "message", None)
+
+        def __call__(self, result=None):
+            try:
+                super().__call__(result)
+            finally:
+                self.local.message = None
+
+        def start_displayhook(self):
+            self.local.message = {"data": {}, "metadata": {}}
+
+        def write_output_prompt(self):
+            self.message["execution_count"] = self.prompt_count
+
+        def write_format_data(self, format_dict, md_dict=None):
+            self.message["data"] = format_dict
+            self.message["metadata"] = md_dict or {}
+
+        def finish_displayhook(self):
+            if self.message and self.message["data"]:
+                self.send("execute_result", self.message)
+
+    class SessionDisplayPublisher(Publisher, DisplayPublisher):
+        """Publishes display_data, update_display_data and clear_output."""
+
+        def publish(self, data, metadata=None, source=None, transient=None, update=False, **kwargs):
+            metadata = {} if metadata is None else metadata
+            self._validate_data(data, metadata)
+            content = {"data": data, "metadata": metadata, "transient": transient or {}}
+            self.send("update_display_data" if update else "display_data", content)
+
+        def clear_output(self, wait=False):
+            self.send("clear_output", {"wait": bool(wait)})
+
+    class SessionEvents(EventManager):
+        """matplotlib remembers once a process that it has registered with a shell, and unregisters with another."""
+
+        def unregister(self, event, function):
+            try:
+                super().unregister(event, function)
+            except ValueError:
+                pass
+
+    class SessionHistory(HistoryManager):
+        """The session's own cells, in memory: no file, no thread. The notebook's side keeps the lasting history."""
+
+        def __init__(self, shell, **kwargs):
+            super().__init__(shell=shell, enabled=False, hist_file=":memory:", **kwargs)
+            self.outputs = collections.defaultdict(list)  # IPython 9 has one for all shells of a process
+
+        def store_inputs(self, *args, **kwargs):
+            super().store_inputs(*args, **kwargs)
+            self.db_input_cache = []
+
+        def _rows(self, raw, output, searched=None):
+            parsed, original = self.input_hist_parsed, self.input_hist_raw
+            for i in range(1, min(len(parsed), len(original))):
+                if searched is None or fnmatch.fnmatchcase((original if searched[1] else parsed)[i], searched[0]):
+                    line = (original if raw else parsed)[i]
+                    yield 0, i, (line, self.output_hist_reprs.get(i)) if output else line
+
+        def get_tail(self, n=10, raw=True, output=False, include_latest=False):
+            rows = list(self._rows(raw, output))
+            rows = rows if include_latest else rows[:-1]
+            return rows[-(10 if n is None else n) :]
+
+        def search(self, pattern="*", raw=True, search_raw=True, output=False, n=None, unique=False):
+            rows = list(self._rows(raw, output, (pattern, search_raw)))
+            if unique:
+                rows = list(collections.OrderedDict((row[2], row) for row in rows).values())
+            return rows if n is None else rows[-n:]
+
+    @magics_class
+    class KernelMagics(Magics):
+        """Magics that depend on what is at the other end."""
+
+        @line_magic
+        def edit(self, line):
+            """Not in a remote session: %load a file, change it, and %%writefile it."""
+            raise UsageError("%edit cannot open an editor from here: %load shows a file, %%writefile writes it")
+
+        @line_magic
+        def clear(self, line):
+            """Clear the cell's output."""
+            self.shell.display_pub.clear_output()
+
+        @line_magic
+        def less(self, line):
+            """Show a file through the pager; Python files are coloured."""
+            if not line:
+                raise UsageError("Missing filename.")
+            with open(os.path.expanduser(line), encoding="utf-8", errors="replace") as f:
+                text = f.read()
+            page.page(self.shell.pycolorize(text) if line.endswith(".py") else text)
+
+        more = line_magic("more")(less)
+
+        @line_magic
+        def man(self, line):
+            """Show the manual page of a command through the pager."""
+            if not line:
+                raise UsageError("Which manual page?")
+            page.page(self.shell.getoutput("man %s | col -b" % line, split=False))
+
+        @line_magic
+        def autosave(self, line):
+            """Set the interval, in seconds, at which the classic notebook saves; 0 for never."""
+            from IPython.display import Javascript, display
+
+            try:
+                seconds = int(line)
+            except ValueError:
+                raise UsageError("%%autosave requires an integer, got %r" % line)
+            script = Javascript("IPython.notebook.set_autosave_interval(%i)" % (1000 * seconds))
+            display(script, include=["application/javascript"])
+            print("Autosaving every %i seconds" % seconds if seconds else "Autosave disabled")
+
+    @magics_class
+    class SessionScripts(ScriptMagics):
+        """``%%bash`` and its like, without IPython's thread with an event loop, which no interrupt reaches."""
+
+        @magic_arguments.magic_arguments()
+        @script_args
+        @cell_magic("script")
+        def shebang(self, line, cell):
+            """Run a cell by a command: ``%%script bash``."""
+            args, command = self.shebang.parser.parse_known_args(arg_split(line, posix=os.name == "posix"))
+            if args.bg or os.name != "posix":
+                return super().shebang(line, cell)
+            if not cell.endswith("\n"):
+                cell += "\n"
+            names = self.shell.user_ns
+            out = self._into(names, args.out, lambda text: sys.stdout.write(text))
+            err = self._into(names, args.err, lambda text: sys.stderr.write(text))
+            try:
+                status = commands.run(command, out, err, cell.encode("utf-8", "replace"), self.shell.own_group)
+            except (FileNotFoundError, PermissionError):
+                print("Couldn't find program: %r" % command[0])
+                return None
+            except KeyboardInterrupt:
+                print("Process was interrupted.")
+                status = -2
+            if status and getattr(args, "raise_error", True):
+                raise subprocess.CalledProcessError(status, cell)
+            return None
+
+        @staticmethod
+        def _into(names, name, write):
+            """Where text goes: to a variable, if one is named, or on."""
+            if not name:
+                return write
+            names[name] = ""
+
+            def append(text):
+                names[name] += text
+
+            return append
+
+        @line_magic
+        def killbgscripts(self, line=""):
+            """Kill all processes that ``%%script --bg`` and its family have started."""
+            self.kill_bg_processes()
+            print("All background processes were killed.")
+
+    def end_background(scripts):
+        """Kill what ``%%script --bg`` has started, and end the thread with a loop that IPython runs for it."""
+        scripts.kill_bg_processes()
+        loop = getattr(scripts, "event_loop", None)
+        if loop is None or loop.is_closed() or not loop.is_running():
+            return
+        deadline = time.monotonic() + 1.0
+        while any(p.returncode is None for p in scripts.bg_processes) and time.monotonic() < deadline:
+            time.sleep(0.01)  # the loop learns that they are dead
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.02), loop).result(1.0)
+        if hasattr(scripts, "stop_event_loop"):
+            scripts.stop_event_loop()
+        else:
+            loop.call_soon_threadsafe(loop.stop)
+
+    return types.SimpleNamespace(
+        end_background=end_background,
+        Compiler=Compiler,
+        NoDisplayTrap=NoDisplayTrap,
+        NoBuiltinTrap=NoBuiltinTrap,
+        SessionDisplayHook=SessionDisplayHook,
+        SessionDisplayPublisher=SessionDisplayPublisher,
+        SessionEvents=SessionEvents,
+        SessionHistory=SessionHistory,
+        KernelMagics=KernelMagics,
+        SessionScripts=SessionScripts,
+    )

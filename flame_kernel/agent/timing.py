@@ -1,0 +1,126 @@
+"""%time and %timeit: how long code takes, told as IPython tells it."""
+
+import ast
+import math
+import time
+import timeit
+
+_UNITS = ("s", "ms", "μs", "ns")
+
+
+class BadOptions(ValueError):
+    """Options that %timeit does not have."""
+
+
+def in_words(seconds, digits=3):
+    """A time as ``3.2 ms``, or ``1min 5s``."""
+    if seconds >= 60:
+        parts = []
+        for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+            n, seconds = divmod(seconds, size) if size > 1 else (seconds, 0)
+            if n >= 1:
+                parts.append("%d%s" % (n, name))
+        return " ".join(parts)
+    order = 0 if seconds <= 0 else min(-int(math.floor(math.log10(seconds)) // 3), 3)
+    order = max(order, 0) if seconds > 0 else 3
+    return "%.*g %s" % (digits, seconds * 1000.0**order, _UNITS[order])
+
+
+def time_once(source, namespace, write):
+    """Run ``source`` and write the times; the value of its last expression. Times are written for errors too."""
+    tree = compile(source, "<timed exec>", "exec", ast.PyCF_ONLY_AST, True)
+    last = None
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        last = compile(ast.Expression(tree.body.pop().value), "<timed eval>", "eval", 0, True)
+    first = compile(tree, "<timed exec>", "exec", 0, True)
+    wall, (user, system) = time.perf_counter(), _cpu()
+    try:
+        exec(first, namespace)
+        return None if last is None else eval(last, namespace)
+    finally:
+        wall, (user_after, system_after) = time.perf_counter() - wall, _cpu()
+        user, system = user_after - user, system_after - system
+        write("CPU times: user %s, sys: %s, total: %s\n" % (in_words(user), in_words(system), in_words(user + system)))
+        write("Wall time: %s\n" % in_words(wall))
+
+
+def _cpu():
+    try:
+        import resource
+
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return usage.ru_utime, usage.ru_stime
+    except ImportError:
+        return time.process_time(), 0.0
+
+
+class TimeitResult:
+    """What ``%timeit -o`` gives."""
+
+    def __init__(self, loops, repeat, runs):
+        self.loops = loops
+        self.repeat = repeat
+        self.all_runs = runs
+        self.timings = [run / loops for run in runs]
+        self.best, self.worst = min(self.timings), max(self.timings)
+        self.average = math.fsum(self.timings) / len(self.timings)
+        self.stdev = (math.fsum((t - self.average) ** 2 for t in self.timings) / len(self.timings)) ** 0.5
+
+    def __str__(self):
+        return "%s ± %s per loop (mean ± std. dev. of %d run%s, %s loop%s each)" % (
+            in_words(self.average),
+            in_words(self.stdev),
+            self.repeat,
+            "" if self.repeat == 1 else "s",
+            format(self.loops, ","),
+            "" if self.loops == 1 else "s",
+        )
+
+    def __repr__(self):
+        return "<TimeitResult : %s>" % self
+
+
+def time_loop(line, cell, namespace, write):
+    """%timeit ``line``; with a ``cell``, that is timed and the line is its setup. A TimeitResult with ``-o``."""
+    options, statement = _options(line)
+    setup = "pass"
+    if cell is not None:
+        setup, statement = statement.strip() or "pass", cell
+    elif not statement.strip():
+        return None
+    try:
+        timer = timeit.Timer(statement.strip("\n"), setup, time.perf_counter, globals=namespace)
+    except SyntaxError:
+        compile(setup, "<timeit setup>", "exec", 0, True)
+        compile(statement, "<timeit>", "exec", 0, True)  # says it about the user's text, not about timeit's template
+        raise
+    loops = options["n"]
+    while not loops or loops < 0:
+        loops = timer.autorange()[0]
+    result = TimeitResult(loops, options["r"], timer.repeat(options["r"], loops))
+    if not options["q"]:
+        write("%s\n" % result)
+    return result if options["o"] else None
+
+
+def _options(line):
+    """Options before the statement; the statement keeps its quotes and spaces."""
+    options = {"n": 0, "r": 7, "q": False, "o": False}
+    rest = line.lstrip()
+    while rest[:1] == "-" and rest[1:2].isalpha():
+        word, _, after = rest.partition(" ")
+        name, value = word[1:2], word[2:]
+        if name in ("n", "r"):
+            if not value:
+                value, _, after = after.lstrip().partition(" ")
+            try:
+                options[name] = max(1, int(value))
+            except ValueError:
+                raise BadOptions("%%timeit: -%s wants a number, not %r" % (name, value))
+        elif word in ("-q", "-o", "-t", "-c", "-qo", "-oq"):
+            for one in word[1:]:
+                options[one] = True
+        else:
+            raise BadOptions("%%timeit: option %s not recognized; there are -n, -r, -q, -o" % word)
+        rest = after.lstrip()
+    return options, rest

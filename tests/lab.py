@@ -1,0 +1,280 @@
+"""JupyterLab on loopback, and a notebook in real Chromium as a user has it before him.
+
+``Lab`` is the server, in folders of its own; ``Notebook`` one open notebook, whose methods are what hands and eyes do.
+Nothing here sleeps: every step waits for what the user would wait to see.
+
+    python tests/lab.py --screenshot picture.png        starts all of it, runs a few cells and takes a picture
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from farside import wait_until
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+DISPLAY_NAME = "Remote Flame"
+
+# Milliseconds that any one thing may take to show on a busy machine of two cores.
+PATIENCE = 30_000
+
+# For a container, where Chromium cannot make its sandbox, and for a machine without a screen or the outside world.
+CHROMIUM_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+# What Lab would ask or fetch when it is opened for the first time.
+SETTINGS = {
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/application-extension/shell": {"startMode": "multiple"},
+    "@jupyterlab/notebook-extension/tracker": {"codeCellConfig": {"autoClosingBrackets": False}},
+}
+
+
+class Lab:
+    """A JupyterLab server with a token, on a free port of loopback; ``root`` is where its notebooks lie."""
+
+    def __init__(self, folder: Path, environ: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.root = folder / "notebooks"
+        self.token = secrets.token_hex(16)
+        env = {**os.environ, **(environ or {}), "JUPYTER_TOKEN": self.token}
+        self.root.mkdir()
+        for name in ("config", "data", "runtime"):
+            (folder / name).mkdir(mode=0o700)
+            env[f"JUPYTER_{name.upper()}_DIR"] = str(folder / name)
+        for name in ("settings", "workspaces"):
+            (folder / name).mkdir()
+            env[f"JUPYTERLAB_{name.upper()}_DIR"] = str(folder / name)
+        for plugin, settings in SETTINGS.items():
+            path = folder / "settings" / f"{plugin}.jupyterlab-settings"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(settings))
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
+        command += ["--ServerApp.port=0", f"--ServerApp.root_dir={self.root}", "--LabApp.extension_manager=readonly"]
+        command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+        with open(folder / "log", "wb") as log:
+            self.process = subprocess.Popen(
+                command, env=env, cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        try:
+            self.url = wait_until(self._ready, "JupyterLab's start", 60)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _ready(self) -> str | None:
+        assert self.process.poll() is None, f"JupyterLab has ended:\n{self.log_text()}"
+        for file in (self.folder / "runtime").glob("jpserver-*.json"):
+            with contextlib.suppress(json.JSONDecodeError, OSError):  # it is being written, or not listening yet
+                url = str(json.loads(file.read_text())["url"])
+                request = urllib.request.Request(f"{url}api/status", headers={"Authorization": f"token {self.token}"})
+                with urllib.request.urlopen(request, timeout=5):
+                    return url
+        return None
+
+    def log_text(self) -> str:
+        """What the server wrote, its kernels' own output too."""
+        return (self.folder / "log").read_text("utf-8", "replace")
+
+    def stop(self) -> None:
+        """End the server, and with it its kernels."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+
+
+@contextlib.contextmanager
+def browser(executable: str) -> Iterator[Browser]:
+    """Chromium, headless."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=list(CHROMIUM_ARGUMENTS))
+        try:
+            yield chromium
+        finally:
+            chromium.close()
+
+
+def open_lab(chromium: Browser, lab: Lab, width: int = 1280, height: int = 900) -> Page:
+    """JupyterLab's first page, with the launcher in sight."""
+    page = chromium.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    page.goto(f"{lab.url}lab?token={lab.token}")
+    page.locator(".jp-Launcher-body").wait_for()
+    return page
+
+
+def open_notebook_7(chromium: Browser, lab: Lab, name: str, kernel: str) -> Notebook:
+    """A new notebook for the kernel (its name, not its title), in Notebook 7's page."""
+    document = {
+        "metadata": {"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "cells": [
+            {"cell_type": "code", "id": "a", "metadata": {}, "source": "", "outputs": [], "execution_count": None}
+        ],
+    }
+    (lab.root / name).write_text(json.dumps(document))
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.goto(f"{lab.url}notebooks/{name}?token={lab.token}")
+    return Notebook(page)
+
+
+def pick_kernel(page: Page, display_name: str = DISPLAY_NAME) -> Notebook:
+    """Click the kernel's tile in the launcher's row of notebooks; the new notebook, its kernel ready."""
+    tile = page.locator(f'.jp-LauncherCard[data-category="Notebook"][title="{display_name}"]')
+    expect(tile).to_be_visible()
+    tile.click()
+    return Notebook(page)
+
+
+class Notebook:
+    """The notebook in front."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.panel = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
+        self.panel.wait_for()
+        self.wait_idle()
+
+    @property
+    def cells(self) -> Locator:
+        return self.panel.locator(".jp-Cell.jp-CodeCell")
+
+    def wait_idle(self) -> None:
+        """Until the indicator beside the kernel's name says that it is idle."""
+        expect(self.panel.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')).to_be_attached()
+
+    def write(self, code: str) -> Locator:
+        """Put ``code`` into the last cell, which is empty, cursor at its end; the cell."""
+        cell = self.cells.nth(self.cells.count() - 1)
+        editor = cell.locator(".cm-content")
+        editor.click()
+        expect(cell).to_have_class(re.compile("jp-mod-active"))
+        self.page.keyboard.insert_text(code)
+        return cell
+
+    def start(self, code: str) -> Locator:
+        """Write and run, as Shift-Enter does, which adds a cell below; does not wait for the end.  The cell."""
+        number = self.cells.count()
+        self.write(code)
+        cell = self.cells.nth(number - 1)
+        self.page.keyboard.press("Shift+Enter")
+        expect(self.cells).to_have_count(number + 1)
+        return cell
+
+    def run(self, code: str) -> Locator:
+        """Write, run, and wait until the cell has its number; the cell."""
+        cell = self.start(code)
+        self.wait_done(cell)
+        return cell
+
+    def wait_running(self, cell: Locator) -> None:
+        """Until the cell shows a star."""
+        expect(cell.locator(".jp-InputPrompt")).to_have_text("[*]:")
+
+    def wait_done(self, cell: Locator) -> None:
+        """Until the cell shows its number: the kernel's reply is here."""
+        expect(cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]:"))
+
+    @staticmethod
+    def output(cell: Locator) -> Locator:
+        """The cell's output area."""
+        return cell.locator(".jp-Cell-outputArea")
+
+    def completions(self, code: str) -> list[str]:
+        """Write ``code``, press Tab; what the popup offers.  The popup and the cell are cleared."""
+        self.write(code)
+        self.page.keyboard.press("Tab")
+        popup = self.page.locator(".jp-Completer:visible")
+        popup.locator(".jp-Completer-item").first.wait_for()
+        found = popup.locator(".jp-Completer-item .jp-Completer-match").all_inner_texts()
+        self.page.keyboard.press("Escape")
+        expect(popup).to_have_count(0)
+        self._clear()
+        return found
+
+    def tooltip(self, code: str) -> str:
+        """Write ``code``, press Shift-Tab; the text of the tooltip.  The tooltip and the cell are cleared."""
+        self.write(code)
+        self.page.keyboard.press("Shift+Tab")
+        tooltip = self.page.locator(".jp-Tooltip")
+        tooltip.locator(".jp-Tooltip-content").wait_for()
+        text = tooltip.inner_text()
+        self.page.keyboard.press("Escape")
+        expect(tooltip).to_have_count(0)
+        self._clear()
+        return text
+
+    def _clear(self) -> None:
+        self.cells.nth(self.cells.count() - 1).locator(".cm-content").click()
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.press("Delete")
+
+    def answer(self, cell: Locator, text: str, prompt: str) -> None:
+        """Type ``text`` in the box that asks ``prompt``, and Enter."""
+        expect(cell.locator(".jp-Stdin-prompt")).to_have_text(prompt)
+        box = cell.locator(".jp-Stdin-input")
+        box.fill(text)
+        box.press("Enter")
+
+    def stop(self) -> None:
+        """The Stop button."""
+        self.panel.locator('[data-jp-item-name="interrupt"]').click()
+
+    def restart(self) -> None:
+        """The Restart button, and Yes; until the new kernel is ready."""
+        self.panel.locator('[data-jp-item-name="restart"]').click()
+        dialog = self.page.locator(".jp-Dialog")
+        dialog.get_by_role("button", name="Restart").click()
+        expect(dialog).to_have_count(0)
+
+    def screenshot(self, path: str | Path) -> None:
+        """A picture of the whole window."""
+        self.page.screenshot(path=path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run a few cells in JupyterLab and take a picture.")
+    parser.add_argument("--screenshot", required=True)
+    parser.add_argument("--kernel", default=DISPLAY_NAME, help="the title of its tile")
+    parser.add_argument("--chromium", default="/usr/bin/chromium")
+    parser.add_argument("--cell", action="append", help="a file with the code of a cell; repeatable")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, browser(options.chromium) as chromium:
+        lab = Lab(Path(folder))
+        try:
+            notebook = pick_kernel(open_lab(chromium, lab), options.kernel)
+            for path in options.cell or ():
+                notebook.run(Path(path).read_text().rstrip("\n"))
+            notebook.wait_idle()
+            notebook.screenshot(options.screenshot)
+        finally:
+            lab.stop()
+
+
+if __name__ == "__main__":
+    main()

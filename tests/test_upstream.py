@@ -1,0 +1,78 @@
+"""ipykernel's own 83 tests against a Flame kernel: every one passes, but for those named here with their reason.
+
+The tables only ever get shorter: a test that passes and still stands in its table fails this one too.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import upstream
+from farside import FlameServer
+from needs import missing
+
+# What ipykernel itself passes of its tests, and what it skips on Linux; the latter run nowhere.
+PASSED_BY_IPYKERNEL = 83
+SKIPPED_BY_IPYKERNEL = frozenset(
+    {
+        "test_kernel::test_capture_fd",
+        "test_kernel::test_subprocess_peek_at_stream_fileno",
+        "test_kernel::test_complete",  # on Windows only
+        "test_kernel::test_unc_paths",  # on Windows only
+        "test_kernel::test_shutdown_subprocesses",  # "stalls on linux"
+    }
+)
+
+KERNELSPEC = Path(__file__).parent.parent / "kernelspec" / "kernel.json"
+
+# A Flame kernel's cells run on the server, and the ipykernel object they would reach into is here.
+CHILD = {
+    "test_kernel::test_parent_header_and_ident": "reads private attributes of the local kernel: get_ipython().kernel",
+}
+# In a process of somebody's own, what belongs to the whole process stays as its owner has it.
+PROCESS = {
+    **CHILD,
+    "test_kernel::test_sys_path": "wants '' in sys.path, which is the host's",
+    "test_kernel::test_sys_path_profile_dir": "wants '' in sys.path, which is the host's",
+    "test_kernel::test_matplotlib_inline_on_import": "wants MPLBACKEND set in the environment, which is the host's",
+    "test_kernel::test_interrupt_during_pdb_set_trace": "needs a changed bdb for the whole process",
+    "test_subshells::test_thread_ids": "wants cells on the main thread, which the host has for itself",
+}
+
+
+@pytest.fixture(scope="module")
+def ipykernel_tests() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="upstream-") as folder:
+        try:
+            yield upstream.fetch(Path(folder))
+        except subprocess.CalledProcessError as error:
+            missing(f"ipykernel's source distribution: {error.stderr}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("place", "exceptions"), [("child", CHILD), ("process", PROCESS)], ids=["child", "process"])
+def test_ipykernels_own_tests(
+    place: str,
+    exceptions: dict[str, str],
+    ipykernel_tests: Path,
+    flame_server: Callable[..., FlameServer],
+) -> None:
+    server = flame_server()
+    with tempfile.TemporaryDirectory(prefix="upstream-run-") as folder:
+        jupyter_path = upstream.shadow(KERNELSPEC, Path(folder, "jupyter"))
+        environ = {"JUPYTER_PATH": str(jupyter_path), "FLAME_TARGET": server.location, "FLAME_PLACE": place}
+        found, output = upstream.run(ipykernel_tests, environ, Path(folder), timeout=580)
+    passed = {name for name, outcome in found.items() if outcome == "passed"}
+    skipped = {name for name, outcome in found.items() if outcome == "skipped"}
+    failed = {name for name, outcome in found.items() if outcome == "failed"}
+    per_file = {name: sum(test.startswith(name + "::") for test in passed) for name in upstream.FILES}
+    print(f"{place}: {len(passed)} of {PASSED_BY_IPYKERNEL} pass: {per_file}")
+    assert skipped == SKIPPED_BY_IPYKERNEL
+    assert not failed - set(exceptions), f"new failures\n{output}"
+    assert not passed & set(exceptions), "these pass now: strike them from the table"
+    assert len(passed) + len(exceptions) == PASSED_BY_IPYKERNEL

@@ -1,0 +1,119 @@
+"""ipykernel's own tests, fetched from its source distribution and run unchanged against another kernel.
+
+They start the kernel named ``python3``; a folder on JUPYTER_PATH gives that name to the kernel under test.  Nothing of
+them is kept in this tree.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path, PurePosixPath
+
+VERSION = "7.4.0"
+SHA256 = "4330114d22b9b33575b2c7c68753fc8faabbbcfbc60b0cdff9f14dd4ce63742f"
+FILES = ("test_message_spec", "test_kernel", "test_async", "test_subshells", "test_start_kernel")
+
+# In place of ipykernel's own settings: those make any new warning of any library a failure, which is not our subject.
+INI = """\
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+timeout = 90
+"""
+
+
+def fetch(folder: Path) -> Path:
+    """Download ipykernel's source distribution into ``folder``; the folder of its tests, standing alone.
+
+    Alone, because beside them lies ipykernel's source, which would be imported in place of the installed one.
+    Raises CalledProcessError, with pip's words in ``stderr``, if it cannot be had.
+    """
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"ipykernel=={VERSION} --hash=sha256:{SHA256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "ipykernel", "--require-hashes"]
+    subprocess.run(
+        [*command, "--dest", str(folder), "--requirement", str(requirements)],
+        check=True,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+    )
+    alone = folder / "alone"
+    top = f"ipykernel-{VERSION}"
+    with tarfile.open(folder / f"{top}.tar.gz") as archive:
+        for member in archive.getmembers():
+            path = PurePosixPath(member.name)
+            if not member.isfile() or path.parts[:2] != (top, "tests") or ".." in path.parts:
+                continue
+            source = archive.extractfile(member)
+            assert source is not None
+            target = alone / path.relative_to(top)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read())
+    (alone / "pytest.ini").write_text(INI)
+    return alone / "tests"
+
+
+def shadow(kernelspec: Path, folder: Path) -> Path:
+    """A folder for JUPYTER_PATH in which ``python3`` is the kernel of ``kernelspec`` (a kernel.json)."""
+    target = folder / "kernels" / "python3"
+    target.mkdir(parents=True)
+    shutil.copyfile(kernelspec, target / "kernel.json")
+    return folder
+
+
+def run(tests: Path, environ: dict[str, str], folder: Path, timeout: float) -> tuple[dict[str, str], str]:
+    """Run FILES in a process of their own: test name -> ``passed``, ``failed`` or ``skipped``; and pytest's output.
+
+    ``folder`` takes every file they write.
+    """
+    report = folder / "report.xml"
+    temporary = folder / "t"
+    for name in ("t", "runtime", "ipython"):
+        (folder / name).mkdir(mode=0o700)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-c", str(tests.parent / "pytest.ini"), "--tb=short", "-rfE", "-q"),
+            *("-p", "no:cacheprovider", f"--junit-xml={report}"),
+            *(str(tests / f"{name}.py") for name in FILES),
+        ],
+        cwd=tests.parent,
+        env={
+            **os.environ,
+            **environ,
+            "TMPDIR": str(temporary),
+            "PYTEST_DEBUG_TEMPROOT": str(temporary),
+            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+            "IPYTHONDIR": str(folder / "ipython"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    assert report.exists(), f"pytest ended with {done.returncode}:\n{done.stdout}"
+    return outcomes(report), done.stdout
+
+
+def outcomes(report: Path) -> dict[str, str]:
+    """Of a JUnit XML report: ``test_kernel::test_simple_print`` -> ``passed``, ``failed`` or ``skipped``."""
+    found: dict[str, str] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+        outcome = "passed"
+        if case.find("skipped") is not None:
+            outcome = "skipped"
+        if case.find("failure") is not None or case.find("error") is not None:
+            outcome = "failed"
+        # A test whose teardown fails is reported twice: the worse one counts.
+        if found.get(name) != "failed":
+            found[name] = outcome
+    return found
