@@ -14,9 +14,6 @@ import re
 import zlib
 from importlib import resources
 
-# Executed when first imported: they need IPython, which may not be there.
-LATER = ("ishell_class",)
-
 _SIBLING = re.compile(r"^(?:from \. import (.+)|from \.(\w+) import .*)$", re.MULTILINE)
 
 
@@ -48,11 +45,10 @@ def _read() -> tuple[str, str, str]:
         for path in folder.iterdir()
         if path.name.endswith(".py") and path.name not in ("__init__.py", "loader.py")
     }
-    later = [(name, sources.pop(name)) for name in LATER]
     files = in_order(sources)
-    digest = hashlib.sha256(json.dumps([loader, files, later]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([loader, files]).encode()).hexdigest()[:12]
     name = f"flame_agent_{digest}"
-    return name, loader, json.dumps({"name": name, "files": files, "later": later})
+    return name, loader, json.dumps({"name": name, "files": files})
 
 
 def agent_name() -> str:

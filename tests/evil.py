@@ -1,7 +1,7 @@
 """Servers that mean harm, or are broken: what a client may meet at the other end of a Flame connection.
 
-``payloads`` and ``bombs`` are pickles and other data that do something when they are loaded.  ``modes`` maps a name to what an
-``EvilServer`` does: most shake hands properly and answer the first call with the harm, those named ``handshake-…`` do
+``payloads`` and ``bombs`` are data that do something when they are loaded.  ``modes`` maps a name to what an ``EvilServer``
+does: most shake hands properly and answer the first call with the harm, those named ``handshake-…`` do
 it at once.  Run as a program, this is a client that is watched: ``watch`` below.
 """
 
@@ -207,11 +207,12 @@ def modes(command: str) -> dict[str, Answer]:
 
 
 class EvilServer:
-    """A server on loopback that does ``answer`` to each client, one after the other; use it with ``contextlib.closing``."""
+    """A server on loopback that does ``answer`` to each client in turn; for ``contextlib.closing``."""
 
-    def __init__(self, answer: Answer, *, at_handshake: bool = False) -> None:
+    def __init__(self, answer: Answer, *, at_handshake: bool = False, raw: bool = False) -> None:
         self._answer = answer
         self._at_handshake = at_handshake
+        self._raw = raw  # the answer reads what the client sends by itself
         self._over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
@@ -250,8 +251,10 @@ class EvilServer:
                 return
             self._open.add(connection)
             with connection, contextlib.suppress(OSError):
-                seq, self.last_request = read_message(connection)
-                if not self._at_handshake:
+                seq = 0
+                if not self._raw:
+                    seq, self.last_request = read_message(connection)
+                if not self._raw and not self._at_handshake:
                     connection.sendall(message(CONNECTOK, HELLO, seq))
                     seq, self.last_request = read_message(connection)
                 self._answer(self, connection, seq)

@@ -26,9 +26,10 @@ ENVIRONMENT = {
     "CLICOLOR_FORCE": "1",
     "PAGER": "cat",
     "GIT_PAGER": "cat",
-    # A Python that writes to a pipe keeps its lines back; on ipykernel's terminal it does not.
-    "PYTHONUNBUFFERED": "1",
 }
+
+# A Python that writes to a pipe keeps its lines back; on ipykernel's terminal it does not.
+BUFFERING = {"PYTHONUNBUFFERED": "1"}
 
 
 def run(command, out, err=None, data=None, own_group=True):
@@ -50,7 +51,7 @@ def run(command, out, err=None, data=None, own_group=True):
         stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if err is None else subprocess.PIPE,
-        env=dict(os.environ, **{k: v for k, v in ENVIRONMENT.items() if k != "PYTHONUNBUFFERED" or k not in os.environ}),
+        env=dict(BUFFERING, **dict(os.environ, **ENVIRONMENT)),
         start_new_session=own_group and os.name == "posix",
     )
     pump = _Pump(process, out, err, data) if os.name == "posix" else _AtTheEnd(process, out, err, data)

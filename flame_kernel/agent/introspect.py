@@ -105,10 +105,10 @@ def describe(obj, name, detail_level=0):
         out = [("Call signature", call), ("Type", type(obj).__name__), ("String form", _safe(_string_form, obj))]
         out.append(("Length", _safe(lambda: str(len(obj)))))
         out.append(("File", _safe(file_of, obj)))
+    if not source or (simple and (doc is None or not doc.strip() or doc.strip().split("\n")[0] not in source)):
+        out.append(("Docstring", "<no docstring>" if doc is None else doc))
     if source:
         out.append(("Source", ansi.paint(source.rstrip())))
-    else:
-        out.append(("Docstring", "<no docstring>" if doc is None else doc))
     if is_class:
         init = _doc(obj.__init__)
         if init is not None and init != _doc(object.__init__) and not source:

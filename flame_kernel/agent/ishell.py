@@ -2,8 +2,8 @@
 
 It behaves as ipykernel's shell does, in a process that may have an IPython of its own and other sessions besides: what
 IPython would take for itself there (``__main__``, the builtins, ``sys.displayhook``, the history file, the profile
-folder, signals, prompts) it does not take.  The IPython side is in ``ishell_class`` and ``ishell_parts``, what the process shares in
-``ishell_hooks``.
+folder, signals, prompts) it does not take.  The IPython side is in ``ishell_class`` and ``ishell_parts``, what the
+process shares in ``ishell_hooks``.
 """
 
 import importlib.util
@@ -62,11 +62,11 @@ class IPythonShell:
 
     def _prepare_child(self):
         """What ipykernel does to its own process, and no server's process would like."""
-        import pdb
+        import pdb  # noqa: T100
 
         from IPython.core import debugger
 
-        os.environ.update({k: v for k, v in commands.ENVIRONMENT.items() if k != "PYTHONUNBUFFERED"})
+        os.environ.update(commands.ENVIRONMENT)
         if hasattr(debugger, "InterruptiblePdb"):
             pdb.Pdb = debugger.Pdb = debugger.InterruptiblePdb
             pdb.set_trace = debugger.set_trace
@@ -159,7 +159,7 @@ class IPythonShell:
 
     def _show(self, error):
         try:
-            self.ip.showtraceback((type(error), error, error.__traceback__), tb_offset=0)
+            self.ip.showtraceback((type(error), error, _without_agent(error.__traceback__)), tb_offset=0)
         except BaseException as e:
             content = _plain_error(e)
             self.ip.record_error(content)
@@ -170,14 +170,9 @@ class IPythonShell:
         return self.ip.clean(self.ip.user_expressions(expressions))
 
     def format_exception(self, exc_info):
-        """``{"ename", "evalue", "traceback"}`` of an exception outside of a cell; the agent's own frames are left out."""
+        """``{"ename", "evalue", "traceback"}`` of an exception outside of a cell, without the agent's own frames."""
         etype, value, tb = exc_info
-        package = __name__.rpartition(".")[0] + "."
-        while tb is not None and tb.tb_next is not None:
-            module = tb.tb_frame.f_globals.get("__name__") or ""
-            if not module.startswith((package, "asyncio.")):
-                break
-            tb = tb.tb_next
+        tb = _without_agent(tb)
         try:
             with hooks.serving(self.ip):
                 lines = self.ip.traceback_lines(etype, value, tb)
@@ -227,6 +222,16 @@ class IPythonShell:
             self.figures.close()
             self.ip.end_session()
         hooks.uninstall(self.ip)
+
+
+def _without_agent(tb):
+    """A traceback from where it leaves the agent and asyncio."""
+    package = __name__.rpartition(".")[0] + "."
+    while tb is not None and tb.tb_next is not None:
+        if not (tb.tb_frame.f_globals.get("__name__") or "").startswith((package, "asyncio.")):
+            break
+        tb = tb.tb_next
+    return tb
 
 
 def _plain_error(error):

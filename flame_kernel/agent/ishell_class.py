@@ -4,13 +4,17 @@ IPython is imported inside ``_classes``, once, when the first session wants it. 
 """
 
 import atexit
+import contextlib
+import importlib
 import inspect
 import os
 import runpy
 import shutil
 import subprocess
 import sys
+import tempfile
 import traceback
+import types
 
 from . import commands, ishell_parts, streams
 from . import ishell_hooks as hooks
@@ -23,7 +27,7 @@ _shell_class = None
 
 
 def build(shell, host):
-    """The InteractiveShell of a session; ``shell`` is its IPythonShell. To be called inside ``hooks.quiet_import()``."""
+    """The InteractiveShell of a session, whose IPythonShell is ``shell``. To be called inside ``hooks.quiet_import()``."""
     global _shell_class
     if _shell_class is None:
         _shell_class = _make_class()
@@ -50,6 +54,7 @@ def _make_class():
         display_pub_class = Type(parts.SessionDisplayPublisher)
         compiler_class = Type(parts.Compiler)
         kernel = Any()
+        profile_dir = Any()
         autoindent = CBool(False)
         keepkernel_on_exit = None
 
@@ -65,9 +70,13 @@ def _make_class():
             config.IPKernelApp.connection_file = ""  # being there is what libraries look for
             parameters = inspect.signature(InteractiveShell.run_cell_async).parameters
             self.takes_cell_id = "cell_id" in parameters
-            with hooks.serving(self):
-                super().__init__(user_module=host.namespace, config=config)
-            atexit.unregister(self.atexit_operations)
+            try:
+                with hooks.serving(self):
+                    super().__init__(user_module=host.namespace, config=config)
+            finally:
+                atexit.unregister(self.atexit_operations)
+                shutil.rmtree(self.profile_dir.location, ignore_errors=True)
+                self.profile_dir = None
             self.kernel = ishell_parts.Kernel(self)
 
         # -- construction: what IPython would take for itself --------------------------------------------------------
@@ -80,7 +89,8 @@ def _make_class():
             pass  # IPython makes the folder
 
         def init_profile_dir(self, profile_dir):
-            self.profile_dir = None
+            # Before 9.18 IPython opens a database in it, which `db` then throws away.
+            self.profile_dir = types.SimpleNamespace(location=tempfile.mkdtemp(prefix="flame_profile_"))
 
         @property
         def db(self):
@@ -88,7 +98,7 @@ def _make_class():
 
         @db.setter
         def db(self, value):
-            pass  # IPython before 9.18 assigns one that lies in the profile's folder
+            pass  # see init_profile_dir
 
         def init_environment(self):
             pass
@@ -179,7 +189,7 @@ def _make_class():
             return self.loop_runner is interactiveshell._asyncio_runner
 
         def _tee(self, channel):
-            return hooks.serving(getattr(hooks._calls, "ip", None))  # IPython 9 would wrap sys.stdout.write here
+            return contextlib.suppress()  # IPython 9 would replace the write method of sys.stdout, which is the process's
 
         def _showtraceback(self, etype, evalue, stb):
             sys.stdout.flush()
@@ -194,6 +204,23 @@ def _make_class():
                 exc_tuple = self._last_exc_info
             self._last_exc_info = super()._get_exc_info(exc_tuple)
             return self._last_exc_info
+
+        def debugger(self, force=False):
+            """``%debug``: post mortem of this session's last error."""
+            if not force and not self.call_pdb:
+                return
+            if self._last_exc_info is None:
+                print("No traceback has been produced, nothing to debug.", file=sys.stderr)
+                return
+            self.InteractiveTB.tb = self._last_exc_info[2]
+            self.InteractiveTB.debugger(force=True)
+
+        def _format_exception_for_storage(self, exception, filename=None, running_compiled_code=False):
+            # IPython 9 formats each error a second time, for %notebook, and fails where str() of it fails.
+            cell = streams.current()
+            shown = self._errors.get(cell.request_id if cell else None) or {}
+            name, text = type(exception).__name__, self.text_of(exception)
+            return {"ename": name, "evalue": text, "traceback": shown.get("traceback", [])}
 
         @staticmethod
         def text_of(error):
@@ -308,7 +335,7 @@ def _make_class():
 
         def enable_gui(self, gui=None):
             if gui not in WINDOWLESS:
-                raise UsageError("no event loop for %r: windows would open on the server; use %%matplotlib inline" % gui)
+                raise UsageError("no windows for %r: they would open on the server; use %%matplotlib inline" % gui)
             self.active_eventloop = gui
 
         def enable_matplotlib(self, gui=None):
@@ -349,6 +376,10 @@ def _make_class():
             """IPython's Completion objects, all for the same stretch of text."""
             from IPython.core.completer import rectify_completions
 
+            if getattr(self.Completer, "use_jedi", False):
+                with contextlib.suppress(ImportError):
+                    importlib.import_module("jedi")  # IPython 9 does so when it completes
+            hooks.before_completion()
             found, seen = [], set()
             for completion in self.Completer.completions(code, cursor_pos):
                 if completion not in seen:

@@ -5,10 +5,13 @@ matplotlib), the builtins ``get_ipython``, ``display`` and ``__IPYTHON__``, and 
 The app's own IPython, where it has one, goes on being found by the app's code.
 """
 
+import atexit
 import contextlib
 import functools
 import linecache
+import shutil
 import sys
+import tempfile
 import threading
 import warnings
 
@@ -80,8 +83,7 @@ def uninstall(ip):
         if _shared.only is ip:
             _shared.only = None
         if not _shared.users:
-            for layer in _shared.layers:
-                layer.remove()
+            _shared.remove()
             _shared = None
 
 
@@ -96,6 +98,7 @@ class _Shared:
         cls = interactiveshell.InteractiveShell
         self.users = set()
         self.only = None
+        self._jedi = None
         self.layers = [
             Layer(cls, "initialized", functools.partial(_initialized, cls)),
             Layer(cls, "instance", functools.partial(_instance, cls)),
@@ -104,6 +107,34 @@ class _Shared:
             Layer(builtins, "__IPYTHON__", _Flag),
             Layer(completer, "warnings", functools.partial(_Warnings, completer.ProvisionalCompleterWarning)),
         ]
+
+    def remove(self):
+        for layer in self.layers:
+            layer.remove()
+        if self._jedi is not None:
+            atexit.unregister(self._forget_jedi)
+            self._forget_jedi()
+
+    def move_jedi(self):
+        """jedi keeps what it has parsed in a folder of the user's home: it gets one of its own, for our time."""
+        settings = sys.modules.get("jedi.settings")
+        if self._jedi is None and settings is not None:
+            self._jedi = (settings, settings.cache_directory, tempfile.mkdtemp(prefix="flame_jedi_"))
+            settings.cache_directory = type(settings.cache_directory)(self._jedi[2])
+            atexit.register(self._forget_jedi)
+
+    def _forget_jedi(self):
+        settings, found, folder = self._jedi
+        if str(settings.cache_directory) == folder:
+            settings.cache_directory = found
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def before_completion():
+    """To be called before IPython completes."""
+    if _shared is not None:
+        with _lock:
+            _shared.move_jedi()
 
 
 def _below(shell_class, name, found):

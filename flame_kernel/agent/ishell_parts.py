@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import types
 import uuid
 from base64 import b64encode
@@ -397,14 +396,27 @@ def classes():
 
     def end_background(scripts):
         """Kill what ``%%script --bg`` has started, and end the thread with a loop that IPython runs for it."""
+        processes = list(scripts.bg_processes)
         scripts.kill_bg_processes()
         loop = getattr(scripts, "event_loop", None)
         if loop is None or loop.is_closed() or not loop.is_running():
             return
-        deadline = time.monotonic() + 1.0
-        while any(p.returncode is None for p in scripts.bg_processes) and time.monotonic() < deadline:
-            time.sleep(0.01)  # the loop learns that they are dead
-        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.02), loop).result(1.0)
+
+        async def settle():
+            # A process of theirs that lives on may keep a pipe open, for which IPython's task would wait.
+            me = asyncio.current_task()
+            others = [task for task in asyncio.all_tasks() if task is not me]
+            if others:
+                await asyncio.wait(others, timeout=0.1)
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            for process in processes:
+                if getattr(process, "_transport", None) is not None:
+                    process._transport.close()
+            await asyncio.sleep(0.01)
+
+        asyncio.run_coroutine_threadsafe(settle(), loop).result(2.0)
         if hasattr(scripts, "stop_event_loop"):
             scripts.stop_event_loop()
         else:

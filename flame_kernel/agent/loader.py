@@ -1,9 +1,8 @@
 """Puts the agent into a process: the one piece of it that is executed as it comes.
 
-``boot`` takes the agent's files as JSON text ``{"name": package name, "files": [[module, source], …], "later": […]}``,
-the files in an order in which each imports only what stands before it, and returns the package. Those of ``later`` are
-executed when they are first imported: they need a library that may not be there. ``boot`` may be called by many clients
-at once, and again: who comes second finds it loaded.
+``boot`` takes the agent's files as JSON text ``{"name": package name, "files": [[module, source], …]}``, in an order in
+which each imports only what stands before it, and returns the package. It may be called by many clients at once, and
+again: who comes second finds it loaded.
 """
 
 
@@ -32,20 +31,11 @@ def boot(text):
             del sys.modules[full]
             raise
         setattr(package, short, module)
-        return module
 
-    def load_later(short):
-        if short not in later:
-            raise AttributeError("module %r has no attribute %r" % (name, short))
-        with package.loading:
-            return package.__dict__.get(short) or load(short, later[short])
-
-    later = dict(bundle["later"])
     package = types.ModuleType(name, "The agent of Remote Flame.")
     package.__path__ = []
     package.__package__ = name
-    package.__getattr__ = load_later
-    package.loading = threading.RLock()
+    package.loading = threading.Lock()
     package.loaded = False
     package = sys.modules.setdefault(name, package)
     with package.loading:

@@ -45,7 +45,8 @@ class MiniShell:
         self.ip = MiniIPython(self, host)
         self._compiler = Compiler(host.session_id)
         self._tracebacks = tracebacks.Formatter(self._compiler)
-        self._unders = ("", "", "")
+        self._unders = self._given = ("", "", "")  # the last three values, and what ``_``, ``__``, ``___`` were made
+        self._latest_input = ""
         self._in, self._out = [""], {}
         self._fill_namespace()
         magics = self.ip.magics()
@@ -121,8 +122,8 @@ class MiniShell:
 
     def _store_input(self, code, count):
         ns, text = self.user_ns, code.rstrip("\n")
-        ns["_iii"], ns["_ii"], ns["_i"] = ns.get("_ii", ""), ns.get("_i", ""), text
-        ns["_i%d" % count] = text
+        ns["_iii"], ns["_ii"], ns["_i"] = ns.get("_ii", ""), ns.get("_i", ""), self._latest_input
+        ns["_i%d" % count] = self._latest_input = text
         self._in.append(text)
 
     # -- values ------------------------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ class MiniShell:
         self._show(value, self.execution_count - 1)
 
     def _show(self, value, count):
-        if "_" in builtins.__dict__ and self.user_ns.get("_") is self._unders[0]:
+        if "_" in builtins.__dict__ and self.user_ns.get("_") is self._given[0]:
             self.user_ns.pop("_", None)  # gettext's function is not to be hidden
         if value is None:
             return
@@ -162,10 +163,11 @@ class MiniShell:
             return
         if len(self._out) >= MAX_OUT:
             self._cull()
-        untouched = all(n not in ns or ns[n] is old for n, old in zip(_UNDERS, self._unders))
+        untouched = all(n not in ns or ns[n] is old for n, old in zip(_UNDERS, self._given))
         self._unders = (value,) + self._unders[:2]
         if untouched and "_" not in builtins.__dict__:
-            ns.update(zip(_UNDERS, self._unders))
+            self._given = self._unders
+            ns.update(zip(_UNDERS, self._given))
         ns["_%d" % count] = value
         self._out[count] = value
 
@@ -258,7 +260,7 @@ class MiniShell:
         self.figures.close()
         self._compiler.close()
         self.last_error = None
-        self._unders = ("", "", "")
+        self._unders = self._given = ("", "", "")
         self._in.clear()
         self._out.clear()
         self.hidden = {}

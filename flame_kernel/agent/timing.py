@@ -33,13 +33,14 @@ def time_once(source, namespace, write):
     if tree.body and isinstance(tree.body[-1], ast.Expr):
         last = compile(ast.Expression(tree.body.pop().value), "<timed eval>", "eval", 0, True)
     first = compile(tree, "<timed exec>", "exec", 0, True)
-    wall, (user, system) = time.perf_counter(), _cpu()
+    user, system = _cpu()
+    wall = time.perf_counter()
     try:
         exec(first, namespace)
         return None if last is None else eval(last, namespace)
     finally:
-        wall, (user_after, system_after) = time.perf_counter() - wall, _cpu()
-        user, system = user_after - user, system_after - system
+        wall = time.perf_counter() - wall
+        user, system = [after - before for after, before in zip(_cpu(), (user, system))]
         write("CPU times: user %s, sys: %s, total: %s\n" % (in_words(user), in_words(system), in_words(user + system)))
         write("Wall time: %s\n" % in_words(wall))
 
