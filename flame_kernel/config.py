@@ -283,13 +283,17 @@ def _read(path: Path, what: str, limit: int) -> tuple[bytes, int]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise TargetError(f"cannot read {what} {path}: {reason}; check its name and its owner") from error
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             _refuse(f"{what} {path} is no regular file; name one that is")
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        _refuse(f"{what} {path} is longer than {limit} bytes; is it the right file?")
+        if status.st_size > limit:
+            _refuse(f"{what} {path} is longer than {limit} bytes; is it the right file?")
+        data = b""
+        while len(data) <= limit and (piece := os.read(descriptor, limit)):
+            data += piece
+    finally:
+        os.close(descriptor)
     return data, stat.S_IMODE(status.st_mode)
 
 
@@ -326,7 +330,7 @@ def _read_file(path: Path) -> tuple[str | None, dict[str, dict[str, str]]]:
     if any("key_file" in table for table in tables.values()):
         _check_private(path, what, mode)
     default = content.get("default")
-    if default is not None and default not in tables:
+    if default is not None and not (isinstance(default, str) and default in tables):
         _refuse(f"the default {default!r} in {path} is none of its targets; add [targets.{default}] or change it")
     return default, tables
 

@@ -14,9 +14,11 @@ import platform
 import signal
 import uuid
 from concurrent.futures import Future
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import ipykernel
 from ipykernel.kernelbase import Kernel
 from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_core.paths import jupyter_config_dir
@@ -39,6 +41,9 @@ EDITOR_PATIENCE = 5.0
 INTERRUPT_PATIENCE = 2.0
 
 
+_CONCURRENT: ContextVar[bool] = ContextVar("concurrent", default=False)
+
+
 class Stopped(Exception):
     """The user stopped a cell that waited for its connection."""
 
@@ -47,7 +52,7 @@ class FlameKernel(Kernel):
     """One notebook's kernel: a far side for its cells, and one on this machine for ``%%local``."""
 
     implementation = "remote-flame"
-    implementation_version = __version__
+    implementation_version = f"{ipykernel.__version__}+flame.{__version__}"  # of the one that we are built on
     help_links = [{"text": "Pyro4 Flame", "url": "https://pyro4.readthedocs.io/en/stable/flame.html"}]
 
     # ipykernel sleeps before each reply, for output that goes by another thread; ours is on its way in order.
@@ -72,7 +77,8 @@ class FlameKernel(Kernel):
         self._far = self._make_far(target)
         self._local: FarSide | None = None
         self._stdin: ZMQStream | None = None
-        self.control_handlers["usage_request"] = self.usage_request
+        for msg_type in ("comm_open", "comm_msg", "comm_close"):
+            self.shell_handlers[msg_type] = self._comm
 
     def _make_far(self, target: Target) -> FarSide:
         return FarSide(target, self._publisher.publish, self._on_link)
@@ -381,10 +387,41 @@ class FlameKernel(Kernel):
             "message": "Remote Flame has no debugger yet; %debug works in a cell",
         }
 
+    # -- comms -------------------------------------------------------------------------------------------------------
+
+    async def dispatch_shell(self, *args: Any, **kwargs: Any) -> None:
+        """As ipykernel's, which says neither busy nor idle for a comm message that comes while a cell runs; widgets
+        hold their next value back until they hear idle."""
+        _CONCURRENT.set(bool(kwargs.get("concurrent")))
+        await super().dispatch_shell(*args, **kwargs)
+
+    async def _comm(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages"""
+        header = parent["header"]
+        session = self._far.current
+        if session is None:
+            return
+        self._publisher.remember(header["msg_id"], parent, ident, cell=False)
+        alone = _CONCURRENT.get()
+        if alone:
+            self._publish_status("busy", "shell", parent=parent)
+        try:
+            await asyncio.wrap_future(
+                session.comm(header["msg_id"], header["msg_type"], parent, header.get("subshell_id"))
+            )
+        except FlameError as e:
+            self.log.warning("%s not delivered: %s", header["msg_type"], e)
+        finally:
+            if alone:
+                self._publish_status("idle", "shell", parent=parent)
+
     async def comm_info_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#comm-info"""
+        wanted = parent["content"].get("target_name")
+        reply = await self._ask_far(lambda session: session.comm_info(), {"status": "ok", "comms": {}})
+        comms = {k: v for k, v in reply["comms"].items() if not wanted or v["target_name"] == wanted}
         if self.session is not None:
-            self.session.send(stream, "comm_info_reply", {"status": "ok", "comms": {}}, parent, ident)
+            self.session.send(stream, "comm_info_reply", {"status": "ok", "comms": comms}, parent, ident)
 
     # -- interrupt, subshells, the end -------------------------------------------------------------------------------
 
@@ -412,12 +449,25 @@ class FlameKernel(Kernel):
         if self.session is not None:
             self.session.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
 
+    async def create_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#create-subshell
+
+        As ipykernel's, and the far side begins a thread for it.
+        """
+        if self.session is None or not self._supports_kernel_subshells:
+            return
+        control = self.shell_channel_thread.manager.control_to_shell_channel.from_socket
+        control.send_json({"type": "create"})
+        reply = control.recv_json()
+        if reply.get("subshell_id"):
+            await self._ask_far(lambda session: session.open_lane(reply["subshell_id"]), {})
+        self.session.send(socket, "create_subshell_reply", reply, parent, ident)
+
     async def delete_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#delete-subshell"""
-        session = self._far.current
         name = parent.get("content", {}).get("subshell_id")
-        if session is not None and name:
-            session.close_lane(name)
+        if name:
+            await self._ask_far(lambda session: session.close_lane(name), {})
         await super().delete_subshell_request(socket, ident, parent)
 
     async def do_shutdown(self, restart: bool) -> dict[str, Any]:

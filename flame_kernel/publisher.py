@@ -18,7 +18,8 @@ from .session import Session
 # Requests whose parents are remembered: threads of an old cell may print for a long time.
 REMEMBERED = 2000
 
-_IOPUB = ("display_data", "update_display_data", "execute_result", "error", "clear_output")
+_COMMS = ("comm_open", "comm_msg", "comm_close")
+_IOPUB = ("display_data", "update_display_data", "execute_result", "error", "clear_output", *_COMMS)
 
 
 class Publisher:
@@ -41,10 +42,12 @@ class Publisher:
         self._latest: tuple[dict[str, Any], Any] = ({}, None)
         self._counter = 0
 
-    def remember(self, request_id: str, parent: dict[str, Any], ident: Any) -> None:
+    def remember(self, request_id: str, parent: dict[str, Any], ident: Any, cell: bool = True) -> None:
         """Output of ``request_id`` belongs to ``parent``; prompts go to the front end ``ident``."""
         with self._lock:
-            self._latest = self._parents[request_id] = ({"header": parent["header"]}, ident)
+            self._parents[request_id] = ({"header": parent["header"]}, ident)
+            if cell:
+                self._latest = self._parents[request_id]
             while len(self._parents) > REMEMBERED:
                 self._parents.popitem(last=False)
 
@@ -87,12 +90,10 @@ class Publisher:
         kind = event["type"]
         if kind in _IOPUB:
             parent, _ = self.parent(event.get("request"))
+            content = json_clean(event["content"])
+            topic = f"comm-{content.get('comm_id')}" if kind in _COMMS else kind
             self._send(
-                kind,
-                json_clean(event["content"]),
-                parent,
-                metadata=event.get("metadata"),
-                buffers=event.get("buffers"),
+                kind, content, parent, topic=topic, metadata=event.get("metadata"), buffers=event.get("buffers")
             )
         elif kind in ("input_request", "input_cancelled"):
             parent, ident = self.parent(event.get("request"))

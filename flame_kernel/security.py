@@ -33,13 +33,14 @@ class Budget:
     nodes: int  # of the finished tree, where a shared reference counts each time
     text: int = 128 * 1024 * 1024  # in that tree, likewise
     depth: int = 100
-    # Text is hashed with a secret seed; the hashes of numbers are public, and 10^5 that collide take minutes.
+    # Text is hashed with a secret seed; the hashes of numbers are public, and 10^5 that collide take minutes. A set is
+    # counted as a key: it takes 200 bytes of memory for one of pickle.
     guessable_keys: int = 5_000
 
 
 # An answer of our agent is one bytes object, a handful of opcodes. A plain call may answer with a list of 10^5 things.
 AGENT_ANSWER = Budget(opcodes=10_000, nodes=10_000)
-PLAIN_ANSWER = Budget(opcodes=2_000_000, nodes=2_000_000)
+PLAIN_ANSWER = Budget(opcodes=1_000_000, nodes=1_000_000)
 
 _MAX_NAME = 512  # characters of a module or class name
 _MAX_INTEGER = 16_384  # bytes; a number of 40,000 digits
@@ -65,7 +66,7 @@ class Name:
         return f"<remote name {self}>"
 
 
-@dataclass(repr=False, eq=False)
+@dataclass(repr=False, eq=False, slots=True)
 class Record:
     """What a server said about an object that is no plain value: its class, and what to make it from. Never made."""
 
@@ -118,8 +119,8 @@ _TITLE = re.compile(r"([^\W\d][\w.]*)(?:: ?(.*))?\n*", re.DOTALL)
 def _title(value: Record, chunks: list[str]) -> tuple[str, str]:
     """Name and ``str()`` of the exception, as the far side's own traceback words them: only there does its class exist.
 
-    The last line that has the class's name, since notes may follow; failing that (an exception with a factory of its
-    own) the last line that looks like one.
+    The last line that has the class's name, since notes may follow; failing that the last line that looks like one: an
+    exception has a factory of its own, or could not be pickled and the server sent a PyroError with its traceback.
     """
     ename = value.kind.name.rpartition(".")[2]
     titles = [title.groups("") for title in map(_TITLE.fullmatch, chunks) if title]
@@ -137,8 +138,6 @@ def _text(value: str | bytes) -> str:
 
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, Name})
-_MARK = object()
-_latin1 = frozenset({"latin1", "latin-1", "iso-8859-1"})
 
 
 class _Machine:
@@ -232,14 +231,21 @@ class _Machine:
 
     # --- containers
 
+    def count_key(self) -> None:
+        self.keys_left -= 1
+        if self.keys_left < 0:
+            refuse(f"more than {self.budget.guessable_keys} sets and keys that are not text")
+
+    def empty_set(self) -> None:
+        self.count_key()
+        self.stack.append(set())
+
     def key(self, key: Any) -> Any:
         """``key``, if hashing and comparing it is cheap whatever it is: an atom, or a short tuple of atoms."""
         kind = type(key)
         if kind is str or kind is bytes:
             return key
-        self.keys_left -= 1
-        if self.keys_left < 0:
-            refuse(f"more than {self.budget.guessable_keys} keys that are not text")
+        self.count_key()
         if kind is tuple:
             if len(key) > _MAX_KEY_TUPLE:
                 refuse("a long tuple as a key")
@@ -286,12 +292,10 @@ class _Machine:
     def call(self, function: Any, args: Any) -> Any:
         """What ``function(*args)`` stands for: a plain value where it spells one, a `Record` otherwise."""
         kind = function.kind if type(function) is Record else function
-        if type(kind) is not Name:
-            refuse("a call of something that is no name")
-        if type(args) is not tuple:
-            refuse("a call without arguments")
-        if type(function) is Name:
-            spell = _SPELLINGS.get((function.module, function.name))
+        if type(kind) is not Name or type(args) is not tuple:
+            refuse("a call of something that cannot be called")
+        if kind is function:
+            spell = _SPELLINGS.get(str(kind).replace("__builtin__.", "builtins.", 1))
             if spell is not None:
                 return spell(self, args)
         return Record(kind, args)
@@ -330,6 +334,7 @@ def _spell_set(machine: _Machine, args: tuple[Any, ...]) -> Any:
     if len(args) > 1 or type(items) is not list:
         refuse("a set of something that is no list")
     machine.copy(len(items))
+    machine.count_key()
     return {machine.key(item) for item in items}
 
 
@@ -337,7 +342,9 @@ def _spell_bytes(machine: _Machine, args: tuple[Any, ...]) -> Any:
     """``_codecs.encode(text, "latin1")``: bytes at protocol 2; ``bytes()`` is the empty one."""
     if not args:
         return b""
-    if len(args) != 2 or type(args[0]) is not str or args[1] not in _latin1:
+    if len(args) != 2 or type(args[0]) is not str or type(args[1]) not in (str, bytes):
+        refuse("an encoding of something else")
+    if _text(args[1]) not in ("latin1", "latin-1"):  # its name is bytes where Python 2 wrote it
         refuse("an encoding that no pickler asks for")
     machine.copy(len(args[0]))
     return args[0].encode("latin-1")
@@ -361,23 +368,20 @@ def _spell_getattr(machine: _Machine, args: tuple[Any, ...]) -> Any:
     if len(args) == 2 and type(args[0]) is Name and type(args[1]) is str:
         name = f"{args[0].name}.{args[1]}"
         if len(name) <= _MAX_NAME:
+            machine.copy(len(name))
             return Name(args[0].module, name)
     return Record(Name("builtins", "getattr"), args)
 
 
-_SPELLINGS: dict[tuple[str, str], Callable[[_Machine, tuple[Any, ...]], Any]] = {
-    (module, name): spell
-    for module in ("builtins", "__builtin__")
-    for name, spell in (
-        ("set", _spell_set),
-        ("frozenset", lambda machine, args: frozenset(_spell_set(machine, args))),
-        ("bytearray", _spell_bytearray),
-        ("bytes", _spell_bytes),
-        ("complex", _spell_complex),
-        ("getattr", _spell_getattr),
-    )
+_SPELLINGS: dict[str, Callable[[_Machine, tuple[Any, ...]], Any]] = {
+    "builtins.set": _spell_set,
+    "builtins.frozenset": lambda machine, args: frozenset(_spell_set(machine, args)),
+    "builtins.bytes": _spell_bytes,
+    "builtins.bytearray": _spell_bytearray,
+    "builtins.complex": _spell_complex,
+    "builtins.getattr": _spell_getattr,
+    "_codecs.encode": _spell_bytes,
 }
-_SPELLINGS["_codecs", "encode"] = _spell_bytes
 
 
 # --- the opcodes; `m` is the machine. Not among them, hence refused: persistent ids, EXT, INST, OBJ, out-of-band
@@ -411,6 +415,7 @@ def _protocol(m: _Machine) -> None:
 
 
 def _frozenset(m: _Machine) -> None:
+    m.count_key()
     items = m.pop_mark()
     m.stack.append(frozenset([m.key(item) for item in items]))
 
@@ -454,7 +459,7 @@ _TABLE: dict[int, Callable[[_Machine], Any]] = {
     0x85: partial(_tuple, 1),
     0x86: partial(_tuple, 2),
     0x87: partial(_tuple, 3),
-    0x8F: lambda m: m.stack.append(set()),
+    0x8F: lambda m: m.empty_set(),
     0x90: lambda m: m.add_items(m.pop_mark()),
     0x91: _frozenset,
     ord("q"): lambda m: m.put(m.number(1)),

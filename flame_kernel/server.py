@@ -153,6 +153,8 @@ class EmbeddedServer:
                 pass_fds=(log,),
                 start_new_session=True,  # Ctrl-C in our terminal is for us; and its group can be ended as one
             )
+        except OSError as error:
+            raise self._failure("cannot be run", str(error).encode()) from error
         finally:
             os.close(log)
         assert process.stdin is not None

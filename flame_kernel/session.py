@@ -17,7 +17,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -68,7 +68,7 @@ class Session:
         self._nonce = uuid.uuid4().hex[:8]
         self._counter = itertools.count(1)
         self._pending: dict[str, Future[Reply]] = {}
-        self._calls: collections.deque[tuple[dict[str, Any], Future[Any]]] = collections.deque()
+        self._calls: collections.deque[tuple[dict[str, Any], Sequence[Any], Future[Any]]] = collections.deque()
         self._calls_wake = threading.Semaphore(0)
         self._poll_soon = threading.Event()
         self._closing = threading.Event()
@@ -127,10 +127,13 @@ class Session:
         if self._modern:
             link.pickle_protocol = 4
 
-    def _exchange(self, link: Connection, request: dict[str, Any], timeout: float | None = None) -> tuple[Any, list[Any]]:
+    def _exchange(
+        self, link: Connection, request: dict[str, Any], timeout: float | None = None, buffers: Sequence[Any] = ()
+    ) -> tuple[Any, list[Any]]:
         """One op of the agent: ``(result, buffers)``. The answer must echo this call's number: replays do not."""
         n = f"{self._nonce}-{next(self._counter)}"
-        data = link.invoke(f"{agent_name()}.session.handle", wire.encode(dict(request, n=n)), timeout=timeout)
+        message = wire.encode(dict(request, n=n), buffers)
+        data = link.invoke(f"{agent_name()}.session.handle", message, timeout=timeout)
         try:
             answer, buffers = wire.decode(data)
         except wire.WireError as e:
@@ -187,9 +190,23 @@ class Session:
         """The content of a usage_reply: CPU and memory of the process in which cells run."""
         return self._submit({"kind": "usage", "id": request_id})
 
-    def close_lane(self, lane: str) -> None:
-        """End a subshell's thread on the far side."""
-        self._call({"op": "submit", "request": {"kind": "close_lane", "id": uuid.uuid4().hex, "lane": lane}})
+    def open_lane(self, lane: str) -> Future[Reply]:
+        """Begin a subshell's thread on the far side."""
+        return self._submit({"kind": "open_lane", "id": uuid.uuid4().hex, "lane": lane})
+
+    def close_lane(self, lane: str) -> Future[Reply]:
+        """End a subshell's thread on the far side, and wait for it."""
+        return self._submit({"kind": "close_lane", "id": uuid.uuid4().hex, "lane": lane})
+
+    def comm(self, request_id: str, msg_type: str, message: dict[str, Any], lane: str | None = None) -> Future[Reply]:
+        """Deliver a ``comm_open``, ``comm_msg`` or ``comm_close`` of the front end; done when its callbacks have run."""
+        request = {"kind": "comm", "id": request_id, "msg_type": msg_type, "lane": lane or ""}
+        request.update(content=message["content"], metadata=message.get("metadata") or {})
+        return self._submit(request, message.get("buffers") or ())
+
+    def comm_info(self) -> Future[Reply]:
+        """The content of a comm_info_reply for all targets."""
+        return self._submit({"kind": "comm_info", "id": uuid.uuid4().hex})
 
     def interrupt(self, request_id: str | None = None) -> Future[Any]:
         """Stop the running cell (or only ``request_id``); ``{"done": what was done}``. During an outage the wait for
@@ -217,13 +234,13 @@ class Session:
         """Why the session cannot be used any more, or None."""
         return self._gone
 
-    def _submit(self, request: dict[str, Any]) -> Future[Reply]:
+    def _submit(self, request: dict[str, Any], buffers: Sequence[Any] = ()) -> Future[Reply]:
         future: Future[Reply] = Future()
         if self._gone is not None:
             future.set_exception(self._gone)
             return future
         self._pending[request["id"]] = future
-        submitted = self._call({"op": "submit", "request": request})
+        submitted = self._call({"op": "submit", "request": request}, buffers)
         submitted.add_done_callback(lambda done: self._submitted(request["id"], done))
         self._poll_soon.set()
         return future
@@ -242,12 +259,12 @@ class Session:
         else:
             future.set_result(outcome)
 
-    def _call(self, message: dict[str, Any]) -> Future[Any]:
+    def _call(self, message: dict[str, Any], buffers: Sequence[Any] = ()) -> Future[Any]:
         future: Future[Any] = Future()
         if self._gone is not None:
             future.set_exception(self._gone)
             return future
-        self._calls.append((dict(message, session=self.session_id), future))
+        self._calls.append((dict(message, session=self.session_id), buffers, future))
         self._calls_wake.release()
         return future
 
@@ -258,9 +275,9 @@ class Session:
             self._calls_wake.acquire()
             if not self._calls:
                 return
-            message, future = self._calls.popleft()
+            message, buffers, future = self._calls.popleft()
             try:
-                result = self._insist("calls", message)[0]
+                result = self._insist("calls", message, buffers=buffers)[0]
             except FlameError as e:
                 future.set_exception(e)
             except Exception as e:  # a defect of ours: the one who waits shall see it, and the thread goes on
@@ -268,7 +285,9 @@ class Session:
             else:
                 future.set_result(result)
 
-    def _insist(self, which: str, message: dict[str, Any], timeout: float | None = None) -> tuple[Any, list[Any]]:
+    def _insist(
+        self, which: str, message: dict[str, Any], timeout: float | None = None, buffers: Sequence[Any] = ()
+    ) -> tuple[Any, list[Any]]:
         """Do an op, on a new connection after a broken one, until it is answered, refused, or the session not wanted."""
         delay = RETRY_FIRST
         while True:
@@ -278,7 +297,7 @@ class Session:
             try:
                 if not link.is_open:
                     link = self._reconnect(which)
-                answer = self._exchange(link, message, timeout)
+                answer = self._exchange(link, message, timeout, buffers)
             except RemoteError as e:
                 if e.ename == "KeyError":  # no module of that name: the server is another one than before
                     self._end(SessionGone(self.location, "the server was restarted"))

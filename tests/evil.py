@@ -1,8 +1,8 @@
 """Servers that mean harm, or are broken: what a client may meet at the other end of a Flame connection.
 
-``payloads`` and ``bombs`` are data that do something when they are loaded.  ``modes`` maps a name to what an ``EvilServer``
-does: most shake hands properly and answer the first call with the harm, those named ``handshake-…`` do
-it at once.  Run as a program, this is a client that is watched: ``watch`` below.
+``payloads`` and ``bombs`` are data that do something when they are loaded.  ``modes`` maps a name to what an
+``EvilServer`` does: most shake hands properly and answer the first call with the harm; those named ``handshake-…`` do
+it at once.  Run as a program, this is a client that is watched: see ``watch``.
 """
 
 from __future__ import annotations
@@ -108,6 +108,14 @@ def bombs() -> dict[str, bytes]:
         "memo": b"\x80\x02Nr\xff\xff\xff\x1f.",
         "memo-long": b"\x80\x02" + b"".join(b"Nr" + struct.pack("<I", i * 2**20) for i in range(1000)) + b".",
         "hash": hashed + b"Ns.",
+        "hash-codec": b"\x80\x02c_codecs\nencode\nX\x00\x00\x00\x00" + hashed[3:] + b"\x86R.",
+        "hash-set": b"\x80\x04\x8f(" + hashed[3:] + b"\x90.",
+        "sets": b"\x80\x04(" + b"\x8f" * 900_000 + b"t.",
+        "names": b"\x80\x02(cbuiltins\ngetattr\nq\x00ca\nb\nq\x01X\xfa\x00\x00\x00"
+        + b"n" * 250
+        + b"q\x02"
+        + b"h\x00h\x01h\x02\x86R" * 200_000
+        + b"t.",
         "collisions": b"\x80\x04}(" + b"N".join(collisions) + b"Nu.",
         "collisions-set": b"\x80\x02c__builtin__\nset\n](" + b"".join(collisions) + b"e\x85R.",
         "nesting": b"\x80\x02N" + b"\x85" * 100_000 + b".",

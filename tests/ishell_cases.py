@@ -4,6 +4,8 @@
 loaded as a package of another name and alone, as on a server; the host is a small one of its own. Syntax of Python 3.7.
 """
 
+# ruff: noqa: B905, PT018, UP031  (many small checks in a row; the far side may be Python 3.7)
+
 import asyncio
 import atexit
 import importlib
@@ -205,7 +207,7 @@ def file_names(s):
     name = eval(s.ok("f.__code__.co_filename").result)
     shown = plain(s.run("1/0").reply["traceback"])
     if sys.modules["IPython"].version_info[0] >= 8:
-        assert "Cell In[" in shown and "line 1" in shown, shown
+        assert "Cell In[" in shown or "Input In [" in shown, shown
     if importlib.util.find_spec("ipykernel"):
         from ipykernel.compiler import get_file_name
 
@@ -323,7 +325,6 @@ def commands_of_the_system(s):
     assert "killed" in s.ok("%killbgscripts").text()
     big = s.ok("%%script cat\n" + "x" * 300000).text()
     assert len(big) == 300001
-    assert "flushed" in s.ok("!{sys.executable} -c \"print('flushed')\"" if False else "!echo flushed").text()
     assert s.ok("%%capture c\n!echo inside").events == [] and s.ok("c.stdout").result == "'inside\\n'"
 
 
@@ -376,7 +377,7 @@ def payloads(s):
     s.ok("12345")
     (recall,) = s.ok("%recall").reply["payload"]
     assert recall["source"] == "set_next_input" and "12345" in recall["text"], recall
-    for text in ("exit", "quit", "%exit" if False else "exit()"):
+    for text in ("exit", "quit", "exit()"):
         (end,) = s.ok(text).reply["payload"]
         assert end == {"source": "ask_exit", "keepkernel": False}, end
     assert s.ok("exit(True)").reply["payload"][0]["keepkernel"] is True
@@ -392,7 +393,6 @@ def history(s):
     assert "second = 2" in s.ok("%history -n -g second*").text()
     assert s.ok("%rerun 1").reply["status"] == "ok"
     assert s.ok("%macro m 1-2\nm").reply["status"] == "ok"
-    s.ok("%store first" if False else "pass")
 
 
 @case()
@@ -418,7 +418,9 @@ def many_magics(s):
     with open("mod_to_load.py", "w") as f:
         f.write("n = 22\n")
     assert s.ok("mod_to_load.n").result == "22"
-    assert "Wrote" in s.ok("%%writefile out.txt\nhello").text() or True
+    assert (
+        "Writing" in s.ok("%%writefile out.txt\nhello").text() and s.ok("open('out.txt').read()").result == "'hello\\n'"
+    )
     assert s.ok("%env FLAME_TEST=1").reply["status"] == "ok"
     assert "x" in s.ok("%who").text() and "display" not in s.ok("%who").text()
     assert s.ok("%cd /tmp").text() and s.ok("%cd -").reply["status"] == "ok"
@@ -466,7 +468,13 @@ def completion(s):
     c = s.shell.complete("value_of", 8)
     assert c["status"] == "ok" and "value_of_mine" in c["matches"] and (c["cursor_start"], c["cursor_end"]) == (0, 8)
     types_of = c["metadata"]["_jupyter_types_experimental"]
-    assert [t["text"] for t in types_of] == c["matches"] and set(types_of[0]) == {"start", "end", "text", "type", "signature"}
+    assert [t["text"] for t in types_of] == c["matches"] and set(types_of[0]) == {
+        "start",
+        "end",
+        "text",
+        "type",
+        "signature",
+    }
     c = s.shell.complete("a = '\U0001f600'; os.pat", 15)
     assert any(m.endswith("path") for m in c["matches"]) and c["cursor_end"] == 15, c
     c = s.shell.complete("x = 1\nvalue_of", None)
@@ -485,7 +493,8 @@ def inspection(s):
     assert s.shell.inspect("documented", 5, 1)["found"]
     assert s.shell.inspect("not_there", 5) == {"status": "ok", "found": False, "data": {}, "metadata": {}}
     if sys.modules["IPython"].version_info[0] >= 8:
-        assert "Signature" not in plain([s.shell.inspect("documented", 3, 0, ("signature", "init_signature", "definition", "call_signature"))["data"]["text/plain"]]) or True
+        less = s.shell.inspect("documented", 3, 0, ("signature", "definition", "docstring"))["data"]["text/plain"]
+        assert "What it is." not in less
 
 
 @case()
@@ -516,7 +525,10 @@ def outside_of_a_cell(s):
 def for_libraries(s):
     assert s.ok("get_ipython().__class__.__name__").result == "'ZMQInteractiveShell'"
     assert s.ok("'IPKernelApp' in get_ipython().config").result == "True"
-    assert s.ok("import IPython, builtins\nIPython.get_ipython() is get_ipython() is builtins.get_ipython()").result == "True"
+    assert (
+        s.ok("import IPython, builtins\nIPython.get_ipython() is get_ipython() is builtins.get_ipython()").result
+        == "True"
+    )
     assert s.ok("from IPython.core.interactiveshell import InteractiveShell as I\n"
                 "I.initialized(), I.instance() is get_ipython()").result == "(True, True)"  # fmt: skip
     assert s.ok("bool(__IPYTHON__)").result == "True"
@@ -574,7 +586,10 @@ def figures_apart(s):
     try:
         for session in (s, other):
             session.ok("%matplotlib inline\nimport matplotlib.pyplot as plt")
-        waits = [session.submit("import time\nplt.figure(); time.sleep(0.3); n = plt.get_fignums()") for session in (s, other)]
+        waits = [
+            session.submit("import time\nplt.figure(); time.sleep(0.3); n = plt.get_fignums()")
+            for session in (s, other)
+        ]
         for wait in waits:
             assert len(wait().of("display_data")) == 1
         assert s.ok("n").result == "[1]" == other.ok("n").result
@@ -598,12 +613,10 @@ def figures_without_ipython(s):
     s.call(ours.enable)
     a = s.ok("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
     assert not a.of("display_data")
-    s.ok("pass")
-    request = s.events[-1][0] if s.events else None
     s.events.clear()
     s.call(ours.flush)
     (event,) = [e for e in s.events if e[1] == "display_data"]
-    assert event[2]["data"]["image/png"].startswith("iVBORw0KGgo"), request
+    assert event[2]["data"]["image/png"].startswith("iVBORw0KGgo")
     import matplotlib.figure
 
     assert figures_module.png(matplotlib.figure.Figure()).startswith("iVBORw0KGgo")
@@ -703,7 +716,7 @@ def beside_another_ipython(s):
 
     assert ask() == (False, None)
     try:
-        get_ipython()  # noqa: F821
+        get_ipython()
     except NameError:
         pass
     else:

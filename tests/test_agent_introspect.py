@@ -113,7 +113,7 @@ def test_keys_modules_arguments_files(each_python: Python, tmp_path: Any) -> Non
         each_python, SETUP, complete('d["'), complete('d["ke|"]'), complete("d["), complete("d['it"),
         complete("thing.inner['su"), complete("import js"), complete("from os imp"), complete("from os.path import joi"),
         complete("import xml.do"), complete("from xml import sa"), complete("function_d(fi"), complete(f"open('{tmp_path}/a f"),
-        complete("print('a value_"), complete("x = f'{value_"), complete("%tim"), complete("%%ba"), complete("x = 5 %va"),
+        complete("print('a value_"), complete("x = f'{value_"), complete("%tim"), complete("%%ba"), complete("x = 5 %ti"),
     )[1:]  # fmt: skip
     assert set(matches(a[0])) == {'key one"]', 'it\'s"]', 'sub"]'}
     assert matches(a[1]) == ["key one"]
@@ -132,7 +132,7 @@ def test_keys_modules_arguments_files(each_python: Python, tmp_path: Any) -> Non
     assert matches(a[13]) == ["value_one", "value_two"]
     assert {"%time", "%timeit"} <= set(matches(a[14]))
     assert matches(a[15]) == ["%%bash"]
-    assert matches(a[16]) == []
+    assert not [name for name in matches(a[16]) if name.startswith("%")]
 
 
 def test_inspection(each_python: Python) -> None:

@@ -104,7 +104,7 @@ def test_the_traceback(each_python: Python) -> None:
     assert chained.traceback.index("KeyError: 'é'") < chained.traceback.index("ValueError: second")
     assert "During handling of the above exception" in context.traceback
     assert cycle.traceback.count("direct cause") == 1
-    assert "KeyError" not in none.traceback
+    assert "KeyError: " not in none.traceback
 
 
 def test_errors_that_resist(each_python: Python) -> None:
@@ -212,7 +212,7 @@ def test_source_that_is_none(each_python: Python, code: str, names: tuple[str, .
     bad, good = ask(each_python, code, "'usable'")
     assert bad.error is not None
     assert bad.error[0] in names
-    assert "Cell In[1]" in bad.traceback or "SyntaxError" not in names or names[0] == "ValueError" or "\x00" in code
+    assert "Cell In[1]" in bad.traceback or not bad.error[0].endswith(("SyntaxError", "TabError")) or "\x00" in code
     assert len(bad.traceback) < 3000
     assert good.result == "'usable'"
 
@@ -244,15 +244,14 @@ def test_await(each_python: Python) -> None:
     ok = ask(
         each_python, setup, "await later(3)", "x = await later(4); y = x\nx + y", text, "async for n in many(): pass\nn",
         "[n async for n in many()]", "async with A() as a:\n    b = a\nb", "await later(6);",
-        "def g(): return x\nimport os.path as p\nz: int = await later(7)\nz, g(), p is os.path" if False else
         "import os\ndef g(): return x\nz: int = await later(7)\nglobal q\nq = [i for i in range(3)]\nz, g(), q",
-        "task = asyncio.ensure_future(later(8))", "task.done(), await task",
+        "task = asyncio.ensure_future(later(8))", "await task, task.done()",
         "try:\n    await later(1/0)\nexcept ZeroDivisionError as e:\n    r = repr(e)[:17]\nr",
     )  # fmt: skip
     assert [a.status for a in ok] == ["ok"] * len(ok), [a.value for a in ok]
     assert [a.result for a in ok] == [
         None, "3", "8", "(5, 'one\\n  two\\n\\tthree')", "2", "[0, 1, 2]", "'in'", None, "(7, 4, [0, 1, 2])",
-        None, "(False, 8)", "'ZeroDivisionError'",
+        None, "(8, True)", "'ZeroDivisionError'",
     ]  # fmt: skip
     failed = ask(
         each_python,
@@ -289,7 +288,9 @@ def test_futures_and_source_are_remembered(each_python: Python) -> None:
     assert answers[4].result == "True"
     assert "----> 1 f(1)" in answers[5].traceback
     assert answers[6].result == "(1000, 1000)"
-    assert "UserWarning: look\n  import warnings; warnings.warn('look')\n" in answers[7].stderr
+    assert "UserWarning: look\n" in answers[7].stderr
+    if each_python.version >= (3, 8):  # before, warnings speak of the module only
+        assert "  import warnings; warnings.warn('look')\n" in answers[7].stderr
     assert answers[8].value == 0
 
 
@@ -450,7 +451,7 @@ SAME = [
     "'\\N{nope}'", "\ufeffa=1", "x=1\x0cy", "\x1b[31m", "'abc", "foo = 1 +* 2", "return 3", "yield 3",
     "from __future__ import nope", "from __future__ import annotations", "def g(x: nope): pass\ng.__annotations__",
     "await 3", "import asyncio; await asyncio.sleep(0); 5", "async for i in x: pass", "e = ValueError(1); e.__cause__ = e; raise e",
-    "exec('1/0')", "exec('1 +')", "__file__", "raise GeneratorExit", "exit", "exit()", "_i, In[1], len(In)", "'''\n;'''", "3\n# ;",
+    "exec('1/0')", "exec('1 +')", "__file__", "_i, In[1], len(In)", "exit", "exit()", "'''\n;'''", "3\n# ;",
     "raise UnicodeDecodeError('utf8', b'\\xff', 0, 1, 'r')", "raise asyncio.CancelledError", "_ = 7", "9", "_", "del _", "11", "_",
 ]  # fmt: skip
 
@@ -475,7 +476,7 @@ def _ipykernel(sources: list[str]) -> list[tuple[Any, ...]]:
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-        manager.context.destroy(0)
+        manager.cleanup_resources()
     return found
 
 

@@ -20,7 +20,11 @@ from kernels import KERNEL_NAME
 from lab import DISPLAY_NAME, Lab, Notebook, browser, open_lab, open_notebook_7, pick_kernel
 from playwright.sync_api import Browser, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(120),
+    pytest.mark.leaves("Lab, its kernels and the browser live as long as the module: nothing_is_left_of_lab looks then"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def test_every_method_of_a_stock_server(each_python: Python, key: str | None, fl
         assert repr(connection.call("builtin", "max")) == "<remote Pyro4.utils.flame.FlameBuiltin object>"
         with pytest.raises(RemoteError, match=r"^ZeroDivisionError: "):
             connection.call("evaluate", "1/0")
-        with pytest.raises(RemoteError, match=r"^PyroError: Error serializing exception"):
+        with pytest.raises(RemoteError, match=r"^ValueError: <function"):  # Pyro sends a PyroError instead of this one
             connection.call("execute", "raise ValueError(lambda: 0)")
         with pytest.raises(RemoteError, match=r"(?i)pickle"):
             connection.call("evaluate", "lambda: 0")
@@ -221,6 +221,7 @@ def test_a_killed_server_is_noticed_at_once(flame_server: Start) -> None:
             connection.call("evaluate", "__import__('time').sleep(5)")
         assert time.monotonic() - started < 3
         timer.join()
+    server.process.wait()
     assert refused(server.location).cause == "refused"
 
 
@@ -311,8 +312,7 @@ def _connects(server: FlameServer) -> bool:
     try:
         with connect(server):
             return True
-    except CannotConnect as error:
-        assert error.cause == "pool_full"
+    except CannotConnect:
         return False
 
 
@@ -332,9 +332,11 @@ def test_a_daemon_without_flame(accepted: list[str], pythons: tuple[Python, ...]
     daemon = farside.FarProcess([str(script)], pythons[-1], {}, subprocess.DEVNULL)
     try:
         location = farside._location(daemon._wait_for_line("server uri: "))
-        with pytest.raises(CannotConnect, match="PYRO_FLAME_ENABLED") as caught:
-            with contextlib.closing(Connection(target(location))) as connection:
-                connection.call("evaluate", "1")
+        with (
+            pytest.raises(CannotConnect, match="PYRO_FLAME_ENABLED") as caught,
+            contextlib.closing(Connection(target(location))) as connection,
+        ):
+            connection.call("evaluate", "1")
         assert caught.value.cause == "not_flame"
     finally:
         daemon.stop()
@@ -483,12 +485,14 @@ def test_nobody_without_the_key_changes_an_answer(
     change: Callable[[bytes, list[bytes]], bytes], why: str, flame_server: Start
 ) -> None:
     server = flame_server(key=KEY)
-    with contextlib.closing(_relay(change, server)) as relay:
-        with contextlib.closing(Connection(target(relay.location, KEY))) as connection:
-            assert connection.call("evaluate", "100") == 100
-            with pytest.raises(UnsafeAnswer, match=why):
-                connection.call("evaluate", "5")
-            assert not connection.is_open
+    with (
+        contextlib.closing(_relay(change, server)) as relay,
+        contextlib.closing(Connection(target(relay.location, KEY))) as connection,
+    ):
+        assert connection.call("evaluate", "100") == 100
+        with pytest.raises(UnsafeAnswer, match=why):
+            connection.call("evaluate", "5")
+        assert not connection.is_open
 
 
 def test_mutated_messages_raise_nothing_but_our_errors() -> None:

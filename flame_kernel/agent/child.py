@@ -184,18 +184,19 @@ class ChildCore:
             reply = dict(error, status="error", traceback=shown, user_expressions={}, payload=[])
             self._log.append({"type": kind + "_reply", "request": request_id, "content": reply})
 
-    def _send(self, message):
+    def _send(self, message, buffers=()):
         with self._lock:
             if self._process is None:
                 raise OSError("no process")
-            send_frame(self._socket, wire.encode(message))
+            send_frame(self._socket, wire.encode(message, buffers))
 
     def submit(self, request):
         if self._process is None and not self._closed:
             self.start()
         self._running[request["id"]] = request["kind"]
         try:
-            self._send({"op": "submit", "request": request})
+            buffers = request.pop("buffers", ())
+            self._send({"op": "submit", "request": request}, buffers)
         except OSError:  # it is just dying: its end answers this request too, or has done so
             pass
 
@@ -315,9 +316,9 @@ def _receive(sock, me, log, sender):
         frame = read_frame(sock)
         if frame is None:
             _end_process(1)
-        message = wire.decode(frame)[0]
+        message, buffers = wire.decode(frame)
         if message["op"] == "submit":
-            me.submit(message["request"])
+            me.submit(dict(message["request"], buffers=[bytes(b) for b in buffers]))
         elif message["op"] == "answer":
             me.answer(message["input_id"], message["value"])
         elif message["op"] == "close":

@@ -48,7 +48,7 @@ class Completer:
         cursor = len(code) if cursor_pos is None else max(0, min(cursor_pos, len(code)))
         try:
             start, found = self._complete(code, cursor)
-        except Exception:
+        except Exception:  # of an object that was asked, or ours: a front end that waits for a reply is worse
             start, found = cursor, []
         seen, types = set(), []
         for text, what in found:

@@ -14,6 +14,7 @@ import threading
 import types
 
 from . import ishell, runner, streams
+from .comms import Comms
 from .lane import Lane
 from .usage import Usage
 
@@ -23,7 +24,7 @@ except ImportError:  # no fcntl: no POSIX system; what C code prints stays where
     Capture = None
 
 # Requests that do not run cells: answered by a helper thread, also while a cell runs.
-SIDE_REQUESTS = ("complete", "inspect", "usage")
+SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "open_lane", "close_lane")
 
 
 class Core:
@@ -48,12 +49,15 @@ class Core:
         self._lock = threading.Lock()
         self._side = collections.deque()
         self._side_wake = threading.Semaphore(0)
-        self._side_thread = None
-        self._threads = []  # lanes that were closed or abandoned, and whose thread may still end
+        self._side_thread = threading.Thread(target=self._serve_side, name="flame-side")
         self.capture = None
+        self.comms = None
         self._usage = Usage()
         self.namespace = self._make_namespace()
         streams.install()
+        self._side_thread.daemon = True
+        self._side_thread.pydev_do_not_trace = self._side_thread.is_pydev_daemon_thread = True
+        self._side_thread.start()
 
     def __repr__(self):
         return "<Core %r %s>" % (self.session_id, self.place)
@@ -83,6 +87,7 @@ class Core:
         streams.set_current(Cell(None, self))
         if lane.name or self.shell is not None:
             return  # a subshell, or a fresh thread for a session that has its shell
+        self.comms = Comms(self)
         reason = None
         if self._want != "mini":
             reason = ishell.available()
@@ -115,7 +120,9 @@ class Core:
 
     async def perform(self, request):
         """One execute_request: the content of its reply."""
-        cell = Cell(request["id"], self, request.get("allow_stdin", False), request.get("silent", False))
+        cell = Cell(
+            request["id"], self, request.get("allow_stdin", False), request.get("silent", False), request.get("lane") or ""
+        )
         streams.set_current(cell)
         streams.check()
         self.latest = cell
@@ -255,26 +262,32 @@ class Core:
         """Begin a request ``{"kind", "id", …}``; returns at once, the reply is an event."""
         if request["kind"] in SIDE_REQUESTS:
             self._side.append(request)
-            if self._side_thread is None:
-                self._side_thread = threading.Thread(target=self._serve_side, name="flame-side")
-                self._side_thread.daemon = True
-                self._side_thread.pydev_do_not_trace = self._side_thread.is_pydev_daemon_thread = True
-                self._side_thread.start()
             self._side_wake.release()
         elif request["kind"] == "execute":
-            name = request.get("lane") or ""
-            with self._lock:
-                lane = self.lanes.get(name)
-                if lane is None or lane.abandoned:
-                    lane = self.lanes[name] = Lane(self, name)
-            lane.submit(request)
-        elif request["kind"] == "close_lane":
-            lane = self.lanes.get(request.get("lane"))
-            if lane is not None and lane.name:
-                lane.close()
-                self._threads.append(lane)
+            self._lane(request.get("lane") or "").submit(request)
+        elif request["kind"] == "comm":
+            name = "" if self.comms is None else self.comms.lane_for(request)
+            lane = self.lanes.get(name) or self.lanes[""]
+            lane.call(lambda: self._receive_comm(request))
         else:
             raise ValueError("unknown request kind %r" % request["kind"])
+
+    def _lane(self, name):
+        with self._lock:
+            lane = self.lanes.get(name)
+            if lane is None or lane.abandoned:
+                lane = self.lanes[name] = Lane(self, name)
+        return lane
+
+    def _receive_comm(self, request):
+        """On a lane's thread: a message of the front end for a comm."""
+        before = streams.current()
+        streams.set_current(Cell(request["id"], self, False, False, request.get("lane") or ""))
+        try:
+            self.comms.receive(request)
+        finally:
+            streams.set_current(before)
+            self._append("comm_reply", request["id"], {"status": "ok"})
 
     def _serve_side(self):
         while True:
@@ -292,12 +305,19 @@ class Core:
             if request["kind"] == "complete":
                 return self.shell.complete(request["code"], request["cursor_pos"])
             if request["kind"] == "inspect":
-                return self.shell.inspect(
-                    request["code"],
-                    request["cursor_pos"],
-                    request.get("detail_level", 0),
-                    tuple(request.get("omit_sections") or ()),
-                )
+                omit = tuple(request.get("omit_sections") or ())
+                return self.shell.inspect(request["code"], request["cursor_pos"], request.get("detail_level", 0), omit)
+            if request["kind"] == "comm_info":
+                return self.comms.info()
+            if request["kind"] == "open_lane":
+                self._lane(request["lane"])
+                return {"status": "ok"}
+            if request["kind"] == "close_lane":
+                lane = self.lanes.get(request["lane"])
+                if lane is not None and lane.name:
+                    lane.close()
+                    lane.join(2.0)
+                return {"status": "ok"}
             return self._usage.reply()
         except BaseException as e:  # a property of the user's may raise anything; the front end waits for an answer
             return {"status": "error", "ename": type(e).__name__, "evalue": str(e), "traceback": []}
@@ -322,7 +342,6 @@ class Core:
             return
         with self._lock:
             self.lanes[lane.name] = Lane(self, lane.name)
-        self._threads.append(lane)
         self.tell(request["id"], "Abandoned in %s: its thread ends when that call returns.\n" % where)
         error = {"ename": "KeyboardInterrupt", "evalue": "abandoned in %s" % where, "traceback": []}
         self._append("error", request["id"], dict(error, traceback=["KeyboardInterrupt: " + error["evalue"]]))
@@ -342,8 +361,10 @@ class Core:
                 lane.give_up()
         self.closed = True
         self._side_wake.release()
-        if self._side_thread is not None and self._side_thread is not threading.current_thread():
+        if self._side_thread is not threading.current_thread():
             self._side_thread.join(2.0)
+        if self.comms is not None:
+            self.comms.close()
         if self.shell is not None:
             self.shell.close()
         if self.capture is not None:

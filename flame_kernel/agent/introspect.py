@@ -12,12 +12,23 @@ import linecache
 import os
 import reprlib
 import tokenize
+import types
 
 from . import ansi
 
 MAX_SCAN = 1000 * 1000  # characters of a cell that are read as Python; of a longer one, the line of the cursor
 MAX_TEXT = 200  # characters of a string form
 MISSING = object()
+
+_ROUTINES = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    type(str.join),
+    type(object().__str__),
+    type(object.__init__),
+)
+_KINDS = ((type, "class"), (types.ModuleType, "module"), (_ROUTINES, "function"))
 
 
 def resolve(namespace, dotted):
@@ -62,12 +73,11 @@ class Inspector:
 
     def page(self, name, detail_level=0, omit_sections=()):
         """What ``name?`` shows, as text; None if there is no such object."""
-        if name.startswith("%"):
-            doc = self._magics.get(name)
-            return None if doc is None else ansi.colour("Docstring:", ansi.RED) + " " + doc
         obj = resolve(self._ns, name) if name else MISSING
         if obj is MISSING:
-            return None
+            name = name.lstrip("%")
+            doc = self._magics.get("%" + name) or self._magics.get("%%" + name)
+            return None if doc is None else ansi.colour("Docstring:", ansi.RED) + " " + doc
         return sections_text(describe(obj, name, detail_level), omit_sections)
 
 
@@ -75,33 +85,30 @@ class Inspector:
 
 
 def kind(obj):
-    """A word for the icon in a list of completions."""
-    if inspect.isclass(obj):
-        return "class"
-    if inspect.ismodule(obj):
-        return "module"
-    if inspect.isroutine(obj):
-        return "function"
+    """A word for the icon in a list of completions; by the type alone, which no object can answer for."""
+    for types_, word in _KINDS:
+        if issubclass(type(obj), types_):
+            return word
     return "instance"
 
 
 def _safe(function, *args):
-    """``function(*args)``, or None: objects may raise whatever they are asked."""
+    """``function(*args)``, or None: an object may raise anything at all when it is asked."""
     try:
         return function(*args)
-    except Exception:
+    except BaseException:
         return None
 
 
 def describe(obj, name, detail_level=0):
     """``[(title, text), …]`` in ipykernel's order."""
-    is_class = inspect.isclass(obj)
-    simple = is_class or inspect.isroutine(obj)
+    is_class = kind(obj) == "class"
+    simple = is_class or kind(obj) == "function"
     doc = _doc(obj)
     source = _safe(source_of, obj) if detail_level > 0 else None
     out = [("Init signature" if is_class else "Signature", _signature(obj, name))]
     if not simple:
-        call = _signature(obj.__call__, name) if callable(obj) else None
+        call = _safe(lambda: _signature(obj.__call__, name)) if callable(obj) else None
         out = [("Call signature", call), ("Type", type(obj).__name__), ("String form", _safe(_string_form, obj))]
         out.append(("Length", _safe(lambda: str(len(obj)))))
         out.append(("File", _safe(file_of, obj)))
@@ -149,9 +156,8 @@ def _doc(obj):
 def _signature(obj, name):
     if not callable(obj):
         return None
-    try:
-        signature = inspect.signature(obj)
-    except Exception:
+    signature = _safe(inspect.signature, obj)
+    if signature is None:
         return None
     name = name.rpartition(".")[2] if name.count(".") > 3 else name
     text = name + str(signature)

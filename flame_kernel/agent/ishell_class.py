@@ -27,7 +27,7 @@ _shell_class = None
 
 
 def build(shell, host):
-    """The InteractiveShell of a session, whose IPythonShell is ``shell``. To be called inside ``hooks.quiet_import()``."""
+    """The InteractiveShell of a session, for its IPythonShell. To be called inside ``hooks.quiet_import()``."""
     global _shell_class
     if _shell_class is None:
         _shell_class = _make_class()
@@ -99,6 +99,11 @@ def _make_class():
         @db.setter
         def db(self, value):
             pass  # see init_profile_dir
+
+        def init_instance_attrs(self):
+            super().init_instance_attrs()
+            if not isinstance(self.compile, parts.Compiler):  # IPython 7.17 does not ask compiler_class
+                self.compile = parts.Compiler()
 
         def init_environment(self):
             pass
@@ -188,8 +193,9 @@ def _make_class():
             """Whether %autoawait leaves awaiting cells to asyncio, whose loop runs here already."""
             return self.loop_runner is interactiveshell._asyncio_runner
 
+        @contextlib.contextmanager
         def _tee(self, channel):
-            return contextlib.suppress()  # IPython 9 would replace the write method of sys.stdout, which is the process's
+            yield  # IPython 9 replaces the write method of sys.stdout here, and that is the whole process's
 
         def _showtraceback(self, etype, evalue, stb):
             sys.stdout.flush()

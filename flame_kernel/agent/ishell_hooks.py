@@ -93,7 +93,8 @@ class _Shared:
     def __init__(self):
         import builtins
 
-        from IPython.core import completer, display_functions, interactiveshell
+        from IPython.core import completer, interactiveshell
+        from IPython.display import display
 
         cls = interactiveshell.InteractiveShell
         self.users = set()
@@ -103,7 +104,7 @@ class _Shared:
             Layer(cls, "initialized", functools.partial(_initialized, cls)),
             Layer(cls, "instance", functools.partial(_instance, cls)),
             Layer(builtins, "get_ipython", _get_ipython),
-            Layer(builtins, "display", functools.partial(_display, display_functions.display)),
+            Layer(builtins, "display", functools.partial(_display, display)),
             Layer(builtins, "__IPYTHON__", _Flag),
             Layer(completer, "warnings", functools.partial(_Warnings, completer.ProvisionalCompleterWarning)),
         ]

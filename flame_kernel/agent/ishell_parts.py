@@ -156,7 +156,7 @@ def classes():
     """Our classes, as attributes of a namespace. To be called inside ``hooks.quiet_import()``."""
     from IPython.core import magic_arguments, page
     from IPython.core.builtin_trap import BuiltinTrap
-    from IPython.core.compilerop import CachingCompiler
+    from IPython.core.compilerop import CachingCompiler, code_name
     from IPython.core.display_trap import DisplayTrap
     from IPython.core.displayhook import DisplayHook
     from IPython.core.displaypub import DisplayPublisher
@@ -180,7 +180,7 @@ def classes():
         def get_code_name(self, raw_code, transformed_code, number):
             if like_ipykernel:
                 return cell_file(raw_code)
-            return super().get_code_name(raw_code, transformed_code, number)
+            return code_name(transformed_code, number)
 
         def ast_parse(self, source, filename="<unknown>", symbol="exec"):
             if sys.version_info < (3, 9) and len(source) > 4000:
@@ -189,8 +189,10 @@ def classes():
             return super().ast_parse(source, filename, symbol)
 
         def cache(self, transformed_code, number=0, raw_code=None):
-            name = super().cache(transformed_code, number, raw_code=raw_code)
-            # An entry without a time is one that linecache.checkcache leaves alone (IPython 7 gives it one).
+            # IPython 7 gives the entry a time, and linecache a guard for it; one without a time needs no guard.
+            name = self.get_code_name(transformed_code if raw_code is None else raw_code, transformed_code, number)
+            if hasattr(self, "_filename_map"):
+                self._filename_map[name] = number
             lines = [line + "\n" for line in transformed_code.splitlines()]
             entry = linecache.cache[name] = (len(transformed_code), None, lines, name)
             self.entries.pop(name, None)
@@ -358,7 +360,9 @@ def classes():
             """Run a cell by a command: ``%%script bash``."""
             args, command = self.shebang.parser.parse_known_args(arg_split(line, posix=os.name == "posix"))
             if args.bg or os.name != "posix":
-                return super().shebang(line, cell)
+                super().shebang(line, cell)
+                self.started = getattr(self, "started", []) + self.bg_processes[-1:]
+                return None
             if not cell.endswith("\n"):
                 cell += "\n"
             names = self.shell.user_ns
@@ -396,7 +400,6 @@ def classes():
 
     def end_background(scripts):
         """Kill what ``%%script --bg`` has started, and end the thread with a loop that IPython runs for it."""
-        processes = list(scripts.bg_processes)
         scripts.kill_bg_processes()
         loop = getattr(scripts, "event_loop", None)
         if loop is None or loop.is_closed() or not loop.is_running():
@@ -411,7 +414,7 @@ def classes():
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-            for process in processes:
+            for process in getattr(scripts, "started", ()):
                 if getattr(process, "_transport", None) is not None:
                     process._transport.close()
             await asyncio.sleep(0.01)

@@ -203,15 +203,19 @@ class Lane:
         self._queue.append(request)
         self._poke()
 
+    def call(self, function):
+        """Run ``function`` on the lane's thread as soon as no code of a cell has it; any thread."""
+        try:
+            self.loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            pass  # the loop has just been closed
+
     def _poke(self):
         def wake():
             if self._wake is not None:
                 self._wake.set()
 
-        try:
-            self.loop.call_soon_threadsafe(wake)
-        except RuntimeError:
-            pass  # the loop has just been closed
+        self.call(wake)
 
     def close(self):
         """End the lane when what runs is over: an idle one at once."""

@@ -88,14 +88,15 @@ def handle(data):
     """Answer one request of a client; bytes in, bytes out, never an exception."""
     n = None
     try:
-        request, _ = wire.decode(data)
+        request, buffers = wire.decode(data)
         n = request.get("n")
+        if buffers:
+            request["request"]["buffers"] = [bytes(b) for b in buffers]
         op = _OPS.get(request.get("op"))
         if op is None:
             raise Refusal("unknown_op", "this agent knows no op %r" % (request.get("op"),))
-        result, buffers = op(request), ()
-        if isinstance(result, tuple):
-            result, buffers = result
+        result = op(request)
+        result, buffers = result if isinstance(result, tuple) else (result, ())
         return wire.encode({"n": n, "result": result}, buffers)
     except Refusal as e:
         return wire.encode({"n": n, "error": {"code": e.code, "message": str(e)}})

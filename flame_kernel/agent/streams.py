@@ -43,13 +43,24 @@ class Cell:
     allow_stdin   whether the front end answers input requests
     """
 
-    __slots__ = ("request_id", "host", "allow_stdin", "silent", "__weakref__")
+    __slots__ = ("request_id", "host", "allow_stdin", "silent", "lane", "__weakref__")
 
-    def __init__(self, request_id, host, allow_stdin=False, silent=False):
+    def __init__(self, request_id, host, allow_stdin=False, silent=False, lane=""):
         self.request_id = request_id
         self.host = host
         self.allow_stdin = allow_stdin
         self.silent = silent
+        self.lane = lane  # the name of the lane that runs it
+
+
+class LatestCell:
+    """Stands for whichever cell of a session ran last: for threads that asked to belong to none."""
+
+    def __init__(self, host):
+        self.host = host
+
+    def __getattr__(self, name):
+        return getattr(self.host.latest, name)
 
 
 def current():
