@@ -470,10 +470,26 @@ class FlameKernel(Kernel):
             await self._ask_far(lambda session: session.close_lane(name), {})
         await super().delete_subshell_request(socket, ident, parent)
 
-    async def do_shutdown(self, restart: bool) -> dict[str, Any]:
+    async def shutdown_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-shutdown
 
-        The session ends on the far side with all it runs, so that a restart begins with fresh names.
+        As ipykernel's, but for the order at the end: there the main loop, and iopub with it, may end before the control
+        thread has published its idle status, and then that thread, and the process, hang for ten seconds.
+        """
+        if self.session is None:
+            return
+        content = await self.do_shutdown(parent["content"]["restart"])
+        self.session.send(stream, "shutdown_reply", content, parent, ident=ident)
+        self._shutdown_message = self.session.msg("shutdown_reply", content, parent)
+        await self._at_shutdown()
+        control = self.control_stream.io_loop
+        control.add_callback(self.io_loop.add_callback, self.io_loop.stop)
+        control.add_callback(control.stop)
+        if self.shell_stream is not None and self.shell_stream.io_loop is not self.io_loop:
+            control.add_callback(self.shell_stream.io_loop.add_callback, self.shell_stream.io_loop.stop)
+
+    async def do_shutdown(self, restart: bool) -> dict[str, Any]:
+        """The session ends on the far side with all it runs, so that a restart begins with fresh names.
         """
         self._interrupt_all()
         loop = asyncio.get_running_loop()

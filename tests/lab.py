@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from farside import wait_until
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, WebSocket, expect, sync_playwright
 
 DISPLAY_NAME = "Remote Flame"
 
@@ -116,11 +116,45 @@ def browser(executable: str) -> Iterator[Browser]:
             chromium.close()
 
 
-def open_lab(chromium: Browser, lab: Lab, width: int = 1280, height: int = 900) -> Page:
-    """JupyterLab's first page, with the launcher in sight."""
+def _new_page(chromium: Browser, width: int = 1280, height: int = 900) -> Page:
     page = chromium.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
+    return page
+
+
+class _KernelsHeard:
+    """Watches a page's web sockets for the moment when a kernel has introduced itself to it.
+
+    Lab says "idle" before there is a kernel at all, and then forgets a cell that is run.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._heard = False
+        page.on("websocket", self._opened)
+
+    def _opened(self, socket: WebSocket) -> None:
+        if "/channels" in socket.url:
+            socket.on("framereceived", self._received)
+
+    def _received(self, frame: str | bytes) -> None:
+        data = frame.encode() if isinstance(frame, str) else frame
+        self._heard = self._heard or b"kernel_info_reply" in data
+
+    def wait(self) -> None:
+        """Until the next kernel is heard."""
+
+        def heard() -> bool:
+            self._page.wait_for_timeout(10)  # lets Playwright deliver its events
+            return self._heard
+
+        wait_until(heard, "a kernel's kernel_info_reply in the browser", PATIENCE / 1000)
+
+
+def open_lab(chromium: Browser, lab: Lab, width: int = 1280, height: int = 900) -> Page:
+    """JupyterLab's first page, with the launcher in sight."""
+    page = _new_page(chromium, width, height)
     page.goto(f"{lab.url}lab?token={lab.token}")
     page.locator(".jp-Launcher-body").wait_for()
     return page
@@ -137,9 +171,10 @@ def open_notebook_7(chromium: Browser, lab: Lab, name: str, kernel: str) -> Note
         ],
     }
     (lab.root / name).write_text(json.dumps(document))
-    page = chromium.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(PATIENCE)
+    page = _new_page(chromium)
+    kernels = _KernelsHeard(page)
     page.goto(f"{lab.url}notebooks/{name}?token={lab.token}")
+    kernels.wait()
     return Notebook(page)
 
 
@@ -147,7 +182,9 @@ def pick_kernel(page: Page, display_name: str = DISPLAY_NAME) -> Notebook:
     """Click the kernel's tile in the launcher's row of notebooks; the new notebook, its kernel ready."""
     tile = page.locator(f'.jp-LauncherCard[data-category="Notebook"][title="{display_name}"]')
     expect(tile).to_be_visible()
+    kernels = _KernelsHeard(page)
     tile.click()
+    kernels.wait()
     return Notebook(page)
 
 
@@ -169,11 +206,11 @@ class Notebook:
         expect(self.panel.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')).to_be_attached()
 
     def write(self, code: str) -> Locator:
-        """Put ``code`` into the last cell, which is empty, cursor at its end; the cell."""
+        """Make ``code`` the text of the last cell, cursor at its end; the cell."""
         cell = self.cells.nth(self.cells.count() - 1)
-        editor = cell.locator(".cm-content")
-        editor.click()
+        cell.locator(".cm-content").click()
         expect(cell).to_have_class(re.compile("jp-mod-active"))
+        self.page.keyboard.press("Control+A")
         self.page.keyboard.insert_text(code)
         return cell
 
@@ -249,8 +286,10 @@ class Notebook:
         """The Restart button, and Yes; until the new kernel is ready."""
         self.panel.locator('[data-jp-item-name="restart"]').click()
         dialog = self.page.locator(".jp-Dialog")
-        dialog.get_by_role("button", name="Restart").click()
+        with self.page.expect_response(re.compile("/api/kernels/[^/]+/restart")):
+            dialog.locator(".jp-Dialog-button.jp-mod-accept").click()
         expect(dialog).to_have_count(0)
+        self.wait_idle()
 
     def screenshot(self, path: str | Path) -> None:
         """A picture of the whole window."""

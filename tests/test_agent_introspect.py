@@ -111,11 +111,14 @@ def test_keys_modules_arguments_files(each_python: Python, tmp_path: Any) -> Non
     (tmp_path / "a folder").mkdir()
     a = ask(
         each_python, SETUP, complete('d["'), complete('d["ke|"]'), complete("d["), complete("d['it"),
-        complete("thing.inner['su"), complete("import js"), complete("from os imp"), complete("from os.path import joi"),
-        complete("import xml.do"), complete("from xml import sa"), complete("function_d(fi"), complete(f"open('{tmp_path}/a f"),
-        complete("print('a value_"), complete("x = f'{value_"), complete("%tim"), complete("%%ba"), complete("x = 5 %ti"),
+        complete("thing.inner['su"), complete("import js"), complete("from os imp"),
+        complete("from os.path import joi"),
+        complete("import xml.do"), complete("from xml import sa"), complete("function_d(fi"),
+        complete(f"open('{tmp_path}/a f"),
+        complete("print('a value_"), complete("x = f'{value_"), complete("%tim"), complete("%%ba"),
+        complete("x = 5 %ti"),
     )[1:]  # fmt: skip
-    assert set(matches(a[0])) == {'key one"]', 'it\'s"]', 'sub"]'}
+    assert set(matches(a[0])) == {'key one"]', "it's\"]", 'sub"]'}
     assert matches(a[1]) == ["key one"]
     assert {"'key one']", "3]"} <= set(matches(a[2]))
     assert matches(a[3]) == ["it\\'s']"]
@@ -138,7 +141,8 @@ def test_keys_modules_arguments_files(each_python: Python, tmp_path: Any) -> Non
 def test_inspection(each_python: Python) -> None:
     a = ask(
         each_python, SETUP, inspect("function_d"), inspect("function_d(1, |)"), inspect("print(function_d(thing.|"),
-        inspect("thing.meth|od_b"), inspect("Thing"), inspect("value_two"), inspect("function_d", 1), inspect("Thing", 1),
+        inspect("thing.meth|od_b"), inspect("Thing"), inspect("value_two"), inspect("function_d", 1),
+        inspect("Thing", 1),
         inspect("nothing"), inspect(""), inspect("len"), inspect("x = 'é😀'; function_d|"), inspect("%time"),
         ("inspect", ["function_d", 5, 0, ["Docstring"]]), inspect("os"), inspect("def f(:\n  function_d(|"),
         inspect("héllo"), inspect("(" * 300 + "value_two"),

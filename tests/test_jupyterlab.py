@@ -23,7 +23,9 @@ from playwright.sync_api import Browser, expect
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(120),
-    pytest.mark.leaves("Lab, its kernels and the browser live as long as the module: nothing_is_left_of_lab looks then"),
+    pytest.mark.leaves(
+        "Lab, its kernels and the browser live as long as the module: nothing_is_left_of_lab looks then"
+    ),
 ]
 
 

@@ -32,6 +32,8 @@ KERNELSPEC = Path(__file__).parent.parent / "kernelspec" / "kernel.json"
 # A Flame kernel's cells run on the server, and the ipykernel object they would reach into is here.
 CHILD = {
     "test_kernel::test_parent_header_and_ident": "reads private attributes of the local kernel: get_ipython().kernel",
+    "test_kernel::test_print_to_correct_cell_from_thread[none]": "wants a thread's output in whichever cell runs; here "
+    "it goes to the cell that started the thread",
 }
 # In a process of somebody's own, what belongs to the whole process stays as its owner has it.
 PROCESS = {

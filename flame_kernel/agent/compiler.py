@@ -13,6 +13,7 @@ import inspect
 import io
 import linecache
 import os
+import re
 import sys
 import tempfile
 import tokenize
@@ -24,10 +25,19 @@ from . import oldawait
 KEEP_CELLS = 1000
 KEEP_CHARACTERS = 16 * 1000 * 1000
 
-# Before 3.9 an expression nested 10^5 deep kills the interpreter when its tree is turned into Python objects; compiling
-# the text itself only raises. Shorter text cannot nest that deep.
+# Before 3.9 the compiler follows an expression down without looking at the stack: 10^5 terms end the process. What is
+# nested so deep is refused here; what is less deep but too deep for the tree to become Python objects, by compiling the
+# text itself first, which raises.
 _CHECK_DEPTH = sys.version_info < (3, 9)
-_DEEP = 4000
+_LONG = 4000  # characters; shorter text cannot nest that deep
+_MAX_DEPTH = 20000
+_NESTING = re.compile(
+    r"(?P<skip>#[^\n]*|\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''"
+    r"|\"(?:[^\\\"\n]|\\.)*\"|'(?:[^\\'\n]|\\.)*')"
+    r"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<end>[,;:])|(?P<line>\n)"
+    r"|[-+*/%@&|^~.]|\b(?:not|if|else|lambda|await)\b",
+    re.DOTALL,
+)
 
 _AWAIT = getattr(ast, "PyCF_ALLOW_TOP_LEVEL_AWAIT", 0)
 _FUTURES = 0
@@ -127,7 +137,9 @@ class Compiler:
             return [function]
 
     def _parse(self, source, filename):
-        if _CHECK_DEPTH and len(source) > _DEEP:
+        if _CHECK_DEPTH and len(source) > _LONG:
+            if _depth(source) > _MAX_DEPTH:
+                raise RecursionError("an expression is nested too deeply for Python %d.%d" % sys.version_info[:2])
             try:
                 compile(source, filename, "exec", self.flags | _AWAIT, True)
             except SyntaxError:
@@ -148,6 +160,28 @@ class Compiler:
             steps.append(Step(compile(last, filename, "eval", flags | _AWAIT, True), True))
         self.flags = flags
         return steps
+
+
+def _depth(source):
+    """About how deep expressions nest: operators between commas, those around their brackets added."""
+    if all(len(part) < 2 * _MAX_DEPTH for part in re.split("[,;]", source)):
+        return 0
+    deepest, levels = 0, [0]
+    for match in _NESTING.finditer(source):
+        what = match.lastgroup
+        if what == "skip":
+            continue
+        if what == "close":
+            if len(levels) > 1:
+                levels.pop()
+        elif what == "end" or (what == "line" and len(levels) == 1):
+            levels[-1] = levels[-2] if len(levels) > 1 else 0
+        elif what != "line":
+            levels[-1] += 1
+            deepest = max(deepest, levels[-1])
+            if what == "open":
+                levels.append(levels[-1])
+    return deepest
 
 
 def ends_in_semicolon(source):

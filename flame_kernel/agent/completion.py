@@ -130,7 +130,7 @@ class Completer:
                     continue
                 found.append((name, c.type))
             return (start, found) if found else None
-        except Exception:
+        except BaseException:  # an object's, when jedi asked it
             return None
 
     def _names(self, prefix):

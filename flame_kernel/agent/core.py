@@ -202,6 +202,12 @@ class Core:
                 self.capture = Capture(self.emit)
         return self.capture.pipe(name)
 
+    def before_fork(self):
+        """The calling code is about to fork this process: make sure that descriptors lead out of the copy."""
+        if self.place != "child" and Capture is not None:
+            for name in ("stdout", "stderr"):
+                self.fileno(name)
+
     def _write_from_fork(self, name, text):
         """A forked process has a copy of the log that nobody reads; a descriptor leads out of it."""
         fd = {"stdout": 1, "stderr": 2}[name]

@@ -50,12 +50,12 @@ class Figures:
         """Figures that shall be seen go to ``function(figure)``; without this they are published as PNG."""
         self._show_one = function
 
-    def enable_with_pyplot(self):
-        """The same as soon as somebody imports pyplot. For a child, whose process is ours."""
+    def enable_with_pyplot(self, enable=None):
+        """Call ``enable``, by default ours, as soon as somebody imports pyplot. For a child, whose process is ours."""
         if "matplotlib.pyplot" in sys.modules:
-            self.enable()
+            (enable or self.enable)()
         elif self._hook is None:
-            self._hook = _OnImport("matplotlib.pyplot", self.enable)
+            self._hook = _OnImport("matplotlib.pyplot", enable or self.enable)
             sys.meta_path.insert(0, self._hook)
 
     def close(self):

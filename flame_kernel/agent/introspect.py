@@ -122,7 +122,8 @@ def describe(obj, name, detail_level=0):
             out.append(("Init docstring", init))
     elif not simple:
         class_doc = _doc(type(obj))
-        if class_doc is not None and class_doc != doc and not hasattr(builtins, type(obj).__name__):
+        known = hasattr(builtins, type(obj).__name__) or kind(obj) == "module"
+        if class_doc is not None and class_doc != doc and not known:
             out.append(("Class docstring", class_doc))
     if simple:
         out.append(("File", _safe(file_of, obj)))

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 import traceback
+import types
 
 from . import commands, ishell_class
 from . import ishell_hooks as hooks
@@ -70,10 +71,14 @@ class IPythonShell:
         if hasattr(debugger, "InterruptiblePdb"):
             pdb.Pdb = debugger.Pdb = debugger.InterruptiblePdb
             pdb.set_trace = debugger.set_trace
+        # tqdm looks for this module to learn that it is in a notebook, others for the class in it.
+        stand_in = types.ModuleType("ipykernel.zmqshell")
+        stand_in.ZMQInteractiveShell = type(self.ip)
+        sys.modules.setdefault(stand_in.__name__, stand_in)
         if importlib.util.find_spec("matplotlib_inline") is not None:
             os.environ["MPLBACKEND"] = os.environ.get("MPLBACKEND") or INLINE_BACKEND
         else:
-            self.figures.enable_with_pyplot()
+            self.figures.enable_with_pyplot(self.ip.enable_inline_figures)
 
     @property
     def user_ns(self):

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import importlib
 import inspect
+import linecache
 import os
 import runpy
 import shutil
@@ -128,6 +129,12 @@ def _make_class():
 
         def init_deprecation_warnings(self):
             pass  # IPython 7
+
+        def init_traceback_handlers(self, custom_exceptions):
+            super().init_traceback_handlers(custom_exceptions)
+            for formatter in (self.InteractiveTB, self.SyntaxTB):
+                if hasattr(formatter, "check_cache"):  # IPython 7: with its guard for linecache, which is not there
+                    formatter.check_cache = lambda *args: linecache.checkcache(*args)
 
         def init_history(self):
             self.history_manager = parts.SessionHistory(shell=self, parent=self)
@@ -273,7 +280,19 @@ def _make_class():
             return self.get_parent()
 
         def set_parent(self, parent):
-            pass  # the context of the code that runs has it
+            """From here on what the calling thread shows belongs to that request."""
+            self.set_thread_parent(parent)
+
+        def set_thread_parent(self, parent):
+            """The same; returns a token for reset_thread_parent."""
+            before = streams.current()
+            header = parent.get("header") or parent
+            streams.set_current(streams.Cell(header.get("msg_id"), self._host, before is not None and before.allow_stdin))
+            return before
+
+        def reset_thread_parent(self, token):
+            """From here on the calling thread belongs to no request: what it shows goes to the cell that runs."""
+            streams.set_current(streams.LatestCell(self._host))
 
         # -- commands ------------------------------------------------------------------------------------------------
 
@@ -348,11 +367,11 @@ def _make_class():
             self.enable_gui(gui.lower() if isinstance(gui, str) else gui)
             if not self._in_process or gui not in (None, "inline", "auto"):
                 return super().enable_matplotlib(gui)
-            self._enable_inline_figures()
+            self.enable_inline_figures()
             return "inline", "inline"
 
-        def _enable_inline_figures(self):
-            """In a server's process: figures of this session only, whatever backend the app uses."""
+        def enable_inline_figures(self):
+            """Figures of this session only, whatever backend the app uses."""
             from IPython.core.pylabtools import select_figure_formats
             from IPython.display import display
 

@@ -49,17 +49,26 @@ def serving(ip):
 def quiet_import():
     """Inside, imports of IPython leave the process's warning filters and linecache's functions alone."""
     before = list(warnings.filters)
-    checkcache, patched = linecache.checkcache, hasattr(linecache, "_checkcache_ori")
+    linecache_found = _linecache()
     try:
         yield
     finally:
         for entry in [entry for entry in warnings.filters if entry not in before]:
             warnings.filters.remove(entry)
-        if not patched and hasattr(linecache, "_checkcache_ori"):
-            # IPython 7 guards its cells against checkcache; ours need no guard, see Compiler.cache.
-            linecache.checkcache = checkcache
-            del linecache._checkcache_ori
-            linecache.__dict__.pop("_ipython_cache", None)
+        _restore_linecache(linecache_found)
+
+
+def _linecache():
+    return linecache.checkcache, hasattr(linecache, "_checkcache_ori")
+
+
+def _restore_linecache(found):
+    """IPython 7 guards its cells against ``checkcache``, process-wide; ours need no guard, see Compiler.cache."""
+    checkcache, patched = found
+    if not patched and hasattr(linecache, "_checkcache_ori"):
+        linecache.checkcache = checkcache
+        del linecache._checkcache_ori
+        linecache.__dict__.pop("_ipython_cache", None)
 
 
 def install(ip, alone):
@@ -100,6 +109,7 @@ class _Shared:
         self.users = set()
         self.only = None
         self._jedi = None
+        self._linecache = _linecache()
         self.layers = [
             Layer(cls, "initialized", functools.partial(_initialized, cls)),
             Layer(cls, "instance", functools.partial(_instance, cls)),
@@ -112,6 +122,7 @@ class _Shared:
     def remove(self):
         for layer in self.layers:
             layer.remove()
+        _restore_linecache(self._linecache)
         if self._jedi is not None:
             atexit.unregister(self._forget_jedi)
             self._forget_jedi()

@@ -17,6 +17,8 @@ import os
 import sys
 import threading
 
+from .layers import Layer
+
 try:
     from contextvars import ContextVar
 except ImportError:  # Python 3.6: tasks are not told apart, threads are
@@ -280,6 +282,16 @@ def _thread_start(below):
     return start
 
 
+def _fork(below):
+    def fork():
+        cell = current()
+        if cell is not None:
+            cell.host.before_fork()
+        return below()
+
+    return fork
+
+
 def _sys_property(name, hooks):
     """``sys.<name>`` for readers and assigners: a session's own while it has one, else what the class below says."""
     inherited = getattr(type(sys), name, None)
@@ -319,6 +331,7 @@ class Hooks:
             threading.Thread.start,
         )
         self._found_class = type(sys)
+        self._fork = Layer(os, "fork", _fork) if hasattr(os, "fork") else None
         self._make()
         members = {name: _sys_property(name, self) for name in self._found}
         # importlib makes every new module by ``type(sys)(name)``: that shall be a plain one.
@@ -368,6 +381,8 @@ class Hooks:
             getpass.getpass = self._found_getpass
         if threading.Thread.start is self._start:
             threading.Thread.start = self._found_start
+        if self._fork is not None:
+            self._fork.remove()
 
     def check(self):
         """At the start of a cell: someone may have written into the dict of sys since (stock Flame's console does)."""
