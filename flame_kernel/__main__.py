@@ -12,7 +12,7 @@ class FlameKernelApp(IPKernelApp):
 
     name = "flame-kernel"
     kernel_class = FlameKernel
-    outstream_class = None  # no code of the user's runs here: what this process prints is for its terminal
+    outstream_class = None  # type: ignore[assignment]  # no code of the user's runs here: what this process prints is for its terminal
     description = "The Remote Flame kernel: cells run on a Pyro4 Flame server."
 
     def init_path(self) -> None:

@@ -58,7 +58,7 @@ def agent_name() -> str:
 
 def push_source() -> str:
     """What Flame's ``execute`` is given. It leaves no name behind in the globals that all its clients share."""
-    name, loader, bundle = _read()
+    _, loader, bundle = _read()
     packed = base64.b64encode(zlib.compress(json.dumps([loader, bundle]).encode(), 9)).decode("ascii")
     return (
         "(lambda parts, space: (exec(parts[0], space), setattr(space['boot'](parts[1]), 'LOADER', parts[0])))("

@@ -154,7 +154,7 @@ class UnsafeAnswer(ConnectionLost):
 
 
 class SessionGone(FlameError):
-    """The session at ``location`` cannot be had back; ``reason`` says why. Its names are lost, a new one can be opened."""
+    """The session at ``location`` cannot be had back; ``reason`` says why. Its names are lost."""
 
     def __init__(self, location: str, reason: str) -> None:
         super().__init__(location, reason)
@@ -162,7 +162,7 @@ class SessionGone(FlameError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the session at {self.location} is gone: {self.reason}; run the cell again for a new one, its names are lost"
+        return f"the session at {self.location} is gone: {self.reason}; its names are lost, the next cell opens a new one"
 
 
 class RemoteError(FlameError):

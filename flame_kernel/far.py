@@ -1,4 +1,4 @@
-"""FarSide: where the kernel's cells run. One session at a time; made when first needed, changed by ``%flame connect``."""
+"""FarSide: where the kernel's cells run. One session at a time, made when needed, changed by ``%flame connect``."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ InteractiveShellABC.register(_Shell)
 class History:
     """IPython's own history database, fed with what runs on the far side."""
 
-    def __init__(self, profile_dir: Any, config: Config | None) -> None:
-        self._manager: Any = HistoryManager(shell=_Shell(profile_dir), config=config)
+    def __init__(self, profile_dir: Any, config: Config) -> None:
+        self._manager: Any = HistoryManager(shell=_Shell(profile_dir), config=config)  # type: ignore[arg-type]
 
     def store(self, count: int, code: str) -> None:
         """Cell ``count`` has been sent."""

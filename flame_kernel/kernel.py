@@ -16,14 +16,14 @@ import uuid
 from concurrent.futures import Future
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import ipykernel
+from ipykernel._version import __version__ as ipykernel_version
+from ipykernel._version import kernel_protocol_version
 from ipykernel.kernelbase import Kernel
 from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_core.paths import jupyter_config_dir
 from traitlets import Float, default
-from traitlets.config import Config
 from zmq.eventloop.zmqstream import ZMQStream
 
 from . import __version__
@@ -52,8 +52,10 @@ class FlameKernel(Kernel):
     """One notebook's kernel: a far side for its cells, and one on this machine for ``%%local``."""
 
     implementation = "remote-flame"
-    implementation_version = f"{ipykernel.__version__}+flame.{__version__}"  # of the one that we are built on
-    help_links = [{"text": "Pyro4 Flame", "url": "https://pyro4.readthedocs.io/en/stable/flame.html"}]
+    implementation_version = f"{ipykernel_version}+flame.{__version__}"  # of the one that we are built on
+    help_links: ClassVar[list[dict[str, str]]] = [
+        {"text": "Pyro4 Flame", "url": "https://pyro4.readthedocs.io/en/stable/flame.html"}
+    ]
 
     # ipykernel sleeps before each reply, for output that goes by another thread; ours is on its way in order.
     _execute_sleep = Float(0.0).tag(config=True)
@@ -68,7 +70,7 @@ class FlameKernel(Kernel):
         self._link_display: str | None = None
         self._running: dict[str, FarSide] = {}
         self._transformer = TransformerManager()
-        self._history = History(self.profile_dir, self.config if isinstance(self.config, Config) else None)
+        self._history = History(self.profile_dir, self.config)
         try:
             target = self._load(None)
         except FlameError as e:
@@ -120,13 +122,22 @@ class FlameKernel(Kernel):
 
     @property
     def kernel_info(self) -> dict[str, Any]:
-        """Without the debugger that ipykernel would claim: a front end would wait for it."""
-        info: dict[str, Any] = dict(super().kernel_info)
-        info["supported_features"] = [f for f in info["supported_features"] if f != "debugger"]
-        return info
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-info
+
+        Without the debugger that ipykernel would claim, and import: a front end would wait for it.
+        """
+        return {
+            "protocol_version": kernel_protocol_version,
+            "implementation": self.implementation,
+            "implementation_version": self.implementation_version,
+            "language_info": self.language_info,
+            "banner": self.banner,
+            "help_links": self.help_links,
+            "supported_features": ["kernel subshells"] if self._supports_kernel_subshells else [],
+        }
 
     @property
-    def execution_count(self) -> int:  # type: ignore[override]
+    def execution_count(self) -> int:
         """The number of the cell that is being executed, or comes next: the far side counts."""
         return self._count
 
@@ -183,8 +194,9 @@ class FlameKernel(Kernel):
         except FlameError as e:
             return self._error(request_id, type(e).__name__, str(e), silent)
         except Exception as e:  # without a reply a front end waits for ever
-            self.log.error("defect in do_execute", exc_info=True)  # noqa: G201
-            return self._error(request_id, type(e).__name__, f"{e} (a defect of Remote Flame; see the kernel's log)", silent)
+            self.log.error("defect in do_execute", exc_info=True)
+            words = f"{e} (a defect of Remote Flame; see the kernel's log)"
+            return self._error(request_id, type(e).__name__, words, silent)
         finally:
             self._running.pop(request_id, None)
             if self._asking is not None and self._asking[2] == request_id:
@@ -243,7 +255,8 @@ class FlameKernel(Kernel):
             raise FlameError(self._trouble)
         if far.current is None:
             self._count = 1 if far is self._far else self._count
-        return await self._wait(far.session())
+        session: Session = await self._wait(far.session())
+        return session
 
     async def _wait(self, future: Future[Any]) -> Any:
         """Await a future of the far side's; an interrupt ends the wait."""
@@ -312,7 +325,8 @@ class FlameKernel(Kernel):
             self._asking = None
             return
         self._asking = (session, content["input_id"], event.get("request"))
-        assert self.session is not None and self._stdin is not None
+        assert self.session is not None
+        assert self._stdin is not None
         prompt = {"prompt": str(content.get("prompt", "")), "password": bool(content.get("password"))}
         self.session.send(self._stdin, "input_request", prompt, parent=parent, ident=ident)
 
@@ -482,19 +496,17 @@ class FlameKernel(Kernel):
         self.session.send(stream, "shutdown_reply", content, parent, ident=ident)
         self._shutdown_message = self.session.msg("shutdown_reply", content, parent)
         await self._at_shutdown()
-        control = self.control_stream.io_loop
+        control: Any = self.control_thread.io_loop
         control.add_callback(self.io_loop.add_callback, self.io_loop.stop)
         control.add_callback(control.stop)
         if self.shell_stream is not None and self.shell_stream.io_loop is not self.io_loop:
             control.add_callback(self.shell_stream.io_loop.add_callback, self.shell_stream.io_loop.stop)
 
     async def do_shutdown(self, restart: bool) -> dict[str, Any]:
-        """The session ends on the far side with all it runs, so that a restart begins with fresh names.
-        """
+        """The session ends on the far side with all it runs, so that a restart begins with fresh names."""
         self._interrupt_all()
         loop = asyncio.get_running_loop()
         sides = [side for side in (self._far, self._local) if side is not None]
         await asyncio.gather(*(loop.run_in_executor(None, side.close) for side in sides))
         self._history.close()
         return {"status": "ok", "restart": restart}
-

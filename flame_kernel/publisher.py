@@ -92,9 +92,7 @@ class Publisher:
             parent, _ = self.parent(event.get("request"))
             content = json_clean(event["content"])
             topic = f"comm-{content.get('comm_id')}" if kind in _COMMS else kind
-            self._send(
-                kind, content, parent, topic=topic, metadata=event.get("metadata"), buffers=event.get("buffers")
-            )
+            self._send(kind, content, parent, topic=topic, metadata=event.get("metadata"), buffers=event.get("buffers"))
         elif kind in ("input_request", "input_cancelled"):
             parent, ident = self.parent(event.get("request"))
             self._on_input(session, event, parent, ident)

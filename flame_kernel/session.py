@@ -1,8 +1,8 @@
 """Session: cells on a Flame server, as futures, and their output, as events. What the kernel and the magics work with.
 
 Two connections, both opened from here: *calls*, for requests that return at once, and *events*, on which a poll is
-parked, so output costs no round trip of its own. Each has a thread. A reply is an event too, in the same numbered log as
-the output before it, so it cannot overtake it.
+parked, so output costs no round trip of its own. Each has a thread. A reply is an event too, in the same numbered log
+as the output before it, so it cannot overtake it.
 
 When a connection breaks it is made again, with patience, for as long as the session is wanted: the next poll repeats
 the same acknowledgement, and a call repeats its id, which the agent knows. So nothing is lost and nothing runs twice.
@@ -11,6 +11,7 @@ the same acknowledgement, and a call repeats its id, which the agent knows. So n
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import os
 import random
@@ -84,8 +85,8 @@ class Session:
             raise
         self._raise_pickle_protocol(self._event_link)
         self._inbox = Inbox(0 if self.server["fresh"] else self.server["newest"])
-        if not self.server["fresh"]:
-            self.ready.set_result({})
+        if self.server["ready"] is not None and not self.server["fresh"]:
+            self.ready.set_result(self.server["ready"])
         self._threads = [
             threading.Thread(target=run, name=f"flame-{name}", daemon=True)
             for name, run in (("calls", self._run_calls), ("events", self._run_events))
@@ -129,7 +130,7 @@ class Session:
 
     def _exchange(
         self, link: Connection, request: dict[str, Any], timeout: float | None = None, buffers: Sequence[Any] = ()
-    ) -> tuple[Any, list[Any]]:
+    ) -> tuple[Any, Sequence[Any]]:
         """One op of the agent: ``(result, buffers)``. The answer must echo this call's number: replays do not."""
         n = f"{self._nonce}-{next(self._counter)}"
         message = wire.encode(dict(request, n=n), buffers)
@@ -200,8 +201,8 @@ class Session:
 
     def comm(self, request_id: str, msg_type: str, message: dict[str, Any], lane: str | None = None) -> Future[Reply]:
         """Deliver a ``comm_open``, ``comm_msg`` or ``comm_close`` of the front end; done when its callbacks have run."""
-        request = {"kind": "comm", "id": request_id, "msg_type": msg_type, "lane": lane or ""}
-        request.update(content=message["content"], metadata=message.get("metadata") or {})
+        request: dict[str, Any] = {"kind": "comm", "id": request_id, "msg_type": msg_type, "lane": lane or ""}
+        request |= {"content": message["content"], "metadata": message.get("metadata") or {}}
         return self._submit(request, message.get("buffers") or ())
 
     def comm_info(self) -> Future[Reply]:
@@ -287,8 +288,8 @@ class Session:
 
     def _insist(
         self, which: str, message: dict[str, Any], timeout: float | None = None, buffers: Sequence[Any] = ()
-    ) -> tuple[Any, list[Any]]:
-        """Do an op, on a new connection after a broken one, until it is answered, refused, or the session not wanted."""
+    ) -> tuple[Any, Sequence[Any]]:
+        """Do an op, on a new connection after a broken one, until it is answered, refused, or we are closed."""
         delay = RETRY_FIRST
         while True:
             if self._gone is not None:
@@ -426,10 +427,9 @@ class Session:
     def _finish(self, last: dict[str, Any] | None, timeout: float) -> None:
         if last is not None and self._gone is None and not self._closing.is_set():
             done = self._call(last)
-            try:
+            # Where the link is down the agent ends the session itself, when nobody comes back.
+            with contextlib.suppress(FlameError, TimeoutError):
                 done.result(timeout)
-            except Exception:
-                pass  # the link is down: the agent ends the session itself when nobody comes back
         self._closing.set()
         self._gone = self._gone or SessionGone(self._call_link.location, "it was closed here")
         self._poll_soon.set()

@@ -206,7 +206,11 @@ def test_a_message_arrives_as_it_was(message: dict[str, Any], buffers: list[byte
     assert [bytes(view) for view in views] == buffers
 
 
-@given(st.lists(st.tuples(st.text(st.characters(), max_size=3000), st.lists(st.binary(max_size=20), max_size=2)), max_size=5))
+@given(
+    st.lists(
+        st.tuples(st.text(st.characters(), max_size=3000), st.lists(st.binary(max_size=20), max_size=2)), max_size=5
+    )
+)
 def test_events_arrive_as_they_were(raw: list[tuple[str, list[bytes]]]) -> None:
     sent = [dict(stream(text), number=n) for n, (text, _) in enumerate(raw)]
     for event, (_, buffers) in zip(sent, raw, strict=True):

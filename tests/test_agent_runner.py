@@ -454,7 +454,7 @@ SAME = [
     "raise SystemExit(3)", "import sys; sys.exit()", "raise KeyboardInterrupt", "raise BaseException('b')",
     "raise MemoryError()", "def f(): return f()\nf()", "a=1\r\na\r\n", "if 1:\r\n\tx=1\r\n\tx",
     "if 1:\n\tx=1\n        y=2", "# -*- coding: latin-1 -*-\n'é'", "# -*- coding: nonsense -*-\n'é'",
-    "(" * 10**4 + ")" * 10**4, "-" * 10**5 + "1", "x=1\n" * 10**4, "x='" + "a" * 10**5 + "'", "'\\N{NULL}'",
+    "(" * 10**4 + ")" * 10**4, "-" * 20000 + "1", "x=1\n" * 10**4, "x='" + "a" * 50000 + "'", "'\\N{NULL}'",
     "'\\N{nope}'", "\ufeffa=1", "x=1\x0cy", "\x1b[31m", "'abc", "foo = 1 +* 2", "return 3", "yield 3",
     "from __future__ import nope", "from __future__ import annotations", "def g(x: nope): pass\ng.__annotations__",
     "await 3", "import asyncio; await asyncio.sleep(0); 5", "async for i in x: pass",

@@ -85,6 +85,7 @@ class ChildCore:
     def __init__(self, session_id, log, shell, bundle):
         self.session_id = session_id
         self.place = "child"
+        self.described = None
         self._log = log
         self._shell = shell
         self._bundle = bundle
@@ -92,8 +93,6 @@ class ChildCore:
         self._running = {}  # id -> request that has no reply yet
         self._process = None
         self._closed = False
-        self._crash = None
-        self._counted = 0
 
     def __repr__(self):
         return "<ChildCore %r pid %s>" % (self.session_id, self._process.pid if self._process else None)
@@ -105,7 +104,7 @@ class ChildCore:
     def start(self):
         """Start the process; ``ready`` is its first event. Raises RuntimeError with the reason where it cannot."""
         if not sys.executable:
-            raise RuntimeError("this server's Python cannot start a child (sys.executable is empty): use place = process")
+            raise RuntimeError("its sys.executable is empty, so it cannot start a child: use place = process")
         if os.name != "posix":
             raise RuntimeError("child sessions need a POSIX server: use place = process")
         ours, theirs = socket.socketpair()
@@ -148,6 +147,8 @@ class ChildCore:
                 if event["type"].endswith("_reply"):
                     with self._lock:
                         self._running.pop(event["request"], None)
+                elif event["type"] == "ready":
+                    self.described = event["content"]
                 event.pop("number", None)
                 if "buffers" in event:
                     event["buffers"] = [bytes(b) for b in event["buffers"]]

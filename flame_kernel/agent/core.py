@@ -41,6 +41,7 @@ class Core:
         self.redirects = {}  # what the session has assigned to sys.stdout and its like
         self.latest = None  # the Cell that ran last: for output of which nothing better is known
         self.shell = None
+        self.described = None  # the content of the ``ready`` event, when it has been sent
         self.lanes = {}
         self._log = log
         self._want = shell
@@ -100,9 +101,10 @@ class Core:
             reason = "IPython does not start there: %s: %s" % (type(e).__name__, e)
             self.shell = runner.MiniShell(self)
         self.latest = streams.current()
-        self._log.append({"type": "ready", "request": None, "content": self.describe(reason)})
+        self.described = self._describe(reason)
+        self._log.append({"type": "ready", "request": None, "content": self.described})
 
-    def describe(self, reason=None):
+    def _describe(self, reason):
         """Where cells run, for people and for the kernel's language_info."""
         return {
             "host": socket.gethostname(),
@@ -120,9 +122,8 @@ class Core:
 
     async def perform(self, request):
         """One execute_request: the content of its reply."""
-        cell = Cell(
-            request["id"], self, request.get("allow_stdin", False), request.get("silent", False), request.get("lane") or ""
-        )
+        allow_stdin, silent = request.get("allow_stdin", False), request.get("silent", False)
+        cell = Cell(request["id"], self, allow_stdin, silent, request.get("lane") or "")
         streams.set_current(cell)
         streams.check()
         self.latest = cell
@@ -225,7 +226,7 @@ class Core:
         return cell is not None and cell.allow_stdin
 
     def input(self, prompt="", password=False):
-        """Ask the user in the notebook; raises EOFError, KeyboardInterrupt, or StdinNotImplementedError without a front end."""
+        """Ask the user in the notebook; raises EOFError, KeyboardInterrupt, and StdinNotImplementedError if none can answer."""
         cell = streams.current()
         if not cell.allow_stdin:
             name = "getpass" if password else "raw_input"

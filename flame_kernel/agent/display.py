@@ -128,7 +128,7 @@ def display(
     clear=False,
     update=False,
 ):
-    """Show objects in the cell's output; as ``IPython.display.display``. Returns a DisplayHandle if ``display_id`` is given."""
+    """Show objects in the cell's output, as ``IPython.display.display``; a DisplayHandle if ``display_id`` is given."""
     if clear:
         clear_output(wait=True)
     if display_id is True or (display_id is None and update):

@@ -111,7 +111,7 @@ class EventLog:
     # -- the reader --------------------------------------------------------------------------------------------------
 
     def poll(self, ack, wait=0.0, gap=0.0, limit=1 << 20):
-        """The events after number ``ack``, at most about ``limit`` bytes of them (but always one); ``ack`` frees the rest.
+        """The events after number ``ack``, at most about ``limit`` bytes (but always one); ``ack`` frees the rest.
 
         wait   seconds to wait for the first one; ``None`` waits until there is one or the log is closed
         gap    seconds between two batches that hold stream text only: output is gathered, and never delayed longer
@@ -186,7 +186,7 @@ class EventLog:
         return due - now if size else 0
 
     def _drain(self):
-        """Number what has come in; text joins the newest text of its cell and stream while nothing else came between."""
+        """Number what has come in; text joins the newest text of its cell and stream, if nothing else came between."""
         self._owner = _thread.get_ident()
         try:
             while True:

@@ -193,7 +193,7 @@ class IPythonShell:
             cursor_pos = len(code)
         with hooks.serving(self.ip):
             found = self.ip.completions(code, cursor_pos)
-        types = [
+        details = [
             {"start": c.start, "end": c.end, "text": c.text, "type": c.type, "signature": c.signature} for c in found
         ]
         return {
@@ -201,7 +201,7 @@ class IPythonShell:
             "matches": [c.text for c in found],
             "cursor_start": found[0].start if found else cursor_pos,
             "cursor_end": found[0].end if found else cursor_pos,
-            "metadata": {EXPERIMENTAL_TYPES: types},
+            "metadata": {EXPERIMENTAL_TYPES: details},
         }
 
     def inspect(self, code, cursor_pos=None, detail_level=0, omit_sections=()):

@@ -20,8 +20,6 @@ import sys
 import threading
 import types
 
-from . import streams
-
 # Seconds: how long the loop may take to cancel an awaiting cell, and how long a blocked call is given before we say so.
 CANCEL_GRACE = 0.3
 REPORT_AFTER = 0.7

@@ -9,8 +9,9 @@ import builtins
 import os
 import sys
 import warnings
+import weakref
 
-from . import display, tracebacks
+from . import display, streams, tracebacks
 from .compiler import Compiler
 from .completion import Completer
 from .figures import Figures
@@ -28,7 +29,7 @@ class MiniShell:
     user_ns          the names of cells: the dict of the session's module
     execution_count  the number of the next cell, from 1
     figures          matplotlib's figures of this session
-    payload          what goes into the ``payload`` of the running cell's reply
+    payload          what goes into the ``payload`` of the reply of the caller's cell
     last_error       the exception of the last cell that failed, for %debug and %tb
     hidden           what the namespace had before the user did anything
     """
@@ -39,7 +40,7 @@ class MiniShell:
         self._host = host
         self.user_ns = host.namespace.__dict__
         self.execution_count = 1
-        self.payload = []
+        self._payloads = weakref.WeakKeyDictionary()  # by Cell: a subshell's cells run beside the others
         self.last_error = None
         self.figures = Figures(host)
         self.ip = MiniIPython(self, host)
@@ -66,6 +67,10 @@ class MiniShell:
         ns.update(get_ipython=lambda: self.ip, display=display.display)
         ns["exit"] = ns["quit"] = Exit(self)
         self.hidden = dict(ns)
+
+    @property
+    def payload(self):
+        return self._payloads.setdefault(streams.current() or self, [])
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -115,7 +120,7 @@ class MiniShell:
             step.start(self.user_ns)
 
     def _reply(self, count, error=None):
-        payload, self.payload = self.payload, []
+        payload = self._payloads.pop(streams.current() or self, [])
         reply = {"status": "ok" if error is None else "error"}
         reply.update(error or {}, execution_count=count, user_expressions={}, payload=payload)
         return reply

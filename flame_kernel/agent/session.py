@@ -140,16 +140,16 @@ def _open(request):
         fresh = session is None
         if fresh:
             try:
-                session = Session(
-                    session_id, place, request.get("shell") or "auto", request.get("client", ""), request.get("linger", LINGER)
-                )
+                shell, client = request.get("shell") or "auto", request.get("client", "")
+                session = Session(session_id, place, shell, client, request.get("linger", LINGER))
             except (RuntimeError, OSError) as e:
                 raise Refusal("cannot_start", "the session cannot start there: %s" % e)
             _sessions[session_id] = session
             _start_reaper()
         session.epoch += 1
         epoch = session.epoch
-    return dict(hello, epoch=epoch, fresh=fresh, place=session.place, newest=session.log.newest)
+    newest = session.log.newest  # before what it says of itself: one of the two tells who takes it up
+    return dict(hello, epoch=epoch, fresh=fresh, place=session.place, newest=newest, ready=session.core.described)
 
 
 def _submit(request):

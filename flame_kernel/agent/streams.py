@@ -1,11 +1,11 @@
 """stdout, stderr, stdin and the hooks of ``sys``, by session: whose code runs decides where its output goes.
 
-``current()`` is the cell for which the calling thread or task runs, or None for the host's own code.  A context variable
-carries it, so that asyncio tasks keep the cell that made them; ``Thread.start`` hands it on to threads.
+``current()`` is the cell for which the calling thread or task runs, or None for the host's own code.  A context
+variable carries it, so that asyncio tasks keep the cell that made them; ``Thread.start`` hands it on to threads.
 
-``install`` puts dispatchers in the places that C code looks at (the dict of ``sys``), and properties on the class of the
-``sys`` module for those who read or assign ``sys.stdout``: the host's threads go on seeing, and replacing, their own
-object, and an assignment in a session (``redirect_stdout``) is one for that session.  Versions of the agent stack: each
+``install`` puts dispatchers in the places that C code looks at (the dict of ``sys``), and properties on the class of
+the ``sys`` module for those who read or assign ``sys.stdout``: the host's threads go on seeing, and replacing, their
+own object, and an assignment in a session (``redirect_stdout``) is one for that session.  Versions of the agent stack: each
 falls through to what it found.  When the last session ends all is as it was.
 """
 
@@ -45,7 +45,7 @@ class Cell:
     allow_stdin   whether the front end answers input requests
     """
 
-    __slots__ = ("request_id", "host", "allow_stdin", "silent", "lane", "__weakref__")
+    __slots__ = ("__weakref__", "allow_stdin", "host", "lane", "request_id", "silent")
 
     def __init__(self, request_id, host, allow_stdin=False, silent=False, lane=""):
         self.request_id = request_id
