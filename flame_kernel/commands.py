@@ -34,7 +34,7 @@ class Command:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise FlameError(f"{message}; {self.format_usage().strip()}")
+        raise FlameError(f"{message}; {' '.join(self.format_usage().split())}")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         raise FlameError(message or self.format_usage().strip())

@@ -162,7 +162,8 @@ class SessionGone(FlameError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the session at {self.location} is gone: {self.reason}; its names are lost, the next cell opens a new one"
+        gone = f"the session at {self.location} is gone: {self.reason}"
+        return f"{gone}; its names are lost, the next cell opens a new one"
 
 
 class RemoteError(FlameError):

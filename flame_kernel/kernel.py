@@ -16,7 +16,7 @@ import uuid
 from concurrent.futures import Future
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from ipykernel._version import __version__ as ipykernel_version
 from ipykernel._version import kernel_protocol_version
@@ -53,10 +53,6 @@ class FlameKernel(Kernel):
 
     implementation = "remote-flame"
     implementation_version = f"{ipykernel_version}+flame.{__version__}"  # of the one that we are built on
-    help_links: ClassVar[list[dict[str, str]]] = [
-        {"text": "Pyro4 Flame", "url": "https://pyro4.readthedocs.io/en/stable/flame.html"}
-    ]
-
     # ipykernel sleeps before each reply, for output that goes by another thread; ours is on its way in order.
     _execute_sleep = Float(0.0).tag(config=True)
 
@@ -144,6 +140,10 @@ class FlameKernel(Kernel):
     @execution_count.setter
     def execution_count(self, value: int) -> None:
         """The base class counts too; its figure is not wanted."""
+
+    @default("help_links")
+    def _default_help_links(self) -> list[dict[str, str]]:
+        return [{"text": "Pyro4 Flame", "url": "https://pyro4.readthedocs.io/en/stable/flame.html"}]
 
     @default("shell_streams")
     def _no_shell_streams(self) -> list[Any]:
@@ -351,11 +351,13 @@ class FlameKernel(Kernel):
         if self._trouble is not None:
             return fallback
         try:
-            session = await asyncio.wait_for(asyncio.wrap_future(self._far.session()), EDITOR_PATIENCE)
+            # Shielded: who does not wait any longer must not cancel what a cell waits for too.
+            opening = asyncio.shield(asyncio.wrap_future(self._far.session()))
+            session = await asyncio.wait_for(opening, EDITOR_PATIENCE)
             reply: dict[str, Any] = await asyncio.wait_for(asyncio.wrap_future(ask(session)), 2 * EDITOR_PATIENCE)
         except (FlameError, asyncio.TimeoutError):
             return fallback
-        return reply if reply.get("status") == "ok" else fallback
+        return reply if reply.get("status", "ok") == "ok" else fallback  # a usage_reply has no status
 
     async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#completion"""

@@ -200,7 +200,7 @@ class Session:
         return self._submit({"kind": "close_lane", "id": uuid.uuid4().hex, "lane": lane})
 
     def comm(self, request_id: str, msg_type: str, message: dict[str, Any], lane: str | None = None) -> Future[Reply]:
-        """Deliver a ``comm_open``, ``comm_msg`` or ``comm_close`` of the front end; done when its callbacks have run."""
+        """Deliver a ``comm_open``, ``comm_msg`` or ``comm_close`` of the front end; done when its callbacks are."""
         request: dict[str, Any] = {"kind": "comm", "id": request_id, "msg_type": msg_type, "lane": lane or ""}
         request |= {"content": message["content"], "metadata": message.get("metadata") or {}}
         return self._submit(request, message.get("buffers") or ())

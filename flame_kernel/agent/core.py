@@ -226,7 +226,7 @@ class Core:
         return cell is not None and cell.allow_stdin
 
     def input(self, prompt="", password=False):
-        """Ask the user in the notebook; raises EOFError, KeyboardInterrupt, and StdinNotImplementedError if none can answer."""
+        """Ask the user in the notebook. Raises EOFError, or StdinNotImplementedError if nobody answers."""
         cell = streams.current()
         if not cell.allow_stdin:
             name = "getpass" if password else "raw_input"

@@ -145,22 +145,17 @@ class MiniShell:
         if isinstance(value, Exit):
             value()
             return
-        data = failure = None
+        data = None
         try:
             # By class: an object that answers every attribute does not display itself.
             if callable(getattr(type(value), "_ipython_display_", None)):
                 value._ipython_display_()
             else:
                 data, metadata = display.format_bundle(value)
-        except Exception:
-            failure = sys.exc_info()
-        self._remember(value, count)
-        if failure is not None:
-            # The cell itself did what it was to do: its reply is ok.
-            self.showtraceback(failure, own_frames=False)
-        elif data:
-            content = {"data": data, "metadata": metadata, "execution_count": count}
-            self._host.publish("execute_result", content)
+        finally:  # a value that cannot be shown is there all the same
+            self._remember(value, count)
+        if data:
+            self._host.publish("execute_result", {"data": data, "metadata": metadata, "execution_count": count})
 
     def _remember(self, value, count):
         ns = self.user_ns
@@ -215,7 +210,7 @@ class MiniShell:
                 print("To exit: use 'exit' or 'quit'.", file=sys.stderr)
         return error
 
-    def _error(self, exc, tb, compiling=False, own_frames=True):
+    def _error(self, exc, tb, compiling=False):
         if compiling:
             lines = tracebacks.exception_only(exc) if not isinstance(exc, SyntaxError) else None
             lines = lines or [self._tracebacks.syntax(exc)]
@@ -223,7 +218,7 @@ class MiniShell:
             lines = ["An exception has occurred, use %tb to see the full traceback.\n"]
             lines += tracebacks.exception_only(exc)
         else:
-            lines = self._tracebacks.lines(exc, tb, own_frames)
+            lines = self._tracebacks.lines(exc, tb)
         return dict(_named(exc), traceback=lines)
 
     def format_exception(self, exc_info):
@@ -231,10 +226,10 @@ class MiniShell:
         _, exc, tb = exc_info
         return self._error(exc, tb)
 
-    def showtraceback(self, exc_info, own_frames=True):
+    def showtraceback(self, exc_info):
         """Publish an error of which the reply does not speak."""
         self.last_error = exc_info[1]
-        self._host.publish("error", self._error(exc_info[1], exc_info[2], own_frames=own_frames))
+        self._host.publish("error", self._error(exc_info[1], exc_info[2]))
 
     def traceback_of(self, exc):
         """The traceback of an error that was shown before, in full, for %tb."""

@@ -5,8 +5,8 @@ variable carries it, so that asyncio tasks keep the cell that made them; ``Threa
 
 ``install`` puts dispatchers in the places that C code looks at (the dict of ``sys``), and properties on the class of
 the ``sys`` module for those who read or assign ``sys.stdout``: the host's threads go on seeing, and replacing, their
-own object, and an assignment in a session (``redirect_stdout``) is one for that session.  Versions of the agent stack: each
-falls through to what it found.  When the last session ends all is as it was.
+own object, and an assignment in a session (``redirect_stdout``) is one for that session.  Versions of the agent stack:
+each falls through to what it found.  When the last session ends all is as it was.
 """
 
 import builtins

@@ -62,16 +62,13 @@ class Formatter:
     def __init__(self, compiler=None):
         self._compiler = compiler
 
-    def lines(self, exc, tb, own_frames=True):
-        """The traceback of ``exc`` as ipykernel's list of texts.
-
-        own_frames   show the agent's frames where there are no others: such an error is the agent's
-        """
+    def lines(self, exc, tb):
+        """The traceback of ``exc`` as ipykernel's list of texts."""
         custom = self._rendered(exc)
         if custom is not None:
             return custom
         try:
-            return [ansi.colour("-" * WIDTH, ansi.RED)] + self._chain(exc, tb, own_frames, 0)
+            return [ansi.colour("-" * WIDTH, ansi.RED)] + self._chain(exc, tb, 0)
         except Exception:
             try:
                 return traceback.format_exception(type(exc), exc, tb)
@@ -91,7 +88,7 @@ class Formatter:
 
     # -- exceptions --------------------------------------------------------------------------------------------------
 
-    def _chain(self, exc, tb, own_frames, depth):
+    def _chain(self, exc, tb, depth):
         chain, seen = [(exc, tb, None)], {id(exc)}
         while True:
             earlier, words = _led_to(chain[-1][0])
@@ -108,31 +105,31 @@ class Formatter:
             if one is None:
                 out.append("[... earlier exceptions left out]")
             else:
-                out.extend(self._exception(one, its_tb, own_frames, depth))
+                out.extend(self._exception(one, its_tb, depth))
             if words is not None:
                 out.append(words)
         return out
 
-    def _exception(self, exc, tb, own_frames, depth):
+    def _exception(self, exc, tb, depth):
         name, long_head = ename(exc), "Traceback (most recent call last)"
         out = [ansi.colour(name, ansi.RED) + " " * max(1, WIDTH - len(name) - len(long_head)) + long_head]
-        out.extend(self._frames(tb, own_frames))
+        out.extend(self._frames(tb))
         if isinstance(exc, SyntaxError):
             out.append(self.syntax(exc))
         else:
             out.append("%s: %s" % (ansi.colour(name, ansi.RED), evalue(exc)))
         out.extend(_notes(exc))
         if _is_group(exc):
-            out.extend(self._members(exc, own_frames, depth))
+            out.extend(self._members(exc, depth))
         return out
 
-    def _members(self, group, own_frames, depth):
+    def _members(self, group, depth):
         if depth >= MAX_DEPTH:
             return ["    [... groups within groups left out]"]
         out = []
         members = group.exceptions
         for n, exc in enumerate(members[:MAX_GROUP], 1):
-            text = "\n".join(self._chain(exc, exc.__traceback__, own_frames, depth + 1))
+            text = "\n".join(self._chain(exc, exc.__traceback__, depth + 1))
             title = "  +%s %d %s" % ("-" * 16, n, "-" * 16)
             out.append(title + "\n" + "\n".join("  | " + line for line in text.rstrip("\n").split("\n")))
         if len(members) > MAX_GROUP:
@@ -166,10 +163,10 @@ class Formatter:
 
     # -- frames ------------------------------------------------------------------------------------------------------
 
-    def _frames(self, tb, own_frames):
+    def _frames(self, tb):
         every = list(_walk(tb))
         frames = [f for f in every if not _hidden(f[0])]
-        if not frames and own_frames:
+        if not frames:  # an error of the agent's own, or in showing a value
             frames = every
         shown = _folded(frames)
         if len(shown) > MAX_FRAMES:
