@@ -324,7 +324,7 @@ class Kernel:
         while True:
             run = self.request("kernel_info_request")
             with contextlib.suppress(AssertionError):
-                self.wait_for(lambda run=run: run.done, "kernel_info", 2.0)  # type: ignore[misc]
+                self.wait_for(lambda run=run: run.done, "kernel_info", 0.25)  # type: ignore[misc]
                 return
             alive = self.manager.is_alive()
             if not alive or time.monotonic() > deadline:
