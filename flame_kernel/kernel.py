@@ -10,6 +10,7 @@ Messaging: https://jupyter-client.readthedocs.io/en/stable/messaging.html
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
 import signal
 import uuid
@@ -41,6 +42,9 @@ EDITOR_PATIENCE = 5.0
 INTERRUPT_PATIENCE = 2.0
 
 
+# What an editor asks; answered also while a cell runs.
+QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
+
 _CONCURRENT: ContextVar[bool] = ContextVar("concurrent", default=False)
 
 
@@ -58,15 +62,16 @@ class FlameKernel(Kernel):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._publisher = Publisher(self._send_iopub, self._on_input)
         self._trouble: str | None = None
         self._count = 1
         self._asking: tuple[Session, int, str | None] | None = None
         self._stop_waiting: set[Future[Any]] = set()
         self._link_display: str | None = None
         self._running: dict[str, FarSide] = {}
+        self._cell: dict[str, Any] | None = None  # the parent of the cell that runs, subshells' apart
         self._transformer = TransformerManager()
         self._history = History(self.profile_dir, self.config)
+        self._publisher = Publisher(self._send_iopub, self._history.store_output, self._on_input)
         try:
             target = self._load(None)
         except FlameError as e:
@@ -77,6 +82,8 @@ class FlameKernel(Kernel):
         self._stdin: ZMQStream | None = None
         for msg_type in ("comm_open", "comm_msg", "comm_close"):
             self.shell_handlers[msg_type] = self._comm
+        for msg_type in QUESTIONS:
+            self.shell_handlers[msg_type] = self._question
 
     def _make_far(self, target: Target) -> FarSide:
         return FarSide(target, self._publisher.publish, self._on_link)
@@ -169,6 +176,9 @@ class FlameKernel(Kernel):
         count = self._count
         if store_history and not silent:
             self._history.store(count, code)
+        on_main = parent["header"].get("subshell_id") is None
+        if on_main:
+            self._cell = parent
         try:
             far, code = await self._route(request_id, code)
             if far is None:
@@ -198,6 +208,8 @@ class FlameKernel(Kernel):
             words = f"{e} (a defect of Remote Flame; see the kernel's log)"
             return self._error(request_id, type(e).__name__, words, silent)
         finally:
+            if on_main:
+                self._cell = None
             self._running.pop(request_id, None)
             if self._asking is not None and self._asking[2] == request_id:
                 self._asking = None
@@ -246,7 +258,10 @@ class FlameKernel(Kernel):
             session = await self._session(self._far)
             await self._wait(session.ready)
             self._count = 1
-        text = command.text or self._far.words()
+        elif command.name == "status":
+            with contextlib.suppress(FlameError):  # the status says it in its own words
+                await self._wait((await self._session(self._far)).ready)
+        text = command.text or self._trouble or self._far.words()
         self._publisher.stream(request_id, "stdout", text + "\n")
 
     async def _session(self, far: FarSide) -> Session:
@@ -345,6 +360,38 @@ class FlameKernel(Kernel):
             session.answer(input_id, None if value == "\x04" else str(value))
 
     # -- the editor's questions --------------------------------------------------------------------------------------
+
+    async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
+        """As ipykernel's, which has an editor's question wait for the cell that runs; the far side answers both."""
+        if subshell_id is not None or self._cell is None or not self._is_question(msg):
+            await super().shell_main(subshell_id, msg)
+            return
+        parent, ident = self.get_parent("shell"), self._parent_ident["shell"]
+        try:
+            await asyncio.create_task(self.dispatch_shell(msg, subshell_id=subshell_id, concurrent=True))
+        finally:
+            self.set_parent(ident, parent, channel="shell")
+
+    def _is_question(self, msg: Any) -> bool:
+        assert self.session is not None
+        try:
+            _, frames = self.session.feed_identities(msg, copy=False)
+            return self.session.deserialize(frames, content=False, copy=False)["header"]["msg_type"] in QUESTIONS
+        except Exception:
+            return False  # ipykernel says what is wrong with it
+
+    async def _question(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Between busy and idle of its own while a cell runs; then busy again: front ends show the last they heard."""
+        alone = _CONCURRENT.get()
+        if alone:
+            self._publish_status("busy", "shell", parent=parent)
+        try:
+            await getattr(self, parent["header"]["msg_type"])(stream, ident, parent)
+        finally:
+            if alone:
+                self._publish_status("idle", "shell", parent=parent)
+                if self._cell is not None:
+                    self._publish_status("busy", "shell", parent=self._cell)
 
     async def _ask_far(self, ask: Any, fallback: dict[str, Any]) -> dict[str, Any]:
         """An editor's question to the far side, which is not worth an error message."""

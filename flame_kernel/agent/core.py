@@ -25,6 +25,8 @@ except ImportError:  # no fcntl: no POSIX system; what C code prints stays where
 
 # Requests that do not run cells: answered by a helper thread, also while a cell runs.
 SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "open_lane", "close_lane")
+# Seconds that they wait for a shell that is still being made.
+START_PATIENCE = 10.0
 
 
 class Core:
@@ -41,6 +43,7 @@ class Core:
         self.redirects = {}  # what the session has assigned to sys.stdout and its like
         self.latest = None  # the Cell that ran last: for output of which nothing better is known
         self.shell = None
+        self._started = threading.Event()  # there is a shell
         self.described = None  # the content of the ``ready`` event, when it has been sent
         self.lanes = {}
         self._log = log
@@ -101,6 +104,7 @@ class Core:
             reason = "IPython does not start there: %s: %s" % (type(e).__name__, e)
             self.shell = runner.MiniShell(self)
         self.latest = streams.current()
+        self._started.set()
         self.described = self._describe(reason)
         self._log.append({"type": "ready", "request": None, "content": self.described})
 
@@ -307,7 +311,9 @@ class Core:
 
     def _side_reply(self, request):
         try:
-            if self.shell is None:
+            if request["kind"] == "usage":
+                return self._usage.reply()
+            if not self._started.wait(START_PATIENCE):
                 raise RuntimeError("the session is still starting")
             if request["kind"] == "complete":
                 return self.shell.complete(request["code"], request["cursor_pos"])
@@ -325,7 +331,7 @@ class Core:
                     lane.close()
                     lane.join(2.0)
                 return {"status": "ok"}
-            return self._usage.reply()
+            raise ValueError("unknown request kind %r" % request["kind"])
         except BaseException as e:  # a property of the user's may raise anything; the front end waits for an answer
             return {"status": "error", "ename": type(e).__name__, "evalue": str(e), "traceback": []}
 
@@ -367,6 +373,7 @@ class Core:
             if lane.thread_id != threading.get_ident() and not lane.join(2.0):
                 lane.give_up()
         self.closed = True
+        self._started.set()
         self._side_wake.release()
         if self._side_thread is not threading.current_thread():
             self._side_thread.join(2.0)
