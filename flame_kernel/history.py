@@ -27,16 +27,22 @@ class History:
     """IPython's own history database, fed with what runs on the far side."""
 
     def __init__(self, profile_dir: Any, config: Config) -> None:
+        self._line = 0
+        self._lines: dict[int, int] = {}  # execution count -> line: counts repeat, lines of the database must not
         self._manager: Any = HistoryManager(shell=_Shell(profile_dir), config=config)  # type: ignore[arg-type]
 
     def store(self, count: int, code: str) -> None:
         """Cell ``count`` has been sent."""
-        self._manager.store_inputs(count, code)
+        self._line += 1
+        self._lines[count] = self._line
+        self._manager.store_inputs(self._line, code)
 
     def store_output(self, count: int, text: str) -> None:
         """The text/plain of the value of cell ``count``."""
-        self._manager.output_hist_reprs[count] = text
-        self._manager.store_output(count)
+        line = self._lines.get(count)
+        if line is not None:
+            self._manager.output_hist_reprs[line] = text
+            self._manager.store_output(line)
 
     def reply(
         self,

@@ -26,6 +26,7 @@ class Publisher:
     """Publishes events with the request that caused them as parent.
 
     send        ``Session.send`` of jupyter_client, bound to the iopub socket: ``send(msg_type, content, parent, …)``
+    on_result   called with the execution count and the text/plain of an ``execute_result``
     on_input    called with ``(session, event, parent, ident)`` for an ``input_request``; ``(session, None, …)`` when
                 the far side does not wait any more
     """
@@ -33,9 +34,11 @@ class Publisher:
     def __init__(
         self,
         send: Callable[..., Any],
+        on_result: Callable[[int, str], None],
         on_input: Callable[[Session, Event, dict[str, Any], Any], None],
     ) -> None:
         self._send = send
+        self._on_result = on_result
         self._on_input = on_input
         self._parents: collections.OrderedDict[str, tuple[dict[str, Any], Any]] = collections.OrderedDict()
         self._lock = threading.Lock()
@@ -91,6 +94,8 @@ class Publisher:
         if kind in _IOPUB:
             parent, _ = self.parent(event.get("request"))
             content = json_clean(event["content"])
+            if kind == "execute_result" and isinstance(content.get("execution_count"), int):
+                self._on_result(content["execution_count"], str(content.get("data", {}).get("text/plain", "")))
             topic = f"comm-{content.get('comm_id')}" if kind in _COMMS else kind
             self._send(kind, content, parent, topic=topic, metadata=event.get("metadata"), buffers=event.get("buffers"))
         elif kind in ("input_request", "input_cancelled"):
