@@ -33,6 +33,8 @@ from .transport import Connection
 GAP = 0.025
 # Seconds between attempts to reconnect: from the first to the last, doubling.
 RETRY_FIRST, RETRY_LAST = 0.1, 2.0
+# Answers in a row that are none, after which it is not the line that spoils them.
+REFUSALS = 3
 # A multiplex server serves one call at a time, so nothing may be parked there; seconds between short polls.
 POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
 
@@ -291,6 +293,7 @@ class Session:
     ) -> tuple[Any, Sequence[Any]]:
         """Do an op, on a new connection after a broken one, until it is answered, refused, or we are closed."""
         delay = RETRY_FIRST
+        refused = 0
         while True:
             if self._gone is not None:
                 raise self._gone
@@ -312,7 +315,8 @@ class Session:
             except (ConnectionLost, CannotConnect) as e:
                 if self._closing.is_set():
                     raise
-                if isinstance(e, CannotConnect) and not e.passing:
+                refused = refused + 1 if isinstance(e, UnsafeAnswer) else 0
+                if (isinstance(e, CannotConnect) and not e.passing) or refused == REFUSALS:
                     self._end(e)
                     continue
                 self._note_lost(which, e)
@@ -402,7 +406,11 @@ class Session:
                 self._poll_soon.wait(pause if self._pending else POLL_IDLE)
 
     def _take(self, events: list[Event]) -> None:
-        self._on_events(events)
+        try:
+            self._on_events(events)
+        except Exception as e:  # content that nobody reckoned with must not end this thread, on which all wait
+            self._end(UnsafeAnswer(self.location, f"events that cannot be shown: {type(e).__name__}: {e}"))
+            return
         for event in events:
             kind = event["type"]
             if kind.endswith("_reply") and event.get("request") is not None:

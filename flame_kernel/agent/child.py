@@ -308,7 +308,7 @@ def _ship(sock, log):
         try:
             send_frame(sock, wire.encode({"events": plain}, buffers))
         except OSError:
-            os._exit(0)  # the server is gone
+            _end_process(1)  # the server is gone
         ack = batch[-1]["number"]
 
 
@@ -337,4 +337,6 @@ def _end_process(status):
         atexit._run_exitfuncs()
     except BaseException:
         pass
+    if status:  # without the server nobody else ends what cells have left behind in our group
+        _signal_group(os.getpid(), signal.SIGKILL)
     os._exit(status)

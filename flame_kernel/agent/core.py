@@ -23,6 +23,8 @@ try:
 except ImportError:  # no fcntl: no POSIX system; what C code prints stays where it was
     Capture = None
 
+# Bytes of JSON in one event; a client takes messages of 64 MiB.
+MAX_CONTENT = 32000000
 # Requests that do not run cells: answered by a helper thread, also while a cell runs.
 SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "open_lane", "close_lane")
 # Seconds that they wait for a shell that is still being made.
@@ -173,9 +175,12 @@ class Core:
         self._append(msg_type, None if cell is None else cell.request_id, content, metadata, buffers)
 
     def _append(self, msg_type, request_id, content, metadata=None, buffers=None):
-        event = {"type": msg_type, "request": request_id, "content": _plain(content)}
+        content, size = _plain(content)
+        if size > MAX_CONTENT:
+            content = _left_out(msg_type, content, size)
+        event = {"type": msg_type, "request": request_id, "content": content}
         if metadata:
-            event["metadata"] = _plain(metadata)
+            event["metadata"] = _plain(metadata)[0]
         if buffers:
             event["buffers"] = [bytes(b) for b in buffers]
         self._log.append(event)
@@ -372,20 +377,23 @@ class Core:
         for lane in lanes:
             if lane.thread_id != threading.get_ident() and not lane.join(2.0):
                 lane.give_up()
-        self.closed = True
-        self._started.set()
-        self._side_wake.release()
-        if self._side_thread is not threading.current_thread():
-            self._side_thread.join(2.0)
+        # As code of the session: what a __del__ prints now, with nobody to read it, is not for the app's stdout.
+        streams.set_current(Cell(None, self))
         if self.comms is not None:
             self.comms.close()
         if self.shell is not None:
             self.shell.close()
-        if self.capture is not None:
-            self.capture.close()
         if sys.modules.get(self.namespace.__name__) is self.namespace and self.place != "child":
             del sys.modules[self.namespace.__name__]
         self.namespace.__dict__.clear()
+        self.closed = True
+        streams.set_current(None)
+        self._started.set()
+        self._side_wake.release()
+        if self._side_thread is not threading.current_thread():
+            self._side_thread.join(2.0)
+        if self.capture is not None:
+            self.capture.close()
         streams.uninstall()
 
 
@@ -393,11 +401,22 @@ Cell = streams.Cell
 
 
 def _plain(content):
-    """Content as JSON will carry it, at this moment: later changes of the user's objects do not show."""
+    """``(content as JSON will carry it, its size)``: later changes of the user's objects do not show."""
     try:
-        return json.loads(json.dumps(content))
+        text = json.dumps(content)
     except (TypeError, ValueError, RecursionError):
-        return json.loads(json.dumps(content, default=repr, skipkeys=True))
+        text = json.dumps(content, default=repr, skipkeys=True)
+    return json.loads(text), len(text)
+
+
+def _left_out(msg_type, content, size):
+    """What is sent in place of content too large for one message: the same, a note for its large part."""
+    note = "[%.0f MB left out: more than the %d MB of one message]" % (size / 1e6, MAX_CONTENT // 10**6)
+    if "data" in content:
+        return dict(content, data={"text/plain": note}, metadata={})
+    if "traceback" in content:
+        return dict(content, evalue=note, traceback=[note])
+    return dict(content, user_expressions={}, payload=[])
 
 
 def _cwd():
@@ -407,10 +426,10 @@ def _cwd():
         return ""
 
 
-def _stdin_error():
-    try:
-        from IPython.core.error import StdinNotImplementedError
+class StdinNotImplementedError(NotImplementedError):
+    """What IPython calls so, where there is no IPython."""
 
-        return StdinNotImplementedError
-    except ImportError:
-        return NotImplementedError
+
+def _stdin_error():
+    module = sys.modules.get("IPython.core.error")
+    return getattr(module, "StdinNotImplementedError", StdinNotImplementedError)

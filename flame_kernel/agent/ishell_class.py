@@ -215,7 +215,8 @@ def _make_class():
             # sys.last_traceback is the process's: %tb and %debug shall not enter another session's error.
             if exc_tuple is None and sys.exc_info()[0] is None and self._last_exc_info is not None:
                 exc_tuple = self._last_exc_info
-            self._last_exc_info = super()._get_exc_info(exc_tuple)
+            etype, value, tb = super()._get_exc_info(exc_tuple)
+            self._last_exc_info = etype, value, ishell_parts.without_our_end(tb)
             return self._last_exc_info
 
         def debugger(self, force=False):
@@ -287,7 +288,9 @@ def _make_class():
             """The same; returns a token for reset_thread_parent."""
             before = streams.current()
             header = parent.get("header") or parent
-            streams.set_current(streams.Cell(header.get("msg_id"), self._host, before is not None and before.allow_stdin))
+            streams.set_current(
+                streams.Cell(header.get("msg_id"), self._host, before is not None and before.allow_stdin)
+            )
             return before
 
         def reset_thread_parent(self, token):
@@ -443,7 +446,7 @@ def _make_class():
                     shutil.rmtree(str(path)) if os.path.isdir(str(path)) else os.unlink(str(path))
                 except OSError:
                     pass
-            hooks.forget_last_exception(self._last_exc_info[2] if self._last_exc_info else None)
+            hooks.forget_last_exception(self._last_exc_info[1] if self._last_exc_info else None)
             self._last_exc_info = None
             self.InteractiveTB.tb = None
 

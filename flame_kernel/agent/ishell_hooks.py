@@ -237,9 +237,9 @@ class _Warnings:
         self._found.warn(message, category, stacklevel + 1, **kwargs)
 
 
-def forget_last_exception(traceback):
-    """Take the traceback of a session that ends out of ``sys.last_traceback``, where it would keep all its names."""
-    if traceback is not None and getattr(sys, "last_traceback", None) is traceback:
+def forget_last_exception(error):
+    """Take the error of a session that ends out of ``sys.last_value``, where its traceback would keep all its names."""
+    if error is not None and getattr(sys, "last_value", None) is error:
         for name in ("last_type", "last_value", "last_traceback", "last_exc"):
             if hasattr(sys, name):
                 delattr(sys, name)

@@ -26,7 +26,7 @@ from base64 import b64encode
 from . import commands, streams
 from . import ishell_hooks as hooks
 
-# Cells whose text is kept for tracebacks and inspect.getsource.
+# Cells whose text is kept for tracebacks and inspect.getsource, and whose outputs %notebook would write.
 KEEP_CELLS = 1000
 
 
@@ -50,6 +50,25 @@ def clean(value):
     if hasattr(value, "__iter__"):
         return [clean(v) for v in value]
     raise ValueError("JSON cannot carry %r" % type(value))
+
+
+def without_our_end(tb):
+    """A traceback without its last frames, where those are of the agent: a magic of ours that raises, as IPython's own
+    do not show either.
+    """
+    package = __name__.rpartition(".")[0] + "."
+    frames = []
+    while tb is not None:
+        frames.append(tb)
+        tb = tb.tb_next
+    kept = len(frames)
+    while kept and (frames[kept - 1].tb_frame.f_globals.get("__name__") or "").startswith(package):
+        kept -= 1
+    if kept == len(frames) or not kept:
+        return frames[0] if frames else None
+    for frame in reversed(frames[:kept]):
+        tb = types.TracebackType(tb, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return tb
 
 
 def cell_file(code):
@@ -202,6 +221,7 @@ def classes():
             return name
 
         def _forget(self, name, entry):
+            getattr(self, "_filename_map", {}).pop(name, None)
             if linecache.cache.get(name) is entry:  # else another session has run the same text since
                 del linecache.cache[name]
 
@@ -285,6 +305,9 @@ def classes():
         def store_inputs(self, *args, **kwargs):
             super().store_inputs(*args, **kwargs)
             self.db_input_cache = []
+            for kept in (self.outputs, getattr(self, "exceptions", {}), self.output_hist_reprs):
+                while len(kept) > KEEP_CELLS:  # like Out, which IPython itself culls
+                    del kept[next(iter(kept))]
 
         def _rows(self, raw, output, searched=None):
             parsed, original = self.input_hist_parsed, self.input_hist_raw
@@ -315,8 +338,8 @@ def classes():
 
         @line_magic
         def clear(self, line):
-            """Clear the cell's output."""
-            self.shell.display_pub.clear_output()
+            """Clear the terminal."""
+            print("\x1b[H\x1b[2J", end="")
 
         @line_magic
         def less(self, line):
@@ -363,13 +386,12 @@ def classes():
                 super().shebang(line, cell)
                 self.started = getattr(self, "started", []) + self.bg_processes[-1:]
                 return None
-            if not cell.endswith("\n"):
-                cell += "\n"
+            data = (cell if cell.endswith("\n") else cell + "\n").encode("utf-8", "replace")
             names = self.shell.user_ns
             out = self._into(names, args.out, lambda text: sys.stdout.write(text))
             err = self._into(names, args.err, lambda text: sys.stderr.write(text))
             try:
-                status = commands.run(command, out, err, cell.encode("utf-8", "replace"), self.shell.own_group)
+                status = commands.run(command, out, err, data, self.shell.own_group)
             except (FileNotFoundError, PermissionError):
                 print("Couldn't find program: %r" % command[0])
                 return None
@@ -377,7 +399,7 @@ def classes():
                 print("Process was interrupted.")
                 status = -2
             if status and getattr(args, "raise_error", True):
-                raise subprocess.CalledProcessError(status, cell)
+                raise subprocess.CalledProcessError(status, data)
             return None
 
         @staticmethod

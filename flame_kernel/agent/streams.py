@@ -244,6 +244,9 @@ def _excepthook(below):
     return excepthook
 
 
+SYS_NAMES = ("stdout", "stderr", "stdin", "displayhook", "excepthook")
+
+
 def _input(below):
     def input(prompt=""):
         cell = current()
@@ -320,30 +323,23 @@ def _sys_property(name, hooks):
 
 
 class Hooks:
-    """The dispatchers of one version of the agent, between install and restore."""
+    """The dispatchers of one version of the agent, between install and restore.
+
+    Versions stack, and may go in any order: one that ends below another stays as a mere passage, and whoever ends above
+    it takes it away too (as ``layers`` does it for what is no part of ``sys``).
+    """
 
     def __init__(self):
         d = sys.__dict__
-        self._found = {name: d.get(name) for name in ("stdout", "stderr", "stdin", "displayhook", "excepthook")}
-        self._found_input, self._found_getpass, self._found_start = (
-            builtins.input,
-            getpass.getpass,
-            threading.Thread.start,
-        )
-        self._found_class = type(sys)
-        self._fork = Layer(os, "fork", _fork) if hasattr(os, "fork") else None
-        self._make()
-        members = {name: _sys_property(name, self) for name in self._found}
-        # importlib makes every new module by ``type(sys)(name)``: that shall be a plain one.
-        members["__new__"] = lambda cls, *args, **kwargs: self._found_class(*args, **kwargs)
-        self._class = type("module", (self._found_class,), members)
-        d.update(self.mine)
-        builtins.input = self._input = _input(self._found_input)
-        getpass.getpass = self._getpass = _getpass(self._found_getpass)
-        threading.Thread.start = self._start = _thread_start(self._found_start)
-        sys.__class__ = self._class
-
-    def _make(self):
+        self._found = {name: d.get(name) for name in SYS_NAMES}
+        self._state = {"live": True, "found": self._found, "class": type(sys)}
+        self._layers = [
+            Layer(builtins, "input", _input),
+            Layer(getpass, "getpass", _getpass),
+            Layer(threading.Thread, "start", _thread_start),
+        ]
+        if hasattr(os, "fork"):
+            self._layers.append(Layer(os, "fork", _fork))
         found = self._found
         self.mine = {
             "stdout": OutStream("stdout", found["stdout"]),
@@ -352,6 +348,16 @@ class Hooks:
             "displayhook": _displayhook(found["displayhook"]),
             "excepthook": _excepthook(found["excepthook"]),
         }
+        for mine in self.mine.values():
+            mine._flame_hooks = self._state
+        below = type(sys)
+        members = {name: _sys_property(name, self) for name in SYS_NAMES}
+        # importlib makes every new module by ``type(sys)(name)``: that shall be a plain one.
+        members["__new__"] = lambda cls, *args, **kwargs: below(*args, **kwargs)
+        members["_flame_hooks"] = self._state
+        self._class = type("module", (below,), members)
+        d.update(self.mine)
+        sys.__class__ = self._class
 
     def below(self, name):
         """What the host itself has as ``sys.<name>``."""
@@ -366,23 +372,23 @@ class Hooks:
         else:
             make = _displayhook if name == "displayhook" else _excepthook
             self.mine[name] = sys.__dict__[name] = make(value)
+            self.mine[name]._flame_hooks = self._state
 
     def restore(self):
         """Put back what was found, wherever nobody has put something above it since (that falls through to us)."""
+        self._state["live"] = False
         d = sys.__dict__
-        if type(sys) is self._class:
-            sys.__class__ = self._found_class
-        for name, mine in self.mine.items():
-            if d.get(name) is mine:
-                d[name] = self._found[name]
-        if builtins.input is self._input:
-            builtins.input = self._found_input
-        if getpass.getpass is self._getpass:
-            getpass.getpass = self._found_getpass
-        if threading.Thread.start is self._start:
-            threading.Thread.start = self._found_start
-        if self._fork is not None:
-            self._fork.remove()
+        for name in SYS_NAMES:
+            value = d.get(name)
+            while _ended(value):
+                value = value._flame_hooks["found"][name]
+            d[name] = value
+        kind = type(sys)
+        while _ended(kind):
+            kind = kind.__dict__["_flame_hooks"]["class"]
+        sys.__class__ = kind
+        for layer in self._layers:
+            layer.remove()
 
     def check(self):
         """At the start of a cell: someone may have written into the dict of sys since (stock Flame's console does)."""
@@ -393,6 +399,12 @@ class Hooks:
             if d.get(name) is not mine and not isinstance(d.get(name), type(mine)):
                 self.replace(name, d.get(name))
                 d[name] = self.mine[name]
+
+
+def _ended(thing):
+    """Whether a dispatcher, or a class of ``sys``, belongs to a version whose sessions have all ended."""
+    state = getattr(thing, "__dict__", {}).get("_flame_hooks")
+    return state is not None and not state["live"]
 
 
 _hooks = None
