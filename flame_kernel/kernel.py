@@ -22,10 +22,8 @@ from typing import Any
 from ipykernel._version import __version__ as ipykernel_version
 from ipykernel._version import kernel_protocol_version
 from ipykernel.kernelbase import Kernel
-from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_core.paths import jupyter_config_dir
 from traitlets import Float, default
-from zmq.eventloop.zmqstream import ZMQStream
 
 from . import __version__
 from .commands import Command, parse
@@ -33,9 +31,10 @@ from .config import Target, load_target
 from .errors import FlameError
 from .far import FarSide
 from .history import History
-from .inbox import Event
+from .prompts import Prompts
 from .publisher import Publisher
 from .session import Session
+from .source import Source
 
 # Seconds: how long Tab waits for a far side that is still being connected, and an interrupt for its answer.
 EDITOR_PATIENCE = 5.0
@@ -64,14 +63,14 @@ class FlameKernel(Kernel):
         super().__init__(**kwargs)
         self._trouble: str | None = None
         self._count = 1
-        self._asking: tuple[Session, int, str | None] | None = None
         self._stop_waiting: set[Future[Any]] = set()
         self._link_display: str | None = None
         self._running: dict[str, FarSide] = {}
         self._cell: dict[str, Any] | None = None  # the parent of the cell that runs, subshells' apart
-        self._transformer = TransformerManager()
+        self._source = Source()
         self._history = History(self.profile_dir, self.config)
-        self._publisher = Publisher(self._send_iopub, self._history.store_output, self._on_input)
+        self._prompts = Prompts(self.session, self.stdin_socket, self.log)
+        self._publisher = Publisher(self._send_iopub, self._history.store_output, self._prompts.on_event)
         try:
             target = self._load(None)
         except FlameError as e:
@@ -79,7 +78,6 @@ class FlameKernel(Kernel):
             target = Target()
         self._far = self._make_far(target)
         self._local: FarSide | None = None
-        self._stdin: ZMQStream | None = None
         for msg_type in ("comm_open", "comm_msg", "comm_close"):
             self.shell_handlers[msg_type] = self._comm
         for msg_type in QUESTIONS:
@@ -94,8 +92,7 @@ class FlameKernel(Kernel):
     def start(self) -> None:
         """Called by the application when the channels are there: connect meanwhile, so that the first cell is quick."""
         super().start()
-        self._stdin = ZMQStream(self.stdin_socket, self.io_loop)
-        self._stdin.on_recv(self._on_stdin)
+        self._prompts.start(self.io_loop)
         signal.signal(signal.SIGINT, lambda *args: self.io_loop.add_callback_from_signal(self._interrupt_all))
         if self._trouble is None:
             self._far.session()
@@ -185,7 +182,7 @@ class FlameKernel(Kernel):
                 return {"status": "ok", "execution_count": count, "user_expressions": {}, "payload": []}
             session = await self._session(far)
             if far is self._far and await self._is_mini(session):
-                code = self._transform(code)
+                code = self._source.as_python(code)
             self._running[request_id] = far
             reply = await asyncio.wrap_future(
                 session.execute(
@@ -211,8 +208,7 @@ class FlameKernel(Kernel):
             if on_main:
                 self._cell = None
             self._running.pop(request_id, None)
-            if self._asking is not None and self._asking[2] == request_id:
-                self._asking = None
+            self._prompts.forget(request_id)
         if far is self._far and isinstance(reply.get("execution_count"), int):
             self._count = reply["execution_count"] + (1 if store_history and not silent else 0)
         else:
@@ -294,19 +290,6 @@ class FlameKernel(Kernel):
         ready = await self._wait(session.ready)
         return bool(ready.get("shell") == "mini")
 
-    def _transform(self, code: str) -> str:
-        """Magics, ``!cmd`` and ``obj?`` in Python, for a far side without IPython; plain Python is left as it is."""
-        if not any(c in code for c in "%!?"):
-            return code
-        try:
-            compile(code, "<cell>", "exec", dont_inherit=True)
-        except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-            try:
-                return self._transformer.transform_cell(code)
-            except SyntaxError:
-                return code  # the far side says what is wrong with it
-        return code
-
     # -- the link ----------------------------------------------------------------------------------------------------
 
     def _send_iopub(
@@ -327,37 +310,6 @@ class FlameKernel(Kernel):
         self._link_display = display_id if sentence else None
         content = {"data": {"text/plain": sentence or ""}, "metadata": {}, "transient": {"display_id": display_id}}
         self._publisher.message(None, kind, content)
-
-    # -- input -------------------------------------------------------------------------------------------------------
-
-    def _on_input(self, session: Session, event: Event, parent: dict[str, Any], ident: Any) -> None:
-        """On the events thread: the far side wants a line, or does not want it any more."""
-        self.io_loop.add_callback(self._ask, session, event, parent, ident)
-
-    def _ask(self, session: Session, event: Event, parent: dict[str, Any], ident: Any) -> None:
-        content = event["content"]
-        if event["type"] == "input_cancelled":
-            self._asking = None
-            return
-        self._asking = (session, content["input_id"], event.get("request"))
-        assert self.session is not None
-        assert self._stdin is not None
-        prompt = {"prompt": str(content.get("prompt", "")), "password": bool(content.get("password"))}
-        self.session.send(self._stdin, "input_request", prompt, parent=parent, ident=ident)
-
-    def _on_stdin(self, frames: list[bytes]) -> None:
-        """An input_reply; one that nobody waits for is dropped, as ipykernel does."""
-        assert self.session is not None
-        try:
-            _, parts = self.session.feed_identities(frames)
-            value = self.session.deserialize(parts)["content"]["value"]
-        except Exception:
-            self.log.warning("invalid message on the stdin channel", exc_info=True)
-            return
-        if self._asking is not None:
-            session, input_id, _ = self._asking
-            self._asking = None
-            session.answer(input_id, None if value == "\x04" else str(value))
 
     # -- the editor's questions --------------------------------------------------------------------------------------
 
@@ -424,11 +376,7 @@ class FlameKernel(Kernel):
 
     async def do_is_complete(self, code: str) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#code-completeness"""
-        status, indent = self._transformer.check_complete(code)
-        reply: dict[str, Any] = {"status": status}
-        if status == "incomplete":
-            reply["indent"] = " " * (indent or 0)
-        return reply
+        return self._source.is_complete(code)
 
     async def do_history(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#history"""

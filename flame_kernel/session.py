@@ -19,6 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from concurrent.futures import Future
 from typing import Any
 
@@ -436,8 +437,8 @@ class Session:
         if last is not None and self._gone is None and not self._closing.is_set():
             done = self._call(last)
             # Where the link is down the agent ends the session itself, when nobody comes back.
-            with contextlib.suppress(FlameError, TimeoutError):
-                done.result(timeout)
+            with contextlib.suppress(FlameError, futures.TimeoutError):  # not the built-in one before Python 3.11
+                done.result(min(timeout, 1.0) if self._broken else timeout)
         self._closing.set()
         self._gone = self._gone or SessionGone(self._call_link.location, "it was closed here")
         self._poll_soon.set()

@@ -19,7 +19,7 @@ FLOORS = (
     ("config", "security"),
     ("transport", "inbox", "bootstrap", "server"),
     ("session",),
-    ("far", "publisher", "history", "commands"),
+    ("far", "publisher", "prompts", "history", "commands", "source"),
     ("kernel",),
     ("__main__",),
 )
@@ -28,7 +28,7 @@ FLOORS = (
 ROOMS = {
     "Pyro4": {"transport", "security", "server"},
     "ipykernel": {"kernel", "publisher", "__main__"},
-    "IPython": {"kernel", "history"},
+    "IPython": {"source", "history"},
 }
 
 
@@ -114,7 +114,17 @@ def top_level_imports(path: Path) -> list[tuple[int, str, str]]:
 def test_the_agent_needs_the_standard_library_only() -> None:
     import sys
 
-    optional = {"IPython", "psutil", "matplotlib", "matplotlib_inline", "jedi", "ipykernel", "traitlets", "Pyro4"}
+    optional = {
+        "IPython",
+        "psutil",
+        "matplotlib",
+        "matplotlib_inline",
+        "jedi",
+        "ipykernel",
+        "traitlets",
+        "Pyro4",
+        "comm",
+    }
     for path in AGENT.glob("*.py"):
         for level, module, _ in top_level_imports(path):
             root = module.split(".")[0]

@@ -41,6 +41,9 @@ space["boot"](read(int.from_bytes(read(8), "big")).decode()).child.main(s)
 # Variables that a cell has no business with: keys of the server and of its clients.
 SECRET_ENVIRONMENT = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_KEY_FILE")
 
+# Seconds that exit handlers may take when the server has gone away.
+EXIT_GRACE = 3.0
+
 _children = set()  # process ids of living children, of this version of the agent
 
 
@@ -333,10 +336,14 @@ def _end_process(status):
     import atexit
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
+    if status:  # the server is gone: nobody else ends what hangs, or what cells have left behind in our group
+        late = threading.Timer(EXIT_GRACE, _signal_group, (os.getpid(), signal.SIGKILL))
+        late.daemon = True
+        late.start()
     try:
         atexit._run_exitfuncs()
     except BaseException:
         pass
-    if status:  # without the server nobody else ends what cells have left behind in our group
+    if status:
         _signal_group(os.getpid(), signal.SIGKILL)
     os._exit(status)
