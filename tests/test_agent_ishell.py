@@ -30,6 +30,7 @@ def results(python: str, place: str) -> dict[str, dict[str, object]]:
         capture_output=True,
         text=True,
         timeout=300,
+        start_new_session=True,
         check=False,
     )
     found = {line["case"]: line for line in map(json.loads, done.stdout.splitlines())}
