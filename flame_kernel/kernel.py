@@ -32,7 +32,7 @@ from .errors import FlameError
 from .far import FarSide
 from .history import History
 from .prompts import Prompts
-from .publisher import Publisher
+from .publisher import Publisher, pack
 from .session import Session
 from .source import Source
 
@@ -61,7 +61,9 @@ class FlameKernel(Kernel):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._trouble: str | None = None
+        if self.session is not None:
+            self.session.pack = pack
+        self._trouble: FlameError | None = None
         self._count = 1
         self._stop_waiting: set[Future[Any]] = set()
         self._link_display: str | None = None
@@ -74,7 +76,7 @@ class FlameKernel(Kernel):
         try:
             target = self._load(None)
         except FlameError as e:
-            self._trouble = str(e)
+            self._trouble = e
             target = Target()
         self._far = self._make_far(target)
         self._local: FarSide | None = None
@@ -257,13 +259,13 @@ class FlameKernel(Kernel):
         elif command.name == "status":
             with contextlib.suppress(FlameError):  # the status says it in its own words
                 await self._wait((await self._session(self._far)).ready)
-        text = command.text or self._trouble or self._far.words()
+        text = command.text or str(self._trouble or self._far.words())
         self._publisher.stream(request_id, "stdout", text + "\n")
 
     async def _session(self, far: FarSide) -> Session:
         """The session of a far side, connected if need be."""
         if far is self._far and self._trouble is not None:
-            raise FlameError(self._trouble)
+            raise self._trouble
         if far.current is None:
             self._count = 1 if far is self._far else self._count
         session: Session = await self._wait(far.session())

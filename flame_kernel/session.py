@@ -82,7 +82,11 @@ class Session:
         self._call_link = Connection(target)
         try:
             self.server = self._open(self._call_link)
-            self._event_link = Connection(target)
+            try:
+                self._event_link = Connection(target)
+            except BaseException:
+                self._undo_open()
+                raise
         except BaseException:
             self._call_link.close()
             raise
@@ -126,6 +130,12 @@ class Session:
         self._raise_pickle_protocol(link)
         server: dict[str, Any] = answer[0]
         return server
+
+    def _undo_open(self) -> None:
+        """There is no second connection: what the first has made, with a process perhaps, must not stay behind."""
+        if self.server["fresh"]:
+            with contextlib.suppress(FlameError):
+                self._exchange(self._call_link, {"op": "close", "session": self.session_id})
 
     def _raise_pickle_protocol(self, link: Connection) -> None:
         if self._modern:

@@ -21,8 +21,11 @@ from . import wire
 _LENGTH = struct.Struct(">Q")
 
 # What the new interpreter runs before it knows anything: the loader and the agent's text come through the socket.
+# And nothing of it comes from the current folder, where a json.py may lie: cells have it on their path later.
 BOOT = """\
-import socket, sys
+import sys
+sys.path[:1] = [folder for folder in sys.path[:1] if folder]
+import socket
 s = socket.socket(fileno=int(sys.argv[1]))
 def read(n):
     parts = []

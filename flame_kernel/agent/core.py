@@ -106,6 +106,8 @@ class Core:
             reason = "IPython does not start there: %s: %s" % (type(e).__name__, e)
             self.shell = runner.MiniShell(self)
         self.latest = streams.current()
+        if self.place == "child" and not getattr(sys.flags, "safe_path", False):
+            sys.path.insert(0, "")  # as ipykernel has it; not before our own imports, see child.BOOT
         self._started.set()
         self.described = self._describe(reason)
         self._log.append({"type": "ready", "request": None, "content": self.described})
