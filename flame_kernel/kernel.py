@@ -65,6 +65,7 @@ class FlameKernel(Kernel):
             self.session.pack = pack
         self._trouble: FlameError | None = None
         self._count = 1
+        self._in_line = 0  # requests but cells that wait their turn on the main shell
         self._stop_waiting: set[Future[Any]] = set()
         self._link_display: str | None = None
         self._running: dict[str, FarSide] = {}
@@ -316,23 +317,30 @@ class FlameKernel(Kernel):
     # -- the editor's questions --------------------------------------------------------------------------------------
 
     async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
-        """As ipykernel's, which has an editor's question wait for the cell that runs; the far side answers both."""
-        if subshell_id is not None or self._cell is None or not self._is_question(msg):
-            await super().shell_main(subshell_id, msg)
+        """As ipykernel's, but an editor's question overtakes cells, and nothing else: the far side answers both."""
+        kind = self._type_of(msg)
+        if subshell_id is None and self._cell is not None and kind in QUESTIONS and not self._in_line:
+            parent, ident = self.get_parent("shell"), self._parent_ident["shell"]
+            try:
+                await asyncio.create_task(self.dispatch_shell(msg, subshell_id=subshell_id, concurrent=True))
+            finally:
+                self.set_parent(ident, parent, channel="shell")
             return
-        parent, ident = self.get_parent("shell"), self._parent_ident["shell"]
+        stays_in_line = subshell_id is None and kind not in ("execute_request", "comm_open", "comm_msg", "comm_close")
+        self._in_line += stays_in_line
         try:
-            await asyncio.create_task(self.dispatch_shell(msg, subshell_id=subshell_id, concurrent=True))
+            await super().shell_main(subshell_id, msg)
         finally:
-            self.set_parent(ident, parent, channel="shell")
+            self._in_line -= stays_in_line
 
-    def _is_question(self, msg: Any) -> bool:
+    def _type_of(self, msg: Any) -> str:
+        """The type of a message that is not taken apart yet; empty where ipykernel will say what is wrong with it."""
         assert self.session is not None
         try:
             _, frames = self.session.feed_identities(msg, copy=False)
-            return self.session.deserialize(frames, content=False, copy=False)["header"]["msg_type"] in QUESTIONS
+            return str(self.session.deserialize(frames, content=False, copy=False)["header"]["msg_type"])
         except Exception:
-            return False  # ipykernel says what is wrong with it
+            return ""
 
     async def _question(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Between busy and idle of its own while a cell runs; then busy again: front ends show the last they heard."""
