@@ -6,11 +6,13 @@ Messaging: https://jupyter-client.readthedocs.io/en/stable/messaging.html
 from __future__ import annotations
 
 import collections
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from ipykernel.jsonutil import json_clean
+from jupyter_client.jsonutil import json_default
 
 from .inbox import Event
 from .session import Session
@@ -83,10 +85,7 @@ class Publisher:
 
     def _flush(self, texts: dict[tuple[str | None, str], list[str]]) -> None:
         for (request_id, name), pieces in texts.items():
-            text = "".join(pieces)
-            # A lone surrogate is legal in a str of Python and in no JSON that a browser reads.
-            text = text.encode("utf-8", "replace").decode("utf-8") if _has_surrogate(text) else text
-            self.stream(request_id, name, text)
+            self.stream(request_id, name, "".join(pieces))
         texts.clear()
 
     def _one(self, session: Session, event: Event) -> None:
@@ -103,9 +102,11 @@ class Publisher:
             self._on_input(session, event, parent, ident)
 
 
-def _has_surrogate(text: str) -> bool:
+def pack(message: Any) -> bytes:
+    """A message as bytes, in place of jupyter_client's packer: a lone surrogate, legal in a str of Python and in no
+    JSON that a browser reads, is sent as ``?`` there."""
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
+        text = json.dumps(message, default=json_default, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        text = json.dumps(json_clean(message), default=json_default, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "replace")

@@ -79,9 +79,20 @@ def format_bundle(obj, include=None, exclude=None):
             made, metadata[mime] = made
         if made is not None:
             data[mime] = made
+    if "image/png" not in data and (not include or "image/png" in include) and "image/png" not in (exclude or ()):
+        picture = _call(_picture, obj)
+        if picture is not None:
+            data["image/png"] = picture
     if "text/plain" not in data:
         data["text/plain"] = plain(obj)
     return clean(data), metadata
+
+
+def _picture(obj):
+    """PNG of a figure of matplotlib, which has no method for it, in a session that has its figures inline."""
+    cell = streams.current()
+    figures = getattr(cell.host.shell, "figures", None) if cell is not None else None
+    return None if figures is None else figures.picture(obj)
 
 
 def clean(data):

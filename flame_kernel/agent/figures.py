@@ -130,6 +130,13 @@ class Figures:
             if figure in open_figures:
                 self._show_one(figure)
 
+    def picture(self, obj):
+        """PNG of a matplotlib figure that has something on it, where figures are inline; None for any other object."""
+        module = sys.modules.get("matplotlib.figure")
+        if not self.enabled or module is None or not isinstance(obj, module.Figure) or not (obj.axes or obj.lines):
+            return None
+        return png(obj)
+
     def _interactive(self):
         return sys.modules["matplotlib"].is_interactive() or (_shared is not None and _shared.app_has_windows)
 
