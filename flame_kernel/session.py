@@ -26,7 +26,18 @@ from typing import Any
 from .agent import wire
 from .bootstrap import agent_name, push_source
 from .config import Target
-from .errors import AgentError, CannotConnect, ConnectionLost, FlameError, RemoteError, SessionGone, UnsafeAnswer
+from .errors import (
+    MAX_MESSAGE,
+    MAX_NAME,
+    AgentError,
+    CannotConnect,
+    ConnectionLost,
+    FlameError,
+    RemoteError,
+    SessionGone,
+    UnsafeAnswer,
+    cap,
+)
 from .inbox import Event, Inbox
 from .transport import Connection
 
@@ -36,6 +47,8 @@ GAP = 0.025
 RETRY_FIRST, RETRY_LAST = 0.1, 2.0
 # Answers in a row that are none, after which it is not the line that spoils them.
 REFUSALS = 3
+# Seconds: a parked poll that has nothing to say ends no sooner; from a server that lets it, the next one waits.
+EARLY = 0.05
 # A multiplex server serves one call at a time, so nothing may be parked there; seconds between short polls.
 POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
 
@@ -123,12 +136,12 @@ class Session:
                 raise
             link.call("execute", push_source())
             answer = self._exchange(link, request)
-        self._boot = answer[0]["boot"]
-        self._epoch = answer[0]["epoch"]
-        self._multiplex = answer[0]["servertype"] == "multiplex"
-        self._modern = tuple(answer[0]["python"]) >= (3, 4)
+        server = _checked(answer[0], link.location)
+        self._boot = server["boot"]
+        self._epoch = server["epoch"]
+        self._multiplex = server["servertype"] == "multiplex"
+        self._modern = tuple(server["python"]) >= (3, 4)
         self._raise_pickle_protocol(link)
-        server: dict[str, Any] = answer[0]
         return server
 
     def _undo_open(self) -> None:
@@ -158,7 +171,8 @@ class Session:
             raise UnsafeAnswer(link.location, "an answer to another call")
         error = answer.get("error")
         if error is not None:
-            raise AgentError(str(error.get("code")), str(error.get("message")))
+            error = error if isinstance(error, dict) else {}
+            raise AgentError(cap(str(error.get("code")), MAX_NAME), cap(str(error.get("message")), MAX_MESSAGE))
         return answer.get("result"), buffers
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -399,6 +413,7 @@ class Session:
                 "wait": timeouts.poll,
                 "gap": 0.0 if self._multiplex else GAP,
             }
+            asked = time.monotonic()
             try:
                 result, buffers = self._insist("events", poll, timeouts.poll_deadline)
                 events = self._inbox.feed(wire.decode_events(result["events"], buffers))
@@ -411,6 +426,8 @@ class Session:
                 return
             if events:
                 self._take(events)
+            elif time.monotonic() - asked < EARLY:
+                self._closing.wait(EARLY)
             if self._multiplex:
                 pause = POLL_BUSY_FIRST if events else min(pause * 1.5, POLL_BUSY_LAST)
                 self._poll_soon.clear()
@@ -464,3 +481,31 @@ class Session:
             self._settle(request_id, self._gone)
         if not self.ready.done():
             self.ready.set_exception(self._gone)
+
+
+# What an agent says of itself, and is relied on here.
+_SERVER = {
+    "boot": str,
+    "epoch": int,
+    "fresh": bool,
+    "host": str,
+    "newest": int,
+    "pid": int,
+    "place": str,
+    "python": list,
+    "servertype": str,
+}
+
+
+def _checked(server: Any, location: str) -> dict[str, Any]:
+    """The answer to ``open``; UnsafeAnswer where it is not what an agent says."""
+    if (
+        not isinstance(server, dict)
+        or any(not isinstance(server.get(name), kind) for name, kind in _SERVER.items())
+        or any(len(server[name]) > MAX_NAME for name in _SERVER if _SERVER[name] is str)
+        or len(server["python"]) != 3
+        or not all(type(number) is int for number in server["python"])
+        or not isinstance(server.get("ready"), (dict, type(None)))
+    ):
+        raise UnsafeAnswer(location, "an agent that does not say what it is")
+    return server

@@ -23,6 +23,10 @@ MAGIC = b"FLM1"
 # A buffer shorter than this is cheaper inside the JSON text.
 INLINE_TEXT = 1024
 
+# What one message may hold: a list or a number of two characters becomes a Python object of 30 times that.
+MAX_BUFFERS = 100000
+MAX_VALUES = 2000000
+
 _HEAD = struct.Struct(">4sII")
 _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
 
@@ -53,14 +57,19 @@ def decode(data, limit=None):
     magic, text_size, count = _HEAD.unpack_from(view)
     if magic != MAGIC:
         raise WireError("not a message of protocol %d" % PROTOCOL)
+    if count > MAX_BUFFERS:
+        raise WireError("message of %d buffers, the limit is %d" % (count, MAX_BUFFERS))
     at = _HEAD.size + 8 * count
     if at + text_size > len(view):
         raise WireError("message is cut short")
     sizes = struct.unpack_from(">%dQ" % count, view, _HEAD.size)
     if at + text_size + sum(sizes) != len(view):
         raise WireError("message lengths do not add up")
+    text = bytes(view[at : at + text_size])
+    if _has_too_many_values(text):
+        raise WireError("message of more than %d values" % MAX_VALUES)
     try:
-        message = json.loads(bytes(view[at : at + text_size]).decode("ascii"))
+        message = json.loads(text.decode("ascii"))
     except (ValueError, RecursionError) as e:
         raise WireError("message is not JSON: %s" % e)
     if not isinstance(message, dict):
@@ -71,6 +80,25 @@ def decode(data, limit=None):
         buffers.append(view[at : at + size])
         at += size
     return message, buffers
+
+
+def _has_too_many_values(text):
+    """Whether JSON text holds more than MAX_VALUES; the inside of a string, such as a page of HTML, is not counted."""
+    if _count(text) <= MAX_VALUES:
+        return False
+    text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    found = at = 0
+    while at >= 0 and found <= MAX_VALUES:
+        start = text.find(b'"', at)
+        found += 1 + _count(text[at : start if start >= 0 else len(text)])
+        at = text.find(b'"', start + 1) + 1 if start >= 0 else -1
+        if at == 0:
+            return False  # a string without an end: no JSON, as the parser will say
+    return found > MAX_VALUES
+
+
+def _count(text):
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def encode_events(events):
@@ -97,15 +125,23 @@ def encode_events(events):
 def decode_events(plain, buffers):
     """The inverse of encode_events; raises WireError for events that it cannot have written."""
     events = []
+    left = len(buffers)  # each is used once: a megabyte named a million times would be a million megabytes
     try:
         for event in plain:
             event = dict(event)
+            left -= len(event.get("buffers", ())) + ("text_buffer" in event)
+            if left < 0:
+                raise WireError("events that share their buffers")
             if "text_buffer" in event:
                 raw = buffers[event.pop("text_buffer")]
                 event["content"] = dict(event["content"], text=str(raw, "utf-8", "surrogatepass"))
             if "buffers" in event:
                 event["buffers"] = [buffers[i] for i in event["buffers"]]
             if not isinstance(event["type"], str) or not isinstance(event["content"], dict):
+                raise WireError("event of the wrong shape")
+            if not isinstance(event.get("request"), (str, type(None))):
+                raise WireError("event of a request that has no name")
+            if not isinstance(event.get("metadata", {}), dict):
                 raise WireError("event of the wrong shape")
             events.append(event)
     except (KeyError, IndexError, TypeError, ValueError, UnicodeError) as e:
