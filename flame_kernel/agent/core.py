@@ -35,13 +35,15 @@ class Core:
     """One session's cells.
 
     session_id  its name;  place  "process" or "child";  log  the EventLog;  shell  "auto", "ipython" or "mini"
+    protected_pids  tells the processes that an interrupt must not reach: the children in which other sessions live
     """
 
-    def __init__(self, session_id, place, log, shell="auto"):
+    def __init__(self, session_id, place, log, shell="auto", protected_pids=frozenset):
         self.session_id = session_id
         self.place = place
         self.pid = os.getpid()
         self.closed = False
+        self.protected_pids = protected_pids
         self.redirects = {}  # what the session has assigned to sys.stdout and its like
         self.latest = None  # the Cell that ran last: for output of which nothing better is known
         self.shell = None
@@ -162,12 +164,6 @@ class Core:
         if lane.abandoned:
             return
         self.lanes.pop(lane.name, None)
-
-    def protected_pids(self):
-        """Processes that an interrupt must not reach: the children in which other sessions live."""
-        from . import child
-
-        return child.pids()
 
     # -- output ------------------------------------------------------------------------------------------------------
 

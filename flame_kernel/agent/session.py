@@ -56,7 +56,7 @@ class Session:
         if place == "child":
             self.core = child.ChildCore(session_id, self.log, shell, bundle())
         else:
-            self.core = core.Core(session_id, place, self.log, shell)
+            self.core = core.Core(session_id, place, self.log, shell, child.pids)
         self.core.start()
 
     def submit(self, request):
