@@ -32,6 +32,7 @@ STOPPABLE = {
 @pytest.fixture(scope="module")
 def child() -> Iterator[Kernel]:
     with flame_kernel(env={"FLAME_PLACE": "child"}) as k:
+        k.execute("import os")  # now all its processes are there
         yield k
 
 
