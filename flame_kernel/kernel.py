@@ -212,6 +212,8 @@ class FlameKernel(Kernel):
                 self._cell = None
             self._running.pop(request_id, None)
             self._prompts.forget(request_id)
+        if reply.get("status") not in ("ok", "error", "aborted"):
+            return self._error(request_id, "UnsafeAnswer", "the far side ended the cell without saying how", silent)
         if far is self._far and isinstance(reply.get("execution_count"), int):
             self._count = reply["execution_count"] + (1 if store_history and not silent else 0)
         else:
@@ -515,5 +517,8 @@ class FlameKernel(Kernel):
         loop = asyncio.get_running_loop()
         sides = [side for side in (self._far, self._local) if side is not None]
         await asyncio.gather(*(loop.run_in_executor(None, side.close) for side in sides))
-        self._history.close()
+        try:
+            self._history.close()
+        except Exception:  # a disk that is full must not keep the kernel from ending
+            self.log.warning("the history was not written", exc_info=True)
         return {"status": "ok", "restart": restart}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import json
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -104,9 +105,17 @@ class Publisher:
 
 def pack(message: Any) -> bytes:
     """A message as bytes, in place of jupyter_client's packer: a lone surrogate, legal in a str of Python and in no
-    JSON that a browser reads, is sent as ``?`` there."""
+    JSON that a browser reads, is sent as ``?`` there; a NaN or an infinity as null, as a browser writes them."""
     try:
         text = json.dumps(message, default=json_default, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError):
-        text = json.dumps(json_clean(message), default=json_default, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(_finite(json_clean(message)), default=json_default, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "replace")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
