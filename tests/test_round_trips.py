@@ -1,0 +1,72 @@
+"""A cell costs one round trip on the link: its request out, and its result comes with a poll that is already there."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import statistics
+from collections.abc import Callable
+
+import pytest
+from farside import FlameServer, LiveApp
+from kernels import Kernel, flame_kernel
+from slowlink import SlowLink
+
+CELLS = 50
+
+
+def ops(messages: list[tuple[float, bytes]]) -> list[str]:
+    """The names of the agent's ops in what a client said."""
+    found = []
+    for _, data in messages:
+        op = re.search(rb'"op":"(\w+)"', data)
+        found.append(op[1].decode() if op else "?")
+    return found
+
+
+def run(kernel: Kernel, code: str) -> float:
+    """Seconds until the reply."""
+    done = kernel.execute(code)
+    assert done.error is None
+    assert done.reply_at is not None
+    return done.reply_at
+
+
+@pytest.mark.parametrize("far", ["child", "process"])
+@pytest.mark.parametrize("code", ["x = 1", "1 + 1", "print('a line')"], ids=["statement", "value", "print"])
+def test_fifty_cells(
+    code: str, far: str, flame_server: Callable[..., FlameServer], live_app: Callable[..., LiveApp]
+) -> None:
+    server = flame_server() if far == "child" else live_app()
+    with (
+        contextlib.closing(SlowLink(server.location, 0.0)) as link,
+        flame_kernel(env={"FLAME_TARGET": link.location}) as k,
+    ):
+        run(k, code)
+        before = len(link.messages)
+        for _ in range(CELLS):
+            run(k, code)
+        said = ops(link.messages[before:])
+        assert said.count("submit") == CELLS
+        # What else there is are polls: one for each batch of events, and one that waits.
+        assert set(said) == {"submit", "poll"}
+        assert said.count("poll") <= 2 * CELLS + 1
+
+
+@pytest.mark.parametrize("code", ["x = 1", "1 + 1", "print('a line')"], ids=["statement", "value", "print"])
+def test_on_a_long_link(code: str, flame_server: Callable[..., FlameServer]) -> None:
+    delay = 0.05
+    with (
+        contextlib.closing(SlowLink(flame_server().location, delay)) as link,
+        flame_kernel(env={"FLAME_TARGET": link.location}) as k,
+    ):
+        run(k, code)
+        seconds, between = [], []
+        for _ in range(5):
+            before = len(link.messages)
+            seconds.append(run(k, code))
+            between.append(ops(link.messages[before:]))
+        # Out goes the cell; in comes all of it, to the poll that waits there; and that one's successor goes out.
+        assert ["submit", "poll"] in between
+        assert all(said.count("submit") == 1 and set(said) == {"submit", "poll"} for said in between)
+        print(f"round trip {2 * delay * 1000:g} ms: {code!r} takes {statistics.median(seconds) * 1000:.0f} ms")
