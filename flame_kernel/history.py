@@ -35,13 +35,13 @@ class History:
         """Cell ``count`` has been sent."""
         self._line += 1
         self._lines[count] = self._line
-        self._manager.store_inputs(self._line, code)
+        self._manager.store_inputs(self._line, _storable(code))
 
     def store_output(self, count: int, text: str) -> None:
         """The text/plain of the value of cell ``count``."""
         line = self._lines.get(count)
         if line is not None:
-            self._manager.output_hist_reprs[line] = text
+            self._manager.output_hist_reprs[line] = _storable(text)
             self._manager.store_output(line)
 
     def reply(
@@ -74,3 +74,8 @@ class History:
         self._manager.end_session()
         if hasattr(self._manager, "close"):
             self._manager.close()
+
+
+def _storable(text: str) -> str:
+    """Text without lone surrogates: the database takes none, and one would keep all after it out as well."""
+    return text.encode("utf-8", "replace").decode("utf-8")

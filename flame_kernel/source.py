@@ -8,6 +8,8 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 # Whoever writes a magic, a command or a question writes one of these.
 _SIGNS = "%!?"
+# Cells that were copied with their indentation or prompts: IPython takes those off.
+_STARTS = (" ", "\t", ">>>", "In [")
 
 
 class Source:
@@ -27,7 +29,7 @@ class Source:
 
     def as_python(self, code: str) -> str:
         """``code`` with magics, ``!cmd`` and ``obj?`` as calls of ``get_ipython()``; plain Python is left as it is."""
-        if not any(sign in code for sign in _SIGNS):
+        if not any(sign in code for sign in _SIGNS) and not code.lstrip("\n").startswith(_STARTS):
             return code
         try:
             compile(code, "<cell>", "exec", dont_inherit=True)
