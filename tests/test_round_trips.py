@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable
 
 import pytest
-from farside import FlameServer, LiveApp
+from farside import FlameServer, LiveApp, wait_until
 from kernels import Kernel, flame_kernel
 from slowlink import SlowLink
 
@@ -61,12 +61,13 @@ def test_on_a_long_link(code: str, flame_server: Callable[..., FlameServer]) -> 
         flame_kernel(env={"FLAME_TARGET": link.location}) as k,
     ):
         run(k, code)
-        seconds, between = [], []
-        for _ in range(5):
-            before = len(link.messages)
-            seconds.append(run(k, code))
-            between.append(ops(link.messages[before:]))
+        wait_until(lambda: ops(link.messages)[-1] == "poll", "a poll that waits")
+        before = len(link.messages)
+        seconds = [run(k, code) for _ in range(5)]
+        wait_until(lambda: ops(link.messages)[-1] == "poll", "a poll that waits")
+        said = " ".join(ops(link.messages[before:]))
         # Out goes the cell; in comes all of it, to the poll that waits there; and that one's successor goes out.
-        assert ["submit", "poll"] in between
-        assert all(said.count("submit") == 1 and set(said) == {"submit", "poll"} for said in between)
+        # On a busy machine a reply may just miss the batch of its output, and takes the next one.
+        assert re.fullmatch("(submit poll( poll)? ?){5}", said)
+        assert re.search("submit poll( submit|$)", said)
         print(f"round trip {2 * delay * 1000:g} ms: {code!r} takes {statistics.median(seconds) * 1000:.0f} ms")
