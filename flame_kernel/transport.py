@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from Pyro4 import constants, message
 
-from . import security
+from . import framing, security
 from .config import Location, Target
 from .errors import CallTimeout, CannotConnect, ConnectionLost, TargetError, UnsafeAnswer
 
@@ -223,14 +223,14 @@ class Connection:
         if self._key is None:
             if "HMAC" in answer.annotations:
                 security.refuse("a signed answer on a connection without a key")
-        elif not security.is_signed(self._key, answer.data, answer.annotations):
+        elif not framing.is_signed(self._key, answer.data, answer.annotations):
             security.refuse("an answer that is not signed with our key")
 
     def _payload(self, answer: _Answer) -> bytes | bytearray:
         if answer.serializer != _PICKLE:
             security.refuse(f"serializer {answer.serializer} instead of pickle")
         if answer.flags & message.FLAGS_COMPRESSED:
-            return security.inflate(answer.data, MAX_INFLATED)
+            return framing.inflate(answer.data, MAX_INFLATED)
         return answer.data
 
     # --- bytes out and in, each until `deadline` (monotonic)
@@ -238,7 +238,7 @@ class Connection:
     def _send(self, kind: int, data: bytes, mark: bytes, deadline: float) -> None:
         annotations = {"CORR": mark}
         if self._key is not None:
-            annotations["HMAC"] = security.signature(self._key, data, annotations)
+            annotations["HMAC"] = framing.signature(self._key, data, annotations)
         chunks = b"".join(_ANNOTATION.pack(name.encode(), len(v)) + v for name, v in annotations.items())
         version = constants.PROTOCOL_VERSION
         total = kind + version + len(data) + len(chunks) + _PICKLE + self._seq + message.Message.checksum_magic
@@ -357,7 +357,7 @@ class Connection:
                 raise CannotConnect(self.location, "protocol", f"it answered with message type {answer.kind}")
             if answer.seq != self._seq or answer.flags & ~message.FLAGS_COMPRESSED:
                 security.refuse("a handshake that answers another one")
-            if self._key is not None and not security.is_signed(self._key, answer.data, answer.annotations):
+            if self._key is not None and not framing.is_signed(self._key, answer.data, answer.annotations):
                 raise CannotConnect(self.location, "key_wrong", "its answer is not signed with our key")
             self._check_signature(answer)
             echo = answer.annotations.get("CORR")
@@ -408,7 +408,7 @@ class Connection:
     def _refusal(self, answer: _Answer) -> CannotConnect:
         """The server's reason in our words. It comes unsigned or signed with a key we lack, so it is only told."""
         if answer.serializer == _MARSHAL:
-            text = security.marshal_text(answer.data)
+            text = framing.marshal_text(answer.data)
         elif answer.serializer == _PICKLE:
             value = security.read_value(self._payload(answer), security.AGENT_ANSWER)
             text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value

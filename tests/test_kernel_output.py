@@ -93,6 +93,12 @@ FLOODS: dict[str, tuple[str, str, str]] = {
         "".join(f"o{n} " for n in range(30000)),
         "".join(f"e{n} " for n in range(30000)),
     ),
+    "drip": (
+        "import sys, time\nfor n in range(1200):\n    print('o', n)\n    print('e', n, file=sys.stderr)\n"
+        "    time.sleep(0.001)",
+        "".join(f"o {n}\n" for n in range(1200)),
+        "".join(f"e {n}\n" for n in range(1200)),
+    ),
     "long": (
         "for n in range(6000):\n    print('%5d' % n * 1000)",
         "".join(f"{n:5d}" * 1000 + "\n" for n in range(6000)),

@@ -17,6 +17,7 @@ AGENT = PACKAGE / "agent"
 FLOORS = (
     ("errors", "agent.wire"),
     ("config", "security"),
+    ("framing",),
     ("transport", "inbox", "bootstrap", "server"),
     ("session",),
     ("far", "publisher", "prompts", "history", "commands", "source"),

@@ -23,7 +23,7 @@ from typing import Any
 import evil
 import pytest
 
-from flame_kernel import security
+from flame_kernel import framing, security
 from flame_kernel.errors import FlameError, RemoteError, UnsafeAnswer
 from flame_kernel.security import AGENT_ANSWER, Budget, Name, Record, read_exception, read_value
 
@@ -247,27 +247,27 @@ def test_marshalled_refusals_are_read_without_marshal() -> None:
 
     for version in range(5):
         for text in ("", "hmac key config not symmetric", "ä", "x" * 300):
-            assert security.marshal_text(marshal.dumps(text, version)) == text
-    assert security.marshal_text(b"s\x02\x00\x00\x00ab") == "ab"  # Python 2
+            assert framing.marshal_text(marshal.dumps(text, version)) == text
+    assert framing.marshal_text(b"s\x02\x00\x00\x00ab") == "ab"  # Python 2
     code = marshal.dumps(compile("1", "x", "eval"))
     for data in (b"", b"z", b"z\x05ab", b"u\xff\xff\xff\x7fab", code, marshal.dumps(["a"]), marshal.dumps("a") + b"x"):
         with pytest.raises(UnsafeAnswer):
-            security.marshal_text(data)
+            framing.marshal_text(data)
     for data in evil.mutants([marshal.dumps("hmac mismatch", version) for version in range(5)], 2_000, seed=6):
         with contextlib.suppress(UnsafeAnswer):
-            security.marshal_text(data)
+            framing.marshal_text(data)
 
 
 def test_inflate_makes_no_more_than_its_limit() -> None:
-    assert security.inflate(zlib.compress(b"abc"), 3) == b"abc"
+    assert framing.inflate(zlib.compress(b"abc"), 3) == b"abc"
     for data in (zlib.compress(b"abcd"), zlib.compress(b"abc")[:-1], zlib.compress(b"abc") + b"x", b"", b"abc"):
         with pytest.raises(UnsafeAnswer):
-            security.inflate(data, 3)
+            framing.inflate(data, 3)
     bomb = zlib.compress(bytes(256 * 2**20), 9)
     tracemalloc.start()
     try:
         with pytest.raises(UnsafeAnswer):
-            security.inflate(bomb, 16 * 2**20)
+            framing.inflate(bomb, 16 * 2**20)
         assert tracemalloc.get_traced_memory()[1] < 48 * 2**20
     finally:
         tracemalloc.stop()
@@ -278,9 +278,9 @@ def test_signatures_are_pyros() -> None:
 
     annotations = {"CORR": b"c" * 16, "ABCD": b"x"}
     theirs = message.Message(message.MSG_RESULT, b"data", 4, 0, 1, annotations=annotations, hmac_key=b"key")
-    mine = security.signature(b"key", b"data", annotations)
+    mine = framing.signature(b"key", b"data", annotations)
     assert theirs.annotations["HMAC"] == mine
-    assert security.is_signed(b"key", b"data", {**annotations, "HMAC": mine})
+    assert framing.is_signed(b"key", b"data", {**annotations, "HMAC": mine})
     for key, data, chunks in (
         (b"kez", b"data", {**annotations, "HMAC": mine}),
         (b"key", b"dato", {**annotations, "HMAC": mine}),
@@ -288,7 +288,7 @@ def test_signatures_are_pyros() -> None:
         (b"key", b"data", annotations),
         (b"key", b"data", {**annotations, "HMAC": b""}),
     ):
-        assert not security.is_signed(key, data, chunks)
+        assert not framing.is_signed(key, data, chunks)
 
 
 # --- a watched client in a process of its own meets every evil server

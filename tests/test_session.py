@@ -25,7 +25,8 @@ STATE = (
     "repr(sys.stdin), repr(sys.displayhook), repr(sys.excepthook), repr(sys.__dict__['stdout']), repr(b.input), "
     "repr(g.getpass), repr(t.Thread.start), repr(os.fork), sorted(x.name for x in t.enumerate() if 'flame' in x.name), "
     "sorted(n for n in sys.modules if n.startswith('flame_session')), sorted(set(vars(b)) & "
-    "{'get_ipython', 'display', '__IPYTHON__'}), sorted(n for n in l.cache if 'ipython-input' in n or 'flame_s' in n or "
+    "{'get_ipython', 'display', '__IPYTHON__'}), "
+    "sorted(n for n in l.cache if 'ipython-input' in n or 'flame_s' in n or "
     "'ipykernel_' in n), len(os.listdir('/proc/self/fd'))])"
     "(*map(__import__, ('sys', 'builtins', 'getpass', 'threading', 'os', 'linecache')))"
 )
