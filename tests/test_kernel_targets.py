@@ -213,12 +213,12 @@ def test_a_unix_socket(servertype: str, flame_server: Start) -> None:
 # --- places
 
 
-@pytest.mark.parametrize("place", [None, "auto", "child", "process"])
+@pytest.mark.parametrize("place", [None, "child", "process"])
 @pytest.mark.parametrize("app", [False, True], ids=["flameserver", "app"])
 def test_places(app: bool, place: str | None, flame_server: Start, live_app: StartApp) -> None:
     server = live_app() if app else flame_server()
     with flame_kernel(env={"FLAME_TARGET": server.location, "FLAME_PLACE": place}) as k:
-        inside = place == "process" or (app and place != "child")
+        inside = place == "process" or (app and place is None)
         assert (pid_of(k) == server.pid) is inside
         assert (ppid_of(k) == server.pid) is not inside
         words = "inside the server's own process" if inside else "in a child process of the server"
@@ -228,9 +228,9 @@ def test_places(app: bool, place: str | None, flame_server: Start, live_app: Sta
             # The live objects are what a cell works with.
             assert k.execute("import __main__ as app\napp.device.raise_level()").result == "2"
             assert server.ask("evaluate", "device.level") == "2"
-        other = "child" if inside else "process"
-        connected(k.execute(f"%flame connect {server.location} --place {other}"))
-        assert (pid_of(k) == server.pid) is not inside
+        for other in ("child", "process", "auto"):
+            connected(k.execute(f"%flame connect {server.location} --place {other}"))
+            assert (pid_of(k) == server.pid) is (other == "process" or (app and other == "auto"))
     assert not server.children()
 
 
