@@ -57,12 +57,8 @@ def global_state() -> Iterator[None]:
     context = zmq.Context.instance()
     context.socket(zmq.PAIR).close()  # starts its two threads
     ensure_event_loop()  # jupyter_client's blocking calls run on it
-    before = leaks.Snapshot.take()
-    yield
-    gc.collect()
-    left = leaks.leftovers(before)
-    leaks.end(before)
-    assert not left, "left behind by the run:\n" + "\n".join(left)
+    with leaks.nothing_left():
+        yield
 
 
 class _Errors(logging.Handler):

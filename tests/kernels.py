@@ -39,7 +39,7 @@ class Message:
     at: float
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """One request to the kernel: its reply and all that came on iopub and stdin for it, in order of arrival."""
 
@@ -108,7 +108,7 @@ class Run:
         """What ``input`` and ``getpass`` asked: text, and whether the answer is secret."""
         return [(m.content["prompt"], m.content["password"]) for m in self.of_type("input_request")]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"  {m.at:7.3f} {m.channel:7} {m.type}: {str(m.content)[:300]}" for m in self.messages]
         return "\n".join([f"{self.id}: reply {self.reply} at {self.reply_at}", *lines])
 

@@ -44,6 +44,8 @@ CHROMIUM_ARGUMENTS = (
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/application-extension/shell": {"startMode": "multiple"},
+    # Lab drops the completions of a kernel that takes more than a second, as any does on a busy machine.
+    "@jupyterlab/completer-extension/manager": {"providerTimeout": 20_000},
     "@jupyterlab/notebook-extension/tracker": {"codeCellConfig": {"autoClosingBrackets": False}},
 }
 

@@ -6,10 +6,12 @@ Nothing here waits for a length of time: ``leftovers`` looks again until all is 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +102,17 @@ def leftovers(before: Snapshot, seconds: float = 10.0) -> list[str]:
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def nothing_left(seconds: float = 20.0) -> Iterator[None]:
+    """Around what lives longer than a test: AssertionError if it leaves anything behind."""
+    before = Snapshot.take()
+    yield
+    gc.collect()
+    left = leftovers(before, seconds)
+    end(before)
+    assert not left, "left behind:\n" + "\n".join(left)
 
 
 def end(before: Snapshot) -> None:

@@ -32,10 +32,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def nothing_is_left_of_lab(global_state: None) -> Iterator[None]:
     """What the fixtures below leave behind, when all of them are gone."""
-    before = leaks.Snapshot.take()
-    yield
-    left = leaks.leftovers(before, 20)
-    assert not left, "left behind:\n" + "\n".join(left)
+    with leaks.nothing_left():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +166,8 @@ def test_notebook_7(lab: Lab, chromium_browser: Browser) -> None:
 
 
 def test_picture(notebook: Notebook) -> None:
-    """The whole of it in a picture, kept where FLAME_SCREENSHOT says (the README's was taken with tests/lab.py)."""
+    """The whole of it in a picture, kept where REMOTE_FLAME_SCREENSHOT says."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(os.environ.get("FLAME_SCREENSHOT") or Path(folder, "picture.png"))
+        path = Path(os.environ.get("REMOTE_FLAME_SCREENSHOT") or Path(folder, "picture.png"))
         notebook.screenshot(path)
         assert path.stat().st_size > 10_000

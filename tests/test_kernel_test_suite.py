@@ -5,20 +5,25 @@ No capability is left out: what the suite knows to ask, each of these kernels an
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any, ClassVar
 from unittest import mock
 
 import farside
 import jupyter_kernel_test
+import leaks
 import pytest
 from farside import FlameServer, LiveApp
 from kernels import KERNEL_NAME
 from needs import missing
 
 
-class EmbeddedServer(jupyter_kernel_test.KernelTests):
-    """No target named: the kernel's own server, which has IPython."""
+@pytest.mark.leaves("server and kernel live as long as the class: tearDownClass looks then")
+class Suite(jupyter_kernel_test.KernelTests):
+    """The samples, and where the cells are to run; each class below has its own place."""
+
+    __test__ = False
 
     kernel_name = KERNEL_NAME
     language_name = "python"
@@ -29,7 +34,7 @@ class EmbeddedServer(jupyter_kernel_test.KernelTests):
 
     completion_samples: ClassVar[list[dict[str, Any]]] = [
         {"text": "zi", "matches": {"zip"}},
-        {"text": "import sys; sys.getrecursionl", "matches": {"getrecursionlimit"}},
+        {"text": "str.capital", "matches": {"capitalize"}},
     ]
 
     complete_code_samples: ClassVar[list[str]] = [
@@ -67,7 +72,9 @@ class EmbeddedServer(jupyter_kernel_test.KernelTests):
     code_inspect_sample = "zip"
     code_clear_output = "from IPython.display import clear_output; clear_output()"
 
+    # A server is started, and a session opened, for all the tests of a class.
     server: ClassVar[FlameServer | LiveApp | None] = None
+    left_behind: ClassVar[contextlib.AbstractContextManager[None]]
 
     @classmethod
     def start_server(cls) -> FlameServer | LiveApp | None:
@@ -76,6 +83,8 @@ class EmbeddedServer(jupyter_kernel_test.KernelTests):
 
     @classmethod
     def setUpClass(cls) -> None:
+        cls.left_behind = leaks.nothing_left()
+        cls.left_behind.__enter__()
         cls.server = cls.start_server()
         environ = {"FLAME_TARGET": cls.server.location} if cls.server else {}
         with mock.patch.dict(os.environ, environ):
@@ -86,6 +95,13 @@ class EmbeddedServer(jupyter_kernel_test.KernelTests):
         super().tearDownClass()
         if cls.server:
             cls.server.stop()
+        cls.left_behind.__exit__(None, None, None)
+
+
+class EmbeddedServer(Suite):
+    """No target named: the kernel's own server, which has IPython."""
+
+    __test__ = True
 
 
 def _bare() -> farside.Python:
@@ -95,7 +111,7 @@ def _bare() -> farside.Python:
     return bare[0]
 
 
-# Without IPython there is nothing of that name to import: the shell has display and clear_output of its own.
+# Without IPython there is nothing of that name to import: the shell has a display of its own.
 WITHOUT_IPYTHON: list[dict[str, str]] = [
     {
         "code": "class H:\n    def _repr_html_(self): return '<b>h</b>'\ndisplay(H())",
@@ -108,30 +124,34 @@ WITHOUT_IPYTHON: list[dict[str, str]] = [
 ]
 
 
-class BareServerWithoutIPython(EmbeddedServer):
+class BareServerWithoutIPython(Suite):
     """A stock flameserver on the oldest interpreter: cells run in a child, on the agent's own shell."""
 
+    __test__ = True
     code_display_data = WITHOUT_IPYTHON
-    code_clear_output = "clear_output()"
+    code_clear_output = "display(1, clear=True)"
 
     @classmethod
     def start_server(cls) -> FlameServer:
         return FlameServer(_bare())
 
 
-class LiveAppWithIPython(EmbeddedServer):
+class LiveAppWithIPython(Suite):
     """Inside the process of an app that has IPython."""
+
+    __test__ = True
 
     @classmethod
     def start_server(cls) -> LiveApp:
         return LiveApp(farside.pythons()[-1])
 
 
-class LiveAppWithoutIPython(EmbeddedServer):
+class LiveAppWithoutIPython(Suite):
     """Inside the process of an app that has not."""
 
+    __test__ = True
     code_display_data = WITHOUT_IPYTHON
-    code_clear_output = "clear_output()"
+    code_clear_output = "display(1, clear=True)"
 
     @classmethod
     def start_server(cls) -> LiveApp:

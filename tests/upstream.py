@@ -23,7 +23,7 @@ INI = """\
 [pytest]
 asyncio_mode = auto
 asyncio_default_fixture_loop_scope = function
-timeout = 90
+timeout = 30
 """
 
 
