@@ -39,13 +39,12 @@ def results(python: str, place: str) -> dict[str, dict[str, object]]:
     return found
 
 
-@pytest.mark.parametrize("place", ["process", "child"])
 @pytest.mark.parametrize("python", PYTHONS, ids=lambda path: Path(path).parent.parent.name)
-@pytest.mark.parametrize("name", [name for name, _, _ in ishell_cases.CASES])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(place, name) for place in ("process", "child") for name, _, places in ishell_cases.CASES if place in places],
+)
 def test_case(python: str, place: str, name: str) -> None:
-    places = {n: p for n, _, p in ishell_cases.CASES}[name]
-    if place not in places:
-        pytest.skip("not in this place")
     found = results(python, place)
     assert name in found, found[""]
     assert found[name]["failure"] is None, found[name]["failure"]
