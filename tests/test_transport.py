@@ -22,6 +22,7 @@ import evil
 import farside
 import pytest
 from farside import FlameServer, Python
+from needs import missing
 
 from flame_kernel import transport
 from flame_kernel.config import Location, Secret, Target, Timeouts
@@ -345,7 +346,7 @@ def test_a_daemon_without_flame(accepted: list[str], pythons: tuple[Python, ...]
 def test_a_tls_server(flame_server: Start, tmp_path: Path) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("needs openssl")
+        missing("openssl")
     pem = tmp_path / "server.pem"
     made = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
     subprocess.run(
