@@ -204,7 +204,7 @@ def one_session(location: str, seconds: float) -> dict[str, Any]:
         session = Session(target, lambda events: None)
         cell = session.execute("cell", "1")
         try:
-            outcome, shown = "value", repr(cell.result(4 * seconds + 2))[:200]
+            outcome, shown = "value", repr(cell.result(8 * seconds))[:200]
         except concurrent.futures.TimeoutError:
             # The link is made again for as long as the session is wanted; a Stop ends the wait.
             outcome = "waiting"
@@ -233,7 +233,7 @@ def watch() -> None:
             events.append(f"{event} {arguments!r}"[:200])
 
     sys.addaudithook(hook)
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
 
         def tell(name: str, location: str) -> None:
             found = one_session(location, 1.0)
@@ -242,7 +242,7 @@ def watch() -> None:
 
         told = threading.Lock()
         first = sys.stdin.readline().split()
-        list(pool.map(lambda n: one_session(first[1], 1.0), range(8)))  # what is made once, is made now
+        list(pool.map(lambda n: one_session(first[1], 1.0), range(10)))  # what is made once, is made now
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         watching = True
         futures = [pool.submit(tell, *line.split()) for line in sys.stdin]

@@ -83,7 +83,7 @@ def test_no_server_gets_anything_executed(watched: tuple[dict[str, dict[str, Any
     assert not canary.exists()
     assert found[""]["events"] == []
     assert found[""]["threads"] == []
-    assert found[""]["grown"] < 500 * 2**20  # by eight sessions at once; the limit of one answer is 64 MB
+    assert found[""]["grown"] < 500 * 2**20  # by ten sessions at once; the limit of one answer is 64 MB
     assert found["honest1"]["outcome"] == "value"
 
 
@@ -94,10 +94,10 @@ def test_each_ends_with_an_error_of_ours(at: str, watched: tuple[dict[str, dict[
         seen = found[f"{at}:{name}"]
         if at != "open" and name in SLOW:
             assert seen["outcome"] in ("waiting", *OURS), (name, seen)
-            assert seen["seconds"] < 10, (name, seen)
+            assert seen["seconds"] < 12, (name, seen)
         else:
             assert seen["outcome"] in OURS, (name, seen)
-            assert seen["seconds"] < 6, (name, seen)
+            assert seen["seconds"] < 10, (name, seen)  # ten at once, each told three times
 
 
 # --- an agent that speaks Pyro well
