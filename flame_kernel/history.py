@@ -63,6 +63,8 @@ class History:
             found = manager.get_tail(n, raw=raw, output=output, include_latest=True)
         elif hist_access_type == "range":
             found = manager.get_range(session, start, stop, raw=raw, output=output)
+            # The present session is asked for by 0, and has a number all the same.
+            found = [(number or manager.session_number, *rest) for number, *rest in found]
         elif hist_access_type == "search":
             found = manager.search(pattern, raw=raw, output=output, n=n, unique=unique)
         else:

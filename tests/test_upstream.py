@@ -63,8 +63,11 @@ def test_ipykernels_own_tests(
     exceptions: dict[str, str],
     ipykernel_tests: Path,
     flame_server: Callable[..., FlameServer],
+    tmp_path: Path,
 ) -> None:
-    server = flame_server()
+    # jedi's folder is there, as with anyone who has used IPython; sessions of killed kernels would leave one of theirs.
+    (tmp_path / "jedi").mkdir()
+    server = flame_server(env={"XDG_CACHE_HOME": str(tmp_path)})
     with tempfile.TemporaryDirectory(prefix="upstream-run-") as folder:
         jupyter_path = upstream.shadow(KERNELSPEC, Path(folder, "jupyter"))
         environ = {"JUPYTER_PATH": str(jupyter_path), "FLAME_TARGET": server.location, "FLAME_PLACE": place}

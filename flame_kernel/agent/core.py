@@ -27,6 +27,8 @@ except ImportError:  # no fcntl: no POSIX system; what C code prints stays where
 MAX_CONTENT = 32000000
 # Requests that do not run cells: answered by a helper thread, also while a cell runs.
 SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "open_lane", "close_lane")
+# Seconds of quiet after which a child prepares for the first completion.
+WARM_UP_AFTER = 1.0
 # Seconds that they wait for a shell that is still being made.
 START_PATIENCE = 10.0
 
@@ -304,8 +306,13 @@ class Core:
             self._append("comm_reply", request["id"], {"status": "ok"})
 
     def _serve_side(self):
+        # The first completion imports jedi and has it parse: a front end gives up on that, so it is done beforehand.
+        patience = WARM_UP_AFTER if self.place == "child" else None
         while True:
-            self._side_wake.acquire()
+            if not self._side_wake.acquire(timeout=patience):
+                patience = None
+                self._side_reply({"kind": "complete", "code": "import os\nos.path.jo", "cursor_pos": 20})
+                continue
             if self.closed:
                 return
             request = self._side.popleft()

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import functools
 import linecache
+import os
 import shutil
 import sys
 import tempfile
@@ -128,9 +129,9 @@ class _Shared:
             self._forget_jedi()
 
     def move_jedi(self):
-        """jedi keeps what it has parsed in a folder of the user's home: it gets one of its own, for our time."""
+        """jedi keeps what it has parsed in the user's home; where it has no folder yet it gets one for our time."""
         settings = sys.modules.get("jedi.settings")
-        if self._jedi is None and settings is not None:
+        if self._jedi is None and settings is not None and not os.path.isdir(str(settings.cache_directory)):
             self._jedi = (settings, settings.cache_directory, tempfile.mkdtemp(prefix="flame_jedi_"))
             settings.cache_directory = type(settings.cache_directory)(self._jedi[2])
             atexit.register(self._forget_jedi)

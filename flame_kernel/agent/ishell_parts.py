@@ -67,7 +67,8 @@ def without_our_end(tb):
     if kept == len(frames) or not kept:
         return frames[0] if frames else None
     for frame in reversed(frames[:kept]):
-        tb = types.TracebackType(tb, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+        # An interrupt can come between two lines: such a frame has no number of its own.
+        tb = types.TracebackType(tb, frame.tb_frame, frame.tb_lasti, frame.tb_lineno or 0)
     return tb
 
 
