@@ -32,7 +32,7 @@ class Budget:
     depth: int = 100
     # Text is hashed with a secret seed; the hashes of numbers are public, and 10^5 that collide take minutes. A set is
     # counted as a key: it takes 200 bytes of memory for one of pickle.
-    guessable_keys: int = 5_000
+    guessable_keys: int = 2_000
 
 
 # An answer of our agent is one bytes object, a handful of opcodes. A plain call may answer with a list of 10^5 things.

@@ -19,6 +19,8 @@ PIECE = 1 << 16
 DRAIN_AT = 256
 # A batch of stream text that is smaller than this may wait for more (see ``gap`` of poll).
 WORTH_SENDING = 1 << 18
+# Seconds that text waits for the end of its cell, so that both go in one answer: one round trip a cell.
+GRACE = 0.002
 # Without a reader for so long (seconds) a session counts as detached.
 DETACHED_AFTER = 30.0
 
@@ -130,19 +132,23 @@ class EventLog:
         for lock in before:
             _wake(lock)
         deadline = None if wait is None else time.monotonic() + wait
+        noticed = None
         while True:
             with self._lock:
                 if mine != self._readers:
                     return []
                 self._drain()
                 now = time.monotonic()
-                held = self._held_back(ack, now, gap)
-                if not held:
+                held = 0
+                if gap and self._is_mere_text(ack):
+                    noticed = noticed or now
+                    held = max(self._last_sent + gap, noticed + GRACE) - now
+                if held <= 0:
                     batch = self._take(ack, limit)
                     if batch or self._closed:
                         self._last_sent = self.last_contact = now
                         return batch
-            if held:
+            if held > 0:
                 urgent.acquire(timeout=held)
                 continue
             left = 3600.0 if deadline is None else deadline - now
@@ -171,19 +177,16 @@ class EventLog:
             self._drain()
             return self._size
 
-    def _held_back(self, ack, now, gap):
-        """Seconds for which a small batch of mere text shall still be gathered; 0 when it is to go."""
-        due = self._last_sent + gap
-        if now >= due or self._closed or not self._kept:
-            return 0
+    def _is_mere_text(self, ack):
+        """Whether what comes after ``ack`` is text, and not much of it: it may be gathered for a moment."""
         size = 0
         for event in reversed(self._kept):
             if event["number"] <= ack:
                 break
             size += event["size"]
             if event["type"] != "stream" or size > WORTH_SENDING:
-                return 0
-        return due - now if size else 0
+                return False
+        return size > 0 and not self._closed
 
     def _drain(self):
         """Number what has come in; text joins the newest text of its cell and stream, if nothing else came between."""
