@@ -63,20 +63,39 @@ class FarSide:
         return future
 
     def connect(self, target: Target) -> Future[Session]:
-        """Leave the present session, if any, and open one at ``target``."""
+        """Open a session at ``target``, and only then leave the present one for it.
+
+        Where that fails (with any FlameError), or the future is cancelled before, all stays as it is.
+        """
+        future: Future[Session] = Future()
+        threading.Thread(target=self._change, args=(target, future), name="flame-connect", daemon=True).start()
+        return future
+
+    def _change(self, target: Target, future: Future[Session]) -> None:
+        made: Future[Session] = Future()
+        self._open(made, None, target)
+        if not future.set_running_or_notify_cancel():
+            _close(made)
+            return
+        error = made.exception()
+        if error is not None:
+            future.set_exception(error)
+            return
+        session = made.result()
         with self._lock:
-            opening, self._opening = self._opening, None
+            before, self._opening = self._opening, made
             self.target = target
-        _close(opening)
+        if before is not None:  # perhaps it is still being opened
+            before.add_done_callback(lambda left: _close(left, keep=session))
         if target.location is not None:
             self._end_embedded()
-        return self.session()
+        future.set_result(session)
 
-    def _open(self, future: Future[Session], old: Session | None) -> None:
+    def _open(self, future: Future[Session], old: Session | None, target: Target | None = None) -> None:
         if old is not None:
             old.close()
         try:
-            session = self._make(self.target)
+            session = self._make(target or self.target)
         except FlameError as e:
             future.set_exception(e)
         except Exception as e:  # a defect of ours must not leave a cell waiting for ever
@@ -149,9 +168,15 @@ class FarSide:
             server.close()
 
 
-def _close(opening: Future[Session] | None) -> None:
-    if opening is not None and opening.done() and opening.exception() is None:
-        opening.result().close()
+def _close(opening: Future[Session] | None, keep: Session | None = None) -> None:
+    """End the session of ``opening``, if it has one; but only leave it where ``keep`` is the same, taken up again."""
+    if opening is None or not opening.done() or opening.exception() is not None:
+        return
+    session = opening.result()
+    if keep is not None and (session.location, session.session_id) == (keep.location, keep.session_id):
+        session.detach()
+    else:
+        session.close()
 
 
 def _done(future: Future[dict[str, Any]]) -> dict[str, Any] | None:

@@ -192,7 +192,7 @@ class FlameKernel(Kernel):
                     request_id,
                     code,
                     silent=silent,
-                    store_history=store_history and far is self._far,
+                    store_history=store_history,
                     user_expressions=user_expressions,
                     allow_stdin=allow_stdin,
                     lane=parent["header"].get("subshell_id"),
@@ -254,10 +254,14 @@ class FlameKernel(Kernel):
             target = self._load(command.location, **overrides)
             for warning in target.warnings:
                 self._publisher.stream(request_id, "stderr", f"Warning: {warning}\n")
-            self._trouble = None
-            await asyncio.get_running_loop().run_in_executor(None, self._far.connect, target)
-            session = await self._session(self._far)
+            connecting = self._far.connect(target)
+            try:
+                session: Session = await self._wait(connecting)
+            except Stopped:
+                connecting.cancel()
+                raise
             await self._wait(session.ready)
+            self._trouble = None
             self._count = 1
         elif command.name == "status":
             with contextlib.suppress(FlameError):  # the status says it in its own words

@@ -157,9 +157,11 @@ def test_a_good_target_in_the_next_cell(flame_server: Start) -> None:
         assert run.stdout.startswith("cells run on ")
         run = k.execute("import os\nprint('there')\nos.getppid()")
         assert (run.stdout, run.result) == ("there\n", str(server.pid))
-        # And the other way round, and back.
+        # And the other way round: where nobody is, one does not go, and the names are kept.
+        k.execute("kept = 'here'")
         assert "connection refused" in words(k.execute(f"%flame connect {nowhere}"))
-        assert k.execute(f"%flame connect {server.location}\n1 + 1").result == "2"
+        assert k.execute("kept").result == "'here'"
+        assert k.execute(f"%flame connect {server.location}\n'kept' in globals()").result == "False"
 
 
 def test_a_server_that_comes_up_later_is_found(tmp_path: Path, pythons: tuple[Python, ...]) -> None:
