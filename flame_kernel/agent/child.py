@@ -44,6 +44,8 @@ space["boot"](read(int.from_bytes(read(8), "big")).decode()).child.main(s)
 # Variables that a cell has no business with: keys of the server and of its clients.
 SECRET_ENVIRONMENT = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_KEY_FILE")
 
+# Seconds that a session which is ended while it starts has to be there first.
+START_GRACE = 0.8
 # Seconds that exit handlers may take when the server has gone away.
 EXIT_GRACE = 3.0
 
@@ -322,6 +324,7 @@ def _receive(sock, me, log, sender):
     while True:
         frame = read_frame(sock)
         if frame is None:
+            me.wait_started(START_GRACE)
             _end_process(1)
         message, buffers = wire.decode(frame)
         if message["op"] == "submit":
@@ -329,6 +332,7 @@ def _receive(sock, me, log, sender):
         elif message["op"] == "answer":
             me.answer(message["input_id"], message["value"])
         elif message["op"] == "close":
+            me.wait_started(START_GRACE)
             log.close()
             sender.join(0.5)
             _end_process(0)

@@ -85,6 +85,10 @@ class Core:
         """Begin: the lane for cells on a thread of its own; ``ready`` is the first event."""
         self.lanes[""] = Lane(self, "")
 
+    def wait_started(self, seconds):
+        """Wait for the shell, which leaves a temporary folder if it is ended while it is made; whether it is there."""
+        return self._started.wait(seconds)
+
     def start_on_main(self):
         """The same on the calling thread, for ever: the main thread of a child."""
         lane = self.lanes[""] = Lane(self, "", on_main=True)
