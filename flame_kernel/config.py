@@ -178,6 +178,7 @@ class Target:
     timeouts: Timeouts = Timeouts()
     name: str | None = None
     shell: str = "auto"
+    trust: bool = False  # the user's word that this server may send objects that run code here (pickles)
     warnings: tuple[str, ...] = field(default=(), compare=False)  # sentences for the user
 
     def __post_init__(self) -> None:

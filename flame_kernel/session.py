@@ -205,7 +205,7 @@ class Session:
 
     def complete(self, request_id: str, code: str, cursor_pos: int) -> Future[Reply]:
         """The content of a complete_reply, also while a cell runs; ``cursor_pos`` in code points."""
-        return self._submit({"kind": "complete", "id": request_id, "code": code, "cursor_pos": cursor_pos})
+        return self.request("complete", request_id, code=code, cursor_pos=cursor_pos)
 
     def inspect(
         self, request_id: str, code: str, cursor_pos: int, detail_level: int = 0, omit_sections: tuple[str, ...] = ()
@@ -216,15 +216,22 @@ class Session:
 
     def usage(self, request_id: str) -> Future[Reply]:
         """The content of a usage_reply: CPU and memory of the process in which cells run."""
-        return self._submit({"kind": "usage", "id": request_id})
+        return self.request("usage", request_id)
 
     def open_lane(self, lane: str) -> Future[Reply]:
         """Begin a subshell's thread on the far side."""
-        return self._submit({"kind": "open_lane", "id": uuid.uuid4().hex, "lane": lane})
+        return self.request("open_lane", lane=lane)
 
     def close_lane(self, lane: str) -> Future[Reply]:
         """End a subshell's thread on the far side, and wait for it."""
-        return self._submit({"kind": "close_lane", "id": uuid.uuid4().hex, "lane": lane})
+        return self.request("close_lane", lane=lane)
+
+    def request(
+        self, kind: str, request_id: str | None = None, *, buffers: Sequence[Any] = (), **fields: Any
+    ) -> Future[Reply]:
+        """Any request of the agent, with an id of its own unless one is given: the content of its ``<kind>_reply``,
+        the reply's binary buffers in it as ``buffers`` where it has any."""
+        return self._submit({"kind": kind, "id": request_id or uuid.uuid4().hex, **fields}, buffers)
 
     def comm(self, request_id: str, msg_type: str, message: dict[str, Any], lane: str | None = None) -> Future[Reply]:
         """Deliver a ``comm_open``, ``comm_msg`` or ``comm_close`` of the front end; done when its callbacks are."""
@@ -234,7 +241,7 @@ class Session:
 
     def comm_info(self) -> Future[Reply]:
         """The content of a comm_info_reply for all targets."""
-        return self._submit({"kind": "comm_info", "id": uuid.uuid4().hex})
+        return self.request("comm_info")
 
     def interrupt(self, request_id: str | None = None) -> Future[Any]:
         """Stop the running cell (or only ``request_id``); ``{"done": what was done}``. During an outage the wait for
@@ -442,7 +449,8 @@ class Session:
         for event in events:
             kind = event["type"]
             if kind.endswith("_reply") and event.get("request") is not None:
-                self._settle(event["request"], event["content"])
+                buffers = event.get("buffers")
+                self._settle(event["request"], dict(event["content"], buffers=buffers) if buffers else event["content"])
             elif kind == "ready":
                 if not self.ready.done():
                     self.ready.set_result(event["content"])
