@@ -46,6 +46,8 @@ SECRET_ENVIRONMENT = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_KEY_FILE")
 
 # Seconds that a session which is ended while it starts has to be there first.
 START_GRACE = 0.8
+# Seconds that a process has to end when it is asked: one that still starts, on a busy machine, needs the most.
+ASKED_GRACE = 2.5
 # Seconds that exit handlers may take when the server has gone away.
 EXIT_GRACE = 3.0
 
@@ -232,10 +234,10 @@ class ChildCore:
             self._send({"op": "close"})
         except OSError:
             pass
-        for sign in (None, signal.SIGTERM, signal.SIGKILL):
+        for sign, patience in ((None, ASKED_GRACE), (signal.SIGTERM, 1.0), (signal.SIGKILL, 1.0)):
             if sign is not None:
                 _signal_group(process.pid, sign)
-            self._reader.join(1.0)
+            self._reader.join(patience)
             if not self._reader.is_alive():
                 return
 

@@ -77,6 +77,7 @@ def _make_class():
             finally:
                 atexit.unregister(self.atexit_operations)
                 shutil.rmtree(self.profile_dir.location, ignore_errors=True)
+                atexit.unregister(self._remove_profile)
                 self.profile_dir = None
             self.kernel = ishell_parts.Kernel(self)
 
@@ -90,8 +91,16 @@ def _make_class():
             pass  # IPython makes the folder
 
         def init_profile_dir(self, profile_dir):
-            # Before 9.18 IPython opens a database in it, which `db` then throws away.
-            self.profile_dir = types.SimpleNamespace(location=tempfile.mkdtemp(prefix="flame_profile_"))
+            # Before 9.18 IPython opens a database in it, which `db` then throws away. A process that is ended meanwhile
+            # runs its exit handlers, so it is known to one of them before it is there.
+            location = os.path.join(tempfile.gettempdir(), "flame_profile_" + os.urandom(8).hex())
+            self.profile_dir = types.SimpleNamespace(location=location)
+            atexit.register(self._remove_profile)
+            os.mkdir(location, 0o700)
+
+        def _remove_profile(self):
+            if self.profile_dir is not None:
+                shutil.rmtree(self.profile_dir.location, ignore_errors=True)
 
         @property
         def db(self):
