@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import statistics
 from collections.abc import Callable
 
 import pytest
 from farside import FlameServer, LiveApp, wait_until
+from flakylink import FlakyLink
 from kernels import Kernel, flame_kernel
-from slowlink import SlowLink
 
 CELLS = 50
 
@@ -38,7 +37,7 @@ def test_fifty_cells(
 ) -> None:
     server = flame_server() if far == "child" else live_app()
     with (
-        contextlib.closing(SlowLink(server.location, 0.0)) as link,
+        FlakyLink(server.location) as link,
         flame_kernel(env={"FLAME_TARGET": link.location}) as k,
     ):
         run(k, code)
@@ -56,7 +55,7 @@ def test_fifty_cells(
 def test_on_a_long_link(code: str, flame_server: Callable[..., FlameServer]) -> None:
     delay = 0.05
     with (
-        contextlib.closing(SlowLink(flame_server().location, delay)) as link,
+        FlakyLink(flame_server().location, delay=delay) as link,
         flame_kernel(env={"FLAME_TARGET": link.location}) as k,
     ):
         run(k, code)
