@@ -148,7 +148,14 @@ def wait_until(true: Callable[[], Any], what: str, seconds: float = 20.0) -> Any
 class FarProcess:
     """A process of the far side; its stdout and stderr go to files, so nothing here has to read them."""
 
-    def __init__(self, arguments: list[str], python: Python, environ: dict[str, str | None], stdin: int) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        python: Python,
+        environ: dict[str, str | None],
+        stdin: int,
+        within: tuple[str, ...] = (),
+    ) -> None:
         self.python = python
         self.folder = Path(tempfile.mkdtemp(prefix="far-"))
         self.cwd = self.folder / "cwd"
@@ -160,7 +167,7 @@ class FarProcess:
         env |= environ
         with open(self.folder / "stdout", "wb") as stdout, open(self.folder / "stderr", "wb") as stderr:
             self.process = subprocess.Popen(
-                [python.path, *arguments],
+                [*within, python.path, *arguments],
                 env={name: value for name, value in env.items() if value is not None},
                 cwd=self.cwd,
                 stdin=stdin,
@@ -235,7 +242,8 @@ def _location(uri: str) -> str:
 class FlameServer(FarProcess):
     """A stock ``python -m Pyro4.utils.flameserver``, in an empty folder.
 
-    ``location`` is ``host:port`` or ``./u:path``; ``key`` the HMAC key as text, or None.
+    ``location`` is ``host:port`` or ``./u:path``; ``key`` the HMAC key as text, or None; ``within`` a command that
+    starts it somewhere else (``netns.Net.within``), which must become the server itself.
     """
 
     def __init__(
@@ -247,6 +255,7 @@ class FlameServer(FarProcess):
         unix: bool = False,
         env: dict[str, str | None] | None = None,
         arguments: tuple[str, ...] = (),
+        within: tuple[str, ...] = (),
     ) -> None:
         self.key = key
         self.socket_folder = tempfile.mkdtemp(prefix="u-") if unix else None
@@ -256,6 +265,7 @@ class FlameServer(FarProcess):
             python,
             {"PYRO_SERVERTYPE": servertype, "PYRO_HMAC_KEY": key, **(env or {})},
             subprocess.DEVNULL,
+            within,
         )
         self.location = _location(self._wait_for_line("server uri: "))
 
