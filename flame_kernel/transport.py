@@ -137,7 +137,7 @@ class Connection:
     def abort(self) -> None:
         """From any thread: wake a call that is waiting, which then raises ConnectionLost; later calls do so too."""
         with self._lock:
-            if self._state == "open":
+            if self._state in ("open", "taken over"):
                 self._state = "aborted"
                 with contextlib.suppress(OSError):  # it may be down already
                     self._socket.shutdown(socket.SHUT_RDWR)
@@ -158,10 +158,25 @@ class Connection:
             raise UnsafeAnswer(self.location, f"{dotted} answered with {type(result).__name__}, not with bytes")
         return result
 
+    def take_over(self, dotted: str, message: bytes, greeting: bytes, timeout: float | None = None) -> socket.socket:
+        """Begin the call ``dotted(message)`` of a function that uses this connection itself, and lend its socket.
+
+        The function's first bytes are ``greeting``; they have been read.  What comes then is between it and the
+        caller, until both agree that it returns; nothing but ``close`` is of use here from now on.  Raises what
+        ``invoke`` raises where the function says something else, such as that it is not there.
+        """
+        return self._call("invokeModule", (dotted, (message,), {}), timeout, security.AGENT_ANSWER, dotted, greeting)
+
     # --- one call
 
     def _call(
-        self, method: str, args: tuple[Any, ...], timeout: float | None, budget: security.Budget, what: str
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        timeout: float | None,
+        budget: security.Budget,
+        what: str,
+        greeting: bytes | None = None,
     ) -> Any:
         # An object that cannot be pickled is the caller's mistake: it shows before anything was sent.
         data = pickle.dumps((constants.FLAME_NAME, method, args, {}), self.pickle_protocol)
@@ -177,7 +192,11 @@ class Connection:
         sound = False
         try:
             self._send(message.MSG_INVOKE, data, mark, deadline)
-            answer = self._receive(deadline)
+            start = self._read(len(greeting or b""), deadline)
+            if greeting is not None and start == greeting:
+                self._state, sound = "taken over", True
+                return self._socket
+            answer = self._parse(start + self._read(_HEADER.size - len(start), deadline), deadline)
             self._check(answer, mark, data)
             if answer.flags & message.FLAGS_EXCEPTION:
                 error = security.read_exception(self._payload(answer))
@@ -186,6 +205,8 @@ class Connection:
                 sound = True
                 raise error
             result = security.read_value(self._payload(answer), budget)
+            if greeting is not None:
+                security.refuse(f"{what} does not take the connection over")
             sound = True
             return result
         except _TimeUp:
@@ -254,9 +275,6 @@ class Connection:
                     self._fail(error)
                 rest = rest[sent:]
                 self.bytes_sent += sent
-
-    def _receive(self, deadline: float) -> _Answer:
-        return self._parse(self._read(_HEADER.size, deadline), deadline)
 
     def _parse(self, header: bytearray, deadline: float) -> _Answer:
         tag, version, kind, flags, seq, size, serializer, chunks_size, _, checksum = _HEADER.unpack(header)
