@@ -128,6 +128,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("each_python", farside.pythons(), ids=str)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that at the end neither of the two workers waits for the other."""
+    items.sort(key=lambda item: item.path.name != "test_upstream.py")
+
+
 def _choose(python: Python | str | None, ipython: bool | None, request: pytest.FixtureRequest) -> Python:
     if isinstance(python, Python):
         return python

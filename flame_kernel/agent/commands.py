@@ -10,6 +10,7 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 
 # Seconds: a step of waiting; what a command gets to end after SIGINT and after SIGTERM; how long a pipe that a
@@ -45,7 +46,7 @@ def run(command, out, err=None, data=None, own_group=True):
     """
     if isinstance(command, str) and os.name == "posix":
         command = [_shell(), "-c", command]
-    process = subprocess.Popen(
+    process, interrupt = _start(
         command,
         shell=isinstance(command, str),
         stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
@@ -56,6 +57,8 @@ def run(command, out, err=None, data=None, own_group=True):
     )
     pump = _Pump(process, out, err, data) if os.name == "posix" else _AtTheEnd(process, out, err, data)
     try:
+        if interrupt is not None:
+            raise interrupt
         while pump.step():
             pass
         while process.poll() is None:  # it has closed its output and goes on
@@ -73,6 +76,35 @@ def collect(command, own_group=True):
     parts = []
     status = run(command, parts.append, own_group=own_group)
     return "".join(parts), status
+
+
+def _start(command, **options):
+    """``(process, interrupt)``: the process is started by a thread of its own, because an interrupt in the midst of
+    Popen would leave one that nobody knows of; it is held back until there is a process to stop."""
+    started, interrupt = [], None
+
+    def start():
+        try:
+            started.append(subprocess.Popen(command, **options))
+        except BaseException as e:
+            started.append(e)
+
+    thread = threading.Thread(target=start, name="flame-popen")
+    try:
+        thread.start()
+    except KeyboardInterrupt as e:
+        interrupt = e
+    patience = time.monotonic() + 1.0
+    while not started and (thread.is_alive() or time.monotonic() < patience):
+        try:
+            thread.join(STEP) if thread.is_alive() else time.sleep(STEP)
+        except KeyboardInterrupt as e:
+            interrupt = e
+    if not started:
+        raise interrupt
+    if isinstance(started[0], BaseException):
+        raise started[0]
+    return started[0], interrupt
 
 
 def _shell():
