@@ -2,159 +2,61 @@
 
 ``load_target`` reads, in this order, and takes the first that names a server:
 
-1. its argument: ``host:port``, ``./u:path``, ``PYRO:Pyro.Flame@…``, or the name of a target in the file;
+1. its argument: ``host:port``, ``ssh://user@host/9999``, ``./u:path``, or the name of a target in the file;
 2. ``FLAME_TARGET``, when ``FLAME_KERNELSPEC`` marks the environment as that of an installed kernelspec;
-3. the ``default`` of ``targets.toml``;
+3. the ``default`` of ``targets.toml`` (see ``targets.py``);
 4. ``FLAME_TARGET`` in any other environment.
 
 Where none names one, the location is None: the kernel starts a server of its own (``server.py``).
-The file is ``$FLAME_CONFIG``, or ``targets.toml`` in Jupyter's configuration folder::
+Settings come from the environment too: FLAME_KEY_FILE, FLAME_PLACE, FLAME_SESSION, FLAME_SHELL and so on.
 
-    default = "gpu"
+Credentials belong to a server. Those of a target in the file are used for its location, however that is given;
+FLAME_KEY_FILE is the key of the server that FLAME_TARGET names, and of no other.
 
-    [targets.gpu]
-    location = "gpu1.example:9999"
-    key_file = "gpu1.key"            # relative to this file; mode 0600
-    place = "auto"                   # auto | process | child | main
-    session = "ab12"
-    shell = "auto"                   # auto | ipython | mini
-
-The environment has the same settings: FLAME_KEY_FILE, FLAME_PLACE, FLAME_SESSION, FLAME_SHELL.  Bad input is always a
-TargetError, one sentence with the next step.
+Bad input is always a TargetError, one sentence with the next step.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import os
 import re
-import stat
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import TargetError
+from .keys import Ask, Secret, from_source, read_key
+from .location import Location
+from .targets import SETTINGS, TargetsFile, check_tls, check_value, configuration_folder, located, targets_path
+from .tls import Tls
+from .tunnel import Tunnel
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+__all__ = [
+    "PLACES",
+    "SHELLS",
+    "WHEN_FULL",
+    "Ask",
+    "Location",
+    "Secret",
+    "Target",
+    "Timeouts",
+    "load_target",
+    "read_key",
+]
 
 PLACES = ("auto", "process", "child", "main")
 SHELLS = ("auto", "ipython", "mini")
+WHEN_FULL = ("drop", "block")
 
-_FLAME_NAME = "Pyro.Flame"
-_MAX_SOCKET_PATH = 107  # bytes that fit into sockaddr_un, with the NUL after them
-_MAX_KEY_FILE = 4096  # bytes; a file longer than that is no key but a mistake
-_MAX_CONFIG = 1 << 20  # bytes
-_SHORT_KEY = 16  # bytes: 128 bits
+KNOWN_SERVERS = "flame_known_servers"  # in the configuration folder: fingerprints of first contacts
+
 _SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_HOST_NAME = re.compile(r"[^\s/@:\[\]\x00-\x1f]{1,253}")
-
-
-@dataclass(frozen=True)
-class Location:
-    """Where a server listens: ``host`` and ``port``, or the ``path`` of a unix socket."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Location:
-        """The location in ``text``: ``host:9999``, ``[::1]:9999``, ``./u:path``, or a ``PYRO:Pyro.Flame@…`` URI."""
-        place = text.strip()
-        scheme, colon, rest = place.partition(":")
-        if colon and scheme.upper() == "PYRO":
-            name, at, place = rest.partition("@")
-            if not at or name != _FLAME_NAME:
-                _refuse(f"{text!r} is not the URI of a Flame server; it looks like PYRO:{_FLAME_NAME}@host:port")
-        elif colon and (scheme.upper() in ("PYRONAME", "PYROMETA", "PYROLOC") or rest.startswith("//")):
-            _refuse(f"{text!r} is not the address of a Flame server; give host:port, such as localhost:9999")
-        if place.startswith("./u:"):
-            return cls(path=_socket_path(place[4:]))
-        if place.startswith("["):
-            host, bracket, port = place[1:].partition("]:")
-            if not bracket or not _is_ipv6(host):
-                _refuse(f"{text!r} is not an IPv6 address with a port; it looks like [::1]:9999")
-            return cls(host=host, port=_port(port, text))
-        host, colon, port = place.rpartition(":")
-        if not colon:
-            _refuse(f"{text!r} has no port; give host:port, such as {place or 'localhost'}:9999")
-        if ":" in host:
-            _refuse(f"{text!r} has several colons; write an IPv6 address in brackets, such as [::1]:9999")
-        if not _HOST_NAME.fullmatch(host):
-            _refuse(f"{text!r} has no usable host name; give host:port, such as localhost:9999")
-        return cls(host=host, port=_port(port, text))
-
-    def __str__(self) -> str:
-        if self.path:
-            return f"./u:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """True if only this machine can answer there. A name other than ``localhost`` may be anybody's."""
-        if self.path or self.host.lower() == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
 
 
 def _refuse(sentence: str) -> NoReturn:
     raise TargetError(sentence)
-
-
-def _port(text: str, whole: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
-        _refuse(f"{whole!r} has no usable port; give a number from 1 to 65535, such as localhost:9999")
-    return int(text)
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _socket_path(path: str) -> str:
-    size = len(os.fsencode(path))
-    if not path or "\0" in path:
-        _refuse("./u: names no socket file; give its path, such as ./u:/run/flame.sock")
-    if size > _MAX_SOCKET_PATH:
-        _refuse(f"a unix socket's path has at most {_MAX_SOCKET_PATH} bytes and this one {size}; move it up: {path}")
-    return path
-
-
-class Secret:
-    """A key that does not show: not in repr, not in str or a format, and never in a pickle or a copy of one."""
-
-    __slots__ = ("__value",)
-
-    def __init__(self, value: bytes) -> None:
-        self.__value = bytes(value)
-
-    def reveal(self) -> bytes:
-        """The key itself."""
-        return self.__value
-
-    def __repr__(self) -> str:
-        return "<secret>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self.__value == other.__value
-
-    def __hash__(self) -> int:
-        return hash(Secret)  # the same for all: a hash of the value would tell something about it
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise TypeError("a secret is not pickled or copied")
 
 
 @dataclass(frozen=True)
@@ -165,6 +67,12 @@ class Timeouts:
     call: float = 30.0
     poll: float = 20.0  # how long the server may hold a poll that has no news
     poll_deadline: float = 35.0  # when its answer must have come
+    login: float = 40.0  # of ssh, jump hosts included; that a host answers at all is under `connect`
+
+    @classmethod
+    def fast(cls) -> Timeouts:
+        """Those with which a dead link is given up within 15 s."""
+        return cls(connect=5.0, call=10.0, poll=6.0, poll_deadline=12.0)
 
 
 @dataclass(frozen=True)
@@ -179,23 +87,97 @@ class Target:
     name: str | None = None
     shell: str = "auto"
     trust: bool = False  # the user's word that this server may send objects that run code here (pickles)
+    own: bool = False  # a server that we started ourselves, for this session
+    tls: Tls | None = None  # None: plain, or inside of ssh
+    allow_plain: bool = False  # the user's word for a link off this machine that everybody on its way can read
+    insecure: bool = False  # … and for one without a key, which everybody can change
+    linger: float | None = None  # seconds that the session lives on without a client; None is the agent's own figure
+    journal: int | None = None  # bytes of unread output that are kept there; None as above
+    when_full: str | None = None  # "drop" or "block"; None as above
+    fast: bool = False  # dead links are noticed sooner
     warnings: tuple[str, ...] = field(default=(), compare=False)  # sentences for the user
+    ask: Ask | None = field(default=None, compare=False, repr=False)  # for what has to be typed at the first contact
+    tunnel: Tunnel | None = field(default=None, compare=False, repr=False)  # made here; shared by copies of this target
 
     def __post_init__(self) -> None:
         if self.place not in PLACES:
             _refuse(f"place {self.place!r} is unknown; choose one of {', '.join(PLACES)}")
         if self.shell not in SHELLS:
             _refuse(f"shell {self.shell!r} is unknown; choose one of {', '.join(SHELLS)}")
+        if self.when_full is not None and self.when_full not in WHEN_FULL:
+            _refuse(f"when_full {self.when_full!r} is unknown; choose one of {', '.join(WHEN_FULL)}")
         if self.session is not None and not _SESSION_NAME.fullmatch(self.session):
             _refuse(f"session {self.session!r} is no usable name; use up to 64 letters, digits and _ . -")
+        ssh = self.location is not None and self.location.ssh is not None
+        if self.tunnel is None or self.tunnel.location != self.location:
+            object.__setattr__(self, "tunnel", Tunnel(self.location) if ssh and self.location else None)
 
     def __str__(self) -> str:
         where = str(self.location) if self.location else "a server of its own"
         return f"{self.name} ({where})" if self.name else where
 
+    @property
+    def keeping(self) -> dict[str, Any]:
+        """What the agent is told about keeping the session and its output."""
+        wishes = {"linger": self.linger, "journal": self.journal, "when_full": self.when_full}
+        return {name: wish for name, wish in wishes.items() if wish is not None}
 
-# What a target can be told, but for its location and its timeouts: the keys of a table, FLAME_<KEY> in the environment.
-_SETTINGS = ("key_file", "place", "session", "shell")
+    @property
+    def is_private(self) -> bool:
+        """True where nobody between here and there can read along: this machine alone, ssh, or TLS that is verified."""
+        place = self.location
+        if place is None or place.is_loopback or place.ssh is not None:
+            return True
+        return self.tls is not None and self.tls.verify
+
+    @property
+    def is_authenticated(self) -> bool:
+        """True where the server proves that it is the one that is meant: by the key, TLS, ssh, or being our own."""
+        ssh = self.location is not None and self.location.ssh is not None
+        return self.own or self.location is None or self.key is not None or ssh or bool(self.tls and self.tls.verify)
+
+    def check_exposure(self) -> None:
+        """TargetError where the link would be open to others, and the user has not said that it may be."""
+        if self.is_private or self.insecure:
+            return
+        where = f"{self.location} is another machine, and"
+        better = f"reach it by ssh://user@{self.location.host}/{self.location.port}, or by TLS" if self.location else ""
+        if self.key is None:
+            _refuse(f"{where} neither TLS, ssh nor a key protects the way; {better}; or say --insecure (insecure=True)")
+        if self.tls is None and not self.allow_plain:
+            plain = "or say --allow-plain (allow_plain=True)"
+            _refuse(f"{where} all that is sent there can be read and replayed; {better}; {plain}")
+
+    def cautions(self) -> tuple[str, ...]:
+        """What the user should hear whenever a session is opened: how far the link is not safe, and ``warnings``."""
+        said = []
+        place = self.location
+        if place is not None and not self.is_private:
+            if self.tls is not None:
+                said.append(
+                    f"TLS to {place} does not verify who answers (verify = false): anyone in between can read and act"
+                )
+            elif self.key is None:
+                said.append(
+                    f"the link to {place} is plain and without a key: anyone on its way can read it and run code there"
+                )
+            else:
+                said.append(f"the link to {place} is plain: anyone on its way can read it, and replay what was sent")
+        elif self.tls is not None and self.key is None and self.tls.certificate is None:
+            if place is not None and not place.is_loopback and place.ssh is None:
+                said.append(
+                    f"the server at {place} asks for neither key nor certificate: anyone who reaches it can use it"
+                )
+        elif self.tls is not None and not self.tls.verify:
+            said.append(f"TLS to {place} does not verify who answers (verify = false)")
+        return (*said, *self.warnings)
+
+
+# Where a setting comes from the environment: FLAME_<NAME>. What protects a link or a user is not among them.
+_FROM_ENVIRON = ("key_file", "place", "session", "shell", "linger", "journal", "when_full", "fast")
+_OVERRIDES = (*SETTINGS, "insecure", "timeouts")
+# What belongs to a server rather than to a way of using it.
+_CREDENTIALS = ("key", "tls", "allow_plain")
 
 
 def load_target(
@@ -204,154 +186,123 @@ def load_target(
     environ: Mapping[str, str] | None = None,
     config_dir: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    ask: Ask | None = None,
 ) -> Target:
     """The target to use, by the order above; raises TargetError.
 
-    ``config_dir`` is Jupyter's configuration folder.  ``overrides`` are settings that win over all: ``key_file``,
-    ``place``, ``session``, ``shell``, and ``timeouts`` (a Timeouts).
+    config_dir  Jupyter's configuration folder
+    overrides   settings that win over all, as in targets.toml; ``key`` may be a Secret too, ``tls`` adds to what the
+                target says of it. Besides: ``insecure``, and ``timeouts`` (a Timeouts). None stands for not given.
+    ask         how to ask the user, where a key is to be typed, ssh wants a password, or a certificate is new
     """
     environ = os.environ if environ is None else environ
-    path = _config_path(environ, config_dir)
-    default, tables = _read_file(path)
-    from_environ = {key: value for key in _SETTINGS if (value := environ.get(f"FLAME_{key.upper()}"))}
-    if "key_file" in from_environ:
-        from_environ["key_file"] = os.path.expanduser(from_environ["key_file"])
+    file = TargetsFile(targets_path(environ, config_dir))
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    for unknown in given.keys() - set(_OVERRIDES):
+        _refuse(f"{unknown!r} is no setting of a target; there are {', '.join(_OVERRIDES)}")
     named = environ.get("FLAME_TARGET") or None
     is_kernelspec = bool(environ.get("FLAME_KERNELSPEC"))
+    chosen = name_or_location or (named if is_kernelspec else None) or file.default or named
 
-    chosen = name_or_location or (named if is_kernelspec else None) or default or named
-    settings: dict[str, Any] = dict(from_environ)
-    location: Location | None = None
-    name: str | None = None
-    if chosen is not None and chosen in tables and ":" not in chosen:
-        name = chosen
-        table = tables[chosen]
-        location = Location.parse(table["location"])
-        if is_kernelspec and not name_or_location:
-            settings = table | from_environ
-        else:
-            # A key belongs to the server that it was written down for, so the environment's is not lent to this one.
-            settings = {key: value for key, value in from_environ.items() if key != "key_file"} | table
-    elif chosen is not None:
-        if ":" not in chosen:
-            known = f"it has {', '.join(sorted(tables))}" if tables else "it has none"
-            _refuse(f"there is no target {chosen!r} in {path} ({known}); name one of those or give host:port")
-        location = Location.parse(chosen)
-    else:
-        settings.pop("key_file", None)  # the kernel's own server gets a key of its own
-
-    timeouts = Timeouts()
-    for key, value in (overrides or {}).items():
-        if key == "timeouts" and isinstance(value, Timeouts):
-            timeouts = value
-        elif key in _SETTINGS:
-            settings[key] = value
-        else:
-            _refuse(f"{key!r} is no setting of a target; there are {', '.join(_SETTINGS)} and timeouts")
-
-    target = Target(location, None, name=name, timeouts=timeouts, session=settings.get("session") or None)
-    target = replace(target, place=settings.get("place") or "auto", shell=settings.get("shell") or "auto")
-    if location is not None and settings.get("key_file"):
-        secret, warnings = read_key(Path(os.path.expanduser(settings["key_file"])))
-        target = replace(target, key=secret, warnings=warnings)
-    return target
-
-
-def read_key(path: Path) -> tuple[Secret, tuple[str, ...]]:
-    """The key in the file at ``path`` without its trailing newline, and warnings for the user; raises TargetError.
-
-    The file must be its owner's alone, as ssh demands of a private key.
-    """
-    raw, mode = _read(path, "the key file", _MAX_KEY_FILE)
-    _check_private(path, "the key file", mode)
-    key = raw[:-2] if raw.endswith(b"\r\n") else raw.removesuffix(b"\n")
-    if not key:
-        _refuse(f"the key file {path} is empty; put the server's PYRO_HMAC_KEY into it")
     warnings: tuple[str, ...] = ()
-    if len(key) < _SHORT_KEY:
-        warnings = (
-            f"the key in {path} has only {len(key)} bytes and can be guessed; "
-            f"use {_SHORT_KEY} or more, such as those of: python -c 'import secrets; print(secrets.token_hex(32))'",
-        )
-    return Secret(key), warnings
+    from_environ = _from_environ(environ)
+    their_key = from_environ.pop("key", None)
+    name: str | None = None
+    location: Location | None = None
+    settings = from_environ
+    if chosen is not None:
+        name, location, table = _look_up(chosen, file, given.pop("ssh", None))
+        kernelspecs = is_kernelspec and not name_or_location
+        settings = table | from_environ if kernelspecs else from_environ | table
+        if their_key is not None and named is not None and ("key" not in settings or kernelspecs):
+            with contextlib.suppress(TargetError):  # FLAME_TARGET may be anything; it is not what was asked for
+                if _look_up(named, file, None)[1] == location:
+                    settings["key"] = their_key
+        elif their_key is not None and named is None and not {"key", "key_file"} & (settings.keys() | given.keys()):
+            warnings = ("FLAME_KEY_FILE is not used: it is the key of the server in FLAME_TARGET, which is not set",)
+    settings |= _from_overrides(given, settings)
+
+    key: Secret | None = None
+    if location is not None and settings.get("key") is not None:
+        key, more = _key(settings["key"], name or str(location), environ, ask)
+        warnings = (*warnings, *more)
+        if not key.reveal():
+            _refuse("the key given is empty, which to Pyro means no key at all; give the server's PYRO_HMAC_KEY")
+    tls = None
+    if location is not None and settings.get("tls") is not None:
+        tls = Tls(**settings["tls"], known=configuration_folder(environ, config_dir) / KNOWN_SERVERS)
+    rest = {
+        name: settings[name]
+        for name in (*SETTINGS, "insecure", "timeouts")
+        if name in settings and name not in ("key", "key_file", "tls", "ssh")
+    }
+    if rest.get("fast"):
+        rest.setdefault("timeouts", Timeouts.fast())
+    return Target(location, key, name=name, tls=tls, ask=ask, warnings=warnings, **rest)
 
 
-def _read(path: Path, what: str, limit: int) -> tuple[bytes, int]:
-    """The bytes of a small file, and the mode of just that file, whatever becomes of its name meanwhile."""
-    try:
-        # NONBLOCK: opening a FIFO that somebody put there must not hang; for plain files it means nothing.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise TargetError(f"cannot read {what} {path}: {reason}; check its name and its owner") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            _refuse(f"{what} {path} is no regular file; name one that is")
-        if status.st_size > limit:
-            _refuse(f"{what} {path} is longer than {limit} bytes; is it the right file?")
-        data = b""
-        while len(data) <= limit and (piece := os.read(descriptor, limit)):
-            data += piece
-    finally:
-        os.close(descriptor)
-    return data, stat.S_IMODE(status.st_mode)
+def _key(given: Secret | str, name: str, environ: Mapping[str, str], ask: Ask | None) -> tuple[Secret, tuple[str, ...]]:
+    return (given, ()) if isinstance(given, Secret) else from_source(given, name, environ=environ, ask=ask)
 
 
-def _check_private(path: Path, what: str, mode: int) -> None:
-    if mode & 0o077:
-        _refuse(f"{what} {path} is open to others (mode {mode:04o}); run: chmod 600 {path}")
-
-
-def _config_path(environ: Mapping[str, str], config_dir: Path | None) -> Path:
-    if environ.get("FLAME_CONFIG"):
-        return Path(os.path.expanduser(environ["FLAME_CONFIG"]))
-    if config_dir is None:
-        config_dir = Path(environ.get("JUPYTER_CONFIG_DIR") or os.path.expanduser("~/.jupyter"))
-    return config_dir / "targets.toml"
-
-
-def _read_file(path: Path) -> tuple[str | None, dict[str, dict[str, str]]]:
-    """``default`` and the tables of the file, each checked; nothing where there is no file."""
-    if not path.exists():
-        return None, {}
-    what = "the configuration file"
-    raw, mode = _read(path, what, _MAX_CONFIG)
-    try:
-        content = tomllib.loads(raw.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TargetError(f"{what} {path} is not valid TOML: {error}; correct that line") from error
-    for entry in content:
-        if entry not in ("default", "targets"):
-            _refuse(f"{what} {path} has an unknown entry {entry!r}; there are default and [targets.NAME]")
-    targets = content.get("targets", {})
-    if not isinstance(targets, dict):
-        _refuse(f"targets in {path} is no table; write [targets.NAME]")
-    tables = {name: _check_table(path, name, table) for name, table in targets.items()}
-    if any("key_file" in table for table in tables.values()):
-        _check_private(path, what, mode)
-    default = content.get("default")
-    if default is not None and not (isinstance(default, str) and default in tables):
-        _refuse(f"the default {default!r} in {path} is none of its targets; add [targets.{default}] or change it")
-    return default, tables
-
-
-def _check_table(path: Path, name: str, table: Any) -> dict[str, str]:
-    if not isinstance(table, dict) or ":" in name:
-        _refuse(f"{name!r} in {path} is no target; write [targets.NAME] with a name without colons")
-    for key, value in table.items():
-        if key == "key":
+def _look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | None, Location, dict[str, Any]]:
+    """A target's name, location and settings; for a bare location the credentials that the file has for it."""
+    if chosen in file.tables:
+        table = dict(file.tables[chosen])
+        own = table.pop("ssh", None)
+        return chosen, located(table.pop("location"), ssh or own), table
+    if ":" not in chosen:
+        known = f"it has {', '.join(sorted(file.tables))}" if file.tables else "it has none"
+        _refuse(f"there is no target {chosen!r} in {file.path} ({known}); name one of those or give host:port")
+    location = located(chosen, ssh)
+    found: dict[str, Any] = {}
+    first = ""
+    for name, table in file.tables.items():
+        if located(table["location"], table.get("ssh")) != location:
+            continue
+        credentials = {key: table[key] for key in _CREDENTIALS if key in table}
+        if credentials.get("key") == "keyring":
+            credentials["key"] = f"keyring:{name}"
+        if first and credentials != found:
             _refuse(
-                f"target {name} in {path} holds a key itself; put it in a file of mode 0600 and name it as key_file"
+                f"{chosen} is the location of {first} and of {name} in {file.path}, whose keys differ; name one of them"
             )
-        if key not in (*_SETTINGS, "location"):
-            known = ", ".join(("location", *_SETTINGS))
-            _refuse(f"target {name} in {path} has an unknown setting {key!r}; there are {known}")
-        if not isinstance(value, str):
-            _refuse(f"{key} of target {name} in {path} is no text; put it in quotes")
-    if "location" not in table:
-        _refuse(f'target {name} in {path} has no location; add location = "host:port"')
-    checked: dict[str, str] = dict(table)
-    if "key_file" in checked:
-        checked["key_file"] = str(path.parent / os.path.expanduser(checked["key_file"]))
-    return checked
+        first, found = name, credentials
+    return None, location, found
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in _FROM_ENVIRON:
+        text = environ.get(f"FLAME_{key.upper()}")
+        if not text:
+            continue
+        if key == "key_file":
+            found["key"] = f"file:{os.path.expanduser(text)}"
+        else:
+            found[key] = check_value(key, text, SETTINGS[key], "the environment")
+    return found
+
+
+def _from_overrides(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        if key == "timeouts":
+            if not isinstance(value, Timeouts):
+                _refuse("timeouts is no setting of a target but a Timeouts; build one")
+            found[key] = value
+        elif key == "key_file":
+            found["key"] = f"file:{os.path.expanduser(value)}"
+        elif key == "key":
+            if not isinstance(value, str | bytes | Secret):
+                _refuse("key is the source of a key, such as keyring or prompt, or a Secret; give one of them")
+            found.setdefault("key", Secret(value) if isinstance(value, bytes) else value)
+        elif key == "tls":
+            tls = check_tls(value, "this connection")
+            if tls is not None:
+                found[key] = {**(settings.get("tls") or {}), **tls}
+        elif key == "insecure":
+            found[key] = check_value(key, value, bool, "this connection")
+        else:
+            found[key] = check_value(key, value, SETTINGS[key], "this connection")
+    return found

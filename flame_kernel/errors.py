@@ -8,7 +8,9 @@
      ├─ ConnectionLost       the link broke in a call: it is unknown whether the call was executed
      │   ├─ CallTimeout      … because no answer came in time
      │   └─ UnsafeAnswer     … because what came is not what a Flame server answers
-     ├─ SessionGone          the session on the server is no more: restarted, taken over, closed
+     ├─ SessionGone          the session on the server is no more: restarted, closed
+     │   └─ TakenOver        … for us: another client has it now
+     ├─ TransferError        a file, folder or module that cannot be copied, on either side
      ├─ RemoteError          the code on the far side raised; name, message and traceback as text
      └─ AgentError           our agent on the server refused
 
@@ -55,12 +57,65 @@ _CAUSES: dict[str, tuple[str, str]] = {
     "protocol": ("it does not speak this Pyro protocol", "run Pyro4 4.82 or one of the same wire protocol there"),
     "tls": (
         "the server wants TLS and this connection is plain",
-        "unset PYRO_SSL there and reach it through ssh -L, as this client does not speak TLS",
+        "name the CA of its certificate (--tls-ca FILE, or tls in targets.toml), or say --tls and be asked",
     ),
+    # TLS was spoken, and this came of it.
+    "tls_plain": (
+        "TLS is demanded here and the server speaks none",
+        "start it with PYRO_SSL=true and PYRO_SSL_SERVERCERT, or remove tls here if it is the plain one that you mean",
+    ),
+    "tls_untrusted": (
+        "its certificate is not signed by the CA that is trusted for it",
+        "give the CA of this very server as tls.ca (--tls-ca)",
+    ),
+    "tls_self_signed": (
+        "its certificate is signed by itself and not the one that is trusted",
+        "give that certificate as tls.ca (--tls-ca), or its fingerprint as tls.pin (--tls-pin)",
+    ),
+    "tls_expired": (
+        "its certificate, or that of its CA, has expired",
+        "make a new one there (jupyter flame certs), or set this machine's clock",
+    ),
+    "tls_not_yet": (
+        "its certificate is not valid yet",
+        "set this machine's clock, or wait",
+    ),
+    "tls_name": (
+        "its certificate is for another host name",
+        "use the name that the certificate has, or set tls.server_name (--tls-name)",
+    ),
+    "tls_unknown": (
+        "its certificate is not known here yet",
+        "compare the fingerprint with the server's owner; then %flame connect … --tls asks, or set tls.pin (--tls-pin)",
+    ),
+    "tls_changed": (
+        "ITS CERTIFICATE HAS CHANGED: this may be somebody in between",
+        "ask the server's owner; only if it was renewed, change tls.pin or take its line out of the file of known servers",
+    ),
+    "tls_client_missing": (
+        "the server wants a certificate of this client",
+        "give it as tls.certificate with tls.key_file (--tls-cert, --tls-key)",
+    ),
+    "tls_client_refused": (
+        "the server does not accept the certificate of this client",
+        "give one that is signed by the CA in the server's PYRO_SSL_CACERTS as tls.certificate (--tls-cert)",
+    ),
+    "tls_version": (
+        "it speaks no TLS that is still safe",
+        "run it on a Python with TLS 1.2 or newer, or reach it plainly through ssh",
+    ),
+    "tls_failed": (
+        "no TLS connection comes about",
+        "check PYRO_SSL, PYRO_SSL_SERVERCERT and PYRO_SSL_CACERTS there, and tls here",
+    ),
+    "ssh": ("ssh did not get there", "check it by hand: ssh to the same host; %flame connect tries again"),
+    "ssh_denied": ("ssh did not get in", "log in once by hand with the same name, or mend its configuration"),
 }
 
 # These may pass by themselves: a reconnecting client tries again. The others need a person.
-_PASSING = frozenset({"refused", "timeout", "unresolvable", "unreachable", "pool_full", "closed"})
+_PASSING = frozenset({"refused", "timeout", "unresolvable", "unreachable", "pool_full", "closed", "ssh"})
+# Known by a silence only, where there is a detail, which a bad network can cause as well.
+_BY_SILENCE = frozenset({"tls", "tls_client_missing", "tls_client_refused"})
 
 
 class FlameError(Exception):
@@ -97,11 +152,13 @@ class CannotConnect(FlameError):
 
     @property
     def passing(self) -> bool:
-        """True where trying again later may help without anybody changing a setting.
+        """True where trying again later may help without anybody changing a setting."""
+        return self.cause in _PASSING or (self.cause in _BY_SILENCE and self.detail != "")
 
-        A TLS server is recognised by a reset without a word, which a bad network can also cause: worth a retry.
-        """
-        return self.cause in _PASSING or (self.cause == "tls" and self.detail != "")
+    @property
+    def what(self) -> str:
+        """What happened, in a few words."""
+        return _CAUSES[self.cause][0]
 
     @property
     def advice(self) -> str:
@@ -154,16 +211,29 @@ class UnsafeAnswer(ConnectionLost):
 
 
 class SessionGone(FlameError):
-    """The session at ``location`` cannot be had back; ``reason`` says why. Its names are lost."""
+    """The session at ``location`` cannot be had back; ``reason`` says why. Its names are lost.
 
-    def __init__(self, location: str, reason: str) -> None:
-        super().__init__(location, reason)
+    ``fate`` is what is known of the request that is answered by this, or empty.
+    """
+
+    def __init__(self, location: str, reason: str, fate: str = "") -> None:
+        super().__init__(location, reason, fate)
         self.location = location
         self.reason = reason
+        self.fate = fate
 
     def __str__(self) -> str:
         gone = f"the session at {self.location} is gone: {self.reason}"
-        return f"{gone}; its names are lost, the next cell opens a new one"
+        fate = f"; {self.fate}" if self.fate else ""
+        return f"{gone}{fate}; its names are lost, the next cell opens a new one"
+
+
+class TakenOver(SessionGone):
+    """Another client has taken up the session at ``location``: it lives on there, and this one is out of it."""
+
+    def __str__(self) -> str:
+        fate = f"; {self.fate}" if self.fate else ""
+        return f"{self.reason} at {self.location}{fate}; %flame attach NAME --ask asks for it back"
 
 
 class RemoteError(FlameError):
@@ -192,6 +262,18 @@ class AgentError(FlameError):
 
     def __str__(self) -> str:
         return self.message or self.code
+
+
+class TransferError(FlameError):
+    """What cannot be copied and why, in one sentence; ``code`` is a word such as ``full``, or empty."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message, code)
+        self.message = message
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def cap(text: str, limit: int, keep_end: bool = False) -> str:

@@ -11,13 +11,13 @@ Pyro's errors and the system's are mapped to ours here and nowhere else.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import os
 import pickle
 import secrets
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -25,9 +25,10 @@ from typing import Any, NoReturn
 
 from Pyro4 import constants, message
 
-from . import framing, security
-from .config import Location, Target
-from .errors import CallTimeout, CannotConnect, ConnectionLost, TargetError, UnsafeAnswer
+from . import framing, security, tls
+from .config import Target
+from .dial import Way
+from .errors import CallTimeout, CannotConnect, ConnectionLost, UnsafeAnswer
 
 MAX_MESSAGE = 64 * 1024 * 1024  # bytes of an answer
 MAX_INFLATED = 64 * 1024 * 1024  # bytes of an answer that came compressed
@@ -96,10 +97,7 @@ class Connection:
     """
 
     def __init__(self, target: Target) -> None:
-        if target.location is None:
-            raise TargetError("no server is named; give host:port, or start one with EmbeddedServer")
-        self._place = target.location
-        self.location = str(target.location)
+        self._target = target
         self.timeouts = target.timeouts
         self.pickle_protocol = 2
         self.bytes_sent = 0
@@ -109,10 +107,11 @@ class Connection:
         self._seq = secrets.randbelow(0x10000)
         self._state = "connecting"
         self._lock = threading.Lock()  # abort() must not shut down a descriptor that close() gave back meanwhile
-        deadline = time.monotonic() + target.timeouts.connect
-        self._socket = self._open(deadline)
+        self._way = Way(target)
+        self.location = self._way.location
+        self._socket = self._way.socket
         try:
-            self._handshake(deadline)
+            self._handshake(self._way.deadline)
             self._state = "open"
         finally:
             if self._state != "open":
@@ -132,15 +131,14 @@ class Connection:
         with self._lock:
             if self._state != "aborted":
                 self._state = "closed"
-            self._socket.close()
+            self._way.close()
 
     def abort(self) -> None:
         """From any thread: wake a call that is waiting, which then raises ConnectionLost; later calls do so too."""
         with self._lock:
             if self._state in ("open", "taken over"):
                 self._state = "aborted"
-                with contextlib.suppress(OSError):  # it may be down already
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                self._way.shutdown()
 
     def call(self, method: str, *args: Any, timeout: float | None = None) -> Any:
         """The result of the Flame object's ``method``: plain values, `security.Record` for anything else.
@@ -165,7 +163,9 @@ class Connection:
         caller, until both agree that it returns; nothing but ``close`` is of use here from now on.  Raises what
         ``invoke`` raises where the function says something else, such as that it is not there.
         """
-        return self._call("invokeModule", (dotted, (message,), {}), timeout, security.AGENT_ANSWER, dotted, greeting)
+        arguments = (dotted, (message,), {})
+        lent: socket.socket = self._call("invokeModule", arguments, timeout, security.AGENT_ANSWER, dotted, greeting)
+        return lent
 
     # --- one call
 
@@ -318,50 +318,12 @@ class Connection:
     def _fail(self, error: OSError) -> NoReturn:
         if isinstance(error, TimeoutError) and error.errno is None:
             raise _TimeUp from error  # ours; ETIMEDOUT is the system's, who had no acknowledgement for long
+        if isinstance(error, ssl.SSLError):
+            raise _Reset(f"TLS failed: {tls.words(error)}") from error
         hard = error.errno in (errno.ECONNRESET, errno.EPIPE)
         raise _Reset((error.strerror or str(error)).lower(), hard) from error
 
     # --- connecting
-
-    def _open(self, deadline: float) -> socket.socket:
-        """A connected socket, from the first of the host's addresses that answers."""
-        place = self._place
-        addresses: list[tuple[int, Any]]
-        if place.path:
-            addresses = [(socket.AF_UNIX, place.path)]
-        else:
-            addresses = self._resolve(place)
-        for index, (family, address) in enumerate(addresses):
-            now = time.monotonic()
-            # An address that swallows packets must leave time for the next one.
-            share = (deadline - now) / (len(addresses) - index)
-            try:
-                if share <= 0:
-                    raise TimeoutError
-                return _connect(family, address, share)
-            except OSError as error:
-                if index + 1 == len(addresses):
-                    raise self._explain(error) from error
-        raise CannotConnect(self.location, "unresolvable")
-
-    def _resolve(self, place: Location) -> list[tuple[int, Any]]:
-        """The host's addresses, IPv4 first, as Pyro binds. The system's resolver has its own deadline, not ours."""
-        try:
-            found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a host name"
-            raise CannotConnect(self.location, "unresolvable", reason) from error
-        found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-        return [(int(entry[0]), entry[4]) for entry in found]
-
-    def _explain(self, error: OSError) -> CannotConnect:
-        if isinstance(error, TimeoutError):
-            return CannotConnect(self.location, "timeout")
-        if isinstance(error, ConnectionRefusedError):
-            return CannotConnect(self.location, "refused")
-        if isinstance(error, FileNotFoundError):
-            return CannotConnect(self.location, "refused", "there is no such socket file")
-        return CannotConnect(self.location, "unreachable", (error.strerror or str(error)).lower())
 
     def _handshake(self, deadline: float) -> None:
         mark = os.urandom(16)
@@ -386,12 +348,29 @@ class Connection:
             seen = "it takes connections but does not answer: busy, stopped, or no Pyro server"
             raise CannotConnect(self.location, "timeout", seen) from None
         except _Reset as error:
-            if error.hard and not self._place.path and not self.bytes_received:
-                # Pyro's TLS servers reset without a word; others that speak TLS send an alert, see _stranger.
-                raise CannotConnect(self.location, "tls", "it reset the connection without a word") from error
-            raise CannotConnect(self.location, "closed", str(error)) from error
+            raise self._closed_at_once(error) from error
         except UnsafeAnswer as error:
             raise CannotConnect(self.location, "protocol", f"refused {error.detail}") from None
+
+    def _closed_at_once(self, error: _Reset) -> CannotConnect:
+        """What it means that the server ended the handshake of Pyro."""
+        refusal = self._way.refusal()
+        if refusal:
+            return CannotConnect(self.location, "refused", refusal)
+        settings = self._target.tls
+        if settings is None:
+            if error.hard and self._socket.family != socket.AF_UNIX and not self.bytes_received:
+                # Pyro's TLS servers reset without a word; others that speak TLS send an alert, see _stranger.
+                return CannotConnect(self.location, "tls", "it reset the connection without a word")
+            return CannotConnect(self.location, "closed", str(error))
+        # With TLS 1.3 the server judges our certificate when we are through with the handshake already.
+        cause = tls.alert(error.__cause__) if isinstance(error.__cause__, ssl.SSLError) else None
+        if cause is not None:
+            return CannotConnect(self.location, cause)
+        if self.bytes_received:
+            return CannotConnect(self.location, "closed", str(error))
+        cause = "tls_client_missing" if settings.certificate is None else "tls_client_refused"
+        return CannotConnect(self.location, cause, "it closed right after the TLS handshake, without a word")
 
     def _read_header(self, deadline: float) -> bytearray:
         """A Pyro header, or CannotConnect that names what answered instead."""
@@ -445,31 +424,6 @@ class Connection:
         if "protocol version" in text:
             return CannotConnect(self.location, "protocol", text[:200])
         return CannotConnect(self.location, "closed", f"it said: {text[:200]}")
-
-
-def _connect(family: int, address: Any, seconds: float) -> socket.socket:
-    """A connected socket that notices a silent peer; raises OSError."""
-    connection = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if family != socket.AF_UNIX:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            # A host that vanished is noticed after 15 + 4*5 s when idle, and 35 s after it stopped acknowledging.
-            # The system's own figures are two hours and a quarter of one.
-            for option, value in (
-                ("TCP_KEEPIDLE", 15),
-                ("TCP_KEEPINTVL", 5),
-                ("TCP_KEEPCNT", 4),
-                ("TCP_USER_TIMEOUT", 35_000),
-            ):
-                if hasattr(socket, option):
-                    connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        connection.settimeout(seconds)
-        connection.connect(address)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _annotations(data: bytearray) -> dict[str, bytes]:

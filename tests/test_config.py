@@ -169,8 +169,10 @@ def test_the_order(folder: Path) -> None:
         key = target.key.reveal().decode().partition("-")[0] if target.key else ""
         return str(target.location), key, target.place
 
-    assert load("arg:1", environ) == ("arg:1", "env.key", "process")
-    assert load("arg:1", kernelspec) == ("arg:1", "env.key", "process")
+    # The key in the environment belongs to the server of FLAME_TARGET, and is lent to no other.
+    assert load("arg:1", environ) == ("arg:1", "", "process")
+    assert load("arg:1", kernelspec) == ("arg:1", "", "process")
+    assert load("env:1", environ) == load("env:1", kernelspec) == ("env:1", "env.key", "process")
     assert load("gpu", kernelspec) == ("gpu1:9999", "gpu.key", "child")
     # The key in the environment is not lent to a target that is written down without one.
     assert load("lab", environ) == ("./u:/run/lab", "", "process")

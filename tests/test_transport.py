@@ -24,7 +24,7 @@ import pytest
 from farside import FlameServer, Python
 from needs import missing
 
-from flame_kernel import transport
+from flame_kernel import dial
 from flame_kernel.config import Location, Secret, Target, Timeouts
 from flame_kernel.errors import CallTimeout, CannotConnect, ConnectionLost, RemoteError, TargetError, UnsafeAnswer
 from flame_kernel.transport import Connection
@@ -34,7 +34,8 @@ Start = Callable[..., FlameServer]
 
 
 def target(location: str, key: str | None = None, **seconds: float) -> Target:
-    return Target(Location.parse(location), Secret(key.encode()) if key else None, timeouts=Timeouts(**seconds))
+    secret = Secret(key.encode()) if key else None
+    return Target(Location.parse(location), secret, timeouts=Timeouts(**seconds), insecure=True)
 
 
 @contextlib.contextmanager
@@ -276,7 +277,7 @@ def test_addresses_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         shares.append(seconds)
         raise TimeoutError
 
-    monkeypatch.setattr(transport, "_connect", swallow)
+    monkeypatch.setattr(dial, "_connect", swallow)
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda *a, **k: [(socket.AF_INET6, 1, 6, "", 1), (socket.AF_INET, 1, 6, "", 2)]
     )

@@ -1,0 +1,45 @@
+"""Amounts as people write them in settings: ``"90 min"``, ``"256 MB"``, ``"yes"``."""
+
+from __future__ import annotations
+
+import math
+import re
+
+_TIMES = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400}
+_SIZES = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+_SIZES |= {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)")
+
+
+def seconds(value: object) -> float:
+    """A time: a number is in seconds, and text may have a unit (s, min, h, days). ValueError says what would do."""
+    return _amount(value, _TIMES, 'a time such as 3600, "90 min" or "24 h"')
+
+
+def size(value: object) -> int:
+    """A size in bytes: a number, or text that may have a unit (KB, MB, GB, of 1024). ValueError says what would do."""
+    return int(_amount(value, _SIZES, 'a size such as 1000000, "64 MB" or "1 GB"'))
+
+
+def truth(value: object) -> bool:
+    """True or False, also as text. ValueError says what would do."""
+    if isinstance(value, bool):
+        return value
+    found = _TRUTHS.get(str(value).strip().lower())
+    if found is None:
+        raise ValueError("true or false")
+    return found
+
+
+def _amount(value: object, units: dict[str, int], wanted: str) -> float:
+    if isinstance(value, bool):
+        raise ValueError(wanted)
+    if isinstance(value, (int, float)):
+        if not math.isfinite(value) or value < 0:
+            raise ValueError(wanted)
+        return value
+    match = _AMOUNT.fullmatch(str(value).strip())
+    if match is None or match[2].lower() not in units:
+        raise ValueError(wanted)
+    return float(match[1]) * units[match[2].lower()]
