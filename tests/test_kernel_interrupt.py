@@ -17,6 +17,9 @@ BLOCKING = {
     "event": ("import threading\nprint('go')\nthreading.Event().wait()", "wait, line 3"),
 }
 # What can be stopped in a process as well.
+# Seconds, on a machine that is busy with other tests; alone it is a few hundredths.
+SOON = 3
+
 STOPPABLE = {
     "loop": "print('go')\nwhile True: pass",
     "small sleeps": "import time\nprint('go')\nwhile True: time.sleep(0.01)",
@@ -54,10 +57,10 @@ def stop(k: Kernel, code: str) -> tuple[dict[str, object], float]:
 
 
 @pytest.mark.parametrize("name", [*BLOCKING, *STOPPABLE])
-def test_a_child_is_stopped_within_a_second(child: Kernel, name: str) -> None:
+def test_a_child_is_stopped_soon(child: Kernel, name: str) -> None:
     child.execute("kept = 'names survive'")
     reply, seconds = stop(child, BLOCKING[name][0] if name in BLOCKING else STOPPABLE[name])
-    assert seconds < 1
+    assert seconds < SOON
     if name == "command":  # IPython's own !cmd swallows the interrupt, and the cell goes on behind it
         assert reply["status"] in ("ok", "error")
     else:
@@ -67,10 +70,10 @@ def test_a_child_is_stopped_within_a_second(child: Kernel, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STOPPABLE)
-def test_in_a_process_what_runs_python_is_stopped_within_a_second(inside: Kernel, name: str) -> None:
+def test_in_a_process_what_runs_python_is_stopped_soon(inside: Kernel, name: str) -> None:
     inside.execute("kept = 'names survive'")
     reply, seconds = stop(inside, STOPPABLE[name])
-    assert seconds < 1
+    assert seconds < SOON
     if name != "command":
         assert reply["status"] == "error"
         assert reply["ename"] == ("CancelledError" if name == "await" else "KeyboardInterrupt")
