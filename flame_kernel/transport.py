@@ -389,7 +389,7 @@ class Connection:
             while len(data) < 200 and not data.endswith(b"\n"):
                 data += self._read(1, soon)
         except (_Reset, _TimeUp):
-            if not data or data[:4] == b"PYRO":
+            if b"PYRO".startswith(bytes(data[:4])):  # cut short, perhaps in the middle of that word
                 raise
         raise self._stranger(bytes(data))
 
