@@ -11,6 +11,8 @@
      ├─ SessionGone          the session on the server is no more: restarted, closed
      │   └─ TakenOver        … for us: another client has it now
      ├─ TransferError        a file, folder or module that cannot be copied, on either side
+     ├─ CannotTravel         a value that is not plain, and no trust to send it as a pickle; a TypeError too
+     ├─ ObjectGone           what a stand-in here stood for is no more; a ReferenceError too
      ├─ RemoteError          the code on the far side raised; name, message and traceback as text
      └─ AgentError           our agent on the server refused
 
@@ -234,6 +236,21 @@ class TakenOver(SessionGone):
     def __str__(self) -> str:
         fate = f"; {self.fate}" if self.fate else ""
         return f"{self.reason} at {self.location}{fate}; %flame attach NAME --ask asks for it back"
+
+
+class CannotTravel(FlameError, TypeError):
+    """A value that does not go to the other side as it is; its text is one sentence with the next step."""
+
+
+class ObjectGone(FlameError, ReferenceError):
+    """The object at ``location`` that a stand-in here stood for is gone."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        self.location = location
+
+    def __str__(self) -> str:
+        return f"the object at {self.location} is gone: its session ended; make it again"
 
 
 class RemoteError(FlameError):
