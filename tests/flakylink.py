@@ -61,6 +61,7 @@ class _Pair:
         self.left = left  # bytes until it is cut
         self.unread = bytearray()  # of the client: what is not yet a whole message
         self.request = b""  # the last whole one
+        self.quiet = False  # nothing came since from the server
         self.swallow: How | None = None  # the next answer is not delivered
         self.dying: tuple[How, Way] | None = None  # cut when that way has delivered what it holds
         self.draining: float | None = None  # said FIN both ways at this time; what still comes is thrown away
@@ -78,6 +79,7 @@ class FlakyLink(contextlib.AbstractContextManager["FlakyLink"]):
     rate         bytes a second of each connection and way; None for as many as come
     accepted     the connections that were made to it, those that were refused at once included
     cuts         the connections that were cut by it
+    passed       the bytes that came from either end to pass it, by way
     messages     (seconds of the monotonic clock, data) of each Pyro message of the clients
     """
 
@@ -90,6 +92,7 @@ class FlakyLink(contextlib.AbstractContextManager["FlakyLink"]):
         self.rate = rate
         self.accepted = 0
         self.cuts = 0
+        self.passed: dict[Way, int] = {"up": 0, "down": 0}
         self.messages: list[tuple[float, bytes]] = []
         self._pairs: list[_Pair] = []
         self._cut_size: int | None = None
@@ -157,11 +160,12 @@ class FlakyLink(contextlib.AbstractContextManager["FlakyLink"]):
 
         self._do(command)
 
-    def cut_at(self, way: Way, offset: int, how: How = "rst") -> None:
-        """Let ``offset`` bytes more pass one way, of all connections together; then cut the one of the last byte."""
+    def cut_at(self, way: Way, offset: int | None, how: How = "rst") -> None:
+        """Let ``offset`` bytes more pass one way, of all connections together; then cut the one of the last byte.
+        None takes that back."""
 
         def command() -> None:
-            self._cut_at = way, offset, how
+            self._cut_at = None if offset is None else (way, offset, how)
 
         self._do(command)
 
@@ -169,6 +173,14 @@ class FlakyLink(contextlib.AbstractContextManager["FlakyLink"]):
     def cut_is_due(self) -> bool:
         """Whether the cut of ``cut_at`` is still to come."""
         return self._cut_at is not None
+
+    def waits(self, asking: bytes) -> bool:
+        """Whether a request with ``asking`` in it was delivered, and nothing has come or gone there since."""
+
+        def command() -> bool:
+            return any(asking in pair.request and pair.quiet for pair in self._pairs)
+
+        return self._do(command)
 
     def swallow(self, asking: bytes, times: int = 1, how: How = "rst") -> None:
         """Deliver the next requests with ``asking`` in them, and cut their connections in place of the answer."""
@@ -344,7 +356,9 @@ class FlakyLink(contextlib.AbstractContextManager["FlakyLink"]):
         if way == "down" and pair.swallow is not None:
             self._cut(pair, pair.swallow)
             return
+        pair.quiet = False
         data = self._until_the_cut(pair, way, data)
+        self.passed[way] += len(data)
         if way == "up":
             self._read(pair, data)
         flow.put(time.monotonic() + self.delay, data)
@@ -374,6 +388,7 @@ class FlakyLink(contextlib.AbstractContextManager["FlakyLink"]):
                 return
             pair.request = bytes(pair.unread[:end])
             del pair.unread[:end]
+            pair.quiet = True
             self.messages.append((time.monotonic(), pair.request))
             if self._swallow is not None and self._swallow[0] in pair.request:
                 asking, times, pair.swallow = self._swallow
