@@ -13,6 +13,7 @@
      ├─ TransferError        a file, folder or module that cannot be copied, on either side
      ├─ CannotTravel         a value that is not plain, and no trust to send it as a pickle; a TypeError too
      ├─ ObjectGone           what a stand-in here stood for is no more; a ReferenceError too
+     ├─ NotSent              a request was stopped before it was sent
      ├─ RemoteError          the code on the far side raised; name, message and traceback as text
      └─ AgentError           our agent on the server refused
 
@@ -251,6 +252,17 @@ class ObjectGone(FlameError, ReferenceError):
 
     def __str__(self) -> str:
         return f"the object at {self.location} is gone: its session ended; make it again"
+
+
+class NotSent(FlameError):
+    """The user stopped a request that was not sent to ``location`` yet: it does not run there."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        self.location = location
+
+    def __str__(self) -> str:
+        return f"stopped before it was sent to {self.location}: it does not run there"
 
 
 class RemoteError(FlameError):

@@ -144,9 +144,7 @@ class FarSide:
         ready = _done(session.ready) or {}
         own = " (the kernel's own server)" if self.target.location is None else ""
         place = {"child": "in a child process of the server", "process": "inside the server's own process"}
-        link = "link up"
-        if session.lost_since is not None:
-            link = "link lost, retrying"
+        link = str(session.trouble or "link up")
         return (
             f"cells run on {ready.get('host', session.server['host'])}, pid {ready.get('pid', session.server['pid'])}, "
             f"Python {ready.get('python', '?')}, {place.get(session.server['place'], session.server['place'])} "

@@ -1,20 +1,15 @@
 """Session: cells on a Flame server, as futures, and their output, as events. What the kernel and the magics work with.
 
-Two connections, both opened from here: *calls*, for requests that return at once, and *events*, on which a poll is
+Two lines of a link that heals by itself: *calls*, for requests that return at once, and *events*, on which a poll is
 parked, so output costs no round trip of its own. Each has a thread. A reply is an event too, in the same numbered log
 as the output before it, so it cannot overtake it.
-
-When a connection breaks it is made again, with patience, for as long as the session is wanted: the next poll repeats
-the same acknowledgement, and a call repeats its id, which the agent knows. So nothing is lost and nothing runs twice.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import itertools
-import os
-import random
+import functools
+import queue
 import threading
 import time
 import uuid
@@ -24,35 +19,59 @@ from concurrent.futures import Future
 from typing import Any
 
 from .agent import wire
-from .bootstrap import agent_name, push_source
 from .config import Target
-from .errors import (
-    MAX_MESSAGE,
-    MAX_NAME,
-    AgentError,
-    CannotConnect,
-    ConnectionLost,
-    FlameError,
-    RemoteError,
-    SessionGone,
-    UnsafeAnswer,
-    cap,
-)
+from .errors import ConnectionLost, FlameError, NotSent, SessionGone, UnsafeAnswer
 from .inbox import Event, Inbox
-from .transport import Connection
+from .link import Link, Trouble
+from .opening import checked, opening, running
 
 # Seconds between two batches of mere text: at most 40 a second, of two streams each.
 GAP = 0.025
-# Seconds between attempts to reconnect: from the first to the last, doubling.
-RETRY_FIRST, RETRY_LAST = 0.1, 2.0
-# Answers in a row that are none, after which it is not the line that spoils them.
-REFUSALS = 3
 # Seconds: a parked poll that has nothing to say ends no sooner; from a server that lets it, the next one waits.
 EARLY = 0.05
 # A multiplex server serves one call at a time, so nothing may be parked there; seconds between short polls.
 POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
+# Bytes asked for in one poll: fewer after one that was cut or slow (in seconds), more after a quick and full one.
+BATCH_LEAST, BATCH_FIRST, BATCH_MOST = 1 << 12, 1 << 18, 1 << 20
+QUICK, SLOW = 0.5, 3.0
+# Requests that run the user's code, and can be stopped.
+_CELLS = ("execute", "object")
 
 Reply = dict[str, Any]
+
+
+class _Request:
+    """A request under way. ``state``: queued (not sent), sent, unknown (its answer was lost) or begun (there)."""
+
+    __slots__ = ("call", "future", "kind", "state")
+
+    def __init__(self, kind: str, state: str = "queued") -> None:
+        self.kind = kind
+        self.state = state
+        self.future: Future[Reply] = Future()
+        self.call: _Call | None = None
+
+    @property
+    def fate(self) -> str:
+        """What is known of it, for somebody who will hear no more."""
+        what = "this cell" if self.kind in _CELLS else "this request"
+        if self.state == "queued":
+            return f"{what} was not sent, so it did not run"
+        if self.state == "begun":
+            return f"{what} was begun there"
+        return f"it is unknown whether {what} was begun there"
+
+
+class _Call:
+    """One op for the calls thread."""
+
+    __slots__ = ("buffers", "future", "message", "request")
+
+    def __init__(self, message: dict[str, Any], buffers: Sequence[Any] = (), request: _Request | None = None) -> None:
+        self.message = message
+        self.buffers = buffers
+        self.request = request
+        self.future: Future[Any] = Future()
 
 
 class Session:
@@ -60,11 +79,16 @@ class Session:
 
     on_events   called on the events thread with each batch of events, in order: output, ``input_request``, replies
                 (the future of a reply is done right after). It must not raise.
-    on_link     called on either thread with a sentence when the link breaks, and with None when it is back
+    on_link     called with a sentence when the link breaks or the server is silent, now and then with another while it
+                lasts, and with None when it is over; on a thread of the link
     alive       tells whether the server can still be there; asked before a reconnection (the embedded server's process)
+    attach      None; or "must": only one that lives; "take": that too, where its client is away or has agreed;
+                "force": from whomever has it
+    client_id   names this client to the agent; the one that was given to ``comeback.ask``
 
     The constructor connects, pushes the agent if need be, and opens the session; it raises CannotConnect, RemoteError
     or AgentError. ``ready`` is a future of where cells run: host, pid, python, place, shell, …
+    ``running`` tells the cells that were under way when it was taken up, the oldest first; see ``follow``.
     """
 
     def __init__(
@@ -74,38 +98,47 @@ class Session:
         *,
         on_link: Callable[[str | None], None] = lambda sentence: None,
         alive: Callable[[], bool] = lambda: True,
+        attach: str | None = None,
+        client_id: str | None = None,
     ) -> None:
         self.target = target
         self.session_id = target.session or uuid.uuid4().hex[:12]
+        self.client_id = client_id or uuid.uuid4().hex
         self.ready: Future[Reply] = Future()
-        self.lost_since: float | None = None
         self._on_events = on_events
         self._on_link = on_link
-        self._alive = alive
-        self._nonce = uuid.uuid4().hex[:8]
-        self._counter = itertools.count(1)
-        self._pending: dict[str, Future[Reply]] = {}
-        self._calls: collections.deque[tuple[dict[str, Any], Sequence[Any], Future[Any]]] = collections.deque()
-        self._calls_wake = threading.Semaphore(0)
+        self._pending: dict[str, _Request] = {}
+        self._stopping: set[str] = set()  # cells whose interrupt is not answered yet
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._calls_lock = threading.Lock()
+        self._calls_over = False
         self._poll_soon = threading.Event()
-        self._closing = threading.Event()
-        self._gone: FlameError | None = None
-        self._lock = threading.Lock()
-        self._broken: set[str] = set()
-        self._call_link = Connection(target)
+        self._link = Link(
+            target,
+            on_trouble=self._tell,
+            on_end=self._ended,
+            is_wanted=self._is_waiting,
+            beat=self._give_sign,
+            alive=alive,
+        )
         try:
-            self.server = self._open(self._call_link)
+            self.server = self._open(attach)
             try:
-                self._event_link = Connection(target)
+                self._events = self._link.add_line("events")
             except BaseException:
                 self._undo_open()
                 raise
         except BaseException:
-            self._call_link.close()
+            self._link.close()
             raise
-        self._raise_pickle_protocol(self._event_link)
-        self._inbox = Inbox(0 if self.server["fresh"] else self.server["newest"])
-        if self.server["ready"] is not None and not self.server["fresh"]:
+        fresh = self.server["fresh"]
+        self.running: list[dict[str, Any]] = [] if fresh else running(self.server)
+        for cell in self.running:
+            self._pending[cell["request"]] = _Request("execute", "begun")
+        self._followed = {cell["request"]: self._pending[cell["request"]].future for cell in self.running}
+        self._inbox = Inbox(0 if fresh else self.server.get("acknowledged", self.server["newest"]))
+        self.missed = self.server["newest"] - self._inbox.ack
+        if self.server["ready"] is not None and not fresh:
             self.ready.set_result(self.server["ready"])
         self._threads = [
             threading.Thread(target=run, name=f"flame-{name}", daemon=True)
@@ -113,67 +146,27 @@ class Session:
         ]
         for thread in self._threads:
             thread.start()
+        self._link.start()
 
     def __repr__(self) -> str:
-        state = "gone" if self._gone else "lost" if self._broken else "busy" if self._pending else "idle"
-        return f"<Session {self._call_link.location} {self.session_id!r} {state}, event {self._inbox.ack}>"
+        state = "gone" if self.gone else "lost" if self._link.is_broken else "busy" if self._pending else "idle"
+        return f"<Session {self.location} {self.session_id!r} {state}, event {self._inbox.ack}>"
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
-    def _open(self, link: Connection) -> dict[str, Any]:
-        """Open the session by the first call; push the agent if the server does not know it yet."""
-        request = {
-            "op": "open",
-            "session": self.session_id,
-            "place": self.target.place,
-            "shell": self.target.shell,
-            "client": os.environ.get("JPY_SESSION_NAME", ""),
-        }
-        try:
-            answer = self._exchange(link, request)
-        except RemoteError as e:
-            if e.ename != "KeyError":
-                raise
-            link.call("execute", push_source())
-            answer = self._exchange(link, request)
-        server = _checked(answer[0], link.location)
-        self._boot = server["boot"]
-        self._epoch = server["epoch"]
+    def _open(self, attach: str | None) -> dict[str, Any]:
+        request = opening(self.target, self.session_id, self.client_id, attach)
+        server = checked(self._link.open(request), self.location)
+        self._epoch: int = server["epoch"]
         self._multiplex = server["servertype"] == "multiplex"
-        self._modern = tuple(server["python"]) >= (3, 4)
-        self._raise_pickle_protocol(link)
+        self._link.opened(server)
         return server
 
     def _undo_open(self) -> None:
         """There is no second connection: what the first has made, with a process perhaps, must not stay behind."""
         if self.server["fresh"]:
             with contextlib.suppress(FlameError):
-                self._exchange(self._call_link, {"op": "close", "session": self.session_id})
-
-    def _raise_pickle_protocol(self, link: Connection) -> None:
-        if self._modern:
-            link.pickle_protocol = 4
-
-    def _exchange(
-        self, link: Connection, request: dict[str, Any], timeout: float | None = None, buffers: Sequence[Any] = ()
-    ) -> tuple[Any, Sequence[Any]]:
-        """One op of the agent: ``(result, buffers)``. The answer must echo this call's number: replays do not."""
-        n = f"{self._nonce}-{next(self._counter)}"
-        message = wire.encode(dict(request, n=n), buffers)
-        data = link.invoke(f"{agent_name()}.session.handle", message, timeout=timeout)
-        try:
-            answer, buffers = wire.decode(data)
-        except wire.WireError as e:
-            link.close()
-            raise UnsafeAnswer(link.location, str(e)) from e
-        if answer.get("n") != n:
-            link.close()
-            raise UnsafeAnswer(link.location, "an answer to another call")
-        error = answer.get("error")
-        if error is not None:
-            error = error if isinstance(error, dict) else {}
-            raise AgentError(cap(str(error.get("code")), MAX_NAME), cap(str(error.get("message")), MAX_MESSAGE))
-        return answer.get("result"), buffers
+                self._link.exchange(self._link.calls, {"op": "close", "session": self.session_id})
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -244,13 +237,41 @@ class Session:
         return self.request("comm_info")
 
     def interrupt(self, request_id: str | None = None) -> Future[Any]:
-        """Stop the running cell (or only ``request_id``); ``{"done": what was done}``. During an outage the wait for
-        the cell ends here, with ConnectionLost; the cell goes on there."""
-        if self.lost_since is not None:
-            waiting = [request_id] if request_id else list(self._pending)
-            for one in waiting:
-                self._settle(one, ConnectionLost(self.location, "you stopped waiting; the cell may go on there"))
-        return self._call({"op": "interrupt", "request": request_id})
+        """Stop the running cells, or only ``request_id``; ``{"done": what was done}``.
+
+        Each interrupt carries its cell's id, so it never reaches a later one, however late it comes. A cell that is
+        not sent yet is not sent any more. During an outage the wait for the cell ends here, with ConnectionLost that
+        says what is known of it, and the interrupt goes as soon as the link is back; where the server is only silent,
+        the first interrupt waits with the cell, and the next one ends the wait.
+        """
+        cells = [i for i, one in list(self._pending.items()) if one.kind in _CELLS and request_id in (None, i)]
+        done: Future[Any] = Future()
+        done.set_result({"done": "idle"})
+        trouble = self._link.trouble
+        for cell in cells:
+            one = self._pending.get(cell)
+            if one is None:
+                continue
+            if one.state == "queued" and one.call is not None and one.call.future.cancel():
+                self._settle(cell, NotSent(self.location))
+                continue
+            again, fate = cell in self._stopping, one.fate
+            done = self._call({"op": "interrupt", "request": cell, "id": uuid.uuid4().hex})
+            if trouble is not None and (self._link.is_broken or again):
+                when = "it is interrupted when the link is back"
+                self._settle(cell, ConnectionLost(self.location, f"you stopped waiting; {fate}; {when}"))
+                continue
+            self._stopping.add(cell)
+            done.add_done_callback(lambda _, cell=cell: self._stopping.discard(cell))  # type: ignore[misc]
+        return done
+
+    def follow(self, request_id: str) -> Future[Reply]:
+        """The reply of a cell that was under way when this session was taken up."""
+        return self._followed[request_id]
+
+    def ask(self, op: str, **fields: Any) -> Future[Any]:
+        """Any op of the agent on this session: its result."""
+        return self._call({"op": op, **fields})
 
     def answer(self, input_id: int, value: str | None) -> Future[Any]:
         """The user's line for an ``input_request`` event; None is end of file."""
@@ -262,189 +283,166 @@ class Session:
 
     @property
     def location(self) -> str:
-        return self._call_link.location
+        return self._link.location
 
     @property
     def gone(self) -> FlameError | None:
         """Why the session cannot be used any more, or None."""
-        return self._gone
+        return self._link.gone
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What is wrong with the link, or None."""
+        return self._link.trouble
 
     def _submit(self, request: dict[str, Any], buffers: Sequence[Any] = ()) -> Future[Reply]:
-        future: Future[Reply] = Future()
-        if self._gone is not None:
-            future.set_exception(self._gone)
-            return future
-        self._pending[request["id"]] = future
-        submitted = self._call({"op": "submit", "request": request}, buffers)
-        submitted.add_done_callback(lambda done: self._submitted(request["id"], done))
+        one = _Request(request["kind"])
+        if self.gone is not None:
+            one.future.set_exception(self.gone)
+            return one.future
+        one.call = _Call(self._message({"op": "submit", "request": request}), buffers, one)
+        self._pending[request["id"]] = one
+        one.call.future.add_done_callback(lambda done: self._submitted(request["id"], done))
+        self._put(one.call)
         self._poll_soon.set()
-        return future
+        return one.future
 
     def _submitted(self, request_id: str, done: Future[Any]) -> None:
+        if done.cancelled():
+            return
         error = done.exception()
         if error is not None:
             self._settle(request_id, error)
 
     def _settle(self, request_id: str, outcome: BaseException | Reply) -> None:
-        future = self._pending.pop(request_id, None)
-        if future is None or future.done():
+        one = self._pending.pop(request_id, None)
+        if one is None or one.future.done():
             return
+        if isinstance(outcome, SessionGone) and not outcome.fate:
+            outcome = type(outcome)(outcome.location, outcome.reason, one.fate)
         if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
+            one.future.set_exception(outcome)
         else:
-            future.set_result(outcome)
+            one.future.set_result(outcome)
 
-    def _call(self, message: dict[str, Any], buffers: Sequence[Any] = ()) -> Future[Any]:
-        future: Future[Any] = Future()
-        if self._gone is not None:
-            future.set_exception(self._gone)
-            return future
-        self._calls.append((dict(message, session=self.session_id), buffers, future))
-        self._calls_wake.release()
-        return future
+    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+        return dict(message, session=self.session_id, epoch=self._epoch)
+
+    def _call(self, message: dict[str, Any]) -> Future[Any]:
+        call = _Call(self._message(message))
+        self._put(call)
+        return call.future
+
+    def _put(self, call: _Call) -> None:
+        with self._calls_lock:
+            over = self._calls_over
+            if not over:
+                self._calls.put(call)
+        if over:
+            call.future.set_exception(self.gone or SessionGone(self.location, "it was closed here"))
+        self._link.hurry()
 
     # -- the calls thread --------------------------------------------------------------------------------------------
 
     def _run_calls(self) -> None:
         while True:
-            self._calls_wake.acquire()
-            if not self._calls:
+            call = self._calls.get()
+            if call is None:
                 return
-            message, buffers, future = self._calls.popleft()
+            if not call.future.set_running_or_notify_cancel():
+                continue
+            request = call.request or _Request("")
+            request.state = "sent"
+
+            def unknown(request: _Request = request) -> None:
+                request.state = "unknown"
+
             try:
-                result = self._insist("calls", message, buffers=buffers)[0]
-            except FlameError as e:
-                future.set_exception(e)
-            except Exception as e:  # a defect of ours: the one who waits shall see it, and the thread goes on
-                future.set_exception(e)
+                result = self._link.insist(self._link.calls, call.message, buffers=call.buffers, on_broken=unknown)[0]
+            except Exception as e:  # a defect of ours too: the one who waits shall see it, and the thread goes on
+                call.future.set_exception(e)
             else:
-                future.set_result(result)
+                request.state = "begun"
+                call.future.set_result(result)
 
-    def _insist(
-        self, which: str, message: dict[str, Any], timeout: float | None = None, buffers: Sequence[Any] = ()
-    ) -> tuple[Any, Sequence[Any]]:
-        """Do an op, on a new connection after a broken one, until it is answered, refused, or we are closed."""
-        delay = RETRY_FIRST
-        refused = 0
-        while True:
-            if self._gone is not None:
-                raise self._gone
-            link = self._call_link if which == "calls" else self._event_link
-            try:
-                if not link.is_open:
-                    link = self._reconnect(which)
-                answer = self._exchange(link, message, timeout, buffers)
-            except RemoteError as e:
-                if e.ename == "KeyError":  # no module of that name: the server is another one than before
-                    self._end(SessionGone(self.location, "the server was restarted"))
-                    continue
-                raise
-            except AgentError as e:
-                if e.code in ("no_session", "taken_over"):
-                    self._end(SessionGone(self.location, e.message))
-                    continue
-                raise
-            except (ConnectionLost, CannotConnect) as e:
-                if self._closing.is_set():
-                    raise
-                refused = refused + 1 if isinstance(e, UnsafeAnswer) else 0
-                if (isinstance(e, CannotConnect) and not e.passing) or refused == REFUSALS:
-                    self._end(e)
-                    continue
-                self._note_lost(which, e)
-                if self._closing.wait(delay * random.uniform(0.8, 1.2)):
-                    raise
-                if not self._alive():
-                    self._end(SessionGone(self.location, "the server ended"))
-                delay = min(delay * 2, RETRY_LAST)
-            else:
-                self._note_back(which)
-                return answer
+    def _is_waiting(self) -> bool:
+        return any(one.kind in _CELLS for one in list(self._pending.values()))
 
-    def _reconnect(self, which: str) -> Connection:
-        link = Connection(self.target)
-        self._raise_pickle_protocol(link)
-        if which == "calls":
-            self._call_link = link
-        else:
-            self._event_link = link
-        if self._closing.is_set():  # close() may have looked before this one was there
-            link.close()
-        return link
+    def _give_sign(self) -> None:
+        """The link has heard nothing for a while, and a cell runs."""
+        if self._calls.empty():
+            self._calls.put(_Call({"op": "hello"}))
 
-    def _note_lost(self, which: str, error: FlameError) -> None:
-        with self._lock:
-            first = not self._broken
-            self._broken.add(which)
-            if first:
-                self.lost_since = time.monotonic()
-        if first:
-            self._on_link(f"link to {self.location} lost, retrying: {error}")
+    def _tell(self, trouble: Trouble | None) -> None:
+        waits = "; the interrupt waits for it, Stop again ends the wait" if self._stopping else ""
+        self._on_link(f"{trouble}{waits}" if trouble else None)
 
-    def _note_back(self, which: str) -> None:
-        if not self._broken:
-            return
-        with self._lock:
-            self._broken.discard(which)
-            back = not self._broken
-            if back:
-                self.lost_since = None
-        if back:
-            self._on_link(None)
-
-    def _end(self, why: FlameError) -> None:
+    def _ended(self, why: FlameError) -> None:
         """The session is lost for good: whoever waits is told."""
-        with self._lock:
-            if self._gone is not None:
-                return
-            self._gone = why
         if not self.ready.done():
             self.ready.set_exception(why)
         for request_id in list(self._pending):
             self._settle(request_id, why)
-        self._closing.set()
-        self._event_link.abort()
-        self._calls_wake.release()
+        self._poll_soon.set()
+        self._no_more_calls()
+
+    def _no_more_calls(self) -> None:
+        """The calls thread ends behind what it has; those that come later are refused at once."""
+        with self._calls_lock:
+            if not self._calls_over:
+                self._calls_over = True
+                self._calls.put(None)
 
     # -- the events thread -------------------------------------------------------------------------------------------
 
     def _run_events(self) -> None:
         pause = POLL_BUSY_FIRST
         timeouts = self.target.timeouts
-        while not self._closing.is_set():
-            poll = {
-                "op": "poll",
-                "session": self.session_id,
-                "epoch": self._epoch,
-                "ack": self._inbox.ack,
-                "wait": timeouts.poll,
-                "gap": 0.0 if self._multiplex else GAP,
-            }
-            asked = time.monotonic()
+        wait = 0.0 if self._multiplex else timeouts.poll
+        self._batch = BATCH_FIRST
+        while not self._link.closing.is_set():
+            poll = self._message({"op": "poll", "ack": self._inbox.ack, "wait": timeouts.poll, "limit": self._batch})
+            poll["gap"] = 0.0 if self._multiplex else GAP
+            asked, received = time.monotonic(), self._events.connection.bytes_received
             try:
-                result, buffers = self._insist("events", poll, timeouts.poll_deadline)
+                result, buffers = self._link.insist(
+                    self._events, poll, timeouts.poll_deadline, wait=wait, on_broken=functools.partial(self._less, poll)
+                )
                 events = self._inbox.feed(wire.decode_events(result["events"], buffers))
             except (wire.WireError, KeyError, TypeError) as e:
-                self._end(UnsafeAnswer(self.location, f"events of the wrong shape: {e}"))
+                self._link.end(UnsafeAnswer(self.location, f"events of the wrong shape: {e}"))
                 return
             except FlameError as e:
-                if not self._closing.is_set():
-                    self._end(e)
+                if not self._link.closing.is_set():
+                    self._link.end(e)
                 return
+            took = time.monotonic() - asked
             if events:
                 self._take(events)
-            elif time.monotonic() - asked < EARLY:
-                self._closing.wait(EARLY)
+                self._suit(took, self._events.connection.bytes_received - received)
+            elif took < EARLY:
+                self._link.closing.wait(EARLY)
             if self._multiplex:
                 pause = POLL_BUSY_FIRST if events else min(pause * 1.5, POLL_BUSY_LAST)
                 self._poll_soon.clear()
                 self._poll_soon.wait(pause if self._pending else POLL_IDLE)
 
+    def _less(self, poll: dict[str, Any]) -> None:
+        """A poll was cut: the next one asks for less, else a line that is cut every so often would never get on."""
+        self._batch = poll["limit"] = max(self._batch // 2, BATCH_LEAST)
+
+    def _suit(self, took: float, received: int) -> None:
+        """Ask for as much as the line carries in a moment."""
+        if received > self._batch // 2 and took < QUICK:
+            self._batch = min(self._batch * 2, BATCH_MOST)
+        elif received > BATCH_LEAST and took > SLOW:
+            self._batch = max(self._batch // 2, BATCH_LEAST)
+
     def _take(self, events: list[Event]) -> None:
         try:
             self._on_events(events)
         except Exception as e:  # content that nobody reckoned with must not end this thread, on which all wait
-            self._end(UnsafeAnswer(self.location, f"events that cannot be shown: {type(e).__name__}: {e}"))
+            self._link.end(UnsafeAnswer(self.location, f"events that cannot be shown: {type(e).__name__}: {e}"))
             return
         for event in events:
             kind = event["type"]
@@ -460,60 +458,30 @@ class Session:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def close(self, timeout: float = 5.0) -> None:
+    def close(self, timeout: float = 4.0) -> None:
         """End the session on the far side, with all it runs, and the connections. Idempotent; never raises."""
-        self._finish({"op": "close"}, timeout)
+        self._finish("close", timeout)
 
-    def detach(self) -> None:
+    def detach(self, timeout: float = 4.0) -> None:
         """Leave: the session lives on there, with the cell that it runs, and can be taken up by its name."""
-        self._finish(None, 5.0)
+        self._finish("detach", timeout)
 
-    def _finish(self, last: dict[str, Any] | None, timeout: float) -> None:
-        if last is not None and self._gone is None and not self._closing.is_set():
-            done = self._call(last)
-            # Where the link is down the agent ends the session itself, when nobody comes back.
+    def _finish(self, op: str, timeout: float) -> None:
+        if self.gone is None and not self._link.closing.is_set():
+            done = self._call({"op": op})
+            # Where nobody answers the agent ends the session itself, when nobody has come back for long enough.
             with contextlib.suppress(FlameError, futures.TimeoutError):  # not the built-in one before Python 3.11
-                done.result(min(timeout, 1.0) if self._broken else timeout)
-        self._closing.set()
-        self._gone = self._gone or SessionGone(self._call_link.location, "it was closed here")
+                done.result(timeout if self.trouble is None else min(timeout, 1.0))
+        self._link.abort()
         self._poll_soon.set()
-        self._calls_wake.release()
-        for link in (self._event_link, self._call_link):
-            link.abort()
+        self._no_more_calls()
+        deadline = time.monotonic() + min(timeout, 2.0)
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(timeout)
-        for link in (self._event_link, self._call_link):
-            link.close()
+                thread.join(max(0.0, deadline - time.monotonic()))
+        self._link.close()
+        gone = self.gone or SessionGone(self.location, "it was closed here")
         for request_id in list(self._pending):
-            self._settle(request_id, self._gone)
+            self._settle(request_id, gone)
         if not self.ready.done():
-            self.ready.set_exception(self._gone)
-
-
-# What an agent says of itself, and is relied on here.
-_SERVER = {
-    "boot": str,
-    "epoch": int,
-    "fresh": bool,
-    "host": str,
-    "newest": int,
-    "pid": int,
-    "place": str,
-    "python": list,
-    "servertype": str,
-}
-
-
-def _checked(server: Any, location: str) -> dict[str, Any]:
-    """The answer to ``open``; UnsafeAnswer where it is not what an agent says."""
-    if (
-        not isinstance(server, dict)
-        or any(not isinstance(server.get(name), kind) for name, kind in _SERVER.items())
-        or any(len(server[name]) > MAX_NAME for name in _SERVER if _SERVER[name] is str)
-        or len(server["python"]) != 3
-        or not all(type(number) is int for number in server["python"])
-        or not isinstance(server.get("ready"), (dict, type(None)))
-    ):
-        raise UnsafeAnswer(location, "an agent that does not say what it is")
-    return server
+            self.ready.set_exception(gone)

@@ -129,6 +129,9 @@ class FakeAgent:
         result, buffers = result if isinstance(result, tuple) else (result, ())
         return wire.encode({"n": request["n"], "result": result}, buffers)
 
+    def _hello(self, request: dict[str, Any]) -> Any:
+        return dict(HELLO)
+
     def _open(self, request: dict[str, Any]) -> Any:
         return dict(HELLO)
 
@@ -162,6 +165,9 @@ class FakeAgent:
 
     def _close(self, request: dict[str, Any]) -> Any:
         return {"closed": True}
+
+    def _detach(self, request: dict[str, Any]) -> Any:
+        return {}
 
 
 HELLO: dict[str, Any] = {

@@ -17,6 +17,7 @@ from flame_kernel import bootstrap
 from flame_kernel.config import Location, Target
 from flame_kernel.errors import AgentError, SessionGone
 from flame_kernel.inbox import Event
+from flame_kernel.link import Line
 from flame_kernel.session import Session
 from flame_kernel.transport import Connection
 
@@ -171,7 +172,7 @@ def test_sessions_of_one_process_do_not_mix(live_app: Callable[..., LiveApp]) ->
         code = (
             "import threading, sys\n"
             "def work(n):\n"
-            "    for i in range(200): print(NAME, n, i)\n"
+            "    for i in range(200): sys.stdout.write('%s %s %s\\n' % (NAME, n, i))\n"
             "ts = [threading.Thread(target=work, args=(n,)) for n in range(4)]\n"
             "for t in ts: t.start()\n"
             "for t in ts: t.join()"
@@ -268,7 +269,8 @@ def test_what_the_agent_refuses_has_a_code(flame_server: Callable[..., FlameServ
         assert caught.value.code == "unknown_op"
         link = Connection(one.session.target)
         try:
+            line = Line("another", link)
             with pytest.raises(AgentError, match="place is one of auto, process, child"):
-                one.session._exchange(link, {"op": "open", "place": "moon", "session": "y"})
+                one.session._link.exchange(line, {"op": "open", "place": "moon", "session": "y"})
         finally:
             link.close()

@@ -1,0 +1,495 @@
+"""Link: the way to the agent on one server, which heals.
+
+A link has lines, each a connection of its own and for one thread: *calls* and *events*. A line that breaks is made
+again, with patience, for as long as the link is wanted, and what was asked is asked again: the agent knows an act by
+its id, and a poll by its acknowledgement. So nothing is lost and nothing is done twice.
+
+Three things are told apart. A line that *broke*: reset, or cut, or given up by its deadline. A server that is *silent*:
+the line stands and nothing comes, be it frozen, busy, or gone without a word; that is said and is no death. And a
+session that is *gone*: another server answers there than before, or the process is seen to have ended.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .agent import wire
+from .bootstrap import agent_name, push_source
+from .config import Target
+from .errors import (
+    MAX_MESSAGE,
+    MAX_NAME,
+    AgentError,
+    CallTimeout,
+    CannotConnect,
+    ConnectionLost,
+    FlameError,
+    RemoteError,
+    SessionGone,
+    TakenOver,
+    UnsafeAnswer,
+    cap,
+)
+from .neighbour import Neighbour
+from .transport import Connection
+
+# Seconds between attempts to reconnect: the first is at once; then from the first to the last, doubling, and at random
+# up to a seventh more; the last figure is for outages of more than a minute.
+RETRY_FIRST, RETRY_LAST, RETRY_LONG = 0.1, 2.0, 10.0
+LONG_OUTAGE = 60.0
+# Answers in a row that are none, after which it is not the line that spoils them.
+REFUSALS = 3
+# Attempts to open a session over a line that breaks in it.
+OPENINGS = 5
+# Seconds between looks at the lines while somebody waits.
+TICK = 0.25
+# Seconds: an outage shorter than this is not worth a word.
+WORTH_SAYING = 0.5
+# Seconds: while a cell runs, a server that has said nothing for BEAT is asked for a sign of life, and is silent if it
+# has none for SILENT. Then a new connection is tried every PROBE: if that is answered, it is the old one that is dead.
+BEAT, SILENT, PROBE = 1.0, 2.0, 5.0
+PROBE_PATIENCE = 2.5
+
+Answer = tuple[Any, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What keeps a link from working. ``since`` is monotonic, ``clock`` the same as time of day, both in seconds."""
+
+    location: str
+    silent: bool  # the server does not answer; else there is no connection
+    since: float
+    clock: float
+    cause: str = ""
+
+    @property
+    def age(self) -> float:
+        """Seconds that it has lasted."""
+        return time.monotonic() - self.since
+
+    def __str__(self) -> str:
+        if self.silent:
+            since = time.strftime("%H:%M:%S", time.localtime(self.clock))
+            return (
+                f"{self.location} not responding since {since} ({_length(self.age)}), waiting; the cell may go on there"
+            )
+        cause = f" ({self.cause})" if self.cause and self.age > RETRY_LAST else ""
+        return f"link to {self.location} lost {_length(self.age)} ago, retrying; the cell goes on there{cause}"
+
+
+class Line:
+    """One connection of a link, used by one thread."""
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        self.name = name
+        self.connection = connection
+        self.asked: float | None = None  # monotonic, when what is not answered yet was asked
+        self.patience = SILENT  # seconds in which its answer is due
+
+
+class Link:
+    """The lines to the server of ``target``; made with the first, *calls*, connected (CannotConnect, TargetError).
+
+    on_trouble  called with a Trouble when there is one, again now and then while it lasts, and with None when it is
+                over; on any thread of the link's users or its own
+    on_end      called once, when the link is lost for good, with the reason
+    is_wanted   whether somebody waits for an answer: only then is a silent server looked for
+    beat        called where the server should give a sign of life: an op that it answers at once
+    alive       tells whether the server can still be there
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        on_trouble: Callable[[Trouble | None], None],
+        on_end: Callable[[FlameError], None],
+        is_wanted: Callable[[], bool],
+        beat: Callable[[], None],
+        alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.target = target
+        self.closing = threading.Event()
+        self.gone: FlameError | None = None
+        self.trouble: Trouble | None = None
+        self.boot = ""
+        self._on_trouble = on_trouble
+        self._on_end = on_end
+        self._is_wanted = is_wanted
+        self._beat = beat
+        self._alive = alive
+        self._neighbour: Neighbour | None = None
+        self._nonce = uuid.uuid4().hex[:8]
+        self._counter = itertools.count(1)
+        self._modern = False
+        self._lock = threading.Lock()
+        self._broken: dict[str, FlameError] = {}
+        self._lost_since = 0.0
+        self._mending = threading.Lock()
+        self._delay = 0.0
+        self._heard = time.monotonic()
+        self._traffic = 0
+        self._hurry = threading.Event()
+        self._wake = threading.Event()
+        self.calls = Line("calls", Connection(target))
+        self._lines = [self.calls]
+        self._watcher = threading.Thread(target=self._watch, name="flame-watch", daemon=True)
+
+    def __repr__(self) -> str:
+        state = "gone" if self.gone else "broken" if self._broken else "silent" if self.trouble else "up"
+        return f"<Link {self.location} {state}, {len(self._lines)} lines>"
+
+    @property
+    def location(self) -> str:
+        return self.calls.connection.location
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether a line is being made again."""
+        return bool(self._broken)
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    def open(self, request: dict[str, Any]) -> Any:
+        """The agent's answer to the first call; the agent is pushed if the server does not know it yet.
+
+        It may be asked several times, over a line that breaks: an ``open`` takes up what the one before has made.
+        """
+        for attempt in itertools.count(1):
+            try:
+                if not self.calls.connection.is_open:
+                    self.calls.connection = Connection(self.target)
+                try:
+                    return self.exchange(self.calls, request)[0]
+                except RemoteError as e:
+                    if e.ename != "KeyError":
+                        raise
+                    self.calls.connection.call("execute", push_source())
+                    return self.exchange(self.calls, request)[0]
+            except (ConnectionLost, CannotConnect) as e:
+                broke = not isinstance(e, (CallTimeout, UnsafeAnswer)) and getattr(e, "cause", "closed") == "closed"
+                if not broke or attempt == OPENINGS:
+                    raise
+                time.sleep(RETRY_FIRST * attempt)
+        raise AssertionError  # not reached: count() has no end
+
+    def opened(self, server: dict[str, Any]) -> None:
+        """The session is open: what the server said of itself, by which it is known again."""
+        self.boot = server["boot"]
+        self._neighbour = Neighbour.of(server)
+        self._modern = tuple(server["python"]) >= (3, 4)
+        self._raise_pickle_protocol(self.calls.connection)
+
+    def add_line(self, name: str) -> Line:
+        """One more connection."""
+        line = Line(name, Connection(self.target))
+        self._raise_pickle_protocol(line.connection)
+        self._lines.append(line)
+        return line
+
+    def start(self) -> None:
+        """Watch over the lines from now on."""
+        self._watcher.start()
+
+    def _raise_pickle_protocol(self, connection: Connection) -> None:
+        if self._modern:
+            connection.pickle_protocol = 4
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def exchange(
+        self,
+        line: Line,
+        request: dict[str, Any],
+        timeout: float | None = None,
+        buffers: Sequence[Any] = (),
+        wait: float = 0.0,
+    ) -> Answer:
+        """One op of the agent: ``(result, buffers)``. The answer must echo this call's number: replays do not.
+
+        ``wait`` is how long the server may take of its own will, in seconds.
+        """
+        line.patience = wait + SILENT
+        line.asked = time.monotonic()
+        try:
+            answer = self._exchange(line.connection, request, timeout, buffers)
+        finally:
+            line.asked = None
+        self._heard = time.monotonic()
+        return answer
+
+    def _exchange(
+        self, connection: Connection, request: dict[str, Any], timeout: float | None, buffers: Sequence[Any]
+    ) -> Answer:
+        n = f"{self._nonce}-{next(self._counter)}"
+        message = wire.encode(dict(request, n=n), buffers)
+        data = connection.invoke(f"{agent_name()}.session.handle", message, timeout=timeout)
+        try:
+            answer, buffers = wire.decode(data)
+        except wire.WireError as e:
+            connection.close()
+            raise UnsafeAnswer(connection.location, str(e)) from e
+        if answer.get("n") != n:
+            connection.close()
+            raise UnsafeAnswer(connection.location, "an answer to another call")
+        error = answer.get("error")
+        if error is not None:
+            error = error if isinstance(error, dict) else {}
+            raise AgentError(cap(str(error.get("code")), MAX_NAME), cap(str(error.get("message")), MAX_MESSAGE))
+        return answer.get("result"), buffers
+
+    def insist(
+        self,
+        line: Line,
+        request: dict[str, Any],
+        timeout: float | None = None,
+        buffers: Sequence[Any] = (),
+        wait: float = 0.0,
+        on_broken: Callable[[], None] = lambda: None,
+    ) -> Answer:
+        """Do an op, on a new connection after a broken one, until it is answered, refused, or we are closed.
+
+        ``on_broken`` is called after each attempt whose fate is unknown.
+        """
+        refused = 0
+        while True:
+            if self.gone is not None:
+                raise self.gone
+            try:
+                if not line.connection.is_open:
+                    self._mend(line)
+                answer = self.exchange(line, request, timeout, buffers, wait)
+            except RemoteError as e:
+                if e.ename == "KeyError":  # no module of that name: the server is another one than before
+                    self.end(SessionGone(self.location, "the server was restarted"))
+                    continue
+                raise
+            except AgentError as e:
+                if e.code == "taken_over":
+                    self.end(TakenOver(self.location, e.message))
+                    continue
+                if e.code == "no_session":
+                    self.end(SessionGone(self.location, e.message))
+                    continue
+                raise
+            except ConnectionLost as e:
+                if self.closing.is_set():
+                    raise
+                refused = refused + 1 if isinstance(e, UnsafeAnswer) else 0
+                if refused == REFUSALS:
+                    self.end(e)
+                    continue
+                self._note_lost(line, e)
+                on_broken()
+            else:
+                self._note_back(line)
+                return answer
+
+    # -- healing -----------------------------------------------------------------------------------------------------
+
+    def _mend(self, line: Line) -> None:
+        """A new connection to the same server for ``line``. One line tries at a time, and the others follow it.
+
+        Raises what ``exchange`` raises where the server is reached and does not say that it is the same.
+        """
+        with self._mending:
+            while True:
+                self._pause()
+                if self.gone is not None:
+                    raise self.gone
+                if self.closing.is_set():
+                    raise ConnectionLost(self.location, "the session was closed here")
+                if not self._alive() or (self._neighbour is not None and not self._neighbour.lives()):
+                    self.end(SessionGone(self.location, "the server ended"))
+                    continue
+                try:
+                    connection = Connection(self.target)
+                except CannotConnect as e:
+                    if not e.passing:
+                        self.end(e)
+                        continue
+                    self._note_lost(line, e)
+                    continue
+                self._raise_pickle_protocol(connection)
+                line.connection = connection
+                if self.closing.is_set():  # close() may have looked before this one was there
+                    connection.close()
+                    continue
+                hello = self.exchange(line, {"op": "hello"})[0]
+                if not isinstance(hello, dict) or hello.get("boot") != self.boot:
+                    self.end(SessionGone(self.location, "the server was restarted"))
+                    continue
+                return
+
+    def _pause(self) -> None:
+        """Wait before an attempt: not at all before the first, then longer and longer."""
+        delay = self._delay
+        with self._lock:
+            long = bool(self._broken) and time.monotonic() - self._lost_since > LONG_OUTAGE
+        self._delay = min(delay * 2 or RETRY_FIRST, RETRY_LONG if long else RETRY_LAST)
+        if delay and not self.closing.is_set() and self.gone is None:
+            self._hurry.clear()
+            self._hurry.wait(delay * random.uniform(1.0, 1.15))
+
+    def hurry(self) -> None:
+        """Somebody wants something: try to reconnect now."""
+        self._hurry.set()
+        self._wake.set()
+
+    def _note_lost(self, line: Line, error: FlameError) -> None:
+        with self._lock:
+            if not self._broken:
+                self._lost_since = time.monotonic()
+            self._broken[line.name] = error
+        self._wake.set()
+
+    def _note_back(self, line: Line) -> None:
+        self._delay = 0.0
+        if self._broken:
+            with self._lock:
+                self._broken.pop(line.name, None)
+            self._wake.set()
+
+    # -- watching ----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """The watcher's thread: says what is wrong, and finds out whether a silent connection is a dead one."""
+        said = -1e9
+        probed = 0.0
+        while not self.closing.is_set():
+            wanted = self._is_wanted()
+            self._wake.wait(TICK if wanted or self._broken or self.trouble else None)
+            self._wake.clear()
+            now = time.monotonic()
+            trouble = self._look(now)
+            before, self.trouble = self.trouble, trouble
+            if trouble is None:
+                if before is not None:
+                    self._on_trouble(None)
+                    said = -1e9
+                if wanted and now - self._heard > BEAT and self.calls.asked is None:
+                    self._beat()
+                continue
+            if now - said >= _every(trouble.age):
+                said = now
+                self._on_trouble(trouble)
+            if trouble.silent and not self._broken and now - max(probed, trouble.since + SILENT) > PROBE:
+                self._probe()
+                probed = time.monotonic()
+
+    def _look(self, now: float) -> Trouble | None:
+        """What is wrong at this moment."""
+        traffic = sum(line.connection.bytes_sent + line.connection.bytes_received for line in self._lines)
+        if traffic != self._traffic:  # a large message takes its time on a slow line
+            self._traffic, self._heard = traffic, now
+        with self._lock:
+            errors, since = list(self._broken.values()), self._lost_since
+        if errors:
+            if now - since < WORTH_SAYING:
+                return self.trouble
+            silent = all(isinstance(e, CallTimeout) or _is_mute(e) for e in errors)
+            if self.trouble is not None and self.trouble.silent:
+                since = min(since, self.trouble.since)
+            cause = next((_cause(e) for e in errors), "")
+        else:
+            asked = [line.asked for line in self._lines if _is_late(line, now)]
+            if not asked or now - self._heard < SILENT or not self._is_wanted():
+                return None
+            silent, since, cause = True, max(self._heard, min(one for one in asked if one is not None)), ""
+        return Trouble(self.location, silent, since, time.time() - (now - since), cause)
+
+    def _probe(self) -> None:
+        """Whether a new connection is answered while the old ones are not: then those are dead, and are ended."""
+        patient = replace(self.target, timeouts=replace(self.target.timeouts, connect=PROBE_PATIENCE))
+        try:
+            Connection(patient).close()
+        except FlameError:
+            return
+        time.sleep(TICK)  # a server that was only busy answers the old ones now, too
+        now = time.monotonic()
+        for line in self._lines:
+            if _is_late(line, now):
+                line.connection.abort()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def end(self, why: FlameError) -> None:
+        """The link is lost for good: whoever waits is told."""
+        with self._lock:
+            if self.gone is not None:
+                return
+            self.gone = why
+        self._on_end(why)
+        self.closing.set()
+        self._hurry.set()
+        self._wake.set()
+        for line in self._lines:
+            line.connection.abort()
+
+    def abort(self) -> None:
+        """Wake whoever waits in it; nothing is asked any more."""
+        self.closing.set()
+        self.gone = self.gone or SessionGone(self.location, "it was closed here")
+        self._hurry.set()
+        self._wake.set()
+        for line in self._lines:
+            line.connection.abort()
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Close the connections, when the threads that use them have ended."""
+        self.abort()
+        if self._watcher.is_alive() and self._watcher is not threading.current_thread():
+            self._watcher.join(timeout)
+        for line in self._lines:
+            line.connection.close()
+
+
+def once(target: Target, request: dict[str, Any]) -> Any:
+    """The answer to one op on a connection of its own; None where no agent is there. Raises any FlameError."""
+    link = Link(target, on_trouble=lambda _: None, on_end=lambda _: None, is_wanted=lambda: False, beat=lambda: None)
+    try:
+        return link.exchange(link.calls, request)[0]
+    except RemoteError as e:
+        if e.ename != "KeyError":
+            raise
+        return None
+    finally:
+        link.close()
+
+
+def _is_late(line: Line, now: float) -> bool:
+    asked = line.asked
+    return asked is not None and now - asked > line.patience
+
+
+def _is_mute(error: FlameError) -> bool:
+    """Whether somebody takes the connection there and then says nothing."""
+    return isinstance(error, CannotConnect) and error.cause == "timeout" and bool(error.detail)
+
+
+def _cause(error: FlameError) -> str:
+    """What an error says beyond that the link is lost."""
+    if isinstance(error, CannotConnect):
+        return error.what
+    return error.detail if isinstance(error, ConnectionLost) else str(error)
+
+
+def _length(seconds: float) -> str:
+    """A time in words: ``4 s``, ``3 min``, ``2 h 5 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _every(age: float) -> float:
+    """How often the age of a trouble is told anew, in seconds."""
+    return 1.0 if age < 10 else 5.0 if age < 100 else 60.0

@@ -1,0 +1,50 @@
+"""Neighbour: a server's process on this very machine, whose end can be seen and need not be guessed from silence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+
+class Neighbour:
+    """The process ``pid`` of this machine, as it was when it was first seen."""
+
+    def __init__(self, pid: int, started: str) -> None:
+        self._pid = pid
+        self._started = started
+
+    def __repr__(self) -> str:
+        return f"<Neighbour {self._pid} {'lives' if self.lives() else 'has ended'}>"
+
+    @classmethod
+    def of(cls, server: Mapping[str, Any]) -> Neighbour | None:
+        """The process that says of itself ``machine`` and ``pid``; None where it is elsewhere, or cannot be seen."""
+        machine, pid = server.get("machine"), server.get("pid")
+        if not machine or machine != _machine() or not isinstance(pid, int) or pid <= 0:
+            return None
+        started = _start_of(pid)
+        return cls(pid, started) if started else None
+
+    def lives(self) -> bool:
+        """Whether that process is still there; a zombie is not."""
+        return _start_of(self._pid) == self._started
+
+
+def _machine() -> str:
+    """This run of this machine, and the namespace in which it counts processes; the agent says the same of its own."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip() + " " + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _start_of(pid: int) -> str:
+    """When process ``pid`` was started, in the system's ticks; empty where there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if not fields or fields[0] in "ZXx" else fields[19]
