@@ -123,12 +123,14 @@ class Target:
         return {name: wish for name, wish in wishes.items() if wish is not None}
 
     @property
+    def _is_elsewhere(self) -> bool:
+        """True where the network stands between here and there, and not ssh."""
+        return self.location is not None and not self.location.is_loopback and self.location.ssh is None
+
+    @property
     def is_private(self) -> bool:
         """True where nobody between here and there can read along: this machine alone, ssh, or TLS that is verified."""
-        place = self.location
-        if place is None or place.is_loopback or place.ssh is not None:
-            return True
-        return self.tls is not None and self.tls.verify
+        return not self._is_elsewhere or (self.tls is not None and self.tls.verify)
 
     @property
     def is_authenticated(self) -> bool:
@@ -152,24 +154,19 @@ class Target:
         """What the user should hear whenever a session is opened: how far the link is not safe, and ``warnings``."""
         said = []
         place = self.location
-        if place is not None and not self.is_private:
-            if self.tls is not None:
+        if self.tls is not None and not self.tls.verify:
+            said.append(
+                f"TLS to {place} does not verify who answers (verify = false): anyone in between can read and act"
+            )
+        elif not self.is_private:
+            if self.key is None:
                 said.append(
-                    f"TLS to {place} does not verify who answers (verify = false): anyone in between can read and act"
-                )
-            elif self.key is None:
-                said.append(
-                    f"the link to {place} is plain and without a key: anyone on its way can read it and run code there"
+                    f"the link to {place} is plain and has no key: anyone on its way can read it and run code there"
                 )
             else:
                 said.append(f"the link to {place} is plain: anyone on its way can read it, and replay what was sent")
-        elif self.tls is not None and self.key is None and self.tls.certificate is None:
-            if place is not None and not place.is_loopback and place.ssh is None:
-                said.append(
-                    f"the server at {place} asks for neither key nor certificate: anyone who reaches it can use it"
-                )
-        elif self.tls is not None and not self.tls.verify:
-            said.append(f"TLS to {place} does not verify who answers (verify = false)")
+        elif self._is_elsewhere and self.key is None and self.tls is not None and self.tls.certificate is None:
+            said.append(f"the server at {place} asks for neither key nor certificate: anyone who reaches it can use it")
         return (*said, *self.warnings)
 
 

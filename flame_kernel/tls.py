@@ -182,6 +182,8 @@ def wrap(
     name = settings.server_name or place.host or "localhost"
     try:
         context = settings.context(ask)
+        # Tried without the socket first, which would be lost with a name that OpenSSL does not take.
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
         connection.settimeout(max(0.001, deadline - time.monotonic()))
         wrapped = context.wrap_socket(connection, server_hostname=name, do_handshake_on_connect=False)
     except (ValueError, UnicodeError) as error:
