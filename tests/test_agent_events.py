@@ -150,7 +150,7 @@ def test_a_writer_far_ahead_of_an_attached_reader_waits_and_loses_nothing() -> N
     got, ack = [], 0
     while len("".join(got)) < len(text):
         batch = log.poll(ack, wait=5, limit=1 << 15)
-        assert log._size < 4 << 20
+        assert log._journal.waiting < 4 << 20
         got += [e["content"]["text"] for e in batch]
         ack = batch[-1]["number"]
     writer.join(5)

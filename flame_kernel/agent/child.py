@@ -44,6 +44,8 @@ space["boot"](read(int.from_bytes(read(8), "big")).decode()).child.main(s)
 # Variables that a cell has no business with: keys of the server and of its clients.
 SECRET_ENVIRONMENT = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_KEY_FILE")
 
+# Bytes that cells may print ahead of what the server has taken; all else waits there.
+AHEAD = 2 << 20
 # Seconds that a session which is ended while it starts has to be there first.
 START_GRACE = 0.8
 # Seconds that a process has to end when it is asked: one that still starts, on a busy machine, needs the most.
@@ -100,6 +102,9 @@ class ChildCore:
         self._shell = shell
         self._bundle = bundle
         self._lock = threading.Lock()
+        self._start_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._unsent = None  # frames for a process that has not been given its text yet
         self._running = {}  # id -> request that has no reply yet
         self._process = None
         self._closed = False
@@ -136,18 +141,35 @@ class ChildCore:
             theirs.close()
             os.close(crash_w)
         _children.add(self._process.pid)
+        self.described = None
         self._socket = ours
+        self._unsent = []
         reader = threading.Thread(target=self._relay, args=(self._process, ours, crash_r), name="flame-relay")
         reader.daemon = True
-        loader, text = self._bundle
-        for part in (loader, text):
-            send_frame(ours, part.encode())
-        send_frame(ours, wire.encode({"session": self.session_id, "shell": self._shell}))
         self._reader = reader
         reader.start()
 
+    @property
+    def is_dead(self):
+        """Whether its process has ended, and the next request will start another."""
+        return self._process is None
+
+    def _bring_up(self, sock):
+        """Give a new process its text: on its own thread, because it takes as long as an interpreter takes to start."""
+        try:
+            for part in self._bundle:
+                send_frame(sock, part.encode())
+            send_frame(sock, wire.encode({"session": self.session_id, "shell": self._shell}))
+            with self._send_lock:
+                for frame in self._unsent:
+                    send_frame(sock, frame)
+                self._unsent = None
+        except OSError:
+            pass  # it has ended already, as the relay will find
+
     def _relay(self, process, sock, crash_r):
         """The child's events into the log; when it ends, why."""
+        self._bring_up(sock)
         while True:
             frame = read_frame(sock)
             if frame is None:
@@ -163,6 +185,7 @@ class ChildCore:
                 if "buffers" in event:
                     event["buffers"] = [bytes(b) for b in event["buffers"]]
                 self._log.append(event)
+            self._log.keep()
             self._log.wait_for_room()
         try:
             status = process.wait(10)
@@ -196,23 +219,34 @@ class ChildCore:
             self._log.append({"type": kind + "_reply", "request": request_id, "content": reply})
 
     def _send(self, message, buffers=()):
-        with self._lock:
+        frame = wire.encode(message, buffers)
+        with self._send_lock:
             if self._process is None:
                 raise OSError("no process")
-            send_frame(self._socket, wire.encode(message, buffers))
+            if self._unsent is not None:
+                self._unsent.append(frame)
+            else:
+                send_frame(self._socket, frame)
 
     def submit(self, request):
-        if self._process is None and not self._closed:
-            self.start()
-        self._running[request["id"]] = request["kind"]
+        with self._start_lock:
+            while not self._closed:
+                with self._lock:  # a process that ends from here on answers this request too
+                    if self._process is not None:
+                        self._running[request["id"]] = request["kind"]
+                        break
+                self.start()
         try:
             buffers = request.pop("buffers", ())
             self._send({"op": "submit", "request": request}, buffers)
-        except OSError:  # it is just dying: its end answers this request too, or has done so
-            pass
+        except OSError:
+            pass  # it is just dying
 
     def answer(self, input_id, value):
-        self._send({"op": "answer", "input_id": input_id, "value": value})
+        try:
+            self._send({"op": "answer", "input_id": input_id, "value": value})
+        except OSError:  # it has ended, and what asked with it
+            return False
         return True
 
     def interrupt(self, request_id=None):
@@ -268,7 +302,7 @@ def main(sock):
     options = wire.decode(read_frame(sock))[0]
     _enable_faulthandler(int(sys.argv[2]))
     sys.argv[:] = [""]
-    log = events.EventLog()
+    log = events.EventLog(bound=AHEAD)
     me = core.Core(options["session"], "child", log, options["shell"])
     _take_descriptors(me, capture)
     signal.signal(signal.SIGINT, _interrupt_handler(me))

@@ -50,6 +50,7 @@ class Core:
         self.latest = None  # the Cell that ran last: for output of which nothing better is known
         self.shell = None
         self._started = threading.Event()  # there is a shell
+        self.is_dead = False
         self.described = None  # the content of the ``ready`` event, when it has been sent
         self.lanes = {}
         self._log = log
@@ -194,6 +195,8 @@ class Core:
         if os.getpid() != self.pid:
             self._write_from_fork(name, text)
         elif text:
+        if os.getpid() == self.pid:
+            self._log.wait_for_room()  # as text does: a loop of displays is no less than one of prints
             self._log.write(cell.request_id, name, text)
 
     def tell(self, request_id, text):
@@ -374,6 +377,10 @@ class Core:
         self._append("error", request["id"], dict(error, traceback=["KeyboardInterrupt: " + error["evalue"]]))
         reply = dict(error, status="error", execution_count=self.shell.execution_count, user_expressions={}, payload=[])
         self._append("execute_reply", request["id"], reply)
+            if request["kind"] == "cwd":
+                return {"status": "ok", "cwd": os.getcwd()}
+            if request["kind"] in ("send_module", "get_module"):
+                return self.modules.reply(request)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
 """EventLog: what a session has to tell, numbered 1, 2, 3 …, kept until the reader acknowledges it.
 
 Producers are cells, their threads, ``__del__`` methods and threads into which an exception may be thrown at any
-bytecode: they only ever append to a deque and release a raw lock, so none of them can tear the log or block in it.
-Numbering, merging and forgetting are the reader's work, under a lock that is the reader's.
+bytecode: they only ever append to a deque and release raw locks, so none of them can tear the log or block in it.
+Numbering, merging, spilling and forgetting are the work of the threads that read or keep the log, under a lock of
+theirs; what is numbered lies in the ``journal``.
 
 An event is a dict ``{"type", "request", "content"}`` with ``"metadata"`` and ``"buffers"`` where there are any, and
-``"number"`` once it has one.
+``"number"`` when it is read.
 """
 
 import _thread
@@ -13,27 +14,22 @@ import collections
 import threading
 import time
 
-# Text of one stream event; longer text becomes several, so that a batch can be cut between them.
-PIECE = 1 << 16
-# Producers number for the reader when so many events wait: nobody may be reading.
+from . import cells, journal
+
+# Bytes of text in one stream event, about: on a link that breaks again and again a whole one must get through.
+PIECE = 1 << 14
+# A keeper is woken when so many events wait to be numbered: nobody may be reading.
 DRAIN_AT = 256
+# Writers wait for that work when so many events wait, or so many large ones.
+CROWD, LARGE_CROWD, LARGE = 1024, 64, 1 << 10
 # A batch of stream text that is smaller than this may wait for more (see ``gap`` of poll).
 WORTH_SENDING = 1 << 18
 # Seconds that text waits for the end of its cell, so that both go in one answer: one round trip a cell.
 GRACE = 0.002
-# Without a reader for so long (seconds) a session counts as detached.
-DETACHED_AFTER = 30.0
-
-
-def _size_of(event):
-    """About how many bytes an event takes: what the bounds are counted in."""
-    if event["type"] == "stream":
-        return 64 + len(event["content"]["text"])
-    size = 256 + sum(len(b) for b in event.get("buffers") or ())
-    data = event["content"].get("data")
-    if isinstance(data, dict):
-        size += sum(len(v) for v in data.values() if isinstance(v, str))
-    return size
+# Without a word of its reader for so long (seconds) a log counts as left alone.
+ATTACHED = 10.0
+# Seconds between looks of a writer that waits: an interrupt gets through in between.
+LOOK_FIRST, LOOK_LAST = 0.0005, 0.005
 
 
 def _signal():
@@ -52,34 +48,57 @@ def _wake(lock):
             pass
 
 
-class EventLog:
-    """Numbered events between ``first unacknowledged`` and ``newest``.
+class _Lock:
+    """A lock that knows which thread has it."""
 
-    bound       bytes that producers of text may be ahead of an attached reader, before they wait
-    far_bound   the same while nobody reads
+    def __init__(self):
+        self._lock = threading.Lock()
+        self.owner = None
+
+    def __enter__(self):
+        self._lock.acquire()
+        self.owner = _thread.get_ident()
+
+    def __exit__(self, *exc_info):
+        self.owner = None
+        self._lock.release()
+
+
+class EventLog:
+    """Numbered events between ``acknowledged`` and ``newest``, and the latest of those before.
+
+    bound       bytes that producers of text may be ahead of a reader that is attached, before they wait; and what is
+                held in memory of the rest
+    cap         bytes that are kept while no reader is attached; None: there always is one, in this process
+    when_full   what happens then: "drop" the middle, or "block" the producers of text until a reader comes
+    history     bytes of acknowledged events that are kept for ``look``
     """
 
-    def __init__(self, bound=8 << 20, far_bound=64 << 20):
+    def __init__(self, bound=8 << 20, cap=None, when_full="drop", history=0):
         self.bound = bound
-        self.far_bound = far_bound
-        self.last_contact = time.monotonic()
+        self.when_full = when_full
+        self.cells = cells.Cells()
+        self.acted_on = time.monotonic()  # the last word of the reader
+        self._journal = journal.Journal(
+            cap, None if cap is None else min(bound, cap), history, on_dropped=self.cells.dropped
+        )
         self._incoming = collections.deque()
-        self._kept = collections.deque()  # events with a number; their text is a list of pieces until sealed
-        self._open = {}  # (request, stream name) -> event at the end of _kept that may still grow
-        self._size = 0
-        self._number = 0
-        self._sealed = 0  # what has been sent under a number is never changed again
-        self._acknowledged = 0
+        self._growing = {}  # (request, stream name) -> (position, event) whose text may still grow
+        self._shown = 0  # what has been given to anyone, up to this position, is never changed again
+        self._newest_word = 0  # number of the newest event that is no text
         self._last_sent = -1e9
-        self._lock = threading.Lock()
-        self._owner = None
+        self._lock = _Lock()
         self._news = _signal()
         self._urgent = _signal()
+        self._listeners = ()  # signals of watchers
+        self._keeper = _signal()
         self._readers = 0
+        self._parked = False
+        self._left = False
         self._closed = False
 
     def __repr__(self):
-        return "<EventLog %d kept, newest %d, acknowledged %d>" % (len(self._kept), self._number, self._acknowledged)
+        return "<EventLog %r>" % (self._journal,)
 
     # -- producers ---------------------------------------------------------------------------------------------------
 
@@ -89,28 +108,87 @@ class EventLog:
         if event["type"] != "stream":
             _wake(self._urgent)
         _wake(self._news)
-        if len(self._incoming) > DRAIN_AT and self._owner != _thread.get_ident():
-            with self._lock:
-                self._drain()
+        for listener in self._listeners:
+            _wake(listener)
+        if len(self._incoming) > DRAIN_AT:
+            _wake(self._keeper)
 
     def write(self, request, name, text):
-        """Stream text of a cell: cut into pieces, and the writer waits while the reader is too far behind."""
+        """Stream text of a cell: cut into pieces, and the writer waits while it is too far ahead."""
         for at in range(0, len(text), PIECE):
             piece = text[at : at + PIECE] if len(text) > PIECE else text
             self.append({"type": "stream", "request": request, "content": {"name": name, "text": piece}})
-            if self._size > self.bound:
-                self.wait_for_room()
+            crowd = len(self._incoming)
+            if crowd <= (LARGE_CROWD if len(piece) > LARGE else CROWD) and not self._is_ahead():
+                continue
+            # At the end of a line, if that comes soon: other threads print while this one waits.
+            if len(piece) > LARGE or piece.endswith("\n") or crowd > 2 * CROWD:
+                self.wait_for_room(LARGE_CROWD)
 
-    def wait_for_room(self):
-        """Block until the reader has caught up: in short sleeps, so that an interrupt gets through."""
+    def wait_for_room(self, crowd=CROWD):
+        """Block until there is room for more: in short sleeps, so that an interrupt gets through."""
+        if self._lock.owner == _thread.get_ident():
+            return  # a __del__ that prints, in the middle of the log's own work
         _wake(self._urgent)
+        pause = LOOK_FIRST
+        while not self._closed and (len(self._incoming) > crowd or self._is_ahead()):
+            _wake(self._keeper)
+            time.sleep(pause)
+            pause = min(pause * 2, LOOK_LAST)
+
+    def _is_ahead(self):
+        waiting = self._journal.waiting
+        if waiting <= self.bound:
+            return False
+        if self._journal.cap is None or self.attached:
+            return True
+        return self.when_full == "block" and self._journal.is_full
+
+    # -- the keeper --------------------------------------------------------------------------------------------------
+
+    def keep(self):
+        """Number what has come, and put away what memory shall not hold: for a thread of ours that produces."""
+        with self._lock:
+            self._drain()
+
+    def keep_for_ever(self):
+        """The same whenever much has come: the life of a thread, needed where users' threads produce and nobody may be
+        reading."""
         while not self._closed:
-            near = time.monotonic() - self.last_contact < DETACHED_AFTER
-            if self._size <= (self.bound if near else self.far_bound):
-                return
-            time.sleep(0.005)
+            self._keeper.acquire()
+            self.keep()
 
     # -- the reader --------------------------------------------------------------------------------------------------
+
+    @property
+    def attached(self):
+        """Whether a reader waits here, or has just been here."""
+        return not self._left and (self._parked or time.monotonic() - self.acted_on < ATTACHED)
+
+    @property
+    def seconds_alone(self):
+        """Seconds since the last word of the reader."""
+        return 0.0 if self._parked else time.monotonic() - self.acted_on
+
+    def greet(self):
+        """A new reader is about to come: the one before goes, with nothing."""
+        with self._lock:
+            self._change_reader()
+            self._left = False
+
+    def leave(self):
+        """The reader has gone for now, and says so: nobody shall wait for it."""
+        with self._lock:
+            self._change_reader()
+            self._left = True
+
+    def set_bounds(self, cap=None, when_full=None):
+        """What shall be other from now on."""
+        with self._lock:
+            if cap is not None:
+                self._journal.set_cap(cap)
+            if when_full is not None:
+                self.when_full = when_full
 
     def poll(self, ack, wait=0.0, gap=0.0, limit=1 << 20):
         """The events after number ``ack``, at most about ``limit`` bytes (but always one); ``ack`` frees the rest.
@@ -122,15 +200,31 @@ class EventLog:
         returns with nothing: the answer that it waits for goes to a dead connection.
         """
         with self._lock:
-            # Locks of its own for each reader: a signal for this one cannot be taken by the one before it.
-            before = self._news, self._urgent
-            news, urgent = self._news, self._urgent = _signal(), _signal()
-            self._readers += 1
-            mine = self._readers
-            self.last_contact = time.monotonic()
-            self._forget(ack)
+            mine = self._change_reader()
+            news, urgent = self._news, self._urgent
+            self._left = False
+            self._parked = True
+            self._journal.acknowledge(ack)
+        try:
+            return self._wait(mine, news, urgent, ack, wait, gap, limit)
+        finally:
+            with self._lock:
+                if mine == self._readers:
+                    self._parked = False
+                    self.acted_on = time.monotonic()
+
+    def _change_reader(self):
+        """Locks of its own for each reader: a signal for this one cannot be taken by the one before it."""
+        before = self._news, self._urgent
+        self._news, self._urgent = _signal(), _signal()
+        self._readers += 1
+        self._parked = False
+        self.acted_on = time.monotonic()
         for lock in before:
             _wake(lock)
+        return self._readers
+
+    def _wait(self, mine, news, urgent, ack, wait, gap, limit):
         deadline = None if wait is None else time.monotonic() + wait
         noticed = None
         while True:
@@ -144,103 +238,173 @@ class EventLog:
                     noticed = noticed or now
                     held = max(self._last_sent + gap, noticed + GRACE) - now
                 if held <= 0:
-                    batch = self._take(ack, limit)
+                    batch = [_sent(event, number) for number, event in self._journal.take(ack, limit)]
                     if batch or self._closed:
-                        self._last_sent = self.last_contact = now
+                        self.cells.sent(batch)
+                        self._shown = self._journal.position
+                        self._last_sent = now
                         return batch
             if held > 0:
                 urgent.acquire(timeout=held)
                 continue
             left = 3600.0 if deadline is None else deadline - now
             if left <= 0:
-                self.last_contact = now
                 return []
             news.acquire(timeout=left)
+
+    def _is_mere_text(self, ack):
+        """Whether what comes after ``ack`` is text, and not much of it: it may be gathered for a moment."""
+        return (
+            ack < self._journal.newest
+            and self._newest_word <= ack
+            and self._journal.waiting <= WORTH_SENDING
+            and not self._closed
+        )
+
+    # -- others who look ---------------------------------------------------------------------------------------------
+
+    def look(self, after, limit=1 << 20, wait=0.0):
+        """``(events, newest position, skipped)`` behind position ``after``, for one who watches and touches nothing.
+
+        Their ``number`` is their position.  ``skipped`` counts those that were forgotten before they were seen here.
+        ``after`` None: from the beginning of the cell that runs, or from now.
+        """
+        deadline = time.monotonic() + wait
+        news = _signal()
+        try:
+            while True:
+                with self._lock:
+                    if news not in self._listeners:
+                        self._listeners += (news,)
+                    self._drain()
+                    if after is None:
+                        after = self._begun()
+                    found = self._journal.look(after, limit)
+                    newest, oldest = self._journal.position, self._journal.oldest
+                    if found:
+                        self._shown = max(self._shown, newest)
+                    events = [_sent(event, position) for position, _, event in found]
+                left = deadline - time.monotonic()
+                if events or left <= 0 or self._closed:
+                    return events, newest, max(0, oldest - 1 - after)
+                news.acquire(timeout=left)
+        finally:
+            with self._lock:
+                self._listeners = tuple(one for one in self._listeners if one is not news)
+
+    def _begun(self):
+        """The position before the first event of what runs, or the newest one."""
+        begun = [self.cells.span(cell["request"])[0] for cell in self.cells.running()]
+        return min([position - 1 for position in begun if position is not None] or [self._journal.position])
+
+    def replay(self, request, kinds, after, limit=1 << 20):
+        """``(events, done)``: what the reader was sent of one request behind number ``after``, by types."""
+        with self._lock:
+            self._drain()
+            first, last = self.cells.span(request) or (None, None)
+            events = []
+            at = (first or 1) - 1
+            while last is not None and at < last:
+                found = self._journal.look(at, max(limit, 1), request, last)
+                for _, number, event in found:
+                    if number is None:
+                        return events, True
+                    if number > after and event["type"] in kinds:
+                        if events and limit < event["size"]:
+                            return events, False
+                        limit -= event["size"]
+                        events.append(_sent(event, number))
+                if not found:
+                    break
+                at = found[-1][0]
+            return events, True
+
+    def begin(self, request):
+        """A cell has been submitted."""
+        with self._lock:
+            self.cells.begin(request)
+
+    def answered(self, input_id):
+        """Code that asked for a line has it."""
+        with self._lock:
+            self.cells.answered(input_id)
+
+    def state(self):
+        """What there is to say of it: numbers, bytes, what runs, and the input requests that a reader was sent and that
+        nobody has answered."""
+        with self._lock:
+            self._drain()
+            return {
+                "newest": self._journal.newest,
+                "acknowledged": self._journal.acknowledged,
+                "waiting": self._journal.waiting,
+                "running": self.cells.running(),
+                "cells": self.cells.listed(),
+                "inputs": self.cells.inputs(self._journal.acknowledged),
+            }
+
+    # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self):
         """No more waiting for anyone; what is kept can still be read."""
         self._closed = True
-        _wake(self._news)
-        _wake(self._urgent)
+        for lock in (self._news, self._urgent, self._keeper) + self._listeners:
+            _wake(lock)
+
+    def forget(self):
+        """Give up all that is kept, and the file. After ``close``."""
+        with self._lock:
+            self._incoming.clear()
+            self._growing.clear()
+            self._journal.close()
 
     @property
     def newest(self):
         """The number of the newest event."""
         with self._lock:
             self._drain()
-            return self._number
+            return self._journal.newest
 
     @property
     def waiting(self):
         """Bytes that no reader has acknowledged yet."""
         with self._lock:
             self._drain()
-            return self._size
-
-    def _is_mere_text(self, ack):
-        """Whether what comes after ``ack`` is text, and not much of it: it may be gathered for a moment."""
-        size = 0
-        for event in reversed(self._kept):
-            if event["number"] <= ack:
-                break
-            size += event["size"]
-            if event["type"] != "stream" or size > WORTH_SENDING:
-                return False
-        return size > 0 and not self._closed
+            return self._journal.waiting
 
     def _drain(self):
         """Number what has come in; text joins the newest text of its cell and stream, if nothing else came between."""
-        self._owner = _thread.get_ident()
-        try:
-            while True:
-                try:
-                    event = self._incoming.popleft()
-                except IndexError:
-                    return
-                size = _size_of(event)
-                self._size += size
-                if event["type"] == "stream":
-                    key = (event["request"], event["content"]["name"])
-                    text = event["content"]["text"]
-                    last = self._open.get(key)
-                    if last is not None and last["number"] > self._sealed and last["size"] + size < PIECE * 16:
-                        last["text"].append(text)
-                        last["size"] += size
-                        continue
-                    event["text"] = [text]
-                    self._open[key] = event
-                else:
-                    self._open.clear()
-                self._number += 1
-                event["number"] = self._number
-                event["size"] = size
-                self._kept.append(event)
-        finally:
-            self._owner = None
-
-    def _take(self, ack, limit):
-        batch, size = [], 0
-        for event in self._kept:
-            if event["number"] <= ack:
-                continue
-            if batch and size + event["size"] > limit:
+        while True:
+            try:
+                event = self._incoming.popleft()
+            except IndexError:
                 break
-            size += event["size"]
-            sent = {
-                key: event[key]
-                for key in ("number", "type", "request", "content", "metadata", "buffers")
-                if key in event
-            }
-            if "text" in event:
-                event["text"] = ["".join(event["text"])]
-                sent["content"] = {"name": event["content"]["name"], "text": event["text"][0]}
-            batch.append(sent)
-        if batch:
-            self._sealed = max(self._sealed, batch[-1]["number"])
-        return batch
+            if event["type"] == "stream":
+                self._take_text(event)
+            else:
+                self._growing.clear()
+                position = self._journal.add(event)
+                self._newest_word = self._journal.newest
+                self.cells.saw(event, position, journal.payload(event))
+        # What a reader is about to take needs no file: writers wait for it.
+        if self._journal.settle(not self.attached, self.when_full == "drop"):
+            self.cells.evicted(self._journal.oldest)
 
-    def _forget(self, ack):
-        if ack > self._acknowledged:
-            self._acknowledged = ack
-            while self._kept and self._kept[0]["number"] <= ack:
-                self._size -= self._kept.popleft()["size"]
+    def _take_text(self, event):
+        request, content = event["request"], event["content"]
+        key = request, content["name"]
+        position, last = self._growing.get(key, (0, None))
+        size = journal.measure(content["text"])
+        if position > self._shown and position >= self._journal.open_from and last["size"] + size <= PIECE:
+            self._journal.grow(last, content["text"], size)
+        else:
+            position = self._journal.add(event)
+            self._growing[key] = position, event
+        self.cells.saw(event, position, size)
+
+
+def _sent(event, number):
+    """An event as a reader gets it."""
+    sent = {key: event[key] for key in ("type", "request", "content", "metadata", "buffers") if key in event}
+    sent["number"] = number
+    return sent

@@ -1,16 +1,47 @@
 """The agent's whole interface: ``handle``, called through Flame's ``invokeModule``; and the registry of sessions.
 
 A request is a message of ``wire``: ``{"op", "n", …}``; the answer echoes ``n`` and has ``result``, or ``error`` with a
-code and a sentence. Every op is short, but a parked ``poll``: on a multiplex server one call stops all others.
+code and a sentence. Every op is short, but a parked ``poll`` or ``watch``: on a multiplex server one call stops all
+others, so there they do not park.
 
     hello                                       who and where this server is
-    open      session, place, shell, client     make or take up a session
+    open      session, place, shell, client, client_id?, notebook?, attach?, linger?, journal?, when_full?
+                                                make or take up a session, and be its owner
     submit    session, request                  begin a request; one whose id is known already is not begun again
-    poll      session, epoch, ack, wait, gap    the events after ``ack``
+    poll      session, epoch, ack, wait, gap, limit?
+                                                the events after ``ack``
     interrupt session, request?                 stop a cell
     answer    session, input_id, value          the user's line
-    close     session                           end it
+    detach    session, epoch                    its owner leaves; it lives on
+    close     session                           end it (``kill`` is the same)
     sessions                                    what lives here
+    ask       session, client, client_id        ask its owner to let go: {"asked": id}
+    asked     session, id                       {"state": "waiting" | "granted" | "refused"}
+    consent   session, epoch, id, allow         the owner's answer: {"done": whether it still waited}
+    watch     session, after, wait, limit?      {"events", "newest", "skipped"}: see, and touch nothing
+    cells     session                           the cells of which the journal has something, oldest first
+    replay    session, request, after, limit?   {"events", "done"}: output of a cell that its owner was sent before
+
+``open``  ``attach`` is absent or ``take``: take up a session, make it if there is none; ``must``: never make one (code
+``no_session``); ``force``: take it from a client that is there, too.  Without force that is refused (``in_use``; the
+error has ``client`` and ``since`` as well), unless that client has consented, has been away for 10 s, or is the same
+``client_id``.  A client that sends no client_id takes it always.  The answer has ``acknowledged`` (where the one
+before stopped reading: with an Inbox that begins there, what was missed comes first), ``newest``, ``running`` (cells
+under way or queued: request, code, started) and ``inputs`` (contents of ``input_request``, with ``request``, that the
+one before has read and nobody has answered).  What is wished for linger, journal and when_full holds from then on.
+
+``ask``  a ``takeover_request`` event {"id", "client"} is put to the owner; it is granted at once if there is none, or
+when it goes away.  Granted, the next ``open`` of that client_id succeeds.  The former owner gets ``taken_over``.
+
+``watch``  the events' ``number`` is their position, which counts those that were dropped as well: good for the next
+``after`` and not to be mixed with the numbers of ``poll``.  ``after`` None begins with the cell that runs, or now.
+``newest`` is the newest position; ``skipped`` events were forgotten before this watcher came to them.
+
+``replay``  the numbers are those under which ``poll`` sent them; ``after`` is the last one had, 0 to begin.  What the
+owner has not been sent yet comes by ``poll`` and not here.  ``cells`` tells by ``complete`` whether all is kept.
+
+``poll``  output that was dropped has a ``stream`` event of its cell in its place, on stderr:
+``[N bytes of output dropped here: REASON]``.
 """
 
 import os
@@ -19,63 +50,23 @@ import sys
 import threading
 import time
 
-from . import child, core, events, wire
+from . import live, sockets, wire
+from .live import Refusal
 
-# Requests remembered by a session, so that one repeated after a lost answer does not run twice.
-REMEMBERED = 4096
-# Seconds without a client after which a session is ended, unless its client asked for other.
-LINGER = 24 * 3600.0
+# Seconds that a poll may be parked.
+LONGEST_WAIT = 60.0
+# Seconds between looks of the reaper, at most.
+REAP_EVERY = 60.0
+# Sessions of which it is remembered why they have ended.
+ENDED_REMEMBERED = 64
+# What ``replay`` gives of a cell: not the comms, whose state has gone on.
+OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
 
 _sessions = {}
+_ended = {}  # name -> (when, why)
 _lock = threading.Lock()
 _boot_id = []
 _reaper = []
-
-
-class Refusal(Exception):
-    """An op that cannot be done; ``code`` for programs, the text for people."""
-
-    def __init__(self, code, message):
-        Exception.__init__(self, message)
-        self.code = code
-
-
-class Session:
-    """One session as the server knows it: its event log, and the core that runs its cells, here or in a child."""
-
-    def __init__(self, session_id, place, shell, client, linger):
-        self.session_id = session_id
-        self.place = place
-        self.client = client
-        self.linger = linger
-        self.started = time.time()
-        self.epoch = 0
-        self.log = events.EventLog()
-        self._seen = {}
-        self._lock = threading.Lock()
-        if place == "child":
-            self.core = child.ChildCore(session_id, self.log, shell, bundle())
-        else:
-            self.core = core.Core(session_id, place, self.log, shell, child.pids)
-        self.core.start()
-
-    def submit(self, request):
-        """Begin ``request`` unless its id is known; whether it was new."""
-        with self._lock:
-            if request["id"] in self._seen:
-                return False
-            self._seen[request["id"]] = True
-            while len(self._seen) > REMEMBERED:
-                del self._seen[next(iter(self._seen))]
-        self.core.submit(request)
-        return True
-
-    def expired(self):
-        return time.monotonic() - self.log.last_contact > self.linger
-
-    def close(self):
-        self.log.close()
-        self.core.close()
 
 
 def bundle():
@@ -87,6 +78,7 @@ def bundle():
 def handle(data):
     """Answer one request of a client; bytes in, bytes out, never an exception."""
     n = None
+    sockets.tune()
     try:
         request, buffers = wire.decode(data)
         n = request.get("n")
@@ -99,16 +91,17 @@ def handle(data):
         result, buffers = result if isinstance(result, tuple) else (result, ())
         return wire.encode({"n": n, "result": result}, buffers)
     except Refusal as e:
-        return wire.encode({"n": n, "error": {"code": e.code, "message": str(e)}})
+        return wire.encode({"n": n, "error": dict(e.more, code=e.code, message=str(e))})
     except wire.WireError as e:
         return wire.encode({"n": n, "error": {"code": "bad_request", "message": str(e)}})
+    except KeyError as e:
+        return wire.encode({"n": n, "error": {"code": "bad_request", "message": "the request has no %s" % e}})
     except Exception as e:
         message = "%s: %s" % (type(e).__name__, e)
         return wire.encode({"n": n, "error": {"code": "failed", "message": message}})
 
 
 def _hello(request):
-    _tune_socket()
     return {
         "protocol": wire.PROTOCOL,
         "boot": _boot(),
@@ -135,35 +128,69 @@ def _open(request):
         place = "child" if hello["bare"] else "process"
     if place not in ("process", "child"):
         raise Refusal("bad_place", "place is one of auto, process, child; not %r" % (place,))
+    attach = request.get("attach")
+    if attach not in (None, "take", "must", "force"):
+        raise Refusal("bad_request", "attach is one of take, must, force; not %r" % (attach,))
     with _lock:
         session = _sessions.get(session_id)
         fresh = session is None
         if fresh:
+            if attach == "must":
+                raise _no_session(session_id)
             try:
-                shell, client = request.get("shell") or "auto", request.get("client", "")
-                session = Session(session_id, place, shell, client, request.get("linger", LINGER))
+                session = live.Session(session_id, place, request.get("shell") or "auto", request, bundle())
             except (RuntimeError, OSError) as e:
                 raise Refusal("cannot_start", "the session cannot start there: %s" % e)
+        epoch = session.attach(
+            request.get("client") or "", request.get("client_id"), request.get("notebook") or "", attach == "force"
+        )
+        if fresh:
             _sessions[session_id] = session
-            _start_reaper()
-        session.epoch += 1
-        epoch = session.epoch
-    newest = session.log.newest  # before what it says of itself: one of the two tells who takes it up
-    return dict(hello, epoch=epoch, fresh=fresh, place=session.place, newest=newest, ready=session.core.described)
+        else:
+            session.set(request)
+    _reap_soon()
+    log = session.log.state()  # before what it says of itself: one of the two tells who takes it up
+    return dict(
+        hello,
+        epoch=epoch,
+        fresh=fresh,
+        place=session.place,
+        newest=log["newest"],
+        acknowledged=log["acknowledged"],
+        running=log["running"],
+        inputs=log["inputs"],
+        ready=session.core.described,
+    )
 
 
 def _submit(request):
-    return {"new": _session(request).submit(request["request"])}
+    return {"new": _session(request).submit(request["request"], request.get("n"))}
 
 
 def _poll(request):
     session = _session(request)
-    if request["epoch"] != session.epoch:
-        raise Refusal("taken_over", "another client has taken up the session %s" % session.session_id)
-    wait = 0.0 if _pyro_config("SERVERTYPE", "thread") == "multiplex" else min(float(request.get("wait", 0)), 60.0)
-    batch = session.log.poll(request["ack"], wait, request.get("gap", 0.0), request.get("limit", 1 << 20))
+    session.check(request["epoch"])
+    batch = session.log.poll(request["ack"], _wait(request), request.get("gap", 0.0), request.get("limit", 1 << 20))
     plain, buffers = wire.encode_events(batch)
     return {"events": plain}, buffers
+
+
+def _watch(request):
+    log = _session(request).log
+    batch, newest, skipped = log.look(request.get("after"), request.get("limit", 1 << 20), _wait(request))
+    plain, buffers = wire.encode_events(batch)
+    return {"events": plain, "newest": newest, "skipped": skipped}, buffers
+
+
+def _replay(request):
+    log = _session(request).log
+    batch, done = log.replay(request["request"], OUTPUT, request.get("after") or 0, request.get("limit", 1 << 20))
+    plain, buffers = wire.encode_events(batch)
+    return {"events": plain, "done": done}, buffers
+
+
+def _cells(request):
+    return _session(request).log.state()["cells"]
 
 
 def _interrupt(request):
@@ -171,41 +198,48 @@ def _interrupt(request):
 
 
 def _answer(request):
-    return {"taken": _session(request).core.answer(request["input_id"], request["value"])}
+    return {"taken": _session(request).answer(request["input_id"], request["value"])}
+
+
+def _ask(request):
+    return {"asked": _session(request).ask(request.get("client") or "", request["client_id"])}
+
+
+def _asked(request):
+    return {"state": _session(request).asked(request["id"])}
+
+
+def _consent(request):
+    session = _session(request)
+    session.check(request["epoch"])
+    return {"done": session.consent(request["id"], bool(request["allow"]))}
+
+
+def _detach(request):
+    return {"detached": _session(request).detach(request["epoch"])}
 
 
 def _close(request):
     with _lock:
         session = _sessions.pop(request["session"], None)
-        last = not _sessions
+        if session is not None:
+            _note_end(session, "it was closed by a client")
     if session is None:
         return {"closed": False}
     # In a thread of its own: a cell that does not end at once must not hold the caller, or a multiplex server.
     ending = threading.Thread(target=session.close, name="flame-close")
     ending.daemon = True
     ending.start()
-    if _pyro_config("SERVERTYPE", "thread") != "multiplex":
+    if not _is_multiplex():
         ending.join(5.0)
-    if last:
-        _stop_reaper()
+    _reap_soon()
     return {"closed": True}
 
 
 def _list(request):
     with _lock:
         living = list(_sessions.values())
-    now = time.time()
-    return [
-        {
-            "session": s.session_id,
-            "place": s.place,
-            "client": s.client,
-            "pid": s.core.pid,
-            "age": now - s.started,
-            "waiting": s.log.waiting,
-        }
-        for s in living
-    ]
+    return [session.described() for session in living]
 
 
 _OPS = {
@@ -215,16 +249,43 @@ _OPS = {
     "poll": _poll,
     "interrupt": _interrupt,
     "answer": _answer,
+    "detach": _detach,
     "close": _close,
+    "kill": _close,
     "sessions": _list,
+    "ask": _ask,
+    "asked": _asked,
+    "consent": _consent,
+    "watch": _watch,
+    "cells": _cells,
+    "replay": _replay,
 }
 
 
 def _session(request):
     session = _sessions.get(request["session"])
     if session is None:
-        raise Refusal("no_session", "there is no session %s on this server" % request["session"])
+        raise _no_session(request["session"])
     return session
+
+
+def _no_session(name):
+    when, why = _ended.get(name, (None, ""))
+    if when is not None:
+        why = ": %s, %d s ago" % (why, time.monotonic() - when)
+    return Refusal("no_session", "there is no session %s on this server%s" % (name, why))
+
+
+def _note_end(session, why):
+    """Under the lock: what to say to those who look for it."""
+    _ended.pop(session.session_id, None)
+    _ended[session.session_id] = time.monotonic(), why
+    while len(_ended) > ENDED_REMEMBERED:
+        del _ended[next(iter(_ended))]
+
+
+def _wait(request):
+    return 0.0 if _is_multiplex() else min(float(request.get("wait", 0)), LONGEST_WAIT)
 
 
 def _boot():
@@ -235,53 +296,45 @@ def _boot():
     return _boot_id[0]
 
 
+def _is_multiplex():
+    return _pyro_config("SERVERTYPE", "thread") == "multiplex"
+
+
 def _pyro_config(name, default):
     module = sys.modules.get("Pyro4.configuration")
     return getattr(getattr(module, "config", None), name, default)
 
 
-def _tune_socket():
-    """NODELAY, and keepalive so that a client that vanished frees its thread in minutes, not in two hours."""
-    context = getattr(sys.modules.get("Pyro4.core"), "current_context", None)
-    connection = getattr(context, "client", None)
-    sock = getattr(connection, "sock", None)
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
-            if hasattr(socket, option):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    except OSError:
-        pass  # the connection is just closing
+# -- sessions that nobody comes back to ------------------------------------------------------------------------------
 
 
-def _start_reaper():
-    """A thread, while there are sessions, that ends those whose client has not been seen for their linger time."""
-    if _reaper:
-        return
-    stop = threading.Event()
-
-    def reap():
-        while not stop.wait(60.0):
-            with _lock:
-                gone = [_sessions.pop(s.session_id) for s in list(_sessions.values()) if s.expired()]
-                if not _sessions:
-                    del _reaper[:]
-                    stop.set()
-            for session in gone:
-                session.close()
-
-    thread = threading.Thread(target=reap, name="flame-reaper")
-    thread.daemon = True
-    _reaper.append(stop)
-    thread.start()
-
-
-def _stop_reaper():
+def _reap_soon():
+    """Have the reaper look now: sessions have come, gone, or changed. It is a thread while there are sessions."""
     with _lock:
-        if not _sessions:
-            for stop in _reaper:
-                stop.set()
-            del _reaper[:]
+        if _reaper:
+            _reaper[0].set()
+        elif _sessions:
+            look = threading.Event()
+            thread = threading.Thread(target=_reap, args=(look,), name="flame-reaper")
+            thread.daemon = True
+            _reaper.append(look)
+            thread.start()
+
+
+def _reap(look):
+    """End the sessions whose client has not been seen for their linger time; until there is none."""
+    while True:
+        with _lock:
+            gone = [session for session in _sessions.values() if session.idle_left <= 0]
+            for session in gone:
+                del _sessions[session.session_id]
+                _note_end(session, "it was ended after %g s without a client" % session.linger)
+            if not _sessions:
+                del _reaper[:]
+            soonest = min([session.idle_left for session in _sessions.values()] or [0])
+        for session in gone:
+            session.close()
+        if not _reaper or _reaper[0] is not look:
+            return
+        look.wait(min(max(soonest, 0.01), REAP_EVERY))
+        look.clear()

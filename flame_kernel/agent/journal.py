@@ -1,0 +1,463 @@
+"""Journal: numbered events until they are acknowledged, and the latest of them for a while longer.
+
+No threads, no locks.  Events lie in blocks; a block is in memory or in the spill file.  In this order, any empty::
+
+    history          acknowledged, kept for replays up to a bound, then forgotten from the old end
+    head             the oldest that nobody has acknowledged
+    gap              marks in place of output that was dropped, one for each cell, and what must not be lost of it
+    tail             the newest; its last block is open and grows
+
+An event has a *position*, which never changes, and a *number*, which tells the reader that none is missing.  A gap
+makes the numbers behind it smaller; that is possible because nobody has been sent them: what has been sent under a
+number (``sealed``) is never dropped before it is acknowledged, and never changed.
+
+Sizes are bytes of output as they go over the link, and a little for each event.
+"""
+
+import marshal
+
+from . import spill
+
+# Bytes of a block; a small cap makes them smaller.
+BLOCK = 1 << 18
+# What an event counts beside its content.
+OVERHEAD = 64
+# Blocks up to this many bytes stay in memory for a moment when they have been read from the file.
+CACHED = 1 << 22
+# What is never dropped: somebody waits for it, or what comes later makes no sense without it.
+_KEPT = ("ready", "died", "error", "input_request", "input_cancelled", "takeover_request", "comm_open", "comm_close")
+
+
+def is_kept(event):
+    """Whether an event stays when output around it is dropped."""
+    return event["type"].endswith("_reply") or event["type"] in _KEPT
+
+
+def measure(text):
+    """The bytes of a text."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def size_of(event):
+    """The bytes that an event counts."""
+    content = event["content"]
+    if event["type"] == "stream":
+        return OVERHEAD + measure(content["text"])
+    try:
+        size = len(marshal.dumps(content))
+    except ValueError:  # not of plain values; it stays in memory then
+        size = 0
+    return 4 * OVERHEAD + size + sum(len(b) for b in event.get("buffers") or ())
+
+
+def payload(event):
+    """The bytes of its content alone: what a mark counts."""
+    return event["size"] - (OVERHEAD if event["type"] == "stream" else 4 * OVERHEAD)
+
+
+class _Block:
+    """Events one behind the other.
+
+    position, first   of its first event; ``first`` is right up to the gap, and behind it as soon as that is sealed
+    left              bytes in it that are not acknowledged
+    events            a list, or None while they are in the spill file
+    output            request id -> bytes, if all of them may be dropped; None if one must stay; made when it is closed
+    """
+
+    __slots__ = ("count", "events", "first", "left", "length", "output", "pages", "position", "size")
+
+    def __init__(self, position, first):
+        self.position = position
+        self.first = first
+        self.count = 0
+        self.size = 0
+        self.left = 0
+        self.events = []
+        self.output = None
+        self.pages = ()
+        self.length = 0
+
+
+class _Gap(_Block):
+    """Where output was dropped. ``mark`` of an event in it: the bytes that it stands for."""
+
+    __slots__ = ("marks", "reason")
+
+    def __init__(self, position, first):
+        _Block.__init__(self, position, first)
+        self.marks = {}  # request id -> its mark
+        self.reason = None
+
+    def add(self, event):
+        self.events.append(event)
+        self.count += 1
+        self.size += event["size"]
+        self.left += event["size"]
+
+    def dropped(self, request, count):
+        """``count`` bytes of a request are gone; whether that made a new mark."""
+        mark = self.marks.get(request)
+        if mark is None:
+            mark = {"type": "stream", "request": request, "content": {"name": "stderr", "text": ""}}
+            mark.update(size=4 * OVERHEAD, mark=0)
+            self.marks[request] = mark
+            self.add(mark)
+        mark["mark"] += count
+        mark["content"] = {
+            "name": "stderr",
+            "text": "[%d bytes of output dropped here: %s]\n" % (mark["mark"], self.reason),
+        }
+
+
+class Journal:
+    """
+    cap             bytes that may wait for an acknowledgement, before the middle of them is dropped; None: no bound
+    memory          bytes of them that stay in memory; None: all
+    history         bytes that are kept when they are acknowledged, ``history_memory`` of them in memory
+    on_dropped      called with a request id when output of it is dropped
+    """
+
+    def __init__(self, cap=None, memory=None, history=0, history_memory=2 << 20, on_dropped=lambda request: None):
+        self.memory = memory
+        self.history = history
+        self.history_memory = history_memory
+        self.newest = 0  # number of the newest event
+        self.position = 0  # and its position
+        self.acknowledged = 0
+        self.sealed = 0  # the highest number that a reader was given
+        self.waiting = 0  # bytes that are not acknowledged
+        self.stuck = None  # why nothing more goes into the file, while that is so
+        self._on_dropped = on_dropped
+        self._blocks = [_Block(1, 1)]
+        self._gap = None
+        self._spill = spill.Spill()
+        self._cached = None, None
+        self._restless = False  # something has changed that ``settle`` looks at
+        self.set_cap(cap)
+
+    def __repr__(self):
+        return "<Journal newest %d, acknowledged %d, %d bytes wait, %r>" % (
+            self.newest,
+            self.acknowledged,
+            self.waiting,
+            self._spill,
+        )
+
+    def set_cap(self, cap):
+        """Another cap for what comes from now on."""
+        self.cap = cap
+        self._block_size = BLOCK if cap is None else max(1 << 12, min(BLOCK, cap // 32))
+        self._restless = True
+
+    # -- coming ------------------------------------------------------------------------------------------------------
+
+    @property
+    def open_from(self):
+        """The position from which on events may still grow."""
+        return self._blocks[-1].position
+
+    @property
+    def oldest(self):
+        """The position of the oldest event that is kept."""
+        return self._blocks[0].position
+
+    def add(self, event):
+        """The next event, a dict that is the journal's from now on; its position."""
+        size = event["size"] = size_of(event)
+        self.newest += 1
+        self.position += 1
+        block = self._blocks[-1]
+        block.events.append(event)
+        block.count += 1
+        self._grew(block, size)
+        return self.position
+
+    def grow(self, event, text, size):
+        """Text behind that of an event in the open block: ``size`` bytes."""
+        pieces = event.get("pieces")
+        if pieces is None:
+            pieces = event["pieces"] = [event["content"]["text"]]
+        elif len(pieces) > 255:
+            pieces[:] = ["".join(pieces)]
+        pieces.append(text)
+        event["size"] += size
+        self._grew(self._blocks[-1], size)
+
+    def _grew(self, block, size):
+        block.size += size
+        block.left += size
+        self.waiting += size
+        if block.size >= self._block_size:
+            self._close_block(block)
+
+    def _close_block(self, block):
+        block.output = {}
+        for event in block.events:
+            _finish(event)
+            if block.output is not None:
+                if is_kept(event):
+                    block.output = None
+                else:
+                    request = event["request"]
+                    block.output[request] = block.output.get(request, 0) + payload(event)
+        self._blocks.append(_Block(self.position + 1, self.newest + 1))
+        self._restless = True
+
+    # -- going -------------------------------------------------------------------------------------------------------
+
+    def acknowledge(self, number):
+        """The reader has everything up to ``number``."""
+        number = min(number, self.newest)
+        if number <= self.acknowledged:
+            return
+        if self._gap is not None and number >= self._gap.first:
+            self._seal_gap()
+        for block in self._blocks:
+            if block.first > number:
+                break
+            if not block.left:
+                continue
+            if block.first + block.count - 1 <= number:
+                done = block.left
+            else:
+                events = self._load(block)
+                since = max(self.acknowledged + 1, block.first)
+                done = sum(event["size"] for event in events[since - block.first : number + 1 - block.first])
+            block.left -= done
+            self.waiting -= done
+        self.acknowledged = number
+        self.sealed = max(self.sealed, number)
+        self._restless = True
+
+    def take(self, after, limit):
+        """``[(number, event)]`` behind number ``after``, about ``limit`` bytes of them but always one; they are sealed.
+
+        Not before ``acknowledged``: what is older is history.
+        """
+        after = max(after, self.acknowledged)
+        batch, size = [], 0
+        for block in self._blocks:
+            if block is self._gap and (not batch or size < limit):
+                self._seal_gap()
+            if self._gap is not None and block.position >= self._gap.position:
+                break
+            if block.first + block.count - 1 <= after:
+                continue
+            events = self._load(block)
+            for number in range(max(after + 1, block.first), block.first + block.count):
+                event = events[number - block.first]
+                if batch and size + event["size"] > limit:
+                    break
+                size += event["size"]
+                _finish(event)
+                batch.append((number, event))
+            else:
+                continue
+            break
+        if batch:
+            self.sealed = max(self.sealed, batch[-1][0])
+        return batch
+
+    def look(self, after, limit, request=None, until=None):
+        """``[(position, number, event)]`` behind position ``after``, of one request if that is given; seals nothing.
+
+        The number is None for what nobody has been sent. At least one, if there is one; nothing behind ``until``.
+        """
+        found, size = [], 0
+        sealed = self.sealed
+        for block in self._blocks:
+            if block.position + block.count - 1 <= after:
+                continue
+            if size >= limit or (until is not None and block.position > until):
+                break
+            numbered = self._gap is None or block.position < self._gap.position
+            for at, event in enumerate(self._load(block)):
+                position = block.position + at
+                if position <= after or (request is not None and event["request"] != request):
+                    continue
+                if found and size + event["size"] > limit:
+                    return found
+                size += event["size"]
+                _finish(event)
+                number = block.first + at
+                found.append((position, number if numbered and number <= sealed else None, event))
+        return found
+
+    def _load(self, block):
+        """The events of a block, from memory or from the file."""
+        if block.events is not None:
+            return block.events
+        if self._cached[0] is block:
+            return self._cached[1]
+        try:
+            events = marshal.loads(self._spill.load(block.pages, block.length))
+        except (OSError, ValueError, EOFError) as e:
+            events = _substitutes(block, e)
+        if block.size <= CACHED:
+            self._cached = block, events
+        return events
+
+    def _seal_gap(self):
+        """The reader comes to the gap: it stays as it is, and what is behind it gets its numbers."""
+        gap, self._gap = self._gap, None
+        number = gap.first
+        for block in self._blocks[self._blocks.index(gap) :]:
+            block.first = number
+            number += block.count
+        self._restless = True
+
+    # -- bounds ------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self):
+        """Whether the next output would have to be dropped."""
+        return (self.cap is not None and self.waiting >= self.cap) or self.stuck is not None
+
+    def settle(self, may_spill=True, may_drop=True):
+        """Spill, drop and forget until all bounds are kept; whether the oldest event is another one than before."""
+        if not self._restless:
+            return False
+        self._restless = False
+        oldest = self.oldest
+        self._forget()
+        if self.memory is not None and may_spill:
+            self._spill_waiting(may_drop)
+        elif not may_spill:
+            self._restless = True
+        if self.cap is not None and may_drop:
+            reason = "the journal's cap of %s was reached while nobody read" % _in_words(self.cap)
+            while self.waiting > self.cap and self._drop(self.cap // 2, reason):
+                pass
+        return self.oldest != oldest
+
+    def _forget(self):
+        """Of what is acknowledged only the history stays."""
+        old = []
+        for block in self._blocks[:-1]:
+            if block.left:
+                break
+            old.append(block)
+        kept = held = 0
+        for at in reversed(range(len(old))):
+            block = old[at]
+            kept += block.size
+            if block.events is not None:
+                held += block.size
+            if kept > self.history or (held > self.history_memory and block.events and not self._put_away(block)):
+                for gone in old[: at + 1]:
+                    self._free(gone)
+                del self._blocks[: at + 1]
+                return
+
+    def _spill_waiting(self, may_drop):
+        self.stuck = None
+        while True:
+            blocks = [b for b in self._blocks[:-1] if b.left and b.events is not None and b is not self._gap]
+            held = sum(block.size for block in blocks) + self._blocks[-1].size
+            if held <= self.memory or not blocks:
+                return
+            if self._put_away(blocks[0]):
+                continue
+            # No room in the file: pages of what is dropped can be written again.
+            reason = "the journal's file could not grow (%s) while nobody read" % self.stuck
+            if not may_drop or not self._drop(self.waiting // 2, reason):
+                self._restless = True  # until there is room
+                return
+
+    def _put_away(self, block):
+        """Move a block's events into the file; whether that was possible."""
+        try:
+            data = marshal.dumps(block.events)
+            pages = self._spill.store(data)
+        except (OSError, ValueError) as e:
+            self.stuck = getattr(e, "strerror", None) or str(e)
+            return False
+        block.events, block.pages, block.length = None, pages, len(data)
+        return True
+
+    def _drop(self, head, reason):
+        """Drop the block behind the gap; one is made behind ``head`` bytes. False if there is none to drop."""
+        if self._gap is None:
+            self._make_gap(head, reason)
+            if self._gap is None:
+                return False
+        at = self._blocks.index(self._gap) + 1
+        victim, gap = self._blocks[at], self._gap
+        if victim is self._blocks[-1]:
+            return False
+        count, size = gap.count, gap.size
+        if victim.output is not None:
+            for request, dropped in victim.output.items():
+                self._lose(request, dropped)
+        else:
+            for event in self._load(victim):
+                if is_kept(event):
+                    gap.add(event)
+                elif "mark" in event:
+                    self._lose(event["request"], event["mark"])
+                else:
+                    self._lose(event["request"], payload(event))
+        del self._blocks[at]
+        self.newest += gap.count - count - victim.count
+        self.waiting += gap.size - size - victim.left
+        victim.left = 0
+        self._free(victim)
+        return True
+
+    def _lose(self, request, count):
+        self._gap.dropped(request, count)
+        self._on_dropped(request)
+
+    def _make_gap(self, head, reason):
+        before = 0
+        for at, block in enumerate(self._blocks[:-1]):
+            if before >= head and block.first > self.sealed:
+                last = self._blocks[at - 1] if at else None
+                if isinstance(last, _Gap) and last.first > self.sealed and last.events is not None:
+                    self._gap = last  # a reader came to it, and was sent nothing of it
+                    return
+                self._gap = _Gap(block.position, block.first)
+                self._gap.reason = reason
+                self._blocks.insert(at, self._gap)
+                return
+            before += block.left
+
+    def _free(self, block):
+        if self._cached[0] is block:
+            self._cached = None, None
+        self._spill.free(block.pages)
+        block.pages = ()
+        block.events = block.events or []
+
+    def close(self):
+        """Give everything back, the file too."""
+        self._blocks = [_Block(self.position + 1, self.newest + 1)]
+        self._gap = None
+        self._cached = None, None
+        self.acknowledged = self.newest
+        self.waiting = 0
+        self._spill.close()
+
+
+def _finish(event):
+    """An event's text in one piece."""
+    pieces = event.pop("pieces", None)
+    if pieces is not None:
+        event["content"] = {"name": event["content"]["name"], "text": "".join(pieces)}
+
+
+def _substitutes(block, error):
+    """For a block that cannot be read: as many events, of which the first says so."""
+    text = "[%d bytes of output lost here: the journal's file could not be read: %s]\n" % (block.size, error)
+    made = []
+    for n in range(block.count):
+        content = {"name": "stderr", "text": "" if n else text}
+        made.append({"type": "stream", "request": None, "content": content, "size": 0})
+    return made
+
+
+def _in_words(size):
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= unit:
+            return ("%.1f" % (size / unit)).replace(".0", "") + " " + name
+    return "%d bytes" % size

@@ -1,0 +1,127 @@
+"""Spill: bytes that memory shall not hold, in a file without a name: whatever ends this process, nothing is left of it.
+
+The file is cut into pages, and what is stored takes as many as it needs, wherever they are free; so its size follows
+what is in it, however long a session lives.  No locks: the owner has one.
+"""
+
+import heapq
+import os
+import tempfile
+
+# Bytes of a page.
+PAGE = 1 << 16
+
+
+class Spill:
+    """The file is made with the first page, private to the user, and given back with the last one."""
+
+    def __init__(self):
+        self._file = None
+        self._in_use = bytearray()  # a flag for each page that the file has
+        self._free = []  # a heap of free pages; one that the file has no more is passed over
+
+    def __repr__(self):
+        return "<Spill %d bytes, %d in use>" % (self.size, PAGE * sum(self._in_use))
+
+    @property
+    def size(self):
+        """Bytes that the file takes."""
+        return PAGE * len(self._in_use)
+
+    def store(self, data):
+        """Keep ``data``; the pages where it is. Raises OSError where the file cannot be made or cannot grow."""
+        if self._file is None:
+            # Unlinked as soon as it is made where the system can do that, and 0600; on Windows removed when closed.
+            self._file = tempfile.TemporaryFile(prefix="flame-", buffering=0)  # noqa: SIM115
+        pages = []
+        try:
+            for _ in range(0, len(data), PAGE):
+                pages.append(self._take_page())
+            view, at = memoryview(data), 0
+            for page, count in _runs(pages):
+                self._write(view[at : at + count * PAGE], page * PAGE)
+                at += count * PAGE
+        except BaseException:
+            self.free(pages)
+            raise
+        return tuple(pages)
+
+    def load(self, pages, size):
+        """The ``size`` bytes that were stored in ``pages``. Raises OSError."""
+        parts = []
+        for page, count in _runs(pages):
+            parts.append(self._read(min(count * PAGE, size), page * PAGE))
+            size -= len(parts[-1])
+        return b"".join(parts)
+
+    def free(self, pages):
+        """Give pages back; the file becomes as short as it can be."""
+        for page in pages:
+            self._in_use[page] = 0
+            heapq.heappush(self._free, page)
+        count = len(self._in_use)
+        while count and not self._in_use[count - 1]:
+            count -= 1
+        if count == len(self._in_use):
+            return
+        del self._in_use[count:]
+        if not count:
+            self.close()
+            return
+        try:
+            os.ftruncate(self._file.fileno(), count * PAGE)
+        except OSError:
+            pass  # it stays as long as it is, and its pages are written over
+
+    def close(self):
+        """Nothing is kept any more. Idempotent."""
+        file, self._file = self._file, None
+        self._in_use = bytearray()
+        self._free = []
+        if file is not None:
+            file.close()
+
+    def _take_page(self):
+        while self._free:
+            page = heapq.heappop(self._free)
+            if page < len(self._in_use) and not self._in_use[page]:
+                self._in_use[page] = 1
+                return page
+        self._in_use.append(1)
+        return len(self._in_use) - 1
+
+    def _write(self, view, at):
+        while view:
+            if hasattr(os, "pwrite"):  # without the file's position, which a forked process shares
+                written = os.pwrite(self._file.fileno(), view, at)
+            else:
+                self._file.seek(at)
+                written = self._file.write(view)
+            view = view[written:]
+            at += written
+
+    def _read(self, size, at):
+        parts = []
+        while size:
+            if hasattr(os, "pread"):
+                part = os.pread(self._file.fileno(), size, at)
+            else:
+                self._file.seek(at)
+                part = self._file.read(size)
+            if not part:
+                raise OSError("the file is shorter than it was")
+            parts.append(part)
+            size -= len(part)
+            at += len(part)
+        return b"".join(parts)
+
+
+def _runs(pages):
+    """``(first page, count)`` of those that lie behind each other."""
+    runs = []
+    for page in pages:
+        if runs and page == runs[-1][0] + runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([page, 1])
+    return runs
