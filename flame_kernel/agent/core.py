@@ -45,12 +45,12 @@ class Core:
         self.place = place
         self.pid = os.getpid()
         self.closed = False
+        self.is_dead = False
         self.protected_pids = protected_pids
         self.redirects = {}  # what the session has assigned to sys.stdout and its like
         self.latest = None  # the Cell that ran last: for output of which nothing better is known
         self.shell = None
         self._started = threading.Event()  # there is a shell
-        self.is_dead = False
         self.described = None  # the content of the ``ready`` event, when it has been sent
         self.lanes = {}
         self._log = log
@@ -178,6 +178,8 @@ class Core:
         """An event for the cell of the caller."""
         cell = streams.current() or self.latest
         self._append(msg_type, None if cell is None else cell.request_id, content, metadata, buffers)
+        if os.getpid() == self.pid:
+            self._log.wait_for_room()  # as text does: a loop of displays is no less than one of prints
 
     def _append(self, msg_type, request_id, content, metadata=None, buffers=None):
         content, size = _plain(content)
@@ -195,8 +197,6 @@ class Core:
         if os.getpid() != self.pid:
             self._write_from_fork(name, text)
         elif text:
-        if os.getpid() == self.pid:
-            self._log.wait_for_room()  # as text does: a loop of displays is no less than one of prints
             self._log.write(cell.request_id, name, text)
 
     def tell(self, request_id, text):
@@ -377,10 +377,6 @@ class Core:
         self._append("error", request["id"], dict(error, traceback=["KeyboardInterrupt: " + error["evalue"]]))
         reply = dict(error, status="error", execution_count=self.shell.execution_count, user_expressions={}, payload=[])
         self._append("execute_reply", request["id"], reply)
-            if request["kind"] == "cwd":
-                return {"status": "ok", "cwd": os.getcwd()}
-            if request["kind"] in ("send_module", "get_module"):
-                return self.modules.reply(request)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
