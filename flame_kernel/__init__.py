@@ -1,3 +1,25 @@
 """Remote Flame: a Jupyter kernel on any remote Python process, through Pyro4's Flame."""
 
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .remote import Remote
+
 __version__ = "0.1.0"
+
+
+def connect(where: str | None = None, **options: Any) -> Remote:
+    """A session on a Flame server, as an object; see ``flame_kernel.remote.connect``."""
+    from .remote import connect
+
+    return connect(where, **options)
+
+
+def load_ipython_extension(ip: Any) -> None:
+    """``%load_ext flame_kernel``."""
+    from .magics import load_ipython_extension
+
+    load_ipython_extension(ip)

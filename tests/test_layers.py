@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import farside
@@ -15,7 +17,7 @@ AGENT = PACKAGE / "agent"
 
 # A file imports only from floors below its own.
 FLOORS = (
-    ("errors", "agent.wire", "amounts", "neighbour"),
+    ("errors", "agent.wire", "agent.values", "amounts", "neighbour"),
     ("location", "keys", "security", "terminal", "pictures"),
     ("targets", "tls", "tunnel", "certs", "framing"),
     ("config",),
@@ -23,7 +25,10 @@ FLOORS = (
     ("transport", "inbox", "bootstrap", "server"),
     ("link", "opening"),
     ("session", "rendering"),
-    ("far", "publisher", "prompts", "history", "commands", "source"),
+    ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead"),
+    ("calls",),
+    ("proxy",),
+    ("remote",),
     ("kernel",),
     ("__main__",),
 )
@@ -63,14 +68,14 @@ LOCAL = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__ini
 
 
 def test_every_file_has_a_floor() -> None:
-    assert set(LOCAL) == {name for floor in FLOORS for name in floor} - {"agent.wire"}
+    assert set(LOCAL) == {name for floor in FLOORS for name in floor if "." not in name}
 
 
 @pytest.mark.parametrize("name", LOCAL)
 def test_a_file_imports_only_from_below(name: str) -> None:
     height = {one: index for index, floor in enumerate(FLOORS) for one in floor}
     for other in local_imports(PACKAGE / f"{name}.py"):
-        assert other in height, f"{name} imports {other}: of the agent only wire may be imported here"
+        assert other in height, f"{name} imports {other}: of the agent only what is on a floor"
         assert height[other] < height[name], f"{name} imports {other}, which is not below it"
 
 
@@ -86,7 +91,9 @@ def test_a_library_is_imported_in_its_rooms_only(library: str) -> None:
 
 
 def test_the_package_itself_imports_nothing_heavy() -> None:
-    assert not imports(PACKAGE / "__init__.py")
+    assert {module for _, module, _ in top_level_imports(PACKAGE / "__init__.py")} == {"__future__", "typing", "remote"}
+    heavy = "import sys, flame_kernel; print(sorted(name for name in sys.modules if name.startswith('flame_kernel.')))"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout == "[]\n"
 
 
 def test_the_bundle_is_the_whole_agent_in_the_order_of_its_imports() -> None:
@@ -116,9 +123,11 @@ def top_level_imports(path: Path) -> list[tuple[int, str, str]]:
 
 
 def test_the_agent_needs_the_standard_library_only() -> None:
-    import sys
-
     optional = {
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "cloudpickle",
         "IPython",
         "psutil",
         "matplotlib",
@@ -140,8 +149,6 @@ def test_the_agent_needs_the_standard_library_only() -> None:
 
 
 def test_the_agent_compiles_on_every_python(each_python: farside.Python) -> None:
-    import subprocess
-
     script = "import sys\nfor p in sys.argv[1:]: compile(open(p, encoding='utf-8').read(), p, 'exec')"
     subprocess.run([each_python.path, "-c", script, *map(str, AGENT.glob("*.py"))], check=True, timeout=60)
 
@@ -165,7 +172,8 @@ def test_no_file_opens_what_a_server_sends() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in forbidden_calls, f"{name} line {node.lineno}: {node.func.id}"
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                assert (node.value.id, node.attr) not in forbidden_attributes, f"{name} line {node.lineno}"
+                harmless = name == "trust"  # the one room for pickles, which asks whether the user trusts their server
+                assert harmless or (node.value.id, node.attr) not in forbidden_attributes, f"{name} line {node.lineno}"
         for level, module, item in imports(PACKAGE / f"{name}.py"):
             if not level and module.startswith("Pyro4"):
                 assert (module, item) not in {("Pyro4", "Proxy"), ("Pyro4.core", "Proxy"), ("Pyro4.utils", "flame")}

@@ -251,10 +251,17 @@ class ChildCore:
 
     def interrupt(self, request_id=None):
         with self._lock:
-            cells = [i for i, kind in self._running.items() if kind == "execute"]
+            cells = [i for i, kind in self._running.items() if kind in ("execute", "object")]
+            several = len(cells) > 1 or "object" in self._running.values()
             process = self._process
         if process is None or not cells or (request_id is not None and request_id not in cells):
             return "idle"
+        if request_id is not None and several:  # a signal would stop them all
+            try:
+                self._send({"op": "interrupt", "request": request_id})
+            except OSError:
+                return "idle"
+            return "signalled"
         _signal_group(process.pid, signal.SIGINT)
         return "signalled"
 
@@ -304,6 +311,7 @@ def main(sock):
     sys.argv[:] = [""]
     log = events.EventLog(bound=AHEAD)
     me = core.Core(options["session"], "child", log, options["shell"])
+    me.interrupt_only = None  # the request that the next SIGINT is for; None: for all
     _take_descriptors(me, capture)
     signal.signal(signal.SIGINT, _interrupt_handler(me))
     sender = threading.Thread(target=_ship, args=(sock, log), name="flame-sender")
@@ -334,12 +342,27 @@ def _take_descriptors(me, capture):
 
 def _interrupt_handler(me):
     def handle(signum, frame):
+        only, me.interrupt_only = me.interrupt_only, None
         # The main thread's own lane last: its interrupt is raised here and now.
-        for lane in sorted(me.lanes.values(), key=lambda lane: lane.name, reverse=True):
-            if lane.request is not None:
+        for lane in sorted(list(me.lanes.values()), key=lambda lane: lane.name, reverse=True):
+            if lane.request is not None and only in (None, lane.request["id"]):
                 lane.interrupt()
 
     return handle
+
+
+def _interrupt_one(me, request_id):
+    """Stop one request, on the thread of whichever lane it has."""
+    for lane in list(me.lanes.values()):
+        running = lane.request
+        if running is None or running["id"] != request_id:
+            continue
+        if lane.name:
+            me.interrupt(request_id)
+        else:
+            lane.interrupt_children()
+            me.interrupt_only = request_id
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def _ship(sock, log):
@@ -367,6 +390,8 @@ def _receive(sock, me, log, sender):
             me.submit(dict(message["request"], buffers=[bytes(b) for b in buffers]))
         elif message["op"] == "answer":
             me.answer(message["input_id"], message["value"])
+        elif message["op"] == "interrupt":
+            _interrupt_one(me, message["request"])
         elif message["op"] == "close":
             me.wait_started(START_GRACE)
             log.close()

@@ -5,6 +5,7 @@ The other files of the agent know it as ``host``.
 """
 
 import collections
+import itertools
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ import sys
 import threading
 import types
 
-from . import ishell, runner, streams
+from . import ishell, objects, runner, streams
 from .comms import Comms
 from .lane import Lane
 from .usage import Usage
@@ -27,6 +28,8 @@ except ImportError:  # no fcntl: no POSIX system; what C code prints stays where
 MAX_CONTENT = 32000000
 # Requests that do not run cells: answered by a helper thread, also while a cell runs.
 SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "open_lane", "close_lane")
+# How the names of lanes begin that run what is asked of objects while a cell runs.
+HELPER = "~"
 # Seconds of quiet after which a child prepares for the first completion.
 WARM_UP_AFTER = 1.0
 # Seconds that they wait for a shell that is still being made.
@@ -63,6 +66,8 @@ class Core:
         self._side_thread = threading.Thread(target=self._serve_side, name="flame-side")
         self.capture = None
         self.comms = None
+        self.objects = objects.Objects(self)
+        self._helpers = itertools.count(1)
         self._usage = Usage()
         self.namespace = self._make_namespace()
         streams.install()
@@ -138,7 +143,9 @@ class Core:
         }
 
     async def perform(self, request):
-        """One execute_request: the content of its reply."""
+        """One execute_request, or one for an object: the content of its reply."""
+        if request["kind"] == "object":
+            return await self.objects.perform(request)
         allow_stdin, silent = request.get("allow_stdin", False), request.get("silent", False)
         cell = Cell(request["id"], self, allow_stdin, silent, request.get("lane") or "")
         streams.set_current(cell)
@@ -154,9 +161,11 @@ class Core:
             reply["user_expressions"] = self.shell.user_expressions(request["user_expressions"])
         return reply
 
-    def interrupted_reply(self):
+    def interrupted_reply(self, request):
         """The reply of a cell whose interrupt was not caught where a shell catches it."""
         error = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["KeyboardInterrupt"]}
+        if request["kind"] == "object":
+            return dict(error, status="error"), ()
         self.publish("error", dict(error))
         return dict(error, status="error", execution_count=self.shell.execution_count, user_expressions={}, payload=[])
 
@@ -164,7 +173,12 @@ class Core:
         """The cell is over: its output is complete, its reply goes into the log behind it."""
         if self.capture is not None:
             self.capture.settle()
-        self._append("execute_reply", request["id"], reply)
+        if request["kind"] == "object":
+            content, buffers = reply
+            self._append("object_reply", request["id"], content, buffers=buffers)
+            self._end_spare_helper(request["lane"])
+        else:
+            self._append("execute_reply", request["id"], reply)
 
     def lane_ended(self, lane):
         """A lane's thread is about to end."""
@@ -288,6 +302,8 @@ class Core:
             self._side_wake.release()
         elif request["kind"] == "execute":
             self._lane(request.get("lane") or "").submit(request)
+        elif request["kind"] == "object":
+            self._submit_object(request)
         elif request["kind"] == "comm":
             name = "" if self.comms is None else self.comms.lane_for(request)
             lane = self.lanes.get(name) or self.lanes[""]
@@ -301,6 +317,34 @@ class Core:
             if lane is None or lane.abandoned:
                 lane = self.lanes[name] = Lane(self, name)
         return lane
+
+    def _submit_object(self, request):
+        """An object's request never waits behind a cell: where one runs it has a helper's lane, as subshells have."""
+        if "op" in request:
+            content, buffers = self.objects.at_once(request)
+            self._append("object_reply", request["id"], content, buffers=buffers)
+            return
+        with self._lock:
+            lanes = [lane for name, lane in self.lanes.items() if name[:1] in ("", HELPER) and not lane.abandoned]
+            idle = [lane for lane in lanes if lane.is_idle]
+            if idle:
+                lane = min(idle, key=lambda lane: len(lane.name))
+            else:
+                name = "%s%d" % (HELPER, next(self._helpers))
+                lane = self.lanes[name] = Lane(self, name)
+            request["lane"] = lane.name
+            lane.submit(request)
+
+    def _end_spare_helper(self, name):
+        """After an object's request: of the helpers that have nothing to do one is kept."""
+        with self._lock:
+            lane = self.lanes.get(name)
+            if name[:1] != HELPER or lane is None:
+                return
+            others = [other for other in self.lanes.values() if other.name[:1] == HELPER and other.is_idle]
+            if others:
+                del self.lanes[name]
+                lane.close()
 
     def _receive_comm(self, request):
         """On a lane's thread: a message of the front end for a comm."""
@@ -371,9 +415,15 @@ class Core:
         if request is None:
             return
         with self._lock:
-            self.lanes[lane.name] = Lane(self, lane.name)
+            if lane.name[:1] == HELPER:
+                self.lanes.pop(lane.name, None)
+            else:
+                self.lanes[lane.name] = Lane(self, lane.name)
         self.tell(request["id"], "Abandoned in %s: its thread ends when that call returns.\n" % where)
         error = {"ename": "KeyboardInterrupt", "evalue": "abandoned in %s" % where, "traceback": []}
+        if request["kind"] == "object":
+            self._append("object_reply", request["id"], dict(error, status="error"))
+            return
         self._append("error", request["id"], dict(error, traceback=["KeyboardInterrupt: " + error["evalue"]]))
         reply = dict(error, status="error", execution_count=self.shell.execution_count, user_expressions={}, payload=[])
         self._append("execute_reply", request["id"], reply)
@@ -393,6 +443,7 @@ class Core:
         streams.set_current(Cell(None, self))
         if self.comms is not None:
             self.comms.close()
+        self.objects.close()
         if self.shell is not None:
             self.shell.close()
         if sys.modules.get(self.namespace.__name__) is self.namespace and self.place != "child":

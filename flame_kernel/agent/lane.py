@@ -80,6 +80,7 @@ class Lane:
         self.loop = asyncio.new_event_loop()
         self._guard = Guard(by_signal=on_main)
         self._queue = collections.deque()
+        self._accepted = collections.deque()  # of what was submitted and is not done: atomic, unlike a number
         self._wake = None
         self._task = None
         self._suspended = False
@@ -156,7 +157,8 @@ class Lane:
             return
         self.request = None
         if reply is None:
-            reply = self.host.interrupted_reply()
+            reply = self.host.interrupted_reply(request)
+        self._accepted.popleft()
         self.host.finish(request, reply)
 
     @types.coroutine
@@ -198,8 +200,14 @@ class Lane:
 
     def submit(self, request):
         """Queue a request; any thread."""
+        self._accepted.append(True)
         self._queue.append(request)
         self._poke()
+
+    @property
+    def is_idle(self):
+        """Whether a request that comes now would be the next."""
+        return not self._accepted and not self._closing
 
     def call(self, function):
         """Run ``function`` on the lane's thread as soon as no code of a cell has it; any thread."""
@@ -241,7 +249,7 @@ class Lane:
         if self._guard.by_signal:
             return self._by_signal()
         self._stopped_at = (request["id"], self._position())
-        self._interrupt_children()
+        self.interrupt_children()
         if self._guard.post():
             self._later(REPORT_AFTER, self._report, request["id"])
             return "raised"
@@ -286,7 +294,7 @@ class Lane:
         timer.name = "flame-interrupt"
         timer.start()
 
-    def _interrupt_children(self):
+    def interrupt_children(self):
         """SIGINT to the processes that this thread has started and waits for: subprocess.run then ends."""
         path = "/proc/self/task/%s/children" % self.native_id
         try:

@@ -66,7 +66,7 @@ def decode(data, limit=None):
     if at + text_size + sum(sizes) != len(view):
         raise WireError("message lengths do not add up")
     text = bytes(view[at : at + text_size])
-    if _has_too_many_values(text):
+    if has_too_many_values(text):
         raise WireError("message of more than %d values" % MAX_VALUES)
     try:
         message = json.loads(text.decode("ascii"))
@@ -82,7 +82,7 @@ def decode(data, limit=None):
     return message, buffers
 
 
-def _has_too_many_values(text):
+def has_too_many_values(text):
     """Whether JSON text holds more than MAX_VALUES; the inside of a string, such as a page of HTML, is not counted."""
     if _count(text) <= MAX_VALUES:
         return False

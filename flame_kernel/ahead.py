@@ -1,0 +1,74 @@
+"""What the caller does next with what it is about to get, read from its bytecode; it decides how often we ask, only.
+
+``pi.modules.os.environ["HOME"]`` is three operations for Python, and shall be one request.  What an attribute is, a
+value or an object, nobody here knows until it has been asked for; but where the very next thing is another attribute,
+an item or a call, that does not matter: the whole chain is evaluated there and comes to the same.  Where the reading
+fails (another Python, an attribute by ``getattr``) the answer is no, and each operation is a request of its own.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+from types import CodeType, FrameType
+
+# Instructions that do something with what was just made: an attribute of it is taken, set or deleted.
+_ATTRIBUTE = frozenset({"LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"})
+# … and those that take an item of what stands below the key.
+_ITEM = frozenset({"BINARY_SUBSCR", "STORE_SUBSCR", "DELETE_SUBSCR"})
+_KEY = frozenset({"LOAD_CONST", "LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF"})
+_SILENT = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "NOT_TAKEN"})
+_ASKS = ("LOAD_ATTR", "LOAD_METHOD", "BINARY_SUBSCR", "BINARY_OP", "CALL")
+
+Step = tuple[bool, str]  # whether what it makes is gone on with; the attribute that is then taken, or ""
+
+
+def goes_on(frame: FrameType | None) -> bool:
+    """Whether what ``frame``'s running instruction makes is at once asked for an attribute or an item, or called."""
+    return _step(frame)[0]
+
+
+def next_attribute(frame: FrameType | None) -> str:
+    """The attribute that is at once taken of what ``frame``'s running instruction makes; or ""."""
+    return _step(frame)[1]
+
+
+def _step(frame: FrameType | None) -> Step:
+    if frame is None:
+        return False, ""
+    try:
+        return _plan(frame.f_code).get(frame.f_lasti, (False, ""))
+    except Exception:  # bytecode of a kind that `dis` does not know: it is only a saving that is lost
+        return False, ""
+
+
+@functools.lru_cache(maxsize=512)
+def _plan(code: CodeType) -> dict[int, Step]:
+    """For the offset of each instruction that may make one of our objects: see Step."""
+    found: dict[int, Step] = {}
+    instructions = [one for one in dis.get_instructions(code) if one.opname not in _SILENT]
+    for index, one in enumerate(instructions):
+        if not one.opname.startswith(_ASKS):
+            continue
+        after = instructions[index + 1 : index + 3]
+        name = after[0].argval if after and after[0].opname in ("LOAD_ATTR", "LOAD_METHOD") else ""
+        goes = _is_method(one) or (bool(after) and after[0].opname in _ATTRIBUTE)
+        if not goes:
+            goes = len(after) == 2 and after[0].opname.startswith(tuple(_KEY)) and _takes_item(after[1])
+        found[one.offset] = (goes, str(name))
+    return found
+
+
+def _is_method(one: dis.Instruction) -> bool:
+    """Whether it looks up what is then called: ``x.name(…)``."""
+    if one.opname == "LOAD_METHOD":
+        return True
+    return _METHOD_BIT and one.opname == "LOAD_ATTR" and bool((one.arg or 0) & 1)
+
+
+def _takes_item(one: dis.Instruction) -> bool:
+    return one.opname in _ITEM or (one.opname == "BINARY_OP" and one.argrepr == "[]")
+
+
+# From Python 3.12 on LOAD_ATTR does for both, and its lowest bit tells them apart.
+_METHOD_BIT = "LOAD_METHOD" not in dis.opmap

@@ -1,0 +1,346 @@
+"""Remote: a Flame server as an object; what ``flame.connect`` returns, for scripts and for the magics.
+
+    pi = flame.connect("raspberrypi:9999", key_file="pi.key")
+    pi.modules.os.listdir("."); pi.builtins.max(3, 4)
+    pi.execute("import math"); pi.evaluate("math.sqrt(500)"); pi["x"] = 3
+
+Names are those of the session's cells, not the ones that stock Flame's ``evaluate`` has.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import os
+import sys
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from . import ahead
+from .calls import Calls, Sink
+from .config import Secret, Target, Timeouts, load_target
+from .errors import FlameError, TargetError
+from .inbox import Event
+from .proxy import chain, reference, stand_in
+from .server import EmbeddedServer
+from .session import Reply, Session
+
+
+class Remote:
+    """A session on a Flame server, as an object; a context manager, which closes it.
+
+    Made by `connect`.  ``session`` is the low-level one, ``name`` and ``location`` say where it is.  ``timeout`` is in
+    seconds for each call (None: as long as it takes), ``allow_stdin`` whether ``input()`` there may ask here (None:
+    where somebody is there to answer), ``show`` is given events that are no text, such as pictures.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._server = EmbeddedServer() if target.location is None else None
+        self._closed = False
+        made = threading.Event()
+        try:
+            if self._server is not None:
+                server = self._server
+                fresh = server.target()
+                target = dataclasses.replace(
+                    target,
+                    **{field: getattr(fresh, field) for field in ("location", "key", "own") if hasattr(fresh, field)},
+                )
+                alive: Callable[[], bool] = lambda: server.is_running  # noqa: E731
+            else:
+                alive = lambda: True  # noqa: E731
+
+            def on_events(events: list[Event]) -> None:
+                made.wait()  # the first events may come before the constructor has returned
+                self._calls.on_events(events)
+
+            self.session = Session(target, on_events, alive=alive)
+            self._calls = Calls(self.session, stand_in, reference)
+        except BaseException:
+            if self._server is not None:
+                self._server.close()
+            raise
+        finally:
+            made.set()
+        _open.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Remote {self.name} {self.session!r}>"
+
+    @property
+    def target(self) -> Target:
+        return self.session.target
+
+    @property
+    def name(self) -> str:
+        """The target's name, or its location."""
+        return self._calls.name
+
+    @property
+    def location(self) -> str:
+        return self.session.location
+
+    @property
+    def timeout(self) -> float | None:
+        return self._calls.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._calls.timeout = seconds
+
+    @property
+    def allow_stdin(self) -> bool | None:
+        return self._calls.allow_stdin
+
+    @allow_stdin.setter
+    def allow_stdin(self, allow: bool | None) -> None:
+        self._calls.allow_stdin = allow
+
+    @property
+    def show(self) -> Sink | None:
+        return self._calls.show
+
+    @show.setter
+    def show(self, sink: Sink | None) -> None:
+        self._calls.show = sink
+
+    # -- modules and built-in functions ------------------------------------------------------------------------------
+
+    @property
+    def modules(self) -> Modules:
+        """The far side's modules: ``pi.modules.os.getpid()``, ``pi.modules["os.path"]``."""
+        return Modules(self._calls)
+
+    @property
+    def builtins(self) -> Any:
+        """The far side's built-in functions: ``pi.builtins.open("/etc/hostname").read()``."""
+        return chain(self._calls, ["builtins"])
+
+    def module(self, name: str) -> Any:
+        """A module by its name; ModuleNotFoundError where there is none."""
+        return _module(self._calls, name, ahead.goes_on(sys._getframe(1)))
+
+    def builtin(self, name: str) -> Any:
+        """A built-in function by its name."""
+        return chain(self._calls, ["builtins"], ("get", _identifier(name, "a built-in function")))
+
+    # -- code and names ----------------------------------------------------------------------------------------------
+
+    def execute(self, code: str, *, timeout: float | None = None) -> None:
+        """Run statements among the session's names; what they print appears here."""
+        self._calls.perform(["exec", _text(code)], (), "none", **_options(timeout))
+
+    def evaluate(self, expression: str, *, ref: bool = False, timeout: float | None = None) -> Any:
+        """The value of an expression of the session's names, or with ``ref`` always a stand-in for it."""
+        return self._calls.perform(["eval", _text(expression)], (), "keep" if ref else "auto", **_options(timeout))
+
+    def __getitem__(self, name: str) -> Any:
+        step = ("item", _name(name))
+        if ahead.goes_on(sys._getframe(1)):
+            return chain(self._calls, ["names"], step)
+        return self._calls.perform(["names"], (step,))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._calls.perform(["names"], (("set_item", _identifier(name, "a name"), value),), "none")
+
+    def __delitem__(self, name: str) -> None:
+        self._calls.perform(["names"], (("delete_item", _name(name)),), "none")
+
+    def __contains__(self, name: object) -> bool:
+        return bool(self._calls.perform(["names"], (("op", "contains", name),), "value"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def names(self) -> list[str]:
+        """The user's names in the session, sorted."""
+        return list(self._calls.perform(["names"], (("user_names",),), "value"))
+
+    def push(self, values: Mapping[str, Any]) -> None:
+        """Bind several names there: all of them, or where one value cannot travel none."""
+        named = {_identifier(name, "a name"): value for name, value in values.items()}
+        self._calls.perform(["names"], (("get", "update"), ("call", [named], {})), "none")
+
+    def pull(self, names: Sequence[str]) -> dict[str, Any]:
+        """Fetch several names by value, however large; FlameError where one is not there."""
+        wanted = "".join(f"{_identifier(name, 'a name')}, " for name in names)
+        try:
+            found = self._calls.perform(["eval", f"({wanted})"], (), "value")
+        except NameError as error:
+            raise FlameError(
+                f"there is no variable {error.name!r} at {self.name}; %flame eval dir() shows all"
+            ) from None
+        return dict(zip(names, found, strict=True))
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """``pi["<Tab>``."""
+        return self.names()
+
+    # -- cells -------------------------------------------------------------------------------------------------------
+
+    def cell(
+        self,
+        code: str,
+        sink: Sink,
+        *,
+        request_id: str | None = None,
+        allow_stdin: bool = False,
+        silent: bool = False,
+        store_history: bool = True,
+        lane: str | None = None,
+    ) -> Future[Reply]:
+        """Run a cell; the content of its execute_reply. ``sink`` has its events and nobody else's, those of the
+        threads that it leaves behind too; it is called on the events thread and must not wait for this session.
+
+        The future's ``request_id`` names it: for ``interrupt``. On a ``lane`` of its own it waits for no other cell.
+        """
+        request_id = request_id or uuid.uuid4().hex
+        self._calls.route(request_id, sink)
+        future = self.session.execute(
+            request_id, code, allow_stdin=allow_stdin, silent=silent, store_history=store_history, lane=lane
+        )
+        future.request_id = request_id  # type: ignore[attr-defined]
+        return future
+
+    def interrupt(self, request_id: str | None = None) -> Future[Any]:
+        """Stop a cell or a call there; without an id all that runs."""
+        return self.session.interrupt(request_id)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the session with all it holds; and its server, if that was started for it. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        _open.discard(self)
+        self._calls.close()
+        self.session.close()
+        if self._server is not None:
+            self._server.close()
+
+    def __enter__(self) -> Remote:  # noqa: PYI034
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Modules:
+    """``pi.modules``: a module of the far side by its name, imported there when it is used."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def __repr__(self) -> str:
+        return f"<modules at {self._calls.name}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") and name.startswith(("__", "_repr_", "_ipython_")) and name != "__future__":
+            raise AttributeError(name)
+        return _module(self._calls, name, ahead.goes_on(sys._getframe(1)))
+
+    def __getitem__(self, name: str) -> Any:
+        return _module(self._calls, name, ahead.goes_on(sys._getframe(1)))
+
+    def __dir__(self) -> list[str]:
+        return list(self._calls.perform(["modules"], (), "value"))
+
+
+def _module(calls: Calls, name: str, goes_on: bool) -> Any:
+    if not all(part.isidentifier() for part in _text(name).split(".")):
+        raise TargetError(f"{name!r} is no name of a module; write one such as os or os.path")
+    return chain(calls, ["module", name]) if goes_on else calls.perform(["module", name], ())
+
+
+def _identifier(name: Any, what: str) -> str:
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise TargetError(f"{name!r} cannot be {what}; write one such as x")
+    return name
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"names of the session are text, not {type(name).__name__}")
+    return name
+
+
+def _text(code: Any) -> str:
+    if not isinstance(code, str):
+        raise TypeError(f"text is wanted, not {type(code).__name__}")
+    return code
+
+
+def _options(timeout: float | None) -> dict[str, Any]:
+    return {} if timeout is None else {"timeout": timeout}
+
+
+# -- connecting ------------------------------------------------------------------------------------------------------
+
+
+def connect(
+    where: str | None = None,
+    *,
+    key: str | bytes | os.PathLike[str] | Secret | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+    timeout: float | None = None,
+    trust: bool = False,
+    place: str | None = None,
+    session: str | None = None,
+    shell: str | None = None,
+    **more: Any,
+) -> Remote:
+    """A session on the Flame server at ``where``: ``host:port``, ``./u:socket``, or the name of a target.
+
+    Without ``where`` it is the default target, or a server that is started for it on this machine.  ``key`` is the
+    server's HMAC key itself (text, bytes), or with a path the file that it stands in, as ``key_file`` is.  ``timeout``
+    is in seconds for connecting.  ``trust`` lets objects that are not plain travel as pickles, in both directions: only
+    for a server that may run code here.  ``place``, ``session`` and ``shell`` are those of a target; so are ``more``.
+
+    Raises TargetError, CannotConnect.
+    """
+    overrides = {"place": place, "session": session, "shell": shell, **more}
+    if isinstance(key, os.PathLike):
+        key, key_file = None, key
+    if key_file is not None:
+        overrides["key_file"] = os.fspath(key_file)
+    if timeout is not None:
+        overrides["timeouts"] = Timeouts(connect=_seconds(timeout))
+    target = load_target(where, overrides={name: value for name, value in overrides.items() if value is not None})
+    if key is not None:
+        target = dataclasses.replace(target, key=_secret(key))
+    if trust:
+        target = dataclasses.replace(target, trust=True)
+    return Remote(target)
+
+
+def _secret(key: str | bytes | Secret) -> Secret:
+    if isinstance(key, Secret):
+        return key
+    if not key:
+        raise TargetError("key is the server's key as text or bytes, or the path of the file that it stands in")
+    return Secret(key.encode() if isinstance(key, str) else key)
+
+
+def _seconds(timeout: Any) -> float:
+    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0:
+        return float(timeout)
+    raise TargetError(f"timeout is a number of seconds above 0, not {timeout!r}")
+
+
+# What a script has left open when it ends.
+_open: weakref.WeakSet[Remote] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for remote in list(_open):
+        with contextlib.suppress(FlameError):
+            remote.close()
