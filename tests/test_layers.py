@@ -17,14 +17,16 @@ AGENT = PACKAGE / "agent"
 
 # A file imports only from floors below its own.
 FLOORS = (
-    ("errors", "agent.wire", "agent.values", "amounts", "neighbour"),
-    ("location", "keys", "security", "terminal", "pictures"),
+    ("errors", "agent.wire", "options", "agent.values", "amounts", "neighbour"),
+    ("location", "keys", "security", "terminal", "pictures", "progress"),
     ("targets", "tls", "tunnel", "certs", "framing"),
     ("config",),
     ("dial",),
     ("transport", "inbox", "bootstrap", "server"),
-    ("link", "opening"),
-    ("session", "rendering"),
+    ("link", "opening", "takeover"),
+    ("session", "rendering", "uploads"),
+    ("downloads",),
+    ("transfer", "modules", "console"),
     ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead"),
     ("calls",),
     ("proxy",),
@@ -38,6 +40,7 @@ ROOMS = {
     "Pyro4": {"transport", "security", "server"},
     "ipykernel": {"kernel", "publisher", "__main__"},
     "IPython": {"source", "history"},
+    "tqdm": {"progress"},
 }
 
 

@@ -1,0 +1,180 @@
+"""Modules that the client sends: importable where cells run, from memory, for as long as the session lives.
+
+Sending compiles and does not run: a module runs when it is imported.  Sending one again forgets what was imported of
+it, so the next import runs the new text in a fresh module; names that cells hold of the old one go on meaning that.
+Source lines are in ``linecache``, so tracebacks, ``inspect`` and ``pdb`` show them.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import linecache
+import sys
+import threading
+
+
+class ModuleError(Exception):
+    """A module that cannot be sent or had, in one sentence."""
+
+
+class Modules:
+    """One session's modules; stands in ``sys.meta_path`` while there are any."""
+
+    def __init__(self):
+        self._files = {}  # dotted name -> _File
+        self._lock = threading.Lock()
+
+    def __repr__(self):
+        return "<Modules %s>" % (", ".join(sorted(self._files)) or "none")
+
+    def reply(self, request):
+        """The content of the reply to ``send_module`` or ``get_module``."""
+        try:
+            if request["kind"] == "send_module":
+                return dict(self._send(request["module"], request["files"]), status="ok")
+            return {"status": "ok", "source": self._get(request["module"])}
+        except ModuleError as e:
+            return {"status": "error", "ename": "ModuleError", "evalue": str(e), "traceback": []}
+
+    # -- sending
+
+    def _send(self, name, files):
+        """``files``: ``[{"name": dotted, "package": bool, "source": text}, …]``, all of them or none."""
+        made = {}
+        for one in files:
+            made[one["name"]] = _File(one["name"], one["package"], one["source"])
+        for parent in _parents(name):
+            if parent not in self._files and not _exists(parent):
+                made[parent] = _File(parent, True, "")
+        with self._lock:
+            replaced = [old for old in self._files if old == name or old.startswith(name + ".")]
+            for old in replaced:
+                self._files.pop(old).forget()
+            self._files.update(made)
+            for one in made.values():
+                one.remember()
+            _forget_imported(name)
+            if self not in sys.meta_path:
+                sys.meta_path.insert(0, self)
+        importlib.invalidate_caches()
+        return {"replaced": len(replaced)}
+
+    # -- importing
+
+    def find_spec(self, name, path=None, target=None):
+        """Of the import system: a module of ours goes before one of the same name on the disk."""
+        file = self._files.get(name)
+        if file is None:
+            return None
+        spec = importlib.util.spec_from_loader(name, file, origin=file.filename, is_package=file.package)
+        spec.has_location = True  # so it has a __file__
+        return spec
+
+    # -- having
+
+    def _get(self, name):
+        """The source of a module, imported there or not; it is not imported for this, though its package is."""
+        try:
+            module = sys.modules.get(name)
+            if module is not None and getattr(module, "__spec__", None) is None:
+                return inspect.getsource(module)
+            spec = importlib.util.find_spec(name)
+            if spec is None:
+                raise ModuleError("there is no module %s on the far side" % name)
+            get_source = getattr(spec.loader, "get_source", None)
+            source = get_source(name) if get_source is not None else None
+        except ModuleError:
+            raise
+        except ImportError as e:
+            raise ModuleError("there is no module %s on the far side: %s" % (name, e))
+        except Exception as e:  # its package runs to find it
+            raise ModuleError("the source of %s cannot be had: %s: %s" % (name, type(e).__name__, e))
+        if source is None:
+            kind = "a folder without a file" if spec.submodule_search_locations is not None else "compiled"
+            raise ModuleError("%s is %s on the far side: it has no source" % (name, kind))
+        return source
+
+    # -- the end
+
+    def close(self):
+        """Forget all, and what was imported of it. Idempotent."""
+        with self._lock:
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
+            for name, file in self._files.items():
+                file.forget()
+                module = sys.modules.get(name)
+                if getattr(getattr(module, "__spec__", None), "loader", None) is file:
+                    del sys.modules[name]
+            self._files.clear()
+
+
+class _File:
+    """One module's text, compiled; its loader."""
+
+    def __init__(self, name, package, source):
+        self.name = name
+        self.package = package
+        self.source = source
+        self.filename = "<sent/%s%s>" % (name.replace(".", "/"), "/__init__.py" if package else ".py")
+        try:
+            self._code = compile(source, self.filename, "exec", dont_inherit=True)
+        except SyntaxError as e:
+            what = "%s in %s, line %s" % (e.msg, self.filename[6:-1], e.lineno)
+            raise ModuleError("%s: Python %d.%d on the far side cannot read it" % ((what,) + sys.version_info[:2]))
+        except (ValueError, RecursionError, MemoryError) as e:
+            raise ModuleError("%s cannot be compiled on the far side: %s" % (self.filename[6:-1], e))
+
+    def __repr__(self):
+        return "<_File %s>" % self.name
+
+    def remember(self):
+        # An entry without a time is never checked against the disk.
+        lines = self.source.splitlines(True)
+        linecache.cache[self.filename] = (len(self.source), None, lines, self.filename)
+
+    def forget(self):
+        linecache.cache.pop(self.filename, None)
+
+    # What importlib asks of a loader.
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        exec(self._code, module.__dict__)
+
+    def get_source(self, name):
+        return self.source
+
+    def get_code(self, name):
+        return self._code
+
+    def is_package(self, name):
+        return self.package
+
+
+def _parents(name):
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _exists(name):
+    if name in sys.modules:
+        return True
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, AttributeError, ValueError):
+        return False
+
+
+def _forget_imported(name):
+    for loaded in [one for one in sys.modules if one == name or one.startswith(name + ".")]:
+        module = sys.modules.pop(loaded)
+        parent, _, last = loaded.rpartition(".")
+        holder = sys.modules.get(parent)
+        if holder is not None and getattr(holder, last, None) is module:
+            try:
+                delattr(holder, last)
+            except AttributeError:
+                pass

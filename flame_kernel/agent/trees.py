@@ -1,0 +1,440 @@
+"""Files and folders, read and written for a transfer, the same on both sides; both import this file.
+
+Names are bytes here, as the system has them, and text on the wire (``to_wire``): whatever is in a name, it arrives.
+
+A file is written beside its place, under a name of its own and for its owner alone, and renamed when it is whole: who
+looks sees the old file or the new one.  What there is of it after a cut stays, and is gone on with.  The name of such a
+part comes from the file's name, size and time, so two writers of one part write the same.
+
+Links inside a folder are copied as links where they lead to something inside it (leading ``..`` only, never back up
+behind a name); others, and what is no file, folder or link, are left out and named.  Nothing is written through a link.
+"""
+
+import glob
+import hashlib
+import os
+import shutil
+import stat
+
+CHUNK = 1 << 20
+PIECE = 64 << 20  # bytes behind one checksum
+KEEP_PART = 1 << 20  # bytes: a smaller part is not worth going on with
+MAX_NAME = 255
+_KERNEL_FILE = 16 << 20  # bytes; files of /proc say that they have none
+
+_WINDOWS_DEVICES = frozenset(
+    ["CON", "PRN", "AUX", "NUL"] + [name + digit for name in ("COM", "LPT") for digit in "123456789"]
+)
+_BINARY = getattr(os, "O_BINARY", 0)
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+
+
+class Refused(Exception):
+    """Something that cannot be copied, in one clause; ``code`` is a word such as "full", or empty."""
+
+    def __init__(self, text, code=""):
+        Exception.__init__(self, text)
+        self.code = code
+
+
+def to_wire(name):
+    """A name of this system as text, exact for any bytes."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def from_wire(text):
+    """The inverse of to_wire; Refused for text that is no name at all."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except (AttributeError, UnicodeError):
+        raise Refused("%r is no name of a file" % (text,))
+
+
+def shown(name):
+    """A name for people: what would act on a terminal is escaped."""
+    text = name if isinstance(name, str) else to_wire(name)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def check_name(name):
+    """Refused unless ``name`` (bytes) is one component of a path that stays where it is put."""
+    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name or len(name) > MAX_NAME:
+        raise Refused("%s is no name for a file here" % ascii(to_wire(name[:80])))
+    if os.name == "nt":
+        text = to_wire(name)
+        stem = text.split(".")[0].rstrip(" ").upper()
+        if stem in _WINDOWS_DEVICES or text[-1] in ". " or any(c in '\\:*?"<>|' or c < " " for c in text):
+            raise Refused("%s is no name for a file on Windows" % ascii(text[:80]))
+
+
+def check_link(folder, target):
+    """Refused unless a link in ``folder`` (components below the top) to ``target`` (bytes) stays inside the top."""
+    up = 0
+    parts = [part for part in target.split(b"/") if part not in (b"", b".")]
+    while up < len(parts) and parts[up] == b"..":
+        up += 1
+    if not target or target.startswith(b"/") or up > len(folder) or b".." in parts[up:] or b"\0" in target:
+        raise Refused("a link that leads out of the folder, to %s" % shown(target[:200]))
+
+
+def why(error):
+    """An OSError as Refused, in the system's words."""
+    import errno
+
+    full = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+    text = (error.strerror or str(error)).lower()
+    return Refused(text, "full" if error.errno in full else "")
+
+
+# -- finding ---------------------------------------------------------------------------------------------------------
+
+
+def resolve(path, cwd):
+    """An absolute path: ``~`` is the user's home here, relative ones are of ``cwd``."""
+    if b"\0" in path:
+        raise Refused("a path with a NUL in it")
+    return os.path.join(cwd, os.path.expanduser(path))
+
+
+def expand(pattern, cwd):
+    """The paths that ``pattern`` names: itself if it is there, else what it matches (``*``, ``?``, ``[…]``, ``**``)."""
+    path = resolve(pattern, cwd)
+    if os.path.lexists(path) or not glob.has_magic(pattern):
+        return [path]
+    return sorted(glob.glob(path, recursive=True))
+
+
+def describe(path, follow=True):
+    """``{"kind", "size", "mode", "mtime"}``; kind is file, folder, link, other or missing. Raises OSError."""
+    try:
+        status = os.stat(path) if follow else os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return {"kind": "missing", "size": 0, "mode": 0, "mtime": 0}
+    return _described(status)
+
+
+def _described(status):
+    kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "folder"), (stat.S_ISLNK, "link"))
+    kind = next((word for test, word in kinds if test(status.st_mode)), "other")
+    size = status.st_size if kind == "file" else 0
+    return {"kind": kind, "size": size, "mode": stat.S_IMODE(status.st_mode) & 0o777, "mtime": status.st_mtime_ns}
+
+
+def walk(top, after=(), after_end=False):
+    """What is below folder ``top``: ``(components, description)``, names in order, a folder before and, with kind
+    "end", after what is in it; "odd" with a ``reason`` is what cannot be copied.
+
+    ``after`` (and ``after_end``, if it was the end of a folder) names an entry that came already: begin behind it.
+    """
+    after = tuple(after)
+    stack = [((), _children(top), None)]
+    while stack:
+        folder, children, own = stack[-1]
+        for name, what in children:
+            here = folder + (name,)
+            if after:
+                passed = here == after
+                if not passed and here < after[: len(here)]:
+                    continue
+                inside = len(here) < len(after) and here == after[: len(here)]
+                if passed and (after_end or what["kind"] != "folder"):
+                    continue
+                if passed or inside:  # its beginning came already
+                    if what["kind"] == "folder":
+                        stack.append((here, _children(os.path.join(top, *here)), what))
+                        break
+                    continue
+            if what["kind"] == "link":
+                try:
+                    target = os.readlink(os.path.join(top, *here))
+                    check_link(folder, target)
+                    what = dict(what, target=to_wire(target))
+                except (Refused, OSError) as e:
+                    what = dict(what, kind="odd", reason=str(e))
+            elif what["kind"] == "other":
+                what = dict(what, kind="odd", reason="neither a file nor a folder")
+            yield here, what
+            if what["kind"] == "folder":
+                stack.append((here, _children(os.path.join(top, *here)), what))
+                break
+        else:
+            stack.pop()
+            if own is not None:
+                yield folder, dict(own, kind="end")
+
+
+def _children(folder):
+    """``(name, description)`` of each, in the order of names; a folder that cannot be read has one odd entry."""
+    try:
+        with os.scandir(folder) as found:
+            names = sorted(entry.name for entry in found)
+    except OSError as e:
+        return iter([(b"", {"kind": "odd", "reason": "cannot be read: %s" % why(e)})])
+
+    def each():
+        for name in names:
+            try:
+                yield name, describe(os.path.join(folder, name), follow=False)
+            except OSError as e:
+                yield name, {"kind": "odd", "reason": str(why(e))}
+
+    return each()
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+class Source:
+    """A file that is read to be sent; ``size``, ``mode`` and ``mtime`` are those it had when it was opened.
+
+    Raises OSError, and Refused if it is no regular file.
+    """
+
+    def __init__(self, path, follow=False):
+        fd = os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT | (0 if follow else _NO_FOLLOW))
+        self._file = os.fdopen(fd, "rb", buffering=0)
+        self._small = None
+        try:
+            self._status = os.fstat(fd)
+            if not stat.S_ISREG(self._status.st_mode):
+                raise Refused("no regular file")
+            self.size = self._status.st_size
+            self.mode = stat.S_IMODE(self._status.st_mode) & 0o777
+            self.mtime = self._status.st_mtime_ns
+            if not self.size:
+                self._read_kernel_file()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __repr__(self):
+        return "<Source %d bytes>" % self.size
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self._file.close()
+
+    def _read_kernel_file(self):
+        """Files of /proc and /sys have a length of 0 and content all the same."""
+        parts, size = [], 0
+        while size <= _KERNEL_FILE:
+            part = self._file.read(CHUNK)
+            if not part:
+                break
+            parts.append(part)
+            size += len(part)
+        if size > _KERNEL_FILE:
+            raise Refused("has content and no size: it cannot be copied")
+        if parts:
+            self._small = b"".join(parts)
+            self.size = size
+
+    def read_into(self, view, offset):
+        """Fill ``view`` from ``offset`` on; the number of bytes, less only at the end."""
+        if self._small is not None:
+            part = self._small[offset : offset + len(view)]
+            view[: len(part)] = part
+            return len(part)
+        self._file.seek(offset)
+        have = 0
+        while have < len(view):
+            count = self._file.readinto(view[have:])
+            if not count:
+                break
+            have += count
+        return have
+
+    @property
+    def changed(self):
+        """Whether the file was written to since it was opened."""
+        now = os.fstat(self._file.fileno())
+        return (now.st_size, now.st_mtime_ns) != (self._status.st_size, self._status.st_mtime_ns)
+
+
+def sums(source, start, limit, buffer):
+    """The BLAKE2b of each PIECE of a Source from ``start`` to ``limit``, as hex; ``buffer`` is a memoryview to read
+    with."""
+    at = start
+    while at < limit:
+        end = min(at + PIECE, limit)
+        total = hashlib.blake2b(digest_size=32)
+        while at < end:
+            count = source.read_into(buffer[: min(len(buffer), end - at)], at)
+            if not count:
+                return  # it has become shorter
+            total.update(buffer[:count])
+            at += count
+        yield total.hexdigest()
+
+
+def matching(ours, theirs, size):
+    """The bytes that are the same at the beginning, by two lists of ``sums`` over ``size`` bytes."""
+    same = 0
+    for one, other in zip(ours, theirs):
+        if one != other:
+            break
+        same += 1
+    return min(same * PIECE, size)
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def part_path(path, size, mtime):
+    """Where a file that will be at ``path`` is written until it is whole."""
+    folder, name = os.path.split(path)
+    text = b"%s\0%d\0%d" % (name, size, mtime or 0)
+    return os.path.join(folder, b".flame-" + hashlib.blake2b(text, digest_size=12).hexdigest().encode() + b".part")
+
+
+def part_size(path, size, mtime):
+    """The bytes of a file's part that are here already and worth going on with."""
+    found = describe(part_path(path, size, mtime), follow=False)
+    return found["size"] if found["kind"] == "file" and KEEP_PART <= found["size"] <= size else 0
+
+
+class Incoming:
+    """A file under way to ``path``, which will have ``size`` bytes; begun anew, or gone on with at ``offset``.
+
+    Raises OSError, and Refused where it cannot come: no room, or something else than a file in its place.
+    """
+
+    def __init__(self, path, size, mtime, offset=0):
+        self.path = path
+        self.size = size
+        self.at = offset
+        self._mtime = mtime
+        self.part = part_path(path, size, mtime)
+        there = describe(path, follow=False)["kind"]
+        if there not in ("file", "link", "missing"):
+            raise Refused("a folder has that name" if there == "folder" else "something else than a file is there")
+        free = shutil.disk_usage(os.path.dirname(path) or b".").free
+        if size - offset > free:
+            raise Refused("%d bytes are needed and %d are free" % (size - offset, free), "full")
+        flags = os.O_RDWR | _BINARY | _NO_FOLLOW
+        if not offset:
+            try:
+                os.unlink(self.part)
+            except FileNotFoundError:
+                pass
+            flags |= os.O_CREAT | os.O_EXCL
+        fd = os.open(self.part, flags, 0o600)
+        self._file = os.fdopen(fd, "r+b", buffering=0)
+        try:
+            self._status = os.fstat(fd)
+            if not stat.S_ISREG(self._status.st_mode) or self._status.st_size < offset:
+                raise Refused("its part is not what it was")
+            self._file.truncate(offset)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __repr__(self):
+        return "<Incoming %d of %d bytes>" % (self.at, self.size)
+
+    def write(self, data):
+        """The next bytes; Refused beyond ``size``."""
+        self._check(len(data))
+        self._file.seek(self.at)
+        view = memoryview(data)
+        while view:
+            count = self._file.write(view)
+            self.at += count
+            view = view[count:]
+
+    def skip(self, size):
+        """The next ``size`` bytes are zeros: a hole."""
+        self._check(size)
+        self.at += size
+
+    def _check(self, more):
+        if self.at + more > self.size:
+            raise Refused("more bytes came than were announced")
+
+    def finish(self, mode):
+        """All is there: put the file in its place, with its time, and ``mode`` (that of the file it replaces, and
+        0600 for a new one, if None). A time of None is now."""
+        if self.at != self.size:
+            raise Refused("%d bytes of %d came" % (self.at, self.size))
+        self._file.truncate(self.size)
+        if mode is None:
+            found = describe(self.path, follow=False)
+            mode = found["mode"] if found["kind"] == "file" else 0o600
+        self._file.close()
+        os.chmod(self.part, mode & 0o777)
+        if self._mtime is not None:
+            os.utime(self.part, ns=(self._mtime, self._mtime))
+        os.replace(self.part, self.path)
+
+    def same_as_there(self, buffer):
+        """Whether the file in place has this content already; ``buffer`` as for ``sums``."""
+        try:
+            with Source(self.path) as there:
+                if there.size != self.size or self.at != self.size:
+                    return False
+                half = len(buffer) // 2
+                for at in range(0, self.size, half):
+                    count = there.read_into(buffer[:half], at)
+                    self._file.truncate(self.size)
+                    self._file.seek(at)
+                    mine = buffer[half : half + count]
+                    if self._file.readinto(mine) != count or bytes(mine) != bytes(buffer[:count]):
+                        return False
+        except (OSError, Refused):
+            return False
+        return True
+
+    def pause(self):
+        """Leave off for a moment: the part stays, whatever its size."""
+        self._file.truncate(self.at)
+        self._file.close()
+
+    def stop(self, keep):
+        """Leave off. ``keep`` a part that is worth it, for later; the bytes that are kept."""
+        self._file.close()
+        try:
+            found = os.lstat(self.part)
+            # Another writer may have begun anew under that name: what is its own stays.
+            if (found.st_ino, found.st_dev) != (self._status.st_ino, self._status.st_dev):
+                return 0
+            if keep and found.st_size >= KEEP_PART:
+                return found.st_size
+            os.unlink(self.part)
+        except OSError:
+            pass  # finished meanwhile, or its folder is gone
+        return 0
+
+
+def make_folder(path):
+    """A folder for its owner alone, unless it is there; whether it was made. Refused where something else is."""
+    kind = describe(path, follow=False)["kind"]
+    if kind == "missing":
+        os.mkdir(path, 0o700)
+        return True
+    if kind == "link":
+        raise Refused("a link is in the place of the folder")
+    if kind != "folder":
+        raise Refused("a file is in the place of the folder")
+    return False
+
+
+def make_link(path, target):
+    """A link in place of nothing, or of another link."""
+    kind = describe(path, follow=False)["kind"]
+    if kind not in ("missing", "link"):
+        raise Refused("something else is in the place of the link")
+    if kind == "link":
+        if os.readlink(path) == target:
+            return False
+        os.unlink(path)
+    os.symlink(target, path)
+    return True
+
+
+def set_attributes(path, mode, mtime):
+    """The mode and the time of modification (ns) of a file or folder."""
+    os.chmod(path, mode & 0o777)
+    os.utime(path, ns=(mtime, mtime))

@@ -1,0 +1,187 @@
+"""FarFiles: the far side's files, asked over a connection of their own that the far side's function has taken over.
+
+Requests go out without waiting for the answers of those before, so a folder of small files costs no round trip each.
+On a multiplex server, where a function that stays would stop everybody else, the same requests go by short calls.
+What is asked and answered is listed in `agent/files.py`.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from .agent import frames
+from .bootstrap import agent_name, push_source
+from .config import Target
+from .errors import MAX_MESSAGE, MAX_NAME, ConnectionLost, RemoteError, TransferError, UnsafeAnswer, cap
+from .transport import Connection
+
+# Seconds without a byte, either way, after which the connection is given up.
+SILENCE = 60.0
+# Bytes of a file in one call on a multiplex server, which serves nobody else meanwhile.
+BURST = 2 << 20
+
+Message = dict[str, Any]
+# Called with each frame of an answer: its kind, and a dict, a memoryview, or a number of zeros.
+Handler = Callable[[int, Any], None]
+
+
+class FarFiles:
+    """The far side's file functions at ``target``; for one thread, and for one connection's life.
+
+    calls   True on a multiplex server: no connection is taken over
+
+    Raises what `transport.Connection` raises; where the connection breaks later, ConnectionLost.
+    """
+
+    def __init__(self, target: Target, calls: bool) -> None:
+        self.calls = calls
+        self._pending: collections.deque[Handler] = collections.deque()
+        self._out = frames.Box()
+        self._in = frames.Box()
+        self._connection = Connection(target)
+        self.location = self._connection.location
+        try:
+            self._connection.pickle_protocol = 4
+            secret = target.key.reveal() if target.key is not None else None
+            if calls:
+                self._on_server("call", lambda name: self._connection.invoke(name, b""))
+                key = frames.connection_key(None, b"", b"")  # Pyro signs these calls itself
+                self.frames = frames.Frames(self._out.send, self._receive_called, key, b"client")
+            else:
+                ours = os.urandom(frames.NONCE)
+                greeting = frames.GREETING
+                self._socket: socket.socket = self._on_server(
+                    "take", lambda name: self._connection.take_over(name, ours, greeting)
+                )
+                self._socket.settimeout(SILENCE)
+                theirs = bytearray(frames.NONCE)
+                self._receive(memoryview(theirs))
+                key = frames.connection_key(secret, ours, bytes(theirs))
+                self.frames = frames.Frames(self._send, self._receive, key, b"client")
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<FarFiles {self.location}, {len(self._pending)} answers to come>"
+
+    def close(self) -> None:
+        """Close the connection. What is under way there ends: a part that is worth it stays."""
+        self._connection.close()
+
+    def _on_server(self, function: str, call: Callable[[str], Any]) -> Any:
+        """``call`` with the function's name there, once more with the agent pushed if the server does not know it."""
+        name = f"{agent_name()}.files.{function}"
+        try:
+            return call(name)
+        except RemoteError as e:
+            if e.ename != "KeyError":
+                raise
+            self._connection.call("execute", push_source())
+            return call(name)
+
+    # -- requests
+
+    def ask(self, request: Message, handler: Handler) -> None:
+        """Send a request; ``handler`` is called with the frames of its answer, within later calls of ours."""
+        self._pending.append(handler)
+        self.frames.send_control(request)
+
+    def tell(self, request: Message) -> None:
+        """Send what ends the request before; it has the answer."""
+        self.frames.send_control(request)
+
+    def wait(self) -> None:
+        """Until all is answered."""
+        while self._pending:
+            self._take()
+
+    def look(self) -> None:
+        """Take what answers have come, without waiting."""
+        while not self.calls and self._pending and self._readable():
+            self._take()
+
+    def request(self, /, **request: Any) -> Message:
+        """One request and its answer, behind all that were asked before; TransferError where it is an error."""
+        found: list[Message] = []
+
+        def keep(kind: int, payload: Any) -> None:
+            if kind == frames.CONTROL and not payload.get("more"):
+                found.append(payload)
+
+        self.ask(request, keep)
+        self.wait()
+        if "error" in found[0]:
+            raise TransferError(*error_in(found[0]))
+        return found[0]
+
+    def _take(self) -> None:
+        if self.calls and self._in.empty:
+            self._call()
+        try:
+            kind, payload = self.frames.receive()
+        except frames.Damaged as e:
+            self.close()
+            raise UnsafeAnswer(self.location, str(e)) from e
+        handler = self._pending[0]
+        if kind == frames.CONTROL and not payload.get("more"):
+            self._pending.popleft()
+        handler(kind, payload)
+
+    # -- by calls
+
+    def _call(self) -> None:
+        """Send what has gathered, and have the answers."""
+        if not self._out.sent:
+            self.close()
+            raise UnsafeAnswer(self.location, "no answer to what was asked")
+        data = bytes(self._out.sent)
+        self._out.sent.clear()
+        self.frames.restart()
+        self._in = frames.Box(self._connection.invoke(f"{agent_name()}.files.call", data))
+
+    def _receive_called(self, view: memoryview) -> None:
+        self._in.receive(view)
+
+    # -- the connection
+
+    def _send(self, data: memoryview) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as e:
+            raise self._lost(e) from e
+
+    def _receive(self, view: memoryview) -> None:
+        while view:
+            try:
+                count = self._socket.recv_into(view)
+            except OSError as e:
+                raise self._lost(e) from e
+            if not count:
+                self.close()
+                raise ConnectionLost(self.location, "the server closed it")
+            view = view[count:]
+
+    def _lost(self, error: OSError) -> ConnectionLost:
+        self.close()
+        if isinstance(error, TimeoutError) and error.errno is None:
+            return ConnectionLost(self.location, f"nothing came for {SILENCE:g} s")
+        return ConnectionLost(self.location, (error.strerror or str(error)).lower())
+
+    def _readable(self) -> bool:
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True
+        poll = select.poll()  # unlike select, for descriptors of any number
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+
+def error_in(answer: Message) -> tuple[str, str]:
+    """The sentence and the code of an answer that is an error, at a length that can be shown."""
+    return cap(str(answer.get("error")), MAX_MESSAGE), cap(str(answer.get("code") or ""), MAX_NAME)
