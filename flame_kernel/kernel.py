@@ -37,6 +37,7 @@ from .session import Session
 from .source import Source
 
 # Seconds: how long Tab waits for a far side that is still being connected, and an interrupt for its answer.
+from .terminal import clean
 EDITOR_PATIENCE = 5.0
 INTERRUPT_PATIENCE = 2.0
 
@@ -121,7 +122,8 @@ class FlameKernel(Kernel):
 
     @property
     def banner(self) -> str:  # type: ignore[override]
-        return f"Remote Flame {__version__}: {self._trouble or self._far.words()}\n%flame status says where cells run."
+        where = clean(str(self._trouble or self._far.words()))
+        return f"Remote Flame {__version__}: {where}\n%flame status says where cells run."
 
     @property
     def kernel_info(self) -> dict[str, Any]:
@@ -189,6 +191,9 @@ class FlameKernel(Kernel):
             self._running[request_id] = far
             reply = await asyncio.wrap_future(
                 session.execute(
+            self._publisher.belongs(request_id, session)
+            if far is self._far:
+                self._caution(request_id, session)
                     request_id,
                     code,
                     silent=silent,
@@ -202,6 +207,7 @@ class FlameKernel(Kernel):
         except Stopped:
             return self._error(request_id, "KeyboardInterrupt", "stopped while connecting", silent)
         except FlameError as e:
+            reply = self._publisher.rendering(session).reply(request_id, reply)
             return self._error(request_id, type(e).__name__, str(e), silent)
         except Exception as e:  # without a reply a front end waits for ever
             self.log.error("defect in do_execute", exc_info=True)
@@ -221,7 +227,8 @@ class FlameKernel(Kernel):
         return reply
 
     def _error(self, request_id: str, ename: str, evalue: str, silent: bool) -> dict[str, Any]:
-        """Words of ours in place of a result."""
+        """Words of ours in place of a result; they may quote what a server said."""
+        ename, evalue = clean(ename), clean(evalue)
         content = {"ename": ename, "evalue": evalue, "traceback": [f"\x1b[0;31m{ename}\x1b[0m: {evalue}"]}
         if not silent:
             self._publisher.message(request_id, "error", content)
@@ -260,6 +267,8 @@ class FlameKernel(Kernel):
             except Stopped:
                 connecting.cancel()
                 raise
+            self._publisher.belongs(request_id, session)
+            self._caution(request_id, session)
             await self._wait(session.ready)
             self._trouble = None
             self._count = 1
@@ -267,7 +276,28 @@ class FlameKernel(Kernel):
             with contextlib.suppress(FlameError):  # the status says it in its own words
                 await self._wait((await self._session(self._far)).ready)
         text = command.text or str(self._trouble or self._far.words())
-        self._publisher.stream(request_id, "stdout", text + "\n")
+        self._publisher.stream(request_id, "stdout", clean(text) + "\n")
+
+    def _find(self, request_id: str, command: Command) -> Future[Target]:
+        """The target of ``%flame connect``, looked for on a thread: a key may have to be typed, or a keyring opened."""
+        ask = self._prompts.asker(request_id, self.get_parent(), self._parent_ident["shell"])
+        found: Future[Target] = Future()
+
+        def look() -> None:
+            try:
+                found.set_result(self._load(command.location, ask, **command.options))
+            except Exception as e:
+                found.set_exception(e)
+
+        threading.Thread(target=look, name="flame-target", daemon=True).start()
+        return found
+
+    def _caution(self, request_id: str, session: Session) -> None:
+        """Say once a session how far its link is open to others."""
+        if self._cautioned is not session:
+            self._cautioned = session
+            for sentence in session.target.cautions():
+                self._publisher.stream(request_id, "stderr", f"Warning: {sentence}\n")
 
     async def _session(self, far: FarSide) -> Session:
         """The session of a far side, connected if need be."""
@@ -311,6 +341,7 @@ class FlameKernel(Kernel):
 
     def _on_link(self, sentence: str | None) -> None:
         """The link broke, or is back (None): a line in the running cell's output, taken back when it is over."""
+        sentence = clean(sentence) if sentence else None
         self.log.info("%s", sentence or "link is back")
         if not self._running and self._link_display is None:
             return
@@ -370,6 +401,7 @@ class FlameKernel(Kernel):
             opening = asyncio.shield(asyncio.wrap_future(self._far.session()))
             session = await asyncio.wait_for(opening, EDITOR_PATIENCE)
             reply: dict[str, Any] = await asyncio.wait_for(asyncio.wrap_future(ask(session)), 2 * EDITOR_PATIENCE)
+            reply = self._publisher.rendering(session).reply("", reply)
         except (FlameError, asyncio.TimeoutError):
             return fallback
         return reply if reply.get("status", "ok") == "ok" else fallback  # a usage_reply has no status
@@ -429,6 +461,7 @@ class FlameKernel(Kernel):
         if session is None:
             return
         self._publisher.remember(header["msg_id"], parent, ident, cell=False)
+        self._publisher.belongs(header["msg_id"], session)
         alone = _CONCURRENT.get()
         if alone:
             self._publish_status("busy", "shell", parent=parent)
@@ -447,6 +480,9 @@ class FlameKernel(Kernel):
         wanted = parent["content"].get("target_name")
         reply = await self._ask_far(lambda session: session.comm_info(), {"status": "ok", "comms": {}})
         comms = {k: v for k, v in reply["comms"].items() if not wanted or v["target_name"] == wanted}
+        session = self._far.current
+        if session is not None and not self._publisher.rendering(session).full:
+            comms = {}  # what they say is not shown, so nobody should wait for it
         if self.session is not None:
             self.session.send(stream, "comm_info_reply", {"status": "ok", "comms": comms}, parent, ident)
 

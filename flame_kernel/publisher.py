@@ -9,6 +9,7 @@ import collections
 import json
 import math
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,17 +17,19 @@ from ipykernel.jsonutil import json_clean
 from jupyter_client.jsonutil import json_default
 
 from .inbox import Event
+from .rendering import Rendering
 from .session import Session
 
 # Requests whose parents are remembered: threads of an old cell may print for a long time.
 REMEMBERED = 2000
 
 _COMMS = ("comm_open", "comm_msg", "comm_close")
+_STREAMS = ("stdout", "stderr")
 _IOPUB = ("display_data", "update_display_data", "execute_result", "error", "clear_output", *_COMMS)
 
 
 class Publisher:
-    """Publishes events with the request that caused them as parent.
+    """Publishes events with the request that caused them as parent, and of each only what may be shown (``rendering``).
 
     send        ``Session.send`` of jupyter_client, bound to the iopub socket: ``send(msg_type, content, parent, …)``
     on_result   called with the execution count and the text/plain of an ``execute_result``
@@ -44,6 +47,7 @@ class Publisher:
         self._on_result = on_result
         self._on_input = on_input
         self._parents: collections.OrderedDict[str, tuple[dict[str, Any], Any]] = collections.OrderedDict()
+        self._sessions: weakref.WeakKeyDictionary[Session, _Known] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._latest: tuple[dict[str, Any], Any] = ({}, None)
         self._counter = 0
@@ -62,17 +66,51 @@ class Publisher:
         with self._lock:
             return self._parents.get(request_id or "", self._latest)
 
+    def belongs(self, request_id: str, session: Session) -> None:
+        """``request_id`` is a request to ``session``: what another one sends for it is not shown, unless trusted."""
+        known = self._known(session)
+        with self._lock:
+            known.requests[request_id] = None
+            if self._parents.get(request_id) is self._latest:
+                known.latest = request_id
+            while len(known.requests) > REMEMBERED:
+                known.requests.popitem(last=False)
+
+    def rendering(self, session: Session) -> Rendering:
+        """What of a session's events and replies may be shown."""
+        return self._known(session).rendering
+
+    def _known(self, session: Session) -> _Known:
+        with self._lock:
+            known = self._sessions.get(session)
+            if known is None:
+                known = self._sessions[session] = _Known(Rendering(session.target, self._say))
+            return known
+
+    def _say(self, request_id: str | None, sentence: str) -> None:
+        self.stream(request_id, "stderr", sentence + "\n")
+
     def publish(self, session: Session, events: list[Event]) -> None:
         """One batch, on the session's events thread. Text of a cell and stream becomes one message."""
+        known = self._known(session)
+        full = known.rendering.full
         texts: dict[tuple[str | None, str], list[str]] = {}
         for event in events:
             if event["type"] == "stream":
                 content = event["content"]
-                texts.setdefault((event.get("request"), str(content.get("name"))), []).append(str(content.get("text")))
+                request, name = event.get("request"), str(content.get("name"))
+                if not full:
+                    request, name = self._own_request(known, event), name if name in _STREAMS else "stdout"
+                texts.setdefault((request, name), []).append(str(content.get("text")))
                 continue
-            self._flush(texts)
-            self._one(session, event)
-        self._flush(texts)
+            self._flush(known.rendering, texts)
+            self._one(session, known, event)
+        self._flush(known.rendering, texts)
+
+    def _own_request(self, known: _Known, event: Event) -> str | None:
+        """The request of an event from a server that nobody vouches for: one of its own session, never another's."""
+        request = event.get("request")
+        return request if request in known.requests else known.latest
 
     def stream(self, request_id: str | None, name: str, text: str) -> None:
         """Text in a cell's output."""
@@ -84,23 +122,46 @@ class Publisher:
         parent, _ = self.parent(request_id)
         self._send(msg_type, content, parent, **more)
 
-    def _flush(self, texts: dict[tuple[str | None, str], list[str]]) -> None:
+    def _flush(self, rendering: Rendering, texts: dict[tuple[str | None, str], list[str]]) -> None:
         for (request_id, name), pieces in texts.items():
-            self.stream(request_id, name, "".join(pieces))
+            text = rendering.text(request_id, name, "".join(pieces))
+            if text:
+                self.stream(request_id, name, text)
         texts.clear()
 
-    def _one(self, session: Session, event: Event) -> None:
+    def _one(self, session: Session, known: _Known, event: Event) -> None:
         kind = event["type"]
         if kind in _IOPUB:
+            if not known.rendering.full:
+                shown = known.rendering.event(dict(event, request=self._own_request(known, event)))
+                if shown is None:
+                    return
+                event = shown
             parent, _ = self.parent(event.get("request"))
             content = json_clean(event["content"])
             if kind == "execute_result" and isinstance(content.get("execution_count"), int):
                 self._on_result(content["execution_count"], str(content.get("data", {}).get("text/plain", "")))
             topic = f"comm-{content.get('comm_id')}" if kind in _COMMS else kind
             self._send(kind, content, parent, topic=topic, metadata=event.get("metadata"), buffers=event.get("buffers"))
-        elif kind in ("input_request", "input_cancelled"):
+        elif kind == "input_request":
+            if not known.rendering.full and event.get("request") not in known.requests:
+                session.answer(event["content"].get("input_id"), None)  # nobody is asked for a cell that is not its own
+                return
+            prompt = known.rendering.prompt(str(event["content"].get("prompt", "")))
+            parent, ident = self.parent(event.get("request"))
+            self._on_input(session, dict(event, content=dict(event["content"], prompt=prompt)), parent, ident)
+        elif kind == "input_cancelled":
             parent, ident = self.parent(event.get("request"))
             self._on_input(session, event, parent, ident)
+
+
+class _Known:
+    """What is known of one session here."""
+
+    def __init__(self, rendering: Rendering) -> None:
+        self.rendering = rendering
+        self.requests: collections.OrderedDict[str, None] = collections.OrderedDict()
+        self.latest: str | None = None
 
 
 def pack(message: Any) -> bytes:

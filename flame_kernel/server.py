@@ -109,7 +109,7 @@ class EmbeddedServer:
 
     def target(self, **settings: Any) -> Target:
         """The Target of this server; ``settings`` are those of a Target, such as ``place``."""
-        return Target(self.location, Secret(self._key.encode()), **settings)
+        return Target(self.location, Secret(self._key.encode()), own=True, **settings)
 
     def close(self) -> None:
         """End the server and whatever cells started in it, and wait for that; again is no error.

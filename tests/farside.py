@@ -148,6 +148,9 @@ def wait_until(true: Callable[[], Any], what: str, seconds: float = 20.0) -> Any
 class FarProcess:
     """A process of the far side; its stdout and stderr go to files, so nothing here has to read them."""
 
+    location: str
+    key: str | None
+
     def __init__(
         self,
         arguments: list[str],
@@ -174,6 +177,16 @@ class FarProcess:
                 stdout=stdout,
                 stderr=stderr,
             )
+
+    def environ(self) -> dict[str, str]:
+        """What a kernel's environment needs to be at home here: the location, and the key in a private file."""
+        found = {"FLAME_TARGET": self.location}
+        if self.key:
+            path = self.folder / "key"
+            path.touch(mode=0o600)
+            path.write_text(self.key)
+            found["FLAME_KEY_FILE"] = str(path)
+        return found
 
     @property
     def pid(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -105,8 +106,10 @@ class Run:
 
     @property
     def prompts(self) -> list[tuple[str, bool]]:
-        """What ``input`` and ``getpass`` asked: text, and whether the answer is secret."""
-        return [(m.content["prompt"], m.content["password"]) for m in self.of_type("input_request")]
+        """What ``input`` and ``getpass`` asked, without the server's name before it: text, and whether the answer is
+        secret."""
+        asked = [(m.content["prompt"], m.content["password"]) for m in self.of_type("input_request")]
+        return [(re.sub(r"^\[[^ ]+\] ", "", prompt), secret) for prompt, secret in asked]
 
     def __repr__(self) -> str:
         lines = [f"  {m.at:7.3f} {m.channel:7} {m.type}: {str(m.content)[:300]}" for m in self.messages]

@@ -56,9 +56,9 @@ def python_for(name: str) -> Python:
 
 @contextlib.contextmanager
 def server_at(name: str, python: Python | None = None, **options: Any) -> Iterator[FlameServer | LiveApp]:
-    """The process of the far side for a place."""
+    """The process of the far side for a place; it has a key, so that all it shows is shown."""
     kind = FlameServer if name.startswith("child") else LiveApp
-    server = kind(python or python_for(name), **options)
+    server = kind(python or python_for(name), **{"key": farside.random_key(), **options})
     try:
         yield server
     finally:
@@ -68,7 +68,7 @@ def server_at(name: str, python: Python | None = None, **options: Any) -> Iterat
 @contextlib.contextmanager
 def kernel_on(server: FlameServer | LiveApp, name: str, env: dict[str, str | None] | None = None) -> Iterator[Site]:
     """A kernel with its cells at ``server``."""
-    environ: dict[str, str | None] = {"FLAME_TARGET": server.location}
+    environ: dict[str, str | None] = {**server.environ()}
     if name.endswith("-mini"):
         environ["FLAME_SHELL"] = "mini"
     with flame_kernel({**environ, **(env or {})}) as kernel:

@@ -86,7 +86,7 @@ class Suite(jupyter_kernel_test.KernelTests):
         cls.left_behind = leaks.nothing_left()
         cls.left_behind.__enter__()
         cls.server = cls.start_server()
-        environ = {"FLAME_TARGET": cls.server.location} if cls.server else {}
+        environ = cls.server.environ() if cls.server else {}
         with mock.patch.dict(os.environ, environ):
             super().setUpClass()
 
@@ -133,7 +133,7 @@ class BareServerWithoutIPython(Suite):
 
     @classmethod
     def start_server(cls) -> FlameServer:
-        return FlameServer(_bare())
+        return FlameServer(_bare(), key=farside.random_key())
 
 
 class LiveAppWithIPython(Suite):
@@ -143,7 +143,7 @@ class LiveAppWithIPython(Suite):
 
     @classmethod
     def start_server(cls) -> LiveApp:
-        return LiveApp(farside.pythons()[-1])
+        return LiveApp(farside.pythons()[-1], key=farside.random_key())
 
 
 class LiveAppWithoutIPython(Suite):
@@ -155,7 +155,7 @@ class LiveAppWithoutIPython(Suite):
 
     @classmethod
     def start_server(cls) -> LiveApp:
-        return LiveApp(_bare())
+        return LiveApp(_bare(), key=farside.random_key())
 
 
 @pytest.mark.leaves("its channels are opened in the test and closed with the class")

@@ -1,0 +1,251 @@
+"""What a front end gets to see of what a server sends: all of it, or only what can do no harm.
+
+A notebook's front end runs what it is shown: scripts in HTML, widgets, text that lands in the next cell. So it is shown
+everything (``full``) only of a server that has proved who it is (by a key, TLS or ssh), of one that we started
+ourselves, and under ``trust``.  Any other server is shown as text and pictures (``safe``):
+
+- text/plain without terminal escapes but colours, image/png and image/jpeg that are such and bear decoding
+- no comms, so no widgets; no payload but the text of a pager, and ``exit``
+- updates of its own displays only, output in its own cells only, and no more messages than a front end can take
+
+What is withheld is said, once a cell, in one line.  Whatever the level, a prompt of a server that is not our own names
+it: the user should know whom a password is given to.
+
+Display data: https://jupyter-client.readthedocs.io/en/stable/messaging.html#display-data
+"""
+
+from __future__ import annotations
+
+import collections
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import pictures
+from .config import Target
+from .inbox import Event
+from .terminal import Cleaner, clean
+
+FULL, SAFE = "full", "safe"
+
+# Messages a second that are no text, and how many may come at once: where jupyter_server's own limit is.
+RATE, BURST = 1000.0, 3000.0
+MAX_TEXT = 32 * 1024 * 1024  # characters of one text/plain
+_MAX_DEPTH = 50
+# Of how many requests is remembered what was said, and how much is said of each.
+_REQUESTS, _SENTENCES = 500, 8
+_DISPLAYS = 10_000
+_MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
+
+_ADVICE = "this server is not authenticated; give it a key, or trust = true"
+
+
+def level(target: Target) -> str:
+    """``full`` or ``safe``, for what the server of ``target`` sends."""
+    ssh = target.location is not None and target.location.ssh is not None
+    proved = target.key is not None or ssh or (target.tls is not None and target.tls.verify)
+    return FULL if proved or target.own or target.trust else SAFE
+
+
+class Rendering:
+    """What of one session's events is shown; used on the session's events thread, and for replies on any.
+
+    target  the session's: its key and trust decide the level, its name stands in prompts
+    say     called with ``(request id, sentence)`` for what is withheld
+    """
+
+    def __init__(
+        self, target: Target, say: Callable[[str | None, str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.level = level(target)
+        self.full = self.level == FULL
+        self._name = "" if target.own else clean(target.name or str(target.location or ""))
+        # The front end knows displays by their ids alone, whoever made them. So a server's are told apart.
+        self._prefix = f"{target.location}/"
+        self._say = say
+        self._clock = clock
+        self._tokens, self._filled = BURST, clock()
+        self._said: collections.OrderedDict[str | None, set[str]] = collections.OrderedDict()
+        self._streams: collections.OrderedDict[tuple[str | None, str], Cleaner] = collections.OrderedDict()
+        self._displays: collections.OrderedDict[str, None] = collections.OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Rendering {self._name or 'our own server'}: {self.level}>"
+
+    def prompt(self, text: str) -> str:
+        """The text of a prompt, with the name of the server that asks."""
+        text = text if self.full else clean(text)
+        return f"[{self._name}] {text}" if self._name else text
+
+    def text(self, request: str | None, name: str, text: str) -> str:
+        """Text of a stream."""
+        if self.full:
+            return text
+        cleaner = self._streams.get((request, name))
+        if cleaner is None:
+            cleaner = self._streams[request, name] = Cleaner()
+            while len(self._streams) > _REQUESTS:
+                self._streams.popitem(last=False)
+        before = cleaner.removed
+        text = cleaner.feed(text)
+        if cleaner.removed > before:
+            self.withhold(request, "terminal control sequences")
+        return text
+
+    def event(self, event: Event) -> Event | None:
+        """An event other than text as it may be shown, or None."""
+        if self.full:
+            return event
+        request, kind, content = event.get("request"), event["type"], event["content"]
+        if kind.startswith("comm_"):
+            self.withhold(request, "widgets and other comms")
+            return None
+        if kind == "clear_output" and request is None:
+            return None  # it has no cell of its own to clear
+        if not self._take_token():
+            self.withhold(request, f"output beyond {RATE:g} messages a second", "")
+            return None
+        shown: dict[str, Any] | None
+        if kind == "error":
+            shown = self._error(content)
+        elif kind == "clear_output":
+            shown = {"wait": content.get("wait") is True}
+        else:
+            shown = self._display(request, kind, content)
+        return None if shown is None else {"type": kind, "request": request, "content": shown}
+
+    def reply(self, request: str | None, content: dict[str, Any]) -> dict[str, Any]:
+        """The content of a reply (execute, complete, inspect, …) as it may be passed on; nothing is said for "", which
+        stands for a question of an editor."""
+        if self.full:
+            return content
+        shown: dict[str, Any] = _tidy({k: v for k, v in content.items() if k not in ("payload", "data", "metadata")})
+        if "data" in content:
+            shown["data"], shown["metadata"] = self._bundle(request, content), {}
+        elif "metadata" in content:
+            shown["metadata"] = _tidy(content["metadata"])
+        if "payload" in content:
+            payload = content["payload"] if isinstance(content["payload"], list) else []
+            shown["payload"] = [kept for one in payload if (kept := self._payload(request, one)) is not None]
+        expressions = content.get("user_expressions")
+        if isinstance(expressions, dict):
+            shown["user_expressions"] = {
+                clean(name): self.reply(request, one) for name, one in expressions.items() if isinstance(one, dict)
+            }
+        return shown
+
+    def withhold(self, request: str | None, what: str, advice: str = _ADVICE) -> None:
+        """Say that ``what`` is not shown; once a request."""
+        if request == "":
+            return
+        said = self._said.setdefault(request, set())
+        if len(self._said) > _REQUESTS:
+            self._said.popitem(last=False)
+        if what in said or len(said) > _SENTENCES:
+            return
+        said.add(what)
+        if len(said) > _SENTENCES:
+            what = "and more"
+        self._say(request, f"{what} withheld: {advice}" if advice else f"{what} withheld")
+
+    def _take_token(self) -> bool:
+        now = self._clock()
+        self._tokens = min(BURST, self._tokens + (now - self._filled) * RATE)
+        self._filled = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def _error(self, content: dict[str, Any]) -> dict[str, Any]:
+        lines = content.get("traceback")
+        return {
+            "ename": clean(str(content.get("ename", ""))),
+            "evalue": clean(str(content.get("evalue", ""))),
+            "traceback": [clean(line) for line in lines if isinstance(line, str)] if isinstance(lines, list) else [],
+        }
+
+    def _display(self, request: str | None, kind: str, content: dict[str, Any]) -> dict[str, Any] | None:
+        transient = content.get("transient")
+        display_id = transient.get("display_id") if isinstance(transient, dict) else None
+        shown_id = f"{self._prefix}{display_id}" if isinstance(display_id, str) and len(display_id) <= 200 else None
+        if kind == "update_display_data" and shown_id not in self._displays:
+            self.withhold(request, "a change of a display that is not its own")
+            return None
+        data = self._bundle(request, content)
+        if not data:
+            return None
+        shown: dict[str, Any] = {"data": data, "metadata": _sizes(content.get("metadata"), data)}
+        if kind == "execute_result":
+            count = content.get("execution_count")
+            shown["execution_count"] = count if type(count) is int else None
+        if shown_id is not None:
+            shown["transient"] = {"display_id": shown_id}
+            self._displays[shown_id] = None
+            if len(self._displays) > _DISPLAYS:
+                self._displays.popitem(last=False)
+        else:
+            shown["transient"] = {}
+        return shown
+
+    def _bundle(self, request: str | None, content: dict[str, Any]) -> dict[str, Any]:
+        """The parts of a MIME bundle that can do no harm."""
+        shown: dict[str, Any] = {}
+        data = content.get("data")
+        for mime, value in data.items() if isinstance(data, dict) else ():
+            if mime == "text/plain":
+                if not isinstance(value, str) or len(value) > MAX_TEXT:
+                    self.withhold(request, f"a text of more than {MAX_TEXT // 2**20} million characters", "")
+                    continue
+                shown[mime] = clean(value)
+                if shown[mime] != value:
+                    self.withhold(request, "terminal control sequences")
+            elif mime in pictures.READERS:
+                try:
+                    pictures.check(mime, value)
+                except pictures.NoPicture as reason:
+                    self.withhold(request, mime, str(reason))
+                else:
+                    shown[mime] = value
+            else:
+                self.withhold(request, mime if _MIME.fullmatch(mime) else "output of an unknown type")
+        return shown
+
+    def _payload(self, request: str | None, payload: Any) -> dict[str, Any] | None:
+        """A pager's text (``name?``), and ``exit``, which a server has by ending anyway; others change the notebook."""
+        source = payload.get("source") if isinstance(payload, dict) else None
+        if source == "ask_exit":
+            return {"source": "ask_exit", "keepkernel": payload.get("keepkernel") is True}
+        if source != "page":
+            named = source if isinstance(source, str) and re.fullmatch(r"\w{1,40}", source, re.ASCII) else "unknown"
+            self.withhold(request, f"a payload ({named})")
+            return None
+        start = payload.get("start")
+        data = self._bundle(request, payload)
+        return {"source": "page", "data": data, "start": start if type(start) is int else 0} if data else None
+
+
+def _sizes(metadata: Any, data: dict[str, Any]) -> dict[str, Any]:
+    """How large pictures are to be shown; nothing else in metadata is for text and pictures."""
+    shown: dict[str, Any] = {}
+    for mime in data:
+        one = metadata.get(mime) if isinstance(metadata, dict) else None
+        if mime in pictures.READERS and isinstance(one, dict):
+            shown[mime] = {
+                side: one[side]
+                for side in ("width", "height")
+                if type(one.get(side)) in (int, float) and 0 < one[side] <= pictures.MAX_SIDE
+            }
+    return shown
+
+
+def _tidy(value: Any, depth: int = _MAX_DEPTH) -> Any:
+    """A value of JSON with its text cleaned; what lies deeper than anything honest does is None."""
+    if isinstance(value, str):
+        return clean(value)
+    if depth == 0 and isinstance(value, (dict, list)):
+        return None
+    if isinstance(value, dict):
+        return {clean(str(key)): _tidy(item, depth - 1) for key, item in value.items()}
+    return [_tidy(item, depth - 1) for item in value] if isinstance(value, list) else value
