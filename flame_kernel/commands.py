@@ -9,14 +9,18 @@ from typing import Any, NoReturn
 
 from .config import PLACES, SHELLS
 from .errors import FlameError
+from .options import NAMES, OPTIONS, help_lines, protection
 
-HELP = """\
-%flame connect WHERE [--key-file FILE] [--place PLACE] [--session NAME] [--shell SHELL]
-    run this kernel's cells at WHERE from now on: host:port, ./u:socket, or a target's name from targets.toml
-    --key-file   file of mode 0600 with the server's HMAC key
-    --place      auto, process (inside the server's own process) or child (a fresh child of it)
-    --session    a name under which the session can be found again
-    --shell      auto, ipython or mini (without IPython)
+HELP = f"""\
+%flame connect WHERE [options]
+    run this kernel's cells at WHERE from now on: host:port, ssh://user@host/port, ./u:socket, or a target's name
+    from targets.toml
+    --key-file       file of mode 0600 with the server's HMAC key
+    --place          auto, process (inside the server's own process) or child (a fresh child of it)
+    --session        a name under which the session can be found again
+    --shell          auto, ipython or mini (without IPython)
+    --trust          what this server sends may run code here
+{help_lines()}
 %flame status    where cells run, in words
 %flame help      this text
 %%local          first line of a cell that runs on this machine, with the kernel's own Python"""
@@ -47,6 +51,9 @@ def _connect_parser() -> _Parser:
     parser.add_argument("--place", choices=PLACES)
     parser.add_argument("--session", metavar="NAME")
     parser.add_argument("--shell", choices=SHELLS)
+    parser.add_argument("--trust", action="store_true", default=None)
+    for flag, about in OPTIONS:
+        parser.add_argument(flag, **about)
     return parser
 
 
@@ -61,7 +68,8 @@ def parse(line: str) -> Command:
         raise FlameError(f"there is no {words[0]}; %flame help shows the commands")
     if name == "connect":
         options = vars(_connect_parser().parse_args(rest))
-        return Command("connect", options.pop("location"), options)
+        settings = {name: value for name, value in options.items() if name not in NAMES}
+        return Command("connect", settings.pop("location"), settings | protection(options))
     if name in ("help", "--help", "-h"):
         return Command("help", text=HELP)
     if name == "status":

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import platform
 import signal
+import threading
 import uuid
 from concurrent.futures import Future
 from contextvars import ContextVar
@@ -31,13 +32,14 @@ from .config import Target, load_target
 from .errors import FlameError
 from .far import FarSide
 from .history import History
+from .keys import Ask
 from .prompts import Prompts
 from .publisher import Publisher, pack
 from .session import Session
 from .source import Source
+from .terminal import clean
 
 # Seconds: how long Tab waits for a far side that is still being connected, and an interrupt for its answer.
-from .terminal import clean
 EDITOR_PATIENCE = 5.0
 INTERRUPT_PATIENCE = 2.0
 
@@ -69,6 +71,7 @@ class FlameKernel(Kernel):
         self._in_line = 0  # requests but cells that wait their turn on the main shell
         self._stop_waiting: set[Future[Any]] = set()
         self._link_display: str | None = None
+        self._cautioned: Session | None = None
         self._running: dict[str, FarSide] = {}
         self._cell: dict[str, Any] | None = None  # the parent of the cell that runs, subshells' apart
         self._source = Source()
@@ -90,8 +93,8 @@ class FlameKernel(Kernel):
     def _make_far(self, target: Target) -> FarSide:
         return FarSide(target, self._publisher.publish, self._on_link)
 
-    def _load(self, name_or_location: str | None, **overrides: Any) -> Target:
-        return load_target(name_or_location, config_dir=Path(jupyter_config_dir()), overrides=overrides)
+    def _load(self, name_or_location: str | None, ask: Ask | None = None, **overrides: Any) -> Target:
+        return load_target(name_or_location, config_dir=Path(jupyter_config_dir()), overrides=overrides, ask=ask)
 
     def start(self) -> None:
         """Called by the application when the channels are there: connect meanwhile, so that the first cell is quick."""
@@ -188,12 +191,12 @@ class FlameKernel(Kernel):
             session = await self._session(far)
             if far is self._far and await self._is_mini(session):
                 code = self._source.as_python(code)
-            self._running[request_id] = far
-            reply = await asyncio.wrap_future(
-                session.execute(
             self._publisher.belongs(request_id, session)
             if far is self._far:
                 self._caution(request_id, session)
+            self._running[request_id] = far
+            reply = await asyncio.wrap_future(
+                session.execute(
                     request_id,
                     code,
                     silent=silent,
@@ -204,10 +207,10 @@ class FlameKernel(Kernel):
                     cell_id=cell_id,
                 )
             )
+            reply = self._publisher.rendering(session).reply(request_id, reply)
         except Stopped:
             return self._error(request_id, "KeyboardInterrupt", "stopped while connecting", silent)
         except FlameError as e:
-            reply = self._publisher.rendering(session).reply(request_id, reply)
             return self._error(request_id, type(e).__name__, str(e), silent)
         except Exception as e:  # without a reply a front end waits for ever
             self.log.error("defect in do_execute", exc_info=True)
@@ -257,10 +260,7 @@ class FlameKernel(Kernel):
 
     async def _command(self, request_id: str, command: Command) -> None:
         if command.name == "connect":
-            overrides = {key: value for key, value in command.options.items() if value is not None}
-            target = self._load(command.location, **overrides)
-            for warning in target.warnings:
-                self._publisher.stream(request_id, "stderr", f"Warning: {warning}\n")
+            target = await self._wait(self._find(request_id, command))
             connecting = self._far.connect(target)
             try:
                 session: Session = await self._wait(connecting)

@@ -163,7 +163,7 @@ class Connection:
         caller, until both agree that it returns; nothing but ``close`` is of use here from now on.  Raises what
         ``invoke`` raises where the function says something else, such as that it is not there.
         """
-        arguments = (dotted, (message,), {})
+        arguments: tuple[Any, ...] = (dotted, (message,), {})
         lent: socket.socket = self._call("invokeModule", arguments, timeout, security.AGENT_ANSWER, dotted, greeting)
         return lent
 

@@ -598,7 +598,7 @@ def test_through_the_kernel(flame_server: Start, made: Path, key_file: Callable[
         run = k.execute(f"%flame connect {other.location} --tls\nimport os; os.getppid()", answers=("yes",))
         assert run.result == str(other.pid)
         (prompt,) = run.prompts
-        assert tls.shown_pin(certs.fingerprint(made / "b/server.pem")) in prompt.content["prompt"]
+        assert tls.shown_pin(certs.fingerprint(made / "b/server.pem")) in prompt[0]
         assert k.execute(f"%flame connect {server.location} {options}").error is None
         run = k.execute(f"%flame connect {other.location} --tls\n1")
         assert (run.result, run.prompts) == ("1", [])
