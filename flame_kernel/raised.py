@@ -6,6 +6,7 @@ The table is fixed: a name that a server sends is looked for in it and nowhere e
 
 from __future__ import annotations
 
+import builtins
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ SyntaxError SystemError TabError TimeoutError TypeError UnboundLocalError Unicod
 UnicodeError UnicodeTranslateError ValueError ZeroDivisionError BytesWarning DeprecationWarning FutureWarning
 ImportWarning PendingDeprecationWarning ResourceWarning RuntimeWarning SyntaxWarning UnicodeWarning UserWarning Warning
 """
-_BUILTIN: dict[str, type[Exception]] = {name: getattr(__import__("builtins"), name) for name in _NAMES.split()}
+_BUILTIN: dict[str, type[Exception]] = {name: getattr(builtins, name) for name in _NAMES.split()}
 # The attributes that a built-in exception has beside its arguments, and what they may be.
 _FACTS: dict[type[Exception], dict[str, tuple[type, ...]]] = {
     OSError: {

@@ -52,7 +52,13 @@ def decode(decoder, tag, content):
 
 def _library(name):
     try:
-        return __import__(name)
+        if name == "numpy":
+            import numpy as library
+        elif name == "pandas":
+            import pandas as library
+        else:
+            import pyarrow as library
+        return library
     except ImportError:
         raise values.BadValue("a value of %s, which is not installed in Python at %s" % (name, sys.executable))
 
