@@ -105,8 +105,11 @@ class Core:
     async def prepare(self, lane):
         """First thing on a lane's thread."""
         streams.set_current(Cell(None, self))
-        if lane.name or self.shell is not None:
-            return  # a subshell, or a fresh thread for a session that has its shell
+        if lane.name:
+            self._started.wait()  # its first cell may have come before there is a shell to run it
+            return
+        if self.shell is not None:
+            return  # a fresh thread for a session that has its shell
         self.comms = Comms(self)
         reason = None
         if self._want != "mini":
