@@ -23,3 +23,10 @@ def load_ipython_extension(ip: Any) -> None:
     from .magics import load_ipython_extension
 
     load_ipython_extension(ip)
+
+
+def unload_ipython_extension(ip: Any) -> None:
+    """``%unload_ext flame_kernel``: its connections end."""
+    from .magics import unload_ipython_extension
+
+    unload_ipython_extension(ip)

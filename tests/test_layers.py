@@ -31,6 +31,11 @@ FLOORS = (
     ("calls",),
     ("proxy",),
     ("remote",),
+    ("jobs", "magic_output", "magic_connections"),
+    ("magic_cells",),
+    ("magic_commands",),
+    ("magic_completion",),
+    ("magics",),
     ("kernel",),
     ("__main__",),
 )
@@ -39,7 +44,7 @@ FLOORS = (
 ROOMS = {
     "Pyro4": {"transport", "security", "server"},
     "ipykernel": {"kernel", "publisher", "__main__"},
-    "IPython": {"source", "history"},
+    "IPython": {"source", "history", "magics", "magic_commands", "magic_completion"},
     "tqdm": {"progress"},
 }
 

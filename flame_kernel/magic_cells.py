@@ -1,0 +1,233 @@
+"""``%%flame``: a cell that runs on a far side, shown here as if it ran here."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import threading
+import weakref
+from concurrent import futures
+from typing import Any
+
+from .errors import FlameError, RemoteError
+from .inbox import Event
+from .jobs import Job, cell_error
+from .magic_connections import Connections, ask_line, identifier
+from .magic_output import CellOutput
+from .raised import RaisedThere
+from .remote import Remote
+from .rendering import Rendering
+from .session import Session
+
+# Background jobs that are listed when they are over.
+LISTED = 50
+# Seconds that a cell which does not end by an interrupt is waited for, after the second one.
+STOP_PATIENCE = 3.0
+
+
+class Stopped(KeyboardInterrupt):
+    """A cell was stopped by Ctrl-C; IPython shows where that was on the far side."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        super().__init__(*([content["evalue"]] if content.get("evalue") else ()))
+        self._lines = [str(line) for line in content.get("traceback") or ()]
+
+    def _render_traceback_(self) -> list[str]:
+        return self._lines or ["KeyboardInterrupt"]
+
+
+Stopped.__name__ = Stopped.__qualname__ = "KeyboardInterrupt"
+
+
+class Cells:
+    """Runs cells for one IPython shell; ``jobs`` are those in the background, oldest first."""
+
+    def __init__(self, shell: Any, connections: Connections) -> None:
+        self.jobs: list[Job] = []
+        self._shell = shell
+        self._connections = connections
+        self._numbers = itertools.count(1)
+        self._renderings: weakref.WeakKeyDictionary[Session, Rendering] = weakref.WeakKeyDictionary()
+        self._outputs: weakref.WeakValueDictionary[str, CellOutput] = weakref.WeakValueDictionary()
+
+    def __repr__(self) -> str:
+        return f"<Cells {sum(not job.done() for job in self.jobs)} in the background>"
+
+    def run(self, args: argparse.Namespace, code: str, seconds: float | None) -> Job | None:
+        """One ``%%flame`` cell with the options of ``args``; the job if it is not waited for."""
+        name, remote = self._connections.pick(args.target)
+        pushed = self._local_values(args.push)
+        for wanted in (*args.pull, *([args.out] if args.out else [])):
+            identifier(wanted, "variable")
+        if not code.strip():
+            raise FlameError("the cell is empty below %%flame; write what is to run there")
+        remote.push(pushed)
+        output, job = self._job(name, remote, code)
+        if args.out:
+            self._shell.user_ns[args.out] = job
+        if args.background:
+            self._begin(job, remote, args, seconds)
+            return None if args.out else job
+        job.start(allow_stdin=self._can_ask())
+        if args.local:
+            with output.background():
+                self._shell.run_cell(code)
+        self._wait(job, output, seconds, args.raise_error)
+        if args.pull and (job.error is None):
+            self._shell.user_ns.update(remote.pull(args.pull))
+        return None
+
+    def follow(self, name: str, remote: Remote, code: str, hide: str = "") -> None:
+        """Run ``code`` and wait for it, as a cell without options. Frames with the word ``hide`` are left out of a
+        traceback: they are ours."""
+        output, job = self._job(name, remote, code)
+        job.start(allow_stdin=self._can_ask())
+        try:
+            self._wait(job, output, None, True)
+        except RemoteError as e:
+            if hide and isinstance(e, RaisedThere):
+                e.lines = [line for line in e.lines if hide not in line]
+            raise
+
+    # -- beginning ---------------------------------------------------------------------------------------------------
+
+    def _job(self, name: str, remote: Remote, code: str) -> tuple[CellOutput, Job]:
+        rendering = self._rendering(remote)
+
+        def ask(content: dict[str, Any]) -> None:
+            answer = ask_line(rendering.prompt(str(content.get("prompt", ""))), bool(content.get("password")))
+            remote.session.answer(content["input_id"], answer)
+
+        output = CellOutput(self._shell, remote.session.session_id, ask)
+
+        def shown(event: Event) -> Event | None:
+            """What of an event may be shown; on the session's events thread."""
+            if event["type"] == "stream":
+                content = event["content"]
+                stream = "stderr" if content.get("name") == "stderr" else "stdout"
+                text = rendering.text(job.request_id, stream, str(content.get("text")))
+                return {**event, "content": {"name": stream, "text": text}}
+            return event if event["type"] == "input_request" else rendering.event(event)
+
+        job = Job(next(self._numbers), remote, name, code, shown, output.event)
+        self._outputs[job.request_id] = output
+        return output, job
+
+    def _rendering(self, remote: Remote) -> Rendering:
+        """What may be shown of what the server of ``remote`` sends."""
+
+        def say(request_id: str | None, sentence: str) -> None:
+            output = self._outputs.get(request_id or "")
+            if output is not None:
+                content = {"name": "stderr", "text": sentence + "\n"}
+                output.event({"type": "stream", "request": request_id, "content": content})
+
+        session = remote.session
+        if session not in self._renderings:
+            self._renderings[session] = Rendering(session.target, say)
+        return self._renderings[session]
+
+    def _local_values(self, names: list[str]) -> dict[str, Any]:
+        values = {}
+        for name in names:
+            identifier(name, "variable")
+            if name not in self._shell.user_ns:
+                raise FlameError(f"there is no variable {name!r} here; -i takes names of variables of this notebook")
+            values[name] = self._shell.user_ns[name]
+        return values
+
+    def _can_ask(self) -> bool:
+        kernel = getattr(self._shell, "kernel", None)
+        return True if kernel is None else bool(kernel._allow_stdin)
+
+    # -- in the background -------------------------------------------------------------------------------------------
+
+    def _begin(self, job: Job, remote: Remote, args: argparse.Namespace, seconds: float | None) -> None:
+        over = [one for one in self.jobs if one.done()]
+        for one in over[: max(0, len(over) - LISTED)]:
+            self.jobs.remove(one)
+        self.jobs.append(job)
+        lane = f"job-{job.request_id[:12]}"  # a thread of its own there, so that other cells need not wait
+        job.start(allow_stdin=False, lane=lane)
+        threading.Thread(
+            target=self._attend, args=(job, remote, lane, args.pull, seconds), name="flame-job", daemon=True
+        ).start()
+
+    def _attend(self, job: Job, remote: Remote, lane: str, pull: list[str], seconds: float | None) -> None:
+        failure: BaseException | None = None
+        try:
+            try:
+                job.reply.result(seconds)
+            except futures.TimeoutError:  # not the built-in one before Python 3.11
+                job.cancel()
+                job.reply.result()
+            if pull and job.reply.result().get("status") == "ok":
+                self._shell.user_ns.update(remote.pull(pull))
+        except Exception as e:  # whatever it is, the job is over and says so
+            failure = e
+        job.close_lane(lane)
+        job.finish(failure)
+
+    # -- waited for --------------------------------------------------------------------------------------------------
+
+    def _wait(self, job: Job, output: CellOutput, seconds: float | None, raise_error: bool) -> None:
+        overdue = False
+
+        def interrupt(presses: int) -> bool:
+            if presses < 3:
+                job.cancel()
+            return presses < 3
+
+        def late() -> bool:
+            nonlocal overdue
+            overdue = True
+            job.cancel()
+            return True
+
+        ended = output.follow(job.reply, interrupt, seconds, late)
+        if not ended:
+            self._leave(job)
+        failure = job.reply.exception()
+        job.finish(failure)
+        if failure is not None:
+            raise failure
+        if overdue:
+            raise FlameError(f"the cell did not end within {seconds:g} s on {job.target}, so it was interrupted")
+        if output.values:
+            self._bind_value(job, output.values)
+        if job.error is None:
+            return
+        if not raise_error:
+            output.show_error()
+            return
+        error = output.error or job.reply.result()
+        if error.get("ename") == "KeyboardInterrupt":
+            raise Stopped(error)
+        raise cell_error(error)
+
+    def _leave(self, job: Job) -> None:
+        """Ctrl-C again and again: the cell goes on there, as a job."""
+        self.jobs.append(job)
+        job.reply.add_done_callback(lambda done: job.finish(done.exception()))
+        raise FlameError(
+            f"the cell does not stop, and is not waited for any more; it is job {job.number} on {job.target} now: "
+            "%flame jobs"
+        )
+
+    def _bind_value(self, job: Job, shown: list[Any]) -> None:
+        """Put the cell's value where IPython has put what shows it: in ``_`` and ``Out``."""
+        last = shown[-1]
+        try:
+            value = job.value()
+        except FlameError:
+            return  # what was shown has to do: its repr is the value's
+        hook, names = self._shell.displayhook, self._shell.user_ns
+        for name in ("_", f"_{hook.prompt_count}"):
+            if names.get(name) is last:
+                names[name] = value
+        if names.get("_oh", {}).get(hook.prompt_count) is last:
+            names["_oh"][hook.prompt_count] = value
+        if hook._ is last:
+            hook._ = value
+        if hook.exec_result is not None and hook.exec_result.result is last:
+            hook.exec_result.result = value

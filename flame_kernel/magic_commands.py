@@ -1,0 +1,489 @@
+"""The subcommands of ``%flame``, each a method with its arguments declared as IPython's magics have them.
+
+Their descriptions are what ``%flame help NAME`` shows. A method takes the parsed arguments; what it returns is the
+line's value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import keyword
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic_arguments import argument, kwds, magic_arguments
+
+from .config import PLACES, SHELLS
+from .errors import FlameError, TargetError
+from .jobs import columns, table
+from .magic_cells import Cells
+from .magic_connections import Connections, ask_line, identifier
+from .remote import Remote
+from .terminal import clean
+
+# The words that people know from elsewhere.
+ALIASES = {"add": "connect", "info": "status", "delete": "disconnect"}
+
+# Subcommands whose arguments are code: what follows their options is taken as it stands.
+RAW = frozenset({"eval", "exec", "push", "run"})
+# Those in whose line {name} and $name stand for variables of the notebook, as in other magics.
+EXPANDED = frozenset({"connect", "use", "disconnect", "put", "get", "sendmodule", "getmodule"})
+
+on_target = argument("-t", "--target", metavar="TARGET", help="the connection's name; without it the current one")
+
+
+def command(name: str) -> Callable[[Any], Any]:
+    """Mark a method as the subcommand ``name``; its parser is made of the decorators below this one."""
+
+    def mark(method: Any) -> Any:
+        method = magic_arguments(f"flame {name}")(method)
+        method.parser.allow_abbrev = False
+        return method
+
+    return mark
+
+
+class Commands:
+    """What ``%flame`` can do for one IPython shell."""
+
+    def __init__(self, shell: Any, connections: Connections, cells: Cells) -> None:
+        self._shell = shell
+        self._connections = connections
+        self._cells = cells
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The subcommands, in the order of their help."""
+        return [name.removeprefix("do_") for name in vars(cls) if name.startswith("do_")]
+
+    @classmethod
+    def parser(cls, name: str) -> argparse.ArgumentParser:
+        """The argument parser of a subcommand."""
+        parser: argparse.ArgumentParser = getattr(cls, f"do_{name}").parser
+        return parser
+
+    @classmethod
+    def summary(cls) -> str:
+        """One line for each subcommand."""
+        rows = []
+        for name in cls.names():
+            parser = cls.parser(name)
+            rows.append((f"%flame {name}", str(parser.description).strip().splitlines()[0]))
+        return columns(rows)
+
+    def run(self, line: str) -> Any:
+        """Carry out one line, without the ``%flame``; its value."""
+        word, _, rest = line.strip().partition(" ")
+        name = ALIASES.get(word, word)
+        if name not in self.names():
+            raise UsageError(f"there is no %flame {word}; there are {', '.join(self.names())} (%flame help)")
+        if name in EXPANDED:
+            rest = self._shell.var_expand(rest)
+        args = self._parse(name, rest.strip())
+        return getattr(self, f"do_{name}")(args)
+
+    def _parse(self, name: str, rest: str) -> argparse.Namespace:
+        parser = self.parser(name)
+        code: list[str] = []
+        if name in RAW:
+            rest, text = split_raw(rest)
+            code = [text] if text else []
+        try:
+            args: argparse.Namespace = parser.parse_argstring(rest)  # type: ignore[attr-defined]
+        except UsageError as e:
+            raise UsageError(f"{e}; usage: {usage(parser)}") from None
+        except ValueError as e:  # quotes that are not closed
+            raise UsageError(f"%flame {name} cannot be read: {e}; usage: {usage(parser)}") from None
+        if name in RAW:
+            if not code:
+                raise UsageError(f"%flame {name} needs something to work on; usage: {usage(parser)}")
+            args.code = code[0]
+        return args
+
+    def _remote(self, args: argparse.Namespace) -> Remote:
+        return self._connections.pick(args.target)[1]
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    @command("connect")
+    @kwds(description="Connect to a Flame server, and make it the current one.")
+    @argument("where", nargs="?", metavar="WHERE", help="host:port, ./u:socket or a target's name; none: as configured")
+    @argument("--as", dest="alias", metavar="NAME", help="a name for it, also of a variable that is bound to it here")
+    @argument("--key-file", metavar="FILE", help="a file of mode 0600 with the server's key; without it you are asked")
+    @argument("--key", metavar="KEY", help="the key itself, for all to see who see the cell; better leave it out")
+    @argument("--place", choices=PLACES, metavar="PLACE", help="where cells run there: auto, process, child, main")
+    @argument("--session", metavar="NAME", help="a name under which the session can be found again")
+    @argument("--shell", choices=SHELLS, metavar="SHELL", help="auto, ipython or mini (without IPython)")
+    @argument("--timeout", type=float, metavar="S", help="seconds that connecting may take")
+    @argument("--trust", action="store_true", help="take objects as pickles, which can run code here")
+    def do_connect(self, args: argparse.Namespace) -> None:
+        if args.alias is not None:
+            identifier(args.alias)
+        options = {
+            name: value
+            for name in ("key", "key_file", "place", "session", "shell", "timeout", "trust")
+            if (value := getattr(args, name)) not in (None, False)
+        }
+        name, remote, new = self._connections.connect(
+            args.where, args.alias, options, lambda prompt: ask_line(prompt, password=True)
+        )
+        if args.alias is not None:
+            self._shell.user_ns[args.alias] = remote
+        print(f"{name}: {'' if new else 'connected already, '}{words(remote)}")
+
+    @command("use")
+    @kwds(description="Make another connection the current one.")
+    @argument("name", metavar="NAME", help="its name, or its host:port")
+    def do_use(self, args: argparse.Namespace) -> None:
+        name = self._connections.use(args.name)
+        print(f"{name} is the current connection")
+
+    @command("status")
+    @kwds(description="Say where cells run, for each connection; * marks the current one.")
+    @argument("name", nargs="?", metavar="NAME", help="only this one")
+    def do_status(self, args: argparse.Namespace) -> None:
+        if args.name is not None:
+            name, remote = self._connections.pick(args.name)
+            print(f"{name}: {words(remote)}")
+            return
+        if not self._connections.items():
+            print("not connected; begin with %flame connect HOST:PORT, or without HOST:PORT for a try")
+        for name, remote in self._connections.items():
+            print(f"{'*' if name == self._connections.current else ' '} {name}: {words(remote)}")
+
+    @command("disconnect")
+    @kwds(description="End a connection, with its session there.")
+    @argument("name", nargs="?", metavar="NAME", help="its name; without it the current one")
+    @argument("--all", action="store_true", help="all of them")
+    @argument("--keep", action="store_true", help="let the session live on there, to be taken up by its name")
+    def do_disconnect(self, args: argparse.Namespace) -> None:
+        for name in self._connections.names if args.all else [args.name]:
+            gone = self._connections.disconnect(name, args.keep)
+            print(f"{gone}: disconnected")
+
+    @command("sessions")
+    @kwds(description="List the sessions that live on a server.")
+    @on_target
+    def do_sessions(self, args: argparse.Namespace) -> None:
+        remote = self._remote(args)
+        rows: list[tuple[str, ...]] = [("session", "place", "client", "pid", "age", "waiting")]
+        for one in remote.session.sessions().result():
+            own = " (this one)" if one.get("session") == remote.session.session_id else ""
+            age = f"{float(one.get('age') or 0):.0f} s"
+            waiting = f"{one.get('waiting') or 0} bytes"
+            rows.append((f"{one.get('session')}{own}", *(str(one.get(k) or "-") for k in rows[0][1:4]), age, waiting))
+        print(clean(columns(rows)))
+
+    # -- code --------------------------------------------------------------------------------------------------------
+
+    @command("eval")
+    @kwds(description="The value of an expression there: %flame eval EXPRESSION, or x = %flame eval EXPRESSION.")
+    @on_target
+    def do_eval(self, args: argparse.Namespace) -> Any:
+        value = self._remote(args).evaluate(args.code.rstrip(";"))
+        return None if args.code.endswith(";") else value
+
+    @command("exec")
+    @kwds(description="Run statements there: %flame exec STATEMENTS; a last expression is shown as by a cell.")
+    @on_target
+    def do_exec(self, args: argparse.Namespace) -> None:
+        name, remote = self._connections.pick(args.target)
+        self._cells.follow(name, remote, args.code)
+
+    @command("run")
+    @kwds(
+        description="Run a local script there, or a local function: %flame run FILE [ARGUMENT]…, %flame run f(1, x=2)."
+    )
+    @on_target
+    def do_run(self, args: argparse.Namespace) -> Any:
+        name, remote = self._connections.pick(args.target)
+        call = _call(args.code)
+        if call is not None:
+            function, arguments, named = self._evaluated(call)
+            return remote.run(function, *arguments, **named)
+        file, *arguments = _words(args.code)
+        path = Path(file).expanduser()
+        try:
+            source = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            reason = getattr(e, "strerror", None) or e
+            raise FlameError(f"cannot read {file}: {reason}; %flame run takes a script of this machine") from None
+        self._cells.follow(name, remote, _script(source, path.name, arguments), hide="_flame_script")
+        return None
+
+    def _evaluated(self, call: ast.Call) -> tuple[Any, list[Any], dict[str, Any]]:
+        """The function of a call and its arguments, with the notebook's names."""
+        function = self._local(ast.unparse(call.func))
+        if not callable(function):
+            raise FlameError(f"{ast.unparse(call.func)} is no function; %flame run takes a call of a local function")
+        arguments = []
+        for argument_ in call.args:
+            if isinstance(argument_, ast.Starred):
+                arguments += list(self._local(ast.unparse(argument_.value)))
+            else:
+                arguments.append(self._local(ast.unparse(argument_)))
+        named: dict[str, Any] = {}
+        for word in call.keywords:
+            value = self._local(ast.unparse(word.value))
+            named.update(value if word.arg is None else {word.arg: value})
+        return function, arguments, named
+
+    def _local(self, expression: str) -> Any:
+        """The value here of what the user has written; FlameError in one sentence where it has none."""
+        try:
+            return self._shell.ev(expression)
+        except Exception as e:
+            raise FlameError(f"{expression} has no value here: {type(e).__name__}: {e}") from None
+
+    # -- names -------------------------------------------------------------------------------------------------------
+
+    @command("module")
+    @kwds(description="Bind a module of the far side here: %flame module numpy as rnp.")
+    @on_target
+    @argument("name", metavar="MODULE", help="its name there, dotted or not")
+    @argument("alias", nargs="*", metavar="as NAME", help="the name here; without it the last part of the module's")
+    def do_module(self, args: argparse.Namespace) -> None:
+        self._bind(args, "module")
+
+    @command("builtin")
+    @kwds(description="Bind a builtin of the far side here: %flame builtin open as ropen.")
+    @on_target
+    @argument("name", metavar="BUILTIN", help="its name there")
+    @argument("alias", nargs="*", metavar="as NAME", help="the name here; without it the same")
+    def do_builtin(self, args: argparse.Namespace) -> None:
+        self._bind(args, "builtin")
+
+    def _bind(self, args: argparse.Namespace, kind: str) -> None:
+        if args.alias and (len(args.alias) != 2 or args.alias[0] != "as"):
+            raise UsageError(f"write %flame {kind} {args.name} as NAME")
+        for part in args.name.split("."):
+            identifier(part, kind)
+        here = identifier(args.alias[1] if args.alias else args.name.rpartition(".")[2])
+        self._shell.user_ns[here] = getattr(self._remote(args), kind)(args.name)
+
+    @command("push")
+    @kwds(description="Send variables there: %flame push a b=EXPRESSION.")
+    @on_target
+    def do_push(self, args: argparse.Namespace) -> None:
+        remote = self._remote(args)
+        values = {}
+        for name, expression in assignments(args.code):
+            if expression is None and name not in self._shell.user_ns:
+                raise FlameError(f"there is no variable {name!r} here; %flame push NAME or NAME=EXPRESSION")
+            values[name] = self._shell.user_ns[name] if expression is None else self._local(expression)
+        remote.push(values)
+
+    @command("pull")
+    @kwds(description="Fetch variables: %flame pull x y.")
+    @on_target
+    @argument("names", nargs="+", metavar="NAME", help="a variable of the far side, bound here by the same name")
+    def do_pull(self, args: argparse.Namespace) -> None:
+        for name in args.names:
+            identifier(name, "variable")
+        self._shell.user_ns.update(self._remote(args).pull(args.names))
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    @command("put")
+    @kwds(description="Send files and folders there.")
+    @on_target
+    @argument("source", nargs="+", metavar="SRC", help="files and folders of this machine")
+    @argument("destination", metavar="DST", help="where to, there: a folder (ends with /), or a file's new name")
+    def do_put(self, args: argparse.Namespace) -> None:
+        self._remote(args).put(*unquoted(args.source), unquoted([args.destination])[0])
+
+    @command("get")
+    @kwds(description="Fetch files and folders from there.")
+    @on_target
+    @argument("source", nargs="+", metavar="SRC", help="files and folders of the far side")
+    @argument("destination", metavar="DST", help="where to, here: a folder (ends with /), or a file's new name")
+    def do_get(self, args: argparse.Namespace) -> None:
+        self._remote(args).get(*unquoted(args.source), unquoted([args.destination])[0])
+
+    @command("sendmodule")
+    @kwds(description="Make a local module or package importable there.")
+    @on_target
+    @argument("module", metavar="MODULE", help="its name, or a variable that holds it, or a file NAME.py")
+    def do_sendmodule(self, args: argparse.Namespace) -> None:
+        remote = self._remote(args)
+        found = self._shell.user_ns.get(args.module)
+        path = Path(unquoted([args.module])[0]).expanduser()
+        if isinstance(found, ModuleType):
+            remote.sendmodule(found)
+        elif path.suffix == ".py":
+            try:
+                remote.sendmodule(identifier(path.stem, "module"), path.read_text("utf-8"))
+            except OSError as e:
+                raise FlameError(f"cannot read {path}: {e.strerror}; %flame sendmodule takes a file here") from None
+        else:
+            raise FlameError(f"there is no module {args.module!r} here; import it first, or name its file NAME.py")
+
+    @command("getmodule")
+    @kwds(description="The source of a module of the far side: %flame getmodule NAME [FILE].")
+    @on_target
+    @argument("module", metavar="MODULE", help="its name there")
+    @argument("file", nargs="?", metavar="FILE", help="write it to this file; without it the text is the line's value")
+    def do_getmodule(self, args: argparse.Namespace) -> str | None:
+        source: str = self._remote(args).getmodule(args.module)
+        if args.file is None:
+            return source
+        path = Path(unquoted([args.file])[0]).expanduser()
+        try:
+            path.write_text(source, "utf-8")
+        except OSError as e:
+            raise FlameError(f"cannot write {path}: {e.strerror}") from None
+        return None
+
+    # -- the rest ----------------------------------------------------------------------------------------------------
+
+    @command("console")
+    @kwds(description="Python's interactive console there; Ctrl-D ends it.")
+    @on_target
+    def do_console(self, args: argparse.Namespace) -> None:
+        with self._remote(args).console() as console:
+            console.interact()
+
+    @command("jobs")
+    @kwds(description="List the cells that run in the background, and those that did.")
+    @argument("number", nargs="?", type=int, metavar="JOB", help="this job itself, as the line's value")
+    @argument("--cancel", action="store_true", help="interrupt it")
+    def do_jobs(self, args: argparse.Namespace) -> Any:
+        if args.number is None and not args.cancel:
+            print(table(self._cells.jobs))
+            return None
+        found = [job for job in self._cells.jobs if job.number == args.number]
+        if not found:
+            numbers = ", ".join(str(job.number) for job in self._cells.jobs) or "none"
+            raise FlameError(f"there is no job {args.number}; there are {numbers}")
+        if args.cancel:
+            found[0].cancel()
+            return None
+        return found[0]
+
+    @command("help")
+    @kwds(description="This list; with a subcommand's name, how that one is written.")
+    @argument("name", nargs="?", metavar="COMMAND", help="one of the subcommands")
+    def do_help(self, args: argparse.Namespace) -> None:
+        if args.name is None:
+            print(self.summary())
+            print("%%flame            first line of a cell that runs there; %%flame? shows its options")
+            return
+        name = ALIASES.get(args.name, args.name)
+        if name not in self.names():
+            raise UsageError(f"there is no %flame {args.name}; there are {', '.join(self.names())}")
+        print(self.parser(name).format_help().removeprefix("::\n\n").rstrip())
+
+
+def usage(parser: argparse.ArgumentParser) -> str:
+    """The usage of a magic in one line."""
+    return " ".join(parser.format_usage().replace("::", "", 1).split())
+
+
+def words(remote: Remote) -> str:
+    """Where the cells of a connection run, in words."""
+    session = remote.session
+    if session.gone is not None:
+        return clean(str(session.gone))
+    ready = session.ready.result() if session.ready.done() and session.ready.exception() is None else {}
+    places = {"child": "in a child process of the server", "process": "inside the server's own process"}
+    place = session.server["place"]
+    shell = f"IPython {ready['ipython']}" if ready.get("shell") == "ipython" else "without IPython"
+    link = "link up" if session.trouble is None else str(session.trouble)
+    return clean(
+        f"cells run on {ready.get('host', session.server['host'])}, pid {ready.get('pid', session.server['pid'])}, "
+        f"Python {ready.get('python', '?')}, {places.get(place, place)} at {session.location}; "
+        f"session {session.session_id}; {shell if ready else 'starting'}; {link}"
+    )
+
+
+def split_raw(text: str) -> tuple[str, str]:
+    """``(options, code)`` of a line whose code is to be taken as it stands; ``--`` ends the options."""
+    found = re.match(r"\s*((?:(?:-t\s*|--target(?:\s+|=))(?:\"[^\"]*\"|'[^']*'|\S+)\s*)*)(?:--\s+)?", text)
+    assert found is not None
+    return found.group(1).strip(), text[found.end() :].strip()
+
+
+def assignments(text: str) -> list[tuple[str, str | None]]:
+    """``a b=EXPRESSION c`` taken apart: each name, and its expression or None; UsageError for what is neither."""
+    pieces = re.split(r"(\s+)", text.strip())
+    found: list[tuple[str, str | None]] = []
+    while pieces:
+        piece = pieces.pop(0)
+        if not piece.strip():
+            continue
+        name, equals, expression = piece.partition("=")
+        if not name.isidentifier() or keyword.iskeyword(name) or expression.startswith("="):
+            raise UsageError(f"{piece!r} is no variable; write %flame push NAME or NAME=EXPRESSION")
+        if not equals:
+            found.append((name, None))
+            continue
+        # The expression goes on until it is whole and what follows could be the next variable.
+        while pieces and not (_whole(expression) and re.match(r"[^\W\d]\w*(=|$)", pieces[1]) and _no_word(pieces[1])):
+            expression += pieces.pop(0) + pieces.pop(0)
+        if not _whole(expression):
+            raise UsageError(f"{expression.strip() or 'nothing'} behind {name}= is no expression")
+        found.append((name, expression.strip()))
+    return found
+
+
+def _no_word(text: str) -> bool:
+    return not keyword.iskeyword(text.partition("=")[0])
+
+
+def _whole(expression: str) -> bool:
+    try:
+        ast.parse(expression.strip(), mode="eval")
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _call(text: str) -> ast.Call | None:
+    """``text`` as a call of a function by its name, or None."""
+    try:
+        node = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError):
+        return None
+    return node if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)) else None
+
+
+def _words(text: str) -> list[str]:
+    import shlex
+
+    try:
+        return shlex.split(text)
+    except ValueError as e:
+        raise UsageError(f"{text} cannot be read: {e}; usage: %flame run FILE [ARGUMENT]…") from None
+
+
+def _script(source: str, name: str, arguments: list[str]) -> str:
+    """A cell that runs a script as Python does: ``sys.argv`` for it, its own names, tracebacks with its lines."""
+    return (
+        "def _flame_script():\n"
+        "    import sys, linecache\n"
+        f"    source, name = {source!r}, {name!r}\n"
+        "    linecache.cache[name] = (len(source), None, source.splitlines(True), name)\n"
+        "    before = sys.argv\n"
+        f"    sys.argv = [name, *{arguments!r}]\n"
+        "    try:\n"
+        "        exec(compile(source, name, 'exec'), {'__name__': '__main__', '__file__': name})\n"
+        "    finally:\n"
+        "        sys.argv = before\n"
+        "try:\n"
+        "    _flame_script()\n"
+        "finally:\n"
+        "    del _flame_script"
+    )
+
+
+def unquoted(texts: list[str]) -> list[str]:
+    """Words of a line without the quotes that held them together."""
+    return [text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text for text in texts]
+
+
+__all__ = ["ALIASES", "EXPANDED", "RAW", "Commands", "TargetError", "usage", "words"]
