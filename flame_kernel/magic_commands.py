@@ -10,6 +10,7 @@ import argparse
 import ast
 import keyword
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,7 @@ from .errors import FlameError, TargetError
 from .jobs import columns, table
 from .magic_cells import Cells
 from .magic_connections import Connections, ask_line, identifier
+from .options import OPTIONS, protection
 from .remote import Remote
 from .terminal import clean
 
@@ -33,6 +35,14 @@ ALIASES = {"add": "connect", "info": "status", "delete": "disconnect"}
 RAW = frozenset({"eval", "exec", "push", "run"})
 # Those in whose line {name} and $name stand for variables of the notebook, as in other magics.
 EXPANDED = frozenset({"connect", "use", "disconnect", "put", "get", "sendmodule", "getmodule"})
+
+
+def protected(method: Any) -> Any:
+    """Declare the options that say how the way to a server is protected."""
+    for flag, about in reversed(OPTIONS):
+        method = argument(flag, **about)(method)
+    return method
+
 
 on_target = argument("-t", "--target", metavar="TARGET", help="the connection's name; without it the current one")
 
@@ -121,6 +131,7 @@ class Commands:
     @argument("--shell", choices=SHELLS, metavar="SHELL", help="auto, ipython or mini (without IPython)")
     @argument("--timeout", type=float, metavar="S", help="seconds that connecting may take")
     @argument("--trust", action="store_true", help="take objects as pickles, which can run code here")
+    @protected
     def do_connect(self, args: argparse.Namespace) -> None:
         if args.alias is not None:
             identifier(args.alias)
@@ -129,9 +140,10 @@ class Commands:
             for name in ("key", "key_file", "place", "session", "shell", "timeout", "trust")
             if (value := getattr(args, name)) not in (None, False)
         }
-        name, remote, new = self._connections.connect(
-            args.where, args.alias, options, lambda prompt: ask_line(prompt, password=True)
-        )
+        options |= protection(vars(args))
+        name, remote, new = self._connections.connect(args.where, args.alias, options, ask_line)
+        for warning in remote.target.warnings if new else ():
+            print(f"Warning: {clean(warning)}", file=sys.stderr)
         if args.alias is not None:
             self._shell.user_ns[args.alias] = remote
         print(f"{name}: {'' if new else 'connected already, '}{words(remote)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import keyword
+import queue
 import re
 import sys
 import threading
@@ -18,6 +19,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .errors import CannotConnect, FlameError, TargetError
+from .keys import Ask
 from .remote import Remote, connect
 
 T = TypeVar("T")
@@ -89,12 +91,12 @@ class Connections:
         return f"there are {', '.join(self._remotes)}" if self._remotes else "none is made yet: %flame connect"
 
     def connect(
-        self, where: str | None, alias: str | None, options: dict[str, Any], ask: Callable[[str], str | None]
+        self, where: str | None, alias: str | None, options: dict[str, Any], ask: Ask
     ) -> tuple[str, Remote, bool]:
         """Connect, and make it the current one: its name, the remote, and whether it is new.
 
         What is connected already, at the same place by the same name, is taken as it is. Where connecting fails all
-        stays as it was. ``ask(prompt)`` is the key that the user types, or None.
+        stays as it was. ``ask(prompt, password)`` is the line that the user types, or None.
         """
         if where in self._remotes and where in self._asked:
             # A name of ours: again as it was connected before.
@@ -116,16 +118,16 @@ class Connections:
             old.close()
         return name, remote, True
 
-    def _open(self, where: str | None, options: dict[str, Any], ask: Callable[[str], str | None]) -> Remote:
+    def _open(self, where: str | None, options: dict[str, Any], ask: Ask) -> Remote:
         for attempt in range(ASKS + 1):
             try:
-                return in_thread(partial(_connected, where, options), undo=lambda remote: remote.close())
+                return in_thread(partial(_connected, where, options), ask, undo=lambda remote: remote.close())
             except CannotConnect as e:
                 given = attempt == 0 and (options.get("key") or options.get("key_file"))
                 wants = e.cause == "key_missing_here" or (e.cause == "key_wrong" and attempt > 0)
                 if given or not wants or attempt == ASKS:
                     raise
-                key = ask(f"Key of the flame server at {e.location}: ")
+                key = ask(f"Key of the flame server at {e.location}: ", True)
                 if not key:
                     raise
                 options = {**options, "key": key}
@@ -153,29 +155,43 @@ class Connections:
                 self.disconnect(name)
 
 
-def _connected(where: str | None, options: dict[str, Any]) -> Remote:
+def _connected(where: str | None, options: dict[str, Any], ask: Ask) -> Remote:
     """A new remote, when its session has said where it is."""
-    remote = connect(where, **options)
+    remote = connect(where, ask=ask, **options)
     with contextlib.suppress(FlameError, futures.TimeoutError):
         remote.session.ready.result(READY_PATIENCE)
     return remote
 
 
-def in_thread(work: Callable[[], T], undo: Callable[[T], None] = lambda made: None) -> T:
-    """What ``work`` returns, done on a thread, so that Ctrl-C ends the wait at once and breaks nothing half-way:
-    the result of what then nobody waits for is given to ``undo``."""
+def in_thread(work: Callable[[Ask], T], ask: Ask, undo: Callable[[T], None]) -> T:
+    """What ``work`` returns, done on a thread, so that Ctrl-C ends the wait at once and breaks nothing half-way: the
+    result of what then nobody waits for is given to ``undo``. What ``work`` asks by its argument is asked here."""
     future: Future[T] = Future()
+    told: queue.SimpleQueue[tuple[str, bool, Future[str | None]] | None] = queue.SimpleQueue()
+
+    def ask_there(prompt: str, password: bool) -> str | None:
+        answer: Future[str | None] = Future()
+        told.put((prompt, password, answer))
+        return answer.result()
 
     def run() -> None:
         try:
-            result = work()
+            result = work(ask_there)
         except BaseException as e:  # for the one who waits
             future.set_exception(e)
         else:
             future.set_result(result)
+        told.put(None)
 
     threading.Thread(target=run, name="flame-magic", daemon=True).start()
     try:
+        while (question := told.get()) is not None:
+            prompt, password, answer = question
+            try:
+                answer.set_result(ask(prompt, password))
+            except BaseException:
+                answer.set_result(None)
+                raise
         return future.result()
     except KeyboardInterrupt:
         future.add_done_callback(lambda late: None if late.exception() is not None else undo(late.result()))

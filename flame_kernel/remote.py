@@ -26,6 +26,7 @@ from .calls import Calls, Sink
 from .config import Secret, Target, Timeouts, load_target
 from .errors import FlameError, TargetError
 from .inbox import Event
+from .keys import Ask
 from .proxy import chain, reference, stand_in
 from .server import EmbeddedServer
 from .session import Reply, Session
@@ -36,12 +37,14 @@ class Remote:
 
     Made by `connect`.  ``session`` is the low-level one, ``name`` and ``location`` say where it is.  ``timeout`` is in
     seconds for each call (None: as long as it takes), ``allow_stdin`` whether ``input()`` there may ask here (None:
-    where somebody is there to answer), ``show`` is given events that are no text, such as pictures.
+    where somebody is there to answer), ``show`` is given events that are no text, such as pictures, and ``on_link`` a
+    sentence when the link breaks, None when it is back.
     """
 
     def __init__(self, target: Target) -> None:
         self._server = EmbeddedServer() if target.location is None else None
         self._closed = False
+        self.on_link: Callable[[str | None], None] = lambda sentence: None
         made = threading.Event()
         try:
             if self._server is not None:
@@ -59,7 +62,7 @@ class Remote:
                 made.wait()  # the first events may come before the constructor has returned
                 self._calls.on_events(events)
 
-            self.session = Session(target, on_events, alive=alive)
+            self.session = Session(target, on_events, on_link=lambda sentence: self.on_link(sentence), alive=alive)
             self._calls = Calls(self.session, stand_in, reference)
         except BaseException:
             if self._server is not None:
@@ -295,6 +298,7 @@ def connect(
     place: str | None = None,
     session: str | None = None,
     shell: str | None = None,
+    ask: Ask | None = None,
     **more: Any,
 ) -> Remote:
     """A session on the Flame server at ``where``: ``host:port``, ``./u:socket``, or the name of a target.
@@ -303,6 +307,7 @@ def connect(
     server's HMAC key itself (text, bytes), or with a path the file that it stands in, as ``key_file`` is.  ``timeout``
     is in seconds for connecting.  ``trust`` lets objects that are not plain travel as pickles, in both directions: only
     for a server that may run code here.  ``place``, ``session`` and ``shell`` are those of a target; so are ``more``.
+    ``ask`` is how the user is asked, for a key that is to be typed, or about a certificate that is new.
 
     Raises TargetError, CannotConnect.
     """
@@ -313,7 +318,8 @@ def connect(
         overrides["key_file"] = os.fspath(key_file)
     if timeout is not None:
         overrides["timeouts"] = Timeouts(connect=_seconds(timeout))
-    target = load_target(where, overrides={name: value for name, value in overrides.items() if value is not None})
+    given = {name: value for name, value in overrides.items() if value is not None}
+    target = load_target(where, overrides=given, ask=ask)
     if key is not None:
         target = dataclasses.replace(target, key=_secret(key))
     if trust:
