@@ -19,14 +19,20 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from . import ahead
+from jupyter_core.paths import jupyter_data_dir
+
+from . import ahead, transfer
 from .calls import Calls, Sink
 from .config import Secret, Target, Timeouts, load_target
-from .errors import FlameError, TargetError
+from .console import Console
+from .errors import FlameError, TargetError, TransferError
 from .inbox import Event
 from .keys import Ask
+from .modules import SentModule, getmodule, sendmodule
 from .proxy import chain, reference, stand_in
 from .server import EmbeddedServer
 from .session import Reply, Session
@@ -214,6 +220,45 @@ class Remote:
         """Stop a cell or a call there; without an id all that runs."""
         return self.session.interrupt(request_id)
 
+    # -- files, modules, the console ---------------------------------------------------------------------------------
+
+    def put(
+        self, *paths: transfer.Name, dst: transfer.Name | None = None, progress: bool | None = None
+    ) -> transfer.Transferred:
+        """Copy files and folders from here to there, as ``cp -r`` does: ``pi.put("a", "b", "folder")``.
+
+        The last path is the destination, unless ``dst`` is. ``progress`` shows a bar: None where somebody sees it.
+        """
+        sources, to = _sources(paths, dst)
+        return transfer.put(self.session, sources, to, progress=progress)
+
+    def get(
+        self, *paths: transfer.Name, dst: transfer.Name | None = None, progress: bool | None = None
+    ) -> transfer.Transferred:
+        """Copy files and folders from there to here; as ``put``."""
+        sources, to = _sources(paths, dst)
+        return transfer.get(self.session, sources, to, progress=progress)
+
+    def sendfile(self, filename: transfer.Name, filedata: bytes | bytearray | memoryview) -> None:
+        """Write a file there with this content."""
+        transfer.sendfile(self.session, filename, filedata)
+
+    def getfile(self, filename: transfer.Name) -> bytes:
+        """The content of a file there."""
+        return transfer.getfile(self.session, filename)
+
+    def sendmodule(self, module: str | ModuleType, source: str | None = None) -> SentModule:
+        """Make a module importable there: a name with its source, or a module or package that is here."""
+        return sendmodule(self.session, module, source)
+
+    def getmodule(self, name: str) -> str:
+        """The source of a module there."""
+        return getmodule(self.session, name)
+
+    def console(self) -> Console:
+        """The interactive prompt of the far side: ``with pi.console() as console: console.interact()``."""
+        return Console(self, Path(jupyter_data_dir()) / "flame_console_history")
+
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -255,6 +300,16 @@ class Modules:
 
     def __dir__(self) -> list[str]:
         return list(self._calls.perform(["modules"], (), "value"))
+
+
+def _sources(
+    paths: tuple[transfer.Name, ...], dst: transfer.Name | None
+) -> tuple[tuple[transfer.Name, ...], transfer.Name]:
+    if dst is None and len(paths) > 1:
+        paths, dst = paths[:-1], paths[-1]
+    if dst is None or not paths:
+        raise TransferError("name what to copy and where to: put('data.csv', 'folder/')")
+    return paths, dst
 
 
 def _module(calls: Calls, name: str, goes_on: bool) -> Any:
