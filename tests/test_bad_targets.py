@@ -119,15 +119,10 @@ BAD = {
         lambda: one_line_server(b"hello, who is there?\n"),
         r"\(something else: 'hello, who is there\?'\); start",
     ),
-    "unknown-host": (
-        lambda: fixed("no-such-host.invalid:9999"),
-        r"the host name is unknown \(.+\); check its spelling",
-    ),
     "no-socket": (
         lambda: fixed("./u:/no/such/socket"),
         r"there is no such socket file\); is pyro4-flameserver running",
     ),
-    "unreachable": (lambda: fixed("255.255.255.255:9999"), r"there is no way to it \(.+\); check the network"),
 }
 
 
@@ -146,6 +141,27 @@ def test_the_first_cell_says_what_is_wrong(name: str) -> None:
         assert k.execute("%%local\n6 * 7").result == "42"
         assert k.is_complete("for i in x:")["status"] == "incomplete"
         assert k.execute("1", silent=True).error is None
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("no-such-host.invalid:9999", r"the host name is unknown \(.+\); check its spelling"),
+        ("255.255.255.255:9999", r"there is no way to it \(.+\); check the network"),
+    ],
+    ids=["unknown", "unreachable"],
+)
+def test_another_machine(location: str, said: str, key_file: Callable[[str], Path]) -> None:
+    """S16: in the open only where the user says so, each time; and then it says what is wrong with that host."""
+    key = key_file(random_key())
+    with flame_kernel(env={"FLAME_TARGET": location}) as k:
+        text = first_error(k)
+        assert text.startswith(f"TargetError: {location} is another machine, and neither TLS, ssh nor a key")
+        assert f"ssh://user@{location.replace(':', '/')}" in text
+        text = words(k.execute(f"%flame connect {location} --key-file {key}"))
+        assert "can be read and replayed" in text
+        for options in ("--insecure", f"--key-file {key} --allow-plain"):
+            assert re.search(said, words(k.execute(f"%flame connect {location} {options}")))
 
 
 def test_a_good_target_in_the_next_cell(flame_server: Start) -> None:
