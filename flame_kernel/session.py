@@ -20,7 +20,7 @@ from typing import Any
 
 from .agent import wire
 from .config import Target
-from .errors import ConnectionLost, FlameError, NotSent, SessionGone, UnsafeAnswer
+from .errors import AgentError, ConnectionLost, FlameError, NotSent, SessionGone, UnsafeAnswer
 from .inbox import Event, Inbox
 from .link import Link, Trouble
 from .opening import checked, opening, running
@@ -34,6 +34,8 @@ POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
 # Bytes asked for in one poll: fewer after one that was cut or slow (in seconds), more after a quick and full one.
 BATCH_LEAST, BATCH_FIRST, BATCH_MOST = 1 << 12, 1 << 18, 1 << 20
 QUICK, SLOW = 0.5, 3.0
+# Seconds in which a client that was killed is found out by the agent, and its session can be had.
+AWAY = 4.0
 # Requests that run the user's code, and can be stopped.
 _CELLS = ("execute", "object")
 
@@ -156,7 +158,15 @@ class Session:
 
     def _open(self, attach: str | None) -> dict[str, Any]:
         request = opening(self.target, self.session_id, self.client_id, attach)
-        server = checked(self._link.open(request), self.location)
+        deadline = time.monotonic() + AWAY
+        while True:
+            try:
+                server = checked(self._link.open(request), self.location)
+                break
+            except AgentError as e:  # perhaps its client has just been killed, and that is not certain yet
+                if e.code != "in_use" or time.monotonic() > deadline:
+                    raise
+                time.sleep(AWAY / 10)
         self._epoch: int = server["epoch"]
         self._multiplex = server["servertype"] == "multiplex"
         self._link.opened(server)

@@ -40,10 +40,10 @@ THREADS = 11  # their place in it; the descriptors are the last
 class Client:
     """A session and all its events."""
 
-    def __init__(self, location: str, place: str = "process", **settings: Any) -> None:
+    def __init__(self, location: str, place: str = "process", attach: str | None = None, **settings: Any) -> None:
         self.events: list[Event] = []
         target = Target(Location.parse(location), place=place, **settings)
-        self.session = Session(target, self.events.extend)
+        self.session = Session(target, self.events.extend, attach=attach)
         self.session.ready.result(30)
         self.ids: list[str] = []
 
@@ -231,7 +231,9 @@ def test_a_named_session_is_taken_up_with_its_names(flame_server: Callable[..., 
 def test_a_session_that_is_taken_over_says_so(flame_server: Callable[..., FlameServer]) -> None:
     location = flame_server().location
     first = Client(location, session="bench")
-    with client(location, session="bench") as second:
+    with pytest.raises(AgentError, match="session bench is in use by"):
+        Session(first.session.target, lambda events: None)
+    with client(location, session="bench", attach="force") as second:
         assert second.run("1 + 1") == "2"
         eventually(lambda: first.session.gone is not None, "the first client does not notice")
         with pytest.raises(SessionGone, match="another client has taken up"):

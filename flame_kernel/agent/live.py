@@ -7,7 +7,7 @@ import re
 import threading
 import time
 
-from . import child, core, events
+from . import child, core, events, sockets
 
 # Requests remembered by a session, so that one repeated after a lost answer does not run twice.
 REMEMBERED = 4096
@@ -18,6 +18,8 @@ JOURNAL, LEAST_JOURNAL = 256 << 20, 1 << 16
 HISTORY = 16 << 20
 # Seconds without a client after which a session is ended, unless its client asked for other.
 LINGER = 24 * 3600.0
+# Seconds in which a client whose connection has ended may come back before another one may have its place.
+COMES_BACK = 3.0
 # Requests to take a session over that wait for an answer.
 MOST_ASKED = 32
 
@@ -51,6 +53,8 @@ class Session:
         self.set(options)
         self._client_id = None
         self._since = None  # of the owner: seconds since the epoch
+        self._line = None  # the connection of its latest poll
+        self._line_over = None  # monotonic, when that was found to be closed
         self._asked = {}  # id -> {"client_id", "state"}
         self._asked_count = 0
         self._begun = time.monotonic()
@@ -122,7 +126,19 @@ class Session:
 
     @property
     def attached(self):
-        return self.epoch > 0 and self.log.attached
+        """Whether its owner is here. One that was killed is found out by its connection, however long its poll waits."""
+        if self.epoch == 0 or not self.log.attached:
+            return False
+        if not sockets.is_over(self._line):
+            self._line_over = None
+            return True
+        self._line_over = self._line_over or time.monotonic()
+        return time.monotonic() - self._line_over < COMES_BACK
+
+    def heard(self, epoch, connection):
+        """A poll has come. Raises Refusal (taken_over) unless it is the owner's."""
+        self.check(epoch)
+        self._line = connection
 
     def attach(self, client, client_id, notebook, force):
         """Make a client the owner; the new epoch. Raises Refusal (in_use) where another one is here."""

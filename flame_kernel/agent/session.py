@@ -169,7 +169,7 @@ def _submit(request):
 
 def _poll(request):
     session = _session(request)
-    session.check(request["epoch"])
+    session.heard(request["epoch"], sockets.current())
     batch = session.log.poll(request["ack"], _wait(request), request.get("gap", 0.0), request.get("limit", 1 << 20))
     plain, buffers = wire.encode_events(batch)
     return {"events": plain}, buffers

@@ -3,6 +3,7 @@
 A stock server holds a thread for each connection, and the system's own figures for a silent one are two hours.
 """
 
+import select
 import socket
 import sys
 
@@ -15,10 +16,32 @@ _DARWIN_KEEPIDLE = 0x10
 _MARK = "_flame_tuned"
 
 
+def current():
+    """The connection whose call this thread answers, or None."""
+    context = getattr(sys.modules.get("Pyro4.core"), "current_context", None)
+    return getattr(context, "client", None)
+
+
+def is_over(connection):
+    """Whether the other end of a connection is seen to have closed it; of what cannot be seen: no."""
+    sock = getattr(connection, "sock", None)
+    if sock is None:
+        return False
+    if sock.fileno() < 0:
+        return True
+    try:
+        if not select.select([sock], [], [], 0)[0]:
+            return False
+        return not socket.socket.recv(sock, 1, socket.MSG_PEEK)  # of a TLS socket: what is encrypted
+    except (BlockingIOError, ValueError):  # nothing there after all; a descriptor that select cannot take
+        return False
+    except OSError:
+        return True
+
+
 def tune():
     """Set the options of the connection whose call this thread answers, if they are not set yet. Never raises."""
-    context = getattr(sys.modules.get("Pyro4.core"), "current_context", None)
-    connection = getattr(context, "client", None)
+    connection = current()
     sock = getattr(connection, "sock", None)
     if sock is None or getattr(connection, _MARK, None) is not None:
         return
