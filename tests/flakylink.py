@@ -61,6 +61,7 @@ class _Pair:
         self.left = left  # bytes until it is cut
         self.unread = bytearray()  # of the client: what is not yet a whole message
         self.request = b""  # the last whole one
+        self.taken_over = False  # what passes now is no Pyro messages
         self.quiet = False  # nothing came since from the server
         self.swallow: How | None = None  # the next answer is not delivered
         self.dying: tuple[How, Way] | None = None  # cut when that way has delivered what it holds
@@ -105,13 +106,11 @@ class FlakyLink(contextlib.AbstractContextManager["FlakyLink"]):
         self._woken.setblocking(False)
         self._over = False
         self._folder: str | None = None
-        if target.startswith("./u:"):
-            self._target: Any = target[4:]
+        self._target = _address(target)
+        self._place: Any = ("127.0.0.1", 0)
+        if isinstance(self._target, str):
             self._folder = tempfile.mkdtemp(prefix="l-")
-            self._place: Any = os.path.join(self._folder, "s")
-        else:
-            host, _, port = target.rpartition(":")
-            self._target, self._place = (host, int(port)), ("127.0.0.1", 0)
+            self._place = os.path.join(self._folder, "s")
         self._listener = self._bind()
         self._listener.listen(512)
         if self._folder is None:
@@ -203,6 +202,16 @@ class FlakyLink(contextlib.AbstractContextManager["FlakyLink"]):
             self._state = how
             for pair in list(self._pairs):
                 self._cut(pair, "fin" if how == "fin" else "rst")
+
+        self._do(command)
+
+    def lead_to(self, target: str) -> None:
+        """Cut all, and lead to another server (of the same kind of address) from now on."""
+
+        def command() -> None:
+            self._target = _address(target)
+            for pair in list(self._pairs):
+                self._cut(pair, "rst")
 
         self._do(command)
 
@@ -380,9 +389,15 @@ class FlakyLink(contextlib.AbstractContextManager["FlakyLink"]):
 
     def _read(self, pair: _Pair, data: bytes) -> None:
         """Find the messages in what a client says."""
+        if pair.taken_over:
+            return
         pair.unread += data
         while len(pair.unread) >= _HEADER.size:
-            _, _, _, _, _, size, _, chunks, _, _ = _HEADER.unpack_from(pair.unread)
+            tag, _, _, _, _, size, _, chunks, _, _ = _HEADER.unpack_from(pair.unread)
+            if tag != b"PYRO":
+                pair.taken_over = True
+                pair.unread.clear()
+                return
             end = _HEADER.size + size + chunks
             if len(pair.unread) < end:
                 return
@@ -456,6 +471,14 @@ class FlakyLink(contextlib.AbstractContextManager["FlakyLink"]):
             if one.fileno() in self._selector.get_map():
                 self._selector.unregister(one)
             _end(one, hard)
+
+
+def _address(location: str) -> Any:
+    """As ``connect`` wants it."""
+    if location.startswith("./u:"):
+        return location[4:]
+    host, _, port = location.rpartition(":")
+    return host, int(port)
 
 
 def _end(connection: socket.socket, hard: bool) -> None:
