@@ -19,9 +19,9 @@ from . import cells, journal
 # Bytes of text in one stream event, about: on a link that breaks again and again a whole one must get through.
 PIECE = 1 << 14
 # A keeper is woken when so many events wait to be numbered: nobody may be reading.
-DRAIN_AT = 256
-# Writers wait for that work when so many events wait, or so many large ones.
-CROWD, LARGE_CROWD, LARGE = 1024, 64, 1 << 10
+DRAIN_AT = 1024
+# Writers wait for that work when so many events wait; or so many of them, if theirs is large.
+CROWD, LARGE_CROWD, LARGE = 4096, 256, 1 << 10
 # A batch of stream text that is smaller than this may wait for more (see ``gap`` of poll).
 WORTH_SENDING = 1 << 18
 # Seconds that text waits for the end of its cell, so that both go in one answer: one round trip a cell.
@@ -104,9 +104,15 @@ class EventLog:
 
     def append(self, event):
         """Add one event; any thread, any moment; never blocks."""
-        self._incoming.append(event)
-        if event["type"] != "stream":
+        if event["type"] == "stream":
+            content = event["content"]
+            self._incoming.append(((event["request"], content["name"]), content["text"]))
+        else:
+            self._incoming.append(event)
             _wake(self._urgent)
+        self._announce()
+
+    def _announce(self):
         _wake(self._news)
         for listener in self._listeners:
             _wake(listener)
@@ -115,9 +121,11 @@ class EventLog:
 
     def write(self, request, name, text):
         """Stream text of a cell: cut into pieces, and the writer waits while it is too far ahead."""
+        key = request, name
         for at in range(0, len(text), PIECE):
             piece = text[at : at + PIECE] if len(text) > PIECE else text
-            self.append({"type": "stream", "request": request, "content": {"name": name, "text": piece}})
+            self._incoming.append((key, piece))
+            self._announce()
             crowd = len(self._incoming)
             if crowd <= (LARGE_CROWD if len(piece) > LARGE else CROWD) and not self._is_ahead():
                 continue
@@ -129,9 +137,9 @@ class EventLog:
         """Block until there is room for more: in short sleeps, so that an interrupt gets through."""
         if self._lock.owner == _thread.get_ident():
             return  # a __del__ that prints, in the middle of the log's own work
-        _wake(self._urgent)
         pause = LOOK_FIRST
         while not self._closed and (len(self._incoming) > crowd or self._is_ahead()):
+            _wake(self._urgent)
             _wake(self._keeper)
             time.sleep(pause)
             pause = min(pause * 2, LOOK_LAST)
@@ -374,30 +382,41 @@ class EventLog:
 
     def _drain(self):
         """Number what has come in; text joins the newest text of its cell and stream, if nothing else came between."""
+        run, key, length = [], None, 0  # text of one stream, not numbered yet
         while True:
             try:
                 event = self._incoming.popleft()
             except IndexError:
                 break
-            if event["type"] == "stream":
-                self._take_text(event)
-            else:
-                self._growing.clear()
-                position = self._journal.add(event)
-                self._newest_word = self._journal.newest
-                self.cells.saw(event, position, journal.payload(event))
+            if type(event) is tuple:
+                stream, text = event
+                if stream != key or length + len(text) > PIECE:
+                    if run:
+                        self._take_text(key, "".join(run))
+                    run, key, length = [], stream, 0
+                run.append(text)
+                length += len(text)
+                continue
+            if run:
+                self._take_text(key, "".join(run))
+                run, key = [], None
+            self._growing.clear()
+            position = self._journal.add(event)
+            self._newest_word = self._journal.newest
+            self.cells.saw(event, position, journal.payload(event))
+        if run:
+            self._take_text(key, "".join(run))
         # What a reader is about to take needs no file: writers wait for it.
         if self._journal.settle(not self.attached, self.when_full == "drop"):
             self.cells.evicted(self._journal.oldest)
 
-    def _take_text(self, event):
-        request, content = event["request"], event["content"]
-        key = request, content["name"]
-        position, last = self._growing.get(key, (0, None))
-        size = journal.measure(content["text"])
-        if position > self._shown and position >= self._journal.open_from and last["size"] + size <= PIECE:
-            self._journal.grow(last, content["text"], size)
+    def _take_text(self, key, text):
+        size = journal.measure(text)
+        position, event = self._growing.get(key, (0, None))
+        if position > self._shown and position >= self._journal.open_from and event["size"] + size <= PIECE:
+            self._journal.grow(event, text, size)
         else:
+            event = {"type": "stream", "request": key[0], "content": {"name": key[1], "text": text}}
             position = self._journal.add(event)
             self._growing[key] = position, event
         self.cells.saw(event, position, size)

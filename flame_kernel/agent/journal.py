@@ -132,7 +132,7 @@ class Journal:
         self._gap = None
         self._spill = spill.Spill()
         self._cached = None, None
-        self._restless = False  # something has changed that ``settle`` looks at
+        self._acknowledged_more = self._closed_more = False  # what ``settle`` has not looked at yet
         self.set_cap(cap)
 
     def __repr__(self):
@@ -147,7 +147,7 @@ class Journal:
         """Another cap for what comes from now on."""
         self.cap = cap
         self._block_size = BLOCK if cap is None else max(1 << 12, min(BLOCK, cap // 32))
-        self._restless = True
+        self._closed_more = True
 
     # -- coming ------------------------------------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class Journal:
                     request = event["request"]
                     block.output[request] = block.output.get(request, 0) + payload(event)
         self._blocks.append(_Block(self.position + 1, self.newest + 1))
-        self._restless = True
+        self._closed_more = True
 
     # -- going -------------------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class Journal:
             self.waiting -= done
         self.acknowledged = number
         self.sealed = max(self.sealed, number)
-        self._restless = True
+        self._acknowledged_more = True
 
     def take(self, after, limit):
         """``[(number, event)]`` behind number ``after``, about ``limit`` bytes of them but always one; they are sealed.
@@ -304,7 +304,6 @@ class Journal:
         for block in self._blocks[self._blocks.index(gap) :]:
             block.first = number
             number += block.count
-        self._restless = True
 
     # -- bounds ------------------------------------------------------------------------------------------------------
 
@@ -315,16 +314,14 @@ class Journal:
 
     def settle(self, may_spill=True, may_drop=True):
         """Spill, drop and forget until all bounds are kept; whether the oldest event is another one than before."""
-        if not self._restless:
-            return False
-        self._restless = False
         oldest = self.oldest
-        self._forget()
-        if self.memory is not None and may_spill:
+        if self._acknowledged_more:
+            self._acknowledged_more = False
+            self._forget()
+        if self._closed_more and self.cap is not None and may_spill:
+            self._closed_more = False
             self._spill_waiting(may_drop)
-        elif not may_spill:
-            self._restless = True
-        if self.cap is not None and may_drop:
+        if self.cap is not None and self.waiting > self.cap and may_drop:
             reason = "the journal's cap of %s was reached while nobody read" % _in_words(self.cap)
             while self.waiting > self.cap and self._drop(self.cap // 2, reason):
                 pass
@@ -361,7 +358,7 @@ class Journal:
             # No room in the file: pages of what is dropped can be written again.
             reason = "the journal's file could not grow (%s) while nobody read" % self.stuck
             if not may_drop or not self._drop(self.waiting // 2, reason):
-                self._restless = True  # until there is room
+                self._closed_more = True  # until there is room
                 return
 
     def _put_away(self, block):
