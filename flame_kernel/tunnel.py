@@ -35,11 +35,11 @@ exec 3<&0
 ssh "$@" </dev/null 3<&- &
 ssh=$!
 ( read -r nothing <&3; kill "$ssh" 2>/dev/null ) &
-watch=$!
 exec 3<&-
 wait "$ssh"
 code=$?
-kill "$watch" 2>/dev/null
+trap '' TERM
+kill 0  # the watch, and a question that nobody answers any more
 exit "$code"
 """
 
@@ -260,7 +260,9 @@ class Tunnel:
 
     def _failure(self) -> CannotConnect:
         lines = [line for line in map(_clean, self._said().splitlines()) if line]
-        telling = [line for line in lines if not line.startswith(("Warning:", "@", "Pseudo-terminal"))] or lines
+        telling = [
+            line for line in lines if not line.startswith(("Warning:", "@")) and "terminating," not in line
+        ] or lines
         # The last line may only say that the connection is closed; what was refused stands before it.
         lasting = [line for line in telling if _LASTING.search(line)]
         cause = "ssh_denied" if lasting else "ssh"
