@@ -224,15 +224,18 @@ class Calls:
             elif status == "gone":
                 raise ObjectGone(self.location)
             elif status == "refused":
-                raise CannotTravel(f"at {self.name}: {str(reply['message'])[:2000]}; {ADVICE}")
+                message = str(reply["message"])[:2000]
+                if reply.get("why") == "unreadable":
+                    raise CannotTravel(f"{self.name} cannot read what was sent: {message}")
+                raise CannotTravel(f"at {self.name} {message}, so it stays there; {FETCH_ADVICE}")
             elif status == "error":
                 raise self.error(reply, buffers)
             raise KeyError(status)
         except (KeyError, TypeError, AttributeError, values.BadValue) as error:
             if isinstance(error, FlameError):
                 raise
-            if isinstance(error, values.BadValue) and "install" in str(error):
-                raise CannotTravel(f"{error}; {ADVICE}") from None
+            if isinstance(error, values.BadValue) and error.missing:
+                raise CannotTravel(f"{self.name} sent {error}; install it here") from None
             raise UnsafeAnswer(self.location, f"a reply of the wrong shape ({error})") from None
 
     def decode(self, buffers: Sequence[Any]) -> Any:
@@ -375,4 +378,8 @@ class Calls:
 ADVICE = (
     "send plain data (numbers, text, bytes, containers, arrays), or connect with flame.connect(…, trust=True), "
     "which sends such things as pickles"
+)
+FETCH_ADVICE = (
+    "fetch what is plain of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "
+    "they run code here"
 )

@@ -15,7 +15,9 @@ A *chain* is a stand-in that has not been asked for yet: where bytecode shows th
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, cast
 
@@ -53,11 +55,11 @@ class Handle:
 
 
 class _Meta(type):
-    """The class of stand-ins' classes: their ``__doc__`` is that of the class there, for ``help``."""
+    """The class of stand-ins' classes: they have a docstring, and so has each stand-in, which is another one."""
 
     @property
     def __doc__(cls) -> str | None:  # type: ignore[override]
-        return __doc__
+        return __doc__  # the module's: that of an instance is asked for there
 
 
 class RemoteObject(metaclass=_Meta):
@@ -143,6 +145,20 @@ class RemoteObject(metaclass=_Meta):
         data, metadata = found
         return {**data, "text/plain": f"{data.get('text/plain', '')}\n(at {self._flame_calls.name})"}, metadata
 
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        """The docstring there."""
+        found = _look(self, ("about", "doc"), None)
+        return found if isinstance(found, str) else None
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """How it is called there; defaults and annotations are shown as they are written there."""
+        found = _look(self, ("about", "signature"), None)
+        if found is None:
+            raise AttributeError("__signature__")
+        return _signature(found)
+
     # -- what is refused ---------------------------------------------------------------------------------------------
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
@@ -186,6 +202,34 @@ def _look(one: RemoteObject, step: Step, otherwise: Any) -> Any:
         return _do(one, step, "value", timeout=_LOOK)
     except Exception:
         return otherwise
+
+
+class _Written:
+    """A default or an annotation of the far side: its repr is all that is known here."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _signature(found: Any) -> inspect.Signature:
+    empty = inspect.Parameter.empty
+    try:
+        listed, result = found
+        parameters = [
+            inspect.Parameter(
+                name,
+                list(inspect._ParameterKind)[kind],
+                default=empty if default is None else _Written(default),
+                annotation=empty if annotation is None else _Written(annotation),
+            )
+            for name, kind, default, annotation in listed
+        ]
+        return inspect.Signature(parameters, return_annotation=empty if result is None else _Written(result))
+    except (TypeError, ValueError, IndexError) as error:
+        raise AttributeError(f"__signature__ ({error})") from None
 
 
 def _chain(one: RemoteObject, *steps: Step) -> RemoteObject:
@@ -305,9 +349,8 @@ class RemoteIterator:
         buffers, entries, items = list(reply.get("buffers") or ()), reply["entries"], []
         if entries is None:
             # All of the items in one value; behind its parts are those of an exception.
-            error_parts = 1 if "error" in reply else 0
-            items = self._calls.decode(buffers[: len(buffers) - error_parts])
-            buffers = buffers[len(buffers) - error_parts :]
+            items = self._calls.decode(buffers[: reply["parts"]])
+            del buffers[: reply["parts"]]
         else:
             for entry in entries:
                 if isinstance(entry, int):
@@ -376,9 +419,13 @@ for _name in _ARITHMETIC.split():
 def _class(methods: frozenset[str], routine: bool) -> type[RemoteObject]:
     """The class of stand-ins for objects whose class has ``methods``."""
     body: dict[str, Any] = {"__slots__": (), "__module__": __name__, "_flame_about_protocol": methods}
+    body["__doc__"] = RemoteObject.__dict__["__doc__"]  # else it would be None
     body.update({name: _METHODS[name] for name in methods})
     if "__enter__" in methods:
         body["__exit__"] = _exit
+    if routine:  # for ``help``: it documents routines by their own name, signature and docstring
+        body["__class__"] = property(lambda self: types.BuiltinFunctionType)
+        body["__name__"] = property(lambda self: self._flame_about.get("name", "").rpartition(".")[2])
     if "__eq__" in body:
         body.setdefault("__hash__", None)
     return cast("type[RemoteObject]", _Meta("RemoteObject", (RemoteObject,), body))

@@ -30,6 +30,7 @@ from .calls import Calls, Sink
 from .config import Secret, Target, Timeouts, load_target
 from .console import Console
 from .errors import FlameError, TargetError, TransferError
+from .functions import RemoteFunction, ship
 from .inbox import Event
 from .keys import Ask
 from .modules import SentModule, getmodule, sendmodule
@@ -148,6 +149,19 @@ class Remote:
         """The value of an expression of the session's names, or with ``ref`` always a stand-in for it."""
         return self._calls.perform(["eval", _text(expression)], (), "keep" if ref else "auto", **_options(timeout))
 
+    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of this side over there: it is sent as source, with what it uses (see `functions`).
+
+        What it returns comes as any result does; an ``async def`` is awaited there.
+        """
+        bundle, first, named = ship(function)
+        call = ("call", (*first, *args), {**named, **kwargs})
+        return self._calls.perform(["function"], (bundle, call), **{"await": True})  # type: ignore[arg-type]
+
+    def remote(self, function: Callable[..., Any]) -> RemoteFunction:
+        """Decorator: a function of this side that runs over there when it is called."""
+        return RemoteFunction(function, self.run, self.name)
+
     def __getitem__(self, name: str) -> Any:
         step = ("item", _name(name))
         if ahead.goes_on(sys._getframe(1)):
@@ -168,7 +182,7 @@ class Remote:
 
     def names(self) -> list[str]:
         """The user's names in the session, sorted."""
-        return list(self._calls.perform(["names"], (("user_names",),), "value"))
+        return list(self._calls.perform(["user_names"], (), "value"))
 
     def push(self, values: Mapping[str, Any]) -> None:
         """Bind several names there: all of them, or where one value cannot travel none."""

@@ -30,6 +30,7 @@ FLOORS = (
     ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead"),
     ("calls",),
     ("proxy",),
+    ("functions",),
     ("remote",),
     ("jobs", "magic_output", "magic_connections"),
     ("magic_cells",),

@@ -60,7 +60,8 @@ def _library(name):
             import pyarrow as library
         return library
     except ImportError:
-        raise values.BadValue("a value of %s, which is not installed in Python at %s" % (name, sys.executable))
+        where = sys.executable or "this process"
+        raise values.BadValue("a value of %s, which is not installed for %s" % (name, where), missing=True)
 
 
 def _whole(encoder, size):

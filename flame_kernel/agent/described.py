@@ -1,7 +1,9 @@
 """An object in words: what a client's stand-in for it is made from, and what ``help`` and a front end show of it."""
 
 import inspect
+import pkgutil
 import reprlib
+import sys
 import types
 
 from . import display, values
@@ -97,6 +99,13 @@ def _annotation(annotation):
     if annotation is inspect.Parameter.empty:
         return None
     return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)[:500]
+
+
+def modules():
+    """The names of the modules that can be imported, sorted."""
+    names = set(sys.builtin_module_names)
+    names.update(found.name for found in pkgutil.iter_modules())
+    return sorted(name for name in names if name.isidentifier())
 
 
 def bundle(thing):

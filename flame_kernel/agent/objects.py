@@ -2,7 +2,8 @@
 
 A request has a *root*, *steps* from there, and what shall come back (*mode*)::
 
-    root    ["module", name]  ["builtins"]  ["names"]  ["held", id]  ["eval", code]  ["exec", code]  ["value"]
+    root    ["module", name]  ["builtins"]  ["modules"]  ["names"]  ["user_names"]  ["held", id]  ["eval", code]
+            ["exec", code];  ["value"] and ["function"] stand in front of the steps, the latter as ``functions`` says
     steps   (word, …): see ``_STEPS``; their arguments are values of ``values``, held objects among them
     mode    auto: the value if it is plain and not large, else a reference      value: by value, whatever its size
             keep: a reference    items: the next few of an iterator             none: nothing
@@ -21,7 +22,7 @@ import threading
 import time
 import types
 
-from . import described, streams, tracebacks, values
+from . import described, functions, streams, tracebacks, values
 from .operations import FUNCTIONS
 
 # Bytes up to which a result comes by value unless asked for: of an array or a table, and of anything else.
@@ -116,9 +117,9 @@ class Objects:
         except Gone as e:
             return {"status": "gone", "message": str(e)}, ()
         except values.BadValue as e:
-            return {"status": "refused", "message": "the far side cannot read what was sent: %s" % e}, ()
+            return {"status": "refused", "why": "unreadable", "message": str(e)}, ()
         except values.NotPlain as e:
-            return {"status": "refused", "message": str(e)}, ()
+            return {"status": "refused", "why": "not plain", "message": str(e)}, ()
         except BaseException as e:
             return self._error(e)
 
@@ -162,6 +163,12 @@ class Objects:
             return self.held(root[1])
         if kind == "value":
             return steps.pop(0)
+        if kind == "function":
+            return functions.build(steps.pop(0), self._remember_file)
+        if kind == "modules":
+            return described.modules()
+        if kind == "user_names":
+            return self._user_names()
         if kind == "eval":
             code = compile(root[1].strip(), self._remember(root[1].strip(), "evaluate"), "eval", dont_inherit=True)
             return eval(code, self._host.namespace.__dict__)
@@ -170,11 +177,29 @@ class Objects:
             return exec(code, self._host.namespace.__dict__)
         raise values.BadValue("the unknown root %r" % (kind,))
 
+    def _user_names(self):
+        """The names that the user has made, sorted."""
+        shell = self._host.shell
+        hidden = getattr(shell, "hidden", None)
+        if hidden is None:
+            hidden = shell.ip.user_ns_hidden
+        names = self._host.namespace.__dict__
+        mine = [name for name in list(names) if name not in hidden or hidden[name] is not names[name]]
+        return sorted(name for name in mine if not name.startswith("_"))
+
     def _remember(self, code, what):
         """A file name for ``code``, by which a traceback finds its lines."""
         with self._lock:
             self._count += 1
-            name = "<flame %s %s-%d>" % (what, self._mark, self._count)
+            number = self._count
+        return self._remember_file("%s %s-%d" % (what, self._mark, number), code)
+
+    def _remember_file(self, file, code):
+        """The same for code that has a file, on the other side."""
+        name = "<flame %s>" % file
+        with self._lock:
+            if name in self._texts:
+                self._texts.remove(name)
             self._texts.append(name)
             old = self._texts.pop(0) if len(self._texts) > REMEMBERED else None
         linecache.cache[name] = (len(code), None, code.splitlines(True), name)
@@ -249,6 +274,7 @@ class Objects:
                 break
         reply = {"status": "ok", "how": "items", "done": done, "slow": time.monotonic() > until}
         reply["entries"], buffers = self._entries(items, request.get("libraries"))
+        reply["parts"] = len(buffers)
         if error is not None:
             reply["error"], more = self._error(error)
             buffers.extend(more)
@@ -276,7 +302,6 @@ class Objects:
 
     def _error(self, exc):
         """An exception in words, and what of it is plain, by which the client makes one of its own."""
-        formatter = getattr(self._host.shell, "tracebacks", None) or tracebacks.Formatter()
         facts = {"args": _plain_or(exc.args, ())}
         for name in _FACTS:
             try:
@@ -287,8 +312,18 @@ class Objects:
                 facts[name] = _plain_or(fact, None)
         bases = [kind.__name__ for kind in type(exc).__mro__ if kind.__module__ == "builtins"]
         content = {"status": "error", "ename": values.class_name(type(exc)), "evalue": tracebacks.evalue(exc)}
-        content.update(bases=bases, traceback=formatter.lines(exc, exc.__traceback__))
+        content.update(bases=bases, traceback=self._lines(exc))
         return content, values.encode(facts)
+
+    def _lines(self, exc):
+        """Its traceback, from the user's first frame on: there may be none, where a step itself is refused."""
+        tb = exc.__traceback__
+        while tb is not None and tb.tb_frame.f_globals.get("__package__") == __package__:
+            tb = tb.tb_next
+        shell = self._host.shell
+        if shell is not None and shell.name == "mini":  # it knows which files are cells
+            return shell.format_exception((type(exc), exc, tb))["traceback"]
+        return tracebacks.Formatter().lines(exc, tb)
 
 
 # Attributes of built-in exceptions that their arguments do not give.
@@ -375,5 +410,4 @@ _STEPS = {
     "exit": _exit,
     "about": described.about,
     "rich": described.bundle,
-    "user_names": lambda names, hidden: sorted(name for name in names if name not in hidden),
 }

@@ -56,7 +56,11 @@ class TooLarge(ValueError):
 
 
 class BadValue(ValueError):
-    """Parts that ``encode`` cannot have written, or of a library that is not here; the text is one sentence."""
+    """Parts that ``encode`` cannot have written; or, with ``missing``, that want a library that is not here."""
+
+    def __init__(self, message, missing=False):
+        ValueError.__init__(self, message)
+        self.missing = missing
 
 
 def class_name(kind):
