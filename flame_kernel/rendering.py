@@ -43,9 +43,7 @@ _ADVICE = "this server is not authenticated; give it a key, or trust = true"
 
 def level(target: Target) -> str:
     """``full`` or ``safe``, for what the server of ``target`` sends."""
-    ssh = target.location is not None and target.location.ssh is not None
-    proved = target.key is not None or ssh or (target.tls is not None and target.tls.verify)
-    return FULL if proved or target.own or target.trust else SAFE
+    return FULL if target.is_authenticated or target.trust else SAFE
 
 
 class Rendering:
