@@ -1,6 +1,6 @@
 """Remote: a Flame server as an object; what ``flame.connect`` returns, for scripts and for the magics.
 
-    pi = flame.connect("raspberrypi:9999", key_file="pi.key")
+    pi = flame.connect("ssh://me@raspberrypi/9999", key_file="pi.key")
     pi.modules.os.listdir("."); pi.builtins.max(3, 4)
     pi.execute("import math"); pi.evaluate("math.sqrt(500)"); pi["x"] = 3
 
@@ -387,13 +387,16 @@ def connect(
         overrides["key_file"] = os.fspath(key_file)
     if timeout is not None:
         overrides["timeouts"] = Timeouts(connect=_seconds(timeout))
+    if key is not None:
+        overrides["key"] = _secret(key)
+    if trust:
+        overrides["trust"] = True
     given = {name: value for name, value in overrides.items() if value is not None}
     target = load_target(where, overrides=given, ask=ask)
-    if key is not None:
-        target = dataclasses.replace(target, key=_secret(key))
-    if trust:
-        target = dataclasses.replace(target, trust=True)
-    return Remote(target)
+    remote = Remote(target)
+    for sentence in target.cautions():  # each time: it is the user who has to weigh it
+        print(f"Warning: {sentence}", file=sys.stderr)
+    return remote
 
 
 def _secret(key: str | bytes | Secret) -> Secret:

@@ -25,6 +25,7 @@ from flame_kernel import certs, tls
 from flame_kernel.certs import Authority
 from flame_kernel.config import Location, Secret, Target, Timeouts, load_target
 from flame_kernel.errors import CallTimeout, CannotConnect, ConnectionLost, FlameError, TargetError
+from flame_kernel.remote import connect
 from flame_kernel.tls import Tls
 from flame_kernel.transport import Connection
 
@@ -606,6 +607,20 @@ def test_through_the_kernel(flame_server: Start, made: Path, key_file: Callable[
         assert run.result == "2"
         assert "does not verify who answers" in run.stderr
         assert key not in k.log_text()
+
+
+def test_from_a_script(flame_server: Start, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = flame_server(key="k" * 32, env=speaking_tls(made / "a/server.pem", made / "a/ca.pem"))
+    settings = {"ca": str(made / "a/ca.pem"), "certificate": str(made / "a/me.pem")}
+    with connect(server.location, key="k" * 32, tls=settings) as remote:
+        assert remote.evaluate("6 * 7") == 42
+    assert capsys.readouterr().err == ""
+    del settings["ca"]
+    with connect(server.location, key="k" * 32, tls={**settings, "verify": False}) as remote:
+        assert remote.evaluate("6 * 7") == 42
+    assert "Warning: TLS to localhost" in capsys.readouterr().err
+    with pytest.raises(TargetError, match="is empty"):
+        connect(server.location, key=Secret(b""), tls=settings)
 
 
 def test_from_the_file_of_targets(flame_server: Start, made: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from sshd import Sshd
 
 from flame_kernel.config import Location, Secret, Target, Timeouts
 from flame_kernel.errors import CannotConnect, ConnectionLost, TargetError
+from flame_kernel.remote import connect
 from flame_kernel.session import Session
 from flame_kernel.tls import Tls
 from flame_kernel.transport import Connection
@@ -106,6 +107,14 @@ def test_a_server_behind_ssh(kind: str, sshd: Sshd, flame_server: Start, tmp_pat
     assert sshd.logins() == 1
     assert answer(target) == 42  # and again, anew
     assert sshd.logins() == 2
+
+
+def test_a_script_through_ssh(sshd: Sshd, flame_server: Start) -> None:
+    server = flame_server(unix=True, key=random_key())
+    with connect(through(server), key=server.key) as remote:
+        assert remote.modules.os.getppid() == server.pid
+        assert len(ssh_processes()) == 1
+    assert not ssh_processes()
 
 
 def test_many_at_once_share_one_way(sshd: Sshd, flame_server: Start) -> None:
