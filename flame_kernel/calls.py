@@ -25,7 +25,9 @@ from .agent import values
 from .errors import CallTimeout, CannotTravel, FlameError, ObjectGone, SessionGone, UnsafeAnswer
 from .inbox import Event
 from .raised import raised_there
+from .rendering import Rendering
 from .session import Reply, Session
+from .terminal import clean
 from .trust import Opener, dumps
 
 # Bytes of one piece of a value that is too large for one message, and how many of them are under way at once.
@@ -71,6 +73,8 @@ class Calls:
         self._pid = os.getpid()
         self._sinks: collections.OrderedDict[str, Sink] = collections.OrderedDict()
         self._lock = threading.Lock()
+        self._rendering = Rendering(session.target, lambda request, sentence: _write("stderr", f"[{sentence}]\n"))
+        self._rendering_lock = threading.RLock()
         self._libraries = [name for name in LIBRARIES if importlib.util.find_spec(name) is not None]
         # A SimpleQueue may be put into from anywhere, a destructor too.
         self._released: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -120,6 +124,17 @@ class Calls:
     def unroute(self, request_id: str) -> None:
         with self._lock:
             self._sinks.pop(request_id, None)
+
+    def bundle(self, data: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any] | None:
+        """The forms of an object that a front end may show: of a server that has not proved who it is not all."""
+        content = {"data": data, "metadata": metadata, "transient": {}}
+        with self._rendering_lock:
+            shown = self._rendering.event({"type": "display_data", "request": "", "content": content})
+        return None if shown is None else dict(shown["content"].get("data") or {})
+
+    def text(self, text: str) -> str:
+        """Text about an object, such as its repr, for a terminal."""
+        return text if self._rendering.full else clean(text)
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -307,8 +322,6 @@ class Calls:
 
     def keep(self) -> None:
         """There is a stand-in: somebody has to tell the far side of its end when no other call does."""
-        if self._releaser is not None:
-            return
         with self._lock:
             if self._releaser is None and not self._closed.is_set():
                 self._releaser = threading.Thread(target=self._release, name="flame-release", daemon=True)
@@ -345,12 +358,14 @@ class Calls:
     def _display(self, event: Event) -> None:
         if event["type"] == "stream":
             name = "stderr" if event["content"].get("name") == "stderr" else "stdout"
-            stream = getattr(sys, name)  # None where there is no console
-            if stream is not None:
-                stream.write(str(event["content"].get("text", "")))
-                stream.flush()
+            with self._rendering_lock:
+                text = self._rendering.text(event.get("request"), name, str(event["content"].get("text", "")))
+            _write(name, text)
         elif self.show is not None:
-            self.show(event)
+            with self._rendering_lock:
+                shown = self._rendering.event(event)
+            if shown is not None:
+                self.show(shown)
 
     def _may_ask(self) -> bool:
         """Whether somebody is there: at a terminal, or before a notebook, on the thread that can ask."""
@@ -363,7 +378,7 @@ class Calls:
 
     def _ask(self, content: dict[str, Any]) -> str | None:
         """The user's line; None at the end of the file."""
-        prompt = f"[{self.name}] {content.get('prompt', '')}"
+        prompt = self._rendering.prompt(str(content.get("prompt", "")))
         try:
             return getpass.getpass(prompt) if content.get("password") else input(prompt)
         except (EOFError, NotImplementedError):  # the latter where a front end cannot ask
@@ -373,6 +388,13 @@ class Calls:
         number = event["content"].get("input_id")
         if isinstance(number, int):
             self.session.answer(number, line)
+
+
+def _write(name: str, text: str) -> None:
+    stream = getattr(sys, name)  # None where there is no console
+    if stream is not None:
+        stream.write(text)
+        stream.flush()
 
 
 ADVICE = (

@@ -129,7 +129,7 @@ class RemoteObject(metaclass=_Meta):
         if text is None:
             gone = calls.session.gone is not None
             return f"<{_words(self)} at {calls.name}, {'gone' if gone else 'which does not answer'}>"
-        return f"<remote {text} at {calls.name}>"
+        return f"<remote {calls.text(str(text))} at {calls.name}>"
 
     def __str__(self) -> str:
         return str(_do(self, ("op", "str"), "value"))
@@ -142,14 +142,15 @@ class RemoteObject(metaclass=_Meta):
         found = _look(self, ("rich",), None)
         if not (isinstance(found, list) and len(found) == 2 and all(isinstance(one, dict) for one in found)):
             return {"text/plain": repr(self)}
-        data, metadata = found
-        return {**data, "text/plain": f"{data.get('text/plain', '')}\n(at {self._flame_calls.name})"}, metadata
+        calls = self._flame_calls
+        data = calls.bundle(*found) or {}
+        return {**data, "text/plain": f"{data.get('text/plain', '')}\n(at {calls.name})"}, found[1]
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
         """The docstring there."""
         found = _look(self, ("about", "doc"), None)
-        return found if isinstance(found, str) else None
+        return self._flame_calls.text(found) if isinstance(found, str) else None
 
     @property
     def __signature__(self) -> inspect.Signature:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import MAX_MESSAGE, MAX_NAME, RemoteError, cap
+from .terminal import clean
 
 _NAMES = """
 ArithmeticError AssertionError AttributeError BlockingIOError BrokenPipeError BufferError ChildProcessError
@@ -40,8 +41,6 @@ _FACTS: dict[type[Exception], dict[str, tuple[type, ...]]] = {
     SyntaxError: {"msg": (str,), "filename": (str,), "lineno": (int,), "offset": (int,), "text": (str,)},
 }
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# What a terminal obeys: all control characters but newline and tab, and of escape sequences all but colours.
-_CONTROL = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 
 
 class RaisedThere:
@@ -128,5 +127,5 @@ def _known_base(bases: Any) -> str | None:
 
 
 def _text(value: Any, limit: int | None) -> str:
-    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value) if isinstance(value, str) else ""
+    text = clean(value) if isinstance(value, str) else ""
     return text if limit is None else cap(text, limit)
