@@ -112,7 +112,7 @@ class Job:
         self._error: dict[str, Any] | None = None
         self._cancelled = False
         self._begun = False
-        self._has_value = False
+        self._value_number: int | None = None  # in the far side's Out
         self._over = threading.Event()
         self._failure: BaseException | None = None
 
@@ -200,7 +200,7 @@ class Job:
         error = self.error
         if error is not None:
             raise error
-        return self.value() if self._has_value else None
+        return self.value() if self.has_value else None
 
     def get(self, timeout: float | None = None) -> Any:
         """``result``, or TimeoutError where it is not over in ``timeout`` seconds."""
@@ -210,12 +210,12 @@ class Job:
 
     def value(self) -> Any:
         """The cell's value: here where it can travel, else as it stands there."""
-        return self._remote[f"_{self.reply.result()['execution_count']}"]
+        return self._remote[f"_{self._value_number}"]
 
     @property
     def has_value(self) -> bool:
         """Whether it has shown a value as Out does."""
-        return self._has_value
+        return self._value_number is not None
 
     # -- for the magics ----------------------------------------------------------------------------------------------
 
@@ -255,7 +255,9 @@ class Job:
 
     def _event(self, event: Event) -> None:
         """The sink of the cell's events."""
-        self._has_value = self._has_value or event["type"] == "execute_result"
+        if event["type"] == "execute_result":
+            number = event["content"].get("execution_count")
+            self._value_number = number if isinstance(number, int) else None
         allowed = self._shown(event)
         if allowed is None:
             return

@@ -7,6 +7,7 @@ import itertools
 import threading
 import weakref
 from concurrent import futures
+from functools import partial
 from typing import Any
 
 from .errors import FlameError, RemoteError
@@ -18,6 +19,7 @@ from .raised import RaisedThere
 from .remote import Remote
 from .rendering import Rendering
 from .session import Session
+from .terminal import clean
 
 # Background jobs that are listed when they are over.
 LISTED = 50
@@ -48,6 +50,7 @@ class Cells:
         self._connections = connections
         self._numbers = itertools.count(1)
         self._renderings: weakref.WeakKeyDictionary[Session, Rendering] = weakref.WeakKeyDictionary()
+        self._under_way: dict[str, tuple[Session, CellOutput]] = {}
         self._outputs: weakref.WeakValueDictionary[str, CellOutput] = weakref.WeakValueDictionary()
 
     def __repr__(self) -> str:
@@ -61,7 +64,8 @@ class Cells:
             identifier(wanted, "variable")
         if not code.strip():
             raise FlameError("the cell is empty below %%flame; write what is to run there")
-        remote.push(pushed)
+        if pushed:
+            remote.push(pushed)
         output, job = self._job(name, remote, code)
         if args.out:
             self._shell.user_ns[args.out] = job
@@ -111,7 +115,16 @@ class Cells:
 
         job = Job(next(self._numbers), remote, name, code, shown, output.event)
         self._outputs[job.request_id] = output
+        self._under_way[job.request_id] = (remote.session, output)
+        job.reply.add_done_callback(lambda done: self._under_way.pop(job.request_id, None))
+        remote.on_link = partial(self._on_link, remote.session)
         return output, job
+
+    def _on_link(self, session: Session, sentence: str | None) -> None:
+        """The link of a session broke, or is back (None): its cells that are under way say so."""
+        for one, output in list(self._under_way.values()):
+            if one is session:
+                output.link(None if sentence is None else clean(sentence))
 
     def _rendering(self, remote: Remote) -> Rendering:
         """What may be shown of what the server of ``remote`` sends."""
@@ -224,7 +237,7 @@ class Cells:
         hook, names = self._shell.displayhook, self._shell.user_ns
         for name in ("_", f"_{hook.prompt_count}"):
             if names.get(name) is last:
-                names[name] = value
+                self._shell.push({name: value}, interactive=False)
         if names.get("_oh", {}).get(hook.prompt_count) is last:
             names["_oh"][hook.prompt_count] = value
         if hook._ is last:

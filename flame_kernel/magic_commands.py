@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import keyword
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +18,11 @@ from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, kwds, magic_arguments
 
 from .config import PLACES, SHELLS
-from .errors import FlameError, TargetError
+from .errors import FlameError
 from .jobs import columns, table
 from .magic_cells import Cells
 from .magic_connections import Connections, ask_line, identifier
+from .magic_lines import assignments, call_of, exact, script, split_raw, unquoted, usage, words_of
 from .options import OPTIONS, protection
 from .remote import Remote
 from .terminal import clean
@@ -51,9 +50,7 @@ def command(name: str) -> Callable[[Any], Any]:
     """Mark a method as the subcommand ``name``; its parser is made of the decorators below this one."""
 
     def mark(method: Any) -> Any:
-        method = magic_arguments(f"flame {name}")(method)
-        method.parser.allow_abbrev = False
-        return method
+        return exact(magic_arguments(f"flame {name}")(method))
 
     return mark
 
@@ -196,6 +193,7 @@ class Commands:
     @command("eval")
     @kwds(description="The value of an expression there: %flame eval EXPRESSION, or x = %flame eval EXPRESSION.")
     @on_target
+    @argument("code", nargs="*", metavar="EXPRESSION", help="taken as it stands, to the line's end")
     def do_eval(self, args: argparse.Namespace) -> Any:
         value = self._remote(args).evaluate(args.code.rstrip(";"))
         return None if args.code.endswith(";") else value
@@ -203,6 +201,7 @@ class Commands:
     @command("exec")
     @kwds(description="Run statements there: %flame exec STATEMENTS; a last expression is shown as by a cell.")
     @on_target
+    @argument("code", nargs="*", metavar="STATEMENTS", help="taken as they stand, to the line's end")
     def do_exec(self, args: argparse.Namespace) -> None:
         name, remote = self._connections.pick(args.target)
         self._cells.follow(name, remote, args.code)
@@ -212,20 +211,21 @@ class Commands:
         description="Run a local script there, or a local function: %flame run FILE [ARGUMENT]…, %flame run f(1, x=2)."
     )
     @on_target
+    @argument("code", nargs="*", metavar="FILE", help="a script of this machine and its arguments, or a call")
     def do_run(self, args: argparse.Namespace) -> Any:
         name, remote = self._connections.pick(args.target)
-        call = _call(args.code)
+        call = call_of(args.code)
         if call is not None:
             function, arguments, named = self._evaluated(call)
             return remote.run(function, *arguments, **named)
-        file, *arguments = _words(args.code)
+        file, *arguments = words_of(args.code)
         path = Path(file).expanduser()
         try:
             source = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as e:
             reason = getattr(e, "strerror", None) or e
             raise FlameError(f"cannot read {file}: {reason}; %flame run takes a script of this machine") from None
-        self._cells.follow(name, remote, _script(source, path.name, arguments), hide="_flame_script")
+        self._cells.follow(name, remote, script(source, path.name, arguments), hide="_flame_script")
         return None
 
     def _evaluated(self, call: ast.Call) -> tuple[Any, list[Any], dict[str, Any]]:
@@ -281,6 +281,7 @@ class Commands:
     @command("push")
     @kwds(description="Send variables there: %flame push a b=EXPRESSION.")
     @on_target
+    @argument("code", nargs="*", metavar="NAME[=EXPRESSION]", help="a variable of this notebook, or a new name there")
     def do_push(self, args: argparse.Namespace) -> None:
         remote = self._remote(args)
         values = {}
@@ -307,7 +308,7 @@ class Commands:
     @argument("source", nargs="+", metavar="SRC", help="files and folders of this machine")
     @argument("destination", metavar="DST", help="where to, there: a folder (ends with /), or a file's new name")
     def do_put(self, args: argparse.Namespace) -> None:
-        self._remote(args).put(*unquoted(args.source), unquoted([args.destination])[0])
+        print(clean(str(self._remote(args).put(*unquoted(args.source), dst=unquoted([args.destination])[0]))))
 
     @command("get")
     @kwds(description="Fetch files and folders from there.")
@@ -315,7 +316,7 @@ class Commands:
     @argument("source", nargs="+", metavar="SRC", help="files and folders of the far side")
     @argument("destination", metavar="DST", help="where to, here: a folder (ends with /), or a file's new name")
     def do_get(self, args: argparse.Namespace) -> None:
-        self._remote(args).get(*unquoted(args.source), unquoted([args.destination])[0])
+        print(clean(str(self._remote(args).get(*unquoted(args.source), dst=unquoted([args.destination])[0]))))
 
     @command("sendmodule")
     @kwds(description="Make a local module or package importable there.")
@@ -391,11 +392,6 @@ class Commands:
         print(self.parser(name).format_help().removeprefix("::\n\n").rstrip())
 
 
-def usage(parser: argparse.ArgumentParser) -> str:
-    """The usage of a magic in one line."""
-    return " ".join(parser.format_usage().replace("::", "", 1).split())
-
-
 def words(remote: Remote) -> str:
     """Where the cells of a connection run, in words."""
     session = remote.session
@@ -411,91 +407,3 @@ def words(remote: Remote) -> str:
         f"Python {ready.get('python', '?')}, {places.get(place, place)} at {session.location}; "
         f"session {session.session_id}; {shell if ready else 'starting'}; {link}"
     )
-
-
-def split_raw(text: str) -> tuple[str, str]:
-    """``(options, code)`` of a line whose code is to be taken as it stands; ``--`` ends the options."""
-    found = re.match(r"\s*((?:(?:-t\s*|--target(?:\s+|=))(?:\"[^\"]*\"|'[^']*'|\S+)\s*)*)(?:--\s+)?", text)
-    assert found is not None
-    return found.group(1).strip(), text[found.end() :].strip()
-
-
-def assignments(text: str) -> list[tuple[str, str | None]]:
-    """``a b=EXPRESSION c`` taken apart: each name, and its expression or None; UsageError for what is neither."""
-    pieces = re.split(r"(\s+)", text.strip())
-    found: list[tuple[str, str | None]] = []
-    while pieces:
-        piece = pieces.pop(0)
-        if not piece.strip():
-            continue
-        name, equals, expression = piece.partition("=")
-        if not name.isidentifier() or keyword.iskeyword(name) or expression.startswith("="):
-            raise UsageError(f"{piece!r} is no variable; write %flame push NAME or NAME=EXPRESSION")
-        if not equals:
-            found.append((name, None))
-            continue
-        # The expression goes on until it is whole and what follows could be the next variable.
-        while pieces and not (_whole(expression) and re.match(r"[^\W\d]\w*(=|$)", pieces[1]) and _no_word(pieces[1])):
-            expression += pieces.pop(0) + pieces.pop(0)
-        if not _whole(expression):
-            raise UsageError(f"{expression.strip() or 'nothing'} behind {name}= is no expression")
-        found.append((name, expression.strip()))
-    return found
-
-
-def _no_word(text: str) -> bool:
-    return not keyword.iskeyword(text.partition("=")[0])
-
-
-def _whole(expression: str) -> bool:
-    try:
-        ast.parse(expression.strip(), mode="eval")
-    except (SyntaxError, ValueError):
-        return False
-    return True
-
-
-def _call(text: str) -> ast.Call | None:
-    """``text`` as a call of a function by its name, or None."""
-    try:
-        node = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError):
-        return None
-    return node if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)) else None
-
-
-def _words(text: str) -> list[str]:
-    import shlex
-
-    try:
-        return shlex.split(text)
-    except ValueError as e:
-        raise UsageError(f"{text} cannot be read: {e}; usage: %flame run FILE [ARGUMENT]…") from None
-
-
-def _script(source: str, name: str, arguments: list[str]) -> str:
-    """A cell that runs a script as Python does: ``sys.argv`` for it, its own names, tracebacks with its lines."""
-    return (
-        "def _flame_script():\n"
-        "    import sys, linecache\n"
-        f"    source, name = {source!r}, {name!r}\n"
-        "    linecache.cache[name] = (len(source), None, source.splitlines(True), name)\n"
-        "    before = sys.argv\n"
-        f"    sys.argv = [name, *{arguments!r}]\n"
-        "    try:\n"
-        "        exec(compile(source, name, 'exec'), {'__name__': '__main__', '__file__': name})\n"
-        "    finally:\n"
-        "        sys.argv = before\n"
-        "try:\n"
-        "    _flame_script()\n"
-        "finally:\n"
-        "    del _flame_script"
-    )
-
-
-def unquoted(texts: list[str]) -> list[str]:
-    """Words of a line without the quotes that held them together."""
-    return [text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text for text in texts]
-
-
-__all__ = ["ALIASES", "EXPANDED", "RAW", "Commands", "TargetError", "usage", "words"]

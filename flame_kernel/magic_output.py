@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -45,7 +46,10 @@ class Shown:
 
 
 class Screen(Protocol):
-    """Shows one cell's output."""
+    """Shows one cell's output. ``updates`` tells whether a display can be changed in place."""
+
+    @property
+    def updates(self) -> bool: ...
 
     def write(self, name: str, text: str) -> None:
         """Text of the stream ``stdout`` or ``stderr``."""
@@ -68,6 +72,7 @@ class ShellScreen:
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
+        self.updates = getattr(shell, "kernel", None) is not None
 
     def write(self, name: str, text: str) -> None:
         stream = sys.stderr if name == "stderr" else sys.stdout
@@ -96,6 +101,8 @@ class ShellScreen:
 
 class MessageScreen:
     """Messages to the cell that ran when this was made, from any thread and at any later time."""
+
+    updates = True
 
     def __init__(self, kernel: Any, shell: Any) -> None:
         self._kernel = kernel
@@ -126,6 +133,8 @@ class MessageScreen:
 
 class TextScreen:
     """A terminal, written to from the background: as text, above the prompt where one stands."""
+
+    updates = False
 
     def write(self, name: str, text: str) -> None:
         stream = sys.stderr if name == "stderr" else sys.stdout
@@ -178,6 +187,7 @@ class CellOutput:
         self._waiting = 0  # characters in the queue
         self._followed = False
         self._told = False
+        self._link: str | None = None  # the id of the display that tells of a broken link
         self.error: dict[str, Any] | None = None  # the content of the cell's error
         self.values: list[Shown] = []  # those that were shown
 
@@ -195,6 +205,10 @@ class CellOutput:
             self._queue.put((event, size))
         with self._room:
             self._room.wait_for(lambda: self._waiting < AHEAD or not self._followed)
+
+    def link(self, sentence: str | None) -> None:
+        """The link broke, or is back (None); on one of the session's threads."""
+        self.event({"type": "link", "content": {"sentence": sentence}})
 
     # -- the thread that waits ---------------------------------------------------------------------------------------
 
@@ -302,9 +316,23 @@ class CellOutput:
             self.error = content
             if screen is self._away:
                 screen.error(content)
+        elif kind == "link":
+            self._show_link(screen, content["sentence"])
         elif kind in _COMMS and not self._told:
             self._told = True
             screen.write("stderr", _NO_WIDGETS)
+
+    def _show_link(self, screen: Screen, sentence: str | None) -> None:
+        """A line that is taken back when the link is there again; in a terminal one line for each."""
+        if self._link is None and sentence is None:
+            return
+        first, display_id = self._link is None, self._link or uuid.uuid4().hex
+        self._link = display_id if sentence else None
+        if screen.updates:
+            content = {"data": {"text/plain": sentence or ""}, "metadata": {}, "transient": {"display_id": display_id}}
+            screen.display(content, update=not first)
+        elif first or sentence is None:
+            screen.write("stderr", f"{sentence or 'the link is back'}\n")
 
     def show_error(self) -> None:
         """Show the cell's error, on the thread that has waited; for one that is not raised."""

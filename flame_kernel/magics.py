@@ -11,12 +11,13 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from IPython.core.magic_arguments import argument, kwds, magic_arguments, parse_argstring
 from traitlets import Bool, Float
 
-from .errors import FlameError
+from .errors import FlameError, SessionGone
 from .jobs import Job
 from .magic_cells import Cells
-from .magic_commands import Commands, usage
+from .magic_commands import Commands
 from .magic_completion import Matcher
 from .magic_connections import Connections, forget_key
+from .magic_lines import exact, usage
 from .remote import Remote
 from .terminal import clean
 
@@ -57,6 +58,7 @@ class FlameMagics(Magics):
 
     @cell_magic("flame")
     @no_var_expand
+    @exact
     @magic_arguments("%flame")
     @argument("-t", "--target", metavar="TARGET", help="the connection's name; without it the current one")
     @argument("-i", "--in", dest="push", action="append", default=[], metavar="VAR", help="push this variable before")
@@ -105,7 +107,10 @@ def in_one_line(error: FlameError) -> FlameError:
     What brings a traceback of the far side is shown with that.
     """
     if not hasattr(error, "_render_traceback_"):
-        text = f"\x1b[0;31m{type(error).__name__}\x1b[0m: {clean(str(error))}"
+        words = str(error)
+        if isinstance(error, SessionGone):  # nothing here opens another one unasked
+            words = f"the session at {error.location} is gone: {error.reason}; %flame connect begins a new one"
+        text = f"\x1b[0;31m{type(error).__name__}\x1b[0m: {clean(words)}"
         error._render_traceback_ = lambda: [text]  # type: ignore[attr-defined]
     return error
 

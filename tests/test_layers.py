@@ -17,7 +17,7 @@ AGENT = PACKAGE / "agent"
 
 # A file imports only from floors below its own.
 FLOORS = (
-    ("errors", "agent.wire", "options", "agent.values", "amounts", "neighbour"),
+    ("errors", "agent.wire", "options", "agent.values", "amounts", "neighbour", "waits", "fronts"),
     ("location", "keys", "security", "terminal", "pictures", "progress"),
     ("targets", "tls", "tunnel", "certs", "framing"),
     ("config", "hardening", "serving"),
@@ -25,7 +25,7 @@ FLOORS = (
     ("dial",),
     ("transport", "inbox", "bootstrap", "server"),
     ("link", "opening", "takeover"),
-    ("session", "rendering", "uploads"),
+    ("session", "rendering", "uploads", "visitor"),
     ("downloads",),
     ("transfer", "modules", "console"),
     ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead"),
@@ -33,11 +33,13 @@ FLOORS = (
     ("proxy",),
     ("functions",),
     ("remote",),
-    ("jobs", "magic_output", "magic_connections"),
+    ("jobs", "magic_output", "magic_connections", "magic_lines"),
     ("magic_cells",),
     ("magic_commands",),
     ("magic_completion",),
     ("magics",),
+    ("link_line", "replay"),
+    ("orders",),
     ("kernel", "cli"),
     ("cli_serve", "cli_certs", "cli_targets"),  # the parts of cli, which it loads by name
     ("__main__",),
@@ -50,7 +52,7 @@ SERVING = {"hardening", "serve_alone", "serve_app"}
 ROOMS = {
     "Pyro4": {"transport", "security", "server", *SERVING},
     "ipykernel": {"kernel", "publisher", "__main__"},
-    "IPython": {"source", "history", "magics", "magic_commands", "magic_completion"},
+    "IPython": {"source", "history", "magics", "magic_commands", "magic_completion", "magic_lines"},
     "tqdm": {"progress"},
 }
 
