@@ -22,6 +22,19 @@ HELP = f"""\
     --trust          what this server sends may run code here
 {help_lines()}
 %flame status    where cells run, in words
+%flame sessions [--kill NAME]
+    what lives on the server; end one, with all that it runs
+%flame attach NAME [--ask | --force | --watch]
+    take up a session: what was missed is shown, and the cell that runs is followed to its end (Stop interrupts it)
+    --ask        ask the client that has it, and wait
+    --force      take it, whoever has it
+    --watch      see its output until Stop, and touch nothing
+%flame detach    leave the session; it lives on there, with what it runs
+%flame allow     let the client have the session that asks for it
+%flame refuse    … or do not
+%flame replay [N | --missed | --all]
+    show the whole output of the last cell again, of cell N, of those that were not finished when the browser
+    was last heard before this page, or of all that are kept
 %flame help      this text
 %%local          first line of a cell that runs on this machine, with the kernel's own Python"""
 
@@ -57,6 +70,34 @@ def _connect_parser() -> _Parser:
     return parser
 
 
+def _sessions_parser() -> _Parser:
+    parser = _Parser(prog="%flame sessions", add_help=False, allow_abbrev=False)
+    parser.add_argument("--kill", metavar="NAME")
+    return parser
+
+
+def _attach_parser() -> _Parser:
+    parser = _Parser(prog="%flame attach", add_help=False, allow_abbrev=False)
+    parser.add_argument("name", metavar="NAME")
+    how = parser.add_mutually_exclusive_group()
+    for mode in ("ask", "force", "watch"):
+        how.add_argument(f"--{mode}", dest="how", action="store_const", const=mode)
+    return parser
+
+
+def _replay_parser() -> _Parser:
+    parser = _Parser(prog="%flame replay", add_help=False, allow_abbrev=False)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("count", metavar="N", type=int, nargs="?")
+    for choice in ("missed", "all"):
+        which.add_argument(f"--{choice}", dest="choice", action="store_const", const=choice)
+    return parser
+
+
+_PARSERS = {"sessions": _sessions_parser, "attach": _attach_parser, "replay": _replay_parser}
+_PLAIN = ("status", "detach", "allow", "refuse")
+
+
 def parse(line: str) -> Command:
     """The command of one ``%flame`` line; raises FlameError with a usage line for one that is not well formed."""
     try:
@@ -72,8 +113,10 @@ def parse(line: str) -> Command:
         return Command("connect", settings.pop("location"), settings | protection(options))
     if name in ("help", "--help", "-h"):
         return Command("help", text=HELP)
-    if name == "status":
+    if name in _PARSERS:
+        return Command(name, options=vars(_PARSERS[name]().parse_args(rest)))
+    if name in _PLAIN:
         if rest:
-            raise FlameError("%flame status takes no arguments")
-        return Command("status")
+            raise FlameError(f"%flame {name} takes no arguments")
+        return Command(name)
     raise FlameError(f"there is no %flame {name}; %flame help shows the commands")

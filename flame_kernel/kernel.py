@@ -10,10 +10,8 @@ Messaging: https://jupyter-client.readthedocs.io/en/stable/messaging.html
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import platform
 import signal
-import threading
 import uuid
 from concurrent.futures import Future
 from contextvars import ContextVar
@@ -27,17 +25,21 @@ from jupyter_core.paths import jupyter_config_dir
 from traitlets import Float, default
 
 from . import __version__
-from .commands import Command, parse
+from .commands import parse
 from .config import Target, load_target
-from .errors import FlameError
+from .errors import FlameError, NotSent
 from .far import FarSide
+from .fronts import Fronts
 from .history import History
 from .keys import Ask
+from .link_line import LinkLine
+from .orders import Cell, Orders
 from .prompts import Prompts
 from .publisher import Publisher, pack
 from .session import Session
 from .source import Source
 from .terminal import clean
+from .waits import Stopped, Waits
 
 # Seconds: how long Tab waits for a far side that is still being connected, and an interrupt for its answer.
 EDITOR_PATIENCE = 5.0
@@ -48,10 +50,6 @@ INTERRUPT_PATIENCE = 2.0
 QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
 
 _CONCURRENT: ContextVar[bool] = ContextVar("concurrent", default=False)
-
-
-class Stopped(Exception):
-    """The user stopped a cell that waited for its connection."""
 
 
 class FlameKernel(Kernel):
@@ -66,32 +64,38 @@ class FlameKernel(Kernel):
         super().__init__(**kwargs)
         if self.session is not None:
             self.session.pack = pack
-        self._trouble: FlameError | None = None
-        self._count = 1
         self._in_line = 0  # requests but cells that wait their turn on the main shell
-        self._stop_waiting: set[Future[Any]] = set()
-        self._link_display: str | None = None
-        self._cautioned: Session | None = None
-        self._running: dict[str, FarSide] = {}
+        self._waits = Waits()
+        self._fronts = Fronts()
+        self._running: dict[str, FarSide] = {}  # cells, by their requests, and where they are
+        self._lines: dict[FarSide, LinkLine] = {}
         self._cell: dict[str, Any] | None = None  # the parent of the cell that runs, subshells' apart
         self._source = Source()
         self._history = History(self.profile_dir, self.config)
         self._prompts = Prompts(self.session, self.stdin_socket, self.log)
         self._publisher = Publisher(self._send_iopub, self._history.store_output, self._prompts.on_event)
+        trouble: FlameError | None = None
         try:
             target = self._load(None)
         except FlameError as e:
-            self._trouble = e
-            target = Target()
-        self._far = self._make_far(target)
+            trouble, target = e, Target()
+        self._far = self._make_far(target, trouble)
         self._local: FarSide | None = None
+        self._orders = Orders(self._far, self._publisher, self._waits, self._fronts, self._load)
         for msg_type in ("comm_open", "comm_msg", "comm_close"):
             self.shell_handlers[msg_type] = self._comm
         for msg_type in QUESTIONS:
             self.shell_handlers[msg_type] = self._question
 
-    def _make_far(self, target: Target) -> FarSide:
-        return FarSide(target, self._publisher.publish, self._on_link)
+    def _make_far(self, target: Target, trouble: FlameError | None = None) -> FarSide:
+        far = FarSide(target, self._publisher.publish, lambda sentence: self._on_link(far, sentence), trouble)
+        self._lines[far] = LinkLine(self._publisher, lambda: [r for r, side in self._running.items() if side is far])
+        return far
+
+    def _on_link(self, far: FarSide, sentence: str | None) -> None:
+        """The link broke, or is silent, or is back (None); called on the link's threads."""
+        self.log.info("%s", clean(sentence) if sentence else "link is back")
+        self._lines[far].say(sentence)
 
     def _load(self, name_or_location: str | None, ask: Ask | None = None, **overrides: Any) -> Target:
         return load_target(name_or_location, config_dir=Path(jupyter_config_dir()), overrides=overrides, ask=ask)
@@ -101,8 +105,7 @@ class FlameKernel(Kernel):
         super().start()
         self._prompts.start(self.io_loop)
         signal.signal(signal.SIGINT, lambda *args: self.io_loop.add_callback_from_signal(self._interrupt_all))
-        if self._trouble is None:
-            self._far.session()
+        self._far.session()
 
     # -- who we are --------------------------------------------------------------------------------------------------
 
@@ -125,7 +128,7 @@ class FlameKernel(Kernel):
 
     @property
     def banner(self) -> str:  # type: ignore[override]
-        where = clean(str(self._trouble or self._far.words()))
+        where = clean(self._far.words())
         return f"Remote Flame {__version__}: {where}\n%flame status says where cells run."
 
     @property
@@ -147,7 +150,7 @@ class FlameKernel(Kernel):
     @property
     def execution_count(self) -> int:
         """The number of the cell that is being executed, or comes next: the far side counts."""
-        return self._count
+        return self._far.count
 
     @execution_count.setter
     def execution_count(self, value: int) -> None:
@@ -177,23 +180,24 @@ class FlameKernel(Kernel):
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute"""
         parent = self.get_parent()
         request_id = parent["header"]["msg_id"]
-        self._publisher.remember(request_id, parent, self._parent_ident["shell"])
-        count = self._count
+        self._publisher.remember(request_id, parent, self._parent_ident["shell"], cell=not silent)
+        self._fronts.began(request_id, parent["header"].get("session", ""))
+        count = self._far.count
         if store_history and not silent:
             self._history.store(count, code)
         on_main = parent["header"].get("subshell_id") is None
         if on_main:
             self._cell = parent
         try:
-            far, code = await self._route(request_id, code)
+            far, code, followed = await self._route(request_id, code)
             if far is None:
-                return {"status": "ok", "execution_count": count, "user_expressions": {}, "payload": []}
-            session = await self._session(far)
+                return {"user_expressions": {}, "payload": [], "status": "ok", **followed, "execution_count": count}
+            session = await self._waits.until(far.session(for_cell=True))
             if far is self._far and await self._is_mini(session):
                 code = self._source.as_python(code)
             self._publisher.belongs(request_id, session)
             if far is self._far:
-                self._caution(request_id, session)
+                self._orders.caution(request_id, session)
             self._running[request_id] = far
             reply = await asyncio.wrap_future(
                 session.execute(
@@ -209,7 +213,9 @@ class FlameKernel(Kernel):
             )
             reply = self._publisher.rendering(session).reply(request_id, reply)
         except Stopped:
-            return self._error(request_id, "KeyboardInterrupt", "stopped while connecting", silent)
+            return self._error(request_id, "KeyboardInterrupt", "stopped while waiting", silent)
+        except NotSent as e:
+            return self._error(request_id, "KeyboardInterrupt", str(e), silent)
         except FlameError as e:
             return self._error(request_id, type(e).__name__, str(e), silent)
         except Exception as e:  # without a reply a front end waits for ever
@@ -219,12 +225,13 @@ class FlameKernel(Kernel):
         finally:
             if on_main:
                 self._cell = None
-            self._running.pop(request_id, None)
+            self._fronts.ended(request_id)
+            self._end_running(request_id)
             self._prompts.forget(request_id)
         if reply.get("status") not in ("ok", "error", "aborted"):
             return self._error(request_id, "UnsafeAnswer", "the far side ended the cell without saying how", silent)
         if far is self._far and isinstance(reply.get("execution_count"), int):
-            self._count = reply["execution_count"] + (1 if store_history and not silent else 0)
+            self._far.count = reply["execution_count"] + (1 if store_history and not silent else 0)
         else:
             reply = dict(reply, execution_count=count)
         return reply
@@ -235,22 +242,36 @@ class FlameKernel(Kernel):
         content = {"ename": ename, "evalue": evalue, "traceback": [f"\x1b[0;31m{ename}\x1b[0m: {evalue}"]}
         if not silent:
             self._publisher.message(request_id, "error", content)
-        return dict(content, status="error", execution_count=self._count, user_expressions={}, payload=[])
+        return dict(content, status="error", execution_count=self._far.count, user_expressions={}, payload=[])
 
-    async def _route(self, request_id: str, code: str) -> tuple[FarSide | None, str]:
-        """Where a cell goes, and what is left of it when its ``%flame`` lines are done: nowhere, where nothing is."""
+    def _end_running(self, request_id: str) -> None:
+        far = self._running.pop(request_id, None)
+        if far is not None:
+            self._lines[far].cell_ended(request_id)
+
+    async def _route(self, request_id: str, code: str) -> tuple[FarSide | None, str, dict[str, Any]]:
+        """Where a cell goes, and what is left of it when its ``%flame`` lines are done: nowhere, where nothing is; and
+        the reply of the cell that the last of them has followed."""
         lines = code.split("\n")
         if lines[0].strip() == "%%local":
-            return self._local_far(), "\n".join(lines[1:])
+            return self._local_far(), "\n".join(lines[1:]), {}
         commands = 0
+        followed: dict[str, Any] = {}
+        parent, ident = self.get_parent(), self._parent_ident["shell"]
+        ask = self._prompts.asker(request_id, parent, ident)
+        cell = Cell(request_id, parent["header"].get("session", ""), ask)
         while lines and (lines[0].lstrip().startswith("%flame") or (commands and not lines[0].strip())):
             line = lines.pop(0).strip()
-            if line:
+            if line and followed.get("status") != "error":
                 commands += 1
-                await self._command(request_id, parse(line))
+                command = parse(line)
+                if command.name in ("attach", "connect"):
+                    self._running[request_id] = self._far
+                followed = await self._orders.carry_out(command, cell) or {}
         if any(line.startswith("%flame") for line in lines):
             raise FlameError("%flame lines must stand at the top of a cell; move them up, or into a cell of their own")
-        return (None if commands and not lines else self._far), "\n".join(lines)
+        stays = (commands and not lines) or followed.get("status") == "error"
+        return (None if stays else self._far), "\n".join(lines), followed
 
     def _local_far(self) -> FarSide:
         """The session for ``%%local``: this machine, this Python, in a child of a server of our own."""
@@ -258,78 +279,9 @@ class FlameKernel(Kernel):
             self._local = self._make_far(Target(place="child"))
         return self._local
 
-    async def _command(self, request_id: str, command: Command) -> None:
-        if command.name == "connect":
-            target = await self._wait(self._find(request_id, command))
-            connecting = self._far.connect(target)
-            try:
-                session: Session = await self._wait(connecting)
-            except Stopped:
-                connecting.cancel()
-                raise
-            self._publisher.belongs(request_id, session)
-            self._caution(request_id, session)
-            await self._wait(session.ready)
-            self._trouble = None
-            self._count = 1
-        elif command.name == "status":
-            with contextlib.suppress(FlameError):  # the status says it in its own words
-                await self._wait((await self._session(self._far)).ready)
-        text = command.text or str(self._trouble or self._far.words())
-        self._publisher.stream(request_id, "stdout", clean(text) + "\n")
-
-    def _find(self, request_id: str, command: Command) -> Future[Target]:
-        """The target of ``%flame connect``, looked for on a thread: a key may have to be typed, or a keyring opened."""
-        ask = self._prompts.asker(request_id, self.get_parent(), self._parent_ident["shell"])
-        found: Future[Target] = Future()
-
-        def look() -> None:
-            try:
-                found.set_result(self._load(command.location, ask, **command.options))
-            except Exception as e:
-                found.set_exception(e)
-
-        threading.Thread(target=look, name="flame-target", daemon=True).start()
-        return found
-
-    def _caution(self, request_id: str, session: Session) -> None:
-        """Say once a session how far its link is open to others."""
-        if self._cautioned is not session:
-            self._cautioned = session
-            for sentence in session.target.cautions():
-                self._publisher.stream(request_id, "stderr", f"Warning: {sentence}\n")
-
-    async def _session(self, far: FarSide) -> Session:
-        """The session of a far side, connected if need be."""
-        if far is self._far and self._trouble is not None:
-            raise self._trouble
-        if far.current is None:
-            self._count = 1 if far is self._far else self._count
-        session: Session = await self._wait(far.session())
-        return session
-
-    async def _wait(self, future: Future[Any]) -> Any:
-        """Await a future of the far side's; an interrupt ends the wait."""
-        stop: Future[Any] = Future()
-        self._stop_waiting.add(stop)
-        wrapped = asyncio.wrap_future(future)
-        stopped = asyncio.wrap_future(stop)
-        try:
-            await asyncio.wait([wrapped, stopped], return_when=asyncio.FIRST_COMPLETED)
-            if not wrapped.done():
-                raise Stopped
-            return wrapped.result()
-        finally:
-            self._stop_waiting.discard(stop)
-            stopped.cancel()
-            if not wrapped.done():
-                wrapped.add_done_callback(lambda f: f.cancelled() or f.exception())
-
     async def _is_mini(self, session: Session) -> bool:
-        ready = await self._wait(session.ready)
+        ready = await self._waits.until(session.ready)
         return bool(ready.get("shell") == "mini")
-
-    # -- the link ----------------------------------------------------------------------------------------------------
 
     def _send_iopub(
         self, msg_type: str, content: dict[str, Any], parent: dict[str, Any], *, topic: str | None = None, **more: Any
@@ -338,18 +290,6 @@ class FlameKernel(Kernel):
             self.session.send(
                 self.iopub_socket, msg_type, content, parent=parent, ident=self._topic(topic or msg_type), **more
             )
-
-    def _on_link(self, sentence: str | None) -> None:
-        """The link broke, or is back (None): a line in the running cell's output, taken back when it is over."""
-        sentence = clean(sentence) if sentence else None
-        self.log.info("%s", sentence or "link is back")
-        if not self._running and self._link_display is None:
-            return
-        kind = "display_data" if self._link_display is None else "update_display_data"
-        display_id = self._link_display or uuid.uuid4().hex
-        self._link_display = display_id if sentence else None
-        content = {"data": {"text/plain": sentence or ""}, "metadata": {}, "transient": {"display_id": display_id}}
-        self._publisher.message(None, kind, content)
 
     # -- the editor's questions --------------------------------------------------------------------------------------
 
@@ -394,8 +334,6 @@ class FlameKernel(Kernel):
 
     async def _ask_far(self, ask: Any, fallback: dict[str, Any]) -> dict[str, Any]:
         """An editor's question to the far side, which is not worth an error message."""
-        if self._trouble is not None:
-            return fallback
         try:
             # Shielded: who does not wait any longer must not cancel what a cell waits for too.
             opening = asyncio.shield(asyncio.wrap_future(self._far.session()))
@@ -494,12 +432,18 @@ class FlameKernel(Kernel):
     def post_handler_hook(self) -> None:
         """See pre_handler_hook."""
 
+    def set_parent(self, ident: Any, parent: Any, channel: str = "shell") -> None:
+        """As ipykernel's; every message tells that its front end is there."""
+        self._fronts.heard(parent.get("header", {}).get("session", ""))
+        super().set_parent(ident, parent, channel)
+
     def _interrupt_all(self) -> list[Future[Any]]:
-        for stop in list(self._stop_waiting):
-            if not stop.done():
-                stop.set_result(None)
-        sides = [side.current for side in (self._far, self._local) if side is not None]
-        return [session.interrupt() for session in sides if session is not None]
+        return self._interrupt([self._far, self._local])
+
+    def _interrupt(self, sides: list[FarSide | None]) -> list[Future[Any]]:
+        self._waits.stop()
+        sessions = [side.current for side in sides if side is not None]
+        return [session.interrupt() for session in sessions if session is not None]
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-interrupt"""
@@ -552,11 +496,15 @@ class FlameKernel(Kernel):
             control.add_callback(self.shell_stream.io_loop.add_callback, self.shell_stream.io_loop.stop)
 
     async def do_shutdown(self, restart: bool) -> dict[str, Any]:
-        """The session ends on the far side with all it runs, so that a restart begins with fresh names."""
-        self._interrupt_all()
+        """The session ends on the far side with all it runs, so that a restart begins with fresh names; but one that
+        was given a name lives on when the kernel is shut down for good."""
+        keep = self._far.is_kept and not restart
+        self._interrupt([self._local] if keep else [self._far, self._local])
         loop = asyncio.get_running_loop()
-        sides = [side for side in (self._far, self._local) if side is not None]
-        await asyncio.gather(*(loop.run_in_executor(None, side.close) for side in sides))
+        closing = [loop.run_in_executor(None, self._far.close, keep)]
+        if self._local is not None:
+            closing.append(loop.run_in_executor(None, self._local.close))
+        await asyncio.gather(*closing)
         try:
             self._history.close()
         except Exception:  # a disk that is full must not keep the kernel from ending

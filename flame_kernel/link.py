@@ -453,17 +453,9 @@ class Link:
             line.connection.close()
 
 
-def once(target: Target, request: dict[str, Any]) -> Any:
-    """The answer to one op on a connection of its own; None where no agent is there. Raises any FlameError."""
-    link = Link(target, on_trouble=lambda _: None, on_end=lambda _: None, is_wanted=lambda: False, beat=lambda: None)
-    try:
-        return link.exchange(link.calls, request)[0]
-    except RemoteError as e:
-        if e.ename != "KeyError":
-            raise
-        return None
-    finally:
-        link.close()
+def no_agent(location: str) -> AgentError:
+    """What is said where a server knows nothing of us, so of no session of ours."""
+    return AgentError("no_agent", f"there are no sessions at {location}")
 
 
 def _is_late(line: Line, now: float) -> bool:

@@ -137,6 +137,7 @@ class Session:
         self.running: list[dict[str, Any]] = [] if fresh else running(self.server)
         for cell in self.running:
             self._pending[cell["request"]] = _Request("execute", "begun")
+        self.mourned = False  # somebody has been told that it is gone
         self._followed = {cell["request"]: self._pending[cell["request"]].future for cell in self.running}
         self._inbox = Inbox(0 if fresh else self.server.get("acknowledged", self.server["newest"]))
         self.missed = self.server["newest"] - self._inbox.ack
@@ -280,7 +281,7 @@ class Session:
         return self._followed[request_id]
 
     def ask(self, op: str, **fields: Any) -> Future[Any]:
-        """Any op of the agent on this session: its result."""
+        """Any op of the agent on this session: its result, where that has events with their buffers in them."""
         return self._call({"op": op, **fields})
 
     def answer(self, input_id: int, value: str | None) -> Future[Any]:
@@ -328,6 +329,8 @@ class Session:
         one = self._pending.pop(request_id, None)
         if one is None or one.future.done():
             return
+        if outcome is self.gone and one.kind in _CELLS:
+            self.mourned = True
         if isinstance(outcome, SessionGone) and not outcome.fate:
             outcome = type(outcome)(outcome.location, outcome.reason, one.fate)
         if isinstance(outcome, BaseException):
@@ -368,7 +371,11 @@ class Session:
                 request.state = "unknown"
 
             try:
-                result = self._link.insist(self._link.calls, call.message, buffers=call.buffers, on_broken=unknown)[0]
+                result, buffers = self._link.insist(
+                    self._link.calls, call.message, buffers=call.buffers, on_broken=unknown
+                )
+                if buffers and isinstance(result, dict) and "events" in result:
+                    result = dict(result, events=wire.decode_events(result["events"], buffers))
             except Exception as e:  # a defect of ours too: the one who waits shall see it, and the thread goes on
                 call.future.set_exception(e)
             else:

@@ -1,0 +1,48 @@
+"""Fronts: which front end asked for which cell, when it was last heard, and so what it cannot have seen."""
+
+from __future__ import annotations
+
+import collections
+import time
+
+# Cells, and front ends, that are remembered.
+REMEMBERED = 2000
+
+
+class Fronts:
+    """Front ends are known by the ``session`` of their messages' headers; a page that is loaded again has a new one."""
+
+    def __init__(self) -> None:
+        self._heard: collections.OrderedDict[str, float] = collections.OrderedDict()
+        self._cells: collections.OrderedDict[str, tuple[str, float | None]] = collections.OrderedDict()
+
+    def heard(self, front: str) -> None:
+        """A message of ``front`` has come."""
+        self._heard[front] = time.monotonic()
+        self._heard.move_to_end(front)
+        while len(self._heard) > REMEMBERED:
+            self._heard.popitem(last=False)
+
+    def began(self, request_id: str, front: str) -> None:
+        """``front`` asked for a cell."""
+        self._cells[request_id] = (front, None)
+        while len(self._cells) > REMEMBERED:
+            self._cells.popitem(last=False)
+
+    def ended(self, request_id: str) -> None:
+        """The cell is over."""
+        if request_id in self._cells:
+            self._cells[request_id] = (self._cells[request_id][0], time.monotonic())
+
+    def missed(self, front: str) -> list[str]:
+        """The cells that were not finished when the front end before ``front`` was last heard, the oldest first."""
+        others = [(when, ended) for when, ended in self._cells.values() if when != front]
+        if not others:
+            return []
+        before = max((who for who, _ in others), key=lambda who: self._heard.get(who, 0.0))
+        heard = self._heard.get(before, 0.0)
+        return [
+            request_id
+            for request_id, (who, ended) in self._cells.items()
+            if who != front and (ended is None or ended > heard)
+        ]
