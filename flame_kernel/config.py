@@ -172,7 +172,7 @@ class Target:
 
 # Where a setting comes from the environment: FLAME_<NAME>. What protects a link or a user is not among them.
 _FROM_ENVIRON = ("key_file", "place", "session", "shell", "linger", "journal", "when_full", "fast")
-_OVERRIDES = (*SETTINGS, "insecure", "timeouts")
+_OVERRIDES = (*SETTINGS, "insecure", "timeouts", "config")
 # What belongs to a server rather than to a way of using it.
 _CREDENTIALS = ("key", "tls", "allow_plain")
 
@@ -189,12 +189,18 @@ def load_target(
 
     config_dir  Jupyter's configuration folder
     overrides   settings that win over all, as in targets.toml; ``key`` may be a Secret too, ``tls`` adds to what the
-                target says of it. Besides: ``insecure``, and ``timeouts`` (a Timeouts). None stands for not given.
+                target says of it. Besides: ``insecure``, ``timeouts`` (a Timeouts), and ``config``, another file than
+                the usual targets.toml. None stands for not given.
     ask         how to ask the user, where a key is to be typed, ssh wants a password, or a certificate is new
     """
     environ = os.environ if environ is None else environ
-    file = TargetsFile(targets_path(environ, config_dir))
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    path = targets_path(environ, config_dir)
+    if "config" in given:
+        path = Path(os.path.expanduser(given.pop("config")))
+        if not path.exists():
+            _refuse(f"there is no configuration file {path}; name one that is there")
+    file = TargetsFile(path)
     for unknown in given.keys() - set(_OVERRIDES):
         _refuse(f"{unknown!r} is no setting of a target; there are {', '.join(_OVERRIDES)}")
     named = environ.get("FLAME_TARGET") or None

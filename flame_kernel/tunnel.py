@@ -31,10 +31,12 @@ _MAX_PATH = 100  # bytes of our socket's path: sockaddr_un has 108
 
 # ssh, and beside it a watch on our pipe: when that ends, by `close` or with our process, ssh does too.
 _KEEPER = """
+folder=$1
+shift
 exec 3<&0
 ssh "$@" </dev/null 3<&- &
 ssh=$!
-( read -r nothing <&3; kill "$ssh" 2>/dev/null ) &
+( read -r nothing <&3; rm -rf "$folder"; kill "$ssh" 2>/dev/null ) &
 exec 3<&-
 wait "$ssh"
 code=$?
@@ -53,9 +55,11 @@ printf '%s\\n' "$answer"
 _LASTING = re.compile(
     r"permission denied|host key verification failed|identification has changed|bad configuration|bad owner|"
     r"too many authentication|no supported authentication|unknown option|forwarding|administratively prohibited|"
-    r"no matching|nobody can be asked",
+    r"no matching|address already in use|cannot bind",
     re.IGNORECASE,
 )
+# … and those that only say that something was said before.
+_HOLLOW = re.compile(r"^Warning:|^@|terminating,|Could not request local forwarding")
 _REFUSED_THERE = re.compile(r"open failed: (.*)")
 
 
@@ -201,7 +205,7 @@ class Tunnel:
         flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
         with open(self._folder / "log", "wb") as log:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _KEEPER, "ssh", "-N", "-T", "-a", "-x", *flags, *self._arguments()],
+                ["/bin/sh", "-c", _KEEPER, "ssh", str(self._folder), "-NTax", *flags, *self._arguments()],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -217,11 +221,13 @@ class Tunnel:
         questions = os.open(self._folder / "question", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if ask else None
         try:
             while True:
+                there = (self._folder / "s").is_socket()
+                if there:
+                    time.sleep(_LOOK)  # a forwarding of the user's own may fail after ours, and ssh end of it
                 ended = self._process.poll()
-                if (self._folder / "s").is_socket():
+                if there and ended in (0, None):
                     self._shared = ended == 0
-                    if ended in (0, None):
-                        return
+                    return
                 if ended is not None:
                     raise self._failure()
                 if time.monotonic() > deadline:
@@ -260,9 +266,7 @@ class Tunnel:
 
     def _failure(self) -> CannotConnect:
         lines = [line for line in map(_clean, self._said().splitlines()) if line]
-        telling = [
-            line for line in lines if not line.startswith(("Warning:", "@")) and "terminating," not in line
-        ] or lines
+        telling = [line for line in lines if not _HOLLOW.search(line)] or lines
         # The last line may only say that the connection is closed; what was refused stands before it.
         lasting = [line for line in telling if _LASTING.search(line)]
         cause = "ssh_denied" if lasting else "ssh"

@@ -410,6 +410,21 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
     )
 
 
+def test_another_file(tmp_path: Path) -> None:
+    """A project's own, when it is named."""
+    write(tmp_path / "targets.toml", '[targets.gpu]\nlocation = "localhost:1"\n')
+    path = write(tmp_path / "project.toml", '[targets.gpu]\nlocation = "localhost:2"\nkey_file = "k"\n')
+    write(tmp_path / "k", KEY)
+
+    def load(file: Path) -> Target:
+        return load_target("gpu", environ={}, config_dir=tmp_path, overrides={"config": str(file)})
+
+    assert str(load(path).location) == "localhost:2"
+    assert "name one that is there" in refused(lambda: load(tmp_path / "none.toml"))
+    path.chmod(0o644)
+    assert "chmod 600" in refused(lambda: load(path))
+
+
 def test_options_of_a_command() -> None:
     assert protection({"place": "child", "tls": False, "ssh": None}) == {}
     assert protection({"tls": True}) == {"tls": {}}

@@ -365,6 +365,21 @@ class _Silent(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+def test_a_name_server(pythons: tuple[Python, ...]) -> None:
+    """B02: Pyro's own, at the port that its clients know."""
+    server = farside.FarProcess(["-m", "Pyro4.naming", "-p", "0", "-x"], pythons[-1], {}, subprocess.DEVNULL)
+    try:
+        location = farside._location(server._wait_for_line("URI = "))
+        with (
+            pytest.raises(CannotConnect, match="a Pyro daemon answers there, but it offers no Flame") as caught,
+            contextlib.closing(Connection(target(location))) as connection,
+        ):
+            connection.call("evaluate", "1")
+        assert caught.value.cause == "not_flame"
+    finally:
+        server.stop()
+
+
 def test_a_web_server_is_named() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), _Silent) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

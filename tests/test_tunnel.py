@@ -189,7 +189,7 @@ def test_nothing_is_left_when_we_are_killed(sshd: Sshd, flame_server: Start, tmp
     )
     scratch = tmp_path / "t"
     scratch.mkdir()
-    environ = {**os.environ, "PYTHONPATH": os.getcwd(), "TMPDIR": str(scratch)}
+    environ = {**os.environ, "TMPDIR": str(scratch)}
     with subprocess.Popen(
         [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
     ) as client:
@@ -197,9 +197,11 @@ def test_nothing_is_left_when_we_are_killed(sshd: Sshd, flame_server: Start, tmp
         assert client.stdout.readline() == b"up\n"
         below = psutil.Process(client.pid).children(recursive=True)
         assert any(process.name() == "ssh" for process in below)
+        assert list(scratch.iterdir())
         client.kill()
         psutil.wait_procs(below, 10)
         assert not [process for process in below if process.is_running()]
+        assert not list(scratch.iterdir())
 
 
 # --- no way
@@ -226,6 +228,9 @@ def test_why_ssh_does_not_get_there(sshd: Sshd, flame_server: Start, monkeypatch
     assert "Host key verification failed" in refused(target, "ssh_denied")
     sshd.configure("NoSuchOption yes")
     assert "bad configuration option: nosuchoption" in refused(target, "ssh_denied").lower()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        sshd.configure(f"LocalForward 127.0.0.1:{taken.getsockname()[1]} localhost:1")
+        assert "Address already in use" in refused(target, "ssh_denied")
     sshd.configure()
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = free.getsockname()[1]
