@@ -20,6 +20,7 @@ HELP = f"""\
     --session        a name under which the session can be found again
     --shell          auto, ipython or mini (without IPython)
     --trust          what this server sends may run code here
+    --config         another file than the usual targets.toml
 {help_lines()}
 %flame status    where cells run, in words
 %flame sessions [--kill NAME]
@@ -65,6 +66,7 @@ def _connect_parser() -> _Parser:
     parser.add_argument("--session", metavar="NAME")
     parser.add_argument("--shell", choices=SHELLS)
     parser.add_argument("--trust", action="store_true", default=None)
+    parser.add_argument("--config", metavar="FILE")
     for flag, about in OPTIONS:
         parser.add_argument(flag, **about)
     return parser
