@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import threading
 import time
 import uuid
@@ -53,16 +52,13 @@ class _Kept:
         return note + "".join(list(self._pieces))
 
 
-@functools.cache
-def _brief(kind: type[RemoteError]) -> type[RemoteError]:
-    return type(kind.__name__, (kind,), {"__str__": lambda self: self.evalue, "__module__": kind.__module__})
-
-
 def cell_error(content: dict[str, Any]) -> RemoteError:
     """The exception of an ``error`` event: its class as the far side names it, its traceback as it came, and its text
     what a local one's would be, as front ends write the name before it themselves."""
     error = raised_there({**content, "bases": [content.get("ename")]}, {})
-    error.__class__ = _brief(type(error))  # type: ignore[arg-type]  # classes are hashable
+    kind = type(error)
+    looks = {"__str__": lambda self: self.evalue, "__module__": kind.__module__}
+    error.__class__ = type(error.ename or kind.__name__, (kind,), looks)
     return error
 
 

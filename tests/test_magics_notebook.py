@@ -1,0 +1,260 @@
+"""``%%flame`` in a notebook: a stock ipykernel, its messages as a front end gets them; and under nbclient.
+
+What belongs to a cell appears in that cell and in no other, whatever runs at the same time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import farside
+import nbformat
+import pytest
+from farside import FlameServer, LiveApp, wait_until
+from kernels import Kernel, Run, flame_kernel
+from nbclient import NotebookClient
+from places import ok, uncoloured
+
+KERNEL = "python3"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FlameServer]:
+    """A far side for all notebooks here; with a key, so that it is shown in full."""
+    server = FlameServer(farside.pythons()[-1], key="the-key-of-the-server-0123456789")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def notebook(server: FlameServer) -> Iterator[Kernel]:
+    """A notebook that is connected as ``pi``."""
+    with flame_kernel(name=KERNEL, env=dict(server.environ())) as kernel:
+        ok(kernel.execute("%load_ext flame"))
+        ok(kernel.execute(f"%flame connect {server.location} --as pi"))
+        yield kernel
+
+
+def test_text_comes_while_the_cell_runs(notebook: Kernel, tmp_path: Path) -> None:
+    go_on = tmp_path / "go on"
+    run = notebook.submit(
+        "%%flame\nimport os, sys, time\nprint('first')\n"
+        f"while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\n"
+        "print('last', file=sys.stderr)"
+    )
+    notebook.wait_for_output(run, "first")
+    assert "last" not in run.stderr
+    go_on.touch()
+    ok(notebook.wait(run))
+    assert (run.stdout, run.stderr) == ("first\n", "last\n")
+
+
+def test_the_cells_value_has_the_cells_number(notebook: Kernel) -> None:
+    run = ok(notebook.execute("%%flame\n6 * 7"))
+    (result,) = run.of_type("execute_result")
+    assert run.reply is not None
+    assert result.content["execution_count"] == run.reply["execution_count"]
+    assert ok(notebook.execute("_ + 1")).result == "43"
+
+
+def test_a_figure(notebook: Kernel) -> None:
+    run = ok(notebook.execute("%%flame\nimport matplotlib.pyplot as plt\nplt.plot([3, 1, 4]);"))
+    (figure,) = run.displays
+    assert figure["image/png"].startswith("iVBOR")
+
+
+def test_displays_are_changed_in_place(notebook: Kernel) -> None:
+    code = "%%flame\nfrom IPython.display import HTML, clear_output, display\n"
+    code += "h = display(HTML('<b>1</b>'), display_id='one')\nh.update(HTML('<b>2</b>'))\nclear_output(wait=True)"
+    run = ok(notebook.execute(code))
+    assert [message.type for message in run.output] == ["display_data", "update_display_data", "clear_output"]
+    ids = {message.content["transient"]["display_id"] for message in run.output[:2]}
+    assert len(ids) == 1
+    assert ids != {"one"}  # which may be a display of this notebook's own
+    later = ok(notebook.execute("%%flame\nh.update(HTML('<b>3</b>'))"))
+    assert [message.content["transient"]["display_id"] for message in later.output] == [*ids]
+
+
+def test_an_error_is_the_cells(notebook: Kernel) -> None:
+    run = notebook.execute("%%flame\ndef divide(a, b):\n    return a / b\n\ndivide(1, 0)")
+    assert run.reply is not None
+    assert (run.reply["status"], run.reply["ename"], run.reply["evalue"]) == (
+        "error",
+        "ZeroDivisionError",
+        "division by zero",
+    )
+    assert run.error is not None
+    assert run.error["ename"] == "ZeroDivisionError"
+    assert "return a / b" in uncoloured(run.traceback)
+    assert "flame_kernel" not in run.traceback
+    run = ok(notebook.execute("%%flame --no-raise-error\n1/0"))
+    assert "1/0" in uncoloured(run.traceback).replace(" ", "")
+    run = notebook.execute("%flame connect localhost:1")
+    assert uncoloured(run.traceback).startswith("CannotConnect: cannot reach the flame server at localhost:1")
+    assert len(run.traceback.splitlines()) == 1
+
+
+def test_input_is_asked_here(notebook: Kernel) -> None:
+    code = "%%flame\nimport getpass\nprint(input('Name? '), getpass.getpass('Word? '))"
+    run = ok(notebook.execute(code, answers=("ada", "secret")))
+    assert run.prompts == [("Name? ", False), ("Word? ", True)]
+    assert run.stdout == "ada secret\n"
+    run = notebook.execute("%%flame\ninput('Name? ')", allow_stdin=False)
+    assert "does not support input" in run.traceback
+
+
+def test_stop_reaches_the_far_side(notebook: Kernel) -> None:
+    run = notebook.submit("%%flame\nimport time\nprint('asleep')\ntime.sleep(100)")
+    notebook.wait_for_output(run, "asleep")
+    began = time.monotonic()
+    notebook.interrupt()
+    notebook.wait(run)
+    assert time.monotonic() - began < 5
+    assert "time.sleep(100)" in uncoloured(run.traceback)
+    assert ok(notebook.execute("%flame eval 2 ** 10")).result == "1024"
+
+
+def test_stop_while_a_line_is_typed(notebook: Kernel) -> None:
+    run = notebook.submit("%%flame\ninput('Name? ')")
+    notebook.wait_for(lambda: run.prompts, "the prompt")
+    notebook.interrupt()
+    notebook.wait(run)
+    assert run.reply is not None
+    assert run.reply["ename"] == "KeyboardInterrupt"
+
+
+def test_a_flood_is_whole(notebook: Kernel) -> None:
+    run = ok(notebook.execute("%%flame\nfor n in range(200_000): print(n)", timeout=60))
+    assert run.stdout == "".join(f"{n}\n" for n in range(200_000))
+
+
+def test_output_of_a_job_stays_in_its_cell(notebook: Kernel, tmp_path: Path) -> None:
+    go_on = tmp_path / "go on"
+    job = ok(
+        notebook.execute(
+            "%%flame --bg --out job\nimport os, time\nfrom IPython.display import HTML, display\nprint('begun')\n"
+            f"while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\n"
+            "print('job'); display(HTML('<b>job</b>')); 'the value'"
+        )
+    )
+    others = [ok(notebook.execute("%%flame\nprint('cell')")), ok(notebook.execute("print('here')"))]
+    go_on.touch()
+    notebook.wait_for(lambda: job.result, "the job's value in its own cell")
+    ok(notebook.execute("job.wait()"))
+    assert job.stdout == "begun\njob\n"
+    assert [data["text/html"] for data in job.displays] == ["<b>job</b>"]
+    (result,) = job.of_type("execute_result")
+    assert job.reply is not None
+    assert result.content["execution_count"] == job.reply["execution_count"]
+    assert job.result == "'the value'"
+    assert [run.stdout for run in others] == ["cell\n", "here\n"]
+    assert all(not run.of_type("display_data", "execute_result") for run in others)
+    failed = ok(notebook.execute("%%flame --bg\n1/0"))
+    notebook.wait_for(lambda: failed.error, "the job's error in its own cell")
+    assert failed.error is not None
+    assert failed.error["ename"] == "ZeroDivisionError"
+
+
+def test_a_thread_that_a_cell_leaves_behind_prints_in_that_cell(notebook: Kernel, tmp_path: Path) -> None:
+    go_on = tmp_path / "go on"
+    first = ok(
+        notebook.execute(
+            "%%flame\nimport os, threading, time\ndef late():\n"
+            f"    while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\n"
+            "    print('late')\nthread = threading.Thread(target=late); thread.start()"
+        )
+    )
+    second = notebook.submit("%%flame\nprint('second')\nthread.join()")
+    notebook.wait_for_output(second, "second")
+    go_on.touch()
+    ok(notebook.wait(second))
+    notebook.wait_for(lambda: first.stdout, "the thread's line in its own cell")
+    assert (first.stdout, second.stdout) == ("late\n", "second\n")
+
+
+def test_two_far_sides_at_once_do_not_mix(notebook: Kernel, live_app: Callable[..., LiveApp]) -> None:
+    app = live_app()
+    ok(notebook.execute(f"%flame connect {app.location} --as app"))
+    loop = "\nimport time\nfor n in range(200):\n    print('{0}', n)\n    if n % 20 == 0: time.sleep(0.01)\n'{0}'"
+    jobs = {name: ok(notebook.execute(f"%%flame -t {name} --bg" + loop.format(name))) for name in ("pi", "app")}
+    cells = [notebook.submit(f"%%flame -t {name}" + loop.format(f"{name} cell")) for name in ("app", "pi")]
+    for run in cells:
+        ok(notebook.wait(run))
+    for run in jobs.values():
+        notebook.wait_for(lambda run=run: run.result, "the job's value")  # type: ignore[misc]
+    for run, word in [*zip(jobs.values(), jobs, strict=True), (cells[0], "app cell"), (cells[1], "pi cell")]:
+        assert run.stdout == "".join(f"{word} {n}\n" for n in range(200))
+        assert run.result == repr(word)
+    ok(notebook.execute("%flame disconnect app"))
+    ok(notebook.execute("%flame use pi"))
+
+
+def test_cells_of_threads_and_of_a_subshell_do_not_mix(notebook: Kernel) -> None:
+    subshell = notebook.ask("create_subshell_request", channel="control")["subshell_id"]
+    loop = "%%flame\nimport time\nfor n in range(30):\n    print('{0}', n)\n    time.sleep(0.005)"
+    runs: dict[str, Run] = {
+        "main": notebook.submit(loop.format("main")),
+        "sub": notebook.submit(loop.format("sub"), subshell=subshell),
+    }
+    for word, run in runs.items():
+        ok(notebook.wait(run))
+        assert run.stdout == "".join(f"{word} {n}\n" for n in range(30))
+    notebook.ask("delete_subshell_request", {"subshell_id": subshell}, channel="control")
+
+
+def test_two_notebooks_do_not_mix(notebook: Kernel, server: FlameServer) -> None:
+    with flame_kernel(name=KERNEL, env=dict(server.environ())) as other:
+        ok(other.execute("%load_ext flame_kernel"))
+        ok(other.execute("%flame connect"))  # where FLAME_TARGET says
+        loop = "%%flame\nwhere = '{0}'\nimport time\nfor n in range(50):\n    print('{0}', n)\n    time.sleep(0.002)"
+        first, second = notebook.submit(loop.format("one")), other.submit(loop.format("two"))
+        ok(notebook.wait(first))
+        ok(other.wait(second))
+        assert first.stdout == "".join(f"one {n}\n" for n in range(50))
+        assert second.stdout == "".join(f"two {n}\n" for n in range(50))
+        assert ok(notebook.execute("%flame eval where")).result == "'one'"
+        assert ok(other.execute("%flame eval where")).result == "'two'"
+
+
+def test_tab_in_a_notebook(notebook: Kernel) -> None:
+    ok(notebook.execute("%%flame\nfar_colour = 1"))
+    assert notebook.complete("%%flame\nif True:\n    far_col")["matches"] == ["far_colour"]
+    assert notebook.complete("%flame push --tar")["matches"] == ["--target"]
+
+
+def test_its_sessions_end_with_the_notebook(server: FlameServer) -> None:
+    before = len(server.children())
+    with flame_kernel(name=KERNEL, env=dict(server.environ())) as kernel:
+        ok(kernel.execute("%load_ext flame"))
+        ok(kernel.execute(f"%flame connect {server.location} --as pi"))
+        ok(kernel.execute("%%flame --bg\nimport time\nwhile True: time.sleep(0.01)"))
+        assert len(server.children()) > before
+    wait_until(lambda: len(server.children()) == before, "the end of the notebook's process there")
+
+
+def test_under_nbclient(server: FlameServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.environ().items():
+        monkeypatch.setenv(name, value)
+    cells = [
+        "%load_ext flame",
+        "%flame connect --as pi",
+        "%%flame -o squares\nsquares = [n * n for n in range(4)]\nprint('there')\nsquares",
+        "squares, pi.modules.math.sqrt(16)",
+        "%%flame\nimport matplotlib.pyplot as plt\nplt.plot(squares);",
+        "%%flame\ninput()",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    client = NotebookClient(
+        notebook, kernel_name=KERNEL, timeout=60, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    outputs = [cell.outputs for cell in notebook.cells]
+    assert outputs[0] == []
+    assert outputs[2][0].text == "there\n"
+    assert outputs[2][1].data["text/plain"] == "[0, 1, 4, 9]"
+    assert outputs[3][0].data["text/plain"] == "([0, 1, 4, 9], 4.0)"
+    assert "image/png" in outputs[4][0].data
+    assert outputs[5][0].ename == "StdinNotImplementedError"
+    assert not any(path.name != "pi" for path in tmp_path.iterdir())
