@@ -1,6 +1,6 @@
 """``import flame``: a remote Python process beside the local one; ``%load_ext flame``: the same by magics."""
 
-from flame_kernel import connect, load_ipython_extension, unload_ipython_extension
+from flame_kernel import connect, load_ipython_extension, serve, unload_ipython_extension
 from flame_kernel.errors import (
     CannotConnect,
     CannotTravel,
@@ -23,5 +23,6 @@ __all__ = [
     "TargetError",
     "connect",
     "load_ipython_extension",
+    "serve",
     "unload_ipython_extension",
 ]

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .remote import Remote
+    from .serve_app import Serving
 
 __version__ = "0.1.0"
 
@@ -16,6 +17,13 @@ def connect(where: str | None = None, **options: Any) -> Remote:
     from .remote import connect
 
     return connect(where, **options)
+
+
+def serve(daemon: Any = None, **options: Any) -> Serving:
+    """Let notebooks into this process, by its own Pyro4 daemon or a new one; see ``flame_kernel.serve_app.serve``."""
+    from .serve_app import serve
+
+    return serve(daemon, **options)
 
 
 def load_ipython_extension(ip: Any) -> None:

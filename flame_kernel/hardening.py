@@ -63,7 +63,8 @@ class Hardening:
         """The daemon accepts connections as before; those in the lobby are closed."""
         if self._server.__dict__.get("events") == self._events:
             del self._server.events
-        self._over = True
+        with self._lock:
+            self._over = True
         with contextlib.suppress(OSError):
             self._wake.send(b"x")
         if self._thread is not threading.current_thread():
@@ -76,15 +77,18 @@ class Hardening:
         server = self._server
         if server._selector is not None and not server._selector.select(config.POLLTIMEOUT):
             return
-        try:
-            # Not that of a TLS socket, which would shake hands here.
-            connection, address = socket.socket.accept(server.sock)
-        except socket.timeout:
-            return
-        if server.shutting_down or self._over:
-            connection.close()
-            return
-        self._arrived.append((connection, address, time.monotonic() + self._seconds))
+        with self._lock:
+            if self._over:  # the next round is the server's own
+                return
+            try:
+                # Not that of a TLS socket, which would shake hands here.
+                connection, address = socket.socket.accept(server.sock)
+            except socket.timeout:
+                return
+            if server.shutting_down:
+                connection.close()
+                return
+            self._arrived.append((connection, address, time.monotonic() + self._seconds))
         with contextlib.suppress(BlockingIOError):
             self._wake.send(b"x")
 
