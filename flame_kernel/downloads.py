@@ -1,7 +1,7 @@
 """Files on their way from the far side, a batch at a time.  What it says of names and kinds is checked, then written.
 
 Nothing it says makes us write outside of the folder that was chosen: names are single components, folders on the way
-are real ones and no links, links are made when all files are there.
+are real ones and no links, and a link never takes the place of anything but a link.
 """
 
 from __future__ import annotations
@@ -9,18 +9,16 @@ from __future__ import annotations
 import fnmatch
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from .agent import frames, trees
 from .errors import TransferError, UnsafeAnswer
 from .progress import Tally
-from .takeover import BURST, FarFiles, Message, error_in
+from .takeover import BURST, FarFiles, Handler, Message, error_in
 from .uploads import SMALL, far_sums
 
 _KINDS = ("file", "folder", "end", "link", "odd")
-# Requests for files that are on their way at a time: as many as surely fit into a socket's buffers.
-_READS = 64
-_READS_TEXT = 32 << 10
 
 
 @dataclass
@@ -95,6 +93,16 @@ def plain_name(path: str) -> str:
     return "" if is_home or name in (".", "..") else name
 
 
+def _one_call(files: list[Arrival]) -> int:
+    """How many of the files one call may bring."""
+    size = 0
+    for count, one in enumerate(files):
+        size += min(one.size - one.offset, BURST)
+        if count and size > 2 * BURST:
+            return count
+    return len(files)
+
+
 def _description(raw: Any, location: str) -> dict[str, Any]:
     """A description of the far side's, of the right shape; UnsafeAnswer otherwise."""
     what = {name: raw.get(name) for name in ("kind", "size", "mode", "mtime") if name in raw}
@@ -119,7 +127,6 @@ class Downloads:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._made: set[bytes] = set()
-        self._links: list[Arrival] = []
         self._real: tuple[bytes, tuple[bytes, ...]] | None = None  # the last folder that was seen to be none but ours
 
     def __repr__(self) -> str:
@@ -166,16 +173,11 @@ class Downloads:
             for one in wanted:
                 if one.size >= SMALL:
                     self._look(far, one)
-            text = count = 0
-            for one in wanted:
-                if one.done:
-                    continue
-                self._ask(far, one)
-                count, text = count + 1, text + len(one.far)
-                if count >= _READS or text >= _READS_TEXT:
-                    far.wait()
-                    text = count = 0
-            far.wait()
+            wanted = [one for one in wanted if not one.done]
+            while wanted:
+                count = _one_call(wanted) if far.calls else len(wanted)
+                far.ask_all([self._question(far, one) for one in wanted[:count]])
+                del wanted[:count]
         finally:
             for one in batch:
                 if one.incoming is not None:  # cut, or interrupted: what is here is kept for another time
@@ -185,19 +187,6 @@ class Downloads:
             if one.kind == "end" and one.local in self._made:
                 self._made.discard(one.local)
                 trees.set_attributes(one.local, one.what["mode"], one.what["mtime"])
-
-    def finish(self) -> None:
-        """All files are here: now the links."""
-        for one in self._links:
-            try:
-                self._check_place(one)
-                if trees.make_link(one.local, trees.from_wire(one.what.get("target"))):
-                    self._tally.files += 1
-                else:
-                    self._tally.skipped += 1
-            except (OSError, trees.Refused) as e:
-                self._fail(one, e)
-        self._links.clear()
 
     def _prepare(self, one: Arrival) -> None:
         """What needs no question: folders, links, what is left out; and files whose place is wrong."""
@@ -214,8 +203,12 @@ class Downloads:
                     self._made.add(one.local)
                 one.done = True
             elif one.kind == "link":
-                trees.check_link(one.names[:-1], trees.from_wire(one.what.get("target")))
-                self._links.append(one)
+                target = trees.from_wire(one.what.get("target"))
+                trees.check_link(one.names[:-1], target)
+                if trees.make_link(one.local, target):
+                    self._tally.files += 1
+                else:
+                    self._tally.skipped += 1
                 one.done = True
         except (OSError, trees.Refused) as e:
             self._fail(one, e)
@@ -256,9 +249,9 @@ class Downloads:
 
     # -- one file
 
-    def _ask(self, far: FarFiles, one: Arrival) -> None:
+    def _question(self, far: FarFiles, one: Arrival) -> tuple[Message, Handler]:
         request = {"op": "read", "path": one.far, "offset": one.offset, "limit": BURST if far.calls else None}
-        far.ask(request, lambda kind, payload: self._take(far, one, kind, payload))
+        return request, partial(self._take, far, one)
 
     def _take(self, far: FarFiles, one: Arrival, kind: int, payload: Any) -> None:
         """A frame of the file's answer; what comes after it failed is passed over."""
@@ -276,7 +269,7 @@ class Downloads:
             elif payload.get("last") is False:
                 one.incoming.pause()
                 one.offset, one.incoming = one.incoming.at, None
-                self._ask(far, one)
+                far.ask(*self._question(far, one))
             else:
                 self._put_in_place(far, one, bool(payload.get("changed")))
         except (OSError, trees.Refused) as e:

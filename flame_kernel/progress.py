@@ -47,7 +47,10 @@ class Tally:
                 warnings.simplefilter("ignore")  # where a notebook has no widgets, the bar is text
                 from tqdm.auto import tqdm
 
-                self._bar = tqdm(
+                class Bar(tqdm):  # type: ignore[misc]
+                    monitor_interval = 0  # no thread that looks after it and stays
+
+                self._bar = Bar(
                     total=total, desc=self._what, unit="B", unit_scale=True, unit_divisor=1024, delay=_DELAY
                 )
 

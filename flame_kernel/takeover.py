@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .agent import frames
@@ -25,6 +25,8 @@ from .transport import Connection
 SILENCE = 60.0
 # Bytes of a file in one call on a multiplex server, which serves nobody else meanwhile.
 BURST = 2 << 20
+# About how many characters of requests go into one frame; escapes make up to twelve times as many bytes of them.
+_MAX_TEXT = 80_000
 
 Message = dict[str, Any]
 # Called with each frame of an answer: its kind, and a dict, a memoryview, or a number of zeros.
@@ -89,9 +91,28 @@ class FarFiles:
     # -- requests
 
     def ask(self, request: Message, handler: Handler) -> None:
-        """Send a request; ``handler`` is called with the frames of its answer, within later calls of ours."""
+        """Send a request; ``handler`` is called with the frames of its answer, within this or a later call of ours."""
+        if self.calls and len(self._out.sent) > BURST:
+            self.wait()
+        self.look()  # or one who asks much and never listens would have both sides wait for the other to listen
         self._pending.append(handler)
         self.frames.send_control(request)
+
+    def ask_all(self, requests: Sequence[tuple[Message, Handler]]) -> None:
+        """Several requests, in as few frames as hold them; until all is answered."""
+        batch: list[Message] = []
+        size = 0
+        for request, handler in requests:
+            if batch and size + len(str(request)) > _MAX_TEXT:
+                self.frames.send_control({"op": "all", "requests": batch})
+                self.wait()
+                batch, size = [], 0
+            self._pending.append(handler)
+            batch.append(request)
+            size += len(str(request))
+        if batch:
+            self.frames.send_control({"op": "all", "requests": batch})
+        self.wait()
 
     def tell(self, request: Message) -> None:
         """Send what ends the request before; it has the answer."""

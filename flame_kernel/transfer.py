@@ -160,7 +160,6 @@ class _Transfer:
             if top.kind == "folder":
                 self._get_folder(downloads, path, place)
                 self._insist(downloads.receive, [Arrival(path, place, (), dict(what, kind="end"), place)])
-        downloads.finish()
         return self._result()
 
     def _get_folder(self, downloads: Downloads, path: str, place: bytes) -> None:

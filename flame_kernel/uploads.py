@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .agent import frames, trees
@@ -83,10 +84,8 @@ class Uploads:
         """Where to go on with each file of some size; those that are there already are done."""
         large = [one for one in files if one.size >= SMALL]
         looks: dict[bytes, Message] = {}
-        for one in large:
-            request = {"op": "look", "path": one.path, "size": one.size, "mtime": one.what["mtime"]}
-            far.ask(request, lambda kind, answer, one=one: looks.__setitem__(one.far, answer))  # type: ignore[misc]
-        far.wait()
+        if large:
+            far.ask_all([(self._question(one), partial(_keep, looks, one.far)) for one in large])
         offsets = {}
         for one in large:
             look = looks[one.far]
@@ -99,6 +98,9 @@ class Uploads:
                 path = trees.to_wire(trees.part_path(one.far, one.size, one.what["mtime"]))
                 offsets[one.far] = self._same(far, one, path, part)
         return offsets
+
+    def _question(self, one: Departure) -> Message:
+        return {"op": "look", "path": one.path, "size": one.size, "mtime": one.what["mtime"]}
 
     def _already_there(self, far: FarFiles, one: Departure, look: Message) -> None:
         if (look.get("mode"), look.get("mtime")) != (one.what["mode"], one.what["mtime"]):
@@ -133,10 +135,14 @@ class Uploads:
                     at = burst = offset
                     self._count(one, at)
                     while at < source.size and not one.failed:
-                        size = source.read_into(far.frames.room[: min(frames.CHUNK, source.size - at)], at)
-                        if not size:
-                            raise trees.Refused("it became shorter while it was read")
-                        far.frames.send_room(size)
+                        size = source.hole_at(at, source.size)
+                        if size:
+                            far.frames.send_hole(size)
+                        else:
+                            size = source.read_into(far.frames.room[: min(frames.CHUNK, source.size - at)], at)
+                            if not size:
+                                raise trees.Refused("it became shorter while it was read")
+                            far.frames.send_room(size)
                         at += size
                         tally.bytes += size
                         self._count(one, at)
@@ -187,6 +193,10 @@ class Uploads:
     def _count(self, one: Departure, at: int) -> None:
         self._tally.forward(at - one.forward)
         one.forward = at
+
+
+def _keep(answers: dict[bytes, Message], name: bytes, kind: int, answer: Any) -> None:
+    answers[name] = answer
 
 
 def far_sums(far: FarFiles, path: str, limit: int, ours: Any) -> int:

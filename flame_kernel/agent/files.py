@@ -20,6 +20,7 @@ order of the requests; ``{"error": sentence, "code": word}`` where it failed.
     pause                             leave off for a moment: the next ``write`` goes on
     drop    keep                      leave off: keep the part, or do not
     folder, link, attributes          make one; set mode and time
+    all     requests                  one after the other, each with its answer
     bye
 """
 
@@ -33,7 +34,7 @@ from . import frames, trees
 PATIENCE = 900.0
 # Entries of one ``list``, and about how many bytes of names.
 MAX_ENTRIES = 1024
-MAX_TEXT = 200 * 1000
+MAX_TEXT = 100 * 1000
 
 
 class _Bye(Exception):
@@ -70,6 +71,10 @@ class Worker:
         op = request.get("op")
         if op == "bye":
             raise _Bye
+        if op == "all":
+            for one in request["requests"]:
+                self._control(one)
+            return
         try:
             if op == "write":
                 self._write(request)
@@ -95,6 +100,8 @@ class Worker:
             for path in trees.expand(trees.from_wire(pattern), _folder(request)):
                 what = trees.describe(path)
                 name = os.path.basename(os.path.normpath(path))
+                if os.path.islink(path):  # named by the user, so followed; links below are not
+                    path = os.path.realpath(path)
                 found.append(dict(what, source=pattern, path=trees.to_wire(path), name=trees.to_wire(name)))
                 if len(found) > MAX_ENTRIES:
                     raise trees.Refused("%s names more than %d files; name their folder" % (pattern, MAX_ENTRIES))
@@ -105,7 +112,7 @@ class Worker:
         if os.path.islink(path):  # named by the user, so followed; what is written then goes behind it
             path = os.path.realpath(path)
         what = trees.describe(path)
-        parent = trees.describe(os.path.dirname(path) or b"/")["kind"]
+        parent = trees.describe(os.path.dirname(path.rstrip(b"/")) or b"/")["kind"]
         return dict(what, path=trees.to_wire(path), parent=parent)
 
     def _do_total(self, request):
@@ -157,6 +164,11 @@ class Worker:
             # First what it is, for its writer: size and time name the part.
             self._out.send_control({"size": source.size, "mode": source.mode, "mtime": source.mtime, "more": True})
             while at < end:
+                hole = source.hole_at(at, end)
+                if hole:
+                    self._out.send_hole(hole)
+                    at += hole
+                    continue
                 count = source.read_into(self._out.room[: min(trees.CHUNK, end - at)], at)
                 if not count:
                     raise trees.Refused("it became shorter while it was read", "changed")

@@ -130,11 +130,12 @@ class _File:
 
     def remember(self):
         # An entry without a time is never checked against the disk.
-        lines = self.source.splitlines(True)
-        linecache.cache[self.filename] = (len(self.source), None, lines, self.filename)
+        self._lines = (len(self.source), None, self.source.splitlines(True), self.filename)
+        linecache.cache[self.filename] = self._lines
 
     def forget(self):
-        linecache.cache.pop(self.filename, None)
+        if linecache.cache.get(self.filename) is self._lines:
+            del linecache.cache[self.filename]
 
     # What importlib asks of a loader.
 

@@ -10,6 +10,7 @@ Links inside a folder are copied as links where they lead to something inside it
 behind a name); others, and what is no file, folder or link, are left out and named.  Nothing is written through a link.
 """
 
+import errno
 import glob
 import hashlib
 import os
@@ -25,6 +26,7 @@ _KERNEL_FILE = 16 << 20  # bytes; files of /proc say that they have none
 _WINDOWS_DEVICES = frozenset(
     ["CON", "PRN", "AUX", "NUL"] + [name + digit for name in ("COM", "LPT") for digit in "123456789"]
 )
+_UNDER_WAY = 0o1700  # the mode of a folder that is being filled: sticky and private, as no other is
 _BINARY = getattr(os, "O_BINARY", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
@@ -80,8 +82,6 @@ def check_link(folder, target):
 
 def why(error):
     """An OSError as Refused, in the system's words."""
-    import errno
-
     full = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
     text = (error.strerror or str(error)).lower()
     return Refused(text, "full" if error.errno in full else "")
@@ -247,6 +247,15 @@ class Source:
             have += count
         return have
 
+    def hole_at(self, offset, limit):
+        """How many bytes from ``offset`` up to ``limit`` are in a hole of the file, where that can be told: zeros."""
+        if self._small is not None or not hasattr(os, "SEEK_DATA"):
+            return 0
+        try:
+            return min(os.lseek(self._file.fileno(), offset, os.SEEK_DATA), limit) - offset
+        except OSError as e:
+            return limit - offset if e.errno == errno.ENXIO else 0  # nothing but a hole from here on
+
     @property
     def changed(self):
         """Whether the file was written to since it was opened."""
@@ -409,16 +418,18 @@ class Incoming:
 
 
 def make_folder(path):
-    """A folder for its owner alone, unless it is there; whether it was made. Refused where something else is."""
+    """A folder for its owner alone, unless it is there; whether it was made, now or by an attempt that was cut short:
+    until ``set_attributes`` it bears a mark. Refused where something else is."""
     kind = describe(path, follow=False)["kind"]
     if kind == "missing":
         os.mkdir(path, 0o700)
+        os.chmod(path, _UNDER_WAY)
         return True
     if kind == "link":
         raise Refused("a link is in the place of the folder")
     if kind != "folder":
         raise Refused("a file is in the place of the folder")
-    return False
+    return stat.S_IMODE(os.lstat(path).st_mode) == _UNDER_WAY
 
 
 def make_link(path, target):
