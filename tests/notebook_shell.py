@@ -67,9 +67,9 @@ class Shell:
 
     def run(self, code: str) -> Ran:
         """Run a cell."""
+        self.running = True
         self.out, self.err = _Seen(), _Seen()
         began = time.monotonic()
-        self.running = True
         try:
             with contextlib.redirect_stdout(self.out), contextlib.redirect_stderr(self.err):
                 result = self.ip.run_cell(code, store_history=True)
@@ -98,10 +98,9 @@ class Shell:
         old = self.out
 
         def watch() -> None:
-            deadline = time.monotonic() + 30
             while self.out is old or text not in self.out.getvalue() + self.err.getvalue():
-                if time.monotonic() > deadline:
-                    return
+                if self.out is not old and not self.running:
+                    return  # the cell is over, and never showed it
                 time.sleep(0.005)
             do()
 

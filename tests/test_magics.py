@@ -13,6 +13,7 @@ from typing import Any
 import farside
 import pytest
 from farside import FlameServer, LiveApp, wait_until
+from flakylink import FlakyLink
 from notebook_shell import Ran, Shell, ipython
 
 KEY = "the-key-of-the-server-0123456789"
@@ -359,21 +360,51 @@ def test_a_server_of_its_own(shell: Shell) -> None:
     assert "local: " in shell.ok("%flame status").out
 
 
-def test_the_server_is_restarted(shell: Shell) -> None:
-    server = FlameServer(farside.pythons()[-1])
+def test_what_is_gone_is_said_and_made_again(shell: Shell, flame_server: Callable[..., FlameServer]) -> None:
+    server = flame_server()
     shell.ok(f"%flame connect {server.location} --as pi")
     ran = shell.run("%%flame\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     is_one_sentence(ran, "session", "gone")
     shell.ok("%flame connect pi")
     assert shell.ok("%flame eval 3").value == 3
     server.stop()
-    watching = shell.when_seen("lost", shell.ctrl_c)
-    ran = shell.run("%%flame\nprint('never')")
-    watching.join()
-    assert ran.error is not None
-    assert "flame_kernel" not in ran.text
-    assert "never" not in ran.text
+    is_one_sentence(shell.run("%%flame\nprint('never')"), "is gone: the server ended", "%flame connect")
+    is_one_sentence(shell.run("%flame eval 3"), "is gone: the server ended", "%flame connect pi")
+    assert "the server ended" in shell.ok("%flame status").out
     shell.ok("%flame disconnect")
+
+
+def test_the_link_breaks_and_comes_back(shell: Shell, server: FlameServer, tmp_path: Path) -> None:
+    with FlakyLink(server.location) as link:
+        shell.ok(f"%flame connect {link.location} --as pi")
+
+        def come_back() -> None:
+            (tmp_path / "go on").touch()
+            link.up()
+
+        job = shell.ok(
+            "%%flame --bg\nimport os, time\nprint('begun')\n"
+            f"while not os.path.exists({str(tmp_path / 'go on')!r}): time.sleep(0.01)\nprint('done')"
+        ).value
+        wait_until(lambda: job.output == "begun\n", "the job's first line")
+        link.down()
+        watching = shell.when_seen("lost", come_back)
+        ran = shell.ok("%%flame\nprint('printed once')")
+        watching.join()
+        assert ran.out.count("printed once") == 1
+        assert "the link is back" in ran.err
+        assert job.wait(20)
+        assert job.output == "begun\ndone\n"
+        link.down()
+        watching = shell.when_seen("lost", shell.ctrl_c)
+        ran = shell.run("%%flame\nprint('later')")
+        watching.join()
+        assert ran.error is not None
+        assert ran.seconds < 20
+        assert "flame_kernel" not in ran.text
+        link.up()
+        assert shell.ok("%flame eval 3").value == 3
+        shell.ok("%flame disconnect")
 
 
 def test_a_key_is_asked_for(shell: Shell, flame_server: Callable[..., FlameServer], monkeypatch: Any) -> None:
