@@ -10,6 +10,8 @@ from typing import Any
 
 import keyring
 import pytest
+from farside import FlameServer
+from kernels import flame_kernel
 from keyring.backend import KeyringBackend
 
 from flame_kernel.config import Location, Secret, Target, Timeouts, load_target
@@ -423,6 +425,32 @@ def test_another_file(tmp_path: Path) -> None:
     assert "name one that is there" in refused(lambda: load(tmp_path / "none.toml"))
     path.chmod(0o644)
     assert "chmod 600" in refused(lambda: load(path))
+
+
+def test_a_key_that_is_typed(flame_server: Callable[..., FlameServer], tmp_path: Path) -> None:
+    """Not when the kernel starts, where nobody can be asked, but at the prompt of the cell that connects."""
+    server = flame_server(key=KEY)
+    write(
+        tmp_path / "targets.toml",
+        f'default = "gpu"\n[targets.gpu]\nlocation = "{server.location}"\nkey = "prompt"\n',
+    )
+    with flame_kernel(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
+        first = k.execute("1")
+        assert first.error is not None
+        assert "%flame connect gpu" in first.error["evalue"]
+        silent = k.execute("%flame connect gpu", allow_stdin=False)
+        assert silent.error is not None
+        assert "nobody can be asked now" in silent.error["evalue"]
+        run = k.execute("%flame connect gpu\n6 * 7", answers=(KEY,))
+        assert run.result == "42"
+        assert run.prompts == [("Key of the flame server gpu: ", True)]
+        # Stop at the prompt: all stays as it was.
+        stopped = k.submit("%flame connect gpu")
+        k.wait_for(lambda: stopped.prompts, "the prompt")
+        k.interrupt()
+        assert k.wait(stopped).error is not None
+        assert k.execute("6 * 7").result == "42"
+        assert KEY not in k.log_text() + "".join(map(str, k.runs.values()))
 
 
 def test_options_of_a_command() -> None:

@@ -26,6 +26,7 @@ from flame_kernel.certs import Authority
 from flame_kernel.config import Location, Secret, Target, Timeouts, load_target
 from flame_kernel.errors import CallTimeout, CannotConnect, ConnectionLost, FlameError, TargetError
 from flame_kernel.remote import connect
+from flame_kernel.session import Session
 from flame_kernel.tls import Tls
 from flame_kernel.transport import Connection
 
@@ -118,6 +119,17 @@ def test_mutual_tls_with_every_python(each_python: Python, flame_server: Start, 
         assert wrapped.version() in ("TLSv1.2", "TLSv1.3")
         assert wrapped.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert len(wrapped.context.get_ca_certs()) == 1  # nobody else is trusted
+
+
+def test_a_session_on_a_server_that_does_one_thing_at_a_time(flame_server: Start, made: Path) -> None:
+    server = flame_server(servertype="multiplex", env=speaking_tls(made / "a/server.pem", made / "a/ca.pem"))
+    settings = Tls(ca=str(made / "a/ca.pem"), certificate=str(made / "a/me.pem"))
+    events: list[dict[str, Any]] = []
+    with contextlib.closing(Session(target(server.location, settings), events.extend)) as session:
+        code = "print('x' * 100_000)\nfor i in range(20):\n    print(i)"
+        assert session.execute("a", code).result(30)["status"] == "ok"
+        text = "".join(event["content"]["text"] for event in events if event["type"] == "stream")
+        assert text == "x" * 100_000 + "\n" + "".join(f"{i}\n" for i in range(20))
 
 
 def test_the_servers_own_certificate_may_be_the_one_that_is_trusted(flame_server: Start, made: Path) -> None:
