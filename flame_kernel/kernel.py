@@ -295,7 +295,9 @@ class FlameKernel(Kernel):
 
     async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
         """As ipykernel's, but an editor's question overtakes cells, and nothing else: the far side answers both."""
-        kind = self._type_of(msg)
+        header = self._header_of(msg)
+        kind = str(header.get("msg_type"))
+        self._fronts.heard(str(header.get("session")))  # now: its turn may come when the front end is long gone
         if subshell_id is None and self._cell is not None and kind in QUESTIONS and not self._in_line:
             parent, ident = self.get_parent("shell"), self._parent_ident["shell"]
             try:
@@ -310,14 +312,14 @@ class FlameKernel(Kernel):
         finally:
             self._in_line -= stays_in_line
 
-    def _type_of(self, msg: Any) -> str:
-        """The type of a message that is not taken apart yet; empty where ipykernel will say what is wrong with it."""
+    def _header_of(self, msg: Any) -> dict[str, Any]:
+        """The header of a message that is not taken apart yet; empty where ipykernel will say what is wrong with it."""
         assert self.session is not None
         try:
             _, frames = self.session.feed_identities(msg, copy=False)
-            return str(self.session.deserialize(frames, content=False, copy=False)["header"]["msg_type"])
+            return dict(self.session.deserialize(frames, content=False, copy=False)["header"])
         except Exception:
-            return ""
+            return {}
 
     async def _question(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Between busy and idle of its own while a cell runs; then busy again: front ends show the last they heard."""
@@ -431,11 +433,6 @@ class FlameKernel(Kernel):
 
     def post_handler_hook(self) -> None:
         """See pre_handler_hook."""
-
-    def set_parent(self, ident: Any, parent: Any, channel: str = "shell") -> None:
-        """As ipykernel's; every message tells that its front end is there."""
-        self._fronts.heard(parent.get("header", {}).get("session", ""))
-        super().set_parent(ident, parent, channel)
 
     def _interrupt_all(self) -> list[Future[Any]]:
         return self._interrupt([self._far, self._local])

@@ -170,7 +170,7 @@ class Link:
                 try:
                     return self.exchange(self.calls, request)[0]
                 except RemoteError as e:
-                    if e.ename != "KeyError":
+                    if not is_missing(e):
                         raise
                     self.calls.connection.call("execute", push_source())
                     return self.exchange(self.calls, request)[0]
@@ -268,7 +268,7 @@ class Link:
                     self._mend(line)
                 answer = self.exchange(line, request, timeout, buffers, wait)
             except RemoteError as e:
-                if e.ename == "KeyError":  # no module of that name: the server is another one than before
+                if is_missing(e):  # the server is another one than before
                     self.end(SessionGone(self.location, "the server was restarted"))
                     continue
                 raise
@@ -451,6 +451,11 @@ class Link:
             self._watcher.join(timeout)
         for line in self._lines:
             line.connection.close()
+
+
+def is_missing(error: RemoteError) -> bool:
+    """Whether a server has no agent of ours, or has not loaded all of it yet, for a client that is just pushing it."""
+    return error.ename == "KeyError" or (error.ename == "AttributeError" and agent_name() in error.evalue)
 
 
 def no_agent(location: str) -> AgentError:

@@ -9,7 +9,7 @@ from .agent import wire
 from .config import Target
 from .errors import FlameError, RemoteError, UnsafeAnswer
 from .inbox import Event
-from .link import Link, no_agent
+from .link import Link, is_missing, no_agent
 
 # Seconds that a watcher's question is parked, on a server that lets it; and between questions on one that does not.
 WATCH_WAIT, WATCH_PAUSE = 10.0, 0.25
@@ -41,7 +41,7 @@ class Visitor:
         try:
             return self._link.exchange(self._link.calls, {"op": op, **fields})[0]
         except RemoteError as e:
-            if e.ename != "KeyError":
+            if not is_missing(e):
                 raise
             raise no_agent(self._link.location) from None
 
