@@ -61,7 +61,7 @@ def push_source() -> str:
     _, loader, bundle = _read()
     packed = base64.b64encode(zlib.compress(json.dumps([loader, bundle]).encode(), 9)).decode("ascii")
     return (
-        "(lambda parts, space: (exec(parts[0], space), setattr(space['boot'](parts[1]), 'LOADER', parts[0])))("
+        "(lambda parts, space: (exec(parts[0], space), space['boot'](parts[1], parts[0])))("
         "__import__('json').loads(__import__('zlib').decompress(__import__('base64').b64decode("
         f"'{packed}')).decode()), {{}})"
     )

@@ -2,11 +2,11 @@
 
 ``boot`` takes the agent's files as JSON text ``{"name": package name, "files": [[module, source], …]}``, in an order in
 which each imports only what stands before it, and returns the package. It may be called by many clients at once, and
-again: who comes second finds it loaded.
+again: who comes second finds it loaded, or waits. ``loader`` is this file's own text, for those who hand both on.
 """
 
 
-def boot(text):
+def boot(text, loader=None):
     import json
     import linecache
     import sys
@@ -40,7 +40,7 @@ def boot(text):
     package = sys.modules.setdefault(name, package)
     with package.loading:
         if not package.loaded:
-            package.BUNDLE = text
+            package.LOADER, package.BUNDLE = loader, text
             try:
                 for short, source in bundle["files"]:
                     load(short, source)
