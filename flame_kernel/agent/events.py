@@ -21,7 +21,7 @@ PIECE = 1 << 14
 # A keeper is woken when so many events wait to be numbered: nobody may be reading.
 DRAIN_AT = 1024
 # Writers wait for that work when so many events wait; or so many of them, if theirs is large.
-CROWD, LARGE_CROWD, LARGE = 4096, 256, 1 << 10
+CROWD, LARGE_CROWD, LARGE = 4096, 64, 1 << 10
 # A batch of stream text that is smaller than this may wait for more (see ``gap`` of poll).
 WORTH_SENDING = 1 << 18
 # Seconds that text waits for the end of its cell, so that both go in one answer: one round trip a cell.
