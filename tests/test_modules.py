@@ -144,7 +144,7 @@ def test_a_module_that_is_there_is_hidden_by_one_that_is_sent(pi: Remote) -> Non
 
 
 def test_it_is_sent_while_a_cell_runs(pi: Remote) -> None:
-    code = "import time\nwhile True:\n    try: import arrives_late\n    except ImportError: time.sleep(0.01)\n    else: break"
+    code = "import time\nwhile True:\n try: import arrives_late\n except ImportError: time.sleep(0.01)\n else: break"
     cell = pi.cell(code, lambda event: None)
     try:
         pi.sendmodule("arrives_late", "")
