@@ -362,7 +362,7 @@ def _interrupt_one(me, request_id):
         else:
             lane.interrupt_children()
             me.interrupt_only = request_id
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 def _ship(sock, log):
