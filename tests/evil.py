@@ -141,7 +141,7 @@ def bombs() -> dict[str, bytes]:
     }
 
 
-Answer = Callable[["EvilServer", socket.socket, int], None]
+Answer = Callable[["Server", socket.socket, int], None]
 
 
 def _send(data: Callable[[int], bytes]) -> Answer:
@@ -214,59 +214,81 @@ def modes(command: str) -> dict[str, Answer]:
     return made
 
 
-class EvilServer:
-    """A server on loopback that does ``answer`` to each client in turn; for ``contextlib.closing``."""
+class Server:
+    """Listens on loopback, each client on a thread of its own; for ``contextlib.closing``. Subclasses ``serve`` one."""
 
-    def __init__(self, answer: Answer, *, at_handshake: bool = False, raw: bool = False) -> None:
-        self._answer = answer
-        self._at_handshake = at_handshake
-        self._raw = raw  # the answer reads what the client sends by itself
-        self._over = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: set[socket.socket] = set()
-        self.location = f"127.0.0.1:{self._listener.getsockname()[1]}"
+    def __init__(self) -> None:
         self.last_request = b""
-        self._thread = threading.Thread(target=self._serve, name="evil")
+        self.over = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._clients: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self.location = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._accept, name="evil")
         self._thread.start()
 
+    def serve(self, connection: socket.socket) -> None:
+        """Do it to one client; an OSError is the end of it."""
+        raise NotImplementedError
+
     def close(self) -> None:
-        """End the thread and every connection."""
-        self._over.set()
+        """End the threads and every connection."""
+        self.over.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        for connection in list(self._open):
+        self._thread.join()
+        for connection in list(self._clients):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self._listener.close()
 
     def wait(self) -> None:
         """Say nothing until the client has had enough and the test is over."""
-        self._over.wait()
+        self.over.wait()
 
     def drip(self, connection: socket.socket, data: bytes) -> None:
         """A byte every 50 ms: each resets a timeout that is counted from the last byte."""
         for index in range(len(data)):
             connection.sendall(data[index : index + 1])
-            if self._over.wait(0.05):
+            if self.over.wait(0.05):
                 return
 
-    def _serve(self) -> None:
-        while not self._over.is_set():
+    def _accept(self) -> None:
+        while not self.over.is_set():
             try:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            self._open.add(connection)
-            with connection, contextlib.suppress(OSError):
-                seq = 0
-                if not self._raw:
-                    seq, self.last_request = read_message(connection)
-                if not self._raw and not self._at_handshake:
-                    connection.sendall(message(CONNECTOK, HELLO, seq))
-                    seq, self.last_request = read_message(connection)
-                self._answer(self, connection, seq)
-            self._open.discard(connection)
+            self._clients.add(connection)
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            self._threads.append(threading.Thread(target=self._one, args=(connection,), name="evil"))
+            self._threads[-1].start()
+
+    def _one(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            self.serve(connection)
+        self._clients.discard(connection)
+
+
+class EvilServer(Server):
+    """Does ``answer`` to the first call of each client, or to its CONNECT message."""
+
+    def __init__(self, answer: Answer, *, at_handshake: bool = False, raw: bool = False) -> None:
+        self._answer = answer
+        self._at_handshake = at_handshake
+        self._raw = raw  # the answer reads what the client sends by itself
+        super().__init__()
+
+    def serve(self, connection: socket.socket) -> None:
+        seq = 0
+        if not self._raw:
+            seq, self.last_request = read_message(connection)
+        if not self._raw and not self._at_handshake:
+            connection.sendall(message(CONNECTOK, HELLO, seq))
+            seq, self.last_request = read_message(connection)
+        self._answer(self, connection, seq)
 
 
 # --- the watched client

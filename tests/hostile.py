@@ -30,8 +30,8 @@ from flame_kernel.session import Session
 Op = Callable[["FakeAgent", dict[str, Any]], Any]
 
 
-class FakeAgent:
-    """A server on loopback; for ``contextlib.closing``.
+class FakeAgent(evil.Server):
+    """A server that keeps to Pyro's protocol and to ours.
 
     ops     what is done in place of the honest thing, by op: ``open``, ``submit``, ``poll``, …
     harm    an ``evil.Answer`` for the op named ``at``, below the level of our wire
@@ -44,33 +44,18 @@ class FakeAgent:
         self.at = at
         self.events: list[dict[str, Any]] = []
         self.requests: list[dict[str, Any]] = []
-        self.last_request = b""
         self.news = threading.Condition()
-        self._over = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._connections: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-        self.location = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._accept, name="fake agent")
-        self._thread.start()
+        super().__init__()
 
     def target(self, **timeouts: float) -> Target:
         return Target(Location.parse(self.location), timeouts=Timeouts(**timeouts))
 
     def close(self) -> None:
         """End it, and every connection."""
-        self._over.set()
+        self.over.set()
         with self.news:
             self.news.notify_all()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        for connection in list(self._connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        self._listener.close()
+        super().close()
 
     def say(self, *events: dict[str, Any]) -> None:
         """Put events into the log: ``request`` and ``content`` may be left out."""
@@ -80,46 +65,20 @@ class FakeAgent:
                 self.events.append({**whole, **event})
             self.news.notify_all()
 
-    # What an evil.Answer may call.
-
-    def wait(self) -> None:
-        self._over.wait()
-
-    def drip(self, connection: socket.socket, data: bytes) -> None:
-        for index in range(len(data)):
-            connection.sendall(data[index : index + 1])
-            if self._over.wait(0.05):
-                return
-
-    # The server.
-
-    def _accept(self) -> None:
-        while not self._over.is_set():
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._connections.add(connection)
-            thread = threading.Thread(target=self._serve, args=(connection,), name="fake agent")
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            seq, _ = evil.read_message(connection)
-            connection.sendall(evil.message(evil.CONNECTOK, evil.HELLO, seq))
-            while not self._over.is_set():
-                seq, self.last_request = evil.read_message(connection)
-                _, method, args, _ = pickle.loads(self.last_request)
-                assert method == "invokeModule", method
-                request, _ = wire.decode(args[1][0])
-                self.requests.append(request)
-                if self.harm is not None and request["op"] == self.at:
-                    self.harm(self, connection, seq)  # type: ignore[arg-type]
-                else:
-                    answer = self._answer(request)
-                    connection.sendall(evil.message(evil.RESULT, pickle.dumps(answer, 4), seq))
-        self._connections.discard(connection)
+    def serve(self, connection: socket.socket) -> None:
+        seq, _ = evil.read_message(connection)
+        connection.sendall(evil.message(evil.CONNECTOK, evil.HELLO, seq))
+        while not self.over.is_set():
+            seq, self.last_request = evil.read_message(connection)
+            _, method, args, _ = pickle.loads(self.last_request)
+            assert method == "invokeModule", method
+            request, _ = wire.decode(args[1][0])
+            self.requests.append(request)
+            if self.harm is not None and request["op"] == self.at:
+                self.harm(self, connection, seq)
+            else:
+                answer = self._answer(request)
+                connection.sendall(evil.message(evil.RESULT, pickle.dumps(answer, 4), seq))
 
     def _answer(self, request: dict[str, Any]) -> bytes:
         op = self.ops.get(request["op"]) or getattr(self, "_" + request["op"])
@@ -157,7 +116,7 @@ class FakeAgent:
 
     def _poll(self, request: dict[str, Any]) -> Any:
         with self.news:
-            self.news.wait_for(lambda: len(self.events) > request["ack"] or self._over.is_set(), request["wait"])
+            self.news.wait_for(lambda: len(self.events) > request["ack"] or self.over.is_set(), request["wait"])
             return {"events": self.events[request["ack"] :]}
 
     def _interrupt(self, request: dict[str, Any]) -> Any:

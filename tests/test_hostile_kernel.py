@@ -271,7 +271,7 @@ def test_replies_to_what_was_not_asked_change_nothing() -> None:
 def test_repeated_events_come_once() -> None:
     def poll(agent: FakeAgent, request: dict[str, Any]) -> Any:
         with agent.news:
-            agent.news.wait_for(lambda: len(agent.events) > request["ack"] or agent._over.is_set(), request["wait"])
+            agent.news.wait_for(lambda: len(agent.events) > request["ack"] or agent.over.is_set(), request["wait"])
             return {"events": agent.events}  # all of them, each time
 
     with contextlib.closing(FakeAgent({"poll": poll})) as agent, session_at(agent) as (session, seen):
