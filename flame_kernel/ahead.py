@@ -1,9 +1,12 @@
-"""What the caller does next with what it is about to get, read from its bytecode; it decides how often we ask, only.
+"""What the caller does next with what it is about to get, read from its bytecode.
 
 ``pi.modules.os.environ["HOME"]`` is three operations for Python, and shall be one request.  What an attribute is, a
 value or an object, nobody here knows until it has been asked for; but where the very next thing is another attribute,
-an item or a call, that does not matter: the whole chain is evaluated there and comes to the same.  Where the reading
-fails (another Python, an attribute by ``getattr``) the answer is no, and each operation is a request of its own.
+an item or a call, that does not matter: the chain that is written without a break is evaluated there, as one.  So a
+chain also acts there: ``pi.modules.sys.path.append("x")`` changes the list there, while a list that has been stored in
+a variable here is a copy.
+
+Where the reading fails (another Python, an attribute by ``getattr``) the answer is no, and each operation is a request.
 """
 
 from __future__ import annotations
@@ -55,7 +58,9 @@ def _plan(code: CodeType) -> dict[int, Step]:
         goes = _is_method(one) or (bool(after) and after[0].opname in _ATTRIBUTE)
         if not goes:
             goes = len(after) == 2 and after[0].opname.startswith(tuple(_KEY)) and _takes_item(after[1])
-        found[one.offset] = (goes, str(name))
+        # While a method in Python that it calls runs, the place may be that of its last cache entry.
+        end = instructions[index + 1].offset if index + 1 < len(instructions) else one.offset + 2
+        found.update(dict.fromkeys(range(one.offset, end, 2), (goes, str(name))))
     return found
 
 

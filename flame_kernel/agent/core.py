@@ -342,7 +342,7 @@ class Core:
         """After an object's request: of the helpers that have nothing to do one is kept."""
         with self._lock:
             lane = self.lanes.get(name)
-            if name[:1] != HELPER or lane is None:
+            if name[:1] != HELPER or lane is None or not lane.is_idle:
                 return
             others = [other for other in self.lanes.values() if other.name[:1] == HELPER and other.is_idle]
             if others:

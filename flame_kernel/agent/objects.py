@@ -113,7 +113,10 @@ class Objects:
         streams.check()
         self.release(request.get("release") or ())
         try:
-            return await self._perform(request)
+            thing = self._chain(request)
+            if request.get("await") and isinstance(thing, types.CoroutineType):
+                thing = await thing
+            return self._answer(thing, request)
         except Gone as e:
             return {"status": "gone", "message": str(e)}, ()
         except values.BadValue as e:
@@ -135,7 +138,8 @@ class Objects:
             self._staged.pop(request["ticket"], None)
         return {"status": "ok"}, ()
 
-    async def _perform(self, request):
+    def _chain(self, request):
+        """What the steps of a request lead to."""
         parts = request.get("buffers") or [b"[]"]
         if request.get("staged"):
             parts = list(parts)
@@ -146,10 +150,7 @@ class Objects:
         thing = self._root(request["root"], steps)
         for step in steps:
             thing = _STEPS[step[0]](thing, *step[1:])
-        if request.get("await") and isinstance(thing, types.CoroutineType):
-            thing = await thing
-        steps = parts = None
-        return self._answer(thing, request)
+        return thing
 
     def _root(self, root, steps):
         kind = root[0]
