@@ -72,7 +72,7 @@ class Timeouts:
     @classmethod
     def fast(cls) -> Timeouts:
         """Those with which a dead link is given up within 15 s."""
-        return cls(connect=5.0, call=10.0, poll=6.0, poll_deadline=12.0)
+        return cls(connect=4.0, call=8.0, poll=5.0, poll_deadline=10.0)
 
 
 @dataclass(frozen=True)

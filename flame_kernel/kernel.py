@@ -25,7 +25,6 @@ from jupyter_core.paths import jupyter_config_dir
 from traitlets import Float, default
 
 from . import __version__
-from .commands import parse
 from .config import Target, load_target
 from .errors import FlameError, NotSent
 from .far import FarSide
@@ -255,23 +254,14 @@ class FlameKernel(Kernel):
         lines = code.split("\n")
         if lines[0].strip() == "%%local":
             return self._local_far(), "\n".join(lines[1:]), {}
-        commands = 0
-        followed: dict[str, Any] = {}
-        parent, ident = self.get_parent(), self._parent_ident["shell"]
-        ask = self._prompts.asker(request_id, parent, ident)
-        cell = Cell(request_id, parent["header"].get("session", ""), ask)
-        while lines and (lines[0].lstrip().startswith("%flame") or (commands and not lines[0].strip())):
-            line = lines.pop(0).strip()
-            if line and followed.get("status") != "error":
-                commands += 1
-                command = parse(line)
-                if command.name in ("attach", "connect"):
-                    self._running[request_id] = self._far
-                followed = await self._orders.carry_out(command, cell) or {}
-        if any(line.startswith("%flame") for line in lines):
-            raise FlameError("%flame lines must stand at the top of a cell; move them up, or into a cell of their own")
-        stays = (commands and not lines) or followed.get("status") == "error"
-        return (None if stays else self._far), "\n".join(lines), followed
+        parent = self.get_parent()
+        ask = self._prompts.asker(request_id, parent, self._parent_ident["shell"])
+        cell = Cell(request_id, parent["header"].get("session", ""), ask, lambda: self._follow(request_id))
+        rest, followed = await self._orders.of_cell(lines, cell)
+        return (None if rest is None else self._far), "\n".join(rest or ()), followed
+
+    def _follow(self, request_id: str) -> None:
+        self._running[request_id] = self._far
 
     def _local_far(self) -> FarSide:
         """The session for ``%%local``: this machine, this Python, in a child of a server of our own."""
@@ -435,11 +425,8 @@ class FlameKernel(Kernel):
         """See pre_handler_hook."""
 
     def _interrupt_all(self) -> list[Future[Any]]:
-        return self._interrupt([self._far, self._local])
-
-    def _interrupt(self, sides: list[FarSide | None]) -> list[Future[Any]]:
         self._waits.stop()
-        sessions = [side.current for side in sides if side is not None]
+        sessions = [side.current for side in (self._far, self._local) if side is not None]
         return [session.interrupt() for session in sessions if session is not None]
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
@@ -496,7 +483,7 @@ class FlameKernel(Kernel):
         """The session ends on the far side with all it runs, so that a restart begins with fresh names; but one that
         was given a name lives on when the kernel is shut down for good."""
         keep = self._far.is_kept and not restart
-        self._interrupt([self._local] if keep else [self._far, self._local])
+        self._waits.stop()
         loop = asyncio.get_running_loop()
         closing = [loop.run_in_executor(None, self._far.close, keep)]
         if self._local is not None:

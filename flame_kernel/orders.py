@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .commands import Command
+from .commands import Command, parse
 from .config import Target
 from .errors import AgentError, FlameError
 from .far import FarSide
@@ -29,11 +29,13 @@ ASK_EVERY = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The cell in which an order stands: its request id, its front end, and how the user can be asked something."""
+    """The cell in which an order stands: its request id, its front end, how the user can be asked something, and what
+    is to be called before it follows a cell of the far side."""
 
     request_id: str
     front: str
     ask: Ask
+    on_follow: Callable[[], None]
 
 
 class Orders:
@@ -51,6 +53,23 @@ class Orders:
         self._fronts = fronts
         self._load = load
         self._cautioned: Session | None = None
+
+    async def of_cell(self, lines: list[str], cell: Cell) -> tuple[list[str] | None, dict[str, Any]]:
+        """Carry out the orders at the top of a cell: the lines that are left to run, None where there are none; and the
+        reply of the cell that the last order has followed. Raises FlameError, Stopped."""
+        lines = list(lines)
+        orders = 0
+        reply: dict[str, Any] = {}
+        while lines and (lines[0].lstrip().startswith("%flame") or (orders and not lines[0].strip())):
+            line = lines.pop(0).strip()
+            if line:
+                orders += 1
+                reply = await self.carry_out(parse(line), cell) or {}
+                if reply.get("status") == "error":
+                    return None, reply
+        if any(line.startswith("%flame") for line in lines):
+            raise FlameError("%flame lines must stand at the top of a cell; move them up, or into a cell of their own")
+        return (None if orders and not lines else lines), reply
 
     async def carry_out(self, command: Command, cell: Cell) -> dict[str, Any] | None:
         """Do what ``command`` says, its words in the cell's output. The reply of a cell that was followed, or None.
@@ -182,6 +201,7 @@ class Orders:
 
     async def _take_up(self, cell: Cell, session: Session) -> dict[str, Any] | None:
         """Show what was missed, and follow the cell that runs to its end; its reply."""
+        cell.on_follow()
         cells = await self._cells(session)
         counts = [one["count"] for one in cells if isinstance(one.get("count"), int)]
         self._far.count = max(counts, default=0) + 1

@@ -24,6 +24,7 @@ from .errors import AgentError, ConnectionLost, FlameError, NotSent, SessionGone
 from .inbox import Event, Inbox
 from .link import Link, Trouble
 from .opening import checked, opening, running
+from .under_way import CELLS, Call, Reply, Request
 
 # Seconds between two batches of mere text: at most 40 a second, of two streams each.
 GAP = 0.025
@@ -34,46 +35,10 @@ POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
 # Bytes asked for in one poll: fewer after one that was cut or slow (in seconds), more after a quick and full one.
 BATCH_LEAST, BATCH_FIRST, BATCH_MOST = 1 << 12, 1 << 18, 1 << 20
 QUICK, SLOW = 0.5, 3.0
+# Bytes a second of the slowest line on which a large message still gets through.
+SLOWEST = 50_000
 # Seconds in which a client that was killed is found out by the agent, and its session can be had.
 AWAY = 4.0
-# Requests that run the user's code, and can be stopped.
-_CELLS = ("execute", "object")
-
-Reply = dict[str, Any]
-
-
-class _Request:
-    """A request under way. ``state``: queued (not sent), sent, unknown (its answer was lost) or begun (there)."""
-
-    __slots__ = ("call", "future", "kind", "state")
-
-    def __init__(self, kind: str, state: str = "queued") -> None:
-        self.kind = kind
-        self.state = state
-        self.future: Future[Reply] = Future()
-        self.call: _Call | None = None
-
-    @property
-    def fate(self) -> str:
-        """What is known of it, for somebody who will hear no more."""
-        what = "this cell" if self.kind in _CELLS else "this request"
-        if self.state == "queued":
-            return f"{what} was not sent, so it did not run"
-        if self.state == "begun":
-            return f"{what} was begun there"
-        return f"it is unknown whether {what} was begun there"
-
-
-class _Call:
-    """One op for the calls thread."""
-
-    __slots__ = ("buffers", "future", "message", "request")
-
-    def __init__(self, message: dict[str, Any], buffers: Sequence[Any] = (), request: _Request | None = None) -> None:
-        self.message = message
-        self.buffers = buffers
-        self.request = request
-        self.future: Future[Any] = Future()
 
 
 class Session:
@@ -109,9 +74,9 @@ class Session:
         self.ready: Future[Reply] = Future()
         self._on_events = on_events
         self._on_link = on_link
-        self._pending: dict[str, _Request] = {}
+        self._pending: dict[str, Request] = {}
         self._stopping: set[str] = set()  # cells whose interrupt is not answered yet
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._calls_lock = threading.Lock()
         self._calls_over = False
         self._poll_soon = threading.Event()
@@ -136,7 +101,7 @@ class Session:
         fresh = self.server["fresh"]
         self.running: list[dict[str, Any]] = [] if fresh else running(self.server)
         for cell in self.running:
-            self._pending[cell["request"]] = _Request("execute", "begun")
+            self._pending[cell["request"]] = Request("execute", "begun")
         self.mourned = False  # somebody has been told that it is gone
         self._followed = {cell["request"]: self._pending[cell["request"]].future for cell in self.running}
         self._inbox = Inbox(0 if fresh else self.server.get("acknowledged", self.server["newest"]))
@@ -255,7 +220,7 @@ class Session:
         says what is known of it, and the interrupt goes as soon as the link is back; where the server is only silent,
         the first interrupt waits with the cell, and the next one ends the wait.
         """
-        cells = [i for i, one in list(self._pending.items()) if one.kind in _CELLS and request_id in (None, i)]
+        cells = [i for i, one in list(self._pending.items()) if one.kind in CELLS and request_id in (None, i)]
         done: Future[Any] = Future()
         done.set_result({"done": "idle"})
         trouble = self._link.trouble
@@ -307,11 +272,11 @@ class Session:
         return self._link.trouble
 
     def _submit(self, request: dict[str, Any], buffers: Sequence[Any] = ()) -> Future[Reply]:
-        one = _Request(request["kind"])
+        one = Request(request["kind"])
         if self.gone is not None:
             one.future.set_exception(self.gone)
             return one.future
-        one.call = _Call(self._message({"op": "submit", "request": request}), buffers, one)
+        one.call = Call(self._message({"op": "submit", "request": request}), buffers, one)
         self._pending[request["id"]] = one
         one.call.future.add_done_callback(lambda done: self._submitted(request["id"], done))
         self._put(one.call)
@@ -329,7 +294,7 @@ class Session:
         one = self._pending.pop(request_id, None)
         if one is None or one.future.done():
             return
-        if outcome is self.gone and one.kind in _CELLS:
+        if outcome is self.gone and one.kind in CELLS:
             self.mourned = True
         if isinstance(outcome, SessionGone) and not outcome.fate:
             outcome = type(outcome)(outcome.location, outcome.reason, one.fate)
@@ -342,11 +307,11 @@ class Session:
         return dict(message, session=self.session_id, epoch=self._epoch)
 
     def _call(self, message: dict[str, Any]) -> Future[Any]:
-        call = _Call(self._message(message))
+        call = Call(self._message(message))
         self._put(call)
         return call.future
 
-    def _put(self, call: _Call) -> None:
+    def _put(self, call: Call) -> None:
         with self._calls_lock:
             over = self._calls_over
             if not over:
@@ -364,15 +329,19 @@ class Session:
                 return
             if not call.future.set_running_or_notify_cancel():
                 continue
-            request = call.request or _Request("")
+            request = call.request or Request("")
             request.state = "sent"
 
-            def unknown(request: _Request = request) -> None:
+            def unknown(request: Request = request) -> None:
                 request.state = "unknown"
 
             try:
                 result, buffers = self._link.insist(
-                    self._link.calls, call.message, buffers=call.buffers, on_broken=unknown
+                    self._link.calls,
+                    call.message,
+                    timeout=self.target.timeouts.call + sum(memoryview(b).nbytes for b in call.buffers) / SLOWEST,
+                    buffers=call.buffers,
+                    on_broken=unknown,
                 )
                 if buffers and isinstance(result, dict) and "events" in result:
                     result = dict(result, events=wire.decode_events(result["events"], buffers))
@@ -383,12 +352,12 @@ class Session:
                 call.future.set_result(result)
 
     def _is_waiting(self) -> bool:
-        return any(one.kind in _CELLS for one in list(self._pending.values()))
+        return any(one.kind in CELLS for one in list(self._pending.values()))
 
     def _give_sign(self) -> None:
         """The link has heard nothing for a while, and a cell runs."""
         if self._calls.empty():
-            self._calls.put(_Call({"op": "hello"}))
+            self._calls.put(Call({"op": "hello"}))
 
     def _tell(self, trouble: Trouble | None) -> None:
         waits = "; the interrupt waits for it, Stop again ends the wait" if self._stopping else ""
@@ -475,11 +444,11 @@ class Session:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def close(self, timeout: float = 4.0) -> None:
+    def close(self, timeout: float = 3.0) -> None:
         """End the session on the far side, with all it runs, and the connections. Idempotent; never raises."""
         self._finish("close", timeout)
 
-    def detach(self, timeout: float = 4.0) -> None:
+    def detach(self, timeout: float = 3.0) -> None:
         """Leave: the session lives on there, with the cell that it runs, and can be taken up by its name."""
         self._finish("detach", timeout)
 
@@ -487,12 +456,16 @@ class Session:
         if self.gone is None and not self._link.closing.is_set():
             done = self._call({"op": op})
             # Where nobody answers the agent ends the session itself, when nobody has come back for long enough.
-            with contextlib.suppress(FlameError, futures.TimeoutError):  # not the built-in one before Python 3.11
-                done.result(timeout if self.trouble is None else min(timeout, 1.0))
+            deadline = time.monotonic() + timeout
+            while not done.done() and time.monotonic() < deadline:
+                with contextlib.suppress(FlameError, futures.TimeoutError):  # not the built-in one before Python 3.11
+                    done.result(min(timeout, AWAY / 10))
+                if self._link.is_broken or self.trouble is not None:
+                    deadline = min(deadline, time.monotonic() + AWAY / 10)
         self._link.abort()
         self._poll_soon.set()
         self._no_more_calls()
-        deadline = time.monotonic() + min(timeout, 2.0)
+        deadline = time.monotonic() + min(timeout, 1.0)
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,46 @@
+"""What a session has under way: a request until its reply is there, and the ops that its calls thread is to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+# Requests that run the user's code, and can be stopped.
+CELLS = ("execute", "object")
+
+Reply = dict[str, Any]
+
+
+class Request:
+    """A request under way. ``state``: queued (not sent), sent, unknown (its answer was lost) or begun (there)."""
+
+    __slots__ = ("call", "future", "kind", "state")
+
+    def __init__(self, kind: str, state: str = "queued") -> None:
+        self.kind = kind
+        self.state = state
+        self.future: Future[Reply] = Future()
+        self.call: Call | None = None
+
+    @property
+    def fate(self) -> str:
+        """What is known of it, for somebody who will hear no more."""
+        what = "this cell" if self.kind in CELLS else "this request"
+        if self.state == "queued":
+            return f"{what} was not sent, so it did not run"
+        if self.state == "begun":
+            return f"{what} was begun there"
+        return f"it is unknown whether {what} was begun there"
+
+
+class Call:
+    """One op for the calls thread."""
+
+    __slots__ = ("buffers", "future", "message", "request")
+
+    def __init__(self, message: dict[str, Any], buffers: Sequence[Any] = (), request: Request | None = None) -> None:
+        self.message = message
+        self.buffers = buffers
+        self.request = request
+        self.future: Future[Any] = Future()
