@@ -1,0 +1,108 @@
+"""``%%flame`` in JupyterLab in real Chromium: an ordinary Python notebook whose marked cells run on a stock server."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import farside
+import leaks
+import pytest
+from farside import FlameServer
+from lab import Lab, Notebook, browser, open_lab, pick_kernel
+from playwright.sync_api import expect
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(120),
+    pytest.mark.leaves("Lab, its kernel and the browser live as long as the module: nothing_is_left_of_lab looks then"),
+]
+
+
+@pytest.fixture(scope="module")
+def nothing_is_left_of_lab(global_state: None) -> Iterator[None]:
+    """What the fixture below leaves behind, when all of it is gone."""
+    with leaks.nothing_left():
+        yield
+
+
+@pytest.fixture(scope="module")
+def notebook(nothing_is_left_of_lab: None, chromium: str) -> Iterator[Notebook]:
+    """A notebook of the ordinary Python kernel, connected as ``pi``."""
+    server = FlameServer(farside.pythons()[-1])
+    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
+        lab = Lab(Path(folder))
+        try:
+            with browser(chromium) as running:
+                notebook = pick_kernel(open_lab(running, lab), "Python 3 (ipykernel)")
+                cell = notebook.run(f"%load_ext flame\n%flame connect {server.location} --as pi")
+                expect(notebook.output(cell)).to_contain_text("pi: cells run on")
+                yield notebook
+        finally:
+            lab.stop()
+            server.stop()
+
+
+def test_text_is_seen_before_the_cell_ends(notebook: Notebook, tmp_path: Path) -> None:
+    go_on = tmp_path / "go on"
+    cell = notebook.start(
+        "%%flame\nimport os, time\nprint('the first half')\n"
+        f"while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\n"
+        "print('the second half')"
+    )
+    output = notebook.output(cell)
+    expect(output).to_contain_text("the first half")
+    notebook.wait_running(cell)
+    expect(output).not_to_contain_text("the second half")
+    go_on.touch()
+    expect(output).to_contain_text("the second half")
+    notebook.wait_done(cell)
+
+
+def test_a_figure_is_shown_inline(notebook: Notebook) -> None:
+    cell = notebook.run("%%flame\nimport matplotlib.pyplot as plt\nplt.plot([3, 1, 4, 1, 5]);")
+    image = notebook.output(cell).locator('img[src^="data:image/png"]')
+    expect(image).to_be_visible()
+    assert image.evaluate("image => image.naturalWidth") > 100
+
+
+def test_stop_ends_a_sleep(notebook: Notebook) -> None:
+    cell = notebook.start("%%flame\nimport time\nprint('asleep')\ntime.sleep(100)")
+    expect(notebook.output(cell)).to_contain_text("asleep")
+    began = time.monotonic()
+    notebook.stop()
+    notebook.wait_done(cell)
+    expect(notebook.output(cell)).to_contain_text("KeyboardInterrupt")
+    assert time.monotonic() - began < 5
+    expect(notebook.output(notebook.run("%flame eval 2 ** 10"))).to_contain_text("1024")
+
+
+def test_a_jobs_output_stays_in_its_cell(notebook: Notebook, tmp_path: Path) -> None:
+    go_on = tmp_path / "go on"
+    job = notebook.run(
+        "%%flame --bg\nimport os, time\n"
+        f"while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\n"
+        "print('of the ' + 'job')"
+    )
+    other = notebook.run("%%flame\nprint('of the ' + 'cell')")
+    go_on.touch()
+    expect(notebook.output(job)).to_contain_text("of the job")
+    expect(notebook.output(other)).to_have_text("of the cell\n")
+
+
+def test_input_is_asked_and_answered(notebook: Notebook) -> None:
+    cell = notebook.start("%%flame\nname = input('Your name? ')\nprint('Hello,', name.upper())")
+    box = cell.locator(".jp-Stdin-input")
+    expect(cell.locator(".jp-Stdin-prompt")).to_contain_text("Your name? ")
+    box.fill("ada")
+    box.press("Enter")
+    notebook.wait_done(cell)
+    expect(notebook.output(cell)).to_contain_text("Hello, ADA")
+
+
+def test_tab_offers_the_far_sides_names(notebook: Notebook) -> None:
+    notebook.run("%%flame\nfar_colour_inner = 'blue'\nfar_colour_outer = 'yellow'")
+    found = notebook.completions("%%flame\nfar_colour_")
+    assert [name for name in found if name.startswith("far_colour_")] == ["far_colour_inner", "far_colour_outer"]
