@@ -145,10 +145,10 @@ class EventLog:
             pause = min(pause * 2, LOOK_LAST)
 
     def _is_ahead(self):
-        waiting = self._journal.waiting
-        if waiting <= self.bound:
+        waiting, cap = self._journal.waiting, self._journal.cap
+        if waiting <= self.bound and (cap is None or waiting < cap):
             return False
-        if self._journal.cap is None or self.attached:
+        if cap is None or self.attached:
             return True
         return self.when_full == "block" and self._journal.is_full
 

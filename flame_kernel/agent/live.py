@@ -59,6 +59,7 @@ class Session:
         self._asked_count = 0
         self._begun = time.monotonic()
         self._seen = {}
+        self._interrupts = {}  # id of the call -> what was done
         self._newest_calls = {}  # client's name in call numbers -> its highest number
         self._lock = threading.Lock()
         if place == "child":
@@ -115,6 +116,18 @@ class Session:
         self.core.submit(request)
         return True
 
+    def interrupt(self, request_id, call_id=None):
+        """Stop a cell; what was done. The same call again does nothing: a second Stop would abandon the cell."""
+        if call_id is None:
+            return self.core.interrupt(request_id)
+        with self._lock:
+            if call_id in self._interrupts:
+                return self._interrupts[call_id]
+            self._interrupts[call_id] = "idle"
+            _trim(self._interrupts, REMEMBERED)
+        done = self._interrupts[call_id] = self.core.interrupt(request_id)
+        return done
+
     def answer(self, input_id, value):
         """The user's line; whether something waits for it."""
         taken = self.core.answer(input_id, value)
@@ -126,7 +139,7 @@ class Session:
 
     @property
     def attached(self):
-        """Whether its owner is here. One that was killed is found out by its connection, however long its poll waits."""
+        """Whether its owner is here. One that was killed is found out by its connection, while its poll still waits."""
         if self.epoch == 0 or not self.log.attached:
             return False
         if not sockets.is_over(self._line):
@@ -152,6 +165,7 @@ class Session:
                 ask["state"] = "taken"
             self.client, self._client_id, self.notebook = client, client_id, notebook
             self._since = time.time()
+            self._line = self._line_over = None
             self.log.greet()
             return self.epoch
 

@@ -10,7 +10,7 @@ others, so there they do not park.
     submit    session, request                  begin a request; one whose id is known already is not begun again
     poll      session, epoch, ack, wait, gap, limit?
                                                 the events after ``ack``
-    interrupt session, request?                 stop a cell
+    interrupt session, request?, id?            stop a cell; the same ``id`` again does nothing
     answer    session, input_id, value          the user's line
     detach    session, epoch                    its owner leaves; it lives on
     close     session                           end it (``kill`` is the same)
@@ -195,7 +195,7 @@ def _cells(request):
 
 
 def _interrupt(request):
-    return {"done": _session(request).core.interrupt(request.get("request"))}
+    return {"done": _session(request).interrupt(request.get("request"), request.get("id"))}
 
 
 def _answer(request):
