@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import sys
 from types import CodeType, FrameType
 
 # Instructions that do something with what was just made: an attribute of it is taken, set or deleted.
@@ -75,5 +76,5 @@ def _takes_item(one: dis.Instruction) -> bool:
     return one.opname in _ITEM or (one.opname == "BINARY_OP" and one.argrepr == "[]")
 
 
-# From Python 3.12 on LOAD_ATTR does for both, and its lowest bit tells them apart.
-_METHOD_BIT = "LOAD_METHOD" not in dis.opmap
+# From Python 3.12 on LOAD_ATTR does for both, and its lowest bit tells them apart (opmap still has the other's name).
+_METHOD_BIT = sys.version_info >= (3, 12)
