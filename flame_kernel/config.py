@@ -138,6 +138,22 @@ class Target:
         ssh = self.location is not None and self.location.ssh is not None
         return self.own or self.location is None or self.key is not None or ssh or bool(self.tls and self.tls.verify)
 
+    @property
+    def protection(self) -> str:
+        """What protects the way there, in a few words: ``ssh, key``, ``TLS``, ``plain, no key``."""
+        words = []
+        if self.location is not None and self.location.ssh is not None:
+            words.append("ssh")
+        if self.tls is not None:
+            words.append("TLS" if self.tls.verify else "TLS that is not verified")
+            if self.tls.certificate is not None:
+                words.append("certificate")
+        elif self._is_elsewhere:
+            words.append("plain")
+        if self.key is not None or not words or words == ["plain"]:
+            words.append("key" if self.key is not None else "no key")
+        return ", ".join(words)
+
     def check_exposure(self) -> None:
         """TargetError where the link would be open to others, and the user has not said that it may be."""
         if self.is_private or self.insecure:

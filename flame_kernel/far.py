@@ -173,13 +173,14 @@ class FarSide:
             error = left.gone if left is not None else opening.exception() if opening is not None else None
             return f"not connected to {where}" + (f": {error}" if error else "")
         ready = _done(session.ready) or {}
-        own = " (the kernel's own server)" if self.target.location is None else ""
+        own = self.target.location is None
+        how = "the kernel's own server" if own else session.target.protection
         place = {"child": "in a child process of the server", "process": "inside the server's own process"}
         link = str(session.trouble or "link up")
         return (
             f"cells run on {ready.get('host', session.server['host'])}, pid {ready.get('pid', session.server['pid'])}, "
             f"Python {ready.get('python', '?')}, {place.get(session.server['place'], session.server['place'])} "
-            f"at {session.location}{own}; session {session.session_id}; "
+            f"at {session.location} ({how}); session {session.session_id}; "
             f"{_shell_words(ready)}; {link}"
         )
 

@@ -335,7 +335,7 @@ def test_the_status_in_words(flame_server: Start, bare_python: Python) -> None:
         version = ".".join(map(str, bare_python.version))
         host = os.uname().nodename
         assert status.stdout.startswith(
-            f"cells run on {host}, pid {pid}, Python {version}, in a child process of the server at {server.location}; "
+            f"cells run on {host}, pid {pid}, Python {version}, in a child process of the server at {server.location} (no key); "
         )
         assert "without IPython" in status.stdout
         assert status.stdout.endswith("; link up\n")

@@ -277,6 +277,51 @@ def test_links_that_others_can_read(location: str, settings: dict[str, Any], sto
     assert bool(said) == bool(warns)
 
 
+@pytest.mark.parametrize(
+    ("location", "settings", "words"),
+    [
+        ("localhost:1", {}, "no key"),
+        ("localhost:1", {"key": Secret(b"k")}, "key"),
+        ("far:1", {}, "plain, no key"),
+        ("far:1", {"key": Secret(b"k")}, "plain, key"),
+        ("far:1", {"tls": Tls(ca="x")}, "TLS"),
+        ("far:1", {"tls": Tls(ca="x", certificate="y"), "key": Secret(b"k")}, "TLS, certificate, key"),
+        ("far:1", {"tls": Tls(verify=False)}, "TLS that is not verified"),
+        ("ssh://far/1", {"key": Secret(b"k")}, "ssh, key"),
+        ("ssh://far/1", {}, "ssh"),
+    ],
+)
+def test_what_protects_a_link_in_words(location: str, settings: dict[str, Any], words: str) -> None:
+    assert Target(Location.parse(location), **settings).protection == words
+
+
+def test_the_warning_of_each_session(flame_server: Callable[..., FlameServer], tmp_path: Path) -> None:
+    """127.1 is this machine, but not by a name that says so."""
+    server = flame_server(key=KEY)
+    elsewhere = f"127.1:{server.location.rpartition(':')[2]}"
+    write(tmp_path / "key", KEY)
+    text = f'default = "far"\n[targets.far]\nlocation = "{elsewhere}"\nkey_file = "key"\n'
+    write(tmp_path / "targets.toml", text + "allow_plain = true\n")
+    with flame_kernel(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
+        run = k.execute("6 * 7")
+        assert run.result == "42"
+        assert (
+            run.stderr
+            == f"Warning: the link to {elsewhere} is plain: anyone on its way can read it, and replay "
+            + ("what was sent\n")
+        )
+        assert k.execute("1").stderr == ""
+        write(tmp_path / "targets.toml", text)
+        refusal = k.execute("%flame connect far").error
+        assert refusal is not None
+        assert "--allow-plain" in refusal["evalue"]
+        assert k.execute("2").result == "2"  # all stays as it was
+        for _ in range(2):
+            run = k.execute("%flame connect far --allow-plain\n3")
+            assert run.result == "3"
+            assert "is plain: anyone" in run.stderr
+
+
 def test_insecure_is_never_written_down(tmp_path: Path) -> None:
     write(tmp_path / "targets.toml", '[targets.a]\nlocation = "far:1"\ninsecure = true\n')
     assert "each time" in refused(lambda: load_target("a", environ={}, config_dir=tmp_path))
