@@ -53,6 +53,9 @@ ASKED_GRACE = 2.5
 # Seconds that exit handlers may take when the server has gone away.
 EXIT_GRACE = 3.0
 
+# Seconds between signals to a main thread that has not noticed.
+STRIKE_AGAIN = 0.1
+
 _children = set()  # process ids of living children, of this version of the agent
 
 
@@ -256,7 +259,9 @@ class ChildCore:
             process = self._process
         if process is None or not cells or (request_id is not None and request_id not in cells):
             return "idle"
-        if request_id is not None and several:  # a signal would stop them all
+        starts = self.described is None  # a signal would end it
+        if starts or (request_id is not None and several):  # or stop them all
+            request_id = request_id or cells[0]
             try:
                 self._send({"op": "interrupt", "request": request_id})
             except OSError:
@@ -352,8 +357,10 @@ def _interrupt_handler(me):
 
 
 def _interrupt_one(me, request_id):
-    """Stop one request, on the thread of whichever lane it has."""
+    """Stop one request, on the thread of whichever lane it has, or before it has one."""
     for lane in list(me.lanes.values()):
+        if lane.cancel(request_id):
+            return
         running = lane.request
         if running is None or running["id"] != request_id:
             continue
@@ -362,7 +369,16 @@ def _interrupt_one(me, request_id):
         else:
             lane.interrupt_children()
             me.interrupt_only = request_id
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            _strike(me, request_id)
+
+
+def _strike(me, request_id):
+    """SIGINT to the main thread until its handler has run: one that comes just before a call blocks does not end it."""
+    if me.interrupt_only == request_id:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        again = threading.Timer(STRIKE_AGAIN, _strike, (me, request_id))
+        again.daemon = True
+        again.start()
 
 
 def _ship(sock, log):
