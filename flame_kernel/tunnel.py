@@ -75,6 +75,7 @@ class Tunnel:
         self._users = 0  # connections, made and in the making
         self._opening = False
         self._was_open = False
+        self._read = 0
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._shared = False  # carried by another ssh of the user's: ours has ended, well
@@ -128,7 +129,7 @@ class Tunnel:
 
     def refusal(self) -> str:
         """What ssh said of the far end of the last connection, such as ``Connection refused``; empty if nothing."""
-        found = _REFUSED_THERE.findall(self._said())
+        found = _REFUSED_THERE.findall(self._said(self._read))
         return cap(_clean(found[-1]), MAX_NAME) if found else ""
 
     # --- ssh
@@ -140,6 +141,7 @@ class Tunnel:
         assert self._folder is not None
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            self._read = (self._folder / "log").stat().st_size  # what stands there is of earlier connections
             connection.settimeout(seconds)
             connection.connect(str(self._folder / "s"))
         except BaseException:
@@ -273,12 +275,13 @@ class Tunnel:
         said = (lasting or telling or ["it ended without a word"])[-1]
         return CannotConnect(str(self.location), cause, cap(said, MAX_NAME))
 
-    def _said(self) -> str:
+    def _said(self, start: int = 0) -> str:
+        """The end of what ssh has printed, from ``start`` on."""
         folder = self._folder
         if folder is None:
             return ""
         with contextlib.suppress(OSError), open(folder / "log", "rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - 8192))
+            log.seek(max(start, os.fstat(log.fileno()).st_size - 8192))
             return log.read(8192).decode("utf-8", "replace")
         return ""
 

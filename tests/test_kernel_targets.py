@@ -333,10 +333,8 @@ def test_the_status_in_words(flame_server: Start, bare_python: Python) -> None:
         pid = pid_of(k)
         status = k.execute("%flame status")
         version = ".".join(map(str, bare_python.version))
-        host = os.uname().nodename
-        assert status.stdout.startswith(
-            f"cells run on {host}, pid {pid}, Python {version}, in a child process of the server at {server.location} (no key); "
-        )
+        where = f"in a child process of the server at {server.location} (no key)"
+        assert status.stdout.startswith(f"cells run on {os.uname().nodename}, pid {pid}, Python {version}, {where}; ")
         assert "without IPython" in status.stdout
         assert status.stdout.endswith("; link up\n")
         assert status.result is None
