@@ -479,7 +479,7 @@ def test_clients_that_are_dropped_hold_no_thread(flame_server: Callable[..., Fla
 def _swallow(agent: RawAgent) -> None:
     with contextlib.suppress(FlameError):
         while True:
-            agent.poll(wait=20)
+            agent.poll(wait=5)
 
 
 def test_a_multiplex_server_is_never_held(flame_server: Callable[..., FlameServer]) -> None:
@@ -530,3 +530,17 @@ def test_a_session_is_small(live_app: Callable[..., LiveApp]) -> None:
         for agent in agents:
             agent.op("close")
             agent.close()
+
+
+@pytest.mark.parametrize("place", ["child", "process"])
+def test_a_cell_that_is_stopped_before_its_session_is_up_does_not_run(place: str) -> None:
+    with far_side(place) as server, raw_agent(server.location) as agent:
+        agent.open(shell="auto")
+        cells = [agent.submit("print('it runs')"), agent.submit("2 * 3")]
+        done = agent.op("interrupt", request=cells[0])["done"]
+        reply = agent.wait_for("execute_reply", cells[0])["content"]
+        assert agent.wait_for("execute_reply", cells[1])["content"]["status"] == "ok"
+        assert agent.output(cells[1]) == "6"
+        assert done in ("cancelled", "signalled")
+        assert (reply["ename"], agent.output(cells[0])) == ("KeyboardInterrupt", "")
+        assert not [e for e in agent.events if e["type"] == "died"]

@@ -169,7 +169,7 @@ class Core:
         error = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["KeyboardInterrupt"]}
         if request["kind"] == "object":
             return dict(error, status="error"), ()
-        self.publish("error", dict(error))
+        self._append("error", request["id"], dict(error))
         return dict(error, status="error", execution_count=self.shell.execution_count, user_expressions={}, payload=[])
 
     def finish(self, request, reply):
@@ -410,6 +410,8 @@ class Core:
             if done == "abandon":
                 self._abandon(lane)
                 done = "abandoned"
+        if done == "idle" and request_id is not None and any(lane.cancel(request_id) for lane in self.lanes.values()):
+            done = "cancelled"
         return done
 
     def _abandon(self, lane):

@@ -148,7 +148,8 @@ class Lane:
         self.request = request
         reply = None
         try:
-            reply = await self._step(self.host.perform(request))
+            if not request.get("cancelled"):
+                reply = await self._step(self.host.perform(request))
         except (KeyboardInterrupt, asyncio.CancelledError):
             pass
         if hasattr(self._task, "uncancel"):
@@ -203,6 +204,14 @@ class Lane:
         self._accepted.append(True)
         self._queue.append(request)
         self._poke()
+
+    def cancel(self, request_id):
+        """Have a queued request end without being run, as one that is interrupted; whether it was queued."""
+        for request in list(self._queue):
+            if request["id"] == request_id:
+                request["cancelled"] = True
+                return True
+        return False
 
     @property
     def is_idle(self):
