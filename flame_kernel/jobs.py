@@ -21,7 +21,7 @@ from .raised import raised_there
 from .remote import Remote
 
 # Characters of text, and of rich output, that a job keeps for later; more is shown all the same.
-KEPT = 16_000_000
+KEPT = 8_000_000
 # Seconds that an ended lane of a background job is waited for, before the next thing.
 LANE_PATIENCE = 5.0
 
@@ -78,6 +78,7 @@ class Job:
 
     shown  what of an event of the cell may be shown, or None; called on the session's events thread
     show   called on that thread with each event that may be
+    keep   whether its output is wanted afterwards
 
     ``state`` is one of: waiting (not begun), running, stopping (cancelled, and not over), done, failed, stopped,
     lost (its session is gone).
@@ -91,6 +92,7 @@ class Job:
         code: str,
         shown: Callable[[Event], Event | None],
         show: Callable[[Event], None],
+        keep: bool = True,
     ) -> None:
         self.number = number
         self.target = target
@@ -102,6 +104,7 @@ class Job:
         self._remote = remote
         self._shown = shown
         self._show = show
+        self._keep = keep
         self._text = {"both": _Kept(), "stdout": _Kept(), "stderr": _Kept()}
         self._rich: list[dict[str, Any]] = []
         self._rich_size = 0
@@ -259,11 +262,11 @@ class Job:
             return
         event = allowed
         kind, content = event["type"], event["content"]
-        if kind == "stream":
+        if kind == "stream" and self._keep:
             text = str(content.get("text"))
             for name in ("both", "stderr" if content.get("name") == "stderr" else "stdout"):
                 self._text[name].add(text)
-        elif kind in _RICH:
+        elif kind in _RICH and self._keep:
             size = len(str(content))
             if self._rich_size + size <= KEPT:
                 self._rich_size += size

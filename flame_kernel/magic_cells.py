@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import threading
 import weakref
@@ -23,7 +24,7 @@ from .terminal import clean
 
 # Background jobs that are listed when they are over.
 LISTED = 50
-# Seconds that a cell which does not end by an interrupt is waited for, after the second one.
+# Seconds that a cell may take to end by an interrupt.
 STOP_PATIENCE = 3.0
 
 
@@ -32,7 +33,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, content: dict[str, Any]) -> None:
         super().__init__(*([content["evalue"]] if content.get("evalue") else ()))
-        self._lines = [str(line) for line in content.get("traceback") or ()]
+        self._lines = [clean(str(line)) for line in content.get("traceback") or ()]
 
     def _render_traceback_(self) -> list[str]:
         return self._lines or ["KeyboardInterrupt"]
@@ -66,7 +67,7 @@ class Cells:
             raise FlameError("the cell is empty below %%flame; write what is to run there")
         if pushed:
             remote.push(pushed)
-        output, job = self._job(name, remote, code)
+        output, job = self._job(name, remote, code, waited=not args.background, keep=bool(args.out or args.background))
         if args.out:
             self._shell.user_ns[args.out] = job
         if args.background:
@@ -84,7 +85,7 @@ class Cells:
     def follow(self, name: str, remote: Remote, code: str, hide: str = "") -> None:
         """Run ``code`` and wait for it, as a cell without options. Frames with the word ``hide`` are left out of a
         traceback: they are ours."""
-        output, job = self._job(name, remote, code)
+        output, job = self._job(name, remote, code, waited=True, keep=False)
         job.start(allow_stdin=self._can_ask())
         try:
             self._wait(job, output, None, True)
@@ -95,14 +96,32 @@ class Cells:
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
-    def _job(self, name: str, remote: Remote, code: str) -> tuple[CellOutput, Job]:
+    def adopt(self, remote: Remote) -> None:
+        """What is to be shown of calls of a new remote's is shown here, as of cells."""
         rendering = self._rendering(remote)
+
+        def show(event: Event) -> None:
+            allowed = rendering.event(event)
+            if allowed is not None:
+                self._output(remote, waited=False).show(allowed)
+
+        remote.show = show
+        remote.on_link = partial(self._on_link, remote.session)
+
+    def _output(self, remote: Remote, waited: bool) -> CellOutput:
+        rendering, session = self._rendering(remote), remote.session
 
         def ask(content: dict[str, Any]) -> None:
             answer = ask_line(rendering.prompt(str(content.get("prompt", ""))), bool(content.get("password")))
-            remote.session.answer(content["input_id"], answer)
+            session.answer(content["input_id"], answer)
 
-        output = CellOutput(self._shell, remote.session.session_id, ask)
+        def refuse(content: dict[str, Any]) -> None:
+            session.answer(content["input_id"], None)
+
+        return CellOutput(self._shell, session.session_id, ask, refuse, waited)
+
+    def _job(self, name: str, remote: Remote, code: str, *, waited: bool, keep: bool) -> tuple[CellOutput, Job]:
+        output, rendering = self._output(remote, waited), self._rendering(remote)
 
         def shown(event: Event) -> Event | None:
             """What of an event may be shown; on the session's events thread."""
@@ -113,11 +132,10 @@ class Cells:
                 return {**event, "content": {"name": stream, "text": text}}
             return event if event["type"] == "input_request" else rendering.event(event)
 
-        job = Job(next(self._numbers), remote, name, code, shown, output.event)
+        job = Job(next(self._numbers), remote, name, code, shown, output.event, keep)
         self._outputs[job.request_id] = output
         self._under_way[job.request_id] = (remote.session, output)
         job.reply.add_done_callback(lambda done: self._under_way.pop(job.request_id, None))
-        remote.on_link = partial(self._on_link, remote.session)
         return output, job
 
     def _on_link(self, session: Session, sentence: str | None) -> None:
@@ -173,6 +191,10 @@ class Cells:
                 job.reply.result(seconds)
             except futures.TimeoutError:  # not the built-in one before Python 3.11
                 job.cancel()
+                with contextlib.suppress(futures.TimeoutError):
+                    job.reply.result(STOP_PATIENCE)
+                if not job.reply.done():
+                    job.cancel()  # again: a call that Python cannot stop is abandoned
                 job.reply.result()
             if pull and job.reply.result().get("status") == "ok":
                 self._shell.user_ns.update(remote.pull(pull))
@@ -184,18 +206,18 @@ class Cells:
     # -- waited for --------------------------------------------------------------------------------------------------
 
     def _wait(self, job: Job, output: CellOutput, seconds: float | None, raise_error: bool) -> None:
-        overdue = False
+        overdue = 0
 
         def interrupt(presses: int) -> bool:
             if presses < 3:
                 job.cancel()
             return presses < 3
 
-        def late() -> bool:
+        def late() -> float | None:
             nonlocal overdue
-            overdue = True
-            job.cancel()
-            return True
+            overdue += 1
+            job.cancel()  # the second time abandons a call that Python cannot stop
+            return STOP_PATIENCE if overdue < 3 else None
 
         ended = output.follow(job.reply, interrupt, seconds, late)
         if not ended:

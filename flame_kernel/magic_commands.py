@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from .magic_lines import assignments, call_of, exact, script, split_raw, unquote
 from .options import OPTIONS, protection
 from .remote import Remote
 from .terminal import clean
+from .visitor import Visitor
 
 # The words that people know from elsewhere.
 ALIASES = {"add": "connect", "info": "status", "delete": "disconnect"}
@@ -139,7 +141,9 @@ class Commands:
         }
         options |= protection(vars(args))
         name, remote, new = self._connections.connect(args.where, args.alias, options, ask_line)
-        for warning in remote.target.warnings if new else ():
+        if new:
+            self._cells.adopt(remote)
+        for warning in remote.target.cautions() if new else ():
             print(f"Warning: {clean(warning)}", file=sys.stderr)
         if args.alias is not None:
             self._shell.user_ns[args.alias] = remote
@@ -178,15 +182,28 @@ class Commands:
     @command("sessions")
     @kwds(description="List the sessions that live on a server.")
     @on_target
+    @argument("--kill", metavar="NAME", help="end this one, with all it runs")
     def do_sessions(self, args: argparse.Namespace) -> None:
         remote = self._remote(args)
-        rows: list[tuple[str, ...]] = [("session", "place", "client", "pid", "age", "waiting")]
+        if args.kill is not None:
+            self._kill(remote, args.kill)
+            return
+        rows: list[tuple[str, ...]] = [("session", "place", "client", "pid", "state", "age", "waiting")]
         for one in remote.session.sessions().result():
             own = " (this one)" if one.get("session") == remote.session.session_id else ""
             age = f"{float(one.get('age') or 0):.0f} s"
             waiting = f"{one.get('waiting') or 0} bytes"
-            rows.append((f"{one.get('session')}{own}", *(str(one.get(k) or "-") for k in rows[0][1:4]), age, waiting))
+            rows.append((f"{one.get('session')}{own}", *(str(one.get(k) or "-") for k in rows[0][1:5]), age, waiting))
         print(clean(columns(rows)))
+
+    def _kill(self, remote: Remote, name: str) -> None:
+        if name == remote.session.session_id:
+            raise FlameError(f"{name} is the session of this connection; %flame disconnect ends it")
+        with contextlib.closing(Visitor(remote.target)) as visitor:
+            done = visitor.ask("kill", session=name)
+        if not isinstance(done, dict) or not done.get("closed"):
+            raise FlameError(f"there is no session {name!r} there; %flame sessions lists them")
+        print(f"session {name} is ended")
 
     # -- code --------------------------------------------------------------------------------------------------------
 

@@ -174,18 +174,29 @@ class CellOutput:
     shell     the InteractiveShell of the cell that runs now
     prefix    makes display ids of this session unlike those of any other in the same notebook
     ask       called on the thread that waits with an ``input_request``'s content; answers it
+    refuse    called with the same when nobody waits, and so nobody can be asked
+    waited    whether somebody is going to ``follow``
     """
 
-    def __init__(self, shell: Any, prefix: str, ask: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        shell: Any,
+        prefix: str,
+        ask: Callable[[dict[str, Any]], None],
+        refuse: Callable[[dict[str, Any]], None],
+        waited: bool,
+    ) -> None:
         self._prefix = prefix
         self._ask = ask
+        self._refuse = refuse
+        self._waited = waited
         self._here: Screen = ShellScreen(shell)
         self._away = background_screen(shell)
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.RLock()  # held while an event is shown in the background: one at a time, in order
         self._room = threading.Condition(threading.Lock())
         self._waiting = 0  # characters in the queue
-        self._followed = False
+        self._followed = waited  # the queue is for what the one who waits shows
         self._told = False
         self._link: str | None = None  # the id of the display that tells of a broken link
         self.error: dict[str, Any] | None = None  # the content of the cell's error
@@ -196,7 +207,10 @@ class CellOutput:
     def event(self, event: Event) -> None:
         """Take one event of the cell; waits for room where the one who follows is slow."""
         with self._lock:
-            if not self._followed:
+            if event["type"] == "input_request" and not self._waited:
+                self._refuse(event["content"])
+                return
+            if not self._followed and event["type"] != "input_request":
                 self._show(self._away, event)
                 return
             size = _size(event)
@@ -217,19 +231,17 @@ class CellOutput:
         reply: Future[Any],
         interrupt: Callable[[int], bool],
         seconds: float | None = None,
-        late: Callable[[], bool] = lambda: False,
+        late: Callable[[], float | None] = lambda: None,
     ) -> bool:
         """Show the cell's events here until ``reply`` is done; whether it is.
 
         interrupt   called with 1, 2, … for each Ctrl-C; where it returns False we stop waiting
-        seconds     after which ``late`` is called, once; where it returns False we stop waiting
+        seconds     after which ``late`` is called; it returns the seconds until the next time, None to stop waiting
 
         Whatever comes after goes on appearing in this cell, in the background.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         presses = 0
-        with self._lock:
-            self._followed = True
         reply.add_done_callback(lambda done: self._queue.put((None, 0)))
         try:
             with catch_interrupts(lambda: self._queue.put((Interrupt, 0))) as give_back:
@@ -238,9 +250,10 @@ class CellOutput:
                     try:
                         event, size = self._queue.get(timeout=left)
                     except queue.Empty:
-                        deadline = None
-                        if not late():
+                        more = late()
+                        if more is None:
                             return reply.done()
+                        deadline = time.monotonic() + more
                         continue
                     if event is None:
                         return True
@@ -251,7 +264,7 @@ class CellOutput:
                         continue
                     try:
                         if event["type"] == "input_request":
-                            with give_back(), self._in_background():
+                            with give_back(), self.background():
                                 self._ask(event["content"])
                         else:
                             self._show(self._here, event)
@@ -262,21 +275,25 @@ class CellOutput:
                             self._waiting -= size
                             self._room.notify_all()
         finally:
-            self._leave()
+            self.leave()
+
+    def leave(self) -> None:
+        """Nobody waits any more; what has not been shown yet is, in the background."""
+        with self._lock:
+            self._waited = False
+            self._let_go()
 
     @contextlib.contextmanager
-    def _in_background(self) -> Iterator[None]:
+    def background(self) -> Iterator[None]:
         """While the thread that waits does something else, what comes is shown without it."""
-        self._leave()
+        self._let_go()
         try:
             yield
         finally:
             with self._lock:
                 self._followed = True
 
-    background = _in_background
-
-    def _leave(self) -> None:
+    def _let_go(self) -> None:
         with self._lock:
             self._followed = False
             sys.stdout.flush()
@@ -289,12 +306,15 @@ class CellOutput:
                     event, size = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                if size == 0 and not isinstance(event, dict):
+                if not isinstance(event, dict) or (event["type"] == "input_request" and self._waited):
                     kept.append((event, size))
                     continue
                 with self._room:
                     self._waiting -= size
-                self._show(self._away, event)
+                if event["type"] == "input_request":
+                    self._refuse(event["content"])
+                else:
+                    self._show(self._away, event)
             for one in kept:
                 self._queue.put(one)
 
@@ -333,6 +353,10 @@ class CellOutput:
             screen.display(content, update=not first)
         elif first or sentence is None:
             screen.write("stderr", f"{sentence or 'the link is back'}\n")
+
+    def show(self, event: Event) -> None:
+        """Show an event on the calling thread, which runs the cell."""
+        self._show(self._here, event)
 
     def show_error(self) -> None:
         """Show the cell's error, on the thread that has waited; for one that is not raised."""

@@ -334,7 +334,14 @@ def test_several_connections_one_of_them_current(
     status = shell.ok("%flame").out
     assert status.splitlines()[0].startswith("* pi: ")
     assert status.splitlines()[1].startswith("  app: ")
-    assert "(this one)" in shell.ok("%flame sessions").out
+    own = shell["pi"].session.session_id
+    is_one_sentence(shell.run(f"%flame sessions -t pi --kill {own}"), "%flame disconnect")
+    is_one_sentence(shell.run("%flame sessions --kill nobodys"), "no session 'nobodys'")
+    shell.ok(f"%flame connect {server.location} --as other --session another-one")
+    assert f"{own} (this one)" in shell.ok("%flame sessions -t pi").out
+    assert "another-one is ended" in shell.ok("%flame sessions -t pi --kill another-one").out
+    assert "another-one" not in shell.ok("%flame sessions -t pi").out
+    shell.ok("%flame disconnect other")
     shell.ok("%flame disconnect pi")
     assert shell.ok("%flame eval where").value == "app"
     shell.ok("%flame disconnect --all")
