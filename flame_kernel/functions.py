@@ -103,7 +103,7 @@ class _Shipment:
         if space == len(self.spaces):
             self.spaces.append({})
         free = list(function.__code__.co_freevars)
-        plan = _plan(function.__name__, source, file, line, space=space, free=free)
+        plan = _plan(function.__code__.co_name, source, file, line, space=space, free=free)
         self.functions.append(plan)
         for name, cell in zip(free, function.__closure__ or (), strict=True):
             try:
@@ -175,6 +175,7 @@ def _is_installed(module: str | None) -> bool:
 def _by_name(one: Any) -> Thing | None:
     """Something that a module has by a name, and that is to be had there by the same; None where it is not so."""
     module, name = getattr(one, "__module__", None), getattr(one, "__qualname__", None)
+    module = module or getattr(getattr(one, "__objclass__", None), "__module__", None)  # of a method such as str.upper
     if not isinstance(module, str) or not isinstance(name, str) or not _is_installed(module):
         return None
     found: Any = sys.modules.get(module)
@@ -212,8 +213,7 @@ def _source(function: types.FunctionType) -> tuple[str, int, str]:
         if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)) and found.name == code.co_name:
             first = min([found.lineno, *(decorator.lineno for decorator in found.decorator_list)])
             if code.co_firstlineno in (first, found.lineno):
-                segment = ast.get_source_segment(whole, found, padded=True)
-                return str(segment), found.lineno, file
+                return "".join(lines[found.lineno - 1 : found.end_lineno]), found.lineno, file
     raise CannotTravel(f"{function.__qualname__} is not in its file any more; reload that, or define it again")
 
 

@@ -207,7 +207,7 @@ def _table(decoder, number):
     try:
         table = pyarrow.ipc.open_stream(pyarrow.py_buffer(decoder.part(number))).read_all()
         table.validate(full=True)
-    except pyarrow.ArrowException as e:
+    except (pyarrow.ArrowException, OSError, ValueError) as e:
         raise values.BadValue("a table that is none: %s" % str(e)[:200])
     return table
 
@@ -234,16 +234,28 @@ def _write_pandas(encoder, value, kind, pandas):
         import pyarrow
     except ImportError:
         raise values.NotPlain("a pandas.%s needs pyarrow on both sides" % name)
+    columns = None
+    table, back = _by_arrow(pyarrow, frame, name)
+    if name != "Index" and not _same_index(frame.columns, back.columns):
+        # Arrow's names are text: others go beside it.
+        columns = frame.columns
+        frame = frame.copy(deep=False)
+        frame.columns = [str(number) for number in range(len(columns))]
+        table, back = _by_arrow(pyarrow, frame, name)
+        back.columns = frame.columns
+    if not (_same_index(value, back.index) if name == "Index" else _is_same(frame, back)):
+        raise values.NotPlain("Arrow would change this pandas.%s (mixed objects in a column)" % name)
+    label = value.name if name == "Series" else columns
+    return {"P": [name, encoder.buffer(_stream(pyarrow, table)), _freq(frame.index), encoder.node(label, 1)]}
+
+
+def _by_arrow(pyarrow, frame, name):
+    """A frame as a table, and what that is as a frame again."""
     try:
         table = pyarrow.Table.from_pandas(frame)
-        back = _frame(table, _freq(frame.index))
+        return table, _frame(table, _freq(frame.index))
     except Exception as e:
         raise values.NotPlain("Arrow cannot take this pandas.%s (%s)" % (name, str(e)[:200]))
-    if not (_same_index(value, back.index) if name == "Index" else _is_same(frame, back)):
-        raise values.NotPlain("Arrow would change this pandas.%s (mixed objects in a column or its names)" % name)
-    number = encoder.buffer(_stream(pyarrow, table))
-    label = encoder.node(value.name, 1) if name == "Series" else None
-    return {"P": [name, number, _freq(frame.index), label]}
 
 
 def _frame(table, freq):
@@ -302,6 +314,12 @@ def _read_pandas(decoder, content):
         series = frame["value"]
         series.name = decoder.value(label, 1)
         return series
+    columns = decoder.value(label, 1)
+    if columns is not None:
+        try:
+            frame.columns = columns
+        except Exception as e:
+            raise values.BadValue("a table whose columns have no such names: %s" % str(e)[:200])
     return frame
 
 

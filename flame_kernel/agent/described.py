@@ -25,8 +25,6 @@ __imod__ __ipow__ __imatmul__ __ilshift__ __irshift__ __iand__ __ior__ __ixor__ 
 __ne__ __hash__
 """
 PROTOCOL = _PROTOCOL.split()
-_OWN = {"__eq__": object.__eq__, "__ne__": object.__ne__, "__hash__": object.__hash__}
-_OWN.update({name: getattr(object, name) for name in ("__lt__", "__le__", "__gt__", "__ge__")})
 
 
 def describe(thing, known):
@@ -34,8 +32,8 @@ def describe(thing, known):
     kind = type(thing)
     protocol = []
     for name in PROTOCOL:
-        method = getattr(kind, name, None)
-        if method is not None and method is not _OWN.get(name):
+        method = _method(kind, name)
+        if method is not None and method is not vars(object).get(name):
             protocol.append(name)
     found = {"id": known, "kind": _kind(thing), "class": values.class_name(kind)[:500], "protocol": protocol}
     if found["kind"] != "object":
@@ -44,6 +42,14 @@ def describe(thing, known):
         module = getattr(thing, "__module__", None)
         found["module"] = module[:500] if isinstance(module, str) else ""
     return found
+
+
+def _method(kind, name):
+    """A special method of a class as Python finds it: not by the class's own class."""
+    for base in kind.__mro__:
+        if name in vars(base):
+            return vars(base)[name]
+    return None
 
 
 def _kind(thing):
