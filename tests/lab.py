@@ -125,7 +125,7 @@ def _new_page(chromium: Browser, width: int = 1280, height: int = 900) -> Page:
     return page
 
 
-class _KernelsHeard:
+class KernelsHeard:
     """Watches a page's web sockets for the moment when a kernel has introduced itself to it.
 
     Lab says "idle" before there is a kernel at all, and then forgets a cell that is run.
@@ -174,8 +174,17 @@ def open_notebook_7(chromium: Browser, lab: Lab, name: str, kernel: str) -> Note
     }
     (lab.root / name).write_text(json.dumps(document))
     page = _new_page(chromium)
-    kernels = _KernelsHeard(page)
+    kernels = KernelsHeard(page)
     page.goto(f"{lab.url}notebooks/{name}?token={lab.token}")
+    kernels.wait()
+    return Notebook(page)
+
+
+def open_notebook(chromium: Browser, lab: Lab, name: str) -> Notebook:
+    """A notebook that is there, in a page of its own; if its kernel runs, it goes on with that."""
+    page = _new_page(chromium)
+    kernels = KernelsHeard(page)
+    page.goto(f"{lab.url}lab/tree/{name}?token={lab.token}")
     kernels.wait()
     return Notebook(page)
 
@@ -184,7 +193,7 @@ def pick_kernel(page: Page, display_name: str = DISPLAY_NAME) -> Notebook:
     """Click the kernel's tile in the launcher's row of notebooks; the new notebook, its kernel ready."""
     tile = page.locator(f'.jp-LauncherCard[data-category="Notebook"][title="{display_name}"]')
     expect(tile).to_be_visible()
-    kernels = _KernelsHeard(page)
+    kernels = KernelsHeard(page)
     tile.click()
     kernels.wait()
     return Notebook(page)
