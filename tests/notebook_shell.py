@@ -116,13 +116,15 @@ class Shell:
 
 @contextlib.contextmanager
 def ipython(folder: Path) -> Iterator[Shell]:
-    """A fresh IPython with the extension loaded, its history below ``folder``; all it made is undone at the end."""
+    """A fresh IPython with the extension loaded, its history below ``folder``; all it made is undone at the end, and
+    the IPython that was there before is there again."""
     config = Config()
     config.HistoryManager.hist_file = str(folder / "history.sqlite")
     config.InteractiveShell.colors = "nocolor"
     before = {name: sys.modules.get(name) for name in ("__main__",)}
     hooks = sys.excepthook, sys.displayhook
     display = getattr(builtins, "display", None)
+    other = InteractiveShell._instance
     InteractiveShell.clear_instance()
     shell = InteractiveShell.instance(config=config)
     try:
@@ -132,6 +134,8 @@ def ipython(folder: Path) -> Iterator[Shell]:
         shell.run_line_magic("unload_ext", "flame")
         shell._atexit_once()
         InteractiveShell.clear_instance()
+        for kind in InteractiveShell._walk_mro():
+            kind._instance = other
         sys.excepthook, sys.displayhook = hooks
         for name, module in before.items():
             if module is not None:

@@ -34,11 +34,21 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         yield shell
 
 
+@pytest.fixture(scope="module")
+def connected(server: FlameServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """An IPython connected to ``server`` as ``pi``, for all tests that leave it so."""
+    with ipython(tmp_path_factory.mktemp("connected")) as shell:
+        shell.ok(f"%flame connect {server.location} --as pi")
+        shell.ok("%flame module os as far_os")  # a stand-in: its releaser's thread is there from now on
+        yield shell
+
+
 @pytest.fixture
-def pi(shell: Shell, server: FlameServer) -> Shell:
-    """An IPython connected to ``server`` as ``pi``."""
-    shell.ok(f"%flame connect {server.location} --as pi")
-    return shell
+def pi(connected: Shell) -> Iterator[Shell]:
+    """The same, with the settings that it begins with."""
+    yield connected
+    for setting in ("block = True", "raise_error = True", "timeout = 0"):
+        connected.ok(f"%config FlameMagics.{setting}")
 
 
 def is_one_sentence(ran: Ran, *words: str) -> None:
@@ -187,6 +197,23 @@ def test_what_is_typed_goes_there(pi: Shell, monkeypatch: pytest.MonkeyPatch) ->
     assert "EOFError" in pi.run("%%flame\ninput()").text
 
 
+def test_what_is_typed_while_the_cell_runs_here_too(pi: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["here", "there"])
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(answers))
+    pi.ok("%%flame --local -o there\nword = input('Word? ')\nthere = word")
+    assert (pi["word"], pi["there"]) == ("here", "there")
+
+
+def test_a_thread_that_asks_when_nobody_waits(pi: Shell) -> None:
+    pi.ok(
+        "%%flame\nimport threading\nasked = []\ngo_on = threading.Event()\ndef ask():\n    go_on.wait()\n"
+        "    try: input('Name? ')\n    except EOFError: asked.append('nobody')\n"
+        "thread = threading.Thread(target=ask); thread.start()"
+    )
+    pi.ok("%flame exec go_on.set(); thread.join(20)")
+    assert pi.ok("%flame eval asked").value == ["nobody"]
+
+
 def test_ctrl_c_stops_the_far_side(pi: Shell) -> None:
     watching = pi.when_seen("asleep", pi.ctrl_c)
     ran = pi.run("%%flame\nimport time\nprint('asleep')\ntime.sleep(100)")
@@ -218,6 +245,20 @@ def test_a_cell_that_takes_too_long(pi: Shell) -> None:
     assert pi.ok("%%flame --timeout 60\n3").value == 3
 
 
+def test_a_cell_that_does_not_stop_is_abandoned(shell: Shell, live_app: Callable[..., LiveApp]) -> None:
+    app = live_app()
+    shell.ok(f"%flame connect {app.location}")
+    watching = shell.when_seen("A second Stop abandons it", shell.ctrl_c)
+    first = shell.when_seen("asleep", shell.ctrl_c)
+    ran = shell.run("%%flame\nimport time\nprint('asleep')\ntime.sleep(30)")
+    first.join()
+    watching.join()
+    assert isinstance(ran.error, KeyboardInterrupt)
+    assert ran.seconds < 20
+    assert shell.ok("%flame eval 3").value == 3
+    shell.ok("%flame disconnect")
+
+
 def test_rich_output_and_capture(shell: Shell, tmp_path: Path) -> None:
     server = FlameServer(farside.pythons()[-1], key=KEY)
     try:
@@ -238,6 +279,12 @@ def test_rich_output_and_capture(shell: Shell, tmp_path: Path) -> None:
     finally:
         shell.ok("%flame disconnect")
         server.stop()
+
+
+def test_fast_cells_are_captured_whole(pi: Shell) -> None:
+    for _ in range(10):
+        assert pi.ok("%%capture seen\n%%flame\nprint('text')").out == ""
+        assert pi["seen"].stdout == "text\n"
 
 
 def test_of_a_server_that_nobody_vouches_for_text_is_shown(pi: Shell) -> None:
@@ -545,8 +592,11 @@ def test_tab(pi: Shell, server: FlameServer, tmp_path: Path) -> None:
     assert pi.complete(f"%flame put {tmp_path}/near") == [f"%flame put {tmp_path}/near file"]
     assert pi.complete(f"%flame run {tmp_path}/near") == [f"%flame run {tmp_path}/near file"]
     assert pi.complete("%flame help ev") == ["%flame help eval"]
-    pi.ok("%flame disconnect")
-    assert pi.complete("%flame eval far_col") == []
+
+
+def test_tab_without_a_connection(shell: Shell) -> None:
+    assert shell.complete("%flame eval far_col") == []
+    assert "%flame eval" in shell.complete("%flame ev")
 
 
 def test_the_magics_teach(shell: Shell) -> None:
