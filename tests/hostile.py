@@ -77,10 +77,10 @@ class FakeAgent(evil.Server):
             if self.harm is not None and request["op"] == self.at:
                 self.harm(self, connection, seq)
             else:
-                answer = self._answer(request)
+                answer = self._carry_out(request)
                 connection.sendall(evil.message(evil.RESULT, pickle.dumps(answer, 4), seq))
 
-    def _answer(self, request: dict[str, Any]) -> bytes:
+    def _carry_out(self, request: dict[str, Any]) -> bytes:
         op = self.ops.get(request["op"]) or getattr(self, "_" + request["op"])
         result = op(request) if op.__name__ == "_" + request["op"] else op(self, request)
         if isinstance(result, bytes):
@@ -118,6 +118,9 @@ class FakeAgent(evil.Server):
         with self.news:
             self.news.wait_for(lambda: len(self.events) > request["ack"] or self.over.is_set(), request["wait"])
             return {"events": self.events[request["ack"] :]}
+
+    def _answer(self, request: dict[str, Any]) -> Any:
+        return {"accepted": True}
 
     def _interrupt(self, request: dict[str, Any]) -> Any:
         return {"done": "idle"}

@@ -3,6 +3,7 @@
 One client has a session at a time: its *owner*. An ``epoch`` tells one ownership from the next.
 """
 
+import os
 import re
 import threading
 import time
@@ -48,7 +49,9 @@ class Session:
         self.notebook = ""
         self.linger = LINGER
         self.started = time.time()
-        self.epoch = 0
+        # Begins anywhere: what was once sent to another session of this name is for none of this one's owners.
+        self.epoch = self._no_epoch = int.from_bytes(os.urandom(6), "big")
+        self._openings = {}
         self.log = events.EventLog(cap=JOURNAL, history=HISTORY)
         self.set(options)
         self._client_id = None
@@ -140,7 +143,7 @@ class Session:
     @property
     def attached(self):
         """Whether its owner is here. One that was killed is found out by its connection, while its poll still waits."""
-        if self.epoch == 0 or not self.log.attached:
+        if self.epoch == self._no_epoch or not self.log.attached:
             return False
         if not sockets.is_over(self._line):
             self._line_over = None
@@ -153,12 +156,24 @@ class Session:
         self.check(epoch)
         self._line = connection
 
-    def attach(self, client, client_id, notebook, force):
-        """Make a client the owner; the new epoch. Raises Refusal (in_use) where another one is here."""
+    def attach(self, client, client_id, notebook, force, call=None):
+        """Make a client the owner; the new epoch. Raises Refusal (in_use) where another one is here.
+
+        ``call`` is the number of this call, as for ``submit``. A client opens a session once, and again only where that
+        was not answered; so a call that is not behind its last one is an old message, that somebody sends again.
+        """
+        match = _CALL_NUMBER.match(call or "")
         with self._lock:
+            if match is not None:
+                caller, count = match.group(1), int(match.group(2))
+                if count <= self._openings.get(caller, -1):
+                    raise Refusal("stale", "call %s is older than the one that opened the session; ignored" % call)
             may = client_id is None or client_id == self._client_id or self._is_granted(client_id)
             if self.attached and not (may or force):
                 raise Refusal("in_use", self._in_use(), client=self.client, since=self._since)
+            if match is not None:
+                self._openings[caller] = count
+                _trim(self._openings, CLIENTS_REMEMBERED)
             self.epoch += 1
             self._asked = {n: ask for n, ask in self._asked.items() if ask["state"] == "granted"}
             for ask in self._asked.values():

@@ -7,13 +7,13 @@ others, so there they do not park.
     hello                                       who and where this server is
     open      session, place, shell, client, client_id?, notebook?, attach?, linger?, journal?, when_full?
                                                 make or take up a session, and be its owner
-    submit    session, request                  begin a request; one whose id is known already is not begun again
+    submit    session, request, epoch?          begin a request; one whose id is known already is not begun again
     poll      session, epoch, ack, wait, gap, limit?
                                                 the events after ``ack``
-    interrupt session, request?, id?            stop a cell; the same ``id`` again does nothing
-    answer    session, input_id, value          the user's line
+    interrupt session, request?, id?, epoch?    stop a cell; the same ``id`` again does nothing
+    answer    session, input_id, value, epoch?  the user's line
     detach    session, epoch                    its owner leaves; it lives on
-    close     session                           end it (``kill`` is the same)
+    close     session, epoch?                   end it (``kill`` is the same)
     sessions                                    what lives here
     ask       session, client, client_id        ask its owner to let go: {"asked": id}
     asked     session, id                       {"state": "waiting" | "granted" | "refused"}
@@ -143,7 +143,11 @@ def _open(request):
             except (RuntimeError, OSError) as e:
                 raise Refusal("cannot_start", "the session cannot start there: %s" % e)
         epoch = session.attach(
-            request.get("client") or "", request.get("client_id"), request.get("notebook") or "", attach == "force"
+            request.get("client") or "",
+            request.get("client_id"),
+            request.get("notebook") or "",
+            attach == "force",
+            request.get("n"),
         )
         if fresh:
             _sessions[session_id] = session
@@ -165,7 +169,7 @@ def _open(request):
 
 
 def _submit(request):
-    return {"new": _session(request).submit(request["request"], request.get("n"))}
+    return {"new": _owned(request).submit(request["request"], request.get("n"))}
 
 
 def _poll(request):
@@ -195,11 +199,11 @@ def _cells(request):
 
 
 def _interrupt(request):
-    return {"done": _session(request).interrupt(request.get("request"), request.get("id"))}
+    return {"done": _owned(request).interrupt(request.get("request"), request.get("id"))}
 
 
 def _answer(request):
-    return {"taken": _session(request).answer(request["input_id"], request["value"])}
+    return {"taken": _owned(request).answer(request["input_id"], request["value"])}
 
 
 def _ask(request):
@@ -221,6 +225,8 @@ def _detach(request):
 
 
 def _close(request):
+    if request["session"] in _sessions:
+        _owned(request)
     with _lock:
         session = _sessions.pop(request["session"], None)
         if session is not None:
@@ -267,6 +273,15 @@ def _session(request):
     session = _sessions.get(request["session"])
     if session is None:
         raise _no_session(request["session"])
+    return session
+
+
+def _owned(request):
+    """The session, for what only its owner may do. Who names no epoch speaks for himself, as another client that ends
+    it does; who names an old one is no owner any more, or is an old message that somebody sends again."""
+    session = _session(request)
+    if request.get("epoch") is not None:
+        session.check(request["epoch"])
     return session
 
 

@@ -429,7 +429,7 @@ def _make_zone(content):
         import zoneinfo
     except ImportError:
         raise BadValue("a time zone by its name, and Python %d.%d has no zoneinfo" % sys.version_info[:2])
-    if content not in _known_zones:
+    if not _known_zones:
         _known_zones.update(zoneinfo.available_timezones())
     if content not in _known_zones:
         raise BadValue("the time zone %.60r, of which this system knows nothing" % (content,))
