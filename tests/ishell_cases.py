@@ -92,6 +92,9 @@ class Host:
     def write(self, cell, name, text):
         self.events.append((cell.request_id, "stream", {"name": name, "text": text}))
 
+    def flush(self):
+        """What is written is there."""
+
     def input(self, prompt="", password=False):
         self.prompts.append(prompt)
         if not self.lines:

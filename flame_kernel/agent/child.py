@@ -125,14 +125,16 @@ class ChildCore:
             raise RuntimeError("its sys.executable is empty, so it cannot start a child: use place = process")
         if os.name != "posix":
             raise RuntimeError("child sessions need a POSIX server: use place = process")
-        ours, theirs = socket.socketpair()
-        crash_r, crash_w = os.pipe()
+        ours, theirs = [_high(one) for one in socket.socketpair()]
+        crash_r, crash_w = [_high_number(number) for number in os.pipe()]
         environment = {k: v for k, v in os.environ.items() if k not in SECRET_ENVIRONMENT}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", BOOT, str(theirs.fileno()), str(crash_w)],
                 pass_fds=(theirs.fileno(), crash_w),
                 stdin=subprocess.DEVNULL,
+                stdout=_inherited(1),
+                stderr=_inherited(2),
                 start_new_session=True,
                 env=environment,
             )
@@ -286,6 +288,32 @@ class ChildCore:
             self._reader.join(patience)
             if not self._reader.is_alive():
                 return
+
+
+def _high_number(number):
+    """The descriptor, moved above those of stdin, stdout and stderr, of which a server may have closed some."""
+    if number > 2:
+        return number
+    import fcntl
+
+    high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(number)
+    return high
+
+
+def _high(sock):
+    """The same for a socket."""
+    number = sock.detach()
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, _high_number(number))
+
+
+def _inherited(number):
+    """What a child gets as its stdout or stderr: the server's, or nothing where the server has none (what has taken its
+    number is not for children)."""
+    try:
+        return None if os.get_inheritable(number) else subprocess.DEVNULL
+    except OSError:
+        return subprocess.DEVNULL
 
 
 def _signal_group(pid, sign):

@@ -30,6 +30,8 @@ GRACE = 0.002
 ATTACHED = 10.0
 # Seconds between looks of a writer that waits: an interrupt gets through in between.
 LOOK_FIRST, LOOK_LAST = 0.0005, 0.005
+# Seconds that a flush waits for the reader at most.
+HAND_OVER_PATIENCE = 0.2
 
 
 def _signal():
@@ -87,6 +89,7 @@ class EventLog:
         self._shown = 0  # what has been given to anyone, up to this position, is never changed again
         self._newest_word = 0  # number of the newest event that is no text
         self._last_sent = -1e9
+        self._next_hand_over = -1e9
         self._lock = _Lock()
         self._news = _signal()
         self._urgent = _signal()
@@ -143,6 +146,24 @@ class EventLog:
             _wake(self._keeper)
             time.sleep(pause)
             pause = min(pause * 2, LOOK_LAST)
+
+    def hand_over(self):
+        """Wait until the reader has all that is here, for a moment at most: what is flushed shall outlive a crash.
+
+        Who flushes after each word shall not be slowed down by it: at most a tenth of the time goes there.
+        """
+        began = time.monotonic()
+        if began < self._next_hand_over or self._lock.owner == _thread.get_ident():
+            return
+        pause = LOOK_FIRST
+        while not self._closed and (self._incoming or self._journal.waiting):
+            if time.monotonic() - began > HAND_OVER_PATIENCE:
+                break
+            _wake(self._urgent)
+            time.sleep(pause)
+            pause = min(pause * 2, LOOK_LAST)
+        now = time.monotonic()
+        self._next_hand_over = now + 10 * (now - began)
 
     def _is_ahead(self):
         waiting, cap = self._journal.waiting, self._journal.cap

@@ -141,6 +141,8 @@ class OutStream(io.TextIOBase):
         target = self._target()
         if target is not None:
             target.flush()
+        elif current() is not None:
+            current().host.flush()
 
     def fileno(self):
         cell = current()
