@@ -159,7 +159,7 @@ def _is_ipv6(text: str) -> bool:
 
 def _socket_path(path: str) -> str:
     size = len(os.fsencode(path))
-    if not path or "\0" in path:
+    if not path or any(character < " " for character in path):
         _refuse("./u: names no socket file; give its path, such as ./u:/run/flame.sock")
     if size > _MAX_SOCKET_PATH:
         _refuse(f"a unix socket's path has at most {_MAX_SOCKET_PATH} bytes and this one {size}; move it up: {path}")

@@ -23,13 +23,16 @@ def _program(name: str) -> str:
 
 
 class Sshd:
-    """An ssh server in ``folder``, and in ``config`` what makes our ssh know it as the host ``far``.
+    """An ssh server at ``address``, and in ``folder`` what makes our ssh know it as the host ``far``.
 
-    ``ssh`` is the folder of a program of that name, to stand first in PATH: the system's ssh with that configuration.
+    ``within`` is a command that starts it somewhere else (``netns.Net.within``).  ``ssh`` is the folder of a program of
+    that name, to stand first in PATH: the system's ssh with that configuration.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", within: tuple[str, ...] = ()) -> None:
         self.folder = folder
+        self.address = address
+        self._within = within
         folder.mkdir(mode=0o700, exist_ok=True)
         self._sshd, self._ssh = _program("sshd"), _program("ssh")
         for name in ("host", "id"):
@@ -42,12 +45,12 @@ class Sshd:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         (folder / "sshd_config").write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
+            f"Port {self.port}\nListenAddress {address}\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {folder}/authorized\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
             f"StrictModes no\nAllowTcpForwarding yes\nAllowStreamLocalForwarding yes\nPermitRootLogin yes\n"
         )
         public = (folder / "host.pub").read_text()
-        (folder / "known").write_text(f"[127.0.0.1]:{self.port} {public}")
+        (folder / "known").write_text(f"[{address}]:{self.port} {public}")
         self.configure()
         self.ssh = folder / "bin"
         self.ssh.mkdir()
@@ -60,7 +63,7 @@ class Sshd:
         """Write our side's configuration, with ``lines`` besides."""
         text = [
             "Host far",
-            "HostName 127.0.0.1",
+            f"HostName {self.address}",
             f"Port {self.port}",
             f"User {getpass.getuser()}",
             f"IdentityFile {self.folder}/{identity}",
@@ -76,7 +79,9 @@ class Sshd:
     def start(self) -> None:
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [self._sshd, "-D", "-e", "-f", str(self.folder / "sshd_config")], stderr=log, stdin=subprocess.DEVNULL
+                [*self._within, self._sshd, "-D", "-e", "-f", str(self.folder / "sshd_config")],
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         try:
             wait_until(self._answers, "sshd")
@@ -88,7 +93,7 @@ class Sshd:
         assert self._process is not None
         assert self._process.poll() is None, self.log()
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            with socket.create_connection((self.address, self.port), 5) as connection:
                 return connection.recv(4) == b"SSH-"
         except OSError:
             return False

@@ -71,6 +71,7 @@ def test_locations(text: str, location: Location, shown: str, loopback: bool) ->
         ("PYRO:Other@host:9999", "not the URI of a Flame server"),
         ("PYRO:host:9999", "not the URI of a Flame server"),
         ("./u:", "names no socket"),
+        ("./u:/run/a\nb", "names no socket"),
         ("./u:" + "x" * 108, "at most 107 bytes"),
     ],
 )

@@ -19,6 +19,7 @@ import psutil
 import pytest
 from farside import FlameServer, random_key, wait_until
 from kernels import flame_kernel
+from netns import net
 from sshd import Sshd
 
 from flame_kernel.config import Location, Secret, Target, Timeouts
@@ -182,6 +183,36 @@ def test_an_sshd_that_goes_and_comes_back(sshd: Sshd, flame_server: Start) -> No
         sshd.start()
         assert running.result(20)["status"] == "ok"
         assert session.gone is None
+
+
+@pytest.mark.slow
+def test_a_network_that_goes_silent(flame_server: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F08 through ssh: the dead way is given up in time though no end of it is told, and then all is made up for."""
+    with net() as network, contextlib.ExitStack() as stack:
+        sshd = Sshd(tmp_path / "sshd", network.address, network.within)
+        stack.callback(sshd.stop)
+        monkeypatch.setenv("PATH", f"{sshd.ssh}:{os.environ['PATH']}")
+        server = flame_server(within=network.within)
+        stack.callback(server.stop)
+        stack.callback(network.back)
+        events: list[dict[str, Any]] = []
+        enough = tmp_path / "enough"
+        code = "import os, time\ni = 0\nwhile not os.path.exists({!r}):\n    print(i)\n    i += 1\n    time.sleep(0.05)"
+        with contextlib.closing(Session(behind(server, fast=True, timeouts=Timeouts.fast()), events.extend)) as session:
+            running = session.execute("a", code.format(str(enough)))
+            wait_until(lambda: any(event["type"] == "stream" for event in events), "output")
+            (process,) = ssh_processes()
+            network.silent()
+            began = time.monotonic()
+            wait_until(lambda: not process.is_running(), "the end of a way that is dead", 30)
+            assert time.monotonic() - began < 20  # 15 by design
+            network.back()
+            wait_until(lambda: session.trouble is None and not session._link.is_broken, "a way that works")
+            assert time.monotonic() - began < 30
+            enough.touch()
+            assert running.result(30)["status"] == "ok"
+            text = "".join(event["content"]["text"] for event in events if event["type"] == "stream")
+            assert text == "".join(f"{i}\n" for i in range(text.count("\n")))
 
 
 def test_nothing_is_left_when_we_are_killed(sshd: Sshd, flame_server: Start, tmp_path: Path) -> None:
