@@ -26,9 +26,10 @@ from .errors import CallTimeout, CannotTravel, FlameError, ObjectGone, SessionGo
 from .inbox import Event
 from .raised import raised_there
 from .rendering import Rendering
-from .session import Reply, Session
+from .session import Session
 from .terminal import clean
 from .trust import Opener, dumps
+from .under_way import Reply
 
 # Bytes of one piece of a value that is too large for one message, and how many of them are under way at once.
 PIECE = 8 << 20

@@ -29,8 +29,9 @@ from .errors import FlameError
 from .inbox import Event
 from .progress import in_notebook
 from .rendering import Rendering
-from .session import Reply, Session
+from .session import Session
 from .terminal import clean
+from .under_way import Reply
 
 # Seconds that Tab waits for the far side.
 TAB_PATIENCE = 3.0

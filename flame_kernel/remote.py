@@ -36,7 +36,8 @@ from .keys import Ask
 from .modules import SentModule, getmodule, sendmodule
 from .proxy import chain, reference, stand_in
 from .server import EmbeddedServer
-from .session import Reply, Session
+from .session import Session
+from .under_way import Reply
 
 
 class Remote:

@@ -38,7 +38,8 @@ def _same_there(module: str, one: Any, other: Any) -> bool:
 
         a, b = numpy.asarray(one), numpy.asarray(other)
         alike = a.dtype == b.dtype and a.shape == b.shape and _same_bytes(a, b)
-        return alike and (not a.flags.forc or a.flags.f_contiguous == b.flags.f_contiguous)
+        both_whole = a.flags.forc and b.flags.forc
+        return alike and (not both_whole or a.flags.f_contiguous == b.flags.f_contiguous)
     if module == "pyarrow":
         return bool(one.equals(other, check_metadata=True))
     import pandas

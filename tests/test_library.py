@@ -446,6 +446,21 @@ def test_a_server_that_is_killed(flame_server: Callable[..., FlameServer]) -> No
         assert "object" in repr(held)
 
 
+def test_a_link_that_is_cut_again_and_again(flame_server: Callable[..., FlameServer]) -> None:
+    """F01: calls wait for the link, each is done once, and a large value arrives whole."""
+    with FlakyLink(flame_server().location, seed=1) as link, flame.connect(link.location, shell="mini") as pi:
+        pi.execute("n = 0\ndef more():\n    global n\n    n += 1\n    return n")
+        link.cut_every(20_000)
+        assert [pi.evaluate("more()") for _ in range(60)] == list(range(1, 61))
+        assert link.cuts
+        link.cut_every(15_000_000)
+        before = link.cuts
+        data = os.urandom(20_000_000)
+        pi["data"] = data
+        assert pi["data"].ref().fetch() == data
+        assert link.cuts > before
+
+
 # -- round trips -----------------------------------------------------------------------------------------------------
 
 
@@ -545,9 +560,8 @@ def test_the_live_objects_of_an_app(live_app: Callable[..., LiveApp]) -> None:
         assert pi.modules.sys.modules["__main__"].__name__ == "__main__"
 
 
-@pytest.mark.parametrize("place", ["child", "process"])
-def test_every_python(each_python: Python, flame_server: Callable[..., FlameServer], place: str) -> None:
-    with flame.connect(flame_server(each_python).location, place=place) as pi:
+def test_every_python(each_python: Python, flame_server: Callable[..., FlameServer]) -> None:
+    with flame.connect(flame_server(each_python).location, place="process") as pi:
         assert pi.modules.os.path.join("a", "b") == "a/b"
         assert [n * n for n in pi.evaluate("(i for i in range(5))")] == [0, 1, 4, 9, 16]
         assert pi.run(lambda n, k=2: [n] * k, "x") == ["x", "x"]

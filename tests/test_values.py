@@ -136,13 +136,13 @@ def there_and_back(remote: Any, value: Any) -> None:
     assert same(remote.evaluate("x", ref=True).fetch(), value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(PLAIN)
 def test_plain_values_are_the_same(value: Any) -> None:
     assert same(through(value), value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(arrays())
 def test_arrays_are_the_same(array: Any) -> None:
     back = through(array)
@@ -154,13 +154,13 @@ def test_arrays_are_the_same(array: Any) -> None:
             assert same(through(scalar), scalar)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=PLAIN)
 def test_plain_values_through_the_oldest_python(old: Remote, value: Any) -> None:
     there_and_back(old, value)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=PLAIN | arrays())
 def test_values_and_arrays_through_this_python(remote: Remote, value: Any) -> None:
     there_and_back(remote, value)
