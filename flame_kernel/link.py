@@ -93,6 +93,7 @@ class Line:
         self.connection = connection
         self.asked: float | None = None  # monotonic, when what is not answered yet was asked
         self.patience = SILENT  # seconds in which its answer is due
+        self.lost_at = 0  # how often lines had been mended when this one broke last
 
 
 class Link:
@@ -135,6 +136,7 @@ class Link:
         self._lost_since = 0.0
         self._mending = threading.Lock()
         self._delay = 0.0
+        self._mended = 0  # how often a line was made again
         self._heard = time.monotonic()
         self._traffic = 0
         self._hurry = threading.Event()
@@ -302,7 +304,7 @@ class Link:
         """
         with self._mending:
             while True:
-                self._pause()
+                self._pause(line)
                 if self.gone is not None:
                     raise self.gone
                 if self.closing.is_set():
@@ -327,10 +329,14 @@ class Link:
                 if not isinstance(hello, dict) or hello.get("boot") != self.boot:
                     self.end(SessionGone(self.location, "the server was restarted"))
                     continue
+                self._mended += 1
                 return
 
-    def _pause(self) -> None:
-        """Wait before an attempt: not at all before the first, then longer and longer."""
+    def _pause(self, line: Line) -> None:
+        """Wait before an attempt: not at all before the first, then longer and longer; nor where another line has been
+        made again since this one broke."""
+        if self._mended > line.lost_at:
+            return
         delay = self._delay
         with self._lock:
             long = bool(self._broken) and time.monotonic() - self._lost_since > LONG_OUTAGE
@@ -345,6 +351,7 @@ class Link:
         self._wake.set()
 
     def _note_lost(self, line: Line, error: FlameError) -> None:
+        line.lost_at = self._mended
         with self._lock:
             if not self._broken:
                 self._lost_since = time.monotonic()
