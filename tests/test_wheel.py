@@ -70,7 +70,7 @@ def pip(*arguments: str) -> None:
 
 
 def check(environment: Path) -> str:
-    """That Jupyter lists the kernel, and that it runs; the folder of the package."""
+    """That Jupyter lists the kernel, that it runs, and `jupyter flame` too; the folder of the package."""
     listed = json.loads(python(environment, "-m", "jupyter_client.kernelspecapp", "list", "--json"))["kernelspecs"]
     spec = listed["flame"]["spec"]
     resources = Path(listed["flame"]["resource_dir"])
@@ -85,6 +85,8 @@ def check(environment: Path) -> str:
         "logo-64x64.png",
         "logo-svg.svg",
     }
+    script = (environment / "bin" / "jupyter-flame").read_text().splitlines()[1:]  # the command line's, as it is made
+    assert "usage: jupyter flame COMMAND" in python(environment, "-c", "\n".join(script), "--help")
     said, file = json.loads(python(environment, "-c", RUN).splitlines()[-1])
     assert said.startswith("ran in ")
     return str(Path(file).parent)
@@ -97,6 +99,7 @@ def test_the_wheel(environment: Path, tmp_path: Path) -> None:
     files = {str(path.relative_to(ROOT)) for path in ROOT.glob("flame_kernel/**/*.py")}
     assert {name for name in names if name.startswith("flame_kernel/")} == files
     assert {name.split("/")[0] for name in names} == {
+        "flame.py",
         "flame_kernel",
         "remote_flame-0.1.0.data",
         "remote_flame-0.1.0.dist-info",
