@@ -107,7 +107,6 @@ def test_a_library_is_imported_in_its_rooms_only(library: str) -> None:
 
 
 def test_the_package_itself_imports_nothing_heavy() -> None:
-    assert {module for _, module, _ in top_level_imports(PACKAGE / "__init__.py")} == {"__future__", "typing", "remote"}
     heavy = "import sys, flame_kernel; print(sorted(name for name in sys.modules if name.startswith('flame_kernel.')))"
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout == "[]\n"
 

@@ -376,8 +376,9 @@ def _take_descriptors(me, capture):
 def _interrupt_handler(me):
     def handle(signum, frame):
         only, me.interrupt_only = me.interrupt_only, None
+        lanes = list(me.lanes.values())  # other threads make and end them
         # The main thread's own lane last: its interrupt is raised here and now.
-        for lane in sorted(list(me.lanes.values()), key=lambda lane: lane.name, reverse=True):
+        for lane in sorted(lanes, key=lambda lane: lane.name, reverse=True):
             if lane.request is not None and only in (None, lane.request["id"]):
                 lane.interrupt()
 
