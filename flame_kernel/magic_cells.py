@@ -11,6 +11,8 @@ from concurrent import futures
 from functools import partial
 from typing import Any
 
+from IPython.core import page
+
 from .errors import FlameError, RemoteError
 from .inbox import Event
 from .jobs import Job, cell_error
@@ -20,6 +22,7 @@ from .raised import RaisedThere
 from .remote import Remote
 from .rendering import Rendering
 from .session import Session
+from .source import Source
 from .terminal import clean
 
 # Background jobs that are listed when they are over.
@@ -50,6 +53,7 @@ class Cells:
         self._shell = shell
         self._connections = connections
         self._numbers = itertools.count(1)
+        self._source = Source()
         self._renderings: weakref.WeakKeyDictionary[Session, Rendering] = weakref.WeakKeyDictionary()
         self._under_way: dict[str, tuple[Session, CellOutput]] = {}
         self._outputs: weakref.WeakValueDictionary[str, CellOutput] = weakref.WeakValueDictionary()
@@ -77,7 +81,7 @@ class Cells:
         if args.local:
             with output.background():
                 self._shell.run_cell(code)
-        self._wait(job, output, seconds, args.raise_error)
+        self._wait(job, remote, output, seconds, args.raise_error)
         if args.pull and (job.error is None):
             self._shell.user_ns.update(remote.pull(args.pull))
         return None
@@ -88,7 +92,7 @@ class Cells:
         output, job = self._job(name, remote, code, waited=True, keep=False)
         job.start(allow_stdin=self._can_ask())
         try:
-            self._wait(job, output, None, True)
+            self._wait(job, remote, output, None, True)
         except RemoteError as e:
             if hide and isinstance(e, RaisedThere):
                 e.lines = [line for line in e.lines if hide not in line]
@@ -122,6 +126,8 @@ class Cells:
 
     def _job(self, name: str, remote: Remote, code: str, *, waited: bool, keep: bool) -> tuple[CellOutput, Job]:
         output, rendering = self._output(remote, waited), self._rendering(remote)
+        if _is_mini(remote):
+            code = self._source.as_python(code)
 
         def shown(event: Event) -> Event | None:
             """What of an event may be shown; on the session's events thread."""
@@ -205,7 +211,7 @@ class Cells:
 
     # -- waited for --------------------------------------------------------------------------------------------------
 
-    def _wait(self, job: Job, output: CellOutput, seconds: float | None, raise_error: bool) -> None:
+    def _wait(self, job: Job, remote: Remote, output: CellOutput, seconds: float | None, raise_error: bool) -> None:
         overdue = 0
 
         def interrupt(presses: int) -> bool:
@@ -230,6 +236,7 @@ class Cells:
             raise FlameError(f"the cell did not end within {seconds:g} s on {job.target}, so it was interrupted")
         if output.values:
             self._bind_value(job, output.values)
+        self._payload(self._rendering(remote).reply(job.request_id, job.reply.result()))
         if job.error is None:
             return
         if not raise_error:
@@ -239,6 +246,15 @@ class Cells:
         if error.get("ename") == "KeyboardInterrupt":
             raise Stopped(error)
         raise cell_error(error)
+
+    def _payload(self, reply: dict[str, Any]) -> None:
+        """What a cell asks of its front end beside its output: ``obj?`` has a page to read, ``%load`` a next cell."""
+        for payload in reply.get("payload") or ():
+            source = payload.get("source") if isinstance(payload, dict) else None
+            if source == "page" and isinstance(payload.get("data"), dict):
+                page.page(payload["data"], payload.get("start") or 0)
+            elif source == "set_next_input" and isinstance(payload.get("text"), str):
+                self._shell.set_next_input(payload["text"], replace=False)
 
     def _leave(self, job: Job) -> None:
         """Ctrl-C again and again: the cell goes on there, as a job."""
@@ -266,3 +282,9 @@ class Cells:
             hook._ = value
         if hook.exec_result is not None and hook.exec_result.result is last:
             hook.exec_result.result = value
+
+
+def _is_mini(remote: Remote) -> bool:
+    """Whether the far side has no IPython, and so does not know magics as such."""
+    ready = remote.session.ready
+    return ready.done() and ready.exception() is None and ready.result().get("shell") == "mini"

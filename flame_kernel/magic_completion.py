@@ -17,6 +17,7 @@ from .magic_commands import ALIASES, RAW, Commands
 from .magic_connections import Connections, within
 from .remote import Remote
 from .targets import TargetsFile, targets_path
+from .terminal import clean
 
 # Names in a folder of the far side; more help nobody who looks for one.
 MAX_PATHS = 1000
@@ -96,7 +97,7 @@ class Matcher:
             for one in (reply.get("metadata") or {}).get("_jupyter_types_experimental") or ()
             if isinstance(one, dict)
         }
-        matches = [str(match) for match in reply.get("matches") or ()]
+        matches = [clean(str(match)) for match in reply.get("matches") or ()]
         return _result([SimpleCompletion(match, type=types.get(match, "")) for match in matches], code[start:cursor])
 
     # -- arguments ---------------------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ class Matcher:
 
     def _far(self, remote: Remote, expression: str) -> list[str]:
         names = within(self._owner.tab_patience, lambda: remote.evaluate(expression))
-        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+        return [clean(name) for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _result(found: Found, fragment: str) -> SimpleMatcherResult:

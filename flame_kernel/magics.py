@@ -31,7 +31,7 @@ class FlameMagics(Magics):
         True, help="Raise what a %%flame cell raises; where False it is only shown, as with --no-raise-error."
     ).tag(config=True)
     timeout = Float(0.0, help="Seconds after which a %%flame cell is interrupted; 0 for never.").tag(config=True)
-    tab_patience = Float(2.0, help="Seconds that Tab waits for names and paths of the far side.").tag(config=True)
+    tab_patience = Float(5.0, help="Seconds that Tab waits for names and paths of the far side.").tag(config=True)
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell, parent=shell)

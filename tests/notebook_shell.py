@@ -144,5 +144,16 @@ def ipython(folder: Path) -> Iterator[Shell]:
             del builtins.display
 
 
+def is_one_sentence(ran: Ran, *words: str) -> None:
+    """A cell has failed with one line that has ``words``, and with no traceback of ours."""
+    lines = [line for line in ran.text.splitlines() if line.strip()]
+    assert len(lines) == 1, ran.text
+    assert "Traceback" not in ran.text
+    assert "File " not in ran.text
+    assert ran.error is not None
+    for word in words:
+        assert word in ran.text
+
+
 def _plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)

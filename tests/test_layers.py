@@ -38,7 +38,7 @@ FLOORS = (
     ("magic_commands",),
     ("magic_completion",),
     ("magics",),
-    ("link_line", "replay"),
+    ("link_line", "replay", "overtaking"),
     ("orders",),
     ("kernel", "cli"),
     ("cli_serve", "cli_certs", "cli_targets"),  # the parts of cli, which it loads by name
@@ -51,8 +51,8 @@ SERVING = {"hardening", "serve_alone", "serve_app"}
 # Libraries with state or weight of their own are kept to the rooms that need them.
 ROOMS = {
     "Pyro4": {"transport", "security", "server", *SERVING},
-    "ipykernel": {"kernel", "publisher", "__main__"},
-    "IPython": {"source", "history", "magics", "magic_commands", "magic_completion", "magic_lines"},
+    "ipykernel": {"kernel", "overtaking", "publisher", "__main__"},
+    "IPython": {"source", "history", "magics", "magic_cells", "magic_commands", "magic_completion", "magic_lines"},
     "tqdm": {"progress"},
 }
 

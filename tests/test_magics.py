@@ -8,13 +8,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import farside
 import pytest
 from farside import FlameServer, LiveApp, wait_until
-from flakylink import FlakyLink
-from notebook_shell import Ran, Shell, ipython
+from notebook_shell import Shell, ipython, is_one_sentence
 
 KEY = "the-key-of-the-server-0123456789"
 
@@ -49,17 +47,6 @@ def pi(connected: Shell) -> Iterator[Shell]:
     yield connected
     for setting in ("block = True", "raise_error = True", "timeout = 0"):
         connected.ok(f"%config FlameMagics.{setting}")
-
-
-def is_one_sentence(ran: Ran, *words: str) -> None:
-    """A cell has failed with one line that has ``words``, and with no traceback of ours."""
-    lines = [line for line in ran.text.splitlines() if line.strip()]
-    assert len(lines) == 1, ran.text
-    assert "Traceback" not in ran.text
-    assert "File " not in ran.text
-    assert ran.error is not None
-    for word in words:
-        assert word in ran.text
 
 
 # -- the manual's example --------------------------------------------------------------------------------------------
@@ -361,165 +348,6 @@ def test_not_to_wait_is_a_setting(pi: Shell) -> None:
     assert pi.ok("%%flame --block\n4").value == 4
 
 
-# -- connections -----------------------------------------------------------------------------------------------------
-
-
-def test_several_connections_one_of_them_current(
-    shell: Shell, server: FlameServer, live_app: Callable[..., LiveApp]
-) -> None:
-    app = live_app()
-    assert "pi: cells run on" in shell.ok(f"%flame connect {server.location} --as pi").out
-    assert "inside the server's own process" in shell.ok(f"%flame connect {app.location} --as app").out
-    assert shell.ok("%flame eval __import__('os').getpid()").value == app.pid
-    shell.ok("%%flame -t pi\nwhere = 'pi'")
-    shell.ok("%%flame -t app\nwhere = 'app'")
-    assert shell.ok("%flame eval -t pi where").value == "pi"
-    assert shell.ok(f"%flame eval --target={app.location} where").value == "app"
-    shell.ok("%flame use pi")
-    assert shell.ok("%flame eval where").value == "pi"
-    assert shell.ok("pi['where'], app['where']").value == ("pi", "app")
-    status = shell.ok("%flame").out
-    assert status.splitlines()[0].startswith("* pi: ")
-    assert status.splitlines()[1].startswith("  app: ")
-    own = shell["pi"].session.session_id
-    is_one_sentence(shell.run(f"%flame sessions -t pi --kill {own}"), "%flame disconnect")
-    is_one_sentence(shell.run("%flame sessions --kill nobodys"), "no session 'nobodys'")
-    shell.ok(f"%flame connect {server.location} --as other --session another-one")
-    assert f"{own} (this one)" in shell.ok("%flame sessions -t pi").out
-    assert "another-one is ended" in shell.ok("%flame sessions -t pi --kill another-one").out
-    assert "another-one" not in shell.ok("%flame sessions -t pi").out
-    shell.ok("%flame disconnect other")
-    shell.ok("%flame disconnect pi")
-    assert shell.ok("%flame eval where").value == "app"
-    shell.ok("%flame disconnect --all")
-    is_one_sentence(shell.run("%flame eval where"), "not connected", "%flame connect")
-
-
-def test_to_connect_again_keeps_what_is_there(shell: Shell, server: FlameServer) -> None:
-    shell.ok(f"%flame connect {server.location} --as pi")
-    shell.ok("%flame push x=5")
-    assert "connected already" in shell.ok(f"%flame connect {server.location} --as pi").out
-    assert "connected already" in shell.ok("%flame connect pi").out
-    assert shell.ok("%flame eval x").value == 5
-    assert shell.run("%flame connect localhost:1 --as pi").error is not None
-    assert shell.ok("%flame eval x").value == 5
-    shell.ok(f"%flame connect {server.location} --as pi --session another")
-    is_gone = shell.run("%flame eval x")
-    assert isinstance(is_gone.error, NameError)
-
-
-def test_a_server_of_its_own(shell: Shell) -> None:
-    shell.ok("%flame connect")
-    assert shell.ok("%flame eval 6 * 7").value == 42
-    assert "local: " in shell.ok("%flame status").out
-
-
-def test_what_is_gone_is_said_and_made_again(shell: Shell, flame_server: Callable[..., FlameServer]) -> None:
-    server = flame_server()
-    shell.ok(f"%flame connect {server.location} --as pi")
-    ran = shell.run("%%flame\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    is_one_sentence(ran, "session", "gone")
-    shell.ok("%flame connect pi")
-    assert shell.ok("%flame eval 3").value == 3
-    server.stop()
-    is_one_sentence(shell.run("%%flame\nprint('never')"), "is gone: the server ended", "%flame connect")
-    is_one_sentence(shell.run("%flame eval 3"), "is gone: the server ended", "%flame connect pi")
-    assert "the server ended" in shell.ok("%flame status").out
-    shell.ok("%flame disconnect")
-
-
-def test_the_link_breaks_and_comes_back(shell: Shell, server: FlameServer, tmp_path: Path) -> None:
-    with FlakyLink(server.location) as link:
-        shell.ok(f"%flame connect {link.location} --as pi")
-
-        def come_back() -> None:
-            (tmp_path / "go on").touch()
-            link.up()
-
-        job = shell.ok(
-            "%%flame --bg\nimport os, time\nprint('begun')\n"
-            f"while not os.path.exists({str(tmp_path / 'go on')!r}): time.sleep(0.01)\nprint('done')"
-        ).value
-        wait_until(lambda: job.output == "begun\n", "the job's first line")
-        link.down()
-        watching = shell.when_seen("lost", come_back)
-        ran = shell.ok("%%flame\nprint('printed once')")
-        watching.join()
-        assert ran.out.count("printed once") == 1
-        assert "the link is back" in ran.err
-        assert job.wait(20)
-        assert job.output == "begun\ndone\n"
-        link.down()
-        watching = shell.when_seen("lost", shell.ctrl_c)
-        ran = shell.run("%%flame\nprint('later')")
-        watching.join()
-        assert ran.error is not None
-        assert ran.seconds < 20
-        assert "flame_kernel" not in ran.text
-        link.up()
-        assert shell.ok("%flame eval 3").value == 3
-        shell.ok("%flame disconnect")
-
-
-def test_a_key_is_asked_for(shell: Shell, flame_server: Callable[..., FlameServer], monkeypatch: Any) -> None:
-    server = flame_server(key=KEY)
-    asked: list[str] = []
-    answers = iter(["a wrong one, 16 bytes and more", KEY, ""])
-
-    def typed(prompt: str = "") -> str:
-        asked.append(prompt)
-        return next(answers)
-
-    monkeypatch.setattr(getpass, "getpass", typed)
-    ran = shell.ok(f"%flame connect {server.location} --as pi")
-    assert len(asked) == 2
-    assert server.location in asked[0]
-    assert shell.ok("%flame eval 3").value == 3
-    shell.ok("%flame disconnect")
-    is_one_sentence(shell.run(f"%flame connect {server.location}"), "demands a key")
-    assert KEY not in ran.text
-
-
-def test_a_key_from_a_file(
-    shell: Shell, flame_server: Callable[..., FlameServer], key_file: Callable[[str], Path]
-) -> None:
-    server = flame_server(key=KEY)
-    path = key_file(KEY)
-    shell.ok(f"%flame connect {server.location} --key-file {path}")
-    shell["file"] = str(path)
-    shell.ok(f"%flame connect {server.location} --as again --key-file {{file}}")
-    path.chmod(0o644)
-    is_one_sentence(shell.run(f"%flame connect {server.location} --as third --key-file {path}"), "chmod 600")
-    shell.ok("%flame disconnect --all")
-
-
-def test_a_key_in_the_line_leaves_no_trace(
-    shell: Shell, flame_server: Callable[..., FlameServer], tmp_path: Path
-) -> None:
-    server = flame_server(key=KEY)
-    ran = shell.ok(f"%flame connect {server.location} --as pi --key {KEY}")
-    assert "a key in the command line" in ran.err
-    assert shell.ok("%flame eval 3").value == 3
-    failed = shell.run(f"%flame connect {server.location} --key={KEY}0 --as other")
-    unknown = shell.run(f"%flame connect {server.location} --key '{KEY}' --bogus")
-    everything = [
-        ran.text,
-        failed.text,
-        unknown.text,
-        repr(shell["pi"]),
-        repr(shell.names),
-    ]
-    manager = shell.ip.history_manager
-    everything += [*manager.input_hist_raw, *manager.input_hist_parsed, manager._i, manager._i00]
-    manager.writeout_cache()
-    everything += [raw for _, _, raw in manager.get_range(raw=True)]
-    for path in tmp_path.rglob("history*"):
-        everything.append(path.read_bytes().decode("latin-1"))
-    assert len(everything) > 12
-    assert not [text for text in everything if KEY in text]
-    shell.ok("%flame disconnect")
-
-
 # -- what else there is ----------------------------------------------------------------------------------------------
 
 
@@ -565,6 +393,19 @@ def test_files_and_modules_travel(pi: Shell, server: FlameServer, tmp_path: Path
     assert "def dedent" in source
     pi.ok(f"%flame getmodule textwrap {tmp_path}/fetched.py")
     assert (tmp_path / "fetched.py").read_text() == source
+
+
+def test_a_far_side_without_ipython(shell: Shell, flame_server: Callable[..., FlameServer]) -> None:
+    shell.ok(f"%flame connect {flame_server(ipython=False).location}")
+    assert "without IPython" in shell.ok("%flame status").out
+    assert "from a shell" in shell.ok("%%flame\n!echo from a shell\n6 * 7").out
+    assert shell["_"] == 42
+    assert "number of items" in shell.ok("%%flame\nlen?").text
+    assert shell.complete("%%flame\nimport os\nos.path.jo")[0].endswith("os.path.join")
+    ran = shell.run("%%flame\ndef fail():\n    return 1 / 0\nfail()")
+    assert isinstance(ran.error, ZeroDivisionError)
+    assert "return 1 / 0" in ran.text
+    shell.ok("%flame disconnect")
 
 
 def test_tab(pi: Shell, server: FlameServer, tmp_path: Path) -> None:

@@ -107,6 +107,13 @@ def test_input_is_asked_here(notebook: Kernel) -> None:
     assert "does not support input" in run.traceback
 
 
+def test_the_console_in_a_notebook(notebook: Kernel) -> None:
+    run = ok(notebook.execute("%flame console", answers=("x = 6 * 7", "x", "exit")))
+    assert "(Remote console on " in run.stdout
+    assert "42" in run.stdout
+    assert "(Remote session ended)" in run.stdout
+
+
 def test_stop_reaches_the_far_side(notebook: Kernel) -> None:
     run = notebook.submit("%%flame\nimport time\nprint('asleep')\ntime.sleep(100)")
     notebook.wait_for_output(run, "asleep")
@@ -222,6 +229,14 @@ def test_two_notebooks_do_not_mix(notebook: Kernel, server: FlameServer) -> None
         ok(other.execute("%%flame --bg\nimport time\nwhile True: time.sleep(0.01)"))
         assert len(server.children()) > before
     wait_until(lambda: len(server.children()) == before, "the end of the other notebook's process there")
+
+
+def test_a_page_to_read(notebook: Kernel) -> None:
+    run = ok(notebook.execute("%%flame\nlen?"))
+    assert run.reply is not None
+    (payload,) = run.reply["payload"]
+    assert payload["source"] == "page"
+    assert "number of items" in payload["data"]["text/plain"]
 
 
 def test_tab_in_a_notebook(notebook: Kernel) -> None:
