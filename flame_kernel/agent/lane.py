@@ -289,7 +289,7 @@ class Lane:
                 return
             if self._guard.by_signal:
                 self._force = True
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.pthread_kill(self.thread_id, signal.SIGINT)
             else:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self.thread_id), ctypes.py_object(KeyboardInterrupt)
