@@ -34,7 +34,7 @@ from .terminal import clean
 from .under_way import Reply
 
 # Seconds that Tab waits for the far side.
-TAB_PATIENCE = 3.0
+TAB_PATIENCE = 8.0
 # Lines of history that are kept.
 MAX_HISTORY = 1000
 _LEAVE = ("exit", "exit()", "quit", "quit()")
@@ -93,21 +93,20 @@ class Console:
         self._lines.clear()
         with self._line_editing():
             while True:
+                reading = True
                 try:
                     line = self._read("... " if self._lines else ">>> ")
+                    reading = False
+                    if (not self._lines and line.strip() in _LEAVE) or not self._push(line):
+                        break
                 except EOFError:
                     print()
                     break
                 except KeyboardInterrupt:
                     print("\nKeyboardInterrupt")
-                    if self._in_notebook:  # there is no Ctrl-D in a notebook: Stop at the prompt is the way out
+                    if reading and self._in_notebook:  # no Ctrl-D in a notebook: Stop at the prompt is the way out
                         break
                     self._lines.clear()
-                    continue
-                if not self._lines and line.strip() in _LEAVE:
-                    break
-                if not self._push(line):
-                    break
         print("(Remote session ended)")
 
     # -- statements --------------------------------------------------------------------------------------------------
@@ -149,23 +148,24 @@ class Console:
         """
         request_id = uuid.uuid4().hex
         told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        done: Future[Reply] | None = None
+        done = self._far.cell(source, told.put, request_id=request_id, allow_stdin=True)
+        done.add_done_callback(lambda _: told.put(None))
         while True:
             try:
-                if done is None:
-                    done = self._far.cell(source, told.put, request_id=request_id, allow_stdin=True)
-                    done.add_done_callback(lambda _: told.put(None))
-                event = told.get()
-                if event is None:
-                    break
-                self._show(event)
+                self._follow(told)
+                break
             except KeyboardInterrupt:
                 self._far.session.interrupt(request_id)
+        return done.result()
+
+    def _follow(self, told: queue.SimpleQueue[Event | None]) -> None:
+        """Show what happens until the statement's end."""
+        while (event := told.get()) is not None:
+            self._show(event)
         while not told.empty():
             late = told.get()
             if late is not None:
                 self._show(late)
-        return done.result()
 
     def _show(self, event: Event) -> None:
         kind, content = event["type"], event["content"]
