@@ -28,6 +28,8 @@ WORTH_SENDING = 1 << 18
 GRACE = 0.002
 # Without a word of its reader for so long (seconds) a log counts as left alone.
 ATTACHED = 10.0
+# Seconds between looks of a reader that waits, whether its answer will still find somebody.
+LOOK_AROUND = 5.0
 # Seconds between looks of a writer that waits: an interrupt gets through in between.
 LOOK_FIRST, LOOK_LAST = 0.0005, 0.005
 # Seconds that a flush waits for the reader at most.
@@ -219,11 +221,12 @@ class EventLog:
             if when_full is not None:
                 self.when_full = when_full
 
-    def poll(self, ack, wait=0.0, gap=0.0, limit=1 << 20):
+    def poll(self, ack, wait=0.0, gap=0.0, limit=1 << 20, is_over=lambda: False):
         """The events after number ``ack``, at most about ``limit`` bytes (but always one); ``ack`` frees the rest.
 
         wait   seconds to wait for the first one; ``None`` waits until there is one or the log is closed
         gap    seconds between two batches that hold stream text only: output is gathered, and never delayed longer
+        is_over  asked now and then whether there is nobody any more whom the answer would reach
 
         Safe to repeat: what was sent under a number is sent again the same.  A second reader wakes the first, which
         returns with nothing: the answer that it waits for goes to a dead connection.
@@ -235,7 +238,7 @@ class EventLog:
             self._parked = True
             self._journal.acknowledge(ack)
         try:
-            return self._wait(mine, news, urgent, ack, wait, gap, limit)
+            return self._wait(mine, news, urgent, ack, wait, gap, limit, is_over)
         finally:
             with self._lock:
                 if mine == self._readers:
@@ -253,7 +256,7 @@ class EventLog:
             _wake(lock)
         return self._readers
 
-    def _wait(self, mine, news, urgent, ack, wait, gap, limit):
+    def _wait(self, mine, news, urgent, ack, wait, gap, limit, is_over):
         deadline = None if wait is None else time.monotonic() + wait
         noticed = None
         while True:
@@ -277,9 +280,9 @@ class EventLog:
                 urgent.acquire(timeout=held)
                 continue
             left = 3600.0 if deadline is None else deadline - now
-            if left <= 0:
+            if left <= 0 or is_over():
                 return []
-            news.acquire(timeout=left)
+            news.acquire(timeout=left if deadline is None else min(left, LOOK_AROUND))
 
     def _is_mere_text(self, ack):
         """Whether what comes after ``ack`` is text, and not much of it: it may be gathered for a moment."""
@@ -292,7 +295,7 @@ class EventLog:
 
     # -- others who look ---------------------------------------------------------------------------------------------
 
-    def look(self, after, limit=1 << 20, wait=0.0):
+    def look(self, after, limit=1 << 20, wait=0.0, is_over=lambda: False):
         """``(events, newest position, skipped)`` behind position ``after``, for one who watches and touches nothing.
 
         Their ``number`` is their position.  ``skipped`` counts those that were forgotten before they were seen here.
@@ -314,9 +317,9 @@ class EventLog:
                         self._shown = max(self._shown, newest)
                     events = [_sent(event, position) for position, _, event in found]
                 left = deadline - time.monotonic()
-                if events or left <= 0 or self._closed:
+                if events or left <= 0 or self._closed or is_over():
                     return events, newest, max(0, oldest - 1 - after)
-                news.acquire(timeout=left)
+                news.acquire(timeout=min(left, LOOK_AROUND))
         finally:
             with self._lock:
                 self._listeners = tuple(one for one in self._listeners if one is not news)

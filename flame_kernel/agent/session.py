@@ -174,15 +174,24 @@ def _submit(request):
 
 def _poll(request):
     session = _session(request)
-    session.heard(request["epoch"], sockets.current())
-    batch = session.log.poll(request["ack"], _wait(request), request.get("gap", 0.0), request.get("limit", 1 << 20))
+    connection = sockets.current()
+    session.heard(request["epoch"], connection)
+    batch = session.log.poll(
+        request["ack"],
+        _wait(request),
+        request.get("gap", 0.0),
+        request.get("limit", 1 << 20),
+        lambda: sockets.is_over(connection),
+    )
     plain, buffers = wire.encode_events(batch)
     return {"events": plain}, buffers
 
 
 def _watch(request):
-    log = _session(request).log
-    batch, newest, skipped = log.look(request.get("after"), request.get("limit", 1 << 20), _wait(request))
+    log, connection = _session(request).log, sockets.current()
+    batch, newest, skipped = log.look(
+        request.get("after"), request.get("limit", 1 << 20), _wait(request), lambda: sockets.is_over(connection)
+    )
     plain, buffers = wire.encode_events(batch)
     return {"events": plain, "newest": newest, "skipped": skipped}, buffers
 
