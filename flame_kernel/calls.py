@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from .agent import values
+from .agent import pieces, values
 from .errors import CallTimeout, CannotTravel, FlameError, ObjectGone, SessionGone, UnsafeAnswer
 from .inbox import Event
 from .raised import raised_there
@@ -31,11 +31,12 @@ from .terminal import clean
 from .trust import Opener, dumps
 from .under_way import Reply
 
-# Bytes of one piece of a value that is too large for one message, and how many of them are under way at once.
-PIECE = 8 << 20
+# Pieces of a large value that are under way at once; and parts of one that goes in one message.
 WINDOW = 3
+MAX_PARTS = 10_000
 # Bytes of a value that is fetched: what a hostile server could make us allocate, piece by piece.
 MAX_FETCHED = 64 << 30
+MAX_FETCHED_PARTS = 2_000_000
 # Libraries whose values can be read here, where they are installed.
 LIBRARIES = ("numpy", "pandas", "pyarrow")
 # Requests whose output still goes where theirs went: threads that they have started may print.
@@ -153,8 +154,7 @@ class Calls:
         request["allow_stdin"] = self._may_ask() if self.allow_stdin is None else self.allow_stdin
         ticket = self._stage(parts, timeout)
         if ticket is not None:
-            request["staged"] = ticket
-            parts = [part for number, part in enumerate(parts) if number == 0 or len(part) <= PIECE]
+            request["staged"], parts = ticket, []
         reply = self._wait(request, parts, timeout)
         return self._result(reply, mode, timeout)
 
@@ -202,7 +202,7 @@ class Calls:
                     event = told.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
                     if event is None:
                         break
-                    self._serve(event)
+                    self._serve(event, bool(request["allow_stdin"]))
                 except KeyboardInterrupt as error:
                     self.session.interrupt(request_id)
                     if stopped is not None or future is None:
@@ -247,12 +247,16 @@ class Calls:
             elif status == "error":
                 raise self.error(reply, buffers)
             raise KeyError(status)
-        except (KeyError, TypeError, AttributeError, values.BadValue) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, FlameError):
                 raise
-            if isinstance(error, values.BadValue) and error.missing:
-                raise CannotTravel(f"{self.name} sent {error}; install it here") from None
-            raise UnsafeAnswer(self.location, f"a reply of the wrong shape ({error})") from None
+            raise self.misshapen(error) from None
+
+    def misshapen(self, error: Exception) -> FlameError:
+        """What to raise where a reply is not one that the agent gives, or is of a library that is not here."""
+        if isinstance(error, values.BadValue) and error.missing:
+            return CannotTravel(f"{self.name} sent {error}; install it here")
+        return UnsafeAnswer(self.location, f"a reply of the wrong shape ({error})")
 
     def decode(self, buffers: Sequence[Any]) -> Any:
         """The value in the buffers of a reply."""
@@ -269,47 +273,43 @@ class Calls:
     # -- large values ------------------------------------------------------------------------------------------------
 
     def _stage(self, parts: list[Any], timeout: float | None) -> str | None:
-        """Send what is too large for one request before it, in pieces; what to call it, or None if there is nothing."""
-        large = [number for number, part in enumerate(parts) if number and len(part) > PIECE]
-        if not large:
+        """Send what is too large for one request before it, in pieces; what to call it, or None where it is small."""
+        if sum(map(len, parts)) <= pieces.PIECE and len(parts) <= MAX_PARTS:
             return None
-        ticket = uuid.uuid4().hex
+        ticket, large = uuid.uuid4().hex, pieces.Outgoing(parts)
         waiting: collections.deque[Future[Reply]] = collections.deque()
-        for number in large:
-            view = memoryview(parts[number]).cast("B")
-            for at in range(0, len(view), PIECE):
-                if len(waiting) >= WINDOW:
-                    self._piece(waiting.popleft(), timeout)
-                piece = view[at : at + PIECE]
-                fields: dict[str, Any] = {"op": "stage", "ticket": ticket, "part": number, "at": at, "size": len(view)}
-                waiting.append(self.session.request("object", buffers=[piece], **fields))
+        for at in range(0, large.size, pieces.PIECE):
+            if len(waiting) >= WINDOW:
+                self._piece(waiting.popleft(), timeout)
+            fields: dict[str, Any] = {"op": "stage", "ticket": ticket, "sizes": large.sizes if not at else [], "at": at}
+            found = large.piece(at)
+            buffers = found if len(found) <= MAX_PARTS else [b"".join(found)]
+            waiting.append(self.session.request("object", buffers=buffers, **fields))
         while waiting:
             self._piece(waiting.popleft(), timeout)
         return ticket
 
-    def _fetch(self, ticket: str, sizes: list[int], timeout: float | None) -> list[Any]:
+    def _fetch(self, ticket: str, sizes: Any, timeout: float | None) -> list[Any]:
         """The parts of a value, piece by piece, each in memory of its own that can be written to."""
-        if not all(type(size) is int and size >= 0 for size in sizes) or sum(sizes) > MAX_FETCHED:
+        if not isinstance(sizes, list) or len(sizes) > MAX_FETCHED_PARTS:
             raise TypeError("sizes")
-        wanted = [(number, at) for number, size in enumerate(sizes) for at in range(0, size, PIECE)]
-        parts = [bytearray() for _ in sizes]
-        waiting: collections.deque[tuple[int, int, Future[Reply]]] = collections.deque()
-        ahead = iter(wanted)
+        large = pieces.Incoming(sizes)
+        if large.size > MAX_FETCHED:
+            raise TypeError("sizes")
+        waiting: collections.deque[tuple[int, Future[Reply]]] = collections.deque()
+        ahead = iter(range(0, large.size, pieces.PIECE))
         try:
             while True:
                 while len(waiting) < WINDOW and (next_one := next(ahead, None)) is not None:
-                    number, at = next_one
-                    fields: dict[str, Any] = {"op": "piece", "ticket": ticket, "part": number, "at": at}
-                    waiting.append((number, at, self.session.request("object", **fields)))
+                    fields: dict[str, Any] = {"op": "piece", "ticket": ticket, "at": next_one}
+                    waiting.append((next_one, self.session.request("object", **fields)))
                 if not waiting:
-                    return parts
-                number, at, future = waiting.popleft()
+                    return list(large.parts)
+                at, future = waiting.popleft()
                 (data,) = self._piece(future, timeout)["buffers"]
-                if len(data) != min(PIECE, sizes[number] - at):
+                if len(data) != min(pieces.PIECE, large.size - at):
                     raise TypeError("a piece of the wrong size")
-                if not at:  # memory is taken when data is there, not on a claim alone
-                    parts[number] = bytearray(sizes[number])
-                parts[number][at : at + len(data)] = data
+                large.put(at, [data])
         finally:
             self.session.request("object", op="drop", ticket=ticket)
 
@@ -349,10 +349,10 @@ class Calls:
 
     # -- output and input --------------------------------------------------------------------------------------------
 
-    def _serve(self, event: Event) -> None:
+    def _serve(self, event: Event, may_ask: bool) -> None:
         """An event of a call, on the thread that waits for it."""
         if event["type"] == "input_request":
-            self._answer(event, self._ask(event["content"]))
+            self._answer(event, self._ask(event["content"]) if may_ask else None)
         else:
             self._display(event)
 

@@ -119,7 +119,9 @@ class RemoteObject(metaclass=_Meta):
         _do(self, ("delete", name), "none")
 
     def __dir__(self) -> list[str]:
-        return sorted({*_look(self, ("op", "dir"), []), "fetch", "ref"})
+        found = _look(self, ("op", "dir"), [])
+        names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+        return sorted({*names, "fetch", "ref"})
 
     # -- how it looks ------------------------------------------------------------------------------------------------
 
@@ -347,6 +349,14 @@ class RemoteIterator:
     def _more(self) -> None:
         hold = bool(self._steps)
         reply = self._calls.perform(self._root, self._steps, "items", count=self._count, hold=hold)
+        try:
+            self._take(reply)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, FlameError):
+                raise
+            raise self._calls.misshapen(error) from None
+
+    def _take(self, reply: dict[str, Any]) -> None:
         buffers, entries, items = list(reply.get("buffers") or ()), reply["entries"], []
         if entries is None:
             # All of the items in one value; behind its parts are those of an exception.
@@ -361,6 +371,8 @@ class RemoteIterator:
                     items.append(stand_in(self._calls, entry))
         if "error" in reply:
             self._error = self._calls.error(reply["error"], buffers)
+        if type(items) is not list:
+            raise TypeError("items that are none")
         self._items = items[::-1]
         self._done = bool(reply["done"])
         if "iterator" in reply:

@@ -17,7 +17,7 @@ AGENT = PACKAGE / "agent"
 
 # A file imports only from floors below its own.
 FLOORS = (
-    ("errors", "agent.wire", "options", "agent.values", "amounts", "neighbour", "waits", "fronts", "under_way"),
+    ("errors", "agent.wire", "options", "agent.values", "agent.pieces", "amounts", "neighbour", "waits", "fronts", "under_way"),
     ("location", "keys", "security", "terminal", "pictures", "progress"),
     ("targets", "tls", "tunnel", "certs", "framing"),
     ("config", "hardening", "serving"),

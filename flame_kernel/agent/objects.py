@@ -24,12 +24,13 @@ import types
 
 from . import described, functions, streams, tracebacks, values
 from .operations import FUNCTIONS
+from .pieces import PIECE, Incoming, Outgoing
 
 # Bytes up to which a result comes by value unless asked for: of an array or a table, and of anything else.
 ARRAY_LIMIT = 1 << 20
 VALUE_LIMIT = 16 << 20
-# Bytes of one piece of a large result; and of a result that is not sent in pieces.
-PIECE = 8 << 20
+# Parts of a result that is not sent in pieces.
+MAX_PARTS = 10000
 # Seconds for which items of an iterator are gathered.
 GATHER = 0.02
 # Evaluated and executed texts whose lines a traceback can show.
@@ -49,8 +50,8 @@ class Objects:
         self._held = {}  # id -> [object, how many objects of the client stand for it]
         self._ids = {}  # id() of the object -> its id here
         self._count = 0
-        self._large = {}  # ticket -> the parts of a value that is fetched in pieces
-        self._staged = {}  # ticket -> {number: part} of arguments that come in pieces
+        self._large = {}  # ticket -> Outgoing: a value that is fetched in pieces
+        self._staged = {}  # ticket -> Incoming: arguments that come in pieces
         self._lock = threading.Lock()
         self._texts = []
 
@@ -140,11 +141,10 @@ class Objects:
 
     def _chain(self, request):
         """What the steps of a request lead to."""
-        parts = request.get("buffers") or [b"[]"]
         if request.get("staged"):
-            parts = list(parts)
-            for number, part in sorted(self._staged.pop(request["staged"], {}).items()):
-                parts.insert(number, part)
+            parts = self._staged.pop(request["staged"]).parts
+        else:
+            parts = request.get("buffers") or [b"[]"]
         loads = _unpickle if request.get("trust") else None
         steps = values.decode(parts, self.held, loads)
         thing = self._root(request["root"], steps)
@@ -229,31 +229,28 @@ class Objects:
         return self._by_value(parts)
 
     def _by_value(self, parts):
-        sizes = [len(part) for part in parts]
-        if sum(sizes) <= PIECE:
+        if sum(map(len, parts)) <= PIECE and len(parts) <= MAX_PARTS:
             return {"status": "ok", "how": "value"}, parts
+        large = Outgoing(parts)
         with self._lock:
             self._count += 1
             ticket = "%s-%d" % (self._mark, self._count)
-            self._large[ticket] = parts
-        return {"status": "ok", "how": "pieces", "ticket": ticket, "sizes": sizes}, ()
+            self._large[ticket] = large
+        return {"status": "ok", "how": "pieces", "ticket": ticket, "sizes": large.sizes}, ()
 
     def _piece(self, request):
-        parts = self._large.get(request["ticket"])
-        if parts is None:
+        large = self._large.get(request["ticket"])
+        if large is None:
             return {"status": "gone", "message": "the value is gone: its session ended"}, ()
-        part, at = parts[request["part"]], request["at"]
-        return {"status": "ok"}, [part[at : at + PIECE]]
+        return {"status": "ok"}, [b"".join(large.piece(request["at"]))]
 
     def _stage(self, request):
-        """A piece of an argument that is too large for one request."""
+        """A piece of arguments that are too large for one request."""
         with self._lock:
-            parts = self._staged.setdefault(request["ticket"], {})
-            part = parts.get(request["part"])
-            if part is None:
-                part = parts[request["part"]] = bytearray(request["size"])
-        data = request["buffers"][0]
-        part[request["at"] : request["at"] + len(data)] = data
+            staged = self._staged.get(request["ticket"])
+            if staged is None:
+                staged = self._staged[request["ticket"]] = Incoming(request["sizes"])
+        staged.put(request["at"], request["buffers"])
 
     def _items(self, thing, request):
         """The next items of an iterator, as many as asked for unless that takes long: each a value or a reference.

@@ -40,6 +40,8 @@ MAX_FRACTION = 1 << 16
 INLINE = 1024
 # Numbers in a list, from which on it travels as a buffer.
 PACKED = 32
+# Parts of one value: a message has no more buffers.
+MAX_PARTS = wire.MAX_BUFFERS // 2
 # Characters of a number that JSON's parser is given, where Python has no limit of its own.
 MAX_DIGITS = 5000
 
@@ -204,6 +206,8 @@ class Encoder:
     def buffer(self, data):
         """The number of one more part; ``data`` is bytes-like, flat."""
         self.take(len(data))
+        if len(self.parts) >= MAX_PARTS:
+            raise NotPlain("it holds more than %d long texts and arrays" % MAX_PARTS)
         self.parts.append(data)
         return len(self.parts) - 1
 
