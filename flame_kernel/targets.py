@@ -309,6 +309,7 @@ def check_tls(value: Any, whose: str, folder: Path | None = None) -> dict[str, A
     for key, part in table.items():
         if key not in TLS_SETTINGS:
             _refuse(f"tls of {whose} has an unknown setting {key!r}; there are {', '.join(TLS_SETTINGS)}")
+        part = os.fspath(part) if isinstance(part, os.PathLike) else part
         part = check_value(f"{key} in tls", part, TLS_SETTINGS[key], whose)
         if key in _TLS_FILES and not (key == "ca" and part == "system"):
             part = os.path.expanduser(part)

@@ -77,6 +77,7 @@ class Tls:
     server_name: str | None = None  # the name that its certificate must have; None: that of the location
     known: Path | None = None  # the file of first contacts; None: an unknown certificate is refused
     _made: list[ssl.SSLContext] = field(default_factory=list, init=False, compare=False, repr=False)
+    _met: list[str] = field(default_factory=list, init=False, compare=False, repr=False)  # its fingerprint, once seen
 
     def __post_init__(self) -> None:
         if self.pin is not None:
@@ -196,7 +197,7 @@ def wrap(
         try:
             wrapped.do_handshake()
         except OSError as error:
-            raise _why(error, settings, location) from error
+            raise _why(error, settings, location, wrapped.cipher() is not None) from error
         waited = 0.0
         if settings.ca is None and settings.verify:
             certificate = wrapped.getpeercert(binary_form=True) or b""
@@ -207,8 +208,8 @@ def wrap(
         raise
 
 
-def _why(error: OSError, settings: Tls, location: str) -> CannotConnect:
-    """What a failed handshake means."""
+def _why(error: OSError, settings: Tls, location: str, agreed: bool) -> CannotConnect:
+    """What a failed handshake means; ``agreed`` where it had come as far as the choice of a cipher."""
     if isinstance(error, ssl.SSLCertVerificationError):
         cause = _VERDICTS.get(error.verify_code, "tls_failed")
         return CannotConnect(location, cause, "" if cause == "tls_expired" else error.verify_message)
@@ -216,6 +217,8 @@ def _why(error: OSError, settings: Tls, location: str) -> CannotConnect:
         return CannotConnect(location, "timeout", "it takes connections but does not answer to a TLS handshake")
     if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         known = alert(error)
+        if known is None and agreed and settings.certificate is None and "HANDSHAKE_FAILURE" in (error.reason or ""):
+            known = "tls_client_missing"  # TLS 1.2 has no alert of its own for it
         return CannotConnect(location, known or "tls_failed", "" if known else words(error))
     return CannotConnect(location, "closed", "in the middle of the TLS handshake; does it speak TLS?")
 
@@ -245,8 +248,11 @@ def words(error: ssl.SSLError) -> str:
 
 def _check_pin(found: str, settings: Tls, location: str, ask: Ask | None) -> float:
     """Compare a fingerprint with what is pinned or remembered, or ask; seconds that asking took."""
-    wanted = settings.pin or (read_known(settings.known).get(location) if settings.known else None)
+    wanted = settings.pin or (settings._met[0] if settings._met else None)
+    if wanted is None and settings.known is not None:
+        wanted = read_known(settings.known).get(location)
     if wanted == found:
+        settings._met[:] = [found]  # whatever becomes of the file, a reconnection is to this one, and asks nothing
         return 0.0
     if wanted is not None:
         where = "the pin in its settings" if settings.pin else f"the one in {settings.known}"
@@ -264,6 +270,7 @@ def _check_pin(found: str, settings: Tls, location: str, ask: Ask | None) -> flo
     if answer is None or answer.strip().lower() not in ("yes", "y"):
         raise CannotConnect(location, "tls_unknown", detail)
     remember(settings.known, location, found)
+    settings._met[:] = [found]
     return time.monotonic() - began
 
 

@@ -205,6 +205,23 @@ def test_refused_clients(flame_server: Start, made: Path) -> None:
     assert answer(target(server.location, Tls(ca=ca, certificate=str(made / "a/me.pem")))) == 42
 
 
+def test_refused_clients_of_tls_1_2(oldest_python: Python, flame_server: Start, made: Path, tmp_path: Path) -> None:
+    """There the server judges within the handshake, and has other words for it."""
+    (tmp_path / "openssl.cnf").write_text(
+        "openssl_conf = one\n[one]\nssl_conf = two\n[two]\nsystem_default = three\n[three]\nMaxProtocol = TLSv1.2\n"
+    )
+    environ = speaking_tls(made / "a/server.pem", made / "a/ca.pem")
+    server = flame_server(oldest_python, env={**environ, "OPENSSL_CONF": str(tmp_path / "openssl.cnf")})
+    ca = str(made / "a/ca.pem")
+    right = target(server.location, Tls(ca=ca, certificate=str(made / "a/me.pem")))
+    with contextlib.closing(Connection(right)) as connection:
+        assert isinstance(connection._socket, ssl.SSLSocket)
+        assert connection._socket.version() == "TLSv1.2"
+    refused(target(server.location, Tls(ca=ca)), "tls_client_missing")
+    for bad in ("b/me.pem", "a/server.pem"):
+        refused(target(server.location, Tls(ca=ca, certificate=str(made / bad))), "tls_client_refused")
+
+
 def test_a_server_without_tls(flame_server: Start, made: Path) -> None:
     """S12: who says TLS does not get less."""
     server = flame_server()
@@ -323,20 +340,25 @@ def test_the_first_contact_is_asked_once_and_a_changed_one_refused(
     server.stop()
     other = flame_server(env=speaking_tls(made / "b/server.pem"), arguments=("-p", str(port)))
     assert other.location == server.location
-    text = refused(target(other.location, settings, ask=says("yes")), "tls_changed")
+    for before in (settings, Tls(known=known)):  # one that has met the first server, one that reads of it
+        text = refused(target(other.location, before, ask=says("yes")), "tls_changed")
     assert shown in text
     assert tls.shown_pin(certs.fingerprint(made / "b/server.pem")) in text
     assert len(questions) == 1  # it is not asked whether that is all right
     assert tls.forget(known, other.location)
     assert not tls.forget(known, other.location)
-    assert answer(target(other.location, settings, ask=says("yes"))) == 42
+    assert answer(target(other.location, Tls(known=known), ask=says("yes"))) == 42
+    # What was met once in this process stays known, and nothing is asked when a link heals.
+    held = target(other.location, Tls(known=known), ask=says("no"))
+    assert answer(held) == 42
+    known.write_text("nonsense\n")
+    assert answer(held) == 42
+    assert len(questions) == 2
+    with pytest.raises(TargetError, match="line 1"):
+        answer(target(other.location, Tls(known=known)))
     known.chmod(0o644)
     with pytest.raises(TargetError, match="chmod 600"):
-        answer(target(other.location, settings))
-    known.chmod(0o600)
-    known.write_text("nonsense\n")
-    with pytest.raises(TargetError, match="line 1"):
-        answer(target(other.location, settings))
+        answer(target(other.location, Tls(known=known)))
 
 
 def test_a_pin_that_is_another(flame_server: Start, made: Path) -> None:
