@@ -8,6 +8,6 @@ The rules of this room:
 * what belongs to a session is found through the context of the code that runs (``streams.current()``), never through a
   global that the next session would overwrite.
 
-``session.handle`` is the whole interface. Floors, from the top: session > core > ishell, runner > lane, child, comms, …
-> display, figures > streams > events > wire.
+``session.handle`` is the whole interface. Floors, from the top: session > live > core > ishell, runner > lane, child,
+comms, … > display, figures > streams > events > journal, cells > spill, sockets, wire.
 """

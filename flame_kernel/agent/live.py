@@ -71,6 +71,7 @@ class Session:
             self.core = core.Core(session_id, place, self.log, shell, child.pids)
             self._keeper = threading.Thread(target=self.log.keep_for_ever, name="flame-journal")
             self._keeper.daemon = True
+            self._keeper.pydev_do_not_trace = self._keeper.is_pydev_daemon_thread = True
             self._keeper.start()
         try:
             self.core.start()
