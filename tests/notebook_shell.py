@@ -132,7 +132,11 @@ def ipython(folder: Path) -> Iterator[Shell]:
         yield Shell(shell)
     finally:
         shell.run_line_magic("unload_ext", "flame")
+        thread, database = shell.history_manager.save_thread, shell.history_manager.db
         shell._atexit_once()
+        if thread is not None:
+            thread.stop()  # older IPythons leave both to the end of the process
+        database.close()
         InteractiveShell.clear_instance()
         for kind in InteractiveShell._walk_mro():
             kind._instance = other
