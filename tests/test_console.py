@@ -181,7 +181,9 @@ def test_the_history_is_its_own(server: FlameServer, tmp_path: Path) -> None:
             if not number:
                 c.sendline("'remembered'.upper()")
                 c.expect_exact("'REMEMBERED'")
-                c.sendline("_ = input()")
+                c.expect_exact(">>> ")
+                c.sendline("_ = input('now: ')")
+                c.expect_exact("] now: ")
                 c.sendline("an answer, no line")
             else:
                 c.send("\x1b[A\x1b[A\r")  # Up, Up
