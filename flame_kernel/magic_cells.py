@@ -75,7 +75,7 @@ class Cells:
         if args.out:
             self._shell.user_ns[args.out] = job
         if args.background:
-            self._begin(job, remote, args, seconds)
+            self._begin(job, output, remote, args, seconds)
             return None if args.out else job
         job.start(allow_stdin=self._can_ask())
         if args.local:
@@ -179,7 +179,9 @@ class Cells:
 
     # -- in the background -------------------------------------------------------------------------------------------
 
-    def _begin(self, job: Job, remote: Remote, args: argparse.Namespace, seconds: float | None) -> None:
+    def _begin(
+        self, job: Job, output: CellOutput, remote: Remote, args: argparse.Namespace, seconds: float | None
+    ) -> None:
         over = [one for one in self.jobs if one.done()]
         for one in over[: max(0, len(over) - LISTED)]:
             self.jobs.remove(one)
@@ -187,10 +189,12 @@ class Cells:
         lane = f"job-{job.request_id[:12]}"  # a thread of its own there, so that other cells need not wait
         job.start(allow_stdin=False, lane=lane)
         threading.Thread(
-            target=self._attend, args=(job, remote, lane, args.pull, seconds), name="flame-job", daemon=True
+            target=self._attend, args=(job, output, remote, lane, args.pull, seconds), name="flame-job", daemon=True
         ).start()
 
-    def _attend(self, job: Job, remote: Remote, lane: str, pull: list[str], seconds: float | None) -> None:
+    def _attend(
+        self, job: Job, output: CellOutput, remote: Remote, lane: str, pull: list[str], seconds: float | None
+    ) -> None:
         failure: BaseException | None = None
         try:
             try:
@@ -206,6 +210,8 @@ class Cells:
                 self._shell.user_ns.update(remote.pull(pull))
         except Exception as e:  # whatever it is, the job is over and says so
             failure = e
+            text = f"job {job.number}: {clean(str(e))}\n"
+            output.event({"type": "stream", "content": {"name": "stderr", "text": text}})
         job.close_lane(lane)
         job.finish(failure)
 

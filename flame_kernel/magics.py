@@ -53,7 +53,7 @@ class FlameMagics(Magics):
         try:
             forget_key(self.shell, line)
             return self.commands.run(line.strip() or "status")
-        except FlameError as e:
+        except (FlameError, KeyboardInterrupt) as e:
             raise in_one_line(e) from None
 
     @cell_magic("flame")
@@ -79,7 +79,7 @@ class FlameMagics(Magics):
             if seconds < 0:
                 raise UsageError(f"--timeout is a number of seconds, and {seconds:g} is none")
             return self.cells.run(args, cell, seconds or None)
-        except FlameError as e:
+        except (FlameError, KeyboardInterrupt) as e:
             raise in_one_line(e) from None
 
     def _cell_arguments(self, line: str) -> argparse.Namespace:
@@ -101,7 +101,7 @@ class FlameMagics(Magics):
         self.connections.close()
 
 
-def in_one_line(error: FlameError) -> FlameError:
+def in_one_line(error: BaseException) -> BaseException:
     """The same error, shown by IPython as one line: where in our code it was raised tells a user nothing.
 
     What brings a traceback of the far side is shown with that.
@@ -110,7 +110,7 @@ def in_one_line(error: FlameError) -> FlameError:
         words = str(error)
         if isinstance(error, SessionGone):  # nothing here opens another one unasked
             words = f"the session at {error.location} is gone: {error.reason}; %flame connect begins a new one"
-        text = f"\x1b[0;31m{type(error).__name__}\x1b[0m: {clean(words)}"
+        text = f"\x1b[0;31m{type(error).__name__}\x1b[0m" + (f": {clean(words)}" if words else "")
         error._render_traceback_ = lambda: [text]  # type: ignore[attr-defined]
     return error
 

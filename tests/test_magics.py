@@ -213,6 +213,15 @@ def test_ctrl_c_stops_the_far_side(pi: Shell) -> None:
     assert pi.ok("%flame eval 2 ** 10").value == 1024
 
 
+def test_ctrl_c_stops_a_line_too(pi: Shell) -> None:
+    watching = pi.when_seen("asleep", pi.ctrl_c)
+    ran = pi.run("%flame eval [print('asleep'), __import__('time').sleep(100)]")
+    watching.join()
+    assert isinstance(ran.error, KeyboardInterrupt)
+    assert "flame_kernel" not in ran.text
+    assert ran.seconds < 10
+
+
 def test_ctrl_c_while_a_line_is_typed(pi: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(prompt: str = "") -> str:
         pi.ctrl_c()
@@ -336,6 +345,11 @@ def test_a_job_that_fails(pi: Shell) -> None:
         job.result  # noqa: B018
     ran = pi.run(f"get_ipython().run_line_magic('flame', 'jobs {job.number}').result")
     assert "1/0" in ran.text
+    unfinished = pi.ok("%%capture seen\n%%flame --bg --out unfinished -o nowhere\npass")
+    assert unfinished.text == ""
+    assert pi["unfinished"].wait(20)
+    assert pi["unfinished"].state == "failed"
+    assert "no variable 'nowhere'" in str(pi["unfinished"].error)
     slow = pi.ok("%%flame --bg --timeout 0.2\nimport time\nwhile True: time.sleep(0.01)").value
     assert slow.wait(20)
     assert slow.state == "stopped"
