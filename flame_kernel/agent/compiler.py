@@ -48,6 +48,21 @@ for _name in __future__.all_feature_names:
 del _name
 
 
+def undisturbed(make_tree):
+    """What ``make_tree`` returns, which has the compiler make a syntax tree.
+
+    CPython 3.11 and 3.12 count the depth of the trees of all threads together; where a garbage collection lets another
+    thread in meanwhile they find that the figure is wrong, and raise SystemError. Then once more.
+    """
+    for _ in range(20):
+        try:
+            return make_tree()
+        except SystemError as e:
+            if "recursion depth" not in str(e):
+                raise
+    return make_tree()
+
+
 class Step:
     """A part of a cell. ``start(namespace)`` runs it and gives its value, or a coroutine if ``awaits``.
 
@@ -144,7 +159,8 @@ class Compiler:
                 compile(source, filename, "exec", self.flags | _AWAIT, True)
             except SyntaxError:
                 pass  # said again, or mended, by what follows
-        return compile(source, filename, "exec", self.flags | _AWAIT | ast.PyCF_ONLY_AST, True)
+        flags = self.flags | _AWAIT | ast.PyCF_ONLY_AST
+        return undisturbed(lambda: compile(source, filename, "exec", flags, True))
 
     def _steps(self, tree, filename, show):
         last = None

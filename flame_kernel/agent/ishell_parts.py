@@ -23,7 +23,7 @@ import types
 import uuid
 from base64 import b64encode
 
-from . import commands, streams
+from . import commands, compiler, streams
 from . import ishell_hooks as hooks
 
 # Cells whose text is kept for tracebacks and inspect.getsource, and whose outputs %notebook would write.
@@ -206,7 +206,8 @@ def classes():
             if sys.version_info < (3, 9) and len(source) > 4000:
                 # There the syntax tree of a very deep expression kills the process; its compilation only raises.
                 compile(source, filename, symbol, self.flags | getattr(ast, "PyCF_ALLOW_TOP_LEVEL_AWAIT", 0))
-            return super().ast_parse(source, filename, symbol)
+            parse = super().ast_parse
+            return compiler.undisturbed(lambda: parse(source, filename, symbol))
 
         def cache(self, transformed_code, number=0, raw_code=None):
             # IPython 7 gives the entry a time, and linecache a guard for it; one without a time needs no guard.
