@@ -104,7 +104,7 @@ def peak(pid: int) -> float:
 @pytest.mark.timeout(900)
 def test_clients_come_and_go(live_app: Callable[..., LiveApp]) -> None:
     """L01: no error, and nothing grows on either side."""
-    count = 4000 if FULL else 120
+    count = 4000 if FULL else 400
     app = live_app()
 
     def visit(number: int) -> None:
