@@ -20,7 +20,7 @@ from types import CodeType, FrameType
 _ATTRIBUTE = frozenset({"LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"})
 # … and those that take an item of what stands below the key.
 _ITEM = frozenset({"BINARY_SUBSCR", "STORE_SUBSCR", "DELETE_SUBSCR"})
-_KEY = frozenset({"LOAD_CONST", "LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF"})
+_LOADS = ("LOAD_CONST", "LOAD_SMALL_INT", "LOAD_FAST", "LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF")
 _SILENT = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "NOT_TAKEN"})
 _ASKS = ("LOAD_ATTR", "LOAD_METHOD", "BINARY_SUBSCR", "BINARY_OP", "CALL")
 
@@ -54,15 +54,27 @@ def _plan(code: CodeType) -> dict[int, Step]:
     for index, one in enumerate(instructions):
         if not one.opname.startswith(_ASKS):
             continue
-        after = instructions[index + 1 : index + 3]
-        name = after[0].argval if after and after[0].opname in ("LOAD_ATTR", "LOAD_METHOD") else ""
-        goes = _is_method(one) or (bool(after) and after[0].opname in _ATTRIBUTE)
-        if not goes:
-            goes = len(after) == 2 and after[0].opname.startswith(tuple(_KEY)) and _takes_item(after[1])
+        loads = 0  # of variables and constants that follow: keys and arguments
+        while _at(instructions, index + 1 + loads).opname.startswith(_LOADS):
+            loads += 1
+        after, consumer = _at(instructions, index + 1), _at(instructions, index + 1 + loads)
+        name = after.argval if after.opname in ("LOAD_ATTR", "LOAD_METHOD") else ""
+        goes = (
+            _is_method(one)
+            or after.opname in _ATTRIBUTE
+            or (loads == 1 and _takes_item(consumer))
+            # Python 3.10 knows no method where there are keywords, whose names are one load more.
+            or (loads > 1 and consumer.opname == "CALL_FUNCTION_KW" and consumer.arg == loads - 1)
+        )
         # While a method in Python that it calls runs, the place may be that of its last cache entry.
-        end = instructions[index + 1].offset if index + 1 < len(instructions) else one.offset + 2
+        end = after.offset if after is not one else one.offset + 2
         found.update(dict.fromkeys(range(one.offset, end, 2), (goes, str(name))))
     return found
+
+
+def _at(instructions: list[dis.Instruction], index: int) -> dis.Instruction:
+    """The instruction at ``index``, or the last one: nothing goes on after that."""
+    return instructions[min(index, len(instructions) - 1)]
 
 
 def _is_method(one: dis.Instruction) -> bool:

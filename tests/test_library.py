@@ -22,6 +22,7 @@ from flakylink import FlakyLink
 from test_round_trips import ops
 
 import flame
+from flame_kernel import ahead
 from flame_kernel.config import Secret
 from flame_kernel.errors import CallTimeout, CannotConnect, ObjectGone, RemoteError, SessionGone, TargetError
 from flame_kernel.raised import raised_there
@@ -267,6 +268,7 @@ def test_input_is_asked_for_here(pi: Remote, monkeypatch: pytest.MonkeyPatch) ->
         return "a line"
 
     monkeypatch.setattr(builtins, "input", answer)
+    pi.allow_stdin = False
     with pytest.raises(NotImplementedError, match="does not support input"):
         pi.builtins.input("nobody there? ")
     pi.allow_stdin = True
@@ -549,6 +551,54 @@ def test_a_chain_over_a_long_link(flame_server: Callable[..., FlameServer]) -> N
             seconds.append(time.monotonic() - started)
         print(f"round trip {2 * delay * 1000:g} ms: a chain takes {sorted(seconds)[2] * 1000:.0f} ms")
         assert sorted(seconds)[0] < 2 * 2 * delay  # two round trips would be more
+
+
+AHEAD = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("ahead", sys.argv[1])
+ahead = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(ahead)
+
+class Spy:
+    def __getattr__(self, name):
+        seen.append(ahead.goes_on(sys._getframe(1)))
+        return self
+    def __getitem__(self, key):
+        seen.append(ahead.goes_on(sys._getframe(1)))
+        return self
+    def __call__(self, *args, **kwargs):
+        calls.append(ahead.next_attribute(sys._getframe(1)))
+        return self
+    def __setitem__(self, key, value): pass
+    def __setattr__(self, name, value): pass
+
+def use():
+    x = s.a           # stored
+    s.a.b.c           # two chained, one not
+    s.a(1, k=2)       # called
+    s.a["k"]          # the attribute is chained, the item is not
+    s.a[key].b        # so is the item; the last attribute is not
+    f(s.a)            # an argument
+    s.a(1).ref()      # called, and the attribute of the result too
+    s.a[0] = 1        # an item of it is set
+    s.a.b = 1         # an attribute of it is set
+    return getattr(s, "a")
+
+s, seen, calls, key = Spy(), [], [], "k"
+f = lambda x: None
+for _ in range(40):   # once Python has specialised the code, too
+    del seen[:], calls[:]
+    use()
+print("".join("ny"[one] for one in seen), calls)
+"""
+
+
+def test_what_is_read_ahead_on_every_python(each_python: Python) -> None:
+    if each_python.version < (3, 10):
+        return  # this side needs 3.10
+    done = subprocess.run([each_python.path, "-c", AHEAD, ahead.__file__], capture_output=True, text=True, timeout=30)
+    assert done.stderr == ""
+    assert done.stdout.strip() == "nyynyynyynnyyyyn ['', 'ref', '']"
 
 
 # -- places and Pythons ----------------------------------------------------------------------------------------------

@@ -450,3 +450,16 @@ def test_reading_imports_three_libraries_at_most() -> None:
             with pytest.raises(values.BadValue):
                 values.decode(tree)
     assert not found & {"os:system", "antigravity", "pickle", "cloudpickle", "Europe"}
+
+
+@pytest.mark.parametrize("name", ["values", "arrays", "pieces", "wire"])
+def test_the_codec_has_nothing_that_opens_what_was_sent(name: str) -> None:
+    """S04: no pickle, no evaluation, no import by a name."""
+    import ast
+    from importlib import resources
+
+    tree = ast.parse(resources.files("flame_kernel.agent").joinpath(f"{name}.py").read_text(encoding="utf-8"))
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert not names & {"eval", "exec", "compile", "__import__", "getattr_static", "importlib"}
+    assert not imported & {"pickle", "marshal", "importlib", "shelve", "cloudpickle"}
