@@ -127,9 +127,10 @@ class Job:
         """In a word: see the class."""
         if not self._over.is_set():
             return "stopping" if self._cancelled else "running" if self._begun else "waiting"
-        if isinstance(self._failure, SessionGone):
+        ename = None if self._error is None else self._error.get("ename")
+        if isinstance(self._failure, SessionGone) or ename == "SessionDied":
             return "lost"
-        if self._error is not None and self._error.get("ename") == "KeyboardInterrupt":
+        if ename == "KeyboardInterrupt":
             return "stopped"
         return "failed" if self._failure is not None or self._error is not None else "done"
 

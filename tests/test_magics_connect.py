@@ -86,6 +86,11 @@ def test_what_is_gone_is_said_and_made_again(shell: Shell, flame_server: Callabl
     shell.ok(f"%flame connect {server.location} --as pi")
     ran = shell.run("%%flame\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     is_one_sentence(ran, "session", "gone")
+    job = shell.ok("%%flame --bg\nimport time\nwhile True: time.sleep(0.01)").value
+    shell.run("%flame exec import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert job.wait(20)
+    assert job.state == "lost"
+    assert "lost" in shell.ok("%flame jobs").out
     shell.ok("%flame connect pi")
     assert shell.ok("%flame eval 3").value == 3
     server.stop()
