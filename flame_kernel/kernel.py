@@ -14,13 +14,11 @@ import platform
 import signal
 import uuid
 from concurrent.futures import Future
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from ipykernel._version import __version__ as ipykernel_version
 from ipykernel._version import kernel_protocol_version
-from ipykernel.kernelbase import Kernel
 from jupyter_core.paths import jupyter_config_dir
 from traitlets import Float, default
 
@@ -28,11 +26,11 @@ from . import __version__
 from .config import Target, load_target
 from .errors import FlameError, NotSent
 from .far import FarSide
-from .fronts import Fronts
 from .history import History
 from .keys import Ask
 from .link_line import LinkLine
 from .orders import Cell, Orders
+from .overtaking import Overtaking, overtakes
 from .prompts import Prompts
 from .publisher import Publisher, pack
 from .session import Session
@@ -45,13 +43,7 @@ EDITOR_PATIENCE = 5.0
 INTERRUPT_PATIENCE = 2.0
 
 
-# What an editor asks; answered also while a cell runs.
-QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
-
-_CONCURRENT: ContextVar[bool] = ContextVar("concurrent", default=False)
-
-
-class FlameKernel(Kernel):
+class FlameKernel(Overtaking):
     """One notebook's kernel: a far side for its cells, and one on this machine for ``%%local``."""
 
     implementation = "remote-flame"
@@ -63,12 +55,9 @@ class FlameKernel(Kernel):
         super().__init__(**kwargs)
         if self.session is not None:
             self.session.pack = pack
-        self._in_line = 0  # requests but cells that wait their turn on the main shell
         self._waits = Waits()
-        self._fronts = Fronts()
         self._running: dict[str, FarSide] = {}  # cells, by their requests, and where they are
         self._lines: dict[FarSide, LinkLine] = {}
-        self._cell: dict[str, Any] | None = None  # the parent of the cell that runs, subshells' apart
         self._source = Source()
         self._history = History(self.profile_dir, self.config)
         self._prompts = Prompts(self.session, self.stdin_socket, self.log)
@@ -83,8 +72,6 @@ class FlameKernel(Kernel):
         self._orders = Orders(self._far, self._publisher, self._waits, self._fronts, self._load)
         for msg_type in ("comm_open", "comm_msg", "comm_close"):
             self.shell_handlers[msg_type] = self._comm
-        for msg_type in QUESTIONS:
-            self.shell_handlers[msg_type] = self._question
 
     def _make_far(self, target: Target, trouble: FlameError | None = None) -> FarSide:
         far = FarSide(target, self._publisher.publish, lambda sentence: self._on_link(far, sentence), trouble)
@@ -179,12 +166,12 @@ class FlameKernel(Kernel):
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute"""
         parent = self.get_parent()
         request_id = parent["header"]["msg_id"]
-        self._publisher.remember(request_id, parent, self._parent_ident["shell"], cell=not silent)
+        self._publisher.remember(request_id, parent, self._parent_ident["shell"], cell=not (silent or overtakes()))
         self._fronts.began(request_id, parent["header"].get("session", ""))
         count = self._far.count
         if store_history and not silent:
             self._history.store(count, code)
-        on_main = parent["header"].get("subshell_id") is None
+        on_main = parent["header"].get("subshell_id") is None and not overtakes()
         if on_main:
             self._cell = parent
         try:
@@ -283,47 +270,6 @@ class FlameKernel(Kernel):
 
     # -- the editor's questions --------------------------------------------------------------------------------------
 
-    async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
-        """As ipykernel's, but an editor's question overtakes cells, and nothing else: the far side answers both."""
-        header = self._header_of(msg)
-        kind = str(header.get("msg_type"))
-        self._fronts.heard(str(header.get("session")))  # now: its turn may come when the front end is long gone
-        if subshell_id is None and self._cell is not None and kind in QUESTIONS and not self._in_line:
-            parent, ident = self.get_parent("shell"), self._parent_ident["shell"]
-            try:
-                await asyncio.create_task(self.dispatch_shell(msg, subshell_id=subshell_id, concurrent=True))
-            finally:
-                self.set_parent(ident, parent, channel="shell")
-            return
-        stays_in_line = subshell_id is None and kind not in ("execute_request", "comm_open", "comm_msg", "comm_close")
-        self._in_line += stays_in_line
-        try:
-            await super().shell_main(subshell_id, msg)
-        finally:
-            self._in_line -= stays_in_line
-
-    def _header_of(self, msg: Any) -> dict[str, Any]:
-        """The header of a message that is not taken apart yet; empty where ipykernel will say what is wrong with it."""
-        assert self.session is not None
-        try:
-            _, frames = self.session.feed_identities(msg, copy=False)
-            return dict(self.session.deserialize(frames, content=False, copy=False)["header"])
-        except Exception:
-            return {}
-
-    async def _question(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """Between busy and idle of its own while a cell runs; then busy again: front ends show the last they heard."""
-        alone = _CONCURRENT.get()
-        if alone:
-            self._publish_status("busy", "shell", parent=parent)
-        try:
-            await getattr(self, parent["header"]["msg_type"])(stream, ident, parent)
-        finally:
-            if alone:
-                self._publish_status("idle", "shell", parent=parent)
-                if self._cell is not None:
-                    self._publish_status("busy", "shell", parent=self._cell)
-
     async def _ask_far(self, ask: Any, fallback: dict[str, Any]) -> dict[str, Any]:
         """An editor's question to the far side, which is not worth an error message."""
         try:
@@ -378,12 +324,6 @@ class FlameKernel(Kernel):
 
     # -- comms -------------------------------------------------------------------------------------------------------
 
-    async def dispatch_shell(self, *args: Any, **kwargs: Any) -> None:
-        """As ipykernel's, which says neither busy nor idle for a comm message that comes while a cell runs; widgets
-        hold their next value back until they hear idle."""
-        _CONCURRENT.set(bool(kwargs.get("concurrent")))
-        await super().dispatch_shell(*args, **kwargs)
-
     async def _comm(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages"""
         header = parent["header"]
@@ -392,7 +332,7 @@ class FlameKernel(Kernel):
             return
         self._publisher.remember(header["msg_id"], parent, ident, cell=False)
         self._publisher.belongs(header["msg_id"], session)
-        alone = _CONCURRENT.get()
+        alone = overtakes()
         if alone:
             self._publish_status("busy", "shell", parent=parent)
         try:

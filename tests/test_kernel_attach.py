@@ -190,6 +190,23 @@ def test_two_clients_of_one_session(environ: dict[str, str | None]) -> None:
         assert one.execute("x").error is not None  # a new session has no x
 
 
+def test_consent_while_a_cell_runs(environ: dict[str, str | None]) -> None:
+    """The owner need not stop its cell to give it away, and the one who takes it follows it."""
+    with flame_kernel(env=environ) as one, flame_kernel(env=environ) as two:
+        name = name_of(one)
+        busy = one.submit("print('on')\nimport time\nwhile True: time.sleep(0.01)")
+        one.wait_for_output(busy, "on")
+        asking = two.submit(f"%flame attach {name} --ask")
+        one.wait_for(lambda: "%flame allow" in busy.stderr, "the request", 10)
+        ok(one.execute("%flame allow"))
+        two.wait_for_output(asking, "following")
+        one.wait(busy)
+        assert busy.error is not None
+        two.interrupt()
+        two.wait(asking)
+        assert ok(two.execute("1")).result == "1"
+
+
 def said(k: Kernel) -> str:
     """All that appeared on stderr in any cell."""
     return "".join(run.stderr for run in k.runs.values())

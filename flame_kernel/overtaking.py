@@ -1,0 +1,97 @@
+"""Overtaking: what is answered while a cell runs on the main shell, and what waits for its turn behind it.
+
+ipykernel runs one request of the main shell at a time, comm messages apart. A far side answers an editor also while a
+cell runs, and whether another client may have the session is decided here, so these need not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from ipykernel.kernelbase import Kernel
+
+from .fronts import Fronts
+
+# What an editor asks.
+QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
+# Cells, word for word, that are about the one that runs.
+ORDERS = ("%flame allow", "%flame refuse")
+
+_CONCURRENT: ContextVar[bool] = ContextVar("concurrent", default=False)
+
+
+def overtakes() -> bool:
+    """Whether the request that is being handled has overtaken a cell."""
+    return _CONCURRENT.get()
+
+
+class Overtaking(Kernel):
+    """A kernel whose ``_cell`` is the parent of the cell that runs, subshells' apart; ``do_execute`` keeps it so."""
+
+    _publish_status: Callable[..., None]
+    set_parent: Callable[..., None]
+    get_parent: Callable[..., Any]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        self._cell: dict[str, Any] | None = None
+        self._in_line = 0  # requests but cells that wait their turn on the main shell
+        self._fronts = Fronts()
+        for msg_type in (*QUESTIONS, "execute_request"):
+            self.shell_handlers[msg_type] = self._handle
+
+    async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
+        """As ipykernel's, but an editor's question overtakes cells, and nothing else: the far side answers both."""
+        header, code = self._peek(msg)
+        kind = str(header.get("msg_type"))
+        self._fronts.heard(str(header.get("session")))  # now: its turn may come when the front end is long gone
+        may = kind in QUESTIONS or (kind == "execute_request" and code in ORDERS)
+        if subshell_id is None and self._cell is not None and may and not self._in_line:
+            parent, ident = self.get_parent("shell"), self._parent_ident["shell"]
+            try:
+                await asyncio.create_task(self.dispatch_shell(msg, subshell_id=subshell_id, concurrent=True))
+            finally:
+                self.set_parent(ident, parent, channel="shell")
+            return
+        stays_in_line = subshell_id is None and kind not in ("execute_request", "comm_open", "comm_msg", "comm_close")
+        self._in_line += stays_in_line
+        try:
+            await super().shell_main(subshell_id, msg)
+        finally:
+            self._in_line -= stays_in_line
+
+    def _peek(self, msg: Any) -> tuple[dict[str, Any], str]:
+        """The header of a message that is not taken apart yet, and the code of a short cell; empty where ipykernel
+        will say what is wrong with it."""
+        assert self.session is not None
+        try:
+            _, frames = self.session.feed_identities(msg, copy=False)
+            # Without its content: with it, the message would count as received, and be refused as a repetition later.
+            found = self.session.deserialize(frames, content=False, copy=False)
+            packed = bytes(found["content"])
+            code = self.session.unpack(packed).get("code") if len(packed) < 1000 else ""
+            return dict(found["header"]), code.strip() if isinstance(code, str) else ""
+        except Exception:
+            return {}, ""
+
+    async def dispatch_shell(self, *args: Any, **kwargs: Any) -> None:
+        """As ipykernel's, which says neither busy nor idle for what comes while a cell runs; a comm message needs it
+        too, as widgets hold their next value back until they hear idle."""
+        _CONCURRENT.set(bool(kwargs.get("concurrent")))
+        await super().dispatch_shell(*args, **kwargs)
+
+    async def _handle(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Between busy and idle of its own while a cell runs; then busy again: front ends show the last they heard."""
+        alone = overtakes()
+        if alone:
+            self._publish_status("busy", "shell", parent=parent)
+        try:
+            await getattr(self, parent["header"]["msg_type"])(stream, ident, parent)
+        finally:
+            if alone:
+                self._publish_status("idle", "shell", parent=parent)
+                if self._cell is not None:
+                    self._publish_status("busy", "shell", parent=self._cell)
