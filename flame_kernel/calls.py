@@ -399,8 +399,8 @@ def _write(name: str, text: str) -> None:
 
 
 ADVICE = (
-    "send plain data (numbers, text, bytes, containers, arrays), or connect with flame.connect(…, trust=True), "
-    "which sends such things as pickles"
+    "send plain data (numbers, text, bytes, containers, arrays), run a function by pi.run, or connect with "
+    "flame.connect(…, trust=True), which sends such things as pickles"
 )
 FETCH_ADVICE = (
     "fetch what is plain of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "

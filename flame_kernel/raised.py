@@ -56,7 +56,8 @@ class RaisedThere:
 
     def __str__(self) -> str:
         text = f"{self.ename}: {self.evalue}" if self.evalue else self.ename
-        return f"{text}\n\nOn the far side:\n{self.traceback}" if self.traceback else text
+        is_alone = self.traceback.strip() in ("", text)  # no code of anybody's was running there
+        return text if is_alone else f"{text}\n\nOn the far side:\n{self.traceback}"
 
     def __repr__(self) -> str:
         return f"{self.ename}({', '.join(map(repr, getattr(self, 'args', ())))})"

@@ -314,10 +314,12 @@ class Objects:
         return content, values.encode(facts)
 
     def _lines(self, exc):
-        """Its traceback, from the user's first frame on: there may be none, where a step itself is refused."""
+        """Its traceback, from the user's first frame on; its last line alone, where a step itself was refused."""
         tb = exc.__traceback__
         while tb is not None and tb.tb_frame.f_globals.get("__package__") == __package__:
             tb = tb.tb_next
+        if tb is None and exc.__cause__ is None and exc.__context__ is None:
+            return [line.rstrip("\n") for line in tracebacks.exception_only(exc)]
         shell = self._host.shell
         if shell is not None and shell.name == "mini":  # it knows which files are cells
             return shell.format_exception((type(exc), exc, tb))["traceback"]
