@@ -24,7 +24,7 @@ from Pyro4.socketserver.threadpool import NoFreeWorkersError
 from Pyro4.socketserver.threadpoolserver import ClientConnectionJob, SocketServer_Threadpool
 
 SECONDS = 3.0  # from a connection's beginning to the end of its handshake
-PATIENCE = 1.0  # seconds that a connection waits for a thread of the pool
+PATIENCE = 0.5  # seconds that a connection waits for a thread of the pool
 LOBBY = 500  # connections whose clients have said nothing yet; beyond that the oldest is closed
 DENIALS = 8  # threads at once that tell a client of the full pool; beyond that it is closed without a word
 

@@ -20,12 +20,17 @@ Start = Callable[..., FlameServer]
 
 
 @pytest.fixture(scope="module")
-def kernel() -> Iterator[Kernel]:
-    """A kernel at a stock server without a key."""
-    with contextlib.ExitStack() as stack:
-        server = FlameServer(farside.pythons()[-1])
-        stack.callback(server.stop)
-        made = stack.enter_context(flame_kernel({"FLAME_TARGET": server.location}))
+def server() -> Iterator[FlameServer]:
+    """A stock server without a key."""
+    server = FlameServer(farside.pythons()[-1])
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def kernel(server: FlameServer) -> Iterator[Kernel]:
+    """A kernel at that server."""
+    with flame_kernel({"FLAME_TARGET": server.location}) as made:
         made.execute("pass", silent=True)  # connected: its processes are no test's own
         yield made
 
@@ -107,14 +112,13 @@ def test_displays_of_its_own_can_change(kernel: Kernel) -> None:
     assert "a change of a display that is not its own" in said(foreign)[0]
 
 
-def test_prompts_carry_the_servers_name(kernel: Kernel) -> None:
+def test_prompts_carry_the_servers_name(kernel: Kernel, server: FlameServer) -> None:
     run = kernel.execute(
         "import getpass\na = input('name? ')\nb = getpass.getpass('\\x1b[2JPassword for jupyter: ')\n(a, b)",
         answers=("Ada", "secret"),
     )
-    where = kernel.execute("%flame status").stdout.split(" at ")[1].split(";")[0]
     asked = [message.content["prompt"] for message in run.of_type("input_request")]
-    assert asked == [f"[{where}] name? ", f"[{where}] Password for jupyter: "]
+    assert asked == [f"[{server.location}] name? ", f"[{server.location}] Password for jupyter: "]
     assert run.result == "('Ada', 'secret')"
 
 
