@@ -54,18 +54,16 @@ class FarFiles:
             if calls:
                 self._on_server("call", lambda name: self._connection.invoke(name, b""))
                 key = frames.connection_key(None, b"", b"")  # Pyro signs these calls itself
-                self.frames = frames.Frames(self._out.send, self._receive_called, key, b"client")
+                self.frames = frames.Frames(self._out.send, self._in.receive, key, b"client")
             else:
                 ours = os.urandom(frames.NONCE)
                 greeting = frames.GREETING
-                self._socket: socket.socket = self._on_server(
-                    "take", lambda name: self._connection.take_over(name, ours, greeting)
-                )
-                self._socket.settimeout(SILENCE)
+                taken = self._on_server("take", lambda name: self._connection.take_over(name, ours, greeting))
+                self._wire = _Wire(taken, self.location)
                 theirs = bytearray(frames.NONCE)
-                self._receive(memoryview(theirs))
+                self._wire.receive(memoryview(theirs))
                 key = frames.connection_key(secret, ours, bytes(theirs))
-                self.frames = frames.Frames(self._send, self._receive, key, b"client")
+                self.frames = frames.Frames(self._wire.send, self._wire.receive, key, b"client")
         except BaseException:
             self.close()
             raise
@@ -76,6 +74,7 @@ class FarFiles:
     def close(self) -> None:
         """Close the connection. What is under way there ends: a part that is worth it stays."""
         self._connection.close()
+        self._pending.clear()
 
     def _on_server(self, function: str, call: Callable[[str], Any]) -> Any:
         """``call`` with the function's name there, once more with the agent pushed if the server does not know it."""
@@ -125,7 +124,7 @@ class FarFiles:
 
     def look(self) -> None:
         """Take what answers have come, without waiting."""
-        while not self.calls and self._pending and self._readable():
+        while not self.calls and self._pending and self._wire.is_readable():
             self._take()
 
     def request(self, /, **request: Any) -> Message:
@@ -165,37 +164,42 @@ class FarFiles:
         data = bytes(self._out.sent)
         self._out.sent.clear()
         self.frames.restart()
-        self._in = frames.Box(self._connection.invoke(f"{agent_name()}.files.call", data))
+        self._in.refill(self._connection.invoke(f"{agent_name()}.files.call", data))
 
-    def _receive_called(self, view: memoryview) -> None:
-        self._in.receive(view)
 
-    # -- the connection
+class _Wire:
+    """The socket of a connection that was taken over. Raises ConnectionLost; who has the connection closes it then."""
 
-    def _send(self, data: memoryview) -> None:
+    def __init__(self, taken: socket.socket, location: str) -> None:
+        self._socket = taken
+        self._location = location
+        taken.settimeout(SILENCE)
+
+    def __repr__(self) -> str:
+        return f"<_Wire to {self._location}>"
+
+    def send(self, data: memoryview) -> None:
         try:
             self._socket.sendall(data)
         except OSError as e:
             raise self._lost(e) from e
 
-    def _receive(self, view: memoryview) -> None:
+    def receive(self, view: memoryview) -> None:
         while view:
             try:
                 count = self._socket.recv_into(view)
             except OSError as e:
                 raise self._lost(e) from e
             if not count:
-                self.close()
-                raise ConnectionLost(self.location, "the server closed it")
+                raise ConnectionLost(self._location, "the server closed it")
             view = view[count:]
 
     def _lost(self, error: OSError) -> ConnectionLost:
-        self.close()
         if isinstance(error, TimeoutError) and error.errno is None:
-            return ConnectionLost(self.location, f"nothing came for {SILENCE:g} s")
-        return ConnectionLost(self.location, (error.strerror or str(error)).lower())
+            return ConnectionLost(self._location, f"nothing came for {SILENCE:g} s")
+        return ConnectionLost(self._location, (error.strerror or str(error)).lower())
 
-    def _readable(self) -> bool:
+    def is_readable(self) -> bool:
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return True
         poll = select.poll()  # unlike select, for descriptors of any number

@@ -146,6 +146,10 @@ class Box:
     def empty(self):
         return not self._arrived
 
+    def refill(self, arrived):
+        """The next bytes to receive; the last ones must have been."""
+        self._arrived = memoryview(arrived)
+
     def send(self, data):
         self.sent += data
 
