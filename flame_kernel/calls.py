@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from .agent import pieces, values
+from .agent import leaves, pieces, values
 from .errors import CallTimeout, CannotTravel, FlameError, ObjectGone, SessionGone, UnsafeAnswer
 from .inbox import Event
 from .raised import raised_there
@@ -180,7 +180,7 @@ class Calls:
     def _encode(self, value: Any, trust: bool) -> list[Any]:
         try:
             return list(values.encode(value, lambda one: self._reference(self, one), dumps if trust else None))
-        except values.NotPlain as error:
+        except leaves.NotPlain as error:
             raise CannotTravel(f"{error}, so it does not go to {self.name}; {ADVICE}") from None
 
     def _wait(self, request: dict[str, Any], parts: Sequence[Any], timeout: float | None) -> Reply:
@@ -254,7 +254,7 @@ class Calls:
 
     def misshapen(self, error: Exception) -> FlameError:
         """What to raise where a reply is not one that the agent gives, or is of a library that is not here."""
-        if isinstance(error, values.BadValue) and error.missing:
+        if isinstance(error, leaves.BadValue) and error.missing:
             return CannotTravel(f"{self.name} sent {error}; install it here")
         return UnsafeAnswer(self.location, f"a reply of the wrong shape ({error})")
 

@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from .agent import values
+from .agent import leaves, values
 from .errors import CannotTravel
 from .proxy import RemoteObject
 
@@ -145,7 +145,7 @@ class _Shipment:
             try:
                 values.encode(one, lambda inner: "" if issubclass(type(inner), RemoteObject) else None)
                 return ["value", one]
-            except values.NotPlain as error:
+            except leaves.NotPlain as error:
                 reason = str(error)
             raise CannotTravel(
                 f"{'.'.join(path)} uses {name}, which does not go to the far side: {reason}; "
@@ -153,7 +153,7 @@ class _Shipment:
             )
         what = "a class" if isinstance(one, type) else "a function without a source"
         raise CannotTravel(
-            f"{'.'.join(path)} uses {name}, {what} of this side ({values.class_name(one)}); define it inside the "
+            f"{'.'.join(path)} uses {name}, {what} of this side ({leaves.class_name(one)}); define it inside the "
             "function, or send its module with sendmodule and import it inside the function"
         )
 

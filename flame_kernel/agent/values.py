@@ -17,16 +17,12 @@ the values in the text, their depth, the size of the tree where a shared referen
 collide, for the hashes of numbers are public.
 """
 
-import datetime
-import decimal
-import fractions
 import json
-import pathlib
 import sys
-import uuid
 from array import array
 
 from . import wire
+from .leaves import LEAVES, ZONES, BadValue, NotPlain, TooLarge, class_name, zone
 
 # A list in a list in a list … so deep.
 MAX_DEPTH = 150
@@ -34,8 +30,6 @@ MAX_DEPTH = 150
 MAX_UNFOLDED = 20000000
 # Keys of one dict or set with the same hash: each is compared with all of them.
 MAX_COLLISIONS = 64
-# Bits of a Fraction's parts: beyond, its greatest common divisor takes seconds.
-MAX_FRACTION = 1 << 16
 # Text and bytes shorter than this stay in the JSON text.
 INLINE = 1024
 # Numbers in a list, from which on it travels as a buffer.
@@ -47,29 +41,6 @@ MAX_DIGITS = 5000
 
 _INT64 = 1 << 63
 _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
-
-
-class NotPlain(TypeError):
-    """A value that does not travel; the text says which and why, without the next step."""
-
-
-class TooLarge(ValueError):
-    """A value beyond the limit that was given."""
-
-
-class BadValue(ValueError):
-    """Parts that ``encode`` cannot have written; or, with ``missing``, that want a library that is not here."""
-
-    def __init__(self, message, missing=False):
-        ValueError.__init__(self, message)
-        self.missing = missing
-
-
-def class_name(kind):
-    """``module.Class``, or ``Class`` of a built-in one, for people."""
-    module = getattr(kind, "__module__", None)
-    name = getattr(kind, "__qualname__", None) or getattr(kind, "__name__", "?")
-    return name if module in (None, "builtins") else "%s.%s" % (module, name)
 
 
 def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_limit=None):
@@ -154,11 +125,11 @@ class Encoder:
             return {"B": self.buffer(bytes(value))}
         if kind is slice:
             return {"S": self.nodes((value.start, value.stop, value.step), depth)}
-        leaf = _LEAVES.get(kind)
+        leaf = LEAVES.get(kind)
         if leaf is not None:
             return {leaf[0]: leaf[1](value)}
-        if kind in _ZONES:
-            return {"z": _zone(value)}
+        if kind in ZONES:
+            return {"z": zone(value)}
         from . import arrays
 
         node = arrays.encode(self, value, kind)
@@ -369,111 +340,6 @@ def _safe_keys(keys):
     return keys
 
 
-# -- leaves ----------------------------------------------------------------------------------------------------------
-
-
-def _big(number):
-    return "%x" % number
-
-
-def _fraction(value):
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_FRACTION:
-        raise NotPlain("a Fraction of more than %d bits" % MAX_FRACTION)
-    return [_big(value.numerator), _big(value.denominator)]
-
-
-def _make_fraction(content):
-    numerator, denominator = content
-    if max(len(numerator), len(denominator)) > MAX_FRACTION // 4 + 1:
-        raise BadValue("a Fraction of more than %d bits" % MAX_FRACTION)
-    return fractions.Fraction(int(numerator, 16), int(denominator, 16))
-
-
-def _path(value):
-    text = str(value)
-    return [type(value).__name__, text.encode("utf-8", "surrogatepass").decode("latin-1")]
-
-
-def _make_path(content):
-    """Another system's path comes as a pure one: it names nothing here."""
-    name, text = content
-    kinds = {"PosixPath": pathlib.PurePosixPath, "WindowsPath": pathlib.PureWindowsPath}
-    kinds[type(pathlib.Path()).__name__] = type(pathlib.Path())
-    kinds.update(PurePosixPath=pathlib.PurePosixPath, PureWindowsPath=pathlib.PureWindowsPath)
-    return kinds[name](text.encode("latin-1").decode("utf-8", "surrogatepass"))
-
-
-def _delta(value):
-    return [value.days, value.seconds, value.microseconds]
-
-
-def _make_delta(content):
-    days, seconds, microseconds = content
-    return datetime.timedelta(days, seconds, microseconds)
-
-
-def _zone(zone):
-    """A time zone as JSON: None, a zone's key, or an offset and perhaps a name."""
-    if zone is None:
-        return None
-    if type(zone) is datetime.timezone:
-        offset = zone.__getinitargs__()
-        return [_delta(offset[0])] + [_hexed(name) for name in offset[1:]]
-    if type(zone) in _ZONES and zone.key is not None:
-        return zone.key
-    raise NotPlain("a time zone of class %s is no plain value" % class_name(type(zone)))
-
-
-def _make_zone(content):
-    if content is None:
-        return None
-    if isinstance(content, list):
-        return datetime.timezone(_make_delta(content[0]), *[_unhexed(name) for name in content[1:2]])
-    try:
-        import zoneinfo
-    except ImportError:
-        raise BadValue("a time zone by its name, and Python %d.%d has no zoneinfo" % sys.version_info[:2])
-    if not _known_zones:
-        _known_zones.update(zoneinfo.available_timezones())
-    if content not in _known_zones:
-        raise BadValue("the time zone %.60r, of which this system knows nothing" % (content,))
-    return zoneinfo.ZoneInfo(content)
-
-
-def _hexed(text):
-    return text.encode("utf-8", "surrogatepass").decode("latin-1")
-
-
-def _unhexed(text):
-    return text.encode("latin-1").decode("utf-8", "surrogatepass")
-
-
-_known_zones = set()
-
-
-def _moment(value):
-    numbers = [value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond]
-    return numbers + [value.fold, _zone(value.tzinfo)]
-
-
-def _make_moment(content):
-    year, month, day, hour, minute, second, microsecond, fold, zone = content
-    return datetime.datetime(year, month, day, hour, minute, second, microsecond, _make_zone(zone), fold=fold)
-
-
-def _clock(value):
-    return [value.hour, value.minute, value.second, value.microsecond, value.fold, _zone(value.tzinfo)]
-
-
-def _make_clock(content):
-    hour, minute, second, microsecond, fold, zone = content
-    return datetime.time(hour, minute, second, microsecond, _make_zone(zone), fold=fold)
-
-
-def _make_range(content):
-    return range(*[int(number, 16) for number in content])
-
-
 def _make_slice(content):
     start, stop, step = content
     return slice(start, stop, step)
@@ -489,38 +355,10 @@ def _make_frozenset(items):
 
 _SEQUENCES = {tuple: "t", set: "s", frozenset: "f"}
 _CONTAINERS = {"t": tuple, "s": _make_set, "f": _make_frozenset, "S": _make_slice}
-
-# Class -> (tag, what makes JSON of one, what makes one of JSON).
-_LEAVES = {
-    complex: ("c", lambda value: [value.real, value.imag], lambda content: complex(*map(float, content[:2]))),
-    datetime.datetime: ("T", _moment, _make_moment),
-    datetime.date: (
-        "D",
-        lambda value: [value.year, value.month, value.day],
-        lambda content: datetime.date(*content),
-    ),
-    datetime.time: ("C", _clock, _make_clock),
-    datetime.timedelta: ("W", _delta, _make_delta),
-    datetime.timezone: ("z", _zone, _make_zone),
-    decimal.Decimal: ("N", str, decimal.Decimal),
-    fractions.Fraction: ("F", _fraction, _make_fraction),
-    uuid.UUID: ("u", lambda value: value.hex, lambda content: uuid.UUID(hex=content)),
-    range: ("R", lambda value: [_big(value.start), _big(value.stop), _big(value.step)], _make_range),
-    type(Ellipsis): ("E", lambda value: 0, lambda content: Ellipsis),
-    pathlib.PurePosixPath: ("p", _path, _make_path),
-    pathlib.PureWindowsPath: ("p", _path, _make_path),
-    type(pathlib.Path()): ("p", _path, _make_path),
-}
-_MAKERS = {tag: make for tag, _, make in _LEAVES.values()}
+_MAKERS = {tag: make for tag, _, make in LEAVES.values()}
 # What is not remembered for a second reference: strings and numbers.
 _ATOMS = {
     "X": Decoder.text,
     "y": lambda decoder, content: content.encode("latin-1"),
     "i": lambda decoder, content: int(content, 16),
 }
-try:
-    from zoneinfo import ZoneInfo
-
-    _ZONES = (ZoneInfo,)
-except ImportError:  # before Python 3.9
-    _ZONES = ()
