@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import hashlib
+import math
 import os
 import random
 import resource
@@ -832,8 +833,7 @@ def test_round_trips(tmp_path: Path) -> None:
             work(name)
             return time.monotonic() - started
 
-        counts = {}
-        for name, work in {
+        works: dict[str, Callable[[str], Any]] = {
             "put small": lambda name: pi.put(many / "0" / "0", f"{server.cwd}/{name}"),
             "get small": lambda name: pi.get(many / "0" / "0", tmp_path / name),
             "put large": lambda name: pi.put(tmp_path / "large", f"{server.cwd}/{name}"),
@@ -842,16 +842,22 @@ def test_round_trips(tmp_path: Path) -> None:
             "get many": lambda name: pi.get(many, tmp_path / name),
             "sendfile": lambda name: pi.sendfile(f"{server.cwd}/{name}", b"x"),
             "getfile": lambda name: pi.getfile(many / "0" / "0"),
-        }.items():
-            link.delay = 0.0
-            work_alone = seconds(work, f"{name} at once")
-            link.delay = round_trip / 2
-            counts[name] = (seconds(work, f"{name} from afar") - work_alone) / round_trip
-        print({name: round(count, 1) for name, count in counts.items()})
+        }
         # The link answers the connection itself: one more in life.
-        limits = dict.fromkeys(counts, 4) | {"put large": 5, "put many": 6, "get many": 7}
+        limits = dict.fromkeys(works, 4) | {"put large": 5, "put many": 6, "get many": 7}
+        counts = dict.fromkeys(works, math.inf)
+        for name, work in works.items():
+            for attempt in range(4):  # a busy machine only adds to it
+                link.delay = 0.0
+                work_alone = seconds(work, f"{name} at once {attempt}")
+                link.delay = round_trip / 2
+                from_afar = seconds(work, f"{name} from afar {attempt}")
+                counts[name] = min(counts[name], (from_afar - work_alone) / round_trip)
+                if counts[name] < limits[name] + 1:
+                    break
+        print({name: round(count, 1) for name, count in counts.items()})
         for name, limit in limits.items():
-            assert counts[name] < limit + 2.5, counts  # a busy machine's share
+            assert counts[name] < limit + 2.5, counts
 
 
 def test_a_bar_counts_all_bytes(
