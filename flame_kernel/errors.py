@@ -93,7 +93,7 @@ _CAUSES: dict[str, tuple[str, str]] = {
     ),
     "tls_changed": (
         "ITS CERTIFICATE HAS CHANGED: this may be somebody in between",
-        "ask the server's owner; only if it was renewed, change tls.pin or take its line out of the file of known servers",
+        "ask the server's owner; only if it was renewed, change tls.pin, or strike its line in flame_known_servers",
     ),
     "tls_client_missing": (
         "the server wants a certificate of this client",
