@@ -172,7 +172,12 @@ class Orders:
         found = next((one for one in living if one.get("session") == name), None)
         if found is None:
             names = ", ".join(str(one.get("session")) for one in living) or "none"
-            raise FlameError(f"there is no session {name} at {self._target().location}; there are: {names}")
+            try:
+                await self._visit(lambda visitor: visitor.ask("cells", session=name))
+                why = f"the session {name} has just begun"
+            except AgentError as e:  # which says what became of it, where that is known
+                why = str(e) if e.code == "no_session" else f"there is no session {name} there"
+            raise FlameError(f"{why}; at {self._target().location} there are: {names}")
         if how == "watch":
             await self._watch(cell, name)
             return None
