@@ -28,8 +28,11 @@ from flakylink import FlakyLink
 import flame
 from flame_kernel import progress, transfer
 from flame_kernel.agent import frames
+from flame_kernel.certs import Authority
+from flame_kernel.config import Location, Secret, Target
 from flame_kernel.errors import ConnectionLost, TransferError, UnsafeAnswer
 from flame_kernel.remote import Remote
+from flame_kernel.tls import Tls
 
 KEY = "a key for the tests of transfers"
 MiB = 1 << 20
@@ -579,6 +582,26 @@ def test_a_connection_with_the_wrong_key_is_refused(big: Path) -> None:
             with pytest.raises((UnsafeAnswer, ConnectionLost)):
                 pi.put(big, "f")
         assert pi.getfile("/etc/hostname") == Path("/etc/hostname").read_bytes()
+
+
+def test_through_tls(tmp_path: Path, big: Path) -> None:
+    """The same inside mutual TLS: the taken-over connection is the one that was shaken hands on."""
+    authority = Authority(tmp_path / "ca")
+    authority.server(["localhost"], days=30)
+    authority.client("me")
+    own, ca = str(tmp_path / "ca" / "server.pem"), str(tmp_path / "ca" / "ca.pem")
+    env: dict[str, str | None] = {"PYRO_SSL": "true", "PYRO_SSL_SERVERCERT": own}
+    env |= {"PYRO_SSL_REQUIRECLIENTCERT": "true", "PYRO_SSL_CACERTS": ca}
+    with far_side("key", env=env) as server:
+        target = Target(
+            Location.parse(server.location),
+            key=Secret(KEY.encode()),
+            tls=Tls(ca=ca, certificate=str(tmp_path / "ca" / "me.pem")),
+        )
+        with Remote(target) as pi:
+            pi.put(big, server.cwd / "f")
+            pi.get(server.cwd / "f", tmp_path / "f")
+            assert digest(tmp_path / "f") == digest(big)
 
 
 # -- no room -----------------------------------------------------------------------------------------------------------
