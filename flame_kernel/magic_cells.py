@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import re
 import threading
 import weakref
 from concurrent import futures
@@ -30,6 +31,9 @@ LISTED = 50
 # Seconds that a cell may take to end by an interrupt.
 STOP_PATIENCE = 3.0
 
+# How a frame of a cell begins in a traceback, coloured or not.
+_CELL = re.compile(r"^((?:\x1b\[[0-9;]*m)*Cell(?:\x1b\[[0-9;]*m| )*)In\[(\d{1,9})\]")
+
 
 class Stopped(KeyboardInterrupt):
     """A cell was stopped by Ctrl-C; IPython shows where that was on the far side."""
@@ -54,6 +58,8 @@ class Cells:
         self._connections = connections
         self._numbers = itertools.count(1)
         self._source = Source()
+        # What number, here, a cell of a session has that has this number there.
+        self._cell_numbers: weakref.WeakKeyDictionary[Session, dict[int, int]] = weakref.WeakKeyDictionary()
         self._renderings: weakref.WeakKeyDictionary[Session, Rendering] = weakref.WeakKeyDictionary()
         self._under_way: dict[str, tuple[Session, CellOutput]] = {}
         self._outputs: weakref.WeakValueDictionary[str, CellOutput] = weakref.WeakValueDictionary()
@@ -238,20 +244,41 @@ class Cells:
         job.finish(failure)
         if failure is not None:
             raise failure
+        reply = job.reply.result()
+        self._note_number(remote.session, reply.get("execution_count"))
         if overdue:
             raise FlameError(f"the cell did not end within {seconds:g} s on {job.target}, so it was interrupted")
         if output.values:
             self._bind_value(job, output.values)
-        self._payload(self._rendering(remote).reply(job.request_id, job.reply.result()))
+        self._payload(self._rendering(remote).reply(job.request_id, reply))
         if job.error is None:
             return
+        error = self._with_our_numbers(remote.session, output.error or reply)
         if not raise_error:
-            output.show_error()
+            output.show_error(error)
             return
-        error = output.error or job.reply.result()
         if error.get("ename") == "KeyboardInterrupt":
             raise Stopped(error)
         raise cell_error(error)
+
+    def _note_number(self, session: Session, there: Any) -> None:
+        """The cell that is just over has the number ``there`` on the far side."""
+        ours = self._cell_numbers.setdefault(session, {})
+        if isinstance(there, int):
+            ours[there] = self._shell.displayhook.prompt_count
+
+    def _with_our_numbers(self, session: Session, error: dict[str, Any]) -> dict[str, Any]:
+        """An error whose traceback names cells by the numbers that they have here."""
+        ours = self._cell_numbers.get(session, {})
+
+        def number(found: re.Match[str]) -> str:
+            there = int(found.group(2))
+            return f"{found.group(1)}In[{ours.get(there, there)}]"
+
+        lines = error.get("traceback")
+        if not isinstance(lines, list):
+            return error
+        return {**error, "traceback": [_CELL.sub(number, line) if isinstance(line, str) else line for line in lines]}
 
     def _payload(self, reply: dict[str, Any]) -> None:
         """What a cell asks of its front end beside its output: ``obj?`` has a page to read, ``%load`` a next cell."""

@@ -358,10 +358,9 @@ class CellOutput:
         """Show an event on the calling thread, which runs the cell."""
         self._show(self._here, event)
 
-    def show_error(self) -> None:
-        """Show the cell's error, on the thread that has waited; for one that is not raised."""
-        if self.error is not None:
-            self._here.error(self.error)
+    def show_error(self, content: dict[str, Any]) -> None:
+        """Show an error that is not raised, on the thread that has waited."""
+        self._here.error(content)
 
     def _local(self, content: dict[str, Any]) -> dict[str, Any]:
         """The content of a display for this notebook: its own ids, and no views of widgets that are not here."""

@@ -124,6 +124,13 @@ def test_an_error_has_the_far_sides_traceback(pi: Shell) -> None:
     assert "return a / b" in ran.text
     assert "divide(1, 0)" in ran.text
     assert "flame_kernel" not in ran.text
+    defined = pi.ip.execution_count
+    pi.ok("%%flame\ndef later():\n    return 1 / 0")
+    pi.ok("pass")
+    called = pi.ip.execution_count
+    ran = pi.run("%%flame\nlater()")
+    assert f"Cell In[{defined}], line 2" in ran.text
+    assert f"Cell In[{called}], line 1" in ran.text
     ran = pi.run("%%flame\nclass Broken(Exception): pass\nraise Broken('so')")
     assert "Broken: so" in ran.text
     assert "flame_kernel" not in ran.text
