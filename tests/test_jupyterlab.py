@@ -38,8 +38,8 @@ def nothing_is_left_of_lab(global_state: None) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def server(nothing_is_left_of_lab: None) -> Iterator[FlameServer]:
-    """The far side: a stock server whose Python has IPython, matplotlib and no notebook."""
-    server = FlameServer(farside.pythons()[-1])
+    """The far side: a stock server with a key, whose Python has IPython, matplotlib and no notebook."""
+    server = FlameServer(farside.pythons()[-1], key=farside.random_key())
     yield server
     server.stop()
 
@@ -47,7 +47,7 @@ def server(nothing_is_left_of_lab: None) -> Iterator[FlameServer]:
 @pytest.fixture(scope="module")
 def lab(server: FlameServer) -> Iterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="lab-") as folder:
-        lab = Lab(Path(folder), {"FLAME_TARGET": server.location})
+        lab = Lab(Path(folder), server.environ())
         yield lab
         lab.stop()
 
@@ -122,9 +122,9 @@ def test_shift_tab_shows_the_docstring(notebook: Notebook) -> None:
     assert "hot=True" in text
 
 
-def test_input_is_asked_and_answered(notebook: Notebook) -> None:
+def test_input_is_asked_and_answered(notebook: Notebook, server: FlameServer) -> None:
     cell = notebook.start("name = input('Your name? ')\nprint('Hello,', name.upper())")
-    notebook.answer(cell, "ada", "Your name? ")
+    notebook.answer(cell, "ada", f"[{server.location}] Your name? ")
     notebook.wait_done(cell)
     expect(notebook.output(cell)).to_contain_text("Hello, ADA")
 
