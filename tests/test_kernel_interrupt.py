@@ -89,7 +89,7 @@ def test_in_a_process_a_stuck_call_is_named_and_a_second_stop_abandons_it(inside
     began = time.monotonic()
     inside.interrupt()
     said = inside.wait_for_output(run, "A second Stop abandons it")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < SOON
     assert f"still in {call}" in said.content["text"]
     assert run.reply is None
     inside.interrupt()
@@ -186,7 +186,7 @@ def test_prompts(flame_server: Callable[..., FlameServer], place: str) -> None:
         began = time.monotonic()
         k.interrupt()
         k.wait(run)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON
         assert run.reply is not None
         assert run.reply["ename"] == "KeyboardInterrupt"
         assert k.execute("input('and again ')", answers=("yes",)).result == "'yes'"
