@@ -452,7 +452,7 @@ def test_reading_imports_three_libraries_at_most() -> None:
     assert not found & {"os:system", "antigravity", "pickle", "cloudpickle", "Europe"}
 
 
-@pytest.mark.parametrize("name", ["values", "arrays", "pieces", "wire"])
+@pytest.mark.parametrize("name", ["values", "leaves", "arrays", "pieces", "wire"])
 def test_the_codec_has_nothing_that_opens_what_was_sent(name: str) -> None:
     """S04: no pickle, no evaluation, no import by a name."""
     import ast
