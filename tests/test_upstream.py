@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import farside
 import pytest
 import upstream
 from farside import FlameServer
@@ -32,6 +33,7 @@ KERNELSPEC = Path(__file__).parent.parent / "kernelspec" / "kernel.json"
 # A Flame kernel's cells run on the server, and the ipykernel object they would reach into is here.
 CHILD = {
     "test_kernel::test_parent_header_and_ident": "reads private attributes of the local kernel: get_ipython().kernel",
+    "test_kernel::test_raw_input": "wants the prompt bare, which here begins with the name of the server that asks",
     "test_kernel::test_print_to_correct_cell_from_thread[none]": "wants a thread's output in whichever cell runs; here "
     "it goes to the cell that started the thread",
 }
@@ -67,10 +69,10 @@ def test_ipykernels_own_tests(
 ) -> None:
     # jedi's folder is there, as with anyone who has used IPython; sessions of killed kernels would leave one of theirs.
     (tmp_path / "jedi").mkdir()
-    server = flame_server(env={"XDG_CACHE_HOME": str(tmp_path)})
+    server = flame_server(key=farside.random_key(), env={"XDG_CACHE_HOME": str(tmp_path)})
     with tempfile.TemporaryDirectory(prefix="upstream-run-") as folder:
         jupyter_path = upstream.shadow(KERNELSPEC, Path(folder, "jupyter"))
-        environ = {"JUPYTER_PATH": str(jupyter_path), "FLAME_TARGET": server.location, "FLAME_PLACE": place}
+        environ = {"JUPYTER_PATH": str(jupyter_path), "FLAME_PLACE": place, **server.environ()}
         found, output = upstream.run(ipykernel_tests, environ, Path(folder), timeout=580)
     passed = {name for name, outcome in found.items() if outcome == "passed"}
     skipped = {name for name, outcome in found.items() if outcome == "skipped"}
