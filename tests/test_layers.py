@@ -17,7 +17,8 @@ AGENT = PACKAGE / "agent"
 
 # A file imports only from floors below its own.
 FLOORS = (
-    ("agent.wire", "agent.values", "agent.leaves", "agent.pieces", "agent.frames", "agent.trees"),  # both sides import these
+    # Both sides import these.
+    ("agent.wire", "agent.values", "agent.leaves", "agent.pieces", "agent.frames", "agent.trees"),
     ("errors", "options", "amounts", "neighbour", "waits", "fronts", "under_way"),
     ("location", "keys", "security", "terminal", "pictures", "progress"),
     ("targets", "tls", "tunnel", "certs", "framing"),
