@@ -14,7 +14,7 @@ import sys
 import threading
 import types
 
-from . import ishell, objects, runner, streams
+from . import ishell, modules, objects, runner, streams
 from .comms import Comms
 from .lane import Lane
 from .usage import Usage
@@ -27,7 +27,11 @@ except ImportError:  # no fcntl: no POSIX system; what C code prints stays where
 # Bytes of JSON in one event; a client takes messages of 64 MiB.
 MAX_CONTENT = 32000000
 # Requests that do not run cells: answered by a helper thread, also while a cell runs.
-SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "open_lane", "close_lane")
+SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "open_lane", "close_lane") + (
+    "cwd",
+    "send_module",
+    "get_module",
+)
 # How the names of lanes begin that run what is asked of objects while a cell runs.
 HELPER = "~"
 # Seconds of quiet after which a child prepares for the first completion.
@@ -66,6 +70,7 @@ class Core:
         self._side_thread = threading.Thread(target=self._serve_side, name="flame-side")
         self.capture = None
         self.comms = None
+        self.modules = modules.Modules()
         self.objects = objects.Objects(self)
         self._helpers = itertools.count(1)
         self._usage = Usage()
@@ -382,6 +387,10 @@ class Core:
         try:
             if request["kind"] == "usage":
                 return self._usage.reply()
+            if request["kind"] == "cwd":
+                return {"status": "ok", "cwd": os.getcwd()}
+            if request["kind"] in ("send_module", "get_module"):
+                return self.modules.reply(request)
             if not self._started.wait(START_PATIENCE):
                 raise RuntimeError("the session is still starting")
             if request["kind"] == "complete":
@@ -453,6 +462,7 @@ class Core:
         streams.set_current(Cell(None, self))
         if self.comms is not None:
             self.comms.close()
+        self.modules.close()
         self.objects.close()
         if self.shell is not None:
             self.shell.close()
