@@ -169,6 +169,19 @@ def fingerprint(path: Path) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
+def names(path: Path) -> list[str]:
+    """The hosts and addresses that the certificate in the PEM file at ``path`` is for; none where that cannot be told."""
+    try:
+        from cryptography import x509
+    except ImportError:
+        return []
+    try:
+        found = x509.load_pem_x509_certificate(path.read_bytes()).extensions
+        return [str(one.value) for one in found.get_extension_for_class(x509.SubjectAlternativeName).value]
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        return []
+
+
 def _library() -> None:
     try:
         import cryptography.x509  # noqa: F401

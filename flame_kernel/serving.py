@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from jupyter_core.paths import jupyter_runtime_dir
 
+from .certs import names
 from .errors import TargetError
 from .keys import Secret, read_key
 from .location import Location
@@ -108,6 +109,9 @@ class Plan:
         host = socket.gethostname()
         if self.tls is not None:
             place = f"{host}:{port}" if self.host in ("0.0.0.0", "::") else self.location(port)
+            known = names(self.tls / _CERTIFICATE)  # clients check that the name that they call is one of these
+            if known and place.rpartition(":")[0].strip("[]") not in known:
+                place = f"[{known[0]}]:{port}" if ":" in known[0] else f"{known[0]}:{port}"
             client = "" if self.anyone else " --tls-cert YOU.pem"
             made = (
                 "" if self.anyone else f", and a certificate of your own: jupyter flame certs {self.tls} --client YOU"
