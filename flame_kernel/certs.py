@@ -170,7 +170,7 @@ def fingerprint(path: Path) -> str:
 
 
 def names(path: Path) -> list[str]:
-    """The hosts and addresses that the certificate in the PEM file at ``path`` is for; none where that cannot be told."""
+    """The hosts and addresses that a PEM file's certificate is for; none where that cannot be told."""
     try:
         from cryptography import x509
     except ImportError:
