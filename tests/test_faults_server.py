@@ -142,6 +142,8 @@ def test_the_child_around_the_cell_ends(flame_server: Start) -> None:
 # --- a frozen server
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_a_server_that_is_stopped_for_a_while(flame_server: Start) -> None:
     """F07: said by five seconds; Stop and everything local work; afterwards all is there, once."""
     server = flame_server()
@@ -194,6 +196,8 @@ def test_restart_while_the_server_is_frozen(flame_server: Start) -> None:
     wait_until(lambda: not server.children(), "the end of what ran there", 20)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_a_cell_that_holds_the_lock_of_the_whole_server(live_app: StartApp) -> None:
     """F24: no death is declared; what is interrupted meanwhile is so when it can be; all is in step afterwards."""
     app = live_app()
@@ -218,6 +222,8 @@ def test_a_cell_that_holds_the_lock_of_the_whole_server(live_app: StartApp) -> N
 # --- a server that has run out of something
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_no_free_connection(flame_server: Start) -> None:
     """F14: said in two seconds; and there it is, three seconds after one is free."""
     server = flame_server(env={"PYRO_THREADPOOL_SIZE": "10"})

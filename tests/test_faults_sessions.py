@@ -135,7 +135,7 @@ def test_more_is_printed_than_is_kept(when_full: str, flame_server: Start, tmp_p
 def worst_cells(kernels: list[Kernel]) -> float:
     """The 99th percentile of trivial cells, in seconds."""
     took = []
-    for _ in range(60):
+    for _ in range(30):
         for kernel in kernels:
             run = ok(kernel.execute("1 + 1"))
             assert run.reply_at is not None
@@ -143,6 +143,7 @@ def worst_cells(kernels: list[Kernel]) -> float:
     return percentile(took, 0.99)
 
 
+@pytest.mark.timeout(120)
 def test_a_slow_reader_is_nobody_elses_matter(flame_server: Start, tmp_path: Path) -> None:
     """F13: others are as quick as before; and its own cell is stopped at once."""
     server = flame_server()
@@ -152,14 +153,14 @@ def test_a_slow_reader_is_nobody_elses_matter(flame_server: Start, tmp_path: Pat
         FlakyLink(server.location) as link,
         flame_kernel(env={"FLAME_TARGET": server.location}) as one,
         flame_kernel(env={"FLAME_TARGET": server.location}) as two,
-        flame_kernel(env={"FLAME_TARGET": link.location}) as slow,
+        flame_kernel(env={"FLAME_TARGET": link.location, "FLAME_JOURNAL": "16 MB"}) as slow,
     ):
         for k in (one, two, slow):
             ok(k.execute("pass", silent=True))
         before = worst_cells([one, two])
-        link.rate = 10_000.0
         run = slow.submit(code)
         slow.wait_for_output(run, "x")
+        link.rate = 10_000.0
         worst = worst_cells([one, two])
         print(f"99 % of the others' cells in {worst * 1000:.1f} ms, {before * 1000:.1f} ms without it")
         assert worst <= max(0.05, 2 * before)  # this machine may have other work

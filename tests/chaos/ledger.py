@@ -45,17 +45,20 @@ class Ledger:
         self.counted_from = 0  # cells that had begun when the present session did
         self.results: dict[int, str] = {}
 
+    def read(self) -> tuple[list[int], list[int]]:
+        """The numbers of the cells that have begun, and of those that have ended, as they stand there at one moment."""
+        text = self.path.read_text() if self.path.exists() else ""
+        words = [line.split() for line in text.splitlines()]
+        begun, ended = ([int(number) for word, number in words if word == kind] for kind in ("begin", "end"))
+        return begun, ended
+
     @property
     def begun(self) -> list[int]:
-        return self._numbers("begin")
+        return self.read()[0]
 
     @property
     def ended(self) -> list[int]:
-        return self._numbers("end")
-
-    def _numbers(self, word: str) -> list[int]:
-        text = self.path.read_text() if self.path.exists() else ""
-        return [int(line.split()[1]) for line in text.splitlines() if line.startswith(word)]
+        return self.read()[1]
 
     def new_session(self) -> None:
         """Names are gone, and the far side counts from one again."""
@@ -65,13 +68,15 @@ class Ledger:
 
     def check(self) -> None:
         """Every cell began once at most, in the order in which they were sent, and ended once at most."""
-        begun, ended = self.begun, self.ended
+        begun, ended = self.read()
         if begun != sorted(set(begun)):
             raise Violation(f"cells began twice, or in another order: {_odd(begun)}")
         if ended != sorted(set(ended)):
             raise Violation(f"cells ended twice, or in another order: {_odd(ended)}")
-        if not set(ended) <= set(begun) <= set(self.sent):
+        if not set(begun) <= set(self.sent):
             raise Violation(f"cells that were not sent: {sorted(set(begun) - set(self.sent))}")
+        if not set(ended) <= set(begun):
+            raise Violation(f"cells that ended and had not begun: {sorted(set(ended) - set(begun))}")
 
     def is_done(self, cell: Cell, text: str, result: str | None) -> None:
         """The cell ran to its end: all its output, nothing else, and the right count."""
