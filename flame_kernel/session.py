@@ -33,7 +33,7 @@ EARLY = 0.05
 # A multiplex server serves one call at a time, so nothing may be parked there; seconds between short polls.
 POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
 # Bytes asked for in one poll: fewer after one that was cut or slow (in seconds), more after a quick and full one.
-BATCH_LEAST, BATCH_FIRST, BATCH_MOST = 1 << 12, 1 << 18, 1 << 20
+BATCH_LEAST, BATCH_FIRST, BATCH_MOST = 1 << 12, 1 << 16, 1 << 20
 QUICK, SLOW = 0.5, 3.0
 # Bytes a second of the slowest line on which a large message still gets through.
 SLOWEST = 50_000
