@@ -543,9 +543,13 @@ class _Flipping:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.timeout(120)
+# Every byte in its turn takes minutes; a usual run has a sample of them.
+EVERY = os.environ.get("FLAME_FUZZ") == "full"
+
+
+@pytest.mark.timeout(3600 if EVERY else 120)
 def test_a_bit_flipped_anywhere_is_an_error(flame_server: Start, made: Path) -> None:
-    """S09, TLS: sampled over a whole conversation, handshake and one call, in both directions."""
+    """S09, TLS: over a whole conversation, handshake and one call, in both directions."""
     server = flame_server(env=speaking_tls(made / "a/server.pem", made / "a/ca.pem"))
     settings = Tls(ca=str(made / "a/ca.pem"), certificate=str(made / "a/me.pem"))
     with contextlib.closing(_Flipping(server.location)) as between:
@@ -554,8 +558,10 @@ def test_a_bit_flipped_anywhere_is_an_error(flame_server: Start, made: Path) -> 
         assert min(sizes.values()) > 500
         passed = 0
         for upwards, share in ((True, 50), (False, 50)):
-            step = sizes[upwards] // share
-            for number, at in enumerate(itertools.chain(range(12), range(12, sizes[upwards] - 30, step))):
+            step = 1 if EVERY else sizes[upwards] // share
+            for number, at in enumerate(
+                itertools.chain(range(12), range(12, sizes[upwards] - (0 if EVERY else 30), step))
+            ):
                 between.upwards, between.at, between.bit = upwards, at, (at + number) % 8
                 began = time.monotonic()
                 try:
@@ -567,7 +573,7 @@ def test_a_bit_flipped_anywhere_is_an_error(flame_server: Start, made: Path) -> 
                     assert at in between.headers[upwards], f"byte {at} {'up' if upwards else 'down'} may be changed"
                     passed += 1
                 assert time.monotonic() - began < 5
-        assert passed <= 4
+        assert passed <= sum(map(len, between.headers.values()))
         between.at = -1
         assert answer(target(between.location, settings)) == 42
 
