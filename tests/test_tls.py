@@ -553,7 +553,7 @@ def test_a_bit_flipped_anywhere_is_an_error(flame_server: Start, made: Path) -> 
         assert min(sizes.values()) > 500
         passed = 0
         for upwards in (True, False):
-            for at in range(sizes[upwards]):
+            for at in range(sizes[upwards] - 40):  # the end is a farewell, which comes behind the answer
                 between.upwards, between.at, between.bit = upwards, at, (3 * at + at // 8) % 8
                 began = time.monotonic()
                 try:
