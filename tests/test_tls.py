@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import datetime
+import itertools
 import os
 import socket
 import ssl
@@ -543,7 +543,7 @@ class _Flipping:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-# Every byte in its turn takes a minute and a half (``FLAME_FUZZ=full``); a usual run has each of the first and then some.
+# Every byte in its turn takes a minute and a half (``FLAME_FUZZ=full``); a usual run has some of them.
 STEP = 1 if os.environ.get("FLAME_FUZZ") == "full" else 31
 
 
