@@ -130,7 +130,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that at the end neither of the two workers waits for the other."""
-    items.sort(key=lambda item: item.path.name != "test_upstream.py")
+    items.sort(key=lambda item: (item.path.name != "test_upstream.py", item.get_closest_marker("slow") is None))
 
 
 def _choose(python: Python | str | None, ipython: bool | None, request: pytest.FixtureRequest) -> Python:
