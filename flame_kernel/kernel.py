@@ -199,7 +199,8 @@ class FlameKernel(Overtaking):
             )
             reply = self._publisher.rendering(session).reply(request_id, reply)
         except Stopped:
-            return self._error(request_id, "KeyboardInterrupt", "stopped while waiting", silent)
+            what = "connecting" if self._far.current is None else "waiting"
+            return self._error(request_id, "KeyboardInterrupt", f"stopped while {what}", silent)
         except NotSent as e:
             return self._error(request_id, "KeyboardInterrupt", str(e), silent)
         except FlameError as e:

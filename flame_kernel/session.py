@@ -105,7 +105,7 @@ class Session:
         self.mourned = False  # somebody has been told that it is gone
         self._followed = {cell["request"]: self._pending[cell["request"]].future for cell in self.running}
         self._inbox = Inbox(0 if fresh else self.server.get("acknowledged", self.server["newest"]))
-        self.missed = self.server["newest"] - self._inbox.ack
+        self.missed = 0 if fresh else self.server["newest"] - self._inbox.ack
         if self.server["ready"] is not None and not fresh:
             self.ready.set_result(self.server["ready"])
         self._threads = [

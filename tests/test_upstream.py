@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import farside
 import pytest
 import upstream
-from farside import FlameServer
 from needs import missing
 
 # What ipykernel itself passes of its tests, and what it skips on Linux; the latter run nowhere.
@@ -33,7 +31,6 @@ KERNELSPEC = Path(__file__).parent.parent / "kernelspec" / "kernel.json"
 # A Flame kernel's cells run on the server, and the ipykernel object they would reach into is here.
 CHILD = {
     "test_kernel::test_parent_header_and_ident": "reads private attributes of the local kernel: get_ipython().kernel",
-    "test_kernel::test_raw_input": "wants the prompt bare, which here begins with the name of the server that asks",
     "test_kernel::test_print_to_correct_cell_from_thread[none]": "wants a thread's output in whichever cell runs; here "
     "it goes to the cell that started the thread",
 }
@@ -64,15 +61,14 @@ def test_ipykernels_own_tests(
     place: str,
     exceptions: dict[str, str],
     ipykernel_tests: Path,
-    flame_server: Callable[..., FlameServer],
     tmp_path: Path,
 ) -> None:
     # jedi's folder is there, as with anyone who has used IPython; sessions of killed kernels would leave one of theirs.
     (tmp_path / "jedi").mkdir()
-    server = flame_server(key=farside.random_key(), env={"XDG_CACHE_HOME": str(tmp_path)})
     with tempfile.TemporaryDirectory(prefix="upstream-run-") as folder:
         jupyter_path = upstream.shadow(KERNELSPEC, Path(folder, "jupyter"))
-        environ = {"JUPYTER_PATH": str(jupyter_path), "FLAME_PLACE": place, **server.environ()}
+        # The kernel's own server: another one's name would stand before each prompt, and test_raw_input wants it bare.
+        environ = {"JUPYTER_PATH": str(jupyter_path), "FLAME_PLACE": place, "XDG_CACHE_HOME": str(tmp_path)}
         found, output = upstream.run(ipykernel_tests, environ, Path(folder), timeout=580)
     passed = {name for name, outcome in found.items() if outcome == "passed"}
     skipped = {name for name, outcome in found.items() if outcome == "skipped"}
