@@ -206,7 +206,7 @@ def test_the_console(flame_server: Start, tmp_path: Path) -> None:
         assert time.monotonic() - began < 5
         c.expect(r"In \[\d+\]: ")
         c.sendline("%flame status")
-        c.expect(f"at {re.escape(server.location)};")
+        c.expect(rf"at {re.escape(server.location)} \(")
         c.expect(r"In \[\d+\]: ")
         c.sendline("'still', 'there'")
         c.expect(re.escape("('still', 'there')"))

@@ -157,7 +157,7 @@ def test_many_cells(flame_server: Start) -> None:
     assert grown <= 10 * MB
     # A tenth of a machine's other work can double a percentile of a hundred; a thousand bear the figure's 99th.
     share = 0.99 if FULL else 0.5
-    assert percentile(last, share) <= 1.5 * percentile(first, share)
+    assert percentile(last, share) <= (1.5 if FULL else 3) * percentile(first, share)
 
 
 @pytest.mark.timeout(200)
