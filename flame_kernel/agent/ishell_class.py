@@ -96,7 +96,8 @@ def _make_class():
             location = os.path.join(tempfile.gettempdir(), "flame_profile_" + os.urandom(8).hex())
             self.profile_dir = types.SimpleNamespace(location=location)
             atexit.register(self._remove_profile)
-            os.mkdir(location, 0o700)
+            if sys.modules["IPython"].version_info[:2] < (9, 18):
+                os.mkdir(location, 0o700)
 
         def _remove_profile(self):
             if self.profile_dir is not None:
