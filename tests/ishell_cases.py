@@ -252,8 +252,12 @@ def cancelled_while_awaiting(s):
 
     if s.place == "child":
         return
-    wait = s.submit("import asyncio\nawait asyncio.sleep(30)")
-    time.sleep(0.3)
+    before = len(s.events)
+    wait = s.submit("import asyncio\nprint('awaiting')\nawait asyncio.sleep(30)")
+    deadline = time.monotonic() + 10
+    while not any(e[1] == "stream" for e in s.events[before:]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     for task in asyncio.all_tasks(s.loop):
         s.loop.call_soon_threadsafe(task.cancel)
     try:

@@ -455,7 +455,7 @@ def _end_process(status):
         late.start()
     try:
         atexit._run_exitfuncs()
-    except BaseException:
+    except BaseException:  # they are the user's, and may raise anything, SystemExit too; the process ends all the same
         pass
     if status:
         _signal_group(os.getpid(), signal.SIGKILL)

@@ -153,7 +153,7 @@ class Completer:
             return []
         try:
             names = sorted(n for n in dir(obj) if isinstance(n, str) and n.startswith(prefix))
-        except BaseException:
+        except BaseException:  # a __dir__ of the user's may raise anything
             return []
         names = [n for n in names if prefix.startswith("_") or not n.startswith("_")]
         return [(name, _static_kind(obj, name)) for name in names[:MAX_MATCHES]]
@@ -166,7 +166,7 @@ class Completer:
             return []
         try:
             parameters = inspect.signature(obj).parameters.values()
-        except Exception:
+        except Exception:  # none that can be told, or a __signature__ of the user's
             return []
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         return [(p.name + "=", "param") for p in parameters if p.kind in kinds and p.name.startswith(prefix)]
@@ -176,7 +176,7 @@ class Completer:
         obj = resolve(self._ns, dotted)
         try:
             keys = _keys_of(obj)
-        except BaseException:
+        except BaseException:  # a keys() of the user's may raise anything
             return []
         found = []
         for key in keys[:MAX_MATCHES]:
@@ -236,7 +236,7 @@ def _static_kind(obj, name):
     """The same for an attribute, which is not computed."""
     try:
         value = inspect.getattr_static(obj, name)
-    except BaseException:
+    except BaseException:  # a metaclass of the user's may raise anything
         return "instance"
     if isinstance(value, property):
         return "property"

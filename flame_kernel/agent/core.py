@@ -17,6 +17,7 @@ import types
 from . import ishell, modules, objects, runner, streams
 from .comms import Comms
 from .lane import Lane
+from .prompts import Prompts
 from .usage import Usage
 
 try:
@@ -62,8 +63,7 @@ class Core:
         self.lanes = {}
         self._log = log
         self._want = shell
-        self._inputs = {}
-        self._input_count = 0
+        self._prompts = Prompts(self._append, self._settle, lambda: self.closed)
         self._lock = threading.Lock()
         self._side = collections.deque()
         self._side_wake = threading.Semaphore(0)
@@ -179,8 +179,7 @@ class Core:
 
     def finish(self, request, reply):
         """The cell is over: its output is complete, its reply goes into the log behind it."""
-        if self.capture is not None:
-            self.capture.settle()
+        self._settle()
         if request["kind"] == "object":
             content, buffers = reply
             self._append("object_reply", request["id"], content, buffers=buffers)
@@ -263,48 +262,17 @@ class Core:
 
     # -- input -------------------------------------------------------------------------------------------------------
 
-    @property
-    def stdin_allowed(self):
-        cell = streams.current()
-        return cell is not None and cell.allow_stdin
-
     def input(self, prompt="", password=False):
-        """Ask the user in the notebook. Raises EOFError, or StdinNotImplementedError if nobody answers."""
-        cell = streams.current()
-        if not cell.allow_stdin:
-            name = "getpass" if password else "raw_input"
-            raise _stdin_error()("%s was called, but this frontend does not support input requests." % name)
-        answered = threading.Semaphore(0)
-        with self._lock:
-            self._input_count += 1
-            input_id = self._input_count
-            self._inputs[input_id] = [answered, None]
-        if self.capture is not None:
-            self.capture.settle()
-        content = {"prompt": prompt, "password": bool(password), "input_id": input_id}
-        try:
-            self._append("input_request", cell.request_id, content)
-            while not answered.acquire(timeout=0.05):  # short, so that an asynchronous interrupt gets through
-                if self.closed:
-                    raise EOFError("the session is closed")
-            value = self._inputs[input_id][1]
-        except KeyboardInterrupt:
-            self._append("input_cancelled", cell.request_id, {"input_id": input_id})
-            raise KeyboardInterrupt("Interrupted by user")
-        finally:
-            self._inputs.pop(input_id, None)
-        if value is None or value == "\x04":
-            raise EOFError
-        return value
+        """Ask the user in the notebook; see ``Prompts.ask``."""
+        return self._prompts.ask(prompt, password)
 
     def answer(self, input_id, value):
         """The user's line for an input request; whether one still waits for it."""
-        waiting = self._inputs.get(input_id)
-        if waiting is None:
-            return False
-        waiting[1] = value
-        waiting[0].release()
-        return True
+        return self._prompts.answer(input_id, value)
+
+    def _settle(self):
+        if self.capture is not None:
+            self.capture.settle()
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -507,12 +475,3 @@ def _cwd():
         return os.getcwd()
     except OSError:
         return ""
-
-
-class StdinNotImplementedError(NotImplementedError):
-    """What IPython calls so, where there is no IPython."""
-
-
-def _stdin_error():
-    module = sys.modules.get("IPython.core.error")
-    return getattr(module, "StdinNotImplementedError", StdinNotImplementedError)

@@ -42,7 +42,7 @@ def _method(obj, name):
         if getattr(obj, "_ipython_canary_method_should_not_exist_", None) is not None:
             return None
         found = getattr(obj, name, None)
-    except Exception:
+    except Exception:  # a __getattr__ of the user's may raise anything
         return None
     return found if callable(found) else None
 

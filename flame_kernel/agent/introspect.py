@@ -42,7 +42,7 @@ def resolve(namespace, dotted):
             break
         try:
             obj = getattr(obj, name)
-        except BaseException:
+        except BaseException:  # a property of the user's may raise anything
             return MISSING
     return obj
 

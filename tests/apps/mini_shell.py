@@ -35,7 +35,6 @@ class Host:
     closed = False
     place = "process"
     session_id = "ab12"
-    stdin_allowed = True
 
     def __init__(self):
         self.redirects = {}

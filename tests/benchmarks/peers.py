@@ -80,6 +80,34 @@ class Peer:
         return numpy.arange(self.sizes["array"] // 8, dtype="f8")
 
 
+class Mover(Peer):
+    """A peer that sends and fetches values."""
+
+    def _push(self, value: Any) -> float:
+        raise NotImplementedError
+
+    def _pull(self, expression: str) -> float:
+        raise NotImplementedError
+
+    def push_bytes(self) -> float:
+        return self._push(self.blob())
+
+    def pull_bytes(self) -> float:
+        return self._pull(f"bytes({self.sizes['blob']})")
+
+    def push_array(self) -> float:
+        return self._push(self.array())
+
+    def pull_array(self) -> float:
+        return self._pull(f"numpy.zeros({self.sizes['array'] // 8})")
+
+    def push_ints(self) -> float:
+        return self._push(list(range(self.sizes["ints"])))
+
+    def pull_ints(self) -> float:
+        return self._pull(f"list(range({self.sizes['ints']}))")
+
+
 _ECHO = """
 import socket, struct, hashlib, threading
 s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1], flush=True)
@@ -243,7 +271,7 @@ class _FlameServer:
         self.process.communicate()
 
 
-class StockFlame(Peer):
+class StockFlame(Mover):
     """Pyro4's own client of its own server."""
 
     name = "stock flame"
@@ -282,27 +310,9 @@ class StockFlame(Peer):
     def _push(self, value: Any) -> float:
         return timed(lambda: self._flame.invokeBuiltin("id", (value,), {}))
 
-    def _pull(self, expression: str, size: int) -> float:
+    def _pull(self, expression: str) -> float:
         self._flame.execute(f"import numpy; _kept = {expression}")
         return timed(lambda: self._flame.evaluate("_kept"))
-
-    def push_bytes(self) -> float:
-        return self._push(self.blob())
-
-    def pull_bytes(self) -> float:
-        return self._pull(f"bytes({self.sizes['blob']})", self.sizes["blob"])
-
-    def push_array(self) -> float:
-        return self._push(self.array())
-
-    def pull_array(self) -> float:
-        return self._pull(f"numpy.zeros({self.sizes['array'] // 8})", self.sizes["array"])
-
-    def push_ints(self) -> float:
-        return self._push(list(range(self.sizes["ints"])))
-
-    def pull_ints(self) -> float:
-        return self._pull(f"list(range({self.sizes['ints']}))", self.sizes["ints"])
 
     def put_file(self) -> float:
         data = bytes(self.sizes["array"])
@@ -329,7 +339,7 @@ def _file(size: int) -> Iterator[str]:
         os.unlink(name)
 
 
-class OurLibrary(Peer):
+class OurLibrary(Mover):
     """``import flame``, a session on a stock server."""
 
     name = "remote flame"
@@ -407,24 +417,6 @@ class OurLibrary(Peer):
                 value = value.fetch()
 
         return timed(once)
-
-    def push_bytes(self) -> float:
-        return self._push(self.blob())
-
-    def pull_bytes(self) -> float:
-        return self._pull(f"bytes({self.sizes['blob']})")
-
-    def push_array(self) -> float:
-        return self._push(self.array())
-
-    def pull_array(self) -> float:
-        return self._pull(f"numpy.zeros({self.sizes['array'] // 8})")
-
-    def push_ints(self) -> float:
-        return self._push(list(range(self.sizes["ints"])))
-
-    def pull_ints(self) -> float:
-        return self._pull(f"list(range({self.sizes['ints']}))")
 
     def put_file(self) -> float:
         with _file(self.sizes["array"]) as name:
@@ -606,7 +598,7 @@ class Execnet(Peer):
         return timed(once)
 
 
-class Ipyparallel(Peer):
+class Ipyparallel(Mover):
     """One engine of ipyparallel."""
 
     name = "ipyparallel"
@@ -639,21 +631,3 @@ class Ipyparallel(Peer):
     def _pull(self, code: str) -> float:
         self._view.execute(f"import numpy; kept = {code}", block=True)
         return timed(lambda: self._view.pull("kept", block=True))
-
-    def push_bytes(self) -> float:
-        return self._push(self.blob())
-
-    def pull_bytes(self) -> float:
-        return self._pull(f"bytes({self.sizes['blob']})")
-
-    def push_array(self) -> float:
-        return self._push(self.array())
-
-    def pull_array(self) -> float:
-        return self._pull(f"numpy.zeros({self.sizes['array'] // 8})")
-
-    def push_ints(self) -> float:
-        return self._push(list(range(self.sizes["ints"])))
-
-    def pull_ints(self) -> float:
-        return self._pull(f"list(range({self.sizes['ints']}))")

@@ -1,0 +1,73 @@
+"""What cells ask of the user: ``input()``, ``getpass()`` and lines of ``sys.stdin``; each is an event, and waits."""
+
+import sys
+import threading
+
+from . import streams
+
+
+class StdinNotImplementedError(NotImplementedError):
+    """What IPython calls so, where there is no IPython."""
+
+
+class Prompts:
+    """The questions of a session that wait for their answers.
+
+    append  called with an event's type, its request and its content
+    settle  called before a question: what was printed is out first
+    closed  called to see whether the session is over, and nobody answers any more
+    """
+
+    def __init__(self, append, settle, closed):
+        self._append = append
+        self._settle = settle
+        self._closed = closed
+        self._waiting = {}  # id -> [semaphore, the user's line]
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def __repr__(self):
+        return "<Prompts %d waiting>" % len(self._waiting)
+
+    def ask(self, prompt="", password=False):
+        """The user's line. Raises EOFError, or StdinNotImplementedError (IPython's, where there is one) if the front
+        end of the calling cell answers no questions."""
+        cell = streams.current()
+        if not cell.allow_stdin:
+            name = "getpass" if password else "raw_input"
+            raise _stdin_error()("%s was called, but this frontend does not support input requests." % name)
+        answered = threading.Semaphore(0)
+        with self._lock:
+            self._count += 1
+            input_id = self._count
+            self._waiting[input_id] = [answered, None]
+        self._settle()
+        content = {"prompt": prompt, "password": bool(password), "input_id": input_id}
+        try:
+            self._append("input_request", cell.request_id, content)
+            while not answered.acquire(timeout=0.05):  # short, so that an asynchronous interrupt gets through
+                if self._closed():
+                    raise EOFError("the session is closed")
+            value = self._waiting[input_id][1]
+        except KeyboardInterrupt:
+            self._append("input_cancelled", cell.request_id, {"input_id": input_id})
+            raise KeyboardInterrupt("Interrupted by user")
+        finally:
+            self._waiting.pop(input_id, None)
+        if value is None or value == "\x04":
+            raise EOFError
+        return value
+
+    def answer(self, input_id, value):
+        """The user's line for a question; whether it still waits for one."""
+        waiting = self._waiting.get(input_id)
+        if waiting is None:
+            return False
+        waiting[1] = value
+        waiting[0].release()
+        return True
+
+
+def _stdin_error():
+    module = sys.modules.get("IPython.core.error")
+    return getattr(module, "StdinNotImplementedError", StdinNotImplementedError)
