@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import farside
@@ -340,6 +341,33 @@ def test_a_watcher_sees_what_runs_and_touches_nothing(place: str) -> None:
         owner.wait_for("execute_reply", cell)
         assert owner.output(cell) == text
         assert watcher.op("watch", after=None, wait=0)["events"] == []
+
+
+SLOW_TO_ITS_CELLS = """
+import sys, threading, time
+start = threading.Thread.start
+def start_and_wait(thread):
+    start(thread)
+    if thread.name == "flame-receiver":
+        time.sleep(0.5)
+threading.Thread.start = start_and_wait
+"""
+
+
+def test_the_first_cell_runs_on_the_main_thread_of_a_child_that_is_slow_to_start(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_TO_ITS_CELLS)
+    server = FlameServer(farside.pythons()[-1], env={"PYTHONPATH": str(tmp_path)})
+    try:
+        with raw_agent(server.location) as agent:
+            agent.open()
+            agent.run("import threading; main = threading.current_thread() is threading.main_thread()")
+            assert agent.run("main, get_ipython().execution_count") == "(True, 3)"
+            assert [event["type"] for event in agent.events].count("ready") == 1
+            # A task of the user's that cancels all others ends the loop's own one as well.
+            agent.run("import asyncio\nfor task in asyncio.all_tasks(): task.get_loop().call_later(0.01, task.cancel)")
+            assert agent.run("threading.current_thread() is threading.main_thread()") == "True"
+    finally:
+        server.stop()
 
 
 # -- what is kept ----------------------------------------------------------------------------------------------------

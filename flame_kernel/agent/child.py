@@ -345,6 +345,7 @@ def main(sock):
     log = events.EventLog(bound=AHEAD)
     me = core.Core(options["session"], "child", log, options["shell"])
     me.interrupt_only = None  # the request that the next SIGINT is for; None: for all
+    me.start_on_main()
     _take_descriptors(me, capture)
     signal.signal(signal.SIGINT, _interrupt_handler(me))
     sender = threading.Thread(target=_ship, args=(sock, log), name="flame-sender")
@@ -353,8 +354,8 @@ def main(sock):
         thread.daemon = True
         thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
         thread.start()
-    while True:  # close ends the process; a lane that ended for another reason is begun again
-        me.start_on_main()
+    while True:  # close ends the process; a lane that ended for another reason has another one in its place
+        me.run_on_main()
 
 
 def _enable_faulthandler(fd):

@@ -101,9 +101,12 @@ class Core:
         return self._started.wait(seconds)
 
     def start_on_main(self):
-        """The same on the calling thread, for ever: the main thread of a child."""
-        lane = self.lanes[""] = Lane(self, "", on_main=True)
-        lane.run()
+        """The same in a child: before any request can come, or that would make a thread for its cell."""
+        self.lanes[""] = Lane(self, "", on_main=True)
+
+    def run_on_main(self):
+        """Run the lane for cells on the calling thread, the main one of a child, until it ends."""
+        self.lanes[""].run()
 
     # -- for the lane ------------------------------------------------------------------------------------------------
 
@@ -191,7 +194,11 @@ class Core:
         """A lane's thread is about to end."""
         if lane.abandoned:
             return
-        self.lanes.pop(lane.name, None)
+        with self._lock:
+            if self.place == "child" and not lane.name:
+                self.lanes[""] = Lane(self, "", on_main=True)
+            else:
+                self.lanes.pop(lane.name, None)
 
     # -- output ------------------------------------------------------------------------------------------------------
 
