@@ -8,8 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .cli import CommandGroup
-from .cli_command import Command
+from .cli_command import Command, CommandGroup
 from .config import PLACES, SHELLS, WHEN_FULL
 from .errors import TargetError
 from .keys import Secret, store_in_keyring

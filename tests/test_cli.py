@@ -12,7 +12,7 @@ import pytest
 from jupyter_core.application import JupyterApp
 from traitlets.config import Application
 
-from flame_kernel import cli, cli_targets
+from flame_kernel import __version__, cli_app, cli_index, cli_targets
 from flame_kernel.config import load_target
 from flame_kernel.keys import Secret
 
@@ -29,7 +29,7 @@ def flame(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytes
 
     def run(line: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
-            cli.CommandGroup.launch_instance(line.split())
+            cli_app.FlameApp.launch_instance(line.split())
         Application._instance = None
         _forget(JupyterApp)
         said = capsys.readouterr()
@@ -58,7 +58,7 @@ def test_the_console_script() -> None:
 
 
 def test_every_command_teaches(flame: Run) -> None:
-    groups = {"": cli.COMMANDS, "targets ": cli_targets.Targets.commands}
+    groups = {"": cli_index.COMMANDS, "targets ": cli_targets.Targets.commands}
     for group, commands in groups.items():
         code, out, _ = flame(f"{group}--help")
         assert code == 0
@@ -71,7 +71,7 @@ def test_every_command_teaches(flame: Run) -> None:
     code, out, _ = flame("serve --help")
     assert "examples:\n  jupyter flame serve\n" in out
     code, out, _ = flame("--version")
-    assert (code, out) == (0, cli.__version__ + "\n")
+    assert (code, out) == (0, __version__ + "\n")
 
 
 @pytest.mark.parametrize(
@@ -186,3 +186,40 @@ def test_certificates_in_two_commands(flame: Run, tmp_path: Path) -> None:
     before = (folder / "me.pem").read_bytes()
     assert flame("certs c --client me --replace")[0] == 0
     assert (folder / "me.pem").read_bytes() != before
+
+
+def test_what_every_application_of_jupyter_has(flame: Run, tmp_path: Path) -> None:
+    code, out, _ = flame("--generate-config")
+    config = tmp_path / "config" / "jupyter_flame_config.py"
+    assert (code, str(config) in out) == (0, True)
+    assert "# c.FlameSettings.place = ''" in config.read_text()
+    config.write_text("c.FlameSettings.place = 'child'\nc.FlameSettings.linger = '2 h'\n")
+    code, out, _ = flame("targets list --show-config --FlameSettings.linger=3h")
+    assert code == 0
+    assert "  .place = 'child'" in out
+    assert "  .linger = '3h'" in out
+    assert flame("--generate-config -y")[0] == 0
+    assert "'2 h'" not in config.read_text()
+    assert "Looking for jupyter_flame_config" in flame("targets list --debug")[2]
+    other = tmp_path / "other.py"
+    other.write_text("c.FlameSettings.place = 'main'\n")
+    assert "'main'" in flame(f"targets list --config {other} --show-config")[1]
+
+
+@pytest.mark.parametrize(
+    ("written", "options", "code", "says"),
+    [
+        ("1 / 0", "", 1, "ZeroDivisionError: division by zero"),
+        ("c.FlameSettings.place = 7", "", 1, "place"),
+        ("", "--config nowhere.py", 1, "there is no configuration file nowhere.py"),
+        ("", "--log-level loud", 2, "'loud' is no log level"),
+        ("", "--FlameSettings.place", 2, ""),
+    ],
+)
+def test_a_configuration_that_cannot_be_used(
+    written: str, options: str, code: int, says: str, flame: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "jupyter_flame_config.py").write_text(written)
+    found, _, err = flame(f"targets list {options}")
+    assert (found, says in err) == (code, True), err

@@ -19,7 +19,7 @@ AGENT = PACKAGE / "agent"
 FLOORS = (
     # Both sides import these.
     ("agent.wire", "agent.values", "agent.leaves", "agent.pieces", "agent.frames", "agent.trees"),
-    ("errors", "options", "amounts", "neighbour", "waits", "fronts", "under_way"),
+    ("errors", "options", "amounts", "neighbour", "waits", "fronts", "under_way", "settings", "cli_index"),
     ("location", "keys", "security", "terminal", "pictures", "progress"),
     ("targets", "tls", "tunnel", "certs", "framing"),
     ("config", "hardening", "serving"),
@@ -42,9 +42,9 @@ FLOORS = (
     ("magics",),
     ("link_line", "replay", "overtaking"),
     ("orders",),
-    ("kernel", "cli"),
-    ("cli_serve", "cli_certs", "cli_targets"),  # the parts of cli, which it loads by name
-    ("__main__",),
+    ("kernel",),
+    ("cli_serve", "cli_certs", "cli_targets", "cli_app"),  # the commands, which are loaded by their names
+    ("cli", "__main__"),
 )
 
 # What runs in a server, or makes one: nothing there reads what a server sends.

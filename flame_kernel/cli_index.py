@@ -1,0 +1,27 @@
+"""``jupyter flame``: which commands there are, and where. Nothing heavy: this is all that ``--help`` needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ABOUT = "A notebook, a console and commands on any remote Python process, through Pyro4's Flame."
+
+# name -> (where its class is, what it is for). A command with commands of its own has them as `name word`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "serve": ("flame_kernel.cli_serve.Serve", "start a Flame server that is safe to start"),
+    "certs": ("flame_kernel.cli_certs.Certs", "make a private CA, and certificates for TLS"),
+    "targets": ("flame_kernel.cli_targets.Targets", "write down servers: how to reach them, how they are protected"),
+}
+HELP = ("-h", "--help", "help")
+# The options of every command, of which `--help` of `jupyter flame` itself tells in one line.
+COMMON = "--config FILE, --generate-config, --show-config, --log-level LEVEL, --debug and -y are as in all of Jupyter."
+
+
+def overview(title: str, about: str, commands: Mapping[str, tuple[str, str]]) -> str:
+    """The help of ``jupyter flame``, or of its command ``title`` that has commands of its own: one a line."""
+    behind = f" {title}" if title else ""
+    width = max(map(len, commands))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in commands.items()]
+    usage = f"usage: jupyter flame{behind} COMMAND [options]"
+    more = f"jupyter flame{behind} COMMAND --help tells more of each."
+    return "\n".join([usage, "", about, "", "commands:", *lines, "", more, *(() if title else (COMMON,))])

@@ -1,0 +1,47 @@
+"""Settings that hold wherever nothing else says otherwise: traits of the kernel, the magics and the command line.
+
+They are read from ``jupyter_flame_config.py`` (or ``.json``) in Jupyter's configuration folders::
+
+    c.FlameSettings.place = "child"       # everywhere
+    c.FlameKernel.target = "gpu-box"      # in notebooks of the Remote Flame kernel
+
+``jupyter flame --generate-config`` writes one. A key, and how a link is protected, belong to a server: they are in
+``targets.toml``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_core.paths import jupyter_config_path
+from traitlets import Bool, Unicode
+from traitlets.config import Application, Config, Configurable
+
+CONFIG_NAME = "jupyter_flame_config"
+
+
+class FlameSettings(Configurable):
+    """What is used where neither a command, a kernelspec, targets.toml nor the environment says otherwise."""
+
+    target = Unicode("", help="The server for those who name none: a target's name, or host:port.").tag(config=True)
+    place = Unicode(
+        "", help="Where cells run: process (in the server's own), child (in a fresh child of it), or auto."
+    ).tag(config=True)
+    shell = Unicode("", help="auto, ipython, or mini (the agent's own, without IPython).").tag(config=True)
+    linger = Unicode("", help='How long a session lives without a client, such as "24 h".').tag(config=True)
+    journal = Unicode("", help='How much unread output is kept there, such as "256 MB".').tag(config=True)
+    when_full = Unicode("", help="Beyond that: drop its middle with a mark, or block the cell.").tag(config=True)
+    fast = Bool(False, help="Find out dead links in 15 s instead of 45.").tag(config=True)
+
+    def settings(self) -> dict[str, Any]:
+        """Those that are set, for ``load_target``."""
+        names = ("target", "place", "shell", "linger", "journal", "when_full", "fast")
+        return {name: value for name in names if (value := getattr(self, name))}
+
+
+def file_config() -> Config:
+    """What the configuration files say; those of the user win over those of the system."""
+    config = Config()
+    for one in Application._load_config_files(CONFIG_NAME, path=jupyter_config_path(), log=None):
+        config.merge(one)
+    return config
