@@ -30,6 +30,7 @@ from .session import Session
 from .terminal import clean
 from .trust import Opener, dumps
 from .under_way import Reply
+from .waits import next_of
 
 # Pieces of a large value that are under way at once; and parts of one that goes in one message.
 WINDOW = 3
@@ -37,8 +38,6 @@ MAX_PARTS = 10_000
 # Bytes of a value that is fetched: what a hostile server could make us allocate, piece by piece.
 MAX_FETCHED = 64 << 30
 MAX_FETCHED_PARTS = 2_000_000
-# Seconds between two looks for a Ctrl-C that came just before the wait began, and so did not end it.
-AWAKE = 1.0
 # Libraries whose values can be read here, where they are installed.
 LIBRARIES = ("numpy", "pandas", "pyarrow")
 # Requests whose output still goes where theirs went: threads that they have started may print.
@@ -201,8 +200,7 @@ class Calls:
                             "object", request_id, buffers=parts, release=self._collected(), **request
                         )
                         future.add_done_callback(lambda done: told.put(None))
-                    left = AWAKE if deadline is None else max(0.0, min(AWAKE, deadline - time.monotonic()))
-                    event = told.get(timeout=left)
+                    event = next_of(told, deadline)
                     if event is None:
                         break
                     self._serve(event, bool(request["allow_stdin"]))
@@ -212,8 +210,6 @@ class Calls:
                         raise  # twice: whoever presses it does not want to wait any more
                     stopped = error
                 except queue.Empty:
-                    if deadline is None or time.monotonic() < deadline:
-                        continue
                     self.session.interrupt(request_id)
                     raise CallTimeout(self.location, "the call", timeout or 0.0) from None
         finally:

@@ -32,6 +32,7 @@ from .rendering import Rendering
 from .session import Session
 from .terminal import clean
 from .under_way import Reply
+from .waits import next_of
 
 # Seconds that Tab waits for the far side.
 TAB_PATIENCE = 8.0
@@ -160,7 +161,7 @@ class Console:
 
     def _follow(self, told: queue.SimpleQueue[Event | None]) -> None:
         """Show what happens until the statement's end."""
-        while (event := told.get()) is not None:
+        while (event := next_of(told)) is not None:
             self._show(event)
         while not told.empty():
             late = told.get()

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from .errors import CannotConnect, FlameError, TargetError
 from .keys import Ask
 from .remote import Remote, connect
+from .waits import next_of
 
 T = TypeVar("T")
 
@@ -185,7 +186,7 @@ def in_thread(work: Callable[[Ask], T], ask: Ask, undo: Callable[[T], None]) -> 
 
     threading.Thread(target=run, name="flame-magic", daemon=True).start()
     try:
-        while (question := told.get()) is not None:
+        while (question := next_of(told)) is not None:
             prompt, password, answer = question
             try:
                 answer.set_result(ask(prompt, password))

@@ -22,6 +22,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from .inbox import Event
+from .waits import next_of
 
 # Characters that may wait to be shown before the session's events thread waits for whoever shows them.
 AHEAD = 8_000_000
@@ -246,9 +247,8 @@ class CellOutput:
         try:
             with catch_interrupts(lambda: self._queue.put((Interrupt, 0))) as give_back:
                 while True:
-                    left = None if deadline is None else max(0.0, deadline - time.monotonic())
                     try:
-                        event, size = self._queue.get(timeout=left)
+                        event, size = next_of(self._queue, deadline)
                     except queue.Empty:
                         more = late()
                         if more is None:
