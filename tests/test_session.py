@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -276,3 +278,18 @@ def test_what_the_agent_refuses_has_a_code(flame_server: Callable[..., FlameServ
                 one.session._link.exchange(line, {"op": "open", "place": "moon", "session": "y"})
         finally:
             link.close()
+
+
+def test_a_child_that_is_killed_leaves_no_folder_behind(
+    flame_server: Callable[..., FlameServer], tmp_path: Path
+) -> None:
+    """jedi writes into one of ours, and a process that is killed runs no exit handlers."""
+    temporary = Path(tempfile.gettempdir())
+    before = set(temporary.glob("**/flame_child_*"))
+    server = flame_server(env={"XDG_CACHE_HOME": str(tmp_path)})  # jedi has no folder yet
+    with client(server.location, "child") as one:
+        one.session.complete("c1", "import os\nos.path.jo", 20).result(60)
+        found = set(temporary.glob("**/flame_child_*")) - before
+        assert [folder for folder in found if list(folder.glob("flame_jedi_*"))]
+        one.start("import os, signal; os.kill(os.getpid(), signal.SIGKILL)").result(30)
+        eventually(lambda: not any(folder.exists() for folder in found), "the folder stays")

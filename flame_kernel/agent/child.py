@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 
-from . import wire
+from . import scratch, wire
 
 _LENGTH = struct.Struct(">Q")
 
@@ -159,12 +159,12 @@ class ChildCore:
         """Whether its process has ended, and the next request will start another."""
         return self._process is None
 
-    def _bring_up(self, sock):
+    def _bring_up(self, sock, folder):
         """Give a new process its text: on its own thread, because it takes as long as an interpreter takes to start."""
         try:
             for part in self._bundle:
                 send_frame(sock, part.encode())
-            send_frame(sock, wire.encode({"session": self.session_id, "shell": self._shell}))
+            send_frame(sock, wire.encode({"session": self.session_id, "shell": self._shell, "scratch": folder}))
             with self._send_lock:
                 for frame in self._unsent:
                     send_frame(sock, frame)
@@ -174,7 +174,8 @@ class ChildCore:
 
     def _relay(self, process, sock, crash_r):
         """The child's events into the log; when it ends, why."""
-        self._bring_up(sock)
+        folder = scratch.choose()
+        self._bring_up(sock, folder)
         while True:
             frame = read_frame(sock)
             if frame is None:
@@ -199,6 +200,7 @@ class ChildCore:
             status = process.wait()
         _signal_group(process.pid, signal.SIGKILL)  # what it left behind in its group
         _children.discard(process.pid)
+        scratch.remove(folder)
         sock.close()
         os.set_blocking(crash_r, False)
         try:
@@ -340,6 +342,7 @@ def main(sock):
     from . import capture, core, events
 
     options = wire.decode(read_frame(sock))[0]
+    scratch.use(options["scratch"])
     _enable_faulthandler(int(sys.argv[2]))
     sys.argv[:] = [""]
     log = events.EventLog(bound=AHEAD)

@@ -13,11 +13,10 @@ import runpy
 import shutil
 import subprocess
 import sys
-import tempfile
 import traceback
 import types
 
-from . import commands, ishell_parts, streams
+from . import commands, ishell_parts, scratch, streams
 from . import ishell_hooks as hooks
 from .ishell_parts import clean
 
@@ -93,7 +92,7 @@ def _make_class():
         def init_profile_dir(self, profile_dir):
             # Before 9.18 IPython opens a database in it, which `db` then throws away. A process that is ended meanwhile
             # runs its exit handlers, so it is known to one of them before it is there.
-            location = os.path.join(tempfile.gettempdir(), "flame_profile_" + os.urandom(8).hex())
+            location = scratch.name("flame_profile_")
             self.profile_dir = types.SimpleNamespace(location=location)
             atexit.register(self._remove_profile)
             if sys.modules["IPython"].version_info[:2] < (9, 18):

@@ -12,11 +12,10 @@ import linecache
 import os
 import shutil
 import sys
-import tempfile
 import threading
 import warnings
 
-from . import streams
+from . import scratch, streams
 from .layers import MISSING, Layer
 
 _calls = threading.local()  # .ip: the shell that this thread serves outside of a cell
@@ -132,7 +131,9 @@ class _Shared:
         """jedi keeps what it has parsed in the user's home; where it has no folder yet it gets one for our time."""
         settings = sys.modules.get("jedi.settings")
         if self._jedi is None and settings is not None and not os.path.isdir(str(settings.cache_directory)):
-            self._jedi = (settings, settings.cache_directory, tempfile.mkdtemp(prefix="flame_jedi_"))
+            folder = scratch.name("flame_jedi_")
+            os.mkdir(folder, 0o700)
+            self._jedi = (settings, settings.cache_directory, folder)
             settings.cache_directory = type(settings.cache_directory)(self._jedi[2])
             atexit.register(self._forget_jedi)
 
