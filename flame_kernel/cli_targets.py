@@ -67,6 +67,8 @@ def _given(options: argparse.Namespace, name: str) -> dict[str, Any]:
             found["tls"][part] = _absolute(Path(value))
     if found.get("tls") == {}:
         found["tls"] = True
+    if "ns_key_file" in found:
+        found["ns_key_file"] = _absolute(Path(found["ns_key_file"]))
     if "key_file" in found:
         found["key_file"] = _absolute(found["key_file"])
     if found.get("key") == "keyring":
@@ -91,7 +93,7 @@ class Add(Command):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name", metavar="NAME")
-        parser.add_argument("location", metavar="WHERE", help="host:port, ssh://user@host/port, ./u:socket")
+        parser.add_argument("location", metavar="WHERE", help="host:port, ssh://user@host/port, ./u:socket, ns:NAME")
         parser.add_argument("--default", action="store_true", help="it is used where none is named")
         _settings(parser)
 

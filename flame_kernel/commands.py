@@ -13,8 +13,8 @@ from .options import NAMES, OPTIONS, help_lines, protection
 
 HELP = f"""\
 %flame connect WHERE [options]
-    run this kernel's cells at WHERE from now on: host:port, ssh://user@host/port, ./u:socket, or a target's name
-    from targets.toml
+    run this kernel's cells at WHERE from now on: host:port, ssh://user@host/port, ./u:socket, ns:NAME (what Pyro's
+    name server knows, see jupyter flame discover), or a target's name from targets.toml
     --key-file       file of mode 0600 with the server's HMAC key
     --place          auto, process (inside the server's own process) or child (a fresh child of it)
     --session        a name under which the session can be found again

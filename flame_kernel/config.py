@@ -8,7 +8,8 @@
 4. ``FLAME_TARGET`` in any other environment.
 
 Where none names one, the location is None: the kernel starts a server of its own (``server.py``).
-Settings come from the environment too: FLAME_KEY_FILE, FLAME_PLACE, FLAME_SESSION, FLAME_SHELL and so on.
+Settings come from the environment too: FLAME_KEY_FILE, FLAME_PLACE, FLAME_SESSION, FLAME_SHELL and so on; and FLAME_NS,
+the name server that ``ns:NAME`` asks (else Pyro's own PYRO_NS_HOST and PYRO_NS_PORT, else this machine's).
 
 Credentials belong to a server. Those of a target in the file are used for its location, however that is given;
 FLAME_KEY_FILE is the key of the server that FLAME_TARGET names, and of no other.
@@ -28,7 +29,7 @@ from typing import Any, NoReturn
 
 from .errors import TargetError
 from .keys import Ask, Secret, from_source, read_key
-from .location import Location
+from .location import Location, name_server
 from .targets import SETTINGS, TargetsFile, check_tls, check_value, configuration_folder, located, targets_path
 from .tls import Tls
 from .tunnel import Tunnel
@@ -91,6 +92,8 @@ class Target:
     tls: Tls | None = None  # None: plain, or inside of ssh
     allow_plain: bool = False  # the user's word for a link off this machine that everybody on its way can read
     insecure: bool = False  # … and for one without a key, which everybody can change
+    ns_key: Secret | None = None  # of the name server, where the location is a name that it knows
+    sought: Location | None = field(default=None, compare=False)  # that name, when its place has been found
     linger: float | None = None  # seconds that the session lives on without a client; None is the agent's own figure
     journal: int | None = None  # bytes of unread output that are kept there; None as above
     when_full: str | None = None  # "drop" or "block"; None as above
@@ -187,7 +190,7 @@ class Target:
 
 
 # Where a setting comes from the environment: FLAME_<NAME>. What protects a link or a user is not among them.
-_FROM_ENVIRON = ("key_file", "place", "session", "shell", "linger", "journal", "when_full", "fast")
+_FROM_ENVIRON = ("key_file", "ns_key_file", "place", "session", "shell", "linger", "journal", "when_full", "fast")
 _OVERRIDES = (*SETTINGS, "insecure", "timeouts", "config")
 # What belongs to a server rather than to a way of using it.
 _CREDENTIALS = ("key", "tls", "allow_plain")
@@ -247,17 +250,40 @@ def load_target(
         warnings = (*warnings, *more)
         if not key.reveal():
             _refuse("the key given is empty, which to Pyro means no key at all; give the server's PYRO_HMAC_KEY")
+    ns_key = None
+    if location is not None and location.name:
+        location = _with_name_server(location, environ)
+        if settings.get("ns_key_file"):
+            ns_key, _ = read_key(Path(os.path.expanduser(settings["ns_key_file"])))
     tls = None
     if location is not None and settings.get("tls") is not None:
         tls = Tls(**settings["tls"], known=configuration_folder(environ, config_dir) / KNOWN_SERVERS)
     rest = {
         name: settings[name]
         for name in (*SETTINGS, "insecure", "timeouts")
-        if name in settings and name not in ("key", "key_file", "tls", "ssh")
+        if name in settings and name not in ("key", "key_file", "ns_key_file", "tls", "ssh")
     }
     if rest.get("fast"):
         rest.setdefault("timeouts", Timeouts.fast())
-    return Target(location, key, name=name, tls=tls, ask=ask, warnings=warnings, **rest)
+    return Target(location, key, name=name, tls=tls, ns_key=ns_key, ask=ask, warnings=warnings, **rest)
+
+
+def _with_name_server(location: Location, environ: Mapping[str, str]) -> Location:
+    """``location``, a name, with the name server that the environment has for those that name none."""
+    if location.host or location.path or location.ssh is not None:
+        return location
+    server = usual_name_server(environ)
+    return Location(server.host, server.port, server.path, name=location.name)
+
+
+def usual_name_server(environ: Mapping[str, str]) -> Location:
+    """The name server that is asked where none is named; raises TargetError."""
+    place = environ.get("FLAME_NS")
+    if not place and (environ.get("PYRO_NS_HOST") or environ.get("PYRO_NS_PORT")):
+        host = environ.get("PYRO_NS_HOST") or "localhost"
+        port = environ.get("PYRO_NS_PORT")
+        place = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    return name_server(place or "localhost")
 
 
 def _key(given: Secret | str, name: str, environ: Mapping[str, str], ask: Ask | None) -> tuple[Secret, tuple[str, ...]]:

@@ -7,6 +7,7 @@ Names are resolved and addresses tried here; no proxy of the environment and no 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import time
 from typing import Any
@@ -26,6 +27,8 @@ class Way:
     def __init__(self, target: Target) -> None:
         if target.location is None:
             raise TargetError("no server is named; give host:port, or start one with EmbeddedServer")
+        if target.location.name:
+            raise TargetError(f"{target.location} is a name, which is to be looked up first")
         target.check_exposure()
         self.location = str(target.location)
         self._place = target.location
@@ -63,6 +66,15 @@ class Way:
         with contextlib.suppress(OSError):  # it may be down already
             # The plain one's: that of an SSL socket would take the encryption away while another thread uses it.
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the other end is on this very machine: what its addresses mean there they mean here too."""
+        with contextlib.suppress(OSError):  # the connection has broken
+            if self._tunnel is None and self.socket.family != socket.AF_UNIX:
+                peer = self.socket.getpeername()[0]
+                return bool(peer == self.socket.getsockname()[0] or ipaddress.ip_address(peer).is_loopback)
+        return self._tunnel is None and self.socket.family == socket.AF_UNIX
 
     def refusal(self) -> str:
         """Why the last step beyond the tunnel failed, as ssh says it; empty without ssh, or where it says nothing."""

@@ -111,12 +111,32 @@ _CAUSES: dict[str, tuple[str, str]] = {
         "no TLS connection comes about",
         "check PYRO_SSL, PYRO_SSL_SERVERCERT and PYRO_SSL_CACERTS there, and tls here",
     ),
+    # Where the location is a name that a name server knows.
+    "name_server": (
+        "its name server cannot be asked",
+        "is pyro4-ns running there? another one is named as in ns:NAME@host:port, or in FLAME_NS",
+    ),
+    "name_server_key": (
+        "its name server has another key",
+        "name the file with the name server's own key: --ns-key-file, ns_key_file in targets.toml, FLAME_NS_KEY_FILE",
+    ),
+    "name_unknown": ("its name server knows no such name", "jupyter flame discover lists those that it knows"),
+    "name_not_flame": (
+        "that is the name of something else than a Flame server",
+        "jupyter flame discover lists those that are",
+    ),
+    "name_elsewhere": (
+        "the name stands for an address that means that machine itself, from there",
+        "register it with an address that others can reach, or go there by ssh://user@host/port",
+    ),
     "ssh": ("ssh did not get there", "check it by hand: ssh to the same host; %flame connect tries again"),
     "ssh_denied": ("ssh did not get in", "log in once by hand with the same name, or mend its configuration"),
 }
 
 # These may pass by themselves: a reconnecting client tries again. The others need a person.
-_PASSING = frozenset({"refused", "timeout", "unresolvable", "unreachable", "pool_full", "closed", "ssh"})
+_PASSING = frozenset(
+    {"refused", "timeout", "unresolvable", "unreachable", "pool_full", "closed", "ssh", "name_server", "name_unknown"}
+)
 # Known by a silence only, where there is a detail, which a bad network can cause as well.
 _BY_SILENCE = frozenset({"tls", "tls_client_missing", "tls_client_refused"})
 

@@ -37,6 +37,7 @@ from .errors import (
     UnsafeAnswer,
     cap,
 )
+from .naming import found
 from .neighbour import Neighbour
 from .transport import Connection
 
@@ -117,7 +118,7 @@ class Link:
         beat: Callable[[], None],
         alive: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.target = target
+        self.target = found(target)
         self.closing = threading.Event()
         self.gone: FlameError | None = None
         self.trouble: Trouble | None = None
@@ -141,7 +142,7 @@ class Link:
         self._traffic = 0
         self._hurry = threading.Event()
         self._wake = threading.Event()
-        self.calls = Line("calls", Connection(target))
+        self.calls = Line("calls", Connection(self.target))
         self._lines = [self.calls]
         self._watcher = threading.Thread(target=self._watch, name="flame-watch", daemon=True)
 
@@ -168,7 +169,7 @@ class Link:
         for attempt in itertools.count(1):
             try:
                 if not self.calls.connection.is_open:
-                    self.calls.connection = Connection(self.target)
+                    self.calls.connection = self._connect()
                 try:
                     return self.exchange(self.calls, request)[0]
                 except RemoteError as e:
@@ -182,6 +183,11 @@ class Link:
                     raise
                 time.sleep(RETRY_FIRST * attempt)
         raise AssertionError  # not reached: count() has no end
+
+    def _connect(self) -> Connection:
+        """A connection once more; a server that has a name may be at another place by now."""
+        self.target = found(self.target)
+        return Connection(self.target)
 
     def opened(self, server: dict[str, Any]) -> None:
         """The session is open: what the server said of itself, by which it is known again."""
@@ -313,7 +319,7 @@ class Link:
                     self.end(SessionGone(self.location, "the server ended"))
                     continue
                 try:
-                    connection = Connection(self.target)
+                    connection = self._connect()
                 except CannotConnect as e:
                     if not e.passing:
                         self.end(e)

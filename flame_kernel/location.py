@@ -1,4 +1,4 @@
-"""Where a server listens, as people write it: ``host:9999``, ``./u:socket``, ``ssh://user@host/9999``, a Pyro URI."""
+"""Where a server listens, as people write it: ``host:9999``, ``./u:socket``, ``ssh://user@host/9999``, ``ns:NAME``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import NoReturn
 from .errors import TargetError
 
 _FLAME_NAME = "Pyro.Flame"
+NAME_SERVER_PORT = 9090  # Pyro's own
+_MAX_NAME = 255
 _MAX_SOCKET_PATH = 107  # bytes that fit into sockaddr_un, with the NUL after them
 _HOST_NAME = re.compile(r"[^\s/@:\[\]\x00-\x1f]{1,253}")
 # What becomes an argument of ssh: never an option of it, and nothing that a `Match exec` of its config could run.
@@ -52,17 +54,23 @@ class SshHost:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a server listens: ``host`` and ``port``, or the ``path`` of a unix socket; seen from ``ssh``, if given."""
+    """Where a server listens: ``host`` and ``port``, or the ``path`` of a unix socket; seen from ``ssh``, if given.
+
+    With a ``name`` it is the name server that listens there, which knows where the server is (``naming.py``); an empty
+    ``host`` is then the usual name server's.
+    """
 
     host: str = ""
     port: int = 0
     path: str = ""
     ssh: SshHost | None = None
+    name: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Location:
         """The location in ``text``: ``host:9999``, ``[::1]:9999``, ``./u:path``, a ``PYRO:Pyro.Flame@…`` URI,
-        ``ssh://user@host:22/9999`` for a port of that host's own loopback, or ``ssh://host/./u:path``."""
+        ``ssh://user@host:22/9999`` for a port of that host's own loopback, ``ssh://host/./u:path``, or ``ns:NAME`` and
+        ``ns:NAME@host:9090`` (Pyro: PYRONAME:) for what a name server knows."""
         place = text.strip()
         if place[:6].lower() == "ssh://":
             return cls._parse_ssh(place[6:])
@@ -72,7 +80,9 @@ class Location:
             name, at, place = rest.partition("@")
             if not at or name != _FLAME_NAME:
                 _refuse(f"{shown} is not the URI of a Flame server; it looks like PYRO:{_FLAME_NAME}@host:port")
-        elif colon and (scheme.upper() in ("PYRONAME", "PYROMETA", "PYROLOC") or rest.startswith("//")):
+        elif colon and scheme.upper() in ("NS", "PYRONAME"):
+            return cls._parse_name(rest, shown)
+        elif colon and (scheme.upper() in ("PYROMETA", "PYROLOC") or rest.startswith("//")):
             _refuse(f"{shown} is not the address of a Flame server; give host:port, such as localhost:9999")
         if place.startswith("./u:"):
             return cls(path=_socket_path(place[4:]))
@@ -89,6 +99,17 @@ class Location:
         if not _HOST_NAME.fullmatch(host):
             _refuse(f"{shown} has no usable host name; give host:port, such as localhost:9999")
         return cls(host=host, port=_port(port, text))
+
+    @classmethod
+    def _parse_name(cls, text: str, shown: str) -> Location:
+        name, at, place = text.rpartition("@")
+        name, place = (name, place) if at else (text, "")
+        if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or (at and not place):
+            _refuse(f"{shown} names nothing that a name server could know; write ns:NAME or ns:NAME@host:port")
+        if not place:
+            return cls(name=name)
+        server = name_server(place)
+        return cls(server.host, server.port, server.path, name=name)
 
     @classmethod
     def _parse_ssh(cls, text: str) -> Location:
@@ -110,21 +131,24 @@ class Location:
             _refuse(f"{self.path!r} is a relative path on another machine; give it whole, such as /run/flame.sock")
         if "%" in self.path or "$" in self.path:
             _refuse(f"{self.path!r} holds % or $, which ssh has uses of its own for; give the socket another name")
-        return Location(self.host, self.port, self.path, ssh)
+        return Location(self.host, self.port, self.path, ssh, self.name)
 
     def __str__(self) -> str:
         if self.path:
             place = f"./u:{self.path}"
         else:
             place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        if self.name:
+            place = f"ns:{self.name}@{place}" if self.host or self.path else f"ns:{self.name}"
         if self.ssh is None:
             return place
-        return f"ssh://{self.ssh}/{self.port if self.host == 'localhost' else place}"
+        return f"ssh://{self.ssh}/{self.port if self.host == 'localhost' and not self.name else place}"
 
     @property
     def is_loopback(self) -> bool:
-        """True if only this machine can answer there. A name other than ``localhost`` may be anybody's."""
-        if self.ssh is not None:
+        """True if only this machine can answer there. A host other than ``localhost`` may be anybody's, and so may
+        what a name server knows."""
+        if self.ssh is not None or self.name:
             return False
         if self.path or self.host.lower() == "localhost":
             return True
@@ -132,6 +156,13 @@ class Location:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def name_server(text: str) -> Location:
+    """Where the name server in ``text`` listens: ``host``, ``host:port``, ``[::1]:port``, ``./u:path``."""
+    place = text.strip()
+    bare = place.endswith("]") if place.startswith("[") else ":" not in place
+    return Location.parse(f"{place}:{NAME_SERVER_PORT}" if bare else place)
 
 
 def _refuse(sentence: str) -> NoReturn:

@@ -121,7 +121,9 @@ class Commands:
 
     @command("connect")
     @kwds(description="Connect to a Flame server, and make it the current one.")
-    @argument("where", nargs="?", metavar="WHERE", help="host:port, ./u:socket or a target's name; none: as configured")
+    @argument(
+        "where", nargs="?", metavar="WHERE", help="host:port, ./u:socket, ns:NAME or a target; none: as configured"
+    )
     @argument("--as", dest="alias", metavar="NAME", help="a name for it, also of a variable that is bound to it here")
     @argument("--key-file", metavar="FILE", help="a file of mode 0600 with the server's key; without it you are asked")
     @argument("--key", metavar="KEY", help="the key itself, for all to see who see the cell; better leave it out")

@@ -17,6 +17,7 @@ OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--tls-key", {"metavar": "FILE", "help": "its private key, mode 0600, if it is not in the same file"}),
     ("--tls-name", {"metavar": "NAME", "help": "the name in the server's certificate, if it is not that of the host"}),
     ("--tls-no-verify", {"action": "store_true", "help": "TLS with whoever answers: for a test on a desk"}),
+    ("--ns-key-file", {"metavar": "FILE", "help": "the key of the name server, for ns:NAME; a file of mode 0600"}),
     ("--allow-plain", {"action": "store_true", "help": "a link that others can read, off this machine, with a key"}),
     ("--insecure", {"action": "store_true", "help": "… and without a key, which others can use too"}),
 )
@@ -40,6 +41,8 @@ def protection(values: Mapping[str, Any]) -> dict[str, Any]:
         found["tls"] = tls
     if values.get("ssh"):
         found["ssh"] = values["ssh"]
+    if values.get("ns_key_file"):
+        found["ns_key_file"] = values["ns_key_file"]
     for name in ("allow_plain", "insecure"):
         if values.get(name):
             found[name] = True

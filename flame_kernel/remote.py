@@ -395,7 +395,7 @@ def connect(
     given = {name: value for name, value in overrides.items() if value is not None}
     target = load_target(where, overrides=given, ask=ask)
     remote = Remote(target)
-    for sentence in target.cautions():  # each time: it is the user who has to weigh it
+    for sentence in remote.target.cautions():  # each time: it is the user who has to weigh it
         print(f"Warning: {sentence}", file=sys.stderr)
     return remote
 

@@ -88,6 +88,7 @@ class Session:
             beat=self._give_sign,
             alive=alive,
         )
+        self.target = self._link.target
         try:
             self.server = self._open(attach)
             try:

@@ -5,7 +5,7 @@
     default = "furnace"
 
     [targets.furnace]
-    location = "ssh://me@furnace/9999"   # or host:port, ./u:socket
+    location = "ssh://me@furnace/9999"   # or host:port, ./u:socket, ns:NAME, ns:NAME@host:port
     key = "keyring"                      # or file:…, env:NAME, prompt; or  key_file = "furnace.key"
     place = "process"                    # auto | process | child | main
     session = "ab12"
@@ -20,6 +20,7 @@
     location = "plant.example:9999"
     key_file = "plant.key"               # files are relative to this one; keys have mode 0600
     tls = { ca = "ca.pem", certificate = "client.pem" }
+    ns_key_file = "names.key"            # of the name server, where the location is a name that it knows
 
 A key itself never stands in it. Reading and editing raise TargetError, one sentence with the next step.
 """
@@ -58,6 +59,7 @@ SETTINGS: dict[str, type] = {
     "shell": str,
     "trust": bool,
     "allow_plain": bool,
+    "ns_key_file": str,
     "linger": object,
     "journal": object,
     "when_full": str,
@@ -285,6 +287,8 @@ def _checked(path: Path, name: str, table: Any) -> dict[str, Any]:
         checked["key"] = f"file:{path.parent / os.path.expanduser(checked.pop('key_file'))}"
     elif checked.get("key", "").startswith("file:"):
         checked["key"] = f"file:{path.parent / os.path.expanduser(checked['key'][5:])}"
+    if "ns_key_file" in checked:
+        checked["ns_key_file"] = str(path.parent / os.path.expanduser(checked["ns_key_file"]))
     return checked
 
 

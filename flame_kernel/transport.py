@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import pickle
 import secrets
 import socket
 import ssl
@@ -29,13 +28,13 @@ from . import framing, security, tls
 from .config import Target
 from .dial import Way
 from .errors import CallTimeout, CannotConnect, ConnectionLost, UnsafeAnswer
+from .serializers import PICKLE, Serializer
 
 MAX_MESSAGE = 64 * 1024 * 1024  # bytes of an answer
 MAX_INFLATED = 64 * 1024 * 1024  # bytes of an answer that came compressed
 _MAX_REQUEST = 0x7FFFFFFF  # what Pyro's header can say
 
-_PICKLE = 4  # the serializers' numbers on the wire
-_MARSHAL = 3
+_MARSHAL = 3  # the serializer of refusals
 _HEADER = struct.Struct(message.Message.header_format)
 _ANNOTATION = struct.Struct("!4sH")
 _KNOWN_FLAGS = message.FLAGS_EXCEPTION | message.FLAGS_COMPRESSED | message.FLAGS_ITEMSTREAMRESULT
@@ -43,7 +42,7 @@ _FIRST_PIECE = 64 * 1024  # bytes taken on a header's word; after that, as much 
 
 # A line server (HTTP, SMTP, …) that is called by mistake answers only at an end of line, so the handshake has one: else
 # we would wait out the deadline and could not say what it is. Flame servers look at "handshake" alone.
-_HELLO = {"handshake": "hello", "object": constants.FLAME_NAME, "note": "\r\n\r\n"}
+_NOTE = "\r\n\r\n"
 
 # What answers, by how it begins; compared in lower case.
 _STRANGERS: tuple[tuple[bytes, str], ...] = (
@@ -94,10 +93,14 @@ class Connection:
 
     ``pickle_protocol`` is that of requests.  It starts at 2, which all servers read; set it to 4 once the server is
     known to run Python 3.4 or newer, and large bytes travel as they are instead of as text.
+
+    A daemon may have other objects than Flame's: ``name`` is the one that is called, and ``serializer`` what it reads.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, name: str = constants.FLAME_NAME, serializer: Serializer = PICKLE) -> None:
         self._target = target
+        self._name = name
+        self._serializer = serializer
         self.timeouts = target.timeouts
         self.pickle_protocol = 2
         self.bytes_sent = 0
@@ -125,6 +128,11 @@ class Connection:
     def is_open(self) -> bool:
         """False once it was closed, here or by a failed call."""
         return self._state == "open"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the server is on this very machine, and not beyond an ssh."""
+        return self._way.is_here
 
     def close(self) -> None:
         """Close the connection; again is no error. The server frees its thread at once."""
@@ -179,7 +187,7 @@ class Connection:
         greeting: bytes | None = None,
     ) -> Any:
         # An object that cannot be pickled is the caller's mistake: it shows before anything was sent.
-        data = pickle.dumps((constants.FLAME_NAME, method, args, {}), self.pickle_protocol)
+        data = self._serializer.call(self._name, method, args, self.pickle_protocol)
         if len(data) > _MAX_REQUEST:
             raise ValueError(f"a request of {len(data)} bytes: Pyro takes 2 GiB at most, send it in parts")
         if self._state != "open":
@@ -199,12 +207,12 @@ class Connection:
             answer = self._parse(start + self._read(_HEADER.size - len(start), deadline), deadline)
             self._check(answer, mark, data)
             if answer.flags & message.FLAGS_EXCEPTION:
-                error = security.read_exception(self._payload(answer))
+                error = self._serializer.error(self._payload(answer))
                 if error.ename == "DaemonError" and error.evalue == "unknown object":
                     raise CannotConnect(self.location, "not_flame")
                 sound = True
                 raise error
-            result = security.read_value(self._payload(answer), budget)
+            result = self._serializer.value(self._payload(answer), budget)
             if greeting is not None:
                 security.refuse(f"{what} does not take the connection over")
             sound = True
@@ -248,8 +256,8 @@ class Connection:
             security.refuse("an answer that is not signed with our key")
 
     def _payload(self, answer: _Answer) -> bytes | bytearray:
-        if answer.serializer != _PICKLE:
-            security.refuse(f"serializer {answer.serializer} instead of pickle")
+        if answer.serializer != self._serializer.number:
+            security.refuse(f"serializer {answer.serializer} instead of {self._serializer.number}")
         if answer.flags & message.FLAGS_COMPRESSED:
             return framing.inflate(answer.data, MAX_INFLATED)
         return answer.data
@@ -262,8 +270,9 @@ class Connection:
             annotations["HMAC"] = framing.signature(self._key, data, annotations)
         chunks = b"".join(_ANNOTATION.pack(name.encode(), len(v)) + v for name, v in annotations.items())
         version = constants.PROTOCOL_VERSION
-        total = kind + version + len(data) + len(chunks) + _PICKLE + self._seq + message.Message.checksum_magic
-        head = _HEADER.pack(b"PYRO", version, kind, 0, self._seq, len(data), _PICKLE, len(chunks), 0, total & 0xFFFF)
+        number = self._serializer.number
+        total = kind + version + len(data) + len(chunks) + number + self._seq + message.Message.checksum_magic
+        head = _HEADER.pack(b"PYRO", version, kind, 0, self._seq, len(data), number, len(chunks), 0, total & 0xFFFF)
         small = len(data) <= _FIRST_PIECE  # one packet is worth a copy, megabytes are not
         for part in (head + chunks + data,) if small else (head + chunks, data):
             rest = memoryview(part)
@@ -328,7 +337,7 @@ class Connection:
     def _handshake(self, deadline: float) -> None:
         mark = os.urandom(16)
         try:
-            self._send(message.MSG_CONNECT, pickle.dumps(_HELLO, 2), mark, deadline)
+            self._send(message.MSG_CONNECT, self._serializer.hello(self._name, _NOTE), mark, deadline)
             header = self._read_header(deadline)
             answer = self._parse(header, deadline)
             if answer.kind == message.MSG_CONNECTFAIL:
@@ -343,7 +352,7 @@ class Connection:
             echo = answer.annotations.get("CORR")
             if echo != mark and (echo is not None or self._key is not None):
                 security.refuse("the handshake of another connection")
-            security.read_value(self._payload(answer), security.AGENT_ANSWER)
+            self._serializer.value(self._payload(answer), security.AGENT_ANSWER)
         except _TimeUp:
             seen = "it takes connections but does not answer: busy, stopped, or no Pyro server"
             raise CannotConnect(self.location, "timeout", seen) from None
@@ -406,8 +415,8 @@ class Connection:
         """The server's reason in our words. It comes unsigned or signed with a key we lack, so it is only told."""
         if answer.serializer == _MARSHAL:
             text = framing.marshal_text(answer.data)
-        elif answer.serializer == _PICKLE:
-            value = security.read_value(self._payload(answer), security.AGENT_ANSWER)
+        elif answer.serializer == self._serializer.number:
+            value = self._serializer.value(self._payload(answer), security.AGENT_ANSWER)
             text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         else:
             text = None

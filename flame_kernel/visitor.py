@@ -22,11 +22,11 @@ class Visitor:
     """
 
     def __init__(self, target: Target) -> None:
-        self.target = target
         self.running: list[dict[str, Any]] = []
         self._link = Link(
             target, on_trouble=lambda _: None, on_end=lambda _: None, is_wanted=lambda: False, beat=lambda: None
         )
+        self.target = self._link.target
         self._wait = 0.0
 
     def __repr__(self) -> str:

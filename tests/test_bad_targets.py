@@ -8,12 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -21,6 +18,7 @@ import pytest
 from farside import FarProcess, FlameServer, Python, random_key, wait_until
 from kernels import Kernel, Run, flame_kernel
 from mini import plain
+from strangers import nobody, one_line_server, web_server
 
 from flame_kernel.config import Location, Target
 from flame_kernel.session import Session
@@ -50,59 +48,6 @@ def first_error(kernel: Kernel) -> str:
     text = words(kernel.execute("print('never')", timeout=SECONDS + 5))
     assert time.monotonic() - began < SECONDS
     return text
-
-
-class _Web(BaseHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def web_server() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Web)
-    server.daemon_threads = False
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@contextlib.contextmanager
-def one_line_server(banner: bytes) -> Iterator[str]:
-    """Says ``banner`` to everyone; with an empty one, takes connections and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        over = threading.Event()
-        held: list[socket.socket] = []
-
-        def serve() -> None:
-            while not over.is_set():
-                with contextlib.suppress(OSError):
-                    connection, _ = listener.accept()
-                    held.append(connection)
-                    if banner:
-                        connection.sendall(banner)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            over.set()
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-            for connection in held:
-                connection.close()
-
-
-@contextlib.contextmanager
-def nobody() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    yield f"127.0.0.1:{port}"
 
 
 @contextlib.contextmanager

@@ -21,11 +21,12 @@ FLOORS = (
     ("agent.wire", "agent.values", "agent.leaves", "agent.pieces", "agent.frames", "agent.trees"),
     ("errors", "options", "amounts", "neighbour", "waits", "fronts", "under_way", "settings", "cli_index"),
     ("location", "keys", "security", "terminal", "pictures", "progress"),
-    ("targets", "tls", "tunnel", "certs", "framing"),
+    ("targets", "tls", "tunnel", "certs", "framing", "serializers"),
     ("config", "hardening", "serving"),
     ("serve_alone", "serve_app", "cli_command"),
     ("dial",),
     ("transport", "inbox", "bootstrap", "server"),
+    ("naming",),
     ("link", "opening", "takeover"),
     ("session", "rendering", "uploads", "visitor"),
     ("downloads",),
@@ -43,7 +44,8 @@ FLOORS = (
     ("link_line", "replay", "overtaking"),
     ("orders",),
     ("kernel",),
-    ("cli_serve", "cli_certs", "cli_targets", "cli_app"),  # the commands, which are loaded by their names
+    # The commands, which are loaded by their names.
+    ("cli_serve", "cli_certs", "cli_targets", "cli_discover", "cli_app"),
     ("cli", "__main__"),
 )
 
@@ -52,7 +54,7 @@ SERVING = {"hardening", "serve_alone", "serve_app"}
 
 # Libraries with state or weight of their own are kept to the rooms that need them.
 ROOMS = {
-    "Pyro4": {"transport", "security", "server", *SERVING},
+    "Pyro4": {"transport", "naming", "security", "server", *SERVING},
     "ipykernel": {"kernel", "overtaking", "publisher", "__main__"},
     "IPython": {"source", "history", "magics", "magic_cells", "magic_commands", "magic_completion", "magic_lines"},
     "tqdm": {"progress"},
