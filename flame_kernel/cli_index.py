@@ -10,6 +10,7 @@ ABOUT = "A notebook, a console and commands on any remote Python process, throug
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("flame_kernel.cli_serve.Serve", "start a Flame server that is safe to start"),
     "certs": ("flame_kernel.cli_certs.Certs", "make a private CA, and certificates for TLS"),
+    "doctor": ("flame_kernel.cli_doctor.Doctor", "why can I not connect? one check a line, each with its cure"),
     "discover": ("flame_kernel.cli_discover.Discover", "the Flame servers that a Pyro name server knows"),
     "targets": ("flame_kernel.cli_targets.Targets", "write down servers: how to reach them, how they are protected"),
 }

@@ -23,6 +23,8 @@ HELP = f"""\
     --config         another file than the usual targets.toml
 {help_lines()}
 %flame status    where cells run, in words
+%flame doctor [WHERE] [options]
+    why can I not connect? Checks the way to WHERE, or to this kernel's server, and what is there; options as above
 %flame sessions [--kill NAME]
     what lives on the server; end one, with all that it runs
 %flame attach NAME [--ask | --force | --watch]
@@ -58,9 +60,9 @@ class _Parser(argparse.ArgumentParser):
         raise FlameError(message or self.format_usage().strip())
 
 
-def _connect_parser() -> _Parser:
-    parser = _Parser(prog="%flame connect", add_help=False, allow_abbrev=False)
-    parser.add_argument("location", metavar="WHERE")
+def _connect_parser(name: str) -> _Parser:
+    parser = _Parser(prog=f"%flame {name}", add_help=False, allow_abbrev=False)
+    parser.add_argument("location", metavar="WHERE", nargs="?" if name == "doctor" else None)
     parser.add_argument("--key-file", metavar="FILE")
     parser.add_argument("--place", choices=PLACES)
     parser.add_argument("--session", metavar="NAME")
@@ -109,10 +111,10 @@ def parse(line: str) -> Command:
     name, rest = (words[1] if len(words) > 1 else "help"), words[2:]
     if words[0] != "%flame":
         raise FlameError(f"there is no {words[0]}; %flame help shows the commands")
-    if name == "connect":
-        options = vars(_connect_parser().parse_args(rest))
+    if name in ("connect", "doctor"):
+        options = vars(_connect_parser(name).parse_args(rest))
         settings = {name: value for name, value in options.items() if name not in NAMES}
-        return Command("connect", settings.pop("location"), settings | protection(options))
+        return Command(name, settings.pop("location"), settings | protection(options))
     if name in ("help", "--help", "-h"):
         return Command("help", text=HELP)
     if name in _PARSERS:

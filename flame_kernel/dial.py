@@ -84,33 +84,23 @@ class Way:
 
     def _open(self, deadline: float) -> socket.socket:
         """A connected socket, from the first of the host's addresses that answers."""
-        addresses: list[tuple[int, Any]]
+        found: list[tuple[int, Any]]
         if self._place.path:
-            addresses = [(socket.AF_UNIX, self._place.path)]
+            found = [(socket.AF_UNIX, self._place.path)]
         else:
-            addresses = self._resolve(self._place)
-        for index, (family, address) in enumerate(addresses):
+            found = addresses(self._place)
+        for index, (family, address) in enumerate(found):
             now = time.monotonic()
             # An address that swallows packets must leave time for the next one.
-            share = (deadline - now) / (len(addresses) - index)
+            share = (deadline - now) / (len(found) - index)
             try:
                 if share <= 0:
                     raise TimeoutError
                 return _connect(family, address, share)
             except OSError as error:
-                if index + 1 == len(addresses):
+                if index + 1 == len(found):
                     raise self._explain(error) from error
         raise CannotConnect(self.location, "unresolvable")
-
-    def _resolve(self, place: Location) -> list[tuple[int, Any]]:
-        """The host's addresses, IPv4 first, as Pyro binds. The system's resolver has its own deadline, not ours."""
-        try:
-            found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a host name"
-            raise CannotConnect(self.location, "unresolvable", reason) from error
-        found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-        return [(int(entry[0]), entry[4]) for entry in found]
 
     def _explain(self, error: OSError) -> CannotConnect:
         if isinstance(error, TimeoutError):
@@ -120,6 +110,18 @@ class Way:
         if isinstance(error, FileNotFoundError):
             return CannotConnect(self.location, "refused", "there is no such socket file")
         return CannotConnect(self.location, "unreachable", (error.strerror or str(error)).lower())
+
+
+def addresses(place: Location) -> list[tuple[int, Any]]:
+    """``(family, address)`` of a host, IPv4 first, as Pyro binds; raises CannotConnect. The system's resolver has its
+    own deadline, not ours."""
+    try:
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a host name"
+        raise CannotConnect(str(place), "unresolvable", reason) from error
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return [(int(entry[0]), entry[4]) for entry in found]
 
 
 def _connect(family: int, address: Any, seconds: float) -> socket.socket:

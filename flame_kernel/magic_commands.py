@@ -18,11 +18,13 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, kwds, magic_arguments
 
-from .config import PLACES, SHELLS
-from .errors import FlameError
+from .config import PLACES, SHELLS, load_target
+from .doctor import bundle, examine, of_target
+from .errors import FlameError, TargetError
 from .jobs import columns, table
+from .keys import Ask
 from .magic_cells import Cells
-from .magic_connections import Connections, ask_line, identifier
+from .magic_connections import Connections, ask_line, identifier, in_thread
 from .magic_lines import assignments, call_of, exact, script, split_raw, unquoted, usage, words_of
 from .options import OPTIONS, protection
 from .remote import Remote
@@ -170,6 +172,25 @@ class Commands:
             print("not connected; begin with %flame connect HOST:PORT, or without HOST:PORT for a try")
         for name, remote in self._connections.items():
             print(f"{'*' if name == self._connections.current else ' '} {name}: {words(remote)}")
+
+    @command("doctor")
+    @kwds(description="Why can I not connect? Checks the way to a server and what is there, each fault with its cure.")
+    @argument("where", nargs="?", metavar="WHERE", help="as for connect; none: the current connection's server")
+    @argument("--key-file", metavar="FILE", help="a file of mode 0600 with the server's key")
+    @protected
+    def do_doctor(self, args: argparse.Namespace) -> None:
+        given = ({"key_file": args.key_file} if args.key_file else {}) | protection(vars(args))
+
+        def checks(ask: Ask) -> dict[str, str]:
+            known = dict(self._connections.items())
+            name = args.where or (None if given else self._connections.current)
+            try:
+                target = known[name].target if name in known else load_target(name, overrides=given, ask=ask)
+            except TargetError as error:
+                return bundle([of_target(error)])
+            return bundle(examine(target))
+
+        self._shell.display_pub.publish(in_thread(checks, ask_line, undo=lambda shown: None))
 
     @command("disconnect")
     @kwds(description="End a connection, with its session there.")

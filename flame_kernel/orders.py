@@ -11,7 +11,8 @@ from typing import Any
 
 from .commands import Command, parse
 from .config import Target
-from .errors import AgentError, FlameError
+from .doctor import bundle, examine, of_target
+from .errors import AgentError, FlameError, TargetError
 from .far import FarSide
 from .fronts import Fronts
 from .keys import Ask
@@ -106,6 +107,22 @@ class Orders:
             self._say(cell, self._far.words())
             return None
         return await self._take_up(cell, session)
+
+    async def _doctor(self, cell: Cell, command: Command) -> None:
+        def checks() -> dict[str, str]:
+            given = {name: value for name, value in command.options.items() if value is not None}
+            target = self._far.current.target if self._far.current is not None else self._far.target
+            try:
+                if command.location is not None or given:
+                    target = self._load(command.location, cell.ask, **given)
+                elif self._far.trouble is not None:
+                    raise self._far.trouble
+            except TargetError as error:
+                return bundle([of_target(error)])
+            return bundle(examine(target))
+
+        shown = await self._waits.until(on_thread(checks, "doctor"))
+        self._publisher.message(cell.request_id, "display_data", {"data": shown, "metadata": {}, "transient": {}})
 
     async def _change(self, cell: Cell, target: Target, attach: str | None = None) -> Session:
         connecting = self._far.connect(target, attach)

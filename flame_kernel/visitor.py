@@ -10,6 +10,7 @@ from .config import Target
 from .errors import FlameError, RemoteError, UnsafeAnswer
 from .inbox import Event
 from .link import Link, is_missing, no_agent
+from .transport import Connection
 
 # Seconds that a watcher's question is parked, on a server that lets it; and between questions on one that does not.
 WATCH_WAIT, WATCH_PAUSE = 10.0, 0.25
@@ -35,6 +36,15 @@ class Visitor:
     def close(self) -> None:
         """Close the connection; whoever waits in it gets an error."""
         self._link.close()
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, for Flame's own methods."""
+        return self._link.calls.connection
+
+    def begin(self) -> Any:
+        """What the agent there says of itself; it is pushed if it is not there yet."""
+        return self._link.open({"op": "hello"})
 
     def ask(self, op: str, **fields: Any) -> Any:
         """The answer to one op; raises AgentError (``no_agent`` where none of ours is there), ConnectionLost."""

@@ -332,6 +332,36 @@ class LiveApp(FarProcess):
         return dict(self.ask("state"))
 
 
+class NameServer(FarProcess):
+    """A stock ``pyro4-ns``; ``location`` is where it listens, ``uri`` what Pyro calls it."""
+
+    def __init__(
+        self, key: str | None = None, host: str = "127.0.0.1", within: tuple[str, ...] = (), **env: str
+    ) -> None:
+        self.key = key
+        arguments = ["-m", "Pyro4.naming", "-p", "0", "-n", host]
+        super().__init__(arguments, pythons()[-1], {"PYRO_HMAC_KEY": key, **env}, subprocess.DEVNULL, within)
+        self.uri = self._wait_for_line("URI = ")
+        self.location = self.uri.partition("@")[2]
+
+    def register(self, **names: str) -> None:
+        """Write down URIs under names, as any Pyro program does."""
+        import Pyro4
+
+        with Pyro4.Proxy(self.uri) as proxy:
+            proxy._pyroHmacKey = self.key.encode() if self.key else None
+            for name, uri in names.items():
+                proxy.register(name, uri)
+
+
+@contextlib.contextmanager
+def stopped(process: Any) -> Iterator[Any]:
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
 def random_key() -> str:
     """An HMAC key as text, for one server."""
     return secrets.token_hex(16)

@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ import evil
 import farside
 import Pyro4
 import pytest
-from farside import FarProcess, FlameServer, random_key
+from farside import FarProcess, FlameServer, NameServer, random_key, stopped
 from kernels import flame_kernel
 from netns import net
+from shell import run, warm
 from sshd import Sshd
 from strangers import one_line_server, web_server
 
@@ -43,32 +43,10 @@ daemon.requestLoop()
 """
 
 
-class NameServer(FarProcess):
-    """A stock ``pyro4-ns``; ``location`` is where it listens, ``uri`` what Pyro calls it."""
-
-    def __init__(
-        self, key: str | None = None, host: str = "127.0.0.1", within: tuple[str, ...] = (), **env: str
-    ) -> None:
-        self.key = key
-        arguments = ["-m", "Pyro4.naming", "-p", "0", "-n", host]
-        super().__init__(arguments, farside.pythons()[-1], {"PYRO_HMAC_KEY": key, **env}, subprocess.DEVNULL, within)
-        self.uri = self._wait_for_line("URI = ")
-        self.location = self.uri.partition("@")[2]
-
-    def register(self, **names: str) -> None:
-        """Write down URIs under names, as any Pyro program does."""
-        with Pyro4.Proxy(self.uri) as proxy:
-            proxy._pyroHmacKey = self.key.encode() if self.key else None
-            for name, uri in names.items():
-                proxy.register(name, uri)
-
-
-@contextlib.contextmanager
-def stopped(process: Any) -> Iterator[Any]:
-    try:
-        yield process
-    finally:
-        process.stop()
+@pytest.fixture(scope="module", autouse=True)
+def warm_shell() -> Iterator[None]:
+    with warm():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -82,20 +60,6 @@ def names() -> Iterator[NameServer]:
             thing="PYRO:obj_0815@localhost:4711",
         )
         yield ns
-
-
-def run(*words: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
-    """``jupyter flame`` in a process of its own: exit code, stdout, stderr."""
-    environ = {name: text for name, text in os.environ.items() if not name.startswith(("FLAME_", "PYRO_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "flame_kernel.cli", *words],
-        env={**environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout, done.stderr
 
 
 def test_a_list_for_people_and_one_for_programs(names: NameServer) -> None:

@@ -28,8 +28,8 @@ FLOORS = (
     ("transport", "inbox", "bootstrap", "server"),
     ("naming",),
     ("link", "opening", "takeover"),
-    ("session", "rendering", "uploads", "visitor"),
-    ("downloads",),
+    ("session", "rendering", "uploads", "visitor", "stranger"),
+    ("downloads", "doctor"),
     ("transfer", "modules", "console"),
     ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead"),
     ("calls",),
@@ -45,7 +45,7 @@ FLOORS = (
     ("orders",),
     ("kernel",),
     # The commands, which are loaded by their names.
-    ("cli_serve", "cli_certs", "cli_targets", "cli_discover", "cli_app"),
+    ("cli_serve", "cli_certs", "cli_targets", "cli_discover", "cli_doctor", "cli_app"),
     ("cli", "__main__"),
 )
 
@@ -54,7 +54,7 @@ SERVING = {"hardening", "serve_alone", "serve_app"}
 
 # Libraries with state or weight of their own are kept to the rooms that need them.
 ROOMS = {
-    "Pyro4": {"transport", "naming", "security", "server", *SERVING},
+    "Pyro4": {"transport", "naming", "stranger", "doctor", "security", "server", *SERVING},
     "ipykernel": {"kernel", "overtaking", "publisher", "__main__"},
     "IPython": {"source", "history", "magics", "magic_cells", "magic_commands", "magic_completion", "magic_lines"},
     "tqdm": {"progress"},

@@ -5,6 +5,7 @@ code and a sentence. Every op is short, but a parked ``poll`` or ``watch``: on a
 others, so there they do not park.
 
     hello                                       who and where this server is
+    checkup                                     what a client's doctor wants to know
     open      session, place, shell, client, client_id?, notebook?, attach?, linger?, journal?, when_full?
                                                 make or take up a session, and be its owner
     submit    session, request, epoch?          begin a request; one whose id is known already is not begun again
@@ -50,7 +51,7 @@ import sys
 import threading
 import time
 
-from . import live, sockets, wire
+from . import checkup, live, sockets, wire
 from .live import Refusal
 
 # Seconds that a poll may be parked.
@@ -258,8 +259,13 @@ def _list(request):
     return [session.described() for session in living]
 
 
+def _checkup(request):
+    return checkup.look()
+
+
 _OPS = {
     "hello": _hello,
+    "checkup": _checkup,
     "open": _open,
     "submit": _submit,
     "poll": _poll,
