@@ -334,23 +334,24 @@ class FlameKernel(Overtaking):
     async def _comm(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages"""
         header = parent["header"]
+        request_id = header["msg_id"]
         session = self._far.current
-        if session is None:
-            return
-        self._publisher.remember(header["msg_id"], parent, ident, cell=False)
-        self._publisher.belongs(header["msg_id"], session)
+        self._publisher.remember(request_id, parent, ident, cell=False)
         alone = overtakes()
         if alone:
             self._publish_status("busy", "shell", parent=parent)
         try:
-            await asyncio.wrap_future(
-                session.comm(header["msg_id"], header["msg_type"], parent, header.get("subshell_id"))
-            )
+            if session is not None:
+                self._publisher.belongs(request_id, session)
+                lane = header.get("subshell_id")
+                await asyncio.wrap_future(session.comm(request_id, header["msg_type"], parent, lane))
         except FlameError as e:
-            self.log.warning("%s not delivered: %s", header["msg_type"], e)
+            self._publisher.stream(request_id, "stderr", f"{header['msg_type']} not delivered: {clean(str(e))}\n")
         finally:
             if alone:
                 self._publish_status("idle", "shell", parent=parent)
+                if self._cell is not None:
+                    self._publish_status("busy", "shell", parent=self._cell)
 
     async def comm_info_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#comm-info"""

@@ -230,6 +230,7 @@ class Orders:
         running = session.running
         what = f"; following {label(running[0])}" if running else ""
         self._say(cell, f"{self._far.words()}{what}")
+        await self._announce_widgets(session)
         reply: dict[str, Any] | None = None
         self._publisher.prompt(session)
         for one in running:
@@ -237,6 +238,12 @@ class Orders:
             if isinstance(reply.get("execution_count"), int):
                 self._far.count = reply["execution_count"] + 1
         return reply
+
+    async def _announce_widgets(self, session: Session) -> None:
+        """Have the session open its widgets here, where they are not known yet, as if they were made now."""
+        if self._publisher.rendering(session).full:
+            with contextlib.suppress(FlameError):
+                await self._waits.until(session.request("comm_announce"))
 
     async def _watch(self, cell: Cell, name: str) -> None:
         """Publish what a session says, until Stop."""

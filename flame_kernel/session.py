@@ -221,7 +221,8 @@ class Session:
         says what is known of it, and the interrupt goes as soon as the link is back; where the server is only silent,
         the first interrupt waits with the cell, and the next one ends the wait.
         """
-        cells = [i for i, one in list(self._pending.items()) if one.kind in CELLS and request_id in (None, i)]
+        stoppable = (*CELLS, "comm")
+        cells = [i for i, one in list(self._pending.items()) if one.kind in stoppable and request_id in (None, i)]
         done: Future[Any] = Future()
         done.set_result({"done": "idle"})
         trouble = self._link.trouble

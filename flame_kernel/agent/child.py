@@ -259,6 +259,7 @@ class ChildCore:
     def interrupt(self, request_id=None):
         with self._lock:
             cells = [i for i, kind in self._running.items() if kind in ("execute", "object")]
+            cells = cells or [i for i, kind in self._running.items() if kind == "comm"]
             several = len(cells) > 1 or "object" in self._running.values()
             process = self._process
         if process is None or not cells or (request_id is not None and request_id not in cells):

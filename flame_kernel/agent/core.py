@@ -6,7 +6,6 @@ The other files of the agent know it as ``host``.
 
 import collections
 import itertools
-import json
 import os
 import platform
 import socket
@@ -14,7 +13,8 @@ import sys
 import threading
 import types
 
-from . import ishell, modules, objects, runner, streams
+from . import ishell, messages, modules, objects, runner, streams, widgets
+from .callbacks import Callbacks
 from .comms import Comms
 from .lane import Lane
 from .prompts import Prompts
@@ -25,10 +25,8 @@ try:
 except ImportError:  # no fcntl: no POSIX system; what C code prints stays where it was
     Capture = None
 
-# Bytes of JSON in one event; a client takes messages of 64 MiB.
-MAX_CONTENT = 32000000
 # Requests that do not run cells: answered by a helper thread, also while a cell runs.
-SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "open_lane", "close_lane") + (
+SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "comm_announce", "open_lane", "close_lane") + (
     "cwd",
     "send_module",
     "get_module",
@@ -70,6 +68,7 @@ class Core:
         self._side_thread = threading.Thread(target=self._serve_side, name="flame-side")
         self.capture = None
         self.comms = None
+        self._callbacks = Callbacks(self)
         self.modules = modules.Modules()
         self.objects = objects.Objects(self)
         self._helpers = itertools.count(1)
@@ -161,6 +160,7 @@ class Core:
         cell = Cell(request["id"], self, allow_stdin, silent, request.get("lane") or "")
         streams.set_current(cell)
         streams.check()
+        self.comms.begin()
         self.latest = cell
         reply = await self.shell.run_cell(
             request["code"],
@@ -170,6 +170,9 @@ class Core:
         )
         if reply["status"] == "ok" and request.get("user_expressions"):
             reply["user_expressions"] = self.shell.user_expressions(request["user_expressions"])
+        hint = widgets.missing(reply, self.shell.name)
+        if hint is not None and not cell.silent:
+            self.tell(request["id"], hint)
         return reply
 
     def interrupted_reply(self, request):
@@ -188,7 +191,7 @@ class Core:
             self._append("object_reply", request["id"], content, buffers=buffers)
             self._end_spare_helper(request["lane"])
         else:
-            self._append("execute_reply", request["id"], reply)
+            self._append("execute_reply" if request["kind"] == "execute" else "comm_reply", request["id"], reply)
 
     def lane_ended(self, lane):
         """A lane's thread is about to end."""
@@ -210,15 +213,11 @@ class Core:
             self._log.wait_for_room()  # as text does: a loop of displays is no less than one of prints
 
     def _append(self, msg_type, request_id, content, metadata=None, buffers=None):
-        content, size = _plain(content)
-        if size > MAX_CONTENT:
-            content = _left_out(msg_type, content, size)
-        event = {"type": msg_type, "request": request_id, "content": content}
-        if metadata:
-            event["metadata"] = _plain(metadata)[0]
-        if buffers:
-            event["buffers"] = [bytes(b) for b in buffers]
-        self._log.append(event)
+        event, left_out = messages.event(msg_type, request_id, content, metadata, buffers)
+        if left_out:
+            self.tell(request_id, left_out)
+        else:
+            self._log.append(event)
 
     def write(self, cell, name, text):
         """Text that code of ``cell`` prints."""
@@ -289,17 +288,16 @@ class Core:
             self._side.append(request)
             self._side_wake.release()
         elif request["kind"] == "execute":
-            self._lane(request.get("lane") or "").submit(request)
+            self.lane(request.get("lane") or "").submit(request)
         elif request["kind"] == "object":
             self._submit_object(request)
         elif request["kind"] == "comm":
-            name = "" if self.comms is None else self.comms.lane_for(request)
-            lane = self.lanes.get(name) or self.lanes[""]
-            lane.call(lambda: self._receive_comm(request))
+            self._callbacks.submit(request)
         else:
             raise ValueError("unknown request kind %r" % request["kind"])
 
-    def _lane(self, name):
+    def lane(self, name):
+        """The lane of a subshell, begun where there is none yet."""
         with self._lock:
             lane = self.lanes.get(name)
             if lane is None or lane.abandoned:
@@ -334,16 +332,6 @@ class Core:
                 del self.lanes[name]
                 lane.close()
 
-    def _receive_comm(self, request):
-        """On a lane's thread: a message of the front end for a comm."""
-        before = streams.current()
-        streams.set_current(Cell(request["id"], self, False, False, request.get("lane") or ""))
-        try:
-            self.comms.receive(request)
-        finally:
-            streams.set_current(before)
-            self._append("comm_reply", request["id"], {"status": "ok"})
-
     def _serve_side(self):
         # The first completion imports jedi and has it parse: a front end gives up on that, so it is done beforehand.
         patience = WARM_UP_AFTER if self.place == "child" else None
@@ -375,8 +363,10 @@ class Core:
                 return self.shell.inspect(request["code"], request["cursor_pos"], request.get("detail_level", 0), omit)
             if request["kind"] == "comm_info":
                 return self.comms.info()
+            if request["kind"] == "comm_announce":
+                return self.comms.announce()
             if request["kind"] == "open_lane":
-                self._lane(request["lane"])
+                self.lane(request["lane"])
                 return {"status": "ok"}
             if request["kind"] == "close_lane":
                 lane = self.lanes.get(request["lane"])
@@ -414,6 +404,11 @@ class Core:
             else:
                 self.lanes[lane.name] = Lane(self, lane.name)
         self.tell(request["id"], "Abandoned in %s: its thread ends when that call returns.\n" % where)
+        if request["kind"] == "comm":
+            self._append("comm_reply", request["id"], {"status": "error"})
+        self._callbacks.ended(request)  # or, where that was none, those that waited for this lane
+        if request["kind"] == "comm":
+            return
         error = {"ename": "KeyboardInterrupt", "evalue": "abandoned in %s" % where, "traceback": []}
         if request["kind"] == "object":
             self._append("object_reply", request["id"], dict(error, status="error"))
@@ -456,25 +451,6 @@ class Core:
 
 
 Cell = streams.Cell
-
-
-def _plain(content):
-    """``(content as JSON will carry it, its size)``: later changes of the user's objects do not show."""
-    try:
-        text = json.dumps(content)
-    except (TypeError, ValueError, RecursionError):
-        text = json.dumps(content, default=repr, skipkeys=True)
-    return json.loads(text), len(text)
-
-
-def _left_out(msg_type, content, size):
-    """What is sent in place of content too large for one message: the same, a note for its large part."""
-    note = "[%.0f MB left out: more than the %d MB of one message]" % (size / 1e6, MAX_CONTENT // 10**6)
-    if "data" in content:
-        return dict(content, data={"text/plain": note}, metadata={})
-    if "traceback" in content:
-        return dict(content, evalue=note, traceback=[note])
-    return dict(content, user_expressions={}, payload=[])
 
 
 def _cwd():

@@ -16,7 +16,7 @@ import sys
 import traceback
 import types
 
-from . import commands, ishell_parts, scratch, streams
+from . import commands, comms, ishell_parts, scratch, streams
 from . import ishell_hooks as hooks
 from .ishell_parts import clean
 
@@ -78,7 +78,7 @@ def _make_class():
                 shutil.rmtree(self.profile_dir.location, ignore_errors=True)
                 atexit.unregister(self._remove_profile)
                 self.profile_dir = None
-            self.kernel = ishell_parts.Kernel(self)
+            self.kernel = comms.Kernel(self)
 
         # -- construction: what IPython would take for itself --------------------------------------------------------
 
@@ -297,9 +297,9 @@ def _make_class():
             """The same; returns a token for reset_thread_parent."""
             before = streams.current()
             header = parent.get("header") or parent
-            streams.set_current(
-                streams.Cell(header.get("msg_id"), self._host, before is not None and before.allow_stdin)
-            )
+            if before is None or before.request_id != header.get("msg_id"):
+                asks, lane = (False, "") if before is None else (before.allow_stdin, before.lane)
+                streams.set_current(streams.Cell(header.get("msg_id"), self._host, asks, lane=lane))
             return before
 
         def reset_thread_parent(self, token):

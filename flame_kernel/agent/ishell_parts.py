@@ -23,7 +23,7 @@ import types
 import uuid
 from base64 import b64encode
 
-from . import commands, compiler, streams
+from . import commands, compiler
 from . import ishell_hooks as hooks
 
 # Cells whose text is kept for tracebacks and inspect.getsource, and whose outputs %notebook would write.
@@ -110,25 +110,6 @@ class Memory(dict):
 
     def uncache(self, *items):
         pass
-
-
-class Kernel:
-    """``get_ipython().kernel``: the little of a kernel that ipywidgets' Output and others ask of it."""
-
-    def __init__(self, shell):
-        self.shell = shell
-
-    def get_parent(self, channel=None):
-        """The request for which the caller runs, as far as the far side knows it."""
-        cell = streams.current()
-        if cell is None or cell.request_id is None:
-            return {}
-        header = {"msg_id": cell.request_id, "msg_type": "execute_request", "session": cell.host.session_id}
-        return {"header": header, "msg_id": cell.request_id, "msg_type": "execute_request", "content": {}}
-
-    @property
-    def _parent_header(self):
-        return self.get_parent()
 
 
 class Publisher:

@@ -216,7 +216,7 @@ class Lane:
     @property
     def is_idle(self):
         """Whether a request that comes now would be the next."""
-        return not self._accepted and not self._closing
+        return not self._accepted and self.request is None and not self._closing
 
     def call(self, function):
         """Run ``function`` on the lane's thread as soon as no code of a cell has it; any thread."""
@@ -224,6 +224,28 @@ class Lane:
             self.loop.call_soon_threadsafe(function)
         except RuntimeError:
             pass  # the loop has just been closed
+
+    def run_callback(self, request, function):
+        """From the loop, on the lane's thread: run the user's ``function``, which can be stopped as a cell can.
+
+        Between two steps of a cell that awaits, a Stop is the cell's; it reaches ``function`` if that does not end.
+        """
+        if self.request is not None:
+            function()
+            return
+        self.request = request
+        try:
+            self._guard.enter()
+            try:
+                function()
+            finally:
+                self._guard.leave()
+        except KeyboardInterrupt:  # it came between the user's code and ours
+            self._guard.leave()
+        if self.abandoned:
+            self._poke()
+        else:
+            self.request = None
 
     def _poke(self):
         def wake():

@@ -11,6 +11,11 @@ MISSING = object()
 _MARK = "_flame_layer"
 
 
+def is_layer(value):
+    """Whether ``value`` is that of a layer, of any version of the agent."""
+    return _MARK in getattr(getattr(value, "__func__", value), "__dict__", {})
+
+
 class Layer:
     """``owner.name`` replaced by ``make(found)``; ``found`` is MISSING where the owner itself had no such attribute.
 
