@@ -46,6 +46,7 @@ SETTINGS = {
     "@jupyterlab/application-extension/shell": {"startMode": "multiple"},
     # Lab drops the completions of a kernel that takes more than a second, as any does on a busy machine.
     "@jupyterlab/completer-extension/manager": {"providerTimeout": 20_000},
+    "@jupyterlab/docmanager-extension/plugin": {"renameUntitledFileOnSave": False},
     "@jupyterlab/notebook-extension/tracker": {"codeCellConfig": {"autoClosingBrackets": False}},
 }
 
