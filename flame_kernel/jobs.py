@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from concurrent.futures import Future
@@ -79,6 +78,7 @@ class Job:
     shown  what of an event of the cell may be shown, or None; called on the session's events thread
     show   called on that thread with each event that may be
     keep   whether its output is wanted afterwards
+    request_id  names it to the far side
 
     ``state`` is one of: waiting (not begun), running, stopping (cancelled, and not over), done, failed, stopped,
     lost (its session is gone).
@@ -92,12 +92,13 @@ class Job:
         code: str,
         shown: Callable[[Event], Event | None],
         show: Callable[[Event], None],
-        keep: bool = True,
+        keep: bool,
+        request_id: str,
     ) -> None:
         self.number = number
         self.target = target
         self.code = code
-        self.request_id = uuid.uuid4().hex
+        self.request_id = request_id
         self.started = time.time()
         self.ended: float | None = None
         self.reply: Future[dict[str, Any]] = Future()

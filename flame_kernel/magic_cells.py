@@ -7,7 +7,9 @@ import contextlib
 import itertools
 import re
 import threading
+import uuid
 import weakref
+from collections.abc import Callable
 from concurrent import futures
 from functools import partial
 from typing import Any
@@ -17,6 +19,7 @@ from IPython.core import page
 from .errors import FlameError, RemoteError
 from .inbox import Event
 from .jobs import Job, cell_error
+from .magic_comms import Relay
 from .magic_connections import Connections, ask_line, identifier
 from .magic_output import CellOutput
 from .raised import RaisedThere
@@ -61,6 +64,7 @@ class Cells:
         # What number, here, a cell of a session has that has this number there.
         self._cell_numbers: weakref.WeakKeyDictionary[Session, dict[int, int]] = weakref.WeakKeyDictionary()
         self._renderings: weakref.WeakKeyDictionary[Session, Rendering] = weakref.WeakKeyDictionary()
+        self._relays: weakref.WeakKeyDictionary[Session, Relay] = weakref.WeakKeyDictionary()
         self._under_way: dict[str, tuple[Session, CellOutput]] = {}
         self._outputs: weakref.WeakValueDictionary[str, CellOutput] = weakref.WeakValueDictionary()
 
@@ -118,7 +122,7 @@ class Cells:
         remote.show = show
         remote.on_link = partial(self._on_link, remote.session)
 
-    def _output(self, remote: Remote, waited: bool) -> CellOutput:
+    def _output(self, remote: Remote, waited: bool, apart: bool = False) -> CellOutput:
         rendering, session = self._rendering(remote), remote.session
 
         def ask(content: dict[str, Any]) -> None:
@@ -128,23 +132,68 @@ class Cells:
         def refuse(content: dict[str, Any]) -> None:
             session.answer(content["input_id"], None)
 
-        return CellOutput(self._shell, session.session_id, ask, refuse, waited)
+        return CellOutput(self._shell, session.session_id, ask, refuse, waited, self._relay(remote), apart)
 
-    def _job(self, name: str, remote: Remote, code: str, *, waited: bool, keep: bool) -> tuple[CellOutput, Job]:
-        output, rendering = self._output(remote, waited), self._rendering(remote)
-        if _is_mini(remote):
-            code = self._source.as_python(code)
+    def _relay(self, remote: Remote) -> Relay | None:
+        """What the comms of a remote go by; None where there is no front end, or no manager of comms."""
+        kernel, session = getattr(self._shell, "kernel", None), remote.session
+        if getattr(kernel, "comm_manager", None) is None:
+            return None
+        if session not in self._relays:
+            # Weak: the manager keeps stand-ins, and they shall not keep a connection.
+            known = weakref.ref(remote)
+
+            def forward(msg_type: str, message: dict[str, Any]) -> None:
+                remote = known()
+                if remote is not None:
+                    self._forward(remote, msg_type, message)
+
+            self._relays[session] = Relay(kernel, forward)
+        return self._relays[session]
+
+    def _forward(self, remote: Remote, msg_type: str, message: dict[str, Any]) -> None:
+        """Bring a message of the front end to a comm of the far side, and show what comes of it, until it is done."""
+        request_id, lane = message["header"]["msg_id"], message["header"].get("subshell_id")
+        output = self._output(remote, waited=True, apart=True)
+        shown = self._shown(remote, request_id)
+        self._outputs[request_id] = output
+
+        def sink(event: Event) -> None:
+            allowed = shown(event)
+            if allowed is not None:
+                output.event(allowed)
+
+        def interrupt(presses: int) -> bool:
+            remote.interrupt(request_id)
+            return presses < 3
+
+        reply = remote.comm(request_id, msg_type, message, sink, lane)
+        if output.follow(reply, interrupt) and reply.exception() is not None:
+            text = f"{msg_type} not delivered: {clean(str(reply.exception()))}\n"
+            output.event({"type": "stream", "content": {"name": "stderr", "text": text}})
+
+    def _shown(self, remote: Remote, request_id: str) -> Callable[[Event], Event | None]:
+        """Tells what of an event of a request may be shown; for the session's events thread."""
+        rendering = self._rendering(remote)
 
         def shown(event: Event) -> Event | None:
-            """What of an event may be shown; on the session's events thread."""
             if event["type"] == "stream":
                 content = event["content"]
                 stream = "stderr" if content.get("name") == "stderr" else "stdout"
-                text = rendering.text(job.request_id, stream, str(content.get("text")))
+                text = rendering.text(request_id, stream, str(content.get("text")))
                 return {**event, "content": {"name": stream, "text": text}}
             return event if event["type"] == "input_request" else rendering.event(event)
 
-        job = Job(next(self._numbers), remote, name, code, shown, output.event, keep)
+        return shown
+
+    def _job(self, name: str, remote: Remote, code: str, *, waited: bool, keep: bool) -> tuple[CellOutput, Job]:
+        output = self._output(remote, waited)
+        if _is_mini(remote):
+            code = self._source.as_python(code)
+        request_id = uuid.uuid4().hex
+        job = Job(
+            next(self._numbers), remote, name, code, self._shown(remote, request_id), output.event, keep, request_id
+        )
         self._outputs[job.request_id] = output
         self._under_way[job.request_id] = (remote.session, output)
         job.reply.add_done_callback(lambda done: self._under_way.pop(job.request_id, None))

@@ -22,14 +22,14 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from .inbox import Event
+from .magic_comms import COMMS, Relay
 from .waits import next_of
 
 # Characters that may wait to be shown before the session's events thread waits for whoever shows them.
 AHEAD = 8_000_000
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-_COMMS = ("comm_open", "comm_msg", "comm_close")
-_NO_WIDGETS = "[widgets of the far side show as text here: %%flame relays no comms, the Remote Flame kernel does]\n"
+_NO_WIDGETS = "[widgets of the far side show as text here: there is no front end that could show them]\n"
 
 
 class Shown:
@@ -67,6 +67,9 @@ class Screen(Protocol):
     def error(self, content: dict[str, Any]) -> None:
         """An error that nobody raises."""
 
+    def comm(self, event: Event, relay: Relay) -> None:
+        """A message of a comm, for the front end."""
+
 
 class ShellScreen:
     """IPython's own ways, for the thread on which the cell runs."""
@@ -99,6 +102,11 @@ class ShellScreen:
             sys.stderr.flush()
             MessageScreen(kernel, self._shell).error(content)
 
+    def comm(self, event: Event, relay: Relay) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        MessageScreen(self._shell.kernel, self._shell).comm(event, relay)
+
 
 class MessageScreen:
     """Messages to the cell that ran when this was made, from any thread and at any later time."""
@@ -110,10 +118,10 @@ class MessageScreen:
         self._parent = kernel.get_parent("shell")
         self._count = shell.displayhook.prompt_count
 
-    def _send(self, msg_type: str, content: dict[str, Any], topic: str | None = None) -> None:
+    def _send(self, msg_type: str, content: dict[str, Any], topic: str | None = None, **more: Any) -> None:
         kernel = self._kernel
         ident = kernel._topic(topic or msg_type)
-        kernel.session.send(kernel.iopub_socket, msg_type, content, parent=self._parent, ident=ident)
+        kernel.session.send(kernel.iopub_socket, msg_type, content, parent=self._parent, ident=ident, **more)
 
     def write(self, name: str, text: str) -> None:
         self._send("stream", {"name": name, "text": text}, f"stream.{name}")
@@ -130,6 +138,13 @@ class MessageScreen:
 
     def error(self, content: dict[str, Any]) -> None:
         self._send("error", {part: content.get(part) for part in ("ename", "evalue", "traceback")})
+
+    def comm(self, event: Event, relay: Relay) -> None:
+        header = self._parent.get("header") or {}
+        passed = relay(event, str(header.get("msg_id", "")))
+        if passed is not None:
+            content, more = passed["content"], {part: passed.get(part) for part in ("metadata", "buffers")}
+            self._send(passed["type"], content, f"comm-{content['comm_id']}", **more)
 
 
 class TextScreen:
@@ -158,6 +173,9 @@ class TextScreen:
     def error(self, content: dict[str, Any]) -> None:
         self.write("stderr", "\n".join(map(str, content.get("traceback") or ())) + "\n")
 
+    def comm(self, event: Event, relay: Relay) -> None:
+        """A terminal shows no widgets."""
+
 
 def background_screen(shell: Any) -> Screen:
     """The screen of the cell that runs now, for the time when another one may."""
@@ -177,6 +195,8 @@ class CellOutput:
     ask       called on the thread that waits with an ``input_request``'s content; answers it
     refuse    called with the same when nobody waits, and so nobody can be asked
     waited    whether somebody is going to ``follow``
+    relay     what the comms of this session go by; None where no front end is that could show widgets
+    apart     whether it is no cell's: what is shown goes by messages to the request that is handled now
     """
 
     def __init__(
@@ -186,13 +206,16 @@ class CellOutput:
         ask: Callable[[dict[str, Any]], None],
         refuse: Callable[[dict[str, Any]], None],
         waited: bool,
+        relay: Relay | None = None,
+        apart: bool = False,
     ) -> None:
         self._prefix = prefix
+        self._relay = relay
         self._ask = ask
         self._refuse = refuse
         self._waited = waited
-        self._here: Screen = ShellScreen(shell)
         self._away = background_screen(shell)
+        self._here: Screen = self._away if apart else ShellScreen(shell)
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.RLock()  # held while an event is shown in the background: one at a time, in order
         self._room = threading.Condition(threading.Lock())
@@ -338,7 +361,9 @@ class CellOutput:
                 screen.error(content)
         elif kind == "link":
             self._show_link(screen, content["sentence"])
-        elif kind in _COMMS and not self._told:
+        elif kind in COMMS and self._relay is not None:
+            screen.comm(event, self._relay)
+        elif kind in COMMS and not self._told:
             self._told = True
             screen.write("stderr", _NO_WIDGETS)
 
@@ -363,12 +388,12 @@ class CellOutput:
         self._here.error(content)
 
     def _local(self, content: dict[str, Any]) -> dict[str, Any]:
-        """The content of a display for this notebook: its own ids, and no views of widgets that are not here."""
+        """The content of a display for this notebook: its own ids, and no views of widgets that it cannot show."""
         data, metadata, transient = (
             dict(part) if isinstance(part := content.get(name), dict) else {}
             for name in ("data", "metadata", "transient")
         )
-        if WIDGET in data:
+        if WIDGET in data and self._relay is None:
             del data[WIDGET]
             data.setdefault("text/plain", "[a widget]")
         if "display_id" in transient:

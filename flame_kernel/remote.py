@@ -231,6 +231,13 @@ class Remote:
         future.request_id = request_id  # type: ignore[attr-defined]
         return future
 
+    def comm(
+        self, request_id: str, msg_type: str, message: dict[str, Any], sink: Sink, lane: str | None = None
+    ) -> Future[Reply]:
+        """Deliver a front end's message to a comm there; ``sink`` as for ``cell``. Done when its callbacks are."""
+        self._calls.route(request_id, sink)
+        return self.session.comm(request_id, msg_type, message, lane)
+
     def interrupt(self, request_id: str | None = None) -> Future[Any]:
         """Stop a cell or a call there; without an id all that runs."""
         return self.session.interrupt(request_id)

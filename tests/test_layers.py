@@ -36,6 +36,7 @@ FLOORS = (
     ("proxy",),
     ("functions",),
     ("remote",),
+    ("magic_comms",),
     ("jobs", "magic_output", "magic_connections", "magic_lines"),
     ("magic_cells",),
     ("magic_commands",),

@@ -18,6 +18,7 @@ from farside import FlameServer, LiveApp, wait_until
 from kernels import Kernel, Run, flame_kernel
 from nbclient import NotebookClient
 from places import ok, uncoloured
+from widgets import VIEW, Front, kinds, of_model, opened, updates
 
 KERNEL = "python3"
 
@@ -271,3 +272,56 @@ def test_every_line_of_flames_manual_under_nbclient(server: FlameServer, monkeyp
     assert shown[7] == "ZeroDivisionError"
     assert shown[8] == "Hello there, remote server stdout!\n"
     assert shown[9] == "StdinNotImplementedError"
+
+
+def test_widgets_are_shown_and_their_callbacks_run_there(notebook: Kernel, server: FlameServer) -> None:
+    front = Front(notebook)
+    code = "import os, time, ipywidgets as w\ns, out, b = w.IntSlider(), w.Output(), w.Button()\n"
+    code += "s.observe(lambda c: print('now', c.new, os.getppid()), 'value')\nwith out: print('in')\ns"
+    run = ok(notebook.execute(f"%%flame\n{code}"))
+    slider, out, button = (of_model(run, name) for name in ("IntSliderModel", "OutputModel", "ButtonModel"))
+    assert run.of_type("execute_result")[0].content["data"][VIEW]["model_id"] == slider
+    assert updates(run, out) == [
+        {"msg_id": run.id},
+        {"msg_id": ""},
+    ]  # the front end's id of the cell, not the far side's
+    moved = front.move(slider, value=7)
+    told = f"stdout now 7 {server.pid}\n"
+    assert kinds(moved) == ["busy", "comm_msg echo_update {'value': 7}", told, "idle"]
+    assert updates(ok(notebook.execute("%%flame\ns.value = 42")), slider) == [{"value": 42}]
+    click = "def click(_):\n    with out:\n        print('clicked')\n    1 / 0\nb.on_click(click)"
+    ok(notebook.execute(f"%%flame\n{click}"))
+    clicked = front.click(button)
+    assert clicked.stdout == "clicked\n"
+    assert updates(clicked, out) == [{"msg_id": clicked.id}, {"msg_id": ""}]
+    assert clicked.error
+    assert clicked.error["ename"] == "ZeroDivisionError"
+    # While a cell is waited for: by the subshell that the front end names, as JupyterLab does.
+    subshell = front.subshell()
+    busy = notebook.submit("%%flame\nprint('go')\nwhile s.value != 9: time.sleep(0.01)\nprint('saw', s.value)")
+    notebook.wait_for_output(busy, "go")
+    data = {"method": "update", "state": {"value": 9}, "buffer_paths": []}
+    moved = front.send("comm_msg", slider, data, subshell=subshell)
+    assert f"now 9 {server.pid}\n" in moved.stdout
+    assert ok(notebook.wait(busy)).stdout == "go\nsaw 9\n"
+    # Pictures there, uploads from here, and what a page that is opened anew asks of each widget.
+    run = ok(notebook.execute("%%flame\nim = w.Image(value=b'png' * 100)"))
+    image = of_model(run, "ImageModel")
+    (message,) = [m for m in run.of_type("comm_open") if m.buffers]
+    assert bytes(message.buffers[0]) == b"png" * 100
+    data = {"method": "update", "state": {}, "buffer_paths": [["value"]]}
+    front.send("comm_msg", image, data, buffers=[b"new"])
+    assert ok(notebook.execute("%%flame\nbytes(im.value)")).result == "b'new'"
+    assert {slider, out, button, image} <= set(front.known("jupyter.widget"))
+    (asked,) = front.send("comm_msg", slider, {"method": "request_state"}).of_type("comm_msg")
+    assert asked.content["data"]["state"]["value"] == 9
+    closed = ok(notebook.execute("%%flame\ns.close()"))
+    assert [m.content["comm_id"] for m in closed.of_type("comm_close")] == [slider]
+    assert slider not in front.known()
+    notebook.ask("delete_subshell_request", {"subshell_id": subshell}, channel="control")
+
+
+def test_a_bar_of_tqdm_in_a_job(notebook: Kernel) -> None:
+    run = ok(notebook.execute("%%flame --bg -o job\nfrom tqdm.auto import tqdm\nfor i in tqdm(range(3)): pass"))
+    notebook.wait_for(lambda: {"bar_style": "success"} in [u for c in opened(run) for u in updates(run, c)], "the bar")
+    assert opened(run)[of_model(run, "FloatProgressModel")]["max"] == 3.0
