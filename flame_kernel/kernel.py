@@ -31,7 +31,7 @@ from .history import History
 from .keys import Ask
 from .link_line import LinkLine
 from .orders import Cell, Orders
-from .overtaking import Overtaking, overtakes
+from .overtaking import COMMS, Overtaking, overtakes
 from .prompts import Prompts
 from .publisher import Publisher, pack
 from .session import Session
@@ -71,7 +71,7 @@ class FlameKernel(Overtaking):
         self._far = self._make_far(target, trouble)
         self._local: FarSide | None = None
         self._orders = Orders(self._far, self._publisher, self._waits, self._fronts, self._load)
-        for msg_type in ("comm_open", "comm_msg", "comm_close"):
+        for msg_type in COMMS:
             self.shell_handlers[msg_type] = self._comm
 
     def _make_far(self, target: Target, trouble: FlameError | None = None) -> FarSide:
@@ -337,21 +337,15 @@ class FlameKernel(Overtaking):
         request_id = header["msg_id"]
         session = self._far.current
         self._publisher.remember(request_id, parent, ident, cell=False)
-        alone = overtakes()
-        if alone:
-            self._publish_status("busy", "shell", parent=parent)
-        try:
-            if session is not None:
-                self._publisher.belongs(request_id, session)
-                lane = header.get("subshell_id")
-                await asyncio.wrap_future(session.comm(request_id, header["msg_type"], parent, lane))
-        except FlameError as e:
-            self._publisher.stream(request_id, "stderr", f"{header['msg_type']} not delivered: {clean(str(e))}\n")
-        finally:
-            if alone:
-                self._publish_status("idle", "shell", parent=parent)
-                if self._cell is not None:
-                    self._publish_status("busy", "shell", parent=self._cell)
+        with self._status(parent):
+            try:
+                if session is not None:
+                    self._publisher.belongs(request_id, session)
+                    lane = header.get("subshell_id")
+                    await asyncio.wrap_future(session.comm(request_id, header["msg_type"], parent, lane))
+            except FlameError as e:
+                words = f"{header['msg_type']} not delivered: {clean(str(e))}\n"
+                self._publisher.stream(request_id, "stderr", words)
 
     async def comm_info_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#comm-info"""

@@ -1,13 +1,14 @@
 """Overtaking: what is answered while a cell runs on the main shell, and what waits for its turn behind it.
 
-ipykernel runs one request of the main shell at a time, comm messages apart. A far side answers an editor also while a
-cell runs, and whether another client may have the session is decided here, so these need not wait.
+ipykernel runs one request of a shell at a time, comm messages apart. A far side answers an editor also while a cell
+runs, and whether another client may have the session is decided here, so these need not wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,6 +20,7 @@ from .fronts import Fronts
 QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
 # Cells, word for word, that are about the one that runs.
 ORDERS = ("%flame allow", "%flame refuse")
+COMMS = ("comm_open", "comm_msg", "comm_close")
 
 _CONCURRENT: ContextVar[bool] = ContextVar("concurrent", default=False)
 
@@ -44,9 +46,16 @@ class Overtaking(Kernel):
             self.shell_handlers[msg_type] = self._handle
 
     async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
-        """As ipykernel's, but an editor's question overtakes cells, and nothing else: the far side answers both."""
+        """As ipykernel's, but an editor's question overtakes cells, and nothing else: the far side answers both.
+
+        Comm messages wait for nothing here, as the far side has an order for them. ipykernel mixes up the parents of
+        several that are under way, and a widget that never hears of its idle is dead.
+        """
         header, code = self._peek(msg)
         kind = str(header.get("msg_type"))
+        if kind in COMMS:
+            await asyncio.create_task(self.dispatch_shell(msg, subshell_id=subshell_id, concurrent=True))
+            return
         self._fronts.heard(str(header.get("session")))  # now: its turn may come when the front end is long gone
         may = kind in QUESTIONS or (kind == "execute_request" and code in ORDERS)
         if subshell_id is None and self._cell is not None and may and not self._in_line:
@@ -56,7 +65,7 @@ class Overtaking(Kernel):
             finally:
                 self.set_parent(ident, parent, channel="shell")
             return
-        stays_in_line = subshell_id is None and kind not in ("execute_request", "comm_open", "comm_msg", "comm_close")
+        stays_in_line = subshell_id is None and kind != "execute_request"
         self._in_line += stays_in_line
         try:
             await super().shell_main(subshell_id, msg)
@@ -78,20 +87,21 @@ class Overtaking(Kernel):
             return {}, ""
 
     async def dispatch_shell(self, *args: Any, **kwargs: Any) -> None:
-        """As ipykernel's, which says neither busy nor idle for what comes while a cell runs; a comm message needs it
-        too, as widgets hold their next value back until they hear idle."""
+        """As ipykernel's, which says neither busy nor idle for what is concurrent; whoever handles it does that."""
         _CONCURRENT.set(bool(kwargs.get("concurrent")))
         await super().dispatch_shell(*args, **kwargs)
 
     async def _handle(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """Between busy and idle of its own while a cell runs; then busy again: front ends show the last they heard."""
-        alone = overtakes()
-        if alone:
-            self._publish_status("busy", "shell", parent=parent)
-        try:
+        with self._status(parent) if overtakes() else contextlib.nullcontext():
             await getattr(self, parent["header"]["msg_type"])(stream, ident, parent)
+
+    @contextlib.contextmanager
+    def _status(self, parent: dict[str, Any]) -> Iterator[None]:
+        """Between busy and idle of its own while a cell runs; then busy again: front ends show the last they heard."""
+        self._publish_status("busy", "shell", parent=parent)
+        try:
+            yield
         finally:
-            if alone:
-                self._publish_status("idle", "shell", parent=parent)
-                if self._cell is not None:
-                    self._publish_status("busy", "shell", parent=self._cell)
+            self._publish_status("idle", "shell", parent=parent)
+            if self._cell is not None:
+                self._publish_status("busy", "shell", parent=self._cell)
