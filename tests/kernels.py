@@ -15,6 +15,7 @@ import os
 import re
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import IO, Any
 import zmq
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
+from jupyter_core.paths import jupyter_runtime_dir
 
 KERNEL_NAME = "flame"
 TIMEOUT = 30.0
@@ -369,21 +371,17 @@ def flame_kernel(
 ) -> Iterator[Kernel]:
     """A running kernel, shut down at the end; ``env`` goes on top of ours (None removes a name).
 
-    ``options`` are traits of the KernelManager (``transport``, ``transport_encryption`` …).
+    ``options`` are traits of the KernelManager (``transport``, ``transport_encryption`` …).  Its sockets are files
+    unless they say otherwise: ports are found long before the kernel takes them, and are free while it is restarted,
+    so another test may take them.
     """
     environ = {**os.environ, **(env or {})}
+    options = {"transport": "ipc", "connection_file": f"{jupyter_runtime_dir()}/{uuid.uuid4().hex[:8]}.json", **options}
     manager = KernelManager(kernel_name=name or KERNEL_NAME, **options)
     # Open as long as the kernel's manager is: a restart starts the new kernel on the same file.
     with tempfile.NamedTemporaryFile(prefix="kernel-", suffix=".log") as log:
         given = {key: value for key, value in environ.items() if value is not None}
-        try:
-            kernel = Kernel(manager, given, str(cwd) if cwd else None, log)
-        except AssertionError as error:
-            # The manager looks for free ports long before the kernel takes them; another test may have been quicker.
-            if "Address already in use" not in str(error):
-                raise
-            manager = KernelManager(kernel_name=name or KERNEL_NAME, **options)
-            kernel = Kernel(manager, given, str(cwd) if cwd else None, log)
+        kernel = Kernel(manager, given, str(cwd) if cwd else None, log)
         try:
             yield kernel
         except BaseException:

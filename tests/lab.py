@@ -73,6 +73,8 @@ class Lab:
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
         command += ["--ServerApp.port=0", f"--ServerApp.root_dir={self.root}", "--LabApp.extension_manager=readonly"]
         command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+        # Ports are free while a kernel is restarted, and another test may take them: then it never comes back.
+        command += ["--KernelManager.transport=ipc"]
         with open(folder / "log", "wb") as log:
             self.process = subprocess.Popen(
                 command, env=env, cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log
