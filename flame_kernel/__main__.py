@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from ipykernel.kernelapp import IPKernelApp
+import sys
+from typing import Any
 
+from ipykernel.kernelapp import IPKernelApp
+from traitlets.config import Config
+
+from .cli_install import Install
 from .kernel import FlameKernel
+from .settings import file_config
 
 
 class FlameKernelApp(IPKernelApp):
@@ -15,6 +21,13 @@ class FlameKernelApp(IPKernelApp):
     outstream_class = None  # type: ignore[assignment]  # no code of the user's runs here: what this process prints is for its terminal
     description = "The Remote Flame kernel: cells run on a Pyro4 Flame server."
 
+    def load_config_file(self, *args: Any, **options: Any) -> None:
+        """IPython's configuration files, and ``jupyter_flame_config``."""
+        super().load_config_file(*args, **options)  # type: ignore[no-untyped-call]
+        written = file_config()
+        written.merge(Config(self.config))
+        self.update_config(written)
+
     def init_path(self) -> None:
         """The notebook's folder stays off the import path: a file there must not run inside the client."""
 
@@ -23,7 +36,10 @@ class FlameKernelApp(IPKernelApp):
 
 
 def main() -> None:
-    """Run the kernel until it is shut down."""
+    """Run the kernel until it is shut down; ``install …`` is ``jupyter flame install``."""
+    if sys.argv[1:2] == ["install"]:
+        Install.launch_instance(sys.argv[2:])
+        return
     FlameKernelApp.launch_instance()
 
 

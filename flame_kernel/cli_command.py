@@ -36,12 +36,13 @@ DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 _TRAIT = re.compile(r"--[A-Z]\w*\.\w")
 
 
-class Command(JupyterApp, FlameSettings):
+class Command(JupyterApp):
     """One command. Subclasses say what they take (``arguments``) and do it (``run``).
 
     title       the words that call it, such as ``targets add``
     about       what it is for; its first line is shown in lists
     typed       examples: lines that can be typed as they stand
+    takes_all   whether what stands behind its first word is none of our business: traits must stand before
     """
 
     name = "jupyter-flame"
@@ -51,6 +52,7 @@ class Command(JupyterApp, FlameSettings):
     title: ClassVar[str]
     about: ClassVar[str]
     typed: ClassVar[str] = ""
+    takes_all: ClassVar[bool] = False
     options: argparse.Namespace
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -66,6 +68,8 @@ class Command(JupyterApp, FlameSettings):
         parser = parser_for(cls.title, cls.about, cls.typed)
         cls.arguments(cls.__new__(cls), parser)
         add_common(parser)
+        words = argparse.ArgumentParser.format_usage(_only_words(parser))
+        parser.usage = words.removeprefix("usage: ").rstrip("\n").replace(parser.prog, f"{parser.prog} [options]", 1)
         return parser
 
     def initialize(self, argv: Any = None) -> None:
@@ -77,6 +81,7 @@ class Command(JupyterApp, FlameSettings):
         try:
             self.load_config_file(suppress_errors=False)
             self.update_config(said)  # what is said wins over what is written
+            FlameSettings(parent=self)
         except TraitError as error:
             self._fail(f"the configuration cannot be used: {error}")
         except Exception as error:  # a configuration file is a program, and may raise anything
@@ -86,6 +91,8 @@ class Command(JupyterApp, FlameSettings):
         """The words taken apart: ``options``, and what there is for traits."""
         words = list(sys.argv[1:] if argv is None else argv)
         end = words.index("--") if "--" in words else len(words)
+        if self.takes_all:
+            end = next((n for n, word in enumerate(words) if not word.startswith("--")), end)
         traits = [word for word in words[:end] if _TRAIT.match(word)]
         others = [word for word in words[:end] if not _TRAIT.match(word)] + words[end:]
         self.options = self.parser().parse_args(others)
@@ -189,6 +196,15 @@ def parser_for(title: str, about: str, examples: str) -> argparse.ArgumentParser
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def _only_words(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """A parser with the positional arguments of ``parser`` alone: for a usage that can be read."""
+    bare = argparse.ArgumentParser(prog=parser.prog, add_help=False)
+    for action in parser._actions:
+        if not action.option_strings:
+            bare._add_action(action)
+    return bare
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

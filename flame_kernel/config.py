@@ -5,7 +5,8 @@
 1. its argument: ``host:port``, ``ssh://user@host/9999``, ``./u:path``, or the name of a target in the file;
 2. ``FLAME_TARGET``, when ``FLAME_KERNELSPEC`` marks the environment as that of an installed kernelspec;
 3. the ``default`` of ``targets.toml`` (see ``targets.py``);
-4. ``FLAME_TARGET`` in any other environment.
+4. ``FLAME_TARGET`` in any other environment;
+5. ``target`` of the settings in ``jupyter_flame_config.py`` (``settings.py``).
 
 Where none names one, the location is None: the kernel starts a server of its own (``server.py``).
 Settings come from the environment too: FLAME_KEY_FILE, FLAME_PLACE, FLAME_SESSION, FLAME_SHELL and so on; and FLAME_NS,
@@ -203,6 +204,7 @@ def load_target(
     config_dir: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     ask: Ask | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Target:
     """The target to use, by the order above; raises TargetError.
 
@@ -211,6 +213,7 @@ def load_target(
                 target says of it. Besides: ``insecure``, ``timeouts`` (a Timeouts), and ``config``, another file than
                 the usual targets.toml. None stands for not given.
     ask         how to ask the user, where a key is to be typed, ssh wants a password, or a certificate is new
+    defaults    settings that hold where nothing else says otherwise, as strings; ``target`` among them
     """
     environ = os.environ if environ is None else environ
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
@@ -224,7 +227,13 @@ def load_target(
         _refuse(f"{unknown!r} is no setting of a target; there are {', '.join(_OVERRIDES)}")
     named = environ.get("FLAME_TARGET") or None
     is_kernelspec = bool(environ.get("FLAME_KERNELSPEC"))
-    chosen = name_or_location or (named if is_kernelspec else None) or file.default or named
+    chosen = (
+        name_or_location
+        or (named if is_kernelspec else None)
+        or file.default
+        or named
+        or (defaults or {}).get("target")
+    )
 
     warnings: tuple[str, ...] = ()
     from_environ = _from_environ(environ)
@@ -242,6 +251,8 @@ def load_target(
                     settings["key"] = their_key
         elif their_key is not None and named is None and not {"key", "key_file"} & (settings.keys() | given.keys()):
             warnings = ("FLAME_KEY_FILE is not used: it is the key of the server in FLAME_TARGET, which is not set",)
+    lowest = {key: value for key, value in (defaults or {}).items() if key != "target"}
+    settings = {key: check_value(key, lowest[key], SETTINGS[key], "the configuration") for key in lowest} | settings
     settings |= _from_overrides(given, settings)
 
     key: Secret | None = None

@@ -13,26 +13,20 @@ from __future__ import annotations
 
 import codeop
 import contextlib
-import getpass
 import os
-import queue
 import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from .errors import FlameError
-from .inbox import Event
+from .foreground import Far, Foreground
 from .progress import in_notebook
-from .rendering import Rendering
-from .session import Session
 from .terminal import clean
 from .under_way import Reply
-from .waits import next_of
 
 # Seconds that Tab waits for the far side.
 TAB_PATIENCE = 8.0
@@ -41,17 +35,16 @@ MAX_HISTORY = 1000
 _LEAVE = ("exit", "exit()", "quit", "quit()")
 
 
-class Far(Protocol):
-    """What a console needs of a `Remote`."""
+class _Asking(Foreground):
+    """Cells that ask at a prompt of their own."""
 
-    @property
-    def session(self) -> Session: ...
+    def __init__(self, far: Far, apart: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        super().__init__(far)
+        self._apart = apart
 
-    def cell(
-        self, code: str, sink: Callable[[Event], None], *, request_id: str | None = None, allow_stdin: bool = False
-    ) -> Future[Reply]: ...
-
-    def evaluate(self, expression: str) -> Any: ...
+    def ask(self, prompt: str, password: bool) -> str:
+        with self._apart():
+            return super().ask(prompt, password)
 
 
 class Console:
@@ -65,7 +58,7 @@ class Console:
         self._compile = codeop.CommandCompiler()
         self._tab: tuple[str, list[str]] = ("", [])
         self._in_notebook = in_notebook()
-        self._rendering = Rendering(far.session.target, self._say)
+        self._foreground = _Asking(far, self._without_tab)
 
     def __repr__(self) -> str:
         return f"<Console on {self._far.session.location}>"
@@ -147,59 +140,7 @@ class Console:
 
         Ctrl-C stops it there, however often.
         """
-        request_id = uuid.uuid4().hex
-        told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        done = self._far.cell(source, told.put, request_id=request_id, allow_stdin=True)
-        done.add_done_callback(lambda _: told.put(None))
-        while True:
-            try:
-                self._follow(told)
-                break
-            except KeyboardInterrupt:
-                self._far.session.interrupt(request_id)
-        return done.result()
-
-    def _follow(self, told: queue.SimpleQueue[Event | None]) -> None:
-        """Show what happens until the statement's end."""
-        while (event := next_of(told)) is not None:
-            self._show(event)
-        while not told.empty():
-            late = told.get()
-            if late is not None:
-                self._show(late)
-
-    def _show(self, event: Event) -> None:
-        kind, content = event["type"], event["content"]
-        if kind == "stream":
-            name = "stderr" if content.get("name") == "stderr" else "stdout"
-            _write(name, self._rendering.text(event.get("request"), name, str(content.get("text", ""))))
-        elif kind == "input_request":
-            self._ask(content)
-        else:
-            shown = self._rendering.event(event)
-            if shown is not None:
-                self._show_rich(kind, shown["content"])
-
-    def _show_rich(self, kind: str, content: dict[str, Any]) -> None:
-        if kind == "error":
-            _write("stderr", "\n".join(map(str, content.get("traceback") or ())).rstrip("\n") + "\n")
-        elif kind in ("execute_result", "display_data", "update_display_data"):
-            text = (content.get("data") or {}).get("text/plain")
-            if isinstance(text, str):
-                _write("stdout", text + "\n")
-
-    def _ask(self, content: dict[str, Any]) -> None:
-        """``input()`` of the far side."""
-        prompt = self._rendering.prompt(str(content.get("prompt", "")))
-        answer: str | None = None
-        with contextlib.suppress(EOFError), self._without_tab():
-            answer = getpass.getpass(prompt) if content.get("password") else input(prompt)
-        number = content.get("input_id")
-        if isinstance(number, int):
-            self._far.session.answer(number, answer)
-
-    def _say(self, request_id: str | None, sentence: str) -> None:
-        _write("stderr", sentence + "\n")
+        return self._foreground.run(source)
 
     # -- readline ----------------------------------------------------------------------------------------------------
 
@@ -288,13 +229,6 @@ class Console:
         if start <= begin:
             return [match[begin - start :] for match in matches]
         return [line[begin:start] + match for match in matches]
-
-
-def _write(name: str, text: str) -> None:
-    stream = getattr(sys, name)  # None where there is no console
-    if stream is not None:
-        stream.write(text)
-        stream.flush()
 
 
 def _readline() -> Any:

@@ -35,6 +35,7 @@ from .overtaking import COMMS, Overtaking, overtakes
 from .prompts import Prompts
 from .publisher import Publisher, pack
 from .session import Session
+from .settings import FlameSettings
 from .source import Source
 from .terminal import clean
 from .waits import Stopped, Waits
@@ -85,7 +86,9 @@ class FlameKernel(Overtaking):
         self._lines[far].say(sentence)
 
     def _load(self, name_or_location: str | None, ask: Ask | None = None, **overrides: Any) -> Target:
-        return load_target(name_or_location, config_dir=Path(jupyter_config_dir()), overrides=overrides, ask=ask)
+        folder = Path(jupyter_config_dir())
+        defaults = FlameSettings(parent=self).values()
+        return load_target(name_or_location, config_dir=folder, overrides=overrides, ask=ask, defaults=defaults)
 
     def start(self) -> None:
         """Called by the application when the channels are there: connect meanwhile, so that the first cell is quick."""

@@ -41,9 +41,13 @@ _KEY_WARNING = (
 
 
 class Connections:
-    """Remotes by name. ``current`` is the name of the one that is meant where none is named."""
+    """Remotes by name. ``current`` is the name of the one that is meant where none is named.
 
-    def __init__(self) -> None:
+    defaults  gives the settings that hold where nothing else says otherwise
+    """
+
+    def __init__(self, defaults: Callable[[], dict[str, Any]]) -> None:
+        self._defaults = defaults
         self._remotes: dict[str, Remote] = {}
         self._asked: dict[str, tuple[str | None, dict[str, Any]]] = {}  # how each was connected
         self.current: str | None = None
@@ -120,6 +124,7 @@ class Connections:
         return name, remote, True
 
     def _open(self, where: str | None, options: dict[str, Any], ask: Ask) -> Remote:
+        options = {**options, "defaults": self._defaults()}
         for attempt in range(ASKS + 1):
             try:
                 return in_thread(partial(_connected, where, options), ask, undo=lambda remote: remote.close())

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import signal
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from .inbox import Event
+from .interrupts import catch_interrupts
 from .magic_comms import COMMS, Relay
 from .waits import next_of
 
@@ -407,35 +407,3 @@ def _size(event: Event) -> int:
         return len(str(content.get("text"))) + 1
     data = content.get("data")
     return sum(len(v) for v in data.values() if isinstance(v, str)) + 1 if isinstance(data, dict) else 1
-
-
-@contextlib.contextmanager
-def catch_interrupts(
-    caught: Callable[[], None],
-) -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
-    """While inside, Ctrl-C calls ``caught`` instead of raising anywhere: nothing is shown by halves.
-
-    Gives a context manager within which Ctrl-C is what it was before.  On another thread than the main one, where no
-    signal ever arrives, all of it does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield contextlib.nullcontext
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def ours(*args: object) -> None:
-        caught()
-
-    @contextlib.contextmanager
-    def give_back() -> Iterator[None]:
-        signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, ours)
-
-    signal.signal(signal.SIGINT, ours)
-    try:
-        yield give_back
-    finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)

@@ -19,6 +19,7 @@ from .magic_completion import Matcher
 from .magic_connections import Connections, forget_key
 from .magic_lines import exact, usage
 from .remote import Remote
+from .settings import FlameSettings, file_config
 from .terminal import clean
 
 
@@ -34,8 +35,10 @@ class FlameMagics(Magics):
     tab_patience = Float(5.0, help="Seconds that Tab waits for names and paths of the far side.").tag(config=True)
 
     def __init__(self, shell: Any) -> None:
-        super().__init__(shell, parent=shell)
-        self.connections = Connections()
+        config = file_config()
+        config.merge(shell.config)
+        super().__init__(shell, parent=shell, config=config)
+        self.connections = Connections(lambda: FlameSettings(parent=self).values())
         self.cells = Cells(shell, self.connections)
         self.commands = Commands(shell, self.connections, self.cells)
         self.matcher = Matcher(self)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .agent import trees
@@ -15,6 +17,17 @@ MAX_NOTES = 100
 _SHOWN = 3
 # Seconds that a transfer takes before a bar is worth its line.
 _DELAY = 0.5
+
+
+@contextlib.contextmanager
+def bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """A bar of ``total`` steps, where somebody sees it; gives what moves it forward."""
+    tally = Tally(what, None)
+    tally.open(total, unit)
+    try:
+        yield tally.forward
+    finally:
+        tally.close()
 
 
 class Tally:
@@ -40,8 +53,8 @@ class Tally:
     def __repr__(self) -> str:
         return f"<Tally {self.files} files, {self.bytes} bytes, {self.skipped} skipped, {self.failed} failed>"
 
-    def open(self, total: int | None) -> None:
-        """Show the bar, for ``total`` bytes if that is known."""
+    def open(self, total: int | None, unit: str = "B") -> None:
+        """Show the bar, for ``total`` bytes (or other units) if that is known."""
         if self.shows and self._bar is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # where a notebook has no widgets, the bar is text
@@ -50,9 +63,8 @@ class Tally:
                 class Bar(tqdm):  # type: ignore[misc]
                     monitor_interval = 0  # no thread that looks after it and stays
 
-                self._bar = Bar(
-                    total=total, desc=self._what, unit="B", unit_scale=True, unit_divisor=1024, delay=_DELAY
-                )
+                scale = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
+                self._bar = Bar(total=total, desc=self._what, unit=unit, delay=_DELAY, **scale)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import dataclasses
 import os
+import queue
 import sys
 import threading
 import uuid
@@ -43,13 +44,15 @@ from .under_way import Reply
 class Remote:
     """A session on a Flame server, as an object; a context manager, which closes it.
 
-    Made by `connect`.  ``session`` is the low-level one, ``name`` and ``location`` say where it is.  ``timeout`` is in
+    Made by `connect`.  ``attach`` is as in `Session`.
+    ``session`` is the low-level one, ``name`` and ``location`` say where it is.  ``timeout`` is in
     seconds for each call (None: as long as it takes), ``allow_stdin`` whether ``input()`` there may ask here (None:
     where somebody is there to answer), ``show`` is given events that are no text, such as pictures, and ``on_link`` a
-    sentence when the link breaks, None when it is back.
+    sentence when the link breaks, None when it is back.  ``taken_up`` are the cells under way in a session that was
+    there already, each with the queue in which its events are.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, attach: str | None = None) -> None:
         self._server = EmbeddedServer() if target.location is None else None
         self._closed = False
         self.on_link: Callable[[str | None], None] = lambda sentence: None
@@ -70,8 +73,11 @@ class Remote:
                 made.wait()  # the first events may come before the constructor has returned
                 self._calls.on_events(events)
 
-            self.session = Session(target, on_events, on_link=lambda sentence: self.on_link(sentence), alive=alive)
+            self.session = Session(
+                target, on_events, on_link=lambda sentence: self.on_link(sentence), alive=alive, attach=attach
+            )
             self._calls = Calls(self.session, stand_in, reference)
+            self.taken_up = self._running()
         except BaseException:
             if self._server is not None:
                 self._server.close()
@@ -82,6 +88,19 @@ class Remote:
 
     def __repr__(self) -> str:
         return f"<Remote {self.name} {self.session!r}>"
+
+    def _running(self) -> list[tuple[dict[str, Any], queue.SimpleQueue[Any]]]:
+        """The cells that ran when the session was taken up, each with where its events come; called before any does."""
+        session, found = self.session, []
+        inputs = session.server.get("inputs")
+        for cell in session.running:
+            told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            self._calls.route(cell["request"], told.put)
+            for asked in inputs if isinstance(inputs, list) else ():
+                if isinstance(asked, dict) and asked.get("request") == cell["request"]:
+                    told.put({"type": "input_request", "request": cell["request"], "content": asked})
+            found.append((cell, told))
+        return found
 
     @property
     def target(self) -> Target:
@@ -285,12 +304,19 @@ class Remote:
 
     def close(self) -> None:
         """End the session with all it holds; and its server, if that was started for it. Idempotent."""
+        self._finish(self.session.close)
+
+    def detach(self) -> None:
+        """Leave: the session lives on there, with what it runs, to be taken up by its name."""
+        self._finish(self.session.detach)
+
+    def _finish(self, leave: Callable[[], None]) -> None:
         if self._closed:
             return
         self._closed = True
         _open.discard(self)
         self._calls.close()
-        self.session.close()
+        leave()
         if self._server is not None:
             self._server.close()
 
@@ -376,6 +402,7 @@ def connect(
     session: str | None = None,
     shell: str | None = None,
     ask: Ask | None = None,
+    defaults: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Remote:
     """A session on the Flame server at ``where``: ``host:port``, ``./u:socket``, or the name of a target.
@@ -384,7 +411,8 @@ def connect(
     server's HMAC key itself (text, bytes), or with a path the file that it stands in, as ``key_file`` is.  ``timeout``
     is in seconds for connecting.  ``trust`` lets objects that are not plain travel as pickles, in both directions: only
     for a server that may run code here.  ``place``, ``session`` and ``shell`` are those of a target; so are ``more``.
-    ``ask`` is how the user is asked, for a key that is to be typed, or about a certificate that is new.
+    ``ask`` is how the user is asked, for a key that is to be typed, or about a certificate that is new.  ``defaults``
+    are settings that hold where nothing else says otherwise.
 
     Raises TargetError, CannotConnect.
     """
@@ -400,7 +428,7 @@ def connect(
     if trust:
         overrides["trust"] = True
     given = {name: value for name, value in overrides.items() if value is not None}
-    target = load_target(where, overrides=given, ask=ask)
+    target = load_target(where, overrides=given, ask=ask, defaults=defaults)
     remote = Remote(target)
     for sentence in remote.target.cautions():  # each time: it is the user who has to weigh it
         print(f"Warning: {sentence}", file=sys.stderr)

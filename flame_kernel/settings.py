@@ -2,8 +2,8 @@
 
 They are read from ``jupyter_flame_config.py`` (or ``.json``) in Jupyter's configuration folders::
 
-    c.FlameSettings.place = "child"       # everywhere
-    c.FlameKernel.target = "gpu-box"      # in notebooks of the Remote Flame kernel
+    c.FlameSettings.place = "child"                     # everywhere
+    c.FlameKernel.FlameSettings.target = "gpu-box"      # in notebooks of the Remote Flame kernel
 
 ``jupyter flame --generate-config`` writes one. A key, and how a link is protected, belong to a server: they are in
 ``targets.toml``.
@@ -33,7 +33,7 @@ class FlameSettings(Configurable):
     when_full = Unicode("", help="Beyond that: drop its middle with a mark, or block the cell.").tag(config=True)
     fast = Bool(False, help="Find out dead links in 15 s instead of 45.").tag(config=True)
 
-    def settings(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         """Those that are set, for ``load_target``."""
         names = ("target", "place", "shell", "linger", "journal", "when_full", "fast")
         return {name: value for name in names if (value := getattr(self, name))}
@@ -42,6 +42,6 @@ class FlameSettings(Configurable):
 def file_config() -> Config:
     """What the configuration files say; those of the user win over those of the system."""
     config = Config()
-    for one in Application._load_config_files(CONFIG_NAME, path=jupyter_config_path(), log=None):
+    for one, _ in Application._load_config_files(CONFIG_NAME, path=jupyter_config_path(), log=None):
         config.merge(one)
     return config

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 
+COLOUR = re.compile("\x1b\\[[0-9;:]{0,100}m")
 # Characters of an unfinished sequence that are kept back until the rest of it comes; a longer one loses its beginning,
 # without which it is only text.
 HELD = 65_536

@@ -65,6 +65,22 @@ class Visitor:
             return []
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
+    def replay(self, session_id: str, request_id: str) -> Iterator[list[Event]]:
+        """The output of one cell that its owner has been sent, in order, as far as it is kept."""
+        after = 0
+        while True:
+            request = {"op": "replay", "session": session_id, "request": request_id, "after": after}
+            result, buffers = self._link.exchange(self._link.calls, dict(request, limit=1 << 18))
+            try:
+                events = wire.decode_events(result["events"], buffers)
+                after = events[-1]["number"] if events else after
+                done = bool(result["done"])
+            except (wire.WireError, KeyError, TypeError, ValueError) as e:
+                raise UnsafeAnswer(self._link.location, f"events of the wrong shape: {e}") from e
+            yield events
+            if done or not events:
+                return
+
     def watch(self, session_id: str) -> Iterator[list[Event]]:
         """The events of a session, as they come, from those of the running cell on; endless. It notices nothing.
 

@@ -61,7 +61,7 @@ class Lab:
         env = {**os.environ, **(environ or {}), "JUPYTER_TOKEN": self.token}
         self.root.mkdir()
         for name in ("config", "data", "runtime"):
-            (folder / name).mkdir(mode=0o700)
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
             env[f"JUPYTER_{name.upper()}_DIR"] = str(folder / name)
         for name in ("settings", "workspaces"):
             (folder / name).mkdir()

@@ -15,6 +15,7 @@ from pathlib import Path
 import farside
 import leaks
 import pytest
+from command_line import flame
 from farside import FlameServer
 from kernels import KERNEL_NAME
 from lab import DISPLAY_NAME, Lab, Notebook, browser, open_lab, open_notebook_7, pick_kernel
@@ -171,3 +172,21 @@ def test_picture(notebook: Notebook) -> None:
         path = Path(os.environ.get("REMOTE_FLAME_SCREENSHOT") or Path(folder, "picture.png"))
         notebook.screenshot(path)
         assert path.stat().st_size > 10_000
+
+
+def test_a_kernel_that_was_made_for_another_server(lab: Lab, chromium_browser: Browser) -> None:
+    """``jupyter flame install``: a tile with the name that was chosen and our picture; its cells run on its server."""
+    other = FlameServer(farside.pythons()[-1])
+    try:
+        words = ["--name", "flame-box", "--display-name", "Remote Flame: box", "--place", "process", "--shell", "mini"]
+        data = str(lab.folder / "data")
+        assert flame("install", other.location, *words, JUPYTER_DATA_DIR=data).code == 0
+        page = open_lab(chromium_browser, lab)
+        tile = page.locator('.jp-LauncherCard[data-category="Notebook"][title="Remote Flame: box"]')
+        expect(tile.locator("img")).to_have_attribute("src", re.compile("/kernelspecs/flame-box/logo"))
+        notebook = pick_kernel(page, "Remote Flame: box")
+        cell = notebook.run("import os; os.getpid()")
+        expect(notebook.output(cell)).to_contain_text(str(other.process.pid))
+        page.close()
+    finally:
+        other.stop()

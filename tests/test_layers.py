@@ -19,18 +19,19 @@ AGENT = PACKAGE / "agent"
 FLOORS = (
     # Both sides import these.
     ("agent.wire", "agent.values", "agent.leaves", "agent.pieces", "agent.frames", "agent.trees"),
-    ("errors", "options", "amounts", "neighbour", "waits", "fronts", "under_way", "settings", "cli_index"),
-    ("location", "keys", "security", "terminal", "pictures", "progress"),
+    ("errors", "options", "amounts", "neighbour", "waits", "fronts", "under_way", "settings", "cli_index", "scripts"),
+    ("location", "keys", "security", "terminal", "pictures", "progress", "interrupts"),
     ("targets", "tls", "tunnel", "certs", "framing", "serializers"),
     ("config", "hardening", "serving"),
-    ("serve_alone", "serve_app", "cli_command"),
+    ("serve_alone", "serve_app", "cli_command", "kernelspec"),
     ("dial",),
     ("transport", "inbox", "bootstrap", "server"),
     ("naming",),
     ("link", "opening", "takeover"),
     ("session", "rendering", "uploads", "visitor", "stranger"),
     ("downloads", "doctor"),
-    ("transfer", "modules", "console"),
+    ("transfer", "modules", "foreground"),
+    ("console",),
     ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead"),
     ("calls",),
     ("proxy",),
@@ -45,8 +46,12 @@ FLOORS = (
     ("link_line", "replay", "overtaking"),
     ("orders",),
     ("kernel",),
+    ("cli_connect", "cli_output", "prompt"),
+    ("cli_notebook",),
     # The commands, which are loaded by their names.
-    ("cli_serve", "cli_certs", "cli_targets", "cli_discover", "cli_doctor", "cli_app"),
+    ("cli_app", "cli_serve", "cli_certs", "cli_targets", "cli_discover", "cli_doctor"),
+    ("cli_install", "cli_run", "cli_sessions"),
+    ("cli_console",),
     ("cli", "__main__"),
 )
 

@@ -96,7 +96,8 @@ def test_the_wheel(environment: Path, tmp_path: Path) -> None:
     pip("wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT))
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    files = {str(path.relative_to(ROOT)) for path in ROOT.glob("flame_kernel/**/*.py")}
+    sources = [*ROOT.glob("flame_kernel/**/*.py"), *ROOT.glob("flame_kernel/kernels/flame/*")]
+    files = {str(path.relative_to(ROOT)) for path in sources}
     assert {name for name in names if name.startswith("flame_kernel/")} == files
     assert {name.split("/")[0] for name in names} == {
         "flame.py",

@@ -276,6 +276,7 @@ class Session:
             "running_for": max(0.0, time.time() - runs["started"]) if runs and runs["started"] else None,
             "waiting": log["waiting"],
             "attached": self.attached,
+            "alone": self.log.seconds_alone,
             "idle_left": max(0.0, self.idle_left),
         }
 
