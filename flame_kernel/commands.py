@@ -16,7 +16,8 @@ HELP = f"""\
     run this kernel's cells at WHERE from now on: host:port, ssh://user@host/port, ./u:socket, ns:NAME (what Pyro's
     name server knows, see jupyter flame discover), or a target's name from targets.toml
     --key-file       file of mode 0600 with the server's HMAC key
-    --place          auto, process (inside the server's own process) or child (a fresh child of it)
+    --place          auto, process (inside the server's own process), child (a fresh child of it), or main (the
+                     server's main thread, where that can be had: signals and GUI loops work; one session at a time)
     --session        a name under which the session can be found again
     --shell          auto, ipython or mini (without IPython)
     --trust          what this server sends may run code here

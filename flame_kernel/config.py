@@ -37,6 +37,7 @@ from .tunnel import Tunnel
 
 __all__ = [
     "PLACES",
+    "PLACE_WORDS",
     "SHELLS",
     "WHEN_FULL",
     "Ask",
@@ -49,6 +50,12 @@ __all__ = [
 ]
 
 PLACES = ("auto", "process", "child", "main")
+# Where cells run, in the words of banner and status.
+PLACE_WORDS = {
+    "child": "in a child process of the server",
+    "process": "inside the server's own process",
+    "main": "on the server's main thread",
+}
 SHELLS = ("auto", "ipython", "mini")
 WHEN_FULL = ("drop", "block")
 

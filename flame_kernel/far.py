@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from .config import Target
+from .config import PLACE_WORDS, Target
 from .errors import FlameError
 from .inbox import Event
 from .server import EmbeddedServer
@@ -175,11 +175,10 @@ class FarSide:
         ready = _done(session.ready) or {}
         own = self.target.location is None
         how = "the kernel's own server" if own else session.target.protection
-        place = {"child": "in a child process of the server", "process": "inside the server's own process"}
         link = str(session.trouble or "link up")
         return (
             f"cells run on {ready.get('host', session.server['host'])}, pid {ready.get('pid', session.server['pid'])}, "
-            f"Python {ready.get('python', '?')}, {place.get(session.server['place'], session.server['place'])} "
+            f"Python {ready.get('python', '?')}, {PLACE_WORDS.get(session.server['place'], session.server['place'])} "
             f"at {session.location} ({how}); session {session.session_id}; "
             f"{_shell_words(ready)}; {link}"
         )

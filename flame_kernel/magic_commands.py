@@ -18,7 +18,7 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, kwds, magic_arguments
 
-from .config import PLACES, SHELLS, load_target
+from .config import PLACE_WORDS, PLACES, SHELLS, load_target
 from .doctor import bundle, examine, of_target
 from .errors import FlameError, TargetError
 from .jobs import columns, table
@@ -438,12 +438,11 @@ def words(remote: Remote) -> str:
     if session.gone is not None:
         return clean(str(session.gone))
     ready = session.ready.result() if session.ready.done() and session.ready.exception() is None else {}
-    places = {"child": "in a child process of the server", "process": "inside the server's own process"}
     place = session.server["place"]
     shell = f"IPython {ready['ipython']}" if ready.get("shell") == "ipython" else "without IPython"
     link = "link up" if session.trouble is None else str(session.trouble)
     return clean(
         f"cells run on {ready.get('host', session.server['host'])}, pid {ready.get('pid', session.server['pid'])}, "
-        f"Python {ready.get('python', '?')}, {places.get(place, place)} at {session.location}; "
+        f"Python {ready.get('python', '?')}, {PLACE_WORDS.get(place, place)} at {session.location}; "
         f"session {session.session_id}; {shell if ready else 'starting'}; {link}"
     )

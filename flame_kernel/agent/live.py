@@ -8,7 +8,7 @@ import re
 import threading
 import time
 
-from . import child, core, events, sockets
+from . import child, core, events, mainthread, sockets
 
 # Requests remembered by a session, so that one repeated after a lost answer does not run twice.
 REMEMBERED = 4096
@@ -43,6 +43,7 @@ class Session:
     """
 
     def __init__(self, session_id, place, shell, options, bundle):
+        seat = mainthread.Seat(session_id) if place == "main" else None
         self.session_id = session_id
         self.place = place
         self.client = ""
@@ -68,7 +69,10 @@ class Session:
         if place == "child":
             self.core = child.ChildCore(session_id, self.log, shell, bundle)
         else:
-            self.core = core.Core(session_id, place, self.log, shell, child.pids)
+            if seat is not None:
+                self.core = mainthread.MainCore(session_id, seat, self.log, shell, child.pids)
+            else:
+                self.core = core.Core(session_id, place, self.log, shell, child.pids)
             self._keeper = threading.Thread(target=self.log.keep_for_ever, name="flame-journal")
             self._keeper.daemon = True
             self._keeper.pydev_do_not_trace = self._keeper.is_pydev_daemon_thread = True
@@ -172,6 +176,11 @@ class Session:
             may = client_id is None or client_id == self._client_id or self._is_granted(client_id)
             if self.attached and not (may or force):
                 raise Refusal("in_use", self._in_use(), client=self.client, since=self._since)
+            if self.place == "main":
+                try:
+                    self.core.attached()
+                except RuntimeError as e:
+                    raise Refusal("cannot_start", "the session %s cannot go on: %s" % (self.session_id, e))
             if match is not None:
                 self._openings[caller] = count
                 _trim(self._openings, CLIENTS_REMEMBERED)
@@ -205,6 +214,8 @@ class Session:
             self.epoch += 1
             self._client_id = None
             self.log.leave()
+            if self.place == "main":
+                self.core.detached()
             return True
 
     def ask(self, client, client_id):

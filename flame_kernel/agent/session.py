@@ -128,8 +128,8 @@ def _open(request):
     place = request.get("place") or "auto"
     if place == "auto":
         place = "child" if hello["bare"] else "process"
-    if place not in ("process", "child"):
-        raise Refusal("bad_place", "place is one of auto, process, child; not %r" % (place,))
+    if place not in ("process", "child", "main"):
+        raise Refusal("bad_place", "place is one of auto, process, child, main; not %r" % (place,))
     attach = request.get("attach")
     if attach not in (None, "take", "must", "force"):
         raise Refusal("bad_request", "attach is one of take, must, force; not %r" % (attach,))
