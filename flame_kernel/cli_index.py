@@ -9,6 +9,8 @@ ABOUT = "A notebook, a console and commands on any remote Python process, throug
 # name -> (where its class is, what it is for). A command with commands of its own has them as `name word`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("flame_kernel.cli_serve.Serve", "start a Flame server that is safe to start"),
+    "ignite": ("flame_kernel.cli_ignite.Ignite", "open Flame in a Python process that runs already"),
+    "extinguish": ("flame_kernel.cli_ignite.Extinguish", "take Flame out of that process again"),
     "install": ("flame_kernel.cli_install.Install", "make a kernel for a server: a tile in JupyterLab's launcher"),
     "list": ("flame_kernel.cli_install.List", "the kernels that were made so"),
     "remove": ("flame_kernel.cli_install.Remove", "remove them"),

@@ -22,8 +22,8 @@ FLOORS = (
     ("errors", "options", "amounts", "neighbour", "waits", "fronts", "under_way", "settings", "cli_index", "scripts"),
     ("location", "keys", "security", "terminal", "pictures", "progress", "interrupts"),
     ("targets", "tls", "tunnel", "certs", "framing", "serializers"),
-    ("config", "hardening", "serving"),
-    ("serve_alone", "serve_app", "cli_command", "kernelspec"),
+    ("config", "hardening", "ignition", "serving"),
+    ("serve_alone", "serve_app", "ignite", "cli_command", "kernelspec"),
     ("dial",),
     ("transport", "inbox", "bootstrap", "server"),
     ("naming",),
@@ -49,14 +49,14 @@ FLOORS = (
     ("cli_connect", "cli_output", "prompt"),
     ("cli_notebook",),
     # The commands, which are loaded by their names.
-    ("cli_app", "cli_serve", "cli_certs", "cli_targets", "cli_discover", "cli_doctor"),
+    ("cli_app", "cli_serve", "cli_ignite", "cli_certs", "cli_targets", "cli_discover", "cli_doctor"),
     ("cli_install", "cli_run", "cli_sessions"),
     ("cli_console",),
     ("cli", "__main__"),
 )
 
 # What runs in a server, or makes one: nothing there reads what a server sends.
-SERVING = {"hardening", "serve_alone", "serve_app"}
+SERVING = {"hardening", "ignition", "serve_alone", "serve_app"}
 
 # Libraries with state or weight of their own are kept to the rooms that need them.
 ROOMS = {

@@ -1,0 +1,224 @@
+"""Flame in a process that knew nothing of it: RUNS IN THAT PROCESS, in Python 3.6 or newer, standard library only.
+
+``ignite.py`` has this text run on a thread of the process, as the module ``flame_ignition``.  Pyro4 is the process's
+own where it can be imported; else its text comes along, and is imported from memory.  ``handle`` does one request:
+
+    ignite      key (text), modules ({name: [is a package, text]}), settings (of Pyro4.config)
+                {"port", "python", "brought", "program"}; "is": that port, where it has been done before
+    extinguish  {"threads", "modules"}: what could not be taken out
+"""
+
+import contextlib
+import importlib
+import importlib.abc
+import importlib.util
+import linecache
+import os
+import socket
+import sys
+import threading
+import time
+
+ME = "flame_ignition"
+OLDEST = (3, 6)
+# Modules with these names are taken out again, if they were not there before.
+OURS = ("Pyro4", "serpent")
+# Seconds for sessions and threads to end.
+PATIENCE = 5.0
+
+
+class Refused(Exception):
+    """Why a request cannot be done: a sentence, without its subject."""
+
+
+def handle(request):
+    """One request: its answer, which has ``error`` where it could not be done. Never raises."""
+    try:
+        if request["do"] == "ignite":
+            return ignite(request)
+        living = sys.modules.get(ME)
+        if living is None:
+            raise Refused("is not ignited")
+        return living.fire.extinguish()
+    except Refused as e:
+        return {"error": str(e)}
+    except Exception as e:
+        return {"error": "cannot do that: %s: %s" % (type(e).__name__, e)}
+
+
+def ignite(request):
+    """Open Flame here, on loopback."""
+    living = sys.modules.get(ME)
+    if living is not None:
+        return {"is": living.fire.port}
+    fire = Fire(request["modules"])
+    try:
+        fire.light(request["key"].encode("ascii"), request["settings"])
+    except BaseException:
+        fire.clear()
+        raise
+    module = type(sys)(ME, __doc__)
+    module.fire = fire
+    sys.modules[ME] = module
+    return {
+        "port": fire.port,
+        "python": "%d.%d.%d" % sys.version_info[:3],
+        "brought": fire.brought,
+        "program": os.path.basename(getattr(sys.modules.get("__main__"), "__file__", None) or ""),
+    }
+
+
+class Texts(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Imports modules from their text. Asked last, so that what the process has of its own comes first."""
+
+    def __init__(self, modules):
+        self._modules = modules
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in self._modules:
+            return None
+        return importlib.util.spec_from_loader(name, self, origin="<flame %s>" % name, is_package=self.is_package(name))
+
+    def is_package(self, fullname):
+        return self._modules[fullname][0]
+
+    def get_source(self, fullname):
+        return self._modules[fullname][1]
+
+
+class Fire:
+    """The server, and what came with it."""
+
+    port = None
+
+    def __init__(self, modules):
+        self._found = {name.partition(".")[0] for name in list(sys.modules)}
+        self._texts = Texts(modules)
+        self._daemon = None
+        self.brought = False
+
+    def light(self, key, settings):
+        """Import Pyro4, and have a server of its own listen and serve on a thread."""
+        core, flame, config = self._import()
+        names = set(settings) | {"SERVERTYPE", "SERIALIZERS_ACCEPTED"}
+        before = {name: getattr(config, name) for name in names}
+        try:
+            if "Pyro4" not in self._found:
+                config.reset(False)  # its environment variables are for somebody else
+            for name, value in settings.items():
+                setattr(config, name, value)
+            config.SERVERTYPE = "thread"
+            config.SERIALIZERS_ACCEPTED = {"pickle"}
+            self._daemon = core.Daemon("127.0.0.1", 0)
+            self._daemon._pyroHmacKey = key
+            flame.start(self._daemon)
+        finally:
+            if "Pyro4" in self._found:  # somebody here uses it, with settings of his own
+                for name, value in before.items():
+                    setattr(config, name, value)
+        self.port = self._daemon.transportServer.sock.getsockname()[1]
+        thread = threading.Thread(target=self._daemon.requestLoop, name="flame-ignited")
+        thread.daemon = True
+        thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
+        self._thread = thread
+        thread.start()
+
+    def _import(self):
+        try:
+            found = all(importlib.util.find_spec(name) is not None for name in OURS)
+        except (ImportError, ValueError):  # a module of that name that is none
+            found = False
+        if found:
+            try:
+                return self._import_all()
+            except Exception:  # theirs does not work: a version of its own, a half installation
+                if "Pyro4" in self._found:
+                    raise Refused("has a Pyro4 of its own that has no Flame") from None
+                self._forget_modules()
+        if "Pyro4" in self._found:
+            raise Refused("has a module of its own that is called Pyro4")
+        self.brought = True
+        sys.meta_path.append(self._texts)
+        return self._import_all()
+
+    def _import_all(self):
+        from Pyro4 import core
+        from Pyro4.configuration import config
+        from Pyro4.utils import flame
+
+        return core, flame, config
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def extinguish(self):
+        """Take it all out again; what could not be."""
+        alone = "Pyro4" not in self._found
+        if alone:  # else another Flame server of the process may have them
+            _end_sessions()
+        self._end_server()
+        planted = [name for name in list(sys.modules) if alone and name.startswith("flame_agent_")]
+        for name in planted:
+            sys.modules.pop(name, None)
+        self.clear()
+        sys.modules.pop(ME, None)
+        deadline = time.monotonic() + PATIENCE
+        while _threads() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        left = [name for name in list(sys.modules) if alone and name.partition(".")[0] in self._ours()]
+        return {"threads": _threads(), "modules": sorted(left)}
+
+    def _end_server(self):
+        daemon, self._daemon = self._daemon, None
+        if daemon is None:
+            return
+        server = daemon.transportServer
+        for worker in list(server.pool.busy):
+            with contextlib.suppress(AttributeError, OSError):  # it ends by itself, just now
+                worker.job.csock.sock.shutdown(socket.SHUT_RDWR)
+        daemon.shutdown()
+        if server._selector is not None:
+            server._selector.close()  # which Pyro leaves to the collector
+        self._thread.join(PATIENCE)
+
+    def clear(self):
+        """Modules and finder, as far as they came with us."""
+        if self._daemon is not None:
+            self._daemon.close()
+        self._forget_modules()
+        if self._texts in sys.meta_path:
+            sys.meta_path.remove(self._texts)
+
+    def _ours(self):
+        return [name for name in OURS if name not in self._found]
+
+    def _forget_modules(self):
+        import logging
+
+        for name in list(sys.modules):
+            if name.partition(".")[0] in self._ours():
+                linecache.cache.pop("<flame %s>" % name, None)
+                del sys.modules[name]
+        for name in list(logging.Logger.manager.loggerDict):
+            if name.partition(".")[0] in self._ours():
+                del logging.Logger.manager.loggerDict[name]
+
+
+def _end_sessions():
+    """End all sessions of notebooks here, whatever version of the agent they have."""
+    for name in [name for name in list(sys.modules) if name.startswith("flame_agent_") and name.count(".") == 0]:
+        session, wire = sys.modules.get(name + ".session"), sys.modules.get(name + ".wire")
+        if session is None or wire is None:
+            continue
+        living = wire.decode(session.handle(wire.encode({"op": "sessions", "n": 1})))[0].get("result", ())
+        for one in living:
+            session.handle(wire.encode({"op": "close", "session": one["session"], "n": 2}))
+
+
+def _threads():
+    """The names of threads that are there for Flame."""
+    mine = threading.current_thread()
+    return sorted(
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not mine and thread.name.startswith(("flame-", "Pyro-Worker-"))
+    )

@@ -1,0 +1,62 @@
+"""An app that knows nothing of Flame: a worker thread, a main thread that waits for its stdin, and its own output.
+
+Runs on every far-side Python. A line on stdin is an expression; its value comes back as ``answer number: JSON``.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+
+counter = 0
+lock = threading.Lock()
+
+
+def work():
+    """The app's own work, which goes on whatever happens."""
+    global counter
+    while True:
+        with lock:
+            counter += 1
+        time.sleep(0.001)
+
+
+def hold(seconds):
+    """Keep the interpreter to itself, as C code does that never lets go of the GIL."""
+    import ctypes
+
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+
+
+def state():
+    """What a guest could leave behind."""
+    return {
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "modules": sorted(name for name in list(sys.modules) if name.startswith(("Pyro4", "serpent", "flame"))),
+        "meta_path": len(sys.meta_path),
+        "stdout": type(sys.stdout).__name__,
+        "main": sorted(name for name in globals() if not name.startswith("__")),
+        "environ": sorted(os.environ),
+        "files": sorted(os.listdir("/proc/self/fd")),
+    }
+
+
+for line in sys.argv[1:]:
+    exec(line)
+thread = threading.Thread(target=work, name="app worker")
+thread.daemon = True
+thread.start()
+n = 0
+line = answer = None
+state()
+sys.stdout.write("app pid: %d\n" % os.getpid())
+sys.stdout.flush()
+while True:
+    line = sys.stdin.readline()
+    if not line:
+        break
+    n += 1
+    answer = json.dumps(eval(line))
+    sys.stdout.write("answer %d: %s\n" % (n, answer))
+    sys.stdout.flush()
