@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,12 @@ def test_a_notebook_runs_as_it_stands(path: Path, tmp_path: Path) -> None:
     for cell in fresh.cells:
         if cell.cell_type == "code":
             cell.outputs = []
+    beside = [shutil.copy(script, tmp_path) for script in path.parent.glob("*.py")]
     NotebookClient(fresh, kernel_name=kernel, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
     for before, after in zip(stored.cells, fresh.cells, strict=True):
         if before.cell_type == "code":
             assert kinds(after) == kinds(before), before.source
-    assert not list(tmp_path.iterdir())
+    assert sorted(map(str, tmp_path.iterdir())) == sorted(beside)
 
 
 def test_the_first_notebook_asks_whoever_sits_there() -> None:
