@@ -21,10 +21,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "exec": ("flame_kernel.cli_run.Exec", "run statements on a server"),
     "eval": ("flame_kernel.cli_run.Eval", "print the value of an expression on a server"),
     "run": ("flame_kernel.cli_run.Run", "run a script of this machine, or a notebook, on a server"),
+    "put": ("flame_kernel.cli_files.Put", "copy files and folders to a server"),
+    "get": ("flame_kernel.cli_files.Get", "copy files and folders from a server"),
+    "sync": ("flame_kernel.cli_files.Sync", "make a folder like one on the other side: only what changed"),
     "certs": ("flame_kernel.cli_certs.Certs", "make a private CA, and certificates for TLS"),
     "doctor": ("flame_kernel.cli_doctor.Doctor", "why can I not connect? one check a line, each with its cure"),
     "discover": ("flame_kernel.cli_discover.Discover", "the Flame servers that a Pyro name server knows"),
     "targets": ("flame_kernel.cli_targets.Targets", "write down servers: how to reach them, how they are protected"),
+    "completion": ("flame_kernel.cli_completion.Completion", "Tab in bash, zsh and fish"),
 }
 HELP = ("-h", "--help", "help")
 # The options of every command, of which `--help` of `jupyter flame` itself tells in one line.

@@ -123,7 +123,7 @@ class Remove(Command):
         """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("names", nargs="+", metavar="NAME", help="its name, as jupyter flame list shows it")
+        parser.add_argument("names", nargs="+", metavar="KERNEL", help="its name, as jupyter flame list shows it")
         parser.add_argument("-f", "--force", action="store_true", help="do not ask; as -y")
 
     def run(self, options: argparse.Namespace) -> int | None:

@@ -143,7 +143,7 @@ class Show(Command):
     about = "All that is written down of a server. Its key is not shown, only where it is."
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("name", metavar="NAME")
+        parser.add_argument("name", metavar="TARGET")
 
     def run(self, options: argparse.Namespace) -> int | None:
         file = self.targets()
@@ -164,7 +164,7 @@ class Edit(Command):
         """
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("name", metavar="NAME")
+        parser.add_argument("name", metavar="TARGET")
         parser.add_argument("--where", metavar="WHERE", help="its location")
         parser.add_argument("--unset", action="append", default=[], choices=sorted(SETTINGS), help="take this out")
         _settings(parser)
@@ -190,7 +190,7 @@ class Remove(Command):
     about = "Strike a server out. Its key file, or its key in the keyring, stays."
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("name", metavar="NAME")
+        parser.add_argument("name", metavar="TARGET")
 
     def run(self, options: argparse.Namespace) -> int | None:
         file = self.targets()
@@ -205,7 +205,7 @@ class Default(Command):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         which = parser.add_mutually_exclusive_group(required=True)
-        which.add_argument("name", metavar="NAME", nargs="?")
+        which.add_argument("name", metavar="TARGET", nargs="?")
         which.add_argument("--none", action="store_true", help="no default")
 
     def run(self, options: argparse.Namespace) -> int | None:

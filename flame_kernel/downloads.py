@@ -66,7 +66,7 @@ def find(far: FarFiles, sources: list[str], cwd: str | None) -> list[tuple[str, 
         if not named:
             raise TransferError(f"there is no {trees.shown(source)} at {far.location}; check its name and its folder")
         for one in named:
-            what = _description(one, far.location)
+            what = description(one, far.location)
             path, name = one.get("path"), one.get("name")
             if not isinstance(path, str) or not isinstance(name, str):
                 raise UnsafeAnswer(far.location, "a file without a name")
@@ -103,7 +103,7 @@ def _one_call(files: list[Arrival]) -> int:
     return len(files)
 
 
-def _description(raw: Any, location: str) -> dict[str, Any]:
+def description(raw: Any, location: str) -> dict[str, Any]:
     """A description of the far side's, of the right shape; UnsafeAnswer otherwise."""
     what = {name: raw.get(name) for name in ("kind", "size", "mode", "mtime") if name in raw}
     what = {"size": 0, "mode": 0o600, "mtime": 0, **what}
@@ -149,7 +149,7 @@ class Downloads:
             parts = one.get("path") if isinstance(one, dict) else None
             if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
                 raise UnsafeAnswer(far.location, "a file without a name")
-            what = _description(one, far.location)
+            what = description(one, far.location)
             below = tuple(trees.from_wire(part) for part in parts)
             if what["kind"] != "odd" and (
                 not below or any(name in (b"", b".", b"..") or b"/" in name or b"\0" in name for name in below)
@@ -278,7 +278,7 @@ class Downloads:
     def _begin(self, far: FarFiles, one: Arrival, payload: Any) -> None:
         if one.incoming is not None:
             raise UnsafeAnswer(far.location, "a file that begins twice")
-        what = _description(dict(payload, kind="file"), far.location)
+        what = description(dict(payload, kind="file"), far.location)
         if one.offset and (what["size"], what["mtime"]) != (one.size, one.what["mtime"]):
             raise trees.Refused("it changed while it was copied; copy it again")
         one.what.update(what)

@@ -37,6 +37,7 @@ _CWD_PATIENCE = 10.0
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
+_S = TypeVar("_S", bound="Transfer")
 Name = str | os.PathLike[str]
 
 
@@ -75,29 +76,29 @@ def put(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool 
     what is no file are left out and noted; a source that is a link is followed.  Raises TransferError, in one
     sentence; ConnectionLost when the link does not come back.
     """
-    with _Transfer(session, "put", progress) as transfer:
+    with Transfer(session, "put", progress) as transfer:
         return transfer.put([os.fspath(source) for source in sources], os.fspath(dst))
 
 
 def get(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool | None = None) -> Transferred:
     """Copy files and folders of the far side to ``dst`` here; the same rules, with here and there changed over."""
-    with _Transfer(session, "get", progress) as transfer:
+    with Transfer(session, "get", progress) as transfer:
         return transfer.get([os.fspath(source) for source in sources], os.fspath(dst))
 
 
 def sendfile(session: Session, filename: Name, data: bytes | bytearray | memoryview) -> None:
     """Write ``data`` to a file there, put in place whole; a new one is its owner's alone, as with Flame's own."""
-    with _Transfer(session, "sendfile", False) as transfer:
+    with Transfer(session, "sendfile", False) as transfer:
         transfer.sendfile(os.fspath(filename), memoryview(data).cast("B"))
 
 
 def getfile(session: Session, filename: Name) -> bytes:
     """The content of a file there."""
-    with _Transfer(session, "getfile", False) as transfer:
+    with Transfer(session, "getfile", False) as transfer:
         return transfer.getfile(os.fspath(filename))
 
 
-class _Transfer:
+class Transfer:
     """One transfer: its connection, made again when it breaks, and its counts."""
 
     def __init__(self, session: Session, what: str, progress: bool | None) -> None:
@@ -109,9 +110,9 @@ class _Transfer:
         self._cwd: Future[Any] | None = None
 
     def __repr__(self) -> str:
-        return f"<_Transfer {self._tally!r}>"
+        return f"<Transfer {self._tally!r}>"
 
-    def __enter__(self) -> _Transfer:  # noqa: PYI034, typing.Self came with Python 3.11
+    def __enter__(self: _S) -> _S:  # noqa: PYI019, typing.Self came with Python 3.11
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -124,8 +125,8 @@ class _Transfer:
     def put(self, patterns: list[str], dst: str) -> Transferred:
         sources = _local_sources(patterns)
         cwd = self._far_cwd([dst])
-        where = self._insist(lambda far: far.request(op="where", path=_wire(dst), cwd=cwd()))
-        places = _places(dst, _checked_where(where, self._location), [(name, kind) for _, name, kind in sources])
+        where = self._insist(lambda far: far.request(op="where", path=wire_path(dst), cwd=cwd()))
+        places = _places(dst, checked_where(where, self._location), [(name, kind) for _, name, kind in sources])
         if self._host == socket.gethostname():
             for (path, _, kind), place in zip(sources, places, strict=True):
                 _check_not_inside(path, place, kind)
@@ -140,7 +141,7 @@ class _Transfer:
 
     def get(self, patterns: list[str], dst: str) -> Transferred:
         cwd = self._far_cwd(patterns)
-        sources = self._insist(lambda far: find(far, [_wire(pattern) for pattern in patterns], cwd()))
+        sources = self._insist(lambda far: find(far, [wire_path(pattern) for pattern in patterns], cwd()))
         target = os.path.realpath(os.path.expanduser(dst)) if _is_link(dst) else os.path.expanduser(dst)
         if "\0" in dst or not dst:
             raise TransferError("the destination has no usable name; name a file or a folder")
@@ -176,7 +177,7 @@ class _Transfer:
         cwd = self._far_cwd([filename])
 
         def send(far: FarFiles) -> None:
-            where = _checked_where(far.request(op="where", path=_wire(filename), cwd=cwd()), far.location)
+            where = checked_where(far.request(op="where", path=wire_path(filename), cwd=cwd()), far.location)
             answers: list[Message] = []
 
             def keep(kind: int, answer: Any) -> None:
@@ -208,7 +209,7 @@ class _Transfer:
         cwd = self._far_cwd([filename])
 
         def receive(far: FarFiles) -> bytes:
-            where = _checked_where(far.request(op="where", path=_wire(filename), cwd=cwd()), far.location)
+            where = checked_where(far.request(op="where", path=wire_path(filename), cwd=cwd()), far.location)
             content = bytearray()
             answers: list[Message] = []
 
@@ -293,14 +294,14 @@ class _Transfer:
         )
 
 
-def _wire(path: str) -> str:
+def wire_path(path: str) -> str:
     """A path of the far side, as the user writes it, for the wire."""
     if not path or "\0" in path:
         raise TransferError(f"{path!r} is no name of a file; name a file or a folder")
     return str(trees.to_wire(os.fsencode(path)))
 
 
-def _checked_where(where: Message, location: str) -> Message:
+def checked_where(where: Message, location: str) -> Message:
     if not isinstance(where.get("path"), str) or not isinstance(where.get("kind"), str):
         raise UnsafeAnswer(location, "a destination that is not described")
     return where

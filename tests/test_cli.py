@@ -12,7 +12,7 @@ import pytest
 from jupyter_core.application import JupyterApp
 from traitlets.config import Application
 
-from flame_kernel import __version__, cli_app, cli_index, cli_targets
+from flame_kernel import __version__, cli_app, cli_index, cli_sessions, cli_targets
 from flame_kernel.config import load_target
 from flame_kernel.keys import Secret
 
@@ -58,7 +58,11 @@ def test_the_console_script() -> None:
 
 
 def test_every_command_teaches(flame: Run) -> None:
-    groups = {"": cli_index.COMMANDS, "targets ": cli_targets.Targets.commands}
+    groups = {
+        "": cli_index.COMMANDS,
+        "targets ": cli_targets.Targets.commands,
+        "sessions ": cli_sessions.Sessions.commands,
+    }
     for group, commands in groups.items():
         code, out, _ = flame(f"{group}--help")
         assert code == 0

@@ -114,7 +114,7 @@ def test_the_module_installs_too(data: Path) -> None:
         ("install --key-file x", 1, "name it as WHERE"),
         ("install gpu-box --user --sys-prefix", 2, "not allowed with"),
         ("remove python3", 1, "python3 is no kernel of Remote Flame"),
-        ("remove", 2, "required: NAME"),
+        ("remove", 2, "required: KERNEL"),
     ],
 )
 def test_what_cannot_be(words: str, code: int, says: str, data: Path) -> None:

@@ -31,7 +31,7 @@ FLOORS = (
     ("session", "rendering", "uploads", "visitor", "stranger"),
     ("downloads", "doctor"),
     ("transfer", "modules", "foreground"),
-    ("console",),
+    ("console", "sync"),
     ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead"),
     ("calls",),
     ("proxy",),
@@ -50,7 +50,7 @@ FLOORS = (
     ("cli_notebook",),
     # The commands, which are loaded by their names.
     ("cli_app", "cli_serve", "cli_ignite", "cli_certs", "cli_targets", "cli_discover", "cli_doctor"),
-    ("cli_install", "cli_run", "cli_sessions"),
+    ("cli_install", "cli_run", "cli_sessions", "cli_files", "cli_completion"),
     ("cli_console",),
     ("cli", "__main__"),
 )

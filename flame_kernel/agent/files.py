@@ -20,6 +20,7 @@ order of the requests; ``{"error": sentence, "code": word}`` where it failed.
     pause                             leave off for a moment: the next ``write`` goes on
     drop    keep                      leave off: keep the part, or do not
     folder, link, attributes          make one; set mode and time
+    remove  path                      delete a file, a link, or an empty folder
     all     requests                  one after the other, each with its answer
     bye
 """
@@ -234,6 +235,10 @@ class Worker:
 
     def _do_link(self, request):
         return {"made": trees.make_link(trees.from_wire(request["path"]), trees.from_wire(request["target"]))}
+
+    def _do_remove(self, request):
+        trees.remove(trees.from_wire(request["path"]))
+        return {}
 
     def _do_attributes(self, request):
         trees.set_attributes(trees.from_wire(request["path"]), request["mode"], request["mtime"])

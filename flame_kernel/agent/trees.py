@@ -445,6 +445,17 @@ def make_link(path, target):
     return True
 
 
+def remove(path):
+    """Delete a file, a link, or a folder with nothing in it; what is gone already is no error."""
+    try:
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            os.rmdir(path)
+        else:
+            os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+
+
 def set_attributes(path, mode, mtime):
     """The mode and the time of modification (ns) of a file or folder."""
     os.chmod(path, mode & 0o777)
