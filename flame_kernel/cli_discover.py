@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .cli_command import DONE, FAILED, Command
+from .cli_output import show_json, show_table
 from .config import Target, usual_name_server
 from .errors import FlameError
 from .keys import read_key
@@ -74,9 +74,12 @@ class Discover(Command):
         for failure in failures:
             print(f"jupyter flame discover: {clean(str(failure))}", file=sys.stderr)
         if options.json:
-            print(json.dumps(rows, indent=2))
+            show_json(rows)
+        elif rows:
+            cells = [(row["location"] or row["name"], row["place"], _state(row)) for row in rows]
+            show_table(("use it as", "it is at", ""), cells)
         else:
-            print(_table(rows, sys.stdout.isatty()) if rows else _nothing(servers))
+            print(_nothing(servers))
         return DONE if servers else FAILED
 
 
@@ -109,18 +112,6 @@ def _rows(server: Location, entries: list[Entry]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _table(rows: list[dict[str, Any]], colours: bool) -> str:
-    cells = [("use it as", "it is at", "")]
-    cells += [(clean(row["location"] or row["name"]), clean(row["place"]), _state(row)) for row in rows]
-    widths = [max(len(cell[column]) for cell in cells) for column in range(2)]
-    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {state}".rstrip() for a, b, state in cells]
-    if colours:
-        lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
-        dim = [not row["flame"] or row["answers"] is False or row["elsewhere"] for row in rows]
-        lines[1:] = [f"\x1b[2m{line}\x1b[0m" if faint else line for line, faint in zip(lines[1:], dim, strict=True)]
-    return "\n".join(lines)
 
 
 def _state(row: dict[str, Any]) -> str:

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import getpass
-import json
-import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-from jupyter_core.paths import jupyter_config_dir
-
-from .cli_command import DONE, FAILED, Command
-from .config import Target, load_target
+from .cli_command import DONE, FAILED
+from .cli_connect import Connecting
+from .cli_output import show_json
+from .config import Target
 from .doctor import FAILED as BROKEN
 from .doctor import MARKS, NOTE, OK, SKIPPED, Check, examine, folded, of_target
 from .errors import TargetError
-from .options import OPTIONS, protection
+from .foreground import in_colour
 
 _COLOURS = {OK: "\x1b[32m", NOTE: "\x1b[33m", BROKEN: "\x1b[31;1m", SKIPPED: "\x1b[2m"}
 _PLAIN = "\x1b[0m"
 
 
-class Doctor(Command):
+class Doctor(Connecting):
     """Why can I not connect?"""
 
     title = "doctor"
@@ -41,42 +36,31 @@ class Doctor(Command):
         jupyter flame doctor ssh://me@lab.example/9999 --json
         """
 
+    word = True
+    session = ""
+
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "target", nargs="?", metavar="TARGET", help="a target's name, or WHERE (the default target)"
-        )
-        key = parser.add_mutually_exclusive_group()
-        key.add_argument("--key-file", metavar="FILE", help="its key, in a file of mode 0600")
-        key.add_argument("--key", metavar="SOURCE", help="keyring, prompt (you are asked), or env:NAME")
-        for flag, about in OPTIONS:
-            parser.add_argument(flag, **about)
+        super().arguments(parser)
         parser.add_argument("--json", action="store_true", help="for programs: an object with the list of checks")
 
     def run(self, options: argparse.Namespace) -> int | None:
         target: Target | None = None
-        given = {name: getattr(options, name) for name in ("key", "key_file") if getattr(options, name)}
         try:
-            target = load_target(
-                options.target,
-                config_dir=Path(jupyter_config_dir()),
-                overrides=given | protection(vars(options)),
-                ask=_ask,
-            )
+            target = self.target()
             checks = examine(target)
         except TargetError as error:
             checks = iter([of_target(error)])
         found = list(checks) if options.json else list(_shown(checks))
         well = all(check.verdict != BROKEN for check in found)
         if options.json:
-            where = str(target) if target is not None else options.target
-            said = {"target": where, "ok": well, "checks": [dataclasses.asdict(check) for check in found]}
-            print(json.dumps(said, indent=2))
+            where = str(target) if target is not None else self.where
+            show_json({"target": where, "ok": well, "checks": [dataclasses.asdict(check) for check in found]})
         return DONE if well else FAILED
 
 
 def _shown(checks: Iterator[Check]) -> Iterator[Check]:
     """The checks, each printed as soon as it is made."""
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    colour = in_colour("stdout")
     for check in folded(checks):
         line = str(check)
         if colour:
@@ -84,12 +68,3 @@ def _shown(checks: Iterator[Check]) -> Iterator[Check]:
             line = f"{_COLOURS[check.verdict]}{mark}{_PLAIN}{line.removeprefix(mark)}"
         print(line, flush=True)
         yield check
-
-
-def _ask(prompt: str, password: bool) -> str | None:
-    if not sys.stdin.isatty():
-        return None
-    try:
-        return getpass.getpass(prompt) if password else input(prompt)
-    except EOFError:
-        return None

@@ -36,6 +36,8 @@ ALIASES = {"add": "connect", "info": "status", "delete": "disconnect"}
 
 # Subcommands whose arguments are code: what follows their options is taken as it stands.
 RAW = frozenset({"eval", "exec", "push", "run"})
+# For var_expand, which looks for names in the frame of its caller as well: ours has a `name` and a `line` of its own.
+_NO_FRAME = 1_000_000
 # Those in whose line {name} and $name stand for variables of the notebook, as in other magics.
 EXPANDED = frozenset({"connect", "use", "disconnect", "put", "get", "sendmodule", "getmodule"})
 
@@ -94,7 +96,7 @@ class Commands:
         if name not in self.names():
             raise UsageError(f"there is no %flame {word}; there are {', '.join(self.names())} (%flame help)")
         if name in EXPANDED:
-            rest = self._shell.var_expand(rest)
+            rest = self._shell.var_expand(rest, depth=_NO_FRAME)
         args = self._parse(name, rest.strip())
         return getattr(self, f"do_{name}")(args)
 

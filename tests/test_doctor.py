@@ -140,7 +140,7 @@ def test_jupyter(tmp_path: Path) -> None:
     finally:
         server.terminate()
         server.wait(20)
-    with flame_kernel() as k:
+    with flame_kernel(transport="tcp") as k:
         fails("answer", "a ZeroMQ socket, as Jupyter kernels have", "", f"127.0.0.1:{k.client.shell_port}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,14 @@ def test_to_connect_again_keeps_what_is_there(shell: Shell, server: FlameServer)
     shell.ok(f"%flame connect {server.location} --as pi --session another")
     is_gone = shell.run("%flame eval x")
     assert isinstance(is_gone.error, NameError)
+
+
+@pytest.mark.parametrize("variable", ["name", "word", "line", "rest", "self", "other"])
+def test_variables_in_a_line_are_those_of_the_notebook(variable: str, shell: Shell, server: FlameServer) -> None:
+    shell[variable] = "pi"
+    shell.ok(f"%flame connect {server.location} --as {{{variable}}}")
+    assert f"* pi: cells run on {socket.gethostname()}" in shell.ok("%flame status").out
+    shell.ok(f"%flame disconnect ${variable}")
 
 
 def test_a_server_of_its_own(shell: Shell) -> None:

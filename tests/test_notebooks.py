@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 # The kernels of those that are not for ours.
-KERNELS = {"02-mixed-local-and-remote": "python3"}
+KERNELS = {"02-mixed-local-and-remote": "python3", "04-files-and-modules": "python3", "06-security": "python3"}
 
 
 def kinds(cell: Any) -> list[Any]:
