@@ -210,7 +210,7 @@ class Calls:
                         raise  # twice: whoever presses it does not want to wait any more
                     stopped = error
                 except queue.Empty:
-                    self.session.interrupt(request_id)
+                    self.session.interrupt(request_id, gently=True)
                     raise CallTimeout(self.location, "the call", timeout or 0.0) from None
         finally:
             self.unroute(request_id)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import shlex
 from typing import Any, NoReturn
 
+from . import amounts
 from .config import PLACES, SHELLS
 from .errors import FlameError
 from .options import NAMES, OPTIONS, help_lines, protection
@@ -39,6 +41,15 @@ HELP = f"""\
 %flame replay [N | --missed | --all]
     show the whole output of the last cell again, of cell N, of those that were not finished when the browser
     was last heard before this page, or of all that are kept
+%flame where [--all] [--every S] [--end]
+    the stack of the cell that runs, with its source lines; nothing is stopped, and it answers while a cell runs
+    --all        of every thread and task
+    --every      again every S seconds, in the same output; --end ends that
+%flame watch EXPRESSION [--every S] [--end]
+    its value, again every S seconds (2), in the same output, while cells run too; --end, or with no expression, ends
+    it (or all); Stop is for cells, and does not
+%flame top [--every S] [--end]
+    what the far side uses: CPU, memory, threads, subprocesses, open files
 %flame help      this text
 %%local          first line of a cell that runs on this machine, with the kernel's own Python"""
 
@@ -99,12 +110,63 @@ def _replay_parser() -> _Parser:
     return parser
 
 
+def _look_parser(name: str) -> _Parser:
+    parser = _Parser(prog=f"%flame {name}", add_help=False, allow_abbrev=False)
+    if name == "where":
+        parser.add_argument("--all", action="store_true")
+    parser.add_argument("--every", metavar="S")
+    parser.add_argument("--end", action="store_true")
+    return parser
+
+
+def watched(text: str) -> dict[str, Any]:
+    """The options ``expression``, ``every`` (seconds) and ``end`` of a line ``EXPRESSION --every S``, the expression as
+    it stands. Raises FlameError."""
+    options: dict[str, Any] = {"every": WATCH_EVERY, "end": False}
+    while found := _FIRST_OPTION.search(text) or _LAST_OPTION.search(text):
+        text = text[: found.start()] + text[found.end() :]
+        if found[1] is None:
+            options["end"] = True
+        else:
+            options["every"] = every(found[1])
+    expression = text.strip()
+    if not expression and not options["end"]:
+        raise FlameError("what shall be watched? %flame watch EXPRESSION [--every S], or %flame watch --end")
+    return {"expression": expression, **options}
+
+
+def every(text: str | None) -> float | None:
+    """The seconds of ``--every``; raises FlameError."""
+    try:
+        seconds = None if text is None else amounts.seconds(text)
+    except ValueError as e:
+        raise FlameError(f"--every is {e}; not {text!r}") from None
+    if seconds is not None and seconds < LEAST_EVERY:
+        raise FlameError(f"--every is at least {LEAST_EVERY:g} s; not {text!r}")
+    return seconds
+
+
+def overtakes(code: str) -> bool:
+    """Whether a cell has only orders that are answered while another cell runs: they look, and change no names."""
+    lines = [line.split() for line in code.splitlines() if line.strip()]
+    return bool(lines) and all(words[0] == "%flame" and (words[1:2] or ["help"])[0] in _OVERTAKING for words in lines)
+
+
 _PARSERS = {"sessions": _sessions_parser, "attach": _attach_parser, "replay": _replay_parser}
+# Orders that overtake a cell that runs.
+_OVERTAKING = ("allow", "refuse", "where", "watch", "top", "status", "sessions", "help")
+# Seconds between two looks at a watched value; and the least between any two.
+WATCH_EVERY, LEAST_EVERY = 2.0, 0.2
+_OPTION = r"--(?:end|every[ =]\s*(\S+))"
+_FIRST_OPTION, _LAST_OPTION = re.compile(rf"^\s*{_OPTION}(?=\s|$)"), re.compile(rf"(?:^|\s){_OPTION}\s*$")
+
 _PLAIN = ("status", "detach", "allow", "refuse")
 
 
 def parse(line: str) -> Command:
     """The command of one ``%flame`` line; raises FlameError with a usage line for one that is not well formed."""
+    if line.split()[:2] == ["%flame", "watch"]:  # the expression may have quotes that are not a shell's
+        return Command("watch", options=watched(line.split(maxsplit=2)[2] if len(line.split()) > 2 else ""))
     try:
         words = shlex.split(line)
     except ValueError as e:
@@ -118,6 +180,9 @@ def parse(line: str) -> Command:
         return Command(name, settings.pop("location"), settings | protection(options))
     if name in ("help", "--help", "-h"):
         return Command("help", text=HELP)
+    if name in ("where", "top"):
+        options = vars(_look_parser(name).parse_args(rest))
+        return Command(name, options=options | {"every": every(options["every"])})
     if name in _PARSERS:
         return Command(name, options=vars(_PARSERS[name]().parse_args(rest)))
     if name in _PLAIN:

@@ -153,16 +153,17 @@ class Job:
         """Wait until it is over, or ``timeout`` seconds; whether it is. Ctrl-C ends the wait, not the job."""
         return self._over.wait(timeout)
 
-    def cancel(self) -> bool:
+    def cancel(self, gently: bool = False) -> bool:
         """Interrupt it, as Ctrl-C would; False where it is over already. What it prints in answer still comes.
 
-        A job that hangs in a call which Python cannot stop says so; to cancel it again abandons that call.
+        A job that hangs in a call which Python cannot stop says so; to cancel it again abandons that call,
+        or, in a child, ends that with all names: with ``gently`` it does not.
         """
         if self._over.is_set():
             return False
         self._cancelled = True
         with contextlib.suppress(FlameError):  # it is told by the reply, which then is none
-            self._remote.session.interrupt(self.request_id)
+            self._remote.session.interrupt(self.request_id, gently)
         return True
 
     # -- what it has given -------------------------------------------------------------------------------------------

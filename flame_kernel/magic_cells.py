@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import re
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from .terminal import clean
 
 # Background jobs that are listed when they are over.
 LISTED = 50
+# Seconds between two Ctrl-C of somebody who does not want to read what the first has done, but to leave.
+QUICK = 1.0
 # Seconds that a cell may take to end by an interrupt.
 STOP_PATIENCE = 3.0
 
@@ -133,6 +136,21 @@ class Cells:
             session.answer(content["input_id"], None)
 
         return CellOutput(self._shell, session.session_id, ask, refuse, waited, self._relay(remote), apart)
+
+    def screen(self, remote: Remote) -> tuple[Callable[[Event], None], bool]:
+        """What shows events in the output of the cell that runs now, for as long as anybody likes; and whether a
+        display there can be renewed while others run, as in a notebook."""
+        output, allowed = self._output(remote, waited=False), self._shown(remote, "")
+        is_live = hasattr(self._shell, "kernel")
+
+        def show(event: Event) -> None:
+            shown = allowed({"request": None, **event})
+            if shown is not None and is_live:
+                output.event(shown)
+            elif shown is not None:
+                print(shown["content"]["data"].get("text/plain", ""))
+
+        return show, is_live
 
     def _relay(self, remote: Remote) -> Relay | None:
         """What the comms of a remote go by; None where there is no front end, or no manager of comms."""
@@ -255,11 +273,11 @@ class Cells:
             try:
                 job.reply.result(seconds)
             except futures.TimeoutError:  # not the built-in one before Python 3.11
-                job.cancel()
+                job.cancel(gently=True)
                 with contextlib.suppress(futures.TimeoutError):
                     job.reply.result(STOP_PATIENCE)
                 if not job.reply.done():
-                    job.cancel()  # again: a call that Python cannot stop is abandoned
+                    job.cancel(gently=True)  # again: a call that Python cannot stop is abandoned
                 job.reply.result()
             if pull and job.reply.result().get("status") == "ok":
                 self._shell.user_ns.update(remote.pull(pull))
@@ -273,17 +291,21 @@ class Cells:
     # -- waited for --------------------------------------------------------------------------------------------------
 
     def _wait(self, job: Job, remote: Remote, output: CellOutput, seconds: float | None, raise_error: bool) -> None:
-        overdue = 0
+        overdue = quick = 0
+        pressed = 0.0
 
         def interrupt(presses: int) -> bool:
-            if presses < 3:
+            nonlocal quick, pressed
+            before, pressed = pressed, time.monotonic()
+            quick = quick + 1 if pressed - before < QUICK else 1
+            if quick < 3:
                 job.cancel()
-            return presses < 3
+            return quick < 3
 
         def late() -> float | None:
             nonlocal overdue
             overdue += 1
-            job.cancel()  # the second time abandons a call that Python cannot stop
+            job.cancel(gently=True)  # the second time abandons a call that Python cannot stop
             return STOP_PATIENCE if overdue < 3 else None
 
         ended = output.follow(job.reply, interrupt, seconds, late)

@@ -18,6 +18,8 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, kwds, magic_arguments
 
+from . import looks
+from .commands import every, watched
 from .config import PLACE_WORDS, PLACES, SHELLS, load_target
 from .doctor import bundle, examine, of_target
 from .errors import FlameError, TargetError
@@ -28,6 +30,7 @@ from .magic_connections import Connections, ask_line, identifier, in_thread
 from .magic_lines import assignments, call_of, exact, script, split_raw, unquoted, usage, words_of
 from .options import OPTIONS, protection
 from .remote import Remote
+from .session import Session
 from .terminal import clean
 from .visitor import Visitor
 
@@ -35,7 +38,7 @@ from .visitor import Visitor
 ALIASES = {"add": "connect", "info": "status", "delete": "disconnect"}
 
 # Subcommands whose arguments are code: what follows their options is taken as it stands.
-RAW = frozenset({"eval", "exec", "push", "run"})
+RAW = frozenset({"eval", "exec", "push", "run", "watch"})
 # For var_expand, which looks for names in the frame of its caller as well: ours has a `name` and a `line` of its own.
 _NO_FRAME = 1_000_000
 # Those in whose line {name} and $name stand for variables of the notebook, as in other magics.
@@ -68,6 +71,7 @@ class Commands:
         self._shell = shell
         self._connections = connections
         self._cells = cells
+        self._views = looks.Views()
 
     @classmethod
     def names(cls) -> list[str]:
@@ -117,6 +121,10 @@ class Commands:
                 raise UsageError(f"%flame {name} needs something to work on; usage: {usage(parser)}")
             args.code = code[0]
         return args
+
+    def close(self) -> None:
+        """End what is shown live."""
+        self._views.end()
 
     def _remote(self, args: argparse.Namespace) -> Remote:
         return self._connections.pick(args.target)[1]
@@ -229,6 +237,57 @@ class Commands:
         if not isinstance(done, dict) or not done.get("closed"):
             raise FlameError(f"there is no session {name!r} there; %flame sessions lists them")
         print(f"session {name} is ended")
+
+    # -- looking in ----------------------------------------------------------------------------------------------------
+
+    @command("where")
+    @kwds(description="Show where the cell there is, with its source lines; nothing is stopped.")
+    @on_target
+    @argument("--all", action="store_true", help="of every thread and task")
+    @argument("--every", metavar="S", help="again every S seconds, in the same output")
+    @argument("--end", action="store_true", help="end that")
+    def do_where(self, args: argparse.Namespace) -> None:
+        self._look("where", args, lambda session: looks.where(session, args.all, looks.ALL))
+
+    @command("watch")
+    @kwds(description="Show the value of an expression there, again and again: %flame watch EXPRESSION --every 2.")
+    @on_target
+    @argument("code", nargs="*", metavar="EXPRESSION", help="taken as it stands; without one, with --end: all")
+    @argument("--every", metavar="S", help="seconds between two looks; 2 without it")
+    @argument("--end", action="store_true", help="end it; a Stop does not, nor does the end of a cell")
+    def do_watch(self, args: argparse.Namespace) -> None:
+        options = argparse.Namespace(target=args.target, **watched(args.code))
+        self._look("watch", options, lambda session: "")
+
+    @command("top")
+    @kwds(description="Show what the far side uses: CPU, memory, threads, subprocesses, open files.")
+    @on_target
+    @argument("--every", metavar="S", help="again every S seconds, in the same output")
+    @argument("--end", action="store_true", help="end that")
+    def do_top(self, args: argparse.Namespace) -> None:
+        self._look("top", args, looks.top)
+
+    def _look(self, kind: str, args: argparse.Namespace, once: Callable[[Session], str]) -> None:
+        expression = getattr(args, "expression", "")
+        if args.end:
+            ended = self._views.end(kind, expression)
+            print(f"no longer shown: {', '.join(ended)}" if ended else "nothing of that kind is shown")
+            return
+        session = self._remote(args).session
+        seconds = every(args.every) if isinstance(args.every, str) else args.every
+        if seconds is None:
+            print(once(session))
+            return
+        show, is_live = self._cells.screen(self._remote(args))
+        view = self._views.begin(
+            session, kind, show, seconds, expression=expression, everything=getattr(args, "all", False)
+        )
+        try:
+            view.shown.wait() if is_live else view.wait()
+        except KeyboardInterrupt:
+            if is_live:
+                raise
+            view.end()  # at a terminal, where nothing is renewed behind the prompt, Ctrl-C is its end
 
     # -- code --------------------------------------------------------------------------------------------------------
 

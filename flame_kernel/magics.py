@@ -101,6 +101,7 @@ class FlameMagics(Magics):
 
     def close(self) -> None:
         """End the connections."""
+        self.commands.close()
         self.connections.close()
 
 

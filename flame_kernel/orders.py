@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from . import looks
 from .commands import Command, parse
 from .config import Target
 from .doctor import bundle, examine, of_target
@@ -54,6 +55,7 @@ class Orders:
         self._fronts = fronts
         self._load = load
         self._cautioned: Session | None = None
+        self._views = looks.Views()
 
     async def of_cell(self, lines: list[str], cell: Cell) -> tuple[list[str] | None, dict[str, Any]]:
         """Carry out the orders at the top of a cell: the lines that are left to run, None where there are none; and the
@@ -196,7 +198,7 @@ class Orders:
                 why = str(e) if e.code == "no_session" else f"there is no session {name} there"
             raise FlameError(f"{why}; at {self._target().location} there are: {names}")
         if how == "watch":
-            await self._watch(cell, name)
+            await self._look_on(cell, name)
             return None
         if how == "ask":
             await self._ask_for(cell, name, str(found.get("client") or "its client"))
@@ -245,7 +247,7 @@ class Orders:
             with contextlib.suppress(FlameError):
                 await self._waits.until(session.request("comm_announce"))
 
-    async def _watch(self, cell: Cell, name: str) -> None:
+    async def _look_on(self, cell: Cell, name: str) -> None:
         """Publish what a session says, until Stop."""
         visitor = await self._waits.until(on_thread(lambda: Visitor(self._target()), "visit"))
         self._say(cell, f"watching session {name}; Stop ends it")
@@ -292,6 +294,47 @@ class Orders:
             heard = isinstance(done, dict) and done.get("done")
             told = ("may have this session" if allow else "is refused") if heard else "does not wait any more"
             self._say(cell, f"{who} {told}")
+
+    # -- looking in ----------------------------------------------------------------------------------------------------
+
+    async def _where(self, cell: Cell, command: Command) -> None:
+        everything = command.options["all"]
+        await self._look(cell, command, lambda session: looks.where(session, everything, looks.ALL))
+
+    async def _top(self, cell: Cell, command: Command) -> None:
+        await self._look(cell, command, looks.top)
+
+    async def _watch(self, cell: Cell, command: Command) -> None:
+        await self._look(cell, command, lambda session: "")
+
+    async def _look(self, cell: Cell, command: Command, once: Callable[[Session], str]) -> None:
+        """Show what a look finds: once, or in a view of its own that goes on when this cell is over."""
+        kind, options = command.name, command.options
+        expression = options.get("expression", "")
+        if options["end"]:
+            ended = await self._waits.until(on_thread(lambda: self._views.end(kind, expression), "end"))
+            self._say(cell, f"no longer shown: {', '.join(ended)}" if ended else "nothing of that kind is shown")
+            return
+        session = await self.session(False)
+        if options["every"] is None:
+            self._say(cell, await self._waits.until(on_thread(lambda: once(session), kind)))
+            return
+        self._publisher.belongs(cell.request_id, session)
+        everything, seconds = options.get("all", False), options["every"]
+
+        def begin() -> None:
+            view = self._views.begin(
+                session,
+                kind,
+                lambda event: self._publisher.show(session, cell.request_id, [event]),
+                seconds,
+                expression=expression,
+                everything=everything,
+                cell=cell.request_id,
+            )
+            view.shown.wait()
+
+        await self._waits.until(on_thread(begin, kind))
 
     # -- once more ---------------------------------------------------------------------------------------------------
 

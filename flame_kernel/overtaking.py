@@ -1,7 +1,7 @@
 """Overtaking: what is answered while a cell runs on the main shell, and what waits for its turn behind it.
 
 ipykernel runs one request of a shell at a time, comm messages apart. A far side answers an editor also while a cell
-runs, and whether another client may have the session is decided here, so these need not wait.
+runs, and says where that is; whether another client may have the session is decided here. So these need not wait.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Any
 
 from ipykernel.kernelbase import Kernel
 
+from .commands import overtakes as is_order
 from .fronts import Fronts
 
 # What an editor asks.
 QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
-# Cells, word for word, that are about the one that runs.
-ORDERS = ("%flame allow", "%flame refuse")
 COMMS = ("comm_open", "comm_msg", "comm_close")
 
 _CONCURRENT: ContextVar[bool] = ContextVar("concurrent", default=False)
@@ -46,7 +45,7 @@ class Overtaking(Kernel):
             self.shell_handlers[msg_type] = self._handle
 
     async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
-        """As ipykernel's, but an editor's question overtakes cells, and nothing else: the far side answers both.
+        """As ipykernel's, but an editor's question overtakes cells, and so do orders that look in on them.
 
         Comm messages wait for nothing here, as the far side has an order for them. ipykernel mixes up the parents of
         several that are under way, and a widget that never hears of its idle is dead.
@@ -57,7 +56,7 @@ class Overtaking(Kernel):
             await asyncio.create_task(self.dispatch_shell(msg, subshell_id=subshell_id, concurrent=True))
             return
         self._fronts.heard(str(header.get("session")))  # now: its turn may come when the front end is long gone
-        may = kind in QUESTIONS or (kind == "execute_request" and code in ORDERS)
+        may = kind in QUESTIONS or (kind == "execute_request" and is_order(code))
         if subshell_id is None and self._cell is not None and may and not self._in_line:
             parent, ident = self.get_parent("shell"), self._parent_ident["shell"]
             try:

@@ -26,7 +26,7 @@ from typing import Any
 
 from jupyter_core.paths import jupyter_data_dir
 
-from . import ahead, transfer
+from . import ahead, looks, transfer
 from .calls import Calls, Sink
 from .config import Secret, Target, Timeouts, load_target
 from .console import Console
@@ -260,6 +260,17 @@ class Remote:
     def interrupt(self, request_id: str | None = None) -> Future[Any]:
         """Stop a cell or a call there; without an id all that runs."""
         return self.session.interrupt(request_id)
+
+    # -- looking in ----------------------------------------------------------------------------------------------------
+
+    def where(self, everything: bool = False) -> str:
+        """Where the cells there are, with source lines; ``everything``: all threads and tasks too. Nothing is stopped,
+        and it answers while they run. Raises FlameError where nothing there answers."""
+        return looks.Shown(looks.where(self.session, everything, ".where(everything=True)"))
+
+    def top(self) -> str:
+        """What the far side uses: CPU, memory, threads, subprocesses, open files. Raises FlameError."""
+        return looks.Shown(looks.top(self.session))
 
     # -- files, modules, the console ---------------------------------------------------------------------------------
 

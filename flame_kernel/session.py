@@ -213,8 +213,11 @@ class Session:
         """The content of a comm_info_reply for all targets."""
         return self.request("comm_info")
 
-    def interrupt(self, request_id: str | None = None) -> Future[Any]:
+    def interrupt(self, request_id: str | None = None, gently: bool = False) -> Future[Any]:
         """Stop the running cells, or only ``request_id``; ``{"done": what was done}``.
+
+        One that still runs says in its output where it hangs, and what the next interrupt does: give up its thread, or
+        end the child with all names. ``gently`` never ends a child, whatever was said.
 
         Each interrupt carries its cell's id, so it never reaches a later one, however late it comes. A cell that is
         not sent yet is not sent any more. During an outage the wait for the cell ends here, with ConnectionLost that
@@ -234,7 +237,8 @@ class Session:
                 self._settle(cell, NotSent(self.location))
                 continue
             again, fate = cell in self._stopping, one.fate
-            done = self._call({"op": "interrupt", "request": cell, "id": uuid.uuid4().hex})
+            how = {"gently": True} if gently else {}
+            done = self._call({"op": "interrupt", "request": cell, "id": uuid.uuid4().hex, **how})
             if trouble is not None and (self._link.is_broken or again):
                 when = "it is interrupted when the link is back"
                 self._settle(cell, ConnectionLost(self.location, f"you stopped waiting; {fate}; {when}"))

@@ -1,25 +1,44 @@
-"""Stop, prompts, restart and shutdown, as a front end asks for them, in a child and inside a live app."""
+"""Stop, prompts, restart and shutdown, as a front end asks for them, in a child and inside a live app.
+
+I01 is in the tables of what blocks, I02 the storm, I03 what a Stop finds at odd moments, I05 what waits behind the
+cell, I07 the processes that a cell has started.  (I04: test_agent_sessions; I06: test_faults_link.)
+"""
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
-from farside import FlameServer, LiveApp
-from kernels import Kernel, flame_kernel
+from farside import FlameServer, LiveApp, wait_until
+from kernels import Kernel, Run, flame_kernel
+from places import Site, kernel_at
 
 # What blocks, and the name of the call that a person shall read when it cannot be stopped from outside.
 BLOCKING = {
     "sleep": ("import time\nprint('go')\ntime.sleep(100)", "time.sleep, line 3"),
     "lock": ("import threading\nl = threading.Lock(); l.acquire(); print('go')\nl.acquire()", "l.acquire, line 3"),
     "socket": ("import socket\na, b = socket.socketpair(); print('go')\na.recv(1)", "a.recv, line 3"),
-    "event": ("import threading\nprint('go')\nthreading.Event().wait()", "wait, line 3"),
+    "event": ("import threading\nprint('go')\nthreading.Event().wait()", "threading.Event().wait, line 3"),
+    "queue": ("import queue\nq = queue.Queue(); print('go')\nq.get()", "q.get, line 3"),
+    "select": (
+        "import select, socket\na, b = socket.socketpair(); print('go')\nselect.select([a], [], [])",
+        "select.select, line 3",
+    ),
+    "read": ("import os\nr, w = os.pipe(); print('go')\nos.read(r, 1)", "os.read, line 3"),
+    "join": (
+        "import threading\nt = threading.Thread(target=threading.Event().wait, daemon=True); t.start(); print('go')\n"
+        "t.join()",
+        "t.join, line 3",
+    ),
 }
-# What can be stopped in a process as well.
-# Seconds, on a machine that is busy with other tests; alone it is a few hundredths.
-SOON = 3
+# Seconds, on a machine that is busy with other tests; alone it is a few hundredths. What is stopped would run for 100.
+SOON = 20
 
+# What can be stopped in a process as well.
 STOPPABLE = {
     "loop": "print('go')\nwhile True: pass",
     "small sleeps": "import time\nprint('go')\nwhile True: time.sleep(0.01)",
@@ -29,6 +48,7 @@ STOPPABLE = {
     "loop in await": "import asyncio\nprint('go')\nasync def f():\n    while True: pass\nawait f()",
     "except Exception": "print('go')\nwhile True:\n    try:\n        while True: pass\n    except Exception: pass",
     "flood": "print('go')\nwhile True: print('x' * 200)",
+    "with": "import contextlib\nwith contextlib.suppress(ValueError):\n    print('go')\n    while True: pass",
 }
 
 
@@ -67,6 +87,21 @@ def test_a_child_is_stopped_soon(child: Kernel, name: str) -> None:
         assert reply["status"] == "error"
         assert reply["ename"] == ("CancelledError" if name == "await" else "KeyboardInterrupt")
     assert child.execute("kept").result == "'names survive'"
+
+
+# Of the calls that block, those whose way to end by a signal has changed from one Python to the next.
+@pytest.mark.parametrize("version", ["3.6", "3.8", "3.13"])
+def test_a_child_of_another_python_is_stopped_soon(version: str, flame_server: Callable[..., FlameServer]) -> None:
+    """I01, without IPython: all of the table in one session."""
+    with flame_kernel(env={"FLAME_TARGET": flame_server(version).location, "FLAME_PLACE": "child"}) as k:
+        k.execute("kept = 'names survive'")
+        for name in (*BLOCKING, "subprocess", "loop", "await"):
+            if name == "await" and version == "3.6":
+                continue  # no await outside of functions there
+            reply, seconds = stop(k, BLOCKING[name][0] if name in BLOCKING else STOPPABLE[name])
+            assert reply["ename"] in ("KeyboardInterrupt", "CancelledError"), (name, reply)
+            assert seconds < SOON, name
+        assert k.execute("kept").result == "'names survive'"
 
 
 @pytest.mark.parametrize("name", STOPPABLE)
@@ -160,6 +195,159 @@ def test_a_storm_of_stops_loses_no_cell(flame_server: Callable[..., FlameServer]
         profiled = k.execute("%prun -q 1 + 1")  # CPython 3.11 hangs here after a careless SetAsyncExc(id, NULL)
         assert profiled.reply is not None
         assert profiled.reply["status"] == "ok"
+
+
+# -- the ladder ------------------------------------------------------------------------------------------------------
+
+
+def said(k: Kernel, run: Run, words: str) -> str:
+    """Press Stop, and wait for what the notebook says then; the line with ``words``."""
+    before = len(run.stderr)
+    k.interrupt()
+    k.wait_for(lambda: words in run.stderr[before:] or run.done, words)
+    assert words in run.stderr[before:], run
+    return next(line for line in run.stderr[before:].splitlines() if words in line)
+
+
+# It keeps the interpreter to itself, and looks at no signal.
+HELD = "print('go', flush=True)\nsum(range(10**13))"
+
+
+def climb_to_the_end(k: Kernel, code: str, line: int) -> Run:
+    """Stop a cell that holds the interpreter until its process has ended; the cell."""
+    run = k.submit(code)
+    k.wait_for_output(run, "go")
+    words = said(k, run, "The next Stop")
+    assert "still in sum(range(10**13))" in words
+    assert f", line {line};" in words
+    assert "its interpreter does not answer" in words
+    assert re.search(r"The next Stop ends the session's process \d+ with SIGTERM, and its names are lost then\.", words)
+    return run
+
+
+@pytest.mark.parametrize("far", ["ipython", "mini", "3.6", "3.13"])
+def test_a_cell_that_holds_the_interpreter_is_ended_with_its_child(
+    far: str, flame_server: Callable[..., FlameServer]
+) -> None:
+    """F17, and I01 for what no interrupt reaches: the server says where it hangs, as the child cannot; each step is a
+    Stop of its own; the server and other sessions live on."""
+    server = flame_server(None if far in ("ipython", "mini") else far)
+    environ = {"FLAME_TARGET": server.location, "FLAME_PLACE": "child"}
+    with contextlib.ExitStack() as stack:
+        k = stack.enter_context(flame_kernel(env=environ | ({"FLAME_SHELL": "mini"} if far == "mini" else {})))
+        k.execute("kept = 'names'")
+        if far == "ipython":
+            other = stack.enter_context(flame_kernel(env=environ))
+            other.execute("mine = 1")
+        run = climb_to_the_end(k, HELD, 2)
+        k.interrupt()
+        k.wait(run)
+        assert run.error is not None
+        assert run.error["ename"] == "SessionDied"
+        assert "was ended by Stop with SIGTERM (peak memory" in run.error["evalue"] or "(memory" in run.error["evalue"]
+        assert run.error["evalue"].endswith("its names are gone, the next cell starts a fresh one")
+        assert k.execute("'kept' in globals()").result == "False"
+        assert server.process.poll() is None
+        if far != "ipython":
+            return
+        assert other.execute("mine").result == "1"
+        # A process that will not hear of SIGTERM has one step more.
+        ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        run = climb_to_the_end(k, ignore + HELD, 3)
+        assert re.search(r"The next Stop kills .*\(SIGKILL\)", said(k, run, "SIGTERM has not ended it within 2 s."))
+        k.interrupt()
+        k.wait(run)
+        assert run.error is not None
+        assert "was ended by Stop with SIGKILL" in run.error["evalue"]
+        assert k.execute("1 + 1").result == "2"
+
+
+CLEANS_UP = "import time\ntry:\n    print('go', flush=True)\n    while True: pass\nfinally:\n    {}"
+
+
+@pytest.fixture(scope="module", params=["child", "process"])
+def anywhere(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A kernel with its cells in a child, and one inside a live app."""
+    with kernel_at(request.param) as site:
+        site.kernel.execute("import os")
+        yield site
+
+
+def test_slow_cleaning_up_is_told_apart_and_a_second_stop_only_interrupts_it(anywhere: Site) -> None:
+    """I03: in ``finally``. Nobody goes a step further by himself."""
+    k = anywhere.kernel
+    k.execute("kept = 'names survive'")
+    run = k.submit(CLEANS_UP.format("while True: time.sleep(0.01)"))
+    k.wait_for_output(run, "go")
+    words = said(k, run, "A second Stop interrupts it again")
+    assert "the cell has had it, and still runs, in time.sleep, line 6; perhaps it cleans up" in words
+    assert run.reply is None
+    k.interrupt()
+    k.wait(run)
+    assert run.reply is not None
+    assert run.reply["ename"] == "KeyboardInterrupt"
+    assert "The Stop has ended the cell after all; its names are kept." in run.stderr
+    assert "flame_agent" not in run.traceback
+    assert k.execute("kept").result == "'names survive'"
+
+
+def test_a_cell_that_catches_every_interrupt(anywhere: Site) -> None:
+    """The next step is told each time, and taken only then."""
+    k = anywhere.kernel
+    code = "over = []\nprint('go', flush=True)\nwhile not over:\n    try:\n        while not over: pass\n"
+    run = k.submit(code + "    except BaseException: pass")
+    k.wait_for_output(run, "go")
+    said(k, run, "A second Stop interrupts it again")
+    if anywhere.in_child:
+        said(k, run, "The next Stop ends the session's process")
+        k.execute("over.append(1)", subshell=k.ask("create_subshell_request", channel="control")["subshell_id"])
+        k.wait(run)
+        assert run.reply is not None
+        assert run.reply["status"] == "ok"
+        return
+    said(k, run, "A second Stop abandons it")
+    k.interrupt()
+    k.wait(run)
+    assert run.reply is not None
+    assert run.reply["ename"] == "KeyboardInterrupt"
+    assert "the names are kept" in run.stderr
+    assert k.execute("over.append(1); 'usable'").result == "'usable'"
+
+
+def test_a_stopped_cell_that_asks_the_user_has_all_the_time(anywhere: Site) -> None:
+    """Nothing is said about a cell that waits for an answer, and a Stop there ends the question."""
+    k = anywhere.kernel
+    run = k.submit(CLEANS_UP.format("answer = input('sure? ')"), allow_stdin=True)
+    k.wait_for_output(run, "go")
+    k.interrupt()
+    k.wait_for(lambda: run.prompts, "the prompt")
+    k.take_all(4.0)
+    assert run.stderr == ""
+    k.answer_input("yes")
+    k.wait(run)
+    assert run.reply is not None
+    assert run.reply["ename"] == "KeyboardInterrupt"
+    assert k.execute("answer").result == "'yes'"
+
+
+def test_processes_that_a_cell_waits_for_are_stopped_with_it(anywhere: Site) -> None:
+    """I07: none of the tree is left."""
+    k = anywhere.kernel
+    code = (
+        "import subprocess, sys\n"
+        'script = \'import subprocess; print(1, flush=True); subprocess.run(["sleep", "100"])\'\n'
+        "p = subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE)\np.stdout.readline()\n"
+        "print('go', p.pid, flush=True)\np.wait()"
+    )
+    run = k.submit(code)
+    k.wait_for_output(run, "go")
+    tree = [psutil.Process(int(run.stdout.split()[1]))]
+    wait_until(lambda: tree[0].children(), "the process below it")
+    tree += tree[0].children()
+    k.interrupt()
+    k.wait(run)
+    wait_until(lambda: not any(one.is_running() and one.status() != "zombie" for one in tree), "the end of the tree")
+    k.execute("p.stdout.close(); p.wait()")
 
 
 # -- prompts ---------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ FLOORS = (
     ("downloads", "doctor"),
     ("transfer", "modules", "foreground"),
     ("console", "sync"),
-    ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead"),
+    ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead", "looks"),
     ("calls",),
     ("proxy",),
     ("functions",),

@@ -325,3 +325,36 @@ def test_a_bar_of_tqdm_in_a_job(notebook: Kernel) -> None:
     run = ok(notebook.execute("%%flame --bg -o job\nfrom tqdm.auto import tqdm\nfor i in tqdm(range(3)): pass"))
     notebook.wait_for(lambda: {"bar_style": "success"} in [u for c in opened(run) for u in updates(run, c)], "the bar")
     assert opened(run)[of_model(run, "FloatProgressModel")]["max"] == 3.0
+
+
+def test_looking_in_while_a_job_runs(notebook: Kernel) -> None:
+    """``where``, ``watch`` and ``top``: once, and in outputs that are renewed in place."""
+    ok(
+        notebook.execute(
+            "%%flame\nimport time\ncount = 0\ndef step():\n    global count\n    count += 1; time.sleep(0.01)"
+        )
+    )
+    ok(notebook.execute("%%flame --bg --out job\nfor n in range(10 ** 6):\n    step()"))
+    wait_until(lambda: "      step()" in ok(notebook.execute("%flame where")).stdout, "the job in a stack")
+    text = ok(notebook.execute("%flame where --all")).stdout
+    assert "In[" in text
+    assert "flame_agent" not in text
+    assert ok(notebook.execute("%flame top -t pi")).stdout.startswith("pid ")
+    watch = ok(notebook.execute("%flame watch count * 2 --every 0.2"))
+    (shown,) = watch.displays
+    assert shown["text/plain"].startswith("count * 2 = ")
+
+    def latest() -> str:
+        changes = watch.of_type("update_display_data")
+        return str(changes[-1].content["data"]["text/plain"]) if changes else ""
+
+    notebook.wait_for(lambda: latest() not in ("", shown["text/plain"]), "a value that grows")
+    ok(notebook.execute("job.cancel()"))
+    notebook.wait_for(lambda: ok(notebook.execute("print(job.state)")).stdout == "stopped\n", "the end of the job")
+    assert ok(notebook.execute("%flame watch --end")).stdout == "no longer shown: count * 2\n"
+    notebook.wait_for(lambda: latest().endswith("(ended)"), "the end of the view")
+    run = notebook.execute("%flame watch")
+    assert run.error is not None
+    assert "%flame watch needs something to work on" in uncoloured(run.traceback)
+    assert ok(notebook.execute("print(pi.where())")).stdout.startswith("no cell runs (pid ")
+    assert str(ok(notebook.execute("pi.top()")).result).startswith("pid ")

@@ -97,7 +97,7 @@ def test_a_call_that_hears_no_signal_is_named(server: FlameServer, inside: Kerne
     )
     name = str(inside.wait_for_output(run, "go").content["text"]).split()[1]
     inside.interrupt()
-    inside.wait_for_output(run, "which does not listen to signals")
+    inside.wait_for_output(run, "that call does not listen to signals")
     assert "interrupt" in str(inside.complete("d.inter", 7))  # answered meanwhile
     with raw_agent(server.location, "helper") as other:
         other.execute(f"__import__('sys').modules[{name!r}].d.interrupt()")

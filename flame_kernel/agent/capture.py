@@ -37,13 +37,20 @@ class Capture:
         """The descriptor to write to for stream ``name``; made at the first call."""
         with self._lock:
             if name not in self._writers:
-                r, w = os.pipe()
-                os.set_blocking(r, False)
-                self._decoders[r] = codecs.getincrementaldecoder("utf-8")("replace")
-                self._writers[name] = w
-                self._names[r] = name
-                os.write(self._wake_w, b".")
+                self._add(name, *os.pipe())
             return self._writers[name]
+
+    def adopt(self, name, r, w):
+        """Read for stream ``name`` from a pipe that is there already."""
+        with self._lock:
+            self._add(name, r, w)
+
+    def _add(self, name, r, w):
+        os.set_blocking(r, False)
+        self._decoders[r] = codecs.getincrementaldecoder("utf-8")("replace")
+        self._writers[name] = w
+        self._names[r] = name
+        os.write(self._wake_w, b".")
 
     def has(self, name):
         """The write end of stream ``name`` where it was made already, else None."""

@@ -4,10 +4,13 @@ The parent keeps the event log, so nothing that was said is lost when the child 
 nothing. Between the two runs a socket pair with frames: 8 bytes of length, then a message of ``wire``. To the child go
 requests (``submit``, ``answer``, ``interrupt``, ``close``), from it come batches of events.
 
+This file is the server's side of that, ``inside.py`` the child's.
+
 An interrupt is SIGINT to the child's process group, sent by the server: it arrives when the child is deep in C as well,
 and its subprocesses have it too, as with Ctrl-C in a terminal.
 """
 
+import itertools
 import os
 import signal
 import socket
@@ -15,8 +18,9 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
-from . import scratch, wire
+from . import death, ladder, looks, outside, scratch, top, wire
 
 _LENGTH = struct.Struct(">Q")
 
@@ -38,23 +42,19 @@ def read(n):
     return b"".join(parts)
 space = {}
 exec(read(int.from_bytes(read(8), "big")).decode(), space)
-space["boot"](read(int.from_bytes(read(8), "big")).decode()).child.main(s)
+space["boot"](read(int.from_bytes(read(8), "big")).decode()).inside.main(s)
 """
 
 # Variables that a cell has no business with: keys of the server and of its clients.
 SECRET_ENVIRONMENT = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_KEY_FILE")
 
-# Bytes that cells may print ahead of what the server has taken; all else waits there.
-AHEAD = 2 << 20
-# Seconds that a session which is ended while it starts has to be there first.
-START_GRACE = 0.8
 # Seconds that a process has to end when it is asked: one that still starts, on a busy machine, needs the most.
 ASKED_GRACE = 2.5
-# Seconds that exit handlers may take when the server has gone away.
-EXIT_GRACE = 3.0
+# Seconds after which a child that does not say where it is, is looked at from outside.
+WHERE_PATIENCE = 1.5
 
-# Seconds between signals to a main thread that has not noticed.
-STRIKE_AGAIN = 0.1
+# Requests that run the user's code, and can be stopped.
+CELLS = ("execute", "object")
 
 _children = set()  # process ids of living children, of this version of the agent
 
@@ -107,8 +107,11 @@ class ChildCore:
         self._lock = threading.Lock()
         self._start_lock = threading.Lock()
         self._send_lock = threading.Lock()
+        self._dump_lock = threading.Lock()  # the pipe in which stacks come has one reader
         self._unsent = None  # frames for a process that has not been given its text yet
-        self._running = {}  # id -> request that has no reply yet
+        self._running = {}  # id -> [kind, the cell's code] of requests that have no reply yet
+        self._asked = {}  # number -> [semaphore, what the child has said]
+        self._numbers = itertools.count(1)
         self._process = None
         self._closed = False
 
@@ -126,12 +129,15 @@ class ChildCore:
         if os.name != "posix":
             raise RuntimeError("child sessions need a POSIX server: use place = process")
         ours, theirs = [_high(one) for one in socket.socketpair()]
-        crash_r, crash_w = [_high_number(number) for number in os.pipe()]
+        # Into the first one the child writes its stacks, into the others go its descriptors 1 and 2. The child reads
+        # these itself; when it has died, what it has not read is read here.
+        pipes = [[_high_number(number) for number in os.pipe()] for _ in range(3)]
+        theirs_too = pipes[0][1:] + pipes[1] + pipes[2]
         environment = {k: v for k, v in os.environ.items() if k not in SECRET_ENVIRONMENT}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", BOOT, str(theirs.fileno()), str(crash_w)],
-                pass_fds=(theirs.fileno(), crash_w),
+                [sys.executable, "-c", BOOT, str(theirs.fileno())] + [str(number) for number in theirs_too],
+                pass_fds=[theirs.fileno()] + theirs_too,
                 stdin=subprocess.DEVNULL,
                 stdout=_inherited(1),
                 stderr=_inherited(2),
@@ -140,16 +146,21 @@ class ChildCore:
             )
         except BaseException:
             ours.close()
-            os.close(crash_r)
+            for r, _ in pipes:
+                os.close(r)
             raise
         finally:
             theirs.close()
-            os.close(crash_w)
+            for _, w in pipes:
+                os.close(w)
         _children.add(self._process.pid)
         self.described = None
         self._socket = ours
         self._unsent = []
-        reader = threading.Thread(target=self._relay, args=(self._process, ours, crash_r), name="flame-relay")
+        self._ladder = ladder.Ladder(self)
+        self._memory, self._floor = death.Memory(), death.own_peak()
+        self._pipes = [r for r, _ in pipes]
+        reader = threading.Thread(target=self._relay, args=(self._process, ours), name="flame-relay")
         reader.daemon = True
         self._reader = reader
         reader.start()
@@ -172,7 +183,7 @@ class ChildCore:
         except OSError:
             pass  # it has ended already, as the relay will find
 
-    def _relay(self, process, sock, crash_r):
+    def _relay(self, process, sock):
         """The child's events into the log; when it ends, why."""
         folder = scratch.choose()
         self._bring_up(sock, folder)
@@ -182,44 +193,60 @@ class ChildCore:
                 break
             message, buffers = wire.decode(frame)
             for event in wire.decode_events(message["events"], buffers):
-                if event["type"].endswith("_reply"):
-                    with self._lock:
-                        self._running.pop(event["request"], None)
-                elif event["type"] == "ready":
-                    self.described = event["content"]
-                event.pop("number", None)
-                if "buffers" in event:
-                    event["buffers"] = [bytes(b) for b in event["buffers"]]
-                self._log.append(event)
+                self._relay_event(event)
             self._log.keep()
             self._log.wait_for_room()
-        try:
-            status = process.wait(10)
-        except subprocess.TimeoutExpired:  # the socket is closed, the process is not: something else kept it
-            _signal_group(process.pid, signal.SIGKILL)
-            status = process.wait()
-        _signal_group(process.pid, signal.SIGKILL)  # what it left behind in its group
+        ended = death.reap(process, 10)
+        if ended is None:  # the socket is closed, the process is not: something else kept it
+            signal_group(process.pid, signal.SIGKILL)
+            ended = death.reap(process, float("inf"))
+        signal_group(process.pid, signal.SIGKILL)  # what it left behind in its group
         _children.discard(process.pid)
         scratch.remove(folder)
         sock.close()
-        os.set_blocking(crash_r, False)
-        try:
-            text = os.read(crash_r, 1 << 16).decode("utf-8", "replace")
-        except OSError:
-            text = ""
-        os.close(crash_r)
+        with self._dump_lock:
+            pipes, self._pipes = self._pipes, []
+            last_words = [outside.rest_of(pipe) for pipe in pipes]
         if not self._closed:
-            self._died(process.pid, status, text)
+            self._died(process.pid, ended, last_words)
 
-    def _died(self, pid, status, text):
+    def _relay_event(self, event):
+        kind, request_id = event["type"], event["request"]
+        if kind == "looked":
+            asked = self._asked.get(event["content"]["number"])
+            if asked is not None:
+                asked[1] = event["content"]
+                asked[0].release()
+            return
+        if kind.endswith("_reply"):
+            with self._lock:
+                known = self._running.pop(request_id, None)
+            if kind == "where_reply" and known is None:
+                return  # it was looked at from outside meanwhile
+            if self._ladder.ended(request_id):
+                self.tell(request_id, ladder.outcome(event["content"]))
+        elif kind == "ready":
+            self.described = event["content"]
+        event.pop("number", None)
+        if "buffers" in event:
+            event["buffers"] = [bytes(b) for b in event["buffers"]]
+        self._log.append(event)
+
+    def _died(self, pid, ended, last_words):
+        """Say why in the cells that it ran; ``last_words``: its crash, and what is left of its stdout and stderr."""
         with self._lock:
             lost, self._running = self._running, {}
             self._process = None
-        why = "the session's process %d ended with %s" % (pid, _in_words(status))
+        status, peak = ended
+        why = death.in_words(pid, status, self._ladder.sent, self._memory, peak, self._floor)
+        request_id = next((i for i, (kind, _) in lost.items() if kind in CELLS), None)
+        for name, text in zip(("stdout", "stderr"), last_words[1:]):
+            if text:
+                self._log.append({"type": "stream", "request": request_id, "content": {"name": name, "text": text}})
         self._log.append({"type": "died", "request": None, "content": {"pid": pid, "status": status, "reason": why}})
-        for request_id, kind in lost.items():
+        for request_id, (kind, _) in lost.items():
             error = {"ename": "SessionDied", "evalue": why + "; its names are gone, the next cell starts a fresh one"}
-            shown = [error["ename"] + ": " + error["evalue"]] + text.splitlines()
+            shown = [error["ename"] + ": " + error["evalue"]] + last_words[0].splitlines()
             if kind == "execute":
                 self._log.append({"type": "error", "request": request_id, "content": dict(error, traceback=shown)})
             reply = dict(error, status="error", traceback=shown, user_expressions={}, payload=[])
@@ -236,18 +263,26 @@ class ChildCore:
                 send_frame(self._socket, frame)
 
     def submit(self, request):
+        kind = request["kind"]
+        if kind in looks.KINDS and (self._process is None or kind == "top"):
+            self._look_here(request)
+            return
         with self._start_lock:
             while not self._closed:
                 with self._lock:  # a process that ends from here on answers this request too
                     if self._process is not None:
-                        self._running[request["id"]] = request["kind"]
+                        self._running[request["id"]] = [kind, request.get("code") or ""]
                         break
                 self.start()
+        if kind == "execute":
+            self._memory = death.Memory()
         try:
             buffers = request.pop("buffers", ())
             self._send({"op": "submit", "request": request}, buffers)
         except OSError:
             pass  # it is just dying
+        if kind == "where":
+            _aside("where", self._where_from_outside, request["id"])
 
     def answer(self, input_id, value):
         try:
@@ -256,24 +291,106 @@ class ChildCore:
             return False
         return True
 
-    def interrupt(self, request_id=None):
+    # -- looking in --------------------------------------------------------------------------------------------------
+
+    def _look_here(self, request):
+        """Answer for the child: there is none, or it need not be asked."""
+        if self._process is None:
+            words = "the session has no process now; the next cell starts a fresh one"
+            reply = {"status": "error", "ename": "SessionDied", "evalue": words, "traceback": []}
+            self._log.append({"type": request["kind"] + "_reply", "request": request["id"], "content": reply})
+            return
+
+        def answer():
+            self._log.append({"type": "top_reply", "request": request["id"], "content": top.top(self.pid)})
+
+        _aside("top", answer)
+
+    def _where_from_outside(self, request_id):
+        """Answer for a child that does not say where it is."""
+        deadline = time.monotonic() + WHERE_PATIENCE
+        while time.monotonic() < deadline:
+            if request_id not in self._running:
+                return
+            time.sleep(0.05)
+        found, note = self._stacks()
         with self._lock:
-            cells = [i for i, kind in self._running.items() if kind in ("execute", "object")]
-            cells = cells or [i for i, kind in self._running.items() if kind == "comm"]
-            several = len(cells) > 1 or "object" in self._running.values()
-            process = self._process
-        if process is None or not cells or (request_id is not None and request_id not in cells):
+            if self._running.pop(request_id, None) is None:
+                return
+        reply = {"status": "ok", "pid": self.pid, "place": "child", "stacks": found, "left_out": 0, "note": note}
+        self._log.append({"type": "where_reply", "request": request_id, "content": reply})
+
+    def _stacks(self):
+        """What the child writes of its stacks without its interpreter; and why that was needed, in words."""
+        with self._lock:
+            code = next((code for kind, code in self._running.values() if kind == "execute"), "")
+        with self._dump_lock:
+            pipes = self._pipes
+            text = outside.dump(self.pid, pipes[0]) if pipes else ""
+        why = outside.state(self.pid) or (
+            "its interpreter does not answer: that call lets no other Python code run, or the machine is very busy"
+        )
+        if self.described is None:
+            why = "it is starting"
+        return outside.read_stacks(text, code), why
+
+    # -- stopping a cell ---------------------------------------------------------------------------------------------
+
+    def interrupt(self, request_id=None, gently=False):
+        """Stop a cell, a step of the ladder higher than the time before: see ``ladder``. What was done."""
+        with self._lock:
+            cells = [i for i, (kind, _) in self._running.items() if kind in CELLS]
+            cells = cells or [i for i, (kind, _) in self._running.items() if kind == "comm"]
+        if self._process is None or not cells or (request_id is not None and request_id not in cells):
             return "idle"
-        starts = self.described is None  # a signal would end it
-        if starts or (request_id is not None and several):  # or stop them all
-            request_id = request_id or cells[0]
-            try:
-                self._send({"op": "interrupt", "request": request_id})
-            except OSError:
-                return "idle"
-            return "signalled"
-        _signal_group(process.pid, signal.SIGINT)
-        return "signalled"
+        return self._ladder.climb(request_id or cells[0], gently, alone=request_id is None)
+
+    def strike(self, request_id, alone):
+        """Interrupt a cell: by a signal to the whole group, unless that would end the child or stop another one.
+        ``alone``: all shall be stopped. Whether by the signal."""
+        with self._lock:
+            kinds = [kind for kind, _ in self._running.values() if kind in CELLS]
+        if self.described is None or (not alone and (len(kinds) > 1 or "object" in kinds)):
+            self.nudge(request_id)
+            return False
+        self.send_signal(signal.SIGINT)
+        return True
+
+    def nudge(self, request_id):
+        """Have the child interrupt one request itself, by signals until the thread that runs it has noticed."""
+        try:
+            self._send({"op": "interrupt", "request": request_id})
+        except OSError:
+            pass
+
+    def send_signal(self, sign):
+        process = self._process
+        if process is not None:
+            signal_group(process.pid, sign)
+
+    def is_running(self, request_id):
+        return request_id in self._running
+
+    def tell(self, request_id, text):
+        """Words of ours in a cell's output."""
+        self._log.append({"type": "stream", "request": request_id, "content": {"name": "stderr", "text": text}})
+
+    def look(self, request_id, seconds):
+        """What the child says of a cell: ``{"runs", "noticed", "asks", "where"}``; None if it says nothing."""
+        number = next(self._numbers)
+        asked = self._asked[number] = [threading.Semaphore(0), None]
+        try:
+            self._send({"op": "look", "request": request_id, "number": number})
+            asked[0].acquire(timeout=seconds)
+        except OSError:
+            pass
+        del self._asked[number]
+        return asked[1]
+
+    def stuck_in(self, request_id):
+        """Where a cell is whose child does not answer, and why it does not, in words."""
+        found, why = self._stacks()
+        return outside.call(found) or "a call", why
 
     def close(self):
         """End the process: it is asked, then told (SIGTERM), then killed, with all of its group."""
@@ -287,7 +404,7 @@ class ChildCore:
             pass
         for sign, patience in ((None, ASKED_GRACE), (signal.SIGTERM, 1.0), (signal.SIGKILL, 1.0)):
             if sign is not None:
-                _signal_group(process.pid, sign)
+                signal_group(process.pid, sign)
             self._reader.join(patience)
             if not self._reader.is_alive():
                 return
@@ -319,149 +436,16 @@ def _inherited(number):
         return subprocess.DEVNULL
 
 
-def _signal_group(pid, sign):
+def signal_group(pid, sign):
     try:
         os.killpg(pid, sign)
     except OSError:
         pass  # it is gone
 
 
-def _in_words(status):
-    if status >= 0:
-        return "exit status %d" % status
-    try:
-        return "signal %s" % signal.Signals(-status).name
-    except ValueError:
-        return "signal %d" % -status
-
-
-# -- in the child ----------------------------------------------------------------------------------------------------
-
-
-def main(sock):
-    """The child's life: never returns."""
-    from . import capture, core, events
-
-    options = wire.decode(read_frame(sock))[0]
-    scratch.use(options["scratch"])
-    _enable_faulthandler(int(sys.argv[2]))
-    sys.argv[:] = [""]
-    log = events.EventLog(bound=AHEAD)
-    me = core.Core(options["session"], "child", log, options["shell"])
-    me.interrupt_only = None  # the request that the next SIGINT is for; None: for all
-    me.start_on_main()
-    _take_descriptors(me, capture)
-    signal.signal(signal.SIGINT, _interrupt_handler(me))
-    sender = threading.Thread(target=_ship, args=(sock, log), name="flame-sender")
-    receiver = threading.Thread(target=_receive, args=(sock, me, log, sender), name="flame-receiver")
-    for thread in (sender, receiver):
-        thread.daemon = True
-        thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
-        thread.start()
-    while True:  # close ends the process; a lane that ended for another reason has another one in its place
-        me.run_on_main()
-
-
-def _enable_faulthandler(fd):
-    """A crash writes its stack where the server finds it."""
-    try:
-        import faulthandler
-
-        faulthandler.enable(fd)
-    except (ImportError, OSError, ValueError):
-        pass
-
-
-def _take_descriptors(me, capture):
-    me.capture = capture.Capture(me.emit)
-    for name, fd in (("stdout", 1), ("stderr", 2)):
-        os.dup2(me.capture.pipe(name), fd)
-
-
-def _interrupt_handler(me):
-    def handle(signum, frame):
-        only, me.interrupt_only = me.interrupt_only, None
-        lanes = list(me.lanes.values())  # other threads make and end them
-        # The main thread's own lane last: its interrupt is raised here and now.
-        for lane in sorted(lanes, key=lambda lane: lane.name, reverse=True):
-            if lane.request is not None and only in (None, lane.request["id"]):
-                lane.interrupt()
-
-    return handle
-
-
-def _interrupt_one(me, request_id):
-    """Stop one request, on the thread of whichever lane it has, or before it has one."""
-    for lane in list(me.lanes.values()):
-        if lane.cancel(request_id):
-            return
-        running = lane.request
-        if running is None or running["id"] != request_id:
-            continue
-        if lane.name:
-            me.interrupt(request_id)
-        else:
-            lane.interrupt_children()
-            me.interrupt_only = request_id
-            _strike(me, request_id)
-
-
-def _strike(me, request_id):
-    """SIGINT to the main thread until its handler has run: one that comes just before a call blocks does not end it."""
-    if me.interrupt_only == request_id:
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        again = threading.Timer(STRIKE_AGAIN, _strike, (me, request_id))
-        again.daemon = True
-        again.start()
-
-
-def _ship(sock, log):
-    ack = 0
-    while True:
-        batch = log.poll(ack, wait=None)
-        if not batch:
-            return
-        plain, buffers = wire.encode_events(batch)
-        try:
-            send_frame(sock, wire.encode({"events": plain}, buffers))
-        except OSError:
-            _end_process(1)  # the server is gone
-        ack = batch[-1]["number"]
-
-
-def _receive(sock, me, log, sender):
-    while True:
-        frame = read_frame(sock)
-        if frame is None:
-            me.wait_started(START_GRACE)
-            _end_process(1)
-        message, buffers = wire.decode(frame)
-        if message["op"] == "submit":
-            me.submit(dict(message["request"], buffers=[bytes(b) for b in buffers]))
-        elif message["op"] == "answer":
-            me.answer(message["input_id"], message["value"])
-        elif message["op"] == "interrupt":
-            _interrupt_one(me, message["request"])
-        elif message["op"] == "close":
-            me.wait_started(START_GRACE)
-            log.close()
-            sender.join(0.5)
-            _end_process(0)
-
-
-def _end_process(status):
-    """The session is over: subprocesses of its group go with it."""
-    import atexit
-
-    signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
-    if status:  # the server is gone: nobody else ends what hangs, or what cells have left behind in our group
-        late = threading.Timer(EXIT_GRACE, _signal_group, (os.getpid(), signal.SIGKILL))
-        late.daemon = True
-        late.start()
-    try:
-        atexit._run_exitfuncs()
-    except BaseException:  # they are the user's, and may raise anything, SystemExit too; the process ends all the same
-        pass
-    if status:
-        _signal_group(os.getpid(), signal.SIGKILL)
-    os._exit(status)
+def _aside(name, work, *args):
+    """Run ``work`` on a thread of its own."""
+    thread = threading.Thread(target=work, args=args, name="flame-" + name)
+    thread.daemon = True
+    thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
+    thread.start()

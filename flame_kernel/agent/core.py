@@ -13,7 +13,7 @@ import sys
 import threading
 import types
 
-from . import ishell, messages, modules, objects, runner, streams, widgets
+from . import ishell, looks, messages, modules, objects, runner, stacks, streams, widgets
 from .callbacks import Callbacks
 from .comms import Comms
 from .lane import Lane
@@ -226,6 +226,10 @@ class Core:
         elif text:
             self._log.write(cell.request_id, name, text)
 
+    def reply(self, request, content):
+        """The reply of a request that is answered beside the cells."""
+        self._append(request["kind"] + "_reply", request["id"], content)
+
     def flush(self):
         """What was printed shall be out: of this process too, where that is a child, whatever becomes of it next."""
         if self.place == "child" and os.getpid() == self.pid:
@@ -276,6 +280,11 @@ class Core:
         """The user's line for an input request; whether one still waits for it."""
         return self._prompts.answer(input_id, value)
 
+    def asks(self, lane):
+        """Whether what a lane runs waits for the user: for an answer, or at a breakpoint."""
+        request = lane.request
+        return request is not None and (self._prompts.asks(request["id"]) or stacks.is_held(lane))
+
     def _settle(self):
         if self.capture is not None:
             self.capture.settle()
@@ -284,7 +293,9 @@ class Core:
 
     def submit(self, request):
         """Begin a request ``{"kind", "id", …}``; returns at once, the reply is an event."""
-        if request["kind"] in SIDE_REQUESTS:
+        if request["kind"] in looks.KINDS:
+            looks.begin(self, request)
+        elif request["kind"] in SIDE_REQUESTS:
             self._side.append(request)
             self._side_wake.release()
         elif request["kind"] == "execute":
@@ -378,8 +389,9 @@ class Core:
         except BaseException as e:  # a property of the user's may raise anything; the front end waits for an answer
             return {"status": "error", "ename": type(e).__name__, "evalue": str(e), "traceback": []}
 
-    def interrupt(self, request_id=None):
-        """Stop what runs, or only request ``request_id``. Returns the strongest thing done: see Lane.interrupt."""
+    def interrupt(self, request_id=None, gently=False):
+        """Stop what runs, or only request ``request_id``. Returns the strongest thing done: see Lane.interrupt.
+        Whatever is done here is gentle: the names are kept."""
         done = "idle"
         for lane in list(self.lanes.values()):
             running = lane.request
@@ -394,7 +406,7 @@ class Core:
         return done
 
     def _abandon(self, lane):
-        where = lane.where()
+        where = stacks.call(self, lane)
         request = lane.give_up()
         if request is None:
             return
@@ -403,7 +415,8 @@ class Core:
                 self.lanes.pop(lane.name, None)
             else:
                 self.lanes[lane.name] = Lane(self, lane.name)
-        self.tell(request["id"], "Abandoned in %s: its thread ends when that call returns.\n" % where)
+        words = "Abandoned in %s: its thread goes on until that call returns; the names are kept.\n" % where
+        self.tell(request["id"], words)
         if request["kind"] == "comm":
             self._append("comm_reply", request["id"], {"status": "error"})
         self._callbacks.ended(request)  # or, where that was none, those that waited for this lane

@@ -174,6 +174,13 @@ class IPythonShell:
         """The values of expressions after a cell: ``{name: {"status", "data", "metadata"} or an error}``."""
         return self.ip.clean(self.ip.user_expressions(expressions))
 
+    def cell_name(self, file):
+        """``In[3]`` for the file name of a cell, None for any other."""
+        number = getattr(self.ip.compile, "_filename_map", {}).get(file)
+        if number is not None:
+            return "In[%s]" % number
+        return "a cell" if file in self.ip.compile.entries else None
+
     def format_exception(self, exc_info):
         """``{"ename", "evalue", "traceback"}`` of an exception outside of a cell, without the agent's own frames."""
         etype, value, tb = exc_info

@@ -226,6 +226,7 @@ def _make_class():
                 exc_tuple = self._last_exc_info
             etype, value, tb = super()._get_exc_info(exc_tuple)
             self._last_exc_info = etype, value, ishell_parts.without_our_end(tb)
+            ishell_parts.without_our_ends(value)
             return self._last_exc_info
 
         def debugger(self, force=False):

@@ -72,6 +72,16 @@ def without_our_end(tb):
     return tb
 
 
+def without_our_ends(error):
+    """Leave the agent's last frames out of what led to ``error``: an interrupt is raised by code of ours."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+        if error is not None:
+            error.__traceback__ = without_our_end(error.__traceback__)
+
+
 def cell_file(code):
     """The name under which ipykernel knows a cell: murmur2 of its text in a folder of its process. No file is there."""
     given = os.environ.get("IPYKERNEL_CELL_NAME")

@@ -12,17 +12,20 @@ so a call that blocks in C delays it; ``PyThreadState_SetAsyncExc(id, NULL)`` mu
 import asyncio
 import collections
 import ctypes
-import linecache
 import os
-import re
 import signal
-import sys
 import threading
+import time
 import types
+
+from . import stacks
+from .ladder import outcome
 
 # Seconds: how long the loop may take to cancel an awaiting cell, and how long a blocked call is given before we say so.
 CANCEL_GRACE = 0.3
 REPORT_AFTER = 0.7
+# And how long one that has had its interrupt, and cleans up.
+NOTICED_AFTER = 3.0
 
 
 class Guard:
@@ -51,16 +54,27 @@ class Guard:
             except KeyboardInterrupt:
                 pass
 
-    def post(self):
-        """Raise KeyboardInterrupt in the thread if it runs user code; whether it does."""
+    def post(self, noticed=lambda: None):
+        """Raise KeyboardInterrupt in the thread if it runs user code; whether it does. ``noticed`` is called there when
+        it is raised."""
         with self._lock:
             if not self.running:
                 return False
             self._posted = True
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(self._thread), ctypes.py_object(KeyboardInterrupt)
-            )
+            _raise_in(self._thread, noticed)
             return True
+
+
+def _raise_in(thread, noticed):
+    """A KeyboardInterrupt that tells when it is made, which is when the thread gets it: till then its call is stuck."""
+
+    def begin(self, *args):
+        KeyboardInterrupt.__init__(self, *args)
+        noticed()
+
+    about = {"__init__": begin, "__reduce__": lambda self: (KeyboardInterrupt, self.args), "__module__": "builtins"}
+    interrupt = type("KeyboardInterrupt", (KeyboardInterrupt,), about)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(interrupt))
 
 
 class Lane:
@@ -70,10 +84,14 @@ class Lane:
     on_main   True in a child: ``run()`` is then called on the main thread; else the lane makes its thread
     """
 
+    deaf = "Python cannot stop that call from outside"
+
     def __init__(self, host, name, on_main=False):
         self.host = host
         self.name = name
         self.request = None  # the request that runs
+        self.since = time.monotonic()  # when it began
+        self.noticed = None  # id of the request that was interrupted last: its code has had the KeyboardInterrupt
         self.abandoned = False
         self.thread_id = None
         self.native_id = None
@@ -85,8 +103,10 @@ class Lane:
         self._task = None
         self._suspended = False
         self._closing = False
-        self._stopped_at = None  # (request id, frame position) of the last interrupt
-        self._reported = None  # request id that has been reported as blocked
+        self._reported = None  # request id of which the notebook was told that the next Stop abandons it
+        self._told = None  # (request id, how often) of reports that an interrupted cell still runs
+        self._will_report = None  # request id that will be looked at
+        self._coroutine = None
         self._force = False
         if not on_main:
             self._thread = threading.Thread(
@@ -145,6 +165,7 @@ class Lane:
 
     async def _perform(self, request):
         self._force = False
+        self.since = time.monotonic()
         self.request = request
         reply = None
         try:
@@ -159,6 +180,8 @@ class Lane:
         self.request = None
         if reply is None:
             reply = self.host.interrupted_reply(request)
+        if self._told is not None and self._told[0] == request["id"]:
+            self.host.tell(request["id"], outcome(reply[0] if isinstance(reply, tuple) else reply))
         self._accepted.popleft()
         self.host.finish(request, reply)
 
@@ -166,7 +189,7 @@ class Lane:
     def _step(self, coroutine):
         """``await coroutine``, with the guard up whenever its code, the user's, has the thread."""
         send, value = coroutine.send, None
-        guard = self._guard
+        guard, self._coroutine = self._guard, coroutine
         while True:
             waits_for = result = None
             done = False
@@ -187,6 +210,7 @@ class Lane:
                     value, send = KeyboardInterrupt(), coroutine.throw
                     continue
             if done:
+                self._coroutine = None
                 return result
             self._suspended = True
             try:
@@ -265,6 +289,11 @@ class Lane:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    @property
+    def awaits(self):
+        """The coroutine of the cell that runs, where it awaits something; else None."""
+        return self._coroutine if self._suspended else None
+
     # -- stopping a cell ---------------------------------------------------------------------------------------------
 
     def interrupt(self):
@@ -279,16 +308,25 @@ class Lane:
             return "abandon"
         if self._guard.by_signal:
             return self._by_signal()
-        self._stopped_at = (request["id"], self._position())
-        self.interrupt_children()
-        if self._guard.post():
-            self._later(REPORT_AFTER, self._report, request["id"])
-            return "raised"
-        self._cancel(request["id"])
-        return "cancelled"
+        self.noticed = None
+        if self._guard.post(self._notice):
+            done = "raised"
+        else:
+            self._cancel(request["id"])
+            done = "cancelled"
+        self.interrupt_children()  # now: a process that is only about to be waited for is found by the exception
+        self.report_later(request["id"])
+        return done
+
+    def report_later(self, request_id):
+        """Look at a cell that has been interrupted, some time later."""
+        if self._will_report != request_id:
+            self._will_report = request_id
+            self._later(REPORT_AFTER, self._report, request_id)
 
     def _by_signal(self):
         """In a child's main thread, called by its SIGINT handler: may raise KeyboardInterrupt."""
+        self._notice()
         if self._guard.running or self._force:
             self._force = False
             raise KeyboardInterrupt
@@ -302,6 +340,7 @@ class Lane:
         def cancel():
             answered.set()
             if self.request is not None and self.request["id"] == request_id and self._suspended:
+                self._notice()
                 self._task.cancel()
 
         self.loop.call_soon_threadsafe(cancel)
@@ -313,9 +352,7 @@ class Lane:
                 self._force = True
                 signal.pthread_kill(self.thread_id, signal.SIGINT)
             else:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(self.thread_id), ctypes.py_object(KeyboardInterrupt)
-                )
+                _raise_in(self.thread_id, self._notice)
 
         self._later(CANCEL_GRACE, insist)
 
@@ -340,38 +377,43 @@ class Lane:
             except OSError:
                 pass
 
-    def _position(self):
-        frame = sys._current_frames().get(self.thread_id)
-        return None if frame is None else (id(frame), frame.f_lasti)
-
-    def _report(self, request_id):
-        """Some time after an interrupt: if the thread has not moved by one bytecode, say in which call it hangs."""
+    def _notice(self):
+        """Its interrupt has reached what runs: on the lane's thread."""
         request = self.request
-        if request is None or request["id"] != request_id or self._stopped_at is None:
-            return
-        if self._stopped_at[0] != request_id or self._position() != self._stopped_at[1]:
-            return
-        self._reported = request_id
-        self.host.tell(
-            request_id,
-            "Interrupt: still in %s; Python cannot stop that call from outside. A second Stop abandons it: the cell "
-            "then ends, and the session goes on in a fresh thread with its names.\n" % self.where(),
-        )
+        if request is not None:
+            self.noticed = request["id"]
 
-    def where(self):
-        """The call in which the lane's thread is, in words: ``time.sleep, line 4``."""
-        frame = sys._current_frames().get(self.thread_id)
-        inner = ""
-        while frame is not None:
-            code = frame.f_code
-            if frame.f_globals is self.host.namespace.__dict__:
-                call = _call_at(linecache.getline(code.co_filename, frame.f_lineno))
-                what = call or inner or "Python code"
-                return "%s, line %d" % (what, frame.f_lineno)
-            module = frame.f_globals.get("__name__", "?")
-            inner = inner or "%s.%s" % (module, code.co_name)
-            frame = frame.f_back
-        return inner or "Python code"
+    def _report(self, request_id, noticed=False):
+        """Some time after an interrupt: if the cell still runs, say where it is, and what the next Stop does.
+
+        One that has not noticed is stuck in a call; one that has may be cleaning up, and is given longer.
+        """
+        request = self.request
+        self._will_report = None
+        if request is None or request["id"] != request_id or self.abandoned or self.host.asks(self):
+            return
+        has_noticed = self.noticed == request_id
+        if has_noticed and not noticed:
+            self._will_report = request_id
+            self._later(NOTICED_AFTER - REPORT_AFTER, self._report, request_id, True)
+            return
+        where = stacks.call(self.host, self)
+        before = self._told[1] if self._told is not None and self._told[0] == request_id else 0
+        self._told = (request_id, before + 1)
+        if not has_noticed:
+            self.tell_next(request_id, "Interrupt: still in %s; %s." % (where, self.deaf))
+            return
+        why = "Interrupt: the cell has had it, and still runs, in %s; perhaps it cleans up." % where
+        if before:
+            self.tell_next(request_id, why)
+        else:
+            self.host.tell(request_id, why + " A second Stop interrupts it again.\n")
+
+    def tell_next(self, request_id, why):
+        """Say what the next Stop does to a cell that no interrupt ends, and have it do that."""
+        self._reported = request_id
+        following = "A second Stop abandons it: the cell then ends, and the session goes on in a fresh thread with its"
+        self.host.tell(request_id, "%s %s names.\n" % (why, following))
 
     def give_up(self):
         """Abandon the running cell: its thread ends by itself when its call returns. The request that it ran."""
@@ -380,12 +422,6 @@ class Lane:
         self._closing = True
         self._guard.post()
         return request
-
-
-def _call_at(line):
-    """The last call that a source line names: ``time.sleep`` of ``x = time.sleep(100)``."""
-    calls = re.findall(r"([A-Za-z_][\w.]*)\s*\(", line or "")
-    return calls[-1] if calls else ""
 
 
 def _native_id():

@@ -124,16 +124,16 @@ class Session:
         self.core.submit(request)
         return True
 
-    def interrupt(self, request_id, call_id=None):
+    def interrupt(self, request_id, call_id=None, gently=False):
         """Stop a cell; what was done. The same call again does nothing: a second Stop would abandon the cell."""
         if call_id is None:
-            return self.core.interrupt(request_id)
+            return self.core.interrupt(request_id, gently)
         with self._lock:
             if call_id in self._interrupts:
                 return self._interrupts[call_id]
             self._interrupts[call_id] = "idle"
             _trim(self._interrupts, REMEMBERED)
-        done = self._interrupts[call_id] = self.core.interrupt(request_id)
+        done = self._interrupts[call_id] = self.core.interrupt(request_id, gently)
         return done
 
     def answer(self, input_id, value):

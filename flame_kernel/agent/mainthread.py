@@ -18,7 +18,7 @@ import time
 
 from . import streams
 from .core import Core
-from .lane import REPORT_AFTER, Lane
+from .lane import Lane
 
 # Seconds in which an app that pumps its server comes by, if it does; between signals that have not been noticed; and in
 # which a signal that comes after one of ours is ours too.
@@ -161,6 +161,8 @@ class MainCore(Core):
 class MainLane(Lane):
     """The lane of the main thread, which comes and goes: ``occupy`` is what it does while it is here."""
 
+    deaf = "that call does not listen to signals"
+
     def __init__(self, host, seat):
         Lane.__init__(self, host, "", on_main=True)
         self.waits = True  # there is something to do: the first thing is to prepare the shell
@@ -225,10 +227,10 @@ class MainLane(Lane):
         request = self.request
         if request is None:
             return "idle"
-        self._stopped_at = (request["id"], self._position())
-        self.interrupt_children()
+        self.noticed = None
         self._seat.strike(request)
-        self._later(REPORT_AFTER, self._report, request["id"])
+        self.interrupt_children()
+        self.report_later(request["id"])
         return "signalled"
 
     @property
@@ -241,16 +243,13 @@ class MainLane(Lane):
         if self.request is not None:
             self._by_signal()
 
-    def _report(self, request_id):
-        request = self.request
-        if request is None or request["id"] != request_id or self._stopped_at is None:
-            return
-        if self._stopped_at[0] == request_id and self._position() == self._stopped_at[1]:
-            self.host.tell(
-                request_id,
-                "Interrupt: still in %s, which does not listen to signals; the cell ends when that call returns. It "
-                "has the server's main thread: other clients are served meanwhile.\n" % self.where(),
-            )
+    def tell_next(self, request_id, why):
+        """Whoever has the main thread cannot be given up: there is no other."""
+        self.host.tell(
+            request_id,
+            why + " The cell ends when that call returns. It has the server's main thread: other clients are served "
+            "meanwhile.\n",
+        )
 
 
 class Seat:

@@ -22,7 +22,7 @@ class Prompts:
         self._append = append
         self._settle = settle
         self._closed = closed
-        self._waiting = {}  # id -> [semaphore, the user's line]
+        self._waiting = {}  # id -> [semaphore, the user's line, the request that asks]
         self._count = 0
         self._lock = threading.Lock()
 
@@ -40,7 +40,7 @@ class Prompts:
         with self._lock:
             self._count += 1
             input_id = self._count
-            self._waiting[input_id] = [answered, None]
+            self._waiting[input_id] = [answered, None, cell.request_id]
         self._settle()
         content = {"prompt": prompt, "password": bool(password), "input_id": input_id}
         try:
@@ -57,6 +57,10 @@ class Prompts:
         if value is None or value == "\x04":
             raise EOFError
         return value
+
+    def asks(self, request_id):
+        """Whether a request waits for the user."""
+        return any(one[2] == request_id for one in list(self._waiting.values()))
 
     def answer(self, input_id, value):
         """The user's line for a question; whether it still waits for one."""

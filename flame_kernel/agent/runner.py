@@ -249,6 +249,10 @@ class MiniShell:
         """The content of an inspect_reply. Any thread."""
         return self._inspector.inspect(code, cursor_pos, detail_level, omit_sections)
 
+    def cell_name(self, file):
+        """``In[3]`` for the file name of a cell, None for any other."""
+        return self._compiler.label(file)
+
     def page(self, name, detail_level=0):
         """What ``name?`` shows; None if there is no such object."""
         return self._inspector.page(name, detail_level)

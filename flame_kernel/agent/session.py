@@ -11,7 +11,9 @@ others, so there they do not park.
     submit    session, request, epoch?          begin a request; one whose id is known already is not begun again
     poll      session, epoch, ack, wait, gap, limit?
                                                 the events after ``ack``
-    interrupt session, request?, id?, epoch?    stop a cell; the same ``id`` again does nothing
+    interrupt session, request?, id?, epoch?, gently?
+                                                stop a cell; the same ``id`` again does nothing; ``gently``: whatever
+                                                was said before, so that its names are kept
     answer    session, input_id, value, epoch?  the user's line
     detach    session, epoch                    its owner leaves; it lives on
     close     session, epoch?                   end it (``kill`` is the same)
@@ -209,7 +211,8 @@ def _cells(request):
 
 
 def _interrupt(request):
-    return {"done": _owned(request).interrupt(request.get("request"), request.get("id"))}
+    gently = bool(request.get("gently"))
+    return {"done": _owned(request).interrupt(request.get("request"), request.get("id"), gently)}
 
 
 def _answer(request):

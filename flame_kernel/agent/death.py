@@ -1,0 +1,142 @@
+"""Death: why a child has ended, as far as the system tells: its status, its memory, and whether memory was the reason.
+
+SIGKILL leaves no word behind. That the OOM killer sent it is believed only where the system's own counts of such kills
+have risen meanwhile.
+"""
+
+import os
+import signal
+import sys
+import time
+
+# What a signal means to somebody who has not sent it.
+MEANINGS = {
+    "SIGSEGV": "code in C used memory that is not its own",
+    "SIGBUS": "code in C used memory that is not there, or a mapped file became shorter",
+    "SIGABRT": "code in C found something wrong and gave up",
+    "SIGFPE": "code in C divided by zero",
+    "SIGILL": "code in C is not for this processor",
+    "SIGXCPU": "it used the CPU time that it may have",
+    "SIGTERM": "somebody asked it to end",
+    "SIGKILL": "somebody or something killed it",
+}
+
+
+class Memory:
+    """The system's counts of processes that it has killed for want of memory, from a moment on."""
+
+    def __init__(self):
+        self._before = oom_kills()
+
+    def __repr__(self):
+        return "<Memory %r>" % (self._before,)
+
+    def verdict(self):
+        """Whether the OOM killer has been at work since then, in words."""
+        now = oom_kills()
+        risen = ["%s by %d" % (n, now[n] - self._before[n]) for n in now if now[n] > self._before.get(n, now[n])]
+        if risen:
+            return "probably the OOM killer, as the count of processes killed for want of memory rose in %s" % (
+                " and in ".join(risen)
+            )
+        return "no sign of the OOM killer" if now else "whether it was the OOM killer cannot be seen here"
+
+
+def oom_kills():
+    """``{where: count}`` for this machine and for this process's control group; what cannot be read is left out."""
+    found = {}
+    for where, path, name in [("the machine", "/proc/vmstat", "oom_kill")] + [
+        ("the server's control group", path, "oom_kill") for path in _cgroup_files()
+    ]:
+        try:
+            with open(path) as f:
+                for line in f:
+                    key, _, count = line.partition(" ")
+                    if key == name:
+                        found[where] = int(count)
+        except (OSError, ValueError):
+            pass
+    return found
+
+
+def _cgroup_files():
+    """Files of version 2 and 1 with a line ``oom_kill N``."""
+    try:
+        with open("/proc/self/cgroup") as f:
+            lines = [line.rstrip("\n").split(":", 2) for line in f]
+    except (OSError, ValueError):
+        return []
+    files = []
+    for _, controllers, path in lines:
+        if not controllers:
+            files.append("/sys/fs/cgroup%s/memory.events" % path)
+        elif "memory" in controllers.split(","):
+            files.append("/sys/fs/cgroup/memory%s/memory.oom_control" % path)
+    return files
+
+
+def reap(process, seconds):
+    """Wait for the end of a Popen: ``(status, peak memory)``, or None where it lives after ``seconds``.
+
+    The status is negative for a signal, and None where the app has taken it (it reaps all children itself, or ignores
+    SIGCHLD); the memory is in bytes, None where it is not known.
+    """
+    deadline, pause = time.monotonic() + seconds, 0.0005
+    while True:
+        try:
+            pid, status, used = os.wait4(process.pid, os.WNOHANG)
+        except ChildProcessError:
+            process.returncode = 0
+            return None, None
+        if pid:
+            process.returncode = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+            return process.returncode, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
+
+
+def own_peak():
+    """The most memory that this process has had, in bytes: a child's figure begins with it, whatever the child uses."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def in_words(pid, status, stop, memory, peak, floor):
+    """One sentence without its end.
+
+    stop    the signal by which a Stop of ours has ended it, or None
+    memory  the Memory of the time when its latest cell began
+    peak    bytes; figures up to ``floor`` may be the server's own
+    """
+    name, details = signal_name(status), []
+    if status is None:
+        what = "ended; how, only the server's app knows"
+    elif name is None:
+        what = "ended itself with exit status %d" % status
+    elif stop is not None and -status == stop:
+        what = "was ended by Stop with %s" % name
+    else:
+        what = "ended with signal %s" % name
+        details = [MEANINGS[name]] if name in MEANINGS else []
+        details += [memory.verdict()] if name == "SIGKILL" else []
+    if peak is not None:
+        details.append("peak memory %s" % size(peak) if peak > floor else "memory below %s" % size(floor))
+    return "the session's process %d %s" % (pid, what) + (" (%s)" % ", ".join(details) if details else "")
+
+
+def signal_name(status):
+    """The signal's name in a status; None where there is none."""
+    if status is None or status >= 0:
+        return None
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return "number %d" % -status
+
+
+def size(number):
+    """Bytes for people: ``420 MB``."""
+    return "%.1f GB" % (number / 1e9) if number >= 1e9 else "%d MB" % max(1, round(number / 1e6))

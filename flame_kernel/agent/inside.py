@@ -1,0 +1,172 @@
+"""The child's side of a session in a child process: its life from the moment when it has the agent's text.
+
+Cells run on the main thread. One thread sends the events to the server, another one hears what the server asks, and
+answers from beside the cell where the session is.
+"""
+
+import os
+import signal
+import sys
+import threading
+
+from . import core, events, outside, scratch, stacks, wire
+from .child import read_frame, send_frame, signal_group
+
+# Bytes that cells may print ahead of what the server has taken; all else waits there.
+AHEAD = 2 << 20
+# Seconds that a session which is ended while it starts has to be there first.
+START_GRACE = 0.8
+# Seconds that exit handlers may take when the server has gone away.
+EXIT_GRACE = 3.0
+# Seconds between signals to a main thread that has not noticed.
+STRIKE_AGAIN = 0.1
+
+
+def main(sock):
+    """The child's life: never returns."""
+    options = wire.decode(read_frame(sock))[0]
+    scratch.use(options["scratch"])
+    crash, out_r, out_w, err_r, err_w = [int(number) for number in sys.argv[2:7]]
+    for number in (sock.fileno(), crash, out_r, out_w, err_r, err_w):
+        os.set_inheritable(number, False)
+    _enable_faulthandler(crash)
+    sys.argv[:] = [""]
+    log = events.EventLog(bound=AHEAD)
+    me = core.Core(options["session"], "child", log, options["shell"])
+    me.interrupt_only = None  # the request that the next SIGINT is for; None: for all
+    me.start_on_main()
+    _take_descriptors(me, {"stdout": (1, out_r, out_w), "stderr": (2, err_r, err_w)})
+    signal.signal(signal.SIGINT, _interrupt_handler(me))
+    sender = threading.Thread(target=_ship, args=(sock, log), name="flame-sender")
+    receiver = threading.Thread(target=_receive, args=(sock, me, log, sender), name="flame-receiver")
+    for thread in (sender, receiver):
+        thread.daemon = True
+        thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
+        thread.start()
+    while True:  # close ends the process; a lane that ended for another reason has another one in its place
+        me.run_on_main()
+
+
+def _enable_faulthandler(fd):
+    """A crash writes its stacks where the server finds them, and so does a signal, whatever the interpreter does."""
+    try:
+        import faulthandler
+
+        faulthandler.enable(fd)
+        faulthandler.register(outside.DUMP_SIGNAL, fd)
+    except (ImportError, AttributeError, OSError, ValueError, TypeError):
+        pass
+
+
+def _take_descriptors(me, pipes):
+    from . import capture  # not everywhere: it needs fcntl
+
+    me.capture = capture.Capture(me.emit)
+    for name, (number, r, w) in pipes.items():
+        me.capture.adopt(name, r, w)
+        os.dup2(w, number)
+
+
+def _interrupt_handler(me):
+    def handle(signum, frame):
+        only, me.interrupt_only = me.interrupt_only, None
+        lanes = list(me.lanes.values())  # other threads make and end them
+        # The main thread's own lane last: its interrupt is raised here and now.
+        for lane in sorted(lanes, key=lambda lane: lane.name, reverse=True):
+            if lane.request is not None and only in (None, lane.request["id"]):
+                lane.interrupt()
+
+    return handle
+
+
+def _interrupt_one(me, request_id):
+    """Stop one request, on the thread of whichever lane it has, or before it has one."""
+    for lane in list(me.lanes.values()):
+        if lane.cancel(request_id):
+            return
+        running = lane.request
+        if running is None or running["id"] != request_id:
+            continue
+        if lane.name:
+            me.interrupt(request_id)
+        else:
+            lane.interrupt_children()
+            me.interrupt_only = request_id
+            _strike(me, request_id)
+
+
+def _look(me, message):
+    """How a cell takes its interrupt: whether it runs, has noticed it, waits for the user, and where it is."""
+    seen = {"number": message["number"], "runs": False}
+    for lane in list(me.lanes.values()):
+        request = lane.request
+        if request is not None and request["id"] == message["request"]:
+            try:
+                where = stacks.call(me, lane)
+            except Exception:  # it is running, and what was there a moment ago is gone
+                where = "Python code"
+            seen.update(runs=True, noticed=lane.noticed == request["id"], asks=me.asks(lane), where=where)
+    return seen
+
+
+def _strike(me, request_id):
+    """SIGINT to the main thread until its handler has run: one that comes just before a call blocks does not end it."""
+    if me.interrupt_only == request_id:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        again = threading.Timer(STRIKE_AGAIN, _strike, (me, request_id))
+        again.daemon = True
+        again.start()
+
+
+def _ship(sock, log):
+    ack = 0
+    while True:
+        batch = log.poll(ack, wait=None)
+        if not batch:
+            return
+        plain, buffers = wire.encode_events(batch)
+        try:
+            send_frame(sock, wire.encode({"events": plain}, buffers))
+        except OSError:
+            _end_process(1)  # the server is gone
+        ack = batch[-1]["number"]
+
+
+def _receive(sock, me, log, sender):
+    while True:
+        frame = read_frame(sock)
+        if frame is None:
+            me.wait_started(START_GRACE)
+            _end_process(1)
+        message, buffers = wire.decode(frame)
+        if message["op"] == "submit":
+            me.submit(dict(message["request"], buffers=[bytes(b) for b in buffers]))
+        elif message["op"] == "answer":
+            me.answer(message["input_id"], message["value"])
+        elif message["op"] == "interrupt":
+            _interrupt_one(me, message["request"])
+        elif message["op"] == "look":
+            log.append({"type": "looked", "request": None, "content": _look(me, message)})
+        elif message["op"] == "close":
+            me.wait_started(START_GRACE)
+            log.close()
+            sender.join(0.5)
+            _end_process(0)
+
+
+def _end_process(status):
+    """The session is over: subprocesses of its group go with it."""
+    import atexit
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
+    if status:  # the server is gone: nobody else ends what hangs, or what cells have left behind in our group
+        late = threading.Timer(EXIT_GRACE, signal_group, (os.getpid(), signal.SIGKILL))
+        late.daemon = True
+        late.start()
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:  # they are the user's, and may raise anything, SystemExit too; the process ends all the same
+        pass
+    if status:
+        signal_group(os.getpid(), signal.SIGKILL)
+    os._exit(status)

@@ -1,0 +1,42 @@
+"""Looks: requests that look in on a session, answered also while its cells run, and by none of their threads.
+
+``where`` is answered where it is heard.  ``top``, which measures for a moment, and ``watch``, which evaluates an
+expression of the user's that may take its time, have a thread each, as long as they take.
+"""
+
+import os
+import threading
+
+from . import stacks, streams, top
+
+KINDS = ("where", "watch", "top")
+
+
+def begin(host, request):
+    """Answer a request; ``host`` is the session core. Returns at once."""
+    if request["kind"] == "where":
+        host.reply(request, _safely(lambda: stacks.where(host)))
+        return
+    work = {"watch": lambda: _watch(host, request), "top": lambda: top.top(os.getpid())}[request["kind"]]
+    thread = threading.Thread(target=lambda: _answer(host, request, work), name="flame-%s" % request["kind"])
+    thread.daemon = True
+    thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
+    thread.start()
+
+
+def _answer(host, request, work):
+    # What an expression prints belongs to the cell in which it is watched.
+    streams.set_current(streams.Cell(request.get("cell") or request["id"], host))
+    host.reply(request, _safely(work))
+
+
+def _watch(host, request):
+    """``{"status", "data", "metadata"}`` of an expression's value, or the error that it raised."""
+    return host.shell.user_expressions({"watch": request["expression"]})["watch"]
+
+
+def _safely(work):
+    try:
+        return work()
+    except BaseException as e:  # whoever asks waits for an answer
+        return {"status": "error", "ename": type(e).__name__, "evalue": str(e), "traceback": []}

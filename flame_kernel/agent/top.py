@@ -1,0 +1,175 @@
+"""Top: what a process of the far side uses, as ``top`` tells it: CPU, memory, threads, open files, subprocesses.
+
+Read from outside of the process, from /proc or by psutil: so it is known also of a child whose interpreter is stuck.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+
+# Seconds over which CPU is measured.
+SPAN = 0.25
+# Threads, files and subprocesses that are listed; of all, the number is told.
+MOST_THREADS, MOST_FILES, MOST_CHILDREN = 15, 30, 15
+
+
+def top(pid):
+    """The content of a top_reply; takes ``SPAN``. What cannot be told is left out.
+
+    ``pid``, ``host``, ``cpus``, ``load`` (of 1, 5, 15 minutes), ``cpu`` (percent of one CPU), ``memory`` (bytes),
+    ``machine_memory`` ([used, total]), ``age`` (seconds), ``threads`` ([{id, name, cpu}, …] of those that use CPU, in
+    all ``busy_count``), ``thread_count``, ``files`` (["7 /path", …], in all ``file_count``), ``others`` ({"socket":
+    count, …}), ``children`` ([{pid, name, cpu, memory}, …], in all ``child_count``).
+    """
+    reply = {"status": "ok", "pid": pid, "host": socket.gethostname(), "cpus": os.cpu_count()}
+    try:
+        reply["load"] = [round(figure, 2) for figure in os.getloadavg()]
+    except (OSError, AttributeError):
+        pass
+    if sys.platform.startswith("linux"):
+        _from_proc(pid, reply)
+    else:
+        _from_psutil(pid, reply)
+    return reply
+
+
+def _from_proc(pid, reply):
+    tick, page = float(os.sysconf("SC_CLK_TCK")), os.sysconf("SC_PAGE_SIZE")
+    before, children_before = _threads(pid), _children(pid)
+    began = time.monotonic()
+    time.sleep(SPAN)
+    after, children, span = _threads(pid), _children(pid), time.monotonic() - began
+    if not after:
+        reply.update(status="error", ename="ProcessLookupError", evalue="the process %d has ended" % pid)
+        return
+
+    def percent(now, then):
+        return round(100 * max(0, now - then) / tick / span, 1)
+
+    names = _thread_names() if pid == os.getpid() else {}
+    threads = [
+        {"id": task, "name": names.get(task, name), "cpu": percent(used, before.get(task, (used,))[0])}
+        for task, (used, name) in after.items()
+    ]
+    threads.sort(key=lambda one: (-one["cpu"], one["id"]))
+    busy = [one for one in threads if one["cpu"]]
+    reply["threads"], reply["busy_count"], reply["thread_count"] = busy[:MOST_THREADS], len(busy), len(threads)
+    reply["cpu"] = round(sum(one["cpu"] for one in threads), 1)
+    below = []
+    for child, (used, name, pages) in children.items():
+        cpu = percent(used, children_before.get(child, (used,))[0])
+        below.append({"pid": child, "name": name, "cpu": cpu, "memory": pages * page})
+    below.sort(key=lambda one: (-one["cpu"], -one["memory"], one["pid"]))
+    reply["children"], reply["child_count"] = below[:MOST_CHILDREN], len(below)
+    _rest_from_proc(pid, reply, tick, page)
+
+
+def _rest_from_proc(pid, reply, tick, page):
+    try:
+        stat = _stat("/proc/%d/stat" % pid)
+        reply["memory"] = int(stat[21]) * page
+        with open("/proc/uptime") as f:
+            reply["age"] = round(float(f.read().split()[0]) - int(stat[19]) / tick, 1)
+        with open("/proc/meminfo") as f:
+            info = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in f}
+        reply["machine_memory"] = [info["MemTotal"] - info.get("MemAvailable", info["MemFree"]), info["MemTotal"]]
+    except (OSError, KeyError, ValueError, IndexError):
+        pass
+    files, others = [], {}
+    try:
+        for number in sorted(map(int, os.listdir("/proc/%d/fd" % pid))):
+            try:
+                path = os.readlink("/proc/%d/fd/%d" % (pid, number))
+            except OSError:
+                continue  # it has been closed since
+            if path.startswith("/"):
+                files.append("%d %s" % (number, path))
+            else:
+                kind = path.partition(":")[0]
+                others[kind] = others.get(kind, 0) + 1
+    except OSError:
+        return
+    reply.update(files=files[:MOST_FILES], file_count=len(files), others=others)
+
+
+def _stat(path):
+    """The fields behind the name; the name is field -1."""
+    with open(path) as f:
+        head, _, rest = f.read().rpartition(")")
+    return rest.split() + [head.partition("(")[2]]
+
+
+def _threads(pid):
+    """``{id: (ticks of CPU, name)}``"""
+    found = {}
+    try:
+        for task in os.listdir("/proc/%d/task" % pid):
+            try:
+                fields = _stat("/proc/%d/task/%s/stat" % (pid, task))
+                found[int(task)] = int(fields[11]) + int(fields[12]), fields[-1]
+            except (OSError, ValueError, IndexError):
+                pass  # it has ended since
+    except OSError:
+        pass
+    return found
+
+
+def _children(pid):
+    """``{pid: (ticks of CPU, name, pages)}`` of all processes below one."""
+    every = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                every[int(name)] = _stat("/proc/%s/stat" % name)
+            except (OSError, ValueError):
+                pass
+    found, above = {}, {pid}
+    while above:
+        above = {child for child, fields in every.items() if int(fields[1]) in above and child not in found}
+        for child in above:
+            fields = every[child]
+            found[child] = int(fields[11]) + int(fields[12]), fields[-1], int(fields[21])
+    return found
+
+
+def _thread_names():
+    """Python's names of the threads of this process, by the system's number (Python 3.8 and newer)."""
+    return {getattr(thread, "native_id", None): thread.name for thread in threading.enumerate()}
+
+
+def _from_psutil(pid, reply):
+    try:
+        import psutil
+    except ImportError:
+        reply.update(
+            status="error", ename="ModuleNotFoundError", evalue="what a process uses is told here by psutil: install it"
+        )
+        return
+    try:
+        process = psutil.Process(pid)
+        below = process.children(recursive=True)
+        for one in [process] + below:
+            one.cpu_percent()
+        time.sleep(SPAN)
+        memory = psutil.virtual_memory()
+        reply.update(
+            cpu=process.cpu_percent(),
+            memory=process.memory_info().rss,
+            machine_memory=[memory.total - memory.available, memory.total],
+            age=round(time.time() - process.create_time(), 1),
+            thread_count=process.num_threads(),
+            threads=[],
+            child_count=len(below),
+            children=[
+                {"pid": one.pid, "name": one.name(), "cpu": one.cpu_percent(), "memory": one.memory_info().rss}
+                for one in below[:MOST_CHILDREN]
+            ],
+        )
+        files = ["%s %s" % (one.fd, one.path) for one in process.open_files()]
+        reply.update(files=files[:MOST_FILES], file_count=len(files))
+    except psutil.Error as e:
+        reply.setdefault("memory", None)
+        if reply.get("cpu") is None:
+            reply.update(status="error", ename=type(e).__name__, evalue=str(e))
