@@ -8,15 +8,10 @@ ABOUT = "A notebook, a console and commands on any remote Python process, throug
 
 # name -> (where its class is, what it is for). A command with commands of its own has them as `name word`.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "serve": ("flame_kernel.cli_serve.Serve", "start a Flame server that is safe to start"),
-    "ignite": ("flame_kernel.cli_ignite.Ignite", "open Flame in a Python process that runs already"),
-    "extinguish": ("flame_kernel.cli_ignite.Extinguish", "take Flame out of that process again"),
+    "targets": ("flame_kernel.cli_targets.Targets", "write down servers: how to reach them, how they are protected"),
     "install": ("flame_kernel.cli_install.Install", "make a kernel for a server: a tile in JupyterLab's launcher"),
     "list": ("flame_kernel.cli_install.List", "the kernels that were made so"),
     "remove": ("flame_kernel.cli_install.Remove", "remove them"),
-    "status": ("flame_kernel.cli_sessions.Status", "whether a server answers, and what lives there"),
-    "sessions": ("flame_kernel.cli_sessions.Sessions", "list the sessions of a server, attach to one, end some"),
-    "logs": ("flame_kernel.cli_sessions.Logs", "what the cells of a session have printed"),
     "console": ("flame_kernel.cli_console.Console", "a prompt like IPython's on a server"),
     "exec": ("flame_kernel.cli_run.Exec", "run statements on a server"),
     "eval": ("flame_kernel.cli_run.Eval", "print the value of an expression on a server"),
@@ -24,10 +19,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "put": ("flame_kernel.cli_files.Put", "copy files and folders to a server"),
     "get": ("flame_kernel.cli_files.Get", "copy files and folders from a server"),
     "sync": ("flame_kernel.cli_files.Sync", "make a folder like one on the other side: only what changed"),
-    "certs": ("flame_kernel.cli_certs.Certs", "make a private CA, and certificates for TLS"),
+    "status": ("flame_kernel.cli_sessions.Status", "whether a server answers, and what lives there"),
+    "sessions": ("flame_kernel.cli_sessions.Sessions", "list the sessions of a server, attach to one, end some"),
+    "logs": ("flame_kernel.cli_sessions.Logs", "what the cells of a session have printed"),
     "doctor": ("flame_kernel.cli_doctor.Doctor", "why can I not connect? one check a line, each with its cure"),
     "discover": ("flame_kernel.cli_discover.Discover", "the Flame servers that a Pyro name server knows"),
-    "targets": ("flame_kernel.cli_targets.Targets", "write down servers: how to reach them, how they are protected"),
+    "serve": ("flame_kernel.cli_serve.Serve", "start a Flame server that is safe to start"),
+    "ignite": ("flame_kernel.cli_ignite.Ignite", "open Flame in a Python process that runs already"),
+    "extinguish": ("flame_kernel.cli_ignite.Extinguish", "take Flame out of that process again"),
+    "certs": ("flame_kernel.cli_certs.Certs", "make a private CA, and certificates for TLS"),
     "completion": ("flame_kernel.cli_completion.Completion", "Tab in bash, zsh and fish"),
 }
 HELP = ("-h", "--help", "help")

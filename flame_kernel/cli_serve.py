@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 from . import serve_alone
 from .cli_command import Command
 from .errors import TargetError
-from .serving import MAX_MESSAGE, THREADS, Plan
+from .serving import MAX_MESSAGE, THREADS, Plan, from_environ
 
 
 class Serve(Command):
@@ -27,7 +28,9 @@ class Serve(Command):
         other machines they come by ssh, without any option here; or by TLS, with --host and --tls.
 
         Whoever gets in can do all that you can: guard the key file as a private key of ssh.
-        Up to {THREADS} connections, two for each session; messages of up to {MAX_MESSAGE // 2**20} MB.
+        Up to {THREADS} connections, two for each session; messages of up to {MAX_MESSAGE // 2**20} MB. Pyro's own
+        PYRO_THREADPOOL_SIZE, PYRO_MAX_MESSAGE_SIZE, PYRO_COMMTIMEOUT, PYRO_SERVERTYPE, PYRO_NATHOST and PYRO_NATPORT
+        hold; what would change who gets in does not.
         """
     typed = """
         jupyter flame serve
@@ -66,6 +69,9 @@ class Serve(Command):
         python = shutil.which(options.python)
         if python is None:
             raise TargetError(f"there is no interpreter {options.python}; name one that has Pyro4")
+        more, ignored = from_environ(os.environ)
+        for name in ignored:
+            print(f"Warning: {name} is not used here; --help has the options for it", file=sys.stderr)
         plan = Plan(
             host=options.host,
             port=options.port,
@@ -73,6 +79,7 @@ class Serve(Command):
             tls=options.tls.expanduser().absolute() if options.tls else None,
             anyone=options.anyone,
             harden=options.harden,
+            more=more,
         )
         key_file = options.key_file.expanduser().absolute() if options.key_file else None
         serve_alone.run(plan, key_file, python)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from . import amounts
@@ -301,8 +302,7 @@ class Logs(Connecting):
             raise TargetError("-n is a number of cells, 0 or more")
         with self.visitor() as visitor:
             name = options.session or _only(visitor)
-            cells = visitor.ask("cells", session=name)
-            cells = [one for one in cells if isinstance(one, dict)] if isinstance(cells, list) else []
+            cells = _cells(visitor, name)
             page = Page(visitor.target)
             for cell in cells[-count:] if count else ():
                 if options.follow and cell.get("ended") is None:
@@ -310,10 +310,15 @@ class Logs(Connecting):
                 page.header(cell)
                 page.show(event for events in visitor.replay(name, str(cell.get("request"))) for event in events)
             if options.follow:
-                codes = {str(cell.get("request")): cell for cell in cells}
                 for events in visitor.watch(name):
-                    page.follow(events, codes)
+                    page.follow(events, lambda: _cells(visitor, name))
         return None
+
+
+def _cells(visitor: Visitor, name: str) -> list[dict[str, Any]]:
+    """The cells of a session of which output is kept, the oldest first."""
+    cells = visitor.ask("cells", session=name)
+    return [one for one in cells if isinstance(one, dict)] if isinstance(cells, list) else []
 
 
 def _only(visitor: Visitor) -> str:
@@ -339,14 +344,15 @@ class Page:
         line = clean(f"--- [{number}] {first_line(cell.get('code'))} ({moment(cell.get('started'))}{part})")
         print(f"\x1b[1m{line}\x1b[0m" if in_colour("stdout") else line)
 
-    def follow(self, events: list[Event], codes: dict[str, dict[str, Any]]) -> None:
-        """What comes, with a header where another cell begins to speak."""
+    def follow(self, events: list[Event], cells: Callable[[], list[dict[str, Any]]]) -> None:
+        """What comes, with a header where another cell begins to speak; ``cells`` asks for those that there are."""
         for event in events:
             request = event.get("request")
-            if request is not None and request != self._cell and event["type"] != "execute_reply":
+            if request is not None and request != self._cell and not event["type"].endswith("_reply"):
                 self._cell = request
-                if request in codes:
-                    self.header(codes[request])
+                for cell in cells():
+                    if cell.get("request") == request:
+                        self.header(cell)
             self.show([event])
 
     def show(self, events: Any) -> None:

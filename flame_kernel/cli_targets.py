@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -112,8 +113,15 @@ class List(Command):
     title = "targets list"
     about = "The servers that are written down; * marks the default."
 
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="for a program")
+
     def run(self, options: argparse.Namespace) -> int | None:
         file = self.targets()
+        if options.json:
+            listed = [{"name": name, "default": name == file.default, **file.tables[name]} for name in file.tables]
+            print(json.dumps(listed, indent=1, default=str))
+            return None
         if not file.tables:
             print(f"none in {file.path}; write one down: jupyter flame targets add NAME WHERE")
             return None

@@ -16,6 +16,7 @@ import secrets
 import shlex
 import socket
 import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,6 +36,35 @@ MAX_MESSAGE = 256 * 1024 * 1024
 _CA, _CERTIFICATE = "ca.pem", "server.pem"  # as `jupyter flame certs` names them
 
 
+# What Pyro's own variables may say of a server of ours: how much it bears, not who gets in.
+_PYRO: dict[str, Callable[[str], Any]] = {
+    "THREADPOOL_SIZE": int,
+    "MAX_MESSAGE_SIZE": int,
+    "COMMTIMEOUT": float,
+    "SERVERTYPE": {"thread": "thread", "multiplex": "multiplex"}.__getitem__,
+    "NATHOST": str,
+    "NATPORT": int,
+}
+
+
+def from_environ(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The settings in Pyro's variables (``PYRO_THREADPOOL_SIZE`` …) that hold, and the names of those that do not."""
+    found: dict[str, Any] = {}
+    ignored = []
+    for name, text in environ.items():
+        setting = name.removeprefix("PYRO_")
+        if setting == name or setting in ("FLAME_ENABLED", "NS_HOST", "NS_PORT"):
+            continue
+        if setting not in _PYRO:
+            ignored.append(name)
+            continue
+        try:
+            found[setting] = _PYRO[setting](text)
+        except (ValueError, KeyError):
+            _refuse(f"{name}={text!r} means nothing to Pyro; correct it, or unset it")
+    return found, sorted(ignored)
+
+
 def _refuse(sentence: str) -> NoReturn:
     raise TargetError(sentence)
 
@@ -49,6 +79,7 @@ class Plan:
     tls        folder with ``server.pem`` and ``ca.pem``, as ``jupyter flame certs`` makes them
     anyone     with TLS: clients need no certificate of that CA, the key alone is enough
     harden     silent clients cannot stop it; None: where others can reach it
+    more       settings of Pyro's that win over ours, see ``from_environ``
     """
 
     host: str = "127.0.0.1"
@@ -57,6 +88,7 @@ class Plan:
     tls: Path | None = None
     anyone: bool = False
     harden: bool | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -90,6 +122,7 @@ class Plan:
             "FLAME_ENABLED": True,
             "THREADPOOL_SIZE": THREADS,
             "MAX_MESSAGE_SIZE": MAX_MESSAGE,
+            **self.more,
         }
         if self.tls is not None:
             found |= {"SSL": True, "SSL_SERVERCERT": str(self.tls / _CERTIFICATE), "SSL_CACERTS": str(self.tls / _CA)}

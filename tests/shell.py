@@ -11,21 +11,33 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pexpect
 
 _WARM = """
-import importlib, json, os, signal, sys
+import importlib, json, os, signal, sys, tempfile
+for name in sys.argv[1:]:
+    importlib.import_module(name)
 from flame_kernel import cli, cli_app
 for path, _ in cli_app.COMMANDS.values():
     importlib.import_module(path.rpartition(".")[0])
 for line in sys.stdin:
-    argv, environ = json.loads(line)
+    argv, environ, stdin, cwd = json.loads(line)
     streams = os.pipe(), os.pipe()
     pid = os.fork()
     if not pid:
         for number, (_, end) in zip((1, 2), streams):
             os.dup2(end, number)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        with tempfile.TemporaryFile() as typed:
+            typed.write(stdin.encode())
+            typed.seek(0)
+            os.dup2(typed.fileno(), 0)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)
+        os.chdir(cwd)
         os.closerange(3, 256)
         os.environ.clear()
         os.environ.update(environ)
@@ -52,12 +64,15 @@ for line in sys.stdin:
 """
 _warm: list[subprocess.Popen[str]] = []
 
+# The script as it is installed: it does not put the present folder on the import path, as ``python -m`` would.
+COMMAND = str(Path(sysconfig.get_path("scripts")) / "jupyter-flame")
+
 
 @contextlib.contextmanager
-def warm() -> Iterator[None]:
-    """Calls in here begin at once."""
+def warm(*modules: str) -> Iterator[None]:
+    """Calls in here begin at once; ``modules`` are those that they would load themselves."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _WARM], env=_clean(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _WARM, *modules], env=_clean(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     _warm.append(process)
     try:
@@ -71,19 +86,56 @@ def _clean() -> dict[str, str]:
     return {name: text for name, text in os.environ.items() if not name.startswith(("FLAME_", "PYRO_"))}
 
 
-def run(*words: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+def run(
+    *words: str, env: dict[str, str] | None = None, stdin: str = "", cwd: Path | None = None
+) -> tuple[int, str, str]:
     """``jupyter flame`` with these words: exit code, stdout, stderr. No traceback of ours may be in it."""
     environ = {**_clean(), **(env or {})}
     if _warm:
-        (process,) = _warm
+        process = _warm[-1]
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps([words, environ]) + "\n")
+        process.stdin.write(json.dumps([words, environ, stdin, str(cwd or os.getcwd())]) + "\n")
         process.stdin.flush()
         code, out, err = json.loads(process.stdout.readline())
     else:
-        command = [sys.executable, "-m", "flame_kernel.cli", *words]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=50)
+        done = subprocess.run(
+            [COMMAND, *words], env=environ, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=50
+        )
         code, out, err = done.returncode, done.stdout, done.stderr
-    assert "Traceback" not in err, err
+    assert "flame_kernel" not in err, err
     return code, out, err
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+def flame(*words: object, stdin: str = "", cwd: Path | None = None, **environ: str) -> Done:
+    """The same, more kinds of words, and what is typed."""
+    plain = {"NO_COLOR": "1", "COLUMNS": "120", "FLAME_CONFIG": os.environ.get("FLAME_CONFIG", "")}
+    return Done(*run(*map(str, words), env={**plain, **environ}, stdin=stdin, cwd=cwd))
+
+
+@contextlib.contextmanager
+def typed(*words: object, cwd: Path | None = None, **environ: str) -> Iterator[pexpect.spawn[str]]:
+    """A command in a terminal of 120 columns."""
+    settings = {"TERM": "xterm", "PYTHONWARNINGS": "ignore", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    child = pexpect.spawn(
+        COMMAND,
+        [str(word) for word in words],
+        env={**_clean(), **settings, **environ},
+        cwd=str(cwd) if cwd else None,
+        encoding="utf-8",
+        timeout=30,
+        dimensions=(50, 120),
+    )
+    try:
+        yield child
+    finally:
+        child.close(force=True)

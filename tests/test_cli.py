@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -150,6 +151,11 @@ def test_targets_from_the_first_to_the_last(flame: Run, tmp_path: Path, monkeypa
 
     assert flame("targets add lab h:1")[0] == 1
     assert flame("targets add gpu ssh://me@gpu/9999 --trust --key env:GPU_KEY --fast")[0] == 0
+    listed = json.loads(flame("targets list --json")[1])
+    assert [(one["name"], one["default"], one["location"]) for one in listed] == [
+        ("lab", True, "lab.example:9999"),
+        ("gpu", False, "ssh://me@gpu/9999"),
+    ]
     out = flame("targets list")[1]
     assert "* lab  lab.example:9999  (TLS, key)\n" in out
     assert "  gpu  ssh://me@gpu/9999  (ssh, key, trusted)\n" in out

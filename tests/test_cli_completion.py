@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from command_line import COMMAND, flame
 from needs import missing
+from shell import COMMAND, flame, warm
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with warm():
+        yield
 
 
 @pytest.fixture
@@ -24,7 +30,7 @@ def config(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["se"], ["serve", "sessions"]),
+        (["se"], ["sessions", "serve"]),
         (["sessions", "k"], ["kill"]),
         (["targets", ""], ["add", "list", "show", "edit", "remove", "default"]),
         (["console", ""], ["gpu-box", "gpu-lab"]),

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import farside
 import pytest
-from command_line import flame, typed
 from farside import FlameServer
+from shell import flame, typed, warm
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with warm():
+        yield
 
 
 @pytest.fixture(scope="module")

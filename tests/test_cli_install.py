@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import farside
 import pytest
-from command_line import environment, flame
 from farside import FlameServer
 from jupyter_client.kernelspec import KernelSpecManager
 from kernels import flame_kernel
+from shell import flame, warm
 
 LOGOS = {"logo-32x32.png", "logo-64x64.png", "logo-svg.svg"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with warm("jupyter_client.kernelspec"):
+        yield
 
 
 @pytest.fixture
@@ -95,7 +103,7 @@ def test_from_the_first_to_the_last(data: Path, tmp_path: Path) -> None:
 
 def test_the_module_installs_too(data: Path) -> None:
     command = [sys.executable, "-m", "flame_kernel", "install", "gpu-box", "--user"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=True)
     assert done.stdout == f"Installed kernelspec flame-gpu-box in {data / 'kernels' / 'flame-gpu-box'}\n"
 
 
@@ -169,7 +177,7 @@ def test_the_configuration_file_holds_where_nothing_else_says_otherwise(
     done = subprocess.run(
         [sys.executable, "-m", "IPython", "--no-banner", "--simple-prompt"],
         input=script,
-        env=environment(),
+        env=dict(os.environ),
         capture_output=True,
         text=True,
         check=True,

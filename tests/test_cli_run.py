@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,13 +14,19 @@ import farside
 import nbformat
 import pexpect
 import pytest
-from command_line import COMMAND, environment, flame, typed
 from farside import FlameServer, wait_until
+from shell import COMMAND, flame, typed, warm
 
 from flame_kernel.config import Location, Secret, Target
 from flame_kernel.visitor import Visitor
 
 KEY = farside.random_key()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with warm("nbclient", "nbformat", "jupyter_client.kernelspec"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +140,12 @@ def test_ctrl_c_stops_the_far_side(there: list[str], tmp_path: Path, server: Fla
     (tmp_path / "long.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(100)\n")
     command = [COMMAND, "run", *there, str(tmp_path / "long.py")]
     with subprocess.Popen(
-        command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=dict(os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

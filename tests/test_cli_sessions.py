@@ -11,14 +11,20 @@ from pathlib import Path
 import farside
 import pexpect
 import pytest
-from command_line import flame, typed
 from farside import FlameServer, wait_until
+from shell import flame, typed, warm
 
 from flame_kernel.config import Location, Target
 from flame_kernel.inbox import Event
 from flame_kernel.session import Session
 
 PATIENCE = 30.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with warm():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from pathlib import Path
 import farside
 import leaks
 import pytest
-from command_line import flame
 from farside import FlameServer
 from kernels import KERNEL_NAME
 from lab import DISPLAY_NAME, Lab, Notebook, browser, open_lab, open_notebook_7, pick_kernel
 from playwright.sync_api import Browser, expect
+from shell import flame
 
 pytestmark = [
     pytest.mark.browser,

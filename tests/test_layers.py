@@ -64,6 +64,9 @@ ROOMS = {
     "ipykernel": {"kernel", "overtaking", "publisher", "__main__"},
     "IPython": {"source", "history", "magics", "magic_cells", "magic_commands", "magic_completion", "magic_lines"},
     "tqdm": {"progress"},
+    "prompt_toolkit": {"prompt"},
+    "pygments": {"prompt"},
+    "nbclient": {"cli_notebook"},
 }
 
 

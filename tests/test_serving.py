@@ -145,6 +145,18 @@ def test_a_server_as_it_comes(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
+def test_what_pyro_s_own_variables_say(tmp_path: Path) -> None:
+    """How much it bears is theirs; who gets in is not."""
+    environ = {"PYRO_THREADPOOL_SIZE": "50", "PYRO_COMMTIMEOUT": "0", "PYRO_SSL": "true", "PYRO_SERIALIZER": "pickle"}
+    with contextlib.closing(Served(cwd=tmp_path, env=environ)) as served:
+        settings = "core.config.THREADPOOL_SIZE, core.config.SSL"
+        assert evaluate(served.target(), settings) == (50, False)
+        ignored = [line.split()[1] for line in served.said.splitlines() if line.startswith("Warning: ")]
+        assert ignored == ["PYRO_HMAC_KEY", "PYRO_SERIALIZER", "PYRO_SSL"]
+    with contextlib.closing(Served(cwd=tmp_path, env={"PYRO_SERVERTYPE": "loop"})) as served:
+        assert "PYRO_SERVERTYPE='loop' means nothing to Pyro" in served.refused()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_it_ends_cleanly(number: int, tmp_path: Path) -> None:
     with contextlib.closing(Served("--unix", tmp_path / "u" / "s", cwd=tmp_path)) as served:
