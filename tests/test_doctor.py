@@ -15,6 +15,7 @@ from typing import Any
 import farside
 import pytest
 from farside import FarProcess, FlameServer, NameServer, random_key, stopped, wait_until
+from flakylink import FlakyLink
 from kernels import flame_kernel
 from shell import run, warm
 from sshd import Sshd
@@ -316,6 +317,32 @@ def test_a_python_that_is_too_old(flame_server: Start) -> None:
     assert (code, checks["versions"]["verdict"], checks["agent"]["verdict"]) == (1, "failed", "skipped")
     assert checks["versions"]["words"].startswith("Python 2.7")
     assert checks["versions"]["cure"] == "run the server on Python 3.6 or newer"
+
+
+def test_far_away_with_a_clock_of_its_own_and_little_room(flame_server: Start, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import time\nreal = time.time\ntime.time = lambda: real() - 100.0\n")
+    server = flame_server(env={"PYTHONPATH": str(tmp_path)})
+    with FlakyLink(server.location, delay=0.15, rate=2_000_000) as link:
+        code, checks = diagnosed(link.location, env={"FLAME_JOURNAL": "900000 GB"})
+    assert code == 0
+    assert checks["clock"]["verdict"] == checks["disk"]["verdict"] == "note"
+    assert checks["clock"]["words"] == "100 s behind ours"
+    assert "MB of it are kept" in checks["disk"]["words"]
+    assert checks["round trip"]["verdict"] == "note"
+    assert checks["throughput"]["verdict"] == "note"
+
+
+@pytest.mark.parametrize("size", [300, 2_000, 150_000])
+def test_a_link_that_breaks_again_and_again(size: int, flame_server: Start) -> None:
+    """Whatever it is that was looked at just then, it has failed, and what needs it is skipped."""
+    with FlakyLink(flame_server().location) as link:
+        link.cut_every(size)
+        code, checks = diagnosed(link.location)
+        (failed,) = (check for check in checks.values() if check["verdict"] == "failed")
+        assert code == 1
+        assert failed["cure"]
+        names = list(checks)
+        assert {checks[name]["verdict"] for name in names[names.index(failed["name"]) + 1 :]} <= {"skipped"}
 
 
 def test_targets_and_words_that_mean_nothing(tmp_path: Path) -> None:
