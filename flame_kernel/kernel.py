@@ -25,13 +25,14 @@ from traitlets import Float, default
 
 from . import __version__
 from .config import Target, load_target
+from .debugger import Debugging, is_there
 from .errors import FlameError, NotSent
 from .far import FarSide
 from .history import History
 from .keys import Ask
 from .link_line import LinkLine
 from .orders import Cell, Orders
-from .overtaking import COMMS, Overtaking, overtakes
+from .overtaking import COMMS, overtakes
 from .prompts import Prompts
 from .publisher import Publisher, pack
 from .session import Session
@@ -45,7 +46,7 @@ EDITOR_PATIENCE = 5.0
 INTERRUPT_PATIENCE = 2.0
 
 
-class FlameKernel(Overtaking):
+class FlameKernel(Debugging):
     """One notebook's kernel: a far side for its cells, and one on this machine for ``%%local``."""
 
     implementation = "remote-flame"
@@ -125,8 +126,9 @@ class FlameKernel(Overtaking):
     def kernel_info(self) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-info
 
-        Without the debugger that ipykernel would claim, and import: a front end would wait for it.
+        The debugger is the far side's: claimed once that is known to have one, whatever is installed here.
         """
+        features = ["kernel subshells"] if self._supports_kernel_subshells else []
         return {
             "protocol_version": kernel_protocol_version,
             "implementation": self.implementation,
@@ -134,7 +136,7 @@ class FlameKernel(Overtaking):
             "language_info": self.language_info,
             "banner": self.banner,
             "help_links": self.help_links,
-            "supported_features": ["kernel subshells"] if self._supports_kernel_subshells else [],
+            "supported_features": [*features, "debugger"] if is_there(self._far) else features,
         }
 
     @property
@@ -188,6 +190,7 @@ class FlameKernel(Overtaking):
             if far is None:
                 return {"user_expressions": {}, "payload": [], "status": "ok", **followed, "execution_count": count}
             session = await self._waits.until(far.session(for_cell=True))
+            raw = code
             if far is self._far and await self._is_mini(session):
                 code = self._source.as_python(code)
             self._publisher.belongs(request_id, session)
@@ -204,6 +207,7 @@ class FlameKernel(Overtaking):
                 allow_stdin=allow_stdin,
                 lane=parent["header"].get("subshell_id"),
                 cell_id=cell_id,
+                raw=None if raw == code else raw,
             )
             reply = await asyncio.wrap_future(self._waits.begin(execute))
             reply = self._publisher.rendering(session).reply(request_id, reply)
@@ -321,16 +325,6 @@ class FlameKernel(Overtaking):
         reply = await self._ask_far(lambda session: session.usage(uuid.uuid4().hex), {})
         if self.session is not None:
             self.session.send(stream, "usage_reply", reply, parent, ident)
-
-    async def do_debug_request(self, msg: dict[str, Any]) -> dict[str, Any]:
-        """There is no debugger yet, and ``kernel_info`` says so; who asks all the same gets an answer."""
-        return {
-            "type": "response",
-            "request_seq": msg.get("seq", 0),
-            "success": False,
-            "command": msg.get("command", ""),
-            "message": "Remote Flame has no debugger yet; %debug works in a cell",
-        }
 
     # -- comms -------------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ class Overtaking(Kernel):
     _publish_status: Callable[..., None]
     set_parent: Callable[..., None]
     get_parent: Callable[..., Any]
+    dispatch_control: Callable[..., Any]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]

@@ -222,6 +222,9 @@ class Publisher:
             self._send(kind, content, parent, topic=topic, metadata=event.get("metadata"), buffers=event.get("buffers"))
         elif session is None:
             return  # of another time, or another's: only what can be seen
+        elif kind == "debug_event":
+            parent, _ = self.parent(event.get("request"))
+            self._send(kind, json_clean(known.rendering.debug(event["content"])), parent)
         elif kind == "input_request":
             if not known.rendering.full and event.get("request") not in known.requests:
                 session.answer(event["content"].get("input_id"), None)  # nobody is asked for a cell that is not its own

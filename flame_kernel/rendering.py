@@ -133,6 +133,16 @@ class Rendering:
             }
         return shown
 
+    def debug(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A response or an event of the debugger: text, and the forms of a value."""
+        if self.full:
+            return message
+        shown: dict[str, Any] = _tidy(message)
+        body = message.get("body")
+        if isinstance(body, dict) and isinstance(body.get("data"), dict):
+            shown["body"] = self.reply("", body)
+        return shown
+
     def withhold(self, request: str | None, what: str, advice: str = _ADVICE) -> None:
         """Say that ``what`` is not shown; once a request."""
         if request == "":

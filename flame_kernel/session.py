@@ -158,8 +158,10 @@ class Session:
         allow_stdin: bool = False,
         lane: str | None = None,
         cell_id: str | None = None,
+        raw: str | None = None,
     ) -> Future[Reply]:
-        """Run a cell; the future holds the content of its execute_reply. ``lane`` is the subshell's id."""
+        """Run a cell; the future holds the content of its execute_reply. ``lane`` is the subshell's id; ``raw`` the
+        cell's text where ``code`` is not that: a debugger knows the cell by it."""
         request = {
             "kind": "execute",
             "id": request_id,
@@ -170,6 +172,7 @@ class Session:
             "allow_stdin": allow_stdin,
             "lane": lane or "",
             "cell_id": cell_id,
+            "raw": raw,
         }
         return self._submit(request)
 

@@ -35,7 +35,8 @@ class Source:
             compile(code, "<cell>", "exec", dont_inherit=True)
         except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
             try:
-                return self._manager.transform_cell(code)
+                empty = code[: len(code) - len(code.lstrip("\n"))]  # IPython takes it away; lines are counted with it
+                return empty + self._manager.transform_cell(code)
             except SyntaxError:
                 return code  # the far side says what is wrong with it
         return code

@@ -44,7 +44,7 @@ FLOORS = (
     ("magic_completion",),
     ("magics",),
     ("link_line", "replay", "overtaking"),
-    ("orders",),
+    ("orders", "debugger"),
     ("kernel",),
     ("cli_connect", "cli_output", "prompt"),
     ("cli_notebook",),
@@ -165,6 +165,10 @@ def test_the_agent_needs_the_standard_library_only() -> None:
         "traitlets",
         "Pyro4",
         "comm",
+        "debugpy",
+        "pydevd",
+        "pydevd_tracing",
+        "_pydevd_bundle",
     }
     for path in AGENT.glob("*.py"):
         for level, module, _ in top_level_imports(path):

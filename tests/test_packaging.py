@@ -22,7 +22,7 @@ def test_jupyter_lists_the_kernel(kernel_installed: str) -> None:
     assert spec.language == "python"
     assert spec.interrupt_mode == "message"
     assert spec.metadata["supported_encryption"] == ["curve"]
-    assert spec.metadata["debugger"] is False
+    assert spec.metadata["debugger"] is True
     assert spec.argv[0] == "python", "jupyter_client puts its own interpreter in the place of this word"
     installed = Path(spec.resource_dir)
     for name in ("kernel.json", "logo-32x32.png", "logo-64x64.png", "logo-svg.svg"):

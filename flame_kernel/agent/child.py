@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 
-from . import death, ladder, looks, outside, scratch, top, wire
+from . import compiler, death, ladder, looks, outside, scratch, top, wire
 
 _LENGTH = struct.Struct(">Q")
 
@@ -202,7 +202,8 @@ class ChildCore:
             ended = death.reap(process, float("inf"))
         signal_group(process.pid, signal.SIGKILL)  # what it left behind in its group
         _children.discard(process.pid)
-        scratch.remove(folder)
+        for left in (folder, *compiler.folders(self.session_id, process.pid)):  # the latter of a debugger
+            scratch.remove(left)
         sock.close()
         with self._dump_lock:
             pipes, self._pipes = self._pipes, []

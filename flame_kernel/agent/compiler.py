@@ -14,10 +14,10 @@ import io
 import linecache
 import os
 import re
+import struct
 import sys
 import tempfile
 import tokenize
-import zlib
 
 from . import oldawait
 
@@ -46,6 +46,27 @@ for _name in __future__.all_feature_names:
     if _name not in ("nested_scopes", "generators"):
         _FUTURES |= getattr(__future__, _name).compiler_flag
 del _name
+
+
+# Of the hash by which a front end and a kernel, who do not talk of file names, call a cell alike.
+SEED = 0xC70F6907
+
+
+def murmur2(text):
+    """That hash, as ipykernel has it (its compiler.py; in JupyterLab the debugger's hash.ts)."""
+    data = text.encode("utf-8", "surrogatepass")
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    h = SEED ^ len(data)
+    whole = len(data) & ~3
+    for (k,) in struct.iter_unpack("<I", data[:whole]):
+        k = (k * m) & mask
+        k = ((k ^ (k >> 24)) * m) & mask
+        h = ((h * m) & mask) ^ k
+    rest = data[whole:]
+    if rest:
+        h = ((h ^ int.from_bytes(rest, "little")) * m) & mask
+    h = ((h ^ (h >> 13)) * m) & mask
+    return h ^ (h >> 15)
 
 
 def undisturbed(make_tree):
@@ -83,26 +104,29 @@ class Compiler:
 
     def __init__(self, session_id):
         self.flags = 0
-        name = "".join(c if c.isalnum() else "_" for c in session_id)[:16]
-        self._folder = os.path.join(_temp(), "flame_%s_%d" % (name, os.getpid()))
+        self.folder = folders(session_id, os.getpid())[0]
         self._cells = collections.OrderedDict()  # file name -> (linecache entry, label)
         self._characters = 0
 
     def __repr__(self):
-        return "<Compiler %s, %d cells>" % (self._folder, len(self._cells))
+        return "<Compiler %s, %d cells>" % (self.folder, len(self._cells))
 
     # -- texts -------------------------------------------------------------------------------------------------------
 
-    def remember(self, source, count):
-        """Keep a cell's text; returns its file name. ``count`` is what the cell is called: ``In[count]``."""
+    def cell_file(self, source):
+        """The file name of a cell of this text."""
+        return os.path.join(self.folder, "%d.py" % murmur2(source))
+
+    def remember(self, source, count, raw=None):
+        """Keep a cell's text; returns its file name. ``count`` is what the cell is called: ``In[count]``; ``raw`` its
+        text before magics were made Python of it, by which front ends know it."""
         lines = [line + "\n" for line in source.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
         if lines[-1] == "\n":
             del lines[-1]  # the text ends with its last line's end
-        number = zlib.crc32(source.encode("utf-8", "surrogatepass"))
-        name = os.path.join(self._folder, "%d.py" % number)
+        number, name = 0, self.cell_file(source if raw is None else raw)
         while name in self._cells and self._cells[name][0][2] != lines:
             number += 1
-            name = os.path.join(self._folder, "%d.py" % number)
+            name = os.path.join(self.folder, "%d-%d.py" % (murmur2(source if raw is None else raw), number))
         self._forget(name)
         entry = (len(source), None, lines, name)
         self._cells[name] = (entry, "In[%d]" % count)
@@ -224,6 +248,13 @@ def _may_end_in_semicolon(source):
             return ";" in line
         end = start - 1
     return False
+
+
+def folders(session_id, pid):
+    """Where the cells of a session seem to lie, and do while it is debugged: without IPython, and with it, where
+    ipykernel has them."""
+    name = "".join(c if c.isalnum() else "_" for c in session_id)[:16]
+    return [os.path.join(_temp(), one) for one in ("flame_%s_%d" % (name, pid), "ipykernel_%d" % pid)]
 
 
 def _temp():

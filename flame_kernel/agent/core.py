@@ -13,9 +13,10 @@ import sys
 import threading
 import types
 
-from . import ishell, looks, messages, modules, objects, runner, stacks, streams, widgets
+from . import dap, ishell, looks, messages, modules, objects, runner, stacks, streams, widgets
 from .callbacks import Callbacks
 from .comms import Comms
+from .debug import Debugger
 from .lane import Lane
 from .prompts import Prompts
 from .usage import Usage
@@ -54,6 +55,8 @@ class Core:
         self.is_dead = False
         self.protected_pids = protected_pids
         self.redirects = {}  # what the session has assigned to sys.stdout and its like
+        self.take_interrupts = None  # in a child: makes the handler of SIGINT ours, again if need be
+        self.on_main = None  # in a child: has the main thread call a function with its present frame
         self.latest = None  # the Cell that ran last: for output of which nothing better is known
         self.shell = None
         self._started = threading.Event()  # there is a shell
@@ -61,6 +64,7 @@ class Core:
         self.lanes = {}
         self._log = log
         self._want = shell
+        self.debug = Debugger(self, self._append)
         self._prompts = Prompts(self._append, self._settle, lambda: self.closed)
         self._lock = threading.Lock()
         self._side = collections.deque()
@@ -150,6 +154,7 @@ class Core:
             "shell": self.shell.name,
             "ipython": getattr(sys.modules.get("IPython"), "__version__", "") if self.shell.name == "ipython" else "",
             "shell_reason": reason or "",
+            "no_debugger": dap.missing(),
         }
 
     async def perform(self, request):
@@ -161,12 +166,16 @@ class Core:
         streams.set_current(cell)
         streams.check()
         self.comms.begin()
+        self.debug.begin()
+        if self.take_interrupts is not None and not cell.lane:
+            self.take_interrupts()  # pdb has left its own, of a ``continue``, or a cell has
         self.latest = cell
         reply = await self.shell.run_cell(
             request["code"],
             silent=cell.silent,
             store_history=request.get("store_history", not cell.silent),
             cell_id=request.get("cell_id"),
+            raw=request.get("raw"),
         )
         if reply["status"] == "ok" and request.get("user_expressions"):
             reply["user_expressions"] = self.shell.user_expressions(request["user_expressions"])
@@ -300,6 +309,8 @@ class Core:
             self._side_wake.release()
         elif request["kind"] == "execute":
             self.lane(request.get("lane") or "").submit(request)
+        elif request["kind"] == "debug":
+            self.debug.submit(request)
         elif request["kind"] == "object":
             self._submit_object(request)
         elif request["kind"] == "comm":
@@ -328,7 +339,7 @@ class Core:
                 lane = min(idle, key=lambda lane: len(lane.name))
             else:
                 name = "%s%d" % (HELPER, next(self._helpers))
-                lane = self.lanes[name] = Lane(self, name)
+                lane = self.lanes[name] = Lane(self, name, debugged=False)
             request["lane"] = lane.name
             lane.submit(request)
 
@@ -438,6 +449,7 @@ class Core:
         for lane in lanes:
             lane.interrupt()
             lane.close()
+        self.debug.close()
         for lane in lanes:
             if lane.thread_id != threading.get_ident() and not lane.join(2.0):
                 lane.give_up()

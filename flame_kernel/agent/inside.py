@@ -4,6 +4,8 @@ Cells run on the main thread. One thread sends the events to the server, another
 answers from beside the cell where the session is.
 """
 
+import collections
+import functools
 import os
 import signal
 import sys
@@ -36,7 +38,11 @@ def main(sock):
     me.interrupt_only = None  # the request that the next SIGINT is for; None: for all
     me.start_on_main()
     _take_descriptors(me, {"stdout": (1, out_r, out_w), "stderr": (2, err_r, err_w)})
-    signal.signal(signal.SIGINT, _interrupt_handler(me))
+    handler = _interrupt_handler(me)
+    me.take_interrupts = lambda: signal.signal(signal.SIGINT, handler)
+    me.take_interrupts()
+    me.on_main = functools.partial(_on_main, me)
+    me.for_main = collections.deque()  # what the next SIGINT has it call
     sender = threading.Thread(target=_ship, args=(sock, log), name="flame-sender")
     receiver = threading.Thread(target=_receive, args=(sock, me, log, sender), name="flame-receiver")
     for thread in (sender, receiver):
@@ -69,6 +75,9 @@ def _take_descriptors(me, pipes):
 
 def _interrupt_handler(me):
     def handle(signum, frame):
+        if me.for_main:
+            me.for_main.popleft()(frame)
+            return
         only, me.interrupt_only = me.interrupt_only, None
         lanes = list(me.lanes.values())  # other threads make and end them
         # The main thread's own lane last: its interrupt is raised here and now.
@@ -77,6 +86,11 @@ def _interrupt_handler(me):
                 lane.interrupt()
 
     return handle
+
+
+def _on_main(me, function):
+    me.for_main.append(function)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 def _interrupt_one(me, request_id):

@@ -12,7 +12,7 @@ import sys
 import traceback
 import types
 
-from . import commands, ishell_class
+from . import commands, ishell_class, ishell_parts
 from . import ishell_hooks as hooks
 from .figures import Figures
 
@@ -94,8 +94,9 @@ class IPythonShell:
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    async def run_cell(self, code, silent=False, store_history=True, cell_id=None):
-        """Run a cell; the content of its execute_reply, without user_expressions. The error, if any, was published."""
+    async def run_cell(self, code, silent=False, store_history=True, cell_id=None, raw=None):
+        """Run a cell; the content of its execute_reply, without user_expressions. The error, if any, was published.
+        ``raw`` is for a shell that has no magics of its own."""
         ip = self.ip
         error = ip.begin_cell()
         result = failure = None
@@ -191,6 +192,31 @@ class IPythonShell:
         except Exception:
             lines = traceback.format_exception(etype, value, tb)
         return {"ename": etype.__name__, "evalue": self.ip.text_of(value), "traceback": lines}
+
+    def bundle(self, value):
+        """``(data, metadata)``: the forms in which a front end may show a value."""
+        data, metadata = self.ip.display_formatter.format(value)
+        return self.ip.clean(data), self.ip.clean(metadata)
+
+    # -- for the debugger --------------------------------------------------------------------------------------------
+
+    @property
+    def cell_folder(self):
+        return ishell_parts.cell_folder()
+
+    def cell_file(self, code):
+        """The file name of a cell of this text."""
+        return ishell_parts.cell_file(code)
+
+    def keep_empty_lines(self, keep):
+        """Whether lines are counted from the cell's first, empty as it may be; IPython else takes empty ones away."""
+        from IPython.core.inputtransformer2 import leading_empty_lines
+
+        transforms = self.ip.input_transformer_manager.cleanup_transforms
+        if keep and leading_empty_lines in transforms:
+            transforms.remove(leading_empty_lines)
+        elif not keep and leading_empty_lines not in transforms:
+            transforms.insert(0, leading_empty_lines)
 
     # -- asking ------------------------------------------------------------------------------------------------------
 

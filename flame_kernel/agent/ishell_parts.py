@@ -14,16 +14,14 @@ import linecache
 import math
 import numbers
 import os
-import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import types
 import uuid
 from base64 import b64encode
 
-from . import commands, compiler
+from . import commands, compiler, tracebacks
 from . import ishell_hooks as hooks
 
 # Cells whose text is kept for tracebacks and inspect.getsource, and whose outputs %notebook would write.
@@ -54,18 +52,16 @@ def clean(value):
 
 def without_our_end(tb):
     """A traceback without its last frames, where those are of the agent: a magic of ours that raises, as IPython's own
-    do not show either.
+    do not show either; or of the debugger.
     """
     package = __name__.rpartition(".")[0] + "."
-    frames = []
-    while tb is not None:
-        frames.append(tb)
-        tb = tb.tb_next
+    frames = tracebacks.up_to_debugger(tb)
     kept = len(frames)
     while kept and (frames[kept - 1].tb_frame.f_globals.get("__name__") or "").startswith(package):
         kept -= 1
-    if kept == len(frames) or not kept:
-        return frames[0] if frames else None
+    if not kept or frames[kept - 1].tb_next is None:
+        return tb
+    tb = None
     for frame in reversed(frames[:kept]):
         # An interrupt can come between two lines: such a frame has no number of its own.
         tb = types.TracebackType(tb, frame.tb_frame, frame.tb_lasti, frame.tb_lineno or 0)
@@ -87,20 +83,11 @@ def cell_file(code):
     given = os.environ.get("IPYKERNEL_CELL_NAME")
     if given is not None:
         return given
-    data = code.encode("utf-8")
-    m, mask = 0x5BD1E995, 0xFFFFFFFF
-    h = 0xC70F6907 ^ len(data)
-    whole = len(data) & ~3
-    for (k,) in struct.iter_unpack("<I", data[:whole]):
-        k = (k * m) & mask
-        k = ((k ^ (k >> 24)) * m) & mask
-        h = ((h * m) & mask) ^ k
-    rest = data[whole:]
-    if rest:
-        h = ((h ^ int.from_bytes(rest, "little")) * m) & mask
-    h = ((h ^ (h >> 13)) * m) & mask
-    h ^= h >> 15
-    return os.path.join(tempfile.gettempdir(), "ipykernel_%d" % os.getpid(), "%d.py" % h)
+    return os.path.join(cell_folder(), "%d.py" % compiler.murmur2(code))
+
+
+def cell_folder():
+    return compiler.folders("", os.getpid())[1]
 
 
 class Memory(dict):
@@ -178,10 +165,11 @@ def classes():
     from IPython.core.magics.script import ScriptMagics, script_args
     from IPython.utils.process import arg_split
 
-    like_ipykernel = importlib.util.find_spec("ipykernel") is not None
+    # Under such a name the debugger and the front end speak of a cell.
+    like_ipykernel = any(importlib.util.find_spec(name) is not None for name in ("ipykernel", "debugpy"))
 
     class Compiler(CachingCompiler):
-        """Names cells as ipykernel does where that is installed, and takes their texts out of linecache at the end."""
+        """Names cells as ipykernel does where that or debugpy is installed; linecache has their texts until the end."""
 
         def __init__(self):
             with hooks.quiet_import():

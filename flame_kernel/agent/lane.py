@@ -82,13 +82,15 @@ class Lane:
 
     host      the session core; ``host.perform(request)`` is the coroutine that does one request
     on_main   True in a child: ``run()`` is then called on the main thread; else the lane makes its thread
+    debugged  whether the debugger may stop what runs here
     """
 
     deaf = "Python cannot stop that call from outside"
 
-    def __init__(self, host, name, on_main=False):
+    def __init__(self, host, name, on_main=False, debugged=True):
         self.host = host
         self.name = name
+        self.debugged = debugged
         self.request = None  # the request that runs
         self.since = time.monotonic()  # when it began
         self.noticed = None  # id of the request that was interrupted last: its code has had the KeyboardInterrupt
@@ -113,6 +115,8 @@ class Lane:
                 target=self.run, name="flame-%s-%s" % (host.session_id[:8], name or "cells")
             )
             self._thread.daemon = True
+            if not debugged:
+                self._thread.pydev_do_not_trace = self._thread.is_pydev_daemon_thread = True
             self._thread.start()
 
     def __repr__(self):
@@ -307,9 +311,11 @@ class Lane:
         if self._reported == request["id"] and not self._guard.by_signal:
             return "abandon"
         if self._guard.by_signal:
+            self.host.debug.let_go()
             return self._by_signal()
         self.noticed = None
         if self._guard.post(self._notice):
+            self.host.debug.let_go()
             done = "raised"
         else:
             self._cancel(request["id"])
@@ -353,6 +359,7 @@ class Lane:
                 signal.pthread_kill(self.thread_id, signal.SIGINT)
             else:
                 _raise_in(self.thread_id, self._notice)
+                self.host.debug.let_go()
 
         self._later(CANCEL_GRACE, insist)
 
@@ -360,6 +367,7 @@ class Lane:
         timer = threading.Timer(seconds, function, args)
         timer.daemon = True
         timer.name = "flame-interrupt"
+        timer.pydev_do_not_trace = timer.is_pydev_daemon_thread = True
         timer.start()
 
     def interrupt_children(self):

@@ -74,8 +74,9 @@ class MiniShell:
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    async def run_cell(self, code, silent=False, store_history=True, cell_id=None):
+    async def run_cell(self, code, silent=False, store_history=True, cell_id=None, raw=None):
         """Run a cell; the content of its execute_reply, without user_expressions. The error, if any, was published.
+        ``raw`` is its text before magics were made Python of it.
 
         https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute
         """
@@ -89,7 +90,7 @@ class MiniShell:
             self._store_input(code, count)
         error = None
         try:
-            name = self._compiler.remember(code, count)
+            name = self._compiler.remember(code, count, raw)
             steps = self._compiler.compile(code, name, show=not silent)
         except BaseException as e:
             error = self._failed(e, silent, compiling=True)
@@ -238,6 +239,23 @@ class MiniShell:
     def user_traceback(self, exc):
         """Its traceback object from the cell on, for pdb."""
         return tracebacks.from_user(exc.__traceback__)
+
+    def bundle(self, value):
+        """``(data, metadata)``: the forms in which a front end may show a value."""
+        return display.format_bundle(value)
+
+    # -- for the debugger --------------------------------------------------------------------------------------------
+
+    @property
+    def cell_folder(self):
+        return self._compiler.folder
+
+    def cell_file(self, code):
+        """The file name of a cell of this text."""
+        return self._compiler.cell_file(code)
+
+    def keep_empty_lines(self, keep):
+        """Whether lines are counted from the cell's first, empty as it may be: here always."""
 
     # -- asking ------------------------------------------------------------------------------------------------------
 

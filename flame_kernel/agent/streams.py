@@ -279,6 +279,7 @@ def _thread_start(below):
             def run_for_cell():
                 set_current(cell)
                 self.__dict__.pop("run", None)  # Thread.run clears its own references; so do we
+                cell.host.debug.begin()
                 run()
 
             self.run = run_for_cell

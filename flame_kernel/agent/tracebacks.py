@@ -225,9 +225,22 @@ def _led_to(exc):
 
 
 def _walk(tb):
+    for one in up_to_debugger(tb):
+        yield one.tb_frame, one.tb_lineno or 0, one.tb_lasti
+
+
+def up_to_debugger(tb):
+    """The parts of a traceback, without those of a debugger in which a cell was stopped when it was interrupted."""
+    found = []
     while tb is not None:
-        yield tb.tb_frame, tb.tb_lineno or 0, tb.tb_lasti
+        name = tb.tb_frame.f_globals.get("__name__")
+        if isinstance(name, str) and name.startswith(("pydevd", "_pydevd")):
+            while len(found) > 1 and found[-1].tb_frame is found[-2].tb_frame:
+                found.pop()  # the line at which it stopped, once more
+            break
+        found.append(tb)
         tb = tb.tb_next
+    return found
 
 
 def from_user(tb):

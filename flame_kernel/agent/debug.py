@@ -1,0 +1,590 @@
+"""The debugger of a session: the front end's debug requests, answered where cells run.
+
+What debugpy knows goes to debugpy (see ``dap``); what Jupyter adds to the protocol is answered here: ``debugInfo``,
+``dumpCell``, ``inspectVariables``, ``richInspectVariables``, ``copyToGlobals``, ``modules``. A response is a
+``debug_reply`` event, an event a ``debug_event``.
+
+https://jupyter-client.readthedocs.io/en/stable/messaging.html#debug-request
+
+In a child all threads of cells stop together. In a server's process only the cell does: the app's own threads are not
+traced, go on, and do not become slower.
+"""
+
+import atexit
+import importlib.util
+import linecache
+import os
+import queue
+import shutil
+import signal
+import stat
+import sys
+import threading
+import weakref
+
+from . import compiler, dap, explorer, streams
+from .layers import Layer
+
+# Bytes of a file that is shown as source.
+MOST_SOURCE = 16 << 20
+# Seconds that a request waits for a shell that is still being made.
+START_PATIENCE = 10.0
+# Names that the shell has put among the user's.
+_HIDDEN = """
+__name__ __doc__ __package__ __loader__ __spec__ __annotations__ __builtins__ __builtin__ __display__ get_ipython
+debugpy exit quit open display In Out _ih _oh _dh _ __ ___
+"""
+HIDDEN = frozenset(_HIDDEN.split())
+# Libraries through which cells are run and shown, beside Python's own: no step leads into them, they are not in the
+# stack, and errors that they catch stop nothing.
+_BETWEEN = """
+IPython traitlets ipykernel debugpy Pyro4 comm jedi parso pygments stack_data asttokens executing pure_eval decorator
+backcall matplotlib_inline pexpect prompt_toolkit wcwidth
+"""
+BETWEEN = _BETWEEN.split()
+
+_active = []  # the Debugger that has the process, of this version of the agent
+_active_lock = threading.Lock()
+
+
+class Debugger:
+    """
+    host     the session core
+    append   ``append(type, request id, content)`` adds an event to its log
+    """
+
+    def __init__(self, host, append):
+        self._host = host
+        self._append = append
+        self._lock = threading.Lock()
+        self._requests = None
+        self._thread = None
+        self._request_id = None  # of the debug request that came last
+        self._tracer = None
+        self._folder = None
+        self._breakpoints = {}  # path -> as they were set
+        self._stopped = set()  # DAP's numbers of threads
+        self._cell_thread = None  # of the lane for cells, among them; the front end calls it 1
+        self._explorer = explorer.Explorer()
+        self._was = {}  # what else was changed, to be put back
+        self._left_alone = weakref.WeakSet()  # threads that were marked
+        self._shown = None
+
+    # -- any thread --------------------------------------------------------------------------------------------------
+
+    def submit(self, request):
+        """A debug_request: ``{"id", "message": the DAP request}``. The reply is an event."""
+        with self._lock:
+            if self._thread is None:
+                self._requests = queue.Queue()
+                self._thread = threading.Thread(target=self._serve, name="flame-debug")
+                self._thread.daemon = True
+                self._thread.pydev_do_not_trace = self._thread.is_pydev_daemon_thread = True
+                self._thread.start()
+        self._requests.put(request)
+
+    def begin(self):
+        """A lane is about to run a cell, on the calling thread."""
+        tracer = self._tracer
+        if hasattr(threading.current_thread(), "pydev_do_not_trace"):
+            return  # one of debugpy's own
+        if tracer is not None:
+            tracer.trace()
+        else:
+            dap.untrace()
+
+    def let_go(self):
+        """A cell is interrupted, or is just about to be: if it is stopped it goes on, into its KeyboardInterrupt.
+
+        An evaluation for the front end is what is interrupted first.
+        """
+        tracer = self._tracer
+        if tracer is not None and self._stopped and not tracer.evaluates:
+            thread = threading.Thread(target=self._resume, args=(tracer,), name="flame-interrupt")
+            thread.daemon = True
+            thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
+            thread.start()
+
+    @property
+    def is_stopped(self):
+        """Whether a cell is stopped, for somebody to look at it."""
+        return bool(self._stopped)
+
+    def _resume(self, tracer):
+        try:
+            tracer.send("continue", {"threadId": "*"}, lambda response: None)
+        except dap.Ended:
+            return
+        self._on_event({"type": "event", "event": "continued", "body": {"threadId": 1, "allThreadsContinued": True}})
+
+    def close(self):
+        """The session ends: whatever is stopped goes on."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._requests.put(None)
+            if thread is not threading.current_thread():
+                thread.join(2.0)
+        self._stop()
+
+    # -- its thread --------------------------------------------------------------------------------------------------
+
+    def _serve(self):
+        streams.set_current(streams.Cell(None, self._host))
+        while True:
+            request = self._requests.get()
+            if request is None:
+                return
+            message = request.get("message") or {}
+            self._request_id = request["id"]
+            try:
+                if not self._host.wait_started(START_PATIENCE):
+                    raise dap.NoDebugger("the session is still starting")
+                reply = self._handle(request["id"], message)
+            except (dap.NoDebugger, dap.Ended) as e:
+                reply = _failure(message, str(e))
+            except BaseException as e:  # a repr of the user's may raise anything; the front end waits for an answer
+                reply = _failure(message, "%s: %s" % (type(e).__name__, e))
+            if reply is not None:
+                self._append("debug_reply", request["id"], reply)
+
+    def _handle(self, request_id, message):
+        """The response to a request; None where it comes later."""
+        command, arguments = message.get("command"), message.get("arguments") or {}
+        if not isinstance(command, str) or not isinstance(arguments, dict):
+            return _failure(message, "not a request of the Debug Adapter Protocol")
+        mine = getattr(self, "_on_" + command, None)
+        if mine is not None:
+            done = mine(message, arguments)
+            if done is not None:
+                return done if done.get("type") == "response" else _response(message, done)
+        if self._tracer is None:
+            return _failure(message, "the debugger is not started")
+        self._forward(request_id, message, arguments)
+        return None
+
+    def _forward(self, request_id, message, arguments):
+        if "threadId" in arguments:
+            arguments = dict(arguments, threadId=self._swapped(arguments["threadId"]))
+
+        def answer(response):
+            if response is None:
+                response = _failure(message, "the debugger has ended")
+            elif message["command"] == "stackTrace" and response.get("success"):
+                frames = response["body"]["stackFrames"]
+                if self._everywhere and frames and (frames[-1].get("source") or {}).get("path") == "<string>":
+                    frames.pop()  # what began this process
+                    response["body"]["totalFrames"] = len(frames)
+            elif message["command"] == "threads" and response.get("success"):
+                body = response["body"]
+                threads = [dict(one, id=self._swapped(one["id"])) for one in body["threads"]]
+                body["threads"] = [one for one in threads if self._everywhere or one["id"] in (1, *self._stopped)]
+            elif str(response.get("message")).endswith("KeyboardInterrupt\n"):
+                response = _failure(message, "KeyboardInterrupt: the evaluation was interrupted")
+            self._append("debug_reply", request_id, _as_answer(message, response))
+
+        self._tracer.send(message["command"], arguments, answer)
+
+    @property
+    def _everywhere(self):
+        return self._host.place == "child"
+
+    # -- start and end -----------------------------------------------------------------------------------------------
+
+    def _on_initialize(self, message, arguments):
+        if self._tracer is None:
+            self._start()
+
+    def _start(self):
+        reason = dap.missing()
+        if reason:
+            raise dap.NoDebugger(reason)
+        with _active_lock:
+            if _active and _active[0] is not self:
+                raise dap.NoDebugger(
+                    "the session %s in the same process is being debugged: one at a time; or use place = child"
+                    % _active[0]._host.session_id
+                )
+            _active[:] = [self]
+        try:
+            self._make_folder()
+            self._leave_threads_alone()
+            self._tracer = dap.Tracer(self._on_event, self._on_end)
+        except BaseException:
+            self._stop()
+            raise
+        self._host.shell.keep_empty_lines(True)
+        self._was["hook"] = getattr(sys, "breakpointhook", None)
+        sys.breakpointhook = self._breakpoint
+        for lane in list(self._host.lanes.values()):
+            if lane.debugged:
+                lane.call(self.begin)
+        if self._host.on_main is not None and self._running() is not None:
+            self._host.on_main(self._tracer.trace_frames)
+
+    def _stop(self):
+        tracer, self._tracer = self._tracer, None
+        if tracer is not None:
+            tracer.close()
+            self._host.shell.keep_empty_lines(False)
+            hook = self._was.pop("hook", None)
+            if sys.breakpointhook == self._breakpoint and hook is not None:
+                sys.breakpointhook = hook
+            for lane in list(self._host.lanes.values()):
+                lane.call(self.begin)
+        layer = self._was.pop("start", None)
+        if layer is not None:
+            layer.remove()
+        while self._left_alone:
+            thread = self._left_alone.pop()
+            del thread.pydev_do_not_trace, thread.is_pydev_daemon_thread
+        self._breakpoints.clear()
+        self._stopped.clear()
+        self._cell_thread = None
+        self._remove_folder()
+        with _active_lock:
+            if _active and _active[0] is self:
+                del _active[:]
+
+    def _leave_threads_alone(self):
+        """Those of the agent go on while a cell is stopped; and so do an app's, those that it starts later too."""
+        cells = {lane.thread_id for lane in list(self._host.lanes.values()) if lane.debugged}
+        for thread in threading.enumerate():
+            if thread.ident in cells:
+                setattr(thread, dap.KEEPS_ALIVE, True)
+            elif thread.name.startswith("flame-") or not self._everywhere:
+                self._leave_alone(thread)
+        if not self._everywhere:
+            self._was["start"] = Layer(threading.Thread, "start", self._thread_start)
+
+    def _leave_alone(self, thread):
+        if not hasattr(thread, "pydev_do_not_trace"):
+            thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
+            self._left_alone.add(thread)
+
+    def _thread_start(self, below):
+        def start(thread):
+            cell = streams.current()
+            if cell is None or cell.host is not self._host:
+                self._leave_alone(thread)
+            return below(thread)
+
+        return start
+
+    def _on_attach(self, message, arguments):
+        if self._tracer is None:
+            return None
+        arguments = dict(
+            arguments,
+            justMyCode=False,
+            debugOptions=["DebugStdLib"],
+            rules=_rules() + list(arguments.get("rules") or ()),
+            subProcess=False,
+            redirectOutput=False,
+            stopAllThreadsOnSuspend=self._everywhere,
+            steppingResumesAllThreads=self._everywhere,
+        )
+        response = self._tracer.ask("attach", arguments)
+        if response.get("success"):
+            self._tracer.ask("configurationDone", {})
+            self._learn_threads()
+        return _as_answer(message, response)
+
+    def _learn_threads(self):
+        """Which of DAP's threads runs the cells."""
+        lane = self._host.lanes.get("")
+        thread = _thread(lane.thread_id) if lane is not None else None
+        if thread is None:
+            return
+        name = thread.name
+        try:
+            thread.name = "flame cells of %s" % self._host.session_id  # for this question: names are all it tells
+            for one in self._tracer.ask("threads", {})["body"]["threads"]:
+                if one["name"] == thread.name:
+                    self._cell_thread = one["id"]
+        finally:
+            thread.name = name
+
+    def _swapped(self, number):
+        """Between the front end's numbers of threads and debugpy's: for the front end cells run on thread 1."""
+        pair = {self._cell_thread: 1, 1: self._cell_thread}
+        return number if self._cell_thread is None else pair.get(number, number)
+
+    def _on_configurationDone(self, message, arguments):  # noqa: N802  the protocol's name, as below
+        return {} if self._tracer is not None else None
+
+    def _on_disconnect(self, message, arguments):
+        if self._tracer is not None:
+            try:
+                self._tracer.ask("disconnect", {"terminateDebuggee": False})
+            except dap.Ended:
+                pass
+        self._stop()
+        return {}
+
+    def _on_pause(self, message, arguments):
+        lane = self._host.lanes.get("")
+        thread = _thread(lane.thread_id) if lane is not None else None
+        if self._tracer is not None and lane.request is not None and not self._tracer.traces(thread):
+            # One thread cannot have another one traced without a risk for the process.
+            return _failure(message, "the cell that runs was begun before the debugger: it stops as of the next one")
+        return None
+
+    def _on_continue(self, message, arguments):
+        """debugpy answers it when something has gone on: never, where nothing was stopped any more."""
+        if self._tracer is None:
+            return None
+        self._tracer.send("continue", {"threadId": "*"}, lambda response: None)
+        return {"allThreadsContinued": True}
+
+    def _on_setExceptionBreakpoints(self, message, arguments):  # noqa: N802
+        """No error of a cell goes uncaught: its shell shows it. Uncaught is what leaves the user's code."""
+        if self._tracer is None:
+            return None
+        filters = list(arguments.get("filters") or ())
+        if "uncaught" in filters and "userUnhandled" not in filters:
+            filters.append("userUnhandled")
+        options = [
+            dict(one, breakMode="userUnhandled") if one.get("breakMode") == "unhandled" else one
+            for one in arguments.get("exceptionOptions") or ()
+        ]
+        arguments = dict(arguments, filters=filters, exceptionOptions=options)
+        response = self._tracer.ask("setExceptionBreakpoints", arguments)
+        return _as_answer(message, response)
+
+    def _on_terminate(self, message, arguments):
+        """Ends what is stopped: the cell, not the process, which may be an app's."""
+        if self._everywhere:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        else:
+            self._host.interrupt()
+        return {}
+
+    # -- from the tracer ---------------------------------------------------------------------------------------------
+
+    def _on_event(self, message):
+        """On the reader's thread."""
+        kind, body = message.get("event"), dict(message.get("body") or {})
+        if kind == "thread" and not self._everywhere:
+            return  # the app's own threads are no matter of the notebook
+        if "threadId" in body:
+            body["threadId"] = self._swapped(body["threadId"])
+        if kind == "stopped":
+            self._stopped.add(body["threadId"])
+        elif kind == "continued":
+            if body.get("allThreadsContinued"):
+                self._stopped.clear()
+            else:
+                self._stopped.discard(body.get("threadId"))
+        about_cell = kind in ("stopped", "continued", "output")
+        request_id = (self._running() if about_cell else None) or self._request_id
+        self._append("debug_event", request_id, dict(message, body=body))
+
+    def _running(self):
+        """The id of the cell that runs, or None; the main one's where subshells run some, too."""
+        lanes = list(self._host.lanes.values())  # other threads make and end them
+        for lane in sorted(lanes, key=lambda lane: lane.name):
+            request = lane.request
+            if request is not None and request["kind"] == "execute":
+                return request["id"]
+        return None
+
+    def _on_end(self):
+        """On the reader's thread: the tracer is gone, and nobody has asked it to."""
+        self._append("debug_event", self._request_id, {"type": "event", "event": "terminated", "body": {}})
+        self._requests.put({"id": "", "message": {"command": "disconnect"}})
+
+    def _breakpoint(self, *args, **kwargs):
+        """``sys.breakpointhook`` while the debugger is on."""
+        tracer, hook = self._tracer, self._was.get("hook")
+        cell = streams.current()
+        if tracer is not None and cell is not None and cell.host is self._host and not args and not kwargs:
+            tracer.stop_in(sys._getframe().f_back)
+        elif hook is not None:
+            hook(*args, **kwargs)
+
+    # -- what Jupyter adds -------------------------------------------------------------------------------------------
+
+    def _on_debugInfo(self, message, arguments):  # noqa: N802
+        shell = self._host.shell
+        return {
+            "isStarted": self._tracer is not None,
+            "hashMethod": "Murmur2",
+            "hashSeed": compiler.SEED,
+            "tmpFilePrefix": shell.cell_folder + os.sep,
+            "tmpFileSuffix": ".py",
+            "breakpoints": [{"source": path, "breakpoints": found} for path, found in self._breakpoints.items()],
+            "stoppedThreads": sorted(self._stopped),
+            "richRendering": True,
+            "exceptionPaths": ["Python Exceptions"],
+            "copyToGlobals": True,
+        }
+
+    def _on_dumpCell(self, message, arguments):  # noqa: N802
+        if self._tracer is None:
+            return None
+        path = self._host.shell.cell_file(arguments["code"])
+        if os.path.dirname(path) == self._folder:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(arguments["code"])
+        return {"sourcePath": path}
+
+    def _make_folder(self):
+        """Where debugpy finds the text of cells: a folder that is nobody's but ours."""
+        folder = self._host.shell.cell_folder
+        try:
+            os.mkdir(folder, 0o700)
+            self._folder = folder
+            atexit.register(self._remove_folder)
+        except FileExistsError:
+            found = os.lstat(folder)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+                raise dap.NoDebugger("%s is not ours: remove it there, the debugger keeps cells in it" % folder)
+            self._folder = folder
+        except OSError as e:
+            raise dap.NoDebugger("the debugger cannot keep the text of cells there: %s" % e)
+
+    def _remove_folder(self):
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder, True)
+            atexit.unregister(self._remove_folder)
+
+    def _on_setBreakpoints(self, message, arguments):  # noqa: N802
+        if self._tracer is None:
+            return None
+        path = arguments["source"]["path"]
+        response = self._tracer.ask("setBreakpoints", arguments)
+        if response.get("success"):
+            # Not always on the lines that were asked for; conditions and the like are those of the request.
+            made = response["body"]["breakpoints"]
+            kept = [dict(one, line=found.get("line")) for one, found in zip(arguments.get("breakpoints") or (), made)]
+            self._breakpoints[path] = kept
+            if not kept:
+                del self._breakpoints[path]
+        return _as_answer(message, response)
+
+    def _on_source(self, message, arguments):
+        path = (arguments.get("source") or {}).get("path") or ""
+        try:
+            with open(path, "rb") as file:
+                text = file.read(MOST_SOURCE + 1)
+            if len(text) > MOST_SOURCE:
+                return _failure(message, "%s is longer than %d MB" % (path, MOST_SOURCE >> 20))
+            return {"content": text.decode("utf-8", "replace")}
+        except OSError:
+            lines = linecache.getlines(path)  # of cells, and of modules that were sent
+        return {"content": "".join(lines)} if lines else _failure(message, "source unavailable")
+
+    def _on_modules(self, message, arguments):
+        found = []
+        for number, module in enumerate(list(sys.modules.values())):
+            path = getattr(getattr(module, "__spec__", None), "origin", None)
+            if isinstance(path, str) and path.endswith(".py"):
+                found.append({"id": number, "name": getattr(module, "__name__", ""), "path": path})
+        start = arguments.get("startModule") or 0
+        count = arguments.get("moduleCount") or len(found)
+        return {"modules": found[start : start + count], "totalModules": len(found)}
+
+    def _on_inspectVariables(self, message, arguments):  # noqa: N802
+        names = {name: value for name, value in _copy(self._host.namespace.__dict__) if _is_users(name)}
+        return {"variables": self._explorer.top(names)}
+
+    def _on_variables(self, message, arguments):
+        found = self._explorer.children(arguments.get("variablesReference"))
+        if found is None and self._tracer is not None:
+            response = self._tracer.ask("variables", arguments)
+            if response.get("success"):
+                body = response["body"]
+                body["variables"] = [one for one in body["variables"] if _is_users(one["name"])]
+            return _as_answer(message, response)
+        return {"variables": found or []}
+
+    def _on_richInspectVariables(self, message, arguments):  # noqa: N802
+        name, frame = arguments.get("variableName"), arguments.get("frameId")
+        bundle = {"data": {}, "metadata": {}}
+        if not isinstance(name, str) or not name.isidentifier():
+            if name not in ("special variables", "function variables", "class variables"):
+                return _failure(message, "%s is not a name" % (name,), bundle)
+            return bundle
+        if not self._stopped or frame is None:
+            shown = self._host.shell.user_expressions({name: name})[name]
+        else:
+            self._shown = None
+            look = "__import__('sys').modules[%r].show(%s)" % (__name__, name)
+            arguments = {"expression": look, "frameId": frame, "context": "clipboard"}
+            response = self._tracer.ask("evaluate", arguments)
+            shown = self._shown or {"status": "error", "evalue": response.get("message")}
+        if shown.get("status") != "ok":
+            return _failure(message, "%s cannot be shown: %s" % (name, shown.get("evalue")), bundle)
+        metadata = {mime: one for mime, one in shown["metadata"].items() if mime in shown["data"]}
+        return {"data": shown["data"], "metadata": metadata}
+
+    def _on_copyToGlobals(self, message, arguments):  # noqa: N802
+        source, target = arguments.get("srcVariableName"), arguments.get("dstVariableName")
+        if not all(isinstance(name, str) and name.isidentifier() for name in (source, target)):
+            return _failure(message, "srcVariableName and dstVariableName must be valid identifiers")
+        if self._tracer is None:
+            return None
+        change = {"expression": "globals()[%r]" % target, "value": source, "frameId": arguments.get("srcFrameId")}
+        return _as_answer(message, self._tracer.ask("setExpression", change))
+
+    def take(self, value):
+        """In a stopped thread: the forms in which a front end may show ``value``."""
+        self._shown = dict(zip(("data", "metadata"), self._host.shell.bundle(value)), status="ok")
+
+
+def show(value):
+    """Evaluated in a stopped frame, for richInspectVariables."""
+    _active[0].take(value)
+
+
+def _rules():
+    """What is not stepped through: the agent, the standard library, what runs cells. The longest path decides."""
+    library = os.path.dirname(os.__file__)
+    rules = [{"path": "<%s/*" % __name__.rpartition(".")[0], "include": False}, {"path": library, "include": False}]
+    rules += [{"path": os.path.join(library, one), "include": True} for one in ("site-packages", "dist-packages")]
+    for name in BETWEEN:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            continue
+        for folder in (spec.submodule_search_locations if spec is not None else None) or ():
+            rules.append({"path": folder, "include": False})
+    return rules
+
+
+def _thread(ident):
+    return next((one for one in threading.enumerate() if one.ident == ident), None)
+
+
+def _copy(names):
+    for _ in range(20):
+        try:
+            return list(names.items())
+        except RuntimeError:
+            continue
+    return []
+
+
+def _is_users(name):
+    return name not in HIDDEN and not name.startswith("_i") and not (name[:1] == "_" and name[1:2].isdigit())
+
+
+def _response(message, body):
+    return {
+        "type": "response",
+        "request_seq": message.get("seq", 0),
+        "success": True,
+        "command": message.get("command", ""),
+        "body": body,
+    }
+
+
+def _as_answer(message, response):
+    """debugpy's response to a request of ours as one to the front end's."""
+    return dict(response, request_seq=message.get("seq", 0), command=message.get("command", ""))
+
+
+def _failure(message, reason, body=None):
+    return dict(_response(message, body or {}), success=False, message=reason)

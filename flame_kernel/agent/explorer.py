@@ -1,0 +1,141 @@
+"""The variable explorer: names of a session as DAP's ``Variable``, without a debugger.
+
+https://microsoft.github.io/debug-adapter-protocol/specification#Types_Variable
+"""
+
+import reprlib
+import types
+
+# Children of one container that are listed.
+MOST_CHILDREN = 300
+# References are counted from here on: debugpy's own are small, so the two are told apart.
+FIRST_REFERENCE = 1 << 30
+
+_MEMBERS = (types.GetSetDescriptorType, types.MemberDescriptorType)
+# What has nothing inside that anybody looks for.
+_ATOMS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), type(NotImplemented))
+_CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxother = 4, 1000
+_short.maxstring = _short.maxlong = 500
+_short.maxdict = _short.maxlist = _short.maxtuple = _short.maxset = _short.maxfrozenset = _short.maxdeque = 30
+
+
+class Group(list):
+    """Variables under one heading: ``(name, value, expression)``."""
+
+
+class Explorer:
+    """What was listed last; its references are good until it is listed again."""
+
+    def __init__(self):
+        self._things = []
+
+    def top(self, names):
+        """The variables of ``names``: functions under a heading of their own, as debugpy has them."""
+        self._things = []
+        items = sorted(_items(names), key=lambda item: (item[0].startswith("_"), item[0]))
+        found = [(name, value, name) for name, value in items]
+        functions = Group(one for one in found if isinstance(one[1], _CODE))
+        rest = [self._variable(*one) for one in found if not isinstance(one[1], _CODE)]
+        if functions:
+            rest.insert(0, self._group("function variables", functions))
+        return rest
+
+    def children(self, reference):
+        """The variables inside one that was listed; None where the reference is none of ours."""
+        if not isinstance(reference, int) or reference < FIRST_REFERENCE:
+            return None
+        try:
+            thing, expression = self._things[reference - FIRST_REFERENCE]
+        except IndexError:
+            return []
+        if isinstance(thing, Group):
+            return [self._variable(*one) for one in thing]
+        found, left = _children(thing, expression)
+        listed = [self._variable(*one) for one in found]
+        if left:
+            listed.append(_leaf("...", "%d more are not listed" % left, "", ""))
+        return listed
+
+    def _group(self, name, group):
+        return dict(_leaf(name, "", "", ""), variablesReference=self._refer(group, ""))
+
+    def _variable(self, name, value, expression):
+        variable = _leaf(name, shown(value), type(value).__name__, expression)
+        if not isinstance(value, _ATOMS + _CODE):
+            variable["variablesReference"] = self._refer(value, expression)
+        return variable
+
+    def _refer(self, thing, expression):
+        self._things.append((thing, expression))
+        return FIRST_REFERENCE + len(self._things) - 1
+
+
+def shown(value):
+    """A value in one short text, whatever its class does."""
+    try:
+        return _short.repr(value)
+    except Exception as e:
+        return "<%s whose repr fails: %s>" % (type(value).__name__, type(e).__name__)
+
+
+def _leaf(name, value, kind, expression):
+    return {"name": name, "value": value, "type": kind, "evaluateName": expression, "variablesReference": 0}
+
+
+def _items(names):
+    """The items of a dict that another thread may be changing."""
+    for _ in range(20):
+        try:
+            return [(name, value) for name, value in names.items() if isinstance(name, str)]
+        except RuntimeError:
+            continue
+    return []
+
+
+def _children(thing, expression):
+    """``([(name, value, expression)], how many are not listed)`` of what is inside; no property of the user's runs."""
+    if isinstance(thing, dict):
+        for _ in range(20):
+            try:
+                items = list(dict.items(thing))
+                break
+            except RuntimeError:
+                items = []
+        found = [(shown(key), value, "%s[%s]" % (expression, shown(key))) for key, value in items[:MOST_CHILDREN]]
+        return found, max(0, len(items) - MOST_CHILDREN)
+    if isinstance(thing, (list, tuple)):
+        part = thing[:MOST_CHILDREN]
+        found = [(str(i), value, "%s[%d]" % (expression, i)) for i, value in enumerate(part)]
+        return found + _named(thing, expression), max(0, len(thing) - MOST_CHILDREN)
+    if isinstance(thing, (set, frozenset)):
+        items = list(thing)
+        return [(shown(value), value, "") for value in items[:MOST_CHILDREN]], max(0, len(items) - MOST_CHILDREN)
+    found = _named(thing, expression)
+    return found[:MOST_CHILDREN], max(0, len(found) - MOST_CHILDREN)
+
+
+def _named(thing, expression):
+    """The attributes that an object has of its own, and those of its class that are mere slots, or made in C."""
+    found = {}
+    for cls in type(thing).__mro__[:-1]:
+        for name, member in vars(cls).items():
+            if isinstance(member, _MEMBERS) and not name.startswith("__"):
+                try:
+                    found.setdefault(name, member.__get__(thing, type(thing)))
+                except Exception:
+                    continue  # a slot that is empty, or does not apply
+    for name, value in _items(_own_dict(thing)):
+        if not (name.startswith("__") and isinstance(thing, (type, types.ModuleType))):
+            found[name] = value
+    return [(name, value, "%s.%s" % (expression, name)) for name, value in sorted(found.items())]
+
+
+def _own_dict(thing):
+    try:
+        own = object.__getattribute__(thing, "__dict__")
+    except Exception:
+        return {}
+    return own if hasattr(own, "items") else {}
