@@ -403,3 +403,10 @@ def test_restart_and_shutdown_while_a_cell_runs(flame_server: Callable[..., Flam
         run = k.submit("print('go')\nwhile True: pass")
         k.wait_for_output(run, "go")
         assert k.shutdown() < 5
+
+
+def test_a_stop_after_pdb_has_continued(child: Kernel) -> None:
+    """pdb leaves a handler of SIGINT behind, which would ask at the next Stop; so may a cell."""
+    child.execute("import pdb; pdb.set_trace()\nx = 1", answers=("c",))
+    reply, _ = stop(child, "print('go')\nwhile True: pass")
+    assert reply["ename"] == "KeyboardInterrupt"
