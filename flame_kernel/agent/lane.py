@@ -311,7 +311,6 @@ class Lane:
         if self._reported == request["id"] and not self._guard.by_signal:
             return "abandon"
         if self._guard.by_signal:
-            self.host.debug.let_go()
             return self._by_signal()
         self.noticed = None
         if self._guard.post(self._notice):
@@ -333,6 +332,7 @@ class Lane:
     def _by_signal(self):
         """In a child's main thread, called by its SIGINT handler: may raise KeyboardInterrupt."""
         self._notice()
+        self.host.debug.let_go()
         if self._guard.running or self._force:
             self._force = False
             raise KeyboardInterrupt
