@@ -169,6 +169,7 @@ def test_the_agent_needs_the_standard_library_only() -> None:
         "pydevd",
         "pydevd_tracing",
         "_pydevd_bundle",
+        "_pydevd_sys_monitoring",
     }
     for path in AGENT.glob("*.py"):
         for level, module, _ in top_level_imports(path):

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 VERSION = "7.4.0"
 SHA256 = "4330114d22b9b33575b2c7c68753fc8faabbbcfbc60b0cdff9f14dd4ce63742f"
-FILES = ("test_message_spec", "test_kernel", "test_async", "test_subshells", "test_start_kernel")
+FILES = ("test_message_spec", "test_kernel", "test_async", "test_subshells", "test_start_kernel", "test_debugger")
 
 # In place of ipykernel's own settings: those make any new warning of any library a failure, which is not our subject.
 INI = """\

@@ -98,6 +98,7 @@ class Tracer:
                 client_access_token=theirs,
                 dont_trace_start_patterns=(os.path.dirname(os.path.abspath(self._api.__file__)),),
             )
+            _start_monitoring()
             _active().disable_tracing()  # of this thread, which is ours
             while True:
                 connection, _ = listener.accept()
@@ -287,6 +288,16 @@ def _load():
     finally:
         found.put_back()
     return api, pydevd
+
+
+def _start_monitoring():
+    """Since Python 3.12 events come by sys.monitoring, of all threads; those that are marked are passed over."""
+    from _pydevd_bundle import pydevd_constants
+
+    if getattr(pydevd_constants, "PYDEVD_USE_SYS_MONITORING", False):
+        from _pydevd_sys_monitoring import pydevd_sys_monitoring
+
+        pydevd_sys_monitoring.start_monitoring(all_threads=True)
 
 
 def _active():
