@@ -382,14 +382,14 @@ class FlameKernel(Debugging):
     async def create_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#create-subshell
 
-        As ipykernel's, and the far side begins a thread for it.
+        As ipykernel's, and the far side begins a thread for it; one that is not there yet does so when it is needed.
         """
         if self.session is None or not self._supports_kernel_subshells:
             return
         control = self.shell_channel_thread.manager.control_to_shell_channel.from_socket
         control.send_json({"type": "create"})
         reply = control.recv_json()
-        if reply.get("subshell_id"):
+        if reply.get("subshell_id") and self._far.current is not None:
             await self._ask_far(lambda session: session.open_lane(reply["subshell_id"]), {})
         self.session.send(socket, "create_subshell_reply", reply, parent, ident)
 

@@ -310,6 +310,28 @@ class Notebook:
         self.page.screenshot(path=path)
 
 
+# A slider, and below it what its callback says.
+SLIDER = """
+heat, told = w.IntSlider(description='heat'), w.Output()
+def hear(change):
+    with told:
+        print('the far side hears', change.new)
+heat.observe(hear, 'value')
+w.VBox([heat, told])"""
+
+
+def handle_of(cell: Locator) -> Locator:
+    """The knob of the slider that a cell shows."""
+    return cell.locator(".widget-slider .noUi-handle")
+
+
+def push(cell: Locator, times: int = 1) -> None:
+    """Move the slider of a cell by the right arrow key."""
+    handle_of(cell).focus()
+    for _ in range(times):
+        cell.page.keyboard.press("ArrowRight")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run a few cells in JupyterLab and take a picture.")
     parser.add_argument("--screenshot", required=True)

@@ -11,7 +11,7 @@ import farside
 import leaks
 import pytest
 from farside import FlameServer
-from lab import Lab, Notebook, browser, open_lab, pick_kernel
+from lab import SLIDER, Lab, Notebook, browser, open_lab, pick_kernel, push
 from playwright.sync_api import expect
 
 pytestmark = [
@@ -31,9 +31,9 @@ def nothing_is_left_of_lab(global_state: None) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def notebook(nothing_is_left_of_lab: None, chromium: str) -> Iterator[Notebook]:
     """A notebook of the ordinary Python kernel, connected as ``pi``."""
-    server = FlameServer(farside.pythons()[-1])
+    server = FlameServer(farside.pythons()[-1], key=farside.random_key())
     with tempfile.TemporaryDirectory(prefix="lab-") as folder:
-        lab = Lab(Path(folder))
+        lab = Lab(Path(folder), server.environ())
         try:
             with browser(chromium) as running:
                 notebook = pick_kernel(open_lab(running, lab), "Python 3 (ipykernel)")
@@ -106,3 +106,17 @@ def test_tab_offers_the_far_sides_names(notebook: Notebook) -> None:
     notebook.run("%%flame\nfar_colour_inner = 'blue'\nfar_colour_outer = 'yellow'")
     found = notebook.completions("%%flame\nfar_colour_")
     assert [name for name in found if name.startswith("far_colour_")] == ["far_colour_inner", "far_colour_outer"]
+
+
+def test_a_slider_of_the_far_side(notebook: Notebook) -> None:
+    """Its callback runs there, also while a cell is waited for, which Lab's subshell for comms makes possible."""
+    cell = notebook.run(f"%%flame\nimport time, ipywidgets as w{SLIDER}")
+    push(cell, 2)
+    expect(notebook.output(cell)).to_contain_text("the far side hears 2")
+    waits = "print('computing')\nwhile heat.value < 5: time.sleep(0.01)\nprint('at', heat.value)"
+    busy = notebook.start(f"%%flame\n{waits}")
+    expect(notebook.output(busy)).to_contain_text("computing")
+    push(cell, 3)
+    notebook.wait_done(busy)
+    expect(notebook.output(busy)).to_contain_text("at 5")
+    expect(notebook.output(cell)).to_contain_text("the far side hears 5")

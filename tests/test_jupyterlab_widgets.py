@@ -13,8 +13,10 @@ import farside
 import leaks
 import pytest
 from farside import FlameServer, wait_until
-from lab import Lab, Notebook, browser, open_lab, open_notebook, pick_kernel
-from playwright.sync_api import Browser, Locator, expect
+from kernels import flame_kernel
+from lab import SLIDER, Lab, Notebook, browser, handle_of, open_lab, open_notebook, pick_kernel, push
+from places import ok
+from playwright.sync_api import Browser, expect
 
 pytestmark = [
     pytest.mark.browser,
@@ -48,7 +50,19 @@ def lab(server: FlameServer) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def chromium_browser(chromium: str, nothing_is_left_of_lab: None) -> Iterator[Browser]:
+def left(server: FlameServer) -> str:
+    """The name of a session with widgets that nobody is attached to.  Made before there is a browser, in whose presence
+    jupyter_client would begin a thread for good."""
+    with flame_kernel(dict(server.environ())) as k:
+        ok(k.execute(f"import ipywidgets as w\nfrom IPython.display import display\n{SLIDER}"))
+        ok(k.execute("heat.description = 'old'\nbox = w.VBox([heat, told])"))
+        name = k.execute("%flame status").stdout.partition("; session ")[2].partition(";")[0]
+        ok(k.execute("%flame detach"))
+    return name
+
+
+@pytest.fixture(scope="module")
+def chromium_browser(chromium: str, left: str) -> Iterator[Browser]:
     with browser(chromium) as running:
         yield running
 
@@ -58,28 +72,6 @@ def notebook(lab: Lab, chromium_browser: Browser) -> Notebook:
     notebook = pick_kernel(open_lab(chromium_browser, lab))
     notebook.run("import asyncio, os, time\nimport ipywidgets as w\nfrom IPython.display import display\nos.getpid()")
     return notebook
-
-
-SLIDER = """
-heat, told = w.IntSlider(description='heat'), w.Output()
-def hear(change):
-    with told:
-        print('the far side hears', change.new)
-heat.observe(hear, 'value')
-w.VBox([heat, told])
-"""
-
-
-def handle_of(cell: Locator) -> Locator:
-    """The knob of the slider that a cell shows."""
-    return cell.locator(".widget-slider .noUi-handle")
-
-
-def push(cell: Locator, times: int = 1) -> None:
-    """Move the slider of a cell by the right arrow key."""
-    handle_of(cell).focus()
-    for _ in range(times):
-        cell.page.keyboard.press("ArrowRight")
 
 
 def test_a_callback_prints_where_it_is_told_to(notebook: Notebook) -> None:
@@ -162,3 +154,12 @@ def test_a_page_that_is_opened_again_has_its_widgets(notebook: Notebook, lab: La
     push(cell)
     assert again.output(again.run("heat.value + 1000")).inner_text().strip().endswith("1008")
     again.page.close()
+
+
+def test_widgets_of_a_session_that_is_taken_up(notebook: Notebook, left: str) -> None:
+    """``%flame attach`` tells Lab of the widgets that are there, so they can be shown and answer."""
+    notebook.run(f"%flame attach {left}")
+    cell = notebook.run("box")
+    expect(cell.locator(".widget-label").first).to_have_text("old")
+    push(cell, 2)
+    expect(notebook.output(cell)).to_contain_text("the far side hears 2")

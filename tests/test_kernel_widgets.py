@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import struct
@@ -18,6 +19,7 @@ from farside import FlameServer
 from flakylink import FlakyLink
 from kernels import Kernel, flame_kernel
 from nbclient import NotebookClient
+from needs import missing
 from places import Site, kernel_at, kernel_on, ok, server_at, uncoloured
 from widgets import VIEW, Front, kinds, of_model, opened, updates
 
@@ -190,6 +192,21 @@ def test_stop_ends_a_callback(k: Kernel, front: Front) -> None:
     assert k.execute("1 + 1").result == "2"
 
 
+def test_a_callback_that_blocks_can_be_abandoned(site: Site, k: Kernel, front: Front) -> None:
+    """In a process nothing ends a call that blocks in C; the session goes on without it, and so do other callbacks."""
+    ok(k.execute("b = w.Button()\ndef work(_):\n    print('begun')\n    time.sleep(8)\nb.on_click(work)"))
+    button = str(k.execute("print(b.model_id, end='')").stdout)
+    run = front.click(button, wait=False)
+    k.wait_for_output(run, "begun")
+    k.interrupt()
+    if not site.in_child:
+        k.wait_for_output(run, "still in time.sleep")
+        k.interrupt()
+    front.done(run)
+    assert kinds(front.move(button, tooltip="quick")) == ["busy", "comm_msg echo_update {'tooltip': 'quick'}", "idle"]
+    assert k.execute("b.tooltip").result == "'quick'"
+
+
 def test_targets_that_the_front_end_opens(k: Kernel, front: Front) -> None:
     ok(k.execute(
         "import comm\ndef target(c, message):\n"
@@ -337,6 +354,25 @@ def test_the_shell_of_ours_beside_ipython() -> None:
         ]
         assert front.move(str(k.execute("print(s.model_id, end='')").stdout), value=2).stdout == "now 2\n"
         assert len(front.states()) == 5
+
+
+def test_ipympl() -> None:
+    """A figure that can be turned and zoomed: its pictures come as buffers, its mouse goes to the far side."""
+    if importlib.util.find_spec("ipympl") is None:
+        missing("ipympl")
+    with kernel_at("child") as site:
+        k, front = site.kernel, Front(site.kernel)
+        code = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot([1, 2, 3])\nplt.show()"
+        run = ok(k.execute(f"%matplotlib widget\n{code}"))
+        canvas = of_model(run, "MPLCanvasModel")
+        assert [data[VIEW]["model_id"] for data in run.displays if VIEW in data] == [canvas]
+        for kind in ("send_image_mode", "initialized", "draw"):
+            drawn = front.send("comm_msg", canvas, {"method": "custom", "content": {"type": kind}})
+        assert [bytes(m.buffers[0])[:4] for m in drawn.of_type("comm_msg") if m.buffers] == [b"\x89PNG"]
+        pressed = "fig.canvas.mpl_connect('button_press_event', lambda e: print('pressed', e.inaxes is ax))"
+        ok(k.execute(f"number = {pressed}"))
+        event = {"type": "button_press", "x": 300, "y": 200, "button": 0, "buttons": 1, "modifiers": [], "guiEvent": {}}
+        assert front.send("comm_msg", canvas, {"method": "custom", "content": event}).stdout == "pressed True\n"
 
 
 def test_nbclient_keeps_widgets_and_their_output(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,8 +32,9 @@ class Callbacks:
         home, asked = ("", False) if comms is None else comms.home(request)
         request["home"] = home
         if asked:  # who waits for it may be a callback itself, so it waits for none
-            lane = self._host.lanes.get(home) or self._host.lanes[""]
-            lane.call(lambda: self._run(request, lane))
+            lane = self._lane(home)
+            if lane is not None:
+                lane.call(lambda: self._run(request, lane))
             return
         with self._lock:
             self._waiting.append(request)
@@ -45,12 +46,18 @@ class Callbacks:
             if self._running is not None or not self._waiting:
                 return
             request = self._waiting[0]
-        home = self._host.lanes.get(request["home"]) or self._host.lanes[""]
+        home = self._lane(request["home"])
+        if home is None:
+            return
         home.call(lambda: self._take(request, home))
         own = request.get("lane") or home.name
         if own != home.name:
             other = self._host.lane(own)
             other.call(lambda: other.loop.call_later(PATIENCE, self._take, request, other))
+
+    def _lane(self, name):
+        """The lane of that name, or the one for cells; None when the session is ending."""
+        return self._host.lanes.get(name) or self._host.lanes.get("")
 
     def ended(self, request):
         """A message has been dealt with, or is given up: the next one may run."""
