@@ -53,10 +53,10 @@ class Overtaking(Kernel):
         """
         header, code = self._peek(msg)
         kind = str(header.get("msg_type"))
+        self._fronts.heard(str(header.get("session")))  # now: its turn may come when the front end is long gone
         if kind in COMMS:
             await asyncio.create_task(self.dispatch_shell(msg, subshell_id=subshell_id, concurrent=True))
             return
-        self._fronts.heard(str(header.get("session")))  # now: its turn may come when the front end is long gone
         may = kind in QUESTIONS or (kind == "execute_request" and is_order(code))
         if subshell_id is None and self._cell is not None and may and not self._in_line:
             parent, ident = self.get_parent("shell"), self._parent_ident["shell"]

@@ -27,6 +27,7 @@ HELD = 8 << 20
 # Requests whose parents are remembered: threads of an old cell may print for a long time.
 REMEMBERED = 2000
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 _COMMS = ("comm_open", "comm_msg", "comm_close")
 _STREAMS = ("stdout", "stderr")
 _OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
@@ -179,6 +180,8 @@ class Publisher:
     def show(self, source: Source, request_id: str, events: list[Event]) -> None:
         """Output of another time or another session, in the output of the cell ``request_id``."""
         mine = [dict(event, request=request_id) for event in events if event["type"] in _OUTPUT]
+        if not isinstance(source, Session):  # one that is watched: its widgets are not here
+            mine = [_without_widgets(event) for event in mine]
         with self._order:
             known = self._known(source)
             on_result, self._on_result = self._on_result, lambda count, text: None
@@ -252,6 +255,15 @@ class _Known:
         self.latest: str | None = None
         self.greeted = False  # what was missed has had its header
         self.takeovers: dict[str, str] = {}
+
+
+def _without_widgets(event: Event) -> Event:
+    """A display as text, where its richest form is the view of a widget."""
+    data = event["content"].get("data")
+    if not isinstance(data, dict) or WIDGET not in data:
+        return event
+    rest = {mime: value for mime, value in data.items() if mime != WIDGET} or {"text/plain": "[a widget]"}
+    return dict(event, content=dict(event["content"], data=rest))
 
 
 def pack(message: Any) -> bytes:

@@ -57,11 +57,15 @@ class Comms:
         """At the start of a cell: the package may have been installed since, and others put hooks in place of ours."""
         if self.manager is not None:
             _check()
-        elif importlib.util.find_spec("comm") is not None:
+            return
+        try:
+            if importlib.util.find_spec("comm") is None:
+                return
             from comm.base_comm import CommManager
-
-            self.manager = CommManager()
-            _install()
+        except Exception:
+            return  # something else of that name
+        self.manager = CommManager()
+        _install()
 
     def info(self):
         """The content of a comm_info_reply, all targets."""

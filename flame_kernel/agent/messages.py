@@ -2,25 +2,29 @@
 
 import json
 
+COMMS = ("comm_open", "comm_msg", "comm_close")
+
 # Bytes of JSON in one event, and with its buffers; a client takes messages of 64 MiB.
 MAX_CONTENT = 32000000
 MAX_EVENT = 60000000
 
 
 def event(msg_type, request_id, content, metadata=None, buffers=None):
-    """``(event, "")``; or ``(None, a sentence for the user)`` where it is too large and nothing can stand for it."""
+    """``(event, "")``; or ``(None, a sentence for the user)`` for a comm's message that is too large: nothing can stand
+    for it."""
     content, size = _plain(content)
     made = {"type": msg_type, "request": request_id, "content": content}
     if metadata:
         made["metadata"] = _plain(metadata)[0]
     if buffers:
         made["buffers"] = [bytes(b) for b in buffers]
-    whole = size + sum(map(len, made.get("buffers", ())))
-    if whole > MAX_EVENT or (size > MAX_CONTENT and msg_type.startswith("comm_")):
-        most = MAX_EVENT if size <= MAX_CONTENT else MAX_CONTENT
-        words = "[%s of %.0f MB left out: more than the %d MB of one message]\n"
-        return None, words % (msg_type, whole / 1e6, most // 10**6)
-    if size > MAX_CONTENT:
+    if msg_type in COMMS:
+        whole = size + sum(map(len, made.get("buffers", ())))
+        if whole > MAX_EVENT or size > MAX_CONTENT:
+            most = MAX_EVENT if size <= MAX_CONTENT else MAX_CONTENT
+            words = "[%s of %.0f MB left out: more than the %d MB of one message]\n"
+            return None, words % (msg_type, whole / 1e6, most // 10**6)
+    elif size > MAX_CONTENT:
         made["content"] = _left_out(msg_type, content, size)
     return made, ""
 

@@ -124,7 +124,11 @@ def announcements(table):
     def visit(comm_id):
         if comm_id in states or comm_id not in table:
             return
-        states[comm_id] = table[comm_id].get_state()
+        try:
+            states[comm_id] = table[comm_id].get_state()
+        except Exception:
+            states[comm_id] = None  # a widget that is broken is left out
+            return
         for reference in _references(states[comm_id]):
             visit(reference)
         order.append(comm_id)
