@@ -21,6 +21,7 @@ from kernels import Kernel, flame_kernel
 from nbclient import NotebookClient
 from needs import missing
 from places import Site, kernel_at, kernel_on, ok, server_at, uncoloured
+from traitlets.config import Config
 from widgets import VIEW, Front, kinds, of_model, opened, updates
 
 Start = Callable[..., FlameServer]
@@ -375,7 +376,7 @@ def test_ipympl() -> None:
         assert front.send("comm_msg", canvas, {"method": "custom", "content": event}).stdout == "pressed True\n"
 
 
-def test_nbclient_keeps_widgets_and_their_output(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nbclient_keeps_widgets_and_their_output(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in site.server.environ().items():
         monkeypatch.setenv(name, value)
     cells = [
@@ -385,7 +386,9 @@ def test_nbclient_keeps_widgets_and_their_output(site: Site, monkeypatch: pytest
         "for i in tqdm(range(3)): pass",
     ]
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])  # type: ignore[no-untyped-call]
-    NotebookClient(nb, kernel_name="flame", timeout=50).execute()
+    # By files, not ports: another kernel may take a port that the manager has found free.
+    by_files = Config({"KernelManager": {"transport": "ipc", "connection_file": str(tmp_path / "k.json")}})
+    NotebookClient(nb, kernel_name="flame", timeout=50, config=by_files).execute()
     assert [o.get("text") for o in nb.cells[1].outputs if o.output_type == "stream"] == ["not\n"]
     (view,) = [o for o in nb.cells[1].outputs if o.output_type == "display_data"]
     saved: dict[str, Any] = nb.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
