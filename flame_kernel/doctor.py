@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from Pyro4 import constants
 
@@ -106,6 +106,8 @@ def examine(target: Target) -> Iterator[Check]:
             yield check
     except (_Failed, FlameError) as error:
         failure = error.check if isinstance(error, _Failed) else _broken(left[0], error)
+        if failure.name not in left:  # what was well a moment ago
+            failure = replace(failure, name=left[0])
         broken = failure.name
         # What was passed on the way there.
         for name in [name for name in left if name != broken]:
@@ -260,7 +262,7 @@ class _Examination:
         self.passed["TLS"] = self._tls_words()
         self.passed["key"] = "the same on both sides" if self._target.key is not None else "none on either side"
         plan = _plan(self._target)
-        passed = plan[: plan.index(stage)]
+        passed = plan[: plan.index(stage)] if stage in plan else []
         if stage == "threads":  # it is refused before a key is looked at
             passed = [name for name in passed if name not in ("key", "Flame", "server type")]
         self.passed = {name: text for name, text in self.passed.items() if name in passed}
@@ -305,7 +307,7 @@ class _Examination:
             raise self._diagnosed(error) from error
         except FlameError as error:
             raise _Failed("Flame", f"it does not evaluate: {error}", "is it a Flame server, and is it well?") from error
-        if not isinstance(version, list) or [type(number) for number in version] != [int] * 3:
+        if not isinstance(version, list) or len(version) != 3 or not all(map(_is_count, version)):
             raise _Failed("Flame", "it does not say which Python it is", "check that you reach the server you mean")
         self._python = tuple(version)
         return Check("Flame", OK, "enabled")
@@ -345,7 +347,7 @@ class _Examination:
 
     def _threads(self) -> Check:
         workers = self._facts.get("workers")
-        if not (isinstance(workers, list) and len(workers) == 2 and all(type(number) is int for number in workers)):
+        if not (isinstance(workers, list) and len(workers) == 2 and all(map(_is_count, workers))):
             return Check("threads", OK, "none are needed: one thread serves all")
         busy, most = workers[0] - 1, workers[1]  # one is for this very call
         words = f"{most - busy} of {most} connections are free"
@@ -412,9 +414,9 @@ class _Examination:
 
     def _disk(self) -> Check:
         folder, free, journal = (self._facts.get(name) for name in ("folder", "free", "journal"))
-        if not isinstance(folder, str) or not folder or type(free) is not int:
+        if not isinstance(folder, str) or not folder or not _is_count(free):
             return Check("disk", NOTE, "no folder for temporary files can be written there", "set TMPDIR of the server")
-        wanted = self._target.journal or (journal if type(journal) is int else 0)
+        wanted = self._target.journal or (journal if _is_count(journal) else 0)
         words = f"{free / 1e9:.1f} GB free in {_text(folder)}, where output waits that nobody has read"
         if free < wanted:
             cure = "make room there, or set a smaller journal"
@@ -453,7 +455,12 @@ def _rate(number: float) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit() and len(part) < 6)
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal() and len(part) < 6)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    """Whether it is a number that something can have: a server may send any."""
+    return type(value) is int and 0 <= value < 1 << 63
 
 
 def _text(value: Any) -> str:

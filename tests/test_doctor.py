@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import evil
 import farside
 import pytest
 from farside import FarProcess, FlameServer, NameServer, random_key, stopped, wait_until
@@ -22,8 +23,10 @@ from sshd import Sshd
 from strangers import nobody, one_line_server, web_server
 
 from flame_kernel.certs import Authority
-from flame_kernel.config import Location, Target
+from flame_kernel.config import Location, Target, Timeouts
+from flame_kernel.doctor import examine
 from flame_kernel.session import Session
+from flame_kernel.visitor import Visitor
 
 Start = Callable[..., FlameServer]
 
@@ -353,6 +356,31 @@ def test_targets_and_words_that_mean_nothing(tmp_path: Path) -> None:
     assert "unrecognized arguments: b:2" in err
     code, out, _ = run("doctor", "host:port")
     assert (code, out.startswith("✗ target")) == (1, True)
+
+
+def test_servers_that_mean_harm(tmp_path: Path) -> None:
+    """Each ends in a check that has failed, and nothing that is sent is more than looked at."""
+    canary = tmp_path / "canary"
+    quick = Timeouts(connect=0.4, call=0.4)
+    for name, answer in list(evil.modes(f"touch {canary}").items())[::3]:
+        with contextlib.closing(evil.EvilServer(answer, at_handshake=name.startswith("handshake"))) as server:
+            checks = list(examine(Target(Location.parse(server.location), timeouts=quick)))
+            assert [check.verdict for check in checks].count("failed") == 1, name
+            assert not any("\x1b" in str(check) for check in checks)
+    assert not canary.exists()
+
+
+def test_agents_that_say_anything(flame_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Target(Location.parse(flame_server().location))
+    said: list[Any] = []
+    for odd in (10**400, -1, "x" * 10_000 + "\x1b]0;x\x07", [None]):
+        said.append(dict.fromkeys(("pyro", "workers", "packages", "folder", "free", "journal"), odd))
+        said.append({"packages": {"IPython": odd}, "workers": [odd, odd], "folder": "/", "free": 1, "journal": odd})
+    for facts in (*said, {"packages": {"IPython": "²"}}, "text", None):
+        monkeypatch.setattr(Visitor, "ask", lambda self, op, facts=facts, **fields: facts)
+        checks = list(examine(target))
+        assert {"failed", "skipped"}.isdisjoint(check.verdict for check in checks)
+        assert all(len(str(check)) < 2000 and "\x1b" not in str(check) for check in checks)
 
 
 # -- in a notebook -----------------------------------------------------------------------------------------------------
