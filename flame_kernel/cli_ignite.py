@@ -32,9 +32,9 @@ class Ignite(Command):
         has no Pyro4 it is given one, in memory. It gets a server on loopback, on threads of its own, with a fresh key
         in a file of mode 0600. jupyter flame extinguish takes it all out again.
 
-        The process is stopped for an instant, as by a debugger, and runs a few lines wherever it stands just then.
-        That is safe between two bytecodes, as Python 3.14 does it by itself; an older one may, very seldom, be in the
-        midst of something that does not bear it. Think before you do it to what must not die.
+        Python 3.14 runs a few lines of ours by itself, between two others. In an older one a thread is stopped for an
+        instant, as by a debugger: one that sleeps, for in the midst of computing that may hang or end the process.
+        Where all threads compute, --force does it all the same: not to what must not die.
 
         The system must let you look into the process: /proc/sys/kernel/yama/ptrace_scope is 0, or you are root.
         It gives up after {ignite.PATIENCE:g} seconds with a process that hangs.
@@ -48,7 +48,7 @@ class Ignite(Command):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("pid", type=int, metavar="PID", help="the process")
         parser.add_argument("--as", dest="name", metavar="NAME", help="write it down as a target of this name")
-        _timeout(parser)
+        _common(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
         pid, path = options.pid, key_path(options.pid)
@@ -59,7 +59,7 @@ class Ignite(Command):
         making = path.with_suffix(f".{secrets.token_hex(4)}")
         _write(making, key)  # before: what has no key that can be kept is not opened
         try:
-            fire = ignite.ignite(pid, key, options.timeout)
+            fire = ignite.ignite(pid, key, options.timeout, options.force)
             making.replace(path)
         finally:
             making.unlink(missing_ok=True)
@@ -89,12 +89,12 @@ class Extinguish(Command):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("pid", type=int, metavar="PID", help="the process")
-        _timeout(parser)
+        _common(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
         path = key_path(options.pid)
         try:
-            left = ignite.extinguish(options.pid, options.timeout)
+            left = ignite.extinguish(options.pid, options.timeout, options.force)
         finally:
             if not os.path.exists(f"/proc/{options.pid}"):
                 self._forget(path)  # it has ended, and all of it with it
@@ -111,7 +111,8 @@ class Extinguish(Command):
             file.remove(name)
 
 
-def _timeout(parser: argparse.ArgumentParser) -> None:
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="though all of its threads compute: that may end it")
     parser.add_argument(
         "--timeout", type=float, default=ignite.PATIENCE, metavar="S", help="seconds to wait for it (%(default)g)"
     )

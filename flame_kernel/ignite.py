@@ -14,6 +14,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import platform
 import pwd
 import socket
 import struct
@@ -83,13 +84,22 @@ _thread.start_new_thread(go, (PATH,))
 # Runs in a process of its own, which may have to wait for the other one and must not be killed meanwhile.
 _HELPER = """\
 import sys
-pid, lines = int(sys.argv[1]), sys.stdin.read()
+pid, force, lines = int(sys.argv[1]), sys.argv[2] == "force", sys.stdin.read()
 import hypno
+from flame_kernel.ignite import asleep
 try:
-    hypno.inject_py(pid, lines, permissions=0o600)
+    thread = pid if force else asleep(pid)
+    hypno.inject_py(thread, lines, permissions=0o600)
 except Exception as error:
     sys.exit("%s: %s" % (type(error).__name__, error))
 """
+
+# Of Linux: the number of the call futex, by machine, and its operation that waits for a lock of the C library.
+_FUTEX = {"x86_64": 202, "aarch64": 98}
+_WAIT, _OPERATION = 0, 0x7F
+# Seconds in which a thread that does not stir is taken for asleep; and in which one that is must be found.
+_STILL = 0.01
+_FOUND_WITHIN = 3.0
 
 
 class IgniteError(TargetError):
@@ -110,15 +120,15 @@ class Ignited:
     brought: bool
 
 
-def ignite(pid: int, key: str, patience: float = PATIENCE) -> Ignited:
-    """Open Flame in process ``pid``, on loopback, with ``key``."""
+def ignite(pid: int, key: str, patience: float = PATIENCE, force: bool = False) -> Ignited:
+    """Open Flame in process ``pid``, on loopback, with ``key``; ``force``: though all of its threads compute."""
     request = {
         "do": "ignite",
         "key": key,
         "modules": {name: list(one) for name, one in _pyro()},
         "settings": {"FLAME_ENABLED": True, "THREADPOOL_SIZE": THREADS, "MAX_MESSAGE_SIZE": MAX_MESSAGE},
     }
-    answer = _ask(pid, request, patience)
+    answer = _ask(pid, request, patience, force)
     if "is" in answer:
         _refuse(
             f"process {pid} is ignited already, at 127.0.0.1:{answer['is']}; take it out with jupyter flame extinguish "
@@ -127,9 +137,9 @@ def ignite(pid: int, key: str, patience: float = PATIENCE) -> Ignited:
     return Ignited(int(answer["port"]), str(answer["python"]), str(answer["program"]), bool(answer["brought"]))
 
 
-def extinguish(pid: int, patience: float = PATIENCE) -> list[str]:
+def extinguish(pid: int, patience: float = PATIENCE, force: bool = False) -> list[str]:
     """Take Flame out of process ``pid`` again; the names of threads and modules that are left, of cells that go on."""
-    answer = _ask(pid, {"do": "extinguish"}, patience)
+    answer = _ask(pid, {"do": "extinguish"}, patience, force)
     return [*map(str, answer["threads"]), *map(str, answer["modules"])]
 
 
@@ -153,7 +163,7 @@ def _pyro() -> Iterator[tuple[str, tuple[bool, str]]]:
 # -- asking a process --------------------------------------------------------------------------------------------------
 
 
-def _ask(pid: int, request: dict[str, Any], patience: float) -> dict[str, Any]:
+def _ask(pid: int, request: dict[str, Any], patience: float, force: bool) -> dict[str, Any]:
     check(pid)
     deadline = time.monotonic() + patience
     with (
@@ -164,7 +174,7 @@ def _ask(pid: int, request: dict[str, Any], patience: float) -> dict[str, Any]:
         listening.bind(path)
         listening.listen(1)
         lines = f"exec({_LINES.replace('PATH', repr(path))!r}, {{}})"
-        helper = _put_in(pid, lines, Path(folder))
+        helper = _put_in(pid, lines, Path(folder), force)
         try:
             answer = _converse(_accept(listening, pid, helper, deadline), pid, request, patience + PATIENCE)
         finally:
@@ -207,7 +217,7 @@ def _read(sock: socket.socket, size: int) -> bytes:
     return data
 
 
-def _put_in(pid: int, lines: str, folder: Path) -> subprocess.Popen[str] | None:
+def _put_in(pid: int, lines: str, folder: Path, force: bool) -> subprocess.Popen[str] | None:
     """Have the process run the lines; the helper that does it, or None where it will do so by itself."""
     remote_exec = getattr(sys, "remote_exec", None)
     if remote_exec is not None:
@@ -228,7 +238,7 @@ def _put_in(pid: int, lines: str, folder: Path) -> subprocess.Popen[str] | None:
     elif importlib.util.find_spec("hypno") is None:
         _refuse(_WITHOUT_HYPNO)
     helper = subprocess.Popen(
-        [sys.executable, "-I", "-c", _HELPER, str(pid)],
+        [sys.executable, "-I", "-c", _HELPER, str(pid), "force" if force else ""],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -270,6 +280,8 @@ def _stuck(pid: int, helper: subprocess.Popen[str] | None) -> str:
 
 def _failure(pid: int, said: str) -> str:
     line = said.strip().splitlines()[-1:] or ["it ended without a word"]
+    if line[0].startswith("IgniteError: "):
+        return line[0].partition(": ")[2]
     if "PermissionError" in said or "EPERM" in said or "permitted" in said:
         return _not_permitted(pid)
     if "undefined symbol" in said or "ModuleNotFoundError" in said:
@@ -285,6 +297,45 @@ def _not_permitted(pid: int) -> str:
         )
         return f"this system does not let one look into process {pid} (kernel.yama.ptrace_scope is {scope}; {cure})"
     return f"this system does not let one look into process {pid}; a container needs the capability SYS_PTRACE for it"
+
+
+# -- the right moment --------------------------------------------------------------------------------------------------
+
+
+def asleep(pid: int) -> int:
+    """A thread of ``pid`` that sleeps in a call of the system: one can be stopped there and made to do something else.
+
+    In the midst of computing it may be where that is not possible: it has the lock of the C library's memory, say, and
+    the whole process would hang, or die.  Raises IgniteError where all threads compute.
+    """
+    deadline = time.monotonic() + _FOUND_WITHIN
+    while time.monotonic() < deadline:
+        before = {thread: _sleep(pid, thread) for thread in _threads(pid)}
+        time.sleep(_STILL)
+        for thread, since in before.items():
+            if since and _sleep(pid, thread) == since:
+                return thread
+    _refuse(f"process {pid} computes in all of its threads, and cannot be stopped safely; try again, or say --force")
+
+
+def _threads(pid: int) -> list[int]:
+    """The main thread first."""
+    try:
+        return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
+    except OSError:
+        return []
+
+
+def _sleep(pid: int, thread: int) -> tuple[str, str] | None:
+    """What tells one sleep of a thread from the next; None where it does not sleep, or waits for the C library."""
+    folder = f"/proc/{pid}/task/{thread}"
+    called = _text(f"{folder}/syscall").split()
+    if not called or not called[0].isdigit():
+        return None  # it runs
+    if int(called[0]) == _FUTEX.get(platform.machine()) and int(called[2], 16) & _OPERATION == _WAIT:
+        return None
+    switches = [line for line in _text(f"{folder}/status").splitlines() if "ctxt_switches" in line]
+    return " ".join(called), " ".join(switches)
 
 
 # -- looking at it before ----------------------------------------------------------------------------------------------

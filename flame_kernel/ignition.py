@@ -117,11 +117,18 @@ class Fire:
                 for name, value in before.items():
                     setattr(config, name, value)
         self.port = self._daemon.transportServer.sock.getsockname()[1]
-        thread = threading.Thread(target=self._daemon.requestLoop, name="flame-ignited")
+        thread = threading.Thread(target=self._serve, args=(self._daemon,), name="flame-ignited")
         thread.daemon = True
         thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
         self._thread = thread
         thread.start()
+
+    def _serve(self, daemon):
+        try:
+            daemon.requestLoop()
+        except Exception:  # Pyro's loop may still look for the socket that is closed just then
+            if self._daemon is not None:
+                raise
 
     def _import(self):
         try:

@@ -32,21 +32,15 @@ KEY = "0123456789abcdef" * 4
 
 
 class PlainApp(FarProcess):
-    """``apps/plain_app.py``; ``pyro``: whether Pyro4 can be imported there."""
+    """``apps/plain_app.py``, with these threads; ``pyro``: whether Pyro4 can be imported there."""
 
     key = None
 
-    def __init__(
-        self, python: Python, *lines: str, pyro: bool = False, env: dict[str, str | None] | None = None
-    ) -> None:
-        path = None if pyro else str(HERE / "no-such-folder")
-        more: dict[str, str | None] = {"PYTHONPATH": bare_pyro() if pyro else path, "PYRO_FLAME_ENABLED": None}
-        super().__init__(
-            [str(HERE / "apps" / "plain_app.py"), *lines], python, {**more, **(env or {})}, subprocess.PIPE
-        )
+    def __init__(self, python: Python, *threads: str, pyro: bool = False) -> None:
+        env = {"PYTHONPATH": bare_pyro() if pyro else None, "PYRO_FLAME_ENABLED": None}
+        super().__init__([str(HERE / "apps" / "plain_app.py"), *threads], python, env, subprocess.PIPE)
         self._asked = 0
         self._wait_for_line("app pid: ")
-        time.sleep(0)
 
     def send(self, expression: str) -> None:
         assert self.process.stdin is not None
@@ -64,8 +58,8 @@ class PlainApp(FarProcess):
 def plain() -> Iterator[Callable[..., PlainApp]]:
     started: list[PlainApp] = []
 
-    def start(python: Python | None = None, *lines: str, **options: Any) -> PlainApp:
-        started.append(PlainApp(python or bare(), *lines, **options))
+    def start(python: Python | None = None, *threads: str, pyro: bool = False) -> PlainApp:
+        started.append(PlainApp(python or bare(), *(threads or ("app worker", "app waiter")), pyro=pyro))
         return started[-1]
 
     yield start
@@ -145,7 +139,7 @@ def test_a_notebook_in_it_by_the_commands(
         assert running.error is not None
     assert not list((tmp_path / "run").glob("flame-ignited*"))
     assert "worker" not in (tmp_path / "config" / "targets.toml").read_text()
-    assert app.ask("state()")["threads"] == ["MainThread", "app worker"]
+    assert app.ask("state()")["threads"] == ["MainThread", "app waiter", "app worker"]
 
 
 def command(*words: str) -> tuple[int, str, str]:
@@ -156,12 +150,25 @@ def command(*words: str) -> tuple[int, str, str]:
 
 
 def test_a_main_thread_that_computes(plain: Callable[..., PlainApp]) -> None:
-    app = plain(None)
+    """Another one is stopped, which sleeps: one that computes may be where it must not be stopped."""
+    app = plain()
     app.send("sum(i for i in range(10**8))")
     fire = ignite.ignite(app.pid, KEY)
     with flame.connect(f"127.0.0.1:{fire.port}", key=KEY, shell="mini") as inside:
         assert inside.evaluate("6 * 7") == 42
     assert ignite.extinguish(app.pid) == []
+
+
+def test_a_process_that_does_nothing_but_compute(plain: Callable[..., PlainApp]) -> None:
+    app = plain(None, "no thread")
+    app.send("all(True for i in iter(int, 1))")
+    assert "computes in all of its threads, and cannot be stopped safely; try again, or say --force" in refused(app.pid)
+    fire = ignite.ignite(app.pid, KEY, force=True)  # it does not ask for memory
+    with flame.connect(f"127.0.0.1:{fire.port}", key=KEY, shell="mini") as inside:
+        inside.execute("import threading, ctypes; main = threading.main_thread().ident")
+        assert inside.evaluate(
+            "ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(main), ctypes.py_object(EOFError))"
+        )
 
 
 @pytest.mark.parametrize("by", ["its main thread", "another thread"])
@@ -174,14 +181,14 @@ def test_a_process_that_holds_its_interpreter(plain: Callable[..., PlainApp], by
         app.ask("threading.Thread(target=hold, args=(4,)).start()")
     with pytest.raises(IgniteError, match="did not come to it within the time: it holds its interpreter") as stuck:
         ignite.ignite(app.pid, KEY, 0.5)
-    if by == "another thread":
+    if by == "another thread":  # else the lines are in, and wait there
         helper = psutil.Process(int(str(stuck.value).partition("helper process ")[2].split()[0]))
         assert KEY not in repr((helper.cmdline(), helper.environ(), psutil.Process(app.pid).cmdline()))
         libraries = list(Path(tempfile.gettempdir()).glob("hypno*.so"))
         assert all(stat.S_IMODE(one.stat().st_mode) == 0o600 for one in libraries)
         assert libraries
     wait_until(lambda: app.ask("1"), "that it lets go", 30)
-    wait_until(lambda: app.ask("state()")["threads"] == ["MainThread", "app worker"], "threads as before")
+    wait_until(lambda: app.ask("state()")["threads"] == ["MainThread", "app waiter", "app worker"], "threads as before")
     assert app.ask("state()")["modules"] == []
     ignite.ignite(app.pid, KEY)
     assert ignite.extinguish(app.pid) == []
@@ -192,7 +199,7 @@ def test_a_process_that_holds_its_interpreter(plain: Callable[..., PlainApp], by
 
 def refused(pid: int) -> str:
     with pytest.raises(IgniteError) as error:
-        ignite.ignite(pid, KEY, 1.0)
+        ignite.ignite(pid, KEY, 8.0)
     assert str(error.value).count(". ") == 0  # one sentence
     return str(error.value)
 
@@ -265,7 +272,7 @@ def test_states_in_which_it_cannot_be_asked(plain: Callable[..., PlainApp]) -> N
     assert f"is a thread of process {app.pid}" in refused(threads[0])
     with pytest.raises(IgniteError, match=f"process {app.pid} is not ignited"):
         ignite.extinguish(app.pid)
-    assert app.ask("state()")["threads"] == ["MainThread", "app worker"]
+    assert app.ask("state()")["threads"] == ["MainThread", "app waiter", "app worker"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have a process of somebody else")

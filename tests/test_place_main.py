@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
 
+import psutil
 import pytest
 from farside import HERE, FarProcess, FlameServer, LiveApp, Python, pythons, wait_until
 from kernels import Kernel, flame_kernel
@@ -264,6 +265,16 @@ def test_a_kernel_is_told_in_one_sentence(live_app: Callable[..., LiveApp]) -> N
         assert run.error is not None
         assert "the main thread there is the app's own" in run.error["evalue"]
         assert "Traceback" not in run.traceback
+
+
+def test_on_the_kernels_own_server() -> None:
+    """Which ends with the kernel, as by Ctrl-C."""
+    with flame_kernel({"FLAME_PLACE": "main"}) as k:
+        assert k.execute(IS_MAIN).result == "True"
+        pid = int(k.execute("import os; os.getpid()").result or 0)
+        run = k.submit("print('go')\nimport time; time.sleep(100)")
+        k.wait_for_output(run, "go")
+    wait_until(lambda: not psutil.pid_exists(pid), "the end of the server")
 
 
 def test_on_every_python(each_python: Python) -> None:

@@ -182,10 +182,12 @@ class MainLane(Lane):
         if self._task is None:
             self._task = self.loop.create_task(self._serve())
             self._task.add_done_callback(lambda task: self.loop.stop())
-        while not self._task.done() and not self._is_through():
-            self.loop.call_soon(self.look)
+        while True:
             try:
-                self.loop.run_forever()
+                while not self._task.done() and not self._is_through():
+                    self.loop.call_soon(self.look)
+                    self.loop.run_forever()
+                break
             except (KeyboardInterrupt, SystemExit):  # of a task that a cell left in the background: that one is over
                 continue
         getattr(self.loop, "_signal_handlers", {}).clear()  # the server's own come back, and those are gone with it
@@ -329,7 +331,14 @@ class Seat:
             if self._released:
                 return None if self._pumped else self._below(sockets)
             self._inside = True
-        self._stay()
+        try:
+            self._stay()
+        except KeyboardInterrupt:
+            pass  # a Stop that came too late for its cell; the server's own are passed on below
+        except RuntimeError:  # no thread can be started: the server goes on, without us
+            with self._lock:
+                self._released = True
+                self._restore()
         theirs, self._theirs = self._theirs, None
         if theirs is not None:
             _pass_on(theirs)

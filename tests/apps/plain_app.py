@@ -42,11 +42,11 @@ def state():
     }
 
 
-for line in sys.argv[1:]:
-    exec(line)
-thread = threading.Thread(target=work, name="app worker")
-thread.daemon = True
-thread.start()
+for name, target in (("app worker", work), ("app waiter", threading.Event().wait)):
+    if name in sys.argv[1:]:
+        thread = threading.Thread(target=target, name=name)
+        thread.daemon = True
+        thread.start()
 n = 0
 line = answer = None
 state()
