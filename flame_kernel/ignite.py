@@ -308,6 +308,12 @@ def asleep(pid: int) -> int:
     In the midst of computing it may be where that is not possible: it has the lock of the C library's memory, say, and
     the whole process would hang, or die.  Raises IgniteError where all threads compute.
     """
+    try:
+        Path(f"/proc/{pid}/syscall").read_text()
+    except PermissionError:
+        _refuse(_not_permitted(pid))
+    except OSError:
+        pass  # it just ends; or a system without that file, where none is found asleep
     deadline = time.monotonic() + _FOUND_WITHIN
     while time.monotonic() < deadline:
         before = {thread: _sleep(pid, thread) for thread in _threads(pid)}
