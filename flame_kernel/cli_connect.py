@@ -62,6 +62,16 @@ class Connecting(Command):
         for flag, about in OPTIONS:
             group.add_argument(flag, **about)
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.asked = threading.Event()  # the user was asked something
+
+    def _ask(self, prompt: str, password: bool) -> str | None:
+        self.asked.set()
+        if sys.stderr is not None and sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        return ask_here(prompt, password)
+
     @property
     def where(self) -> str | None:
         """The server that is named, or None; TargetError for two of them."""
@@ -81,7 +91,7 @@ class Connecting(Command):
             self.where,
             config_dir=folder,
             overrides=given | protection(options) | more,
-            ask=ask_here,
+            ask=self._ask,
             defaults=FlameSettings(parent=self).values(),
         )
         if target.location is None and not self.alone:
@@ -94,7 +104,7 @@ class Connecting(Command):
     def remote(self, attach: str | None = None, **more: Any) -> Iterator[Remote]:
         """A session on the server that is meant. One that has a name, or was taken up, is left alive at the end."""
         target = self.target(**more)
-        with connecting(target):
+        with connecting(target, self.asked):
             remote = Remote(target, attach)
         remote.on_link = _say_link
         for sentence in remote.target.cautions():
@@ -112,7 +122,7 @@ class Connecting(Command):
     def visitor(self) -> Iterator[Visitor]:
         """A connection to the server that is meant, without a session."""
         target = self.target()
-        with connecting(target):
+        with connecting(target, self.asked):
             visitor = Visitor(target)
         with contextlib.closing(visitor):
             yield visitor
@@ -125,23 +135,30 @@ def _ending() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    ours = [
+        number for number, handler in before.items() if handler != signal.SIG_IGN
+    ]  # under nohup it is meant to stay
+    for number in ours:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in ours:
+            signal.signal(number, before[number])
 
 
 @contextlib.contextmanager
-def connecting(target: Target) -> Iterator[None]:
-    """While we connect; where that takes long, a terminal says so."""
+def connecting(target: Target, asked: threading.Event) -> Iterator[None]:
+    """While we connect; where that takes long, a terminal says so, unless the user was ``asked`` something."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield
         return
     said = threading.Event()
 
     def say() -> None:
+        if asked.is_set():
+            return
         said.set()
         print(f"\rconnecting to {clean(str(target))} …", end="", file=sys.stderr, flush=True)
 

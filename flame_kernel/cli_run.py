@@ -74,7 +74,7 @@ class Exec(Connecting):
     def run(self, options: argparse.Namespace) -> int | None:
         code = _code(options.code)
         with self.remote() as remote:
-            return Program(remote).execute(code)
+            return Program(remote).execute(_for_shell(remote, code))
 
 
 class Eval(Connecting):
@@ -150,7 +150,8 @@ class Run(Connecting):
                 sendmodule(remote.session, module)
             shell = Program(remote)
             code = shell.execute(program(source, path.name, options.arguments))
-            return code or int(_evaluated(remote, STATUS))
+            status = code or _evaluated(remote, STATUS)
+            return status if type(status) is int else FAILED
 
 
 def _evaluated(remote: Remote, expression: str) -> Any:
@@ -163,6 +164,15 @@ def _evaluated(remote: Remote, expression: str) -> Any:
         raise
     except Exception as e:  # whatever the far side has raised
         raise TargetError((str(e) or type(e).__name__).splitlines()[0]) from e
+
+
+def _for_shell(remote: Remote, code: str) -> str:
+    """``code`` as the far side's shell knows it: one without IPython is given magics and ``!cmd`` as calls."""
+    if remote.session.ready.result().get("shell") != "mini" or not any(sign in code for sign in "%!?"):
+        return code
+    from .source import Source  # IPython's transformations take long to load
+
+    return Source().as_python(code)
 
 
 def _read(path: Path) -> str:

@@ -51,7 +51,7 @@ class Status(Connecting):
         if options.all:
             return self._all()
         target = self.target()
-        with connecting(target):
+        with connecting(target, self.asked):
             found = _looked_at(target)
         if options.json:
             show_json(found)
@@ -76,7 +76,7 @@ class Status(Connecting):
             self.options.where = name
             try:
                 target = self.target()
-                with connecting(target):
+                with connecting(target, self.asked):
                     one = _looked_at(target)
                 answers = f"{one['round_trip_ms']:.1f} ms"
             except FlameError as e:
@@ -238,7 +238,7 @@ class Cull(Connecting):
     def run(self, options: argparse.Namespace) -> int | None:
         with self.visitor() as visitor:
             unused = [
-                str(one["session"])
+                str(one.get("session"))
                 for one in visitor.sessions()
                 if not one.get("attached") and one.get("state") != "busy" and _alone(one) >= options.idle
             ]

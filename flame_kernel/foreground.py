@@ -18,7 +18,7 @@ from .interrupts import catch_interrupts
 from .progress import in_notebook
 from .rendering import Rendering
 from .session import Session
-from .terminal import COLOUR
+from .terminal import COLOUR, clean
 from .under_way import Reply
 from .waits import next_of
 
@@ -169,7 +169,8 @@ class Foreground:
         text = str(content.get("prompt", ""))
         line: str | None
         try:
-            line = self.ask(self._rendering.prompt(text) if is_typed() else text, bool(content.get("password")))
+            plain = text if self._rendering.full else clean(text)  # for a pipe, which need not know who asks
+            line = self.ask(self._rendering.prompt(text) if is_typed() else plain, bool(content.get("password")))
         except EOFError:
             line = None
         if isinstance(number, int):

@@ -92,7 +92,7 @@ class Prompt:
         """Where cells run, and what the far side is."""
         session = self._remote.session
         ready = session.ready.result()
-        shell = f", IPython {ready['ipython']}" if ready.get("shell") == "ipython" else ", without IPython"
+        shell = f", IPython {ready.get('ipython')}" if ready.get("shell") == "ipython" else ", without IPython"
         return clean(
             f"Python {ready.get('python')}{shell} on {ready.get('host')}, pid {ready.get('pid')}, "
             f"at {session.location} ({session.target.protection}); Ctrl-D leaves"

@@ -196,7 +196,8 @@ class Sync(Transfer):
                 unread.add(names[:-1] if names[-1:] == (b"",) else names)
                 self._tally.note(b"/".join(names), f"left out: {what.get('reason', 'it cannot be copied')}")
                 continue
-            if self._wishes.delete and old is not None and (old["kind"] == "folder") != (kind == "folder"):
+            in_the_way = self._wishes.delete and old is not None and (old["kind"] == "folder") != (kind == "folder")
+            if in_the_way or (old is not None and (old["kind"], kind) == ("file", "link")):
                 plan.before += [one for one in there if one[: len(names)] == names]
                 old = None
             if kind == "folder":

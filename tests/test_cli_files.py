@@ -104,6 +104,8 @@ def test_sync(servertype: str, flame_server: type[FlameServer], tree: Path, tmp_
     (tree / "sub" / "deep").rmdir()
     (tree / "empty").rmdir()
     (tree / "empty").write_text("a file now")
+    (tree / "b2.txt").symlink_to("a.txt")
+    (far / "b2.txt").write_text("a file before")
     (far / "kept.pyc").write_text("kept")
     (far / "old").mkdir()
     (far / "old" / "kept.pyc").write_text("kept")
@@ -115,8 +117,9 @@ def test_sync(servertype: str, flame_server: type[FlameServer], tree: Path, tmp_
     assert lines[:4] == ["delete empty/", "copy   empty", "delete sub/deep/run.sh", "delete sub/deep/"]
     assert lines[4] == "delete old/"
     assert lines[5].startswith("1 file, 10 B in ")
-    assert lines[5].endswith("; 4 there already; 4 deleted")
+    assert lines[5].endswith("; 5 there already; 4 deleted")
     assert lines[6].startswith("old: not deleted: directory not empty")
+    assert (far / "b2.txt").is_symlink()
     expected = {name: what for name, what in listed(tree).items() if not name.endswith(".pyc")}
     assert {name: what for name, what in listed(far).items() if "kept" not in name and name != "old"} == expected
     assert (far / "old" / "kept.pyc").exists()

@@ -25,7 +25,7 @@ KEY = farside.random_key()
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    with warm("nbclient", "nbformat", "jupyter_client.kernelspec"):
+    with warm("nbclient", "nbformat", "jupyter_client.kernelspec", "flame_kernel.source"):
         yield
 
 
@@ -53,6 +53,7 @@ def test_statements(there: list[str]) -> None:
     assert "ZeroDivisionError: division by zero" in done.err
     assert "\x1b" not in done.err
     assert flame("exec", *there, "import sys; sys.exit(7)").code == 7
+    assert flame("exec", *there, "!echo by the shell there").out == "by the shell there\n"
 
 
 def test_values(there: list[str]) -> None:
