@@ -122,9 +122,9 @@ def table(results: dict[str, Any]) -> str:
                 lines.append(f"  {name:28s} {figure['error']}")
                 continue
             factor = FACTOR[unit]
-            ratio = f"{figure['median'] / best:8.2f} x best peer" if best else ""
-            local = known.get("ipykernel")
-            beside = f"{figure['median'] / local['median']:8.2f} x ipykernel" if local else ""
+            local = known.get("ipykernel", {}).get("median")
+            ratio = f"{figure['median'] / best:8.2f} x best peer" if best else ""  # of an idle CPU there is none
+            beside = f"{figure['median'] / local:8.2f} x ipykernel" if local else ""
             lines.append(
                 f"  {name:28s} {figure['median'] * factor:10.3f}  p95 {figure['p95'] * factor:10.3f} {ratio} {beside}"
             )
