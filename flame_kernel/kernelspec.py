@@ -23,8 +23,9 @@ from jupyter_core.paths import jupyter_data_dir
 
 from .errors import TargetError
 
-# The kernelspec that comes with the package: the one for the kernel's own server.
-PLAIN = Path(__file__).parent / "kernels" / "flame"
+# The kernelspec that comes with the package: the one for the kernel's own server. In a checkout it lies beside it.
+_PACKAGED = Path(__file__).parent / "kernels" / "flame"
+PLAIN = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "kernelspec"
 PLAIN_NAME = "flame"
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")

@@ -26,12 +26,12 @@ def test_jupyter_lists_the_kernel(kernel_installed: str) -> None:
     assert spec.argv[0] == "python", "jupyter_client puts its own interpreter in the place of this word"
     installed = Path(spec.resource_dir)
     for name in ("kernel.json", "logo-32x32.png", "logo-64x64.png", "logo-svg.svg"):
-        assert (installed / name).read_bytes() == (ROOT / "flame_kernel" / "kernels" / "flame" / name).read_bytes()
+        assert (installed / name).read_bytes() == (ROOT / "kernelspec" / name).read_bytes()
 
 
 @pytest.mark.parametrize("size", [32, 64])
 def test_logos_have_their_size(size: int) -> None:
-    data = (ROOT / "flame_kernel" / "kernels" / "flame" / f"logo-{size}x{size}.png").read_bytes()
+    data = (ROOT / "kernelspec" / f"logo-{size}x{size}.png").read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")) == (size, size)
 
@@ -82,6 +82,6 @@ def test_pythonpath_does_not_bring_the_folder_to_the_kernel(
 
 
 def test_kernel_json_is_what_jupyter_expects() -> None:
-    spec = json.loads((ROOT / "flame_kernel" / "kernels" / "flame" / "kernel.json").read_text("utf-8"))
+    spec = json.loads((ROOT / "kernelspec" / "kernel.json").read_text("utf-8"))
     assert "{connection_file}" in spec["argv"]
     assert KERNEL_NAME == "flame"

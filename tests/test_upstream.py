@@ -26,7 +26,7 @@ SKIPPED_BY_IPYKERNEL = frozenset(
     }
 )
 
-KERNELSPEC = Path(__file__).parent.parent / "flame_kernel" / "kernels" / "flame" / "kernel.json"
+KERNELSPEC = Path(__file__).parent.parent / "kernelspec" / "kernel.json"
 
 # A Flame kernel's cells run on the server, and the ipykernel object they would reach into is here.
 CHILD = {

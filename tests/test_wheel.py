@@ -96,8 +96,8 @@ def test_the_wheel(environment: Path, tmp_path: Path) -> None:
     pip("wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT))
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    sources = [*ROOT.glob("flame_kernel/**/*.py"), *ROOT.glob("flame_kernel/kernels/flame/*")]
-    files = {str(path.relative_to(ROOT)) for path in sources}
+    files = {str(path.relative_to(ROOT)) for path in ROOT.glob("flame_kernel/**/*.py")}
+    files |= {f"flame_kernel/kernels/flame/{path.name}" for path in ROOT.glob("kernelspec/*")}
     assert {name for name in names if name.startswith("flame_kernel/")} == files
     assert {name.split("/")[0] for name in names} == {
         "flame.py",
