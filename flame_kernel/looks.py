@@ -338,3 +338,8 @@ class Views:
         for view in living:
             view.end()
         return [view.name for view in living]
+
+    def end_in_words(self, kind: str, expression: str) -> str:
+        """The same, and what was ended."""
+        ended = self.end(kind, expression)
+        return f"no longer shown: {', '.join(ended)}" if ended else "nothing of that kind is shown"

@@ -270,8 +270,7 @@ class Commands:
     def _look(self, kind: str, args: argparse.Namespace, once: Callable[[Session], str]) -> None:
         expression = getattr(args, "expression", "")
         if args.end:
-            ended = self._views.end(kind, expression)
-            print(f"no longer shown: {', '.join(ended)}" if ended else "nothing of that kind is shown")
+            print(self._views.end_in_words(kind, expression))
             return
         session = self._remote(args).session
         seconds = every(args.every) if isinstance(args.every, str) else args.every

@@ -312,8 +312,9 @@ class Orders:
         kind, options = command.name, command.options
         expression = options.get("expression", "")
         if options["end"]:
-            ended = await self._waits.until(on_thread(lambda: self._views.end(kind, expression), "end"))
-            self._say(cell, f"no longer shown: {', '.join(ended)}" if ended else "nothing of that kind is shown")
+            self._say(
+                cell, await self._waits.until(on_thread(lambda: self._views.end_in_words(kind, expression), "end"))
+            )
             return
         session = await self.session(False)
         if options["every"] is None:

@@ -99,7 +99,9 @@ def test_a_child_of_another_python_is_stopped_soon(version: str, flame_server: C
             if name == "await" and version == "3.6":
                 continue  # no await outside of functions there
             reply, seconds = stop(k, BLOCKING[name][0] if name in BLOCKING else STOPPABLE[name])
-            assert reply["ename"] in ("KeyboardInterrupt", "CancelledError"), (name, reply)
+            # subprocess of 3.6 may kill, in the middle of its interrupt, what it has waited for already.
+            known = ("KeyboardInterrupt", "CancelledError", *(["ProcessLookupError"] if version == "3.6" else []))
+            assert reply["ename"] in known, (name, reply)
             assert seconds < SOON, name
         assert k.execute("kept").result == "'names survive'"
 
@@ -191,6 +193,8 @@ def test_a_storm_of_stops_loses_no_cell(flame_server: Callable[..., FlameServer]
             else:
                 assert run.reply["ename"] in ("KeyboardInterrupt", "CancelledError")
         assert set(outcomes) <= {"ok", "error"}
+        # One more, and its answer: till then the latest Stops may be on their way, and are for whatever runs then.
+        assert k.ask("interrupt_request", channel="control")["status"] == "ok"
         assert k.execute("'usable'").result == "'usable'"
         profiled = k.execute("%prun -q 1 + 1")  # CPython 3.11 hangs here after a careless SetAsyncExc(id, NULL)
         assert profiled.reply is not None

@@ -248,6 +248,20 @@ def test_a_cell_that_takes_too_long(pi: Shell) -> None:
     assert pi.ok("%%flame --timeout 60\n3").value == 3
 
 
+def test_looking_in_at_a_terminal(pi: Shell) -> None:
+    """Once; and again and again, until Ctrl-C, which ends nothing else."""
+    assert pi.ok("%flame where").out.startswith("no cell runs (pid ")
+    assert pi.ok("%flame top").out.startswith("pid ")
+    assert pi.ok("pi.where(everything=True)").value.startswith("no cell runs")
+    pi.ok("%flame exec looks = []")
+    watching = pi.when_seen("len(looks) = 0\nlen(looks) = 1", pi.ctrl_c)
+    begun = pi.when_seen("len(looks) = 0\n", lambda: pi["pi"].execute("looks.append(1)"))
+    assert "(ended)" in pi.ok("%flame watch len(looks) --every 0.2").out
+    begun.join()
+    watching.join()
+    assert pi.ok("%flame watch --end").out == "nothing of that kind is shown\n"
+
+
 def test_a_cell_that_does_not_stop_is_abandoned(shell: Shell, live_app: Callable[..., LiveApp]) -> None:
     app = live_app()
     shell.ok(f"%flame connect {app.location}")
