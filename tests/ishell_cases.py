@@ -52,6 +52,7 @@ class Host:
         self.agent, self.place, self.session_id = agent, place, session_id
         self.pid, self.closed, self.redirects, self.shell = os.getpid(), False, {}, None
         self.events, self.lines, self.prompts = [], [], []
+        self.debug = types.SimpleNamespace(begin=lambda: None)  # is told when a thread of a cell begins
         self._count = 0
         name = "__main__" if place == "child" else "flame_session_" + session_id
         self.namespace = types.ModuleType(name)

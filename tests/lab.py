@@ -87,7 +87,7 @@ class Lab:
 
     def _ready(self) -> str | None:
         assert self.process.poll() is None, f"JupyterLab has ended:\n{self.log_text()}"
-        for file in (self.folder / "runtime").glob("jpserver-*.json"):
+        for file in (self.folder / "r").glob("jpserver-*.json"):
             with contextlib.suppress(json.JSONDecodeError, OSError):  # it is being written, or not listening yet
                 url = str(json.loads(file.read_text())["url"])
                 request = urllib.request.Request(f"{url}api/status", headers={"Authorization": f"token {self.token}"})

@@ -67,7 +67,7 @@ def test_locations(text: str, location: Location, shown: str, loopback: bool) ->
         ("[::1]", "IPv6 address with a port"),
         ("[host]:9999", "IPv6 address with a port"),
         ("http://host:9999", "not the address"),
-        ("PYRONAME:Pyro.Flame", "not the address"),
+        ("PYROMETA:flame", "not the address"),
         ("PYRO:Other@host:9999", "not the URI of a Flame server"),
         ("PYRO:host:9999", "not the URI of a Flame server"),
         ("./u:", "names no socket"),
