@@ -60,9 +60,11 @@ class Lab:
         self.token = secrets.token_hex(16)
         env = {**os.environ, **(environ or {}), "JUPYTER_TOKEN": self.token}
         self.root.mkdir()
-        for name in ("config", "data", "runtime"):
+        # Kernels' sockets lie in "r": the path of one may have 107 bytes, and jupyter_server's names are long.
+        for variable, name in (("CONFIG", "config"), ("DATA", "data"), ("RUNTIME", "r")):
             (folder / name).mkdir(mode=0o700, exist_ok=True)
-            env[f"JUPYTER_{name.upper()}_DIR"] = str(folder / name)
+            env[f"JUPYTER_{variable}_DIR"] = str(folder / name)
+        assert len(f"{folder}/r/kernel-{'0' * 36}-ipc-5") <= 107, folder
         for name in ("settings", "workspaces"):
             (folder / name).mkdir()
             env[f"JUPYTERLAB_{name.upper()}_DIR"] = str(folder / name)
@@ -160,7 +162,7 @@ class KernelsHeard:
 def open_lab(chromium: Browser, lab: Lab, width: int = 1280, height: int = 900) -> Page:
     """JupyterLab's first page, with the launcher in sight."""
     page = _new_page(chromium, width, height)
-    page.goto(f"{lab.url}lab?token={lab.token}")
+    page.goto(f"{lab.url}lab?reset&token={lab.token}")  # not what was open in the page before
     page.locator(".jp-Launcher-body").wait_for()
     return page
 

@@ -266,7 +266,7 @@ class Seat:
         self._inside = False
         self._released = True
         self._lock = threading.RLock()  # a handler of signals takes it too
-        self._struck = False
+        self._struck = None
         self._struck_at = None
         self._theirs = None  # a handler of the server's, for a SIGINT that was not ours
         self._kept = None
@@ -390,9 +390,10 @@ class Seat:
             self.release()
 
     def _on_sigint(self, signum, frame):
-        if self._struck or self._lane.insists:
-            self._struck = False
-            self._lane.strike()
+        struck, self._struck = self._struck, None
+        if struck is not None or self._lane.insists:
+            if struck is None or struck is self._lane.request:  # else it came too late for its cell
+                self._lane.strike()
             return
         if self._struck_at is not None and time.monotonic() - self._struck_at < OURS_FOR:
             return  # one that was sent again just when it was not needed any more
@@ -410,12 +411,14 @@ class Seat:
     def strike(self, request):
         """SIGINT to the main thread, from any thread, until its handler has run: one that comes just before a call
         blocks does not end it."""
-        self._struck = True
+        self._struck = request
         self._strike_on(request)
 
     def _strike_on(self, request):
-        if not self._struck or self._lane.request is not request:
-            self._struck = False
+        if self._struck is not request:  # its handler has run; or this timer is an old one, and another Stop's turn
+            return
+        if self._lane.request is not request:
+            self._struck = None
             return
         self._struck_at = time.monotonic()
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
@@ -424,7 +427,7 @@ class Seat:
             again.daemon = True
             again.start()
         else:
-            self._struck = False
+            self._struck = None
 
 
 class _Kept:
