@@ -96,7 +96,7 @@ def _make_class():
             self.profile_dir = types.SimpleNamespace(location=location)
             atexit.register(self._remove_profile)
             if sys.modules["IPython"].version_info[:2] < (9, 18):
-                os.mkdir(location, 0o700)
+                scratch.make(location)
 
         def _remove_profile(self):
             if self.profile_dir is not None:

@@ -132,7 +132,7 @@ class _Shared:
         settings = sys.modules.get("jedi.settings")
         if self._jedi is None and settings is not None and not os.path.isdir(str(settings.cache_directory)):
             folder = scratch.name("flame_jedi_")
-            os.mkdir(folder, 0o700)
+            scratch.make(folder)
             self._jedi = (settings, settings.cache_directory, folder)
             settings.cache_directory = type(settings.cache_directory)(self._jedi[2])
             atexit.register(self._forget_jedi)

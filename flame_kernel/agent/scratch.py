@@ -30,12 +30,15 @@ def use(path):
 
 
 def name(prefix):
-    """A path for a folder that nobody else has; the folder around it is there."""
-    around = tempfile.gettempdir()
+    """A path for a folder that nobody else has; ``make`` makes it."""
+    return os.path.join(_root[0] if _root else tempfile.gettempdir(), prefix + os.urandom(8).hex())
+
+
+def make(path):
+    """Make the folder of that name, and in a child the one around it."""
     if _root:
-        around = _root[0]
         try:
-            os.mkdir(around, 0o700)
+            os.mkdir(_root[0], 0o700)
         except FileExistsError:
             pass
-    return os.path.join(around, prefix + os.urandom(8).hex())
+    os.mkdir(path, 0o700)
