@@ -33,7 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     run_folder = Path(tempfile.mkdtemp(prefix="flame-"))  # short: the paths of unix sockets end after 107 bytes
     config.add_cleanup(lambda: shutil.rmtree(run_folder, ignore_errors=True))
     # The user's own Jupyter, IPython and targets are none of the tests' business.
-    for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
+    # Nor is their cache: jedi's, once a process was killed while it wrote there, answers nothing any more.
+    for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"):
         os.environ[name] = _private(run_folder / name.lower())
     # Here every file counts: what stands after a test and did not before is a leak.
     os.environ["TMPDIR"] = tempfile.tempdir = _private(run_folder / "t")

@@ -114,7 +114,7 @@ def bare_pyro() -> str:
     import importlib.metadata as metadata
 
     label = "-".join(f"{name}-{metadata.version(name)}" for name in ("Pyro4", "serpent"))
-    cache_root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "remote-flame-tests"
+    cache_root = Path.home() / ".cache" / "remote-flame-tests"
     cache_root.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = cache_root / label
     if not folder.is_dir():
