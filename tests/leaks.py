@@ -77,7 +77,7 @@ def _describe(process: psutil.Process) -> str:
 
 
 def _new(before: Snapshot, after: Snapshot, used: bool) -> list[str]:
-    """``used``: the folder of a child that lives longer than the test counts too, which it may make at any time."""
+    """``used``: the folders of a far side that lives longer than the test count too; it may make them at any time."""
     threads = [
         thread
         for thread in after.threads - before.threads
@@ -91,7 +91,7 @@ def _new(before: Snapshot, after: Snapshot, used: bool) -> list[str]:
         *(
             f"temporary file {path}"
             for path in sorted(after.files - before.files)
-            if used or not any(part.startswith("flame_child_") for part in path.parts)
+            if used or not any(part.startswith(("flame_child_", "flame_jedi_")) for part in path.parts)
         ),
     ]
 
