@@ -52,6 +52,10 @@ class PlainApp(FarProcess):
     def ask(self, expression: str) -> Any:
         """The value of an expression, by the app's main thread."""
         self.send(expression)
+        return self.answer()
+
+    def answer(self) -> Any:
+        """The value of what was sent last."""
         return json.loads(self._wait_for_line(f"answer {self._asked}: "))
 
 
@@ -163,7 +167,7 @@ def test_a_main_thread_that_computes(plain: Callable[..., PlainApp]) -> None:
 
 def test_a_process_that_does_nothing_but_compute(plain: Callable[..., PlainApp]) -> None:
     app = plain(None, "no thread")
-    app.send("all(True for i in iter(int, 1))")
+    app.send("compute()")
     assert "computes in all of its threads, and cannot be stopped safely; try again, or say --force" in refused(app.pid)
     fire = ignite.ignite(app.pid, KEY, force=True)  # it does not ask for memory
     with flame.connect(f"127.0.0.1:{fire.port}", key=KEY, shell="mini") as inside:
@@ -171,6 +175,7 @@ def test_a_process_that_does_nothing_but_compute(plain: Callable[..., PlainApp])
         assert inside.evaluate(
             "ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(main), ctypes.py_object(EOFError))"
         )
+    assert app.answer() == "woken"
 
 
 @pytest.mark.parametrize("by", ["its main thread", "another thread"])
@@ -258,7 +263,7 @@ def test_another_architecture(process: Callable[..., subprocess.Popen[bytes]], t
         old = process(str(path))
     except OSError:
         pytest.skip("this system runs no programs of 32 bits")
-    time.sleep(0.1)
+    wait_until(lambda: old.poll() is not None or psutil.Process(old.pid).exe() == str(path), "that it runs")
     if old.poll() is not None:
         pytest.skip("this system runs no programs of 32 bits")
     assert "is of another architecture" in refused(old.pid)

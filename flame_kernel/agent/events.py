@@ -32,8 +32,8 @@ ATTACHED = 10.0
 LOOK_AROUND = 5.0
 # Seconds between looks of a writer that waits: an interrupt gets through in between.
 LOOK_FIRST, LOOK_LAST = 0.0005, 0.005
-# Seconds that a flush waits for the reader at most.
-HAND_OVER_PATIENCE = 0.2
+# Seconds that a flush waits for the reader at most: on a busy machine its thread may have to wait for its turn.
+HAND_OVER_PATIENCE = 1.0
 
 
 def _signal():
@@ -158,7 +158,8 @@ class EventLog:
         if began < self._next_hand_over or self._lock.owner == _thread.get_ident():
             return
         pause = LOOK_FIRST
-        while not self._closed and (self._incoming or self._journal.waiting):
+        # In this order: what has left the one and is not yet in the other is in the hands of the lock's owner.
+        while not self._closed and (self._incoming or self._lock.owner is not None or self._journal.waiting):
             if time.monotonic() - began > HAND_OVER_PATIENCE:
                 break
             _wake(self._urgent)
