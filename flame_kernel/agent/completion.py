@@ -16,6 +16,7 @@ import time
 import tokenize
 from collections.abc import Mapping
 
+from . import jedicache
 from .introspect import MAX_SCAN, MISSING, kind, resolve, tokens
 
 MAX_MATCHES = 3000
@@ -39,6 +40,11 @@ class Completer:
         self._magics = magics
         self._jedi = None
         self._modules = (None, [])
+        jedicache.use(self)
+
+    def close(self):
+        """Have jedi as it was found. Idempotent; any thread."""
+        jedicache.leave(self)
 
     def complete(self, code, cursor_pos=None):
         """complete_reply content. Positions count characters (code points).
@@ -117,6 +123,9 @@ class Completer:
                 self._jedi = False
         if not self._jedi:
             return None
+        return jedicache.complete(self, lambda: self._ask_jedi(code, cursor))
+
+    def _ask_jedi(self, code, cursor):
         try:
             before = code[:cursor]
             line, column = before.count("\n") + 1, cursor - (before.rfind("\n") + 1)
@@ -200,8 +209,8 @@ class Completer:
                     names.add(module.name)
                     if len(names) >= MAX_MODULES:
                         break
-            except Exception:
-                pass  # an importer of the host that cannot list; what there is will do
+            except Exception:  # an importer of the host that cannot list; what there is will do
+                pass
             self._modules = (time.monotonic(), sorted(names))
         return self._modules[1]
 

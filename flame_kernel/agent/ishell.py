@@ -12,7 +12,7 @@ import sys
 import traceback
 import types
 
-from . import commands, ishell_class, ishell_parts
+from . import commands, ishell_class, ishell_parts, jedicache
 from . import ishell_hooks as hooks
 from .figures import Figures
 
@@ -55,6 +55,7 @@ class IPythonShell:
         with hooks.quiet_import():
             self.ip = ishell_class.build(self, host)
             hooks.install(self.ip, host.place == "child")
+        jedicache.use(self.ip)
         if host.place == "child":
             self._prepare_child()
 
@@ -260,6 +261,7 @@ class IPythonShell:
             self.figures.close()
             self.ip.end_session()
         hooks.uninstall(self.ip)
+        jedicache.leave(self.ip)
 
 
 def _without_agent(tb):

@@ -16,7 +16,7 @@ import sys
 import traceback
 import types
 
-from . import commands, comms, ishell_parts, scratch, streams
+from . import commands, comms, ishell_parts, jedicache, scratch, streams
 from . import ishell_hooks as hooks
 from .ishell_parts import clean
 
@@ -417,12 +417,11 @@ def _make_class():
             if getattr(self.Completer, "use_jedi", False):
                 with contextlib.suppress(ImportError):
                     importlib.import_module("jedi")  # IPython 9 does so when it completes
-            hooks.before_completion()
-            found, seen = [], set()
-            for completion in self.Completer.completions(code, cursor_pos):
-                if completion not in seen:
-                    seen.add(completion)
-                    found.append(completion)
+
+            def ask():
+                return list(dict.fromkeys(self.Completer.completions(code, cursor_pos)))
+
+            found = jedicache.complete(self, ask)
             return list(rectify_completions(code, found))
 
         def inspect_at(self, code, cursor_pos, detail_level, omit_sections):

@@ -5,17 +5,14 @@ matplotlib), the builtins ``get_ipython``, ``display`` and ``__IPYTHON__``, and 
 The app's own IPython, where it has one, goes on being found by the app's code.
 """
 
-import atexit
 import contextlib
 import functools
 import linecache
-import os
-import shutil
 import sys
 import threading
 import warnings
 
-from . import scratch, streams
+from . import streams
 from .layers import MISSING, Layer
 
 _calls = threading.local()  # .ip: the shell that this thread serves outside of a cell
@@ -108,7 +105,6 @@ class _Shared:
         cls = interactiveshell.InteractiveShell
         self.users = set()
         self.only = None
-        self._jedi = None
         self._linecache = _linecache()
         self.layers = [
             Layer(cls, "initialized", functools.partial(_initialized, cls)),
@@ -123,32 +119,6 @@ class _Shared:
         for layer in self.layers:
             layer.remove()
         _restore_linecache(self._linecache)
-        if self._jedi is not None:
-            atexit.unregister(self._forget_jedi)
-            self._forget_jedi()
-
-    def move_jedi(self):
-        """jedi keeps what it has parsed in the user's home; where it has no folder yet it gets one for our time."""
-        settings = sys.modules.get("jedi.settings")
-        if self._jedi is None and settings is not None and not os.path.isdir(str(settings.cache_directory)):
-            folder = scratch.name("flame_jedi_")
-            scratch.make(folder)
-            self._jedi = (settings, settings.cache_directory, folder)
-            settings.cache_directory = type(settings.cache_directory)(self._jedi[2])
-            atexit.register(self._forget_jedi)
-
-    def _forget_jedi(self):
-        settings, found, folder = self._jedi
-        if str(settings.cache_directory) == folder:
-            settings.cache_directory = found
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def before_completion():
-    """To be called before IPython completes."""
-    if _shared is not None:
-        with _lock:
-            _shared.move_jedi()
 
 
 def _below(shell_class, name, found):

@@ -280,6 +280,7 @@ class MiniShell:
     def close(self):
         """Undo what this shell has done to the process. Idempotent; any thread."""
         self.figures.close()
+        self._completer.close()
         self._compiler.close()
         self.last_error = None
         self._unders = self._given = ("", "", "")
