@@ -144,7 +144,7 @@ class ChildCore:
                 start_new_session=True,
                 env=environment,
             )
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; what nobody will use is closed
             ours.close()
             for r, _ in pipes:
                 os.close(r)

@@ -63,7 +63,7 @@ def run(command, out, err=None, data=None, own_group=True):
             pass
         while process.poll() is None:  # it has closed its output and goes on
             time.sleep(STEP)
-    except BaseException:
+    except BaseException:  # goes on, an interrupt above all; the command does not
         _stop(process, pump, own_group)
         raise
     finally:

@@ -62,8 +62,8 @@ class Comms:
             if importlib.util.find_spec("comm") is None:
                 return
             from comm.base_comm import CommManager
-        except Exception:
-            return  # something else of that name
+        except Exception:  # something else of that name, which raises what it likes
+            return
         self.manager = CommManager()
         _install()
 
@@ -196,13 +196,13 @@ def _make_create_comm(found):
                     events.trigger("post_execute")
                 else:
                     shell.figures.flush()
-            except Exception:
+            except Exception:  # of the user's callback
                 self._comms.show_error()
 
         def handle_close(self, msg):
             try:
                 super(Comm, self).handle_close(msg)
-            except Exception:
+            except Exception:  # of the user's callback
                 self._comms.show_error()
 
     def create_comm(*args, **kwargs):

@@ -69,7 +69,7 @@ class Tracer:
         found = _Found()
         try:
             self._socket = self._connect()
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; a tracer that nobody hears does not
             pydevd.stoptrace()
             raise
         finally:

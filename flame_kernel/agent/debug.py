@@ -210,7 +210,7 @@ class Debugger:
             self._make_folder()
             self._leave_threads_alone()
             self._tracer = dap.Tracer(self._on_event, self._on_end)
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; nothing is left half started
             self._stop()
             raise
         self._host.shell.keep_empty_lines(True)

@@ -125,8 +125,8 @@ def _named(thing, expression):
             if isinstance(member, _MEMBERS) and not name.startswith("__"):
                 try:
                     found.setdefault(name, member.__get__(thing, type(thing)))
-                except Exception:
-                    continue  # a slot that is empty, or does not apply
+                except Exception:  # a slot that is empty (AttributeError), or code in C that raises what it likes
+                    continue
     for name, value in _items(_own_dict(thing)):
         if not (name.startswith("__") and isinstance(thing, (type, types.ModuleType))):
             found[name] = value
@@ -136,6 +136,6 @@ def _named(thing, expression):
 def _own_dict(thing):
     try:
         own = object.__getattribute__(thing, "__dict__")
-    except Exception:
+    except Exception:  # none (AttributeError), or a property of that name, of the user's
         return {}
     return own if hasattr(own, "items") else {}

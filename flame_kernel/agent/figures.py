@@ -67,8 +67,8 @@ class Figures:
         for manager in list(self.table.values()):
             try:
                 manager.destroy()
-            except Exception:
-                pass  # a figure that cannot be destroyed is no reason to keep the session
+            except Exception:  # a figure that cannot be destroyed is no reason to keep the session
+                pass
         self.table.clear()
         self._drawn = []
         if self.enabled:

@@ -216,7 +216,7 @@ class Worker:
                 trees.set_attributes(incoming.path, request["mode"], request["mtime"])
                 return {"same": True}
             incoming.finish(request["mode"])
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; the file that nobody finishes does not stay
             incoming.stop(keep=False)
             raise
         return {"same": False}
