@@ -18,6 +18,7 @@ import pytest
 from farside import FarProcess, FlameServer, NameServer, random_key, stopped, wait_until
 from flakylink import FlakyLink
 from kernels import flame_kernel
+from needs import missing
 from shell import run, warm
 from sshd import Sshd
 from strangers import nobody, one_line_server, web_server
@@ -314,7 +315,7 @@ def test_an_old_and_bare_python(oldest_python: farside.Python, flame_server: Sta
 def test_a_python_that_is_too_old(flame_server: Start) -> None:
     found = sorted(Path.home().glob(".pyenv/versions/2.7*/bin/python"))
     if not found:
-        pytest.skip("no Python 2.7 here")
+        missing("Python 2.7 (pyenv)")
     python = farside.Python(str(found[0]), (2, 7), False, False, False, False)
     code, checks = diagnosed(flame_server(python).location)
     assert (code, checks["versions"]["verdict"], checks["agent"]["verdict"]) == (1, "failed", "skipped")

@@ -12,7 +12,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -262,10 +261,10 @@ def test_another_architecture(process: Callable[..., subprocess.Popen[bytes]], t
     try:
         old = process(str(path))
     except OSError:
-        pytest.skip("this system runs no programs of 32 bits")
+        missing("a system that runs programs of 32 bits")
     wait_until(lambda: old.poll() is not None or psutil.Process(old.pid).exe() == str(path), "that it runs")
     if old.poll() is not None:
-        pytest.skip("this system runs no programs of 32 bits")
+        missing("a system that runs programs of 32 bits")
     assert "is of another architecture" in refused(old.pid)
 
 
@@ -282,15 +281,17 @@ def test_states_in_which_it_cannot_be_asked(plain: Callable[..., PlainApp]) -> N
     assert app.ask("state()")["threads"] == ["MainThread", "app waiter", "app worker"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have a process of somebody else")
 def test_a_process_of_somebody_else(process: Callable[..., subprocess.Popen[bytes]]) -> None:
+    if os.geteuid() != 0:
+        missing("root, to have a process of somebody else")
     other = process("sleep", "100", user=65534)
     assert f"process {other.pid} belongs to nobody; run this as that user" in refused(other.pid)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a right away")
 def test_a_system_that_does_not_permit_it(process: Callable[..., subprocess.Popen[bytes]]) -> None:
     """A user who may not look into a process of his own: it is one that has changed its user."""
+    if os.geteuid() != 0:
+        missing("root, to give a right away")
     become = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
     waits = "import time; print('go', flush=True); time.sleep(99)"
     other = process(sys.executable, "-c", become + waits, stdout=subprocess.PIPE)

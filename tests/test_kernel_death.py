@@ -16,6 +16,7 @@ import psutil
 import pytest
 from farside import wait_until
 from kernels import Kernel, Run
+from needs import missing
 from places import kernel_at, kernel_on, server_at
 
 SHELLS = ("child", "child-mini", "child-bare")
@@ -99,7 +100,7 @@ def memory_group(limit: int) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):
                 group.rmdir()
-    pytest.skip("needs root and a control group for memory")
+    missing("root and a control group for memory")
 
 
 def test_one_that_the_oom_killer_has_taken() -> None:
