@@ -13,6 +13,8 @@ import termios
 import threading
 import time
 
+from . import threads
+
 # Seconds that the end of a cell waits for text that is still in a pipe.
 SETTLE = 0.2
 
@@ -29,9 +31,7 @@ class Capture:
         self._lock = threading.Lock()
         self._wake_r, self._wake_w = os.pipe()
         self._closed = False
-        self._thread = threading.Thread(target=self._read, name="flame-capture")
-        self._thread.daemon = True
-        self._thread.start()
+        self._thread = threads.start("capture", self._read)
 
     def pipe(self, name):
         """The descriptor to write to for stream ``name``; made at the first call."""

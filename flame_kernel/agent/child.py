@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 
-from . import compiler, death, ladder, looks, outside, scratch, top, wire
+from . import compiler, death, ladder, looks, outside, scratch, threads, top, wire
 
 _LENGTH = struct.Struct(">Q")
 
@@ -160,10 +160,7 @@ class ChildCore:
         self._ladder = ladder.Ladder(self)
         self._memory, self._floor = death.Memory(), death.own_peak()
         self._pipes = [r for r, _ in pipes]
-        reader = threading.Thread(target=self._relay, args=(self._process, ours), name="flame-relay")
-        reader.daemon = True
-        self._reader = reader
-        reader.start()
+        self._reader = threads.start("relay", self._relay, self._process, ours)
 
     @property
     def is_dead(self):
@@ -283,7 +280,7 @@ class ChildCore:
         except OSError:
             pass  # it is just dying
         if kind == "where":
-            _aside("where", self._where_from_outside, request["id"])
+            threads.start("where", self._where_from_outside, request["id"])
 
     def answer(self, input_id, value):
         try:
@@ -305,7 +302,7 @@ class ChildCore:
         def answer():
             self._log.append({"type": "top_reply", "request": request["id"], "content": top.top(self.pid)})
 
-        _aside("top", answer)
+        threads.start("top", answer)
 
     def _where_from_outside(self, request_id):
         """Answer for a child that does not say where it is."""
@@ -442,11 +439,3 @@ def signal_group(pid, sign):
         os.killpg(pid, sign)
     except OSError:
         pass  # it is gone
-
-
-def _aside(name, work, *args):
-    """Run ``work`` on a thread of its own."""
-    thread = threading.Thread(target=work, args=args, name="flame-" + name)
-    thread.daemon = True
-    thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
-    thread.start()

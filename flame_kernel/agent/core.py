@@ -13,7 +13,7 @@ import sys
 import threading
 import types
 
-from . import dap, ishell, looks, messages, modules, objects, runner, stacks, streams, widgets
+from . import dap, ishell, looks, messages, modules, objects, runner, stacks, streams, threads, widgets
 from .callbacks import Callbacks
 from .comms import Comms
 from .debug import Debugger
@@ -69,7 +69,7 @@ class Core:
         self._lock = threading.Lock()
         self._side = collections.deque()
         self._side_wake = threading.Semaphore(0)
-        self._side_thread = threading.Thread(target=self._serve_side, name="flame-side")
+        self._side_thread = threads.make("side", self._serve_side)
         self.capture = None
         self.comms = None
         self._callbacks = Callbacks(self)
@@ -79,8 +79,6 @@ class Core:
         self._usage = Usage()
         self.namespace = self._make_namespace()
         streams.install()
-        self._side_thread.daemon = True
-        self._side_thread.pydev_do_not_trace = self._side_thread.is_pydev_daemon_thread = True
         self._side_thread.start()
 
     def __repr__(self):

@@ -16,6 +16,8 @@ import socket
 import sys
 import threading
 
+from . import threads
+
 # Seconds: for the tracer to connect and to prove itself, and for its answer to a request of our own.
 CONNECT_PATIENCE = 10.0
 ANSWER_PATIENCE = 10.0
@@ -74,10 +76,7 @@ class Tracer:
             raise
         finally:
             found.put_back()
-        self._reader = threading.Thread(target=self._read, name="flame-dap")
-        self._reader.daemon = True
-        self._reader.pydev_do_not_trace = self._reader.is_pydev_daemon_thread = True
-        self._reader.start()
+        self._reader = threads.start("dap", self._read)
 
     def _connect(self):
         """Have the tracer connect to us; the connection, proved to be the tracer's."""

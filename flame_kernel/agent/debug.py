@@ -6,12 +6,10 @@ What debugpy knows goes to debugpy (see ``dap``); what Jupyter adds to the proto
 
 https://jupyter-client.readthedocs.io/en/stable/messaging.html#debug-request
 
-In a child all threads of cells stop together. In a server's process only the cell does: the app's own threads are not
-traced, go on, and do not become slower.
+The tracer itself, and which threads it traces, is the business of ``tracing``.
 """
 
 import atexit
-import importlib.util
 import linecache
 import os
 import queue
@@ -20,10 +18,8 @@ import signal
 import stat
 import sys
 import threading
-import weakref
 
-from . import compiler, dap, explorer, streams
-from .layers import Layer
+from . import compiler, dap, explorer, streams, threads, tracing
 
 # Bytes of a file that is shown as source.
 MOST_SOURCE = 16 << 20
@@ -35,16 +31,6 @@ __name__ __doc__ __package__ __loader__ __spec__ __annotations__ __builtins__ __
 debugpy exit quit open display In Out _ih _oh _dh _ __ ___
 """
 HIDDEN = frozenset(_HIDDEN.split())
-# Libraries through which cells are run and shown, beside Python's own: no step leads into them, they are not in the
-# stack, and errors that they catch stop nothing.
-_BETWEEN = """
-IPython traitlets ipykernel debugpy Pyro4 comm jedi parso pygments stack_data asttokens executing pure_eval decorator
-backcall matplotlib_inline pexpect prompt_toolkit wcwidth
-"""
-BETWEEN = _BETWEEN.split()
-
-_active = []  # the Debugger that has the process, of this version of the agent
-_active_lock = threading.Lock()
 
 
 class Debugger:
@@ -60,15 +46,11 @@ class Debugger:
         self._requests = None
         self._thread = None
         self._request_id = None  # of the debug request that came last
-        self._tracer = None
+        self._tracing = tracing.Tracing(host)
         self._folder = None
         self._breakpoints = {}  # path -> as they were set
         self._stopped = set()  # DAP's numbers of threads
-        self._cell_thread = None  # of the lane for cells, among them; the front end calls it 1
         self._explorer = explorer.Explorer()
-        self._was = {}  # what else was changed, to be put back
-        self._left_alone = weakref.WeakSet()  # threads that were marked
-        self._shown = None
 
     # -- any thread --------------------------------------------------------------------------------------------------
 
@@ -77,21 +59,12 @@ class Debugger:
         with self._lock:
             if self._thread is None:
                 self._requests = queue.Queue()
-                self._thread = threading.Thread(target=self._serve, name="flame-debug")
-                self._thread.daemon = True
-                self._thread.pydev_do_not_trace = self._thread.is_pydev_daemon_thread = True
-                self._thread.start()
+                self._thread = threads.start("debug", self._serve)
         self._requests.put(request)
 
     def begin(self):
         """A lane is about to run a cell, on the calling thread."""
-        tracer = self._tracer
-        if hasattr(threading.current_thread(), "pydev_do_not_trace"):
-            return  # one of debugpy's own
-        if tracer is not None:
-            tracer.trace()
-        else:
-            dap.untrace()
+        self._tracing.begin()
 
     def let_go(self):
         """A cell is interrupted, or is just about to be: if it is stopped it goes on, into its KeyboardInterrupt.
@@ -100,10 +73,7 @@ class Debugger:
         """
         tracer = self._tracer
         if tracer is not None and self._stopped and not tracer.evaluates:
-            thread = threading.Thread(target=self._resume, args=(tracer,), name="flame-interrupt")
-            thread.daemon = True
-            thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
-            thread.start()
+            threads.start("interrupt", self._resume, tracer)
 
     @property
     def is_stopped(self):
@@ -165,20 +135,21 @@ class Debugger:
 
     def _forward(self, request_id, message, arguments):
         if "threadId" in arguments:
-            arguments = dict(arguments, threadId=self._swapped(arguments["threadId"]))
+            arguments = dict(arguments, threadId=self._tracing.swapped(arguments["threadId"]))
 
         def answer(response):
             if response is None:
                 response = _failure(message, "the debugger has ended")
             elif message["command"] == "stackTrace" and response.get("success"):
                 frames = response["body"]["stackFrames"]
-                if self._everywhere and frames and (frames[-1].get("source") or {}).get("path") == "<string>":
+                if self._tracing.everywhere and frames and (frames[-1].get("source") or {}).get("path") == "<string>":
                     frames.pop()  # what began this process
                     response["body"]["totalFrames"] = len(frames)
             elif message["command"] == "threads" and response.get("success"):
                 body = response["body"]
-                threads = [dict(one, id=self._swapped(one["id"])) for one in body["threads"]]
-                body["threads"] = [one for one in threads if self._everywhere or one["id"] in (1, *self._stopped)]
+                known = [dict(one, id=self._tracing.swapped(one["id"])) for one in body["threads"]]
+                everywhere = self._tracing.everywhere
+                body["threads"] = [one for one in known if everywhere or one["id"] in (1, *self._stopped)]
             elif str(response.get("message")).endswith("KeyboardInterrupt\n"):
                 response = _failure(message, "KeyboardInterrupt: the evaluation was interrupted")
             self._append("debug_reply", request_id, _as_answer(message, response))
@@ -186,129 +157,30 @@ class Debugger:
         self._tracer.send(message["command"], arguments, answer)
 
     @property
-    def _everywhere(self):
-        return self._host.place == "child"
+    def _tracer(self):
+        return self._tracing.tracer
 
     # -- start and end -----------------------------------------------------------------------------------------------
 
     def _on_initialize(self, message, arguments):
         if self._tracer is None:
-            self._start()
-
-    def _start(self):
-        reason = dap.missing()
-        if reason:
-            raise dap.NoDebugger(reason)
-        with _active_lock:
-            if _active and _active[0] is not self:
-                raise dap.NoDebugger(
-                    "the session %s in the same process is being debugged: one at a time; or use place = child"
-                    % _active[0]._host.session_id
-                )
-            _active[:] = [self]
-        try:
-            self._make_folder()
-            self._leave_threads_alone()
-            self._tracer = dap.Tracer(self._on_event, self._on_end)
-        except BaseException:  # goes on, whatever it is; nothing is left half started
-            self._stop()
-            raise
-        self._host.shell.keep_empty_lines(True)
-        self._was["hook"] = getattr(sys, "breakpointhook", None)
-        sys.breakpointhook = self._breakpoint
-        for lane in list(self._host.lanes.values()):
-            if lane.debugged:
-                lane.call(self.begin)
-        if self._host.on_main is not None and self._running() is not None:
-            self._host.on_main(self._tracer.trace_frames)
+            self._tracing.claim()
+            try:
+                self._make_folder()
+                self._tracing.start(self._on_event, self._on_end)
+            except BaseException:  # goes on, whatever it is; nothing is left half started
+                self._stop()
+                raise
 
     def _stop(self):
-        tracer, self._tracer = self._tracer, None
-        if tracer is not None:
-            tracer.close()
-            self._host.shell.keep_empty_lines(False)
-            hook = self._was.pop("hook", None)
-            if sys.breakpointhook == self._breakpoint and hook is not None:
-                sys.breakpointhook = hook
-            for lane in list(self._host.lanes.values()):
-                lane.call(self.begin)
-        layer = self._was.pop("start", None)
-        if layer is not None:
-            layer.remove()
-        while self._left_alone:
-            thread = self._left_alone.pop()
-            del thread.pydev_do_not_trace, thread.is_pydev_daemon_thread
+        self._tracing.stop()
         self._breakpoints.clear()
         self._stopped.clear()
-        self._cell_thread = None
         self._remove_folder()
-        with _active_lock:
-            if _active and _active[0] is self:
-                del _active[:]
-
-    def _leave_threads_alone(self):
-        """Those of the agent go on while a cell is stopped; and so do an app's, those that it starts later too."""
-        cells = {lane.thread_id for lane in list(self._host.lanes.values()) if lane.debugged}
-        for thread in threading.enumerate():
-            if thread.ident in cells:
-                setattr(thread, dap.KEEPS_ALIVE, True)
-            elif thread.name.startswith("flame-") or not self._everywhere:
-                self._leave_alone(thread)
-        if not self._everywhere:
-            self._was["start"] = Layer(threading.Thread, "start", self._thread_start)
-
-    def _leave_alone(self, thread):
-        if not hasattr(thread, "pydev_do_not_trace"):
-            thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
-            self._left_alone.add(thread)
-
-    def _thread_start(self, below):
-        def start(thread):
-            cell = streams.current()
-            if cell is None or cell.host is not self._host:
-                self._leave_alone(thread)
-            return below(thread)
-
-        return start
+        self._tracing.release()
 
     def _on_attach(self, message, arguments):
-        if self._tracer is None:
-            return None
-        arguments = dict(
-            arguments,
-            justMyCode=False,
-            debugOptions=["DebugStdLib"],
-            rules=_rules() + list(arguments.get("rules") or ()),
-            subProcess=False,
-            redirectOutput=False,
-            stopAllThreadsOnSuspend=self._everywhere,
-            steppingResumesAllThreads=self._everywhere,
-        )
-        response = self._tracer.ask("attach", arguments)
-        if response.get("success"):
-            self._tracer.ask("configurationDone", {})
-            self._learn_threads()
-        return _as_answer(message, response)
-
-    def _learn_threads(self):
-        """Which of DAP's threads runs the cells."""
-        lane = self._host.lanes.get("")
-        thread = _thread(lane.thread_id) if lane is not None else None
-        if thread is None:
-            return
-        name = thread.name
-        try:
-            thread.name = "flame cells of %s" % self._host.session_id  # for this question: names are all it tells
-            for one in self._tracer.ask("threads", {})["body"]["threads"]:
-                if one["name"] == thread.name:
-                    self._cell_thread = one["id"]
-        finally:
-            thread.name = name
-
-    def _swapped(self, number):
-        """Between the front end's numbers of threads and debugpy's: for the front end cells run on thread 1."""
-        pair = {self._cell_thread: 1, 1: self._cell_thread}
-        return number if self._cell_thread is None else pair.get(number, number)
+        return None if self._tracer is None else _as_answer(message, self._tracing.attach(arguments))
 
     def _on_configurationDone(self, message, arguments):  # noqa: N802  the protocol's name, as below
         return {} if self._tracer is not None else None
@@ -323,9 +195,7 @@ class Debugger:
         return {}
 
     def _on_pause(self, message, arguments):
-        lane = self._host.lanes.get("")
-        thread = _thread(lane.thread_id) if lane is not None else None
-        if self._tracer is not None and lane.request is not None and not self._tracer.traces(thread):
+        if self._tracer is not None and self._tracing.misses_cell():
             # One thread cannot have another one traced without a risk for the process.
             return _failure(message, "the cell that runs was begun before the debugger: it stops as of the next one")
         return None
@@ -354,7 +224,7 @@ class Debugger:
 
     def _on_terminate(self, message, arguments):
         """Ends what is stopped: the cell, not the process, which may be an app's."""
-        if self._everywhere:
+        if self._tracing.everywhere:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         else:
             self._host.interrupt()
@@ -365,10 +235,10 @@ class Debugger:
     def _on_event(self, message):
         """On the reader's thread."""
         kind, body = message.get("event"), dict(message.get("body") or {})
-        if kind == "thread" and not self._everywhere:
+        if kind == "thread" and not self._tracing.everywhere:
             return  # the app's own threads are no matter of the notebook
         if "threadId" in body:
-            body["threadId"] = self._swapped(body["threadId"])
+            body["threadId"] = self._tracing.swapped(body["threadId"])
         if kind == "stopped":
             self._stopped.add(body["threadId"])
         elif kind == "continued":
@@ -377,31 +247,13 @@ class Debugger:
             else:
                 self._stopped.discard(body.get("threadId"))
         about_cell = kind in ("stopped", "continued", "output")
-        request_id = (self._running() if about_cell else None) or self._request_id
+        request_id = (self._tracing.running() if about_cell else None) or self._request_id
         self._append("debug_event", request_id, dict(message, body=body))
-
-    def _running(self):
-        """The id of the cell that runs, or None; the main one's where subshells run some, too."""
-        lanes = list(self._host.lanes.values())  # other threads make and end them
-        for lane in sorted(lanes, key=lambda lane: lane.name):
-            request = lane.request
-            if request is not None and request["kind"] == "execute":
-                return request["id"]
-        return None
 
     def _on_end(self):
         """On the reader's thread: the tracer is gone, and nobody has asked it to."""
         self._append("debug_event", self._request_id, {"type": "event", "event": "terminated", "body": {}})
         self._requests.put({"id": "", "message": {"command": "disconnect"}})
-
-    def _breakpoint(self, *args, **kwargs):
-        """``sys.breakpointhook`` while the debugger is on."""
-        tracer, hook = self._tracer, self._was.get("hook")
-        cell = streams.current()
-        if tracer is not None and cell is not None and cell.host is self._host and not args and not kwargs:
-            tracer.stop_in(sys._getframe().f_back)
-        elif hook is not None:
-            hook(*args, **kwargs)
 
     # -- what Jupyter adds -------------------------------------------------------------------------------------------
 
@@ -510,11 +362,7 @@ class Debugger:
         if not self._stopped or frame is None:
             shown = self._host.shell.user_expressions({name: name})[name]
         else:
-            self._shown = None
-            look = "__import__('sys').modules[%r].show(%s)" % (__name__, name)
-            arguments = {"expression": look, "frameId": frame, "context": "clipboard"}
-            response = self._tracer.ask("evaluate", arguments)
-            shown = self._shown or {"status": "error", "evalue": response.get("message")}
+            shown = self._tracing.bundle(name, frame)
         if shown.get("status") != "ok":
             return _failure(message, "%s cannot be shown: %s" % (name, shown.get("evalue")), bundle)
         metadata = {mime: one for mime, one in shown["metadata"].items() if mime in shown["data"]}
@@ -528,34 +376,6 @@ class Debugger:
             return None
         change = {"expression": "globals()[%r]" % target, "value": source, "frameId": arguments.get("srcFrameId")}
         return _as_answer(message, self._tracer.ask("setExpression", change))
-
-    def take(self, value):
-        """In a stopped thread: the forms in which a front end may show ``value``."""
-        self._shown = dict(zip(("data", "metadata"), self._host.shell.bundle(value)), status="ok")
-
-
-def show(value):
-    """Evaluated in a stopped frame, for richInspectVariables."""
-    _active[0].take(value)
-
-
-def _rules():
-    """What is not stepped through: the agent, the standard library, what runs cells. The longest path decides."""
-    library = os.path.dirname(os.__file__)
-    rules = [{"path": "<%s/*" % __name__.rpartition(".")[0], "include": False}, {"path": library, "include": False}]
-    rules += [{"path": os.path.join(library, one), "include": True} for one in ("site-packages", "dist-packages")]
-    for name in BETWEEN:
-        try:
-            spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError):
-            continue
-        for folder in (spec.submodule_search_locations if spec is not None else None) or ():
-            rules.append({"path": folder, "include": False})
-    return rules
-
-
-def _thread(ident):
-    return next((one for one in threading.enumerate() if one.ident == ident), None)
 
 
 def _copy(names):

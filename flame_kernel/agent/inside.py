@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 
-from . import core, events, outside, scratch, stacks, wire
+from . import core, events, outside, scratch, stacks, threads, wire
 from .child import read_frame, send_frame, signal_group
 
 # Bytes that cells may print ahead of what the server has taken; all else waits there.
@@ -43,12 +43,8 @@ def main(sock):
     me.take_interrupts()
     me.on_main = functools.partial(_on_main, me)
     me.for_main = collections.deque()  # what the next SIGINT has it call
-    sender = threading.Thread(target=_ship, args=(sock, log), name="flame-sender")
-    receiver = threading.Thread(target=_receive, args=(sock, me, log, sender), name="flame-receiver")
-    for thread in (sender, receiver):
-        thread.daemon = True
-        thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
-        thread.start()
+    sender = threads.start("sender", _ship, sock, log)
+    threads.start("receiver", _receive, sock, me, log, sender)
     while True:  # close ends the process; a lane that ended for another reason has another one in its place
         me.run_on_main()
 
@@ -127,9 +123,7 @@ def _strike(me, request_id):
     """SIGINT to the main thread until its handler has run: one that comes just before a call blocks does not end it."""
     if me.interrupt_only == request_id:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        again = threading.Timer(STRIKE_AGAIN, _strike, (me, request_id))
-        again.daemon = True
-        again.start()
+        threads.later(STRIKE_AGAIN, "interrupt", _strike, me, request_id)
 
 
 def _ship(sock, log):
@@ -174,9 +168,7 @@ def _end_process(status):
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
     if status:  # the server is gone: nobody else ends what hangs, or what cells have left behind in our group
-        late = threading.Timer(EXIT_GRACE, signal_group, (os.getpid(), signal.SIGKILL))
-        late.daemon = True
-        late.start()
+        threads.later(EXIT_GRACE, "end", signal_group, os.getpid(), signal.SIGKILL)
     try:
         atexit._run_exitfuncs()
     except BaseException:  # they are the user's, and may raise anything, SystemExit too; the process ends all the same

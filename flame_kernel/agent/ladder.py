@@ -11,6 +11,8 @@ import signal
 import threading
 import time
 
+from . import threads
+
 # Seconds after a Stop: when a cell is looked at that has not noticed it, or that has, and cleans up.
 UNNOTICED, NOTICED = 1.2, 3.0
 # Seconds that it has when the signal was sent again: one that comes just before a call blocks does not end that.
@@ -59,7 +61,7 @@ class Ladder:
                 self._interrupts[request_id] = self._interrupts.get(request_id, 0) + 1
         if step == END:
             self._send(signal.SIGTERM)
-            self._later(TERM_GRACE, self._after_term, request_id)
+            threads.later(TERM_GRACE, "ladder", self._after_term, request_id)
             return "terminated"
         if step == KILL:
             self._send(signal.SIGKILL)
@@ -91,14 +93,7 @@ class Ladder:
             if request_id in self._looks:
                 return
             self._looks.add(request_id)
-        self._later(seconds, self._look, request_id, noticed, again)
-
-    def _later(self, seconds, function, *args):
-        timer = threading.Timer(seconds, function, args)
-        timer.daemon = True
-        timer.name = "flame-ladder"
-        timer.pydev_do_not_trace = timer.is_pydev_daemon_thread = True
-        timer.start()
+        threads.later(seconds, "ladder", self._look, request_id, noticed, again)
 
     def _look(self, request_id, noticed, again):
         with self._lock:

@@ -18,7 +18,7 @@ import threading
 import time
 import types
 
-from . import stacks
+from . import stacks, threads
 from .ladder import outcome
 
 # Seconds: how long the loop may take to cancel an awaiting cell, and how long a blocked call is given before we say so.
@@ -116,7 +116,7 @@ class Lane:
             )
             self._thread.daemon = True
             if not debugged:
-                self._thread.pydev_do_not_trace = self._thread.is_pydev_daemon_thread = True
+                threads.leave_alone(self._thread)
             self._thread.start()
 
     def __repr__(self):
@@ -327,7 +327,7 @@ class Lane:
         """Look at a cell that has been interrupted, some time later."""
         if self._will_report != request_id:
             self._will_report = request_id
-            self._later(REPORT_AFTER, self._report, request_id)
+            threads.later(REPORT_AFTER, "interrupt", self._report, request_id)
 
     def _by_signal(self):
         """In a child's main thread, called by its SIGINT handler: may raise KeyboardInterrupt."""
@@ -361,14 +361,7 @@ class Lane:
                 _raise_in(self.thread_id, self._notice)
                 self.host.debug.let_go()
 
-        self._later(CANCEL_GRACE, insist)
-
-    def _later(self, seconds, function, *args):
-        timer = threading.Timer(seconds, function, args)
-        timer.daemon = True
-        timer.name = "flame-interrupt"
-        timer.pydev_do_not_trace = timer.is_pydev_daemon_thread = True
-        timer.start()
+        threads.later(CANCEL_GRACE, "interrupt", insist)
 
     def interrupt_children(self):
         """SIGINT to the processes that this thread has started and waits for: subprocess.run then ends."""
@@ -403,7 +396,7 @@ class Lane:
         has_noticed = self.noticed == request_id
         if has_noticed and not noticed:
             self._will_report = request_id
-            self._later(NOTICED_AFTER - REPORT_AFTER, self._report, request_id, True)
+            threads.later(NOTICED_AFTER - REPORT_AFTER, "interrupt", self._report, request_id, True)
             return
         where = stacks.call(self.host, self)
         before = self._told[1] if self._told is not None and self._told[0] == request_id else 0

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 
-from . import child, core, events, mainthread, sockets
+from . import child, core, events, mainthread, sockets, threads
 
 # Requests remembered by a session, so that one repeated after a lost answer does not run twice.
 REMEMBERED = 4096
@@ -73,10 +73,7 @@ class Session:
                 self.core = mainthread.MainCore(session_id, seat, self.log, shell, child.pids)
             else:
                 self.core = core.Core(session_id, place, self.log, shell, child.pids)
-            self._keeper = threading.Thread(target=self.log.keep_for_ever, name="flame-journal")
-            self._keeper.daemon = True
-            self._keeper.pydev_do_not_trace = self._keeper.is_pydev_daemon_thread = True
-            self._keeper.start()
+            self._keeper = threads.start("journal", self.log.keep_for_ever)
         try:
             self.core.start()
         except BaseException:

@@ -5,9 +5,8 @@ expression of the user's that may take its time, have a thread each, as long as 
 """
 
 import os
-import threading
 
-from . import stacks, streams, top
+from . import stacks, streams, threads, top
 
 KINDS = ("where", "watch", "top")
 
@@ -18,10 +17,7 @@ def begin(host, request):
         host.reply(request, _safely(lambda: stacks.where(host)))
         return
     work = {"watch": lambda: _watch(host, request), "top": lambda: top.top(os.getpid())}[request["kind"]]
-    thread = threading.Thread(target=lambda: _answer(host, request, work), name="flame-%s" % request["kind"])
-    thread.daemon = True
-    thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
-    thread.start()
+    threads.start(request["kind"], _answer, host, request, work)
 
 
 def _answer(host, request, work):

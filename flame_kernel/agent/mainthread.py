@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 
-from . import streams
+from . import streams, threads
 from .core import Core
 from .lane import Lane
 
@@ -346,9 +346,7 @@ class Seat:
 
     def _stay(self):
         over = []
-        accepting = threading.Thread(target=self._accept, args=(over,), name="flame-accept")
-        accepting.daemon = True
-        accepting.pydev_do_not_trace = accepting.is_pydev_daemon_thread = True
+        accepting = threads.make("accept", self._accept, over)
         self._kept = _Kept()
         try:
             signal.signal(signal.SIGINT, self._on_sigint)
@@ -423,9 +421,7 @@ class Seat:
         self._struck_at = time.monotonic()
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         if signal.getsignal(signal.SIGINT) == self._on_sigint:  # else the cell has a handler of its own
-            again = threading.Timer(STRIKE_AGAIN, self._strike_on, (request,))
-            again.daemon = True
-            again.start()
+            threads.later(STRIKE_AGAIN, "interrupt", self._strike_on, request)
         else:
             self._struck = None
 

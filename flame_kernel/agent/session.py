@@ -53,7 +53,7 @@ import sys
 import threading
 import time
 
-from . import checkup, live, sockets, wire
+from . import checkup, live, sockets, threads, wire
 from .live import Refusal
 
 # Seconds that a poll may be parked.
@@ -247,9 +247,7 @@ def _close(request):
     if session is None:
         return {"closed": False}
     # In a thread of its own: a cell that does not end at once must not hold the caller, or a multiplex server.
-    ending = threading.Thread(target=session.close, name="flame-close")
-    ending.daemon = True
-    ending.start()
+    ending = threads.start("close", session.close)
     if not _is_multiplex():
         ending.join(5.0)
     _reap_soon()
@@ -358,10 +356,8 @@ def _reap_soon():
             _reaper[0].set()
         elif _sessions:
             look = threading.Event()
-            thread = threading.Thread(target=_reap, args=(look,), name="flame-reaper")
-            thread.daemon = True
             _reaper.append(look)
-            thread.start()
+            threads.start("reaper", _reap, look)
 
 
 def _reap(look):
