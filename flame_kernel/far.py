@@ -7,13 +7,13 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
-from .config import PLACE_WORDS, Target
+from .config import Target
 from .errors import FlameError
 from .inbox import Event
 from .server import EmbeddedServer
 from .session import Session
+from .status import status
 
 
 class FarSide:
@@ -172,16 +172,8 @@ class FarSide:
             left = _session_of(opening)
             error = left.gone if left is not None else opening.exception() if opening is not None else None
             return f"not connected to {where}" + (f": {error}" if error else "")
-        ready = _done(session.ready) or {}
         own = self.target.location is None
-        how = "the kernel's own server" if own else session.target.protection
-        link = str(session.trouble or "link up")
-        return (
-            f"cells run on {ready.get('host', session.server['host'])}, pid {ready.get('pid', session.server['pid'])}, "
-            f"Python {ready.get('python', '?')}, {PLACE_WORDS.get(session.server['place'], session.server['place'])} "
-            f"at {session.location} ({how}); session {session.session_id}; "
-            f"{_shell_words(ready)}; {link}"
-        )
+        return status(session, "the kernel's own server" if own else session.target.protection)
 
     @property
     def is_kept(self) -> bool:
@@ -230,15 +222,3 @@ def _leave(opening: Future[Session], keep: Session) -> None:
         session.detach()
     else:
         session.close()
-
-
-def _done(future: Future[dict[str, Any]]) -> dict[str, Any] | None:
-    return future.result() if future.done() and future.exception() is None else None
-
-
-def _shell_words(ready: dict[str, Any]) -> str:
-    if ready.get("shell") == "ipython":
-        return f"IPython {ready.get('ipython')}"
-    if ready.get("shell") == "mini":
-        return f"without IPython ({ready.get('shell_reason') or 'by choice'})"
-    return "starting"

@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from .agent import wire
@@ -40,6 +40,7 @@ from .errors import (
 from .naming import found
 from .neighbour import Neighbour
 from .transport import Connection
+from .trouble import Trouble, cause, is_silence
 
 # Seconds between attempts to reconnect: the first is at once; then from the first to the last, doubling, and at random
 # up to a seventh more; the last figure is for outages of more than a minute.
@@ -59,31 +60,6 @@ BEAT, SILENT, PROBE = 1.0, 2.0, 5.0
 PROBE_PATIENCE = 2.5
 
 Answer = tuple[Any, Sequence[Any]]
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """What keeps a link from working. ``since`` is monotonic, ``clock`` the same as time of day, both in seconds."""
-
-    location: str
-    silent: bool  # the server does not answer; else there is no connection
-    since: float
-    clock: float
-    cause: str = ""
-
-    @property
-    def age(self) -> float:
-        """Seconds that it has lasted."""
-        return time.monotonic() - self.since
-
-    def __str__(self) -> str:
-        if self.silent:
-            since = time.strftime("%H:%M:%S", time.localtime(self.clock))
-            return (
-                f"{self.location} not responding since {since} ({_length(self.age)}), waiting; the cell may go on there"
-            )
-        cause = f" ({self.cause})" if self.cause and self.age > RETRY_LAST else ""
-        return f"link to {self.location} lost {_length(self.age)} ago, retrying; the cell goes on there{cause}"
 
 
 class Line:
@@ -391,7 +367,7 @@ class Link:
                 if wanted and now - self._heard > BEAT and self.calls.asked is None:
                     self._beat()
                 continue
-            if now - said >= _every(trouble.age):
+            if now - said >= trouble.every:
                 said = now
                 self._on_trouble(trouble)
             if trouble.silent and not self._broken and now - max(probed, trouble.since + SILENT) > PROBE:
@@ -408,16 +384,16 @@ class Link:
         if errors:
             if now - since < WORTH_SAYING:
                 return self.trouble
-            silent = all(isinstance(e, CallTimeout) or _is_mute(e) for e in errors)
+            silent = all(is_silence(e) for e in errors)
             if self.trouble is not None and self.trouble.silent:
                 since = min(since, self.trouble.since)
-            cause = next((_cause(e) for e in errors), "")
+            reason = cause(errors[0])
         else:
             asked = [line.asked for line in self._lines if _is_late(line, now)]
             if not asked or now - self._heard < SILENT or not self._is_wanted():
                 return None
-            silent, since, cause = True, max(self._heard, min(one for one in asked if one is not None)), ""
-        return Trouble(self.location, silent, since, time.time() - (now - since), cause)
+            silent, since, reason = True, max(self._heard, min(one for one in asked if one is not None)), ""
+        return Trouble(self.location, silent, since, time.time() - (now - since), reason)
 
     def _probe(self) -> None:
         """Whether a new connection is answered while the old ones are not: then those are dead, and are ended."""
@@ -479,28 +455,3 @@ def no_agent(location: str) -> AgentError:
 def _is_late(line: Line, now: float) -> bool:
     asked = line.asked
     return asked is not None and now - asked > line.patience
-
-
-def _is_mute(error: FlameError) -> bool:
-    """Whether somebody takes the connection there and then says nothing."""
-    return isinstance(error, CannotConnect) and error.cause == "timeout" and bool(error.detail)
-
-
-def _cause(error: FlameError) -> str:
-    """What an error says beyond that the link is lost."""
-    if isinstance(error, CannotConnect):
-        return error.what
-    return error.detail if isinstance(error, ConnectionLost) else str(error)
-
-
-def _length(seconds: float) -> str:
-    """A time in words: ``4 s``, ``3 min``, ``2 h 5 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = int(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _every(age: float) -> float:
-    """How often the age of a trouble is told anew, in seconds."""
-    return 1.0 if age < 10 else 5.0 if age < 100 else 60.0

@@ -7,7 +7,6 @@ line's value.
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import sys
 from collections.abc import Callable
@@ -20,17 +19,29 @@ from IPython.core.magic_arguments import argument, kwds, magic_arguments
 
 from . import looks
 from .commands import every, watched
-from .config import PLACE_WORDS, PLACES, SHELLS, load_target
+from .config import PLACES, SHELLS, load_target
 from .doctor import bundle, examine, of_target
 from .errors import FlameError, TargetError
 from .jobs import columns, table
 from .keys import Ask
 from .magic_cells import Cells
 from .magic_connections import Connections, ask_line, identifier, in_thread
-from .magic_lines import assignments, call_of, exact, script, split_raw, unquoted, usage, words_of
+from .magic_lines import (
+    assignments,
+    call_of,
+    evaluated,
+    exact,
+    local_value,
+    script,
+    split_raw,
+    unquoted,
+    usage,
+    words_of,
+)
 from .options import OPTIONS, protection
 from .remote import Remote
 from .session import Session
+from .status import status
 from .terminal import clean
 from .visitor import Visitor
 
@@ -161,7 +172,7 @@ class Commands:
             print(f"Warning: {clean(warning)}", file=sys.stderr)
         if args.alias is not None:
             self._shell.user_ns[args.alias] = remote
-        print(f"{name}: {'' if new else 'connected already, '}{words(remote)}")
+        print(f"{name}: {'' if new else 'connected already, '}{where(remote)}")
 
     @command("use")
     @kwds(description="Make another connection the current one.")
@@ -176,12 +187,12 @@ class Commands:
     def do_status(self, args: argparse.Namespace) -> None:
         if args.name is not None:
             name, remote = self._connections.pick(args.name)
-            print(f"{name}: {words(remote)}")
+            print(f"{name}: {where(remote)}")
             return
         if not self._connections.items():
             print("not connected; begin with %flame connect HOST:PORT, or without HOST:PORT for a try")
         for name, remote in self._connections.items():
-            print(f"{'*' if name == self._connections.current else ' '} {name}: {words(remote)}")
+            print(f"{'*' if name == self._connections.current else ' '} {name}: {where(remote)}")
 
     @command("doctor")
     @kwds(description="Why can I not connect? Checks the way to a server and what is there, each fault with its cure.")
@@ -316,7 +327,7 @@ class Commands:
         name, remote = self._connections.pick(args.target)
         call = call_of(args.code)
         if call is not None:
-            function, arguments, named = self._evaluated(call)
+            function, arguments, named = evaluated(call, self._shell.ev)
             return remote.run(function, *arguments, **named)
         file, *arguments = words_of(args.code)
         path = Path(file).expanduser()
@@ -327,30 +338,6 @@ class Commands:
             raise FlameError(f"cannot read {file}: {reason}; %flame run takes a script of this machine") from None
         self._cells.follow(name, remote, script(source, path.name, arguments), hide="_flame_script")
         return None
-
-    def _evaluated(self, call: ast.Call) -> tuple[Any, list[Any], dict[str, Any]]:
-        """The function of a call and its arguments, with the notebook's names."""
-        function = self._local(ast.unparse(call.func))
-        if not callable(function):
-            raise FlameError(f"{ast.unparse(call.func)} is no function; %flame run takes a call of a local function")
-        arguments = []
-        for argument_ in call.args:
-            if isinstance(argument_, ast.Starred):
-                arguments += list(self._local(ast.unparse(argument_.value)))
-            else:
-                arguments.append(self._local(ast.unparse(argument_)))
-        named: dict[str, Any] = {}
-        for word in call.keywords:
-            value = self._local(ast.unparse(word.value))
-            named.update(value if word.arg is None else {word.arg: value})
-        return function, arguments, named
-
-    def _local(self, expression: str) -> Any:
-        """The value here of what the user has written; FlameError in one sentence where it has none."""
-        try:
-            return self._shell.ev(expression)
-        except Exception as e:
-            raise FlameError(f"{expression} has no value here: {type(e).__name__}: {e}") from None
 
     # -- names -------------------------------------------------------------------------------------------------------
 
@@ -388,7 +375,7 @@ class Commands:
         for name, expression in assignments(args.code):
             if expression is None and name not in self._shell.user_ns:
                 raise FlameError(f"there is no variable {name!r} here; %flame push NAME or NAME=EXPRESSION")
-            values[name] = self._shell.user_ns[name] if expression is None else self._local(expression)
+            values[name] = self._shell.user_ns[name] if expression is None else local_value(expression, self._shell.ev)
         remote.push(values)
 
     @command("pull")
@@ -492,17 +479,7 @@ class Commands:
         print(self.parser(name).format_help().removeprefix("::\n\n").rstrip())
 
 
-def words(remote: Remote) -> str:
+def where(remote: Remote) -> str:
     """Where the cells of a connection run, in words."""
-    session = remote.session
-    if session.gone is not None:
-        return clean(str(session.gone))
-    ready = session.ready.result() if session.ready.done() and session.ready.exception() is None else {}
-    place = session.server["place"]
-    shell = f"IPython {ready['ipython']}" if ready.get("shell") == "ipython" else "without IPython"
-    link = "link up" if session.trouble is None else str(session.trouble)
-    return clean(
-        f"cells run on {ready.get('host', session.server['host'])}, pid {ready.get('pid', session.server['pid'])}, "
-        f"Python {ready.get('python', '?')}, {PLACE_WORDS.get(place, place)} at {session.location}; "
-        f"session {session.session_id}; {shell if ready else 'starting'}; {link}"
-    )
+    gone = remote.session.gone
+    return clean(status(remote.session) if gone is None else str(gone))

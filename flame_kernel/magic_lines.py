@@ -1,4 +1,4 @@
-"""What stands in a ``%flame`` line, taken apart: options before code, assignments, calls, words."""
+"""What stands in a ``%flame`` line, taken apart: options before code, assignments, calls and their values, words."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import ast
 import keyword
 import re
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 from IPython.core.error import UsageError
+
+from .errors import FlameError
 
 
 def exact(method: Any) -> Any:
@@ -72,6 +75,32 @@ def call_of(text: str) -> ast.Call | None:
     except (SyntaxError, ValueError):
         return None
     return node if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)) else None
+
+
+def evaluated(call: ast.Call, value_of: Callable[[str], Any]) -> tuple[Any, list[Any], dict[str, Any]]:
+    """The function of a call and its arguments; ``value_of`` evaluates with the notebook's names."""
+    function = local_value(ast.unparse(call.func), value_of)
+    if not callable(function):
+        raise FlameError(f"{ast.unparse(call.func)} is no function; %flame run takes a call of a local function")
+    arguments = []
+    for argument in call.args:
+        if isinstance(argument, ast.Starred):
+            arguments += list(local_value(ast.unparse(argument.value), value_of))
+        else:
+            arguments.append(local_value(ast.unparse(argument), value_of))
+    named: dict[str, Any] = {}
+    for word in call.keywords:
+        value = local_value(ast.unparse(word.value), value_of)
+        named.update(value if word.arg is None else {word.arg: value})
+    return function, arguments, named
+
+
+def local_value(expression: str, value_of: Callable[[str], Any]) -> Any:
+    """The value here of what the user has written; FlameError in one sentence where it has none."""
+    try:
+        return value_of(expression)
+    except Exception as e:  # the user's own code
+        raise FlameError(f"{expression} has no value here: {type(e).__name__}: {e}") from None
 
 
 def words_of(text: str) -> list[str]:

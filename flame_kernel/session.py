@@ -22,8 +22,9 @@ from .agent import wire
 from .config import Target
 from .errors import AgentError, ConnectionLost, FlameError, NotSent, SessionGone, UnsafeAnswer
 from .inbox import Event, Inbox
-from .link import Link, Trouble
+from .link import Link
 from .opening import checked, opening, running
+from .trouble import Trouble
 from .under_way import CELLS, Call, Reply, Request
 
 # Seconds between two batches of mere text: at most 40 a second, of two streams each.

@@ -20,7 +20,8 @@ FLOORS = (
     # Both sides import these.
     ("agent.wire", "agent.values", "agent.leaves", "agent.pieces", "agent.frames", "agent.trees"),
     ("errors", "options", "amounts", "neighbour", "waits", "fronts", "under_way", "settings", "cli_index", "scripts"),
-    ("location", "keys", "security", "terminal", "pictures", "progress", "interrupts"),
+    ("unpickler",),
+    ("location", "keys", "security", "trouble", "terminal", "pictures", "progress", "interrupts"),
     ("targets", "tls", "tunnel", "certs", "framing", "serializers"),
     ("config", "hardening", "ignition", "serving"),
     ("serve_alone", "serve_app", "ignite", "cli_command", "kernelspec"),
@@ -29,7 +30,7 @@ FLOORS = (
     ("naming",),
     ("link", "opening", "takeover"),
     ("session", "rendering", "uploads", "visitor", "stranger"),
-    ("downloads", "doctor"),
+    ("downloads", "doctor", "status"),
     ("transfer", "modules", "foreground"),
     ("console", "sync"),
     ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead", "looks"),

@@ -21,9 +21,9 @@ from flame_kernel.config import Location, Target, Timeouts, load_target
 from flame_kernel.errors import AgentError, ConnectionLost, NotSent, SessionGone, TargetError
 from flame_kernel.fronts import Fronts
 from flame_kernel.inbox import Event
-from flame_kernel.link import Trouble
 from flame_kernel.neighbour import Neighbour, _machine
 from flame_kernel.session import Session
+from flame_kernel.trouble import Trouble
 from flame_kernel.visitor import Visitor
 
 Start = Callable[..., FlameServer]
