@@ -89,8 +89,8 @@ def nothing_is_left_behind(request: pytest.FixtureRequest, global_state: None) -
         if left:
             gc.collect()  # what only a cycle keeps open is no leak, if a costly way to close
             left = leaks.leftovers(before)
-        leaks.end(before)
         if left:
+            leaks.end(before)
             pytest.fail("left behind:\n" + "\n".join(left), pytrace=False)
     if errors.found and request.node.get_closest_marker("error_logs") is None:
         pytest.fail("logged as errors:\n" + "\n".join(errors.found), pytrace=False)

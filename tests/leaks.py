@@ -55,8 +55,8 @@ def _processes() -> frozenset[psutil.Process]:
     found = set(psutil.Process().children(recursive=True))
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
-            with contextlib.suppress(OSError, psutil.NoSuchProcess):
-                if mark in Path("/proc", name, "environ").read_bytes().split(b"\0"):
+            with contextlib.suppress(OSError, psutil.NoSuchProcess), open(f"/proc/{name}/environ", "rb") as environ:
+                if mark in environ.read():  # the mark is a random name
                     found.add(psutil.Process(int(name)))
     return frozenset(found)
 
