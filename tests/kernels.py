@@ -114,7 +114,11 @@ class Run:
         return [(re.sub(r"^\[[^ ]+\] ", "", prompt), secret) for prompt, secret in asked]
 
     def __repr__(self) -> str:
-        lines = [f"  {m.at:7.3f} {m.channel:7} {m.type}: {str(m.content)[:300]}" for m in self.messages]
+        lines = [
+            f"  {m.at:7.3f} {m.channel:7} {m.type}: {str(m.content)[:300]}"
+            for n, m in enumerate(self.messages)  # of a flood, what is not part of it
+            if min(n, len(self.messages) - n) < 5 or m.content.get("name") != "stdout"
+        ]
         return "\n".join([f"{self.id}: reply {self.reply} at {self.reply_at}", *lines])
 
 
