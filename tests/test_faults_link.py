@@ -166,7 +166,7 @@ def test_stop_during_an_outage_is_for_its_own_cell(k: Kernel, link: FlakyLink) -
 
 def test_stop_that_comes_after_its_cell_stops_no_other(k: Kernel, link: FlakyLink) -> None:
     """I06: the cell ends by itself while the stop is on its way; the next one is begun meanwhile."""
-    link.delay = 0.4  # the cell's end is 0.3 s behind its output: so much later may the stop be, and is too late all the same
+    link.delay = 0.4  # the end of the cell is 0.3 s behind its output: a stop that is sent in between comes too late
     for _ in range(3):
         run = k.submit("print('in')\nimport time; time.sleep(0.3)")
         after = k.submit("for i in range(40): time.sleep(0.01)\n'done'")
