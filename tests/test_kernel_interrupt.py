@@ -48,6 +48,9 @@ STOPPABLE = {
     "loop in await": "import asyncio\nprint('go')\nasync def f():\n    while True: pass\nawait f()",
     "except Exception": "print('go')\nwhile True:\n    try:\n        while True: pass\n    except Exception: pass",
     "flood": "print('go')\nwhile True: print('x' * 200)",
+    # Python drops what is raised in a finalizer: those that the collector runs in the middle of anything, too.
+    "finalizer": "import time\nclass Slow:\n    def __del__(self):\n        print('go', flush=True)\n"
+    "        until = time.monotonic() + 0.5\n        while time.monotonic() < until: pass\nSlow()\nwhile True: pass",
     "with": "import contextlib\nwith contextlib.suppress(ValueError):\n    print('go')\n    while True: pass",
 }
 

@@ -38,6 +38,8 @@ HELPER = "~"
 WARM_UP_AFTER = 1.0
 # Seconds that they wait for a shell that is still being made.
 START_PATIENCE = 10.0
+# Seconds after which an interrupt comes again that was dropped.
+ONCE_MORE = 0.05
 
 
 class Core:
@@ -57,6 +59,7 @@ class Core:
         self.redirects = {}  # what the session has assigned to sys.stdout and its like
         self.take_interrupts = None  # in a child: makes the handler of SIGINT ours, again if need be
         self.on_main = None  # in a child: has the main thread call a function with its present frame
+        self.strike = None  # on a main thread: has it interrupt a request itself
         self.latest = None  # the Cell that ran last: for output of which nothing better is known
         self.shell = None
         self._started = threading.Event()  # there is a shell
@@ -413,6 +416,15 @@ class Core:
         if done == "idle" and request_id is not None and any(lane.cancel(request_id) for lane in self.lanes.values()):
             done = "cancelled"
         return done
+
+    def dropped(self, cell):
+        """An interrupt was raised while Python ran a finalizer, which drops what is raised in it: whether it was one of
+        ours, and comes again."""
+        lane = self.lanes.get(cell.lane)
+        if lane is None or lane.noticed != cell.request_id:
+            return False
+        threads.later(ONCE_MORE, "interrupt", lane.interrupt_again, cell.request_id)
+        return True
 
     def _abandon(self, lane):
         where = stacks.call(self, lane)

@@ -34,6 +34,8 @@ LOOK_AROUND = 5.0
 LOOK_FIRST, LOOK_LAST = 0.0005, 0.005
 # Seconds that a flush waits for the reader at most: on a busy machine its thread may have to wait for its turn.
 HAND_OVER_PATIENCE = 1.0
+# Seconds that the first flushes may wait together, and the part of the time that all may.
+HAND_OVER_FIRST, HAND_OVER_SHARE = 0.25, 0.1
 
 
 def _signal():
@@ -91,7 +93,8 @@ class EventLog:
         self._shown = 0  # what has been given to anyone, up to this position, is never changed again
         self._newest_word = 0  # number of the newest event that is no text
         self._last_sent = -1e9
-        self._next_hand_over = -1e9
+        self._hand_over_left = HAND_OVER_FIRST  # seconds that flushes may wait, as of the moment ``_handed_over``
+        self._handed_over = time.monotonic()
         self._lock = _Lock()
         self._news = _signal()
         self._urgent = _signal()
@@ -152,10 +155,12 @@ class EventLog:
     def hand_over(self):
         """Wait until the reader has all that is here, for a moment at most: what is flushed shall outlive a crash.
 
-        Who flushes after each word shall not be slowed down by it: at most a tenth of the time goes there.
+        Who flushes after each word shall not be slowed down by it: beyond the first moments a tenth of the time goes
+        there. (The first ones, because somebody else has often just flushed: IPython does at the beginning of a cell.)
         """
         began = time.monotonic()
-        if began < self._next_hand_over or self._lock.owner == _thread.get_ident():
+        left = min(HAND_OVER_FIRST, self._hand_over_left + HAND_OVER_SHARE * (began - self._handed_over))
+        if left <= 0 or self._lock.owner == _thread.get_ident():
             return
         pause = LOOK_FIRST
         # In this order: what has left the one and is not yet in the other is in the hands of the lock's owner.
@@ -165,8 +170,8 @@ class EventLog:
             _wake(self._urgent)
             time.sleep(pause)
             pause = min(pause * 2, LOOK_LAST)
-        now = time.monotonic()
-        self._next_hand_over = now + 10 * (now - began)
+        self._handed_over = time.monotonic()
+        self._hand_over_left = left - (self._handed_over - began)
 
     def _is_ahead(self):
         waiting, cap = self._journal.waiting, self._journal.cap

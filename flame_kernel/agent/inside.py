@@ -41,6 +41,7 @@ def main(sock):
     handler = _interrupt_handler(me)
     me.take_interrupts = lambda: signal.signal(signal.SIGINT, handler)
     me.take_interrupts()
+    me.strike = functools.partial(_strike_request, me)
     me.on_main = functools.partial(_on_main, me)
     me.for_main = collections.deque()  # what the next SIGINT has it call
     sender = threads.start("sender", _ship, sock, log)
@@ -101,8 +102,7 @@ def _interrupt_one(me, request_id):
             me.interrupt(request_id)
         else:
             lane.interrupt_children()
-            me.interrupt_only = request_id
-            _strike(me, request_id)
+            _strike_request(me, running)
 
 
 def _look(me, message):
@@ -117,6 +117,11 @@ def _look(me, message):
                 where = "Python code"
             seen.update(runs=True, noticed=lane.noticed == request["id"], asks=me.asks(lane), where=where)
     return seen
+
+
+def _strike_request(me, request):
+    me.interrupt_only = request["id"]
+    _strike(me, request["id"])
 
 
 def _strike(me, request_id):

@@ -323,6 +323,16 @@ class Lane:
         self.report_later(request["id"])
         return done
 
+    def interrupt_again(self, request_id):
+        """Interrupt a request whose code was given its interrupt, and has not got it."""
+        request = self.request
+        if request is None or request["id"] != request_id:
+            return
+        if self._guard.by_signal:
+            self.host.strike(request)
+        else:
+            self._guard.post(self._notice)
+
     def report_later(self, request_id):
         """Look at a cell that has been interrupted, some time later."""
         if self._will_report != request_id:

@@ -137,6 +137,7 @@ class MainCore(Core):
     def start(self):
         """Begin; ``ready`` comes when the main thread does."""
         self._main = self.lanes[""] = MainLane(self, self._seat)
+        self.strike = self._seat.strike
         self._seat.take(self._main)
 
     def attached(self):

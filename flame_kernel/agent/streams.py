@@ -249,6 +249,15 @@ def _excepthook(below):
 SYS_NAMES = ("stdout", "stderr", "stdin", "displayhook", "excepthook")
 
 
+def _unraisablehook(below):
+    def unraisablehook(unraisable):
+        cell = current()
+        if cell is None or not issubclass(unraisable.exc_type, KeyboardInterrupt) or not cell.host.dropped(cell):
+            below(unraisable)
+
+    return unraisablehook
+
+
 def _input(below):
     def input(prompt=""):
         cell = current()
@@ -343,6 +352,8 @@ class Hooks:
         ]
         if hasattr(os, "fork"):
             self._layers.append(Layer(os, "fork", _fork))
+        if hasattr(sys, "unraisablehook"):
+            self._layers.append(Layer(sys, "unraisablehook", _unraisablehook))
         found = self._found
         self.mine = {
             "stdout": OutStream("stdout", found["stdout"]),
