@@ -184,6 +184,22 @@ def live_app(request: pytest.FixtureRequest) -> Iterator[Callable[..., LiveApp]]
         app.stop()
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[FlameServer]:
+    """A stock server without a key, on the Python of the tests, for all tests of a module that do not harm it."""
+    with farside.stopped(FlameServer(farside.pythons()[-1])) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def warm_commands(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Commands of a module's tests begin at once: see ``shell.warm``. ``WARM`` of the module is what they load."""
+    import shell
+
+    with shell.warm(*getattr(request.module, "WARM", ())):
+        yield
+
+
 @pytest.fixture
 def key_file(tmp_path: Path) -> Callable[[str], Path]:
     """Writes an HMAC key to a file that is private, as FLAME_KEY_FILE wants it; its path."""
@@ -205,6 +221,41 @@ def chromium() -> str:
         if path:
             return path
     missing("Chromium (apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def nothing_is_left(global_state: None) -> Iterator[None]:
+    """What the fixtures of a module leave behind that depend on this one, when all of them are gone."""
+    with leaks.nothing_left():
+        yield
+
+
+@pytest.fixture(scope="module")
+def lab_server(nothing_is_left: None) -> Iterator[FlameServer]:
+    """The far side of ``lab``: a stock server with a key, whose Python has IPython, matplotlib and no notebook."""
+    with farside.stopped(FlameServer(farside.pythons()[-1], key=farside.random_key())) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def lab(lab_server: FlameServer) -> Iterator[Any]:
+    """A JupyterLab whose kernels have their cells at ``lab_server``: a ``lab.Lab``."""
+    from lab import Lab
+
+    with (
+        tempfile.TemporaryDirectory(prefix="lab-") as folder,
+        farside.stopped(Lab(Path(folder), lab_server.environ())) as one,
+    ):
+        yield one
+
+
+@pytest.fixture(scope="module")
+def chromium_browser(chromium: str, nothing_is_left: None) -> Iterator[Any]:
+    """Chromium, headless: Playwright's Browser."""
+    from lab import browser
+
+    with browser(chromium) as one:
+        yield one
 
 
 @pytest.fixture(scope="session")

@@ -126,14 +126,23 @@ def flame(*words: object, stdin: str = "", cwd: Path | None = None, **environ: s
 def typed(*words: object, cwd: Path | None = None, **environ: str) -> Iterator[pexpect.spawn[str]]:
     """A command in a terminal of 120 columns."""
     settings = {"TERM": "xterm", "PYTHONWARNINGS": "ignore", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    with terminal(COMMAND, *words, env={**_clean(), **settings, **environ}, cwd=cwd, columns=120) as child:
+        yield child
+
+
+@contextlib.contextmanager
+def terminal(
+    program: str, *words: object, env: dict[str, str], cwd: Path | None = None, columns: int = 200
+) -> Iterator[pexpect.spawn[str]]:
+    """A program in a terminal of its own, ended at the end."""
     child = pexpect.spawn(
-        COMMAND,
+        program,
         [str(word) for word in words],
-        env={**_clean(), **settings, **environ},
+        env=env,  # type: ignore[arg-type]
         cwd=str(cwd) if cwd else None,
         encoding="utf-8",
         timeout=30,
-        dimensions=(50, 120),
+        dimensions=(50, columns),
     )
     try:
         yield child

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -29,30 +29,43 @@ def web_server() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def one_line_server(banner: bytes) -> Iterator[str]:
-    """Says ``banner`` to everyone; with an empty one, takes connections and says nothing."""
+def one_by_one(handle: Callable[[socket.socket], None], host: str = "localhost") -> Iterator[str]:
+    """A server of one thread that treats each connection as ``handle`` does, and closes it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         over = threading.Event()
-        held: list[socket.socket] = []
 
         def serve() -> None:
             while not over.is_set():
                 with contextlib.suppress(OSError):
                     connection, _ = listener.accept()
-                    held.append(connection)
-                    if banner:
-                        connection.sendall(banner)
+                    with connection:
+                        handle(connection)
 
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}"
+            yield f"{host}:{listener.getsockname()[1]}"
         finally:
             over.set()
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
-            for connection in held:
-                connection.close()
+
+
+@contextlib.contextmanager
+def one_line_server(banner: bytes) -> Iterator[str]:
+    """Says ``banner`` to everyone; with an empty one, takes connections and says nothing."""
+    held: list[socket.socket] = []
+
+    def hold(connection: socket.socket) -> None:
+        held.append(connection.dup())
+        connection.sendall(banner)
+
+    try:
+        with one_by_one(hold, "127.0.0.1") as location:
+            yield location
+    finally:
+        for connection in held:
+            connection.close()
 
 
 @contextlib.contextmanager

@@ -10,13 +10,9 @@ from pathlib import Path
 import pexpect
 import pytest
 from needs import missing
-from shell import COMMAND, flame, warm
+from shell import COMMAND, flame, terminal
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with warm():
-        yield
+pytestmark = pytest.mark.usefixtures("warm_commands")
 
 
 @pytest.fixture
@@ -74,20 +70,15 @@ def shell(request: pytest.FixtureRequest, config: dict[str, str], tmp_path: Path
     environ = {**os.environ, **config, "HOME": str(home), "TERM": "dumb", "PS1": "$ ", "INPUTRC": os.devnull}
     environ |= {"TMPDIR": str(home), "XDG_RUNTIME_DIR": str(home)}
     environ["PATH"] = os.pathsep.join((str(Path(COMMAND).parent), environ["PATH"]))
-    child = pexpect.spawn(
-        program, options[request.param], env=environ, cwd=str(home), encoding="utf-8", timeout=30, dimensions=(40, 160)
-    )
     script = {
         "bash": 'eval "$(jupyter-flame completion bash)"',
         "zsh": 'autoload -Uz compinit; compinit -u; eval "$(jupyter-flame completion zsh)"',
         "fish": "jupyter-flame completion fish | source",
     }
-    try:
+    with terminal(program, *options[request.param], env=environ, cwd=home) as child:
         child.sendline(script[request.param] + "; echo rea''dy")
         child.expect_exact("ready")
         yield child
-    finally:
-        child.close(force=True)
 
 
 def test_tab(shell: pexpect.spawn[str]) -> None:

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import farside
 import pytest
 from farside import FlameServer
-from shell import flame, typed, warm
+from shell import flame, typed
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with warm():
-        yield
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FlameServer]:
-    far = FlameServer(farside.pythons()[-1])
-    yield far
-    far.stop()
+pytestmark = pytest.mark.usefixtures("warm_commands")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import farside
@@ -15,15 +14,12 @@ import pytest
 from farside import FlameServer
 from jupyter_client.kernelspec import KernelSpecManager
 from kernels import flame_kernel
-from shell import flame, warm
+from shell import flame
+
+WARM = ("jupyter_client.kernelspec",)
+pytestmark = pytest.mark.usefixtures("warm_commands")
 
 LOGOS = {"logo-32x32.png", "logo-64x64.png", "logo-svg.svg"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with warm("jupyter_client.kernelspec"):
-        yield
 
 
 @pytest.fixture

@@ -15,18 +15,15 @@ import nbformat
 import pexpect
 import pytest
 from farside import FlameServer, wait_until
-from shell import COMMAND, flame, typed, warm
+from shell import COMMAND, flame, typed
 
 from flame_kernel.config import Location, Secret, Target
 from flame_kernel.visitor import Visitor
 
+WARM = ("nbclient", "nbformat", "jupyter_client.kernelspec", "flame_kernel.source")
+pytestmark = pytest.mark.usefixtures("warm_commands")
+
 KEY = farside.random_key()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with warm("nbclient", "nbformat", "jupyter_client.kernelspec", "flame_kernel.source"):
-        yield
 
 
 @pytest.fixture(scope="module")

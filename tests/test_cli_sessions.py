@@ -8,30 +8,18 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import farside
 import pexpect
 import pytest
 from farside import FlameServer, wait_until
-from shell import flame, typed, warm
+from shell import flame, typed
 
 from flame_kernel.config import Location, Target
 from flame_kernel.inbox import Event
 from flame_kernel.session import Session
 
+pytestmark = pytest.mark.usefixtures("warm_commands")
+
 PATIENCE = 30.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with warm():
-        yield
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FlameServer]:
-    far = FlameServer(farside.pythons()[-1])
-    yield far
-    far.stop()
 
 
 @contextlib.contextmanager

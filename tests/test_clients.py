@@ -23,6 +23,7 @@ from farside import FlameServer, wait_until
 from jupyter_client.kernelspec import KernelSpecManager
 from kernels import KERNEL_NAME, flame_kernel
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from shell import terminal
 
 Start = Callable[..., FlameServer]
 
@@ -164,20 +165,10 @@ def console(environ: dict[str, str], cwd: Path) -> Iterator[pexpect.spawn[str]]:
         "--simple-prompt",
         "--ZMQTerminalInteractiveShell.kernel_timeout=60",
     ]
-    child = pexpect.spawn(
-        sys.executable,
-        arguments,
-        env={**os.environ, **environ, "TERM": "dumb", "PYTHONWARNINGS": "ignore"},
-        cwd=str(cwd),
-        encoding="utf-8",
-        timeout=30,
-        dimensions=(50, 200),
-    )
-    try:
+    settings = {"TERM": "dumb", "PYTHONWARNINGS": "ignore"}
+    with terminal(sys.executable, *arguments, env={**os.environ, **environ, **settings}, cwd=cwd) as child:
         child.expect(r"In \[1\]: ")
         yield child
-    finally:
-        child.close(force=True)
 
 
 def test_the_console(flame_server: Start, tmp_path: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import farside
@@ -17,6 +17,7 @@ import pexpect
 import pytest
 from farside import FlameServer
 from kernels import flame_kernel
+from shell import terminal
 
 import flame
 from flame_kernel.console import Console
@@ -27,27 +28,10 @@ SCRIPT = (
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[FlameServer]:
-    far = FlameServer(farside.pythons()[-1])
-    yield far
-    far.stop()
-
-
-@contextlib.contextmanager
-def terminal(*arguments: str, **environ: str) -> Iterator[pexpect.spawn[str]]:
-    child = pexpect.spawn(
-        sys.executable,
-        list(arguments),
-        env={**os.environ, "TERM": "dumb", "PYTHONWARNINGS": "ignore", "INPUTRC": os.devnull, **environ},
-        encoding="utf-8",
-        timeout=30,
-        dimensions=(50, 200),
-    )
-    try:
-        yield child
-    finally:
-        child.close(force=True)
+def python(*arguments: str, **environ: str) -> AbstractContextManager[pexpect.spawn[str]]:
+    """Python in a terminal."""
+    settings = {"TERM": "dumb", "PYTHONWARNINGS": "ignore", "INPUTRC": os.devnull}
+    return terminal(sys.executable, *arguments, env={**os.environ, **settings, **environ})
 
 
 def tab(c: pexpect.spawn[str], typed: str, shown: str) -> None:
@@ -55,7 +39,7 @@ def tab(c: pexpect.spawn[str], typed: str, shown: str) -> None:
     c.send(typed)
     for _ in range(4):
         c.send("\t")
-        if c.expect_exact([shown, "\x07"]) == 0:
+        if c.expect_exact([shown.removeprefix(typed), "\x07"]) == 0:
             return
     raise AssertionError(f"no completion of {typed}")
 
@@ -77,7 +61,7 @@ def plain(text: str) -> str:
 def test_the_example_of_the_manual(server: FlameServer, tmp_path: Path) -> None:
     """Banner, prompts, values, Ctrl-D, and again."""
     more = "    console.interact()\nprint('left')\n"
-    with terminal("-c", SCRIPT.format(location=server.location, more=more)) as c:
+    with python("-c", SCRIPT.format(location=server.location, more=more)) as c:
         c.expect(r"Python (\S+) ")
         assert c.match.group(1) == ".".join(map(str, farside.pythons()[-1].version))
         c.expect_exact(f" on linux\r\n(Remote console on {server.location})\r\n>>> ")
@@ -101,7 +85,7 @@ def test_the_example_of_the_manual(server: FlameServer, tmp_path: Path) -> None:
 
 
 def test_it_streams_asks_stops_and_completes(server: FlameServer) -> None:
-    with terminal("-c", SCRIPT.format(location=server.location, more="")) as c:
+    with python("-c", SCRIPT.format(location=server.location, more="")) as c:
         c.expect_exact(">>> ")
         # Several lines, ended by an empty one; nothing is sent before.
         c.sendline("def double(x):")
@@ -185,7 +169,7 @@ def test_the_history_is_its_own(server: FlameServer, tmp_path: Path) -> None:
     )
     folder = str(tmp_path / "data")
     for number in range(2):
-        with terminal("-c", script, JUPYTER_DATA_DIR=folder, TERM="xterm") as c:
+        with python("-c", script, JUPYTER_DATA_DIR=folder, TERM="xterm") as c:
             c.expect_exact(">>> ")
             if not number:
                 c.sendline("'remembered'.upper()")
@@ -209,7 +193,7 @@ def test_the_history_is_its_own(server: FlameServer, tmp_path: Path) -> None:
 
 
 def test_from_ipython(server: FlameServer) -> None:
-    with terminal("-m", "IPython", "--simple-prompt", "--colors=NoColor", "--no-banner", "--no-confirm-exit") as c:
+    with python("-m", "IPython", "--simple-prompt", "--colors=NoColor", "--no-banner", "--no-confirm-exit") as c:
         c.expect(r"In \[1\]: ")
         c.sendline(f"import flame; pi = flame.connect({server.location!r}); pi.console().interact()")
         c.expect_exact("(Remote console on ")

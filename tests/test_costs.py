@@ -9,7 +9,6 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 
-import farside
 import numpy
 import pytest
 from farside import FlameServer, wait_until
@@ -20,13 +19,6 @@ from test_round_trips import ops
 from flame_kernel.agent import values, wire
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FlameServer]:
-    server = FlameServer(farside.pythons()[-1])
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from farside import FarProcess, FlameServer, NameServer, random_key, stopped
 from kernels import flame_kernel
 from netns import net
-from shell import run, warm
+from shell import run
 from sshd import Sshd
 from strangers import one_line_server, web_server
 
@@ -27,6 +27,8 @@ import flame
 from flame_kernel import naming
 from flame_kernel.config import Location, Target, Timeouts, load_target
 from flame_kernel.errors import CannotConnect, FlameError, TargetError
+
+pytestmark = pytest.mark.usefixtures("warm_commands")
 
 Start = Callable[..., FlameServer]
 
@@ -41,12 +43,6 @@ Pyro4.locateNS(sys.argv[1], int(sys.argv[2])).register(sys.argv[3], uri)
 print("app uri:", uri, flush=True)
 daemon.requestLoop()
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def warm_shell() -> Iterator[None]:
-    with warm():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from farside import FarProcess, FlameServer, NameServer, random_key, stopped, wa
 from flakylink import FlakyLink
 from kernels import flame_kernel
 from needs import missing
-from shell import run, warm
+from shell import run
 from sshd import Sshd
 from strangers import nobody, one_line_server, web_server
 
@@ -29,13 +29,9 @@ from flame_kernel.doctor import examine
 from flame_kernel.session import Session
 from flame_kernel.visitor import Visitor
 
+pytestmark = pytest.mark.usefixtures("warm_commands")
+
 Start = Callable[..., FlameServer]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def warm_shell() -> Iterator[None]:
-    with warm():
-        yield
 
 
 ALL = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-import farside
 import pytest
 from farside import FlameServer, LiveApp, wait_until
 from faultcases import FULL, is_exact, link_is_back, link_lines, numbered, says_link_is_lost
@@ -14,14 +13,6 @@ from kernels import Kernel, flame_kernel
 from places import ok
 
 Start = Callable[..., FlameServer]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FlameServer]:
-    """One for all: each test has a link and a session of its own."""
-    one = FlameServer(farside.pythons()[-1])
-    yield one
-    one.stop()
 
 
 @pytest.fixture

@@ -9,54 +9,21 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import farside
-import leaks
 import pytest
 from farside import FlameServer
 from kernels import KERNEL_NAME
-from lab import DISPLAY_NAME, Lab, Notebook, browser, open_lab, open_notebook_7, pick_kernel
+from lab import DISPLAY_NAME, Lab, Notebook, open_lab, open_notebook_7, pick_kernel
 from playwright.sync_api import Browser, expect
 from shell import flame
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(120),
-    pytest.mark.leaves(
-        "Lab, its kernels and the browser live as long as the module: nothing_is_left_of_lab looks then"
-    ),
+    pytest.mark.leaves("Lab, its kernels and the browser live as long as the module: nothing_is_left looks then"),
 ]
-
-
-@pytest.fixture(scope="module")
-def nothing_is_left_of_lab(global_state: None) -> Iterator[None]:
-    """What the fixtures below leave behind, when all of them are gone."""
-    with leaks.nothing_left():
-        yield
-
-
-@pytest.fixture(scope="module")
-def server(nothing_is_left_of_lab: None) -> Iterator[FlameServer]:
-    """The far side: a stock server with a key, whose Python has IPython, matplotlib and no notebook."""
-    server = FlameServer(farside.pythons()[-1], key=farside.random_key())
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def lab(server: FlameServer) -> Iterator[Lab]:
-    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
-        lab = Lab(Path(folder), server.environ())
-        yield lab
-        lab.stop()
-
-
-@pytest.fixture(scope="module")
-def chromium_browser(chromium: str, nothing_is_left_of_lab: None) -> Iterator[Browser]:
-    with browser(chromium) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +41,10 @@ def test_the_tile_has_our_logo(lab: Lab, chromium_browser: Browser) -> None:
     page.close()
 
 
-def test_cells_run_on_the_server(notebook: Notebook, server: FlameServer) -> None:
+def test_cells_run_on_the_server(notebook: Notebook, lab_server: FlameServer) -> None:
     cell = notebook.run("import os\nos.getpid(), os.getppid()")
     pids = [int(number) for number in re.findall(r"\d+", notebook.output(cell).inner_text().replace("[1]:", ""))]
-    assert server.pid in pids
+    assert lab_server.pid in pids
 
 
 def test_text_is_seen_before_the_cell_ends(notebook: Notebook, tmp_path: Path) -> None:
@@ -123,9 +90,9 @@ def test_shift_tab_shows_the_docstring(notebook: Notebook) -> None:
     assert "hot=True" in text
 
 
-def test_input_is_asked_and_answered(notebook: Notebook, server: FlameServer) -> None:
+def test_input_is_asked_and_answered(notebook: Notebook, lab_server: FlameServer) -> None:
     cell = notebook.start("name = input('Your name? ')\nprint('Hello,', name.upper())")
-    notebook.answer(cell, "ada", f"[{server.location}] Your name? ")
+    notebook.answer(cell, "ada", f"[{lab_server.location}] Your name? ")
     notebook.wait_done(cell)
     expect(notebook.output(cell)).to_contain_text("Hello, ADA")
 
@@ -149,14 +116,14 @@ def test_stop_ends_a_sleep(notebook: Notebook) -> None:
     expect(notebook.output(notebook.run("2 ** 10"))).to_contain_text("1024")
 
 
-def test_restart_clears_the_names(notebook: Notebook, server: FlameServer) -> None:
+def test_restart_clears_the_names(notebook: Notebook, lab_server: FlameServer) -> None:
     notebook.run("kept = 1")
     notebook.restart()
     cell = notebook.run("kept")
     expect(cell.locator(".jp-InputPrompt")).to_have_text("[1]:")
     expect(notebook.output(cell)).to_contain_text("NameError")
     cell = notebook.run("import os\nos.getpid(), os.getppid()")
-    assert str(server.pid) in notebook.output(cell).inner_text()
+    assert str(lab_server.pid) in notebook.output(cell).inner_text()
 
 
 def test_notebook_7(lab: Lab, chromium_browser: Browser) -> None:

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import farside
 import pytest
-from farside import FlameServer, wait_until
+from farside import wait_until
 from lab import Lab, browser, open_lab, pick_kernel
 from playwright.sync_api import Page, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(180),
+    pytest.mark.leaves("Lab and the browser live as long as the module: nothing_is_left looks then"),
+]
 
 CELL = "def area(width, height):\n    product = width * height\n    return product\n\narea(6, 7)"
-
-
-@pytest.fixture
-def server(global_state: None) -> Iterator[FlameServer]:
-    server = FlameServer(farside.pythons()[-1], key=farside.random_key())
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def lab(server: FlameServer) -> Iterator[Lab]:
-    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
-        lab = Lab(Path(folder), server.environ())
-        yield lab
-        lab.stop()
 
 
 def variable(page: Page, name: str) -> str:

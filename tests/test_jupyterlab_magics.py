@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import farside
-import leaks
 import pytest
 from farside import FlameServer
-from lab import SLIDER, Lab, Notebook, browser, open_lab, pick_kernel, push
-from playwright.sync_api import expect
+from lab import SLIDER, Lab, Notebook, open_lab, pick_kernel, push
+from playwright.sync_api import Browser, expect
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(120),
-    pytest.mark.leaves("Lab, its kernel and the browser live as long as the module: nothing_is_left_of_lab looks then"),
+    pytest.mark.leaves("Lab, its kernel and the browser live as long as the module: nothing_is_left looks then"),
 ]
 
 
 @pytest.fixture(scope="module")
-def nothing_is_left_of_lab(global_state: None) -> Iterator[None]:
-    """What the fixture below leaves behind, when all of it is gone."""
-    with leaks.nothing_left():
-        yield
-
-
-@pytest.fixture(scope="module")
-def notebook(nothing_is_left_of_lab: None, chromium: str) -> Iterator[Notebook]:
+def notebook(lab: Lab, lab_server: FlameServer, chromium_browser: Browser) -> Notebook:
     """A notebook of the ordinary Python kernel, connected as ``pi``."""
-    server = FlameServer(farside.pythons()[-1], key=farside.random_key())
-    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
-        lab = Lab(Path(folder), server.environ())
-        try:
-            with browser(chromium) as running:
-                notebook = pick_kernel(open_lab(running, lab), "Python 3 (ipykernel)")
-                cell = notebook.run(f"%load_ext flame\n%flame connect {server.location} --as pi")
-                expect(notebook.output(cell)).to_contain_text("pi: cells run on")
-                yield notebook
-        finally:
-            lab.stop()
-            server.stop()
+    notebook = pick_kernel(open_lab(chromium_browser, lab), "Python 3 (ipykernel)")
+    cell = notebook.run(f"%load_ext flame\n%flame connect {lab_server.location} --as pi")
+    expect(notebook.output(cell)).to_contain_text("pi: cells run on")
+    return notebook
 
 
 def test_text_is_seen_before_the_cell_ends(notebook: Notebook, tmp_path: Path) -> None:

@@ -1,59 +1,31 @@
 """Widgets of the far side in JupyterLab in real Chromium: what a user moves there, and what is seen of it.
 
-One Lab, one page, one notebook; each step uses cells of its own below the others.
+One Lab, one page, one notebook; each test uses cells of its own below the others, and the slider that is there.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
-import farside
-import leaks
 import pytest
 from farside import FlameServer, wait_until
 from kernels import flame_kernel
-from lab import SLIDER, Lab, Notebook, browser, handle_of, open_lab, open_notebook, pick_kernel, push
+from lab import SLIDER, Lab, Notebook, handle_of, open_lab, open_notebook, pick_kernel, push
 from places import ok
 from playwright.sync_api import Browser, expect
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(120),
-    pytest.mark.leaves(
-        "Lab, its kernels and the browser live as long as the module: nothing_is_left_of_lab looks then"
-    ),
+    pytest.mark.leaves("Lab, its kernels and the browser live as long as the module: nothing_is_left looks then"),
 ]
 
-
-@pytest.fixture(scope="module")
-def nothing_is_left_of_lab(global_state: None) -> Iterator[None]:
-    """What the fixtures below leave behind, when all of them are gone."""
-    with leaks.nothing_left():
-        yield
+IMPORTS = "import asyncio, os, time\nimport ipywidgets as w\nfrom IPython.display import display"
 
 
 @pytest.fixture(scope="module")
-def server(nothing_is_left_of_lab: None) -> Iterator[FlameServer]:
-    server = FlameServer(farside.pythons()[-1], key=farside.random_key())
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def lab(server: FlameServer) -> Iterator[Lab]:
-    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
-        lab = Lab(Path(folder), server.environ())
-        yield lab
-        lab.stop()
-
-
-@pytest.fixture(scope="module")
-def left(server: FlameServer) -> str:
+def left(lab_server: FlameServer) -> str:
     """The name of a session with widgets that nobody is attached to.  Made before there is a browser, in whose presence
     jupyter_client would begin a thread for good."""
-    with flame_kernel(dict(server.environ())) as k:
+    with flame_kernel(dict(lab_server.environ())) as k:
         ok(k.execute(f"import ipywidgets as w\nfrom IPython.display import display\n{SLIDER}"))
         ok(k.execute("heat.description = 'old'\nbox = w.VBox([heat, told])"))
         name = k.execute("%flame status").stdout.partition("; session ")[2].partition(";")[0]
@@ -62,15 +34,15 @@ def left(server: FlameServer) -> str:
 
 
 @pytest.fixture(scope="module")
-def chromium_browser(chromium: str, left: str) -> Iterator[Browser]:
-    with browser(chromium) as running:
-        yield running
+def chromium_browser(left: str, chromium_browser: Browser) -> Browser:
+    return chromium_browser
 
 
 @pytest.fixture(scope="module")
 def notebook(lab: Lab, chromium_browser: Browser) -> Notebook:
     notebook = pick_kernel(open_lab(chromium_browser, lab))
-    notebook.run("import asyncio, os, time\nimport ipywidgets as w\nfrom IPython.display import display\nos.getpid()")
+    notebook.run(IMPORTS)
+    notebook.run(SLIDER)
     return notebook
 
 
@@ -163,3 +135,4 @@ def test_widgets_of_a_session_that_is_taken_up(notebook: Notebook, left: str) ->
     expect(cell.locator(".widget-label").first).to_have_text("old")
     push(cell, 2)
     expect(notebook.output(cell)).to_contain_text("the far side hears 2")
+    notebook.run(IMPORTS)  # for the tests that may come behind this one

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import farside
-import leaks
 import psutil
 import pytest
 from farside import FlameServer, LiveApp, wait_until
@@ -26,14 +25,6 @@ pytestmark = pytest.mark.leaves(
 )
 
 FAR_SIDES = ("ipython-child", "bare-child", "ipython-process", "bare-process")
-
-
-@pytest.fixture(scope="module")
-def nothing_is_left(global_state: None) -> Iterator[None]:
-    before = leaks.Snapshot.take()
-    yield
-    left = leaks.leftovers(before)
-    assert not left, "left behind:\n" + "\n".join(left)
 
 
 def _python(shell: str) -> farside.Python:

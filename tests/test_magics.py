@@ -17,14 +17,6 @@ from notebook_shell import Shell, ipython, is_one_sentence
 KEY = "the-key-of-the-server-0123456789"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[FlameServer]:
-    """A far side for all tests here that do not harm it."""
-    server = FlameServer(farside.pythons()[-1])
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
     """An IPython that is not connected."""

@@ -8,21 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import farside
 import pytest
 from farside import FlameServer, LiveApp, wait_until
 from flakylink import FlakyLink
 from notebook_shell import Shell, ipython, is_one_sentence
 
 KEY = "the-key-of-the-server-0123456789"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FlameServer]:
-    """A far side for all tests here that do not harm it."""
-    server = FlameServer(farside.pythons()[-1])
-    yield server
-    server.stop()
 
 
 @pytest.fixture

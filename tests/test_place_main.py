@@ -44,13 +44,6 @@ def app(way: str, servertype: str = "thread", python: Python | None = None) -> I
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[FlameServer]:
-    one = FlameServer(pythons()[-1])
-    yield one
-    one.stop()
-
-
-@pytest.fixture(scope="module")
 def inside(server: FlameServer) -> Iterator[Kernel]:
     with flame_kernel({**server.environ(), "FLAME_PLACE": "main"}) as k:
         yield k

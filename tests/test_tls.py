@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from farside import FlameServer, Python, random_key, wait_until
 from kernels import flame_kernel
+from strangers import one_by_one
 
 from flame_kernel import certs, tls
 from flame_kernel.certs import Authority
@@ -235,29 +236,6 @@ def test_a_tls_server_reached_plainly(flame_server: Start, made: Path) -> None:
     assert "--tls-ca" in refused(target(server.location, None), "tls")
 
 
-@contextlib.contextmanager
-def serving(handle: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server of one thread that treats each connection as ``handle`` does; its location."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        over = threading.Event()
-
-        def serve() -> None:
-            while not over.is_set():
-                with contextlib.suppress(OSError):
-                    connection, _ = listener.accept()
-                    with connection:
-                        handle(connection)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield f"localhost:{listener.getsockname()[1]}"
-        finally:
-            over.set()
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 def test_a_server_of_old_tls(made: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -270,7 +248,7 @@ def test_a_server_of_old_tls(made: Path) -> None:
         with context.wrap_socket(connection, server_side=True) as wrapped:
             wrapped.recv(1)
 
-    with serving(handle) as location:
+    with one_by_one(handle) as location:
         text = refused(target(location, Tls(ca=str(made / "a/ca.pem"))), "tls_version")
     assert "TLS 1.2" in text
 
@@ -290,13 +268,13 @@ def test_strangers_under_tls(said: bytes, cause: str, made: Path) -> None:
         connection.recv(65536)
         connection.sendall(said)
 
-    with serving(handle) as location:
+    with one_by_one(handle) as location:
         refused(target(location, Tls(ca=str(made / "a/ca.pem"))), cause)
 
 
 def test_a_server_that_says_nothing(made: Path) -> None:
     stop = threading.Event()
-    with serving(lambda connection: bool(stop.wait(10)) and None) as location:  # type: ignore[arg-type, return-value]
+    with one_by_one(lambda connection: bool(stop.wait(10)) and None) as location:  # type: ignore[arg-type, return-value]
         wanted = target(location, Tls(ca=str(made / "a/ca.pem")), timeouts=Timeouts(connect=0.3))
         assert "TLS handshake" in refused(wanted, "timeout")
         stop.set()
@@ -606,7 +584,7 @@ def test_proxies_of_the_environment_are_not_asked(
     """S12: the way is the one that the target names."""
     asked: list[bytes] = []
     secured, plain = flame_server(env=speaking_tls(made / "a/server.pem")), flame_server()
-    with serving(lambda connection: asked.append(connection.recv(100))) as proxy:
+    with one_by_one(lambda connection: asked.append(connection.recv(100))) as proxy:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SOCKS_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, f"http://{proxy}")
         log = tmp_path / "keys.log"

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import farside
 import psutil
 import pytest
 from farside import FlameServer
@@ -17,14 +16,6 @@ from kernels import Kernel, Run, flame_kernel
 from test_rendering import ADVICE, SVG, jpeg, png
 
 Start = Callable[..., FlameServer]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FlameServer]:
-    """A stock server without a key."""
-    server = FlameServer(farside.pythons()[-1])
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")
