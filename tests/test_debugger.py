@@ -223,13 +223,16 @@ def test_an_end_while_stopped_and_another_start(site: Site) -> None:
 
 
 def test_variables_without_a_debugger(site: Site) -> None:
+    ok(site.kernel.execute("globals()[7] = _index = 1"))  # a name that is none, and one of the user's
     ok(site.kernel.execute("number = 42; text = 'x' * 10**6; pair = {'a': [1, 2], 'b': number}\ndef func(): pass"))
     debugger = Front(site.kernel)
     found = {one["name"]: one for one in debugger.ask("inspectVariables")["variables"]}
     assert found["number"]["value"] == "42"
     assert found["number"]["type"] == "int"
     assert len(found["text"]["value"]) < 1000
-    assert not {"In", "Out", "get_ipython", "_i1", "__name__"} & set(found)
+    assert not {"In", "Out", "get_ipython", "_i1", "_ii", "__name__"} & set(found)
+    assert found["_index"]["value"] == "1"
+    ok(site.kernel.execute("del globals()[7]"))
     inside = debugger.ask("variables", variablesReference=found["pair"]["variablesReference"])["variables"]
     assert [(one["name"], one["value"]) for one in inside] == [("'a'", "[1, 2]"), ("'b'", "42")]
     functions = debugger.ask("variables", variablesReference=found["function variables"]["variablesReference"])

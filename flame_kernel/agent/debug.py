@@ -13,6 +13,7 @@ import atexit
 import linecache
 import os
 import queue
+import re
 import shutil
 import signal
 import stat
@@ -31,6 +32,7 @@ __name__ __doc__ __package__ __loader__ __spec__ __annotations__ __builtins__ __
 debugpy exit quit open display In Out _ih _oh _dh _ __ ___
 """
 HIDDEN = frozenset(_HIDDEN.split())
+_HISTORY = re.compile(r"_i{1,3}\Z|_i?\d+\Z")  # inputs and outputs of cells, under their numbers
 
 
 class Debugger:
@@ -339,7 +341,7 @@ class Debugger:
         return {"modules": found[start : start + count], "totalModules": len(found)}
 
     def _on_inspectVariables(self, message, arguments):  # noqa: N802
-        names = {name: value for name, value in _copy(self._host.namespace.__dict__) if _is_users(name)}
+        names = {name: value for name, value in explorer.items_of(self._host.namespace.__dict__) if _is_users(name)}
         return {"variables": self._explorer.top(names)}
 
     def _on_variables(self, message, arguments):
@@ -378,17 +380,8 @@ class Debugger:
         return _as_answer(message, self._tracer.ask("setExpression", change))
 
 
-def _copy(names):
-    for _ in range(20):
-        try:
-            return list(names.items())
-        except RuntimeError:
-            continue
-    return []
-
-
 def _is_users(name):
-    return name not in HIDDEN and not name.startswith("_i") and not (name[:1] == "_" and name[1:2].isdigit())
+    return name not in HIDDEN and not _HISTORY.match(name)
 
 
 def _response(message, body):

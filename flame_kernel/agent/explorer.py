@@ -35,7 +35,7 @@ class Explorer:
     def top(self, names):
         """The variables of ``names``: functions under a heading of their own, as debugpy has them."""
         self._things = []
-        items = sorted(_items(names), key=lambda item: (item[0].startswith("_"), item[0]))
+        items = sorted(items_of(names), key=lambda item: (item[0].startswith("_"), item[0]))
         found = [(name, value, name) for name, value in items]
         functions = Group(one for one in found if isinstance(one[1], _CODE))
         rest = [self._variable(*one) for one in found if not isinstance(one[1], _CODE)]
@@ -85,8 +85,8 @@ def _leaf(name, value, kind, expression):
     return {"name": name, "value": value, "type": kind, "evaluateName": expression, "variablesReference": 0}
 
 
-def _items(names):
-    """The items of a dict that another thread may be changing."""
+def items_of(names):
+    """The items of a dict of names that another thread may be changing."""
     for _ in range(20):
         try:
             return [(name, value) for name, value in names.items() if isinstance(name, str)]
@@ -127,7 +127,7 @@ def _named(thing, expression):
                     found.setdefault(name, member.__get__(thing, type(thing)))
                 except Exception:  # a slot that is empty (AttributeError), or code in C that raises what it likes
                     continue
-    for name, value in _items(_own_dict(thing)):
+    for name, value in items_of(_own_dict(thing)):
         if not (name.startswith("__") and isinstance(thing, (type, types.ModuleType))):
             found[name] = value
     return [(name, value, "%s.%s" % (expression, name)) for name, value in sorted(found.items())]
