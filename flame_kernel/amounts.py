@@ -1,4 +1,4 @@
-"""Amounts as people write them in settings: ``"90 min"``, ``"256 MB"``, ``"yes"``."""
+"""Amounts as people write them in settings, ``"90 min"``, ``"256 MB"``, ``"yes"``, and as they read them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def seconds(value: object) -> float:
 def size(value: object) -> int:
     """A size in bytes: a number, or text that may have a unit (KB, MB, GB, of 1024). ValueError says what would do."""
     return int(_amount(value, _SIZES, 'a size such as 1000000, "64 MB" or "1 GB"'))
+
+
+def size_in_words(number: object) -> str:
+    """A number of bytes as people read it: ``1.5 MB``, of 1000; ``?`` for what is no number."""
+    if not isinstance(number, (int, float)):
+        return "?"
+    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= one:
+            return f"{number / one:.1f} {unit}"
+    return f"{number:.0f} B"
 
 
 def truth(value: object) -> bool:

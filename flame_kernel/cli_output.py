@@ -1,4 +1,4 @@
-"""What commands print: tables for people, sizes and times in words, JSON for programs."""
+"""What commands print: tables for people, times in words, JSON for programs."""
 
 from __future__ import annotations
 
@@ -27,17 +27,6 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def show_json(value: Any) -> None:
     """Print ``value`` for a program."""
     print(json.dumps(value, indent=1, default=str))
-
-
-def size(number: Any) -> str:
-    """A number of bytes in words."""
-    if not isinstance(number, (int, float)) or not number:
-        return "-"
-    for unit in ("B", "kB", "MB"):
-        if number < 10_000:
-            return f"{number:.0f} {unit}"
-        number /= 1000
-    return f"{number:.0f} GB"
 
 
 def length(seconds: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from . import amounts
 from .cli_command import FAILED, CommandGroup
 from .cli_connect import Connecting, connecting
-from .cli_output import first_line, length, moment, show_json, show_table, size
+from .cli_output import first_line, length, moment, show_json, show_table
 from .config import Target
 from .errors import AgentError, FlameError, TargetError
 from .foreground import in_colour, write
@@ -175,7 +175,7 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         moment(one.get("started")),
         str(one.get("state")),
         first_line(one.get("code")) or "-",
-        size(one.get("waiting")),
+        amounts.size_in_words(one["waiting"]) if one.get("waiting") else "-",
         str(one.get("client") or "yes") if attached else "-",
         "-" if attached else length(one.get("alone")),
     )

@@ -84,7 +84,7 @@ class Foreground:
             elif event["type"] != "input_request":
                 self.show(event)
             else:
-                self._far.session.answer(event["content"]["input_id"], None)
+                self._answer(event["content"], None)
 
         done = self._far.cell(
             source, sink, request_id=request_id, allow_stdin=True, silent=silent, store_history=store_history
@@ -165,7 +165,6 @@ class Foreground:
 
     def answer(self, content: dict[str, Any]) -> None:
         """``input()`` of the far side. Ctrl-C at the prompt is raised."""
-        number = content.get("input_id")
         text = str(content.get("prompt", ""))
         line: str | None
         try:
@@ -173,6 +172,10 @@ class Foreground:
             line = self.ask(self._rendering.prompt(text) if is_typed() else plain, bool(content.get("password")))
         except EOFError:
             line = None
+        self._answer(content, line)
+
+    def _answer(self, content: dict[str, Any], line: str | None) -> None:
+        number = content.get("input_id")
         if isinstance(number, int):
             self._far.session.answer(number, line)
 

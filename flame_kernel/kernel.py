@@ -24,6 +24,7 @@ from jupyter_core.paths import jupyter_config_dir
 from traitlets import Float, default
 
 from . import __version__
+from .agent.wire import COMMS
 from .config import Target, load_target
 from .debugger import Debugging, is_there
 from .errors import FlameError, NotSent
@@ -32,7 +33,7 @@ from .history import History
 from .keys import Ask
 from .link_line import LinkLine
 from .orders import Cell, Orders
-from .overtaking import COMMS, overtakes
+from .overtaking import overtakes
 from .prompts import Prompts
 from .publisher import Publisher, pack
 from .session import Session

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
+from .amounts import size_in_words
 from .errors import FlameError, SessionGone, UnsafeAnswer
 from .session import Session
 from .terminal import clean
@@ -132,8 +133,8 @@ def top_text(reply: dict[str, Any], location: str) -> str:
         machine = f"{reply.get('cpus') or '?'} CPUs, load {', '.join(map(str, reply.get('load') or ['?']))}"
         lines.append(f"CPU     {float(reply.get('cpu') or 0):6.1f} % of one CPU    (machine: {machine})")
         used, total = reply.get("machine_memory") or (None, None)
-        of = f"(machine: {size(used)} of {size(total)} used)" if total else ""
-        lines.append(f"memory  {size(reply.get('memory')):>10}           {of}".rstrip())
+        of = f"(machine: {size_in_words(used)} of {size_in_words(total)} used)" if total else ""
+        lines.append(f"memory  {size_in_words(reply.get('memory')):>10}           {of}".rstrip())
         lines.append(f"threads {int(reply.get('thread_count') or 0)}")
         shown = reply.get("threads") or []
         lines += [f"  {float(one['cpu']):6.1f} %  {one['name']} ({one['id']})" for one in shown]
@@ -141,7 +142,7 @@ def top_text(reply: dict[str, Any], location: str) -> str:
         below = reply.get("children") or []
         lines.append(f"subprocesses {int(reply.get('child_count') or 0)}")
         lines += [
-            f"  {float(one['cpu']):6.1f} %  {size(one['memory']):>10}  {one['name']} (pid {one['pid']})"
+            f"  {float(one['cpu']):6.1f} %  {size_in_words(one['memory']):>10}  {one['name']} (pid {one['pid']})"
             for one in below
         ]
         lines += _more(reply.get("child_count"), below)
@@ -158,16 +159,6 @@ def top_text(reply: dict[str, Any], location: str) -> str:
 def _more(count: Any, shown: list[Any]) -> list[str]:
     left_out = (count if isinstance(count, int) else 0) - len(shown)
     return [f"  [{left_out} more]"] if left_out > 0 else []
-
-
-def size(number: Any) -> str:
-    """Bytes for people."""
-    if not isinstance(number, (int, float)):
-        return "?"
-    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= one:
-            return f"{number / one:.1f} {unit}"
-    return f"{number:.0f} B"
 
 
 # -- watched values

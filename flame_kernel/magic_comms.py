@@ -13,8 +13,6 @@ from typing import Any
 
 from .inbox import Event
 
-COMMS = ("comm_open", "comm_msg", "comm_close")
-
 # ``(msg_type, message)``: brings a message of the front end to the far side, and waits until it is dealt with there.
 Forward = Callable[[str, dict[str, Any]], None]
 

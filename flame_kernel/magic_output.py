@@ -20,15 +20,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from .agent.wire import COMMS
 from .inbox import Event
 from .interrupts import catch_interrupts
-from .magic_comms import COMMS, Relay
+from .magic_comms import Relay
+from .rendering import WIDGET
 from .waits import next_of
 
 # Characters that may wait to be shown before the session's events thread waits for whoever shows them.
 AHEAD = 8_000_000
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
 _NO_WIDGETS = "[widgets of the far side show as text here: there is no front end that could show them]\n"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import looks
+from .amounts import size_in_words
 from .commands import Command, parse
 from .config import Target
 from .doctor import bundle, examine, of_target
@@ -371,7 +372,7 @@ def _table(living: list[dict[str, Any]], own: str) -> str:
                 when,
                 str(one.get("state") or ""),
                 str(one.get("code") or "")[:40],
-                _size(one.get("waiting")),
+                size_in_words(one["waiting"]) if one.get("waiting") else "-",
                 client,
             )
         )
@@ -379,13 +380,3 @@ def _table(living: list[dict[str, Any]], own: str) -> str:
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-def _size(number: Any) -> str:
-    if not isinstance(number, (int, float)) or not number:
-        return "-"
-    for unit in ("B", "KB", "MB"):
-        if number < 10_000:
-            return f"{number:.0f} {unit}"
-        number /= 1000
-    return f"{number:.0f} GB"

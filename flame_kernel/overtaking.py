@@ -14,12 +14,12 @@ from typing import Any
 
 from ipykernel.kernelbase import Kernel
 
+from .agent.wire import COMMS
 from .commands import overtakes as is_order
 from .fronts import Fronts
 
 # What an editor asks.
 QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
-COMMS = ("comm_open", "comm_msg", "comm_close")
 
 _CONCURRENT: ContextVar[bool] = ContextVar("concurrent", default=False)
 

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from ipykernel.jsonutil import json_clean
 from jupyter_client.jsonutil import json_default
 
+from .agent.wire import COMMS
 from .config import Target
 from .inbox import Event
-from .rendering import Rendering
+from .rendering import WIDGET, Rendering
 from .session import Session
 from .terminal import clean
 
@@ -27,11 +28,9 @@ HELD = 8 << 20
 # Requests whose parents are remembered: threads of an old cell may print for a long time.
 REMEMBERED = 2000
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
-_COMMS = ("comm_open", "comm_msg", "comm_close")
 _STREAMS = ("stdout", "stderr")
 _OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
-_IOPUB = ("display_data", "update_display_data", "execute_result", "error", "clear_output", *_COMMS)
+_IOPUB = ("display_data", "update_display_data", "execute_result", "error", "clear_output", *COMMS)
 
 
 class Source(Protocol):
@@ -221,7 +220,7 @@ class Publisher:
             content = json_clean(event["content"])
             if kind == "execute_result" and isinstance(content.get("execution_count"), int):
                 self._on_result(content["execution_count"], str(content.get("data", {}).get("text/plain", "")))
-            topic = f"comm-{content.get('comm_id')}" if kind in _COMMS else kind
+            topic = f"comm-{content.get('comm_id')}" if kind in COMMS else kind
             self._send(kind, content, parent, topic=topic, metadata=event.get("metadata"), buffers=event.get("buffers"))
         elif session is None:
             return  # of another time, or another's: only what can be seen

@@ -29,6 +29,9 @@ from .terminal import Cleaner, clean
 
 FULL, SAFE = "full", "safe"
 
+# The form of a display that is the view of a widget.
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
 # Messages a second that are no text, and how many may come at once: where jupyter_server's own limit is.
 RATE, BURST = 1000.0, 3000.0
 MAX_TEXT = 32 * 1024 * 1024  # characters of one text/plain

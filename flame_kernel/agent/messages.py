@@ -2,7 +2,7 @@
 
 import json
 
-COMMS = ("comm_open", "comm_msg", "comm_close")
+from .wire import COMMS
 
 # Bytes of JSON in one event, and with its buffers; a client takes messages of 64 MiB.
 MAX_CONTENT = 32000000

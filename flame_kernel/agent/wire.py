@@ -20,6 +20,9 @@ import struct
 PROTOCOL = 1
 MAGIC = b"FLM1"
 
+# Messages of comms, which go by these names in both directions.
+COMMS = ("comm_open", "comm_msg", "comm_close")
+
 # A buffer shorter than this is cheaper inside the JSON text.
 INLINE_TEXT = 1024
 
