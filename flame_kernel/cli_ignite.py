@@ -32,9 +32,10 @@ class Ignite(Command):
         has no Pyro4 it is given one, in memory. It gets a server on loopback, on threads of its own, with a fresh key
         in a file of mode 0600. jupyter flame extinguish takes it all out again.
 
-        Python 3.14 runs a few lines of ours by itself, between two others. In an older one a thread is stopped for an
-        instant, as by a debugger: one that sleeps, for in the midst of computing that may hang or end the process.
-        Where all threads compute, --force does it all the same: not to what must not die.
+        Where both sides are the same Python, 3.14 or newer, its main thread runs a few lines of ours between two
+        others. In an older one, and where the main thread waits, a thread is stopped for an instant, as by a debugger:
+        one that sleeps, for in the midst of computing that may hang or end the process. Where all threads compute,
+        --force does it all the same: not to what must not die.
 
         The system must let you look into the process: /proc/sys/kernel/yama/ptrace_scope is 0, or you are root.
         It gives up after {ignite.PATIENCE:g} seconds with a process that hangs.

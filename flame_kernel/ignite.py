@@ -2,7 +2,8 @@
 
 The process is given a few lines that start a thread, which fetches the rest from a socket of ours: the text of
 ``ignition.py``, Pyro4 for a process that has none, and the key.  The lines go in by ``sys.remote_exec`` where both
-sides are the same Python 3.14 or newer; else by ``hypno``, which stops the process as a debugger does and has it load a
+sides are the same Python 3.14 or newer: the process's main thread runs them between two others, but not while it waits
+in a call (PEP 768).  Then, and else, ``hypno`` puts them in, which stops a thread as a debugger does and has it load a
 small library.  A process that is no Python would die of that, so it is looked at before.
 
 Nothing secret is in an argument, the environment, or a file that others can read. All raises IgniteError.
@@ -16,6 +17,7 @@ import json
 import os
 import platform
 import pwd
+import shutil
 import socket
 import struct
 import subprocess
@@ -32,9 +34,13 @@ from typing import Any, NoReturn
 from .errors import TargetError
 from .serving import MAX_MESSAGE, THREADS
 
-# Seconds that a process has to do what it is asked; that it must have been running, so that its Python is awake.
+# Seconds that a process has to do what it is asked; that it must have been running, so that its Python is awake; in
+# which its main thread comes to a script, if it does not wait in a call.
 PATIENCE = 10.0
 AWAKE_AFTER = 1.0
+COMES_WITHIN = 1.0
+
+_PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 
 _LENGTH = struct.Struct(">Q")
 _NEEDED = (b"PyGILState_Ensure", b"PyRun_SimpleStringFlags")
@@ -169,17 +175,27 @@ def _ask(pid: int, request: dict[str, Any], patience: float, force: bool) -> dic
     with (
         tempfile.TemporaryDirectory(prefix="flame-", ignore_cleanup_errors=True) as folder,  # of mode 0700
         socket.socket(socket.AF_UNIX) as listening,
+        contextlib.ExitStack() as stack,
     ):
         path = os.path.join(folder, "s")
         listening.bind(path)
         listening.listen(1)
         lines = f"exec({_LINES.replace('PATH', repr(path))!r}, {{}})"
-        helper = _put_in(pid, lines, Path(folder), force)
-        try:
-            answer = _converse(_accept(listening, pid, helper, deadline), pid, request, patience + PATIENCE)
-        finally:
-            if helper is not None:
-                threading.Thread(target=_see_off, args=(helper,), name="flame-helper", daemon=True).start()
+        helper = process = None
+        reason = _by_script(pid, lines, stack)
+        if reason is None:
+            soon = min(COMES_WITHIN, patience / 2) if _has_hypno() else patience
+            process = _accept(listening, pid, None, time.monotonic() + soon)
+        elif not _has_hypno():
+            by_itself = f"process {pid} cannot be asked by Python itself ({reason}); " if reason else ""
+            _refuse(by_itself + _WITHOUT_HYPNO)
+        if process is None and _has_hypno():
+            helper = _by_hypno(pid, lines, force)
+            stack.callback(threading.Thread(target=_see_off, args=(helper,), name="flame-helper", daemon=True).start)
+            process = _accept(listening, pid, helper, deadline)
+        if process is None:
+            _refuse(_stuck(pid, helper))
+        answer = _converse(process, pid, request, patience + PATIENCE)
     if "error" in answer:
         _refuse(f"process {pid} {answer['error']}")
     return answer
@@ -217,26 +233,41 @@ def _read(sock: socket.socket, size: int) -> bytes:
     return data
 
 
-def _put_in(pid: int, lines: str, folder: Path, force: bool) -> subprocess.Popen[str] | None:
-    """Have the process run the lines; the helper that does it, or None where it will do so by itself."""
+def _by_script(pid: int, lines: str, stack: contextlib.ExitStack) -> str | None:
+    """Have the process run the lines by ``sys.remote_exec``; None where it will, or why not, empty on an old Python.
+
+    It comes to them when its main thread does, which may be long after we have given up: so the script waits for it, in
+    a folder of its own, and removes both first.
+    """
     remote_exec = getattr(sys, "remote_exec", None)
-    if remote_exec is not None:
-        script = folder / "lines.py"
-        script.write_text(lines)
-        try:
-            remote_exec(pid, str(script))
-            return None
-        except PermissionError:
-            _refuse(_not_permitted(pid))
-        except ProcessLookupError:
-            _refuse(f"there is no process {pid}")
-        except (RuntimeError, OSError) as error:  # it is another version of Python
-            if importlib.util.find_spec("hypno") is None:
-                raise IgniteError(
-                    f"process {pid} is not the Python that runs here ({error}); {_WITHOUT_HYPNO}"
-                ) from error
-    elif importlib.util.find_spec("hypno") is None:
-        _refuse(_WITHOUT_HYPNO)
+    if remote_exec is None:
+        return ""
+    folder = Path(tempfile.mkdtemp(prefix="flame-"))
+    script = folder / "lines.py"
+    first = f"import os; os.unlink({str(script)!r}); os.rmdir({str(folder)!r})\n"
+    script.write_text(first + lines, "utf-8")
+    try:
+        remote_exec(pid, str(script))
+    except (OSError, RuntimeError, ValueError) as error:
+        shutil.rmtree(folder, True)
+        reason: BaseException | None = error  # the system's own word may be the cause of Python's
+        while reason is not None:
+            if isinstance(reason, PermissionError):
+                raise IgniteError(_not_permitted(pid)) from error
+            if isinstance(reason, ProcessLookupError):
+                raise IgniteError(f"there is no process {pid}") from error
+            reason = reason.__cause__ or reason.__context__
+        return str(error) or type(error).__name__  # another version of Python; one that is not to be asked
+    stack.callback(lambda: None if _is_there(pid) else shutil.rmtree(folder, True))
+    return None
+
+
+def _has_hypno() -> bool:
+    return importlib.util.find_spec("hypno") is not None
+
+
+def _by_hypno(pid: int, lines: str, force: bool) -> subprocess.Popen[str]:
+    """Have the process run the lines; the helper that sees to it."""
     helper = subprocess.Popen(
         [sys.executable, "-I", "-c", _HELPER, str(pid), "force" if force else ""],
         stdin=subprocess.PIPE,
@@ -251,8 +282,10 @@ def _put_in(pid: int, lines: str, folder: Path, force: bool) -> subprocess.Popen
     return helper
 
 
-def _accept(listening: socket.socket, pid: int, helper: subprocess.Popen[str] | None, deadline: float) -> socket.socket:
-    """The process, when it calls."""
+def _accept(
+    listening: socket.socket, pid: int, helper: subprocess.Popen[str] | None, deadline: float
+) -> socket.socket | None:
+    """The process, when it calls; None if it does not in time."""
     listening.settimeout(0.05)
     while True:
         try:
@@ -261,19 +294,28 @@ def _accept(listening: socket.socket, pid: int, helper: subprocess.Popen[str] | 
             if helper is not None and helper.poll():
                 assert helper.stderr is not None
                 _refuse(_failure(pid, helper.stderr.read()))
-            if not os.path.exists(f"/proc/{pid}") and os.path.exists("/proc/self"):
+            if not _is_there(pid):
                 _refuse(f"process {pid} has ended meanwhile")
             if time.monotonic() > deadline:
-                _refuse(_stuck(pid, helper))
+                return None
             continue
         if struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0] == pid:
             return caller
         caller.close()  # of our own, by mistake: nobody else gets into the folder
 
 
+def _is_there(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}") or not os.path.exists("/proc/self")
+
+
 def _stuck(pid: int, helper: subprocess.Popen[str] | None) -> str:
+    if helper is None:
+        return (
+            f"process {pid} did not come to it within the time: its main thread waits in a call, or hangs; give it "
+            "longer with --timeout, or let it be stopped: pip install 'remote-flame[ignite]'"
+        )
     said = f"process {pid} did not come to it within the time: it holds its interpreter (a long call in C), or hangs"
-    if helper is not None and helper.poll() is None:
+    if helper.poll() is None:
         return f"{said}; helper process {helper.pid} lets go of it as soon as it can, do not kill it before"
     return f"{said}; try again, or give it longer with --timeout"
 
@@ -290,7 +332,7 @@ def _failure(pid: int, said: str) -> str:
 
 
 def _not_permitted(pid: int) -> str:
-    scope = _text("/proc/sys/kernel/yama/ptrace_scope").strip()
+    scope = _text(_PTRACE_SCOPE).strip()
     if scope in ("1", "2", "3"):
         cure = (
             "it can not be changed without a restart" if scope == "3" else "as root: sysctl kernel.yama.ptrace_scope=0"
@@ -400,7 +442,7 @@ def _check_program(pid: int, program: Path, name: str) -> None:
         _refuse(f"process {pid} ({name}) is no CPython")
 
 
-def _text(path: str) -> str:
+def _text(path: str | Path) -> str:
     try:
         return Path(path).read_text("utf-8", "replace")
     except OSError:

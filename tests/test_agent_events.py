@@ -21,6 +21,10 @@ def result(request: str = "r") -> dict[str, Any]:
     return {"type": "execute_result", "request": request, "content": {"data": {}}}
 
 
+def reply(request: str = "r") -> dict[str, Any]:
+    return {"type": "execute_reply", "request": request, "content": {"status": "ok"}}
+
+
 def read_all(log: events.EventLog, limit: int = 1 << 20) -> list[dict[str, Any]]:
     found, ack = [], 0
     while True:
@@ -119,10 +123,24 @@ def test_text_is_gathered_for_a_gap_and_anything_else_goes_at_once() -> None:
     assert time.monotonic() - began >= 0.15
     assert batch[0]["content"]["text"] == "a"
     log.append(stream("b"))
-    log.append(result())
+    log.append(reply())
     began = time.monotonic()
     assert len(log.poll(2, wait=5, gap=10)) == 2
     assert time.monotonic() - began < 5
+
+
+def test_a_value_waits_for_the_reply_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "GRACE", 30)
+    log = events.EventLog()
+    log.append(result())
+    batches: list[Any] = []
+    thread = threading.Thread(target=lambda: batches.append(log.poll(0, wait=30, gap=0.01)))
+    thread.start()
+    while not log.newest:
+        time.sleep(0.001)
+    log.append(reply())
+    thread.join(20)
+    assert [event["type"] for event in batches[0]] == ["execute_result", "execute_reply"]
 
 
 def test_a_second_reader_sends_the_first_away() -> None:

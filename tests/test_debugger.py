@@ -15,6 +15,8 @@ from farside import FlameServer, LiveApp, wait_until
 from flakylink import FlakyLink
 from kernels import flame_kernel
 from places import Site, kernel_at, kernel_on, ok, uncoloured
+from rawagent import raw_agent
+from test_place_main import IS_MAIN, app, is_as_found, state
 
 FUNCTION = "def f(a, b):\n    c = a + b\n    return c\n\nf(2, 3)\n'done'"
 
@@ -260,6 +262,59 @@ def test_the_app_goes_on_while_a_cell_is_stopped(live_app: Callable[..., LiveApp
     assert app.ask("evaluate", "sorted(os.environ)") == environ
     left = [name for name in app.state()["threads"] if "flame-" in name or "pydevd" in name.lower()]
     assert left == []
+
+
+@pytest.mark.parametrize("way", ["loop", "pumped"])
+def test_on_the_main_thread_of_an_app(way: str) -> None:
+    """Cells are stopped there, and what they call; what the thread does else is not traced, nor is another one."""
+    with app(way) as one, raw_agent(one.location, "other") as other:
+        state(other)  # its connection is there, and counted
+        see = "__import__('__main__').%s"
+        other.execute(
+            "import __main__, threading, time\n__main__.ticks, __main__.ticking = 0, True\n"
+            "def tick():\n    while __main__.ticking:\n        __main__.ticks += 1; time.sleep(0.001)"
+        )
+        with flame_kernel({"FLAME_TARGET": one.location, "FLAME_PLACE": "main"}) as kernel:
+            assert ok(kernel.execute(IS_MAIN)).result == "True"
+            with front(kernel) as debugger:
+                debugger.breakpoints(FUNCTION, 2)
+                source = Path(farside.HERE, "apps", "main_app.py")
+                line = source.read_text().splitlines().index("    rounds += 1") + 1
+                debugger.set_breakpoints(str(source), line)
+                run = debugger.run_to_stop(FUNCTION)
+                assert debugger.stack() == [("f", 2), ("<module>", 5)]
+                assert debugger.variables() == {"a": "2", "b": "3"}
+                other.execute("threading.Thread(target=tick).start()")
+                wait_until(lambda: other.evaluate(see % "ticks") > 20, "a thread that the app has started meanwhile")
+                assert [thread["id"] for thread in debugger.ask("threads")["threads"]] == [1]
+                debugger.step(run)
+                assert debugger.variables()["c"] == "5"
+                assert ok(debugger.go_on(run)).result == "'done'"
+                # The app's own rounds do not stop at the breakpoint there; a cell that calls it does.
+                if way == "pumped":
+                    rounds = other.evaluate(see % "rounds")
+                    wait_until(lambda: other.evaluate(see % "rounds") > rounds, "the app's own loop")
+                run = debugger.run_to_stop("import __main__\n__main__.look()")
+                assert debugger.stack() == [("look", line), ("<module>", 2)]
+                assert ok(debugger.go_on(run)).result == "True"
+                run = debugger.run_to_stop("before = 1\nbreakpoint()\nafter = 2")
+                assert debugger.stack() == [("<module>", 3)]
+                kernel.interrupt()
+                kernel.wait(run)
+                assert run.error is not None
+                assert run.error["ename"] == "KeyboardInterrupt"
+                run = debugger.run_to_stop(FUNCTION)  # and the debugger is ended
+            assert ok(kernel.wait(run)).result == "'done'"
+            assert ok(kernel.execute("import sys, threading; sys.gettrace()")).error is None
+            left = "[name for name in vars(threading.main_thread()) if 'flame' in name or 'pydev_' in name]"
+            assert kernel.execute(f"sys.gettrace() is None, {left}").result == "(True, [])"
+            debugger = Front(kernel)  # once more, and the session ends while it is stopped
+            debugger.start()
+            debugger.breakpoints(FUNCTION, 2)
+            debugger.run_to_stop(FUNCTION)
+        assert other.evaluate(see % "traced") == 1  # when a cell called it
+        other.execute("__main__.ticking = False")
+        is_as_found(other)
 
 
 def test_one_session_of_a_process_is_debugged_at_a_time(live_app: Callable[..., LiveApp]) -> None:

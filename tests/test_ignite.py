@@ -178,21 +178,22 @@ def test_a_process_that_does_nothing_but_compute(plain: Callable[..., PlainApp])
 
 
 @pytest.mark.parametrize("by", ["its main thread", "another thread"])
-def test_a_process_that_holds_its_interpreter(plain: Callable[..., PlainApp], by: str) -> None:
+def test_a_process_that_holds_its_interpreter(plain: Callable[..., PlainApp], by: str, tmp_path: Path) -> None:
     """The wait is bounded, it is left as it was, and nothing that is secret is to be seen of the helper meanwhile."""
     app = plain()
-    if by == "its main thread":
-        app.send("hold(4)")
-    else:
-        app.ask("threading.Thread(target=hold, args=(4,)).start()")
-    with pytest.raises(IgniteError, match="did not come to it within the time: it holds its interpreter") as stuck:
-        ignite.ignite(app.pid, KEY, 0.5)
-    if by == "another thread":  # else the lines are in, and wait there
-        helper = psutil.Process(int(str(stuck.value).partition("helper process ")[2].split()[0]))
-        assert KEY not in repr((helper.cmdline(), helper.environ(), psutil.Process(app.pid).cmdline()))
-        libraries = list(Path(tempfile.gettempdir()).glob("hypno*.so"))
-        assert all(stat.S_IMODE(one.stat().st_mode) == 0o600 for one in libraries)
-        assert libraries
+    fifo = tmp_path / "hold"
+    os.mkfifo(fifo)
+    holding = f"hold({str(fifo)!r})"
+    app.send(holding if by == "its main thread" else f"threading.Thread(target=lambda: {holding}).start()")
+    with fifo.open("wb"):  # opened when the app holds, until it is closed
+        with pytest.raises(IgniteError, match="did not come to it within the time: it holds its interpreter") as stuck:
+            ignite.ignite(app.pid, KEY, 0.5)
+        if by == "another thread":  # else the lines are in, and wait there
+            helper = psutil.Process(int(str(stuck.value).partition("helper process ")[2].split()[0]))
+            assert KEY not in repr((helper.cmdline(), helper.environ(), psutil.Process(app.pid).cmdline()))
+            libraries = list(Path(tempfile.gettempdir()).glob("hypno*.so"))
+            assert all(stat.S_IMODE(one.stat().st_mode) == 0o600 for one in libraries)
+            assert libraries
     wait_until(lambda: app.ask("1"), "that it lets go", 30)
     wait_until(lambda: app.ask("state()")["threads"] == ["MainThread", "app waiter", "app worker"], "threads as before")
     assert app.ask("state()")["modules"] == []

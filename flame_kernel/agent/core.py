@@ -19,6 +19,7 @@ from .comms import Comms
 from .debug import Debugger
 from .lane import Lane
 from .prompts import Prompts
+from .tracing import below
 from .usage import Usage
 
 try:
@@ -60,6 +61,7 @@ class Core:
         self.take_interrupts = None  # in a child: makes the handler of SIGINT ours, again if need be
         self.on_main = None  # in a child: has the main thread call a function with its present frame
         self.strike = None  # on a main thread: has it interrupt a request itself
+        self.below = ()  # where the thread is, outside of us, that was found and not made for cells; see ``tracing``
         self.latest = None  # the Cell that ran last: for output of which nothing better is known
         self.shell = None
         self._started = threading.Event()  # there is a shell
@@ -110,6 +112,7 @@ class Core:
 
     def run_on_main(self):
         """Run the lane for cells on the calling thread, the main one of a child, until it ends."""
+        self.below = below(sys._getframe(1))
         self.lanes[""].run()
 
     # -- for the lane ------------------------------------------------------------------------------------------------

@@ -201,6 +201,21 @@ class Tracer:
         """Whether ``thread`` has asked for it."""
         return getattr(thread, "_flame_traced", None) is self._mark
 
+    def leave(self):
+        """Trace the calling thread no more, till it asks again: it goes back to code that is not the user's."""
+        tracer, thread = _active(), threading.current_thread()
+        if not self.traces(thread):
+            return
+        del thread._flame_traced
+        if tracer is not None:
+            tracer.disable_tracing()
+        frame = sys._getframe(1)
+        while frame is not None:  # a stop has marked them all, the outermost too
+            trace = frame.f_trace
+            if "pydevd" in "%s %s" % (type(trace).__module__, getattr(trace, "__module__", "")):
+                frame.f_trace = None
+            frame = frame.f_back
+
     def trace_frames(self, frame):
         """Trace the calling thread now, from ``frame`` outwards."""
         self.trace()

@@ -68,6 +68,10 @@ class Debugger:
         """A lane is about to run a cell, on the calling thread."""
         self._tracing.begin()
 
+    def leave(self):
+        """The calling thread, which is an app's, goes back to that, which shall neither stop nor become slower."""
+        self._tracing.leave()
+
     def let_go(self):
         """A cell is interrupted, or is just about to be: if it is stopped it goes on, into its KeyboardInterrupt.
 
@@ -144,9 +148,12 @@ class Debugger:
                 response = _failure(message, "the debugger has ended")
             elif message["command"] == "stackTrace" and response.get("success"):
                 frames = response["body"]["stackFrames"]
-                if self._tracing.everywhere and frames and (frames[-1].get("source") or {}).get("path") == "<string>":
-                    frames.pop()  # what began this process
-                    response["body"]["totalFrames"] = len(frames)
+                for outside in reversed(self._host.below):  # not all of those are shown
+                    if frames and outside == tracing.place_of(
+                        (frames[-1].get("source") or {}).get("path"), frames[-1]["line"]
+                    ):
+                        frames.pop()
+                response["body"]["totalFrames"] = len(frames)
             elif message["command"] == "threads" and response.get("success"):
                 body = response["body"]
                 known = [dict(one, id=self._tracing.swapped(one["id"])) for one in body["threads"]]

@@ -24,8 +24,9 @@ DRAIN_AT = 1024
 CROWD, LARGE_CROWD, LARGE = 4096, 64, 1 << 10
 # A batch of stream text that is smaller than this may wait for more (see ``gap`` of poll).
 WORTH_SENDING = 1 << 18
-# Seconds that text waits for the end of its cell, so that both go in one answer: one round trip a cell.
+# Seconds that text and a value wait for the end of their cell, so that all go in one answer: one round trip a cell.
 GRACE = 0.002
+GATHERED = ("stream", "execute_result")
 # Without a word of its reader for so long (seconds) a log counts as left alone.
 ATTACHED = 10.0
 # Seconds between looks of a reader that waits, whether its answer will still find somebody.
@@ -91,7 +92,7 @@ class EventLog:
         self._incoming = collections.deque()
         self._growing = {}  # (request, stream name) -> (position, event) whose text may still grow
         self._shown = 0  # what has been given to anyone, up to this position, is never changed again
-        self._newest_word = 0  # number of the newest event that is no text
+        self._newest_word = 0  # number of the newest event that waits for no other
         self._last_sent = -1e9
         self._hand_over_left = HAND_OVER_FIRST  # seconds that flushes may wait, as of the moment ``_handed_over``
         self._handed_over = time.monotonic()
@@ -117,7 +118,8 @@ class EventLog:
             self._incoming.append(((event["request"], content["name"]), content["text"]))
         else:
             self._incoming.append(event)
-            _wake(self._urgent)
+            if event["type"] not in GATHERED:
+                _wake(self._urgent)
         self._announce()
 
     def _announce(self):
@@ -231,7 +233,7 @@ class EventLog:
         """The events after number ``ack``, at most about ``limit`` bytes (but always one); ``ack`` frees the rest.
 
         wait   seconds to wait for the first one; ``None`` waits until there is one or the log is closed
-        gap    seconds between two batches that hold stream text only: output is gathered, and never delayed longer
+        gap    seconds between two batches of text and values only: output is gathered, and never delayed longer
         is_over  asked now and then whether there is nobody any more whom the answer would reach
 
         Safe to repeat: what was sent under a number is sent again the same.  A second reader wakes the first, which
@@ -272,7 +274,7 @@ class EventLog:
                 self._drain()
                 now = time.monotonic()
                 held = 0
-                if gap and self._is_mere_text(ack):
+                if gap and self._may_gather(ack):
                     noticed = noticed or now
                     held = max(self._last_sent + gap, noticed + GRACE) - now
                 if held <= 0:
@@ -290,8 +292,8 @@ class EventLog:
                 return []
             news.acquire(timeout=left if deadline is None else min(left, LOOK_AROUND))
 
-    def _is_mere_text(self, ack):
-        """Whether what comes after ``ack`` is text, and not much of it: it may be gathered for a moment."""
+    def _may_gather(self, ack):
+        """Whether what comes after ``ack`` may wait a moment for more: it is text or a value, and not much of it."""
         return (
             ack < self._journal.newest
             and self._newest_word <= ack
@@ -432,7 +434,8 @@ class EventLog:
                 run, key = [], None
             self._growing.clear()
             position = self._journal.add(event)
-            self._newest_word = self._journal.newest
+            if event["type"] not in GATHERED:
+                self._newest_word = self._journal.newest
             self.cells.saw(event, position, journal.payload(event))
         if run:
             self._take_text(key, "".join(run))

@@ -19,6 +19,7 @@ import time
 from . import streams, threads
 from .core import Core
 from .lane import Lane
+from .tracing import below
 
 # Seconds in which an app that pumps its server comes by, if it does; between signals that have not been noticed; and in
 # which a signal that comes after one of ours is ours too.
@@ -177,6 +178,7 @@ class MainLane(Lane):
         self.thread_id = threading.get_ident()
         self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else os.getpid()
         self._may_leave = may_leave
+        self.host.below = below(sys._getframe(1))
         self.waits = False
         asyncio.set_event_loop(self.loop)
         streams.set_current(streams.Cell(None, self.host))
@@ -191,6 +193,7 @@ class MainLane(Lane):
                 break
             except (KeyboardInterrupt, SystemExit):  # of a task that a cell left in the background: that one is over
                 continue
+        self.host.debug.leave()
         getattr(self.loop, "_signal_handlers", {}).clear()  # the server's own come back, and those are gone with it
         if self._task.done():
             self._close_loop()
@@ -428,7 +431,7 @@ class Seat:
 
 
 class _Kept:
-    """What the main thread has of its own: signal handlers, a descriptor that they wake, its asyncio loop."""
+    """What the main thread has of its own: signal handlers, a descriptor that they wake, its asyncio loop, a trace."""
 
     def __init__(self):
         self.handlers = {}
@@ -439,6 +442,7 @@ class _Kept:
                 continue
             if handler is not None:  # else it was not set by Python, and cannot be set again by it
                 self.handlers[number] = handler
+        self._trace, self._profile = sys.gettrace(), sys.getprofile()
         self._timer = signal.getitimer(signal.ITIMER_REAL)
         self._wakeup = signal.set_wakeup_fd(-1)
         policy = getattr(asyncio.events, "_get_event_loop_policy", asyncio.get_event_loop_policy)()
@@ -447,6 +451,10 @@ class _Kept:
 
     def restore(self):
         """Put it back; what a cell has set is gone with it, a running alarm too."""
+        if sys.gettrace() is not self._trace:
+            sys.settrace(self._trace)
+        if sys.getprofile() is not self._profile:
+            sys.setprofile(self._profile)
         asyncio.set_event_loop(self._loop.get("_loop"))
         if self._local is not None:
             vars(self._local).clear()

@@ -39,6 +39,7 @@ class Tracing:
         self._cell_thread = None  # DAP's number of the thread of the lane for cells; the front end calls it 1
         self._was = {}  # what was changed of the process, to be put back
         self._left_alone = weakref.WeakSet()  # threads that were marked
+        self._keep_alive = weakref.WeakSet()  # and those that were in the other way
         self._shown = None
 
     def __repr__(self):
@@ -95,6 +96,8 @@ class Tracing:
         while self._left_alone:
             thread = self._left_alone.pop()
             del thread.pydev_do_not_trace, thread.is_pydev_daemon_thread
+        while self._keep_alive:
+            delattr(self._keep_alive.pop(), dap.KEEPS_ALIVE)
         self._cell_thread = None
 
     def _breakpoint(self, *args, **kwargs):
@@ -118,6 +121,14 @@ class Tracing:
         else:
             dap.untrace()
 
+    def leave(self):
+        """The calling thread, which is an app's, goes back to that, which shall neither stop nor become slower."""
+        tracer = self.tracer
+        if tracer is not None:
+            tracer.leave()
+        else:
+            dap.untrace()
+
     def running(self):
         """The id of the cell that runs, or None; the main one's where subshells run some, too."""
         lanes = list(self._host.lanes.values())  # other threads make and end them
@@ -138,6 +149,7 @@ class Tracing:
         for thread in threading.enumerate():
             if thread.ident in cells:
                 setattr(thread, dap.KEEPS_ALIVE, True)
+                self._keep_alive.add(thread)
             elif thread.name.startswith("flame-") or not self.everywhere:
                 self._leave_alone(thread)
         if not self.everywhere:
@@ -227,6 +239,20 @@ def _rules():
         for folder in (spec.submodule_search_locations if spec is not None else None) or ():
             rules.append({"path": folder, "include": False})
     return rules
+
+
+def below(frame):
+    """The places of ``frame`` and of all outside it, which are not the user's."""
+    found = []
+    while frame is not None:
+        found.append(place_of(frame.f_code.co_filename, frame.f_lineno))
+        frame = frame.f_back
+    return found
+
+
+def place_of(path, line):
+    """A line of a file, however its path is written."""
+    return os.path.basename(path or ""), line
 
 
 def _thread(ident):

@@ -18,7 +18,7 @@ import Pyro4
 import Pyro4.utils.flame
 
 stop = False
-rounds = 0
+rounds = traced = 0
 heard = []
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1)
 MAIN = threading.current_thread()
@@ -41,10 +41,17 @@ def state():
     }
 
 
+def look():
+    """What the app does on its main thread, in each round of its loop."""
+    global rounds, traced
+    rounds += 1
+    traced += sys.gettrace() is not None
+    return sys.argv[1] != "condition" or not stop
+
+
 def pump():
-    global rounds
     while not stop:
-        rounds += 1
+        look()
         ready = select.select(daemon.sockets, [], [], 0.2)[0]
         if ready:
             daemon.events(ready)
@@ -70,7 +77,7 @@ try:
     elif sys.argv[1] == "asyncio":
         asyncio.run(serve())
     else:
-        daemon.requestLoop(loopCondition=lambda: not (sys.argv[1] == "condition" and stop))
+        daemon.requestLoop(loopCondition=look)
 except KeyboardInterrupt:
     print("app interrupted", flush=True)
 print("app left its loop", flush=True)

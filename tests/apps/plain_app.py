@@ -22,11 +22,39 @@ def work():
         time.sleep(0.001)
 
 
-def hold(seconds):
-    """Keep the interpreter to itself, as C code does that never lets go of the GIL."""
+def hold(path):
+    """Keep the interpreter to itself, as C code does that never lets go of the GIL: from when somebody has opened this
+    FIFO until he closes it."""
     import ctypes
 
-    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    lib = ctypes.PyDLL(None)
+    fd = lib.open(path.encode(), os.O_RDONLY)
+    lib.read(fd, ctypes.create_string_buffer(1), 1)
+    lib.close(fd)
+
+
+def pend(path):
+    """What Python 3.14 does for ``sys.remote_exec``, by the same means: a script whose path is written into this FIFO
+    is run by the main thread, when that is about to run Python next."""
+    import ctypes
+    import traceback
+
+    newest = []
+
+    def run(_):
+        try:
+            with open(newest[-1], "rb") as file:
+                source = file.read()
+            exec(source, {})
+        except BaseException:
+            traceback.print_exc()
+        return 0
+
+    call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(run)
+    while True:
+        with open(path) as fifo:
+            newest.append(fifo.read())
+        ctypes.pythonapi.Py_AddPendingCall(call, None)
 
 
 def compute():
@@ -50,9 +78,10 @@ def state():
     }
 
 
-for name, target in (("app worker", work), ("app waiter", threading.Event().wait)):
+fifos = [word for word in sys.argv[1:] if word.startswith("/")]
+for name, target in (("app worker", work), ("app waiter", threading.Event().wait), ("app pending", pend)):
     if name in sys.argv[1:]:
-        thread = threading.Thread(target=target, name=name)
+        thread = threading.Thread(target=target, name=name, args=fifos if target is pend else ())
         thread.daemon = True
         thread.start()
 n = 0
