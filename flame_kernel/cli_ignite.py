@@ -35,7 +35,7 @@ class Ignite(Command):
         Where both sides are the same Python, 3.14 or newer, its main thread runs a few lines of ours between two
         others. In an older one, and where the main thread waits, a thread is stopped for an instant, as by a debugger:
         one that sleeps, for in the midst of computing that may hang or end the process. Where all threads compute,
-        --force does it all the same: not to what must not die.
+        --force does it all the same: not to what must not die. Do not do it to a process that is still importing.
 
         The system must let you look into the process: /proc/sys/kernel/yama/ptrace_scope is 0, or you are root.
         It gives up after {ignite.PATIENCE:g} seconds with a process that hangs.

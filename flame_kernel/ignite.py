@@ -4,7 +4,9 @@ The process is given a few lines that start a thread, which fetches the rest fro
 ``ignition.py``, Pyro4 for a process that has none, and the key.  The lines go in by ``sys.remote_exec`` where both
 sides are the same Python 3.14 or newer: the process's main thread runs them between two others, but not while it waits
 in a call (PEP 768).  Then, and else, ``hypno`` puts them in, which stops a thread as a debugger does and has it load a
-small library.  A process that is no Python would die of that, so it is looked at before.
+small library.  A process that is no Python would die of that, so it is looked at before.  That library waits for the
+interpreter with the system's loader locked, so a process hangs that loads one itself in just those milliseconds: one
+more reason to ask ``sys.remote_exec`` first.
 
 Nothing secret is in an argument, the environment, or a file that others can read. All raises IgniteError.
 """
@@ -195,6 +197,7 @@ def _ask(pid: int, request: dict[str, Any], patience: float, force: bool) -> dic
             process = _accept(listening, pid, helper, deadline)
         if process is None:
             _refuse(_stuck(pid, helper))
+        listening.close()  # if the lines run once more, nobody answers them
         answer = _converse(process, pid, request, patience + PATIENCE)
     if "error" in answer:
         _refuse(f"process {pid} {answer['error']}")
@@ -335,7 +338,7 @@ def _not_permitted(pid: int) -> str:
     scope = _text(_PTRACE_SCOPE).strip()
     if scope in ("1", "2", "3"):
         cure = (
-            "it can not be changed without a restart" if scope == "3" else "as root: sysctl kernel.yama.ptrace_scope=0"
+            "it cannot be changed without a restart" if scope == "3" else "as root: sysctl kernel.yama.ptrace_scope=0"
         )
         return f"this system does not let one look into process {pid} (kernel.yama.ptrace_scope is {scope}; {cure})"
     return f"this system does not let one look into process {pid}; a container needs the capability SYS_PTRACE for it"

@@ -305,6 +305,44 @@ def test_a_system_that_does_not_permit_it(process: Callable[..., subprocess.Pope
     assert f"this system does not let one look into process {other.pid}" in done.stdout
 
 
+# Has the system refuse, to this process and all that it starts, what goes into another process: ptrace, and its memory.
+REFUSE = """
+import ctypes, platform, struct
+numbers = {"x86_64": (101, 310, 311), "aarch64": (117, 270, 271)}[platform.machine()]
+steps = [(0x20, 0, 0, 0)] + [(0x15, len(numbers) - i, 0, n) for i, n in enumerate(numbers)]
+steps += [(0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x00050001)]  # allow; EPERM
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [
+        ("", "a container needs the capability SYS_PTRACE for it"),
+        ("0", "a container needs the capability SYS_PTRACE for it"),
+        ("1", "(kernel.yama.ptrace_scope is 1; as root: sysctl kernel.yama.ptrace_scope=0)"),
+        ("2", "(kernel.yama.ptrace_scope is 2; as root: sysctl kernel.yama.ptrace_scope=0)"),
+        ("3", "(kernel.yama.ptrace_scope is 3; it cannot be changed without a restart)"),
+    ],
+)
+def test_a_system_that_refuses_ptrace(plain: Callable[..., PlainApp], tmp_path: Path, scope: str, said: str) -> None:
+    """The process may be looked at, and not be touched, as with Yama; its setting is that of a file."""
+    app = plain()
+    (tmp_path / "scope").write_text(f"{scope}\n")
+    script = (
+        f"{REFUSE}from pathlib import Path\nfrom flame_kernel import ignite\n"
+        f"ignite._PTRACE_SCOPE = Path({str(tmp_path / 'scope')!r})\n"
+        f"try: ignite.ignite({app.pid}, 'k')\nexcept ignite.IgniteError as e: print(e)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"this system does not let one look into process {app.pid}")
+    assert done.stdout.endswith(f"{said}\n")
+    assert app.ask("1") == 1
+
+
 def test_without_hypno(plain: Callable[..., PlainApp]) -> None:
     app = plain()
     script = (

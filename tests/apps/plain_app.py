@@ -3,11 +3,14 @@
 Runs on every far-side Python. A line on stdin is an expression; its value comes back as ``answer number: JSON``.
 """
 
+import ctypes  # now: libffi has a file open as of its first use
+import io
 import json
 import os
 import sys
 import threading
 import time
+import traceback
 
 counter = 0
 lock = threading.Lock()
@@ -25,25 +28,23 @@ def work():
 def hold(path):
     """Keep the interpreter to itself, as C code does that never lets go of the GIL: from when somebody has opened this
     FIFO until he closes it."""
-    import ctypes
-
     lib = ctypes.PyDLL(None)
-    fd = lib.open(path.encode(), os.O_RDONLY)
-    lib.read(fd, ctypes.create_string_buffer(1), 1)
-    lib.close(fd)
+    # Looked up before: whoever holds the interpreter and looks up a name in C waits for a library that is being loaded,
+    # and the one by which lines are put in waits for the interpreter.
+    opens, reads, closes = lib.open, lib.read, lib.close
+    fd = opens(path.encode(), os.O_RDONLY)
+    reads(fd, ctypes.create_string_buffer(1), 1)
+    closes(fd)
 
 
-def pend(path):
-    """What Python 3.14 does for ``sys.remote_exec``, by the same means: a script whose path is written into this FIFO
-    is run by the main thread, when that is about to run Python next."""
-    import ctypes
-    import traceback
-
-    newest = []
+def pend(fifo):
+    """What Python 3.14 does for ``sys.remote_exec``, by the same means: a script whose path comes by this FIFO is run
+    by the main thread, when that is about to run Python next."""
+    scripts = []
 
     def run(_):
         try:
-            with open(newest[-1], "rb") as file:
+            with open(scripts[-1], "rb") as file:
                 source = file.read()
             exec(source, {})
         except BaseException:
@@ -52,8 +53,7 @@ def pend(path):
 
     call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(run)
     while True:
-        with open(path) as fifo:
-            newest.append(fifo.read())
+        scripts.append(fifo.readline().strip())
         ctypes.pythonapi.Py_AddPendingCall(call, None)
 
 
@@ -78,7 +78,7 @@ def state():
     }
 
 
-fifos = [word for word in sys.argv[1:] if word.startswith("/")]
+fifos = [io.open(word, "r+b", 0) for word in sys.argv[1:] if word.startswith("/")]  # noqa: SIM115
 for name, target in (("app worker", work), ("app waiter", threading.Event().wait), ("app pending", pend)):
     if name in sys.argv[1:]:
         thread = threading.Thread(target=target, name=name, args=fifos if target is pend else ())
