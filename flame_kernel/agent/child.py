@@ -10,6 +10,7 @@ An interrupt is SIGINT to the child's process group, sent by the server: it arri
 and its subprocesses have it too, as with Ctrl-C in a terminal.
 """
 
+import collections
 import itertools
 import os
 import signal
@@ -50,6 +51,8 @@ SECRET_ENVIRONMENT = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_KEY_FILE")
 
 # Seconds that a process has to end when it is asked: one that still starts, on a busy machine, needs the most.
 ASKED_GRACE = 2.5
+# Cells whose text is known when a child is looked at from outside.
+TEXTS = 200
 # Seconds after which a child that does not say where it is, is looked at from outside.
 WHERE_PATIENCE = 1.5
 
@@ -109,6 +112,7 @@ class ChildCore:
         self._send_lock = threading.Lock()
         self._dump_lock = threading.Lock()  # the pipe in which stacks come has one reader
         self._unsent = None  # frames for a process that has not been given its text yet
+        self._texts = collections.deque(maxlen=TEXTS)  # of the latest cells
         self._running = {}  # id -> [kind, the cell's code] of requests that have no reply yet
         self._asked = {}  # number -> [semaphore, what the child has said]
         self._numbers = itertools.count(1)
@@ -273,6 +277,7 @@ class ChildCore:
                         break
                 self.start()
         if kind == "execute":
+            self._texts.append(request.get("raw") or request["code"])
             self._memory = death.Memory()
         try:
             buffers = request.pop("buffers", ())
@@ -330,7 +335,7 @@ class ChildCore:
         )
         if self.described is None:
             why = "it is starting"
-        return outside.read_stacks(text, code), why
+        return outside.read_stacks(text, code, list(self._texts)), why
 
     # -- stopping a cell ---------------------------------------------------------------------------------------------
 

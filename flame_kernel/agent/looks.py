@@ -9,6 +9,8 @@ import os
 from . import stacks, streams, threads, top
 
 KINDS = ("where", "watch", "top")
+# Seconds that a watch waits for a shell that is still being made.
+START_PATIENCE = 10.0
 
 
 def begin(host, request):
@@ -28,6 +30,8 @@ def _answer(host, request, work):
 
 def _watch(host, request):
     """``{"status", "data", "metadata"}`` of an expression's value, or the error that it raised."""
+    if not host.wait_started(START_PATIENCE):
+        raise RuntimeError("the session is still starting")
     return host.shell.user_expressions({"watch": request["expression"]})["watch"]
 
 

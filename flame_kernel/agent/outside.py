@@ -11,7 +11,7 @@ import select
 import signal
 import time
 
-from . import stacks
+from . import compiler, stacks
 
 # What has the child write its stacks; one that nobody else is likely to use. None where there are no such signals.
 DUMP_SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else None
@@ -22,6 +22,7 @@ MOST = 1 << 20
 
 _THREAD = re.compile(r"(Current thread|Thread) (0x[0-9a-f]+)")
 _FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
+_CELL = re.compile(r"(\d+)(-\d+)?\.py$")  # the file name of a cell: see ``compiler``
 _STATES = {
     "T": "its process is stopped (SIGSTOP)",
     "t": "its process is held by a debugger",
@@ -72,14 +73,17 @@ def _drain(pipe, patience):
     return data.decode("utf-8", "replace")
 
 
-def read_stacks(text, code):
-    """Stacks as ``stacks.where`` has them, of what ``faulthandler`` has written; ``code`` is that of the cell."""
-    found = []
+def read_stacks(text, code, texts=()):
+    """Stacks as ``stacks.where`` has them, of what ``faulthandler`` has written; ``code`` is the text of the cell,
+    ``texts`` are those of earlier ones."""
+    found, earlier = [], {}
     for line in text.splitlines():
         thread, frame = _THREAD.match(line), _FRAME.match(line)
         if thread is not None:
             found.append((thread.group(2), []))
         elif frame is not None and found:
+            if not earlier and _CELL.match(os.path.basename(frame.group(1))):
+                earlier = {str(compiler.murmur2(one)): one for one in texts}
             number = int(frame.group(2)) if frame.group(2).isdigit() else 0
             found[-1][1].append((frame.group(1), number, frame.group(3)))
     cells, threads = [], []
@@ -91,7 +95,7 @@ def read_stacks(text, code):
         shown = _inside(frames, is_main)
         if not shown:
             continue
-        described = [_frame(one, code if is_main and at == 0 else "") for at, one in enumerate(shown)]
+        described = [_frame(one, code, is_main and at == 0, earlier) for at, one in enumerate(shown)]
         stack = {"kind": "cell" if is_main else "thread", "name": "cell" if is_main else "thread " + name}
         stack.update(state="", since=None, frames=stacks.shortened(described, len(described)))
         (cells if is_main else threads).append(stack)
@@ -116,11 +120,15 @@ def _inside(frames, is_main):
     return [one for one, own in zip(frames[at:], ours[at:]) if not own and not one[2].startswith("_bootstrap")]
 
 
-def _frame(one, code):
+def _frame(one, code, is_first, earlier):
     file, number, function = one
-    lines = code.splitlines()
+    cell = _CELL.match(os.path.basename(file))
+    text = code if is_first else ""
+    if not text and cell is not None and not os.path.exists(file):
+        text = earlier.get(cell.group(1), "")
+    lines = text.splitlines()
     if 0 < number <= len(lines):
-        return stacks.described("the cell", number, function, lines[number - 1].strip())
+        return stacks.described("the cell" if text == code else "a cell", number, function, lines[number - 1].strip())
     return stacks.described(file, number, function, linecache.getline(file, number).strip())
 
 
