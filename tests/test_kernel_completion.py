@@ -12,7 +12,7 @@ import pytest
 from farside import FlameServer, LiveApp, wait_until
 from kernels import flame_kernel
 
-CODE = "import os\nos.path.joi"
+CODE = "import keyword\nkeyword.iskeyw"  # two small files to parse
 FILL = f"import jedi; print(jedi.Interpreter({CODE!r}, [{{}}]).complete())"
 WHERE = "import jedi, parso.cache\n(jedi.settings.cache_directory, parso.cache._load_from_file_system.__module__)"
 
@@ -23,7 +23,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     environ = {**os.environ, "XDG_CACHE_HOME": str(folder)}
     done = subprocess.run([sys.executable, "-c", FILL], env=environ, capture_output=True, text=True, check=True)
-    assert "join" in done.stdout
+    assert "iskeyword" in done.stdout
     for path in kept(folder):
         os.truncate(path, path.stat().st_size // 2)
     assert kept(folder)
@@ -49,12 +49,12 @@ def test_half_a_file_in_jedis_cache_costs_no_completion(
     environ: dict[str, str | None] = {"FLAME_TARGET": server.location, "FLAME_SHELL": shell}
     with flame_kernel(env=environ) as kernel:
         # The kernel gives up on a completion that takes long, as the first one does on a busy machine.
-        wait_until(lambda: kernel.complete(CODE)["matches"], "a completion", 40)
-        assert [match.rpartition(".")[2] for match in kernel.complete(CODE)["matches"]] == ["join"]
+        wait_until(lambda: kernel.complete(CODE)["matches"], "a completion", 30)
+        assert [match.rpartition(".")[2] for match in kernel.complete(CODE)["matches"]] == ["iskeyword"]
         moved = kernel.execute(WHERE).result
         assert moved
         assert "flame_jedi_" in moved
     if place == "process":
         with flame_kernel(env=environ) as kernel:  # has not completed: it finds jedi as the one before has left it
             assert kernel.execute(WHERE).result == repr((str(spoiled / "jedi"), "parso.cache"))
-    assert kept(spoiled) == before
+    assert before.items() <= kept(spoiled).items()  # what is as it should be jedi may add to
