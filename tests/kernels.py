@@ -334,10 +334,25 @@ class Kernel:
             run = self.request("kernel_info_request")
             with contextlib.suppress(AssertionError):
                 self.wait_for(lambda run=run: run.done, "kernel_info", 0.25)  # type: ignore[misc]
+                with contextlib.suppress(AssertionError):
+                    self.wait_for(self._is_connected, "all channels", 5)
                 return
             alive = self.manager.is_alive()
             if not alive or time.monotonic() > deadline:
                 raise AssertionError(f"the kernel {'is not ready' if alive else 'has died'}:\n{self.log_text()}")
+
+    def _is_connected(self) -> bool:
+        """Whether the kernel has all of our channels, and its manager's own for control.
+
+        Where it was not there yet ZeroMQ tries again later: a descriptor that comes then looks like some test's leak.
+        """
+        if self.manager.transport != "ipc":
+            return True
+        lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+        connected = [fields[7] for fields in lines if len(fields) == 8 and fields[5] == "03"]
+        expected = {"shell": 1, "iopub": 1, "stdin": 1, "control": 2}
+        ports = {name: f"{self.manager.ip}-{getattr(self.manager, f'{name}_port')}" for name in expected}
+        return all(connected.count(ports[name]) >= count for name, count in expected.items())
 
     def interrupt(self) -> None:
         """As the Stop button.  Does not wait."""
