@@ -173,11 +173,17 @@ def _end_process(status):
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
     if status:  # the server is gone: nobody else ends what hangs, or what cells have left behind in our group
-        threads.later(EXIT_GRACE, "end", signal_group, os.getpid(), signal.SIGKILL)
+        threads.later(EXIT_GRACE, "end", _kill)
     try:
         atexit._run_exitfuncs()
     except BaseException:  # they are the user's, and may raise anything, SystemExit too; the process ends all the same
         pass
     if status:
-        signal_group(os.getpid(), signal.SIGKILL)
+        _kill()
     os._exit(status)
+
+
+def _kill():
+    """The end of this process and of all of its group."""
+    scratch.give_up()  # exit handlers may hang before it is their turn, and threads have gone on meanwhile
+    signal_group(os.getpid(), signal.SIGKILL)

@@ -9,7 +9,10 @@ import os
 import shutil
 import tempfile
 
-_root = []  # the path of that folder, in a child
+# How often a folder is removed in which a thread still makes files.
+TRIES = 20
+
+_root = []  # in a child, the path of that folder, and the child's pid
 
 
 def choose():
@@ -18,15 +21,23 @@ def choose():
 
 
 def remove(path):
-    """Remove what a child that has ended may have left in its folder."""
-    shutil.rmtree(path, ignore_errors=True)
+    """Remove what a child that has ended, or is just about to, may have left in its folder."""
+    for _ in range(TRIES):
+        shutil.rmtree(path, ignore_errors=True)
+        if not os.path.lexists(path):
+            return
 
 
 def use(path):
     """All folders of this process lie in that one from now on; where the server has gone, nobody else removes it."""
-    _root[:] = [path]
-    pid = os.getpid()  # a copy that a cell forks has the same exit handlers, and no say in this
-    atexit.register(lambda: remove(path) if os.getpid() == pid else None)
+    _root[:] = [path, os.getpid()]
+    atexit.register(give_up)
+
+
+def give_up():
+    """Remove it, at the end of this process; a copy that a cell forks has the same exit handlers, and no say in it."""
+    if _root and os.getpid() == _root[1]:
+        remove(_root[0])
 
 
 def name(prefix):
