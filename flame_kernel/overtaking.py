@@ -57,8 +57,9 @@ class Overtaking(Kernel):
         if kind in COMMS:
             await asyncio.create_task(self.dispatch_shell(msg, subshell_id=subshell_id, concurrent=True))
             return
-        may = kind in QUESTIONS or (kind == "execute_request" and is_order(code))
-        if subshell_id is None and self._cell is not None and may and not self._in_line:
+        # A question does not overtake what else waits in line: its answer shall not come before theirs.
+        may = is_order(code) if kind == "execute_request" else kind in QUESTIONS and not self._in_line
+        if subshell_id is None and self._cell is not None and may:
             parent, ident = self.get_parent("shell"), self._parent_ident["shell"]
             try:
                 await asyncio.create_task(self.dispatch_shell(msg, subshell_id=subshell_id, concurrent=True))

@@ -51,8 +51,8 @@ SECRET_ENVIRONMENT = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_KEY_FILE")
 
 # Seconds that a process has to end when it is asked: one that still starts, on a busy machine, needs the most.
 ASKED_GRACE = 2.5
-# Cells whose text is known when a child is looked at from outside.
-TEXTS = 200
+# Cells whose text is known when a child is looked at from outside; one of more characters than that is not kept.
+TEXTS, LONG_TEXT = 200, 100_000
 # Seconds after which a child that does not say where it is, is looked at from outside.
 WHERE_PATIENCE = 1.5
 
@@ -277,7 +277,8 @@ class ChildCore:
                         break
                 self.start()
         if kind == "execute":
-            self._texts.append(request.get("raw") or request["code"])
+            text = request.get("raw") or request["code"]
+            self._texts.append(text if len(text) <= LONG_TEXT else "")
             self._memory = death.Memory()
         try:
             buffers = request.pop("buffers", ())
