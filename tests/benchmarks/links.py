@@ -44,7 +44,7 @@ def _operations(stack: contextlib.ExitStack, location: str) -> dict[str, Callabl
         return pi.session.complete(uuid.uuid4().hex, "a.b.", 4).result()
 
     def connect() -> None:
-        flame.connect(location).close()
+        flame.connect(location, place="process").close()  # a child would have its interpreter to start
 
     return {
         "connect and close, agent there": connect,
