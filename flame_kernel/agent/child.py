@@ -306,7 +306,8 @@ class ChildCore:
             return
 
         def answer():
-            self._log.append({"type": "top_reply", "request": request["id"], "content": top.top(self.pid)})
+            content = looks.safely(lambda: top.top(self.pid))
+            self._log.append({"type": "top_reply", "request": request["id"], "content": content})
 
         threads.start("top", answer)
 
@@ -317,12 +318,15 @@ class ChildCore:
             if request_id not in self._running:
                 return
             time.sleep(0.05)
-        found, note = self._stacks()
+        content = looks.safely(self._seen)
         with self._lock:
             if self._running.pop(request_id, None) is None:
                 return
-        reply = {"status": "ok", "pid": self.pid, "place": "child", "stacks": found, "left_out": 0, "note": note}
-        self._log.append({"type": "where_reply", "request": request_id, "content": reply})
+        self._log.append({"type": "where_reply", "request": request_id, "content": content})
+
+    def _seen(self):
+        found, note = self._stacks()
+        return {"status": "ok", "pid": self.pid, "place": "child", "stacks": found, "left_out": 0, "note": note}
 
     def _stacks(self):
         """What the child writes of its stacks without its interpreter; and why that was needed, in words."""

@@ -16,7 +16,7 @@ START_PATIENCE = 10.0
 def begin(host, request):
     """Answer a request; ``host`` is the session core. Returns at once."""
     if request["kind"] == "where":
-        host.reply(request, _safely(lambda: stacks.where(host)))
+        host.reply(request, safely(lambda: stacks.where(host)))
         return
     work = {"watch": lambda: _watch(host, request), "top": lambda: top.top(os.getpid())}[request["kind"]]
     threads.start(request["kind"], _answer, host, request, work)
@@ -25,7 +25,7 @@ def begin(host, request):
 def _answer(host, request, work):
     # What an expression prints belongs to the cell in which it is watched.
     streams.set_current(streams.Cell(request.get("cell") or request["id"], host))
-    host.reply(request, _safely(work))
+    host.reply(request, safely(work))
 
 
 def _watch(host, request):
@@ -35,7 +35,8 @@ def _watch(host, request):
     return host.shell.user_expressions({"watch": request["expression"]})["watch"]
 
 
-def _safely(work):
+def safely(work):
+    """What ``work()`` returns, the content of a reply; or that of an error, whatever it raises."""
     try:
         return work()
     except BaseException as e:  # whoever asks waits for an answer

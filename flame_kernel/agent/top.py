@@ -122,15 +122,14 @@ def _children(pid):
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                every[int(name)] = _stat("/proc/%s/stat" % name)
-            except (OSError, ValueError):
-                pass
+                fields = _stat("/proc/%s/stat" % name)
+                every[int(name)] = int(fields[1]), (int(fields[11]) + int(fields[12]), fields[-1], int(fields[21]))
+            except (OSError, ValueError, IndexError):
+                pass  # it has ended since
     found, above = {}, {pid}
     while above:
-        above = {child for child, fields in every.items() if int(fields[1]) in above and child not in found}
-        for child in above:
-            fields = every[child]
-            found[child] = int(fields[11]) + int(fields[12]), fields[-1], int(fields[21])
+        above = {child for child, (parent, _) in every.items() if parent in above and child not in found}
+        found.update((child, every[child][1]) for child in above)
     return found
 
 
