@@ -66,7 +66,7 @@ class Inspector:
                 first = code.rfind("\n", 0, cursor) + 1
                 code, cursor = code[first : code.find("\n", cursor) % (len(code) + 1)], cursor - first
             text = self.page(token_at_cursor(code, cursor), detail_level, omit_sections)
-        except Exception:
+        except Exception:  # of whatever the object does when it is looked at; the editor then shows nothing
             pass
         found = text is not None
         return {"status": "ok", "found": found, "data": {"text/plain": text} if found else {}, "metadata": {}}
@@ -147,10 +147,7 @@ def sections_text(sections, omit=()):
 
 
 def _doc(obj):
-    try:
-        text = inspect.getdoc(obj)
-    except BaseException:
-        return None
+    text = _safe(inspect.getdoc, obj)
     return text if isinstance(text, str) else None
 
 
@@ -200,7 +197,7 @@ def file_of(obj):
     for one in (obj, type(obj)):
         try:
             path = inspect.getfile(inspect.unwrap(one) if callable(one) else one)
-        except Exception:
+        except Exception:  # it has none, or its own attributes raise what they like
             path = _code_file(one) if inspect.isclass(one) else None
         if path:
             home = os.path.expanduser("~")

@@ -131,7 +131,7 @@ class IPythonShell:
         transformed, problem = code, None
         try:
             transformed = ip.transform_cell(code)
-        except Exception:
+        except Exception:  # of a transformer of the user's, too; the cell shows it
             problem = sys.exc_info()
         kwargs = {"store_history": store_history, "silent": silent}
         if ip.takes_cell_id and cell_id is not None:
@@ -161,7 +161,7 @@ class IPythonShell:
     def _awaits(self, code, transformed):
         try:
             return self.ip.should_run_async(code, transformed_cell=transformed, preprocessing_exc_tuple=None)
-        except Exception:
+        except Exception:  # whatever a compiler says to it
             return False  # text that no compiler takes: running it shows the error
 
     def _show(self, error):
@@ -190,7 +190,7 @@ class IPythonShell:
         try:
             with hooks.serving(self.ip):
                 lines = self.ip.traceback_lines(etype, value, tb)
-        except Exception:
+        except Exception:  # IPython's formatter, or the error's own methods, fail; the error is shown all the same
             lines = traceback.format_exception(etype, value, tb)
         return {"ename": etype.__name__, "evalue": self.ip.text_of(value), "traceback": lines}
 
@@ -277,7 +277,7 @@ def _without_agent(tb):
 def _plain_error(error):
     try:
         text = str(error)
-    except Exception:
+    except Exception:  # the user's __str__
         text = ""
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     return {"ename": type(error).__name__, "evalue": text, "traceback": lines}

@@ -250,7 +250,7 @@ def _make_class():
         def text_of(error):
             try:
                 return str(error)
-            except Exception:
+            except Exception:  # the user's __str__
                 return "<exception str() failed>"
 
         def traceback_lines(self, etype, value, tb):
@@ -366,7 +366,7 @@ def _make_class():
             except SystemExit as status:
                 if status.code:
                     self.showtraceback()
-            except BaseException:
+            except BaseException:  # the user's module may raise anything: it is shown, as a cell's is
                 self.showtraceback()
 
         # -- figures and windows -------------------------------------------------------------------------------------

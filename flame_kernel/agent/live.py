@@ -76,7 +76,7 @@ class Session:
             self._keeper = threads.start("journal", self.log.keep_for_ever)
         try:
             self.core.start()
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; the journal's file and thread do not stay
             self.log.close()
             self.log.forget()
             raise

@@ -27,7 +27,7 @@ def boot(text, loader=None):
         linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
         try:
             exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; half a module does not stay
             del sys.modules[full]
             raise
         setattr(package, short, module)
