@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from .agent import leaves, pieces, values
+from .agent import leaves, values
+from .bulk import Bulk
 from .errors import CallTimeout, CannotTravel, FlameError, ObjectGone, SessionGone, UnsafeAnswer
 from .inbox import Event
 from .raised import raised_there
@@ -32,12 +33,6 @@ from .trust import Opener, dumps
 from .under_way import Reply
 from .waits import next_of
 
-# Pieces of a large value that are under way at once; and parts of one that goes in one message.
-WINDOW = 3
-MAX_PARTS = 10_000
-# Bytes of a value that is fetched: what a hostile server could make us allocate, piece by piece.
-MAX_FETCHED = 64 << 30
-MAX_FETCHED_PARTS = 2_000_000
 # Libraries whose values can be read here, where they are installed.
 LIBRARIES = ("numpy", "pandas", "pyarrow")
 # Requests whose output still goes where theirs went: threads that they have started may print.
@@ -71,6 +66,7 @@ class Calls:
         self.timeout: float | None = None
         self.allow_stdin: bool | None = None
         self.show: Sink | None = None
+        self._bulk = Bulk(session)
         self._stand_in = stand_in
         self._reference = reference
         self._pid = os.getpid()
@@ -153,7 +149,7 @@ class Calls:
         parts = self._encode(list(steps), trust)
         request = {"root": root, "mode": mode, "libraries": self._libraries, "trust": trust, **options}
         request["allow_stdin"] = self._may_ask() if self.allow_stdin is None else self.allow_stdin
-        ticket = self._stage(parts, timeout)
+        ticket = self._bulk.stage(parts, timeout)
         if ticket is not None:
             request["staged"], parts = ticket, []
         reply = self._wait(request, parts, timeout)
@@ -235,7 +231,7 @@ class Calls:
                 if how == "held":
                     return self._stand_in(self, reply["held"])
                 if how == "pieces":
-                    return self.decode(self._fetch(reply["ticket"], reply["sizes"], timeout))
+                    return self.decode(self._bulk.fetch(reply["ticket"], reply["sizes"], timeout))
                 if how == "items" and mode == "items":
                     return reply
             elif status == "gone":
@@ -270,55 +266,6 @@ class Calls:
             return SessionGone(self.location, str(reply.get("evalue"))[:2000].partition(";")[0])
         facts = values.decode(buffers) if buffers else {}
         return raised_there(reply, facts if isinstance(facts, dict) else {})
-
-    # -- large values ------------------------------------------------------------------------------------------------
-
-    def _stage(self, parts: list[Any], timeout: float | None) -> str | None:
-        """Send what is too large for one request before it, in pieces; what to call it, or None where it is small."""
-        if sum(map(len, parts)) <= pieces.PIECE and len(parts) <= MAX_PARTS:
-            return None
-        ticket, large = uuid.uuid4().hex, pieces.Outgoing(parts)
-        waiting: collections.deque[Future[Reply]] = collections.deque()
-        for at in range(0, large.size, pieces.PIECE):
-            if len(waiting) >= WINDOW:
-                self._piece(waiting.popleft(), timeout)
-            fields: dict[str, Any] = {"op": "stage", "ticket": ticket, "sizes": large.sizes if not at else [], "at": at}
-            found = large.piece(at)
-            buffers = found if len(found) <= MAX_PARTS else [b"".join(found)]
-            waiting.append(self.session.request("object", buffers=buffers, **fields))
-        while waiting:
-            self._piece(waiting.popleft(), timeout)
-        return ticket
-
-    def _fetch(self, ticket: str, sizes: Any, timeout: float | None) -> list[Any]:
-        """The parts of a value, piece by piece, each in memory of its own that can be written to."""
-        if not isinstance(sizes, list) or len(sizes) > MAX_FETCHED_PARTS:
-            raise TypeError("sizes")
-        large = pieces.Incoming(sizes)
-        if large.size > MAX_FETCHED:
-            raise TypeError("sizes")
-        waiting: collections.deque[tuple[int, Future[Reply]]] = collections.deque()
-        ahead = iter(range(0, large.size, pieces.PIECE))
-        try:
-            while True:
-                while len(waiting) < WINDOW and (next_one := next(ahead, None)) is not None:
-                    fields: dict[str, Any] = {"op": "piece", "ticket": ticket, "at": next_one}
-                    waiting.append((next_one, self.session.request("object", **fields)))
-                if not waiting:
-                    return list(large.parts)
-                at, future = waiting.popleft()
-                (data,) = self._piece(future, timeout)["buffers"]
-                if len(data) != min(pieces.PIECE, large.size - at):
-                    raise TypeError("a piece of the wrong size")
-                large.put(at, [data])
-        finally:
-            self.session.request("object", op="drop", ticket=ticket)
-
-    def _piece(self, future: Future[Reply], timeout: float | None) -> Reply:
-        reply = future.result(timeout)
-        if reply.get("status") == "gone":
-            raise ObjectGone(self.location)
-        return reply
 
     # -- what was collected here -------------------------------------------------------------------------------------
 

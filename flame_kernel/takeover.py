@@ -12,13 +12,14 @@ import os
 import select
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .agent import frames
 from .bootstrap import agent_name, push_source
 from .config import Target
-from .errors import MAX_MESSAGE, MAX_NAME, ConnectionLost, RemoteError, TransferError, UnsafeAnswer, cap
+from .errors import MAX_MESSAGE, MAX_NAME, CallTimeout, ConnectionLost, RemoteError, TransferError, UnsafeAnswer, cap
 from .transport import Connection
 
 # Seconds without a byte, either way, after which the connection is given up.
@@ -59,7 +60,7 @@ class FarFiles:
                 ours = os.urandom(frames.NONCE)
                 greeting = frames.GREETING
                 taken = self._on_server("take", lambda name: self._connection.take_over(name, ours, greeting))
-                self._wire = _Wire(taken, self.location)
+                self._wire = Wire(taken, self.location)
                 theirs = bytearray(frames.NONCE)
                 self._wire.receive(memoryview(theirs))
                 key = frames.connection_key(secret, ours, bytes(theirs))
@@ -167,18 +168,24 @@ class FarFiles:
         self._in.refill(self._connection.invoke(f"{agent_name()}.files.call", data))
 
 
-class _Wire:
-    """The socket of a connection that was taken over. Raises ConnectionLost; who has the connection closes it then."""
+class Wire:
+    """The socket of a connection that was taken over. Raises ConnectionLost; who has the connection closes it then.
 
-    def __init__(self, taken: socket.socket, location: str) -> None:
+    ``seconds`` is how long all of it may take, None for as long as something comes: CallTimeout after that.
+    """
+
+    def __init__(self, taken: socket.socket, location: str, seconds: float | None = None) -> None:
         self._socket = taken
         self._location = location
+        self._seconds = seconds
+        self._until = None if seconds is None else time.monotonic() + seconds
         taken.settimeout(SILENCE)
 
     def __repr__(self) -> str:
-        return f"<_Wire to {self._location}>"
+        return f"<Wire to {self._location}>"
 
     def send(self, data: memoryview) -> None:
+        self._watch_the_clock()
         try:
             self._socket.sendall(data)
         except OSError as e:
@@ -186,6 +193,7 @@ class _Wire:
 
     def receive(self, view: memoryview) -> None:
         while view:
+            self._watch_the_clock()
             try:
                 count = self._socket.recv_into(view)
             except OSError as e:
@@ -194,8 +202,17 @@ class _Wire:
                 raise ConnectionLost(self._location, "the server closed it")
             view = view[count:]
 
+    def _watch_the_clock(self) -> None:
+        if self._until is not None:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise CallTimeout(self._location, "the call", self._seconds or 0.0)
+            self._socket.settimeout(min(left, SILENCE))
+
     def _lost(self, error: OSError) -> ConnectionLost:
         if isinstance(error, TimeoutError) and error.errno is None:
+            if self._until is not None and time.monotonic() >= self._until:
+                return CallTimeout(self._location, "the call", self._seconds or 0.0)
             return ConnectionLost(self._location, f"nothing came for {SILENCE:g} s")
         return ConnectionLost(self._location, (error.strerror or str(error)).lower())
 

@@ -34,6 +34,7 @@ FLOORS = (
     ("transfer", "modules", "foreground"),
     ("console", "sync"),
     ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead", "looks"),
+    ("bulk",),
     ("calls",),
     ("proxy",),
     ("functions",),

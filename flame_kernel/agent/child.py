@@ -10,6 +10,7 @@ An interrupt is SIGINT to the child's process group, sent by the server: it arri
 and its subprocesses have it too, as with Ctrl-C in a terminal.
 """
 
+import array
 import collections
 import itertools
 import os
@@ -21,7 +22,7 @@ import sys
 import threading
 import time
 
-from . import compiler, death, ladder, looks, outside, scratch, threads, top, wire
+from . import bulk, compiler, death, ladder, looks, outside, scratch, sockets, threads, top, wire
 
 _LENGTH = struct.Struct(">Q")
 
@@ -133,10 +134,12 @@ class ChildCore:
         if os.name != "posix":
             raise RuntimeError("child sessions need a POSIX server: use place = process")
         ours, theirs = [_high(one) for one in socket.socketpair()]
+        # Through this one come descriptors: connections that the child shall use itself.
+        giver, taker = [_high(one) for one in socket.socketpair()]
         # Into the first one the child writes its stacks, into the others go its descriptors 1 and 2. The child reads
         # these itself; when it has died, what it has not read is read here.
         pipes = [[_high_number(number) for number in os.pipe()] for _ in range(3)]
-        theirs_too = pipes[0][1:] + pipes[1] + pipes[2]
+        theirs_too = [taker.fileno()] + pipes[0][1:] + pipes[1] + pipes[2]
         environment = {k: v for k, v in os.environ.items() if k not in SECRET_ENVIRONMENT}
         try:
             self._process = subprocess.Popen(
@@ -150,21 +153,23 @@ class ChildCore:
             )
         except BaseException:  # goes on, whatever it is; what nobody will use is closed
             ours.close()
+            giver.close()
             for r, _ in pipes:
                 os.close(r)
             raise
         finally:
             theirs.close()
+            taker.close()
             for _, w in pipes:
                 os.close(w)
         _children.add(self._process.pid)
         self.described = None
-        self._socket = ours
+        self._socket, self._giver = ours, giver
         self._unsent = []
         self._ladder = ladder.Ladder(self)
         self._memory, self._floor = death.Memory(), death.own_peak()
         self._pipes = [r for r, _ in pipes]
-        self._reader = threads.start("relay", self._relay, self._process, ours)
+        self._reader = threads.start("relay", self._relay, self._process, ours, giver)
 
     @property
     def is_dead(self):
@@ -184,7 +189,7 @@ class ChildCore:
         except OSError:
             pass  # it has ended already, as the relay will find
 
-    def _relay(self, process, sock):
+    def _relay(self, process, sock, giver):
         """The child's events into the log; when it ends, why."""
         folder = scratch.choose()
         self._bring_up(sock, folder)
@@ -206,6 +211,7 @@ class ChildCore:
         for left in (folder, *compiler.folders(self.session_id, process.pid)):  # the latter of a debugger
             scratch.remove(left)
         sock.close()
+        giver.close()
         with self._dump_lock:
             pipes, self._pipes = self._pipes, []
             last_words = [outside.rest_of(pipe) for pipe in pipes]
@@ -254,11 +260,14 @@ class ChildCore:
             reply = dict(error, status="error", traceback=shown, user_expressions={}, payload=[])
             self._log.append({"type": kind + "_reply", "request": request_id, "content": reply})
 
-    def _send(self, message, buffers=()):
+    def _send(self, message, buffers=(), descriptors=()):
         frame = wire.encode(message, buffers)
         with self._send_lock:
             if self._process is None:
                 raise OSError("no process")
+            if descriptors:
+                packed = array.array("i", descriptors)
+                self._giver.sendmsg([b"d"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
             if self._unsent is not None:
                 self._unsent.append(frame)
             else:
@@ -294,6 +303,24 @@ class ChildCore:
         except OSError:  # it has ended, and what asked with it
             return False
         return True
+
+    def carry(self, request, key, sock):
+        """The child has a large value cross ``sock``; see ``bulk``. Until it has done so, or has ended: OSError."""
+        leash, theirs = [_high(one) for one in socket.socketpair()]
+        try:
+            given = [theirs.fileno()]
+            if not hasattr(sock, "pending"):  # of TLS only this process can read what comes
+                given.append(sock.fileno())
+            with theirs:
+                message = {"op": "carry", "request": request, "key": None if key is None else key.hex()}
+                self._send(message, descriptors=given)
+            if len(given) > 1:
+                sockets.fill(leash, memoryview(bytearray(1)))
+            else:
+                bulk.hand_on(request, sock, leash)
+        finally:
+            sockets.shut(leash)
+            leash.close()
 
     # -- looking in --------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import types
 
-from . import dap, ishell, looks, messages, modules, objects, runner, stacks, streams, threads, widgets
+from . import bulk, dap, ishell, looks, messages, modules, objects, runner, stacks, streams, threads, widgets
 from .callbacks import Callbacks
 from .comms import Comms
 from .debug import Debugger
@@ -321,6 +321,10 @@ class Core:
             self._callbacks.submit(request)
         else:
             raise ValueError("unknown request kind %r" % request["kind"])
+
+    def carry(self, request, key, sock):
+        """A large value crosses ``sock``; see ``bulk``."""
+        bulk.serve(self.objects, request, key, sock)
 
     def lane(self, name):
         """The lane of a subshell, begun where there is none yet."""

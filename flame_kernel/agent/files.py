@@ -29,7 +29,7 @@ import os
 import socket
 import sys
 
-from . import frames, trees
+from . import frames, sockets, trees
 
 # Seconds without a word of the client; it may be reading a large file of its own. A dead one is noticed by keepalive.
 PATIENCE = 900.0
@@ -255,7 +255,7 @@ def take(data):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     ours = os.urandom(frames.NONCE)
     key = frames.connection_key(daemon._pyroHmacKey, data[: frames.NONCE], ours)
-    link = frames.Frames(sock.sendall, lambda view: _fill(sock, view), key, b"server")
+    link = frames.Frames(sock.sendall, lambda view: sockets.fill(sock, view), key, b"server")
     worker = Worker(link)
     try:
         sock.sendall(frames.GREETING + ours)
@@ -264,7 +264,7 @@ def take(data):
     except _Bye:
         pass
     except (OSError, frames.Damaged):
-        _shut(sock)  # what else comes on it is no Pyro message
+        sockets.shut(sock)  # what else comes on it is no Pyro message
     finally:
         worker.close()
         try:
@@ -291,21 +291,6 @@ def call(data):
 def _daemon(caller):
     """Pyro's daemon, which has the HMAC key: Flame's ``invokeModule``, which calls us, is a method of its object."""
     return caller.f_locals["self"]._pyroDaemon
-
-
-def _fill(sock, view):
-    while view:
-        count = sock.recv_into(view)
-        if not count:
-            raise OSError("the client has gone")
-        view = view[count:]
-
-
-def _shut(sock):
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
 
 
 def _folder(request):

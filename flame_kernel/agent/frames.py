@@ -40,6 +40,11 @@ def connection_key(secret, ours, theirs):
     return hashlib.blake2b(GREETING + ours + theirs, key=secret).digest()
 
 
+def direction_key(key, sender):
+    """The key of what ``sender`` sends on the connection of this key."""
+    return hashlib.blake2b(sender, key=key).digest()
+
+
 class Frames:
     """One side's frames.
 
@@ -51,8 +56,8 @@ class Frames:
     def __init__(self, send, receive, key, side):
         self._send, self._receive = send, receive
         other = b"client" if side == b"server" else b"server"
-        self._out_key = hashlib.blake2b(side, key=key).digest()
-        self._in_key = hashlib.blake2b(other, key=key).digest()
+        self._out_key = direction_key(key, side)
+        self._in_key = direction_key(key, other)
         self._sent = self._received = 0
         self._out = bytearray(_HEAD.size + CHUNK + _SUM)
         self._in = bytearray(CHUNK + _SUM)

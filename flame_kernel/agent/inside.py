@@ -4,14 +4,16 @@ Cells run on the main thread. One thread sends the events to the server, another
 answers from beside the cell where the session is.
 """
 
+import array
 import collections
 import functools
 import os
 import signal
+import socket
 import sys
 import threading
 
-from . import core, events, outside, scratch, stacks, threads, wire
+from . import bulk, core, events, outside, pieces, scratch, sockets, stacks, threads, wire
 from .child import read_frame, send_frame, signal_group
 
 # Bytes that cells may print ahead of what the server has taken; all else waits there.
@@ -28,8 +30,8 @@ def main(sock):
     """The child's life: never returns."""
     options = wire.decode(read_frame(sock))[0]
     scratch.use(options["scratch"])
-    crash, out_r, out_w, err_r, err_w = [int(number) for number in sys.argv[2:7]]
-    for number in (sock.fileno(), crash, out_r, out_w, err_r, err_w):
+    taker, crash, out_r, out_w, err_r, err_w = [int(number) for number in sys.argv[2:8]]
+    for number in (sock.fileno(), taker, crash, out_r, out_w, err_r, err_w):
         os.set_inheritable(number, False)
     _enable_faulthandler(crash)
     sys.argv[:] = [""]
@@ -45,7 +47,8 @@ def main(sock):
     me.on_main = functools.partial(_on_main, me)
     me.for_main = collections.deque()  # what the next SIGINT has it call
     sender = threads.start("sender", _ship, sock, log)
-    threads.start("receiver", _receive, sock, me, log, sender)
+    taker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, taker)
+    threads.start("receiver", _receive, sock, taker, me, log, sender)
     while True:  # close ends the process; a lane that ended for another reason has another one in its place
         me.run_on_main()
 
@@ -145,7 +148,7 @@ def _ship(sock, log):
         ack = batch[-1]["number"]
 
 
-def _receive(sock, me, log, sender):
+def _receive(sock, taker, me, log, sender):
     while True:
         frame = read_frame(sock)
         if frame is None:
@@ -160,11 +163,46 @@ def _receive(sock, me, log, sender):
             _interrupt_one(me, message["request"])
         elif message["op"] == "look":
             log.append({"type": "looked", "request": None, "content": _look(me, message)})
+        elif message["op"] == "carry":
+            key = None if message["key"] is None else bytes.fromhex(message["key"])
+            threads.start("carry", _carry, me, message["request"], key, [_socket(fd) for fd in _descriptors(taker)])
         elif message["op"] == "close":
             me.wait_started(START_GRACE)
             log.close()
             sender.join(0.5)
             _end_process(0)
+
+
+def _descriptors(taker):
+    """What the server has sent with the present message: one descriptor or two."""
+    found = array.array("i")
+    _, more, _, _ = taker.recvmsg(1, socket.CMSG_SPACE(2 * found.itemsize))
+    for level, kind, data in more:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return found.tolist()
+
+
+def _socket(number):
+    """A connection of whichever family, from its descriptor."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, number)
+    sock.settimeout(bulk.PATIENCE)
+    return sock
+
+
+def _carry(me, request, key, given):
+    """Have a large value cross the last of the connections; by the first one the server hears that it is done."""
+    leash, sock = given[0], given[-1]
+    try:
+        bulk.serve(me.objects, request, key, sock)
+        if sock is not leash:
+            leash.sendall(pieces.DONE)
+    except Exception:  # a cut, or a value that is gone: the client asks what has come of it
+        for one in given:  # by their ends, as a process that has been forked meanwhile may have copies
+            sockets.shut(one)
+    finally:
+        for one in given:
+            one.close()
 
 
 def _end_process(status):

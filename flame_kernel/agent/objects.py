@@ -50,8 +50,8 @@ class Objects:
         self._held = {}  # id -> [object, how many objects of the client stand for it]
         self._ids = {}  # id() of the object -> its id here
         self._count = 0
-        self._large = {}  # ticket -> Outgoing: a value that is fetched in pieces
-        self._staged = {}  # ticket -> Incoming: arguments that come in pieces
+        self._large = {}  # ticket -> Outgoing: a large value that is fetched
+        self._staged = {}  # ticket -> Incoming: large arguments that come
         self._lock = threading.Lock()
         self._texts = []
 
@@ -128,12 +128,19 @@ class Objects:
             return self._error(e)
 
     def at_once(self, request):
-        """A request that runs no code of the user's: a piece of a large value, or what the client lets go."""
+        """A request that runs no code of the user's: a piece of a large value, how much of one has come, or what the
+        client lets go."""
         self.release(request.get("release") or ())
         if request["op"] == "piece":
             return self._piece(request)
         if request["op"] == "stage":
-            self._stage(request)
+            try:
+                self.incoming(request["ticket"], request["sizes"]).put(request["at"], request["buffers"])
+            except (ValueError, MemoryError) as e:
+                return {"status": "refused", "why": "unreadable", "message": str(e) or "there is no memory for it"}, ()
+        elif request["op"] == "staged":
+            staged = self._staged.get(request["ticket"])
+            return {"status": "ok", "come": 0 if staged is None else staged.come}, ()
         elif request["op"] == "drop":
             self._large.pop(request["ticket"], None)
             self._staged.pop(request["ticket"], None)
@@ -142,7 +149,10 @@ class Objects:
     def _chain(self, request):
         """What the steps of a request lead to."""
         if request.get("staged"):
-            parts = self._staged.pop(request["staged"]).parts
+            staged = self._staged.pop(request["staged"])
+            if staged.come < staged.size:
+                raise values.BadValue("arguments of which %d bytes are missing" % (staged.size - staged.come))
+            parts = staged.parts
         else:
             parts = request.get("buffers") or [b"[]"]
         loads = _unpickle if request.get("trust") else None
@@ -242,15 +252,19 @@ class Objects:
         large = self._large.get(request["ticket"])
         if large is None:
             return {"status": "gone", "message": "the value is gone: its session ended"}, ()
-        return {"status": "ok"}, [b"".join(large.piece(request["at"]))]
+        return {"status": "ok"}, [b"".join(large.piece(request["at"], PIECE))]
 
-    def _stage(self, request):
-        """A piece of arguments that are too large for one request."""
+    def incoming(self, ticket, sizes):
+        """The arguments that come under ``ticket``; of one that is new, ``sizes`` are the lengths of its parts."""
         with self._lock:
-            staged = self._staged.get(request["ticket"])
+            staged = self._staged.get(ticket)
             if staged is None:
-                staged = self._staged[request["ticket"]] = Incoming(request["sizes"])
-        staged.put(request["at"], request["buffers"])
+                staged = self._staged[ticket] = Incoming(sizes)
+        return staged
+
+    def outgoing(self, ticket):
+        """A value that is fetched; KeyError where it is gone."""
+        return self._large[ticket]
 
     def _items(self, thing, request):
         """The next items of an iterator, as many as asked for unless that takes long: each a value or a reference.

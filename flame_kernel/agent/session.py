@@ -53,7 +53,7 @@ import sys
 import threading
 import time
 
-from . import checkup, live, sockets, threads, wire
+from . import bulk, checkup, live, sockets, threads, wire
 from .live import Refusal
 
 # Seconds that a poll may be parked.
@@ -102,6 +102,14 @@ def handle(data):
     except Exception as e:
         message = "%s: %s" % (type(e).__name__, e)
         return wire.encode({"n": n, "error": {"code": "failed", "message": message}})
+
+
+def carry(data):
+    """Called through Flame with a request of ``bulk``: carry a large value over the connection of this very call."""
+    request = wire.decode(data)[0]
+    daemon = sys._getframe(1).f_locals["self"]._pyroDaemon  # of ``invokeModule``, a method of Flame's object
+    bulk.take(request, daemon, _owned(request).core.carry)
+    return b""
 
 
 def _hello(request):

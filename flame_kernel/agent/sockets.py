@@ -39,6 +39,23 @@ def is_over(connection):
         return True
 
 
+def fill(sock, view):
+    """Receive until ``view`` is full; OSError where that does not come."""
+    while view:
+        count = sock.recv_into(view)
+        if not count:
+            raise OSError("the other end has gone")
+        view = view[count:]
+
+
+def shut(sock):
+    """End a connection for everybody who has it. Never raises."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
 def tune():
     """Set the options of the connection whose call this thread answers, if they are not set yet. Never raises."""
     connection = current()
