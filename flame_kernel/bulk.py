@@ -92,9 +92,8 @@ class Bulk:
                 return int(large.size)
             except (CannotConnect, RemoteError):
                 return at
-            except ConnectionLost as e:
-                if isinstance(e, CallTimeout) and value.is_late:
-                    raise
+            except ConnectionLost:
+                value.check_time()
             come = value.come()
             breaks = breaks + 1 if come <= at else 0
             at = come
@@ -110,9 +109,8 @@ class Bulk:
                     wire.send(memoryview(pieces.DONE))
             except (CannotConnect, RemoteError):
                 return
-            except (ConnectionLost, pieces.Damaged) as e:
-                if isinstance(e, CallTimeout) and value.is_late:
-                    raise
+            except (ConnectionLost, pieces.Damaged):
+                value.check_time()
             if large.come <= at:
                 breaks += 1
 
@@ -126,9 +124,13 @@ class _Value:
         self._timeout = timeout
         self._until = None if timeout is None else time.monotonic() + timeout
 
-    @property
-    def is_late(self) -> bool:
-        return self._until is not None and time.monotonic() >= self._until
+    def check_time(self) -> None:
+        """Raise CallTimeout where it takes too long."""
+        if self._until is not None and time.monotonic() >= self._until:
+            raise self._late()
+
+    def _late(self) -> CallTimeout:
+        return CallTimeout(self._session.location, "the call", self._timeout or 0.0)
 
     @contextlib.contextmanager
     def line(self, way: str, at: int, size: int, sizes: list[int]) -> Iterator[tuple[Wire, pieces.Seal | None]]:
@@ -142,7 +144,7 @@ class _Value:
         try:
             connection.pickle_protocol = 4
             taken = connection.take_over(f"{agent_name()}.session.carry", message, frames.GREETING)
-            wire = Wire(taken, connection.location, self._left())
+            wire = Wire(taken, connection.location, self._until)
             theirs = bytearray(frames.NONCE)
             wire.receive(memoryview(theirs))
             seal = None
@@ -193,14 +195,11 @@ class _Value:
     def _ask(self, op: str, buffers: Sequence[Any] = (), **fields: Any) -> Future[Reply]:
         return self._session.request("object", buffers=buffers, op=op, ticket=self.ticket, **fields)
 
-    def _left(self) -> float | None:
-        return None if self._until is None else max(0.0, self._until - time.monotonic())
-
     def _outcome(self, future: Future[Reply]) -> Reply:
         try:
-            reply = future.result(self._left())
+            reply = future.result(None if self._until is None else max(0.0, self._until - time.monotonic()))
         except TimeoutError:
-            raise CallTimeout(self._session.location, "the call", self._timeout or 0.0) from None
+            raise self._late() from None
         if reply.get("status") == "gone":
             raise ObjectGone(self._session.location)
         if reply.get("status") != "ok":

@@ -19,7 +19,7 @@ from typing import Any
 from .agent import frames
 from .bootstrap import agent_name, push_source
 from .config import Target
-from .errors import MAX_MESSAGE, MAX_NAME, CallTimeout, ConnectionLost, RemoteError, TransferError, UnsafeAnswer, cap
+from .errors import MAX_MESSAGE, MAX_NAME, ConnectionLost, RemoteError, TransferError, UnsafeAnswer, cap
 from .transport import Connection
 
 # Seconds without a byte, either way, after which the connection is given up.
@@ -171,14 +171,13 @@ class FarFiles:
 class Wire:
     """The socket of a connection that was taken over. Raises ConnectionLost; who has the connection closes it then.
 
-    ``seconds`` is how long all of it may take, None for as long as something comes: CallTimeout after that.
+    ``until`` (monotonic) is when all of it has to be over; None for as long as something comes.
     """
 
-    def __init__(self, taken: socket.socket, location: str, seconds: float | None = None) -> None:
+    def __init__(self, taken: socket.socket, location: str, until: float | None = None) -> None:
         self._socket = taken
         self._location = location
-        self._seconds = seconds
-        self._until = None if seconds is None else time.monotonic() + seconds
+        self._until = until
         taken.settimeout(SILENCE)
 
     def __repr__(self) -> str:
@@ -206,14 +205,12 @@ class Wire:
         if self._until is not None:
             left = self._until - time.monotonic()
             if left <= 0:
-                raise CallTimeout(self._location, "the call", self._seconds or 0.0)
+                raise ConnectionLost(self._location, "its time is up")
             self._socket.settimeout(min(left, SILENCE))
 
     def _lost(self, error: OSError) -> ConnectionLost:
         if isinstance(error, TimeoutError) and error.errno is None:
-            if self._until is not None and time.monotonic() >= self._until:
-                return CallTimeout(self._location, "the call", self._seconds or 0.0)
-            return ConnectionLost(self._location, f"nothing came for {SILENCE:g} s")
+            return ConnectionLost(self._location, f"nothing came for {self._socket.gettimeout():g} s")
         return ConnectionLost(self._location, (error.strerror or str(error)).lower())
 
     def is_readable(self) -> bool:

@@ -149,7 +149,9 @@ class Objects:
     def _chain(self, request):
         """What the steps of a request lead to."""
         if request.get("staged"):
-            staged = self._staged.pop(request["staged"])
+            staged = self._staged.pop(request["staged"], None)
+            if staged is None:
+                raise Gone("the arguments are gone: their session ended")
             if staged.come < staged.size:
                 raise values.BadValue("arguments of which %d bytes are missing" % (staged.size - staged.come))
             parts = staged.parts
