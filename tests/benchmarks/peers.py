@@ -127,15 +127,18 @@ def serve(c):
             elif op == b"u": read(n); c.sendall(b"k")
             elif op == b"d": c.sendall(bytes(n))
             elif op in b"UD":
-                h = hashlib.blake2b(); left = n; piece = memoryview(bytearray(1 << 20))
-                while left:
-                    k = min(left, 1 << 20)
-                    if op == b"U":
-                        at = 0
-                        while at < k: at += c.recv_into(piece[at:k])
-                    h.update(piece[:k])
-                    if op == b"D": c.sendall(piece[:k])
-                    left -= k
+                h = hashlib.blake2b(); left = n; piece = memoryview(bytearray(1 << 20)); name = bytes(read(64)).strip()
+                with open(name, "wb" if op == b"U" else "rb", 0) as file:
+                    while left:
+                        k = min(left, 1 << 20)
+                        if op == b"U":
+                            at = 0
+                            while at < k: at += c.recv_into(piece[at:k])
+                            file.write(piece[:k])
+                        else: file.readinto(piece[:k])
+                        h.update(piece[:k])
+                        if op == b"D": c.sendall(piece[:k])
+                        left -= k
                 c.sendall(h.digest())
             elif op == b"l":
                 for i in range(n): c.sendall(b"%d\\n" % i)
@@ -209,31 +212,40 @@ class RawSocket(Peer):
         return self._pull(self.sizes["array"])
 
     def put_file(self) -> float:
-        """With a checksum on both sides, in constant memory."""
+        """From file to file, with a checksum on both sides, in constant memory."""
         import hashlib
 
-        size, piece, digest = self.sizes["array"], memoryview(bytes(MIB)), hashlib.blake2b()
-        began = time.perf_counter()
-        self._socket.sendall(self._head(b"U", size))
-        for _ in range(size // MIB):
-            digest.update(piece)
-            self._socket.sendall(piece)
-        assert self._read(64) == digest.digest()
-        return time.perf_counter() - began
+        size, piece, digest = self.sizes["array"], memoryview(bytearray(MIB)), hashlib.blake2b()
+        with _file(size) as name, open(name, "rb", 0) as file:
+            there = name + ".put"
+            began = time.perf_counter()
+            self._socket.sendall(self._head(b"U", size) + there.encode().ljust(64))
+            for _ in range(size // MIB):
+                file.readinto(piece)
+                digest.update(piece)
+                self._socket.sendall(piece)
+            assert self._read(64) == digest.digest()
+            took = time.perf_counter() - began
+        os.unlink(there)
+        return took
 
     def get_file(self) -> float:
         import hashlib
 
         size, piece, digest = self.sizes["array"], memoryview(bytearray(MIB)), hashlib.blake2b()
-        began = time.perf_counter()
-        self._socket.sendall(self._head(b"D", size))
-        for _ in range(size // MIB):
-            at = 0
-            while at < MIB:
-                at += self._socket.recv_into(piece[at:])
-            digest.update(piece)
-        assert self._read(64) == digest.digest()
-        return time.perf_counter() - began
+        with _file(size) as name, open(name + ".got", "wb", 0) as file:
+            began = time.perf_counter()
+            self._socket.sendall(self._head(b"D", size) + name.encode().ljust(64))
+            for _ in range(size // MIB):
+                at = 0
+                while at < MIB:
+                    at += self._socket.recv_into(piece[at:])
+                file.write(piece)
+                digest.update(piece)
+            assert self._read(64) == digest.digest()
+            took = time.perf_counter() - began
+        os.unlink(name + ".got")
+        return took
 
     def lines(self) -> float:
         """100,000 short lines, each written by itself."""
