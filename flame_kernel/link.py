@@ -11,6 +11,7 @@ session that is *gone*: another server answers there than before, or the process
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import threading
@@ -70,6 +71,8 @@ class Line:
         self.connection = connection
         self.asked: float | None = None  # monotonic, when what is not answered yet was asked
         self.patience = SILENT  # seconds in which its answer is due
+        # A request that was sent ahead: itself, its number, the connection, and what waits for the answer.
+        self.ahead: tuple[dict[str, Any], str, Connection, Callable[[], bytes]] | None = None
         self.lost_at = 0  # how often lines had been mended when this one broke last
 
 
@@ -204,18 +207,31 @@ class Link:
         line.patience = wait + SILENT
         line.asked = time.monotonic()
         try:
-            answer = self._exchange(line.connection, request, timeout, buffers)
+            ahead, line.ahead = line.ahead, None
+            if ahead is None or ahead[0] is not request or ahead[2] is not line.connection:
+                ahead = self._ask(line.connection, request, timeout, buffers)
+            answer = self._answer(*ahead[1:])
         finally:
             line.asked = None
         self._heard = time.monotonic()
         return answer
 
-    def _exchange(
+    def ask_ahead(self, line: Line, request: dict[str, Any], timeout: float | None = None) -> None:
+        """Send the request that the next ``exchange`` or ``insist`` of this line is for: the server works on it
+        meanwhile. Where that fails it is sent then."""
+        with contextlib.suppress(ConnectionLost):
+            line.ahead = self._ask(line.connection, request, timeout, ())
+
+    def _ask(
         self, connection: Connection, request: dict[str, Any], timeout: float | None, buffers: Sequence[Any]
-    ) -> Answer:
+    ) -> tuple[dict[str, Any], str, Connection, Callable[[], bytes]]:
         n = f"{self._nonce}-{next(self._counter)}"
         message = wire.encode(dict(request, n=n), buffers)
-        data = connection.invoke(f"{agent_name()}.session.handle", message, timeout=timeout)
+        hear = connection.ask(f"{agent_name()}.session.handle", message, timeout=timeout)
+        return request, n, connection, hear
+
+    def _answer(self, n: str, connection: Connection, hear: Callable[[], bytes]) -> Answer:
+        data = hear()
         try:
             answer, buffers = wire.decode(data)
         except wire.WireError as e:

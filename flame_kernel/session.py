@@ -400,9 +400,8 @@ class Session:
         timeouts = self.target.timeouts
         wait = 0.0 if self._multiplex else timeouts.poll
         self._batch = BATCH_FIRST
+        poll = self._poll()
         while not self._link.closing.is_set():
-            poll = self._message({"op": "poll", "ack": self._inbox.ack, "wait": timeouts.poll, "limit": self._batch})
-            poll["gap"] = 0.0 if self._multiplex else GAP
             asked, received = time.monotonic(), self._events.connection.bytes_received
             try:
                 result, buffers = self._link.insist(
@@ -417,15 +416,26 @@ class Session:
                     self._link.end(e)
                 return
             took = time.monotonic() - asked
+            received = self._events.connection.bytes_received - received
+            self._suit(took, received)
+            shown, poll = poll["after"], self._poll()
+            if received >= BATCH_FIRST and not self._multiplex:
+                # Much is on its way: the server gets the next batch ready while this one is shown.
+                poll["ack"] = shown
+                self._link.ask_ahead(self._events, poll, timeouts.poll_deadline)
             if events:
                 self._take(events)
-                self._suit(took, self._events.connection.bytes_received - received)
             elif took < EARLY:
                 self._link.closing.wait(EARLY)
             if self._multiplex:
                 pause = POLL_BUSY_FIRST if events else min(pause * 1.5, POLL_BUSY_LAST)
                 self._poll_soon.clear()
                 self._poll_soon.wait(pause if self._pending else POLL_IDLE)
+
+    def _poll(self) -> dict[str, Any]:
+        after = self._inbox.ack
+        poll = self._message({"op": "poll", "ack": after, "after": after, "wait": self.target.timeouts.poll})
+        return poll | {"limit": self._batch, "gap": 0.0 if self._multiplex else GAP}
 
     def _less(self, poll: dict[str, Any]) -> None:
         """A poll was cut: the next one asks for less, else a line that is cut every so often would never get on."""

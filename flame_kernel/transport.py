@@ -11,6 +11,7 @@ Pyro's errors and the system's are mapped to ours here and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -20,7 +21,8 @@ import ssl
 import struct
 import threading
 import time
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn
 
 from Pyro4 import constants, message
 
@@ -83,6 +85,15 @@ class _Answer:
         self.serializer = serializer
         self.annotations: dict[str, bytes] = {}
         self.data = bytearray()
+
+
+class _Asked(NamedTuple):
+    """A call whose answer has not been heard; ``seconds`` for which it is waited for."""
+
+    what: str
+    data: bytes
+    mark: bytes
+    seconds: float
 
 
 class Connection:
@@ -158,11 +169,23 @@ class Connection:
 
     def invoke(self, dotted: str, *args: Any, timeout: float | None = None) -> bytes:
         """The bytes that ``module.function(*args)`` returns on the server; anything else is an UnsafeAnswer."""
-        result = self._call("invokeModule", (dotted, args, {}), timeout, security.AGENT_ANSWER, dotted)
-        if type(result) is not bytes:
-            self.close()
-            raise UnsafeAnswer(self.location, f"{dotted} answered with {type(result).__name__}, not with bytes")
-        return result
+        return self.ask(dotted, *args, timeout=timeout)()
+
+    def ask(self, dotted: str, *args: Any, timeout: float | None = None) -> Callable[[], bytes]:
+        """Begin what ``invoke`` does; what is returned waits for the answer, ``timeout`` counted from there.
+
+        The next use of this connection has to be that.
+        """
+        asked = self._ask("invokeModule", (dotted, args, {}), timeout, dotted)
+
+        def answer() -> bytes:
+            result = self._hear(asked, security.AGENT_ANSWER)
+            if type(result) is not bytes:
+                self.close()
+                raise UnsafeAnswer(self.location, f"{dotted} answered with {type(result).__name__}, not with bytes")
+            return result
+
+        return answer
 
     def take_over(self, dotted: str, message: bytes, greeting: bytes, timeout: float | None = None) -> socket.socket:
         """Begin the call ``dotted(message)`` of a function that uses this connection itself, and lend its socket.
@@ -186,6 +209,9 @@ class Connection:
         what: str,
         greeting: bytes | None = None,
     ) -> Any:
+        return self._hear(self._ask(method, args, timeout, what), budget, greeting)
+
+    def _ask(self, method: str, args: tuple[Any, ...], timeout: float | None, what: str) -> _Asked:
         # An object that cannot be pickled is the caller's mistake: it shows before anything was sent.
         data = self._serializer.call(self._name, method, args, self.pickle_protocol)
         if len(data) > _MAX_REQUEST:
@@ -193,38 +219,50 @@ class Connection:
         if self._state != "open":
             raise ConnectionLost(self.location, f"the connection is {self._state}")
         seconds = self.timeouts.call if timeout is None else timeout
-        deadline = time.monotonic() + seconds
         self.calls += 1
         self._seq = (self._seq + 1) & 0xFFFF
-        mark = os.urandom(16)
-        sound = False
-        try:
-            self._send(message.MSG_INVOKE, data, mark, deadline)
+        asked = _Asked(what, data, os.urandom(16), seconds)
+        with self._closed_by_failure(asked):
+            self._send(message.MSG_INVOKE, data, asked.mark, time.monotonic() + seconds)
+        return asked
+
+    def _hear(self, asked: _Asked, budget: security.Budget, greeting: bytes | None = None) -> Any:
+        deadline = time.monotonic() + asked.seconds
+        failure = None
+        with self._closed_by_failure(asked):
             start = self._read(len(greeting or b""), deadline)
             if greeting is not None and start == greeting:
-                self._state, sound = "taken over", True
+                self._state = "taken over"
                 return self._socket
             answer = self._parse(start + self._read(_HEADER.size - len(start), deadline), deadline)
-            self._check(answer, mark, data)
+            self._check(answer, asked.mark, asked.data)
             if answer.flags & message.FLAGS_EXCEPTION:
-                error = self._serializer.error(self._payload(answer))
-                if error.ename == "DaemonError" and error.evalue == "unknown object":
+                failure = self._serializer.error(self._payload(answer))
+                if failure.ename == "DaemonError" and failure.evalue == "unknown object":
                     raise CannotConnect(self.location, "not_flame")
-                sound = True
-                raise error
-            result = self._serializer.value(self._payload(answer), budget)
-            if greeting is not None:
-                security.refuse(f"{what} does not take the connection over")
+            else:
+                result = self._serializer.value(self._payload(answer), budget)
+                if greeting is not None:
+                    security.refuse(f"{asked.what} does not take the connection over")
+        if failure is not None:  # of the far side, and no failure of this connection
+            raise failure
+        return result
+
+    @contextlib.contextmanager
+    def _closed_by_failure(self, asked: _Asked) -> Iterator[None]:
+        """KeyboardInterrupt too: its answer may still come, and would be taken for the next one's."""
+        sound = False
+        try:
+            yield
             sound = True
-            return result
         except _TimeUp:
-            raise CallTimeout(self.location, what, seconds) from None
+            raise CallTimeout(self.location, asked.what, asked.seconds) from None
         except _Reset as error:
             raise ConnectionLost(self.location, self._why(error)) from error.__cause__
         except UnsafeAnswer as error:
             raise UnsafeAnswer(self.location, error.detail) from None
         finally:
-            if not sound:  # KeyboardInterrupt too: its answer may still come, and would be taken for the next one's
+            if not sound:
                 self.close()
 
     def _why(self, error: _Reset) -> str:

@@ -67,6 +67,36 @@ def test_acknowledged_events_are_forgotten_and_free_their_memory() -> None:
     assert log.waiting == 0
 
 
+def test_a_reader_may_read_on_before_it_acknowledges() -> None:
+    """What it has and is still at work on is kept, until it says otherwise; a cut may have it ask again for that."""
+    log = events.EventLog()
+    log.write("r", "stdout", "x" * (10 * events.PIECE))
+    first = log.poll(0, limit=4 * events.PIECE)
+    newest = first[-1]["number"]
+    second = log.poll(0, after=newest, limit=4 * events.PIECE)
+    assert second[0]["number"] == newest + 1
+    assert log.poll(0, limit=4 * events.PIECE) == first
+    assert log.poll(newest, limit=4 * events.PIECE) == second
+    log.poll(second[-1]["number"])
+    assert "".join(event["content"]["text"] for event in first + second + read_all(log)) == "x" * (10 * events.PIECE)
+
+
+def test_what_the_reader_has_already_makes_no_hurry_for_the_rest() -> None:
+    """A few lines behind a large batch wait for more of them, though that batch is not acknowledged yet."""
+    log = events.EventLog()
+    log.write("r", "stdout", "x" * (2 * events.WORTH_SENDING))
+    first = log.poll(0, gap=30.0)
+    assert sum(len(event["content"]["text"]) for event in first) == 2 * events.WORTH_SENDING
+    log.write("r", "stdout", "a line\n")
+    got: list[Any] = []
+    thread = threading.Thread(target=lambda: got.extend(log.poll(0, wait=30, gap=30.0, after=first[-1]["number"])))
+    thread.start()
+    log.write("r", "stdout", "another\n")
+    log.append(reply())
+    thread.join(10)
+    assert [event["content"].get("text") for event in got] == ["a line\nanother\n", None]
+
+
 def test_cells_are_not_merged_with_each_other() -> None:
     log = events.EventLog()
     for request in ("r1", "r2", "r1"):

@@ -28,15 +28,13 @@ except ImportError:  # no fcntl: no POSIX system; what C code prints stays where
     Capture = None
 
 # Requests that do not run cells: answered by a helper thread, also while a cell runs.
-SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "comm_announce", "open_lane", "close_lane") + (
-    "cwd",
-    "send_module",
-    "get_module",
-)
+SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "comm_announce", "open_lane", "close_lane", "cwd")
 # How the names of lanes begin that run what is asked of objects while a cell runs.
 HELPER = "~"
 # Seconds of quiet after which a child prepares for the first completion.
 WARM_UP_AFTER = 1.0
+# Of how many flushes of a cell the text is out in any case, before the cell goes on: it may be about to crash.
+FIRST_FLUSHES = 8
 # Seconds that they wait for a shell that is still being made.
 START_PATIENCE = 10.0
 # Seconds after which an interrupt comes again that was dropped.
@@ -246,7 +244,9 @@ class Core:
     def flush(self):
         """What was printed shall be out: of this process too, where that is a child, whatever becomes of it next."""
         if self.place == "child" and os.getpid() == self.pid:
-            self._log.hand_over()
+            cell = streams.current()
+            cell.flushes += 1
+            self._log.hand_over(cell.flushes <= FIRST_FLUSHES)
 
     def tell(self, request_id, text):
         """Words of ours in a cell's output."""
@@ -308,7 +308,7 @@ class Core:
         """Begin a request ``{"kind", "id", …}``; returns at once, the reply is an event."""
         if request["kind"] in looks.KINDS:
             looks.begin(self, request)
-        elif request["kind"] in SIDE_REQUESTS:
+        elif request["kind"] in SIDE_REQUESTS + modules.KINDS:
             self._side.append(request)
             self._side_wake.release()
         elif request["kind"] == "execute":
@@ -382,7 +382,7 @@ class Core:
                 return self._usage.reply()
             if request["kind"] == "cwd":
                 return {"status": "ok", "cwd": os.getcwd()}
-            if request["kind"] in ("send_module", "get_module"):
+            if request["kind"] in modules.KINDS:
                 return self.modules.reply(request)
             if not self._started.wait(START_PATIENCE):
                 raise RuntimeError("the session is still starting")

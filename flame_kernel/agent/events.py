@@ -35,8 +35,8 @@ LOOK_AROUND = 5.0
 LOOK_FIRST, LOOK_LAST = 0.0005, 0.005
 # Seconds that a flush waits for the reader at most: on a busy machine its thread may have to wait for its turn.
 HAND_OVER_PATIENCE = 1.0
-# Seconds that the first flushes may wait together, and the part of the time that all may.
-HAND_OVER_FIRST, HAND_OVER_SHARE = 0.25, 0.1
+# The part of the time in which flushes may wait, and of how many seconds of that they can make use later.
+HAND_OVER_SHARE, HAND_OVER_SAVED = 0.1, 0.05
 
 
 def _signal():
@@ -84,6 +84,7 @@ class EventLog:
     def __init__(self, bound=8 << 20, cap=None, when_full="drop", history=0):
         self.bound = bound
         self.when_full = when_full
+        self._room = self._room_below(cap)
         self.cells = cells.Cells()
         self.acted_on = time.monotonic()  # the last word of the reader
         self._journal = journal.Journal(
@@ -94,7 +95,8 @@ class EventLog:
         self._shown = 0  # what has been given to anyone, up to this position, is never changed again
         self._newest_word = 0  # number of the newest event that waits for no other
         self._last_sent = -1e9
-        self._hand_over_left = HAND_OVER_FIRST  # seconds that flushes may wait, as of the moment ``_handed_over``
+        self._sent = 0  # bytes that the reader has and has not acknowledged
+        self._hand_over_left = HAND_OVER_SAVED  # seconds that flushes may wait, as of the moment ``_handed_over``
         self._handed_over = time.monotonic()
         self._lock = _Lock()
         self._news = _signal()
@@ -131,17 +133,27 @@ class EventLog:
 
     def write(self, request, name, text):
         """Stream text of a cell: cut into pieces, and the writer waits while it is too far ahead."""
-        key = request, name
+        key, incoming = (request, name), self._incoming
+        if len(text) <= LARGE:  # a word or a line, and mostly there is room, and a reader who knows that there is text
+            incoming.append((key, text))
+            if self._news.locked() or self._listeners or len(incoming) > DRAIN_AT:
+                self._announce()
+            if len(incoming) > CROWD or self._journal.waiting >= self._room:
+                self._hold_up(text)
+            return
         for at in range(0, len(text), PIECE):
             piece = text[at : at + PIECE] if len(text) > PIECE else text
-            self._incoming.append((key, piece))
+            incoming.append((key, piece))
             self._announce()
-            crowd = len(self._incoming)
-            if crowd <= (LARGE_CROWD if len(piece) > LARGE else CROWD) and not self._is_ahead():
-                continue
-            # At the end of a line, if that comes soon: other threads print while this one waits.
-            if len(piece) > LARGE or piece.endswith("\n") or crowd > 2 * CROWD:
-                self.wait_for_room(LARGE_CROWD)
+            self._hold_up(piece)
+
+    def _hold_up(self, piece):
+        """A writer who has just added ``piece`` waits, if it is too far ahead."""
+        crowd, large = len(self._incoming), len(piece) > LARGE
+        # At the end of a line, if that comes soon: other threads print while this one waits.
+        may_wait = large or piece.endswith("\n") or crowd > 2 * CROWD
+        if may_wait and (crowd > (LARGE_CROWD if large else CROWD) or self._is_ahead()):
+            self.wait_for_room(LARGE_CROWD)
 
     def wait_for_room(self, crowd=CROWD):
         """Block until there is room for more: in short sleeps, so that an interrupt gets through."""
@@ -154,15 +166,15 @@ class EventLog:
             time.sleep(pause)
             pause = min(pause * 2, LOOK_LAST)
 
-    def hand_over(self):
+    def hand_over(self, in_any_case):
         """Wait until the reader has all that is here, for a moment at most: what is flushed shall outlive a crash.
 
-        Who flushes after each word shall not be slowed down by it: beyond the first moments a tenth of the time goes
-        there. (The first ones, because somebody else has often just flushed: IPython does at the beginning of a cell.)
+        Who flushes after each word shall not be slowed down by it: a tenth of the time goes there, unless it is to be
+        done ``in_any_case``.
         """
         began = time.monotonic()
-        left = min(HAND_OVER_FIRST, self._hand_over_left + HAND_OVER_SHARE * (began - self._handed_over))
-        if left <= 0 or self._lock.owner == _thread.get_ident():
+        left = min(HAND_OVER_SAVED, self._hand_over_left + HAND_OVER_SHARE * (began - self._handed_over))
+        if (left <= 0 and not in_any_case) or self._lock.owner == _thread.get_ident():
             return
         pause = LOOK_FIRST
         # In this order: what has left the one and is not yet in the other is in the hands of the lock's owner.
@@ -173,7 +185,12 @@ class EventLog:
             time.sleep(pause)
             pause = min(pause * 2, LOOK_LAST)
         self._handed_over = time.monotonic()
-        self._hand_over_left = left - (self._handed_over - began)
+        if not in_any_case:
+            self._hand_over_left = left - (self._handed_over - began)
+
+    def _room_below(self, cap):
+        """How many bytes may wait with no writer being too far ahead, whoever reads."""
+        return self.bound if cap is None else min(self.bound, cap)
 
     def _is_ahead(self):
         waiting, cap = self._journal.waiting, self._journal.cap
@@ -226,11 +243,14 @@ class EventLog:
         with self._lock:
             if cap is not None:
                 self._journal.set_cap(cap)
+                self._room = self._room_below(cap)
             if when_full is not None:
                 self.when_full = when_full
 
-    def poll(self, ack, wait=0.0, gap=0.0, limit=1 << 20, is_over=lambda: False):
+    def poll(self, ack, wait=0.0, gap=0.0, limit=1 << 20, is_over=lambda: False, after=None):
         """The events after number ``ack``, at most about ``limit`` bytes (but always one); ``ack`` frees the rest.
+
+        after  begin behind this number, where the reader has what is before it and is still at work on that
 
         wait   seconds to wait for the first one; ``None`` waits until there is one or the log is closed
         gap    seconds between two batches of text and values only: output is gathered, and never delayed longer
@@ -245,8 +265,10 @@ class EventLog:
             self._left = False
             self._parked = True
             self._journal.acknowledge(ack)
+            after = ack if after is None else max(ack, after)
+            self._sent = self._journal.sent(after)
         try:
-            return self._wait(mine, news, urgent, ack, wait, gap, limit, is_over)
+            return self._wait(mine, news, urgent, after, wait, gap, limit, is_over)
         finally:
             with self._lock:
                 if mine == self._readers:
@@ -297,7 +319,7 @@ class EventLog:
         return (
             ack < self._journal.newest
             and self._newest_word <= ack
-            and self._journal.waiting <= WORTH_SENDING
+            and self._journal.waiting - self._sent <= WORTH_SENDING
             and not self._closed
         )
 

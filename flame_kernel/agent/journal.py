@@ -217,17 +217,23 @@ class Journal:
                 break
             if not block.left:
                 continue
-            if block.first + block.count - 1 <= number:
-                done = block.left
-            else:
-                events = self._load(block)
-                since = max(self.acknowledged + 1, block.first)
-                done = sum(event["size"] for event in events[since - block.first : number + 1 - block.first])
+            done = self._unread(block, number)
             block.left -= done
             self.waiting -= done
         self.acknowledged = number
         self.sealed = max(self.sealed, number)
         self._acknowledged_more = True
+
+    def sent(self, number):
+        """Bytes up to ``number`` that are not acknowledged."""
+        return sum(self._unread(block, number) for block in self._blocks if block.left and block.first <= number)
+
+    def _unread(self, block, number):
+        """The bytes of one block up to ``number`` that are not acknowledged."""
+        if block.first + block.count - 1 <= number:
+            return block.left
+        events, since = self._load(block), max(self.acknowledged + 1, block.first)
+        return sum(event["size"] for event in events[since - block.first : number + 1 - block.first])
 
     def take(self, after, limit):
         """``[(number, event)]`` behind number ``after``, about ``limit`` bytes of them but always one; they are sealed.

@@ -12,6 +12,9 @@ import linecache
 import sys
 import threading
 
+# The requests that are answered here.
+KINDS = ("send_module", "get_module")
+
 
 class ModuleError(Exception):
     """A module that cannot be sent or had, in one sentence."""

@@ -9,8 +9,9 @@ others, so there they do not park.
     open      session, place, shell, client, client_id?, notebook?, attach?, linger?, journal?, when_full?
                                                 make or take up a session, and be its owner
     submit    session, request, epoch?          begin a request; one whose id is known already is not begun again
-    poll      session, epoch, ack, wait, gap, limit?
-                                                the events after ``ack``
+    poll      session, epoch, ack, wait, gap, limit?, after?
+                                                the events after ``after``, or else ``ack``: those up to that are
+                                                not needed any more
     interrupt session, request?, id?, epoch?, gently?
                                                 stop a cell; the same ``id`` again does nothing; ``gently``: whatever
                                                 was said before, so that its names are kept
@@ -193,6 +194,7 @@ def _poll(request):
         request.get("gap", 0.0),
         request.get("limit", 1 << 20),
         lambda: sockets.is_over(connection),
+        request.get("after"),
     )
     plain, buffers = wire.encode_events(batch)
     return {"events": plain}, buffers

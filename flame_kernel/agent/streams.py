@@ -45,13 +45,14 @@ class Cell:
     allow_stdin   whether the front end answers input requests
     """
 
-    __slots__ = ("__weakref__", "allow_stdin", "host", "lane", "request_id", "silent")
+    __slots__ = ("__weakref__", "allow_stdin", "flushes", "host", "lane", "request_id", "silent")
 
     def __init__(self, request_id, host, allow_stdin=False, silent=False, lane=""):
         self.request_id = request_id
         self.host = host
         self.allow_stdin = allow_stdin
         self.silent = silent
+        self.flushes = 0  # how often it has flushed
         self.lane = lane  # the name of the lane that runs it
 
 
@@ -122,15 +123,17 @@ class OutStream(io.TextIOBase):
         return cell.host.redirects.get(self._name)
 
     def write(self, text):
-        cell = current()
-        if cell is None:
+        cell = _current.get()  # ``current()``, without the call: a print does this twice
+        host = None if cell is None else cell.host
+        if host is None or host.closed:
             return self.below.write(text) if self.below is not None else len(text)
-        other = cell.host.redirects.get(self._name)
-        if other is not None:
-            return other.write(text)
+        if host.redirects:
+            other = host.redirects.get(self._name)
+            if other is not None:
+                return other.write(text)
         if not isinstance(text, str):
             raise TypeError("write() argument must be str, not %s" % type(text))
-        cell.host.write(cell, self._name, text)
+        host.write(cell, self._name, text)
         return len(text)
 
     def writelines(self, lines):
