@@ -11,6 +11,7 @@ from traitlets.config import Config
 from .cli_install import Install
 from .kernel import FlameKernel
 from .settings import file_config
+from .shells import Shells
 
 
 class FlameKernelApp(IPKernelApp):
@@ -27,6 +28,17 @@ class FlameKernelApp(IPKernelApp):
         written = file_config()
         written.merge(Config(self.config))
         self.update_config(written)
+
+    def initialize(self, *args: Any, **options: Any) -> None:
+        """As ipykernel's; what nobody will read is not put into words: its handler alone has the log's level."""
+        super().initialize(*args, **options)  # type: ignore[no-untyped-call]
+        self.log.setLevel(self.log_level)
+
+    def init_sockets(self) -> None:
+        """As ipykernel's, but the shells are on our own loop."""
+        super().init_sockets()  # type: ignore[no-untyped-call]
+        self.shell_channel_thread.io_loop.close()  # of a thread that has not been started
+        self.shell_channel_thread = Shells()
 
     def init_path(self) -> None:
         """The notebook's folder stays off the import path: a file there must not run inside the client."""

@@ -33,8 +33,10 @@ class Debugging(Overtaking):
         """As ipykernel's, but a debug_request does not hold the channel: its answer may take as long as the far side,
         or what is evaluated there, takes."""
         assert self.session is not None
-        header, _ = self._peek(msg)
-        if header.get("msg_type") != "debug_request":
+        seen = self._peek(msg)
+        if seen is None:
+            return
+        if seen[1].get("msg_type") != "debug_request":
             await super().dispatch_control(msg)
             return
         async with self._debug_turn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from IPython.core.history import HistoryManager
@@ -31,11 +32,19 @@ class History:
         self._lines: dict[int, int] = {}  # execution count -> line: counts repeat, lines of the database must not
         self._manager: Any = HistoryManager(shell=_Shell(profile_dir), config=config)  # type: ignore[arg-type]
 
-    def store(self, count: int, code: str) -> None:
-        """Cell ``count`` has been sent."""
+    def storing(self, count: int, code: str) -> Callable[[], None]:
+        """Cell ``count`` is being sent: what is returned stores it, once, however often it is called."""
         self._line += 1
-        self._lines[count] = self._line
-        self._manager.store_inputs(self._line, _storable(code))
+        self._lines[count] = line = self._line
+        stored = False
+
+        def store() -> None:
+            nonlocal stored
+            if not stored:
+                stored = True
+                self._manager.store_inputs(line, _storable(code))
+
+        return store
 
     def store_output(self, count: int, text: str) -> None:
         """The text/plain of the value of cell ``count``."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from ipykernel._version import __version__ as ipykernel_version
 from ipykernel._version import kernel_protocol_version
+from ipykernel.subshell_manager import UnknownSubshellError
 from jupyter_core.paths import jupyter_config_dir
 from traitlets import Float, default
 
@@ -181,8 +182,8 @@ class FlameKernel(Debugging):
         self._publisher.remember(request_id, parent, self._parent_ident["shell"], cell=not (silent or overtakes()))
         self._fronts.began(request_id, parent["header"].get("session", ""))
         count = self._far.count
-        if store_history and not silent:
-            self._history.store(count, code)
+        # While the far side is at work already, but before anybody can ask for it.
+        remember = self._history.storing(count, code) if store_history and not silent else lambda: None
         on_main = parent["header"].get("subshell_id") is None and not overtakes()
         if on_main:
             self._cell = parent
@@ -210,7 +211,9 @@ class FlameKernel(Debugging):
                 cell_id=cell_id,
                 raw=None if raw == code else raw,
             )
-            reply = await asyncio.wrap_future(self._waits.begin(execute))
+            answer = self._waits.begin(execute)
+            remember()
+            reply = await asyncio.wrap_future(answer)
             reply = self._publisher.rendering(session).reply(request_id, reply)
         except Stopped:
             what = "connecting" if self._far.current is None else "waiting"
@@ -224,6 +227,7 @@ class FlameKernel(Debugging):
             words = f"{e} (a defect of Remote Flame; see the kernel's log)"
             return self._error(request_id, type(e).__name__, words, silent)
         finally:
+            remember()
             if on_main:
                 self._cell = None
             self._fronts.ended(request_id)
@@ -383,23 +387,33 @@ class FlameKernel(Debugging):
     async def create_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#create-subshell
 
-        As ipykernel's, and the far side begins a thread for it; one that is not there yet does so when it is needed.
+        The far side begins a thread for it; one that is not there yet does so when it is needed.
         """
-        if self.session is None or not self._supports_kernel_subshells:
-            return
-        control = self.shell_channel_thread.manager.control_to_shell_channel.from_socket
-        control.send_json({"type": "create"})
-        reply = control.recv_json()
-        if reply.get("subshell_id") and self._far.current is not None:
-            await self._ask_far(lambda session: session.open_lane(reply["subshell_id"]), {})
-        self.session.send(socket, "create_subshell_reply", reply, parent, ident)
+        name = self.shell_channel_thread.create()
+        if self._far.current is not None:
+            await self._ask_far(lambda session: session.open_lane(name), {})
+        if self.session is not None:
+            content = {"status": "ok", "subshell_id": name}
+            self.session.send(socket, "create_subshell_reply", content, parent, ident)
 
     async def delete_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#delete-subshell"""
-        name = parent.get("content", {}).get("subshell_id")
+        name = str(parent["content"].get("subshell_id") or "")
         if name:
             await self._ask_far(lambda session: session.close_lane(name), {})
-        await super().delete_subshell_request(socket, ident, parent)
+        content = {"status": "ok"}
+        try:
+            self.shell_channel_thread.delete(name)
+        except UnknownSubshellError as e:
+            content = {"status": "error", "evalue": str(e)}
+        if self.session is not None:
+            self.session.send(socket, "delete_subshell_reply", content, parent, ident)
+
+    async def list_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#list-subshells"""
+        if self.session is not None:
+            content = {"status": "ok", "subshell_id": self.shell_channel_thread.names()}
+            self.session.send(socket, "list_subshell_reply", content, parent, ident)
 
     async def shutdown_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-shutdown
@@ -416,8 +430,6 @@ class FlameKernel(Debugging):
         control: Any = self.control_thread.io_loop
         control.add_callback(self.io_loop.add_callback, self.io_loop.stop)
         control.add_callback(control.stop)
-        if self.shell_stream is not None and self.shell_stream.io_loop is not self.io_loop:
-            control.add_callback(self.shell_stream.io_loop.add_callback, self.shell_stream.io_loop.stop)
 
     async def do_shutdown(self, restart: bool) -> dict[str, Any]:
         """The session ends on the far side with all it runs, so that a restart begins with fresh names; but one that

@@ -1,6 +1,6 @@
 """Overtaking: what is answered while a cell runs on the main shell, and what waits for its turn behind it.
 
-ipykernel runs one request of a shell at a time, comm messages apart. A far side answers an editor also while a cell
+A shell handles one request at a time, comm messages apart. A far side answers an editor also while a cell
 runs, and says where that is; whether another client may have the session is decided here. So these need not wait.
 """
 
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+import hmac
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
+import zmq
 from ipykernel.kernelbase import Kernel
+from ipykernel.subshell_manager import UnknownSubshellError
 
 from .agent.wire import COMMS
 from .commands import overtakes as is_order
@@ -20,6 +24,10 @@ from .fronts import Fronts
 
 # What an editor asks.
 QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
+
+# Bytes of a request whose code is looked at before its turn.
+SHORT = 1000
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 _CONCURRENT: ContextVar[bool] = ContextVar("concurrent", default=False)
 
@@ -45,13 +53,15 @@ class Overtaking(Kernel):
         for msg_type in (*QUESTIONS, "execute_request"):
             self.shell_handlers[msg_type] = self._handle
 
-    async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
-        """As ipykernel's, but an editor's question overtakes cells, and so do orders that look in on them.
+    async def shell_main(
+        self, subshell_id: str | None, msg: Any, header: Mapping[str, Any] = EMPTY, code: str = ""
+    ) -> None:
+        """A message of a shell, with its header, and its code where that is short: one after the other. But an editor's
+        question overtakes cells, and so do orders that look in on them.
 
         Comm messages wait for nothing here, as the far side has an order for them. ipykernel mixes up the parents of
         several that are under way, and a widget that never hears of its idle is dead.
         """
-        header, code = self._peek(msg)
         kind = str(header.get("msg_type"))
         self._fronts.heard(str(header.get("session")))  # now: its turn may come when the front end is long gone
         if kind in COMMS:
@@ -69,23 +79,48 @@ class Overtaking(Kernel):
         stays_in_line = subshell_id is None and kind != "execute_request"
         self._in_line += stays_in_line
         try:
-            await super().shell_main(subshell_id, msg)
+            async with self.shell_channel_thread.get_subshell_asyncio_lock(subshell_id):
+                await self.dispatch_shell(msg, subshell_id=subshell_id)
         finally:
             self._in_line -= stays_in_line
 
-    def _peek(self, msg: Any) -> tuple[dict[str, Any], str]:
-        """The header of a message that is not taken apart yet, and the code of a short cell; empty where ipykernel
-        will say what is wrong with it."""
+    def shell_channel_thread_main(self, msg: Any) -> None:  # type: ignore[override]  # a callback, of any kind
+        """What comes by the shell channel, to the shell that it is for: here, as we have no thread for that."""
+        seen = self._peek(msg)
+        if seen is not None:
+            idents, header, code = seen
+            try:
+                self.shell_channel_thread.take(header.get("subshell_id"), msg, header, code)
+            except UnknownSubshellError as e:
+                self._send_unknown_subshell_reply(idents, {"header": header, "metadata": {}}, e)
+
+    def _peek(self, msg: Any) -> tuple[Any, dict[str, Any], str] | None:
+        """What a message is before its turn has come: its identities, its header, and the code of a short cell. None
+        where it is no message, which is logged."""
         assert self.session is not None
         try:
-            _, frames = self.session.feed_identities(msg, copy=False)
-            # Without its content: with it, the message would count as received, and be refused as a repetition later.
-            found = self.session.deserialize(frames, content=False, copy=False)
-            packed = bytes(found["content"])
-            code = self.session.unpack(packed).get("code") if len(packed) < 1000 else ""
-            return dict(found["header"]), code.strip() if isinstance(code, str) else ""
+            idents, frames = self.session.feed_identities(msg, copy=False)
+            # Not by ``deserialize``: the message would count as received, and be refused as a repetition later.
+            parts = [frame if isinstance(frame, bytes) else frame.bytes for frame in frames[:5]]
+            signature, header, _, _, packed = parts
+            if self.session.auth is not None and not hmac.compare_digest(signature, self.session.sign(parts[1:])):
+                raise ValueError("a signature that is not ours")
+            content = self.session.unpack(packed) if len(packed) < SHORT else {}
+            code = content.get("code") if isinstance(content, dict) else ""
+            return idents, self.session.unpack(header), code.strip() if isinstance(code, str) else ""
         except Exception:
-            return {}, ""
+            self.log.error("Invalid message", exc_info=True)
+            return None
+
+    def _abort_queues(self, subshell_id: str | None = None) -> None:
+        """After an error: the requests that a front end has sent already behind the cell are not run."""
+        if subshell_id is None:
+            self._aborting = True
+        else:
+            self.shell_channel_thread.set_subshell_aborting(subshell_id, True)
+        if self.shell_stream is not None:
+            self.shell_stream.flush(zmq.POLLIN)
+        self.shell_channel_thread.take(subshell_id, [zmq.Frame(b"stop aborting")])
 
     async def dispatch_shell(self, *args: Any, **kwargs: Any) -> None:
         """As ipykernel's, which says neither busy nor idle for what is concurrent; whoever handles it does that."""

@@ -76,6 +76,8 @@ class Waits:
         cell = self._current.get()
         with self._lock:
             _check(cell)
+            if future.done():
+                return future.result()
             stop = cell.waiting = Future()
         wrapped: asyncio.Future[Any] = asyncio.wrap_future(future)
         stopped: asyncio.Future[Any] = asyncio.wrap_future(stop)

@@ -33,7 +33,7 @@ FLOORS = (
     ("downloads", "doctor", "status"),
     ("transfer", "modules", "foreground"),
     ("console", "sync"),
-    ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead", "looks"),
+    ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead", "looks", "shells"),
     ("bulk",),
     ("calls",),
     ("proxy",),
@@ -63,7 +63,7 @@ SERVING = {"hardening", "ignition", "serve_alone", "serve_app"}
 # Libraries with state or weight of their own are kept to the rooms that need them.
 ROOMS = {
     "Pyro4": {"transport", "naming", "stranger", "doctor", "security", "server", *SERVING},
-    "ipykernel": {"kernel", "overtaking", "publisher", "__main__"},
+    "ipykernel": {"kernel", "overtaking", "shells", "publisher", "__main__"},
     "IPython": {"source", "history", "magics", "magic_cells", "magic_commands", "magic_completion", "magic_lines"},
     "tqdm": {"progress"},
     "prompt_toolkit": {"prompt"},
