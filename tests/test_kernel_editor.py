@@ -226,6 +226,35 @@ def test_subshells(kernel: Kernel) -> None:
     )
 
 
+def test_an_error_ends_what_waits_in_its_own_shell(kernel: Kernel) -> None:
+    shell = kernel.ask("create_subshell_request", channel="control")["subshell_id"]
+    for failing, other in ((None, shell), (shell, None)):
+        begun = kernel.submit("print('begun'); beside = False\nwhile not beside: pass\n1/0", subshell=failing)
+        kernel.wait_for_output(begun, "begun")
+        behind = [kernel.submit("behind", subshell=failing) for _ in range(5)]
+        kernel.execute("beside = True", subshell=other)
+        aside = [kernel.submit("'aside'", subshell=other) for _ in range(5)]
+        for run in (begun, *behind, *aside):
+            kernel.wait(run)
+        assert [run.reply["status"] for run in (begun, *behind) if run.reply] == ["error", *["aborted"] * 5]
+        assert [run.result for run in aside] == ["'aside'"] * 5
+        assert kernel.execute("'again'", subshell=failing).result == "'again'"
+    assert kernel.ask("delete_subshell_request", {"subshell_id": shell}, channel="control")["status"] == "ok"
+
+
+@pytest.mark.parametrize("name", [None, "", "no such subshell", 5, ["x"], {}], ids=str)
+def test_a_subshell_that_is_none(kernel: Kernel, name: Any) -> None:
+    """One sentence in the reply, and the status that a front end waits for; the main shell is no subshell."""
+    reply = kernel.ask("delete_subshell_request", {"subshell_id": name}, channel="control")
+    assert reply["status"] == "error"
+    assert reply["evalue"].startswith("Unknown subshell_id")
+    if name is not None:
+        run = kernel.execute("1", subshell=name)
+        assert run.reply is not None
+        assert (run.reply["status"], run.reply["ename"]) == ("error", "UnknownSubshellError")
+    assert kernel.execute("1").result == "1"
+
+
 # --- history, which is kept on this side
 
 
