@@ -29,6 +29,7 @@ PEERS: tuple[type[peers.Peer], ...] = (
     peers.Execnet,
     peers.Ipyparallel,
     kernels.LocalKernel,
+    kernels.BareKernel,
     peers.OurLibrary,
     peers.OurLibraryInProcess,
     peers.OurLibraryWithKey,

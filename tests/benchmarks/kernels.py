@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import psutil
+from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
 
 from .measure import timed
@@ -36,8 +39,11 @@ class LocalKernel(Peer):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYRO_", "FLAME_"))}
         return clean | {"IPYTHONDIR": self._folder, "JPY_SESSION_NAME": "benchmark"} | dict(self.env)
 
+    def _manager_of(self) -> KernelManager:
+        return KernelManager(kernel_name=self.kernel_name)
+
     def _launch(self) -> tuple[Any, Any]:
-        manager = KernelManager(kernel_name=self.kernel_name)
+        manager = self._manager_of()
         manager.start_kernel(env=self._environ(), cwd=self._folder)
         client = manager.blocking_client()
         client.start_channels()
@@ -155,6 +161,33 @@ class LocalKernel(Peer):
         before = sum(sum(p.cpu_times()[:2]) for p in processes)
         time.sleep(5)
         return (sum(sum(p.cpu_times()[:2]) for p in processes) - before) / 5 * 100
+
+
+class BareKernel(Peer):
+    """A kernel on ipykernel's base that does nothing: what is left of a cell when nothing is done in it."""
+
+    name = "bare kernel"
+    needs = ("ipykernel",)
+
+    def start(self) -> None:
+        self._kernel = self._stack.enter_context(_BareProcess(self.quick))
+
+    def cell(self) -> float:
+        return self._kernel.cell()
+
+    def text(self) -> float:
+        return self._kernel.text()
+
+
+class _BareProcess(LocalKernel):
+    def _manager_of(self) -> KernelManager:
+        manager = KernelManager()
+        argv = [sys.executable, "-m", "tests.benchmarks.bare", "-f", "{connection_file}"]
+        manager._kernel_spec = KernelSpec(argv=argv, language="python", display_name="bare")
+        return manager
+
+    def _environ(self) -> dict[str, str]:
+        return super()._environ() | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 class OurKernel(LocalKernel):
