@@ -85,13 +85,16 @@ def evaluated(call: ast.Call, value_of: Callable[[str], Any]) -> tuple[Any, list
     arguments = []
     for argument in call.args:
         if isinstance(argument, ast.Starred):
-            arguments += list(local_value(ast.unparse(argument.value), value_of))
+            arguments += local_value(f"[{ast.unparse(argument)}]", value_of)
         else:
             arguments.append(local_value(ast.unparse(argument), value_of))
     named: dict[str, Any] = {}
     for word in call.keywords:
-        value = local_value(ast.unparse(word.value), value_of)
-        named.update(value if word.arg is None else {word.arg: value})
+        written = ast.unparse(word.value)
+        if word.arg is None:
+            named |= local_value(f"dict(**{written})", value_of)
+        else:
+            named[word.arg] = local_value(written, value_of)
     return function, arguments, named
 
 
