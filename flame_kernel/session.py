@@ -34,7 +34,7 @@ EARLY = 0.05
 # A multiplex server serves one call at a time, so nothing may be parked there; seconds between short polls.
 POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
 # Bytes asked for in one poll: fewer after one that was cut or slow (in seconds), more after a quick and full one.
-BATCH_LEAST, BATCH_FIRST, BATCH_MOST = 1 << 12, 1 << 16, 1 << 20
+BATCH_LEAST, BATCH_FIRST, BATCH_MOST = 1 << 12, 1 << 16, 1 << 21
 QUICK, SLOW = 0.5, 3.0
 # Bytes a second of the slowest line on which a large message still gets through.
 SLOWEST = 50_000
@@ -415,8 +415,7 @@ class Session:
                 if not self._link.closing.is_set():
                     self._link.end(e)
                 return
-            took = time.monotonic() - asked
-            received = self._events.connection.bytes_received - received
+            took, received = time.monotonic() - asked, self._events.connection.bytes_received - received
             self._suit(took, received)
             shown, poll = poll["after"], self._poll()
             if received >= BATCH_FIRST and not self._multiplex:

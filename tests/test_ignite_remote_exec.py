@@ -63,7 +63,7 @@ def no_hypno(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def nothing_is_left(app: PlainApp, before: object, asked: list[str]) -> None:
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: app.ask("state()") == before, "all as before", 5)
+        wait_until(lambda: app.ask("state()") == before, "all as before", 30)
     assert app.ask("state()") == before
     assert not [script for script in asked if os.path.exists(os.path.dirname(script))]
     assert app.stderr_text() == ""

@@ -1,5 +1,7 @@
 """The agent's whole interface: ``handle``, called through Flame's ``invokeModule``; and the registry of sessions.
 
+Large values cross the connection of a call of ``carry`` (see ``bulk``), files that of ``files.take``.
+
 A request is a message of ``wire``: ``{"op", "n", …}``; the answer echoes ``n`` and has ``result``, or ``error`` with a
 code and a sentence. Every op is short, but a parked ``poll`` or ``watch``: on a multiplex server one call stops all
 others, so there they do not park.

@@ -180,6 +180,8 @@ class BareKernel(Peer):
 
 
 class _BareProcess(LocalKernel):
+    name = "bare process"
+
     def _manager_of(self) -> KernelManager:
         manager = KernelManager()
         argv = [sys.executable, "-m", "tests.benchmarks.bare", "-f", "{connection_file}"]
