@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import kernels, links, peers
+from . import kernels, links, peers, secure
 from .measure import Figure, interleaved
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +28,8 @@ PEERS: tuple[type[peers.Peer], ...] = (
     peers.Rpyc,
     peers.Execnet,
     peers.Ipyparallel,
+    secure.RawTls,
+    secure.OurLibraryTls,
     kernels.LocalKernel,
     kernels.BareKernel,
     peers.OurLibrary,
@@ -60,6 +62,8 @@ METRICS: dict[str, tuple[str, str, int]] = {
     "pull_ints": ("pull 1e6 ints", "s", 3),
     "put_file": ("put a 256 MiB file", "s", 3),
     "get_file": ("get a 256 MiB file", "s", 3),
+    "put_file_tls": ("the same through TLS: put", "s", 3),
+    "get_file_tls": ("the same through TLS: get", "s", 3),
     "interrupt": ("Stop of `while True: pass`", "ms", 5),
     "idle_cpu": ("idle, % of a core", "%", 1),
 }

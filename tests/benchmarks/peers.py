@@ -109,9 +109,13 @@ class Mover(Peer):
 
 
 _ECHO = """
-import socket, struct, hashlib, threading
+import socket, struct, hashlib, ssl, sys, threading
+tls = None
+if sys.argv[1:]:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); tls.load_cert_chain(sys.argv[1])
 s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1], flush=True)
 def serve(c):
+    if tls: c = tls.wrap_socket(c, server_side=True)
     c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     def read(n):
         b = bytearray(n); v = memoryview(b); at = 0
@@ -153,14 +157,23 @@ class RawSocket(Peer):
     name = "raw socket"
 
     def start(self) -> None:
-        process = subprocess.Popen([sys.executable, "-c", _ECHO], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _ECHO, *self._certificate()], stdout=subprocess.PIPE, text=True
+        )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
         assert process.stdout is not None
         self._stack.callback(process.stdout.close)
         self._address = ("127.0.0.1", int(process.stdout.readline()))
-        self._socket = self._stack.enter_context(socket.create_connection(self._address))
+        self._socket = self._stack.enter_context(self._wrapped(socket.create_connection(self._address)))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _certificate(self) -> list[str]:
+        """The server's certificate, where it shall have one."""
+        return []
+
+    def _wrapped(self, connection: socket.socket) -> socket.socket:
+        return connection
 
     def _read(self, size: int) -> bytearray:
         data = bytearray(size)
