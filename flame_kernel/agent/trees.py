@@ -336,7 +336,8 @@ class Incoming:
             self._status = os.fstat(fd)
             if not stat.S_ISREG(self._status.st_mode) or self._status.st_size < offset:
                 raise Refused("its part is not what it was")
-            self._file.truncate(offset)
+            if self._status.st_size > offset:  # not of a new one: a file that was cut to nothing is flushed when closed
+                self._file.truncate(offset)
         except BaseException:
             self._file.close()
             raise
