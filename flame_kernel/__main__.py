@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import zmq
 from ipykernel.kernelapp import IPKernelApp
 from traitlets.config import Config
 
@@ -39,6 +40,13 @@ class FlameKernelApp(IPKernelApp):
         super().init_sockets()  # type: ignore[no-untyped-call]
         self.shell_channel_thread.io_loop.close()  # of a thread that has not been started
         self.shell_channel_thread = Shells()
+
+    def init_iopub(self, context: Any) -> None:
+        """As ipykernel's, but without a bound of messages that a front end has not taken yet: ZeroMQ drops what is
+        beyond it, and a cell whose idle status was dropped never ends. What may come has bounds before it is here."""
+        context.setsockopt(zmq.SNDHWM, 0)
+        super().init_iopub(context)  # type: ignore[no-untyped-call]
+        context.setsockopt(zmq.SNDHWM, 1000)  # ZeroMQ's own
 
     def init_path(self) -> None:
         """The notebook's folder stays off the import path: a file there must not run inside the client."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MINUTES = 1.0
+MINUTES = 0.5
 
 
 @pytest.mark.slow
