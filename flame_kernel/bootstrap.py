@@ -1,7 +1,8 @@
 """Puts our agent onto a stock Flame server: its files go as text, by one ``execute``, into memory, and only if missing.
 
 The package there is named by the hash of that text (``flame_agent_3f2a…``), so that versions live side by side and one
-that is there already is found by its name.
+that is there already is found by its name.  Modules have the names that they have here, with their rooms:
+``flame_agent_3f2a….output.streams``.
 """
 
 from __future__ import annotations
@@ -12,39 +13,68 @@ import hashlib
 import json
 import re
 import zlib
+from collections.abc import Iterator, Mapping
 from importlib import resources
+from typing import TYPE_CHECKING
 
-_SIBLING = re.compile(r"^(?:from \. import (.+)|from \.(\w+) import .*)$", re.MULTILINE)
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+# An import of siblings, at the top level of a file, also over several lines. By ast it would be read as well, but that
+# takes a tenth of a second at the start of every kernel; a test holds the two against each other.
+_IMPORT = re.compile(r"^from (\.+)([\w.]*) import (\([^)]*\)|[^(\n]+)$", re.MULTILINE)
+_REMARK = re.compile(r"#.*")
 
 
-def in_order(sources: dict[str, str]) -> list[tuple[str, str]]:
-    """``(name, source)`` of the agent's files, each behind those that it imports when it is loaded."""
+def imports(name: str, text: str) -> Iterator[tuple[str, str]]:
+    """``(folder or module, name)`` of each sibling that the agent's file ``name`` imports when it is loaded."""
+    for dots, place, names in _IMPORT.findall(text):
+        above = name.split(".")[: -len(dots)]
+        base = ".".join([*above, place] if place else above)
+        for one in _REMARK.sub("", names).strip("()").split(","):
+            if one.strip():
+                yield base, one.split()[0]
+
+
+def in_order(sources: Mapping[str, str]) -> list[tuple[str, str]]:
+    """``(name, source)`` of the agent's files, each behind those that it imports when it is loaded.
+
+    Names are dotted, from the agent's own folder.  Raises ValueError where files import each other in a circle, or one
+    that is not there.
+    """
     ordered: dict[str, str] = {}
 
-    def add(name: str) -> None:
+    def add(name: str, way: tuple[str, ...]) -> None:
         if name in ordered:
             return
-        for several, one in _SIBLING.findall(sources[name]):
-            for sibling in [one] if one else [part.split(" as ")[0].strip() for part in several.split(",")]:
-                add(sibling)
+        if name in way:
+            raise ValueError(f"a circle of imports: {' > '.join((*way, name))}")
+        for base, one in imports(name, sources[name]):
+            sibling = next((s for s in (f"{base}.{one}".lstrip("."), base) if s in sources), None)
+            if sibling is None:
+                raise ValueError(f"{name} imports {base}.{one}, which is not there")
+            add(sibling, (*way, name))
         ordered[name] = sources[name]
 
     for name in sorted(sources):
-        add(name)
+        add(name, ())
     return list(ordered.items())
+
+
+def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """``(dotted name, text)`` of the files of a folder and of those in it. Its doors hold no code, and stay here."""
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != "__pycache__":
+            yield from _files(path, f"{prefix}{path.name}.")
+        elif path.name.endswith(".py") and path.name != "__init__.py":
+            yield prefix + path.name[:-3], path.read_text(encoding="utf-8")
 
 
 @functools.lru_cache(maxsize=1)
 def _read() -> tuple[str, str, str]:
     """``(package name, loader text, bundle text)`` of this version's agent."""
-    folder = resources.files(__package__).joinpath("agent")
-    loader = folder.joinpath("loader.py").read_text(encoding="utf-8")
-
-    sources = {
-        path.name[:-3]: path.read_text(encoding="utf-8")
-        for path in folder.iterdir()
-        if path.name.endswith(".py") and path.name not in ("__init__.py", "loader.py")
-    }
+    sources = dict(_files(resources.files("flame_kernel").joinpath("agent")))
+    loader = sources.pop("loader")
     files = in_order(sources)
     digest = hashlib.sha256(json.dumps([loader, files]).encode()).hexdigest()[:12]
     name = f"flame_agent_{digest}"

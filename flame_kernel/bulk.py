@@ -17,10 +17,11 @@ from concurrent.futures import Future, TimeoutError
 from typing import Any
 
 from .agent import frames, pieces
+from .agent.wire import CARRY
 from .bootstrap import agent_name
 from .errors import CallTimeout, CannotConnect, CannotTravel, ConnectionLost, ObjectGone, RemoteError
 from .session import Session
-from .takeover import Wire
+from .taken_over import Wire
 from .transport import Connection
 from .under_way import Reply
 
@@ -143,7 +144,7 @@ class _Value:
         connection = Connection(target)
         try:
             connection.pickle_protocol = 4
-            taken = connection.take_over(f"{agent_name()}.session.carry", message, frames.GREETING)
+            taken = connection.take_over(f"{agent_name()}.{CARRY}", message, frames.GREETING)
             wire = Wire(taken, connection.location, self._until)
             theirs = bytearray(frames.NONCE)
             wire.receive(memoryview(theirs))

@@ -25,13 +25,12 @@ from .agent import leaves, values
 from .bulk import Bulk
 from .errors import CallTimeout, CannotTravel, FlameError, ObjectGone, SessionGone, UnsafeAnswer
 from .inbox import Event
+from .interrupts import next_of
 from .raised import raised_there
-from .rendering import Rendering
 from .session import Session
 from .terminal import clean
-from .trust import Opener, dumps
+from .trust import dumps, opener
 from .under_way import Reply
-from .waits import next_of
 
 # Libraries whose values can be read here, where they are installed.
 LIBRARIES = ("numpy", "pandas", "pyarrow")
@@ -72,7 +71,7 @@ class Calls:
         self._pid = os.getpid()
         self._sinks: collections.OrderedDict[str, Sink] = collections.OrderedDict()
         self._lock = threading.Lock()
-        self._rendering = Rendering(session.target, lambda request, sentence: _write("stderr", f"[{sentence}]\n"))
+        self._rendering = session.target.rendering(lambda request, sentence: _write("stderr", f"[{sentence}]\n"))
         self._rendering_lock = threading.RLock()
         self._libraries = [name for name in LIBRARIES if importlib.util.find_spec(name) is not None]
         # A SimpleQueue may be put into from anywhere, a destructor too.
@@ -258,7 +257,7 @@ class Calls:
     def decode(self, buffers: Sequence[Any]) -> Any:
         """The value in the buffers of a reply."""
         target = self.session.target
-        return values.decode(buffers, None, Opener(target) if target.trust else None)
+        return values.decode(buffers, None, opener(target.trust))
 
     def error(self, reply: dict[str, Any], buffers: Sequence[Any]) -> FlameError:
         """The exception that a reply of the status ``error`` tells of."""

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import getpass
-import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +16,7 @@ from jupyter_core.paths import jupyter_config_dir
 from .cli_command import Command
 from .config import PLACES, SHELLS, Target, load_target
 from .errors import TargetError
+from .interrupts import ask_here
 from .options import OPTIONS, protection
 from .remote import Remote
 from .settings import FlameSettings
@@ -171,22 +169,6 @@ def connecting(target: Target, asked: threading.Event) -> Iterator[None]:
         timer.cancel()
         if said.is_set():
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-def ask_here(prompt: str, password: bool) -> str | None:
-    """The line that the user types at the terminal; None where there is none."""
-    try:
-        if password:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", getpass.GetPassWarning)
-                return getpass.getpass(prompt)
-        with open(os.ctermid(), "r+", encoding="utf-8", errors="replace", buffering=1) as terminal:
-            terminal.write(prompt)
-            terminal.flush()
-            line = terminal.readline()
-            return line.rstrip("\n") if line else None
-    except (OSError, EOFError, getpass.GetPassWarning):
-        return None
 
 
 def _say_link(sentence: str | None) -> None:

@@ -16,7 +16,6 @@ from .config import Target
 from .errors import AgentError, FlameError, TargetError
 from .foreground import in_colour, write
 from .inbox import Event
-from .rendering import Rendering
 from .terminal import COLOUR, clean
 from .visitor import Visitor
 
@@ -334,7 +333,7 @@ class Page:
     """Events of cells as text."""
 
     def __init__(self, target: Target) -> None:
-        self._rendering = Rendering(target, lambda request, sentence: write("stderr", sentence + "\n"))
+        self._rendering = target.rendering(lambda request, sentence: write("stderr", sentence + "\n"))
         self._cell: str | None = None
 
     def header(self, cell: dict[str, Any]) -> None:

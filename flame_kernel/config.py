@@ -23,7 +23,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +32,7 @@ from typing import Any, NoReturn
 from .errors import TargetError
 from .keys import Ask, Secret, from_source, read_key
 from .location import Location, name_server
+from .rendering import FULL, SAFE, Rendering
 from .targets import SETTINGS, TargetsFile, check_tls, check_value, configuration_folder, located, targets_path
 from .tls import Tls
 from .tunnel import Tunnel
@@ -148,6 +150,18 @@ class Target:
         """True where the server proves that it is the one that is meant: by the key, TLS, ssh, or being our own."""
         ssh = self.location is not None and self.location.ssh is not None
         return self.own or self.location is None or self.key is not None or ssh or bool(self.tls and self.tls.verify)
+
+    @property
+    def rendering_level(self) -> str:
+        """``full`` or ``safe``: how much of what this server sends is shown; see ``rendering``."""
+        return FULL if self.is_authenticated or self.trust else SAFE
+
+    def rendering(
+        self, say: Callable[[str | None, str], None], clock: Callable[[], float] = time.monotonic
+    ) -> Rendering:
+        """What is shown of one session's events, by what this target allows; ``say`` is told what is withheld."""
+        name = "" if self.own else self.name or str(self.location or "")
+        return Rendering(self.rendering_level, name, str(self.location), say, clock)
 
     @property
     def protection(self) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 from .errors import FlameError
 from .foreground import Far, Foreground
-from .progress import in_notebook
+from .interrupts import in_notebook
 from .terminal import clean
 from .under_way import Reply
 

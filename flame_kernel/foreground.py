@@ -14,13 +14,10 @@ from typing import Any, Protocol
 
 from .errors import FlameError
 from .inbox import Event
-from .interrupts import catch_interrupts
-from .progress import in_notebook
-from .rendering import Rendering
+from .interrupts import catch_interrupts, in_notebook, next_of
 from .session import Session
 from .terminal import COLOUR, clean
 from .under_way import Reply
-from .waits import next_of
 
 # The Ctrl-C of one cell that no longer ask the far side to stop it, but end our waiting.
 LAST_PRESS = 4
@@ -65,7 +62,7 @@ class Foreground:
         self.presses = 0
         self._far = far
         self._leaves = leaves
-        self._rendering = Rendering(far.session.target, lambda request, sentence: write("stderr", sentence + "\n"))
+        self._rendering = far.session.target.rendering(lambda request, sentence: write("stderr", sentence + "\n"))
 
     def run(self, source: str, *, silent: bool = False, store_history: bool = True) -> Reply:
         """Run one cell; the content of its execute_reply. Raises FlameError where its end is not heard of.

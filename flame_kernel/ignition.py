@@ -213,12 +213,17 @@ class Fire:
 def _end_sessions():
     """End all sessions of notebooks here, whatever version of the agent they have."""
     for name in [name for name in list(sys.modules) if name.startswith("flame_agent_") and name.count(".") == 0]:
-        session, wire = sys.modules.get(name + ".session"), sys.modules.get(name + ".wire")
-        if session is None or wire is None:
+        handle, wire = _loaded(name, ".handle", ".session"), _loaded(name, ".wire.message", ".wire")
+        if handle is None or wire is None:
             continue
-        living = wire.decode(session.handle(wire.encode({"op": "sessions", "n": 1})))[0].get("result", ())
+        living = wire.decode(handle.handle(wire.encode({"op": "sessions", "n": 1})))[0].get("result", ())
         for one in living:
-            session.handle(wire.encode({"op": "close", "session": one["session"], "n": 2}))
+            handle.handle(wire.encode({"op": "close", "session": one["session"], "n": 2}))
+
+
+def _loaded(agent, now, before):
+    """A module of an agent, by its present name or the one that it had when the agent was one flat folder."""
+    return sys.modules.get(agent + now) or sys.modules.get(agent + before)
 
 
 def _threads():

@@ -1,11 +1,71 @@
-"""Ctrl-C while somebody waits for the far side: taken down, and dealt with between two things that are shown."""
+"""The user in front of this process: asked for a line, waited for, and heard when they press Ctrl-C."""
 
 from __future__ import annotations
 
 import contextlib
+import getpass
+import os
+import queue
 import signal
+import sys
 import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# Seconds between two looks for a Ctrl-C that came just before a wait began: it is noted, and does not end the wait.
+AWAKE = 1.0
+
+
+def in_notebook() -> bool:
+    """Whether this is a kernel's process: what it asks and shows is asked and shown by a front end."""
+    get_ipython = sys.modules["IPython"].get_ipython if "IPython" in sys.modules else None
+    shell = get_ipython() if get_ipython else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def ask_line(prompt: str, password: bool) -> str | None:
+    """The line that the user types where ``input`` reads, unseen if it is a ``password``.
+
+    None for end of file, and where nobody can be asked.
+    """
+    try:
+        return getpass.getpass(prompt) if password else input(prompt)
+    except (EOFError, NotImplementedError):  # of the latter kind is IPython's StdinNotImplementedError
+        return None
+
+
+def ask_here(prompt: str, password: bool) -> str | None:
+    """The line that the user types at the terminal, wherever standard input comes from; None where there is none."""
+    try:
+        if password:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", getpass.GetPassWarning)
+                return getpass.getpass(prompt)
+        with open(os.ctermid(), "r+", encoding="utf-8", errors="replace", buffering=1) as terminal:
+            terminal.write(prompt)
+            terminal.flush()
+            line = terminal.readline()
+            return line.rstrip("\n") if line else None
+    except (OSError, EOFError, getpass.GetPassWarning):
+        return None
+
+
+def next_of(told: queue.SimpleQueue[T], deadline: float | None = None) -> T:
+    """The next thing that another thread has put into ``told``; the main thread notices Ctrl-C meanwhile.
+
+    Raises queue.Empty where there is none by ``deadline``, a ``time.monotonic()``; and KeyboardInterrupt.
+    """
+    while True:
+        left = AWAKE if deadline is None else max(0.0, min(AWAKE, deadline - time.monotonic()))
+        try:
+            return told.get(timeout=left)
+        except queue.Empty:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise
 
 
 @contextlib.contextmanager

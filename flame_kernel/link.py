@@ -227,7 +227,7 @@ class Link:
     ) -> tuple[dict[str, Any], str, Connection, Callable[[], bytes]]:
         n = f"{self._nonce}-{next(self._counter)}"
         message = wire.encode(dict(request, n=n), buffers)
-        hear = connection.ask(f"{agent_name()}.session.handle", message, timeout=timeout)
+        hear = connection.ask(f"{agent_name()}.{wire.HANDLE}", message, timeout=timeout)
         return request, n, connection, hear
 
     def _answer(self, n: str, connection: Connection, hear: Callable[[], bytes]) -> Answer:

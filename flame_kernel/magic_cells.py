@@ -19,9 +19,10 @@ from IPython.core import page
 
 from .errors import FlameError, RemoteError
 from .inbox import Event
+from .interrupts import ask_line
 from .jobs import Job, cell_error
 from .magic_comms import Relay
-from .magic_connections import Connections, ask_line, identifier
+from .magic_connections import Connections, identifier
 from .magic_output import CellOutput
 from .raised import RaisedThere
 from .remote import Remote
@@ -234,7 +235,7 @@ class Cells:
 
         session = remote.session
         if session not in self._renderings:
-            self._renderings[session] = Rendering(session.target, say)
+            self._renderings[session] = session.target.rendering(say)
         return self._renderings[session]
 
     def _local_values(self, names: list[str]) -> dict[str, Any]:

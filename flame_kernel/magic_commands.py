@@ -22,10 +22,11 @@ from .commands import every, watched
 from .config import PLACES, SHELLS, load_target
 from .doctor import bundle, examine, of_target
 from .errors import FlameError, TargetError
+from .interrupts import ask_line
 from .jobs import columns, table
 from .keys import Ask
 from .magic_cells import Cells
-from .magic_connections import Connections, ask_line, identifier, in_thread
+from .magic_connections import Connections, identifier, in_thread
 from .magic_lines import (
     assignments,
     call_of,

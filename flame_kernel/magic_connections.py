@@ -6,7 +6,6 @@ Keys are asked for without echo. One that stands in the command line works, and 
 from __future__ import annotations
 
 import contextlib
-import getpass
 import keyword
 import queue
 import re
@@ -19,9 +18,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .errors import CannotConnect, FlameError, TargetError
+from .interrupts import next_of
 from .keys import Ask
 from .remote import Remote, connect
-from .waits import next_of
 
 T = TypeVar("T")
 
@@ -216,15 +215,6 @@ def within(seconds: float, work: Callable[[], T]) -> T | None:
     thread.start()
     thread.join(seconds)
     return made[0] if made else None
-
-
-def ask_line(prompt: str, password: bool) -> str | None:
-    """The line that the user types, unseen if it is a ``password``; None for end of file, and where nobody can be
-    asked."""
-    try:
-        return getpass.getpass(prompt) if password else input(prompt)
-    except (EOFError, NotImplementedError):  # of the latter kind is IPython's StdinNotImplementedError
-        return None
 
 
 def identifier(name: str, what: str = "name") -> str:

@@ -22,10 +22,9 @@ from typing import Any, Protocol
 
 from .agent.wire import COMMS
 from .inbox import Event
-from .interrupts import catch_interrupts
+from .interrupts import catch_interrupts, next_of
 from .magic_comms import Relay
 from .rendering import WIDGET
-from .waits import next_of
 
 # Characters that may wait to be shown before the session's events thread waits for whoever shows them.
 AHEAD = 8_000_000

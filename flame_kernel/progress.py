@@ -11,6 +11,7 @@ from typing import Any
 
 from .agent import trees
 from .errors import TransferError
+from .interrupts import in_notebook
 
 # Names that a result, or an error, can show.
 MAX_NOTES = 100
@@ -114,10 +115,3 @@ class Tally:
 def _can_show() -> bool:
     """Whether somebody would see a bar: a terminal, or a notebook's cell."""
     return (sys.stderr is not None and sys.stderr.isatty()) or in_notebook()
-
-
-def in_notebook() -> bool:
-    """Whether this is a kernel's process: what it asks and shows is asked and shown by a front end."""
-    get_ipython = sys.modules["IPython"].get_ipython if "IPython" in sys.modules else None
-    shell = get_ipython() if get_ipython else None
-    return shell is not None and "IPKernelApp" in shell.config

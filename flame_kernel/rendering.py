@@ -23,8 +23,6 @@ from collections.abc import Callable
 from typing import Any
 
 from . import pictures
-from .config import Target
-from .inbox import Event
 from .terminal import Cleaner, clean
 
 FULL, SAFE = "full", "safe"
@@ -44,26 +42,28 @@ _MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
 _ADVICE = "this server is not authenticated; give it a key, or trust = true"
 
 
-def level(target: Target) -> str:
-    """``full`` or ``safe``, for what the server of ``target`` sends."""
-    return FULL if target.is_authenticated or target.trust else SAFE
-
-
 class Rendering:
     """What of one session's events is shown; used on the session's events thread, and for replies on any.
 
-    target  the session's: its key and trust decide the level, its name stands in prompts
-    say     called with ``(request id, sentence)`` for what is withheld
+    level     FULL or SAFE
+    name      of the server, for its prompts, as the user named it; empty for one of our own
+    location  of the server, which tells its displays from those of others
+    say       called with ``(request id, sentence)`` for what is withheld
     """
 
     def __init__(
-        self, target: Target, say: Callable[[str | None, str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        level: str,
+        name: str,
+        location: str,
+        say: Callable[[str | None, str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.level = level(target)
+        self.level = level
         self.full = self.level == FULL
-        self._name = "" if target.own else clean(target.name or str(target.location or ""))
+        self._name = clean(name)
         # The front end knows displays by their ids alone, whoever made them. So a server's are told apart.
-        self._prefix = f"{target.location}/"
+        self._prefix = f"{location}/"
         self._say = say
         self._clock = clock
         self._tokens, self._filled = BURST, clock()
@@ -94,7 +94,7 @@ class Rendering:
             self.withhold(request, "terminal control sequences")
         return text
 
-    def event(self, event: Event) -> Event | None:
+    def event(self, event: dict[str, Any]) -> dict[str, Any] | None:
         """An event other than text as it may be shown, or None."""
         if self.full:
             return event

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import collections
 import os
-import select
-import socket
-import ssl
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .agent import frames
+from .agent import frames, wire
 from .bootstrap import agent_name, push_source
 from .config import Target
-from .errors import MAX_MESSAGE, MAX_NAME, ConnectionLost, RemoteError, TransferError, UnsafeAnswer, cap
+from .errors import MAX_MESSAGE, MAX_NAME, RemoteError, TransferError, UnsafeAnswer, cap
+from .taken_over import Wire
 from .transport import Connection
 
-# Seconds without a byte, either way, after which the connection is given up.
-SILENCE = 60.0
 # Bytes of a file in one call on a multiplex server, which serves nobody else meanwhile.
 BURST = 2 << 20
 # About how many characters of requests go into one frame; escapes make up to twelve times as many bytes of them.
@@ -53,13 +48,13 @@ class FarFiles:
             self._connection.pickle_protocol = 4
             secret = target.key.reveal() if target.key is not None else None
             if calls:
-                self._on_server("call", lambda name: self._connection.invoke(name, b""))
+                self._on_server(wire.CALL_FILES, lambda name: self._connection.invoke(name, b""))
                 key = frames.connection_key(None, b"", b"")  # Pyro signs these calls itself
                 self.frames = frames.Frames(self._out.send, self._in.receive, key, b"client")
             else:
                 ours = os.urandom(frames.NONCE)
                 greeting = frames.GREETING
-                taken = self._on_server("take", lambda name: self._connection.take_over(name, ours, greeting))
+                taken = self._on_server(wire.TAKE_FILES, lambda name: self._connection.take_over(name, ours, greeting))
                 self._wire = Wire(taken, self.location)
                 theirs = bytearray(frames.NONCE)
                 self._wire.receive(memoryview(theirs))
@@ -79,7 +74,7 @@ class FarFiles:
 
     def _on_server(self, function: str, call: Callable[[str], Any]) -> Any:
         """``call`` with the function's name there, once more with the agent pushed if the server does not know it."""
-        name = f"{agent_name()}.files.{function}"
+        name = f"{agent_name()}.{function}"
         try:
             return call(name)
         except RemoteError as e:
@@ -165,60 +160,7 @@ class FarFiles:
         data = bytes(self._out.sent)
         self._out.sent.clear()
         self.frames.restart()
-        self._in.refill(self._connection.invoke(f"{agent_name()}.files.call", data))
-
-
-class Wire:
-    """The socket of a connection that was taken over. Raises ConnectionLost; who has the connection closes it then.
-
-    ``until`` (monotonic) is when all of it has to be over; None for as long as something comes.
-    """
-
-    def __init__(self, taken: socket.socket, location: str, until: float | None = None) -> None:
-        self._socket = taken
-        self._location = location
-        self._until = until
-        taken.settimeout(SILENCE)
-
-    def __repr__(self) -> str:
-        return f"<Wire to {self._location}>"
-
-    def send(self, data: memoryview) -> None:
-        self._watch_the_clock()
-        try:
-            self._socket.sendall(data)
-        except OSError as e:
-            raise self._lost(e) from e
-
-    def receive(self, view: memoryview) -> None:
-        while view:
-            self._watch_the_clock()
-            try:
-                count = self._socket.recv_into(view)
-            except OSError as e:
-                raise self._lost(e) from e
-            if not count:
-                raise ConnectionLost(self._location, "the server closed it")
-            view = view[count:]
-
-    def _watch_the_clock(self) -> None:
-        if self._until is not None:
-            left = self._until - time.monotonic()
-            if left <= 0:
-                raise ConnectionLost(self._location, "its time is up")
-            self._socket.settimeout(min(left, SILENCE))
-
-    def _lost(self, error: OSError) -> ConnectionLost:
-        if isinstance(error, TimeoutError) and error.errno is None:
-            return ConnectionLost(self._location, f"nothing came for {self._socket.gettimeout():g} s")
-        return ConnectionLost(self._location, (error.strerror or str(error)).lower())
-
-    def is_readable(self) -> bool:
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            return True
-        poll = select.poll()  # unlike select, for descriptors of any number
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
+        self._in.refill(self._connection.invoke(f"{agent_name()}.{wire.CALL_FILES}", data))
 
 
 def error_in(answer: Message) -> tuple[str, str]:

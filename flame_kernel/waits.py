@@ -1,21 +1,16 @@
-"""Waits: what the kernel's event loop, or the thread of a user's own code, waits for until a Stop or Ctrl-C ends it."""
+"""Waits: what the kernel's event loop waits for until a Stop ends it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-# Seconds between two looks for a Ctrl-C that came just before a wait began: it is noted, and does not end the wait.
-AWAKE = 1.0
 
 
 class Stopped(Exception):
@@ -114,17 +109,3 @@ def on_thread(work: Callable[[], T], name: str) -> Future[T]:
 
     threading.Thread(target=run, name=f"flame-{name}", daemon=True).start()
     return future
-
-
-def next_of(told: queue.SimpleQueue[T], deadline: float | None = None) -> T:
-    """The next thing that another thread has put into ``told``; the main thread notices Ctrl-C meanwhile.
-
-    Raises queue.Empty where there is none by ``deadline``, a ``time.monotonic()``; and KeyboardInterrupt.
-    """
-    while True:
-        left = AWAKE if deadline is None else max(0.0, min(AWAKE, deadline - time.monotonic()))
-        try:
-            return told.get(timeout=left)
-        except queue.Empty:
-            if deadline is not None and time.monotonic() >= deadline:
-                raise

@@ -46,7 +46,7 @@ class RawAgent:
         """One op for the session: its result. Raises AgentError."""
         n = n or f"{self._nonce}-{next(self._count)}"
         message = wire.encode({"session": self.session, **fields, "op": op, "n": n})
-        answer, buffers = wire.decode(self.link.invoke(f"{agent_name()}.session.handle", message, timeout=timeout))
+        answer, buffers = wire.decode(self.link.invoke(f"{agent_name()}.{wire.HANDLE}", message, timeout=timeout))
         assert answer["n"] == n
         if "error" in answer:
             raise AgentError(answer["error"]["code"], answer["error"]["message"])

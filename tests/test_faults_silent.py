@@ -119,7 +119,7 @@ def test_a_host_is_gone_for_good(host: Host) -> None:
             for _ in range(100):
                 others.append(Connection(host.target()))
                 hello = wire.encode({"op": "hello", "n": "1"})
-                others[-1].invoke(f"{agent_name()}.session.handle", hello)
+                others[-1].invoke(f"{agent_name()}.{wire.HANDLE}", hello)
             run = k.submit(numbered(100_000, pause=0.1))
             k.wait_for_output(run, "line 000005")
             before = standing(k, host)

@@ -20,8 +20,9 @@ FLOORS = (
     # Both sides import these.
     ("agent.wire", "agent.values", "agent.leaves", "agent.pieces", "agent.frames", "agent.trees"),
     ("errors", "options", "amounts", "neighbour", "waits", "fronts", "under_way", "settings", "cli_index", "scripts"),
-    ("unpickler",),
-    ("location", "keys", "security", "trouble", "terminal", "pictures", "progress", "interrupts"),
+    ("unpickler", "interrupts"),
+    ("location", "keys", "security", "trouble", "terminal", "pictures", "progress", "taken_over", "trust"),
+    ("rendering",),
     ("targets", "tls", "tunnel", "certs", "framing", "serializers"),
     ("config", "hardening", "ignition", "serving"),
     ("serve_alone", "serve_app", "ignite", "cli_command", "kernelspec"),
@@ -29,11 +30,11 @@ FLOORS = (
     ("transport", "inbox", "bootstrap", "server"),
     ("naming",),
     ("link", "opening", "takeover"),
-    ("session", "rendering", "uploads", "visitor", "stranger"),
+    ("session", "uploads", "visitor", "stranger"),
     ("downloads", "doctor", "status"),
     ("transfer", "modules", "foreground"),
     ("console", "sync"),
-    ("far", "publisher", "prompts", "history", "commands", "source", "raised", "trust", "ahead", "looks", "shells"),
+    ("far", "publisher", "prompts", "history", "commands", "source", "raised", "ahead", "looks", "shells"),
     ("bulk",),
     ("calls",),
     ("proxy",),
@@ -48,6 +49,7 @@ FLOORS = (
     ("link_line", "replay", "overtaking"),
     ("orders", "debugger"),
     ("kernel",),
+    ("app",),
     ("cli_connect", "cli_output", "prompt"),
     ("cli_notebook",),
     # The commands, which are loaded by their names.
@@ -63,7 +65,7 @@ SERVING = {"hardening", "ignition", "serve_alone", "serve_app"}
 # Libraries with state or weight of their own are kept to the rooms that need them.
 ROOMS = {
     "Pyro4": {"transport", "naming", "stranger", "doctor", "security", "server", *SERVING},
-    "ipykernel": {"kernel", "overtaking", "shells", "publisher", "__main__"},
+    "ipykernel": {"kernel", "overtaking", "shells", "publisher", "app"},
     "IPython": {"source", "history", "magics", "magic_cells", "magic_commands", "magic_completion", "magic_lines"},
     "tqdm": {"progress"},
     "prompt_toolkit": {"prompt"},
@@ -131,10 +133,11 @@ def test_the_bundle_is_the_whole_agent_in_the_order_of_its_imports() -> None:
     order = [name for name, _ in bootstrap.in_order(sources)]
     assert sorted(order) == sorted(sources)
     for name in sources:
-        for level, module, item in top_level_imports(AGENT / f"{name}.py"):
-            if level:
-                sibling = module or item
-                assert order.index(sibling) < order.index(name), f"{name} imports {sibling}, which is pushed after it"
+        found = [(module, item) for level, module, item in top_level_imports(AGENT / f"{name}.py") if level]
+        assert list(bootstrap.imports(name, sources[name])) == found
+        for module, item in found:
+            sibling = module or item
+            assert order.index(sibling) < order.index(name), f"{name} imports {sibling}, which is pushed after it"
 
 
 def top_level_imports(path: Path) -> list[tuple[int, str, str]]:

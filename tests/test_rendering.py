@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from flame_kernel import pictures, rendering
+from flame_kernel import pictures
 from flame_kernel.config import Location, Secret, Target
 from flame_kernel.pictures import NoPicture
-from flame_kernel.rendering import Rendering
 from flame_kernel.terminal import HELD, Cleaner, clean
 
 PLACE = Location("gpu1.example", 9999)
@@ -211,7 +210,7 @@ class Shown:
     def __init__(self, target: Target | None = None) -> None:
         self.now = 0.0
         self.said: list[tuple[str | None, str]] = []
-        self.rendering = Rendering(target or Target(PLACE), lambda *said: self.said.append(said), lambda: self.now)
+        self.rendering = (target or Target(PLACE)).rendering(lambda *said: self.said.append(said), lambda: self.now)
 
     def event(self, kind: str, request: str | None = "cell", **content: Any) -> dict[str, Any] | None:
         return self.rendering.event({"type": kind, "request": request, "content": content, "metadata": {"x": 1}})
@@ -230,7 +229,7 @@ def test_who_is_shown_in_full() -> None:
         (Target(PLACE, trust=True), "full"),
         (Target(PLACE, own=True), "full"),
     ):
-        assert rendering.level(target) == level
+        assert target.rendering_level == level
 
 
 def test_in_full_all_is_as_it_came() -> None:

@@ -13,7 +13,7 @@ name is, and nothing else.  A dtype is read from a text of few forms, none of wh
 import re
 import sys
 
-from . import values
+from .leaves import BadValue, NotPlain, TooLarge, class_name
 
 _DTYPE = re.compile(
     r"[<>|=]?(\?|b1|[biufc](1|2|4|8|16|32)|[SUV]\d{1,10}|[mM]8(\[\d{0,9}(generic|[YMWDhms]|ms|us|ns|ps|fs|as)\])?)"
@@ -38,7 +38,7 @@ def encode(encoder, value, kind):
         wanted = ("pandas", "pyarrow") if library == "pandas" else (library,)
         for name in wanted:
             if name not in encoder.libraries:
-                raise values.NotPlain("a %s needs %s on both sides" % (values.class_name(kind), name))
+                raise NotPlain("a %s needs %s on both sides" % (class_name(kind), name))
     return node
 
 
@@ -46,7 +46,7 @@ def decode(decoder, tag, content):
     """What ``encode`` made a node of; raises BadValue."""
     reader = _READERS.get(tag)
     if reader is None:
-        raise values.BadValue("a value of the unknown kind %.20r" % (tag,))
+        raise BadValue("a value of the unknown kind %.20r" % (tag,))
     return reader(decoder, content)
 
 
@@ -61,12 +61,12 @@ def _library(name):
         return library
     except ImportError:
         where = sys.executable or "this process"
-        raise values.BadValue("a value of %s, which is not installed for %s" % (name, where), missing=True)
+        raise BadValue("a value of %s, which is not installed for %s" % (name, where), missing=True)
 
 
 def _whole(encoder, size):
     if encoder.array_limit is not None and size > encoder.array_limit:
-        raise values.TooLarge("an array of %d bytes" % size)
+        raise TooLarge("an array of %d bytes" % size)
 
 
 # -- numpy -----------------------------------------------------------------------------------------------------------
@@ -101,16 +101,16 @@ def _memory(numpy, array, order):
 def _dtype_words(numpy, dtype, depth=0):
     """A dtype as JSON; NotPlain where it holds Python objects, or is of a kind that numpy alone does not know."""
     if dtype.hasobject:
-        raise values.NotPlain("a numpy array of Python objects is no plain value (its list may be: array.tolist())")
+        raise NotPlain("a numpy array of Python objects is no plain value (its list may be: array.tolist())")
     if depth > _MAX_FIELDS:
-        raise values.NotPlain("a dtype is nested too deep")
+        raise NotPlain("a dtype is nested too deep")
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return [_dtype_words(numpy, base, depth + 1), list(shape)]
     if dtype.names is not None:
         fields = [dtype.fields[name] for name in dtype.names]
         if dtype.type is not numpy.void or any(len(field) > 2 for field in fields):
-            raise values.NotPlain("a record dtype, or one with titles, is no plain value")
+            raise NotPlain("a record dtype, or one with titles, is no plain value")
         return {
             "names": list(dtype.names),
             "formats": [_dtype_words(numpy, field[0], depth + 1) for field in fields],
@@ -119,16 +119,16 @@ def _dtype_words(numpy, dtype, depth=0):
             "aligned": bool(dtype.isalignedstruct),
         }
     if dtype.kind not in _KINDS or numpy.dtype(dtype.str) != dtype:
-        raise values.NotPlain("the dtype %s is no plain value" % dtype)
+        raise NotPlain("the dtype %s is no plain value" % dtype)
     return dtype.str
 
 
 def _dtype(numpy, words, depth=0):
     if depth > _MAX_FIELDS:
-        raise values.BadValue("a dtype that is nested too deep")
+        raise BadValue("a dtype that is nested too deep")
     if isinstance(words, str):
         if not _DTYPE.fullmatch(words):
-            raise values.BadValue("the dtype %.40r" % words)
+            raise BadValue("the dtype %.40r" % words)
         return numpy.dtype(words)
     if isinstance(words, list):
         base, shape = words
@@ -145,11 +145,11 @@ def _read_array(decoder, content):
     count = 1
     for length in shape:
         if not isinstance(length, int) or length < 0:
-            raise values.BadValue("an array of the shape %.60r" % (shape,))
+            raise BadValue("an array of the shape %.60r" % (shape,))
         count *= length
     data = decoder.part(number)
     if len(data) != count * dtype.itemsize or (not dtype.itemsize and count > _MAX_EMPTY):
-        raise values.BadValue("an array that does not fill its shape")
+        raise BadValue("an array that does not fill its shape")
     if not len(data):
         return numpy.empty(tuple(shape), dtype, order)
     array = numpy.frombuffer(data, dtype).reshape(tuple(shape), order=order)
@@ -162,7 +162,7 @@ def _read_scalar(decoder, content):
     dtype = _dtype(numpy, words)
     data = decoder.part(number)
     if len(data) != dtype.itemsize or not dtype.itemsize:
-        raise values.BadValue("a scalar that is none")
+        raise BadValue("a scalar that is none")
     return numpy.frombuffer(data, dtype).copy()[0]
 
 
@@ -201,14 +201,14 @@ def _table(decoder, number):
     pyarrow = _library("pyarrow")
     version = tuple(int(part) for part in re.findall(r"\d+", pyarrow.__version__)[:3])
     if version < _SAFE_ARROW:
-        raise values.BadValue("a table, and pyarrow %s is too old to read it safely: 14.0.1" % pyarrow.__version__)
+        raise BadValue("a table, and pyarrow %s is too old to read it safely: 14.0.1" % pyarrow.__version__)
     import pyarrow.ipc
 
     try:
         table = pyarrow.ipc.open_stream(pyarrow.py_buffer(decoder.part(number))).read_all()
         table.validate(full=True)
     except (pyarrow.ArrowException, OSError, ValueError) as e:
-        raise values.BadValue("a table that is none: %s" % str(e)[:200])
+        raise BadValue("a table that is none: %s" % str(e)[:200])
     return table
 
 
@@ -229,11 +229,11 @@ def _write_pandas(encoder, value, kind, pandas):
     size = int(frame.memory_usage(index=True).sum())
     _whole(encoder, size)
     if encoder.libraries is not None and not {"pandas", "pyarrow"} <= set(encoder.libraries):
-        raise values.NotPlain("a pandas.%s needs pandas and pyarrow on both sides" % name)
+        raise NotPlain("a pandas.%s needs pandas and pyarrow on both sides" % name)
     try:
         import pyarrow
     except ImportError:
-        raise values.NotPlain("a pandas.%s needs pyarrow on both sides" % name)
+        raise NotPlain("a pandas.%s needs pyarrow on both sides" % name)
     columns = None
     table, back = _by_arrow(pyarrow, frame, name)
     if name != "Index" and not _same_index(frame.columns, back.columns):
@@ -244,7 +244,7 @@ def _write_pandas(encoder, value, kind, pandas):
         table, back = _by_arrow(pyarrow, frame, name)
         back.columns = frame.columns
     if not (_same_index(value, back.index) if name == "Index" else _is_same(frame, back)):
-        raise values.NotPlain("Arrow would change this pandas.%s (mixed objects in a column)" % name)
+        raise NotPlain("Arrow would change this pandas.%s (mixed objects in a column)" % name)
     label = value.name if name == "Series" else columns
     return {"P": [name, encoder.buffer(_stream(pyarrow, table)), _freq(frame.index), encoder.node(label, 1)]}
 
@@ -255,7 +255,7 @@ def _by_arrow(pyarrow, frame, name):
         table = pyarrow.Table.from_pandas(frame)
         return table, _frame(table, _freq(frame.index))
     except Exception as e:
-        raise values.NotPlain("Arrow cannot take this pandas.%s (%s)" % (name, str(e)[:200]))
+        raise NotPlain("Arrow cannot take this pandas.%s (%s)" % (name, str(e)[:200]))
 
 
 def _frame(table, freq):
@@ -307,7 +307,7 @@ def _read_pandas(decoder, content):
     try:
         frame = _frame(table, freq if isinstance(freq, str) else None)
     except Exception as e:  # its metadata is read by pandas, and may be anything
-        raise values.BadValue("a table that is no pandas.%s: %s" % (name, str(e)[:200]))
+        raise BadValue("a table that is no pandas.%s: %s" % (name, str(e)[:200]))
     if name == "Index":
         return frame.index
     if name == "Series":
@@ -319,7 +319,7 @@ def _read_pandas(decoder, content):
         try:
             frame.columns = columns
         except Exception as e:
-            raise values.BadValue("a table whose columns have no such names: %s" % str(e)[:200])
+            raise BadValue("a table whose columns have no such names: %s" % str(e)[:200])
     return frame
 
 

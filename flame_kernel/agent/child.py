@@ -28,7 +28,8 @@ _LENGTH = struct.Struct(">Q")
 
 # What the new interpreter runs before it knows anything: the loader and the agent's text come through the socket.
 # And nothing of it comes from the current folder, where a json.py may lie: cells have it on their path later.
-BOOT = """\
+BOOT = (
+    """\
 import sys
 sys.path[:1] = [folder for folder in sys.path[:1] if folder]
 import socket
@@ -44,8 +45,10 @@ def read(n):
     return b"".join(parts)
 space = {}
 exec(read(int.from_bytes(read(8), "big")).decode(), space)
-space["boot"](read(int.from_bytes(read(8), "big")).decode()).inside.main(s)
+space["boot"](read(int.from_bytes(read(8), "big")).decode()).%s(s)
 """
+    % wire.CHILD
+)
 
 # Variables that a cell has no business with: keys of the server and of its clients.
 SECRET_ENVIRONMENT = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_KEY_FILE")

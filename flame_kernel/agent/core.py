@@ -15,17 +15,13 @@ import types
 
 from . import bulk, dap, ishell, looks, messages, modules, objects, runner, stacks, streams, threads, widgets
 from .callbacks import Callbacks
+from .capture import Capture
 from .comms import Comms
 from .debug import Debugger
 from .lane import Lane
 from .prompts import Prompts
 from .tracing import below
 from .usage import Usage
-
-try:
-    from .capture import Capture
-except ImportError:  # no fcntl: no POSIX system; what C code prints stays where it was
-    Capture = None
 
 # Requests that do not run cells: answered by a helper thread, also while a cell runs.
 SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "comm_announce", "open_lane", "close_lane", "cwd")
@@ -261,8 +257,6 @@ class Core:
         """A descriptor whose text appears in the session (``sys.stdout.fileno()``)."""
         if self.place == "child":
             return {"stdout": 1, "stderr": 2}[name]
-        if Capture is None:
-            raise OSError("no file descriptor leads into the notebook on this system")
         with self._lock:
             if self.capture is None:
                 self.capture = Capture(self.emit)
@@ -270,7 +264,7 @@ class Core:
 
     def before_fork(self):
         """The calling code is about to fork this process: make sure that descriptors lead out of the copy."""
-        if self.place != "child" and Capture is not None:
+        if self.place != "child":
             for name in ("stdout", "stderr"):
                 self.fileno(name)
 

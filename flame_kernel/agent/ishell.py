@@ -12,7 +12,7 @@ import sys
 import traceback
 import types
 
-from . import commands, ishell_class, ishell_parts, jedicache
+from . import commands, ishell_class, ishell_parts, jedicache, own
 from . import ishell_hooks as hooks
 from .figures import Figures
 
@@ -266,9 +266,8 @@ class IPythonShell:
 
 def _without_agent(tb):
     """A traceback from where it leaves the agent and asyncio."""
-    package = __name__.rpartition(".")[0] + "."
     while tb is not None and tb.tb_next is not None:
-        if not (tb.tb_frame.f_globals.get("__name__") or "").startswith((package, "asyncio.")):
+        if not own.has(tb.tb_frame) and not (tb.tb_frame.f_globals.get("__name__") or "").startswith("asyncio."):
             break
         tb = tb.tb_next
     return tb

@@ -21,7 +21,7 @@ import types
 import uuid
 from base64 import b64encode
 
-from . import commands, compiler, tracebacks
+from . import commands, compiler, own, tracebacks
 from . import ishell_hooks as hooks
 
 # Cells whose text is kept for tracebacks and inspect.getsource, and whose outputs %notebook would write.
@@ -54,10 +54,9 @@ def without_our_end(tb):
     """A traceback without its last frames, where those are of the agent: a magic of ours that raises, as IPython's own
     do not show either; or of the debugger.
     """
-    package = __name__.rpartition(".")[0] + "."
     frames = tracebacks.up_to_debugger(tb)
     kept = len(frames)
-    while kept and (frames[kept - 1].tb_frame.f_globals.get("__name__") or "").startswith(package):
+    while kept and own.has(frames[kept - 1].tb_frame):
         kept -= 1
     if not kept or frames[kept - 1].tb_next is None:
         return tb

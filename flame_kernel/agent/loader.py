@@ -1,8 +1,9 @@
 """Puts the agent into a process: the one piece of it that is executed as it comes.
 
 ``boot`` takes the agent's files as JSON text ``{"name": package name, "files": [[module, source], …]}``, in an order in
-which each imports only what stands before it, and returns the package. It may be called by many clients at once, and
-again: who comes second finds it loaded, or waits. ``loader`` is this file's own text, for those who hand both on.
+which each imports only what stands before it, and returns the package. A module's name is dotted where it lies in a
+folder, which becomes a package when its first module comes. ``boot`` may be called by many clients at once, and again:
+who comes second finds it loaded, or waits. ``loader`` is this file's own text, for those who hand both on.
 """
 
 
@@ -16,21 +17,29 @@ def boot(text, loader=None):
     bundle = json.loads(text)
     name = bundle["name"]
 
+    def folder(full):
+        if full not in sys.modules:
+            module = types.ModuleType(full)
+            module.__path__ = []
+            module.__package__ = full
+            sys.modules[full] = module
+            parent, _, last = full.rpartition(".")
+            setattr(folder(parent), last, module)
+        return sys.modules[full]
+
     def load(short, source):
         full = "%s.%s" % (name, short)
-        filename = "<%s/%s.py>" % (name, short)
+        filename = "<%s/%s.py>" % (name, short.replace(".", "/"))
+        parent, _, last = full.rpartition(".")
         module = types.ModuleType(full)
-        module.__package__ = name
+        module.__package__ = parent
         module.__file__ = filename
+        room = folder(parent)
         sys.modules[full] = module
         # Tracebacks of the agent show its source; an entry without a time is never checked against the disk.
         linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-        try:
-            exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)
-        except BaseException:  # goes on, whatever it is; half a module does not stay
-            del sys.modules[full]
-            raise
-        setattr(package, short, module)
+        exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)
+        setattr(room, last, module)
 
     package = types.ModuleType(name, "The agent of Remote Flame.")
     package.__path__ = []
@@ -40,12 +49,14 @@ def boot(text, loader=None):
     package = sys.modules.setdefault(name, package)
     with package.loading:
         if not package.loaded:
+            sys.modules[name] = package  # who failed before us took it out
             package.LOADER, package.BUNDLE = loader, text
             try:
                 for short, source in bundle["files"]:
                     load(short, source)
-            except BaseException:
-                sys.modules.pop(name, None)
+            except BaseException:  # goes on, whatever it is; nothing of half an agent stays
+                for planted in [one for one in list(sys.modules) if one == name or one.startswith(name + ".")]:
+                    sys.modules.pop(planted, None)
                 raise
             package.loaded = True
     return package

@@ -17,9 +17,8 @@ import string
 import subprocess
 import sys
 
-from . import commands, display, timing
+from . import commands, display, own, timing
 
-_OWN = __name__.rpartition(".")[0] + "."
 _LINE, _CELL = "line_", "cell_"
 _PROGRAMS = ("bash", "sh", "perl", "ruby", "python", "python3")  # cell magics that are %%script with that program
 _SHOWN_AS = {
@@ -138,7 +137,7 @@ class MiniIPython:
             return text
         names = dict(self.user_ns)
         frame = sys._getframe(1)
-        while frame is not None and (frame.f_globals.get("__name__") or "").startswith(_OWN):
+        while frame is not None and own.has(frame):
             frame = frame.f_back
         if frame is not None and frame.f_globals is self.user_ns:
             names.update(frame.f_locals)

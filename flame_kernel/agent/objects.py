@@ -22,7 +22,7 @@ import threading
 import time
 import types
 
-from . import described, functions, streams, tracebacks, values
+from . import described, functions, own, streams, tracebacks, values
 from .operations import FUNCTIONS
 from .pieces import PIECE, Incoming, Outgoing
 
@@ -332,7 +332,7 @@ class Objects:
     def _lines(self, exc):
         """Its traceback, from the user's first frame on; its last line alone, where a step itself was refused."""
         tb = exc.__traceback__
-        while tb is not None and tb.tb_frame.f_globals.get("__package__") == __package__:
+        while tb is not None and own.has(tb.tb_frame):
             tb = tb.tb_next
         if tb is None and exc.__cause__ is None and exc.__context__ is None:
             return [line.rstrip("\n") for line in tracebacks.exception_only(exc)]

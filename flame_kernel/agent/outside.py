@@ -11,7 +11,7 @@ import select
 import signal
 import time
 
-from . import compiler, stacks
+from . import compiler, own, stacks
 
 # What has the child write its stacks; one that nobody else is likely to use. None where there are no such signals.
 DUMP_SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else None
@@ -90,7 +90,7 @@ def read_stacks(text, code, texts=()):
     for name, frames in found:
         frames.reverse()
         is_main = any(function == "run_on_main" for _, _, function in frames) or (
-            len(found) == 1 and not any(_is_ours(file) for file, _, _ in frames)
+            len(found) == 1 and not any(own.is_file(file) for file, _, _ in frames)
         )
         shown = _inside(frames, is_main)
         if not shown:
@@ -102,12 +102,8 @@ def read_stacks(text, code, texts=()):
     return cells + threads
 
 
-def _is_ours(file):
-    return file.startswith("<flame_agent_")
-
-
 def _inside(frames, is_main):
-    ours = [_is_ours(file) for file, _, _ in frames]
+    ours = [own.is_file(file) for file, _, _ in frames]
     at = 0
     if is_main:
         for at, (file, _, function) in enumerate(frames):
@@ -117,7 +113,7 @@ def _inside(frames, is_main):
             at = len(ours) - ours[::-1].index(True) if True in ours else 0
     elif True in ours:
         return []
-    return [one for one, own in zip(frames[at:], ours[at:]) if not own and not one[2].startswith("_bootstrap")]
+    return [one for one, is_ours in zip(frames[at:], ours[at:]) if not is_ours and not one[2].startswith("_bootstrap")]
 
 
 def _frame(one, code, is_first, earlier):

@@ -56,7 +56,7 @@ import sys
 import threading
 import time
 
-from . import bulk, checkup, live, sockets, threads, wire
+from . import bulk, checkup, live, own, sockets, threads, wire
 from .live import Refusal
 
 # Seconds that a poll may be parked.
@@ -77,7 +77,7 @@ _reaper = []
 
 def bundle():
     """The text of this agent as it was pushed: ``(loader, JSON text)``; a child is given the same."""
-    package = sys.modules[__name__.rpartition(".")[0]]
+    package = sys.modules[own.PACKAGE]
     return package.LOADER, package.BUNDLE
 
 

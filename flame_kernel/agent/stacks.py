@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 
-_OWN = "flame_agent_"
+from . import own
+
 # Frames of one stack: its first ones and its last ones. And stacks.
 FIRST, LAST = 20, 80
 MOST_STACKS = 200
@@ -170,7 +171,7 @@ def _inside(host, steps, thread, is_lane=False):
     while at < len(steps) and _begins_a_thread(steps[at][0]):
         at += 1
     steps = steps[at:]
-    ours = [_is_ours(frame) for frame, _ in steps]
+    ours = [own.has(frame) for frame, _ in steps]
     cells = [f.f_globals is host.namespace.__dict__ or _name(f).startswith("flame_session_") for f, _ in steps]
     if True in cells:
         at = cells.index(True)
@@ -189,11 +190,7 @@ def _begins_a_thread(frame):
     code = frame.f_code
     if code.co_filename == threading.__file__:
         return code.co_name in ("_bootstrap", "_bootstrap_inner", "run")
-    return code.co_name == "run_for_cell" and _is_ours(frame)
-
-
-def _is_ours(frame):
-    return _name(frame).startswith(_OWN)
+    return code.co_name == "run_for_cell" and own.has(frame)
 
 
 def _name(frame):

@@ -10,10 +10,7 @@ import linecache
 import os
 import traceback
 
-from . import ansi
-
-_OWN = __name__.rpartition(".")[0] + "."
-_ANY_AGENT = "flame_agent_"
+from . import ansi, own
 
 WIDTH = 75
 CONTEXT = 5  # lines of source per frame
@@ -252,10 +249,7 @@ def from_user(tb):
 
 
 def _hidden(frame):
-    if "__tracebackhide__" in frame.f_code.co_varnames:
-        return True
-    module = frame.f_globals.get("__name__")
-    return isinstance(module, str) and module.startswith((_OWN, _ANY_AGENT))
+    return "__tracebackhide__" in frame.f_code.co_varnames or own.has(frame)
 
 
 def _folded(frames):

@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 
-from . import dap, streams, threads
+from . import dap, own, streams, threads
 from .layers import Layer
 
 # Libraries through which cells are run and shown, beside Python's own: no step leads into them, they are not in the
@@ -229,7 +229,7 @@ def show(value):
 def _rules():
     """What is not stepped through: the agent, the standard library, what runs cells. The longest path decides."""
     library = os.path.dirname(os.__file__)
-    rules = [{"path": "<%s/*" % __name__.rpartition(".")[0], "include": False}, {"path": library, "include": False}]
+    rules = [{"path": "<%s/**" % own.PACKAGE, "include": False}, {"path": library, "include": False}]
     rules += [{"path": os.path.join(library, one), "include": True} for one in ("site-packages", "dist-packages")]
     for name in BETWEEN:
         try:

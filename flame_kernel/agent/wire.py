@@ -20,6 +20,11 @@ import struct
 PROTOCOL = 1
 MAGIC = b"FLM1"
 
+# What is called of the agent, below its package: all of it by Flame's ``invokeModule`` but what a child begins with.
+HANDLE, CARRY = "session.handle", "session.carry"
+TAKE_FILES, CALL_FILES = "files.take", "files.call"
+CHILD = "inside.main"
+
 # Messages of comms, which go by these names in both directions.
 COMMS = ("comm_open", "comm_msg", "comm_close")
 

@@ -172,7 +172,7 @@ class Chaos:
         link = Connection(Target(Location.parse(self.server.location)))
         try:
             asked = wire.encode({"op": op, "n": "1", **fields})
-            answer = wire.decode(link.invoke(f"{agent_name()}.session.handle", asked))[0]
+            answer = wire.decode(link.invoke(f"{agent_name()}.{wire.HANDLE}", asked))[0]
         finally:
             link.close()
         if "result" not in answer:
