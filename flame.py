@@ -1,6 +1,8 @@
 """``import flame``: a remote Python process beside the local one; ``%load_ext flame``: the same by magics."""
 
-from flame_kernel import connect, load_ipython_extension, serve, unload_ipython_extension
+from __future__ import annotations
+
+from flame_kernel import load_ipython_extension, unload_ipython_extension
 from flame_kernel.errors import (
     CannotConnect,
     CannotTravel,
@@ -11,6 +13,13 @@ from flame_kernel.errors import (
     SessionGone,
     TargetError,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flame_kernel.remote import connect
+    from flame_kernel.serve_app import serve
 
 __all__ = [
     "CannotConnect",
@@ -26,3 +35,19 @@ __all__ = [
     "serve",
     "unload_ipython_extension",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loaded when they are asked for: an app that serves needs no client, and neither needs a kernel."""
+    if name == "connect":
+        from flame_kernel.remote import connect as found
+    elif name == "serve":
+        from flame_kernel.serve_app import serve as found  # type: ignore[assignment]
+    else:
+        raise AttributeError(f"module 'flame' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

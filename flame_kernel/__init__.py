@@ -1,4 +1,4 @@
-"""Remote Flame: a Jupyter kernel on any remote Python process, through Pyro4's Flame."""
+"""Remote Flame: a Jupyter kernel on any remote Python process, through Pyro4's Flame; ``import flame`` is its door."""
 
 from __future__ import annotations
 
@@ -6,24 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .remote import Remote
-    from .serve_app import Serving
-
 __version__ = "0.1.0"
-
-
-def connect(where: str | None = None, **options: Any) -> Remote:
-    """A session on a Flame server, as an object; see ``flame_kernel.remote.connect``."""
-    from .remote import connect
-
-    return connect(where, **options)
-
-
-def serve(daemon: Any = None, **options: Any) -> Serving:
-    """Let notebooks into this process, by its own Pyro4 daemon or a new one; see ``flame_kernel.serve_app.serve``."""
-    from .serve_app import serve
-
-    return serve(daemon, **options)
 
 
 def load_ipython_extension(ip: Any) -> None:
