@@ -18,8 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from flame_kernel.remote import connect
-    from flame_kernel.serve_app import serve
+    from flame_kernel.remote.remote import connect
+    from flame_kernel.serve.in_app import serve
 
 __all__ = [
     "CannotConnect",
@@ -40,9 +40,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Loaded when they are asked for: an app that serves needs no client, and neither needs a kernel."""
     if name == "connect":
-        from flame_kernel.remote import connect as found
+        from flame_kernel.remote.remote import connect as found
     elif name == "serve":
-        from flame_kernel.serve_app import serve as found  # type: ignore[assignment]
+        from flame_kernel.serve.in_app import serve as found  # type: ignore[assignment]
     else:
         raise AttributeError(f"module 'flame' has no attribute {name!r}")
     globals()[name] = found

@@ -11,13 +11,13 @@ __version__ = "0.1.0"
 
 def load_ipython_extension(ip: Any) -> None:
     """``%load_ext flame_kernel``."""
-    from .magics import load_ipython_extension
+    from .magics.extension import load_ipython_extension
 
     load_ipython_extension(ip)
 
 
 def unload_ipython_extension(ip: Any) -> None:
     """``%unload_ext flame_kernel``: its connections end."""
-    from .magics import unload_ipython_extension
+    from .magics.extension import unload_ipython_extension
 
     unload_ipython_extension(ip)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .app import FlameKernelApp
-from .cli_install import Install
+from .cli.install import Install
+from .kernel.app import FlameKernelApp
 
 
 def main() -> None:

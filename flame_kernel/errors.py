@@ -225,7 +225,7 @@ class CallTimeout(ConnectionLost):
 class UnsafeAnswer(ConnectionLost):
     """What came from ``location`` is not what a Flame server answers: it was refused unread, the connection closed.
 
-    `security.py` reads bytes and knows no location: there it is empty, and `transport.py` fills it in.
+    `security/reader.py` reads bytes and knows no location: there it is empty, and `connect/connection.py` fills it in.
     """
 
     def __str__(self) -> str:

@@ -19,7 +19,7 @@ from mini_shell import load
 
 def main():
     package = load(sys.argv[1])
-    events = importlib.import_module(package + ".events")
+    events = importlib.import_module(package + ".log.log")
     log = events.EventLog(bound=1 << 16, cap=64 << 20)
     log.leave()
     keeper = threading.Thread(target=log.keep_for_ever)

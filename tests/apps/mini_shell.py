@@ -59,8 +59,8 @@ class Host:
 def main():
     out = sys.stdout
     package = load(sys.argv[1])
-    runner = importlib.import_module(package + ".runner")
-    streams = importlib.import_module(package + ".streams")
+    runner = importlib.import_module(package + ".shell.mini")
+    streams = importlib.import_module(package + ".output.streams")
     host = Host()
     streams.set_current(streams.Cell(None, host))
     loop = asyncio.new_event_loop()

@@ -12,7 +12,7 @@ from typing import Any
 from .measure import timed
 from .peers import _FlameServer
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from flakylink import FlakyLink
 
 ROUND_TRIP = 0.020

@@ -7,7 +7,7 @@ import ssl
 import tempfile
 from pathlib import Path
 
-from flame_kernel.certs import Authority
+from flame_kernel.serve.certs import Authority
 
 from .peers import OurLibrary, Peer, RawSocket
 

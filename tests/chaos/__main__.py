@@ -13,7 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the fixtures of the tests are modules beside each other
+sys.path.insert(
+    0, str(Path(__file__).parents[1] / "support")
+)  # the fixtures of the tests are modules beside each other
 
 
 def main() -> int:

@@ -19,10 +19,10 @@ from farside import FlameServer, wait_until
 from flakylink import FlakyLink
 from kernels import Kernel, Run, flame_kernel
 
-from flame_kernel.agent import wire
-from flame_kernel.bootstrap import agent_name
-from flame_kernel.config import Location, Target
-from flame_kernel.transport import Connection
+from flame_kernel.agent.wire import message as wire
+from flame_kernel.connect.connection import Connection
+from flame_kernel.connect.target import Location, Target
+from flame_kernel.session.bootstrap import agent_name
 
 from .ledger import Cell, Ledger, Violation, no_strays, of_others
 from .weather import Weather

@@ -1,0 +1,5 @@
+"""The debugger: debugpy there, reached inside the process, and the variables.
+
+Knows no link: messages of the Debug Adapter Protocol in and out.
+Begin at debugger.py; tracing.py is what is traced.
+"""

@@ -1,0 +1,413 @@
+"""The debugger of a session: the front end's debug requests, answered where cells run.
+
+What debugpy knows goes to debugpy (see ``dap``); what Jupyter adds to the protocol is answered here: ``debugInfo``,
+``dumpCell``, ``inspectVariables``, ``richInspectVariables``, ``copyToGlobals``, ``modules``. A response is a
+``debug_reply`` event, an event a ``debug_event``.
+
+https://jupyter-client.readthedocs.io/en/stable/messaging.html#debug-request
+
+The tracer itself, and which threads it traces, is the business of ``tracing``.
+"""
+
+import atexit
+import linecache
+import os
+import queue
+import re
+import shutil
+import signal
+import stat
+import sys
+import threading
+
+from .. import threads
+from ..output import streams
+from ..shell import compiler
+from . import dap, tracing, variables
+
+# Bytes of a file that is shown as source.
+MOST_SOURCE = 16 << 20
+# Seconds that a request waits for a shell that is still being made.
+START_PATIENCE = 10.0
+# Names that the shell has put among the user's.
+_HIDDEN = """
+__name__ __doc__ __package__ __loader__ __spec__ __annotations__ __builtins__ __builtin__ __display__ get_ipython
+debugpy exit quit open display In Out _ih _oh _dh _ __ ___
+"""
+HIDDEN = frozenset(_HIDDEN.split())
+_HISTORY = re.compile(r"_i{1,3}\Z|_i?\d+\Z")  # inputs and outputs of cells, under their numbers
+
+
+class Debugger:
+    """
+    host     the session core
+    append   ``append(type, request id, content)`` adds an event to its log
+    """
+
+    def __init__(self, host, append):
+        self._host = host
+        self._append = append
+        self._lock = threading.Lock()
+        self._requests = None
+        self._thread = None
+        self._request_id = None  # of the debug request that came last
+        self._tracing = tracing.Tracing(host)
+        self._folder = None
+        self._breakpoints = {}  # path -> as they were set
+        self._stopped = set()  # DAP's numbers of threads
+        self._explorer = variables.Explorer()
+
+    # -- any thread --------------------------------------------------------------------------------------------------
+
+    def submit(self, request):
+        """A debug_request: ``{"id", "message": the DAP request}``. The reply is an event."""
+        with self._lock:
+            if self._thread is None:
+                self._requests = queue.Queue()
+                self._thread = threads.start("debug", self._serve)
+        self._requests.put(request)
+
+    def begin(self):
+        """A lane is about to run a cell, on the calling thread."""
+        self._tracing.begin()
+
+    def leave(self):
+        """The calling thread, which is an app's, goes back to that, which shall neither stop nor become slower."""
+        self._tracing.leave()
+
+    def let_go(self):
+        """A cell is interrupted, or is just about to be: if it is stopped it goes on, into its KeyboardInterrupt.
+
+        An evaluation for the front end is what is interrupted first.
+        """
+        tracer = self._tracer
+        if tracer is not None and self._stopped and not tracer.evaluates:
+            threads.start("interrupt", self._resume, tracer)
+
+    @property
+    def is_stopped(self):
+        """Whether a cell is stopped, for somebody to look at it."""
+        return bool(self._stopped)
+
+    def _resume(self, tracer):
+        try:
+            tracer.send("continue", {"threadId": "*"}, lambda response: None)
+        except dap.Ended:
+            return
+        self._on_event({"type": "event", "event": "continued", "body": {"threadId": 1, "allThreadsContinued": True}})
+
+    def close(self):
+        """The session ends: whatever is stopped goes on."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._requests.put(None)
+            if thread is not threading.current_thread():
+                thread.join(2.0)
+        self._stop()
+
+    # -- its thread --------------------------------------------------------------------------------------------------
+
+    def _serve(self):
+        streams.set_current(streams.Cell(None, self._host))
+        while True:
+            request = self._requests.get()
+            if request is None:
+                return
+            message = request.get("message") or {}
+            self._request_id = request["id"]
+            try:
+                if not self._host.wait_started(START_PATIENCE):
+                    raise dap.NoDebugger("the session is still starting")
+                reply = self._handle(request["id"], message)
+            except (dap.NoDebugger, dap.Ended) as e:
+                reply = _failure(message, str(e))
+            except BaseException as e:  # a repr of the user's may raise anything; the front end waits for an answer
+                reply = _failure(message, "%s: %s" % (type(e).__name__, e))
+            if reply is not None:
+                self._append("debug_reply", request["id"], reply)
+
+    def _handle(self, request_id, message):
+        """The response to a request; None where it comes later."""
+        command, arguments = message.get("command"), message.get("arguments") or {}
+        if not isinstance(command, str) or not isinstance(arguments, dict):
+            return _failure(message, "not a request of the Debug Adapter Protocol")
+        mine = getattr(self, "_on_" + command, None)
+        if mine is not None:
+            done = mine(message, arguments)
+            if done is not None:
+                return done if done.get("type") == "response" else _response(message, done)
+        if self._tracer is None:
+            return _failure(message, "the debugger is not started")
+        self._forward(request_id, message, arguments)
+        return None
+
+    def _forward(self, request_id, message, arguments):
+        if "threadId" in arguments:
+            arguments = dict(arguments, threadId=self._tracing.swapped(arguments["threadId"]))
+
+        def answer(response):
+            if response is None:
+                response = _failure(message, "the debugger has ended")
+            elif message["command"] == "stackTrace" and response.get("success"):
+                frames = response["body"]["stackFrames"]
+                for outside in reversed(self._host.below):  # not all of those are shown
+                    if frames and outside == tracing.place_of(
+                        (frames[-1].get("source") or {}).get("path"), frames[-1]["line"]
+                    ):
+                        frames.pop()
+                response["body"]["totalFrames"] = len(frames)
+            elif message["command"] == "threads" and response.get("success"):
+                body = response["body"]
+                known = [dict(one, id=self._tracing.swapped(one["id"])) for one in body["threads"]]
+                everywhere = self._tracing.everywhere
+                body["threads"] = [one for one in known if everywhere or one["id"] in (1, *self._stopped)]
+            elif str(response.get("message")).endswith("KeyboardInterrupt\n"):
+                response = _failure(message, "KeyboardInterrupt: the evaluation was interrupted")
+            self._append("debug_reply", request_id, _as_answer(message, response))
+
+        self._tracer.send(message["command"], arguments, answer)
+
+    @property
+    def _tracer(self):
+        return self._tracing.tracer
+
+    # -- start and end -----------------------------------------------------------------------------------------------
+
+    def _on_initialize(self, message, arguments):
+        if self._tracer is None:
+            self._tracing.claim()
+            try:
+                self._make_folder()
+                self._tracing.start(self._on_event, self._on_end)
+            except BaseException:  # goes on, whatever it is; nothing is left half started
+                self._stop()
+                raise
+
+    def _stop(self):
+        self._tracing.stop()
+        self._breakpoints.clear()
+        self._stopped.clear()
+        self._remove_folder()
+        self._tracing.release()
+
+    def _on_attach(self, message, arguments):
+        return None if self._tracer is None else _as_answer(message, self._tracing.attach(arguments))
+
+    def _on_configurationDone(self, message, arguments):  # noqa: N802  the protocol's name, as below
+        return {} if self._tracer is not None else None
+
+    def _on_disconnect(self, message, arguments):
+        if self._tracer is not None:
+            try:
+                self._tracer.ask("disconnect", {"terminateDebuggee": False})
+            except dap.Ended:
+                pass
+        self._stop()
+        return {}
+
+    def _on_pause(self, message, arguments):
+        if self._tracer is not None and self._tracing.misses_cell():
+            # One thread cannot have another one traced without a risk for the process.
+            return _failure(message, "the cell that runs was begun before the debugger: it stops as of the next one")
+        return None
+
+    def _on_continue(self, message, arguments):
+        """debugpy answers it when something has gone on: never, where nothing was stopped any more."""
+        if self._tracer is None:
+            return None
+        self._tracer.send("continue", {"threadId": "*"}, lambda response: None)
+        return {"allThreadsContinued": True}
+
+    def _on_setExceptionBreakpoints(self, message, arguments):  # noqa: N802
+        """No error of a cell goes uncaught: its shell shows it. Uncaught is what leaves the user's code."""
+        if self._tracer is None:
+            return None
+        filters = list(arguments.get("filters") or ())
+        if "uncaught" in filters and "userUnhandled" not in filters:
+            filters.append("userUnhandled")
+        options = [
+            dict(one, breakMode="userUnhandled") if one.get("breakMode") == "unhandled" else one
+            for one in arguments.get("exceptionOptions") or ()
+        ]
+        arguments = dict(arguments, filters=filters, exceptionOptions=options)
+        response = self._tracer.ask("setExceptionBreakpoints", arguments)
+        return _as_answer(message, response)
+
+    def _on_terminate(self, message, arguments):
+        """Ends what is stopped: the cell, not the process, which may be an app's."""
+        if self._tracing.everywhere:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        else:
+            self._host.interrupt()
+        return {}
+
+    # -- from the tracer ---------------------------------------------------------------------------------------------
+
+    def _on_event(self, message):
+        """On the reader's thread."""
+        kind, body = message.get("event"), dict(message.get("body") or {})
+        if kind == "thread" and not self._tracing.everywhere:
+            return  # the app's own threads are no matter of the notebook
+        if "threadId" in body:
+            body["threadId"] = self._tracing.swapped(body["threadId"])
+        if kind == "stopped":
+            self._stopped.add(body["threadId"])
+        elif kind == "continued":
+            if body.get("allThreadsContinued"):
+                self._stopped.clear()
+            else:
+                self._stopped.discard(body.get("threadId"))
+        about_cell = kind in ("stopped", "continued", "output")
+        request_id = (self._tracing.running() if about_cell else None) or self._request_id
+        self._append("debug_event", request_id, dict(message, body=body))
+
+    def _on_end(self):
+        """On the reader's thread: the tracer is gone, and nobody has asked it to."""
+        self._append("debug_event", self._request_id, {"type": "event", "event": "terminated", "body": {}})
+        self._requests.put({"id": "", "message": {"command": "disconnect"}})
+
+    # -- what Jupyter adds -------------------------------------------------------------------------------------------
+
+    def _on_debugInfo(self, message, arguments):  # noqa: N802
+        shell = self._host.shell
+        return {
+            "isStarted": self._tracer is not None,
+            "hashMethod": "Murmur2",
+            "hashSeed": compiler.SEED,
+            "tmpFilePrefix": shell.cell_folder + os.sep,
+            "tmpFileSuffix": ".py",
+            "breakpoints": [{"source": path, "breakpoints": found} for path, found in self._breakpoints.items()],
+            "stoppedThreads": sorted(self._stopped),
+            "richRendering": True,
+            "exceptionPaths": ["Python Exceptions"],
+            "copyToGlobals": True,
+        }
+
+    def _on_dumpCell(self, message, arguments):  # noqa: N802
+        if self._tracer is None:
+            return None
+        path = self._host.shell.cell_file(arguments["code"])
+        if os.path.dirname(path) == self._folder:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(arguments["code"])
+        return {"sourcePath": path}
+
+    def _make_folder(self):
+        """Where debugpy finds the text of cells: a folder that is nobody's but ours."""
+        folder = self._host.shell.cell_folder
+        try:
+            os.mkdir(folder, 0o700)
+            self._folder = folder
+            atexit.register(self._remove_folder)
+        except FileExistsError:
+            found = os.lstat(folder)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+                raise dap.NoDebugger("%s is not ours: remove it there, the debugger keeps cells in it" % folder)
+            self._folder = folder
+        except OSError as e:
+            raise dap.NoDebugger("the debugger cannot keep the text of cells there: %s" % e)
+
+    def _remove_folder(self):
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder, True)
+            atexit.unregister(self._remove_folder)
+
+    def _on_setBreakpoints(self, message, arguments):  # noqa: N802
+        if self._tracer is None:
+            return None
+        path = arguments["source"]["path"]
+        response = self._tracer.ask("setBreakpoints", arguments)
+        if response.get("success"):
+            # Not always on the lines that were asked for; conditions and the like are those of the request.
+            made = response["body"]["breakpoints"]
+            kept = [dict(one, line=found.get("line")) for one, found in zip(arguments.get("breakpoints") or (), made)]
+            self._breakpoints[path] = kept
+            if not kept:
+                del self._breakpoints[path]
+        return _as_answer(message, response)
+
+    def _on_source(self, message, arguments):
+        path = (arguments.get("source") or {}).get("path") or ""
+        try:
+            with open(path, "rb") as file:
+                text = file.read(MOST_SOURCE + 1)
+            if len(text) > MOST_SOURCE:
+                return _failure(message, "%s is longer than %d MB" % (path, MOST_SOURCE >> 20))
+            return {"content": text.decode("utf-8", "replace")}
+        except OSError:
+            lines = linecache.getlines(path)  # of cells, and of modules that were sent
+        return {"content": "".join(lines)} if lines else _failure(message, "source unavailable")
+
+    def _on_modules(self, message, arguments):
+        found = []
+        for number, module in enumerate(list(sys.modules.values())):
+            path = getattr(getattr(module, "__spec__", None), "origin", None)
+            if isinstance(path, str) and path.endswith(".py"):
+                found.append({"id": number, "name": getattr(module, "__name__", ""), "path": path})
+        start = arguments.get("startModule") or 0
+        count = arguments.get("moduleCount") or len(found)
+        return {"modules": found[start : start + count], "totalModules": len(found)}
+
+    def _on_inspectVariables(self, message, arguments):  # noqa: N802
+        names = {name: value for name, value in variables.items_of(self._host.namespace.__dict__) if _is_users(name)}
+        return {"variables": self._explorer.top(names)}
+
+    def _on_variables(self, message, arguments):
+        found = self._explorer.children(arguments.get("variablesReference"))
+        if found is None and self._tracer is not None:
+            response = self._tracer.ask("variables", arguments)
+            if response.get("success"):
+                body = response["body"]
+                body["variables"] = [one for one in body["variables"] if _is_users(one["name"])]
+            return _as_answer(message, response)
+        return {"variables": found or []}
+
+    def _on_richInspectVariables(self, message, arguments):  # noqa: N802
+        name, frame = arguments.get("variableName"), arguments.get("frameId")
+        bundle = {"data": {}, "metadata": {}}
+        if not isinstance(name, str) or not name.isidentifier():
+            if name not in ("special variables", "function variables", "class variables"):
+                return _failure(message, "%s is not a name" % (name,), bundle)
+            return bundle
+        if not self._stopped or frame is None:
+            shown = self._host.shell.user_expressions({name: name})[name]
+        else:
+            shown = self._tracing.bundle(name, frame)
+        if shown.get("status") != "ok":
+            return _failure(message, "%s cannot be shown: %s" % (name, shown.get("evalue")), bundle)
+        metadata = {mime: one for mime, one in shown["metadata"].items() if mime in shown["data"]}
+        return {"data": shown["data"], "metadata": metadata}
+
+    def _on_copyToGlobals(self, message, arguments):  # noqa: N802
+        source, target = arguments.get("srcVariableName"), arguments.get("dstVariableName")
+        if not all(isinstance(name, str) and name.isidentifier() for name in (source, target)):
+            return _failure(message, "srcVariableName and dstVariableName must be valid identifiers")
+        if self._tracer is None:
+            return None
+        change = {"expression": "globals()[%r]" % target, "value": source, "frameId": arguments.get("srcFrameId")}
+        return _as_answer(message, self._tracer.ask("setExpression", change))
+
+
+def _is_users(name):
+    return name not in HIDDEN and not _HISTORY.match(name)
+
+
+def _response(message, body):
+    return {
+        "type": "response",
+        "request_seq": message.get("seq", 0),
+        "success": True,
+        "command": message.get("command", ""),
+        "body": body,
+    }
+
+
+def _as_answer(message, response):
+    """debugpy's response to a request of ours as one to the front end's."""
+    return dict(response, request_seq=message.get("seq", 0), command=message.get("command", ""))
+
+
+def _failure(message, reason, body=None):
+    return dict(_response(message, body or {}), success=False, message=reason)

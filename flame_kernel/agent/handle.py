@@ -1,0 +1,395 @@
+"""The agent's whole interface: ``handle``, called through Flame's ``invokeModule``; and the registry of sessions.
+
+Large values cross the connection of a call of ``carry`` (see ``bulk``), files that of ``files.take``.
+
+A request is a message of ``wire``: ``{"op", "n", …}``; the answer echoes ``n`` and has ``result``, or ``error`` with a
+code and a sentence. Every op is short, but a parked ``poll`` or ``watch``: on a multiplex server one call stops all
+others, so there they do not park.
+
+    hello                                       who and where this server is
+    checkup                                     what a client's doctor wants to know
+    open      session, place, shell, client, client_id?, notebook?, attach?, linger?, journal?, when_full?
+                                                make or take up a session, and be its owner
+    submit    session, request, epoch?          begin a request; one whose id is known already is not begun again
+    poll      session, epoch, ack, wait, gap, limit?, after?
+                                                the events after ``after``, or else ``ack``: those up to that are
+                                                not needed any more
+    interrupt session, request?, id?, epoch?, gently?
+                                                stop a cell; the same ``id`` again does nothing; ``gently``: whatever
+                                                was said before, so that its names are kept
+    answer    session, input_id, value, epoch?  the user's line
+    detach    session, epoch                    its owner leaves; it lives on
+    close     session, epoch?                   end it (``kill`` is the same)
+    sessions                                    what lives here
+    ask       session, client, client_id        ask its owner to let go: {"asked": id}
+    asked     session, id                       {"state": "waiting" | "granted" | "refused"}
+    consent   session, epoch, id, allow         the owner's answer: {"done": whether it still waited}
+    watch     session, after, wait, limit?      {"events", "newest", "skipped"}: see, and touch nothing
+    cells     session                           the cells of which the journal has something, oldest first
+    replay    session, request, after, limit?   {"events", "done"}: output of a cell that its owner was sent before
+
+``open``  ``attach`` is absent or ``take``: take up a session, make it if there is none; ``must``: never make one (code
+``no_session``); ``force``: take it from a client that is there, too.  Without force that is refused (``in_use``; the
+error has ``client`` and ``since`` as well), unless that client has consented, has been away for 10 s, or is the same
+``client_id``.  A client that sends no client_id takes it always.  The answer has ``acknowledged`` (where the one
+before stopped reading: with an Inbox that begins there, what was missed comes first), ``newest``, ``running`` (cells
+under way or queued: request, code, started) and ``inputs`` (contents of ``input_request``, with ``request``, that the
+one before has read and nobody has answered).  What is wished for linger, journal and when_full holds from then on.
+
+``ask``  a ``takeover_request`` event {"id", "client"} is put to the owner; it is granted at once if there is none, or
+when it goes away.  Granted, the next ``open`` of that client_id succeeds.  The former owner gets ``taken_over``.
+
+``watch``  the events' ``number`` is their position, which counts those that were dropped as well: good for the next
+``after`` and not to be mixed with the numbers of ``poll``.  ``after`` None begins with the cell that runs, or now.
+``newest`` is the newest position; ``skipped`` events were forgotten before this watcher came to them.
+
+``replay``  the numbers are those under which ``poll`` sent them; ``after`` is the last one had, 0 to begin.  What the
+owner has not been sent yet comes by ``poll`` and not here.  ``cells`` tells by ``complete`` whether all is kept.
+
+``poll``  output that was dropped has a ``stream`` event of its cell in its place, on stderr:
+``[N bytes of output dropped here: REASON]``.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+
+from . import own, sockets, threads
+from .remote import bulk
+from .session import checkup
+from .session import session as live
+from .session.session import Refusal
+from .wire import message as wire
+
+# Seconds that a poll may be parked.
+LONGEST_WAIT = 60.0
+# Seconds between looks of the reaper, at most.
+REAP_EVERY = 60.0
+# Sessions of which it is remembered why they have ended.
+ENDED_REMEMBERED = 64
+# What ``replay`` gives of a cell: not the comms, whose state has gone on.
+OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
+
+_sessions = {}
+_ended = {}  # name -> (when, why)
+_lock = threading.Lock()
+_boot_id = []
+_reaper = []
+
+
+def bundle():
+    """The text of this agent as it was pushed: ``(loader, JSON text)``; a child is given the same."""
+    package = sys.modules[own.PACKAGE]
+    return package.LOADER, package.BUNDLE
+
+
+def handle(data):
+    """Answer one request of a client; bytes in, bytes out, never an exception."""
+    n = None
+    sockets.tune()
+    try:
+        request, buffers = wire.decode(data)
+        n = request.get("n")
+        if buffers:
+            request["request"]["buffers"] = [bytes(b) for b in buffers]
+        op = _OPS.get(request.get("op"))
+        if op is None:
+            raise Refusal("unknown_op", "this agent knows no op %r" % (request.get("op"),))
+        result = op(request)
+        result, buffers = result if isinstance(result, tuple) else (result, ())
+        return wire.encode({"n": n, "result": result}, buffers)
+    except Refusal as e:
+        return wire.encode({"n": n, "error": dict(e.more, code=e.code, message=str(e))})
+    except wire.WireError as e:
+        return wire.encode({"n": n, "error": {"code": "bad_request", "message": str(e)}})
+    except KeyError as e:
+        return wire.encode({"n": n, "error": {"code": "bad_request", "message": "the request has no %s" % e}})
+    except Exception as e:
+        message = "%s: %s" % (type(e).__name__, e)
+        return wire.encode({"n": n, "error": {"code": "failed", "message": message}})
+
+
+def carry(data):
+    """Called through Flame with a request of ``bulk``: carry a large value over the connection of this very call."""
+    request = wire.decode(data)[0]
+    daemon = sys._getframe(1).f_locals["self"]._pyroDaemon  # of ``invokeModule``, a method of Flame's object
+    bulk.take(request, daemon, _owned(request).core.carry)
+    return b""
+
+
+def _hello(request):
+    return {
+        "protocol": wire.PROTOCOL,
+        "boot": _boot(),
+        "machine": _machine(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "python": list(sys.version_info[:3]),
+        "servertype": _pyro_config("SERVERTYPE", "thread"),
+        "bare": is_bare_flameserver(),
+        "main": getattr(sys.modules.get("__main__"), "__file__", None) or "",
+    }
+
+
+def is_bare_flameserver():
+    """Whether this process is Pyro's own flame server: there is no app to be inside of."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return "Pyro4.utils.flameserver" in sys.modules or getattr(spec, "name", None) == "Pyro4.utils.flameserver"
+
+
+def _open(request):
+    hello = _hello(request)
+    session_id = request["session"]
+    place = request.get("place") or "auto"
+    if place == "auto":
+        place = "child" if hello["bare"] else "process"
+    if place not in ("process", "child", "main"):
+        raise Refusal("bad_place", "place is one of auto, process, child, main; not %r" % (place,))
+    attach = request.get("attach")
+    if attach not in (None, "take", "must", "force"):
+        raise Refusal("bad_request", "attach is one of take, must, force; not %r" % (attach,))
+    with _lock:
+        session = _sessions.get(session_id)
+        fresh = session is None
+        if fresh:
+            if attach == "must":
+                raise _no_session(session_id)
+            try:
+                session = live.Session(session_id, place, request.get("shell") or "auto", request, bundle())
+            except (RuntimeError, OSError) as e:
+                raise Refusal("cannot_start", "the session cannot start there: %s" % e)
+        epoch = session.attach(
+            request.get("client") or "",
+            request.get("client_id"),
+            request.get("notebook") or "",
+            attach == "force",
+            request.get("n"),
+        )
+        if fresh:
+            _sessions[session_id] = session
+        else:
+            session.set(request)
+    _reap_soon()
+    log = session.log.state()  # before what it says of itself: one of the two tells who takes it up
+    return dict(
+        hello,
+        epoch=epoch,
+        fresh=fresh,
+        place=session.place,
+        newest=log["newest"],
+        acknowledged=log["acknowledged"],
+        running=log["running"],
+        inputs=log["inputs"],
+        ready=session.core.described,
+    )
+
+
+def _submit(request):
+    return {"new": _owned(request).submit(request["request"], request.get("n"))}
+
+
+def _poll(request):
+    session = _session(request)
+    connection = sockets.current()
+    session.heard(request["epoch"], connection)
+    batch = session.log.poll(
+        request["ack"],
+        _wait(request),
+        request.get("gap", 0.0),
+        request.get("limit", 1 << 20),
+        lambda: sockets.is_over(connection),
+        request.get("after"),
+    )
+    plain, buffers = wire.encode_events(batch)
+    return {"events": plain}, buffers
+
+
+def _watch(request):
+    log, connection = _session(request).log, sockets.current()
+    batch, newest, skipped = log.look(
+        request.get("after"), request.get("limit", 1 << 20), _wait(request), lambda: sockets.is_over(connection)
+    )
+    plain, buffers = wire.encode_events(batch)
+    return {"events": plain, "newest": newest, "skipped": skipped}, buffers
+
+
+def _replay(request):
+    log = _session(request).log
+    batch, done = log.replay(request["request"], OUTPUT, request.get("after") or 0, request.get("limit", 1 << 20))
+    plain, buffers = wire.encode_events(batch)
+    return {"events": plain, "done": done}, buffers
+
+
+def _cells(request):
+    return _session(request).log.state()["cells"]
+
+
+def _interrupt(request):
+    gently = bool(request.get("gently"))
+    return {"done": _owned(request).interrupt(request.get("request"), request.get("id"), gently)}
+
+
+def _answer(request):
+    return {"taken": _owned(request).answer(request["input_id"], request["value"])}
+
+
+def _ask(request):
+    return {"asked": _session(request).ask(request.get("client") or "", request["client_id"])}
+
+
+def _asked(request):
+    return {"state": _session(request).asked(request["id"])}
+
+
+def _consent(request):
+    session = _session(request)
+    session.check(request["epoch"])
+    return {"done": session.consent(request["id"], bool(request["allow"]))}
+
+
+def _detach(request):
+    return {"detached": _session(request).detach(request["epoch"])}
+
+
+def _close(request):
+    if request["session"] in _sessions:
+        _owned(request)
+    with _lock:
+        session = _sessions.pop(request["session"], None)
+        if session is not None:
+            _note_end(session, "it was closed by a client")
+    if session is None:
+        return {"closed": False}
+    # In a thread of its own: a cell that does not end at once must not hold the caller, or a multiplex server.
+    ending = threads.start("close", session.close)
+    if not _is_multiplex():
+        ending.join(5.0)
+    _reap_soon()
+    return {"closed": True}
+
+
+def _list(request):
+    with _lock:
+        living = list(_sessions.values())
+    return [session.described() for session in living]
+
+
+def _checkup(request):
+    return checkup.look()
+
+
+_OPS = {
+    "hello": _hello,
+    "checkup": _checkup,
+    "open": _open,
+    "submit": _submit,
+    "poll": _poll,
+    "interrupt": _interrupt,
+    "answer": _answer,
+    "detach": _detach,
+    "close": _close,
+    "kill": _close,
+    "sessions": _list,
+    "ask": _ask,
+    "asked": _asked,
+    "consent": _consent,
+    "watch": _watch,
+    "cells": _cells,
+    "replay": _replay,
+}
+
+
+def _session(request):
+    session = _sessions.get(request["session"])
+    if session is None:
+        raise _no_session(request["session"])
+    return session
+
+
+def _owned(request):
+    """The session, for what only its owner may do. Who names no epoch speaks for himself, as another client that ends
+    it does; who names an old one is no owner any more, or is an old message that somebody sends again."""
+    session = _session(request)
+    if request.get("epoch") is not None:
+        session.check(request["epoch"])
+    return session
+
+
+def _no_session(name):
+    when, why = _ended.get(name, (None, ""))
+    if when is not None:
+        why = ": %s, %d s ago" % (why, time.monotonic() - when)
+    return Refusal("no_session", "there is no session %s on this server%s" % (name, why))
+
+
+def _note_end(session, why):
+    """Under the lock: what to say to those who look for it."""
+    _ended.pop(session.session_id, None)
+    _ended[session.session_id] = time.monotonic(), why
+    while len(_ended) > ENDED_REMEMBERED:
+        del _ended[next(iter(_ended))]
+
+
+def _wait(request):
+    return 0.0 if _is_multiplex() else min(float(request.get("wait", 0)), LONGEST_WAIT)
+
+
+def _boot():
+    """Tells one life of the server from the next."""
+    with _lock:
+        if not _boot_id:
+            _boot_id.append(os.urandom(8).hex())
+    return _boot_id[0]
+
+
+def _is_multiplex():
+    return _pyro_config("SERVERTYPE", "thread") == "multiplex"
+
+
+def _machine():
+    """This run of this machine, and the namespace in which it counts processes; empty where that is not known."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip() + " " + os.readlink("/proc/self/ns/pid")
+    except (OSError, ValueError):
+        return ""
+
+
+def _pyro_config(name, default):
+    module = sys.modules.get("Pyro4.configuration")
+    return getattr(getattr(module, "config", None), name, default)
+
+
+# -- sessions that nobody comes back to ------------------------------------------------------------------------------
+
+
+def _reap_soon():
+    """Have the reaper look now: sessions have come, gone, or changed. It is a thread while there are sessions."""
+    with _lock:
+        if _reaper:
+            _reaper[0].set()
+        elif _sessions:
+            look = threading.Event()
+            _reaper.append(look)
+            threads.start("reaper", _reap, look)
+
+
+def _reap(look):
+    """End the sessions whose client has not been seen for their linger time; until there is none."""
+    while True:
+        with _lock:
+            gone = [session for session in _sessions.values() if session.idle_left <= 0]
+            for session in gone:
+                del _sessions[session.session_id]
+                _note_end(session, "it was ended after %g s without a client" % session.linger)
+            if not _sessions:
+                del _reaper[:]
+            soonest = min([session.idle_left for session in _sessions.values()] or [0])
+        for session in gone:
+            session.close()
+        if not _reaper or _reaper[0] is not look:
+            return
+        look.wait(min(max(soonest, 0.01), REAP_EVERY))
+        look.clear()

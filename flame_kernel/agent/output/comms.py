@@ -1,0 +1,258 @@
+"""Comms of a session, by the two hooks of the ``comm`` package: widgets, and whatever else talks to the front end.
+
+``comm.create_comm`` and ``comm.get_comm_manager`` belong to the whole process: ours find the caller's session, and fall
+through to what was there. Each session has a manager, so two sessions in one process keep their comms apart.
+
+A message of the front end runs on the loop of a lane, between the steps of a cell that awaits. If it answers what a
+certain lane has sent, it runs there (https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages).
+"""
+
+import importlib.util
+import sys
+import threading
+
+from ..patches import Layer, is_layer
+from . import streams, widgets
+
+
+class Kernel:
+    """``get_ipython().kernel``: the little of a kernel that ipywidgets' Output and others ask of it."""
+
+    def __init__(self, shell=None):
+        self.shell = shell
+
+    def get_parent(self, channel=None):
+        """The request for which the caller runs, as far as the far side knows it."""
+        cell = streams.current()
+        if cell is None or cell.request_id is None:
+            return {}
+        header = {"msg_id": cell.request_id, "msg_type": "execute_request", "session": cell.host.session_id}
+        return {"header": header, "msg_id": cell.request_id, "msg_type": "execute_request", "content": {}}
+
+    @property
+    def _parent_header(self):
+        return self.get_parent()
+
+    @property
+    def comm_manager(self):
+        """The session's, for libraries from before the ``comm`` package; None where that is not installed."""
+        comms = _session_comms()
+        return None if comms is None else comms.manager
+
+
+class Comms:
+    """The comms of one session; made on its first thread. Without the ``comm`` package there is nothing to do.
+
+    widgets  ipywidgets' table of the session's widgets, by comm id
+    """
+
+    def __init__(self, host):
+        self._host = host
+        self._lanes = {}  # comm id -> name of the lane that sent last; (comm id, request id) -> lane that asked
+        self.widgets = {}
+        self.manager = None
+        self.begin()
+
+    def begin(self):
+        """At the start of a cell: the package may have been installed since, and others put hooks in place of ours."""
+        if self.manager is not None:
+            _check()
+            return
+        try:
+            if importlib.util.find_spec("comm") is None:
+                return
+            from comm.base_comm import CommManager
+        except Exception:  # something else of that name, which raises what it likes
+            return
+        self.manager = CommManager()
+        _install()
+
+    def info(self):
+        """The content of a comm_info_reply, all targets."""
+        comms = {} if self.manager is None else dict(self.manager.comms)
+        return {"status": "ok", "comms": {k: {"target_name": c.target_name} for k, c in comms.items()}}
+
+    def announce(self):
+        """Open the widgets in a front end that has just come, with the state they have; how many there are."""
+        count = 0
+        for comm, message in widgets.announcements(self.widgets):
+            count += 1
+            comm.publish_msg("comm_open", target_name=comm.target_name, target_module=None, **message)
+        return {"status": "ok", "widgets": count}
+
+    def sent(self, msg_type, comm_id, data):
+        """A comm of ours has sent ``data``: what answers it runs on the same lane."""
+        if msg_type == "comm_close":
+            self._lanes.pop(comm_id, None)
+            return
+        cell = streams.current()
+        lane = "" if cell is None else cell.lane
+        self._lanes[comm_id] = lane
+        asked = _request_id(data)
+        if asked is not None:
+            self._lanes[comm_id, asked] = lane
+
+    def home(self, request):
+        """The name of the lane on which a message of the front end is at home, and whether that one waits for it."""
+        content = request["content"]
+        comm_id = content.get("comm_id")
+        asked = _request_id(content.get("data"))
+        if asked is not None and (comm_id, asked) in self._lanes:
+            return self._lanes.pop((comm_id, asked)), True
+        return self._lanes.get(comm_id, request.get("lane") or ""), False
+
+    def receive(self, request):
+        """Deliver a comm_open, comm_msg or comm_close; on the thread of its lane."""
+        kind, content = request["msg_type"], request["content"]
+        comm_id, target = content.get("comm_id"), content.get("target_name")
+        manager = self.manager
+        if kind == "comm_open":
+            known = manager is not None and (target in manager.targets or self._take_target(target))
+            if not known:
+                self._host.publish("comm_close", {"comm_id": comm_id, "data": {}})
+                if not str(target).startswith("jupyter.widget"):  # for which JupyterLab asks every kernel
+                    self._host.tell(request["id"], "No such comm target registered: %s\n" % target)
+                return
+        elif manager is None or comm_id not in manager.comms:
+            if kind == "comm_msg":
+                words = "This session has no widget with the comm %s, or not any more: run its cell again.\n"
+                self._host.tell(request["id"], words % comm_id)
+            return
+        message = {
+            "header": {"msg_id": request["id"], "msg_type": kind},
+            "parent_header": {},
+            "metadata": request.get("metadata") or {},
+            "content": content,
+            "buffers": [memoryview(b) for b in request.get("buffers") or ()],
+        }
+        getattr(manager, kind)(None, None, message)
+
+    def _take_target(self, name):
+        """ipywidgets registers its targets with whoever imports it first, and so perhaps not here."""
+        callback = widgets.target(name)
+        if callback is not None:
+            self.manager.register_target(name, callback)
+        return callback is not None
+
+    def show_error(self):
+        """The exception that is being handled, of a callback, for the front end to see."""
+        self._host.publish("error", self._host.shell.format_exception(sys.exc_info()))
+
+    def close(self):
+        if self.manager is not None:
+            for one in list(self.manager.comms.values()):
+                one._closed = True  # the front end is gone: nothing to tell it
+            self.manager.comms.clear()
+            self.manager = None
+            widgets.forget(self.widgets)
+            _uninstall()
+
+
+def _request_id(data):
+    """The id by which an answer names its question, in messages that have one."""
+    content = data.get("content") if isinstance(data, dict) else None
+    found = content.get("id") if isinstance(content, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _session_comms():
+    cell = streams.current()
+    comms = None if cell is None else cell.host.comms
+    return comms if comms is not None and comms.manager is not None else None
+
+
+def _make_create_comm(found):
+    from comm.base_comm import BaseComm
+
+    class Comm(BaseComm):
+        """A comm whose messages are events of the session that made it."""
+
+        kernel = Kernel()
+
+        def __init__(self, *args, **kwargs):
+            self._comms = _session_comms()
+            super(Comm, self).__init__(*args, **kwargs)
+
+        def publish_msg(self, msg_type, data=None, metadata=None, buffers=None, **keys):
+            comms = self._comms
+            if comms is None or comms.manager is None:
+                return
+            data = {} if data is None else data
+            comms.sent(msg_type, self.comm_id, data)
+            comms._host.publish(msg_type, dict(keys, data=data, comm_id=self.comm_id), metadata, buffers)
+
+        def handle_msg(self, msg):
+            # As the base class does it, which needs IPython, and leaves errors to the app's log.
+            if self._msg_callback is None or self._comms is None:
+                return
+            shell = self._comms._host.shell
+            events = getattr(shell.ip, "events", None)
+            try:
+                if events is not None:
+                    events.trigger("pre_execute")
+                with widgets.answering(self):
+                    self._msg_callback(msg)
+                if events is not None:
+                    events.trigger("post_execute")
+                else:
+                    shell.figures.flush()
+            except Exception:  # of the user's callback
+                self._comms.show_error()
+
+        def handle_close(self, msg):
+            try:
+                super(Comm, self).handle_close(msg)
+            except Exception:  # of the user's callback
+                self._comms.show_error()
+
+    def create_comm(*args, **kwargs):
+        if _session_comms() is None:
+            return found(*args, **kwargs)
+        widgets.share()
+        return Comm(*args, **kwargs)
+
+    return create_comm
+
+
+def _make_get_comm_manager(found):
+    def get_comm_manager(*args, **kwargs):
+        comms = _session_comms()
+        return found(*args, **kwargs) if comms is None else comms.manager
+
+    return get_comm_manager
+
+
+_lock = threading.Lock()
+_layers = []
+_users = [0]
+_NAMES = (("create_comm", _make_create_comm), ("get_comm_manager", _make_get_comm_manager))
+
+
+def _install():
+    with _lock:
+        _users[0] += 1
+    _check()
+
+
+def _check():
+    """ipykernel, when it is imported here, puts hooks of its own in the place of ours."""
+    import comm
+
+    mine = [layer.value for layer in _layers]
+    if all(vars(comm).get(name) in mine for name, _ in _NAMES):
+        return
+    with _lock:
+        if _users[0]:
+            for name, make in _NAMES:
+                found = vars(comm).get(name)
+                if not is_layer(found):
+                    _layers.append(Layer(comm, name, make))
+
+
+def _uninstall():
+    with _lock:
+        _users[0] -= 1
+        if _users[0] == 0:
+            while _layers:
+                _layers.pop().remove()
+            widgets.unshare()

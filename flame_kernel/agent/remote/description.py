@@ -1,0 +1,121 @@
+"""An object in words: what a client's stand-in for it is made from, and what ``help`` and a front end show of it."""
+
+import inspect
+import pkgutil
+import reprlib
+import sys
+import types
+
+from ..output import display
+from ..wire import values
+
+# Characters of a repr, of a docstring, of a source text.
+MAX_REPR = 2000
+MAX_TEXT = 100000
+# Containers longer than this are shown in part: their repr would take as long as they are.
+LONG = 1000
+
+# What a stand-in has only where the object's class has it.
+_PROTOCOL = """
+__call__ __len__ __iter__ __next__ __reversed__ __contains__ __getitem__ __setitem__ __delitem__ __enter__ __bool__
+__int__ __float__ __complex__ __index__ __bytes__ __fspath__ __array__ __round__ __abs__ __neg__ __pos__ __invert__
+__add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __floordiv__ __rfloordiv__ __mod__
+__rmod__ __divmod__ __rdivmod__ __pow__ __rpow__ __matmul__ __rmatmul__ __lshift__ __rlshift__ __rshift__
+__rrshift__ __and__ __rand__ __or__ __ror__ __xor__ __rxor__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__
+__imod__ __ipow__ __imatmul__ __ilshift__ __irshift__ __iand__ __ior__ __ixor__ __lt__ __le__ __gt__ __ge__ __eq__
+__ne__ __hash__
+"""
+PROTOCOL = _PROTOCOL.split()
+
+
+def describe(thing, known):
+    """What a client makes a stand-in from: its id here, its kind, class and name, and the protocol of its class."""
+    kind = type(thing)
+    protocol = []
+    for name in PROTOCOL:
+        method = _method(kind, name)
+        if method is not None and method is not vars(object).get(name):
+            protocol.append(name)
+    found = {"id": known, "kind": _kind(thing), "class": values.class_name(kind)[:500], "protocol": protocol}
+    if found["kind"] != "object":
+        name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
+        found["name"] = name[:500] if isinstance(name, str) else ""
+        module = getattr(thing, "__module__", None)
+        found["module"] = module[:500] if isinstance(module, str) else ""
+    return found
+
+
+def _method(kind, name):
+    """A special method of a class as Python finds it: not by the class's own class."""
+    for base in kind.__mro__:
+        if name in vars(base):
+            return vars(base)[name]
+    return None
+
+
+def _kind(thing):
+    if isinstance(thing, types.ModuleType):
+        return "module"
+    if isinstance(thing, type):
+        return "class"
+    routine = inspect.isroutine(thing) or (callable(thing) and hasattr(type(thing), "__get__"))
+    return "routine" if routine and isinstance(getattr(thing, "__name__", None), str) else "object"
+
+
+def about(thing, what):
+    """One thing to know of an object, as text or plain data: repr, doc, signature, source, file."""
+    if what == "repr":
+        return short_repr(thing)
+    if what == "doc":
+        doc = inspect.getdoc(thing)
+        return doc[:MAX_TEXT] if isinstance(doc, str) else None
+    if what == "signature":
+        return _signature(thing)
+    if what == "source":
+        return inspect.getsource(thing)[:MAX_TEXT]
+    raise values.BadValue("nothing is known as %r" % (what,))
+
+
+def short_repr(thing):
+    """``repr`` in at most MAX_REPR characters; words where it raises."""
+    try:
+        if type(thing) in (list, tuple, dict, set, frozenset, str, bytes, bytearray) and len(thing) > LONG:
+            text = reprlib.repr(thing)
+        else:
+            text = repr(thing)
+    except Exception as e:
+        text = "<%s whose repr raises %s>" % (values.class_name(type(thing)), type(e).__name__)
+    return text if len(text) <= MAX_REPR else text[: MAX_REPR - 4] + " ..."
+
+
+def _signature(thing):
+    """``[[name, kind, default's repr or None, annotation's repr or None], …]`` and that of the result; or None."""
+    try:
+        signature = inspect.signature(thing)
+    except (TypeError, ValueError):
+        return None
+    empty = inspect.Parameter.empty
+    parameters = []
+    for one in signature.parameters.values():
+        default = None if one.default is empty else short_repr(one.default)
+        parameters.append([one.name, int(one.kind), default, _annotation(one.annotation)])
+    return [parameters, _annotation(signature.return_annotation)]
+
+
+def _annotation(annotation):
+    if annotation is inspect.Parameter.empty:
+        return None
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)[:500]
+
+
+def modules():
+    """The names of the modules that can be imported, sorted."""
+    names = set(sys.builtin_module_names)
+    names.update(found.name for found in pkgutil.iter_modules())
+    return sorted(name for name in names if name.isidentifier())
+
+
+def bundle(thing):
+    """The rich forms of an object, as a front end would show it: ``{MIME type: text or data}`` and its metadata."""
+    data, metadata = display.format_bundle(thing)
+    return [data, metadata]

@@ -1,0 +1,304 @@
+"""The far side of file transfers: ``take`` uses the connection of its own call, ``call`` does the same in one message.
+
+A stock server's function can reach the socket that it was called through.  ``take`` talks over it in frames until the
+client says bye or goes, and then returns, so Pyro goes on with the connection.  That moves a file at a socket's own
+pace, by requests that need not wait for one another.  On a multiplex server it would stop everybody else: there each
+``call`` carries some frames there and some back, and keeps nothing in between.
+
+Requests are CONTROL frames ``{"op": …}``; each has exactly one CONTROL frame in answer that has not ``"more"``, in the
+order of the requests; ``{"error": sentence, "code": word}`` where it failed.
+
+    find    sources, cwd              what patterns name: path, name, kind, size, mode, mtime each
+    where   path, cwd                 what a destination is
+    total   path                      files and bytes below a folder
+    list    path, after, end, limit   entries below a folder, see trees.walk
+    sums    path, start, limit        checksums of a file's pieces
+    read    path, offset, limit       DATA and HOLE frames, then the answer
+    look    path, size, mtime         what is in a file's place already, and how much of a part
+    write   path, size, mtime, offset DATA and HOLE frames follow, then one of the next three, which has its answer
+    done    mode, compare             put the file in place; ``same`` if ``compare`` and the content is there already
+    pause                             leave off for a moment: the next ``write`` goes on
+    drop    keep                      leave off: keep the part, or do not
+    folder, link, attributes          make one; set mode and time
+    remove  path                      delete a file, a link, or an empty folder
+    all     requests                  one after the other, each with its answer
+    bye
+"""
+
+import os
+import socket
+import sys
+
+from .. import sockets
+from ..wire import frames, trees
+
+# Seconds without a word of the client; it may be reading a large file of its own. A dead one is noticed by keepalive.
+PATIENCE = 900.0
+# Entries of one ``list``, and about how many bytes of names.
+MAX_ENTRIES = 1024
+MAX_TEXT = 100 * 1000
+
+
+class _Bye(Exception):
+    """The client is done."""
+
+
+class Worker:
+    """Carries out one client's requests: ``handle(kind, payload)`` for each frame; answers go out by ``out``."""
+
+    def __init__(self, out, patient=True):
+        self._out = out
+        self._incoming = None  # the Incoming under way
+        self._failed = None  # why the file under way cannot come, as an answer; its frames are passed over
+        self._walk = None  # (path, position, generator) of the last list: the next one goes on there
+        self._patient = patient  # answers may be long in coming: say in between that there is more
+
+    def __repr__(self):
+        return "<Worker %r>" % (self._incoming,)
+
+    def handle(self, kind, payload):
+        """One frame of the client; raises _Bye at the last."""
+        if kind == frames.CONTROL:
+            self._control(payload)
+        elif self._incoming is not None:
+            try:
+                if kind == frames.DATA:
+                    self._incoming.write(payload)
+                else:
+                    self._incoming.skip(payload)
+            except (OSError, trees.Refused) as e:
+                self._fail(e)
+
+    def _control(self, request):
+        op = request.get("op")
+        if op == "bye":
+            raise _Bye
+        if op == "all":
+            for one in request["requests"]:
+                self._control(one)
+            return
+        try:
+            if op == "write":
+                self._write(request)
+                return
+            answer = getattr(self, "_do_" + str(op))(request)
+        except (OSError, trees.Refused) as e:
+            answer = _error(e)
+        except Exception as e:  # the client waits for an answer, whatever is wrong with its request
+            answer = {"error": "%s: %s" % (type(e).__name__, e), "code": "failed"}
+        self._out.send_control(answer)
+
+    def close(self):
+        """The client is gone: keep what is worth it."""
+        if self._incoming is not None:
+            self._incoming.stop(keep=True)
+            self._incoming = None
+
+    # -- looking
+
+    def _do_find(self, request):
+        found = []
+        for pattern in request["sources"]:
+            for path in trees.expand(trees.from_wire(pattern), _folder(request)):
+                what = trees.describe(path)
+                name = os.path.basename(os.path.normpath(path))
+                if os.path.islink(path):  # named by the user, so followed; links below are not
+                    path = os.path.realpath(path)
+                found.append(dict(what, source=pattern, path=trees.to_wire(path), name=trees.to_wire(name)))
+                if len(found) > MAX_ENTRIES:
+                    raise trees.Refused("%s names more than %d files; name their folder" % (pattern, MAX_ENTRIES))
+        return {"found": found}
+
+    def _do_where(self, request):
+        path = trees.resolve(trees.from_wire(request["path"]), _folder(request))
+        if os.path.islink(path):  # named by the user, so followed; what is written then goes behind it
+            path = os.path.realpath(path)
+        what = trees.describe(path)
+        parent = trees.describe(os.path.dirname(path.rstrip(b"/")) or b"/")["kind"]
+        return dict(what, path=trees.to_wire(path), parent=parent)
+
+    def _do_total(self, request):
+        count = size = 0
+        for _, what in trees.walk(trees.from_wire(request["path"])):
+            if what["kind"] == "file":
+                count += 1
+                size += what["size"]
+                if self._patient and count % 5000 == 0:
+                    self._out.send_control({"more": True})
+        return {"files": count, "bytes": size}
+
+    def _do_list(self, request):
+        path = trees.from_wire(request["path"])
+        after = tuple(trees.from_wire(name) for name in request["after"])
+        position = (path, after, bool(request["end"]))
+        if self._walk is None or self._walk[0] != position:
+            self._walk = (position, trees.walk(path, after, position[2]))
+        walk, entries, text = self._walk[1], [], 0
+        for names, what in walk:
+            entry = dict(what, path=[trees.to_wire(name) for name in names])
+            entries.append(entry)
+            text += sum(map(len, names)) + len(what.get("target", "")) + 100
+            after, end = names, what["kind"] == "end"
+            if len(entries) >= min(request["limit"], MAX_ENTRIES) or text > MAX_TEXT:
+                self._walk = ((path, after, end), walk)
+                return {"entries": entries, "last": False}
+        self._walk = None
+        return {"entries": entries, "last": True}
+
+    def _do_sums(self, request):
+        with trees.Source(trees.from_wire(request["path"])) as source:
+            limit = min(request["limit"], source.size)
+            batch = []
+            for one in trees.sums(source, request["start"], limit, self._out.room):
+                batch.append(one)
+                if self._patient:
+                    self._out.send_control({"sums": batch, "more": True})
+                    batch = []
+        return {"sums": batch, "size": source.size}
+
+    # -- from here
+
+    def _do_read(self, request):
+        with trees.Source(trees.from_wire(request["path"])) as source:
+            at, end = request["offset"], source.size
+            if request["limit"] is not None:
+                end = min(end, at + request["limit"])
+            # First what it is, for its writer: size and time name the part.
+            self._out.send_control({"size": source.size, "mode": source.mode, "mtime": source.mtime, "more": True})
+            while at < end:
+                hole = source.hole_at(at, end)
+                if hole:
+                    self._out.send_hole(hole)
+                    at += hole
+                    continue
+                count = source.read_into(self._out.room[: min(trees.CHUNK, end - at)], at)
+                if not count:
+                    raise trees.Refused("it became shorter while it was read", "changed")
+                self._out.send_room(count)
+                at += count
+            return {"at": at, "last": at == source.size, "changed": source.changed}
+
+    # -- to here
+
+    def _do_look(self, request):
+        path = trees.from_wire(request["path"])
+        what = trees.describe(path, follow=False)
+        return dict(what, part=trees.part_size(path, request["size"], request["mtime"]))
+
+    def _write(self, request):
+        self._failed = None
+        self.close()
+        try:
+            path = trees.from_wire(request["path"])
+            self._incoming = trees.Incoming(path, request["size"], request["mtime"], request["offset"])
+        except (OSError, trees.Refused) as e:
+            self._fail(e)
+
+    def _fail(self, error):
+        """The file under way cannot come: say so at once, since the client may have much of it left to send."""
+        self._failed = _error(error)
+        if self._incoming is not None:
+            self._incoming.stop(keep=False)
+            self._incoming = None
+        self._out.send_control(dict(self._failed, more=True))
+
+    def _under_way(self):
+        incoming, self._incoming = self._incoming, None
+        if incoming is None:
+            failed, self._failed = self._failed, None
+            raise trees.Refused(*((failed["error"], failed["code"]) if failed else ("no file is under way",)))
+        return incoming
+
+    def _do_done(self, request):
+        incoming = self._under_way()
+        try:
+            if request["compare"] and incoming.same_as_there(self._out.room):
+                incoming.stop(keep=False)
+                trees.set_attributes(incoming.path, request["mode"], request["mtime"])
+                return {"same": True}
+            incoming.finish(request["mode"])
+        except BaseException:  # goes on, whatever it is; the file that nobody finishes does not stay
+            incoming.stop(keep=False)
+            raise
+        return {"same": False}
+
+    def _do_pause(self, request):
+        incoming = self._under_way()
+        incoming.pause()
+        return {"at": incoming.at}
+
+    def _do_drop(self, request):
+        kept = self._under_way().stop(keep=request.get("keep", False))
+        return {"kept": kept}
+
+    def _do_folder(self, request):
+        return {"made": trees.make_folder(trees.from_wire(request["path"]))}
+
+    def _do_link(self, request):
+        return {"made": trees.make_link(trees.from_wire(request["path"]), trees.from_wire(request["target"]))}
+
+    def _do_remove(self, request):
+        trees.remove(trees.from_wire(request["path"]))
+        return {}
+
+    def _do_attributes(self, request):
+        trees.set_attributes(trees.from_wire(request["path"]), request["mode"], request["mtime"])
+        return {}
+
+
+def take(data):
+    """Called through Flame with the client's random bytes: serve requests over this call's own socket until bye."""
+    daemon = _daemon(sys._getframe(1))
+    sock = sys.modules["Pyro4.core"].current_context.client.sock
+    before = sock.gettimeout()
+    sock.settimeout(PATIENCE)
+    if sock.family in (socket.AF_INET, getattr(socket, "AF_INET6", None)):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    ours = os.urandom(frames.NONCE)
+    key = frames.connection_key(daemon._pyroHmacKey, data[: frames.NONCE], ours)
+    link = frames.Frames(sock.sendall, lambda view: sockets.fill(sock, view), key, b"server")
+    worker = Worker(link)
+    try:
+        sock.sendall(frames.GREETING + ours)
+        while True:
+            worker.handle(*link.receive())
+    except _Bye:
+        pass
+    except (OSError, frames.Damaged):
+        sockets.shut(sock)  # what else comes on it is no Pyro message
+    finally:
+        worker.close()
+        try:
+            sock.settimeout(before)
+        except OSError:
+            pass
+    return b""
+
+
+def call(data):
+    """The same in one message: frames of requests in, frames of answers out."""
+    key = frames.connection_key(None, b"", b"")
+    box = frames.Box(data)
+    link = frames.Frames(box.send, box.receive, key, b"server")
+    worker = Worker(link, patient=False)
+    try:
+        while not box.empty:
+            worker.handle(*link.receive())
+    finally:
+        worker.close()
+    return bytes(box.sent)
+
+
+def _daemon(caller):
+    """Pyro's daemon, which has the HMAC key: Flame's ``invokeModule``, which calls us, is a method of its object."""
+    return caller.f_locals["self"]._pyroDaemon
+
+
+def _folder(request):
+    return trees.from_wire(request["cwd"] or os.getcwd())
+
+
+def _error(error):
+    if isinstance(error, OSError):
+        error = trees.why(error)
+    return {"error": str(error), "code": error.code}

@@ -1,0 +1,433 @@
+"""Objects of a session, for a client that works with them from afar: one chain of steps a request.
+
+A request has a *root*, *steps* from there, and what shall come back (*mode*)::
+
+    root    ["module", name]  ["builtins"]  ["modules"]  ["names"]  ["user_names"]  ["held", id]  ["eval", code]
+            ["exec", code];  ["value"] and ["function"] stand in front of the steps, the latter as ``functions`` says
+    steps   (word, …): see ``_STEPS``; their arguments are values of ``values``, held objects among them
+    mode    auto: the value if it is plain and not large, else a reference      value: by value, whatever its size
+            keep: a reference    items: the next few of an iterator             none: nothing
+
+So ``modules.numpy.linalg.norm([3, 4])`` is one request.  What is held here is held for the client's object, and let go
+when that is collected, by numbers in ``release`` of any later request; at the latest when the session ends.
+
+It runs on the lane for cells while no cell runs, else on a lane of its own: it is stopped and prints as a cell does.
+"""
+
+import builtins
+import importlib
+import linecache
+import os
+import threading
+import time
+import types
+
+from .. import own
+from ..output import streams
+from ..shell import tracebacks
+from ..wire import values
+from ..wire.pieces import PIECE, Incoming, Outgoing
+from . import description, functions
+from .operations import FUNCTIONS
+
+# Bytes up to which a result comes by value unless asked for: of an array or a table, and of anything else.
+ARRAY_LIMIT = 1 << 20
+VALUE_LIMIT = 16 << 20
+# Parts of a result that is not sent in pieces.
+MAX_PARTS = 10000
+# Seconds for which items of an iterator are gathered.
+GATHER = 0.02
+# Evaluated and executed texts whose lines a traceback can show.
+REMEMBERED = 200
+
+
+class Gone(Exception):
+    """A reference to what is not here any more."""
+
+
+class Objects:
+    """What the client of one session holds here, and the performing of its requests. ``host`` is the session core."""
+
+    def __init__(self, host):
+        self._host = host
+        self._mark = os.urandom(4).hex()  # ids of an earlier process of the session are not ours
+        self._held = {}  # id -> [object, how many objects of the client stand for it]
+        self._ids = {}  # id() of the object -> its id here
+        self._count = 0
+        self._large = {}  # ticket -> Outgoing: a large value that is fetched
+        self._staged = {}  # ticket -> Incoming: large arguments that come
+        self._lock = threading.Lock()
+        self._texts = []
+
+    def __repr__(self):
+        return "<Objects %s, %d held>" % (self._mark, len(self._held))
+
+    # -- references --------------------------------------------------------------------------------------------------
+
+    def hold(self, thing):
+        """One more object of the client stands for ``thing``: its description."""
+        with self._lock:
+            known = self._ids.get(id(thing))
+            if known is None:
+                self._count += 1
+                known = "%s-%d" % (self._mark, self._count)
+                self._ids[id(thing)] = known
+                self._held[known] = [thing, 0]
+            self._held[known][1] += 1
+        return description.describe(thing, known)
+
+    def held(self, known):
+        """The object behind an id; raises Gone."""
+        try:
+            return self._held[known][0]
+        except (KeyError, TypeError):
+            raise Gone("the object is gone: its session ended")
+
+    def release(self, ids):
+        """So many objects of the client are no more; an id may come several times."""
+        dropped = []  # dies after the lock is free: a __del__ may do anything
+        with self._lock:
+            for known in ids:
+                entry = self._held.get(known)
+                if entry is None:
+                    continue
+                entry[1] -= 1
+                if entry[1] <= 0:
+                    del self._held[known]
+                    del self._ids[id(entry[0])]
+                    dropped.append(entry)
+
+    def close(self):
+        """The session ends: nothing is held any more."""
+        with self._lock:
+            dropped, self._held, self._ids = self._held, {}, {}
+            self._large.clear()
+            self._staged.clear()
+            texts, self._texts = self._texts, []
+        dropped.clear()
+        for name in texts:
+            linecache.cache.pop(name, None)
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    async def perform(self, request):
+        """One request on a lane's thread: ``(content of its object_reply, buffers)``."""
+        host = self._host
+        cell = streams.Cell(request["id"], host, request.get("allow_stdin", False))
+        streams.set_current(cell)
+        streams.check()
+        self.release(request.get("release") or ())
+        try:
+            thing = self._chain(request)
+            if request.get("await") and isinstance(thing, types.CoroutineType):
+                thing = await thing
+            return self._answer(thing, request)
+        except Gone as e:
+            return {"status": "gone", "message": str(e)}, ()
+        except values.BadValue as e:
+            return {"status": "refused", "why": "unreadable", "message": str(e)}, ()
+        except values.NotPlain as e:
+            return {"status": "refused", "why": "not plain", "message": str(e)}, ()
+        except BaseException as e:
+            return self._error(e)
+
+    def at_once(self, request):
+        """A request that runs no code of the user's: a piece of a large value, how much of one has come, or what the
+        client lets go."""
+        self.release(request.get("release") or ())
+        if request["op"] == "piece":
+            return self._piece(request)
+        if request["op"] == "stage":
+            try:
+                self.incoming(request["ticket"], request["sizes"]).put(request["at"], request["buffers"])
+            except (ValueError, MemoryError) as e:
+                return {"status": "refused", "why": "unreadable", "message": str(e) or "there is no memory for it"}, ()
+        elif request["op"] == "staged":
+            staged = self._staged.get(request["ticket"])
+            return {"status": "ok", "come": 0 if staged is None else staged.come}, ()
+        elif request["op"] == "drop":
+            self._large.pop(request["ticket"], None)
+            self._staged.pop(request["ticket"], None)
+        return {"status": "ok"}, ()
+
+    def _chain(self, request):
+        """What the steps of a request lead to."""
+        if request.get("staged"):
+            staged = self._staged.pop(request["staged"], None)
+            if staged is None:
+                raise Gone("the arguments are gone: their session ended")
+            if staged.come < staged.size:
+                raise values.BadValue("arguments of which %d bytes are missing" % (staged.size - staged.come))
+            parts = staged.parts
+        else:
+            parts = request.get("buffers") or [b"[]"]
+        loads = _unpickle if request.get("trust") else None
+        steps = values.decode(parts, self.held, loads)
+        thing = self._root(request["root"], steps)
+        for step in steps:
+            thing = _STEPS[step[0]](thing, *step[1:])
+        return thing
+
+    def _root(self, root, steps):
+        kind = root[0]
+        if kind == "module":
+            return importlib.import_module(root[1])
+        if kind == "builtins":
+            return builtins
+        if kind == "names":
+            return self._host.namespace.__dict__
+        if kind == "held":
+            return self.held(root[1])
+        if kind == "value":
+            return steps.pop(0)
+        if kind == "function":
+            return functions.build(steps.pop(0), self._remember_file)
+        if kind == "modules":
+            return description.modules()
+        if kind == "user_names":
+            return self._user_names()
+        if kind == "eval":
+            code = compile(root[1].strip(), self._remember(root[1].strip(), "evaluate"), "eval", dont_inherit=True)
+            return eval(code, self._host.namespace.__dict__)
+        if kind == "exec":
+            code = compile(root[1], self._remember(root[1], "execute"), "exec", dont_inherit=True)
+            return exec(code, self._host.namespace.__dict__)
+        raise values.BadValue("the unknown root %r" % (kind,))
+
+    def _user_names(self):
+        """The names that the user has made, sorted."""
+        shell = self._host.shell
+        hidden = getattr(shell, "hidden", None)
+        if hidden is None:
+            hidden = shell.ip.user_ns_hidden
+        names = self._host.namespace.__dict__
+        mine = [name for name in list(names) if name not in hidden or hidden[name] is not names[name]]
+        return sorted(name for name in mine if not name.startswith("_"))
+
+    def _remember(self, code, what):
+        """A file name for ``code``, by which a traceback finds its lines."""
+        with self._lock:
+            self._count += 1
+            number = self._count
+        return self._remember_file("%s %s-%d" % (what, self._mark, number), code)
+
+    def _remember_file(self, file, code):
+        """The same for code that has a file, on the other side."""
+        name = "<flame %s>" % file
+        with self._lock:
+            if name in self._texts:
+                self._texts.remove(name)
+            self._texts.append(name)
+            old = self._texts.pop(0) if len(self._texts) > REMEMBERED else None
+        linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+        linecache.cache.pop(old, None)
+        return name
+
+    # -- answers -----------------------------------------------------------------------------------------------------
+
+    def _answer(self, thing, request):
+        mode, libraries = request.get("mode", "auto"), request.get("libraries")
+        if mode == "none":
+            return {"status": "ok", "how": "none"}, ()
+        if mode == "keep":
+            return {"status": "ok", "how": "held", "held": self.hold(thing)}, ()
+        if mode == "items":
+            return self._items(thing, request)
+        if mode == "value":
+            dumps = _pickle if request.get("trust") else None
+            return self._by_value(values.encode(thing, dumps=dumps, libraries=libraries))
+        if isinstance(thing, types.ModuleType):
+            return {"status": "ok", "how": "held", "held": self.hold(thing)}, ()
+        try:
+            parts = values.encode(thing, libraries=libraries, limit=VALUE_LIMIT, array_limit=ARRAY_LIMIT)
+        except (values.NotPlain, values.TooLarge):
+            return {"status": "ok", "how": "held", "held": self.hold(thing)}, ()
+        return self._by_value(parts)
+
+    def _by_value(self, parts):
+        if sum(map(len, parts)) <= PIECE and len(parts) <= MAX_PARTS:
+            return {"status": "ok", "how": "value"}, parts
+        large = Outgoing(parts)
+        with self._lock:
+            self._count += 1
+            ticket = "%s-%d" % (self._mark, self._count)
+            self._large[ticket] = large
+        return {"status": "ok", "how": "pieces", "ticket": ticket, "sizes": large.sizes}, ()
+
+    def _piece(self, request):
+        large = self._large.get(request["ticket"])
+        if large is None:
+            return {"status": "gone", "message": "the value is gone: its session ended"}, ()
+        return {"status": "ok"}, [b"".join(large.piece(request["at"], PIECE))]
+
+    def incoming(self, ticket, sizes):
+        """The arguments that come under ``ticket``; of one that is new, ``sizes`` are the lengths of its parts."""
+        with self._lock:
+            staged = self._staged.get(ticket)
+            if staged is None:
+                staged = self._staged[ticket] = Incoming(sizes)
+        return staged
+
+    def outgoing(self, ticket):
+        """A value that is fetched; KeyError where it is gone."""
+        return self._large[ticket]
+
+    def _items(self, thing, request):
+        """The next items of an iterator, as many as asked for unless that takes long: each a value or a reference.
+
+        An exception comes behind the items that were there before it.
+        """
+        items, done, error = [], False, None
+        until = time.monotonic() + GATHER
+        while len(items) < request["count"] and time.monotonic() <= until:
+            try:
+                items.append(next(thing))
+            except StopIteration:
+                done = True
+                break
+            except BaseException as e:
+                if not items:
+                    raise
+                error = e
+                break
+        reply = {"status": "ok", "how": "items", "done": done, "slow": time.monotonic() > until}
+        reply["entries"], buffers = self._entries(items, request.get("libraries"))
+        reply["parts"] = len(buffers)
+        if error is not None:
+            reply["error"], more = self._error(error)
+            buffers.extend(more)
+        elif not done and request.get("hold"):
+            reply["iterator"] = self.hold(thing)
+        return reply, buffers
+
+    def _entries(self, items, libraries):
+        """For each item the number of its parts or its description; or None, and all of them in one value."""
+        limits = {"libraries": libraries, "limit": VALUE_LIMIT // 4, "array_limit": ARRAY_LIMIT // 4}
+        try:
+            return None, values.encode(items, **limits)
+        except (values.NotPlain, values.TooLarge):
+            pass
+        entries, buffers = [], []
+        for item in items:
+            try:
+                parts = values.encode(item, **limits)
+            except (values.NotPlain, values.TooLarge):
+                entries.append(self.hold(item))
+            else:
+                entries.append(len(parts))
+                buffers.extend(parts)
+        return entries, buffers
+
+    def _error(self, exc):
+        """An exception in words, and what of it is plain, by which the client makes one of its own."""
+        facts = {"args": _plain_or(exc.args, ())}
+        for name in _FACTS:
+            try:
+                fact = getattr(exc, name, None)
+            except Exception:
+                fact = None
+            if fact is not None:
+                facts[name] = _plain_or(fact, None)
+        bases = [kind.__name__ for kind in type(exc).__mro__ if kind.__module__ == "builtins"]
+        content = {"status": "error", "ename": values.class_name(type(exc)), "evalue": tracebacks.evalue(exc)}
+        content.update(bases=bases, traceback=self._lines(exc))
+        return content, values.encode(facts)
+
+    def _lines(self, exc):
+        """Its traceback, from the user's first frame on; its last line alone, where a step itself was refused."""
+        tb = exc.__traceback__
+        while tb is not None and own.has(tb.tb_frame):
+            tb = tb.tb_next
+        if tb is None and exc.__cause__ is None and exc.__context__ is None:
+            return [line.rstrip("\n") for line in tracebacks.exception_only(exc)]
+        shell = self._host.shell
+        if shell is not None and shell.name == "mini":  # it knows which files are cells
+            return shell.format_exception((type(exc), exc, tb))["traceback"]
+        return tracebacks.Formatter().lines(exc, tb)
+
+
+# Attributes of built-in exceptions that their arguments do not give.
+_FACTS = ("errno", "strerror", "filename", "filename2", "name", "path", "value", "msg", "lineno", "offset", "text")
+_FACT_LIMIT = 1 << 16
+
+
+def _plain_or(thing, other):
+    try:
+        values.encode(thing, libraries=(), limit=_FACT_LIMIT)
+    except (values.NotPlain, values.TooLarge):
+        return other
+    return thing
+
+
+def _pickle(thing):
+    """A pickle by cloudpickle, where there is one: it takes functions and classes of cells along."""
+    try:
+        import cloudpickle as pickle
+    except ImportError:
+        import pickle
+    try:
+        return pickle.dumps(thing, 4)
+    except Exception as e:
+        raise values.NotPlain("a %s cannot be pickled: %s" % (values.class_name(type(thing)), e))
+
+
+def _unpickle(data):
+    import pickle
+
+    return pickle.loads(data)
+
+
+# -- steps -----------------------------------------------------------------------------------------------------------
+
+
+def _get(thing, name):
+    """An attribute; of a package also a module that nobody has imported yet."""
+    try:
+        return getattr(thing, name)
+    except AttributeError:
+        if isinstance(thing, types.ModuleType) and hasattr(thing, "__path__"):
+            full = "%s.%s" % (thing.__name__, name)
+            try:
+                return importlib.import_module(full)
+            except ImportError as e:
+                if e.name != full:
+                    raise
+        raise
+
+
+def _exit(thing, error):
+    """The end of a ``with`` block there: ``error`` is None, or the class's name and the text of what ended it."""
+    if error is None:
+        return thing.__exit__(None, None, None)
+    kind = getattr(builtins, error[0], None)
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        kind = RuntimeError
+    try:
+        raised = kind(error[1])
+    except Exception:
+        raised = RuntimeError(error[1])
+    return thing.__exit__(type(raised), raised, None)
+
+
+def _set_item(thing, key, value):
+    thing[key] = value
+
+
+def _delete_item(thing, key):
+    del thing[key]
+
+
+_STEPS = {
+    "get": _get,
+    "set": setattr,
+    "delete": delattr,
+    "call": lambda thing, args, kwargs: thing(*args, **kwargs),
+    "item": lambda thing, key: thing[key],
+    "set_item": _set_item,
+    "delete_item": _delete_item,
+    "op": lambda thing, name, *args: FUNCTIONS[name](thing, *args),
+    "reversed": lambda thing, name, other: FUNCTIONS[name](other, thing),
+    "exit": _exit,
+    "about": description.about,
+    "rich": description.bundle,
+}

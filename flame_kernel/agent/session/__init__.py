@@ -1,0 +1,5 @@
+"""One session on the server: its lanes, its place (process, child or main), its end.
+
+Knows no client but by requests.
+Begin at session.py; core.py runs requests, child.py has them run in another process.
+"""

@@ -1,0 +1,73 @@
+"""Checkup: what a client's doctor asks about this process, the Flame server in it and the machine; changes nothing."""
+
+import shutil
+import sys
+import tempfile
+
+from . import session
+
+# What cells may want, and what is told of them without importing one.
+PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy")
+
+
+def look():
+    """``{python, implementation, pyro, workers, packages, folder, free, journal}``.
+
+    workers   [busy, at most] of the pool that serves connections; None where there is no pool
+    packages  by name: the version, "" where it cannot be told, None where there is none
+    folder    where output waits that nobody has read, "" where there is none; ``free`` bytes; ``journal`` may be wanted
+    """
+    folder, free = _room()
+    return {
+        "python": list(sys.version_info[:3]),
+        "implementation": sys.implementation.name,
+        "pyro": _pyro("constants", "VERSION", ""),
+        "workers": _workers(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "folder": folder,
+        "free": free,
+        "journal": session.JOURNAL,
+    }
+
+
+def _workers():
+    """Our caller's caller is the daemon that serves this call; it knows the pool."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "handleRequest":
+            pool = getattr(getattr(frame.f_locals.get("self"), "transportServer", None), "pool", None)
+            if pool is not None:
+                return [len(pool.busy), _pyro("configuration", "config", None).THREADPOOL_SIZE]
+        frame = frame.f_back
+    return None
+
+
+def _pyro(module, name, default):
+    return getattr(sys.modules.get("Pyro4." + module), name, default)
+
+
+def _version(name):
+    import importlib.util
+
+    try:
+        if importlib.util.find_spec(name) is None:
+            return None
+    except (ImportError, ValueError, AttributeError):  # a half-made module of that name
+        return None
+    version = getattr(sys.modules.get(name), "__version__", None)
+    if isinstance(version, str):
+        return version
+    try:
+        from importlib import metadata
+
+        return metadata.version(name)
+    except Exception:  # Python 3.6 and 3.7; or it was copied there, without saying what it is
+        return ""
+
+
+def _room():
+    try:
+        folder = tempfile.gettempdir()
+        return folder, shutil.disk_usage(folder).free
+    except OSError:
+        return "", 0

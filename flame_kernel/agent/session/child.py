@@ -1,0 +1,485 @@
+"""A session in a child process of the server: a fresh interpreter with the same agent, cells on its main thread.
+
+The parent keeps the event log, so nothing that was said is lost when the child dies, and a parked poll costs the child
+nothing. Between the two runs a socket pair with frames: 8 bytes of length, then a message of ``wire``. To the child go
+requests (``submit``, ``answer``, ``interrupt``, ``close``), from it come batches of events.
+
+This file is the server's side of that, ``child_main.py`` the child's.
+
+An interrupt is SIGINT to the child's process group, sent by the server: it arrives when the child is deep in C as well,
+and its subprocesses have it too, as with Ctrl-C in a terminal.
+"""
+
+import array
+import collections
+import itertools
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+from .. import sockets, tempdirs, threads
+from ..remote import bulk
+from ..shell import compiler
+from ..wire import message as wire
+from . import child_stacks, exit_reason, monitor, stops, top
+
+_LENGTH = struct.Struct(">Q")
+
+# What the new interpreter runs before it knows anything: the loader and the agent's text come through the socket.
+# And nothing of it comes from the current folder, where a json.py may lie: cells have it on their path later.
+BOOT = (
+    """\
+import sys
+sys.path[:1] = [folder for folder in sys.path[:1] if folder]
+import socket
+s = socket.socket(fileno=int(sys.argv[1]))
+def read(n):
+    parts = []
+    while n:
+        part = s.recv(n)
+        if not part:
+            sys.exit(0)
+        parts.append(part)
+        n -= len(part)
+    return b"".join(parts)
+space = {}
+exec(read(int.from_bytes(read(8), "big")).decode(), space)
+space["boot"](read(int.from_bytes(read(8), "big")).decode()).%s(s)
+"""
+    % wire.CHILD
+)
+
+# Variables that a cell has no business with: keys of the server and of its clients.
+SECRET_ENVIRONMENT = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_KEY_FILE")
+
+# Seconds that a process has to end when it is asked: one that still starts, on a busy machine, needs the most.
+ASKED_GRACE = 2.5
+# Cells whose text is known when a child is looked at from outside; one of more characters than that is not kept.
+TEXTS, LONG_TEXT = 200, 100_000
+# Seconds after which a child that does not say where it is, is looked at from outside.
+WHERE_PATIENCE = 1.5
+
+# Requests that run the user's code, and can be stopped.
+CELLS = ("execute", "object")
+
+_children = set()  # process ids of living children, of this version of the agent
+
+
+def pids():
+    """The processes in which sessions live: no interrupt of a cell shall reach them."""
+    return set(_children)
+
+
+def send_frame(sock, data):
+    sock.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def read_frame(sock):
+    """The next frame, or None at the end of the stream."""
+    head = _read(sock, _LENGTH.size)
+    return None if head is None else _read(sock, _LENGTH.unpack(head)[0])
+
+
+def _read(sock, size):
+    data = bytearray(size)
+    view, at = memoryview(data), 0
+    while at < size:
+        try:
+            n = sock.recv_into(view[at:])
+        except OSError:
+            return None
+        if not n:
+            return None
+        at += n
+    return data
+
+
+# -- in the server ---------------------------------------------------------------------------------------------------
+
+
+class ChildCore:
+    """Stands in the server for the Core that lives in a child; the same interface.
+
+    bundle     the agent's own text: ``(loader, JSON text for it)``
+    """
+
+    def __init__(self, session_id, log, shell, bundle):
+        self.session_id = session_id
+        self.place = "child"
+        self.described = None
+        self._log = log
+        self._shell = shell
+        self._bundle = bundle
+        self._lock = threading.Lock()
+        self._start_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._dump_lock = threading.Lock()  # the pipe in which stacks come has one reader
+        self._unsent = None  # frames for a process that has not been given its text yet
+        self._texts = collections.deque(maxlen=TEXTS)  # of the latest cells
+        self._running = {}  # id -> [kind, the cell's code] of requests that have no reply yet
+        self._asked = {}  # number -> [semaphore, what the child has said]
+        self._numbers = itertools.count(1)
+        self._process = None
+        self._closed = False
+
+    def __repr__(self):
+        return "<ChildCore %r pid %s>" % (self.session_id, self._process.pid if self._process else None)
+
+    @property
+    def pid(self):
+        return self._process.pid if self._process is not None else 0
+
+    def start(self):
+        """Start the process; ``ready`` is its first event. Raises RuntimeError with the reason where it cannot."""
+        if not sys.executable:
+            raise RuntimeError("its sys.executable is empty, so it cannot start a child: use place = process")
+        if os.name != "posix":
+            raise RuntimeError("child sessions need a POSIX server: use place = process")
+        ours, theirs = [_high(one) for one in socket.socketpair()]
+        # Through this one come descriptors: connections that the child shall use itself.
+        giver, taker = [_high(one) for one in socket.socketpair()]
+        # Into the first one the child writes its stacks, into the others go its descriptors 1 and 2. The child reads
+        # these itself; when it has died, what it has not read is read here.
+        pipes = [[_high_number(number) for number in os.pipe()] for _ in range(3)]
+        theirs_too = [taker.fileno()] + pipes[0][1:] + pipes[1] + pipes[2]
+        environment = {k: v for k, v in os.environ.items() if k not in SECRET_ENVIRONMENT}
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", BOOT, str(theirs.fileno())] + [str(number) for number in theirs_too],
+                pass_fds=[theirs.fileno()] + theirs_too,
+                stdin=subprocess.DEVNULL,
+                stdout=_inherited(1),
+                stderr=_inherited(2),
+                start_new_session=True,
+                env=environment,
+            )
+        except BaseException:  # goes on, whatever it is; what nobody will use is closed
+            ours.close()
+            giver.close()
+            for r, _ in pipes:
+                os.close(r)
+            raise
+        finally:
+            theirs.close()
+            taker.close()
+            for _, w in pipes:
+                os.close(w)
+        _children.add(self._process.pid)
+        self.described = None
+        self._socket, self._giver = ours, giver
+        self._unsent = []
+        self._ladder = stops.Ladder(self)
+        self._memory, self._floor = exit_reason.Memory(), exit_reason.own_peak()
+        self._pipes = [r for r, _ in pipes]
+        self._reader = threads.start("relay", self._relay, self._process, ours, giver)
+
+    @property
+    def is_dead(self):
+        """Whether its process has ended, and the next request will start another."""
+        return self._process is None
+
+    def _bring_up(self, sock, folder):
+        """Give a new process its text: on its own thread, because it takes as long as an interpreter takes to start."""
+        try:
+            for part in self._bundle:
+                send_frame(sock, part.encode())
+            send_frame(sock, wire.encode({"session": self.session_id, "shell": self._shell, "scratch": folder}))
+            with self._send_lock:
+                for frame in self._unsent:
+                    send_frame(sock, frame)
+                self._unsent = None
+        except OSError:
+            pass  # it has ended already, as the relay will find
+
+    def _relay(self, process, sock, giver):
+        """The child's events into the log; when it ends, why."""
+        folder = tempdirs.choose()
+        self._bring_up(sock, folder)
+        while True:
+            frame = read_frame(sock)
+            if frame is None:
+                break
+            message, buffers = wire.decode(frame)
+            for event in wire.decode_events(message["events"], buffers):
+                self._relay_event(event)
+            self._log.keep()
+            self._log.wait_for_room()
+        ended = exit_reason.reap(process, 10)
+        if ended is None:  # the socket is closed, the process is not: something else kept it
+            signal_group(process.pid, signal.SIGKILL)
+            ended = exit_reason.reap(process, float("inf"))
+        signal_group(process.pid, signal.SIGKILL)  # what it left behind in its group
+        _children.discard(process.pid)
+        for left in (folder, *compiler.folders(self.session_id, process.pid)):  # the latter of a debugger
+            tempdirs.remove(left)
+        sock.close()
+        giver.close()
+        with self._dump_lock:
+            pipes, self._pipes = self._pipes, []
+            last_words = [child_stacks.rest_of(pipe) for pipe in pipes]
+        if not self._closed:
+            self._died(process.pid, ended, last_words)
+
+    def _relay_event(self, event):
+        kind, request_id = event["type"], event["request"]
+        if kind == "looked":
+            asked = self._asked.get(event["content"]["number"])
+            if asked is not None:
+                asked[1] = event["content"]
+                asked[0].release()
+            return
+        if kind.endswith("_reply"):
+            with self._lock:
+                known = self._running.pop(request_id, None)
+            if kind == "where_reply" and known is None:
+                return  # it was looked at from outside meanwhile
+            if self._ladder.ended(request_id):
+                self.tell(request_id, stops.outcome(event["content"]))
+        elif kind == "ready":
+            self.described = event["content"]
+        event.pop("number", None)
+        if "buffers" in event:
+            event["buffers"] = [bytes(b) for b in event["buffers"]]
+        self._log.append(event)
+
+    def _died(self, pid, ended, last_words):
+        """Say why in the cells that it ran; ``last_words``: its crash, and what is left of its stdout and stderr."""
+        with self._lock:
+            lost, self._running = self._running, {}
+            self._process = None
+        status, peak = ended
+        why = exit_reason.in_words(pid, status, self._ladder.sent, self._memory, peak, self._floor)
+        request_id = next((i for i, (kind, _) in lost.items() if kind in CELLS), None)
+        for name, text in zip(("stdout", "stderr"), last_words[1:]):
+            if text:
+                self._log.append({"type": "stream", "request": request_id, "content": {"name": name, "text": text}})
+        self._log.append({"type": "died", "request": None, "content": {"pid": pid, "status": status, "reason": why}})
+        for request_id, (kind, _) in lost.items():
+            error = {"ename": "SessionDied", "evalue": why + "; its names are gone, the next cell starts a fresh one"}
+            shown = [error["ename"] + ": " + error["evalue"]] + last_words[0].splitlines()
+            if kind == "execute":
+                self._log.append({"type": "error", "request": request_id, "content": dict(error, traceback=shown)})
+            reply = dict(error, status="error", traceback=shown, user_expressions={}, payload=[])
+            self._log.append({"type": kind + "_reply", "request": request_id, "content": reply})
+
+    def _send(self, message, buffers=(), descriptors=()):
+        frame = wire.encode(message, buffers)
+        with self._send_lock:
+            if self._process is None:
+                raise OSError("no process")
+            if descriptors:
+                packed = array.array("i", descriptors)
+                self._giver.sendmsg([b"d"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+            if self._unsent is not None:
+                self._unsent.append(frame)
+            else:
+                send_frame(self._socket, frame)
+
+    def submit(self, request):
+        kind = request["kind"]
+        if kind in monitor.KINDS and (self._process is None or kind == "top"):
+            self._look_here(request)
+            return
+        with self._start_lock:
+            while not self._closed:
+                with self._lock:  # a process that ends from here on answers this request too
+                    if self._process is not None:
+                        self._running[request["id"]] = [kind, request.get("code") or ""]
+                        break
+                self.start()
+        if kind == "execute":
+            text = request.get("raw") or request["code"]
+            self._texts.append(text if len(text) <= LONG_TEXT else "")
+            self._memory = exit_reason.Memory()
+        try:
+            buffers = request.pop("buffers", ())
+            self._send({"op": "submit", "request": request}, buffers)
+        except OSError:
+            pass  # it is just dying
+        if kind == "where":
+            threads.start("where", self._where_from_outside, request["id"])
+
+    def answer(self, input_id, value):
+        try:
+            self._send({"op": "answer", "input_id": input_id, "value": value})
+        except OSError:  # it has ended, and what asked with it
+            return False
+        return True
+
+    def carry(self, request, key, sock):
+        """The child has a large value cross ``sock``; see ``bulk``. Until it has done so, or has ended: OSError."""
+        leash, theirs = [_high(one) for one in socket.socketpair()]
+        try:
+            given = [theirs.fileno()]
+            if not hasattr(sock, "pending"):  # of TLS only this process can read what comes
+                given.append(sock.fileno())
+            with theirs:
+                message = {"op": "carry", "request": request, "key": None if key is None else key.hex()}
+                self._send(message, descriptors=given)
+            if len(given) > 1:
+                sockets.fill(leash, memoryview(bytearray(1)))
+            else:
+                bulk.hand_on(request, sock, leash)
+        finally:
+            sockets.shut(leash)
+            leash.close()
+
+    # -- looking in --------------------------------------------------------------------------------------------------
+
+    def _look_here(self, request):
+        """Answer for the child: there is none, or it need not be asked."""
+        if self._process is None:
+            words = "the session has no process now; the next cell starts a fresh one"
+            reply = {"status": "error", "ename": "SessionDied", "evalue": words, "traceback": []}
+            self._log.append({"type": request["kind"] + "_reply", "request": request["id"], "content": reply})
+            return
+
+        def answer():
+            content = monitor.safely(lambda: top.top(self.pid))
+            self._log.append({"type": "top_reply", "request": request["id"], "content": content})
+
+        threads.start("top", answer)
+
+    def _where_from_outside(self, request_id):
+        """Answer for a child that does not say where it is."""
+        deadline = time.monotonic() + WHERE_PATIENCE
+        while time.monotonic() < deadline:
+            if request_id not in self._running:
+                return
+            time.sleep(0.05)
+        content = monitor.safely(self._seen)
+        with self._lock:
+            if self._running.pop(request_id, None) is None:
+                return
+        self._log.append({"type": "where_reply", "request": request_id, "content": content})
+
+    def _seen(self):
+        found, note = self._stacks()
+        return {"status": "ok", "pid": self.pid, "place": "child", "stacks": found, "left_out": 0, "note": note}
+
+    def _stacks(self):
+        """What the child writes of its stacks without its interpreter; and why that was needed, in words."""
+        with self._lock:
+            code = next((code for kind, code in self._running.values() if kind == "execute"), "")
+        with self._dump_lock:
+            pipes = self._pipes
+            text = child_stacks.dump(self.pid, pipes[0]) if pipes else ""
+        why = child_stacks.state(self.pid) or (
+            "its interpreter does not answer: that call lets no other Python code run, or the machine is very busy"
+        )
+        if self.described is None:
+            why = "it is starting"
+        return child_stacks.read_stacks(text, code, list(self._texts)), why
+
+    # -- stopping a cell ---------------------------------------------------------------------------------------------
+
+    def interrupt(self, request_id=None, gently=False):
+        """Stop a cell, a step of the ladder higher than the time before: see ``ladder``. What was done."""
+        with self._lock:
+            cells = [i for i, (kind, _) in self._running.items() if kind in CELLS]
+            cells = cells or [i for i, (kind, _) in self._running.items() if kind == "comm"]
+        if self._process is None or not cells or (request_id is not None and request_id not in cells):
+            return "idle"
+        return self._ladder.climb(request_id or cells[0], gently, alone=request_id is None)
+
+    def strike(self, request_id, alone):
+        """Interrupt a cell: by a signal to the whole group, unless that would end the child or stop another one.
+        ``alone``: all shall be stopped. Whether by the signal."""
+        with self._lock:
+            kinds = [kind for kind, _ in self._running.values() if kind in CELLS]
+        if self.described is None or (not alone and (len(kinds) > 1 or "object" in kinds)):
+            self.nudge(request_id)
+            return False
+        self.send_signal(signal.SIGINT)
+        return True
+
+    def nudge(self, request_id):
+        """Have the child interrupt one request itself, by signals until the thread that runs it has noticed."""
+        try:
+            self._send({"op": "interrupt", "request": request_id})
+        except OSError:
+            pass
+
+    def send_signal(self, sign):
+        process = self._process
+        if process is not None:
+            signal_group(process.pid, sign)
+
+    def is_running(self, request_id):
+        return request_id in self._running
+
+    def tell(self, request_id, text):
+        """Words of ours in a cell's output."""
+        self._log.append({"type": "stream", "request": request_id, "content": {"name": "stderr", "text": text}})
+
+    def look(self, request_id, seconds):
+        """What the child says of a cell: ``{"runs", "noticed", "asks", "where"}``; None if it says nothing."""
+        number = next(self._numbers)
+        asked = self._asked[number] = [threading.Semaphore(0), None]
+        try:
+            self._send({"op": "look", "request": request_id, "number": number})
+            asked[0].acquire(timeout=seconds)
+        except OSError:
+            pass
+        del self._asked[number]
+        return asked[1]
+
+    def stuck_in(self, request_id):
+        """Where a cell is whose child does not answer, and why it does not, in words."""
+        found, why = self._stacks()
+        return child_stacks.call(found) or "a call", why
+
+    def close(self):
+        """End the process: it is asked, then told (SIGTERM), then killed, with all of its group."""
+        self._closed = True
+        process = self._process
+        if process is None:
+            return
+        try:
+            self._send({"op": "close"})
+        except OSError:
+            pass
+        for sign, patience in ((None, ASKED_GRACE), (signal.SIGTERM, 1.0), (signal.SIGKILL, 1.0)):
+            if sign is not None:
+                signal_group(process.pid, sign)
+            self._reader.join(patience)
+            if not self._reader.is_alive():
+                return
+
+
+def _high_number(number):
+    """The descriptor, moved above those of stdin, stdout and stderr, of which a server may have closed some."""
+    if number > 2:
+        return number
+    import fcntl
+
+    high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(number)
+    return high
+
+
+def _high(sock):
+    """The same for a socket."""
+    number = sock.detach()
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, _high_number(number))
+
+
+def _inherited(number):
+    """What a child gets as its stdout or stderr: the server's, or nothing where the server has none (what has taken its
+    number is not for children)."""
+    try:
+        return None if os.get_inheritable(number) else subprocess.DEVNULL
+    except OSError:
+        return subprocess.DEVNULL
+
+
+def signal_group(pid, sign):
+    try:
+        os.killpg(pid, sign)
+    except OSError:
+        pass  # it is gone

@@ -1,0 +1,232 @@
+"""The child's side of a session in a child process: its life from the moment when it has the agent's text.
+
+Cells run on the main thread. One thread sends the events to the server, another one hears what the server asks, and
+answers from beside the cell where the session is.
+"""
+
+import array
+import collections
+import functools
+import os
+import signal
+import socket
+import sys
+import threading
+
+from .. import sockets, tempdirs, threads
+from ..log import log as events
+from ..remote import bulk
+from ..wire import message as wire
+from ..wire import pieces
+from . import child_stacks, core, stacks
+from .child import read_frame, send_frame, signal_group
+
+# Bytes that cells may print ahead of what the server has taken; all else waits there.
+AHEAD = 2 << 20
+# Seconds that a session which is ended while it starts has to be there first.
+START_GRACE = 0.8
+# Seconds that exit handlers may take when the server has gone away.
+EXIT_GRACE = 3.0
+# Seconds between signals to a main thread that has not noticed.
+STRIKE_AGAIN = 0.1
+
+
+def main(sock):
+    """The child's life: never returns."""
+    options = wire.decode(read_frame(sock))[0]
+    tempdirs.use(options["scratch"])
+    taker, crash, out_r, out_w, err_r, err_w = [int(number) for number in sys.argv[2:8]]
+    for number in (sock.fileno(), taker, crash, out_r, out_w, err_r, err_w):
+        os.set_inheritable(number, False)
+    _enable_faulthandler(crash)
+    sys.argv[:] = [""]
+    log = events.EventLog(bound=AHEAD)
+    me = core.Core(options["session"], "child", log, options["shell"])
+    me.interrupt_only = None  # the request that the next SIGINT is for; None: for all
+    me.start_on_main()
+    _take_descriptors(me, {"stdout": (1, out_r, out_w), "stderr": (2, err_r, err_w)})
+    handler = _interrupt_handler(me)
+    me.take_interrupts = lambda: signal.signal(signal.SIGINT, handler)
+    me.take_interrupts()
+    me.strike = functools.partial(_strike_request, me)
+    me.on_main = functools.partial(_on_main, me)
+    me.for_main = collections.deque()  # what the next SIGINT has it call
+    sender = threads.start("sender", _ship, sock, log)
+    taker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, taker)
+    threads.start("receiver", _receive, sock, taker, me, log, sender)
+    while True:  # close ends the process; a lane that ended for another reason has another one in its place
+        me.run_on_main()
+
+
+def _enable_faulthandler(fd):
+    """A crash writes its stacks where the server finds them, and so does a signal, whatever the interpreter does."""
+    try:
+        import faulthandler
+
+        faulthandler.enable(fd)
+        faulthandler.register(child_stacks.DUMP_SIGNAL, fd)
+    except (ImportError, AttributeError, OSError, ValueError, TypeError):
+        pass
+
+
+def _take_descriptors(me, pipes):
+    from ..output import capture  # not everywhere: it needs fcntl
+
+    me.capture = capture.Capture(me.emit)
+    for name, (number, r, w) in pipes.items():
+        me.capture.adopt(name, r, w)
+        os.dup2(w, number)
+
+
+def _interrupt_handler(me):
+    def handle(signum, frame):
+        if me.for_main:
+            me.for_main.popleft()(frame)
+            return
+        only, me.interrupt_only = me.interrupt_only, None
+        lanes = list(me.lanes.values())  # other threads make and end them
+        # The main thread's own lane last: its interrupt is raised here and now.
+        for lane in sorted(lanes, key=lambda lane: lane.name, reverse=True):
+            if lane.request is not None and only in (None, lane.request["id"]):
+                lane.interrupt()
+
+    return handle
+
+
+def _on_main(me, function):
+    me.for_main.append(function)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
+def _interrupt_one(me, request_id):
+    """Stop one request, on the thread of whichever lane it has, or before it has one."""
+    for lane in list(me.lanes.values()):
+        if lane.cancel(request_id):
+            return
+        running = lane.request
+        if running is None or running["id"] != request_id:
+            continue
+        if lane.name:
+            me.interrupt(request_id)
+        else:
+            lane.interrupt_children()
+            _strike_request(me, running)
+
+
+def _look(me, message):
+    """How a cell takes its interrupt: whether it runs, has noticed it, waits for the user, and where it is."""
+    seen = {"number": message["number"], "runs": False}
+    for lane in list(me.lanes.values()):
+        request = lane.request
+        if request is not None and request["id"] == message["request"]:
+            try:
+                where = stacks.call(me, lane)
+            except Exception:  # it is running, and what was there a moment ago is gone
+                where = "Python code"
+            seen.update(runs=True, noticed=lane.noticed == request["id"], asks=me.asks(lane), where=where)
+    return seen
+
+
+def _strike_request(me, request):
+    me.interrupt_only = request["id"]
+    _strike(me, request["id"])
+
+
+def _strike(me, request_id):
+    """SIGINT to the main thread until its handler has run: one that comes just before a call blocks does not end it."""
+    if me.interrupt_only == request_id:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        threads.later(STRIKE_AGAIN, "interrupt", _strike, me, request_id)
+
+
+def _ship(sock, log):
+    ack = 0
+    while True:
+        batch = log.poll(ack, wait=None)
+        if not batch:
+            return
+        plain, buffers = wire.encode_events(batch)
+        try:
+            send_frame(sock, wire.encode({"events": plain}, buffers))
+        except OSError:
+            _end_process(1)  # the server is gone
+        ack = batch[-1]["number"]
+
+
+def _receive(sock, taker, me, log, sender):
+    while True:
+        frame = read_frame(sock)
+        if frame is None:
+            me.wait_started(START_GRACE)
+            _end_process(1)
+        message, buffers = wire.decode(frame)
+        if message["op"] == "submit":
+            me.submit(dict(message["request"], buffers=[bytes(b) for b in buffers]))
+        elif message["op"] == "answer":
+            me.answer(message["input_id"], message["value"])
+        elif message["op"] == "interrupt":
+            _interrupt_one(me, message["request"])
+        elif message["op"] == "look":
+            log.append({"type": "looked", "request": None, "content": _look(me, message)})
+        elif message["op"] == "carry":
+            key = None if message["key"] is None else bytes.fromhex(message["key"])
+            threads.start("carry", _carry, me, message["request"], key, [_socket(fd) for fd in _descriptors(taker)])
+        elif message["op"] == "close":
+            me.wait_started(START_GRACE)
+            log.close()
+            sender.join(0.5)
+            _end_process(0)
+
+
+def _descriptors(taker):
+    """What the server has sent with the present message: one descriptor or two."""
+    found = array.array("i")
+    _, more, _, _ = taker.recvmsg(1, socket.CMSG_SPACE(2 * found.itemsize))
+    for level, kind, data in more:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return found.tolist()
+
+
+def _socket(number):
+    """A connection of whichever family, from its descriptor."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, number)
+    sock.settimeout(bulk.PATIENCE)
+    return sock
+
+
+def _carry(me, request, key, given):
+    """Have a large value cross the last of the connections; by the first one the server hears that it is done."""
+    leash, sock = given[0], given[-1]
+    try:
+        bulk.serve(me.objects, request, key, sock)
+        if sock is not leash:
+            leash.sendall(pieces.DONE)
+    except Exception:  # a cut, or a value that is gone: the client asks what has come of it
+        for one in given:  # by their ends, as a process that has been forked meanwhile may have copies
+            sockets.shut(one)
+    finally:
+        for one in given:
+            one.close()
+
+
+def _end_process(status):
+    """The session is over: subprocesses of its group go with it."""
+    import atexit
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
+    if status:  # the server is gone: nobody else ends what hangs, or what cells have left behind in our group
+        threads.later(EXIT_GRACE, "end", _kill)
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:  # they are the user's, and may raise anything, SystemExit too; the process ends all the same
+        pass
+    if status:
+        _kill()
+    os._exit(status)
+
+
+def _kill():
+    """The end of this process and of all of its group."""
+    tempdirs.give_up()  # exit handlers may hang before it is their turn, and threads have gone on meanwhile
+    signal_group(os.getpid(), signal.SIGKILL)

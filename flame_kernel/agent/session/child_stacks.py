@@ -1,0 +1,148 @@
+"""A child seen from outside: its stacks though its interpreter is stuck, and what the system says of its process.
+
+While a call in C keeps the interpreter's lock no code of the child's runs, the agent's neither. ``faulthandler`` needs
+no lock: a signal has it write all stacks into the pipe that is there for a crash.
+"""
+
+import linecache
+import os
+import re
+import select
+import signal
+import time
+
+from .. import own
+from ..shell import compiler
+from . import stacks
+
+# What has the child write its stacks; one that nobody else is likely to use. None where there are no such signals.
+DUMP_SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else None
+# Seconds for the first words of a dump, and of quiet behind the last.
+DUMP_PATIENCE, DUMP_QUIET = 1.0, 0.05
+# Bytes read from a pipe at once: more than one holds.
+MOST = 1 << 20
+
+_THREAD = re.compile(r"(Current thread|Thread) (0x[0-9a-f]+)")
+_FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
+_CELL = re.compile(r"(\d+)(-\d+)?\.py$")  # the file name of a cell: see ``compiler``
+_STATES = {
+    "T": "its process is stopped (SIGSTOP)",
+    "t": "its process is held by a debugger",
+    "D": "the system itself waits, for a disk perhaps, and lets nobody stop it",
+}
+
+
+def dump(pid, pipe):
+    """All stacks of a child as it writes them into ``pipe``; empty where it does not."""
+    if not _catches(pid, DUMP_SIGNAL):
+        return ""  # it starts, or is another program now: the signal would end it
+    _drain(pipe, 0)
+    try:
+        os.kill(pid, DUMP_SIGNAL)
+    except OSError:
+        return ""
+    return _drain(pipe, DUMP_PATIENCE)
+
+
+def _catches(pid, sign):
+    """Whether a process does something of its own on a signal; False where that cannot be told."""
+    try:
+        with open("/proc/%d/status" % pid) as f:
+            for line in f:
+                if line.startswith("SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (sign - 1) & 1)
+    except (OSError, ValueError, TypeError, IndexError):
+        pass
+    return False
+
+
+def rest_of(pipe):
+    """What a dead child has left in a pipe, which is closed."""
+    try:
+        return _drain(pipe, 0)
+    finally:
+        os.close(pipe)
+
+
+def _drain(pipe, patience):
+    data, until = b"", time.monotonic() + patience
+    while len(data) < MOST:
+        ready, _, _ = select.select([pipe], [], [], DUMP_QUIET if patience else 0)
+        part = os.read(pipe, 1 << 16) if ready else b""
+        data += part
+        if not part and (ready or data or time.monotonic() >= until):
+            break
+    return data.decode("utf-8", "replace")
+
+
+def read_stacks(text, code, texts=()):
+    """Stacks as ``stacks.where`` has them, of what ``faulthandler`` has written; ``code`` is the text of the cell,
+    ``texts`` are those of earlier ones."""
+    found, earlier = [], {}
+    for line in text.splitlines():
+        thread, frame = _THREAD.match(line), _FRAME.match(line)
+        if thread is not None:
+            found.append((thread.group(2), []))
+        elif frame is not None and found:
+            if not earlier and _CELL.match(os.path.basename(frame.group(1))):
+                earlier = {str(compiler.murmur2(one)): one for one in texts}
+            number = int(frame.group(2)) if frame.group(2).isdigit() else 0
+            found[-1][1].append((frame.group(1), number, frame.group(3)))
+    cells, threads = [], []
+    for name, frames in found:
+        frames.reverse()
+        is_main = any(function == "run_on_main" for _, _, function in frames) or (
+            len(found) == 1 and not any(own.is_file(file) for file, _, _ in frames)
+        )
+        shown = _inside(frames, is_main)
+        if not shown:
+            continue
+        described = [_frame(one, code, is_main and at == 0, earlier) for at, one in enumerate(shown)]
+        stack = {"kind": "cell" if is_main else "thread", "name": "cell" if is_main else "thread " + name}
+        stack.update(state="", since=None, frames=stacks.shortened(described, len(described)))
+        (cells if is_main else threads).append(stack)
+    return cells + threads
+
+
+def _inside(frames, is_main):
+    ours = [own.is_file(file) for file, _, _ in frames]
+    at = 0
+    if is_main:
+        for at, (file, _, function) in enumerate(frames):
+            if function.startswith(("<module>", "<cell")) and True in ours[:at] and not os.path.exists(file):
+                break
+        else:
+            at = len(ours) - ours[::-1].index(True) if True in ours else 0
+    elif True in ours:
+        return []
+    return [one for one, is_ours in zip(frames[at:], ours[at:]) if not is_ours and not one[2].startswith("_bootstrap")]
+
+
+def _frame(one, code, is_first, earlier):
+    file, number, function = one
+    cell = _CELL.match(os.path.basename(file))
+    text = code if is_first else ""
+    if not text and cell is not None and not os.path.exists(file):
+        text = earlier.get(cell.group(1), "")
+    lines = text.splitlines()
+    if 0 < number <= len(lines):
+        return stacks.described("the cell" if text == code else "a cell", number, function, lines[number - 1].strip())
+    return stacks.described(file, number, function, linecache.getline(file, number).strip())
+
+
+def call(found):
+    """``re.match, line 3`` for the cell among stacks; empty where it cannot be told."""
+    for stack in found:
+        if stack["kind"] == "cell" and stack["frames"]:
+            first, last = stack["frames"][0], stack["frames"][-1]
+            return "%s, line %d" % (stacks.call_at(first["source"]) or last["name"], first["line"])
+    return ""
+
+
+def state(pid):
+    """What is the matter with a process, as the system sees it, in words; empty where it is nothing special."""
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return _STATES.get(f.read().rpartition(")")[2].split()[0], "")
+    except (OSError, IndexError):
+        return ""

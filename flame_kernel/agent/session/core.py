@@ -1,0 +1,502 @@
+"""Core: a session where its cells run, the same in a server's process and in a child.
+
+It has the namespace, the shell, the lanes and the output; whoever made it submits requests and reads its event log.
+The other files of the agent know it as ``host``.
+"""
+
+import collections
+import itertools
+import os
+import platform
+import socket
+import sys
+import threading
+import types
+
+from .. import threads
+from ..debug import dap
+from ..debug.debugger import Debugger
+from ..debug.tracing import below
+from ..log import messages
+from ..output import streams, widgets
+from ..output.capture import Capture
+from ..output.comm_callbacks import Callbacks
+from ..output.comms import Comms
+from ..output.stdin import Prompts
+from ..remote import bulk, modules, objects
+from ..shell import ipython, mini
+from . import monitor, stacks
+from .lane import Lane
+from .usage import Usage
+
+# Requests that do not run cells: answered by a helper thread, also while a cell runs.
+SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "comm_announce", "open_lane", "close_lane", "cwd")
+# How the names of lanes begin that run what is asked of objects while a cell runs.
+HELPER = "~"
+# Seconds of quiet after which a child prepares for the first completion.
+WARM_UP_AFTER = 1.0
+# Of how many flushes of a cell the text is out in any case, before the cell goes on: it may be about to crash.
+FIRST_FLUSHES = 8
+# Seconds that they wait for a shell that is still being made.
+START_PATIENCE = 10.0
+# Seconds after which an interrupt comes again that was dropped.
+ONCE_MORE = 0.05
+
+
+class Core:
+    """One session's cells.
+
+    session_id  its name;  place  "process" or "child";  log  the EventLog;  shell  "auto", "ipython" or "mini"
+    protected_pids  tells the processes that an interrupt must not reach: the children in which other sessions live
+    """
+
+    def __init__(self, session_id, place, log, shell="auto", protected_pids=frozenset):
+        self.session_id = session_id
+        self.place = place
+        self.pid = os.getpid()
+        self.closed = False
+        self.is_dead = False
+        self.protected_pids = protected_pids
+        self.redirects = {}  # what the session has assigned to sys.stdout and its like
+        self.take_interrupts = None  # in a child: makes the handler of SIGINT ours, again if need be
+        self.on_main = None  # in a child: has the main thread call a function with its present frame
+        self.strike = None  # on a main thread: has it interrupt a request itself
+        self.below = ()  # where the thread is, outside of us, that was found and not made for cells; see ``tracing``
+        self.latest = None  # the Cell that ran last: for output of which nothing better is known
+        self.shell = None
+        self._started = threading.Event()  # there is a shell
+        self.described = None  # the content of the ``ready`` event, when it has been sent
+        self.lanes = {}
+        self._log = log
+        self._want = shell
+        self.debug = Debugger(self, self._append)
+        self._prompts = Prompts(self._append, self._settle, lambda: self.closed)
+        self._lock = threading.Lock()
+        self._side = collections.deque()
+        self._side_wake = threading.Semaphore(0)
+        self._side_thread = threads.make("side", self._serve_side)
+        self.capture = None
+        self.comms = None
+        self._callbacks = Callbacks(self)
+        self.modules = modules.Modules()
+        self.objects = objects.Objects(self)
+        self._helpers = itertools.count(1)
+        self._usage = Usage()
+        self.namespace = self._make_namespace()
+        streams.install()
+        self._side_thread.start()
+
+    def __repr__(self):
+        return "<Core %r %s>" % (self.session_id, self.place)
+
+    def _make_namespace(self):
+        child = self.place == "child"
+        name = "__main__" if child else "flame_session_" + "".join(c if c.isalnum() else "_" for c in self.session_id)
+        module = types.ModuleType(name, "The names of a Remote Flame session.")
+        module.__dict__["__builtins__"] = sys.modules["builtins"]
+        module.__dict__.pop("__loader__", None)
+        sys.modules[name] = module
+        return module
+
+    def start(self):
+        """Begin: the lane for cells on a thread of its own; ``ready`` is the first event."""
+        self.lanes[""] = Lane(self, "")
+
+    def wait_started(self, seconds):
+        """Wait for the shell, which leaves a temporary folder if it is ended while it is made; whether it is there."""
+        return self._started.wait(seconds)
+
+    def start_on_main(self):
+        """The same in a child: before any request can come, or that would make a thread for its cell."""
+        self.lanes[""] = Lane(self, "", on_main=True)
+
+    def run_on_main(self):
+        """Run the lane for cells on the calling thread, the main one of a child, until it ends."""
+        self.below = below(sys._getframe(1))
+        self.lanes[""].run()
+
+    # -- for the lane ------------------------------------------------------------------------------------------------
+
+    async def prepare(self, lane):
+        """First thing on a lane's thread."""
+        streams.set_current(Cell(None, self))
+        if lane.name:
+            self._started.wait()  # its first cell may have come before there is a shell to run it
+            return
+        if self.shell is not None:
+            return  # a fresh thread for a session that has its shell
+        self.comms = Comms(self)
+        reason = None
+        if self._want != "mini":
+            reason = ipython.available()
+        try:
+            if self._want == "mini" or reason is not None:
+                self.shell = mini.MiniShell(self)
+            else:
+                self.shell = ipython.IPythonShell(self)
+        except Exception as e:
+            reason = "IPython does not start there: %s: %s" % (type(e).__name__, e)
+            self.shell = mini.MiniShell(self)
+        self.latest = streams.current()
+        if self.place == "child" and not getattr(sys.flags, "safe_path", False):
+            sys.path.insert(0, "")  # as ipykernel has it; not before our own imports, see child.BOOT
+        self._started.set()
+        self.described = self._describe(reason)
+        self._log.append({"type": "ready", "request": None, "content": self.described})
+
+    def _describe(self, reason):
+        """Where cells run, for people and for the kernel's language_info."""
+        return {
+            "host": socket.gethostname(),
+            "pid": self.pid,
+            "python": platform.python_version(),
+            "implementation": platform.python_implementation(),
+            "platform": sys.platform,
+            "executable": sys.executable or "",
+            "cwd": _cwd(),
+            "place": self.place,
+            "shell": self.shell.name,
+            "ipython": getattr(sys.modules.get("IPython"), "__version__", "") if self.shell.name == "ipython" else "",
+            "shell_reason": reason or "",
+            "no_debugger": dap.missing(),
+        }
+
+    async def perform(self, request):
+        """One execute_request, or one for an object: the content of its reply."""
+        if request["kind"] == "object":
+            return await self.objects.perform(request)
+        allow_stdin, silent = request.get("allow_stdin", False), request.get("silent", False)
+        cell = Cell(request["id"], self, allow_stdin, silent, request.get("lane") or "")
+        streams.set_current(cell)
+        streams.check()
+        self.comms.begin()
+        self.debug.begin()
+        if self.take_interrupts is not None and not cell.lane:
+            self.take_interrupts()  # pdb has left its own, of a ``continue``, or a cell has
+        self.latest = cell
+        reply = await self.shell.run_cell(
+            request["code"],
+            silent=cell.silent,
+            store_history=request.get("store_history", not cell.silent),
+            cell_id=request.get("cell_id"),
+            raw=request.get("raw"),
+        )
+        if reply["status"] == "ok" and request.get("user_expressions"):
+            reply["user_expressions"] = self.shell.user_expressions(request["user_expressions"])
+        hint = widgets.missing(reply, self.shell.name)
+        if hint is not None and not cell.silent:
+            self.tell(request["id"], hint)
+        return reply
+
+    def interrupted_reply(self, request):
+        """The reply of a cell whose interrupt was not caught where a shell catches it."""
+        error = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["KeyboardInterrupt"]}
+        if request["kind"] == "object":
+            return dict(error, status="error"), ()
+        self._append("error", request["id"], dict(error))
+        return dict(error, status="error", execution_count=self.shell.execution_count, user_expressions={}, payload=[])
+
+    def finish(self, request, reply):
+        """The cell is over: its output is complete, its reply goes into the log behind it."""
+        self._settle()
+        if request["kind"] == "object":
+            content, buffers = reply
+            self._append("object_reply", request["id"], content, buffers=buffers)
+            self._end_spare_helper(request["lane"])
+        else:
+            self._append("execute_reply" if request["kind"] == "execute" else "comm_reply", request["id"], reply)
+
+    def lane_ended(self, lane):
+        """A lane's thread is about to end."""
+        if lane.abandoned:
+            return
+        with self._lock:
+            if self.place == "child" and not lane.name:
+                self.lanes[""] = Lane(self, "", on_main=True)
+            else:
+                self.lanes.pop(lane.name, None)
+
+    # -- output ------------------------------------------------------------------------------------------------------
+
+    def publish(self, msg_type, content, metadata=None, buffers=None):
+        """An event for the cell of the caller."""
+        cell = streams.current() or self.latest
+        self._append(msg_type, None if cell is None else cell.request_id, content, metadata, buffers)
+        if os.getpid() == self.pid:
+            self._log.wait_for_room()  # as text does: a loop of displays is no less than one of prints
+
+    def _append(self, msg_type, request_id, content, metadata=None, buffers=None):
+        event, left_out = messages.event(msg_type, request_id, content, metadata, buffers)
+        if left_out:
+            self.tell(request_id, left_out)
+        else:
+            self._log.append(event)
+
+    def write(self, cell, name, text):
+        """Text that code of ``cell`` prints."""
+        if os.getpid() != self.pid:
+            self._write_from_fork(name, text)
+        elif text:
+            self._log.write(cell.request_id, name, text)
+
+    def reply(self, request, content):
+        """The reply of a request that is answered beside the cells."""
+        self._append(request["kind"] + "_reply", request["id"], content)
+
+    def flush(self):
+        """What was printed shall be out: of this process too, where that is a child, whatever becomes of it next."""
+        if self.place == "child" and os.getpid() == self.pid:
+            cell = streams.current()
+            cell.flushes += 1
+            self._log.hand_over(cell.flushes <= FIRST_FLUSHES)
+
+    def tell(self, request_id, text):
+        """Words of ours in a cell's output."""
+        self._log.append({"type": "stream", "request": request_id, "content": {"name": "stderr", "text": text}})
+
+    def emit(self, name, text):
+        """Text that came through a descriptor: the cell that ran last has it."""
+        cell = self.latest
+        self._log.write(None if cell is None else cell.request_id, name, text)
+
+    def fileno(self, name):
+        """A descriptor whose text appears in the session (``sys.stdout.fileno()``)."""
+        if self.place == "child":
+            return {"stdout": 1, "stderr": 2}[name]
+        with self._lock:
+            if self.capture is None:
+                self.capture = Capture(self.emit)
+        return self.capture.pipe(name)
+
+    def before_fork(self):
+        """The calling code is about to fork this process: make sure that descriptors lead out of the copy."""
+        if self.place != "child":
+            for name in ("stdout", "stderr"):
+                self.fileno(name)
+
+    def _write_from_fork(self, name, text):
+        """A forked process has a copy of the log that nobody reads; a descriptor leads out of it."""
+        fd = {"stdout": 1, "stderr": 2}[name]
+        if self.place != "child" and self.capture is not None:
+            fd = self.capture.has(name) or fd
+        data = text.encode("utf-8", "replace")
+        while data:
+            data = data[os.write(fd, data) :]
+
+    # -- input -------------------------------------------------------------------------------------------------------
+
+    def input(self, prompt="", password=False):
+        """Ask the user in the notebook; see ``Prompts.ask``."""
+        return self._prompts.ask(prompt, password)
+
+    def answer(self, input_id, value):
+        """The user's line for an input request; whether one still waits for it."""
+        return self._prompts.answer(input_id, value)
+
+    def asks(self, lane):
+        """Whether what a lane runs waits for the user: for an answer, or at a breakpoint."""
+        request = lane.request
+        return request is not None and (self._prompts.asks(request["id"]) or stacks.is_held(lane))
+
+    def _settle(self):
+        if self.capture is not None:
+            self.capture.settle()
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def submit(self, request):
+        """Begin a request ``{"kind", "id", …}``; returns at once, the reply is an event."""
+        if request["kind"] in monitor.KINDS:
+            monitor.begin(self, request)
+        elif request["kind"] in SIDE_REQUESTS + modules.KINDS:
+            self._side.append(request)
+            self._side_wake.release()
+        elif request["kind"] == "execute":
+            self.lane(request.get("lane") or "").submit(request)
+        elif request["kind"] == "debug":
+            self.debug.submit(request)
+        elif request["kind"] == "object":
+            self._submit_object(request)
+        elif request["kind"] == "comm":
+            self._callbacks.submit(request)
+        else:
+            raise ValueError("unknown request kind %r" % request["kind"])
+
+    def carry(self, request, key, sock):
+        """A large value crosses ``sock``; see ``bulk``."""
+        bulk.serve(self.objects, request, key, sock)
+
+    def lane(self, name):
+        """The lane of a subshell, begun where there is none yet."""
+        with self._lock:
+            lane = self.lanes.get(name)
+            if lane is None or lane.abandoned:
+                lane = self.lanes[name] = Lane(self, name)
+        return lane
+
+    def _submit_object(self, request):
+        """An object's request never waits behind a cell: where one runs it has a helper's lane, as subshells have."""
+        if "op" in request:
+            content, buffers = self.objects.at_once(request)
+            self._append("object_reply", request["id"], content, buffers=buffers)
+            return
+        with self._lock:
+            lanes = [lane for name, lane in self.lanes.items() if name[:1] in ("", HELPER) and not lane.abandoned]
+            idle = [lane for lane in lanes if lane.is_idle]
+            if idle:
+                lane = min(idle, key=lambda lane: len(lane.name))
+            else:
+                name = "%s%d" % (HELPER, next(self._helpers))
+                lane = self.lanes[name] = Lane(self, name, debugged=False)
+            request["lane"] = lane.name
+            lane.submit(request)
+
+    def _end_spare_helper(self, name):
+        """After an object's request: of the helpers that have nothing to do one is kept."""
+        with self._lock:
+            lane = self.lanes.get(name)
+            if name[:1] != HELPER or lane is None or not lane.is_idle:
+                return
+            others = [other for other in self.lanes.values() if other.name[:1] == HELPER and other.is_idle]
+            if others:
+                del self.lanes[name]
+                lane.close()
+
+    def _serve_side(self):
+        # The first completion imports jedi and has it parse: a front end gives up on that, so it is done beforehand.
+        patience = WARM_UP_AFTER if self.place == "child" else None
+        while True:
+            if not self._side_wake.acquire(timeout=patience):
+                patience = None
+                self._side_reply({"kind": "complete", "code": "import os\nos.path.jo", "cursor_pos": 20})
+                continue
+            if self.closed:
+                return
+            request = self._side.popleft()
+            streams.set_current(Cell(request["id"], self))
+            self._append(request["kind"] + "_reply", request["id"], self._side_reply(request))
+
+    def _side_reply(self, request):
+        try:
+            if request["kind"] == "usage":
+                return self._usage.reply()
+            if request["kind"] == "cwd":
+                return {"status": "ok", "cwd": os.getcwd()}
+            if request["kind"] in modules.KINDS:
+                return self.modules.reply(request)
+            if not self._started.wait(START_PATIENCE):
+                raise RuntimeError("the session is still starting")
+            if request["kind"] == "complete":
+                return self.shell.complete(request["code"], request["cursor_pos"])
+            if request["kind"] == "inspect":
+                omit = tuple(request.get("omit_sections") or ())
+                return self.shell.inspect(request["code"], request["cursor_pos"], request.get("detail_level", 0), omit)
+            if request["kind"] == "comm_info":
+                return self.comms.info()
+            if request["kind"] == "comm_announce":
+                return self.comms.announce()
+            if request["kind"] == "open_lane":
+                self.lane(request["lane"])
+                return {"status": "ok"}
+            if request["kind"] == "close_lane":
+                lane = self.lanes.get(request["lane"])
+                if lane is not None and lane.name:
+                    lane.close()
+                    lane.join(2.0)
+                return {"status": "ok"}
+            raise ValueError("unknown request kind %r" % request["kind"])
+        except BaseException as e:  # a property of the user's may raise anything; the front end waits for an answer
+            return {"status": "error", "ename": type(e).__name__, "evalue": str(e), "traceback": []}
+
+    def interrupt(self, request_id=None, gently=False):
+        """Stop what runs, or only request ``request_id``. Returns the strongest thing done: see Lane.interrupt.
+        Whatever is done here is gentle: the names are kept."""
+        done = "idle"
+        for lane in list(self.lanes.values()):
+            running = lane.request
+            if running is None or (request_id is not None and running["id"] != request_id):
+                continue
+            done = lane.interrupt()
+            if done == "abandon":
+                self._abandon(lane)
+                done = "abandoned"
+        if done == "idle" and request_id is not None and any(lane.cancel(request_id) for lane in self.lanes.values()):
+            done = "cancelled"
+        return done
+
+    def dropped(self, cell):
+        """An interrupt was raised while Python ran a finalizer, which drops what is raised in it: whether it was one of
+        ours, and comes again."""
+        lane = self.lanes.get(cell.lane)
+        if lane is None or lane.noticed != cell.request_id:
+            return False
+        threads.later(ONCE_MORE, "interrupt", lane.interrupt_again, cell.request_id)
+        return True
+
+    def _abandon(self, lane):
+        where = stacks.call(self, lane)
+        request = lane.give_up()
+        if request is None:
+            return
+        with self._lock:
+            if lane.name[:1] == HELPER:
+                self.lanes.pop(lane.name, None)
+            else:
+                self.lanes[lane.name] = Lane(self, lane.name)
+        words = "Abandoned in %s: its thread goes on until that call returns; the names are kept.\n" % where
+        self.tell(request["id"], words)
+        if request["kind"] == "comm":
+            self._append("comm_reply", request["id"], {"status": "error"})
+        self._callbacks.ended(request)  # or, where that was none, those that waited for this lane
+        if request["kind"] == "comm":
+            return
+        error = {"ename": "KeyboardInterrupt", "evalue": "abandoned in %s" % where, "traceback": []}
+        if request["kind"] == "object":
+            self._append("object_reply", request["id"], dict(error, status="error"))
+            return
+        self._append("error", request["id"], dict(error, traceback=["KeyboardInterrupt: " + error["evalue"]]))
+        reply = dict(error, status="error", execution_count=self.shell.execution_count, user_expressions={}, payload=[])
+        self._append("execute_reply", request["id"], reply)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self):
+        """End the session: lanes, helper thread, descriptors, names. What hangs in a call ends when that returns."""
+        lanes = list(self.lanes.values())
+        for lane in lanes:
+            lane.interrupt()
+            lane.close()
+        self.debug.close()
+        for lane in lanes:
+            if lane.thread_id != threading.get_ident() and not lane.join(2.0):
+                lane.give_up()
+        # As code of the session: what a __del__ prints now, with nobody to read it, is not for the app's stdout.
+        streams.set_current(Cell(None, self))
+        if self.comms is not None:
+            self.comms.close()
+        self.modules.close()
+        self.objects.close()
+        if self.shell is not None:
+            self.shell.close()
+        if sys.modules.get(self.namespace.__name__) is self.namespace and self.place != "child":
+            del sys.modules[self.namespace.__name__]
+        self.namespace.__dict__.clear()
+        self.closed = True
+        streams.set_current(None)
+        self._started.set()
+        self._side_wake.release()
+        if self._side_thread is not threading.current_thread():
+            self._side_thread.join(2.0)
+        if self.capture is not None:
+            self.capture.close()
+        streams.uninstall()
+
+
+Cell = streams.Cell
+
+
+def _cwd():
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""

@@ -1,0 +1,445 @@
+"""A lane: one thread with an asyncio loop on which cells run one after the other, and how to stop one.
+
+A session has one lane, and one more for each subshell. In a server's process the thread is ours; in a child it is the
+main one. The loop runs for ever, so tasks that a cell started go on between cells, as in ipykernel.
+
+An interrupt is a KeyboardInterrupt, and it may be raised in user code only: never in asyncio's or our own. ``Guard``
+knows when user code has the thread. Facts behind it: an asynchronous exception reaches a thread between two bytecodes,
+so a call that blocks in C delays it; ``PyThreadState_SetAsyncExc(id, NULL)`` must not be used to take one back (CPython
+3.11 then hangs in sys.settrace for ever), so one that comes too late is absorbed.
+"""
+
+import asyncio
+import collections
+import ctypes
+import os
+import signal
+import threading
+import time
+import types
+
+from .. import threads
+from . import stacks
+from .stops import outcome
+
+# Seconds: how long the loop may take to cancel an awaiting cell, and how long a blocked call is given before we say so.
+CANCEL_GRACE = 0.3
+REPORT_AFTER = 0.7
+# And how long one that has had its interrupt, and cleans up.
+NOTICED_AFTER = 3.0
+
+
+class Guard:
+    """Whether user code is running in a lane's thread, and the way to raise KeyboardInterrupt in it."""
+
+    def __init__(self, by_signal):
+        self.by_signal = by_signal  # main thread of a child: a signal handler raises, nothing is posted
+        self.running = False
+        self._posted = False
+        self._lock = threading.Lock()
+        self._thread = None
+
+    def enter(self):
+        with self._lock:
+            self._thread = threading.get_ident()
+            self.running = True
+
+    def leave(self):
+        with self._lock:
+            self.running = False
+            posted, self._posted = self._posted, False
+        if posted:
+            try:
+                for _ in range(1000):
+                    pass
+            except KeyboardInterrupt:
+                pass
+
+    def post(self, noticed=lambda: None):
+        """Raise KeyboardInterrupt in the thread if it runs user code; whether it does. ``noticed`` is called there when
+        it is raised."""
+        with self._lock:
+            if not self.running:
+                return False
+            self._posted = True
+            _raise_in(self._thread, noticed)
+            return True
+
+
+def _raise_in(thread, noticed):
+    """A KeyboardInterrupt that tells when it is made, which is when the thread gets it: till then its call is stuck."""
+
+    def begin(self, *args):
+        KeyboardInterrupt.__init__(self, *args)
+        noticed()
+
+    about = {"__init__": begin, "__reduce__": lambda self: (KeyboardInterrupt, self.args), "__module__": "builtins"}
+    interrupt = type("KeyboardInterrupt", (KeyboardInterrupt,), about)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(interrupt))
+
+
+class Lane:
+    """Runs the requests of one shell channel.
+
+    host      the session core; ``host.perform(request)`` is the coroutine that does one request
+    on_main   True in a child: ``run()`` is then called on the main thread; else the lane makes its thread
+    debugged  whether the debugger may stop what runs here
+    """
+
+    deaf = "Python cannot stop that call from outside"
+
+    def __init__(self, host, name, on_main=False, debugged=True):
+        self.host = host
+        self.name = name
+        self.debugged = debugged
+        self.request = None  # the request that runs
+        self.since = time.monotonic()  # when it began
+        self.noticed = None  # id of the request that was interrupted last: its code has had the KeyboardInterrupt
+        self.abandoned = False
+        self.thread_id = None
+        self.native_id = None
+        self.loop = asyncio.new_event_loop()
+        self._guard = Guard(by_signal=on_main)
+        self._queue = collections.deque()
+        self._accepted = collections.deque()  # of what was submitted and is not done: atomic, unlike a number
+        self._wake = None
+        self._task = None
+        self._suspended = False
+        self._closing = False
+        self._reported = None  # request id of which the notebook was told that the next Stop abandons it
+        self._told = None  # (request id, how often) of reports that an interrupted cell still runs
+        self._will_report = None  # request id that will be looked at
+        self._coroutine = None
+        self._force = False
+        if not on_main:
+            self._thread = threading.Thread(
+                target=self.run, name="flame-%s-%s" % (host.session_id[:8], name or "cells")
+            )
+            self._thread.daemon = True
+            if not debugged:
+                threads.leave_alone(self._thread)
+            self._thread.start()
+
+    def __repr__(self):
+        return "<Lane %r %s>" % (self.name, "idle" if self.request is None else "busy")
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def run(self):
+        """The lane's whole life; returns when it is closed, or abandoned and its cell over."""
+        self.thread_id = threading.get_ident()
+        self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else _native_id()
+        asyncio.set_event_loop(self.loop)
+        self._task = self.loop.create_task(self._serve())
+        while not self._task.done():
+            try:
+                self.loop.run_until_complete(self._task)
+            except KeyboardInterrupt:
+                # It hit a task that the cell left in the background: that one is over, the lane goes on.
+                continue
+            except asyncio.CancelledError:
+                break
+        self._close_loop()
+        self.host.lane_ended(self)
+
+    def _close_loop(self):
+        try:
+            tasks = asyncio.all_tasks(self.loop) if hasattr(asyncio, "all_tasks") else asyncio.Task.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                self.loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        except (RuntimeError, KeyboardInterrupt):
+            pass  # user code is in the way; the loop's descriptors are closed all the same
+        finally:
+            asyncio.set_event_loop(None)
+            self.loop.close()
+
+    async def _serve(self):
+        self._wake = asyncio.Event()
+        await self._step(self.host.prepare(self))
+        while not self.abandoned:
+            while self._queue and not self.abandoned:
+                await self._perform(self._queue.popleft())
+            if self._closing or self.abandoned:
+                return
+            self._wake.clear()
+            if not self._queue:
+                await self._wake.wait()
+
+    async def _perform(self, request):
+        self._force = False
+        self.since = time.monotonic()
+        self.request = request
+        reply = None
+        try:
+            if not request.get("cancelled"):
+                reply = await self._step(self.host.perform(request))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            pass
+        if hasattr(self._task, "uncancel"):
+            self._task.uncancel()
+        if self.abandoned:
+            return
+        self.request = None
+        if reply is None:
+            reply = self.host.interrupted_reply(request)
+        if self._told is not None and self._told[0] == request["id"]:
+            self.host.tell(request["id"], outcome(reply[0] if isinstance(reply, tuple) else reply))
+        self._accepted.popleft()
+        self.host.finish(request, reply)
+
+    @types.coroutine
+    def _step(self, coroutine):
+        """``await coroutine``, with the guard up whenever its code, the user's, has the thread."""
+        send, value = coroutine.send, None
+        guard, self._coroutine = self._guard, coroutine
+        while True:
+            waits_for = result = None
+            done = False
+            try:
+                try:
+                    guard.enter()
+                    try:
+                        waits_for = send(value)
+                    except StopIteration as stop:
+                        result, done = stop.value, True
+                finally:
+                    guard.leave()
+            except KeyboardInterrupt:  # it came between the user's code and ours
+                guard.leave()
+                if not done:
+                    if waits_for is None:
+                        raise
+                    value, send = KeyboardInterrupt(), coroutine.throw
+                    continue
+            if done:
+                self._coroutine = None
+                return result
+            self._suspended = True
+            try:
+                value = yield waits_for
+                send = coroutine.send
+            except BaseException as e:  # the cancellation of an awaiting cell goes on into it
+                value, send = e, coroutine.throw
+            finally:
+                self._suspended = False
+
+    # -- from other threads ------------------------------------------------------------------------------------------
+
+    def submit(self, request):
+        """Queue a request; any thread."""
+        self._accepted.append(True)
+        self._queue.append(request)
+        self._poke()
+
+    def cancel(self, request_id):
+        """Have a queued request end without being run, as one that is interrupted; whether it was queued."""
+        for request in list(self._queue):
+            if request["id"] == request_id:
+                request["cancelled"] = True
+                return True
+        return False
+
+    @property
+    def is_idle(self):
+        """Whether a request that comes now would be the next."""
+        return not self._accepted and self.request is None and not self._closing
+
+    def call(self, function):
+        """Run ``function`` on the lane's thread as soon as no code of a cell has it; any thread."""
+        try:
+            self.loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            pass  # the loop has just been closed
+
+    def run_callback(self, request, function):
+        """From the loop, on the lane's thread: run the user's ``function``, which can be stopped as a cell can.
+
+        Between two steps of a cell that awaits, a Stop is the cell's; it reaches ``function`` if that does not end.
+        """
+        if self.request is not None:
+            function()
+            return
+        self.request = request
+        try:
+            self._guard.enter()
+            try:
+                function()
+            finally:
+                self._guard.leave()
+        except KeyboardInterrupt:  # it came between the user's code and ours
+            self._guard.leave()
+        if self.abandoned:
+            self._poke()
+        else:
+            self.request = None
+
+    def _poke(self):
+        def wake():
+            if self._wake is not None:
+                self._wake.set()
+
+        self.call(wake)
+
+    def close(self):
+        """End the lane when what runs is over: an idle one at once."""
+        self._closing = True
+        self._queue.clear()
+        self._poke()
+
+    def join(self, timeout):
+        """Wait for the thread to end; whether it has."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def awaits(self):
+        """The coroutine of the cell that runs, where it awaits something; else None."""
+        return self._coroutine if self._suspended else None
+
+    # -- stopping a cell ---------------------------------------------------------------------------------------------
+
+    def interrupt(self):
+        """Stop the cell that runs. Returns what was done: idle, raised, cancelled, signalled or abandon.
+
+        ``abandon``: it was said before that this cell is stuck in a call; the host shall give it up.
+        """
+        request = self.request
+        if request is None:
+            return "idle"
+        if self._reported == request["id"] and not self._guard.by_signal:
+            return "abandon"
+        if self._guard.by_signal:
+            return self._by_signal()
+        self.noticed = None
+        if self._guard.post(self._notice):
+            self.host.debug.let_go()
+            done = "raised"
+        else:
+            self._cancel(request["id"])
+            done = "cancelled"
+        self.interrupt_children()  # now: a process that is only about to be waited for is found by the exception
+        self.report_later(request["id"])
+        return done
+
+    def interrupt_again(self, request_id):
+        """Interrupt a request whose code was given its interrupt, and has not got it."""
+        request = self.request
+        if request is None or request["id"] != request_id:
+            return
+        if self._guard.by_signal:
+            self.host.strike(request)
+        else:
+            self._guard.post(self._notice)
+
+    def report_later(self, request_id):
+        """Look at a cell that has been interrupted, some time later."""
+        if self._will_report != request_id:
+            self._will_report = request_id
+            threads.later(REPORT_AFTER, "interrupt", self._report, request_id)
+
+    def _by_signal(self):
+        """In a child's main thread, called by its SIGINT handler: may raise KeyboardInterrupt."""
+        self._notice()
+        self.host.debug.let_go()
+        if self._guard.running or self._force:
+            self._force = False
+            raise KeyboardInterrupt
+        self._cancel(self.request["id"])
+        return "cancelled"
+
+    def _cancel(self, request_id):
+        """Cancel an awaiting cell; if the loop itself is stuck in someone's code, raise there."""
+        answered = threading.Event()
+
+        def cancel():
+            answered.set()
+            if self.request is not None and self.request["id"] == request_id and self._suspended:
+                self._notice()
+                self._task.cancel()
+
+        self.loop.call_soon_threadsafe(cancel)
+
+        def insist():
+            if answered.is_set() or self.request is None or self.request["id"] != request_id:
+                return
+            if self._guard.by_signal:
+                self._force = True
+                signal.pthread_kill(self.thread_id, signal.SIGINT)
+            else:
+                _raise_in(self.thread_id, self._notice)
+                self.host.debug.let_go()
+
+        threads.later(CANCEL_GRACE, "interrupt", insist)
+
+    def interrupt_children(self):
+        """SIGINT to the processes that this thread has started and waits for: subprocess.run then ends."""
+        path = "/proc/self/task/%s/children" % self.native_id
+        try:
+            with open(path) as f:
+                pids = [int(pid) for pid in f.read().split()]
+        except (OSError, ValueError):
+            return  # no Linux, or a kernel without that file
+        for pid in pids:
+            try:
+                if pid not in self.host.protected_pids():
+                    os.kill(pid, signal.SIGINT)
+            except OSError:
+                pass
+
+    def _notice(self):
+        """Its interrupt has reached what runs: on the lane's thread."""
+        request = self.request
+        if request is not None:
+            self.noticed = request["id"]
+
+    def _report(self, request_id, noticed=False):
+        """Some time after an interrupt: if the cell still runs, say where it is, and what the next Stop does.
+
+        One that has not noticed is stuck in a call; one that has may be cleaning up, and is given longer.
+        """
+        request = self.request
+        self._will_report = None
+        if request is None or request["id"] != request_id or self.abandoned or self.host.asks(self):
+            return
+        has_noticed = self.noticed == request_id
+        if has_noticed and not noticed:
+            self._will_report = request_id
+            threads.later(NOTICED_AFTER - REPORT_AFTER, "interrupt", self._report, request_id, True)
+            return
+        where = stacks.call(self.host, self)
+        before = self._told[1] if self._told is not None and self._told[0] == request_id else 0
+        self._told = (request_id, before + 1)
+        if not has_noticed:
+            self.tell_next(request_id, "Interrupt: still in %s; %s." % (where, self.deaf))
+            return
+        why = "Interrupt: the cell has had it, and still runs, in %s; perhaps it cleans up." % where
+        if before:
+            self.tell_next(request_id, why)
+        else:
+            self.host.tell(request_id, why + " A second Stop interrupts it again.\n")
+
+    def tell_next(self, request_id, why):
+        """Say what the next Stop does to a cell that no interrupt ends, and have it do that."""
+        self._reported = request_id
+        following = "A second Stop abandons it: the cell then ends, and the session goes on in a fresh thread with its"
+        self.host.tell(request_id, "%s %s names.\n" % (why, following))
+
+    def give_up(self):
+        """Abandon the running cell: its thread ends by itself when its call returns. The request that it ran."""
+        request, self.request = self.request, None
+        self.abandoned = True
+        self._closing = True
+        self._guard.post()
+        return request
+
+
+def _native_id():
+    """The kernel's id of this thread on Python 3.6 and 3.7 (Linux); 0 where it cannot be told."""
+    try:
+        with open("/proc/thread-self/stat") as f:
+            return int(f.read().split(" ", 1)[0])
+    except (OSError, ValueError):
+        return 0

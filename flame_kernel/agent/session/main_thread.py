@@ -1,0 +1,476 @@
+"""A session on the server's own main thread (``place = main``): signals, GUI loops and Ctrl-C as in a plain program.
+
+Pyro's server waits for clients in its ``loop``, which calls ``self.events(…)`` again and again.  Where the main thread
+does that, an ``events`` of ours on that one server object gets it, and keeps it: the thread runs the session's cells,
+and another one goes on accepting connections with the server's own ``events``.  An app that calls ``daemon.events()``
+from a loop of its own is *pumped*: the thread then runs what is queued, and returns to the app.
+
+When the session is closed or its client detaches, and its cell is over, all is as it was found: the accept loop, the
+signal handlers, the asyncio loop of the thread.  Attached again, it takes the thread again.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+
+from .. import threads
+from ..debug.tracing import below
+from ..output import streams
+from .core import Core
+from .lane import Lane
+
+# Seconds in which an app that pumps its server comes by, if it does; between signals that have not been noticed; and in
+# which a signal that comes after one of ours is ours too.
+COMES_BY = 2.0
+STRIKE_AGAIN = 0.1
+OURS_FOR = 1.0
+
+_LOOPS = ("Pyro4.socketserver.threadpoolserver", "Pyro4.socketserver.multiplexserver")
+_INSTEAD = "use place = process or child"
+
+
+class Unavailable(RuntimeError):
+    """Why the main thread of this server cannot be had: a sentence."""
+
+
+def find():
+    """``(server, condition, pumped)``: the Pyro server by which the main thread can be had; raises Unavailable.
+
+    ``condition`` is what that server's loop asks before each round, or None.  To be called by a thread that answers a
+    call through Flame.
+    """
+    if os.name != "posix":
+        raise Unavailable("the main thread can be had on POSIX systems only; %s" % _INSTEAD)
+    main = threading.main_thread().ident
+    server, condition = _loop_in(sys._current_frames().get(main))
+    if server is not None:
+        return _unless_taken(server), condition, False
+    server = _serving_us()
+    if server is None:
+        raise Unavailable("the main thread of this server does not run its accept loop; %s" % _INSTEAD)
+    for thread_id, frame in sys._current_frames().items():
+        if thread_id != main and _loop_in(frame)[0] is server:
+            raise Unavailable("the main thread there is the app's own: Flame runs in another thread; %s" % _INSTEAD)
+    _unless_taken(server)
+    if hasattr(server.sock, "context"):
+        raise Unavailable("the main thread there is the app's own, which cannot be called by TLS; %s" % _INSTEAD)
+    if threading.get_ident() == main:  # a multiplex server, and this call is part of it
+        problem = _loop_runs()
+    else:
+        problem = _watch_for_main(server)
+    if problem:
+        raise Unavailable("%s; %s" % (problem, _INSTEAD))
+    return server, None, True
+
+
+def _loop_in(frame):
+    """The Pyro server whose ``loop`` a stack is in, and its condition; ``(None, None)`` if there is none."""
+    while frame is not None:
+        if frame.f_code.co_name == "loop" and frame.f_globals.get("__name__") in _LOOPS:
+            return frame.f_locals.get("self"), frame.f_locals.get("loopCondition")
+        frame = frame.f_back
+    return None, None
+
+
+def _serving_us():
+    """The Pyro server whose call this thread answers, or None."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "handleRequest" and frame.f_globals.get("__name__") == "Pyro4.core":
+            server = getattr(frame.f_locals.get("self"), "transportServer", None)
+            return server if type(server).__module__ in _LOOPS else None
+        frame = frame.f_back
+    return None
+
+
+def _unless_taken(server):
+    holder = getattr(vars(server).get("events"), "flame_session", None)
+    if holder is not None:
+        raise Unavailable(
+            "the session %s has the main thread of this server, which can be had by one at a time; end or detach that "
+            "one, or %s" % (holder, _INSTEAD)
+        )
+    return server
+
+
+def _watch_for_main(server):
+    """See whether the main thread calls ``server.events`` within COMES_BY; what speaks against it, or None."""
+    came, found = threading.Event(), vars(server).get("events")
+    below = server.events
+    problem = []
+
+    def events(sockets):
+        if threading.current_thread() is threading.main_thread() and not came.is_set():
+            problem.append(_loop_runs())
+            came.set()
+        return below(sockets)
+
+    server.events = events
+    server.wakeup()
+    came.wait(COMES_BY)
+    if vars(server).get("events") is events:
+        _put_back(server, found)
+    return problem[0] if problem else "the main thread there is the app's own, and does not serve Flame"
+
+
+def _loop_runs():
+    if asyncio._get_running_loop() is not None:
+        return "the main thread there runs an asyncio loop of the app's own"
+    return None
+
+
+def _put_back(server, found):
+    if found is None:
+        vars(server).pop("events", None)
+    else:
+        server.events = found
+
+
+class MainCore(Core):
+    """The Core of a session that has its cells on the server's main thread: ``seat`` is how it has that."""
+
+    def __init__(self, session_id, seat, log, shell, protected_pids):
+        self._seat = seat
+        Core.__init__(self, session_id, "main", log, shell, protected_pids)
+
+    def start(self):
+        """Begin; ``ready`` comes when the main thread does."""
+        self._main = self.lanes[""] = MainLane(self, self._seat)
+        self.strike = self._seat.strike
+        self._seat.take(self._main)
+
+    def attached(self):
+        """Called when a client takes the session up: have the main thread, again if need be; raises Unavailable."""
+        self._seat.take(self._main)
+
+    def detached(self):
+        """Called when its client leaves: the thread goes back to the server when its cell is over."""
+        self._seat.release()
+
+    def close(self):
+        lane = self._main
+        lane.close()
+        if self._seat.release():
+            if not lane.is_over:
+                lane.occupy(lambda: False)  # it has nobody else to run it to its end
+            lane.left.set()
+        Core.close(self)
+        lane.join(2.0)
+
+
+class MainLane(Lane):
+    """The lane of the main thread, which comes and goes: ``occupy`` is what it does while it is here."""
+
+    deaf = "that call does not listen to signals"
+
+    def __init__(self, host, seat):
+        Lane.__init__(self, host, "", on_main=True)
+        self.waits = True  # there is something to do: the first thing is to prepare the shell
+        self.is_over = False
+        self._seat = seat
+        self._may_leave = None
+        self.left = threading.Event()  # it is over, and the main thread is the server's again
+
+    def occupy(self, may_leave):
+        """On the main thread: run cells until there is none and ``may_leave()``, or the lane is closed."""
+        self.thread_id = threading.get_ident()
+        self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else os.getpid()
+        self._may_leave = may_leave
+        self.host.below = below(sys._getframe(1))
+        self.waits = False
+        asyncio.set_event_loop(self.loop)
+        streams.set_current(streams.Cell(None, self.host))
+        if self._task is None:
+            self._task = self.loop.create_task(self._serve())
+            self._task.add_done_callback(lambda task: self.loop.stop())
+        while True:
+            try:
+                while not self._task.done() and not self._is_through():
+                    self.loop.call_soon(self.look)
+                    self.loop.run_forever()
+                break
+            except (KeyboardInterrupt, SystemExit):  # of a task that a cell left in the background: that one is over
+                continue
+        self.host.debug.leave()
+        getattr(self.loop, "_signal_handlers", {}).clear()  # the server's own come back, and those are gone with it
+        if self._task.done():
+            self._close_loop()
+            self.host.lane_ended(self)
+            self.is_over = True
+
+    def _is_through(self):
+        if self._closing or self._accepted or self.waits or self.host.described is None:
+            return False
+        return self._may_leave()
+
+    def look(self):
+        """On the loop: stop it where the thread may leave."""
+        if self._is_through():
+            self.loop.stop()
+
+    async def _perform(self, request):
+        await Lane._perform(self, request)
+        self.look()
+
+    def call(self, function):
+        self.waits = True
+
+        def run():
+            self.waits = False
+            function()
+            self.look()
+
+        Lane.call(self, run)
+        self._seat.come()
+
+    def join(self, timeout):
+        return self.left.wait(timeout)
+
+    def interrupt(self):
+        """Stop the cell that runs, by SIGINT to the main thread, which its handler turns into ``strike``."""
+        request = self.request
+        if request is None:
+            return "idle"
+        self.noticed = None
+        self._seat.strike(request)
+        self.interrupt_children()
+        self.report_later(request["id"])
+        return "signalled"
+
+    @property
+    def insists(self):
+        """Whether a SIGINT is on its way to a loop that did not cancel its cell."""
+        return self._force
+
+    def strike(self):
+        """In the signal's handler: raises KeyboardInterrupt if user code has the thread."""
+        if self.request is not None:
+            self._by_signal()
+
+    def tell_next(self, request_id, why):
+        """Whoever has the main thread cannot be given up: there is no other."""
+        self.host.tell(
+            request_id,
+            why + " The cell ends when that call returns. It has the server's main thread: other clients are served "
+            "meanwhile.\n",
+        )
+
+
+class Seat:
+    """The main thread of a server, as one session has it. Raises Unavailable where it cannot be had."""
+
+    def __init__(self, session_id):
+        self.session_id = session_id
+        self._lane = None
+        self._where = find()  # for the first ``take``
+        self._server, self._condition, self._pumped = self._where
+        self._found = self._below = self._events = None
+        self._inside = False
+        self._released = True
+        self._lock = threading.RLock()  # a handler of signals takes it too
+        self._struck = None
+        self._struck_at = None
+        self._theirs = None  # a handler of the server's, for a SIGINT that was not ours
+        self._kept = None
+
+    def __repr__(self):
+        return "<Seat %r %s>" % (self.session_id, "inside" if self._inside else "outside")
+
+    def take(self, lane):
+        """Have the main thread come to ``lane``, soon; if it is there, stay. Raises Unavailable."""
+        with self._lock:
+            self._lane = lane
+            if not self._released:
+                return
+            if self._inside:  # it was about to leave, and a cell runs yet
+                self._released = False
+                return
+        where, self._where = self._where, None
+        server, self._condition, self._pumped = where or find()
+        with self._lock:
+            self._server = server
+            self._released = False
+            self._found, self._below = vars(server).get("events"), server.events
+
+            def events(sockets):
+                return self._come_in(sockets)
+
+            events.flame_session = self.session_id
+            self._events = server.events = events
+        server.wakeup()
+
+    def release(self):
+        """Give the thread back when its cell is over; True if it is not here, and will not come."""
+        with self._lock:
+            was, self._released = self._released, True
+            if not self._inside:
+                if not was:
+                    self._restore()
+                return True
+        self._lane.call(lambda: None)
+        return False
+
+    def come(self):
+        """There is something to do: an app that pumps its server shall come by."""
+        if self._pumped and not self._inside and not self._released:
+            self._server.wakeup()
+
+    def _restore(self):
+        if vars(self._server).get("events") is self._events:
+            _put_back(self._server, self._found)
+
+    # -- on the main thread ------------------------------------------------------------------------------------------
+
+    def _come_in(self, sockets):
+        """In place of the server's ``events``."""
+        if threading.current_thread() is not threading.main_thread() or self._inside:
+            return self._below(sockets)
+        if self._pumped:
+            self._below(sockets)
+            if not self._lane.waits:
+                return None
+        with self._lock:
+            if self._released:
+                return None if self._pumped else self._below(sockets)
+            self._inside = True
+        try:
+            self._stay()
+        except KeyboardInterrupt:
+            pass  # a Stop that came too late for its cell; the server's own are passed on below
+        except RuntimeError:  # no thread can be started: the server goes on, without us
+            with self._lock:
+                self._released = True
+                self._restore()
+        theirs, self._theirs = self._theirs, None
+        if theirs is not None:
+            _pass_on(theirs)
+        return None
+
+    def _stay(self):
+        over = []
+        accepting = threads.make("accept", self._accept, over)
+        self._kept = _Kept()
+        try:
+            signal.signal(signal.SIGINT, self._on_sigint)
+            accepting.start()
+            self._lane.occupy(lambda: self._pumped or self._released)
+        finally:
+            streams.set_current(None)
+            over.append(True)
+            while accepting.is_alive():
+                self._server.wakeup()
+                accepting.join(0.5)
+            with self._lock:
+                self._inside = False
+                if self._released or self._lane.is_over:
+                    self._released = True
+                    self._restore()
+            self._kept.restore()
+            if self._lane.is_over:
+                self._lane.left.set()
+            elif self._lane.waits:
+                self.come()
+
+    def _accept(self, over):
+        """On a thread of its own, while the main one runs cells: what the server's loop would do."""
+        server = self._server
+
+        def goes_on():
+            return not over and not server.shutting_down and (self._condition is None or self._condition())
+
+        while server.sock is not None and goes_on():
+            try:
+                if hasattr(server, "handleRequest"):  # multiplex: the clients too, by its own selector
+                    server.loop(goes_on)
+                else:
+                    self._below([server.sock])
+            except (OSError, ValueError):  # as Pyro's loop takes it: a client's fault, or the socket is closed
+                continue
+        if not over:  # the server ends: so that its loop sees it, the main thread goes back
+            self.release()
+
+    def _on_sigint(self, signum, frame):
+        struck, self._struck = self._struck, None
+        if struck is not None or self._lane.insists:
+            if struck is None or struck is self._lane.request:  # else it came too late for its cell
+                self._lane.strike()
+            return
+        if self._struck_at is not None and time.monotonic() - self._struck_at < OURS_FOR:
+            return  # one that was sent again just when it was not needed any more
+        # Somebody at the server's terminal: it is for the server, as it would have been.
+        handler = self._kept.handlers.get(signal.SIGINT)
+        if handler == signal.SIG_IGN:
+            return
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(signum, frame)
+            return
+        self._theirs = handler
+        self.release()
+        self._lane.strike()
+
+    def strike(self, request):
+        """SIGINT to the main thread, from any thread, until its handler has run: one that comes just before a call
+        blocks does not end it."""
+        self._struck = request
+        self._strike_on(request)
+
+    def _strike_on(self, request):
+        if self._struck is not request:  # its handler has run; or this timer is an old one, and another Stop's turn
+            return
+        if self._lane.request is not request:
+            self._struck = None
+            return
+        self._struck_at = time.monotonic()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        if signal.getsignal(signal.SIGINT) == self._on_sigint:  # else the cell has a handler of its own
+            threads.later(STRIKE_AGAIN, "interrupt", self._strike_on, request)
+        else:
+            self._struck = None
+
+
+class _Kept:
+    """What the main thread has of its own: signal handlers, a descriptor that they wake, its asyncio loop, a trace."""
+
+    def __init__(self):
+        self.handlers = {}
+        for number in range(1, signal.NSIG):
+            try:
+                handler = signal.getsignal(number)
+            except ValueError:
+                continue
+            if handler is not None:  # else it was not set by Python, and cannot be set again by it
+                self.handlers[number] = handler
+        self._trace, self._profile = sys.gettrace(), sys.getprofile()
+        self._timer = signal.getitimer(signal.ITIMER_REAL)
+        self._wakeup = signal.set_wakeup_fd(-1)
+        policy = getattr(asyncio.events, "_get_event_loop_policy", asyncio.get_event_loop_policy)()
+        self._local = getattr(policy, "_local", None)
+        self._loop = dict(vars(self._local)) if self._local is not None else {}
+
+    def restore(self):
+        """Put it back; what a cell has set is gone with it, a running alarm too."""
+        if sys.gettrace() is not self._trace:
+            sys.settrace(self._trace)
+        if sys.getprofile() is not self._profile:
+            sys.setprofile(self._profile)
+        asyncio.set_event_loop(self._loop.get("_loop"))
+        if self._local is not None:
+            vars(self._local).clear()
+            vars(self._local).update(self._loop)
+        if signal.getsignal(signal.SIGALRM) != self.handlers.get(signal.SIGALRM):
+            signal.setitimer(signal.ITIMER_REAL, *self._timer)
+        for number, handler in self.handlers.items():
+            if signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+
+
+def _pass_on(handler):
+    """Have a SIGINT do what it would have done."""
+    if callable(handler):
+        handler(signal.SIGINT, None)
+    else:
+        os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,45 @@
+"""Looks: requests that look in on a session, answered also while its cells run, and by none of their threads.
+
+``where`` is answered where it is heard.  ``top``, which measures for a moment, and ``watch``, which evaluates an
+expression of the user's that may take its time, have a thread each, as long as they take.
+"""
+
+import os
+
+from .. import threads
+from ..output import streams
+from . import stacks, top
+
+KINDS = ("where", "watch", "top")
+# Seconds that a watch waits for a shell that is still being made.
+START_PATIENCE = 10.0
+
+
+def begin(host, request):
+    """Answer a request; ``host`` is the session core. Returns at once."""
+    if request["kind"] == "where":
+        host.reply(request, safely(lambda: stacks.where(host)))
+        return
+    work = {"watch": lambda: _watch(host, request), "top": lambda: top.top(os.getpid())}[request["kind"]]
+    threads.start(request["kind"], _answer, host, request, work)
+
+
+def _answer(host, request, work):
+    # What an expression prints belongs to the cell in which it is watched.
+    streams.set_current(streams.Cell(request.get("cell") or request["id"], host))
+    host.reply(request, safely(work))
+
+
+def _watch(host, request):
+    """``{"status", "data", "metadata"}`` of an expression's value, or the error that it raised."""
+    if not host.wait_started(START_PATIENCE):
+        raise RuntimeError("the session is still starting")
+    return host.shell.user_expressions({"watch": request["expression"]})["watch"]
+
+
+def safely(work):
+    """What ``work()`` returns, the content of a reply; or that of an error, whatever it raises."""
+    try:
+        return work()
+    except BaseException as e:  # whoever asks waits for an answer
+        return {"status": "error", "ename": type(e).__name__, "evalue": str(e), "traceback": []}

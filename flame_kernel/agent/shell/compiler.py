@@ -1,0 +1,264 @@
+"""From the text of a cell to code: parsed once, its last expression apart, the text kept for tracebacks.
+
+A cell has a file name of its own, as in ipykernel: ``<temp>/flame_<session>_<pid>/<hash of the text>.py``.  There is no
+such file; its lines are in ``linecache``, for tracebacks, ``inspect.getsource``, ``warnings`` and ``pdb``, in the form
+that ``linecache.checkcache`` leaves alone (no modification time), and bounded in number and size.
+"""
+
+import __future__
+
+import ast
+import collections
+import inspect
+import io
+import linecache
+import os
+import re
+import struct
+import sys
+import tempfile
+import tokenize
+
+from . import await_py36
+
+# What is kept of the texts of old cells: functions defined there still show their source.
+KEEP_CELLS = 1000
+KEEP_CHARACTERS = 16 * 1000 * 1000
+
+# Before 3.9 the compiler follows an expression down without looking at the stack: 10^5 terms end the process. What is
+# nested so deep is refused here; what is less deep but too deep for the tree to become Python objects, by compiling the
+# text itself first, which raises.
+_CHECK_DEPTH = sys.version_info < (3, 9)
+_LONG = 4000  # characters; shorter text cannot nest that deep
+_MAX_DEPTH = 20000
+_NESTING = re.compile(
+    r"(?P<skip>#[^\n]*|\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''"
+    r"|\"(?:[^\\\"\n]|\\.)*\"|'(?:[^\\'\n]|\\.)*')"
+    r"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<end>[,;:])|(?P<line>\n)"
+    r"|[-+*/%@&|^~.]|\b(?:not|if|else|lambda|await)\b",
+    re.DOTALL,
+)
+
+_AWAIT = getattr(ast, "PyCF_ALLOW_TOP_LEVEL_AWAIT", 0)
+_FUTURES = 0
+for _name in __future__.all_feature_names:
+    # nested_scopes and generators are no flags of a statement: their bits mean other things in co_flags.
+    if _name not in ("nested_scopes", "generators"):
+        _FUTURES |= getattr(__future__, _name).compiler_flag
+del _name
+
+
+# Of the hash by which a front end and a kernel, who do not talk of file names, call a cell alike.
+SEED = 0xC70F6907
+
+
+def murmur2(text):
+    """That hash, as ipykernel has it (its compiler.py; in JupyterLab the debugger's hash.ts)."""
+    data = text.encode("utf-8", "surrogatepass")
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    h = SEED ^ len(data)
+    whole = len(data) & ~3
+    for (k,) in struct.iter_unpack("<I", data[:whole]):
+        k = (k * m) & mask
+        k = ((k ^ (k >> 24)) * m) & mask
+        h = ((h * m) & mask) ^ k
+    rest = data[whole:]
+    if rest:
+        h = ((h ^ int.from_bytes(rest, "little")) * m) & mask
+    h = ((h ^ (h >> 13)) * m) & mask
+    return h ^ (h >> 15)
+
+
+def undisturbed(make_tree):
+    """What ``make_tree`` returns, which has the compiler make a syntax tree.
+
+    CPython 3.11 and 3.12 count the depth of the trees of all threads together; where a garbage collection lets another
+    thread in meanwhile they find that the figure is wrong, and raise SystemError. Then once more.
+    """
+    for _ in range(20):
+        try:
+            return make_tree()
+        except SystemError as e:
+            if "recursion depth" not in str(e):
+                raise
+    return make_tree()
+
+
+class Step:
+    """A part of a cell. ``start(namespace)`` runs it and gives its value, or a coroutine if ``awaits``.
+
+    shows   the value is the cell's last expression, to be displayed
+    """
+
+    def __init__(self, code, shows):
+        self.code = code
+        self.shows = shows
+        self.awaits = bool(code.co_flags & inspect.CO_COROUTINE)
+
+    def start(self, namespace):
+        return eval(self.code, namespace)
+
+
+class Compiler:
+    """The compiler of one session: remembers ``from __future__`` and the texts of its cells."""
+
+    def __init__(self, session_id):
+        self.flags = 0
+        self.folder = folders(session_id, os.getpid())[0]
+        self._cells = collections.OrderedDict()  # file name -> (linecache entry, label)
+        self._characters = 0
+
+    def __repr__(self):
+        return "<Compiler %s, %d cells>" % (self.folder, len(self._cells))
+
+    # -- texts -------------------------------------------------------------------------------------------------------
+
+    def cell_file(self, source):
+        """The file name of a cell of this text."""
+        return os.path.join(self.folder, "%d.py" % murmur2(source))
+
+    def remember(self, source, count, raw=None):
+        """Keep a cell's text; returns its file name. ``count`` is what the cell is called: ``In[count]``; ``raw`` its
+        text before magics were made Python of it, by which front ends know it."""
+        lines = [line + "\n" for line in source.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+        if lines[-1] == "\n":
+            del lines[-1]  # the text ends with its last line's end
+        number, name = 0, self.cell_file(source if raw is None else raw)
+        while name in self._cells and self._cells[name][0][2] != lines:
+            number += 1
+            name = os.path.join(self.folder, "%d-%d.py" % (murmur2(source if raw is None else raw), number))
+        self._forget(name)
+        entry = (len(source), None, lines, name)
+        self._cells[name] = (entry, "In[%d]" % count)
+        self._characters += len(source)
+        linecache.cache[name] = entry
+        while len(self._cells) > 1 and (len(self._cells) > KEEP_CELLS or self._characters > KEEP_CHARACTERS):
+            self._forget(next(iter(self._cells)))
+        return name
+
+    def _forget(self, name):
+        entry, _ = self._cells.pop(name, ((0,), None))
+        self._characters -= entry[0]
+        if linecache.cache.get(name) is entry:
+            del linecache.cache[name]
+
+    def label(self, filename):
+        """``In[3]`` for a cell's file name, None for any other."""
+        cell = self._cells.get(filename)
+        return None if cell is None else cell[1]
+
+    def refresh(self, filename):
+        """Put a cell's lines back where someone has called ``linecache.clearcache``."""
+        cell = self._cells.get(filename)
+        if cell is not None:
+            linecache.cache.setdefault(filename, cell[0])
+
+    def close(self):
+        """Leave nothing in linecache."""
+        for name in list(self._cells):
+            self._forget(name)
+
+    # -- code --------------------------------------------------------------------------------------------------------
+
+    def compile(self, source, filename, show=True):
+        """The Steps of a cell. With ``show`` the last one gives the value of the cell's last expression, if it ends
+        in one and not in ``;``. Raises what ``compile`` raises: SyntaxError, ValueError, MemoryError, RecursionError.
+        """
+        show = show and not ends_in_semicolon(source)
+        try:
+            return self._steps(self._parse(source, filename), filename, show)
+        except SyntaxError:
+            if _AWAIT or not await_py36.may_await(source):
+                raise
+            function = await_py36.compile_awaiting(source, filename, self.flags, show)
+            if function is None:
+                raise
+            return [function]
+
+    def _parse(self, source, filename):
+        if _CHECK_DEPTH and len(source) > _LONG:
+            if _depth(source) > _MAX_DEPTH:
+                raise RecursionError("an expression is nested too deeply for Python %d.%d" % sys.version_info[:2])
+            try:
+                compile(source, filename, "exec", self.flags | _AWAIT, True)
+            except SyntaxError:
+                pass  # said again, or mended, by what follows
+        flags = self.flags | _AWAIT | ast.PyCF_ONLY_AST
+        return undisturbed(lambda: compile(source, filename, "exec", flags, True))
+
+    def _steps(self, tree, filename, show):
+        last = None
+        if show and tree.body and isinstance(tree.body[-1], ast.Expr):
+            last = ast.Expression(tree.body.pop().value)
+        flags = self.flags
+        steps = []
+        if tree.body:
+            code = compile(tree, filename, "exec", flags | _AWAIT, True)
+            flags |= code.co_flags & _FUTURES
+            steps.append(Step(code, False))
+        if last is not None:
+            steps.append(Step(compile(last, filename, "eval", flags | _AWAIT, True), True))
+        self.flags = flags
+        return steps
+
+
+def _depth(source):
+    """About how deep expressions nest: operators between commas, those around their brackets added."""
+    if all(len(part) < 2 * _MAX_DEPTH for part in re.split("[,;]", source)):
+        return 0
+    deepest, levels = 0, [0]
+    for match in _NESTING.finditer(source):
+        what = match.lastgroup
+        if what == "skip":
+            continue
+        if what == "close":
+            if len(levels) > 1:
+                levels.pop()
+        elif what == "end" or (what == "line" and len(levels) == 1):
+            levels[-1] = levels[-2] if len(levels) > 1 else 0
+        elif what != "line":
+            levels[-1] += 1
+            deepest = max(deepest, levels[-1])
+            if what == "open":
+                levels.append(levels[-1])
+    return deepest
+
+
+def ends_in_semicolon(source):
+    """Whether the last token of a cell is ``;``: its value is then not shown."""
+    if not _may_end_in_semicolon(source):
+        return False
+    last = None
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type not in (tokenize.ENDMARKER, tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.DEDENT):
+                last = token
+    except (tokenize.TokenError, SyntaxError):
+        return False
+    return last is not None and last.type == tokenize.OP and last.string == ";"
+
+
+def _may_end_in_semicolon(source):
+    """Whether the last line that is more than a comment has a ``;``: reading tokens of 10^5 lines takes a second."""
+    end = len(source)
+    while end > 0:
+        start = source.rfind("\n", 0, end) + 1
+        line = source[start:end].strip()
+        if line and not line.startswith("#"):
+            return ";" in line
+        end = start - 1
+    return False
+
+
+def folders(session_id, pid):
+    """Where the cells of a session seem to lie, and do while it is debugged: without IPython, and with it, where
+    ipykernel has them."""
+    name = "".join(c if c.isalnum() else "_" for c in session_id)[:16]
+    return [os.path.join(_temp(), one) for one in ("flame_%s_%d" % (name, pid), "ipykernel_%d" % pid)]
+
+
+def _temp():
+    try:
+        return tempfile.gettempdir()
+    except OSError:  # a file system on which nothing can be written: no file is needed either
+        return os.path.join(os.sep, "tmp")

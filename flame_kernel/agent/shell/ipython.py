@@ -1,0 +1,283 @@
+"""The shell of a session on IPython, where the server has it: magics, ``!cmd``, ``obj?``, top-level await, figures.
+
+It behaves as ipykernel's shell does, in a process that may have an IPython of its own and other sessions besides: what
+IPython would take for itself there (``__main__``, the builtins, ``sys.displayhook``, the history file, the profile
+folder, signals, prompts) it does not take.  The IPython side is in ``ishell_class`` and ``ishell_parts``, what the
+process shares in ``ishell_hooks``.
+"""
+
+import importlib.util
+import os
+import sys
+import traceback
+import types
+
+from .. import own
+from ..output.figures import Figures
+from . import ipython_class, ipython_parts, jedi_cache, system
+from . import ipython_hooks as hooks
+
+OLDEST = (7, 17)  # the first that runs a cell on a loop that is running already
+EXPERIMENTAL_TYPES = "_jupyter_types_experimental"
+INLINE_BACKEND = "module://matplotlib_inline.backend_inline"
+
+
+def available():
+    """None where a session can use IPython, else the reason why not, in words."""
+    if sys.version_info < (3, 7):
+        return "IPython %d.%d needs Python 3.7" % OLDEST
+    try:
+        if importlib.util.find_spec("IPython") is None:
+            return "IPython is not installed there"
+        with hooks.quiet_import():
+            import IPython
+            from IPython.core import interactiveshell  # noqa: F401
+    except Exception as e:
+        return "IPython cannot be imported there: %s: %s" % (type(e).__name__, e)
+    if tuple(IPython.version_info[:2]) < OLDEST:
+        return "IPython there is %s; %d.%d is needed" % ((IPython.__version__,) + OLDEST)
+    return None
+
+
+class IPythonShell:
+    """See ``runner.MiniShell`` for the interface, which is the same.
+
+    ip       the InteractiveShell, what ``get_ipython()`` returns in the session
+    figures  matplotlib's figures of this session
+    """
+
+    name = "ipython"
+
+    def __init__(self, host):
+        self._host = host
+        self._closed = False
+        self.ip = None
+        self.figures = Figures(host)
+        with hooks.quiet_import():
+            self.ip = ipython_class.build(self, host)
+            hooks.install(self.ip, host.place == "child")
+        jedi_cache.use(self.ip)
+        if host.place == "child":
+            self._prepare_child()
+
+    def __repr__(self):
+        return "<IPythonShell %s, In[%d]>" % (self._host.session_id, self.execution_count)
+
+    def _prepare_child(self):
+        """What ipykernel does to its own process, and no server's process would like."""
+        import pdb  # noqa: T100
+
+        from IPython.core import debugger
+
+        os.environ.update(system.ENVIRONMENT)
+        if hasattr(debugger, "InterruptiblePdb"):
+            pdb.Pdb = debugger.Pdb = debugger.InterruptiblePdb
+            pdb.set_trace = debugger.set_trace
+        # tqdm looks for this module to learn that it is in a notebook, others for the class in it.
+        stand_in = types.ModuleType("ipykernel.zmqshell")
+        stand_in.ZMQInteractiveShell = type(self.ip)
+        sys.modules.setdefault(stand_in.__name__, stand_in)
+        if importlib.util.find_spec("matplotlib_inline") is not None:
+            os.environ["MPLBACKEND"] = os.environ.get("MPLBACKEND") or INLINE_BACKEND
+        else:
+            self.figures.enable_with_pyplot(self.ip.enable_inline_figures)
+
+    @property
+    def user_ns(self):
+        return self.ip.user_ns
+
+    @property
+    def execution_count(self):
+        return self.ip.execution_count
+
+    def displayhook(self, value):
+        """``sys.displayhook`` for code of this session."""
+        self.ip.displayhook(value)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    async def run_cell(self, code, silent=False, store_history=True, cell_id=None, raw=None):
+        """Run a cell; the content of its execute_reply, without user_expressions. The error, if any, was published.
+        ``raw`` is for a shell that has no magics of its own."""
+        ip = self.ip
+        error = ip.begin_cell()
+        result = failure = None
+        try:
+            result = await self._run(code, silent, store_history, cell_id)
+        except GeneratorExit:
+            raise
+        except BaseException as e:  # it hit IPython's own code, not the user's
+            failure = e
+            self._show(e)
+        ip.end_cell()
+        if result is not None:
+            failure = result.error_before_exec or result.error_in_exec
+        if failure is None and not error.get("in_displayhook"):
+            reply = {"status": "ok"}
+        else:
+            reply = {"status": "error"}
+            reply["ename"] = type(failure).__name__ if failure is not None else error["ename"]
+            reply["evalue"] = ip.text_of(failure) if failure is not None else error["evalue"]
+            reply["traceback"] = error.get("traceback") or []
+        count = getattr(result, "execution_count", None) if store_history and not silent else None
+        reply["execution_count"] = ip.execution_count - 1 if count is None else count
+        reply["user_expressions"] = {}
+        reply["payload"] = ip.payload_manager.read_payload()
+        ip.payload_manager.clear_payload()
+        return reply
+
+    async def _run(self, code, silent, store_history, cell_id):
+        """IPython's ExecutionResult. Code that awaits runs on the loop of the lane, other code in one step."""
+        ip = self.ip
+        transformed, problem = code, None
+        try:
+            transformed = ip.transform_cell(code)
+        except Exception:  # of a transformer of the user's, too; the cell shows it
+            problem = sys.exc_info()
+        kwargs = {"store_history": store_history, "silent": silent}
+        if ip.takes_cell_id and cell_id is not None:
+            kwargs["cell_id"] = cell_id
+        awaits = problem is None and self._awaits(code, transformed)
+        if awaits and not ip.runs_on_asyncio():
+            return ip.run_cell(code, **kwargs)  # %autoawait trio and the like bring a loop of their own
+        coroutine = ip.run_cell_async(code, transformed_cell=transformed, preprocessing_exc_tuple=problem, **kwargs)
+        result = None
+        try:
+            if awaits:
+                result = await coroutine
+            else:
+                try:
+                    coroutine.send(None)
+                except StopIteration as stop:
+                    result = stop.value
+                else:
+                    raise RuntimeError("the cell awaits, and IPython was not to let it")
+        finally:
+            coroutine.close()
+            ip.events.trigger("post_execute")
+            if not silent:
+                ip.events.trigger("post_run_cell", result)
+        return result
+
+    def _awaits(self, code, transformed):
+        try:
+            return self.ip.should_run_async(code, transformed_cell=transformed, preprocessing_exc_tuple=None)
+        except Exception:  # whatever a compiler says to it
+            return False  # text that no compiler takes: running it shows the error
+
+    def _show(self, error):
+        try:
+            self.ip.showtraceback((type(error), error, _without_agent(error.__traceback__)), tb_offset=0)
+        except BaseException as e:
+            content = _plain_error(e)
+            self.ip.record_error(content)
+            self._host.publish("error", content)
+
+    def user_expressions(self, expressions):
+        """The values of expressions after a cell: ``{name: {"status", "data", "metadata"} or an error}``."""
+        return self.ip.clean(self.ip.user_expressions(expressions))
+
+    def cell_name(self, file):
+        """``In[3]`` for the file name of a cell, None for any other."""
+        number = getattr(self.ip.compile, "_filename_map", {}).get(file)
+        if number is not None:
+            return "In[%s]" % number
+        return "a cell" if file in self.ip.compile.entries else None
+
+    def format_exception(self, exc_info):
+        """``{"ename", "evalue", "traceback"}`` of an exception outside of a cell, without the agent's own frames."""
+        etype, value, tb = exc_info
+        tb = _without_agent(tb)
+        try:
+            with hooks.serving(self.ip):
+                lines = self.ip.traceback_lines(etype, value, tb)
+        except Exception:  # IPython's formatter, or the error's own methods, fail; the error is shown all the same
+            lines = traceback.format_exception(etype, value, tb)
+        return {"ename": etype.__name__, "evalue": self.ip.text_of(value), "traceback": lines}
+
+    def bundle(self, value):
+        """``(data, metadata)``: the forms in which a front end may show a value."""
+        data, metadata = self.ip.display_formatter.format(value)
+        return self.ip.clean(data), self.ip.clean(metadata)
+
+    # -- for the debugger --------------------------------------------------------------------------------------------
+
+    @property
+    def cell_folder(self):
+        return ipython_parts.cell_folder()
+
+    def cell_file(self, code):
+        """The file name of a cell of this text."""
+        return ipython_parts.cell_file(code)
+
+    def keep_empty_lines(self, keep):
+        """Whether lines are counted from the cell's first, empty as it may be; IPython else takes empty ones away."""
+        from IPython.core.inputtransformer2 import leading_empty_lines
+
+        transforms = self.ip.input_transformer_manager.cleanup_transforms
+        if keep and leading_empty_lines in transforms:
+            transforms.remove(leading_empty_lines)
+        elif not keep and leading_empty_lines not in transforms:
+            transforms.insert(0, leading_empty_lines)
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def complete(self, code, cursor_pos=None):
+        """The content of a complete_reply; positions count code points."""
+        if cursor_pos is None:
+            cursor_pos = len(code)
+        with hooks.serving(self.ip):
+            found = self.ip.completions(code, cursor_pos)
+        details = [
+            {"start": c.start, "end": c.end, "text": c.text, "type": c.type, "signature": c.signature} for c in found
+        ]
+        return {
+            "status": "ok",
+            "matches": [c.text for c in found],
+            "cursor_start": found[0].start if found else cursor_pos,
+            "cursor_end": found[0].end if found else cursor_pos,
+            "metadata": {EXPERIMENTAL_TYPES: details},
+        }
+
+    def inspect(self, code, cursor_pos=None, detail_level=0, omit_sections=()):
+        """The content of an inspect_reply."""
+        if cursor_pos is None:
+            cursor_pos = len(code)
+        reply = {"status": "ok", "found": False, "data": {}, "metadata": {}}
+        with hooks.serving(self.ip):
+            data = self.ip.inspect_at(code, cursor_pos, detail_level, omit_sections)
+        if data is not None:
+            reply["data"] = self.ip.clean(data)
+            reply["found"] = True
+        return reply
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self):
+        """Undo what this shell has done to the process. Idempotent; any thread."""
+        if self._closed:
+            return
+        self._closed = True
+        with hooks.serving(self.ip):
+            self.figures.close()
+            self.ip.end_session()
+        hooks.uninstall(self.ip)
+        jedi_cache.leave(self.ip)
+
+
+def _without_agent(tb):
+    """A traceback from where it leaves the agent and asyncio."""
+    while tb is not None and tb.tb_next is not None:
+        if not own.has(tb.tb_frame) and not (tb.tb_frame.f_globals.get("__name__") or "").startswith("asyncio."):
+            break
+        tb = tb.tb_next
+    return tb
+
+
+def _plain_error(error):
+    try:
+        text = str(error)
+    except Exception:  # the user's __str__
+        text = ""
+    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    return {"ename": type(error).__name__, "evalue": text, "traceback": lines}

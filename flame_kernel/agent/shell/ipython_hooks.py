@@ -1,0 +1,217 @@
+"""IPython's process-wide names, for as long as a session uses IPython: whose code asks decides which shell answers.
+
+``InteractiveShell.instance()`` and ``initialized()`` (and with them ``get_ipython()``, ``display()``, ipywidgets,
+matplotlib), the builtins ``get_ipython``, ``display`` and ``__IPYTHON__``, and what else IPython keeps once a process.
+The app's own IPython, where it has one, goes on being found by the app's code.
+"""
+
+import contextlib
+import functools
+import linecache
+import sys
+import threading
+import warnings
+
+from ..output import streams
+from ..patches import MISSING, Layer
+
+_calls = threading.local()  # .ip: the shell that this thread serves outside of a cell
+_lock = threading.Lock()
+_shared = None
+
+
+def current():
+    """The IPython shell of the session that the caller works for, or None."""
+    ip = getattr(_calls, "ip", None)
+    if ip is not None:
+        return ip
+    cell = streams.current()
+    if cell is not None:
+        return getattr(cell.host.shell, "ip", None)
+    return None if _shared is None else _shared.only
+
+
+@contextlib.contextmanager
+def serving(ip):
+    """Inside, this thread's code finds ``ip``, whether a cell of it runs or not (completion, construction, the end)."""
+    before = getattr(_calls, "ip", None)
+    _calls.ip = ip
+    try:
+        yield
+    finally:
+        _calls.ip = before
+
+
+@contextlib.contextmanager
+def quiet_import():
+    """Inside, imports of IPython leave the process's warning filters and linecache's functions alone."""
+    before = list(warnings.filters)
+    linecache_found = _linecache()
+    try:
+        yield
+    finally:
+        for entry in [entry for entry in warnings.filters if entry not in before]:
+            warnings.filters.remove(entry)
+        _restore_linecache(linecache_found)
+
+
+def _linecache():
+    return linecache.checkcache, hasattr(linecache, "_checkcache_ori")
+
+
+def _restore_linecache(found):
+    """IPython 7 guards its cells against ``checkcache``, process-wide; ours need no guard, see Compiler.cache."""
+    checkcache, patched = found
+    if not patched and hasattr(linecache, "_checkcache_ori"):
+        linecache.checkcache = checkcache
+        del linecache._checkcache_ori
+        linecache.__dict__.pop("_ipython_cache", None)
+
+
+def install(ip, alone):
+    """One shell more. ``alone``: the process is the session's, so code of no cell finds this shell as well."""
+    global _shared
+    with _lock:
+        if _shared is None:
+            _shared = _Shared()
+        _shared.users.add(id(ip))
+        if alone:
+            _shared.only = ip
+
+
+def uninstall(ip):
+    """One shell less; with the last one everything is as it was found."""
+    global _shared
+    with _lock:
+        if _shared is None or id(ip) not in _shared.users:
+            return
+        _shared.users.discard(id(ip))
+        if _shared.only is ip:
+            _shared.only = None
+        if not _shared.users:
+            _shared.remove()
+            _shared = None
+
+
+class _Shared:
+    """The layers of this version of the agent."""
+
+    def __init__(self):
+        import builtins
+
+        from IPython.core import completer, interactiveshell
+        from IPython.display import display
+
+        cls = interactiveshell.InteractiveShell
+        self.users = set()
+        self.only = None
+        self._linecache = _linecache()
+        self.layers = [
+            Layer(cls, "initialized", functools.partial(_initialized, cls)),
+            Layer(cls, "instance", functools.partial(_instance, cls)),
+            Layer(builtins, "get_ipython", _get_ipython),
+            Layer(builtins, "display", functools.partial(_display, display)),
+            Layer(builtins, "__IPYTHON__", _Flag),
+            Layer(completer, "warnings", functools.partial(_Warnings, completer.ProvisionalCompleterWarning)),
+        ]
+
+    def remove(self):
+        for layer in self.layers:
+            layer.remove()
+        _restore_linecache(self._linecache)
+
+
+def _below(shell_class, name, found):
+    """What a class method of that name was before the layer: the class's own, or the inherited one."""
+    inherited = getattr(super(shell_class, shell_class), name).__func__
+
+    def call(cls, *args, **kwargs):
+        method = inherited if found is MISSING else found.__func__
+        return method(cls, *args, **kwargs)
+
+    return call
+
+
+def _initialized(shell_class, found):
+    below = _below(shell_class, "initialized", found)
+
+    def initialized(cls):
+        return isinstance(current(), cls) or below(cls)
+
+    initialized.__doc__ = shell_class.initialized.__doc__
+    return classmethod(initialized)
+
+
+def _instance(shell_class, found):
+    below = _below(shell_class, "instance", found)
+
+    def instance(cls, *args, **kwargs):
+        ip = current()
+        return ip if isinstance(ip, cls) else below(cls, *args, **kwargs)
+
+    instance.__doc__ = shell_class.instance.__doc__
+    return classmethod(instance)
+
+
+def _get_ipython(found):
+    def get_ipython():
+        """The IPython shell of this session."""
+        ip = current()
+        if ip is not None:
+            return ip
+        if found is MISSING:
+            # Code of the app asks for this name to learn whether it runs in IPython, and it does not.
+            raise NameError("name 'get_ipython' is not defined")
+        return found()
+
+    return get_ipython
+
+
+def _display(display, found):
+    @functools.wraps(display)
+    def dispatch(*objs, **kwargs):
+        if current() is None:
+            if found is MISSING:
+                raise NameError("name 'display' is not defined")
+            return found(*objs, **kwargs)
+        return display(*objs, **kwargs)
+
+    return dispatch
+
+
+class _Flag(int):
+    """``__IPYTHON__``: true, and able to carry a layer's mark."""
+
+    def __new__(cls, found):
+        return int.__new__(cls, 1)
+
+    def __repr__(self):
+        return "True"
+
+
+class _Warnings:
+    """In the place of the module ``warnings`` in IPython's completer.
+
+    Its completions warn that they are provisional.  ``catch_warnings`` would change the filters of the whole process
+    while other threads run cells, so that one warning is dropped here, for the threads on which we complete.
+    """
+
+    def __init__(self, category, found):
+        self._category = category
+        self._found = found
+
+    def __getattr__(self, name):
+        return getattr(self._found, name)
+
+    def warn(self, message, category=None, stacklevel=1, **kwargs):
+        if category is self._category and getattr(_calls, "ip", None) is not None:
+            return
+        self._found.warn(message, category, stacklevel + 1, **kwargs)
+
+
+def forget_last_exception(error):
+    """Take the error of a session that ends out of ``sys.last_value``, where its traceback would keep all its names."""
+    if error is not None and getattr(sys, "last_value", None) is error:
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+            if hasattr(sys, name):
+                delattr(sys, name)

@@ -1,0 +1,114 @@
+"""Where jedi keeps what it has parsed: a folder on disk, in the user's home, for all their programs.
+
+Where the user has no such folder, jedi gets one of ours for the time of our sessions.  So it does where theirs fails
+it: a process that is killed while it writes leaves half a file there, which jedi neither bears nor replaces, so that
+every completion that needs it would be empty from then on.  What is in the user's folder stays as it is.
+"""
+
+import atexit
+import os
+import shutil
+import sys
+import threading
+
+from .. import tempdirs
+from ..patches import MISSING, Layer
+
+_calls = threading.local()  # .failed: whether the disk has failed jedi in the completion that this thread makes
+_lock = threading.Lock()
+_shells = set()  # ids of the shells that may complete
+_cache = None
+
+
+def use(shell):
+    """One shell more that completes."""
+    with _lock:
+        _shells.add(id(shell))
+
+
+def leave(shell):
+    """One shell less; with the last one jedi is as it was found. Idempotent."""
+    global _cache
+    with _lock:
+        _shells.discard(id(shell))
+        if not _shells and _cache is not None:
+            _cache.give_back()
+            _cache = None
+
+
+def complete(shell, ask):
+    """``ask()``, in which jedi, imported before, completes on this thread; once more where the disk has failed it."""
+    if not _prepare(shell):
+        return ask()
+    _calls.failed = False
+    found = ask()
+    if _calls.failed and _prepare(shell, move=True):
+        found = ask()
+    return found
+
+
+def _prepare(shell, move=False):
+    """Whether jedi is there, and has a folder; ``move``: one of ours."""
+    global _cache
+    settings, storage = sys.modules.get("jedi.settings"), sys.modules.get("parso.cache")
+    with _lock:
+        if settings is None or storage is None or id(shell) not in _shells:
+            return False
+        if _cache is None:
+            _cache = _Cache(settings, storage)
+        if move or not os.path.isdir(str(settings.cache_directory)):
+            _cache.move()
+        return True
+
+
+class _Cache:
+    """What this version of the agent has changed of jedi in this process."""
+
+    def __init__(self, settings, storage):
+        self._settings = settings
+        self._found = settings.cache_directory
+        self._folder = None  # ours, if it is needed
+        self._pid = os.getpid()
+        self._layer = Layer(storage, "_load_from_file_system", _watched)
+
+    def __repr__(self):
+        return "<_Cache %s>" % (self._folder or self._found)
+
+    def move(self):
+        """Have jedi use a folder of ours, unless it does so already or there can be none."""
+        if self._folder is not None:
+            return
+        folder = tempdirs.name("flame_jedi_")
+        try:
+            tempdirs.make(folder)
+        except OSError:
+            return
+        self._folder = folder
+        self._settings.cache_directory = type(self._found)(folder)
+        atexit.register(self._remove_folder)
+
+    def give_back(self):
+        self._layer.remove()
+        if self._folder is not None:
+            if str(self._settings.cache_directory) == self._folder:
+                self._settings.cache_directory = self._found
+            atexit.unregister(self._remove_folder)
+            self._remove_folder()
+
+    def _remove_folder(self):
+        if os.getpid() == self._pid:  # a copy that a cell forks has the same exit handlers, and no say in this
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _watched(found):
+    """parso's function that reads a file of the cache: who completes learns that it has failed, jedi as ever."""
+
+    def load(*args, **kwargs):
+        try:
+            # Where parso has no such function any more, nobody calls this one.
+            return None if found is MISSING else found(*args, **kwargs)
+        except Exception:  # whatever half a pickle raises; and a folder that cannot be read is as useless
+            _calls.failed = True
+            raise
+
+    return load

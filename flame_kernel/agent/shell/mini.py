@@ -1,0 +1,301 @@
+"""The shell of a session on a server without IPython: runs cells, shows values and errors as ipykernel does.
+
+What a cell sees is IPython's (``In``, ``Out``, ``_``, ``get_ipython``, ``display``, ``exit``), what the front end sees
+is ipykernel's.  Code that does not await runs in one step, on the thread of its lane, so that an interrupt finds it
+there.
+"""
+
+import builtins
+import os
+import sys
+import warnings
+import weakref
+
+from ..output import display, streams
+from ..output.figures import Figures
+from . import tracebacks
+from .compiler import Compiler
+from .completion import Completer
+from .inspection import Inspector
+from .mini_magics import Exit, MiniIPython, UsageError
+
+# Values kept in Out; beyond, the oldest fifth goes, as in IPython.
+MAX_OUT = 1000
+_UNDERS = ("_", "__", "___")
+
+
+class MiniShell:
+    """The shell of one session. ``host`` is the session core.
+
+    user_ns          the names of cells: the dict of the session's module
+    execution_count  the number of the next cell, from 1
+    figures          matplotlib's figures of this session
+    payload          what goes into the ``payload`` of the reply of the caller's cell
+    last_error       the exception of the last cell that failed, for %debug and %tb
+    hidden           what the namespace had before the user did anything
+    """
+
+    name = "mini"
+
+    def __init__(self, host):
+        self._host = host
+        self.user_ns = host.namespace.__dict__
+        self.execution_count = 1
+        self._payloads = weakref.WeakKeyDictionary()  # by Cell: a subshell's cells run beside the others
+        self.last_error = None
+        self.figures = Figures(host)
+        self.ip = MiniIPython(self, host)
+        self._compiler = Compiler(host.session_id)
+        self._tracebacks = tracebacks.Formatter(self._compiler)
+        self._unders = self._given = ("", "", "")  # the last three values, and what ``_``, ``__``, ``___`` were made
+        self._latest_input = ""
+        self._in, self._out = [""], {}
+        self._fill_namespace()
+        magics = self.ip.magics()
+        self._completer = Completer(self.user_ns, magics)
+        self._inspector = Inspector(self.user_ns, magics)
+        if host.place == "child":
+            self.figures.enable_with_pyplot()
+
+    def __repr__(self):
+        return "<MiniShell %s, In[%d]>" % (self._host.session_id, self.execution_count)
+
+    def _fill_namespace(self):
+        ns = self.user_ns
+        ns.setdefault("__builtins__", builtins)
+        ns.update(In=self._in, _ih=self._in, Out=self._out, _oh=self._out, _dh=[_cwd()])
+        ns.update((name, "") for name in _UNDERS + ("_i", "_ii", "_iii"))
+        ns.update(get_ipython=lambda: self.ip, display=display.display)
+        ns["exit"] = ns["quit"] = Exit(self)
+        self.hidden = dict(ns)
+
+    @property
+    def payload(self):
+        return self._payloads.setdefault(streams.current() or self, [])
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    async def run_cell(self, code, silent=False, store_history=True, cell_id=None, raw=None):
+        """Run a cell; the content of its execute_reply, without user_expressions. The error, if any, was published.
+        ``raw`` is its text before magics were made Python of it.
+
+        https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute
+        """
+        if not code or code.isspace():
+            return self._reply(self.execution_count - 1)
+        store_history = store_history and not silent
+        count = self.execution_count
+        shown_count = count if store_history else count - 1
+        if store_history:
+            self.execution_count += 1
+            self._store_input(code, count)
+        error = None
+        try:
+            name = self._compiler.remember(code, count, raw)
+            steps = self._compiler.compile(code, name, show=not silent)
+        except BaseException as e:
+            error = self._failed(e, silent, compiling=True)
+        else:
+            try:
+                for step in steps:
+                    value = step.start(self.user_ns)
+                    if step.awaits:
+                        value = await value
+                    if step.shows:
+                        self._show(value, shown_count)
+                    value = None
+            except BaseException as e:
+                error = self._failed(e, silent)
+        steps = None
+        try:
+            self.figures.flush()
+        except Exception as e:
+            error = error or self._failed(e, silent)
+        return self._reply(shown_count, error)
+
+    def run_inner(self, code):
+        """Run the body of a cell magic; nothing is shown."""
+        name = self._compiler.remember(code, self.execution_count - 1)
+        for step in self._compiler.compile(code, name, show=False):
+            if step.awaits:
+                raise UsageError("await does not work in the body of a cell magic without IPython")
+            step.start(self.user_ns)
+
+    def _reply(self, count, error=None):
+        payload = self._payloads.pop(streams.current() or self, [])
+        reply = {"status": "ok" if error is None else "error"}
+        reply.update(error or {}, execution_count=count, user_expressions={}, payload=payload)
+        return reply
+
+    def _store_input(self, code, count):
+        ns, text = self.user_ns, code.rstrip("\n")
+        ns["_iii"], ns["_ii"], ns["_i"] = ns.get("_ii", ""), ns.get("_i", ""), self._latest_input
+        ns["_i%d" % count] = self._latest_input = text
+        self._in.append(text)
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    def displayhook(self, value):
+        """``sys.displayhook`` for code of this session: shows a value, and keeps it as ``_`` and in ``Out``."""
+        self._show(value, self.execution_count - 1)
+
+    def _show(self, value, count):
+        if "_" in builtins.__dict__ and self.user_ns.get("_") is self._given[0]:
+            self.user_ns.pop("_", None)  # gettext's function is not to be hidden
+        if value is None:
+            return
+        if isinstance(value, Exit):
+            value()
+            return
+        data = None
+        try:
+            # By class: an object that answers every attribute does not display itself.
+            if callable(getattr(type(value), "_ipython_display_", None)):
+                value._ipython_display_()
+            else:
+                data, metadata = display.format_bundle(value)
+        finally:  # a value that cannot be shown is there all the same
+            self._remember(value, count)
+        if data:
+            self._host.publish("execute_result", {"data": data, "metadata": metadata, "execution_count": count})
+
+    def _remember(self, value, count):
+        ns = self.user_ns
+        if value is self._out:
+            return
+        if len(self._out) >= MAX_OUT:
+            self._cull()
+        untouched = all(n not in ns or ns[n] is old for n, old in zip(_UNDERS, self._given))
+        self._unders = (value,) + self._unders[:2]
+        if untouched and "_" not in builtins.__dict__:
+            self._given = self._unders
+            ns.update(zip(_UNDERS, self._given))
+        ns["_%d" % count] = value
+        self._out[count] = value
+
+    def _cull(self):
+        oldest = sorted(self._out)[: MAX_OUT // 5]
+        warnings.warn(
+            "Output cache limit (currently %d entries) hit.\nFlushing oldest %d entries." % (MAX_OUT, len(oldest)),
+            stacklevel=2,
+        )
+        for n in oldest:
+            self.user_ns.pop("_%d" % n, None)
+            del self._out[n]
+
+    def user_expressions(self, expressions):
+        """The values of expressions after a cell: ``{name: {"status", "data", "metadata"} or an error}``."""
+        found = {}
+        for name, expression in expressions.items():
+            try:
+                data, metadata = display.format_bundle(eval(expression, self.user_ns))
+                found[name] = {"status": "ok", "data": data, "metadata": metadata}
+            except BaseException as e:
+                lines = tracebacks.exception_only(e)
+                found[name] = dict(_named(e), status="error", traceback=lines)
+        return found
+
+    # -- errors ------------------------------------------------------------------------------------------------------
+
+    def _failed(self, exc, silent, compiling=False):
+        """A cell has raised: tell the front end; ename, evalue and traceback for the reply."""
+        if isinstance(exc, UsageError):
+            print("UsageError: %s" % tracebacks.evalue(exc), file=sys.stderr)
+            return dict(_named(exc), traceback=[])
+        self.last_error = exc
+        if self._host.place == "child":  # the process is the session's: pdb.pm() and its like look there
+            sys.last_type, sys.last_value, sys.last_traceback = type(exc), exc, exc.__traceback__
+        error = self._error(exc, exc.__traceback__, compiling)
+        if not silent:
+            self._host.publish("error", dict(error))
+            if isinstance(exc, SystemExit):
+                print("To exit: use 'exit' or 'quit'.", file=sys.stderr)
+        return error
+
+    def _error(self, exc, tb, compiling=False):
+        if compiling:
+            lines = tracebacks.exception_only(exc) if not isinstance(exc, SyntaxError) else None
+            lines = lines or [self._tracebacks.syntax(exc)]
+        elif isinstance(exc, SystemExit):
+            lines = ["An exception has occurred, use %tb to see the full traceback.\n"]
+            lines += tracebacks.exception_only(exc)
+        else:
+            lines = self._tracebacks.lines(exc, tb)
+        return dict(_named(exc), traceback=lines)
+
+    def format_exception(self, exc_info):
+        """``{"ename", "evalue", "traceback"}`` of an exception outside of a cell."""
+        _, exc, tb = exc_info
+        return self._error(exc, tb)
+
+    def showtraceback(self, exc_info):
+        """Publish an error of which the reply does not speak."""
+        self.last_error = exc_info[1]
+        self._host.publish("error", self._error(exc_info[1], exc_info[2]))
+
+    def traceback_of(self, exc):
+        """The traceback of an error that was shown before, in full, for %tb."""
+        return self._tracebacks.lines(exc, exc.__traceback__)
+
+    def user_traceback(self, exc):
+        """Its traceback object from the cell on, for pdb."""
+        return tracebacks.from_user(exc.__traceback__)
+
+    def bundle(self, value):
+        """``(data, metadata)``: the forms in which a front end may show a value."""
+        return display.format_bundle(value)
+
+    # -- for the debugger --------------------------------------------------------------------------------------------
+
+    @property
+    def cell_folder(self):
+        return self._compiler.folder
+
+    def cell_file(self, code):
+        """The file name of a cell of this text."""
+        return self._compiler.cell_file(code)
+
+    def keep_empty_lines(self, keep):
+        """Whether lines are counted from the cell's first, empty as it may be: here always."""
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def complete(self, code, cursor_pos=None):
+        """The content of a complete_reply; positions count code points. Any thread."""
+        return self._completer.complete(code, cursor_pos)
+
+    def inspect(self, code, cursor_pos=None, detail_level=0, omit_sections=()):
+        """The content of an inspect_reply. Any thread."""
+        return self._inspector.inspect(code, cursor_pos, detail_level, omit_sections)
+
+    def cell_name(self, file):
+        """``In[3]`` for the file name of a cell, None for any other."""
+        return self._compiler.label(file)
+
+    def page(self, name, detail_level=0):
+        """What ``name?`` shows; None if there is no such object."""
+        return self._inspector.page(name, detail_level)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self):
+        """Undo what this shell has done to the process. Idempotent; any thread."""
+        self.figures.close()
+        self._completer.close()
+        self._compiler.close()
+        self.last_error = None
+        self._unders = self._given = ("", "", "")
+        self._in.clear()
+        self._out.clear()
+        self.hidden = {}
+
+
+def _named(exc):
+    return {"ename": tracebacks.ename(exc), "evalue": tracebacks.evalue(exc)}
+
+
+def _cwd():
+    try:
+        return os.getcwd()
+    except OSError:  # the folder is gone
+        return ""

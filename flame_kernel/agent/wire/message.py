@@ -1,0 +1,157 @@
+"""What crosses the link: the names, the version and the codec. The one file that both sides import.
+
+A message is one ``bytes``::
+
+    4   magic ``FLM1`` (the digit is PROTOCOL)
+    4   length of the JSON text, big endian
+    4   number of buffers
+    8   length of each buffer, as many times
+    …   the JSON text (ASCII: lone surrogates and NUL survive as escapes)
+    …   the buffers, one behind the other
+
+so binary data (images, arrays, long output) never passes through JSON, as in Jupyter's own messages.  A request is
+``{"op": …, "n": call id, …}``; the answer echoes ``n`` and holds either ``result`` or ``error``.  Reading one builds
+``dict``, ``list``, ``str``, ``int``, ``float``, ``bool``, ``None`` and ``memoryview`` and nothing else.
+"""
+
+import json
+import struct
+
+PROTOCOL = 1
+MAGIC = b"FLM1"
+
+# What is called of the agent, below its package: all of it by Flame's ``invokeModule`` but what a child begins with.
+HANDLE, CARRY = "handle.handle", "handle.carry"
+TAKE_FILES, CALL_FILES = "remote.files.take", "remote.files.call"
+CHILD = "session.child_main.main"
+
+# Messages of comms, which go by these names in both directions.
+COMMS = ("comm_open", "comm_msg", "comm_close")
+
+# A buffer shorter than this is cheaper inside the JSON text.
+INLINE_TEXT = 1024
+
+# What one message may hold: a list or a number of two characters becomes a Python object of 30 times that.
+MAX_BUFFERS = 100000
+MAX_VALUES = 2000000
+
+_HEAD = struct.Struct(">4sII")
+_encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
+
+
+class WireError(ValueError):
+    """The bytes are no message of this protocol."""
+
+
+def encode(message, buffers=()):
+    """One message as bytes: a JSON-able ``dict`` and its binary ``buffers`` (bytes-like, in order)."""
+    text = _encoder.encode(message).encode("ascii")
+    views = [memoryview(b).cast("B") if not isinstance(b, bytes) else b for b in buffers]
+    head = _HEAD.pack(MAGIC, len(text), len(views))
+    sizes = struct.pack(">%dQ" % len(views), *[len(v) for v in views])
+    return b"".join([head, sizes, text] + views)
+
+
+def decode(data, limit=None):
+    """The ``(message, buffers)`` in ``data``; buffers are memoryviews of it, not copies.
+
+    Raises WireError for anything that ``encode`` cannot have written, or that is longer than ``limit`` bytes.
+    """
+    view = memoryview(data)
+    if limit is not None and len(view) > limit:
+        raise WireError("message of %d bytes, the limit is %d" % (len(view), limit))
+    if len(view) < _HEAD.size:
+        raise WireError("message of %d bytes is too short" % len(view))
+    magic, text_size, count = _HEAD.unpack_from(view)
+    if magic != MAGIC:
+        raise WireError("not a message of protocol %d" % PROTOCOL)
+    if count > MAX_BUFFERS:
+        raise WireError("message of %d buffers, the limit is %d" % (count, MAX_BUFFERS))
+    at = _HEAD.size + 8 * count
+    if at + text_size > len(view):
+        raise WireError("message is cut short")
+    sizes = struct.unpack_from(">%dQ" % count, view, _HEAD.size)
+    if at + text_size + sum(sizes) != len(view):
+        raise WireError("message lengths do not add up")
+    text = bytes(view[at : at + text_size])
+    if has_too_many_values(text):
+        raise WireError("message of more than %d values" % MAX_VALUES)
+    try:
+        message = json.loads(text.decode("ascii"))
+    except (ValueError, RecursionError) as e:
+        raise WireError("message is not JSON: %s" % e)
+    if not isinstance(message, dict):
+        raise WireError("message is no object")
+    at += text_size
+    buffers = []
+    for size in sizes:
+        buffers.append(view[at : at + size])
+        at += size
+    return message, buffers
+
+
+def has_too_many_values(text):
+    """Whether JSON text holds more than MAX_VALUES; the inside of a string, such as a page of HTML, is not counted."""
+    if _count(text) <= MAX_VALUES:
+        return False
+    text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    found = at = 0
+    while at >= 0 and found <= MAX_VALUES:
+        start = text.find(b'"', at)
+        found += 1 + _count(text[at : start if start >= 0 else len(text)])
+        at = text.find(b'"', start + 1) + 1 if start >= 0 else -1
+        if at == 0:
+            return False  # a string without an end: no JSON, as the parser will say
+    return found > MAX_VALUES
+
+
+def _count(text):
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+
+def encode_events(events):
+    """Events as ``(list for the JSON text, buffers)``.
+
+    An event is ``{"type", "request", "content", "metadata"?, "buffers"? (list of bytes), "number"?}``.  Long stream
+    text leaves the JSON as a UTF-8 buffer (``"text_buffer": index``), other buffers as ``"buffers": [index, …]``.
+    """
+    plain, buffers = [], []
+    for event in events:
+        event = dict(event)
+        if event.get("buffers"):
+            first = len(buffers)
+            buffers.extend(event["buffers"])
+            event["buffers"] = list(range(first, len(buffers)))
+        if event["type"] == "stream" and len(event["content"]["text"]) > INLINE_TEXT:
+            event["text_buffer"] = len(buffers)
+            buffers.append(event["content"]["text"].encode("utf-8", "surrogatepass"))
+            event["content"] = {"name": event["content"]["name"]}
+        plain.append(event)
+    return plain, buffers
+
+
+def decode_events(plain, buffers):
+    """The inverse of encode_events; raises WireError for events that it cannot have written."""
+    events = []
+    left = len(buffers)  # each is used once: a megabyte named a million times would be a million megabytes
+    try:
+        for event in plain:
+            event = dict(event)
+            left -= len(event.get("buffers", ())) + ("text_buffer" in event)
+            if left < 0:
+                raise WireError("events that share their buffers")
+            if "text_buffer" in event:
+                raw = buffers[event.pop("text_buffer")]
+                event["content"] = dict(event["content"], text=str(raw, "utf-8", "surrogatepass"))
+            if "buffers" in event:
+                event["buffers"] = [buffers[i] for i in event["buffers"]]
+            if not isinstance(event["type"], str) or not isinstance(event["content"], dict):
+                raise WireError("event of the wrong shape")
+            if not isinstance(event.get("request"), (str, type(None))):
+                raise WireError("event of a request that has no name")
+            if not isinstance(event.get("metadata", {}), dict):
+                raise WireError("event of the wrong shape")
+            events.append(event)
+    except (KeyError, IndexError, TypeError, ValueError, UnicodeError) as e:
+        raise WireError("event of the wrong shape: %r" % (e,))
+    return events

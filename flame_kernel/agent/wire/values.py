@@ -1,0 +1,364 @@
+"""Values between the two sides: plain data as JSON text and binary buffers, exact both ways. Both sides import it.
+
+``encode`` makes *parts*: the text, and behind it the buffers that it names. JSON's own ``null``, booleans, numbers,
+strings and arrays stand for None, bool, int, float, str and list; anything else is an object with one entry, its tag::
+
+    {"m": {…}}         dict whose keys are all str          {"d": [key, value, …]}  any other dict
+    {"t": […]} {"s": […]} {"f": […]}  tuple, set, frozenset  {"q": n} {"e": n}  list of 64-bit int, of float: buffer n
+    {"X": n}           long str, or one with lone surrogates: buffer n, UTF-8
+    {"y": "latin-1"} {"b": n} {"B": n}  short bytes, bytes, bytearray       {"i": "hex"}  an int of more than 64 bits
+    {"r": n}           the n-th thing that was finished in this text, once more
+    {"@": …}           an object that stays where it is, by its reference   {"!": n}  a pickle, between those who trust
+
+and those of ``LEAVES`` and of ``arrays``.  Only exact classes are plain: a namedtuple, an enum or a dataclass is not.
+
+Reading builds these classes and nothing else: no name that was sent is imported or looked up.  What costs is counted:
+the values in the text, their depth, the size of the tree where a shared reference counts each time, and keys that
+collide, for the hashes of numbers are public.
+"""
+
+import json
+import sys
+from array import array
+
+from . import message as wire
+from .scalars import LEAVES, ZONES, BadValue, NotPlain, TooLarge, class_name, zone
+
+# A list in a list in a list … so deep.
+MAX_DEPTH = 150
+# Values in all, where a shared one counts each time: whoever prints or compares them visits so many.
+MAX_UNFOLDED = 20000000
+# Keys of one dict or set with the same hash: each is compared with all of them.
+MAX_COLLISIONS = 64
+# Text and bytes shorter than this stay in the JSON text.
+INLINE = 1024
+# Numbers in a list, from which on it travels as a buffer.
+PACKED = 32
+# Parts of one value: a message has no more buffers.
+MAX_PARTS = wire.MAX_BUFFERS // 2
+# Characters of a number that JSON's parser is given, where Python has no limit of its own.
+MAX_DIGITS = 5000
+
+_INT64 = 1 << 63
+_encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
+
+
+def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_limit=None):
+    """The parts of ``value``: a list of its JSON text and its buffers, bytes-like.
+
+    reference    called with what is not plain; what it returns other than None goes into the text in its place
+    dumps        then called, where trust is given: bytes of a pickle
+    libraries    names of those that the other side has too; None stands for all
+    limit, array_limit  bytes: of all, and of one array or table; TooLarge beyond
+
+    Raises NotPlain, TooLarge.
+    """
+    encoder = Encoder(reference, dumps, libraries, limit, array_limit)
+    try:
+        text = _encoder.encode(encoder.node(value, 0)).encode("ascii")
+    except RecursionError:
+        raise NotPlain("it is nested too deep")
+    if wire.has_too_many_values(text):
+        raise NotPlain("it holds more than %d values; an array or bytes can be of any size" % wire.MAX_VALUES)
+    if limit is not None and len(text) > limit:
+        raise TooLarge("more than %d bytes" % limit)
+    encoder.parts[0] = text
+    return encoder.parts
+
+
+class Encoder:
+    """One value on its way into parts; see ``encode``. One use."""
+
+    def __init__(self, reference, dumps, libraries, limit, array_limit):
+        self.parts = [b""]
+        self.libraries = libraries
+        self.array_limit = array_limit
+        self._room = limit
+        self._reference = reference
+        self._dumps = dumps
+        self._under_way = set()  # ids of the containers around what is looked at
+        self._finished = {}  # id -> (number, unfolded size, the object: as long as it is kept the id is its own)
+        self._unfolded = 0
+
+    def node(self, value, depth):
+        """What stands for ``value`` in the JSON text."""
+        kind = type(value)
+        if kind is str:
+            if len(value) < INLINE and _is_clean(value):
+                return value
+            return {"X": self.buffer(value.encode("utf-8", "surrogatepass"))}
+        if kind is int:
+            return value if -_INT64 <= value < _INT64 else {"i": "%x" % value}
+        if value is None or kind is float or kind is bool:
+            return value
+        if kind is bytes and len(value) < INLINE:
+            return {"y": value.decode("latin-1")}
+        finished = self._finished.get(id(value))
+        if finished is not None:
+            self.count(finished[1])
+            return {"r": finished[0]}
+        if id(value) in self._under_way:
+            raise NotPlain("a %s contains itself" % class_name(kind))
+        if depth > MAX_DEPTH:
+            raise NotPlain("it is nested deeper than %d levels" % MAX_DEPTH)
+        before = self._unfolded
+        self._under_way.add(id(value))
+        try:
+            node = self._compound(value, kind, depth)
+        finally:
+            self._under_way.discard(id(value))
+        self.count(1)
+        self._finished[id(value)] = (len(self._finished), self._unfolded - before, value)
+        return node
+
+    def _compound(self, value, kind, depth):
+        if kind is list:
+            return self._list(value, depth)
+        if kind is dict:
+            return self._dict(value, depth)
+        tag = _SEQUENCES.get(kind)
+        if tag is not None:
+            return {tag: self.nodes(value, depth)}
+        if kind is bytes:
+            return {"b": self.buffer(value)}
+        if kind is bytearray:
+            return {"B": self.buffer(bytes(value))}
+        if kind is slice:
+            return {"S": self.nodes((value.start, value.stop, value.step), depth)}
+        leaf = LEAVES.get(kind)
+        if leaf is not None:
+            return {leaf[0]: leaf[1](value)}
+        if kind in ZONES:
+            return {"z": zone(value)}
+        from . import arrays
+
+        node = arrays.encode(self, value, kind)
+        if node is not None:
+            return node
+        if self._reference is not None:
+            reference = self._reference(value)
+            if reference is not None:
+                return {"@": reference}
+        if self._dumps is not None:
+            return {"!": self.buffer(self._dumps(value))}
+        raise NotPlain("a %s is no plain value" % class_name(kind))
+
+    def nodes(self, values, depth):
+        """The nodes of several values, as a list."""
+        node, depth = self.node, depth + 1
+        made = [node(value, depth) for value in list(values)]
+        self.count(len(made))
+        return made
+
+    def _list(self, value, depth):
+        items = list(value)
+        if len(items) >= PACKED:
+            kinds = set(map(type, items))
+            if len(kinds) == 1 and (int in kinds or float in kinds):
+                tag, code = ("q", "q") if int in kinds else ("e", "d")
+                try:
+                    packed = array(code, items)
+                except OverflowError:
+                    pass  # a long int among them
+                else:
+                    if sys.byteorder == "big":
+                        packed.byteswap()
+                    self.count(len(items))
+                    return {tag: self.buffer(packed.tobytes())}
+        return self.nodes(items, depth)
+
+    def _dict(self, value, depth):
+        keys, values = list(value), list(value.values())
+        if all(type(key) is str and _is_clean(key) for key in keys):
+            self.take(sum(map(len, keys)))
+            return {"m": dict(zip(keys, self.nodes(values, depth)))}
+        return {"d": self.nodes([thing for pair in zip(keys, values) for thing in pair], depth)}
+
+    def buffer(self, data):
+        """The number of one more part; ``data`` is bytes-like, flat."""
+        self.take(len(data))
+        if len(self.parts) >= MAX_PARTS:
+            raise NotPlain("it holds more than %d long texts and arrays" % MAX_PARTS)
+        self.parts.append(data)
+        return len(self.parts) - 1
+
+    def count(self, values):
+        """So many more values: TooLarge, NotPlain where they are too many."""
+        self._unfolded += values
+        self.take(4 * values)
+        if self._unfolded > MAX_UNFOLDED:
+            raise NotPlain("it holds more than %d values, shared ones counted each time" % MAX_UNFOLDED)
+
+    def take(self, size):
+        if self._room is not None:
+            self._room -= size
+            if self._room < 0:
+                raise TooLarge("more than the limit")
+
+
+def decode(parts, resolve=None, loads=None):
+    """The value in ``parts``, a list of bytes-like objects.
+
+    resolve   called with what stands behind ``@``
+    loads     called with a pickle's bytes; where it is None a pickle is refused
+
+    Raises BadValue, and what ``resolve`` and ``loads`` raise.
+    """
+    if not parts:
+        raise BadValue("a value without text")
+    text = bytes(parts[0])
+    if wire.has_too_many_values(text):
+        raise BadValue("a value of more than %d parts" % wire.MAX_VALUES)
+    if not hasattr(sys, "get_int_max_str_digits"):
+        options = {"parse_int": _short_int}
+    else:
+        options = {}
+    try:
+        tree = json.loads(text.decode("ascii"), **options)
+        return Decoder(parts, resolve, loads).value(tree, 0)
+    except RecursionError:
+        raise BadValue("a value that is nested too deep")
+    except BadValue:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, ArithmeticError, AttributeError) as e:
+        raise BadValue("a malformed value (%s: %s)" % (type(e).__name__, str(e)[:200]))
+
+
+class Decoder:
+    """Parts on their way back; see ``decode``. One use."""
+
+    def __init__(self, parts, resolve, loads):
+        self._parts = parts
+        self._unused = set(range(1, len(parts)))
+        self._resolve = resolve
+        self._loads = loads
+        self._finished = []  # (value, its unfolded size)
+        self._unfolded = 0
+
+    def value(self, node, depth):
+        """The value that ``node`` of the JSON text stands for."""
+        kind = type(node)
+        if kind is not list and kind is not dict:
+            return node
+        if depth > 2 * MAX_DEPTH:
+            raise BadValue("a value that is nested too deep")
+        before = self._unfolded
+        if kind is list:
+            made = self.values(node, depth)
+        else:
+            ((tag, content),) = node.items()
+            if tag == "r":
+                made, size = self._finished[content if content >= 0 else len(self._finished)]
+                self._count(size)
+                return made
+            if tag in _ATOMS:
+                return _ATOMS[tag](self, content)
+            made = self._tagged(tag, content, depth)
+        self._count(1)
+        self._finished.append((made, self._unfolded - before))
+        return made
+
+    def _tagged(self, tag, content, depth):
+        maker = _CONTAINERS.get(tag)
+        if maker is not None:
+            return maker(self.values(content, depth))
+        if tag == "m":
+            return dict(zip(content, self.values(content.values(), depth)))
+        if tag == "d":
+            both = self.values(content, depth)
+            keys = _safe_keys(both[::2])
+            return dict(zip(keys, both[1::2]))
+        if tag in ("q", "e"):
+            packed = array("q" if tag == "q" else "d")
+            packed.frombytes(self.part(content))
+            if sys.byteorder == "big":
+                packed.byteswap()
+            self._count(len(packed))
+            return packed.tolist()
+        if tag == "b":
+            return bytes(self.part(content))
+        if tag == "B":
+            return bytearray(self.part(content))
+        maker = _MAKERS.get(tag)
+        if maker is not None:
+            return maker(content)
+        if tag == "@" and self._resolve is not None:
+            return self._resolve(content)
+        if tag == "!":
+            if self._loads is None:
+                raise BadValue("a pickle, which is opened only where trust=True was given to flame.connect")
+            return self._loads(bytes(self.part(content)))
+        from . import arrays
+
+        return arrays.decode(self, tag, content)
+
+    def values(self, nodes, depth):
+        """The values of several nodes, as a list."""
+        value, depth = self.value, depth + 1
+        made = [value(node, depth) for node in nodes]
+        self._count(len(made))
+        return made
+
+    def part(self, number):
+        """One of the buffers: each is used once, or a megabyte could be named a million times."""
+        self._unused.remove(number)
+        return self._parts[number]
+
+    def text(self, number):
+        return str(self.part(number), "utf-8", "surrogatepass")
+
+    def _count(self, values):
+        self._unfolded += values
+        if self._unfolded > MAX_UNFOLDED:
+            raise BadValue("a value of more than %d parts, shared ones counted each time" % MAX_UNFOLDED)
+
+
+def _is_clean(text):
+    """Whether JSON carries it as it is: two lone surrogates that stand together would become one character."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _short_int(digits):
+    if len(digits) > MAX_DIGITS:
+        raise BadValue("a number of %d digits" % len(digits))
+    return int(digits)
+
+
+def _safe_keys(keys):
+    """``keys``, if making a dict or a set of them takes no longer than it should."""
+    counts = {}
+    for key in keys:
+        if type(key) is not str and type(key) is not bytes:  # their hashes are seeded with a secret
+            known = hash(key)
+            counts[known] = counts.get(known, 0) + 1
+            if counts[known] > MAX_COLLISIONS:
+                raise BadValue("keys that collide")
+    return keys
+
+
+def _make_slice(content):
+    start, stop, step = content
+    return slice(start, stop, step)
+
+
+def _make_set(items):
+    return set(_safe_keys(items))
+
+
+def _make_frozenset(items):
+    return frozenset(_safe_keys(items))
+
+
+_SEQUENCES = {tuple: "t", set: "s", frozenset: "f"}
+_CONTAINERS = {"t": tuple, "s": _make_set, "f": _make_frozenset, "S": _make_slice}
+_MAKERS = {tag: make for tag, _, make in LEAVES.values()}
+# What is not remembered for a second reference: strings and numbers.
+_ATOMS = {
+    "X": Decoder.text,
+    "y": lambda decoder, content: content.encode("latin-1"),
+    "i": lambda decoder, content: int(content, 16),
+}

@@ -1,0 +1,33 @@
+"""``jupyter flame``: the console script. Its help is there at once; everything else is loaded when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .. import __version__
+from .index import ABOUT, COMMANDS, HELP, overview
+
+FAILED = 1
+
+
+def main() -> None:
+    """The console script ``jupyter-flame``, which is what ``jupyter flame`` runs."""
+    words = sys.argv[1:]
+    try:
+        if words and words[0] in HELP:
+            print(overview("", ABOUT, COMMANDS))
+        elif words == ["--version"]:
+            print(__version__)
+        else:
+            from .application import FlameApp
+
+            FlameApp.launch_instance()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read what we print has had enough: `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""What the commands of ``jupyter flame`` have in common: a parser whose help teaches, and exit codes.
+
+0: done.  1: it could not be done, and one sentence on stderr says why.  2: the command was not well formed.
+130: Ctrl-C.
+
+A command is a Jupyter application: ``--config``, ``--generate-config``, ``--show-config``, ``--log-level``, ``--debug``
+and ``-y`` are Jupyter's own, ``--Class.trait=value`` sets any trait, ``jupyter_flame_config.py`` all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import sys
+import textwrap
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jupyter_core.application import JupyterApp, NoStart
+from jupyter_core.paths import jupyter_config_dir
+from traitlets import Bool, TraitError
+from traitlets.config import Config
+
+from .. import __version__
+from ..connect.settings import FlameSettings
+from ..connect.targets_file import TargetsFile, targets_path
+from ..errors import FlameError, TargetError
+from ..security.terminal import clean
+from .index import HELP, overview
+
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+_TRAIT = re.compile(r"--[A-Z]\w*\.\w")
+
+
+class Command(JupyterApp):
+    """One command. Subclasses say what they take (``arguments``) and do it (``run``).
+
+    title       the words that call it, such as ``targets add``
+    about       what it is for; its first line is shown in lists
+    typed       examples: lines that can be typed as they stand
+    takes_all   whether what stands behind its first word is none of our business: traits must stand before
+    """
+
+    name = "jupyter-flame"
+    version = __version__
+    classes = [FlameSettings]  # noqa: RUF012, declared so by traitlets
+    raise_config_file_errors = Bool(True)
+    title: ClassVar[str]
+    about: ClassVar[str]
+    typed: ClassVar[str] = ""
+    takes_all: ClassVar[bool] = False
+    options: argparse.Namespace
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add what the command takes to its parser."""
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        """Do it; the exit code, None for 0. A FlameError becomes a sentence on stderr and 1."""
+        raise NotImplementedError
+
+    @classmethod
+    def parser(cls) -> argparse.ArgumentParser:
+        """The command's parser, complete."""
+        parser = parser_for(cls.title, cls.about, cls.typed)
+        cls.arguments(cls.__new__(cls), parser)
+        add_common(parser)
+        words = argparse.ArgumentParser.format_usage(_only_words(parser))
+        parser.usage = words.removeprefix("usage: ").rstrip("\n").replace(parser.prog, f"{parser.prog} [options]", 1)
+        return parser
+
+    def initialize(self, argv: Any = None) -> None:
+        """Called by traitlets' machinery with the words behind the command; exits with 2 where they mean nothing."""
+        self.parse_command_line(argv)
+        said = deepcopy(self.config)
+        if self.config_file and not Path(self.config_file).is_file():
+            self._fail(f"there is no configuration file {self.config_file}")
+        try:
+            self.load_config_file(suppress_errors=False)
+            self.update_config(said)  # what is said wins over what is written
+            FlameSettings(parent=self)
+        except TraitError as error:
+            self._fail(f"the configuration cannot be used: {error}")
+        except Exception as error:  # a configuration file is a program, and may raise anything
+            self._fail(f"{self.config_file or 'the configuration file'}: {type(error).__name__}: {error}")
+
+    def parse_command_line(self, argv: Any = None) -> None:
+        """The words taken apart: ``options``, and what there is for traits."""
+        words = list(sys.argv[1:] if argv is None else argv)
+        end = words.index("--") if "--" in words else len(words)
+        if self.takes_all:
+            end = next((n for n, word in enumerate(words) if not word.startswith("--")), end)
+        traits = [word for word in words[:end] if _TRAIT.match(word)]
+        others = [word for word in words[:end] if not _TRAIT.match(word)] + words[end:]
+        self.options = self.parser().parse_args(others)
+        try:
+            super().parse_command_line(traits)
+            self.update_config(common_config(self.options))
+        except TraitError as error:
+            self._fail(str(error), MISUSED)
+
+    def migrate_config(self) -> None:
+        """There was none of ours in the days of IPython 3."""
+
+    def start(self) -> None:
+        """Called when ``initialize`` has returned: do it, and exit."""
+        try:
+            super().start()  # --show-config, --generate-config
+        except NoStart:
+            self.exit(DONE)
+        try:
+            if self.generate_config:
+                self.write_default_config()
+                self.exit(DONE)
+            code = self.run(self.options) or DONE
+            sys.stdout.flush()
+        except FlameError as error:
+            self.log.debug("raised here:", exc_info=True)
+            self._fail(str(error))
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        self.exit(code)
+
+    def _fail(self, sentence: str, code: int = FAILED) -> None:
+        print(f"jupyter flame {self.title}: {clean(sentence)}", file=sys.stderr)
+        self.exit(code)
+
+    def confirm(self, question: str) -> bool:
+        """The user's yes, or ``-y``; TargetError where nobody can be asked."""
+        if self.answer_yes:
+            return True
+        if not sys.stdin.isatty():
+            raise TargetError(f"{question} Nobody can be asked here; say -y")
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+    @staticmethod
+    def targets() -> TargetsFile:
+        """The file of targets of this user."""
+        return TargetsFile(targets_path(os.environ, Path(jupyter_config_dir())))
+
+
+class CommandGroup(Command):
+    """A word with commands behind it: ``jupyter flame`` itself, and those of its commands that have some.
+
+    other   the command that is meant where none is named, if any
+    """
+
+    commands: ClassVar[dict[str, tuple[str, str]]]
+    other: ClassVar[str | None] = None
+
+    def initialize(self, argv: Any = None) -> None:
+        """Called with the words behind ours: load the command that they name, or say which there are."""
+        words = list(sys.argv[1:] if argv is None else argv)
+        if words and words[0] in HELP:
+            print(overview(self.title, self.about, self.commands))
+            self.exit(DONE)
+        name = words[0] if words and words[0] in self.commands else self.other
+        if name is not None:
+            self.subcommands = {one: (path, about) for one, (path, about) in self.commands.items()}
+            self.initialize_subcommand(name, words[1:] if words[:1] == [name] else words)
+            return
+        if words and words[0].startswith("-"):
+            super().initialize(words)
+            return
+        if words:
+            behind = f" {self.title}" if self.title else ""
+            print(f"jupyter flame{behind}: there is no command {words[0]!r}\n", file=sys.stderr)
+        self._misused()
+
+    def start(self) -> None:
+        """Run the command that was found."""
+        if self.subapp is not None:
+            self.subapp.start()
+        super().start()
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        """Options, and no command."""
+        self._misused()
+        return None
+
+    def _misused(self) -> None:
+        print(overview(self.title, self.about, self.commands), file=sys.stderr)
+        self.exit(MISUSED)
+
+
+def parser_for(title: str, about: str, examples: str) -> argparse.ArgumentParser:
+    """A parser that shows paragraphs and examples as they were written."""
+    lines = textwrap.dedent(examples).strip().splitlines()
+    return argparse.ArgumentParser(
+        prog=f"jupyter flame {title}".strip(),
+        description=textwrap.dedent(about).strip(),
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in lines) if lines else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _only_words(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """A parser with the positional arguments of ``parser`` alone: for a usage that can be read."""
+    bare = argparse.ArgumentParser(prog=parser.prog, add_help=False)
+    for action in parser._actions:
+        if not action.option_strings:
+            bare._add_action(action)
+    return bare
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """The options that every application of Jupyter has."""
+    group = parser.add_argument_group("as in all of Jupyter")
+    group.add_argument("--config", dest="config_file", metavar="FILE", help="a configuration file for traits")
+    group.add_argument("--generate-config", action="store_true", help="write jupyter_flame_config.py, and end")
+    group.add_argument("--show-config", action="store_true", help="show what is configured, and end")
+    group.add_argument("--show-config-json", action="store_true", help=argparse.SUPPRESS)
+    group.add_argument("--log-level", type=_log_level, metavar="LEVEL", help="DEBUG, INFO, WARN, ERROR, or a number")
+    group.add_argument("--debug", action="store_true", help="the same as --log-level=DEBUG")
+    group.add_argument("--version", action="version", version=__version__, help="the version of Remote Flame")
+    group.add_argument("-y", "--yes", dest="answer_yes", action="store_true", help="answer yes to any question")
+
+
+def common_config(options: argparse.Namespace) -> Config:
+    """What the options of ``add_common`` stand for."""
+    said = vars(options)
+    names = ("config_file", "generate_config", "answer_yes", "show_config", "show_config_json", "log_level")
+    found = {name: said[name] for name in names if said.get(name)}
+    if said.get("debug"):
+        found["log_level"] = logging.DEBUG
+    return Config({"JupyterApp": found})
+
+
+def _log_level(text: str) -> int:
+    found = int(text) if text.isdigit() else getattr(logging, text.upper(), None)
+    if not isinstance(found, int):
+        raise argparse.ArgumentTypeError(f"{text!r} is no log level; give DEBUG, INFO, WARN, ERROR or a number")
+    return found

@@ -1,0 +1,169 @@
+"""``jupyter flame put``, ``get`` and ``sync``: files and folders to a server and back."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from ..errors import TargetError
+from ..files import transfer
+from ..files.sync import Wishes, sync_down, sync_up
+from ..remote.remote import Remote
+from ..security.terminal import clean
+from .connecting import Connecting
+
+_FAR = re.compile(r"([A-Za-z0-9_.-]*):(.*)", re.DOTALL)
+
+
+class Files(Connecting):
+    """A command that copies."""
+
+    alone: ClassVar[bool] = False
+    session: ClassVar[str] = "relative paths there are of the folder in which this session's cells are"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar, and no word at the end")
+        super().arguments(parser)
+
+    @contextlib.contextmanager
+    def files(self) -> Iterator[Remote]:
+        """A connection for files: without a session that is named it starts no process there, and no IPython."""
+        light: dict[str, Any] = {} if self.options.session else {"place": "process", "shell": "mini"}
+        with self.remote(**light) as remote:
+            yield remote
+
+    @property
+    def progress(self) -> bool | None:
+        """Whether to show a bar; None: where somebody sees it."""
+        return False if self.options.quiet else None
+
+    def say(self, result: object) -> None:
+        """What came of it."""
+        if not self.options.quiet:
+            print(clean(str(result)))
+
+
+class Put(Files):
+    """From here to there."""
+
+    title = "put"
+    about = """
+        Copy files and folders to the server, as cp -r does: mode and time are kept, what is the same there is left
+        alone, a file goes on where an earlier try was cut, contents are checked, and put in place whole.
+
+        Sources may have ~ and *; a relative DEST is of the folder that the server is in, ~ is the home there.
+        """
+    typed = """
+        jupyter flame put -t gpu-box model.bin data/ /tmp/
+        jupyter flame put -t gpu-box "results/*.csv" ~/results/
+        """
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files and folders here")
+        parser.add_argument("destination", metavar="DEST", help="a file or a folder there")
+        super().arguments(parser)
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        with self.files() as remote:
+            self.say(transfer.put(remote.session, options.sources, options.destination, progress=self.progress))
+        return None
+
+
+class Get(Files):
+    """From there to here."""
+
+    title = "get"
+    about = """
+        Copy files and folders from the server, as cp -r does: mode and time are kept, what is the same here is left
+        alone, a file goes on where an earlier try was cut, contents are checked, and put in place whole.
+
+        Sources may have ~ and * (in quotes, or the shell here takes them); without DEST it is the present folder.
+        """
+    typed = """
+        jupyter flame get -t gpu-box /var/log/syslog .
+        jupyter flame get -t gpu-box "~/results/*.csv" results/
+        """
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("paths", nargs="+", metavar="SOURCE", help="files and folders there; the last may be DEST")
+        super().arguments(parser)
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        *sources, destination = options.paths if len(options.paths) > 1 else (*options.paths, ".")
+        with self.files() as remote:
+            self.say(transfer.get(remote.session, sources, destination, progress=self.progress))
+        return None
+
+
+class Sync(Files):
+    """A folder like another one."""
+
+    title = "sync"
+    about = """
+        Make a folder on the server like one here, or the other way round: only what changed is copied, as rsync -a.
+
+        The side of the server has a colon: TARGET:PATH with a target's name, or :PATH with -t (or the default target).
+        A SOURCE with a / at its end stands for what is in it; without, for the folder itself, which comes into DEST.
+        What has the same size, mode and time is taken for the same; --checksum compares contents.
+        """
+    typed = """
+        jupyter flame sync src/ gpu-box:project/src --delete --exclude __pycache__
+        jupyter flame sync gpu-box:results ./ --dry-run
+        jupyter flame sync -t ssh://me@lab-pc/9999 :/data/run7/ run7
+        """
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("source", metavar="SOURCE", help="a folder; [TARGET]:PATH for one of the server")
+        parser.add_argument("destination", metavar="DEST", help="a folder; [TARGET]:PATH for one of the server")
+        parser.add_argument("--delete", action="store_true", help="what is not in SOURCE goes from DEST, at the end")
+        parser.add_argument("-n", "--dry-run", action="store_true", help="only say what would be done")
+        parser.add_argument("-c", "--checksum", action="store_true", help="compare contents, not times")
+        parser.add_argument(
+            "--exclude",
+            action="append",
+            default=[],
+            metavar="PATTERN",
+            help="leave these alone: *.pyc, build/, docs/*.html; repeatable",
+        )
+        parser.add_argument("-v", "--verbose", action="store_true", help="say what is done, a line each")
+        super().arguments(parser)
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        source, destination = self._far_path(options.source), self._far_path(options.destination)
+        if (source is None) == (destination is None):
+            which = "neither" if source is None else "each"
+            raise TargetError(
+                f"one of the two is to be on the server, and {which} is; write it as :PATH, or TARGET:PATH with a "
+                "target of targets.toml"
+            )
+        wishes = Wishes(
+            delete=options.delete,
+            dry_run=options.dry_run,
+            checksum=options.checksum,
+            exclude=tuple(options.exclude),
+            report=(lambda line: print(clean(line))) if options.verbose or options.dry_run else lambda line: None,
+        )
+        with self.files() as remote:
+            session = remote.session
+            if source is None:
+                result = sync_up(session, options.source, destination or "", wishes, self.progress)
+            else:
+                result = sync_down(session, source, options.destination, wishes, self.progress)
+        self.say(f"would do: {result}" if options.dry_run else result)
+        return None
+
+    def _far_path(self, text: str) -> str | None:
+        """The path of ``TARGET:PATH`` or ``:PATH``; None for one of this machine."""
+        found = _FAR.fullmatch(text)
+        if found is None or (found[1] and found[1] not in self.targets().tables):
+            return None
+        if found[1]:
+            if self.options.target and self.options.target != found[1]:
+                raise TargetError(f"{found[1]} and {self.options.target} are two servers; name one")
+            self.options.target = found[1]
+        if not found[2]:
+            raise TargetError(f"{text!r} names no folder there; write one behind the colon, such as {text}project")
+        return found[2]

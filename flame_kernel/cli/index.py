@@ -1,0 +1,45 @@
+"""``jupyter flame``: which commands there are, and where. Nothing heavy: this is all that ``--help`` needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ABOUT = "A notebook, a console and commands on any remote Python process, through Pyro4's Flame."
+
+# name -> (where its class is, what it is for). A command with commands of its own has them as `name word`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "targets": ("flame_kernel.cli.targets.Targets", "write down servers: how to reach them, how they are protected"),
+    "install": ("flame_kernel.cli.install.Install", "make a kernel for a server: a tile in JupyterLab's launcher"),
+    "list": ("flame_kernel.cli.install.List", "the kernels that were made so"),
+    "remove": ("flame_kernel.cli.install.Remove", "remove them"),
+    "console": ("flame_kernel.cli.console.Console", "a prompt like IPython's on a server"),
+    "exec": ("flame_kernel.cli.run.Exec", "run statements on a server"),
+    "eval": ("flame_kernel.cli.run.Eval", "print the value of an expression on a server"),
+    "run": ("flame_kernel.cli.run.Run", "run a script of this machine, or a notebook, on a server"),
+    "put": ("flame_kernel.cli.files.Put", "copy files and folders to a server"),
+    "get": ("flame_kernel.cli.files.Get", "copy files and folders from a server"),
+    "sync": ("flame_kernel.cli.files.Sync", "make a folder like one on the other side: only what changed"),
+    "status": ("flame_kernel.cli.sessions.Status", "whether a server answers, and what lives there"),
+    "sessions": ("flame_kernel.cli.sessions.Sessions", "list the sessions of a server, attach to one, end some"),
+    "logs": ("flame_kernel.cli.sessions.Logs", "what the cells of a session have printed"),
+    "doctor": ("flame_kernel.cli.doctor.Doctor", "why can I not connect? one check a line, each with its cure"),
+    "discover": ("flame_kernel.cli.discover.Discover", "the Flame servers that a Pyro name server knows"),
+    "serve": ("flame_kernel.cli.serve.Serve", "start a Flame server that is safe to start"),
+    "ignite": ("flame_kernel.cli.ignite.Ignite", "open Flame in a Python process that runs already"),
+    "extinguish": ("flame_kernel.cli.ignite.Extinguish", "take Flame out of that process again"),
+    "certs": ("flame_kernel.cli.certs.Certs", "make a private CA, and certificates for TLS"),
+    "completion": ("flame_kernel.cli.completion.Completion", "Tab in bash, zsh and fish"),
+}
+HELP = ("-h", "--help", "help")
+# The options of every command, of which `--help` of `jupyter flame` itself tells in one line.
+COMMON = "--config FILE, --generate-config, --show-config, --log-level LEVEL, --debug and -y are as in all of Jupyter."
+
+
+def overview(title: str, about: str, commands: Mapping[str, tuple[str, str]]) -> str:
+    """The help of ``jupyter flame``, or of its command ``title`` that has commands of its own: one a line."""
+    behind = f" {title}" if title else ""
+    width = max(map(len, commands))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in commands.items()]
+    usage = f"usage: jupyter flame{behind} COMMAND [options]"
+    more = f"jupyter flame{behind} COMMAND --help tells more of each."
+    return "\n".join([usage, "", about, "", "commands:", *lines, "", more, *(() if title else (COMMON,))])

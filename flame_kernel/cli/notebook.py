@@ -1,0 +1,122 @@
+"""A notebook run from a shell: nbclient, and our kernel on the server that is meant."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..commands.options import protection
+from ..errors import TargetError
+from ..files.progress import bar
+from ..security.terminal import clean
+from . import kernelspec
+from .command import FAILED
+from .connecting import Connecting
+
+if TYPE_CHECKING:
+    from jupyter_client.manager import AsyncKernelManager
+
+
+def run(command: Connecting, file: str, words: list[str]) -> int | None:
+    """Run the notebook ``file`` with the options ``words`` behind it; the exit code."""
+    options = _parser().parse_args(words)
+    try:
+        import nbformat
+        from nbclient import NotebookClient
+        from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    except ImportError as e:
+        raise TargetError(f"running a notebook needs {e.name}: pip install 'remote-flame[notebook]'") from None
+    path = Path(file).expanduser()
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except OSError as e:
+        raise TargetError(f"cannot read {path}: {e.strerror}; name a notebook here") from None
+    except Exception as e:  # nbformat's own, json's, and what a file that is none may bring about
+        raise TargetError(f"{path} is no notebook: {str(e).splitlines()[0]}") from None
+    output = path if options.inplace else Path(options.output).expanduser() if options.output else None
+    if output is not None and not output.absolute().parent.is_dir():
+        raise TargetError(f"there is no folder {output.absolute().parent} for the result; make it first")
+    cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
+    environ = _environ(command)
+    log = logging.getLogger("flame.notebook")
+    log.setLevel(command.log_level if command.log_level == logging.DEBUG else logging.ERROR)
+    failure = ""
+    with tempfile.TemporaryDirectory(prefix="flame-") as folder, bar(path.name, cells, "cell") as forward:
+        client = NotebookClient(
+            notebook,
+            km=_manager(Path(folder), environ, log),
+            timeout=options.timeout,
+            allow_errors=options.allow_errors,
+            resources={"metadata": {"path": str(path.absolute().parent)}},
+            on_cell_executed=lambda **_: forward(1),
+            log=log,
+        )
+        try:
+            with open(Path(folder, "log"), "wb") as said:  # what the kernel itself says, which is no output of cells
+                client.execute(cleanup_kc=True, stdout=said, stderr=said)
+        except CellExecutionError as e:
+            failure = f"a cell failed: {e.ename}: {e.evalue!s}"
+        except CellTimeoutError:
+            failure = f"a cell took more than {options.timeout:g} s"
+        except DeadKernelError:
+            log_text = Path(folder, "log").read_text("utf-8", "replace").strip()
+            failure = "the kernel has died" + (f": {log_text[-1000:]}" if log_text else "")
+        finally:
+            if output is not None:
+                nbformat.write(notebook, output)
+    if failure:
+        print(clean(f"jupyter flame run: {path}: {failure}"), file=sys.stderr)
+        return FAILED
+    if output is not None:
+        print(f"{output}: {cells} cells")
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jupyter flame run NOTEBOOK", allow_abbrev=False)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("-o", "--output", metavar="FILE", help="where to write it with its outputs")
+    where.add_argument("--inplace", action="store_true", help="write it back")
+    parser.add_argument("--allow-errors", action="store_true", help="go on behind a cell that fails")
+    parser.add_argument("--timeout", type=float, metavar="S", help="seconds that a cell may take")
+    return parser
+
+
+def _environ(command: Connecting) -> dict[str, str]:
+    """What tells the kernel where to go, as an installed kernelspec does."""
+    options = vars(command.options)
+    if protection(options) or options.get("key") or options.get("trust"):
+        raise TargetError(
+            "a notebook's kernel takes how a link is protected from targets.toml; write the server down "
+            "(jupyter flame targets add), and name it with -t"
+        )
+    target = command.target()  # says what is wrong with it before a kernel is started
+    where = command.where
+    if where is None and target.location is not None:
+        where = target.name or str(target.location)
+    environ = {f"FLAME_{name.upper()}": options.get(name) for name in ("place", "session", "shell")}
+    environ["FLAME_TARGET"] = where
+    if options.get("key_file"):
+        environ["FLAME_KEY_FILE"] = os.path.abspath(os.path.expanduser(options["key_file"]))
+    elif os.environ.get("FLAME_KEY_FILE"):
+        environ["FLAME_KEY_FILE"] = os.environ["FLAME_KEY_FILE"]
+    return {name: value or "" for name, value in environ.items()}
+
+
+def _manager(folder: Path, environ: dict[str, str], log: logging.Logger) -> AsyncKernelManager:
+    """A kernel manager whose only kernel is ours, for this server; it needs no installed kernelspec."""
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+
+    name = kernelspec.PLAIN_NAME
+    content: dict[str, Any] = kernelspec.kernel_json(name, "Remote Flame", environ)
+    place = folder / name
+    place.mkdir()
+    kernelspec.write(place, content)
+    specs = KernelSpecManager(kernel_dirs=[str(folder)], ensure_native_kernel=False)
+    return AsyncKernelManager(kernel_name=name, kernel_spec_manager=specs, log=log)

@@ -1,0 +1,190 @@
+"""``jupyter flame exec``, ``eval`` and ``run``: code of this machine, run on another one, as ssh would have it run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..errors import FlameError, RemoteError, TargetError
+from ..remote.foreground import Far, Foreground, Left
+from ..remote.modules import sendmodule
+from ..remote.remote import Remote
+from ..security.terminal import clean
+from .command import FAILED, INTERRUPTED
+from .connecting import Connecting
+from .scripts import STATUS, modules_beside, program
+
+
+class Program(Foreground):
+    """Cells of a program: its streams are ours, its exit status too."""
+
+    def __init__(self, far: Far) -> None:
+        super().__init__(far, leaves=True)
+        self._statuses: list[int] = []  # those that sys.exit was given
+
+    def error(self, content: dict[str, Any]) -> None:
+        if content.get("ename") != "SystemExit":
+            super().error(content)
+            return
+        value = str(content.get("evalue") or "0")
+        try:
+            self._statuses.append(int(value) & 255 if value != "None" else 0)
+        except ValueError:
+            self._statuses.append(FAILED)
+            print(clean(value), file=sys.stderr)
+
+    def execute(self, code: str) -> int:
+        """Run a cell; the exit status that a shell is given for it."""
+        self._statuses.clear()
+        try:
+            reply = self.run(code, store_history=False)
+        except Left as e:
+            print(f"[{e}]", file=sys.stderr)
+            return INTERRUPTED
+        if self._statuses:
+            return self._statuses[-1]
+        if reply.get("status") == "ok":
+            return 0
+        return INTERRUPTED if self.presses else FAILED
+
+
+class Exec(Connecting):
+    """Statements."""
+
+    title = "exec"
+    about = """
+        Run statements on the server, and show what they print; a last expression is shown as by a cell.
+
+        Without CODE, or with -, it is read from stdin. Ctrl-C stops it there. The exit code is 0, 1 for an error,
+        130 after Ctrl-C, or what sys.exit was given.
+        """
+    typed = """
+        jupyter flame exec -t gpu-box "import torch; torch.cuda.is_available()"
+        jupyter flame exec -t gpu-box --session train "print(len(history))"
+        jupyter flame exec -t gpu-box < setup.py
+        """
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("code", nargs="*", metavar="CODE", help="statements; - or none: from stdin")
+        super().arguments(parser)
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        code = _code(options.code)
+        with self.remote() as remote:
+            return Program(remote).execute(_for_shell(remote, code))
+
+
+class Eval(Connecting):
+    """An expression."""
+
+    title = "eval"
+    about = """
+        Print the value of an expression on the server: its repr, or JSON.
+
+        Without EXPRESSION, or with -, it is read from stdin.
+        """
+    typed = """
+        jupyter flame eval -t gpu-box "__import__('os').cpu_count()"
+        jupyter flame eval -t gpu-box --session train --json "history[-1]" | jq .loss
+        """
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("code", nargs="*", metavar="EXPRESSION", help="- or none: from stdin")
+        parser.add_argument("--json", action="store_true", help="the value as JSON; it must be plain")
+        super().arguments(parser)
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        code = _code(options.code).strip()
+        if not code:
+            raise TargetError("there is no expression; write one, such as 6*7")
+        with self.remote() as remote:
+            if not options.json:
+                return Program(remote).execute(f"print(repr((\n{code}\n)))")
+            value = _evaluated(remote, code)
+        try:
+            print(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError) as e:
+            raise TargetError(f"the value cannot be JSON: {e}; leave out --json, or make it plain") from None
+        return None
+
+
+class Run(Connecting):
+    """A script, or a notebook."""
+
+    title = "run"
+    takes_all: ClassVar[bool] = True
+    about = """
+        Run a script of this machine on the server, as `ssh there python FILE ARGUMENTS` would: its stdin, stdout and
+        stderr are those of this command, its exit status too, and Ctrl-C stops it there (130). The modules and
+        packages of its folder that it imports go along, into memory. With --session its names stay, for a look.
+
+        A notebook is run by nbclient, its kernel on the server; the options behind it are:
+          -o FILE, --output FILE   where to write it with its outputs, also when a cell fails
+          --inplace                write it back
+          --allow-errors           go on behind a cell that fails
+          --timeout S              seconds that a cell may take
+        """
+    typed = """
+        jupyter flame run -t gpu-box train.py --epochs 3 < data.csv > log.txt
+        jupyter flame run -t gpu-box --session train train.py
+        jupyter flame run -t gpu-box report.ipynb -o report-done.ipynb
+        """
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("file", metavar="FILE", help="a script or a notebook of this machine; -: a script on stdin")
+        parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="for the script")
+        super().arguments(parser)
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        if options.file.endswith(".ipynb"):
+            from . import notebook  # Jupyter's client takes long to load
+
+            return notebook.run(self, options.file, options.arguments)
+        path = Path(options.file).expanduser()
+        source = _read(path) if options.file != "-" else sys.stdin.read()
+        with self.remote() as remote:
+            for module in modules_beside(path, source) if options.file != "-" else ():
+                sendmodule(remote.session, module)
+            shell = Program(remote)
+            code = shell.execute(program(source, path.name, options.arguments))
+            status = code or _evaluated(remote, STATUS)
+            return status if type(status) is int else FAILED
+
+
+def _evaluated(remote: Remote, expression: str) -> Any:
+    """The value there of an expression of the user's; its exception becomes one of ours."""
+    try:
+        return remote.evaluate(expression)
+    except RemoteError as e:
+        raise TargetError(str(e).splitlines()[0]) from e
+    except FlameError:
+        raise
+    except Exception as e:  # whatever the far side has raised
+        raise TargetError((str(e) or type(e).__name__).splitlines()[0]) from e
+
+
+def _for_shell(remote: Remote, code: str) -> str:
+    """``code`` as the far side's shell knows it: one without IPython is given magics and ``!cmd`` as calls."""
+    if remote.session.ready.result().get("shell") != "mini" or not any(sign in code for sign in "%!?"):
+        return code
+    from ..commands.source import Source  # IPython's transformations take long to load
+
+    return Source().as_python(code)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise TargetError(f"cannot read {path}: {getattr(e, 'strerror', None) or e}; name a script here") from None
+
+
+def _code(words: list[str]) -> str:
+    if words and words != ["-"]:
+        return " ".join(words)
+    if sys.stdin.isatty():
+        print("code from the terminal, to Ctrl-D:", file=sys.stderr)
+    return sys.stdin.read()

@@ -1,0 +1,230 @@
+"""``jupyter flame targets …``: the servers that a user has saved, in the file of ``connect/targets_file.py``."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..commands.options import OPTIONS, protection
+from ..connect.keys import Secret, store_in_keyring
+from ..connect.location import Location
+from ..connect.target import PLACES, SHELLS, WHEN_FULL
+from ..connect.targets_file import SETTINGS, located
+from ..errors import TargetError
+from .command import Command, CommandGroup
+
+# A file cannot say for good that a server may be reached in the open without a key.
+_OPTIONS = tuple((flag, about) for flag, about in OPTIONS if flag != "--insecure")
+
+
+class Targets(CommandGroup):
+    """The commands on targets.toml."""
+
+    title = "targets"
+    about = """\
+Write down the servers that you use, each under a name: %flame connect NAME, FLAME_TARGET=NAME, flame.connect("NAME").
+
+They are kept in targets.toml in Jupyter's configuration folder, mode 0600. A key itself never stands there, only where
+it is: in a private file, in the system's keyring, in an environment variable, or in your head (prompt)."""
+    commands: ClassVar[dict[str, tuple[str, str]]] = {
+        "add": ("flame_kernel.cli.targets.Add", "write down a server"),
+        "list": ("flame_kernel.cli.targets.List", "the servers that are written down"),
+        "show": ("flame_kernel.cli.targets.Show", "all that is written down of one"),
+        "edit": ("flame_kernel.cli.targets.Edit", "change what is written down of one"),
+        "remove": ("flame_kernel.cli.targets.Remove", "strike one out"),
+        "default": ("flame_kernel.cli.targets.Default", "choose the one that is used where none is named"),
+    }
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument("--key-file", type=Path, metavar="FILE", help="the server's key, in a file of mode 0600")
+    key.add_argument("--key", metavar="SOURCE", help="keyring (you are asked once), prompt (each time), or env:NAME")
+    for flag, about in _OPTIONS:
+        parser.add_argument(flag, **about)
+    parser.add_argument("--place", choices=PLACES, help="where cells run: inside the server's process, or in a child")
+    parser.add_argument("--session", metavar="NAME", help="take up the session of this name")
+    parser.add_argument("--shell", choices=SHELLS, help="with IPython or without")
+    parser.add_argument("--trust", action="store_true", default=None, help="what this server sends may run code here")
+    parser.add_argument("--linger", metavar="TIME", help='how long a session waits for its client, such as "24 h"')
+    parser.add_argument("--journal", metavar="SIZE", help='how much unread output is kept, such as "256 MB"')
+    parser.add_argument("--when-full", choices=WHEN_FULL, help="when the journal is full: drop the middle, or wait")
+    parser.add_argument("--fast", action="store_true", default=None, help="give up a dead link within 15 s, not 45")
+
+
+def _given(options: argparse.Namespace, name: str) -> dict[str, Any]:
+    """The settings in the options, as the file has them; a key for the keyring is asked for and stored."""
+    values = vars(options)
+    found: dict[str, Any] = protection(values)
+    for setting in SETTINGS:
+        if setting not in found and values.get(setting) is not None and setting not in ("tls", "ssh", "allow_plain"):
+            found[setting] = values[setting]
+    for part, value in list((found.get("tls") or {}).items()):
+        if part in ("ca", "certificate", "key_file") and value != "system":
+            found["tls"][part] = _absolute(Path(value))
+    if found.get("tls") == {}:
+        found["tls"] = True
+    if "ns_key_file" in found:
+        found["ns_key_file"] = _absolute(Path(found["ns_key_file"]))
+    if "key_file" in found:
+        found["key_file"] = _absolute(found["key_file"])
+    if found.get("key") == "keyring":
+        typed = getpass.getpass(f"Key of {name}, for the keyring (empty: it is there already): ")
+        if typed:
+            store_in_keyring(name, Secret(typed.encode()))
+    return found
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path.expanduser())  # what is relative in the file is so to the file
+
+
+class Add(Command):
+    title = "targets add"
+    about = "Write down a server under a name."
+    typed = """
+        jupyter flame targets add furnace ssh://me@furnace/9999 --key-file ~/.ssh/furnace.key --default
+        jupyter flame targets add lab lab.example:9999 --tls-ca ca.pem --tls-cert me.pem --key keyring
+        jupyter flame targets add here ./u:/run/user/1000/flame/s --key env:FLAME_KEY_HERE
+        """
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", metavar="NAME")
+        parser.add_argument("location", metavar="WHERE", help="host:port, ssh://user@host/port, ./u:socket, ns:NAME")
+        parser.add_argument("--default", action="store_true", help="it is used where none is named")
+        _settings(parser)
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        file = self.targets()
+        if options.name in file.tables:
+            raise TargetError(f"there is a target {options.name} already; edit it, or choose another name")
+        located(options.location, options.ssh)
+        settings = {"location": options.location, **_given(options, options.name)}
+        file.add(options.name, settings, default=options.default)
+        print(f"{options.name} is in {file.path}; use it: %flame connect {options.name}")
+        return None
+
+
+class List(Command):
+    title = "targets list"
+    about = "The servers that are written down; * marks the default."
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="for a program")
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        file = self.targets()
+        if options.json:
+            listed = [{"name": name, "default": name == file.default, **file.tables[name]} for name in file.tables]
+            print(json.dumps(listed, indent=1, default=str))
+            return None
+        if not file.tables:
+            print(f"none in {file.path}; write one down: jupyter flame targets add NAME WHERE")
+            return None
+        width = max(map(len, file.tables))
+        for name, table in file.tables.items():
+            mark = "*" if name == file.default else " "
+            where = located(table["location"], table.get("ssh"))
+            print(f"{mark} {name:<{width}}  {where}  {_protection(where, table)}")
+        return None
+
+
+def _protection(where: Location, table: dict[str, Any]) -> str:
+    ways = []
+    if where.ssh is not None:
+        ways.append("ssh")
+    if table.get("tls") is not None:
+        ways.append("TLS" if table["tls"].get("verify", True) else "TLS, unverified")
+    if table.get("key") is not None:
+        ways.append("key")
+    if table.get("trust"):
+        ways.append("trusted")
+    return f"({', '.join(ways) or 'no key'})"
+
+
+class Show(Command):
+    title = "targets show"
+    about = "All that is written down of a server. Its key is not shown, only where it is."
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", metavar="TARGET")
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        file = self.targets()
+        table = _table(file.tables, options.name, file.path)
+        print(f"{options.name}{' (default)' if options.name == file.default else ''}, in {file.path}")
+        for setting, value in table.items():
+            shown = ", ".join(f"{part} = {one}" for part, one in value.items()) if isinstance(value, dict) else value
+            print(f"  {setting:<10} {'first contact decides' if value == {} else shown}")
+        return None
+
+
+class Edit(Command):
+    title = "targets edit"
+    about = "Change what is written down of a server; what is not named stays as it is."
+    typed = """
+        jupyter flame targets edit lab --where lab2.example:9999
+        jupyter flame targets edit lab --key prompt --unset session --unset trust
+        """
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", metavar="TARGET")
+        parser.add_argument("--where", metavar="WHERE", help="its location")
+        parser.add_argument("--unset", action="append", default=[], choices=sorted(SETTINGS), help="take this out")
+        _settings(parser)
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        file = self.targets()
+        _table(file.tables, options.name, file.path)
+        changes: dict[str, Any] = dict.fromkeys(options.unset)
+        if options.where is not None:
+            changes["location"] = options.where
+        changes |= _given(options, options.name)
+        if not changes:
+            raise TargetError("nothing to change; name what, as in --key-file FILE or --unset session")
+        if "key" in changes or "key_file" in changes:
+            changes = {"key": None, "key_file": None} | changes
+        file.edit(options.name, changes)
+        print(f"{options.name} is changed in {file.path}")
+        return None
+
+
+class Remove(Command):
+    title = "targets remove"
+    about = "Strike a server out. Its key file, or its key in the keyring, stays."
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", metavar="TARGET")
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        file = self.targets()
+        file.remove(options.name)
+        print(f"{options.name} is no longer in {file.path}")
+        return None
+
+
+class Default(Command):
+    title = "targets default"
+    about = "Choose the server that is used where none is named; --none: a server of the kernel's own."
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        which = parser.add_mutually_exclusive_group(required=True)
+        which.add_argument("name", metavar="TARGET", nargs="?")
+        which.add_argument("--none", action="store_true", help="no default")
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        file = self.targets()
+        file.set_default(options.name)
+        print(f"the default in {file.path} is {options.name or 'none'}")
+        return None
+
+
+def _table(tables: dict[str, dict[str, Any]], name: str, path: Path) -> dict[str, Any]:
+    if name not in tables:
+        known = f"it has {', '.join(sorted(tables))}" if tables else "it has none"
+        raise TargetError(f"there is no target {name!r} in {path} ({known}); name one of those")
+    return tables[name]

@@ -1,0 +1,95 @@
+"""Strangers: what it is that answers where a Flame server was meant, asked more closely than a session needs to."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from dataclasses import dataclass, replace
+
+from Pyro4 import constants
+
+from ..connect.connection import Connection
+from ..connect.dial import Way
+from ..connect.name_server import objects
+from ..connect.target import Target
+from ..errors import CannotConnect, FlameError
+
+_JUPYTER = re.compile(rb'\r\n\r\n\s*\{\s*"version"\s*:\s*"([0-9.]{1,20})"')
+_MAX_PAGE = 8192  # bytes of an answer to our question that are looked at
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """``words`` for what answers; ``welcome`` if it is a Pyro4 daemon, or at least may be one; else what to do."""
+
+    words: str
+    welcome: bool
+    cure: str = ""
+
+
+def introduce(target: Target, error: CannotConnect) -> Stranger:
+    """What is at ``target``, whose connection has ended in ``error``. No key is sent, and nothing that tells of us."""
+    bare = replace(target, key=None, insecure=True)
+    if error.cause.startswith("tls") and error.cause != "tls_plain":
+        return Stranger("something that speaks TLS", True)
+    if error.cause == "tls_plain":  # then what is it that speaks none?
+        try:
+            Connection(replace(bare, tls=None)).close()
+        except CannotConnect as other:
+            if other.cause.startswith(("key_", "pool_")):
+                return Stranger("a Pyro4 daemon without TLS", True)
+            return introduce(replace(bare, tls=None), other)
+        return Stranger("a Pyro4 daemon without TLS", True)
+    if error.cause == "not_pyro":
+        return _by_its_line(bare, error)
+    if error.cause == "not_flame":
+        return _daemon(bare, error)
+    if error.cause == "protocol" and "Pyro5" in error.detail:
+        return Stranger(error.detail, False, "Flame is a part of Pyro4: start pyro4-flameserver there")
+    return Stranger(error.what + (f" ({error.detail})" if error.detail else ""), False, error.advice)
+
+
+def _by_its_line(target: Target, error: CannotConnect) -> Stranger:
+    words = error.detail
+    place = target.location
+    if words.startswith("an SSH server") and place is not None and place.ssh is None:
+        cure = f"go through it to the flame server: ssh://{place.host}/PORT, with the port that that one listens on"
+        return Stranger(words, False, cure)
+    if words.startswith("an HTTP server"):
+        version = _jupyter(target)
+        if version:
+            cure = "that is the address of Jupyter itself: give the port of the flame server, such as 9999"
+            return Stranger(f"a Jupyter server, version {version}", False, cure)
+    return Stranger(words, False, error.advice)
+
+
+def _jupyter(target: Target) -> str:
+    """The version of the Jupyter server there, or empty: it tells that to everybody."""
+    with contextlib.suppress(FlameError, OSError):
+        with contextlib.closing(Way(target)) as way:
+            way.socket.settimeout(min(2.0, target.timeouts.connect))
+            way.socket.sendall(b"GET /api HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            page = b""
+            with contextlib.suppress(socket.timeout):
+                while len(page) < _MAX_PAGE and (piece := way.socket.recv(_MAX_PAGE)):
+                    page += piece
+        found = _JUPYTER.search(page)
+        if found is not None:
+            return found.group(1).decode()
+    return ""
+
+
+def _daemon(target: Target, error: CannotConnect) -> Stranger:
+    """A daemon without Flame: the objects that it has instead."""
+    try:
+        names = objects(target)
+    except FlameError:
+        return Stranger("a Pyro4 daemon", True)
+    if constants.NAMESERVER_NAME in names:
+        where = target.location
+        cure = f"name a server that it knows: ns:NAME@{where}; jupyter flame discover --ns {where} lists them"
+        return Stranger("a Pyro name server", False, cure)
+    others = [name for name in names if name != constants.DAEMON_NAME]
+    some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+    return Stranger(f"a Pyro4 daemon with {some or 'no objects'}", True)

@@ -1,0 +1,491 @@
+"""One connection to a Flame server: Pyro4's wire protocol with Pyro4's own message format, and none of its readers.
+
+Pyro's Proxy unpickles whatever a server sends, its handshake included, so only the header's format and numbers are
+Pyro's here.  Receiving is ours: one deadline for a whole call, memory that grows only with what has come, a checked
+signature, a bounded inflate, and then the inert reader of `security/reader.py`.  Pyro's process-wide ``config`` is not
+touched.
+
+Requests are pickles of plain built-ins at protocol 2, which every server accepts.  They carry a random CORR annotation:
+a server echoes it in its results, under the signature, which tells an answer to this call from a replayed one.
+Pyro's errors and the system's are mapped to ours here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import secrets
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn
+
+from Pyro4 import constants, message
+
+from ..errors import CallTimeout, CannotConnect, ConnectionLost, UnsafeAnswer
+from ..security import reader
+from . import pyro_message, tls
+from .dial import Way
+from .serializers import PICKLE, Serializer
+from .target import Target
+
+MAX_MESSAGE = 64 * 1024 * 1024  # bytes of an answer
+MAX_INFLATED = 64 * 1024 * 1024  # bytes of an answer that came compressed
+_MAX_REQUEST = 0x7FFFFFFF  # what Pyro's header can say
+
+_MARSHAL = 3  # the serializer of refusals
+_HEADER = struct.Struct(message.Message.header_format)
+_ANNOTATION = struct.Struct("!4sH")
+_KNOWN_FLAGS = message.FLAGS_EXCEPTION | message.FLAGS_COMPRESSED | message.FLAGS_ITEMSTREAMRESULT
+_FIRST_PIECE = 64 * 1024  # bytes taken on a header's word; after that, as much again as has come
+
+# A line server (HTTP, SMTP, …) that is called by mistake answers only at an end of line, so the handshake has one: else
+# we would wait out the deadline and could not say what it is. Flame servers look at "handshake" alone.
+_NOTE = "\r\n\r\n"
+
+# What answers, by how it begins; compared in lower case.
+_STRANGERS: tuple[tuple[bytes, str], ...] = (
+    (b"http/", "an HTTP server"),
+    (b"<!doctype html", "an HTTP server"),
+    (b"<html", "an HTTP server"),
+    (b"ssh-", "an SSH server"),
+    (b"220", "a mail or FTP server"),
+    (b"* ok", "an IMAP server"),
+    (b"+ok", "a POP3 server"),
+    (b"-err", "a Redis server"),
+    (b"rfb ", "a VNC server"),
+    (b"\xff\x00\x00\x00\x00\x00\x00\x00", "a ZeroMQ socket, as Jupyter kernels have"),
+)
+
+
+class _Reset(Exception):
+    """The other end closed, or the network broke; ``str()`` is how, ``hard`` if it was reset."""
+
+    def __init__(self, detail: str, hard: bool = False) -> None:
+        super().__init__(detail)
+        self.hard = hard
+
+
+class _TimeUp(Exception):
+    """The deadline has passed."""
+
+
+class _Answer:
+    """One message as it came: signature not yet checked, data not yet read."""
+
+    __slots__ = ("annotations", "data", "flags", "kind", "seq", "serializer")
+
+    def __init__(self, kind: int, flags: int, seq: int, serializer: int) -> None:
+        self.kind = kind
+        self.flags = flags
+        self.seq = seq
+        self.serializer = serializer
+        self.annotations: dict[str, bytes] = {}
+        self.data = bytearray()
+
+
+class _Asked(NamedTuple):
+    """A call whose answer has not been heard; ``seconds`` for which it is waited for."""
+
+    what: str
+    data: bytes
+    mark: bytes
+    seconds: float
+
+
+class Connection:
+    """An open connection to a Flame server; made connected, or not at all (CannotConnect, TargetError).
+
+    One thread at a time may use it, but for ``abort``, which is for any other.  Calls that fail in any way but
+    RemoteError close it: what comes next on a broken stream belongs to nobody.
+
+    ``pickle_protocol`` is that of requests.  It starts at 2, which all servers read; set it to 4 once the server is
+    known to run Python 3.4 or newer, and large bytes travel as they are instead of as text.
+
+    A daemon may have other objects than Flame's: ``name`` is the one that is called, and ``serializer`` what it reads.
+    """
+
+    def __init__(self, target: Target, *, name: str = constants.FLAME_NAME, serializer: Serializer = PICKLE) -> None:
+        self._target = target
+        self._name = name
+        self._serializer = serializer
+        self.timeouts = target.timeouts
+        self.pickle_protocol = 2
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.calls = 0
+        self._key = target.key.reveal() if target.key else None
+        self._seq = secrets.randbelow(0x10000)
+        self._state = "connecting"
+        self._lock = threading.Lock()  # abort() must not shut down a descriptor that close() gave back meanwhile
+        self._way = Way(target)
+        self.location = self._way.location
+        self._socket = self._way.socket
+        try:
+            self._handshake(self._way.deadline)
+            self._state = "open"
+        finally:
+            if self._state != "open":
+                self.close()
+
+    def __repr__(self) -> str:
+        traffic = f"{self.calls} calls, {self.bytes_sent} bytes out, {self.bytes_received} in"
+        return f"<Connection {self.location} {self._state}, {traffic}>"
+
+    @property
+    def is_open(self) -> bool:
+        """False once it was closed, here or by a failed call."""
+        return self._state == "open"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the server is on this very machine, and not beyond an ssh."""
+        return self._way.is_here
+
+    def close(self) -> None:
+        """Close the connection; again is no error. The server frees its thread at once."""
+        with self._lock:
+            if self._state != "aborted":
+                self._state = "closed"
+            self._way.close()
+
+    def abort(self) -> None:
+        """From any thread: wake a call that is waiting, which then raises ConnectionLost; later calls do so too."""
+        with self._lock:
+            if self._state in ("open", "taken over"):
+                self._state = "aborted"
+                self._way.shutdown()
+
+    def call(self, method: str, *args: Any, timeout: float | None = None) -> Any:
+        """The result of the Flame object's ``method``: plain values, `security.Record` for anything else.
+
+        ``timeout`` is in seconds for the whole call, ``timeouts.call`` if None.  Raises RemoteError if the far side
+        did, ConnectionLost, CallTimeout, UnsafeAnswer; CannotConnect (``not_flame``) where there is no Flame object.
+        """
+        return self._call(method, args, timeout, reader.PLAIN_ANSWER, method)
+
+    def invoke(self, dotted: str, *args: Any, timeout: float | None = None) -> bytes:
+        """The bytes that ``module.function(*args)`` returns on the server; anything else is an UnsafeAnswer."""
+        return self.ask(dotted, *args, timeout=timeout)()
+
+    def ask(self, dotted: str, *args: Any, timeout: float | None = None) -> Callable[[], bytes]:
+        """Begin what ``invoke`` does; what is returned waits for the answer, ``timeout`` counted from there.
+
+        The next use of this connection has to be that.
+        """
+        asked = self._ask("invokeModule", (dotted, args, {}), timeout, dotted)
+
+        def answer() -> bytes:
+            result = self._hear(asked, reader.AGENT_ANSWER)
+            if type(result) is not bytes:
+                self.close()
+                raise UnsafeAnswer(self.location, f"{dotted} answered with {type(result).__name__}, not with bytes")
+            return result
+
+        return answer
+
+    def take_over(self, dotted: str, message: bytes, greeting: bytes, timeout: float | None = None) -> socket.socket:
+        """Begin the call ``dotted(message)`` of a function that uses this connection itself, and lend its socket.
+
+        The function's first bytes are ``greeting``; they have been read.  What comes then is between it and the
+        caller, until both agree that it returns; nothing but ``close`` is of use here from now on.  Raises what
+        ``invoke`` raises where the function says something else, such as that it is not there.
+        """
+        arguments: tuple[Any, ...] = (dotted, (message,), {})
+        lent: socket.socket = self._call("invokeModule", arguments, timeout, reader.AGENT_ANSWER, dotted, greeting)
+        return lent
+
+    # --- one call
+
+    def _call(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        timeout: float | None,
+        budget: reader.Budget,
+        what: str,
+        greeting: bytes | None = None,
+    ) -> Any:
+        return self._hear(self._ask(method, args, timeout, what), budget, greeting)
+
+    def _ask(self, method: str, args: tuple[Any, ...], timeout: float | None, what: str) -> _Asked:
+        # An object that cannot be pickled is the caller's mistake: it shows before anything was sent.
+        data = self._serializer.call(self._name, method, args, self.pickle_protocol)
+        if len(data) > _MAX_REQUEST:
+            raise ValueError(f"a request of {len(data)} bytes: Pyro takes 2 GiB at most, send it in parts")
+        if self._state != "open":
+            raise ConnectionLost(self.location, f"the connection is {self._state}")
+        seconds = self.timeouts.call if timeout is None else timeout
+        self.calls += 1
+        self._seq = (self._seq + 1) & 0xFFFF
+        asked = _Asked(what, data, os.urandom(16), seconds)
+        with self._closed_by_failure(asked):
+            self._send(message.MSG_INVOKE, data, asked.mark, time.monotonic() + seconds)
+        return asked
+
+    def _hear(self, asked: _Asked, budget: reader.Budget, greeting: bytes | None = None) -> Any:
+        deadline = time.monotonic() + asked.seconds
+        failure = None
+        with self._closed_by_failure(asked):
+            start = self._read(len(greeting or b""), deadline)
+            if greeting is not None and start == greeting:
+                self._state = "taken over"
+                return self._socket
+            answer = self._parse(start + self._read(_HEADER.size - len(start), deadline), deadline)
+            self._check(answer, asked.mark, asked.data)
+            if answer.flags & message.FLAGS_EXCEPTION:
+                failure = self._serializer.error(self._payload(answer))
+                if failure.ename == "DaemonError" and failure.evalue == "unknown object":
+                    raise CannotConnect(self.location, "not_flame")
+            else:
+                result = self._serializer.value(self._payload(answer), budget)
+                if greeting is not None:
+                    reader.refuse(f"{asked.what} does not take the connection over")
+        if failure is not None:  # of the far side, and no failure of this connection
+            raise failure
+        return result
+
+    @contextlib.contextmanager
+    def _closed_by_failure(self, asked: _Asked) -> Iterator[None]:
+        """KeyboardInterrupt too: its answer may still come, and would be taken for the next one's."""
+        sound = False
+        try:
+            yield
+            sound = True
+        except _TimeUp:
+            raise CallTimeout(self.location, asked.what, asked.seconds) from None
+        except _Reset as error:
+            raise ConnectionLost(self.location, self._why(error)) from error.__cause__
+        except UnsafeAnswer as error:
+            raise UnsafeAnswer(self.location, error.detail) from None
+        finally:
+            if not sound:
+                self.close()
+
+    def _why(self, error: _Reset) -> str:
+        return "the call was aborted" if self._state == "aborted" else str(error)
+
+    def _check(self, answer: _Answer, mark: bytes, request: bytes) -> None:
+        """Refuse an answer that is not a result for this very call, or whose signature is not ours."""
+        if answer.kind != message.MSG_RESULT:
+            reader.refuse(f"message type {answer.kind} instead of a result")
+        if answer.seq != self._seq:
+            reader.refuse(f"the answer to call {answer.seq} instead of {self._seq}")
+        failed = answer.flags & message.FLAGS_EXCEPTION
+        # Flame words a result that is an iterator as an exception; as anything else it would be a stream nobody asked.
+        if answer.flags & ~_KNOWN_FLAGS or (answer.flags & message.FLAGS_ITEMSTREAMRESULT and not failed):
+            reader.refuse(f"an answer with flags {answer.flags:#x}")
+        self._check_signature(answer)
+        echo = answer.annotations.get("CORR")
+        # Servers leave it out of exceptions. Without a key it only catches a mix-up, and a daemon may have dropped it.
+        if echo != mark and not failed and (echo is not None or self._key is not None):
+            reader.refuse("the answer to another call")
+        if answer.data == request:
+            reader.refuse("our own request, reflected")
+
+    def _check_signature(self, answer: _Answer) -> None:
+        if self._key is None:
+            if "HMAC" in answer.annotations:
+                reader.refuse("a signed answer on a connection without a key")
+        elif not pyro_message.is_signed(self._key, answer.data, answer.annotations):
+            reader.refuse("an answer that is not signed with our key")
+
+    def _payload(self, answer: _Answer) -> bytes | bytearray:
+        if answer.serializer != self._serializer.number:
+            reader.refuse(f"serializer {answer.serializer} instead of {self._serializer.number}")
+        if answer.flags & message.FLAGS_COMPRESSED:
+            return pyro_message.inflate(answer.data, MAX_INFLATED)
+        return answer.data
+
+    # --- bytes out and in, each until `deadline` (monotonic)
+
+    def _send(self, kind: int, data: bytes, mark: bytes, deadline: float) -> None:
+        annotations = {"CORR": mark}
+        if self._key is not None:
+            annotations["HMAC"] = pyro_message.signature(self._key, data, annotations)
+        chunks = b"".join(_ANNOTATION.pack(name.encode(), len(v)) + v for name, v in annotations.items())
+        version = constants.PROTOCOL_VERSION
+        number = self._serializer.number
+        total = kind + version + len(data) + len(chunks) + number + self._seq + message.Message.checksum_magic
+        head = _HEADER.pack(b"PYRO", version, kind, 0, self._seq, len(data), number, len(chunks), 0, total & 0xFFFF)
+        small = len(data) <= _FIRST_PIECE  # one packet is worth a copy, megabytes are not
+        for part in (head + chunks + data,) if small else (head + chunks, data):
+            rest = memoryview(part)
+            while rest:
+                self._set_timeout(deadline)
+                try:
+                    sent = self._socket.send(rest)
+                except OSError as error:
+                    self._fail(error)
+                rest = rest[sent:]
+                self.bytes_sent += sent
+
+    def _parse(self, header: bytearray, deadline: float) -> _Answer:
+        tag, version, kind, flags, seq, size, serializer, chunks_size, _, checksum = _HEADER.unpack(header)
+        if tag != b"PYRO" or version != constants.PROTOCOL_VERSION:
+            reader.refuse("bytes that are no Pyro message")
+        total = kind + version + size + chunks_size + flags + serializer + seq + message.Message.checksum_magic
+        if checksum != total & 0xFFFF:
+            reader.refuse("a damaged header")
+        if not 0 <= size <= MAX_MESSAGE:
+            reader.refuse(f"a message of {size} bytes, the limit is {MAX_MESSAGE}")
+        answer = _Answer(kind, flags, seq, serializer)
+        answer.annotations = _annotations(self._read(chunks_size, deadline))
+        answer.data = self._read(size, deadline)
+        return answer
+
+    def _read(self, size: int, deadline: float) -> bytearray:
+        """``size`` bytes; a header's claim alone allocates little."""
+        data = bytearray(min(size, _FIRST_PIECE))
+        have = 0
+        while have < size:
+            if have == len(data):
+                data.extend(bytes(min(have, size - have)))
+            self._set_timeout(deadline)
+            with memoryview(data) as view:
+                try:
+                    count = self._socket.recv_into(view[have:])
+                except OSError as error:
+                    self._fail(error)
+            if not count:
+                raise _Reset("the server closed it" if not have else "the server closed it in the middle of an answer")
+            have += count
+            self.bytes_received += count
+        return data
+
+    def _set_timeout(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise _TimeUp
+        self._socket.settimeout(None if left == math.inf else left)
+
+    def _fail(self, error: OSError) -> NoReturn:
+        if isinstance(error, TimeoutError) and error.errno is None:
+            raise _TimeUp from error  # ours; ETIMEDOUT is the system's, who had no acknowledgement for long
+        if isinstance(error, ssl.SSLError):
+            raise _Reset(f"TLS failed: {tls.words(error)}") from error
+        hard = error.errno in (errno.ECONNRESET, errno.EPIPE)
+        raise _Reset((error.strerror or str(error)).lower(), hard) from error
+
+    # --- connecting
+
+    def _handshake(self, deadline: float) -> None:
+        mark = os.urandom(16)
+        try:
+            self._send(message.MSG_CONNECT, self._serializer.hello(self._name, _NOTE), mark, deadline)
+            header = self._read_header(deadline)
+            answer = self._parse(header, deadline)
+            if answer.kind == message.MSG_CONNECTFAIL:
+                raise self._refusal(answer)
+            if answer.kind != message.MSG_CONNECTOK:
+                raise CannotConnect(self.location, "protocol", f"it answered with message type {answer.kind}")
+            if answer.seq != self._seq or answer.flags & ~message.FLAGS_COMPRESSED:
+                reader.refuse("a handshake that answers another one")
+            if self._key is not None and not pyro_message.is_signed(self._key, answer.data, answer.annotations):
+                raise CannotConnect(self.location, "key_wrong", "its answer is not signed with our key")
+            self._check_signature(answer)
+            echo = answer.annotations.get("CORR")
+            if echo != mark and (echo is not None or self._key is not None):
+                reader.refuse("the handshake of another connection")
+            self._serializer.value(self._payload(answer), reader.AGENT_ANSWER)
+        except _TimeUp:
+            seen = "it takes connections but does not answer: busy, stopped, or no Pyro server"
+            raise CannotConnect(self.location, "timeout", seen) from None
+        except _Reset as error:
+            raise self._closed_at_once(error) from error
+        except UnsafeAnswer as error:
+            raise CannotConnect(self.location, "protocol", f"refused {error.detail}") from None
+
+    def _closed_at_once(self, error: _Reset) -> CannotConnect:
+        """What it means that the server ended the handshake of Pyro."""
+        refusal = self._way.refusal()
+        if refusal:
+            return CannotConnect(self.location, "refused", refusal)
+        settings = self._target.tls
+        if settings is None:
+            if error.hard and self._socket.family != socket.AF_UNIX and not self.bytes_received:
+                # Pyro's TLS servers reset without a word; others that speak TLS send an alert, see _stranger.
+                return CannotConnect(self.location, "tls", "it reset the connection without a word")
+            return CannotConnect(self.location, "closed", str(error))
+        # With TLS 1.3 the server judges our certificate when we are through with the handshake already.
+        cause = tls.alert(error.__cause__) if isinstance(error.__cause__, ssl.SSLError) else None
+        if cause is not None:
+            return CannotConnect(self.location, cause)
+        if self.bytes_received:
+            return CannotConnect(self.location, "closed", str(error))
+        cause = "tls_client_missing" if settings.certificate is None else "tls_client_refused"
+        return CannotConnect(self.location, cause, "it closed right after the TLS handshake, without a word")
+
+    def _read_header(self, deadline: float) -> bytearray:
+        """A Pyro header, or CannotConnect that names what answered instead."""
+        data = bytearray()
+        try:
+            while len(data) < _HEADER.size and b"PYRO".startswith(bytes(data[:4])):
+                data += self._read(1 if len(data) < 4 else _HEADER.size - len(data), deadline)
+            if data[:4] == b"PYRO":
+                version = int.from_bytes(data[4:6], "big")
+                if version != constants.PROTOCOL_VERSION:
+                    product = f"Pyro{version // 100}" if version >= 500 else "Pyro4"
+                    raise CannotConnect(self.location, "protocol", f"{product}, wire protocol {version}")
+                return data
+            # Some of the first line is enough to know a stranger by, and it comes at once or not at all.
+            soon = min(deadline, time.monotonic() + 0.5)
+            while len(data) < 200 and not data.endswith(b"\n"):
+                data += self._read(1, soon)
+        except (_Reset, _TimeUp):
+            if b"PYRO".startswith(bytes(data[:4])):  # cut short, perhaps in the middle of that word
+                raise
+        raise self._stranger(bytes(data))
+
+    def _stranger(self, data: bytes) -> CannotConnect:
+        if data[:2] == b"\x15\x03":  # a TLS alert: what we sent is no ClientHello
+            return CannotConnect(self.location, "tls")
+        start = data.lower()
+        name = next((name for begin, name in _STRANGERS if start.startswith(begin)), "something else")
+        line = data.split(b"\n")[0][:60].decode("ascii", "replace").strip()
+        shown = f"{name}: {line!r}" if line.isprintable() and line.isascii() else name
+        return CannotConnect(self.location, "not_pyro", shown)
+
+    def _refusal(self, answer: _Answer) -> CannotConnect:
+        """The server's reason in our words. It comes unsigned or signed with a key we lack, so it is only told."""
+        if answer.serializer == _MARSHAL:
+            text = pyro_message.marshal_text(answer.data)
+        elif answer.serializer == self._serializer.number:
+            value = self._serializer.value(self._payload(answer), reader.AGENT_ANSWER)
+            text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        else:
+            text = None
+        if not isinstance(text, str):
+            reader.refuse("a refusal that is no text")
+        if "hmac key config not symmetric" in text:
+            return CannotConnect(self.location, "key_missing_there" if self._key is not None else "key_missing_here")
+        if "hmac mismatch" in text:
+            return CannotConnect(self.location, "key_wrong")
+        if "no free workers" in text:
+            return CannotConnect(self.location, "pool_full")
+        if "serializer that is not accepted" in text:
+            return CannotConnect(self.location, "not_flame", "it does not accept pickle, as a Flame server does")
+        if "protocol version" in text:
+            return CannotConnect(self.location, "protocol", text[:200])
+        return CannotConnect(self.location, "closed", f"it said: {text[:200]}")
+
+
+def _annotations(data: bytearray) -> dict[str, bytes]:
+    """The annotation chunks of a message; UnsafeAnswer unless they fill ``data`` exactly."""
+    found: dict[str, bytes] = {}
+    at = 0
+    while at < len(data):
+        if len(data) - at < _ANNOTATION.size:
+            reader.refuse("malformed annotations")
+        raw, size = _ANNOTATION.unpack_from(data, at)
+        at += _ANNOTATION.size
+        if not raw.isalnum() or not raw.isascii() or size > len(data) - at or raw.decode() in found:
+            reader.refuse("malformed annotations")
+        found[raw.decode()] = bytes(data[at : at + size])
+        at += size
+    return found

@@ -1,0 +1,149 @@
+"""The way to a server: a connected socket, through ssh and under TLS where the target says so, and never without.
+
+Where the target names neither, and the server is not on this machine, the user must have said that it may be so.
+Names are resolved and addresses tried here; no proxy of the environment and no redirection is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import time
+from typing import Any
+
+from ..errors import CannotConnect, TargetError
+from . import tls
+from .target import Location, Target
+
+
+class Way:
+    """A connected ``socket`` to the server of ``target``, and what is to be undone when it is closed.
+
+    ``deadline`` (monotonic) is when the handshake of what is spoken on it must be over.  The constructor raises
+    TargetError and CannotConnect.
+    """
+
+    def __init__(self, target: Target) -> None:
+        if target.location is None:
+            raise TargetError("no server is named; give host:port, or start one with EmbeddedServer")
+        if target.location.name:
+            raise TargetError(f"{target.location} is a name, which is to be looked up first")
+        target.check_exposure()
+        self.location = str(target.location)
+        self._place = target.location
+        self._tunnel = target.tunnel
+        timeouts = target.timeouts
+        if self._tunnel is None:
+            self.deadline = time.monotonic() + timeouts.connect
+            self.socket = self._open(self.deadline)
+        else:
+            alive = 5.0 if target.fast else 15.0
+            self.socket = self._tunnel.connect(timeouts.connect, timeouts.login, alive, target.ask)
+            self.deadline = time.monotonic() + timeouts.connect
+        self._closed = False
+        try:
+            if target.tls is not None:
+                self.socket, waited = tls.wrap(self.socket, target.tls, self._place, self.deadline, target.ask)
+                self.deadline += waited
+        except BaseException as error:
+            refusal = self.refusal()
+            self.close()
+            if refusal and isinstance(error, CannotConnect):
+                raise CannotConnect(self.location, "refused", refusal) from error
+            raise
+
+    def close(self) -> None:
+        """Close the socket; the last one through a tunnel ends its ssh. Again is no error."""
+        if not self._closed:
+            self._closed = True
+            self.socket.close()
+            if self._tunnel is not None:
+                self._tunnel.release()
+
+    def shutdown(self) -> None:
+        """End the conversation under whoever reads or writes now."""
+        with contextlib.suppress(OSError):  # it may be down already
+            # The plain one's: that of an SSL socket would take the encryption away while another thread uses it.
+            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the other end is on this very machine: what its addresses mean there they mean here too."""
+        with contextlib.suppress(OSError):  # the connection has broken
+            if self._tunnel is None and self.socket.family != socket.AF_UNIX:
+                peer = self.socket.getpeername()[0]
+                return bool(peer == self.socket.getsockname()[0] or ipaddress.ip_address(peer).is_loopback)
+        return self._tunnel is None and self.socket.family == socket.AF_UNIX
+
+    def refusal(self) -> str:
+        """Why the last step beyond the tunnel failed, as ssh says it; empty without ssh, or where it says nothing."""
+        return f"ssh is there, and says: {said}" if self._tunnel and (said := self._tunnel.refusal()) else ""
+
+    # --- a socket
+
+    def _open(self, deadline: float) -> socket.socket:
+        """A connected socket, from the first of the host's addresses that answers."""
+        found: list[tuple[int, Any]]
+        if self._place.path:
+            found = [(socket.AF_UNIX, self._place.path)]
+        else:
+            found = addresses(self._place)
+        for index, (family, address) in enumerate(found):
+            now = time.monotonic()
+            # An address that swallows packets must leave time for the next one.
+            share = (deadline - now) / (len(found) - index)
+            try:
+                if share <= 0:
+                    raise TimeoutError
+                return _connect(family, address, share)
+            except OSError as error:
+                if index + 1 == len(found):
+                    raise self._explain(error) from error
+        raise CannotConnect(self.location, "unresolvable")
+
+    def _explain(self, error: OSError) -> CannotConnect:
+        if isinstance(error, TimeoutError):
+            return CannotConnect(self.location, "timeout")
+        if isinstance(error, ConnectionRefusedError):
+            return CannotConnect(self.location, "refused")
+        if isinstance(error, FileNotFoundError):
+            return CannotConnect(self.location, "refused", "there is no such socket file")
+        return CannotConnect(self.location, "unreachable", (error.strerror or str(error)).lower())
+
+
+def addresses(place: Location) -> list[tuple[int, Any]]:
+    """``(family, address)`` of a host, IPv4 first, as Pyro binds; raises CannotConnect. The system's resolver has its
+    own deadline, not ours."""
+    try:
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a host name"
+        raise CannotConnect(str(place), "unresolvable", reason) from error
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return [(int(entry[0]), entry[4]) for entry in found]
+
+
+def _connect(family: int, address: Any, seconds: float) -> socket.socket:
+    """A connected socket that notices a silent peer; raises OSError."""
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            # A host that vanished is noticed after 15 + 4*5 s when idle, and 35 s after it stopped acknowledging.
+            # The system's own figures are two hours and a quarter of one.
+            for option, value in (
+                ("TCP_KEEPIDLE", 15),
+                ("TCP_KEEPINTVL", 5),
+                ("TCP_KEEPCNT", 4),
+                ("TCP_USER_TIMEOUT", 35_000),
+            ):
+                if hasattr(socket, option):
+                    connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        connection.settimeout(seconds)
+        connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

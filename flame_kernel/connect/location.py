@@ -1,0 +1,197 @@
+"""Where a server listens, as people write it: ``host:9999``, ``./u:socket``, ``ssh://user@host/9999``, ``ns:NAME``."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ..errors import TargetError
+
+_FLAME_NAME = "Pyro.Flame"
+NAME_SERVER_PORT = 9090  # Pyro's own
+_MAX_NAME = 255
+_MAX_SOCKET_PATH = 107  # bytes that fit into sockaddr_un, with the NUL after them
+_HOST_NAME = re.compile(r"[^\s/@:\[\]\x00-\x1f]{1,253}")
+# What becomes an argument of ssh: never an option of it, and nothing that a `Match exec` of its config could run.
+_SSH_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
+_SSH_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,63}")
+
+
+@dataclass(frozen=True)
+class SshHost:
+    """The machine that ssh logs in to; ``user`` empty and ``port`` 0 leave it to ssh's own configuration."""
+
+    host: str
+    user: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> SshHost:
+        """``host``, ``user@host``, ``user@host:22``, ``[::1]:22``; the host may be an alias of ssh's configuration."""
+        user, at, place = text.strip().rpartition("@")
+        if at and ":" in user:
+            _refuse("an ssh address holds a password; leave it out: ssh asks, or better uses a key")
+        if at and not _SSH_USER.fullmatch(user):
+            _refuse(f"{user!r} is no usable user name for ssh; write ssh://user@host/9999")
+        if place.startswith("["):
+            host, bracket, rest = place[1:].partition("]")
+            if not bracket or not _is_ipv6(host) or rest[:1] not in ("", ":"):
+                _refuse(f"{place!r} is not an IPv6 address for ssh; it looks like [::1]:22")
+            port = rest[1:]
+        else:
+            host, _, port = place.partition(":")
+            if not _SSH_HOST.fullmatch(host):
+                _refuse(f"{host!r} is no usable host for ssh; write ssh://user@host/9999")
+        return cls(host, user, _port(port, place) if port else 0)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (f"{self.user}@" if self.user else "") + host + (f":{self.port}" if self.port else "")
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a server listens: ``host`` and ``port``, or the ``path`` of a unix socket; seen from ``ssh``, if given.
+
+    With a ``name`` it is the name server that listens there, which knows where the server is (``name_server.py``); an
+    empty ``host`` is then the usual name server's.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    ssh: SshHost | None = None
+    name: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Location:
+        """The location in ``text``: ``host:9999``, ``[::1]:9999``, ``./u:path``, a ``PYRO:Pyro.Flame@…`` URI,
+        ``ssh://user@host:22/9999`` for a port of that host's own loopback, ``ssh://host/./u:path``, or ``ns:NAME`` and
+        ``ns:NAME@host:9090`` (Pyro: PYRONAME:) for what a name server knows."""
+        place = text.strip()
+        if place[:6].lower() == "ssh://":
+            return cls._parse_ssh(place[6:])
+        shown = repr(_without_password(text))
+        scheme, colon, rest = place.partition(":")
+        if colon and scheme.upper() == "PYRO":
+            name, at, place = rest.partition("@")
+            if not at or name != _FLAME_NAME:
+                _refuse(f"{shown} is not the URI of a Flame server; it looks like PYRO:{_FLAME_NAME}@host:port")
+        elif colon and scheme.upper() in ("NS", "PYRONAME"):
+            return cls._parse_name(rest, shown)
+        elif colon and (scheme.upper() in ("PYROMETA", "PYROLOC") or rest.startswith("//")):
+            _refuse(f"{shown} is not the address of a Flame server; give host:port, such as localhost:9999")
+        if place.startswith("./u:"):
+            return cls(path=_socket_path(place[4:]))
+        if place.startswith("["):
+            host, bracket, port = place[1:].partition("]:")
+            if not bracket or not _is_ipv6(host):
+                _refuse(f"{shown} is not an IPv6 address with a port; it looks like [::1]:9999")
+            return cls(host=host, port=_port(port, text))
+        host, colon, port = place.rpartition(":")
+        if not colon:
+            _refuse(f"{shown} has no port; give host:port, such as {place or 'localhost'}:9999")
+        if ":" in host:
+            _refuse(f"{shown} has several colons; write an IPv6 address in brackets, such as [::1]:9999")
+        if not _HOST_NAME.fullmatch(host):
+            _refuse(f"{shown} has no usable host name; give host:port, such as localhost:9999")
+        return cls(host=host, port=_port(port, text))
+
+    @classmethod
+    def _parse_name(cls, text: str, shown: str) -> Location:
+        name, at, place = text.rpartition("@")
+        name, place = (name, place) if at else (text, "")
+        if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or (at and not place):
+            _refuse(f"{shown} names nothing that a name server could know; write ns:NAME or ns:NAME@host:port")
+        if not place:
+            return cls(name=name)
+        server = name_server(place)
+        return cls(server.host, server.port, server.path, name=name)
+
+    @classmethod
+    def _parse_ssh(cls, text: str) -> Location:
+        there, slash, place = text.partition("/")
+        if "@" in there and ":" in there.rpartition("@")[0]:
+            SshHost.parse(there)  # says that a password has no place here, without showing it
+        if not slash or not place:
+            _refuse(f"ssh://{there} names no server there; add its port or socket, such as ssh://{there}/9999")
+        ssh = SshHost.parse(there)
+        if place.isdigit():
+            return cls(host="localhost", port=_port(place, place), ssh=ssh)
+        return cls.parse(place).behind(ssh)
+
+    def behind(self, ssh: SshHost) -> Location:
+        """The same place as ``ssh`` sees it; raises TargetError where that has no meaning."""
+        if self.ssh is not None:
+            _refuse("an ssh address stands in another; let ssh's own configuration jump (ProxyJump)")
+        if self.path and not os.path.isabs(self.path):
+            _refuse(f"{self.path!r} is a relative path on another machine; give it whole, such as /run/flame.sock")
+        if "%" in self.path or "$" in self.path:
+            _refuse(f"{self.path!r} holds % or $, which ssh has uses of its own for; give the socket another name")
+        return Location(self.host, self.port, self.path, ssh, self.name)
+
+    def __str__(self) -> str:
+        if self.path:
+            place = f"./u:{self.path}"
+        else:
+            place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        if self.name:
+            place = f"ns:{self.name}@{place}" if self.host or self.path else f"ns:{self.name}"
+        if self.ssh is None:
+            return place
+        return f"ssh://{self.ssh}/{self.port if self.host == 'localhost' and not self.name else place}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """True if only this machine can answer there. A host other than ``localhost`` may be anybody's, and so may
+        what a name server knows."""
+        if self.ssh is not None or self.name:
+            return False
+        if self.path or self.host.lower() == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def name_server(text: str) -> Location:
+    """Where the name server in ``text`` listens: ``host``, ``host:port``, ``[::1]:port``, ``./u:path``."""
+    place = text.strip()
+    bare = place.endswith("]") if place.startswith("[") else ":" not in place
+    return Location.parse(f"{place}:{NAME_SERVER_PORT}" if bare else place)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    raise TargetError(sentence)
+
+
+def _without_password(text: str) -> str:
+    """``text`` as it may be shown: what stands between a user's name and the @ of a URL is nobody's business."""
+    return re.sub(r"(//[^/@:]*:).*@", r"\1…@", text)
+
+
+def _port(text: str, whole: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
+        _refuse(f"{whole!r} has no usable port; give a number from 1 to 65535, such as localhost:9999")
+    return int(text)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _socket_path(path: str) -> str:
+    size = len(os.fsencode(path))
+    if not path or any(character < " " for character in path):
+        _refuse("./u: names no socket file; give its path, such as ./u:/run/flame.sock")
+    if size > _MAX_SOCKET_PATH:
+        _refuse(f"a unix socket's path has at most {_MAX_SOCKET_PATH} bytes and this one {size}; move it up: {path}")
+    return path

@@ -1,0 +1,385 @@
+"""Where to connect, and how: frozen dataclasses from arguments, a kernelspec's environment, a file, the environment.
+
+``load_target`` reads, in this order, and takes the first that names a server:
+
+1. its argument: ``host:port``, ``ssh://user@host/9999``, ``./u:path``, or the name of a target in the file;
+2. ``FLAME_TARGET``, when ``FLAME_KERNELSPEC`` marks the environment as that of an installed kernelspec;
+3. the ``default`` of ``targets.toml`` (see ``targets_file.py``);
+4. ``FLAME_TARGET`` in any other environment;
+5. ``target`` of the settings in ``jupyter_flame_config.py`` (``settings.py``).
+
+Where none names one, the location is None: the kernel starts a server of its own (``serve/embedded.py``).
+Settings come from the environment too: FLAME_KEY_FILE, FLAME_PLACE, FLAME_SESSION, FLAME_SHELL and so on; and FLAME_NS,
+the name server that ``ns:NAME`` asks (else Pyro's own PYRO_NS_HOST and PYRO_NS_PORT, else this machine's).
+
+Credentials belong to a server. Those of a target in the file are used for its location, however that is given;
+FLAME_KEY_FILE is the key of the server that FLAME_TARGET names, and of no other.
+
+Bad input is always a TargetError, one sentence with the next step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..errors import TargetError
+from ..security.rendering import FULL, SAFE, Rendering
+from .keys import Ask, Secret, from_source, read_key
+from .location import Location, name_server
+from .ssh import Tunnel
+from .targets_file import SETTINGS, TargetsFile, check_tls, check_value, configuration_folder, located, targets_path
+from .tls import Tls
+
+__all__ = [
+    "PLACES",
+    "PLACE_WORDS",
+    "SHELLS",
+    "WHEN_FULL",
+    "Ask",
+    "Location",
+    "Secret",
+    "Target",
+    "Timeouts",
+    "load_target",
+    "read_key",
+]
+
+PLACES = ("auto", "process", "child", "main")
+# Where cells run, in the words of banner and status.
+PLACE_WORDS = {
+    "child": "in a child process of the server",
+    "process": "inside the server's own process",
+    "main": "on the server's main thread",
+}
+SHELLS = ("auto", "ipython", "mini")
+WHEN_FULL = ("drop", "block")
+
+KNOWN_SERVERS = "flame_known_servers"  # in the configuration folder: fingerprints of first contacts
+
+_SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def _refuse(sentence: str) -> NoReturn:
+    raise TargetError(sentence)
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds, each for the whole of what it names."""
+
+    connect: float = 10.0  # from looking up the name to the end of the handshake
+    call: float = 30.0
+    poll: float = 20.0  # how long the server may hold a poll that has no news
+    poll_deadline: float = 35.0  # when its answer must have come
+    login: float = 40.0  # of ssh, jump hosts included; that a host answers at all is under `connect`
+
+    @classmethod
+    def fast(cls) -> Timeouts:
+        """Those with which a dead link is given up within 15 s."""
+        return cls(connect=4.0, call=8.0, poll=5.0, poll_deadline=10.0)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One server and how to use it. ``location`` None stands for a server that the kernel starts itself."""
+
+    location: Location | None = None
+    key: Secret | None = None
+    place: str = "auto"
+    session: str | None = None
+    timeouts: Timeouts = Timeouts()
+    name: str | None = None
+    shell: str = "auto"
+    trust: bool = False  # the user's word that this server may send objects that run code here (pickles)
+    own: bool = False  # a server that we started ourselves, for this session
+    tls: Tls | None = None  # None: plain, or inside of ssh
+    allow_plain: bool = False  # the user's word for a link off this machine that everybody on its way can read
+    insecure: bool = False  # … and for one without a key, which everybody can change
+    ns_key: Secret | None = None  # of the name server, where the location is a name that it knows
+    sought: Location | None = field(default=None, compare=False)  # that name, when its place has been found
+    linger: float | None = None  # seconds that the session lives on without a client; None is the agent's own figure
+    journal: int | None = None  # bytes of unread output that are kept there; None as above
+    when_full: str | None = None  # "drop" or "block"; None as above
+    fast: bool = False  # dead links are noticed sooner
+    warnings: tuple[str, ...] = field(default=(), compare=False)  # sentences for the user
+    ask: Ask | None = field(default=None, compare=False, repr=False)  # for what has to be typed at the first contact
+    tunnel: Tunnel | None = field(default=None, compare=False, repr=False)  # made here; shared by copies of this target
+
+    def __post_init__(self) -> None:
+        if self.place not in PLACES:
+            _refuse(f"place {self.place!r} is unknown; choose one of {', '.join(PLACES)}")
+        if self.shell not in SHELLS:
+            _refuse(f"shell {self.shell!r} is unknown; choose one of {', '.join(SHELLS)}")
+        if self.when_full is not None and self.when_full not in WHEN_FULL:
+            _refuse(f"when_full {self.when_full!r} is unknown; choose one of {', '.join(WHEN_FULL)}")
+        if self.session is not None and not _SESSION_NAME.fullmatch(self.session):
+            _refuse(f"session {self.session!r} is no usable name; use up to 64 letters, digits and _ . -")
+        ssh = self.location is not None and self.location.ssh is not None
+        if self.tunnel is None or self.tunnel.location != self.location:
+            object.__setattr__(self, "tunnel", Tunnel(self.location) if ssh and self.location else None)
+
+    def __str__(self) -> str:
+        where = str(self.location) if self.location else "a server of its own"
+        return f"{self.name} ({where})" if self.name else where
+
+    @property
+    def keeping(self) -> dict[str, Any]:
+        """What the agent is told about keeping the session and its output."""
+        wishes = {"linger": self.linger, "journal": self.journal, "when_full": self.when_full}
+        return {name: wish for name, wish in wishes.items() if wish is not None}
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """True where the network stands between here and there, and not ssh."""
+        return self.location is not None and not self.location.is_loopback and self.location.ssh is None
+
+    @property
+    def is_private(self) -> bool:
+        """True where nobody between here and there can read along: this machine alone, ssh, or TLS that is verified."""
+        return not self._is_elsewhere or (self.tls is not None and self.tls.verify)
+
+    @property
+    def is_authenticated(self) -> bool:
+        """True where the server proves that it is the one that is meant: by the key, TLS, ssh, or being our own."""
+        ssh = self.location is not None and self.location.ssh is not None
+        return self.own or self.location is None or self.key is not None or ssh or bool(self.tls and self.tls.verify)
+
+    @property
+    def rendering_level(self) -> str:
+        """``full`` or ``safe``: how much of what this server sends is shown; see ``rendering``."""
+        return FULL if self.is_authenticated or self.trust else SAFE
+
+    def rendering(
+        self, say: Callable[[str | None, str], None], clock: Callable[[], float] = time.monotonic
+    ) -> Rendering:
+        """What is shown of one session's events, by what this target allows; ``say`` is told what is withheld."""
+        name = "" if self.own else self.name or str(self.location or "")
+        return Rendering(self.rendering_level, name, str(self.location), say, clock)
+
+    @property
+    def protection(self) -> str:
+        """What protects the way there, in a few words: ``ssh, key``, ``TLS``, ``plain, no key``."""
+        words = []
+        if self.location is not None and self.location.ssh is not None:
+            words.append("ssh")
+        if self.tls is not None:
+            words.append("TLS" if self.tls.verify else "TLS that is not verified")
+            if self.tls.certificate is not None:
+                words.append("certificate")
+        elif self._is_elsewhere:
+            words.append("plain")
+        if self.key is not None or not words or words == ["plain"]:
+            words.append("key" if self.key is not None else "no key")
+        return ", ".join(words)
+
+    def check_exposure(self) -> None:
+        """TargetError where the link would be open to others, and the user has not said that it may be."""
+        if self.is_private or self.insecure:
+            return
+        where = f"{self.location} is another machine, and"
+        better = f"reach it by ssh://user@{self.location.host}/{self.location.port}, or by TLS" if self.location else ""
+        if self.key is None:
+            _refuse(f"{where} neither TLS, ssh nor a key protects the way; {better}; or say --insecure (insecure=True)")
+        if self.tls is None and not self.allow_plain:
+            plain = "or say --allow-plain (allow_plain=True)"
+            _refuse(f"{where} all that is sent there can be read and replayed; {better}; {plain}")
+
+    def cautions(self) -> tuple[str, ...]:
+        """What the user should hear whenever a session is opened: how far the link is not safe, and ``warnings``."""
+        said = []
+        place = self.location
+        if self.tls is not None and not self.tls.verify:
+            said.append(
+                f"TLS to {place} does not verify who answers (verify = false): anyone in between can read and act"
+            )
+        elif not self.is_private:
+            if self.key is None:
+                said.append(
+                    f"the link to {place} is plain and has no key: anyone on its way can read it and run code there"
+                )
+            else:
+                said.append(f"the link to {place} is plain: anyone on its way can read it, and replay what was sent")
+        elif self._is_elsewhere and self.key is None and self.tls is not None and self.tls.certificate is None:
+            said.append(f"the server at {place} asks for neither key nor certificate: anyone who reaches it can use it")
+        return (*said, *self.warnings)
+
+
+# Where a setting comes from the environment: FLAME_<NAME>. What protects a link or a user is not among them.
+_FROM_ENVIRON = ("key_file", "ns_key_file", "place", "session", "shell", "linger", "journal", "when_full", "fast")
+_OVERRIDES = (*SETTINGS, "insecure", "timeouts", "config")
+# What belongs to a server rather than to a way of using it.
+_CREDENTIALS = ("key", "tls", "allow_plain")
+
+
+def load_target(
+    name_or_location: str | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    config_dir: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    ask: Ask | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Target:
+    """The target to use, by the order above; raises TargetError.
+
+    config_dir  Jupyter's configuration folder
+    overrides   settings that win over all, as in targets.toml; ``key`` may be a Secret too, ``tls`` adds to what the
+                target says of it. Besides: ``insecure``, ``timeouts`` (a Timeouts), and ``config``, another file than
+                the usual targets.toml. None stands for not given.
+    ask         how to ask the user, where a key is to be typed, ssh wants a password, or a certificate is new
+    defaults    settings that hold where nothing else says otherwise, as strings; ``target`` among them
+    """
+    environ = os.environ if environ is None else environ
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    path = targets_path(environ, config_dir)
+    if "config" in given:
+        path = Path(os.path.expanduser(given.pop("config")))
+        if not path.exists():
+            _refuse(f"there is no configuration file {path}; name one that is there")
+    file = TargetsFile(path)
+    for unknown in given.keys() - set(_OVERRIDES):
+        _refuse(f"{unknown!r} is no setting of a target; there are {', '.join(_OVERRIDES)}")
+    named = environ.get("FLAME_TARGET") or None
+    is_kernelspec = bool(environ.get("FLAME_KERNELSPEC"))
+    chosen = (
+        name_or_location
+        or (named if is_kernelspec else None)
+        or file.default
+        or named
+        or (defaults or {}).get("target")
+    )
+
+    warnings: tuple[str, ...] = ()
+    from_environ = _from_environ(environ)
+    their_key = from_environ.pop("key", None)
+    name: str | None = None
+    location: Location | None = None
+    settings = from_environ
+    if chosen is not None:
+        name, location, table = _look_up(chosen, file, given.pop("ssh", None))
+        kernelspecs = is_kernelspec and not name_or_location
+        settings = table | from_environ if kernelspecs else from_environ | table
+        if their_key is not None and named is not None and ("key" not in settings or kernelspecs):
+            with contextlib.suppress(TargetError):  # FLAME_TARGET may be anything; it is not what was asked for
+                if _look_up(named, file, None)[1] == location:
+                    settings["key"] = their_key
+        elif their_key is not None and named is None and not {"key", "key_file"} & (settings.keys() | given.keys()):
+            warnings = ("FLAME_KEY_FILE is not used: it is the key of the server in FLAME_TARGET, which is not set",)
+    lowest = {key: value for key, value in (defaults or {}).items() if key != "target"}
+    settings = {key: check_value(key, lowest[key], SETTINGS[key], "the configuration") for key in lowest} | settings
+    settings |= _from_overrides(given, settings)
+
+    key: Secret | None = None
+    if location is not None and settings.get("key") is not None:
+        key, more = _key(settings["key"], name or str(location), environ, ask)
+        warnings = (*warnings, *more)
+        if not key.reveal():
+            _refuse("the key given is empty, which to Pyro means no key at all; give the server's PYRO_HMAC_KEY")
+    ns_key = None
+    if location is not None and location.name:
+        location = _with_name_server(location, environ)
+        if settings.get("ns_key_file"):
+            ns_key, _ = read_key(Path(os.path.expanduser(settings["ns_key_file"])))
+    tls = None
+    if location is not None and settings.get("tls") is not None:
+        tls = Tls(**settings["tls"], known=configuration_folder(environ, config_dir) / KNOWN_SERVERS)
+    rest = {
+        name: settings[name]
+        for name in (*SETTINGS, "insecure", "timeouts")
+        if name in settings and name not in ("key", "key_file", "ns_key_file", "tls", "ssh")
+    }
+    if rest.get("fast"):
+        rest.setdefault("timeouts", Timeouts.fast())
+    return Target(location, key, name=name, tls=tls, ns_key=ns_key, ask=ask, warnings=warnings, **rest)
+
+
+def _with_name_server(location: Location, environ: Mapping[str, str]) -> Location:
+    """``location``, a name, with the name server that the environment has for those that name none."""
+    if location.host or location.path or location.ssh is not None:
+        return location
+    server = usual_name_server(environ)
+    return Location(server.host, server.port, server.path, name=location.name)
+
+
+def usual_name_server(environ: Mapping[str, str]) -> Location:
+    """The name server that is asked where none is named; raises TargetError."""
+    place = environ.get("FLAME_NS")
+    if not place and (environ.get("PYRO_NS_HOST") or environ.get("PYRO_NS_PORT")):
+        host = environ.get("PYRO_NS_HOST") or "localhost"
+        port = environ.get("PYRO_NS_PORT")
+        place = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    return name_server(place or "localhost")
+
+
+def _key(given: Secret | str, name: str, environ: Mapping[str, str], ask: Ask | None) -> tuple[Secret, tuple[str, ...]]:
+    return (given, ()) if isinstance(given, Secret) else from_source(given, name, environ=environ, ask=ask)
+
+
+def _look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | None, Location, dict[str, Any]]:
+    """A target's name, location and settings; for a bare location the credentials that the file has for it."""
+    if chosen in file.tables:
+        table = dict(file.tables[chosen])
+        own = table.pop("ssh", None)
+        return chosen, located(table.pop("location"), ssh or own), table
+    if ":" not in chosen:
+        known = f"it has {', '.join(sorted(file.tables))}" if file.tables else "it has none"
+        _refuse(f"there is no target {chosen!r} in {file.path} ({known}); name one of those or give host:port")
+    location = located(chosen, ssh)
+    found: dict[str, Any] = {}
+    first = ""
+    for name, table in file.tables.items():
+        if located(table["location"], table.get("ssh")) != location:
+            continue
+        credentials = {key: table[key] for key in _CREDENTIALS if key in table}
+        if credentials.get("key") == "keyring":
+            credentials["key"] = f"keyring:{name}"
+        if first and credentials != found:
+            _refuse(
+                f"{chosen} is the location of {first} and of {name} in {file.path}, whose keys differ; name one of them"
+            )
+        first, found = name, credentials
+    return None, location, found
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in _FROM_ENVIRON:
+        text = environ.get(f"FLAME_{key.upper()}")
+        if not text:
+            continue
+        if key == "key_file":
+            found["key"] = f"file:{os.path.expanduser(text)}"
+        else:
+            found[key] = check_value(key, text, SETTINGS[key], "the environment")
+    return found
+
+
+def _from_overrides(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        if key == "timeouts":
+            if not isinstance(value, Timeouts):
+                _refuse("timeouts is no setting of a target but a Timeouts; build one")
+            found[key] = value
+        elif key == "key_file":
+            found["key"] = f"file:{os.path.expanduser(value)}"
+        elif key == "key":
+            if not isinstance(value, str | bytes | Secret):
+                _refuse("key is the source of a key, such as keyring or prompt, or a Secret; give one of them")
+            found.setdefault("key", Secret(value) if isinstance(value, bytes) else value)
+        elif key == "tls":
+            tls = check_tls(value, "this connection")
+            if tls is not None:
+                found[key] = {**(settings.get("tls") or {}), **tls}
+        elif key == "insecure":
+            found[key] = check_value(key, value, bool, "this connection")
+        else:
+            found[key] = check_value(key, value, SETTINGS[key], "this connection")
+    return found

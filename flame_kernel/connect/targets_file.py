@@ -1,0 +1,328 @@
+"""``targets.toml``: the servers that a user has written down, read strictly, and edited with care.
+
+::
+
+    default = "furnace"
+
+    [targets.furnace]
+    location = "ssh://me@furnace/9999"   # or host:port, ./u:socket, ns:NAME, ns:NAME@host:port
+    key = "keyring"                      # or file:…, env:NAME, prompt; or  key_file = "furnace.key"
+    place = "process"                    # auto | process | child | main
+    session = "ab12"
+    shell = "auto"                       # auto | ipython | mini
+    trust = true                         # what it sends may run code here
+    linger = "24 h"                      # how long a session lives on there when nobody uses it
+    journal = "256 MB"                   # unread output that is kept there; beyond it …
+    when_full = "drop"                   # … the middle is dropped (with a mark), or the cell has to wait: block
+    fast = false                         # true: a dead link is given up within 15 s, not 45
+
+    [targets.plant]
+    location = "plant.example:9999"
+    key_file = "plant.key"               # files are relative to this one; keys have mode 0600
+    tls = { ca = "ca.pem", certificate = "client.pem" }
+    ns_key_file = "names.key"            # of the name server, where the location is a name that it knows
+
+A key itself never stands in it. Reading and editing raise TargetError, one sentence with the next step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..errors import TargetError
+from . import amounts
+from .keys import check_private, check_source, read_small
+from .location import Location, SshHost
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+_WHAT = "the configuration file"
+_MAX_CONFIG = 1 << 20  # bytes
+
+# What a target can be told in the file, but for its location: name, and type.
+SETTINGS: dict[str, type] = {
+    "key": str,
+    "key_file": str,
+    "ssh": str,
+    "tls": dict,
+    "place": str,
+    "session": str,
+    "shell": str,
+    "trust": bool,
+    "allow_plain": bool,
+    "ns_key_file": str,
+    "linger": object,
+    "journal": object,
+    "when_full": str,
+    "fast": object,
+}
+# Those that people write in more than one way: how each is read.
+AMOUNTS: dict[str, Callable[[object], Any]] = {
+    "linger": amounts.seconds,
+    "journal": amounts.size,
+    "fast": amounts.truth,
+}
+TLS_SETTINGS: dict[str, type] = {
+    "ca": str,
+    "pin": str,
+    "certificate": str,
+    "key_file": str,
+    "verify": bool,
+    "server_name": str,
+}
+# Those that hold the path of a file, relative to targets.toml.
+_TLS_FILES = ("ca", "certificate", "key_file")
+# With one of these in it the file tells how to get in somewhere, and is its owner's alone.
+_CREDENTIALS = ("key", "key_file", "tls", "ssh")
+
+_WORDS: dict[type, str] = {
+    str: "text; put it in quotes",
+    bool: "true or false; write one of them, without quotes",
+    dict: 'a table; write tls = { ca = "ca.pem" }, or tls = true to be asked at the first contact',
+}
+
+
+def _refuse(sentence: str) -> NoReturn:
+    raise TargetError(sentence)
+
+
+def targets_path(environ: Mapping[str, str], config_dir: Path | None = None) -> Path:
+    """Where the file is: ``$FLAME_CONFIG``, or ``targets.toml`` in ``config_dir``, Jupyter's configuration folder."""
+    if environ.get("FLAME_CONFIG"):
+        return Path(os.path.expanduser(environ["FLAME_CONFIG"]))
+    return configuration_folder(environ, config_dir) / "targets.toml"
+
+
+def configuration_folder(environ: Mapping[str, str], config_dir: Path | None = None) -> Path:
+    """``config_dir``, or what Jupyter's configuration folder is in this environment."""
+    return config_dir or Path(environ.get("JUPYTER_CONFIG_DIR") or os.path.expanduser("~/.jupyter"))
+
+
+class TargetsFile:
+    """The file at ``path`` as it was read: ``default`` (a name, or None) and ``tables`` (settings by name).
+
+    Empty where there is no such file. In ``tables`` the paths of files are whole and ``tls`` is always a table.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.default: str | None = None
+        self.tables: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            raw, mode = read_small(path, _WHAT, _MAX_CONFIG)
+            self._take(_parse(raw, path), mode)
+
+    def __repr__(self) -> str:
+        return f"<TargetsFile {self.path}: {', '.join(self.tables) or 'empty'}>"
+
+    def _take(self, content: dict[str, Any], mode: int) -> None:
+        path = self.path
+        for entry in content:
+            if entry not in ("default", "targets"):
+                _refuse(f"{_WHAT} {path} has an unknown entry {entry!r}; there are default and [targets.NAME]")
+        targets = content.get("targets", {})
+        if not isinstance(targets, dict):
+            _refuse(f"targets in {path} is no table; write [targets.NAME]")
+        self.tables = {name: _checked(path, name, table) for name, table in targets.items()}
+        if any(name in table for table in self.tables.values() for name in _CREDENTIALS):
+            check_private(path, _WHAT, mode)
+        default = content.get("default")
+        if default is not None and not (isinstance(default, str) and default in self.tables):
+            _refuse(f"the default {default!r} in {path} is none of its targets; add [targets.{default}] or change it")
+        self.default = default
+
+    # --- editing: the user's comments and order stay, the file is replaced as a whole, and others never read it
+
+    def add(self, name: str, settings: Mapping[str, Any], *, default: bool = False) -> None:
+        """Write down a new target; ``settings`` as in the file, with its ``location``. Makes the file if need be."""
+        if name in self.tables:
+            _refuse(f"there is a target {name} in {self.path} already; edit it, remove it, or choose another name")
+
+        def change(content: Any, toml: Any) -> None:
+            table = toml.table()
+            _fill(table, settings, toml)
+            if "targets" not in content:
+                content["targets"] = toml.table(is_super_table=True)
+            content["targets"][name] = table
+            if default:
+                content["default"] = name
+
+        self._edit(change)
+
+    def edit(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Change what a target is told; None takes a setting out of it."""
+        self._known(name)
+        self._edit(lambda content, toml: _fill(content["targets"][name], settings, toml))
+
+    def remove(self, name: str) -> None:
+        """Take a target out; where it was the default there is none any more."""
+        self._known(name)
+
+        def change(content: Any, toml: Any) -> None:
+            del content["targets"][name]
+            if not content["targets"]:
+                del content["targets"]
+            if content.get("default") == name:
+                del content["default"]
+
+        self._edit(change)
+
+    def set_default(self, name: str | None) -> None:
+        """Choose the target of those who name none; None: a server of their own."""
+        if name is not None:
+            self._known(name)
+
+        def change(content: Any, toml: Any) -> None:
+            if name is not None:
+                content["default"] = name
+            elif "default" in content:
+                del content["default"]
+
+        self._edit(change)
+
+    def _known(self, name: str) -> None:
+        if name not in self.tables:
+            known = f"it has {', '.join(sorted(self.tables))}" if self.tables else "it has none"
+            _refuse(f"there is no target {name!r} in {self.path} ({known}); name one of those")
+
+    def _edit(self, change: Callable[[Any, Any], None]) -> None:
+        import tomlkit  # only those who edit need it, and it takes a while to load
+        from tomlkit.exceptions import TOMLKitError
+
+        raw = read_small(self.path, _WHAT, _MAX_CONFIG)[0] if self.path.exists() else b""
+        try:
+            document = tomlkit.parse(raw.decode("utf-8"))
+            change(document, tomlkit)
+            text = tomlkit.dumps(document)
+        except (TOMLKitError, UnicodeDecodeError, KeyError) as error:
+            raise TargetError(f"{_WHAT} {self.path} cannot be edited: {error}; do it with an editor") from error
+        made = object.__new__(TargetsFile)
+        made.path = self.path
+        made._take(_parse(text.encode(), self.path), 0o600)  # what could not be read back is not written
+        _replace(Path(os.path.realpath(self.path)), text)
+        self.default, self.tables = made.default, made.tables
+
+
+def _fill(table: Any, settings: Mapping[str, Any], toml: Any) -> None:
+    for key, value in settings.items():
+        if value is None:
+            if key in table:
+                del table[key]
+        elif isinstance(value, Mapping):
+            inner = toml.inline_table()
+            inner.update({name: part for name, part in value.items() if part is not None})
+            table[key] = inner
+        else:
+            table[key] = value
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the file beside itself, of mode 0600, and put it in place: whole or not at all."""
+    with _reporting(path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor, making = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # of mode 0600
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(making, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(making)
+            raise
+
+
+@contextlib.contextmanager
+def _reporting(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(f"cannot write {path}: {error.strerror}; check the folder's owner and its space") from error
+
+
+def _parse(raw: bytes, path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = tomllib.loads(raw.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TargetError(f"{_WHAT} {path} is not valid TOML: {error}; correct that line") from error
+    return content
+
+
+def _checked(path: Path, name: str, table: Any) -> dict[str, Any]:
+    """A target's table with whole paths; TargetError for what means nothing, and for a key that stands there itself."""
+    if not isinstance(table, dict) or ":" in name:
+        _refuse(f"{name!r} in {path} is no target; write [targets.NAME] with a name without colons")
+    whose = f"target {name} in {path}"
+    checked: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "insecure":
+            _refuse(f"insecure of {whose} cannot be settled for good; say it when you connect, each time")
+        if key == "location":
+            checked[key] = check_value(key, value, str, whose)
+        elif key not in SETTINGS:
+            _refuse(f"{whose} has an unknown setting {key!r}; there are location, {', '.join(SETTINGS)}")
+        elif key == "tls":
+            tls = check_tls(value, whose, path.parent)
+            if tls is not None:
+                checked[key] = tls
+        else:
+            checked[key] = check_value(key, value, SETTINGS[key], whose)
+    if "location" not in checked:
+        _refuse(f'{whose} has no location; add location = "host:port"')
+    if "key" in checked:
+        check_source(checked["key"], whose)
+    if "key" in checked and "key_file" in checked:
+        _refuse(f"{whose} has a key and a key_file; keep one of them")
+    if "key_file" in checked:
+        checked["key"] = f"file:{path.parent / os.path.expanduser(checked.pop('key_file'))}"
+    elif checked.get("key", "").startswith("file:"):
+        checked["key"] = f"file:{path.parent / os.path.expanduser(checked['key'][5:])}"
+    if "ns_key_file" in checked:
+        checked["ns_key_file"] = str(path.parent / os.path.expanduser(checked["ns_key_file"]))
+    return checked
+
+
+def check_value(key: str, value: Any, kind: type, whose: str) -> Any:
+    """``value``, if it is of this type, or of those that are written in more ways what it stands for."""
+    if key in AMOUNTS:
+        try:
+            return AMOUNTS[key](value)
+        except ValueError as error:
+            raise TargetError(f"{key} {value!r} of {whose} cannot be used; give {error}") from error
+    if type(value) is not kind:
+        _refuse(f"{key} of {whose} is no {_WORDS[kind]}")
+    return value
+
+
+def check_tls(value: Any, whose: str, folder: Path | None = None) -> dict[str, Any] | None:
+    """What ``tls`` says, its files relative to ``folder``: a table, empty for true; None for false."""
+    if value is True or value is False:
+        return {} if value else None
+    table = check_value("tls", value, dict, whose)
+    checked = {}
+    for key, part in table.items():
+        if key not in TLS_SETTINGS:
+            _refuse(f"tls of {whose} has an unknown setting {key!r}; there are {', '.join(TLS_SETTINGS)}")
+        part = os.fspath(part) if isinstance(part, os.PathLike) else part
+        part = check_value(f"{key} in tls", part, TLS_SETTINGS[key], whose)
+        if key in _TLS_FILES and not (key == "ca" and part == "system"):
+            part = os.path.expanduser(part)
+            part = str(folder / part if folder else part)
+        checked[key] = part
+    return checked
+
+
+def located(text: str, ssh: str | None) -> Location:
+    """The location in ``text``, behind ``ssh`` (``user@host``) where that is given beside it."""
+    place = Location.parse(text)
+    return place.behind(SshHost.parse(ssh)) if ssh else place

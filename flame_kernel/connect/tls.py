@@ -1,0 +1,319 @@
+"""TLS to one server: a context of its own, trusting what that target names and nothing else.
+
+What may be trusted, one of:
+
+* ``ca``       the certificates in a PEM file: a private CA's, or the server's own. The host's name is checked.
+* ``pin``      the one certificate with this SHA-256 fingerprint, whatever it says of itself.
+* nothing      the certificate of the first contact: its fingerprint is shown, asked for once, and kept in a file as
+               ssh keeps its known hosts. Another one at that place is refused from then on.
+* ``verify`` False   anything; for a test on a desk.
+
+TLS 1.2 is the oldest spoken. Whatever fails is a CannotConnect with its cause, before a byte of ours was sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import ssl
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from socket import socket
+from typing import NoReturn
+
+from ..errors import CannotConnect, TargetError
+from .keys import Ask, check_private, read_small
+from .location import Location
+
+SYSTEM = "system"  # as `ca`: the authorities that this machine trusts
+
+_MAX_PEM = 1 << 20  # bytes
+_MAX_KNOWN = 1 << 20
+_PIN = re.compile(r"[0-9a-f]{64}")
+
+# OpenSSL's verdicts on a certificate (X509_V_ERR_…) as our causes.
+_VERDICTS = {
+    9: "tls_not_yet",
+    10: "tls_expired",
+    18: "tls_self_signed",
+    19: "tls_untrusted",
+    20: "tls_untrusted",
+    21: "tls_untrusted",
+    62: "tls_name",
+    64: "tls_name",
+}
+# The server's verdict on ours: parts of OpenSSL's names for the alerts.
+_REFUSED_OURS = (
+    "UNKNOWN_CA",
+    "BAD_CERTIFICATE",
+    "CERTIFICATE_EXPIRED",
+    "CERTIFICATE_REVOKED",
+    "CERTIFICATE_UNKNOWN",
+    "UNSUPPORTED_CERTIFICATE",
+    "ACCESS_DENIED",
+    "DECRYPT_ERROR",
+)
+_VERSIONS = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "WRONG_SSL_VERSION", "INSUFFICIENT_SECURITY")
+_NOT_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "UNKNOWN_PROTOCOL",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+)
+
+
+@dataclass(frozen=True)
+class Tls:
+    """How to speak TLS to a server; paths are absolute or relative to the current folder."""
+
+    ca: str | None = None  # PEM file, or "system"
+    pin: str | None = None  # SHA-256 of the server's certificate, 64 hex digits
+    certificate: str | None = None  # ours, for servers that want one: PEM, with its chain
+    key_file: str | None = None  # its private key; None: it is in the file of the certificate
+    verify: bool = True
+    server_name: str | None = None  # the name that its certificate must have; None: that of the location
+    known: Path | None = None  # the file of first contacts; None: an unknown certificate is refused
+    _made: list[ssl.SSLContext] = field(default_factory=list, init=False, compare=False, repr=False)
+    _met: list[str] = field(default_factory=list, init=False, compare=False, repr=False)  # its fingerprint, once seen
+
+    def __post_init__(self) -> None:
+        if self.pin is not None:
+            object.__setattr__(self, "pin", normal_pin(self.pin))
+        if sum((self.ca is not None, self.pin is not None, not self.verify)) > 1:
+            _refuse("tls says ca, pin or verify = false, more than one of them; keep the one that is meant")
+        if self.key_file is not None and self.certificate is None:
+            _refuse("tls names a key_file without a certificate; add certificate = the PEM file that belongs to it")
+
+    @property
+    def remembers(self) -> bool:
+        """True where the first contact decides."""
+        return self.verify and self.ca is None and self.pin is None
+
+    def context(self, ask: Ask | None = None) -> ssl.SSLContext:
+        """The context, made once, so a file that is changed later changes nothing; TargetError if one is no use."""
+        if not self._made:
+            self._made.append(self._make(ask))
+        return self._made[0]
+
+    def _make(self, ask: Ask | None) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.ca is None:
+            # By fingerprint, then, right after the handshake, in which the server proves that it has the key.
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        elif self.ca == SYSTEM:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        else:
+            # The server's own certificate may stand there as well as the one that signed it.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            text = _read_pem(self.ca, "the CA file")[0]
+            try:
+                context.load_verify_locations(cadata=text)
+            except (ssl.SSLError, ValueError) as error:
+                raise TargetError(f"the CA file {self.ca} holds no PEM certificate; name the right one") from error
+        if self.certificate is not None:
+            self._load_own(context, ask)
+        return context
+
+    def _load_own(self, context: ssl.SSLContext, ask: Ask | None) -> None:
+        assert self.certificate is not None
+        text, mode = _read_pem(self.certificate, "the client certificate")
+        if "PRIVATE KEY-----" in text:
+            check_private(Path(self.certificate), "the client certificate with its key,", mode)
+        if self.key_file is not None:
+            text, mode = _read_pem(self.key_file, "the client certificate's key")
+            check_private(Path(self.key_file), "the client certificate's key", mode)
+        asked: list[str | None] = []
+
+        def passphrase() -> str:  # without this OpenSSL itself would ask, on a terminal that may not be there
+            asked.append(ask(f"Passphrase of {self.key_file or self.certificate}: ", True) if ask else None)
+            return asked[-1] or ""
+
+        try:
+            context.load_cert_chain(self.certificate, self.key_file, passphrase)
+        except (ssl.SSLError, OSError, ValueError) as error:
+            if asked:
+                why = "its passphrase is not this one" if asked[-1] else "its key wants a passphrase, and none is given"
+            elif getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+                why = "its key belongs to another certificate"
+            else:
+                why = "no PEM certificate with its private key is in it"
+            what = f"the client certificate {self.certificate} cannot be used"
+            raise TargetError(f"{what}: {why}; check certificate and key_file of tls") from error
+
+
+def _refuse(sentence: str) -> NoReturn:
+    raise TargetError(sentence)
+
+
+def normal_pin(text: str) -> str:
+    """A fingerprint as 64 small hex digits, however it was written (``sha256:``, ``AB:CD:…``); raises TargetError."""
+    digits = text.strip().lower()
+    digits = digits.removeprefix("sha256").removeprefix(" fingerprint").lstrip(":= ").replace(":", "")
+    if not _PIN.fullmatch(digits):
+        _refuse("a pin is the SHA-256 fingerprint of the server's certificate: 64 hex digits, colons between allowed")
+    return digits
+
+
+def shown_pin(digits: str) -> str:
+    """A fingerprint as openssl and browsers show it: ``AB:CD:…``."""
+    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2)).upper()
+
+
+def _read_pem(path: str, what: str) -> tuple[str, int]:
+    data, mode = read_small(Path(path), what, _MAX_PEM)
+    return data.decode("ascii", "replace"), mode
+
+
+# --- the handshake
+
+
+def wrap(
+    connection: socket, settings: Tls, place: Location, deadline: float, ask: Ask | None
+) -> tuple[ssl.SSLSocket, float]:
+    """``connection`` under TLS, verified, and the seconds that a question to the user took; raises CannotConnect.
+
+    ``deadline`` is monotonic. ``connection`` belongs to the result, or is closed.
+    """
+    location = str(place)
+    name = settings.server_name or place.host or "localhost"
+    try:
+        context = settings.context(ask)
+        # Tried without the socket first, which would be lost with a name that OpenSSL does not take.
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        wrapped = context.wrap_socket(connection, server_hostname=name, do_handshake_on_connect=False)
+    except (ValueError, UnicodeError) as error:
+        connection.close()
+        raise TargetError(f"{name!r} is no name that a certificate can have; correct server_name of tls") from error
+    except BaseException:
+        connection.close()
+        raise
+    try:
+        try:
+            wrapped.do_handshake()
+        except OSError as error:
+            raise _why(error, settings, location, wrapped.cipher() is not None) from error
+        waited = 0.0
+        if settings.ca is None and settings.verify:
+            certificate = wrapped.getpeercert(binary_form=True) or b""
+            waited = _check_pin(hashlib.sha256(certificate).hexdigest(), settings, location, ask)
+        return wrapped, waited
+    except BaseException:
+        wrapped.close()
+        raise
+
+
+def _why(error: OSError, settings: Tls, location: str, agreed: bool) -> CannotConnect:
+    """What a failed handshake means; ``agreed`` where it had come as far as the choice of a cipher."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        cause = _VERDICTS.get(error.verify_code, "tls_failed")
+        return CannotConnect(location, cause, "" if cause == "tls_expired" else error.verify_message)
+    if isinstance(error, TimeoutError):
+        return CannotConnect(location, "timeout", "it takes connections but does not answer to a TLS handshake")
+    if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        known = alert(error)
+        if known is None and agreed and settings.certificate is None and "HANDSHAKE_FAILURE" in (error.reason or ""):
+            known = "tls_client_missing"  # TLS 1.2 has no alert of its own for it
+        return CannotConnect(location, known or "tls_failed", "" if known else words(error))
+    return CannotConnect(location, "closed", "in the middle of the TLS handshake; does it speak TLS?")
+
+
+def alert(error: ssl.SSLError) -> str | None:
+    """The cause that OpenSSL's reason stands for, if it is one of those that a setting cures."""
+    reason = error.reason or ""
+    if "CERTIFICATE_REQUIRED" in reason:
+        return "tls_client_missing"
+    if "ALERT" in reason and any(part in reason for part in _REFUSED_OURS):
+        return "tls_client_refused"
+    if any(part in reason for part in _VERSIONS):
+        return "tls_version"
+    if any(part in reason for part in _NOT_TLS):
+        return "tls_plain"
+    return None
+
+
+def words(error: ssl.SSLError) -> str:
+    """OpenSSL's reason without its source line."""
+    reason = error.reason or str(error.args[-1] if error.args else error)
+    return re.sub(r"\s*\(_ssl\.c:\d+\)", "", reason).replace("_", " ").lower()
+
+
+# --- first contacts
+
+
+def _check_pin(found: str, settings: Tls, location: str, ask: Ask | None) -> float:
+    """Compare a fingerprint with what is pinned or remembered, or ask; seconds that asking took."""
+    wanted = settings.pin or (settings._met[0] if settings._met else None)
+    if wanted is None and settings.known is not None:
+        wanted = read_known(settings.known).get(location)
+    if wanted == found:
+        settings._met[:] = [found]  # whatever becomes of the file, a reconnection is to this one, and asks nothing
+        return 0.0
+    if wanted is not None:
+        where = "the pin in its settings" if settings.pin else f"the one in {settings.known}"
+        detail = f"SHA-256 {shown_pin(found)}, and {where} is {shown_pin(wanted)}"
+        raise CannotConnect(location, "tls_changed", detail)
+    detail = f"SHA-256 {shown_pin(found)}"
+    if ask is None or settings.known is None:
+        raise CannotConnect(location, "tls_unknown", detail)
+    began = time.monotonic()
+    answer = ask(
+        f"The flame server at {location} is not known here. Its certificate has the fingerprint\n{detail}\n"
+        "Compare it with what the server's owner says. Trust it from now on (yes/no)? ",
+        False,
+    )
+    if answer is None or answer.strip().lower() not in ("yes", "y"):
+        raise CannotConnect(location, "tls_unknown", detail)
+    remember(settings.known, location, found)
+    settings._met[:] = [found]
+    return time.monotonic() - began
+
+
+def read_known(path: Path) -> dict[str, str]:
+    """The fingerprints of the file, by location; empty where there is none; raises TargetError."""
+    if not path.exists():
+        return {}
+    what = "the file of known servers"
+    data, mode = read_small(path, what, _MAX_KNOWN)
+    check_private(path, what, mode)
+    found = {}
+    for number, line in enumerate(data.decode("utf-8", "surrogateescape").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        digits, _, location = line.partition(" ")
+        if not location:
+            _refuse(f"line {number} of {path} is no fingerprint with a location; remove that line")
+        found[location] = normal_pin(digits)
+    return found
+
+
+def remember(path: Path, location: str, digits: str) -> None:
+    """Add a line to the file of known servers, which is made if need be; raises TargetError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, f"sha256:{digits} {location}\n".encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise TargetError(f"cannot write {path}: {error.strerror}; check the folder's owner") from error
+
+
+def forget(path: Path, location: str) -> bool:
+    """Take ``location`` out of the file of known servers; False if it was not there."""
+    known = read_known(path)
+    if location not in known:
+        return False
+    lines = "".join(f"sha256:{digits} {other}\n" for other, digits in known.items() if other != location)
+    making = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(lines)
+    making.replace(path)
+    return True

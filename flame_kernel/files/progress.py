@@ -1,0 +1,117 @@
+"""What a transfer has done so far: counted, noted, and shown as a bar in a notebook or a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..agent.wire import trees
+from ..errors import TransferError
+from ..session.user import in_notebook
+
+# Names that a result, or an error, can show.
+MAX_NOTES = 100
+_SHOWN = 3
+# Seconds that a transfer takes before a bar is worth its line.
+_DELAY = 0.5
+
+
+@contextlib.contextmanager
+def bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """A bar of ``total`` steps, where somebody sees it; gives what moves it forward."""
+    tally = Tally(what, None)
+    tally.open(total, unit)
+    try:
+        yield tally.forward
+    finally:
+        tally.close()
+
+
+class Tally:
+    """The counts of one transfer, and its bar.
+
+    bar     True or False; None shows one in a notebook or a terminal
+    """
+
+    def __init__(self, what: str, bar: bool | None) -> None:
+        self.files = 0
+        self.bytes = 0
+        self.skipped = 0
+        self.notes: list[str] = []
+        self.failures: list[str] = []
+        self.failed = 0
+        self.shows = _can_show() if bar is None else bar
+        self.started = time.monotonic()
+        self.latest = self.started  # when something last came forward
+        self._what = what
+        self._bar: Any = None
+        self._kept_back = 0
+
+    def __repr__(self) -> str:
+        return f"<Tally {self.files} files, {self.bytes} bytes, {self.skipped} skipped, {self.failed} failed>"
+
+    def open(self, total: int | None, unit: str = "B") -> None:
+        """Show the bar, for ``total`` bytes (or other units) if that is known."""
+        if self.shows and self._bar is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # where a notebook has no widgets, the bar is text
+                from tqdm.auto import tqdm
+
+                class Bar(tqdm):  # type: ignore[misc]
+                    monitor_interval = 0  # no thread that looks after it and stays
+
+                scale = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
+                self._bar = Bar(total=total, desc=self._what, unit=unit, delay=_DELAY, **scale)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def forward(self, size: int) -> None:
+        """So many bytes more of the whole are there (fewer, if part of a file has to come again)."""
+        self.latest = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(size)
+
+    def moved(self, size: int) -> None:
+        """So many bytes of content have crossed the link."""
+        self.bytes += size
+        self.forward(size)
+
+    def note(self, name: bytes | str, text: str) -> None:
+        """Something that the user must know of one file, and that is no failure."""
+        if len(self.notes) < MAX_NOTES:
+            self.notes.append(f"{trees.shown(name)}: {text}")
+        elif len(self.notes) == MAX_NOTES:
+            self.notes.append("… and more")
+
+    def fail(self, name: bytes | str, text: str, code: str, where: str) -> None:
+        """One file cannot be copied: the others can, unless the disk is full, which is raised as a TransferError."""
+        sentence = f"{trees.shown(name)}: {text}"
+        if code == "full":
+            raise TransferError(f"no room {where} for {sentence}; make some, and begin again", code)
+        self.failed += 1
+        if len(self.failures) < _SHOWN:
+            self.failures.append(sentence)
+
+    def raise_failures(self) -> None:
+        """TransferError if anything failed."""
+        if not self.failed:
+            return
+        more = self.failed - len(self.failures)
+        said = "; ".join(self.failures) + (f"; and {more} more" if more else "")
+        done = self.files + self.skipped
+        if not done and self.failed == 1:
+            raise TransferError(f"cannot copy {said}")
+        raise TransferError(f"{self.failed} of {done + self.failed} files could not be copied: {said}")
+
+
+def _can_show() -> bool:
+    """Whether somebody would see a bar: a terminal, or a notebook's cell."""
+    return (sys.stderr is not None and sys.stderr.isatty()) or in_notebook()

@@ -1,0 +1,332 @@
+"""Sync: a folder made like another one on the other side; only what changed is copied, as ``rsync -a`` does.
+
+What has the same size and time is taken for the same, unless ``checksum``; what is copied all the same is compared
+piece by piece first, gone on with after a cut, and put in place whole (``transfer.py``).  With ``delete`` what is no
+longer in the source goes, last of all; what is excluded, and what could not be read, stays.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from ..agent.wire import trees
+from ..errors import TransferError
+from ..session.session import Session
+from .downloads import Arrival, Downloads, description
+from .far_files import FarFiles, error_in
+from .transfer import BATCH, Transfer, Transferred, checked_where, wire_path
+from .uploads import Departure, Uploads
+
+# Nanoseconds that two times of one file may differ: there are file systems that keep no more.
+SAME_TIME = 1_000_000
+
+Names = tuple[bytes, ...]
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How to sync.
+
+    delete    what is not in the source goes from the destination
+    dry_run   only say what would be done
+    checksum  compare contents, not times
+    exclude   patterns of names, or with a / in them of paths below the folder; what they match is left alone
+    report    called with a line for each thing that is done, or would be
+    """
+
+    delete: bool = False
+    dry_run: bool = False
+    checksum: bool = False
+    exclude: tuple[str, ...] = ()
+    report: Callable[[str], None] = field(default=lambda line: None, repr=False)
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What was done, or would be: ``transferred``, ``deleted``."""
+
+    transferred: Transferred
+    deleted: int
+
+    def __str__(self) -> str:
+        first, *notes = str(self.transferred).splitlines()
+        return "\n".join((first + (f"; {self.deleted} deleted" if self.deleted else ""), *notes))
+
+
+def sync_up(session: Session, source: str, destination: str, wishes: Wishes, progress: bool | None = None) -> Synced:
+    """Make a folder of the far side like one here. A source without a / at its end becomes a folder in the
+    destination. Raises TransferError, ConnectionLost."""
+    with Sync(session, wishes, progress) as sync:
+        return sync.up(source, destination)
+
+
+def sync_down(session: Session, source: str, destination: str, wishes: Wishes, progress: bool | None = None) -> Synced:
+    """Make a folder here like one of the far side; the same rules."""
+    with Sync(session, wishes, progress) as sync:
+        return sync.down(source, destination)
+
+
+class Sync(Transfer):
+    """One sync."""
+
+    def __init__(self, session: Session, wishes: Wishes, progress: bool | None) -> None:
+        super().__init__(session, "sync", progress)
+        self._wishes = wishes
+        self._downloads = Downloads(self._tally)
+        self._changed = 0
+        self._changed_bytes = 0
+        self._undeleted: list[str] = []
+
+    # -- both ways
+
+    def up(self, source: str, destination: str) -> Synced:
+        top = os.path.realpath(os.path.expanduser(source))
+        if not os.path.isdir(top):
+            raise TransferError(f"{trees.shown(source)} is no folder here; sync takes folders, put takes files")
+        place, there = self._far_place(_into(destination, source, os.path.basename(top)))
+        is_there = there["kind"] == "folder"
+        own, target = os.fsencode(top), trees.from_wire(place)
+        ours = self._kept(trees.walk(own))
+        theirs = self._kept((one.names, one.what) for one in self._arrivals(place, "/")) if is_there else {}
+        plan = self._plan(ours, theirs, [] if is_there else [((), trees.describe(own))])
+        self._remove_far(target, plan, plan.before)
+        self._open(plan)
+        uploads = Uploads(self._tally, f"at {self._location}")
+        moving = (
+            Departure(os.path.join(own, *names), os.path.join(target, *names), what, b"/".join(names) or target)
+            for names, what in plan.copied
+        )
+        while not self._wishes.dry_run and (batch := list(islice(moving, BATCH))):
+            self._insist(uploads.send, batch)
+        if not self._wishes.dry_run:
+            self._insist(uploads.finish)
+        self._remove_far(target, plan, plan.after)
+        return self._done(plan)
+
+    def down(self, source: str, destination: str) -> Synced:
+        place, there = self._far_place(source)
+        if there["kind"] != "folder":
+            raise TransferError(
+                f"{trees.shown(source)} is no folder at {self._location}; sync takes folders, get takes files"
+            )
+        into = _into(destination, source, os.path.basename(os.fsdecode(trees.from_wire(place))))
+        target = os.path.realpath(os.path.expanduser(into))
+        here = trees.describe(os.fsencode(target))["kind"]
+        self._check_destination(into, here, trees.describe(os.fsencode(os.path.dirname(target)))["kind"])
+        own = os.fsencode(target)
+        arrivals = {one.names: one for one in self._arrivals(place, target) if one.kind != "end"}
+        theirs = self._kept((names, one.what) for names, one in arrivals.items())
+        ours = self._kept(trees.walk(own)) if here == "folder" else {}
+        arrivals[()] = Arrival(place, own, (), there, own)
+        plan = self._plan(theirs, ours, [] if here == "folder" else [((), there)])
+        self._remove_here(own, plan, plan.before)
+        self._open(plan)
+        moving = (Arrival(arrivals[names].far, arrivals[names].local, names, what, own) for names, what in plan.copied)
+        while not self._wishes.dry_run and (batch := list(islice(moving, BATCH))):
+            self._insist(self._downloads.receive, batch)
+        self._remove_here(own, plan, plan.after)
+        return self._done(plan)
+
+    # -- what is there
+
+    def _far_place(self, path: str) -> tuple[str, Entry]:
+        """A folder of the far side: its whole path for the wire, and what it is now."""
+        cwd = self._far_cwd([path])
+        request = wire_path(path)
+        where = self._insist(lambda far: far.request(op="where", path=request, cwd=cwd()))
+        where = checked_where(where, self._location)
+        self._check_destination(path, where["kind"], where.get("parent"))
+        missing = where["kind"] == "missing"
+        what = {"kind": "missing"} if missing else description(where, self._location)
+        return str(where["path"]).rstrip("/") or "/", what
+
+    def _check_destination(self, path: str, kind: str, parent: Any) -> None:
+        if kind not in ("folder", "missing"):
+            raise TransferError(f"{trees.shown(path)} is no folder; name another one")
+        if kind == "missing" and parent != "folder":
+            raise TransferError(f"the folder of {trees.shown(path)} is not there; make it first")
+
+    def _arrivals(self, place: str, local: str) -> Iterator[Arrival]:
+        after: Arrival | None = None
+        last = False
+        limit = BATCH * 4
+        while not last:
+            batch, last = self._insist(self._downloads.entries, place, os.fsencode(local), after, limit)
+            yield from batch
+            after = batch[-1] if batch else after
+
+    def _kept(self, entries: Iterable[tuple[Names, Entry]]) -> dict[Names, Entry]:
+        """By their names what is not excluded, a folder before what is in it."""
+        return {
+            names: what
+            for names, what in entries
+            if what["kind"] != "end" and not self._is_excluded(names, what["kind"] == "folder")
+        }
+
+    def _is_excluded(self, names: Names, folder: bool) -> bool:
+        for depth in range(1, len(names) + 1):
+            name = os.fsdecode(names[depth - 1])
+            path = "/".join(os.fsdecode(one) for one in names[:depth])
+            for pattern in self._wishes.exclude:
+                if pattern.endswith("/") and depth == len(names) and not folder:
+                    continue
+                plain = pattern.rstrip("/")
+                whole = "/" in plain
+                if fnmatch.fnmatchcase(path if whole else name, plain.lstrip("/")):
+                    return True
+        return False
+
+    # -- what is to be done
+
+    def _plan(self, source: dict[Names, Entry], there: dict[Names, Entry], first: list[tuple[Names, Entry]]) -> _Plan:
+        plan = _Plan(list(first))
+        made: set[Names] = {names for names, _ in first}
+        unread: set[Names] = set()
+        there = {names: what for names, what in there.items() if names[-1:] != (b"",)}  # a folder that is not readable
+        for names, what in source.items():
+            old = there.get(names)
+            kind = what["kind"]
+            if kind == "odd":
+                unread.add(names[:-1] if names[-1:] == (b"",) else names)
+                self._tally.note(b"/".join(names), f"left out: {what.get('reason', 'it cannot be copied')}")
+                continue
+            in_the_way = self._wishes.delete and old is not None and (old["kind"] == "folder") != (kind == "folder")
+            if in_the_way or (old is not None and (old["kind"], kind) == ("file", "link")):
+                plan.before += [one for one in there if one[: len(names)] == names]
+                old = None
+            if kind == "folder":
+                if old is None:
+                    made.add(names)
+                    plan.copied.append((names, what))
+            elif old is None or not self._same(what, old):
+                plan.copied.append((names, what))
+            else:
+                self._tally.skipped += 1
+        # The ends of folders that are made come behind what is in them.
+        plan.copied = _with_ends(plan.copied, made)
+        if self._wishes.delete:
+            gone = set(plan.before)
+            plan.after = [
+                one
+                for one in there
+                if one not in source and one not in gone and not any(one[: len(top)] == top for top in unread)
+            ]
+        for kept in (plan.before, plan.after):
+            kept.sort(key=lambda names: (-len(names), names))
+        plan.folders = {names for names, what in there.items() if what["kind"] == "folder"}
+        return plan
+
+    def _same(self, what: Entry, old: Entry) -> bool:
+        if what["kind"] != old["kind"]:
+            return False
+        if what["kind"] == "link":
+            return bool(what.get("target") == old.get("target"))
+        same = (what["size"], what["mode"]) == (old["size"], old["mode"])
+        return same and not self._wishes.checksum and abs(what["mtime"] - old["mtime"]) < SAME_TIME
+
+    def _open(self, plan: _Plan) -> None:
+        """Say what is copied, and begin the bar."""
+        for names, what in plan.copied:
+            if what["kind"] == "end" or (self._wishes.dry_run and not names):
+                continue
+            if names:
+                self._wishes.report(f"{'make  ' if what['kind'] == 'folder' else 'copy  '} {_shown(names, what)}")
+        if self._wishes.dry_run:
+            files = [what for _, what in plan.copied if what["kind"] in ("file", "link")]
+            self._changed, self._changed_bytes = len(files), sum(what["size"] for what in files)
+        elif plan.copied:
+            self._tally.open(sum(what["size"] for _, what in plan.copied if what["kind"] == "file"))
+
+    def _done(self, plan: _Plan) -> Synced:
+        self._tally.files += self._changed
+        self._tally.bytes += self._changed_bytes
+        result = self._result()
+        if self._undeleted:
+            first, more = self._undeleted[0], len(self._undeleted) - 1
+            raise TransferError(f"{first}" + (f"; and {more} more" if more else ""))
+        return Synced(result, len(plan.before) + len(plan.after))
+
+    # -- deleting
+
+    def _remove_far(self, top: bytes, plan: _Plan, gone: list[Names]) -> None:
+        self._say_deleted(plan, gone)
+        waiting = list(gone) if not self._wishes.dry_run else []
+        while waiting:
+            self._insist(self._remove_batch, top, plan, waiting[:BATCH])
+            del waiting[:BATCH]
+
+    def _remove_batch(self, far: FarFiles, top: bytes, plan: _Plan, gone: list[Names]) -> None:
+        def note(names: Names) -> Callable[[int, Any], None]:
+            def take(kind: int, answer: Any) -> None:
+                if isinstance(answer, dict) and "error" in answer:
+                    self._not_deleted(plan, names, error_in(answer)[0])
+
+            return take
+
+        requests = []
+        for names in gone:
+            path = trees.to_wire(os.path.join(top, *names))
+            requests.append(({"op": "remove", "path": path}, note(names)))
+        far.ask_all(requests)
+
+    def _remove_here(self, top: bytes, plan: _Plan, gone: list[Names]) -> None:
+        self._say_deleted(plan, gone)
+        for names in gone if not self._wishes.dry_run else ():
+            try:
+                trees.remove(os.path.join(top, *names))
+            except OSError as e:
+                self._not_deleted(plan, names, str(trees.why(e)))
+
+    def _not_deleted(self, plan: _Plan, names: Names, why: str) -> None:
+        sentence = f"{trees.shown(b'/'.join(names))}: cannot be deleted: {why}"
+        if names in plan.folders:  # something in it was excluded, or has just come
+            self._tally.note(b"/".join(names), f"not deleted: {why}")
+        else:
+            self._undeleted.append(sentence)
+
+    def _say_deleted(self, plan: _Plan, gone: list[Names]) -> None:
+        for names in gone:
+            self._wishes.report(f"delete {_shown(names, {'kind': 'folder' if names in plan.folders else ''})}")
+
+
+@dataclass
+class _Plan:
+    """What is to be done: what is in the way goes ``before``, then all is ``copied``, and the rest goes ``after``.
+
+    ``folders`` are those of the destination.
+    """
+
+    copied: list[tuple[Names, Entry]]
+    before: list[Names] = field(default_factory=list)
+    after: list[Names] = field(default_factory=list)
+    folders: set[Names] = field(default_factory=set)
+
+
+def _with_ends(copied: list[tuple[Names, Entry]], made: set[Names]) -> list[tuple[Names, Entry]]:
+    """The entries, and behind what is in each folder that is made its end, by which it gets its mode and time."""
+    found: list[tuple[Names, Entry]] = []
+    open_: list[tuple[Names, Entry]] = []
+    for names, what in copied:
+        while open_ and names[: len(open_[-1][0])] != open_[-1][0]:
+            found.append(open_.pop())
+        found.append((names, what))
+        if names in made:
+            open_.append((names, dict(what, kind="end")))
+    return found + open_[::-1]
+
+
+def _into(destination: str, source: str, name: str) -> str:
+    """Where the content of ``source`` goes: without a / at its end it becomes a folder in the destination."""
+    if source.endswith("/") or not name or source in (".", "..", "~"):
+        return destination
+    return os.path.join(destination, name)
+
+
+def _shown(names: Names, what: Entry) -> str:
+    return str(trees.shown(b"/".join(names))) + ("/" if what.get("kind") == "folder" else "")

@@ -1,0 +1,384 @@
+"""Files and folders to the far side and back: any size in constant memory, gone on with after a cut, in place whole.
+
+``put`` and ``get`` copy as ``cp -r`` does, mode and time kept, what is the same there left alone. Both go over a
+connection of their own (`far_files.py`), made again when it breaks; a file then goes on behind the part of it that is
+there and has the same checksum.
+
+``sendfile`` and ``getfile`` are Flame's own words: one file, from and to bytes.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from ..agent.wire import frames, trees
+from ..errors import CannotConnect, ConnectionLost, TransferError, UnsafeAnswer
+from ..session.session import Session
+from .downloads import Arrival, Downloads, find, plain_name
+from .far_files import BURST, FarFiles, Message, error_in
+from .progress import Tally
+from .uploads import Departure, Uploads
+
+# Seconds between attempts to connect again, from the first to the last; and without progress, before we give up.
+RETRY_FIRST, RETRY_LAST, PATIENCE = 0.05, 2.0, 60.0
+# Entries of a folder that are on their way at a time.
+BATCH = 256
+# Seconds that the session may take to say in which folder its cells are.
+_CWD_PATIENCE = 10.0
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+_S = TypeVar("_S", bound="Transfer")
+Name = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """What a transfer did.
+
+    files    copied, links among them;  bytes  of content that crossed the link;  skipped  were there already
+    notes    what was left out and why, and what else is worth knowing of single files
+    """
+
+    files: int
+    bytes: int
+    seconds: float
+    skipped: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        size, unit = float(self.bytes), "B"
+        for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+            if size < 1024 or unit == "TiB":
+                break
+            size /= 1024
+        amount = f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        text = f"{self.files} file{'' if self.files == 1 else 's'}, {amount} in {self.seconds:.1f} s"
+        if self.skipped:
+            text += f"; {self.skipped} there already"
+        return "\n".join((text, *self.notes))
+
+
+def put(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool | None = None) -> Transferred:
+    """Copy local files and folders to ``dst`` on the far side, as ``cp -r SOURCES DST`` would.
+
+    Sources may have ``~``, ``*``, ``?``, ``[…]`` and ``**``; a relative ``dst`` is of the folder that cells are in, and
+    ``~`` the home there.  Links inside a folder that lead to something inside it are copied as links, other links and
+    what is no file are left out and noted; a source that is a link is followed.  Raises TransferError, in one
+    sentence; ConnectionLost when the link does not come back.
+    """
+    with Transfer(session, "put", progress) as transfer:
+        return transfer.put([os.fspath(source) for source in sources], os.fspath(dst))
+
+
+def get(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool | None = None) -> Transferred:
+    """Copy files and folders of the far side to ``dst`` here; the same rules, with here and there changed over."""
+    with Transfer(session, "get", progress) as transfer:
+        return transfer.get([os.fspath(source) for source in sources], os.fspath(dst))
+
+
+def sendfile(session: Session, filename: Name, data: bytes | bytearray | memoryview) -> None:
+    """Write ``data`` to a file there, put in place whole; a new one is its owner's alone, as with Flame's own."""
+    with Transfer(session, "sendfile", False) as transfer:
+        transfer.sendfile(os.fspath(filename), memoryview(data).cast("B"))
+
+
+def getfile(session: Session, filename: Name) -> bytes:
+    """The content of a file there."""
+    with Transfer(session, "getfile", False) as transfer:
+        return transfer.getfile(os.fspath(filename))
+
+
+class Transfer:
+    """One transfer: its connection, made again when it breaks, and its counts."""
+
+    def __init__(self, session: Session, what: str, progress: bool | None) -> None:
+        self._session = session
+        self._calls = session.server.get("servertype") == "multiplex"
+        self._host = str(session.server.get("host"))
+        self._tally = Tally(what, progress)
+        self._far: FarFiles | None = None
+        self._cwd: Future[Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Transfer {self._tally!r}>"
+
+    def __enter__(self: _S) -> _S:  # noqa: PYI019, typing.Self came with Python 3.11
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._tally.close()
+        if self._far is not None:
+            self._far.close()
+
+    # -- the four
+
+    def put(self, patterns: list[str], dst: str) -> Transferred:
+        sources = _local_sources(patterns)
+        cwd = self._far_cwd([dst])
+        where = self._insist(lambda far: far.request(op="where", path=wire_path(dst), cwd=cwd()))
+        places = _places(dst, checked_where(where, self._location), [(name, kind) for _, name, kind in sources])
+        if self._host == socket.gethostname():
+            for (path, _, kind), place in zip(sources, places, strict=True):
+                _check_not_inside(path, place, kind)
+        if self._tally.shows:
+            self._tally.open(sum(_size_of(path) for path, _, _ in sources))
+        uploads = Uploads(self._tally, f"at {self._location}")
+        entries = _departures([(path, kind) for path, _, kind in sources], places)
+        while batch := list(islice(entries, BATCH)):
+            self._insist(uploads.send, batch)
+        self._insist(uploads.finish)
+        return self._result()
+
+    def get(self, patterns: list[str], dst: str) -> Transferred:
+        cwd = self._far_cwd(patterns)
+        sources = self._insist(lambda far: find(far, [wire_path(pattern) for pattern in patterns], cwd()))
+        target = os.path.realpath(os.path.expanduser(dst)) if _is_link(dst) else os.path.expanduser(dst)
+        if "\0" in dst or not dst:
+            raise TransferError("the destination has no usable name; name a file or a folder")
+        here: Message = trees.describe(os.fsencode(target))
+        above = os.path.dirname(os.path.abspath(target))
+        here = dict(here, path=trees.to_wire(os.fsencode(target)), parent=trees.describe(os.fsencode(above))["kind"])
+        places = _places(dst, here, [(name, what["kind"]) for _, name, what in sources])
+        if self._host == socket.gethostname():
+            for (path, _, what), place in zip(sources, places, strict=True):
+                _check_not_inside(trees.from_wire(path), place, what["kind"])
+        downloads = Downloads(self._tally)
+        if self._tally.shows:
+            self._tally.open(self._far_size(sources))
+        for (path, _, what), place in zip(sources, places, strict=True):
+            top = Arrival(path, place, (), what, place)
+            self._insist(downloads.receive, [top])
+            if top.kind == "folder":
+                self._get_folder(downloads, path, place)
+                self._insist(downloads.receive, [Arrival(path, place, (), dict(what, kind="end"), place)])
+        return self._result()
+
+    def _get_folder(self, downloads: Downloads, path: str, place: bytes) -> None:
+        after: Arrival | None = None
+        last = False
+        limit = BATCH * 4 if self._calls else BATCH  # by calls, each list begins the walk anew
+        while not last:
+            batch, last = self._insist(downloads.entries, path, place, after, limit)
+            self._insist(downloads.receive, batch)
+            if batch:
+                after = batch[-1]
+
+    def sendfile(self, filename: str, data: memoryview) -> None:
+        cwd = self._far_cwd([filename])
+
+        def send(far: FarFiles) -> None:
+            where = checked_where(far.request(op="where", path=wire_path(filename), cwd=cwd()), far.location)
+            answers: list[Message] = []
+
+            def keep(kind: int, answer: Any) -> None:
+                answers.append(answer)
+
+            write = {"op": "write", "path": where["path"], "size": len(data), "mtime": None, "offset": 0}
+            far.ask(write, keep)
+            for at in range(0, len(data), frames.CHUNK):
+                piece = data[at : at + frames.CHUNK]
+                far.frames.room[: len(piece)] = piece
+                far.frames.send_room(len(piece))
+                far.look()
+                if far.calls and (at + len(piece)) % BURST == 0 and at + len(piece) < len(data):
+                    far.tell({"op": "pause"})
+                    far.wait()
+                    far.ask(dict(write, offset=at + len(piece)), keep)
+                if any("error" in answer for answer in answers):
+                    break
+            far.tell({"op": "done", "mode": None, "compare": False})
+            far.wait()
+            for answer in answers:
+                if "error" in answer:
+                    text, code = error_in(answer)
+                    raise TransferError(f"cannot write {trees.shown(filename)} at {far.location}: {text}", code)
+
+        self._insist(send)
+
+    def getfile(self, filename: str) -> bytes:
+        cwd = self._far_cwd([filename])
+
+        def receive(far: FarFiles) -> bytes:
+            where = checked_where(far.request(op="where", path=wire_path(filename), cwd=cwd()), far.location)
+            content = bytearray()
+            answers: list[Message] = []
+
+            def take(kind: int, payload: Any) -> None:
+                if kind == frames.DATA:
+                    content.extend(payload)
+                elif kind == frames.HOLE:
+                    content.extend(bytes(payload))
+                else:
+                    answers.append(payload)
+
+            read = {"op": "read", "path": where["path"], "limit": BURST if far.calls else None}
+            while not answers or answers[-1].get("last") is False:
+                far.ask(dict(read, offset=len(content)), take)
+                far.wait()
+            if "error" in answers[-1]:
+                text, code = error_in(answers[-1])
+                raise TransferError(f"cannot read {trees.shown(filename)} at {far.location}: {text}", code)
+            return bytes(content)
+
+        return self._insist(receive)
+
+    # -- the connection
+
+    @property
+    def _location(self) -> str:
+        return self._session.location
+
+    def _insist(self, step: Callable[Concatenate[FarFiles, _P], _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """``step(far, …)``; after a cut again, on a new connection, while something comes forward now and then."""
+        delay = RETRY_FIRST
+        self._tally.latest = time.monotonic()
+        while True:
+            try:
+                if self._far is None:
+                    self._far = FarFiles(self._session.target, self._calls)
+                return step(self._far, *args, **kwargs)
+            except (ConnectionLost, CannotConnect) as e:
+                if self._far is not None:
+                    self._far.close()
+                    self._far = None
+                lasting = isinstance(e, UnsafeAnswer) or (isinstance(e, CannotConnect) and not e.passing)
+                if lasting or time.monotonic() - self._tally.latest > PATIENCE:
+                    raise
+                if time.monotonic() - self._tally.latest < delay:
+                    delay = RETRY_FIRST
+                time.sleep(delay * random.uniform(0.8, 1.2))
+                delay = min(delay * 2, RETRY_LAST)
+
+    def _far_cwd(self, paths: list[str]) -> Callable[[], str | None]:
+        """Asks the session, if a path needs it, in which folder its cells are; the answer may take until it is used."""
+        if all(path.startswith(("/", "~")) for path in paths):
+            return lambda: None
+        asked = self._session.request("cwd")
+
+        def answer() -> str:
+            reply = asked.result(_CWD_PATIENCE)
+            if reply.get("status") != "ok" or not isinstance(reply.get("cwd"), str):
+                raise TransferError("the folder that cells are in there is gone; give a path from / or ~")
+            return str(reply["cwd"])
+
+        return answer
+
+    def _far_size(self, sources: list[tuple[str, str, Message]]) -> int | None:
+        """The bytes of all sources; not asked for by calls, none of which may be long."""
+        if self._calls:
+            return None
+        total = 0
+        for path, _, what in sources:
+            if what["kind"] == "folder":
+                size = self._insist(FarFiles.request, op="total", path=path).get("bytes")
+                total += size if type(size) is int else 0
+            else:
+                total += what["size"]
+        return total
+
+    def _result(self) -> Transferred:
+        tally = self._tally
+        tally.raise_failures()
+        return Transferred(
+            tally.files, tally.bytes, time.monotonic() - tally.started, tally.skipped, tuple(tally.notes)
+        )
+
+
+def wire_path(path: str) -> str:
+    """A path of the far side, as the user writes it, for the wire."""
+    if not path or "\0" in path:
+        raise TransferError(f"{path!r} is no name of a file; name a file or a folder")
+    return str(trees.to_wire(os.fsencode(path)))
+
+
+def checked_where(where: Message, location: str) -> Message:
+    if not isinstance(where.get("path"), str) or not isinstance(where.get("kind"), str):
+        raise UnsafeAnswer(location, "a destination that is not described")
+    return where
+
+
+def _local_sources(patterns: list[str]) -> list[tuple[bytes, str, str]]:
+    """``(path, name, kind)`` of what the patterns name here; the name is "" where only a folder's content is meant."""
+    found = []
+    for pattern in patterns:
+        if not pattern or "\0" in pattern:
+            raise TransferError(f"{pattern!r} is no name of a file; name a file or a folder")
+        path = os.path.expanduser(pattern)
+        plain = os.path.lexists(path) or not glob.has_magic(path)
+        matches = [path] if plain else sorted(glob.glob(path, recursive=True))
+        for match in matches:
+            raw = os.fsencode(match)
+            try:
+                kind = trees.describe(raw)["kind"]
+            except OSError as e:
+                raise TransferError(f"cannot read {trees.shown(match)}: {trees.why(e)}") from None
+            if kind == "missing":
+                matches = []
+                break
+            if kind == "other":
+                raise TransferError(f"{trees.shown(match)} is neither a file nor a folder")
+            found.append((raw, plain_name(pattern if plain else match), kind))
+        if not matches:
+            raise TransferError(f"there is no {trees.shown(pattern)} here; check its name and its folder")
+    return found
+
+
+def _places(dst: str, there: Message, sources: list[tuple[str, str]]) -> list[bytes]:
+    """The path that each source, by its name and kind, gets: as cp has it. ``there`` describes what ``dst`` is now."""
+    shown, kind, path = trees.shown(dst), there["kind"], trees.from_wire(there["path"])
+    if kind == "folder":
+        places = [os.path.join(path, trees.from_wire(name)) if name else path for name, _ in sources]
+        named = [place for place, (_, what) in zip(places, sources, strict=True) if place != path or what == "file"]
+        twice = next((place for place in named if named.count(place) > 1), None) if len(named) < 2000 else None
+        if twice is not None:
+            raise TransferError(f"two of the sources would both become {trees.shown(twice)}; copy them one by one")
+        return places
+    if kind == "other":
+        raise TransferError(f"{shown} is neither a file nor a folder; name another destination")
+    if len(sources) > 1 or (kind == "file" and (sources[0][1] == "folder" or dst.endswith("/"))):
+        raise TransferError(f"{shown} is no folder; make it first, or name one file and one destination")
+    if kind == "missing" and there.get("parent") != "folder":
+        raise TransferError(f"the folder of {shown} is not there; make it first")
+    if kind == "missing" and dst.endswith("/") and sources[0][1] == "file":
+        raise TransferError(f"there is no folder {shown}; make it first, or leave out the / at its end")
+    return [path.rstrip(b"/") or b"/"]
+
+
+def _check_not_inside(source: bytes, place: bytes, kind: str) -> None:
+    """On one machine: a folder that is copied into itself would have no end."""
+    top, inside = os.path.realpath(source), os.path.realpath(place)
+    if kind == "folder" and (inside + b"/").startswith(top + b"/"):
+        raise TransferError(f"cannot copy the folder {trees.shown(source)} into itself; name another destination")
+
+
+def _departures(sources: list[tuple[bytes, str]], places: list[bytes]) -> Iterator[Departure]:
+    for (path, kind), place in zip(sources, places, strict=True):
+        what = dict(trees.describe(path), follow=True)
+        name = os.path.basename(path) or path
+        yield Departure(path, place, what, name)
+        if kind == "folder":
+            for names, entry in trees.walk(path):
+                below = b"/".join(names)
+                yield Departure(os.path.join(path, below), os.path.join(place, below), entry, below or name)
+            yield Departure(path, place, dict(what, kind="end"), name)
+
+
+def _size_of(path: bytes) -> int:
+    what = trees.describe(path)
+    if what["kind"] != "folder":
+        return int(what["size"])
+    return sum(entry["size"] for _, entry in trees.walk(path) if entry["kind"] == "file")
+
+
+def _is_link(path: str) -> bool:
+    return os.path.islink(os.path.expanduser(path))

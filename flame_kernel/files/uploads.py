@@ -1,0 +1,220 @@
+"""Files on their way to the far side, a batch at a time; what was acknowledged is not sent again after a cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..agent.wire import frames, trees
+from .far_files import BURST, FarFiles, Message, error_in
+from .progress import Tally
+
+# Bytes: whether a smaller file is there already is found out by sending it.
+SMALL = 128 << 10
+
+
+@dataclass
+class Departure:
+    """One entry: from ``local`` to ``far``; ``what`` describes it as `trees.walk` does, ``name`` is for people."""
+
+    local: bytes
+    far: bytes
+    what: dict[str, Any]
+    name: bytes
+    done: bool = False
+    forward: int = 0  # bytes of it that the bar has counted
+    failed: bool = False
+    answer: Message | None = None
+
+    @property
+    def kind(self) -> str:
+        return str(self.what["kind"])
+
+    @property
+    def size(self) -> int:
+        return int(self.what["size"])
+
+    @property
+    def path(self) -> str:
+        return str(trees.to_wire(self.far))
+
+
+class Uploads:
+    """Sends batches, counts in ``tally``; ``where`` names the far side in sentences."""
+
+    def __init__(self, tally: Tally, where: str) -> None:
+        self._tally = tally
+        self._where = where
+        self._made: set[bytes] = set()  # folders made by us that are still being filled
+        self._ends: list[Departure] = []  # those that are full: they get their mode and time
+
+    def __repr__(self) -> str:
+        return f"<Uploads to {self._where}, {self._tally!r}>"
+
+    def send(self, far: FarFiles, batch: list[Departure]) -> None:
+        """Send what of the batch is not there yet. After a ConnectionLost, again with a new ``far``."""
+        for end in self._ends:
+            request = {"op": "attributes", "path": end.path, "mode": end.what["mode"], "mtime": end.what["mtime"]}
+            far.ask(request, lambda kind, answer: None)
+        offsets = self._look(far, [one for one in batch if one.kind == "file" and not one.done])
+        for one in batch:
+            if one.done:
+                continue
+            if one.kind == "file":
+                self._send_file(far, one, offsets.get(one.far, 0))
+            elif one.kind == "folder":
+                far.ask({"op": "folder", "path": one.path}, self._answer_to(one))
+            elif one.kind == "link":
+                far.ask({"op": "link", "path": one.path, "target": one.what["target"]}, self._answer_to(one))
+            elif one.kind == "odd":
+                self._tally.note(one.name, f"left out: {one.what['reason']}")
+                one.done = True
+        far.wait()
+        self._ends = [one for one in batch if one.kind == "end" and one.far in self._made]
+        self._made.difference_update(one.far for one in self._ends)
+
+    def finish(self, far: FarFiles) -> None:
+        """The last folders are full."""
+        self.send(far, [])
+
+    # -- what is there already
+
+    def _look(self, far: FarFiles, files: list[Departure]) -> dict[bytes, int]:
+        """Where to go on with each file of some size; those that are there already are done."""
+        large = [one for one in files if one.size >= SMALL]
+        looks: dict[bytes, Message] = {}
+        if large:
+            far.ask_all([(self._question(one), partial(_keep, looks, one.far)) for one in large])
+        offsets = {}
+        for one in large:
+            look = looks[one.far]
+            as_long = look.get("kind") == "file" and look.get("size") == one.size
+            if as_long and self._same(far, one, one.path, one.size) == one.size:
+                self._already_there(far, one, look)
+                continue
+            part = look.get("part")
+            if type(part) is int and 0 < part <= one.size:
+                path = trees.to_wire(trees.part_path(one.far, one.size, one.what["mtime"]))
+                offsets[one.far] = self._same(far, one, path, part)
+        return offsets
+
+    def _question(self, one: Departure) -> Message:
+        return {"op": "look", "path": one.path, "size": one.size, "mtime": one.what["mtime"]}
+
+    def _already_there(self, far: FarFiles, one: Departure, look: Message) -> None:
+        if (look.get("mode"), look.get("mtime")) != (one.what["mode"], one.what["mtime"]):
+            request = {"op": "attributes", "path": one.path, "mode": one.what["mode"], "mtime": one.what["mtime"]}
+            far.ask(request, lambda kind, answer: None)
+        one.done = True
+        self._tally.skipped += 1
+        self._count(one, one.size)
+
+    def _same(self, far: FarFiles, one: Departure, path: str, limit: int) -> int:
+        """How many of the first ``limit`` bytes are the same in our file and in theirs at ``path``."""
+        try:
+            with trees.Source(one.local, follow=one.what.get("follow", False)) as source:
+                theirs = far_sums(far, path, limit, lambda: list(trees.sums(source, 0, limit, far.frames.room)))
+        except (OSError, trees.Refused):
+            return 0  # it cannot be read: that will be said when it is to be sent
+        return theirs
+
+    # -- sending
+
+    def _send_file(self, far: FarFiles, one: Departure, offset: int) -> None:
+        """Send one file from ``offset`` on; how it ends is told by its answer."""
+        tally = self._tally
+        try:
+            with trees.Source(one.local, follow=one.what.get("follow", False)) as source:
+                if (source.size, source.mtime) != (one.size, one.what["mtime"]):
+                    offset = 0  # it has changed since it was looked at: another part, if any
+                write = {"op": "write", "path": one.path, "size": source.size, "mtime": source.mtime}
+                far.ask(dict(write, offset=offset), self._answer_to(one))
+                end = {"op": "done", "mode": source.mode, "mtime": source.mtime, "compare": source.size < SMALL}
+                try:
+                    at = burst = offset
+                    self._count(one, at)
+                    while at < source.size and not one.failed:
+                        size = source.hole_at(at, source.size)
+                        if size:
+                            far.frames.send_hole(size)
+                        else:
+                            size = source.read_into(far.frames.room[: min(frames.CHUNK, source.size - at)], at)
+                            if not size:
+                                raise trees.Refused("it became shorter while it was read")
+                            far.frames.send_room(size)
+                        at += size
+                        tally.bytes += size
+                        self._count(one, at)
+                        far.look()
+                        if far.calls and at - burst >= BURST and at < source.size:
+                            far.tell({"op": "pause"})
+                            far.wait()
+                            burst = at
+                            if not one.done:
+                                far.ask(dict(write, offset=at), self._answer_to(one))
+                    if one.done:
+                        return
+                    if source.changed:
+                        tally.note(one.name, "it was written to while it was copied")
+                except (OSError, trees.Refused) as e:
+                    self._fail(one, e)
+                far.tell({"op": "drop"} if one.failed else end)
+        except (OSError, trees.Refused) as e:
+            self._fail(one, e)
+
+    def _fail(self, one: Departure, error: OSError | trees.Refused) -> None:
+        reason = trees.why(error) if isinstance(error, OSError) else error
+        one.failed = one.done = True
+        self._tally.fail(one.name, str(reason), "", "here")
+
+    def _answer_to(self, one: Departure) -> Any:
+        def handle(kind: int, answer: Any) -> None:
+            if kind != frames.CONTROL or one.done:
+                return
+            if "error" in answer:
+                one.failed = True
+                if answer.get("code") == "full" or not answer.get("more"):
+                    one.done = True
+                    self._tally.fail(one.name, *error_in(answer), self._where)
+            elif one.kind == "folder":
+                one.done = True
+                if answer.get("made"):
+                    self._made.add(one.far)
+            elif one.kind == "link" or "same" in answer:
+                one.done = True
+                if answer.get("same") or answer.get("made") is False:
+                    self._tally.skipped += 1
+                else:
+                    self._tally.files += 1
+
+        return handle
+
+    def _count(self, one: Departure, at: int) -> None:
+        self._tally.forward(at - one.forward)
+        one.forward = at
+
+
+def _keep(answers: dict[bytes, Message], name: bytes, kind: int, answer: Any) -> None:
+    answers[name] = answer
+
+
+def far_sums(far: FarFiles, path: str, limit: int, ours: Any) -> int:
+    """How many bytes of ``limit`` are the same at the beginning of the far side's ``path`` and of what ``ours()``
+    gives the checksums of, which it does meanwhile."""
+    theirs: list[Any] = []
+
+    def take(kind: int, answer: Any) -> None:
+        if kind == frames.CONTROL and isinstance(answer.get("sums"), list):
+            theirs.extend(answer["sums"])
+
+    if far.calls:  # none of which may be long
+        for start in range(0, limit, trees.PIECE):
+            end = min(start + trees.PIECE, limit)
+            far.ask({"op": "sums", "path": path, "start": start, "limit": end}, take)
+            far.wait()
+    else:
+        far.ask({"op": "sums", "path": path, "start": 0, "limit": limit}, take)
+    mine = ours()
+    far.wait()
+    return int(trees.matching(mine, theirs, limit))

@@ -1,0 +1,224 @@
+"""FarSide: where the kernel's cells run. One session at a time, made when needed, changed by ``%flame connect``."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from ..commands.status import status
+from ..connect.target import Target
+from ..errors import FlameError
+from ..serve.embedded import EmbeddedServer
+from ..session.inbox import Event
+from ..session.session import Session
+
+
+class FarSide:
+    """A target, and the session there.
+
+    target      ``location`` None means a server of our own, started with the first session and ended with the last
+    on_events   called with ``(session, events)`` on the session's events thread
+    on_link     called with a sentence when the link breaks, None when it is back
+    trouble     why there is no usable target: what every cell is told, until ``connect``
+
+    ``count`` is the execution count of the next cell; ``client_id`` is how the agents know us.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        on_events: Callable[[Session, list[Event]], None],
+        on_link: Callable[[str | None], None],
+        trouble: FlameError | None = None,
+    ) -> None:
+        self.target = target
+        self.trouble = trouble
+        self.count = 1
+        self.client_id = uuid.uuid4().hex
+        self._on_events = on_events
+        self._on_link = on_link
+        self._lock = threading.Lock()
+        self._opening: Future[Session] | None = None
+        self._embedded: EmbeddedServer | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<FarSide {self.words()}>"
+
+    @property
+    def current(self) -> Session | None:
+        """The session, if there is one that can be used."""
+        opening = self._opening
+        if opening is None or not opening.done() or opening.exception() is not None:
+            return None
+        session = opening.result()
+        return session if session.gone is None else None
+
+    def session(self, for_cell: bool = False) -> Future[Session]:
+        """The session, opened in the background if there is none. The future may fail with any FlameError; the next
+        call then tries again.
+
+        Where a session has gone that nobody was told of, one cell is told, and does not run among names that are not
+        there.
+        """
+        future: Future[Session] = Future()
+        with self._lock:
+            if self.trouble is not None:
+                future.set_exception(self.trouble)
+                return future
+            opening = self._opening
+            if opening is not None and (not opening.done() or self.current is not None):
+                return opening
+            old = opening.result() if opening is not None and opening.exception() is None else None
+            if old is not None and old.gone is not None and not old.mourned:
+                old.mourned = for_cell
+                future.set_exception(old.gone)
+                return future
+            self._opening = future
+            self.count = 1
+        threading.Thread(target=self._open, args=(future, old), name="flame-connect", daemon=True).start()
+        return future
+
+    def connect(self, target: Target, attach: str | None = None) -> Future[Session]:
+        """Open a session at ``target``, and only then leave the present one for it; ``attach`` as in Session.
+
+        Where that fails (with any FlameError), or the future is cancelled before, all stays as it is.
+        """
+        future: Future[Session] = Future()
+        threading.Thread(target=self._change, args=(target, attach, future), name="flame-connect", daemon=True).start()
+        return future
+
+    def _change(self, target: Target, attach: str | None, future: Future[Session]) -> None:
+        made: Future[Session] = Future()
+        self._open(made, None, target, attach)
+        if not future.set_running_or_notify_cancel():
+            session = _session_of(made)
+            if session is not None:
+                if session.server["fresh"]:
+                    session.close()
+                else:
+                    session.detach()
+            return
+        error = made.exception()
+        if error is not None:
+            future.set_exception(error)
+            return
+        session = made.result()
+        with self._lock:
+            before, self._opening = self._opening, made
+            self.target, self.trouble, self.count = target, None, 1
+        if before is not None:  # perhaps it is still being opened
+            before.add_done_callback(lambda left: _leave(left, keep=session))
+        if target.location is not None:
+            self._end_embedded()
+        future.set_result(session)
+
+    def _open(
+        self, future: Future[Session], old: Session | None, target: Target | None = None, attach: str | None = None
+    ) -> None:
+        if old is not None:
+            old.close()
+        try:
+            session = self._make(target or self.target, attach)
+        except FlameError as e:
+            future.set_exception(e)
+        except Exception as e:  # a defect of ours must not leave a cell waiting for ever
+            future.set_exception(FlameError(f"cannot open a session: {type(e).__name__}: {e}"))
+        else:
+            future.set_result(session)
+            if self._closed:
+                session.close()
+                self._end_embedded()
+
+    def _make(self, target: Target, attach: str | None) -> Session:
+        alive: Callable[[], bool] = lambda: True  # noqa: E731
+        if target.location is None:
+            server = self._embedded
+            if server is None or not server.is_running:
+                self._end_embedded()
+                server = self._embedded = EmbeddedServer()
+            own = server.target(place=target.place)
+            kept = ("session", "shell", "timeouts", "name", "journal", "when_full")
+            target = dataclasses.replace(own, **{name: getattr(target, name) for name in kept})
+            alive = lambda: server.is_running  # noqa: E731
+        box: list[Session] = []
+        made = threading.Event()
+
+        def on_events(events: list[Event]) -> None:
+            made.wait()  # the first events may come before the constructor has returned
+            self._on_events(box[0], events)
+
+        try:
+            box.append(
+                Session(target, on_events, on_link=self._on_link, alive=alive, attach=attach, client_id=self.client_id)
+            )
+        finally:
+            made.set()
+        return box[0]
+
+    def words(self) -> str:
+        """Where cells run, in words."""
+        if self.trouble is not None:
+            return str(self.trouble)
+        session = self.current
+        if session is None:
+            opening = self._opening
+            where = str(self.target.location) if self.target.location else "a flame server of its own"
+            if opening is not None and not opening.done():
+                return f"connecting to {where}"
+            left = _session_of(opening)
+            error = left.gone if left is not None else opening.exception() if opening is not None else None
+            return f"not connected to {where}" + (f": {error}" if error else "")
+        own = self.target.location is None
+        return status(session, "the kernel's own server" if own else session.target.protection)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the session lives on without this kernel: one that somebody has given a name."""
+        return self.target.session is not None and self.target.location is not None
+
+    def detach(self) -> None:
+        """Leave the session; it lives on there, with what it runs."""
+        with self._lock:
+            opening, self._opening = self._opening, None
+        session = _session_of(opening)
+        if session is not None:
+            session.detach()
+
+    def close(self, keep: bool = False) -> None:
+        """End the session, unless ``keep``, and the server of our own; nothing is left here."""
+        with self._lock:
+            self._closed = True
+            opening, self._opening = self._opening, None
+        session = _session_of(opening)
+        if session is not None:
+            if keep:
+                session.detach()
+            else:
+                session.close()
+        self._end_embedded()
+
+    def _end_embedded(self) -> None:
+        server, self._embedded = self._embedded, None
+        if server is not None:
+            server.close()
+
+
+def _session_of(opening: Future[Session] | None) -> Session | None:
+    if opening is None or not opening.done() or opening.exception() is not None:
+        return None
+    return opening.result()
+
+
+def _leave(opening: Future[Session], keep: Session) -> None:
+    """Leave the session of ``opening``, if it has one, for ``keep``: one that nobody has named ends with that."""
+    session = _session_of(opening)
+    if session is None:
+        return
+    if session.target.session is not None or session.session_id == keep.session_id:
+        session.detach()
+    else:
+        session.close()

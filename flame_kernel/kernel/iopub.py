@@ -1,0 +1,300 @@
+"""From the far side's events to Jupyter's messages: parents, iopub, and prompts on stdin.
+
+Messaging: https://jupyter-client.readthedocs.io/en/stable/messaging.html
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import math
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ipykernel.jsonutil import json_clean
+from jupyter_client.jsonutil import json_default
+
+from ..agent.wire.message import COMMS
+from ..connect.target import Target
+from ..security.rendering import WIDGET, Rendering
+from ..security.terminal import clean
+from ..session.inbox import Event
+from ..session.session import Session
+
+# Characters and bytes of output that wait here for a cell to appear in; beyond it, the rest waits on the far side.
+HELD = 8 << 20
+# Requests whose parents are remembered: threads of an old cell may print for a long time.
+REMEMBERED = 2000
+
+# Characters of a text from which on it is looked at before it is encoded.
+LONG = 1 << 14
+_STREAM = {"name", "text"}
+_ESCAPED = bytes(range(32)) + b'"\\'
+_encoder = json.JSONEncoder(default=json_default, ensure_ascii=False, allow_nan=False)
+
+_STREAMS = ("stdout", "stderr")
+_OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
+_IOPUB = ("display_data", "update_display_data", "execute_result", "error", "clear_output", *COMMS)
+
+
+class Source(Protocol):
+    """Where events come from: a session, or a visit to one."""
+
+    @property
+    def target(self) -> Target: ...
+
+    @property
+    def running(self) -> list[dict[str, Any]]: ...
+
+
+class Publisher:
+    """Publishes events with the request that caused them as parent, and of each only what may be shown (``rendering``).
+
+    send        ``Session.send`` of jupyter_client, bound to the iopub socket: ``send(msg_type, content, parent, …)``
+    on_result   called with the execution count and the text/plain of an ``execute_result``
+    on_input    called with ``(session, event, parent, ident)`` for an ``input_request``; ``(session, None, …)`` when
+                the far side does not wait any more
+    """
+
+    def __init__(
+        self,
+        send: Callable[..., Any],
+        on_result: Callable[[int, str], None],
+        on_input: Callable[[Session, Event, dict[str, Any], Any], None],
+    ) -> None:
+        self._send = send
+        self._on_result = on_result
+        self._on_input = on_input
+        self._parents: collections.OrderedDict[str, tuple[dict[str, Any], Any]] = collections.OrderedDict()
+        self._sessions: weakref.WeakKeyDictionary[Source, _Known] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._latest: tuple[dict[str, Any], Any] = ({}, None)
+        self._order = threading.Condition(threading.RLock())  # one publishes at a time
+        self._held: list[tuple[Session, list[Event]]] = []
+        self._held_size = 0
+
+    def remember(self, request_id: str, parent: dict[str, Any], ident: Any, cell: bool = True) -> None:
+        """Output of ``request_id`` belongs to ``parent``; prompts go to the front end ``ident``.
+
+        The first cell gets what came before it: output that was missed, of a session that was taken up.
+        """
+        with self._order:
+            with self._lock:
+                self._parents[request_id] = ({"header": parent["header"]}, ident)
+                if cell:
+                    self._latest = self._parents[request_id]
+                while len(self._parents) > REMEMBERED:
+                    self._parents.popitem(last=False)
+            if cell and self._held:
+                held, self._held, self._held_size = self._held, [], 0
+                for session, events in held:
+                    self.publish(session, events)
+                self._order.notify_all()
+
+    def parent(self, request_id: str | None) -> tuple[dict[str, Any], Any]:
+        """``(parent, ident)`` of a request; the latest cell's for output of which nothing better is known, and it stays
+        that one's."""
+        with self._lock:
+            found = self._parents.get(request_id or "")
+            if found is None:
+                found = self._latest
+                if request_id and found[0]:
+                    self._parents[request_id] = found
+            return found
+
+    def belongs(self, request_id: str, session: Session) -> None:
+        """``request_id`` is a request to ``session``: what another one sends for it is not shown, unless trusted."""
+        known = self._known(session)
+        with self._lock:
+            known.requests[request_id] = None
+            if self._parents.get(request_id) is self._latest:
+                known.latest = request_id
+            while len(known.requests) > REMEMBERED:
+                known.requests.popitem(last=False)
+
+    def rendering(self, session: Source) -> Rendering:
+        """What of a session's events and replies may be shown."""
+        return self._known(session).rendering
+
+    def _known(self, session: Source) -> _Known:
+        with self._lock:
+            known = self._sessions.get(session)
+            if known is None:
+                known = self._sessions[session] = _Known(session.target.rendering(self._say))
+                known.requests.update((cell["request"], None) for cell in session.running)
+            return known
+
+    def _say(self, request_id: str | None, sentence: str) -> None:
+        self.stream(request_id, "stderr", sentence + "\n")
+
+    def publish(self, session: Session, events: list[Event]) -> None:
+        """One batch, on the session's events thread. Text of a cell and stream becomes one message."""
+        with self._order:
+            if self._is_early(events):
+                self._held.append((session, events))
+                self._held_size += sum(len(str(event.get("content"))) for event in events)
+                while self._held_size > HELD and session.gone is None:
+                    self._order.wait(1.0)
+                return
+            known = self._known(session)
+            if session.missed and not known.greeted:
+                known.greeted = True
+                name, where = clean(session.session_id), clean(session.location)
+                self.stream(None, "stdout", f"[missed output of session {name} at {where}]\n")
+            self._publish(session, known, events)
+
+    def _is_early(self, events: list[Event]) -> bool:
+        """Whether there is output, and no cell yet in which it could appear."""
+        with self._lock:
+            return not self._latest[0] and any(
+                event["type"] in _OUTPUT and event.get("request") not in self._parents for event in events
+            )
+
+    def _publish(self, session: Session | None, known: _Known, events: list[Event]) -> None:
+        full = known.rendering.full
+        texts: dict[tuple[str | None, str], list[str]] = {}
+        for event in events:
+            if event["type"] == "stream":
+                content = event["content"]
+                request, name = event.get("request"), str(content.get("name"))
+                if not full:
+                    request, name = self._own_request(known, event), name if name in _STREAMS else "stdout"
+                texts.setdefault((request, name), []).append(str(content.get("text")))
+                continue
+            self._flush(known.rendering, texts)
+            self._one(session, known, event)
+        self._flush(known.rendering, texts)
+
+    def _own_request(self, known: _Known, event: Event) -> str | None:
+        """The request of an event from a server that nobody vouches for: one of its own session, never another's."""
+        request = event.get("request")
+        return request if request in known.requests else known.latest
+
+    def stream(self, request_id: str | None, name: str, text: str) -> None:
+        """Text in a cell's output."""
+        parent, _ = self.parent(request_id)
+        self._send("stream", {"name": name, "text": text}, parent, topic=f"stream.{name}")
+
+    def message(self, request_id: str | None, msg_type: str, content: dict[str, Any], **more: Any) -> None:
+        """One iopub message of ours in a cell's output."""
+        parent, _ = self.parent(request_id)
+        self._send(msg_type, content, parent, **more)
+
+    def show(self, source: Source, request_id: str, events: list[Event]) -> None:
+        """Output of another time or another session, in the output of the cell ``request_id``."""
+        mine = [dict(event, request=request_id) for event in events if event["type"] in _OUTPUT]
+        if not isinstance(source, Session):  # one that is watched: its widgets are not here
+            mine = [_without_widgets(event) for event in mine]
+        with self._order:
+            known = self._known(source)
+            on_result, self._on_result = self._on_result, lambda count, text: None
+            try:
+                self._publish(None, known, mine)
+            finally:
+                self._on_result = on_result
+
+    def prompt(self, session: Session) -> None:
+        """Ask what a session that was taken up waits for, and what the client before was asked already."""
+        inputs = session.server.get("inputs")
+        for content in inputs if isinstance(inputs, list) else []:
+            if isinstance(content, dict) and type(content.get("input_id")) is int:
+                event = {"type": "input_request", "request": content.get("request"), "content": content}
+                self.publish(session, [event])
+
+    def takeovers(self, session: Session) -> dict[str, str]:
+        """Who asks to take a session over: ids and names. The caller removes those that are answered."""
+        return self._known(session).takeovers
+
+    def _flush(self, rendering: Rendering, texts: dict[tuple[str | None, str], list[str]]) -> None:
+        for (request_id, name), pieces in texts.items():
+            text = rendering.text(request_id, name, "".join(pieces))
+            if text:
+                self.stream(request_id, name, text)
+        texts.clear()
+
+    def _one(self, session: Session | None, known: _Known, event: Event) -> None:
+        kind = event["type"]
+        if kind in _IOPUB:
+            if not known.rendering.full:
+                shown = known.rendering.event(dict(event, request=self._own_request(known, event)))
+                if shown is None:
+                    return
+                event = shown
+            parent, _ = self.parent(event.get("request"))
+            content = json_clean(event["content"])
+            if kind == "execute_result" and isinstance(content.get("execution_count"), int):
+                self._on_result(content["execution_count"], str(content.get("data", {}).get("text/plain", "")))
+            topic = f"comm-{content.get('comm_id')}" if kind in COMMS else kind
+            self._send(kind, content, parent, topic=topic, metadata=event.get("metadata"), buffers=event.get("buffers"))
+        elif session is None:
+            return  # of another time, or another's: only what can be seen
+        elif kind == "debug_event":
+            parent, _ = self.parent(event.get("request"))
+            self._send(kind, json_clean(known.rendering.debug(event["content"])), parent)
+        elif kind == "input_request":
+            if not known.rendering.full and event.get("request") not in known.requests:
+                session.answer(event["content"].get("input_id"), None)  # nobody is asked for a cell that is not its own
+                return
+            prompt = known.rendering.prompt(str(event["content"].get("prompt", "")))
+            parent, ident = self.parent(event.get("request"))
+            self._on_input(session, dict(event, content=dict(event["content"], prompt=prompt)), parent, ident)
+        elif kind == "takeover_request":
+            content = event["content"]
+            who = clean(str(content.get("client")))[:200]
+            known.takeovers[str(content.get("id"))] = who
+            words = f"{who} asks for this session: %flame allow gives it away, %flame refuse keeps it\n"
+            self.stream(None, "stderr", words)
+        elif kind == "input_cancelled":
+            parent, ident = self.parent(event.get("request"))
+            self._on_input(session, event, parent, ident)
+
+
+class _Known:
+    """What is known of one session here."""
+
+    def __init__(self, rendering: Rendering) -> None:
+        self.rendering = rendering
+        self.requests: collections.OrderedDict[str, None] = collections.OrderedDict()
+        self.latest: str | None = None
+        self.greeted = False  # what was missed has had its header
+        self.takeovers: dict[str, str] = {}
+
+
+def _without_widgets(event: Event) -> Event:
+    """A display as text, where its richest form is the view of a widget."""
+    data = event["content"].get("data")
+    if not isinstance(data, dict) or WIDGET not in data:
+        return event
+    rest = {mime: value for mime, value in data.items() if mime != WIDGET} or {"text/plain": "[a widget]"}
+    return dict(event, content=dict(event["content"], data=rest))
+
+
+def pack(message: Any) -> bytes:
+    """A message as bytes, in place of jupyter_client's packer: a lone surrogate, legal in a str of Python and in no
+    JSON that a browser reads, is sent as ``?`` there; a NaN or an infinity as null, as a browser writes them."""
+    if isinstance(message, dict) and message.keys() == _STREAM and len(message["text"]) > LONG:
+        return b'{"name": %s, "text": %s}' % (_string(message["name"]), _string(message["text"]))
+    try:
+        encoded = _encoder.encode(message)
+    except (TypeError, ValueError):
+        encoded = _encoder.encode(_finite(json_clean(message)))
+    return encoded.encode("utf-8", "replace")
+
+
+def _string(text: str) -> bytes:
+    """A long text as JSON: where nothing in it but ends of lines needs an escape, at three times the encoder's pace."""
+    data = text.encode("utf-8", "replace")
+    escaped = data.replace(b"\n", b"\\n")
+    if len(data) - len(data.translate(None, _ESCAPED)) == len(escaped) - len(data):
+        return b'"%s"' % escaped
+    return _encoder.encode(text).encode("utf-8", "replace")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,448 @@
+"""FlameKernel: a Jupyter kernel whose cells run on a Flame server.
+
+Requests become calls of the session, its events become messages; the protocol's own side (channels, heartbeat, status,
+queueing, subshells, encryption) is ipykernel's. Client-side by nature, and done here: history, ``is_complete``,
+``%flame …`` and ``%%local``.
+
+Messaging: https://jupyter-client.readthedocs.io/en/stable/messaging.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import platform
+import signal
+import uuid
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from ipykernel._version import __version__ as ipykernel_version
+from ipykernel._version import kernel_protocol_version
+from ipykernel.subshell_manager import UnknownSubshellError
+from jupyter_core.paths import jupyter_config_dir
+from traitlets import Float, default
+
+from .. import __version__
+from ..agent.wire.message import COMMS
+from ..commands.source import Source
+from ..connect.keys import Ask
+from ..connect.settings import FlameSettings
+from ..connect.target import Target, load_target
+from ..errors import FlameError, NotSent
+from ..security.terminal import clean
+from ..session.session import Session
+from .backend import FarSide
+from .commands import Cell, Orders
+from .debugger import Debugging, is_there
+from .dispatch import overtakes
+from .history import History
+from .iopub import Publisher, pack
+from .link_status import LinkLine
+from .stdin import Prompts
+from .waits import Stopped, Waits
+
+# Seconds: how long Tab waits for a far side that is still being connected, and an interrupt for its answer.
+EDITOR_PATIENCE = 5.0
+INTERRUPT_PATIENCE = 2.0
+
+
+class FlameKernel(Debugging):
+    """One notebook's kernel: a far side for its cells, and one on this machine for ``%%local``."""
+
+    implementation = "remote-flame"
+    implementation_version = f"{ipykernel_version}+flame.{__version__}"  # of the one that we are built on
+    # ipykernel sleeps before each reply, for output that goes by another thread; ours is on its way in order.
+    _execute_sleep = Float(0.0).tag(config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.session is not None:
+            self.session.pack = pack
+        self._waits = Waits()
+        self._running: dict[str, FarSide] = {}  # cells, by their requests, and where they are
+        self._lines: dict[FarSide, LinkLine] = {}
+        self._source = Source()
+        self._history = History(self.profile_dir, self.config)
+        self._prompts = Prompts(self.session, self.stdin_socket, self.log)
+        self._publisher = Publisher(self._send_iopub, self._history.store_output, self._prompts.on_event)
+        trouble: FlameError | None = None
+        try:
+            target = self._load(None)
+        except FlameError as e:
+            trouble, target = e, Target()
+        self._far = self._make_far(target, trouble)
+        self._local: FarSide | None = None
+        self._orders = Orders(self._far, self._publisher, self._waits, self._fronts, self._load)
+        for msg_type in COMMS:
+            self.shell_handlers[msg_type] = self._comm
+
+    def _make_far(self, target: Target, trouble: FlameError | None = None) -> FarSide:
+        far = FarSide(target, self._publisher.publish, lambda sentence: self._on_link(far, sentence), trouble)
+        self._lines[far] = LinkLine(self._publisher, lambda: [r for r, side in self._running.items() if side is far])
+        return far
+
+    def _on_link(self, far: FarSide, sentence: str | None) -> None:
+        """The link broke, or is silent, or is back (None); called on the link's threads."""
+        self.log.info("%s", clean(sentence) if sentence else "link is back")
+        self._lines[far].say(sentence)
+
+    def _load(self, name_or_location: str | None, ask: Ask | None = None, **overrides: Any) -> Target:
+        folder = Path(jupyter_config_dir())
+        defaults = FlameSettings(parent=self).values()
+        return load_target(name_or_location, config_dir=folder, overrides=overrides, ask=ask, defaults=defaults)
+
+    def start(self) -> None:
+        """Called by the application when the channels are there: connect meanwhile, so that the first cell is quick."""
+        super().start()
+        self._prompts.start(self.io_loop)
+        signal.signal(signal.SIGINT, lambda *args: self.io_loop.add_callback_from_signal(self._interrupt_all))
+        self._far.session()
+
+    # -- who we are --------------------------------------------------------------------------------------------------
+
+    @property
+    def language_info(self) -> dict[str, object]:  # type: ignore[override]
+        """The far side's Python, once it is known."""
+        session = self._far.current
+        version = platform.python_version()
+        if session is not None:
+            version = ".".join(map(str, session.server["python"]))
+        return {
+            "name": "python",
+            "version": version,
+            "mimetype": "text/x-python",
+            "codemirror_mode": {"name": "ipython", "version": 3},
+            "pygments_lexer": "ipython3",
+            "nbconvert_exporter": "python",
+            "file_extension": ".py",
+        }
+
+    @property
+    def banner(self) -> str:  # type: ignore[override]
+        where = clean(self._far.words())
+        return f"Remote Flame {__version__}: {where}\n%flame status says where cells run."
+
+    @property
+    def kernel_info(self) -> dict[str, Any]:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-info
+
+        The debugger is the far side's: claimed once that is known to have one, whatever is installed here.
+        """
+        features = ["kernel subshells"] if self._supports_kernel_subshells else []
+        return {
+            "protocol_version": kernel_protocol_version,
+            "implementation": self.implementation,
+            "implementation_version": self.implementation_version,
+            "language_info": self.language_info,
+            "banner": self.banner,
+            "help_links": self.help_links,
+            "supported_features": [*features, "debugger"] if is_there(self._far) else features,
+        }
+
+    @property
+    def execution_count(self) -> int:
+        """The number of the cell that is being executed, or comes next: the far side counts."""
+        return self._far.count
+
+    @execution_count.setter
+    def execution_count(self, value: int) -> None:
+        """The base class counts too; its figure is not wanted."""
+
+    @default("help_links")
+    def _default_help_links(self) -> list[dict[str, str]]:
+        return [{"text": "Pyro4 Flame", "url": "https://pyro4.readthedocs.io/en/stable/flame.html"}]
+
+    @default("shell_streams")
+    def _no_shell_streams(self) -> list[Any]:
+        return []
+
+    # -- cells -------------------------------------------------------------------------------------------------------
+
+    async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """As ipykernel's; a Stop that comes as soon as a front end sees the cell begin is one for it."""
+        with self._waits.cell():
+            await super().execute_request(stream, ident, parent)
+
+    async def do_execute(
+        self,
+        code: str,
+        silent: bool,
+        store_history: bool = True,
+        user_expressions: dict[str, str] | None = None,
+        allow_stdin: bool = False,
+        *,
+        cell_meta: Any = None,
+        cell_id: str | None = None,
+    ) -> dict[str, Any]:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute"""
+        parent = self.get_parent()
+        request_id = parent["header"]["msg_id"]
+        self._publisher.remember(request_id, parent, self._parent_ident["shell"], cell=not (silent or overtakes()))
+        self._fronts.began(request_id, parent["header"].get("session", ""))
+        count = self._far.count
+        # While the far side is at work already, but before anybody can ask for it.
+        remember = self._history.storing(count, code) if store_history and not silent else lambda: None
+        on_main = parent["header"].get("subshell_id") is None and not overtakes()
+        if on_main:
+            self._cell = parent
+        try:
+            far, code, followed = await self._route(request_id, code)
+            if far is None:
+                return {"user_expressions": {}, "payload": [], "status": "ok", **followed, "execution_count": count}
+            session = await self._waits.until(far.session(for_cell=True))
+            raw = code
+            if far is self._far and await self._is_mini(session):
+                code = self._source.as_python(code)
+            self._publisher.belongs(request_id, session)
+            if far is self._far:
+                self._orders.caution(request_id, session)
+            self._running[request_id] = far
+            execute = functools.partial(
+                session.execute,
+                request_id,
+                code,
+                silent=silent,
+                store_history=store_history,
+                user_expressions=user_expressions,
+                allow_stdin=allow_stdin,
+                lane=parent["header"].get("subshell_id"),
+                cell_id=cell_id,
+                raw=None if raw == code else raw,
+            )
+            answer = self._waits.begin(execute)
+            remember()
+            reply = await asyncio.wrap_future(answer)
+            reply = self._publisher.rendering(session).reply(request_id, reply)
+        except Stopped:
+            what = "connecting" if self._far.current is None else "waiting"
+            return self._error(request_id, "KeyboardInterrupt", f"stopped while {what}", silent)
+        except NotSent as e:
+            return self._error(request_id, "KeyboardInterrupt", str(e), silent)
+        except FlameError as e:
+            return self._error(request_id, type(e).__name__, str(e), silent)
+        except Exception as e:  # without a reply a front end waits for ever
+            self.log.error("defect in do_execute", exc_info=True)
+            words = f"{e} (a defect of Remote Flame; see the kernel's log)"
+            return self._error(request_id, type(e).__name__, words, silent)
+        finally:
+            remember()
+            if on_main:
+                self._cell = None
+            self._fronts.ended(request_id)
+            self._end_running(request_id)
+            self._prompts.forget(request_id)
+        if reply.get("status") not in ("ok", "error", "aborted"):
+            return self._error(request_id, "UnsafeAnswer", "the far side ended the cell without saying how", silent)
+        if far is self._far and isinstance(reply.get("execution_count"), int):
+            self._far.count = reply["execution_count"] + (1 if store_history and not silent else 0)
+        else:
+            reply = dict(reply, execution_count=count)
+        return reply
+
+    def _error(self, request_id: str, ename: str, evalue: str, silent: bool) -> dict[str, Any]:
+        """Words of ours in place of a result; they may quote what a server said."""
+        ename, evalue = clean(ename), clean(evalue)
+        content = {"ename": ename, "evalue": evalue, "traceback": [f"\x1b[0;31m{ename}\x1b[0m: {evalue}"]}
+        if not silent:
+            self._publisher.message(request_id, "error", content)
+        return dict(content, status="error", execution_count=self._far.count, user_expressions={}, payload=[])
+
+    def _end_running(self, request_id: str) -> None:
+        far = self._running.pop(request_id, None)
+        if far is not None:
+            self._lines[far].cell_ended(request_id)
+
+    async def _route(self, request_id: str, code: str) -> tuple[FarSide | None, str, dict[str, Any]]:
+        """Where a cell goes, and what is left of it when its ``%flame`` lines are done: nowhere, where nothing is; and
+        the reply of the cell that the last of them has followed."""
+        lines = code.split("\n")
+        if lines[0].strip() == "%%local":
+            return self._local_far(), "\n".join(lines[1:]), {}
+        parent = self.get_parent()
+        ask = self._prompts.asker(request_id, parent, self._parent_ident["shell"])
+        cell = Cell(request_id, parent["header"].get("session", ""), ask, lambda: self._follow(request_id))
+        rest, followed = await self._orders.of_cell(lines, cell)
+        return (None if rest is None else self._far), "\n".join(rest or ()), followed
+
+    def _follow(self, request_id: str) -> None:
+        self._running[request_id] = self._far
+
+    def _local_far(self) -> FarSide:
+        """The session for ``%%local``: this machine, this Python, in a child of a server of our own."""
+        if self._local is None:
+            self._local = self._make_far(Target(place="child"))
+        return self._local
+
+    async def _is_mini(self, session: Session) -> bool:
+        ready = await self._waits.until(session.ready)
+        return bool(ready.get("shell") == "mini")
+
+    def _send_iopub(
+        self, msg_type: str, content: dict[str, Any], parent: dict[str, Any], *, topic: str | None = None, **more: Any
+    ) -> None:
+        if self.session is not None:
+            self.session.send(
+                self.iopub_socket, msg_type, content, parent=parent, ident=self._topic(topic or msg_type), **more
+            )
+
+    # -- the editor's questions --------------------------------------------------------------------------------------
+
+    async def _ask_far(self, ask: Any, fallback: dict[str, Any]) -> dict[str, Any]:
+        """An editor's question to the far side, which is not worth an error message."""
+        try:
+            # Shielded: who does not wait any longer must not cancel what a cell waits for too.
+            opening = asyncio.shield(asyncio.wrap_future(self._far.session()))
+            session = await asyncio.wait_for(opening, EDITOR_PATIENCE)
+            reply: dict[str, Any] = await asyncio.wait_for(asyncio.wrap_future(ask(session)), 2 * EDITOR_PATIENCE)
+            reply = self._publisher.rendering(session).reply("", reply)
+        except (FlameError, asyncio.TimeoutError):
+            return fallback
+        return reply if reply.get("status", "ok") == "ok" else fallback  # a usage_reply has no status
+
+    async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#completion"""
+        at = len(code) if cursor_pos is None else cursor_pos
+        nothing = {"status": "ok", "matches": [], "cursor_start": at, "cursor_end": at, "metadata": {}}
+        return await self._ask_far(lambda session: session.complete(uuid.uuid4().hex, code, at), nothing)
+
+    async def do_inspect(
+        self, code: str, cursor_pos: int | None, detail_level: int = 0, omit_sections: Any = ()
+    ) -> dict[str, Any]:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#introspection"""
+        at = len(code) if cursor_pos is None else cursor_pos
+        nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
+        return await self._ask_far(
+            lambda session: session.inspect(uuid.uuid4().hex, code, at, detail_level, tuple(omit_sections)), nothing
+        )
+
+    async def do_is_complete(self, code: str) -> dict[str, Any]:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#code-completeness"""
+        return self._source.is_complete(code)
+
+    async def do_history(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#history"""
+        return self._history.reply(*args, **kwargs)
+
+    async def usage_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """The far side's host, process, CPU and memory, not the kernel's."""
+        reply = await self._ask_far(lambda session: session.usage(uuid.uuid4().hex), {})
+        if self.session is not None:
+            self.session.send(stream, "usage_reply", reply, parent, ident)
+
+    # -- comms -------------------------------------------------------------------------------------------------------
+
+    async def _comm(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages"""
+        header = parent["header"]
+        request_id = header["msg_id"]
+        session = self._far.current
+        self._publisher.remember(request_id, parent, ident, cell=False)
+        with self._status(parent):
+            try:
+                if session is not None:
+                    self._publisher.belongs(request_id, session)
+                    lane = header.get("subshell_id")
+                    await asyncio.wrap_future(session.comm(request_id, header["msg_type"], parent, lane))
+            except FlameError as e:
+                words = f"{header['msg_type']} not delivered: {clean(str(e))}\n"
+                self._publisher.stream(request_id, "stderr", words)
+
+    async def comm_info_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#comm-info"""
+        wanted = parent["content"].get("target_name")
+        reply = await self._ask_far(lambda session: session.comm_info(), {"status": "ok", "comms": {}})
+        comms = {k: v for k, v in reply["comms"].items() if not wanted or v["target_name"] == wanted}
+        session = self._far.current
+        if session is not None and not self._publisher.rendering(session).full:
+            comms = {}  # what they say is not shown, so nobody should wait for it
+        if self.session is not None:
+            self.session.send(stream, "comm_info_reply", {"status": "ok", "comms": comms}, parent, ident)
+
+    # -- interrupt, subshells, the end -------------------------------------------------------------------------------
+
+    def pre_handler_hook(self) -> None:
+        """No KeyboardInterrupt into our event loop: SIGINT is forwarded instead."""
+
+    def post_handler_hook(self) -> None:
+        """See pre_handler_hook."""
+
+    def _interrupt_all(self) -> list[Future[Any]]:
+        self._waits.stop()
+        sessions = [side.current for side in (self._far, self._local) if side is not None]
+        return [session.interrupt() for session in sessions if session is not None]
+
+    async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-interrupt"""
+        calls = [asyncio.wrap_future(future) for future in self._interrupt_all()]
+        if calls:
+            await asyncio.wait(calls, timeout=INTERRUPT_PATIENCE)
+        for call in calls:
+            if call.done() and not call.cancelled():
+                call.exception()
+        if self.session is not None:
+            self.session.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
+
+    async def create_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#create-subshell
+
+        The far side begins a thread for it; one that is not there yet does so when it is needed.
+        """
+        name = self.shell_channel_thread.create()
+        if self._far.current is not None:
+            await self._ask_far(lambda session: session.open_lane(name), {})
+        if self.session is not None:
+            content = {"status": "ok", "subshell_id": name}
+            self.session.send(socket, "create_subshell_reply", content, parent, ident)
+
+    async def delete_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#delete-subshell"""
+        name = str(parent["content"].get("subshell_id") or "")
+        if name:
+            await self._ask_far(lambda session: session.close_lane(name), {})
+        content = {"status": "ok"}
+        try:
+            self.shell_channel_thread.delete(name)
+        except UnknownSubshellError as e:
+            content = {"status": "error", "evalue": str(e)}
+        if self.session is not None:
+            self.session.send(socket, "delete_subshell_reply", content, parent, ident)
+
+    async def list_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#list-subshells"""
+        if self.session is not None:
+            content = {"status": "ok", "subshell_id": self.shell_channel_thread.names()}
+            self.session.send(socket, "list_subshell_reply", content, parent, ident)
+
+    async def shutdown_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-shutdown
+
+        As ipykernel's, but for the order at the end: there the main loop, and iopub with it, may end before the control
+        thread has published its idle status, and then that thread, and the process, hang for ten seconds.
+        """
+        if self.session is None:
+            return
+        content = await self.do_shutdown(parent["content"]["restart"])
+        self.session.send(stream, "shutdown_reply", content, parent, ident=ident)
+        self._shutdown_message = self.session.msg("shutdown_reply", content, parent)
+        await self._at_shutdown()
+        control: Any = self.control_thread.io_loop
+        control.add_callback(self.io_loop.add_callback, self.io_loop.stop)
+        control.add_callback(control.stop)
+
+    async def do_shutdown(self, restart: bool) -> dict[str, Any]:
+        """The session ends on the far side with all it runs, so that a restart begins with fresh names; but one that
+        was given a name lives on when the kernel is shut down for good."""
+        keep = self._far.is_kept and not restart
+        self._waits.stop()
+        loop = asyncio.get_running_loop()
+        closing = [loop.run_in_executor(None, self._far.close, keep)]
+        if self._local is not None:
+            closing.append(loop.run_in_executor(None, self._local.close))
+        await asyncio.gather(*closing)
+        try:
+            self._history.close()
+        except Exception:  # a disk that is full must not keep the kernel from ending
+            self.log.warning("the history was not written", exc_info=True)
+        return {"status": "ok", "restart": restart}

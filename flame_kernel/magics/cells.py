@@ -1,0 +1,395 @@
+"""``%%flame``: a cell that runs on a far side, shown here as if it ran here."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import re
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable
+from concurrent import futures
+from functools import partial
+from typing import Any
+
+from IPython.core import page
+
+from ..commands.source import Source
+from ..errors import FlameError, RemoteError
+from ..remote.exceptions import RaisedThere
+from ..remote.remote import Remote
+from ..security.rendering import Rendering
+from ..security.terminal import clean
+from ..session.inbox import Event
+from ..session.session import Session
+from ..session.user import ask_line
+from .comms import Relay
+from .connections import Connections, identifier
+from .jobs import Job, cell_error
+from .output import CellOutput
+
+# Background jobs that are listed when they are over.
+LISTED = 50
+# Seconds between two Ctrl-C of somebody who does not want to read what the first has done, but to leave.
+QUICK = 1.0
+# Seconds that a cell may take to end by an interrupt.
+STOP_PATIENCE = 3.0
+
+# How a frame of a cell begins in a traceback, coloured or not.
+_CELL = re.compile(r"^((?:\x1b\[[0-9;]*m)*Cell(?:\x1b\[[0-9;]*m| )*)In\[(\d{1,9})\]")
+
+
+class Stopped(KeyboardInterrupt):
+    """A cell was stopped by Ctrl-C; IPython shows where that was on the far side."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        super().__init__(*([content["evalue"]] if content.get("evalue") else ()))
+        self._lines = [clean(str(line)) for line in content.get("traceback") or ()]
+
+    def _render_traceback_(self) -> list[str]:
+        return self._lines or ["KeyboardInterrupt"]
+
+
+Stopped.__name__ = Stopped.__qualname__ = "KeyboardInterrupt"
+
+
+class Cells:
+    """Runs cells for one IPython shell; ``jobs`` are those in the background, oldest first."""
+
+    def __init__(self, shell: Any, connections: Connections) -> None:
+        self.jobs: list[Job] = []
+        self._shell = shell
+        self._connections = connections
+        self._numbers = itertools.count(1)
+        self._source = Source()
+        # What number, here, a cell of a session has that has this number there.
+        self._cell_numbers: weakref.WeakKeyDictionary[Session, dict[int, int]] = weakref.WeakKeyDictionary()
+        self._renderings: weakref.WeakKeyDictionary[Session, Rendering] = weakref.WeakKeyDictionary()
+        self._relays: weakref.WeakKeyDictionary[Session, Relay] = weakref.WeakKeyDictionary()
+        self._under_way: dict[str, tuple[Session, CellOutput]] = {}
+        self._outputs: weakref.WeakValueDictionary[str, CellOutput] = weakref.WeakValueDictionary()
+
+    def __repr__(self) -> str:
+        return f"<Cells {sum(not job.done() for job in self.jobs)} in the background>"
+
+    def run(self, args: argparse.Namespace, code: str, seconds: float | None) -> Job | None:
+        """One ``%%flame`` cell with the options of ``args``; the job if it is not waited for."""
+        name, remote = self._connections.pick(args.target)
+        pushed = self._local_values(args.push)
+        for wanted in (*args.pull, *([args.out] if args.out else [])):
+            identifier(wanted, "variable")
+        if not code.strip():
+            raise FlameError("the cell is empty below %%flame; write what is to run there")
+        if pushed:
+            remote.push(pushed)
+        output, job = self._job(name, remote, code, waited=not args.background, keep=bool(args.out or args.background))
+        if args.out:
+            self._shell.user_ns[args.out] = job
+        if args.background:
+            self._begin(job, output, remote, args, seconds)
+            return None if args.out else job
+        job.start(allow_stdin=self._can_ask())
+        if args.local:
+            with output.background():
+                self._shell.run_cell(code)
+        self._wait(job, remote, output, seconds, args.raise_error)
+        if args.pull and (job.error is None):
+            self._shell.user_ns.update(remote.pull(args.pull))
+        return None
+
+    def follow(self, name: str, remote: Remote, code: str, hide: str = "") -> None:
+        """Run ``code`` and wait for it, as a cell without options. Frames with the word ``hide`` are left out of a
+        traceback: they are ours."""
+        output, job = self._job(name, remote, code, waited=True, keep=False)
+        job.start(allow_stdin=self._can_ask())
+        try:
+            self._wait(job, remote, output, None, True)
+        except RemoteError as e:
+            if hide and isinstance(e, RaisedThere):
+                e.lines = [line for line in e.lines if hide not in line]
+            raise
+
+    # -- beginning ---------------------------------------------------------------------------------------------------
+
+    def adopt(self, remote: Remote) -> None:
+        """What is to be shown of calls of a new remote's is shown here, as of cells."""
+        rendering = self._rendering(remote)
+
+        def show(event: Event) -> None:
+            allowed = rendering.event(event)
+            if allowed is not None:
+                self._output(remote, waited=False).show(allowed)
+
+        remote.show = show
+        remote.on_link = partial(self._on_link, remote.session)
+
+    def _output(self, remote: Remote, waited: bool, apart: bool = False) -> CellOutput:
+        rendering, session = self._rendering(remote), remote.session
+
+        def ask(content: dict[str, Any]) -> None:
+            answer = ask_line(rendering.prompt(str(content.get("prompt", ""))), bool(content.get("password")))
+            session.answer(content["input_id"], answer)
+
+        def refuse(content: dict[str, Any]) -> None:
+            session.answer(content["input_id"], None)
+
+        return CellOutput(self._shell, session.session_id, ask, refuse, waited, self._relay(remote), apart)
+
+    def screen(self, remote: Remote) -> tuple[Callable[[Event], None], bool]:
+        """What shows events in the output of the cell that runs now, for as long as anybody likes; and whether a
+        display there can be renewed while others run, as in a notebook."""
+        output, allowed = self._output(remote, waited=False), self._shown(remote, "")
+        is_live = hasattr(self._shell, "kernel")
+
+        def show(event: Event) -> None:
+            shown = allowed({"request": None, **event})
+            if shown is not None and is_live:
+                output.event(shown)
+            elif shown is not None:
+                print(shown["content"]["data"].get("text/plain", ""))
+
+        return show, is_live
+
+    def _relay(self, remote: Remote) -> Relay | None:
+        """What the comms of a remote go by; None where there is no front end, or no manager of comms."""
+        kernel, session = getattr(self._shell, "kernel", None), remote.session
+        if getattr(kernel, "comm_manager", None) is None:
+            return None
+        if session not in self._relays:
+            # Weak: the manager keeps stand-ins, and they shall not keep a connection.
+            known = weakref.ref(remote)
+
+            def forward(msg_type: str, message: dict[str, Any]) -> None:
+                remote = known()
+                if remote is not None:
+                    self._forward(remote, msg_type, message)
+
+            self._relays[session] = Relay(kernel, forward)
+        return self._relays[session]
+
+    def _forward(self, remote: Remote, msg_type: str, message: dict[str, Any]) -> None:
+        """Bring a message of the front end to a comm of the far side, and show what comes of it, until it is done."""
+        request_id, lane = message["header"]["msg_id"], message["header"].get("subshell_id")
+        output = self._output(remote, waited=True, apart=True)
+        shown = self._shown(remote, request_id)
+        self._outputs[request_id] = output
+
+        def sink(event: Event) -> None:
+            allowed = shown(event)
+            if allowed is not None:
+                output.event(allowed)
+
+        def interrupt(presses: int) -> bool:
+            remote.interrupt(request_id)
+            return presses < 3
+
+        reply = remote.comm(request_id, msg_type, message, sink, lane)
+        if output.follow(reply, interrupt) and reply.exception() is not None:
+            text = f"{msg_type} not delivered: {clean(str(reply.exception()))}\n"
+            output.event({"type": "stream", "content": {"name": "stderr", "text": text}})
+
+    def _shown(self, remote: Remote, request_id: str) -> Callable[[Event], Event | None]:
+        """Tells what of an event of a request may be shown; for the session's events thread."""
+        rendering = self._rendering(remote)
+
+        def shown(event: Event) -> Event | None:
+            if event["type"] == "stream":
+                content = event["content"]
+                stream = "stderr" if content.get("name") == "stderr" else "stdout"
+                text = rendering.text(request_id, stream, str(content.get("text")))
+                return {**event, "content": {"name": stream, "text": text}}
+            return event if event["type"] == "input_request" else rendering.event(event)
+
+        return shown
+
+    def _job(self, name: str, remote: Remote, code: str, *, waited: bool, keep: bool) -> tuple[CellOutput, Job]:
+        output = self._output(remote, waited)
+        if _is_mini(remote):
+            code = self._source.as_python(code)
+        request_id = uuid.uuid4().hex
+        job = Job(
+            next(self._numbers), remote, name, code, self._shown(remote, request_id), output.event, keep, request_id
+        )
+        self._outputs[job.request_id] = output
+        self._under_way[job.request_id] = (remote.session, output)
+        job.reply.add_done_callback(lambda done: self._under_way.pop(job.request_id, None))
+        return output, job
+
+    def _on_link(self, session: Session, sentence: str | None) -> None:
+        """The link of a session broke, or is back (None): its cells that are under way say so."""
+        for one, output in list(self._under_way.values()):
+            if one is session:
+                output.link(None if sentence is None else clean(sentence))
+
+    def _rendering(self, remote: Remote) -> Rendering:
+        """What may be shown of what the server of ``remote`` sends."""
+
+        def say(request_id: str | None, sentence: str) -> None:
+            output = self._outputs.get(request_id or "")
+            if output is not None:
+                content = {"name": "stderr", "text": sentence + "\n"}
+                output.event({"type": "stream", "request": request_id, "content": content})
+
+        session = remote.session
+        if session not in self._renderings:
+            self._renderings[session] = session.target.rendering(say)
+        return self._renderings[session]
+
+    def _local_values(self, names: list[str]) -> dict[str, Any]:
+        values = {}
+        for name in names:
+            identifier(name, "variable")
+            if name not in self._shell.user_ns:
+                raise FlameError(f"there is no variable {name!r} here; -i takes names of variables of this notebook")
+            values[name] = self._shell.user_ns[name]
+        return values
+
+    def _can_ask(self) -> bool:
+        kernel = getattr(self._shell, "kernel", None)
+        return True if kernel is None else bool(kernel._allow_stdin)
+
+    # -- in the background -------------------------------------------------------------------------------------------
+
+    def _begin(
+        self, job: Job, output: CellOutput, remote: Remote, args: argparse.Namespace, seconds: float | None
+    ) -> None:
+        over = [one for one in self.jobs if one.done()]
+        for one in over[: max(0, len(over) - LISTED)]:
+            self.jobs.remove(one)
+        self.jobs.append(job)
+        lane = f"job-{job.request_id[:12]}"  # a thread of its own there, so that other cells need not wait
+        job.start(allow_stdin=False, lane=lane)
+        threading.Thread(
+            target=self._attend, args=(job, output, remote, lane, args.pull, seconds), name="flame-job", daemon=True
+        ).start()
+
+    def _attend(
+        self, job: Job, output: CellOutput, remote: Remote, lane: str, pull: list[str], seconds: float | None
+    ) -> None:
+        failure: BaseException | None = None
+        try:
+            try:
+                job.reply.result(seconds)
+            except futures.TimeoutError:  # not the built-in one before Python 3.11
+                job.cancel(gently=True)
+                with contextlib.suppress(futures.TimeoutError):
+                    job.reply.result(STOP_PATIENCE)
+                if not job.reply.done():
+                    job.cancel(gently=True)  # again: a call that Python cannot stop is abandoned
+                job.reply.result()
+            if pull and job.reply.result().get("status") == "ok":
+                self._shell.user_ns.update(remote.pull(pull))
+        except Exception as e:  # whatever it is, the job is over and says so
+            failure = e
+            text = f"job {job.number}: {clean(str(e))}\n"
+            output.event({"type": "stream", "content": {"name": "stderr", "text": text}})
+        job.close_lane(lane)
+        job.finish(failure)
+
+    # -- waited for --------------------------------------------------------------------------------------------------
+
+    def _wait(self, job: Job, remote: Remote, output: CellOutput, seconds: float | None, raise_error: bool) -> None:
+        overdue = quick = 0
+        pressed = 0.0
+
+        def interrupt(presses: int) -> bool:
+            nonlocal quick, pressed
+            before, pressed = pressed, time.monotonic()
+            quick = quick + 1 if pressed - before < QUICK else 1
+            if quick < 3:
+                job.cancel()
+            return quick < 3
+
+        def late() -> float | None:
+            nonlocal overdue
+            overdue += 1
+            job.cancel(gently=True)  # the second time abandons a call that Python cannot stop
+            return STOP_PATIENCE if overdue < 3 else None
+
+        ended = output.follow(job.reply, interrupt, seconds, late)
+        if not ended:
+            self._leave(job)
+        failure = job.reply.exception()
+        job.finish(failure)
+        if failure is not None:
+            raise failure
+        reply = job.reply.result()
+        self._note_number(remote.session, reply.get("execution_count"))
+        if overdue:
+            raise FlameError(f"the cell did not end within {seconds:g} s on {job.target}, so it was interrupted")
+        if output.values:
+            self._bind_value(job, output.values)
+        self._payload(self._rendering(remote).reply(job.request_id, reply))
+        if job.error is None:
+            return
+        error = self._with_our_numbers(remote.session, output.error or reply)
+        if not raise_error:
+            output.show_error(error)
+            return
+        if error.get("ename") == "KeyboardInterrupt":
+            raise Stopped(error)
+        raise cell_error(error)
+
+    def _note_number(self, session: Session, there: Any) -> None:
+        """The cell that is just over has the number ``there`` on the far side."""
+        ours = self._cell_numbers.setdefault(session, {})
+        if isinstance(there, int):
+            ours[there] = self._shell.displayhook.prompt_count
+
+    def _with_our_numbers(self, session: Session, error: dict[str, Any]) -> dict[str, Any]:
+        """An error whose traceback names cells by the numbers that they have here."""
+        ours = self._cell_numbers.get(session, {})
+
+        def number(found: re.Match[str]) -> str:
+            there = int(found.group(2))
+            return f"{found.group(1)}In[{ours.get(there, there)}]"
+
+        lines = error.get("traceback")
+        if not isinstance(lines, list):
+            return error
+        return {**error, "traceback": [_CELL.sub(number, line) if isinstance(line, str) else line for line in lines]}
+
+    def _payload(self, reply: dict[str, Any]) -> None:
+        """What a cell asks of its front end beside its output: ``obj?`` has a page to read, ``%load`` a next cell."""
+        for payload in reply.get("payload") or ():
+            source = payload.get("source") if isinstance(payload, dict) else None
+            if source == "page" and isinstance(payload.get("data"), dict):
+                page.page(payload["data"], payload.get("start") or 0)
+            elif source == "set_next_input" and isinstance(payload.get("text"), str):
+                self._shell.set_next_input(payload["text"], replace=False)
+
+    def _leave(self, job: Job) -> None:
+        """Ctrl-C again and again: the cell goes on there, as a job."""
+        self.jobs.append(job)
+        job.reply.add_done_callback(lambda done: job.finish(done.exception()))
+        raise FlameError(
+            f"the cell does not stop, and is not waited for any more; it is job {job.number} on {job.target} now: "
+            "%flame jobs"
+        )
+
+    def _bind_value(self, job: Job, shown: list[Any]) -> None:
+        """Put the cell's value where IPython has put what shows it: in ``_`` and ``Out``."""
+        last = shown[-1]
+        try:
+            value = job.value()
+        except FlameError:
+            return  # what was shown has to do: its repr is the value's
+        hook, names = self._shell.displayhook, self._shell.user_ns
+        for name in ("_", f"_{hook.prompt_count}"):
+            if names.get(name) is last:
+                self._shell.push({name: value}, interactive=False)
+        if names.get("_oh", {}).get(hook.prompt_count) is last:
+            names["_oh"][hook.prompt_count] = value
+        if hook._ is last:
+            hook._ = value
+        if hook.exec_result is not None and hook.exec_result.result is last:
+            hook.exec_result.result = value
+
+
+def _is_mini(remote: Remote) -> bool:
+    """Whether the far side has no IPython, and so does not know magics as such."""
+    ready = remote.session.ready
+    return ready.done() and ready.exception() is None and ready.result().get("shell") == "mini"

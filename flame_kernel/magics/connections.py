@@ -1,0 +1,273 @@
+"""The connections of a notebook: each under a name, one of them current, made by ``%flame connect``.
+
+Keys are asked for without echo. One that stands in the command line works, and is taken out of IPython's history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import keyword
+import queue
+import re
+import sys
+import threading
+from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeVar
+
+from ..connect.keys import Ask
+from ..errors import CannotConnect, FlameError, TargetError
+from ..remote.remote import Remote, connect
+from ..session.user import next_of
+
+T = TypeVar("T")
+
+# How often a key is asked for before the server's answer is believed.
+ASKS = 3
+
+# Seconds that a session may take to say where it is, before the next thing is done without that.
+READY_PATIENCE = 10.0
+
+_KEY_WORD = re.compile(r"(--key(?:\s+|=))(\"[^\"]*\"|'[^']*'|\S+)")
+_HIDDEN = r"\g<1>…"
+_KEY_WARNING = (
+    "Warning: a key in the command line stands in this cell for whoever sees the notebook. It was taken out of "
+    "IPython's history; take it out of the cell too. Without --key you are asked for it; --key-file reads it from "
+    "a file.\n"
+)
+
+
+class Connections:
+    """Remotes by name. ``current`` is the name of the one that is meant where none is named.
+
+    defaults  gives the settings that hold where nothing else says otherwise
+    """
+
+    def __init__(self, defaults: Callable[[], dict[str, Any]]) -> None:
+        self._defaults = defaults
+        self._remotes: dict[str, Remote] = {}
+        self._asked: dict[str, tuple[str | None, dict[str, Any]]] = {}  # how each was connected
+        self.current: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connections {', '.join(self._remotes) or 'none'}; current {self.current}>"
+
+    def items(self) -> list[tuple[str, Remote]]:
+        """Names and remotes, the oldest first."""
+        return list(self._remotes.items())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._remotes
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._remotes)
+
+    def pick(self, name: str | None = None) -> tuple[str, Remote]:
+        """The name and the remote that ``name`` means, a name or a location; the current one for None."""
+        if name is None:
+            name = self.current
+            if name is None:
+                raise FlameError("not connected; begin with %flame connect HOST:PORT, or without HOST:PORT for a try")
+        elif name not in self._remotes:
+            at = [one for one, remote in self._remotes.items() if str(remote.location) == name]
+            if len(at) != 1:
+                raise FlameError(f"there is no connection {name!r}; {self._known()}")
+            name = at[0]
+        remote = self._remotes[name]
+        gone = remote.session.gone
+        if gone is not None:
+            reason = getattr(gone, "reason", str(gone))
+            raise FlameError(
+                f"the session at {remote.location} is gone: {reason}; its names are lost, "
+                f"%flame connect {name} begins a new one"
+            )
+        return name, remote
+
+    def use(self, name: str) -> str:
+        """Make it the current one; the name it has here."""
+        self.current = self.pick(name)[0]
+        return self.current
+
+    def _known(self) -> str:
+        return f"there are {', '.join(self._remotes)}" if self._remotes else "none is made yet: %flame connect"
+
+    def connect(
+        self, where: str | None, alias: str | None, options: dict[str, Any], ask: Ask
+    ) -> tuple[str, Remote, bool]:
+        """Connect, and make it the current one: its name, the remote, and whether it is new.
+
+        What is connected already, at the same place by the same name, is taken as it is. Where connecting fails all
+        stays as it was. ``ask(prompt, password)`` is the line that the user types, or None.
+        """
+        if where in self._remotes and where in self._asked:
+            # A name of ours: again as it was connected before.
+            name = alias or str(where)
+            where, before = self._asked[str(where)]
+            options = {**before, **options}
+        else:
+            name = alias or where or "local"
+        kept = {option: value for option, value in options.items() if option != "key"}
+        old = self._remotes.get(name)
+        if old is not None and old.session.gone is None and self._asked[name] == (where, kept):
+            self.current = name
+            return name, old, False
+        remote = self._open(where, options, ask)
+        self._remotes[name] = remote
+        self._asked[name] = (where, kept)
+        self.current = name
+        if old is not None:
+            old.close()
+        return name, remote, True
+
+    def _open(self, where: str | None, options: dict[str, Any], ask: Ask) -> Remote:
+        options = {**options, "defaults": self._defaults()}
+        for attempt in range(ASKS + 1):
+            try:
+                return in_thread(partial(_connected, where, options), ask, undo=lambda remote: remote.close())
+            except CannotConnect as e:
+                given = attempt == 0 and (options.get("key") or options.get("key_file"))
+                wants = e.cause == "key_missing_here" or (e.cause == "key_wrong" and attempt > 0)
+                if given or not wants or attempt == ASKS:
+                    raise
+                key = ask(f"Key of the flame server at {e.location}: ", True)
+                if not key:
+                    raise
+                options = {**options, "key": key}
+        raise AssertionError("not reached")
+
+    def disconnect(self, name: str | None, keep: bool = False) -> str:
+        """Close it, with its session there unless ``keep``; the name it had. One whose server is gone is closed too."""
+        if name is None:
+            name = self.current
+        if name is None or name not in self._remotes:
+            name, _ = self.pick(name)
+        remote = self._remotes.pop(name)
+        self._asked.pop(name, None)
+        if self.current == name:
+            self.current = next(reversed(self._remotes), None)
+        if keep:
+            remote.session.detach()
+        remote.close()
+        return name
+
+    def close(self) -> None:
+        """Close all of them."""
+        for name in self.names:
+            with contextlib.suppress(FlameError):
+                self.disconnect(name)
+
+
+def _connected(where: str | None, options: dict[str, Any], ask: Ask) -> Remote:
+    """A new remote, when its session has said where it is."""
+    remote = connect(where, ask=ask, **options)
+    with contextlib.suppress(FlameError, futures.TimeoutError):
+        remote.session.ready.result(READY_PATIENCE)
+    return remote
+
+
+def in_thread(work: Callable[[Ask], T], ask: Ask, undo: Callable[[T], None]) -> T:
+    """What ``work`` returns, done on a thread, so that Ctrl-C ends the wait at once and breaks nothing half-way: the
+    result of what then nobody waits for is given to ``undo``. What ``work`` asks by its argument is asked here."""
+    future: Future[T] = Future()
+    told: queue.SimpleQueue[tuple[str, bool, Future[str | None]] | None] = queue.SimpleQueue()
+
+    def ask_there(prompt: str, password: bool) -> str | None:
+        answer: Future[str | None] = Future()
+        told.put((prompt, password, answer))
+        return answer.result()
+
+    def run() -> None:
+        try:
+            result = work(ask_there)
+        except BaseException as e:  # for the one who waits
+            future.set_exception(e)
+        else:
+            future.set_result(result)
+        told.put(None)
+
+    threading.Thread(target=run, name="flame-magic", daemon=True).start()
+    try:
+        while (question := next_of(told)) is not None:
+            prompt, password, answer = question
+            try:
+                answer.set_result(ask(prompt, password))
+            except BaseException:
+                answer.set_result(None)
+                raise
+        return future.result()
+    except KeyboardInterrupt:
+        future.add_done_callback(lambda late: None if late.exception() is not None else undo(late.result()))
+        raise
+
+
+def within(seconds: float, work: Callable[[], T]) -> T | None:
+    """What ``work`` returns if it does so in time, else None, also where it fails: for offers, not for answers."""
+    made: list[T] = []
+
+    def run() -> None:
+        with contextlib.suppress(Exception):
+            made.append(work())
+
+    thread = threading.Thread(target=run, name="flame-magic", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return made[0] if made else None
+
+
+def identifier(name: str, what: str = "name") -> str:
+    """``name``, which must be one that Python can bind; raises TargetError."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise TargetError(f"{name!r} is no {what} that Python can bind; use letters, digits and _")
+    return name
+
+
+def forget_key(shell: Any, line: str) -> bool:
+    """Take the key in the command line ``line``, if there is one, out of all that IPython remembers; whether there
+    was one. The user is warned: what stands in the cell is not ours to change."""
+    if _KEY_WORD.search(line) is None:
+        return False
+    manager = shell.history_manager
+    for history in (manager.input_hist_parsed, manager.input_hist_raw):
+        for number, text in enumerate(history):
+            history[number] = _hide(text)
+    for name in ("_i", "_ii", "_iii", "_i00"):
+        setattr(manager, name, _hide(getattr(manager, name)))
+    for name, value in list(shell.user_ns.items()):
+        if re.fullmatch(r"_i+|_i\d+", name) and isinstance(value, str):
+            shell.user_ns[name] = _hide(value)
+    with manager.db_input_cache_lock:
+        manager.db_input_cache[:] = [(number, _hide(a), _hide(b)) for number, a, b in manager.db_input_cache]
+    _forget_in_database(manager)
+    prompt = getattr(shell, "pt_app", None)
+    if prompt is not None:  # the lines that the up arrow brings back
+        strings = prompt.history._loaded_strings
+        strings[:] = [_hide(text) for text in strings]
+    sys.stderr.write(_KEY_WARNING)
+    return True
+
+
+def _hide(text: str) -> str:
+    """``text`` without the key, where it is a command of ours that has one."""
+    return _KEY_WORD.sub(_HIDDEN, text) if "flame" in text else text
+
+
+def _forget_in_database(manager: Any) -> None:
+    """The line may have been written by IPython's own thread already; the file's free pages must not keep it."""
+    if not manager.enabled or getattr(manager, "db", None) is None:
+        return
+    with contextlib.suppress(Exception):  # a database that is locked or gone: IPython itself does without it
+        database = manager.db
+        database.execute("PRAGMA secure_delete = ON")
+        rows = database.execute(
+            "SELECT line, source, source_raw FROM history WHERE session = ? AND source_raw LIKE '%--key%'",
+            (manager.session_number,),
+        ).fetchall()
+        with database:
+            for line, source, raw in rows:
+                database.execute(
+                    "UPDATE history SET source = ?, source_raw = ? WHERE session = ? AND line = ?",
+                    (_hide(source), _hide(raw), manager.session_number, line),
+                )

@@ -1,0 +1,297 @@
+"""Job: a cell on its way on a far side, or over: its state, its output, its value, and the way to stop it.
+
+Every ``%%flame`` cell is one; those that were not waited for (``--bg``) are listed by ``%flame jobs``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from concurrent.futures import Future
+from typing import Any
+
+from ..errors import FlameError, RemoteError, SessionGone
+from ..remote.exceptions import raised_there
+from ..remote.remote import Remote
+from ..session.inbox import Event
+
+# Characters of text, and of rich output, that a job keeps for later; more is shown all the same.
+KEPT = 8_000_000
+# Seconds that an ended lane of a background job is waited for, before the next thing.
+LANE_PATIENCE = 5.0
+
+_RICH = ("display_data", "update_display_data", "execute_result")
+
+
+class _Kept:
+    """Text up to a limit: of more the beginning goes, and a note says how much."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._size = 0
+        self._dropped = 0
+
+    def add(self, text: str) -> None:
+        self._pieces.append(text)
+        self._size += len(text)
+        while self._size > KEPT:
+            first = self._pieces.pop(0)
+            gone = min(len(first), self._size - KEPT)
+            if gone < len(first):
+                self._pieces.insert(0, first[gone:])
+            self._size -= gone
+            self._dropped += gone
+
+    def __str__(self) -> str:
+        note = f"[{self._dropped} characters left out: a job keeps {KEPT}]\n" if self._dropped else ""
+        return note + "".join(list(self._pieces))
+
+
+def cell_error(content: dict[str, Any]) -> RemoteError:
+    """The exception of an ``error`` event: its class as the far side names it, its traceback as it came, and its text
+    what a local one's would be, as front ends write the name before it themselves."""
+    error = raised_there({**content, "bases": [content.get("ename")]}, {})
+    kind = type(error)
+    looks = {"__str__": lambda self: self.evalue, "__module__": kind.__module__}
+    error.__class__ = type(error.ename or kind.__name__, (kind,), looks)
+    return error
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """What ``%flame jobs`` says of a job."""
+
+    number: int
+    target: str
+    state: str
+    seconds: float
+    code: str
+
+
+class Job:
+    """One cell that was sent to ``remote``; made by ``%%flame``, and begun by ``start``.
+
+    shown  what of an event of the cell may be shown, or None; called on the session's events thread
+    show   called on that thread with each event that may be
+    keep   whether its output is wanted afterwards
+    request_id  names it to the far side
+
+    ``state`` is one of: waiting (not begun), running, stopping (cancelled, and not over), done, failed, stopped,
+    lost (its session is gone).
+    """
+
+    def __init__(
+        self,
+        number: int,
+        remote: Remote,
+        target: str,
+        code: str,
+        shown: Callable[[Event], Event | None],
+        show: Callable[[Event], None],
+        keep: bool,
+        request_id: str,
+    ) -> None:
+        self.number = number
+        self.target = target
+        self.code = code
+        self.request_id = request_id
+        self.started = time.time()
+        self.ended: float | None = None
+        self.reply: Future[dict[str, Any]] = Future()
+        self._remote = remote
+        self._shown = shown
+        self._show = show
+        self._keep = keep
+        self._text = {"both": _Kept(), "stdout": _Kept(), "stderr": _Kept()}
+        self._rich: list[dict[str, Any]] = []
+        self._rich_size = 0
+        self._error: dict[str, Any] | None = None
+        self._cancelled = False
+        self._begun = False
+        self._value_number: int | None = None  # in the far side's Out
+        self._over = threading.Event()
+        self._failure: BaseException | None = None
+
+    def __repr__(self) -> str:
+        words = " ".join(self.code.split())
+        code = words if len(words) <= 40 else words[:39] + "…"
+        return f"<Job {self.number} on {self.target}: {self.state}, {self.seconds:.1f} s: {code!r}>"
+
+    # -- what it is doing --------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """In a word: see the class."""
+        if not self._over.is_set():
+            return "stopping" if self._cancelled else "running" if self._begun else "waiting"
+        ename = None if self._error is None else self._error.get("ename")
+        if isinstance(self._failure, SessionGone) or ename == "SessionDied":
+            return "lost"
+        if ename == "KeyboardInterrupt":
+            return "stopped"
+        return "failed" if self._failure is not None or self._error is not None else "done"
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running, or was."""
+        return (self.ended or time.time()) - self.started
+
+    @property
+    def listed(self) -> Listed:
+        line = next((line for line in self.code.splitlines() if line.strip()), "")
+        return Listed(self.number, self.target, self.state, self.seconds, line[:60])
+
+    def done(self) -> bool:
+        """Whether it is over, in whatever way."""
+        return self._over.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is over, or ``timeout`` seconds; whether it is. Ctrl-C ends the wait, not the job."""
+        return self._over.wait(timeout)
+
+    def cancel(self, gently: bool = False) -> bool:
+        """Interrupt it, as Ctrl-C would; False where it is over already. What it prints in answer still comes.
+
+        A job that hangs in a call which Python cannot stop says so; to cancel it again abandons that call,
+        or, in a child, ends that with all names: with ``gently`` it does not.
+        """
+        if self._over.is_set():
+            return False
+        self._cancelled = True
+        with contextlib.suppress(FlameError):  # it is told by the reply, which then is none
+            self._remote.session.interrupt(self.request_id, gently)
+        return True
+
+    # -- what it has given -------------------------------------------------------------------------------------------
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far, stdout and stderr as they came."""
+        return str(self._text["both"])
+
+    @property
+    def stdout(self) -> str:
+        return str(self._text["stdout"])
+
+    @property
+    def stderr(self) -> str:
+        return str(self._text["stderr"])
+
+    @property
+    def displays(self) -> list[dict[str, Any]]:
+        """The MIME bundles that it has shown so far, its value's too."""
+        return list(self._rich)
+
+    @property
+    def error(self) -> BaseException | None:
+        """What it raised, or None; None too while it runs."""
+        if not self._over.is_set():
+            return None
+        if self._error is not None:
+            return cell_error(self._error)
+        return self._failure
+
+    @property
+    def result(self) -> Any:
+        """The value of its last expression, None where it had none; waits for it, and raises what it raised."""
+        self.wait()
+        error = self.error
+        if error is not None:
+            raise error
+        return self.value() if self.has_value else None
+
+    def get(self, timeout: float | None = None) -> Any:
+        """``result``, or TimeoutError where it is not over in ``timeout`` seconds."""
+        if not self.wait(timeout):
+            raise TimeoutError(f"job {self.number} is still running; wait longer, or cancel() it")
+        return self.result
+
+    def value(self) -> Any:
+        """The cell's value: here where it can travel, else as it stands there."""
+        return self._remote[f"_{self._value_number}"]
+
+    @property
+    def has_value(self) -> bool:
+        """Whether it has shown a value as Out does."""
+        return self._value_number is not None
+
+    # -- for the magics ----------------------------------------------------------------------------------------------
+
+    def start(self, *, allow_stdin: bool, lane: str = "") -> None:
+        """Send the cell; ``reply`` is done when the far side is done with it. ``lane`` is the subshell it runs on."""
+        self._begun = True
+        reply = self._remote.cell(
+            self.code, self._event, request_id=self.request_id, allow_stdin=allow_stdin, lane=lane or None
+        )
+        reply.add_done_callback(self._replied)
+
+    def _replied(self, reply: Future[dict[str, Any]]) -> None:
+        self._failure = reply.exception()
+        if self._failure is None:
+            content = reply.result()
+            if content.get("status") != "ok" and self._error is None:
+                self._error = content
+            self.reply.set_result(content)
+        else:
+            self.reply.set_exception(self._failure)
+
+    def finish(self, failure: BaseException | None = None) -> None:
+        """It is over, with all that was to be done behind it; ``failure`` is why that could not be done."""
+        self._failure = self._failure or failure
+        self.ended = time.time()
+        self._over.set()
+
+    def fail(self, failure: BaseException) -> None:
+        """It could not even be sent."""
+        self.reply.set_exception(failure)
+        self.finish(failure)
+
+    def close_lane(self, lane: str) -> None:
+        """End the thread on which it ran there."""
+        with contextlib.suppress(FlameError, futures.TimeoutError):
+            self._remote.session.close_lane(lane).result(LANE_PATIENCE)
+
+    def _event(self, event: Event) -> None:
+        """The sink of the cell's events."""
+        if event["type"] == "execute_result":
+            number = event["content"].get("execution_count")
+            self._value_number = number if isinstance(number, int) else None
+        allowed = self._shown(event)
+        if allowed is None:
+            return
+        event = allowed
+        kind, content = event["type"], event["content"]
+        if kind == "stream" and self._keep:
+            text = str(content.get("text"))
+            for name in ("both", "stderr" if content.get("name") == "stderr" else "stdout"):
+                self._text[name].add(text)
+        elif kind in _RICH and self._keep:
+            size = len(str(content))
+            if self._rich_size + size <= KEPT:
+                self._rich_size += size
+                self._rich.append(content.get("data") or {})
+        elif kind == "error":
+            self._error = content
+        self._show(event)
+
+
+def table(jobs: list[Job]) -> str:
+    """``jobs`` as lines of text."""
+    if not jobs:
+        return "no jobs; %%flame --bg begins one"
+    rows = [("job", "target", "state", "seconds", "code")]
+    for job in jobs:
+        it = job.listed
+        rows.append((str(it.number), it.target, it.state, f"{it.seconds:.1f}", it.code))
+    return columns(rows)
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows of text, the columns under each other."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)

@@ -1,0 +1,409 @@
+"""Where the output of a ``%%flame`` cell goes: into that cell and no other, while it is waited for and ever after.
+
+While the cell is waited for its events are shown on the thread that waits, by IPython's own means (``sys.stdout``,
+the display publisher, the display hook), so ``%%capture`` and the like see them.  Before and after, in the background,
+they are shown on the session's events thread: in a kernel as messages with the cell's own header as their parent,
+in a terminal as text above the prompt.
+
+Messaging: https://jupyter-client.readthedocs.io/en/stable/messaging.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from ..agent.wire.message import COMMS
+from ..security.rendering import WIDGET
+from ..session.inbox import Event
+from ..session.user import catch_interrupts, next_of
+from .comms import Relay
+
+# Characters that may wait to be shown before the session's events thread waits for whoever shows them.
+AHEAD = 8_000_000
+
+_NO_WIDGETS = "[widgets of the far side show as text here: there is no front end that could show them]\n"
+
+
+class Shown:
+    """What a cell's value looks like on the far side, for IPython to show it as its own."""
+
+    def __init__(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+        self.data = data
+        self.metadata = metadata
+
+    def __repr__(self) -> str:
+        return str(self.data.get("text/plain", "<a value of the far side>"))
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self.data, self.metadata
+
+
+class Screen(Protocol):
+    """Shows one cell's output. ``updates`` tells whether a display can be changed in place."""
+
+    @property
+    def updates(self) -> bool: ...
+
+    def write(self, name: str, text: str) -> None:
+        """Text of the stream ``stdout`` or ``stderr``."""
+
+    def display(self, content: dict[str, Any], update: bool) -> None:
+        """A ``display_data``, or an update of an earlier one."""
+
+    def clear(self, wait: bool) -> None:
+        """Forget what is shown, at once or when there is new."""
+
+    def result(self, shown: Shown) -> None:
+        """The cell's value, as Out."""
+
+    def error(self, content: dict[str, Any]) -> None:
+        """An error that nobody raises."""
+
+    def comm(self, event: Event, relay: Relay) -> None:
+        """A message of a comm, for the front end."""
+
+
+class ShellScreen:
+    """IPython's own ways, for the thread on which the cell runs."""
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self.updates = getattr(shell, "kernel", None) is not None
+
+    def write(self, name: str, text: str) -> None:
+        stream = sys.stderr if name == "stderr" else sys.stdout
+        stream.write(text)
+        stream.flush()
+
+    def display(self, content: dict[str, Any], update: bool) -> None:
+        data, metadata, transient = (content.get(part) or {} for part in ("data", "metadata", "transient"))
+        self._shell.display_pub.publish(data, metadata, transient=transient, update=update)
+
+    def clear(self, wait: bool) -> None:
+        self._shell.display_pub.clear_output(wait)
+
+    def result(self, shown: Shown) -> None:
+        sys.displayhook(shown)
+
+    def error(self, content: dict[str, Any]) -> None:
+        kernel = getattr(self._shell, "kernel", None)
+        if kernel is None:
+            self.write("stderr", "\n".join(map(str, content.get("traceback") or ())) + "\n")
+        else:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            MessageScreen(kernel, self._shell).error(content)
+
+    def comm(self, event: Event, relay: Relay) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        MessageScreen(self._shell.kernel, self._shell).comm(event, relay)
+
+
+class MessageScreen:
+    """Messages to the cell that ran when this was made, from any thread and at any later time."""
+
+    updates = True
+
+    def __init__(self, kernel: Any, shell: Any) -> None:
+        self._kernel = kernel
+        self._parent = kernel.get_parent("shell")
+        self._count = shell.displayhook.prompt_count
+
+    def _send(self, msg_type: str, content: dict[str, Any], topic: str | None = None, **more: Any) -> None:
+        kernel = self._kernel
+        ident = kernel._topic(topic or msg_type)
+        kernel.session.send(kernel.iopub_socket, msg_type, content, parent=self._parent, ident=ident, **more)
+
+    def write(self, name: str, text: str) -> None:
+        self._send("stream", {"name": name, "text": text}, f"stream.{name}")
+
+    def display(self, content: dict[str, Any], update: bool) -> None:
+        self._send("update_display_data" if update else "display_data", content)
+
+    def clear(self, wait: bool) -> None:
+        self._send("clear_output", {"wait": wait})
+
+    def result(self, shown: Shown) -> None:
+        content = {"data": shown.data, "metadata": shown.metadata, "execution_count": self._count}
+        self._send("execute_result", content)
+
+    def error(self, content: dict[str, Any]) -> None:
+        self._send("error", {part: content.get(part) for part in ("ename", "evalue", "traceback")})
+
+    def comm(self, event: Event, relay: Relay) -> None:
+        header = self._parent.get("header") or {}
+        passed = relay(event, str(header.get("msg_id", "")))
+        if passed is not None:
+            content, more = passed["content"], {part: passed.get(part) for part in ("metadata", "buffers")}
+            self._send(passed["type"], content, f"comm-{content['comm_id']}", **more)
+
+
+class TextScreen:
+    """A terminal, written to from the background: as text, above the prompt where one stands."""
+
+    updates = False
+
+    def write(self, name: str, text: str) -> None:
+        stream = sys.stderr if name == "stderr" else sys.stdout
+        # A stream that is closed, at the end of the program, is nobody's loss.
+        with contextlib.suppress(ValueError, OSError):
+            stream.write(text)
+            stream.flush()
+
+    def display(self, content: dict[str, Any], update: bool) -> None:
+        text = (content.get("data") or {}).get("text/plain")
+        if text is not None:
+            self.write("stdout", f"{text}\n")
+
+    def clear(self, wait: bool) -> None:
+        """A terminal forgets nothing."""
+
+    def result(self, shown: Shown) -> None:
+        self.write("stdout", f"{shown}\n")
+
+    def error(self, content: dict[str, Any]) -> None:
+        self.write("stderr", "\n".join(map(str, content.get("traceback") or ())) + "\n")
+
+    def comm(self, event: Event, relay: Relay) -> None:
+        """A terminal shows no widgets."""
+
+
+def background_screen(shell: Any) -> Screen:
+    """The screen of the cell that runs now, for the time when another one may."""
+    kernel = getattr(shell, "kernel", None)
+    return TextScreen() if kernel is None else MessageScreen(kernel, shell)
+
+
+class Interrupt:
+    """A SIGINT came while the output was followed."""
+
+
+class CellOutput:
+    """The output of one cell: ``event`` on the events thread, ``follow`` on the thread that waits for the cell.
+
+    shell     the InteractiveShell of the cell that runs now
+    prefix    makes display ids of this session unlike those of any other in the same notebook
+    ask       called on the thread that waits with an ``input_request``'s content; answers it
+    refuse    called with the same when nobody waits, and so nobody can be asked
+    waited    whether somebody is going to ``follow``
+    relay     what the comms of this session go by; None where no front end is that could show widgets
+    apart     whether it is no cell's: what is shown goes by messages to the request that is handled now
+    """
+
+    def __init__(
+        self,
+        shell: Any,
+        prefix: str,
+        ask: Callable[[dict[str, Any]], None],
+        refuse: Callable[[dict[str, Any]], None],
+        waited: bool,
+        relay: Relay | None = None,
+        apart: bool = False,
+    ) -> None:
+        self._prefix = prefix
+        self._relay = relay
+        self._ask = ask
+        self._refuse = refuse
+        self._waited = waited
+        self._away = background_screen(shell)
+        self._here: Screen = self._away if apart else ShellScreen(shell)
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.RLock()  # held while an event is shown in the background: one at a time, in order
+        self._room = threading.Condition(threading.Lock())
+        self._waiting = 0  # characters in the queue
+        self._followed = waited  # the queue is for what the one who waits shows
+        self._told = False
+        self._link: str | None = None  # the id of the display that tells of a broken link
+        self.error: dict[str, Any] | None = None  # the content of the cell's error
+        self.values: list[Shown] = []  # those that were shown
+
+    # -- the events thread -------------------------------------------------------------------------------------------
+
+    def event(self, event: Event) -> None:
+        """Take one event of the cell; waits for room where the one who follows is slow."""
+        with self._lock:
+            if event["type"] == "input_request" and not self._waited:
+                self._refuse(event["content"])
+                return
+            if not self._followed and event["type"] != "input_request":
+                self._show(self._away, event)
+                return
+            size = _size(event)
+            with self._room:
+                self._waiting += size
+            self._queue.put((event, size))
+        with self._room:
+            self._room.wait_for(lambda: self._waiting < AHEAD or not self._followed)
+
+    def link(self, sentence: str | None) -> None:
+        """The link broke, or is back (None); on one of the session's threads."""
+        self.event({"type": "link", "content": {"sentence": sentence}})
+
+    # -- the thread that waits ---------------------------------------------------------------------------------------
+
+    def follow(
+        self,
+        reply: Future[Any],
+        interrupt: Callable[[int], bool],
+        seconds: float | None = None,
+        late: Callable[[], float | None] = lambda: None,
+    ) -> bool:
+        """Show the cell's events here until ``reply`` is done; whether it is.
+
+        interrupt   called with 1, 2, … for each Ctrl-C; where it returns False we stop waiting
+        seconds     after which ``late`` is called; it returns the seconds until the next time, None to stop waiting
+
+        Whatever comes after goes on appearing in this cell, in the background.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        presses = 0
+        reply.add_done_callback(lambda done: self._queue.put((None, 0)))
+        try:
+            with catch_interrupts(lambda: self._queue.put((Interrupt, 0))) as give_back:
+                while True:
+                    try:
+                        event, size = next_of(self._queue, deadline)
+                    except queue.Empty:
+                        more = late()
+                        if more is None:
+                            return reply.done()
+                        deadline = time.monotonic() + more
+                        continue
+                    if event is None:
+                        return True
+                    if event is Interrupt:
+                        presses += 1
+                        if not interrupt(presses):
+                            return reply.done()
+                        continue
+                    try:
+                        if event["type"] == "input_request":
+                            with give_back(), self.background():
+                                self._ask(event["content"])
+                        else:
+                            self._show(self._here, event)
+                    except KeyboardInterrupt:  # in input(), where Ctrl-C is the prompt's
+                        self._queue.put((Interrupt, 0))
+                    finally:
+                        with self._room:
+                            self._waiting -= size
+                            self._room.notify_all()
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Nobody waits any more; what has not been shown yet is, in the background."""
+        with self._lock:
+            self._waited = False
+            self._let_go()
+
+    @contextlib.contextmanager
+    def background(self) -> Iterator[None]:
+        """While the thread that waits does something else, what comes is shown without it."""
+        self._let_go()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._followed = True
+
+    def _let_go(self) -> None:
+        with self._lock:
+            self._followed = False
+            sys.stdout.flush()
+            sys.stderr.flush()
+            with self._room:
+                self._room.notify_all()
+            kept = []
+            while True:
+                try:
+                    event, size = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if not isinstance(event, dict) or (event["type"] == "input_request" and self._waited):
+                    kept.append((event, size))
+                    continue
+                with self._room:
+                    self._waiting -= size
+                if event["type"] == "input_request":
+                    self._refuse(event["content"])
+                else:
+                    self._show(self._away, event)
+            for one in kept:
+                self._queue.put(one)
+
+    # -- one event ---------------------------------------------------------------------------------------------------
+
+    def _show(self, screen: Screen, event: Event) -> None:
+        kind, content = event["type"], event["content"]
+        if kind == "stream":
+            screen.write(str(content.get("name")), str(content.get("text")))
+        elif kind in ("display_data", "update_display_data"):
+            screen.display(self._local(content), update=kind == "update_display_data")
+        elif kind == "clear_output":
+            screen.clear(bool(content.get("wait")))
+        elif kind == "execute_result":
+            content = self._local(content)
+            self.values.append(Shown(content["data"], content["metadata"]))
+            screen.result(self.values[-1])
+        elif kind == "error":
+            self.error = content
+            if screen is self._away:
+                screen.error(content)
+        elif kind == "link":
+            self._show_link(screen, content["sentence"])
+        elif kind in COMMS and self._relay is not None:
+            screen.comm(event, self._relay)
+        elif kind in COMMS and not self._told:
+            self._told = True
+            screen.write("stderr", _NO_WIDGETS)
+
+    def _show_link(self, screen: Screen, sentence: str | None) -> None:
+        """A line that is taken back when the link is there again; in a terminal one line for each."""
+        if self._link is None and sentence is None:
+            return
+        first, display_id = self._link is None, self._link or uuid.uuid4().hex
+        self._link = display_id if sentence else None
+        if screen.updates:
+            content = {"data": {"text/plain": sentence or ""}, "metadata": {}, "transient": {"display_id": display_id}}
+            screen.display(content, update=not first)
+        elif first or sentence is None:
+            screen.write("stderr", f"{sentence or 'the link is back'}\n")
+
+    def show(self, event: Event) -> None:
+        """Show an event on the calling thread, which runs the cell."""
+        self._show(self._here, event)
+
+    def show_error(self, content: dict[str, Any]) -> None:
+        """Show an error that is not raised, on the thread that has waited."""
+        self._here.error(content)
+
+    def _local(self, content: dict[str, Any]) -> dict[str, Any]:
+        """The content of a display for this notebook: its own ids, and no views of widgets that it cannot show."""
+        data, metadata, transient = (
+            dict(part) if isinstance(part := content.get(name), dict) else {}
+            for name in ("data", "metadata", "transient")
+        )
+        if WIDGET in data and self._relay is None:
+            del data[WIDGET]
+            data.setdefault("text/plain", "[a widget]")
+        if "display_id" in transient:
+            transient["display_id"] = f"{self._prefix}/{transient['display_id']}"
+        return {"data": data, "metadata": metadata, "transient": transient}
+
+
+def _size(event: Event) -> int:
+    content = event["content"]
+    if event["type"] == "stream":
+        return len(str(content.get("text"))) + 1
+    data = content.get("data")
+    return sum(len(v) for v in data.values() if isinstance(v, str)) + 1 if isinstance(data, dict) else 1

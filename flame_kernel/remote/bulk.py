@@ -1,0 +1,209 @@
+"""Bulk: values that are too large for one request, on their way to the objects of a session and from there.
+
+Each has a connection of its own, taken over for it, on which its parts cross as they lie in memory (see
+`agent/remote/bulk.py`).
+What that does not carry (it broke twice, the server has no place for one more connection, or is a multiplex server,
+which would serve nobody else meanwhile) goes by requests, piece by piece, which the link repeats after a cut.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, TimeoutError
+from typing import Any
+
+from ..agent.wire import frames, pieces
+from ..agent.wire.message import CARRY
+from ..connect.connection import Connection
+from ..errors import CallTimeout, CannotConnect, CannotTravel, ConnectionLost, ObjectGone, RemoteError
+from ..session.bootstrap import agent_name
+from ..session.requests import Reply
+from ..session.session import Session
+from ..session.taken_over import Wire
+
+# Pieces that are under way at once; and parts of a value that goes in one message.
+WINDOW = 3
+MAX_PARTS = 10_000
+# Bytes of a value that is fetched: what a hostile server could make us allocate, piece by piece.
+MAX_FETCHED = 64 << 30
+MAX_FETCHED_PARTS = 2_000_000
+# Connections that break without having carried anything, after which it goes by requests.
+BREAKS = 2
+
+
+class Bulk:
+    """The large values of ``session``. Any thread.
+
+    ``timeout`` is in seconds for one value, None without end. Raises CallTimeout, CannotTravel, ObjectGone (the process
+    that had it has ended), and what a request of the session raises.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._may_take_over = session.server.get("servertype") != "multiplex"
+
+    def __repr__(self) -> str:
+        return f"<Bulk of {self._session!r}>"
+
+    def stage(self, parts: Sequence[Any], timeout: float | None) -> str | None:
+        """Have the parts of a value there; under which ticket, or None where they fit into one request."""
+        if sum(map(len, parts)) <= pieces.PIECE and len(parts) <= MAX_PARTS:
+            return None
+        value, large = _Value(self._session, uuid.uuid4().hex, timeout), pieces.Outgoing(parts)
+        try:
+            at = self._carry_there(value, large) if self._may_take_over else 0
+            value.put(large, at)
+        except BaseException:  # goes on, whatever it is; what nobody will use does not stay there
+            value.drop()
+            raise
+        return value.ticket
+
+    def fetch(self, ticket: str, sizes: Any, timeout: float | None) -> list[Any]:
+        """The parts of a value there, each in memory of its own that can be written to; TypeError for no sizes."""
+        if not isinstance(sizes, list) or len(sizes) > MAX_FETCHED_PARTS:
+            raise TypeError("sizes")
+        value, large = _Value(self._session, ticket, timeout), pieces.Incoming(sizes)
+        if large.size > MAX_FETCHED:
+            raise TypeError("sizes")
+        try:
+            if self._may_take_over:
+                self._carry_here(value, large)
+            value.get(large)
+        except MemoryError:
+            what = f"a value of {large.size} bytes, which does not fit into the memory here"
+            raise CannotTravel(f"{self._session.location} has {what}; fetch a part of it") from None
+        finally:
+            value.drop()
+        return list(large.parts)
+
+    # -- by a connection of its own
+
+    def _carry_there(self, value: _Value, large: pieces.Outgoing) -> int:
+        """How many bytes have come there."""
+        at = breaks = 0
+        while at < large.size and breaks < BREAKS:
+            try:
+                with value.line("put", at, large.size, [] if at else large.sizes) as (wire, seal):
+                    pieces.send(large, at, wire.send, seal)
+                    wire.receive(memoryview(bytearray(len(pieces.DONE))))
+                return int(large.size)
+            except (CannotConnect, RemoteError):
+                return at
+            except ConnectionLost:
+                value.check_time()
+            come = value.come()
+            breaks = breaks + 1 if come <= at else 0
+            at = come
+        return at
+
+    def _carry_here(self, value: _Value, large: pieces.Incoming) -> None:
+        breaks = 0
+        while large.come < large.size and breaks < BREAKS:
+            at = large.come
+            try:
+                with value.line("get", at, large.size, []) as (wire, seal):
+                    pieces.receive(large, at, wire.receive, seal)
+                    wire.send(memoryview(pieces.DONE))
+            except (CannotConnect, RemoteError):
+                return
+            except (ConnectionLost, pieces.Damaged):
+                value.check_time()
+            if large.come <= at:
+                breaks += 1
+
+
+class _Value:
+    """One value on its way: what is asked of the far side about it."""
+
+    def __init__(self, session: Session, ticket: str, timeout: float | None) -> None:
+        self.ticket = ticket
+        self._session = session
+        self._timeout = timeout
+        self._until = None if timeout is None else time.monotonic() + timeout
+
+    def check_time(self) -> None:
+        """Raise CallTimeout where it takes too long."""
+        if self._until is not None and time.monotonic() >= self._until:
+            raise self._late()
+
+    def _late(self) -> CallTimeout:
+        return CallTimeout(self._session.location, "the call", self._timeout or 0.0)
+
+    @contextlib.contextmanager
+    def line(self, way: str, at: int, size: int, sizes: list[int]) -> Iterator[tuple[Wire, pieces.Seal | None]]:
+        """A connection that is taken over for it, and the seals of its chunks where there is a key."""
+        target = self._session.target
+        ours = os.urandom(frames.NONCE)
+        request = {"way": way, "ticket": self.ticket, "at": at, "sizes": sizes, "nonce": ours.hex()}
+        request["size"] = pieces.length(size - at, target.key is not None)
+        message = self._session.wire_message(request)
+        connection = Connection(target)
+        try:
+            connection.pickle_protocol = 4
+            taken = connection.take_over(f"{agent_name()}.{CARRY}", message, frames.GREETING)
+            wire = Wire(taken, connection.location, self._until)
+            theirs = bytearray(frames.NONCE)
+            wire.receive(memoryview(theirs))
+            seal = None
+            if target.key is not None:
+                key = frames.connection_key(target.key.reveal(), ours, bytes(theirs))
+                seal = pieces.Seal(frames.direction_key(key, way.encode()))
+            yield wire, seal
+        finally:
+            connection.close()
+
+    # -- by requests
+
+    def come(self) -> int:
+        """How much of it has come there; waits for the link, if that is broken."""
+        return int(self._outcome(self._ask("staged"))["come"])
+
+    def put(self, large: pieces.Outgoing, start: int) -> None:
+        """What is left of it, from ``start`` on."""
+        waiting: collections.deque[Future[Reply]] = collections.deque()
+        for at in range(start, large.size, pieces.PIECE):
+            if len(waiting) >= WINDOW:
+                self._outcome(waiting.popleft())
+            found = large.piece(at, pieces.PIECE)
+            buffers = found if len(found) <= MAX_PARTS else [b"".join(found)]
+            waiting.append(self._ask("stage", buffers, at=at, sizes=[] if at else large.sizes))
+        while waiting:
+            self._outcome(waiting.popleft())
+
+    def get(self, large: pieces.Incoming) -> None:
+        """What is left of it."""
+        waiting: collections.deque[tuple[int, Future[Reply]]] = collections.deque()
+        ahead = iter(range(large.come, large.size, pieces.PIECE))
+        while True:
+            while len(waiting) < WINDOW and (next_one := next(ahead, None)) is not None:
+                waiting.append((next_one, self._ask("piece", at=next_one)))
+            if not waiting:
+                return
+            at, future = waiting.popleft()
+            (data,) = self._outcome(future)["buffers"]
+            if len(data) != min(pieces.PIECE, large.size - at):
+                raise TypeError("a piece of the wrong size")
+            large.put(at, [data])
+
+    def drop(self) -> None:
+        """It is not needed there any more; nothing is waited for."""
+        self._ask("drop")
+
+    def _ask(self, op: str, buffers: Sequence[Any] = (), **fields: Any) -> Future[Reply]:
+        return self._session.request("object", buffers=buffers, op=op, ticket=self.ticket, **fields)
+
+    def _outcome(self, future: Future[Reply]) -> Reply:
+        try:
+            reply = future.result(None if self._until is None else max(0.0, self._until - time.monotonic()))
+        except TimeoutError:
+            raise self._late() from None
+        if reply.get("status") == "gone":
+            raise ObjectGone(self._session.location)
+        if reply.get("status") != "ok":
+            raise CannotTravel(f"{self._session.location} cannot take the value: {str(reply.get('message'))[:2000]}")
+        return reply

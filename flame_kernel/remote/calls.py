@@ -1,0 +1,355 @@
+"""Calls: what is asked of the objects of a session, from any thread; each call is one request and waits for its reply.
+
+What the far side prints meanwhile, and asks the user, is dealt with on the thread that waits: it lands where that
+thread's own output does.  Ctrl-C there stops the far side, and then is the KeyboardInterrupt that it was.
+"""
+
+from __future__ import annotations
+
+import builtins
+import collections
+import contextlib
+import getpass
+import importlib.util
+import os
+import queue
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from ..agent.wire import scalars, values
+from ..errors import CallTimeout, CannotTravel, FlameError, ObjectGone, SessionGone, UnsafeAnswer
+from ..security.terminal import clean
+from ..security.trust import dumps, opener
+from ..session.inbox import Event
+from ..session.requests import Reply
+from ..session.session import Session
+from ..session.user import next_of
+from .bulk import Bulk
+from .exceptions import raised_there
+
+# Libraries whose values can be read here, where they are installed.
+LIBRARIES = ("numpy", "pandas", "pyarrow")
+# Requests whose output still goes where theirs went: threads that they have started may print.
+REMEMBERED = 256
+# Seconds between what a collected stand-in says and what the far side hears of it, when no other call takes it along.
+RELEASE_AFTER = 0.5
+
+Sink = Callable[[Event], None]
+Step = tuple[Any, ...]
+
+
+class Calls:
+    """The requests of one session.
+
+    session   the session
+    stand_in  makes the object here for a description of one there: ``stand_in(calls, description)``
+    reference gives the id of such an object, or None for anything else
+    sink      what becomes of the output of requests that nobody waits for; called on the events thread
+
+    ``timeout`` is in seconds for a call, None without end; ``allow_stdin`` says whether ``input()`` on the far side may
+    ask here, and None means where somebody is there to answer.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        stand_in: Callable[[Calls, dict[str, Any]], Any],
+        reference: Callable[[Calls, Any], str | None],
+    ) -> None:
+        self.session = session
+        self.timeout: float | None = None
+        self.allow_stdin: bool | None = None
+        self.show: Sink | None = None
+        self._bulk = Bulk(session)
+        self._stand_in = stand_in
+        self._reference = reference
+        self._pid = os.getpid()
+        self._sinks: collections.OrderedDict[str, Sink] = collections.OrderedDict()
+        self._lock = threading.Lock()
+        self._rendering = session.target.rendering(lambda request, sentence: _write("stderr", f"[{sentence}]\n"))
+        self._rendering_lock = threading.RLock()
+        self._libraries = [name for name in LIBRARIES if importlib.util.find_spec(name) is not None]
+        # A SimpleQueue may be put into from anywhere, a destructor too.
+        self._released: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._releaser: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    def __repr__(self) -> str:
+        return f"<Calls of {self.session!r}>"
+
+    @property
+    def location(self) -> str:
+        return self.session.location
+
+    @property
+    def name(self) -> str:
+        """The server, in one word for people."""
+        return self.session.target.name or self.session.location
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def on_events(self, events: Sequence[Event]) -> None:
+        """What the session tells, on its events thread: each event to the one who asked, or to the default."""
+        for event in events:
+            if event["type"].endswith("_reply"):
+                continue
+            with self._lock:
+                sink = self._sinks.get(event.get("request") or "")
+            if sink is not None:
+                sink(event)
+            else:
+                self.default(event)
+
+    def default(self, event: Event) -> None:
+        """Output that nobody waits for: text to this process's own streams."""
+        if event["type"] == "input_request":
+            self._answer(event, None)
+        else:
+            self._display(event)
+
+    def route(self, request_id: str, sink: Sink) -> None:
+        """From here on ``sink`` has the events of a request, on the events thread."""
+        with self._lock:
+            self._sinks[request_id] = sink
+            while len(self._sinks) > REMEMBERED:
+                self._sinks.popitem(last=False)
+
+    def unroute(self, request_id: str) -> None:
+        with self._lock:
+            self._sinks.pop(request_id, None)
+
+    def bundle(self, data: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any] | None:
+        """The forms of an object that a front end may show: of a server that has not proved who it is not all."""
+        content = {"data": data, "metadata": metadata, "transient": {}}
+        with self._rendering_lock:
+            shown = self._rendering.event({"type": "display_data", "request": "", "content": content})
+        return None if shown is None else dict(shown["content"].get("data") or {})
+
+    def text(self, text: str) -> str:
+        """Text about an object, such as its repr, for a terminal."""
+        return text if self._rendering.full else clean(text)
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    def perform(self, root: list[Any], steps: Sequence[Step], mode: str = "auto", **options: Any) -> Any:
+        """Evaluate a chain on the far side; see ``agent/remote/objects.py``. The value, or a stand-in for it.
+
+        ``timeout=`` overrides ``self.timeout``. Raises what was raised there (RemoteError and the built-in class that
+        it has here), CannotTravel, ObjectGone, CallTimeout, SessionGone, KeyboardInterrupt.
+        """
+        self._check()
+        timeout = options.pop("timeout", self.timeout)
+        trust = self.session.target.trust
+        parts = self._encode(list(steps), trust)
+        request = {"root": root, "mode": mode, "libraries": self._libraries, "trust": trust, **options}
+        request["allow_stdin"] = self._may_ask() if self.allow_stdin is None else self.allow_stdin
+        ticket = self._bulk.stage(parts, timeout)
+        if ticket is not None:
+            request["staged"], parts = ticket, []
+        reply = self._wait(request, parts, timeout)
+        return self._result(reply, mode, timeout)
+
+    def forget(self, known: str) -> None:
+        """A stand-in was collected; any thread, any moment, a destructor's too: nothing is waited for."""
+        if os.getpid() == self._pid:
+            self._released.put(known)
+
+    def close(self) -> None:
+        """No more calls. Idempotent."""
+        self._closed.set()
+        self._released.put(None)
+        releaser, self._releaser = self._releaser, None
+        if releaser is not None and releaser is not threading.current_thread():
+            releaser.join()
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise FlameError(
+                f"this connection to {self.location} belongs to process {self._pid}; connect again in this one"
+            )
+
+    def _encode(self, value: Any, trust: bool) -> list[Any]:
+        try:
+            return list(values.encode(value, lambda one: self._reference(self, one), dumps if trust else None))
+        except scalars.NotPlain as error:
+            raise CannotTravel(f"{error}, so it does not go to {self.name}; {ADVICE}") from None
+
+    def _wait(self, request: dict[str, Any], parts: Sequence[Any], timeout: float | None) -> Reply:
+        """Send a request, and serve it until its reply is here."""
+        request_id = uuid.uuid4().hex
+        told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self.route(request_id, told.put)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        stopped: BaseException | None = None
+        try:
+            future: Future[Reply] | None = None
+            while True:
+                try:
+                    if future is None:
+                        future = self.session.request(
+                            "object", request_id, buffers=parts, release=self._collected(), **request
+                        )
+                        future.add_done_callback(lambda done: told.put(None))
+                    event = next_of(told, deadline)
+                    if event is None:
+                        break
+                    self._serve(event, bool(request["allow_stdin"]))
+                except KeyboardInterrupt as error:
+                    self.session.interrupt(request_id)
+                    if stopped is not None or future is None:
+                        raise  # twice: whoever presses it does not want to wait any more
+                    stopped = error
+                except queue.Empty:
+                    self.session.interrupt(request_id, gently=True)
+                    raise CallTimeout(self.location, "the call", timeout or 0.0) from None
+        finally:
+            self.unroute(request_id)
+        while not told.empty():  # what was printed before the reply came before it, so this is of its threads
+            late = told.get()
+            if late is not None:
+                self.default(late)
+        if stopped is not None:
+            raise stopped.with_traceback(None)
+        return future.result()
+
+    def _result(self, reply: Reply, mode: str, timeout: float | None) -> Any:
+        """What a reply says; UnsafeAnswer where it is none."""
+        try:
+            status, buffers = reply.get("status"), list(reply.get("buffers") or ())
+            if status == "ok":
+                how = reply["how"]
+                if how == "none":
+                    return None
+                if how == "value":
+                    return self.decode(buffers)
+                if how == "held":
+                    return self._stand_in(self, reply["held"])
+                if how == "pieces":
+                    return self.decode(self._bulk.fetch(reply["ticket"], reply["sizes"], timeout))
+                if how == "items" and mode == "items":
+                    return reply
+            elif status == "gone":
+                raise ObjectGone(self.location)
+            elif status == "refused":
+                message = str(reply["message"])[:2000]
+                if reply.get("why") == "unreadable":
+                    raise CannotTravel(f"{self.name} cannot read what was sent: {message}")
+                raise CannotTravel(f"at {self.name} {message}, so it stays there; {FETCH_ADVICE}")
+            elif status == "error":
+                raise self.error(reply, buffers)
+            raise KeyError(status)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, FlameError):
+                raise
+            raise self.misshapen(error) from None
+
+    def misshapen(self, error: Exception) -> FlameError:
+        """What to raise where a reply is not one that the agent gives, or is of a library that is not here."""
+        if isinstance(error, scalars.BadValue) and error.missing:
+            return CannotTravel(f"{self.name} sent {error}; install it here")
+        return UnsafeAnswer(self.location, f"a reply of the wrong shape ({error})")
+
+    def decode(self, buffers: Sequence[Any]) -> Any:
+        """The value in the buffers of a reply."""
+        target = self.session.target
+        return values.decode(buffers, None, opener(target.trust))
+
+    def error(self, reply: dict[str, Any], buffers: Sequence[Any]) -> FlameError:
+        """The exception that a reply of the status ``error`` tells of."""
+        if reply.get("ename") == "SessionDied":
+            return SessionGone(self.location, str(reply.get("evalue"))[:2000].partition(";")[0])
+        facts = values.decode(buffers) if buffers else {}
+        return raised_there(reply, facts if isinstance(facts, dict) else {})
+
+    # -- what was collected here -------------------------------------------------------------------------------------
+
+    def keep(self) -> None:
+        """There is a stand-in: somebody has to tell the far side of its end when no other call does."""
+        with self._lock:
+            if self._releaser is None and not self._closed.is_set():
+                self._releaser = threading.Thread(target=self._release, name="flame-release", daemon=True)
+                self._releaser.start()
+
+    def _collected(self) -> list[str]:
+        """The ids of stand-ins that are no more, to go with a request."""
+        found: list[str] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                one = self._released.get_nowait()
+                if one is None:
+                    self._released.put(None)  # the releaser's
+                    break
+                found.append(one)
+        return found
+
+    def _release(self) -> None:
+        while not self._closed.is_set():
+            first = self._released.get()
+            if first is None or self._closed.wait(RELEASE_AFTER):
+                return
+            self.session.request("object", op="release", release=[first, *self._collected()])
+
+    # -- output and input --------------------------------------------------------------------------------------------
+
+    def _serve(self, event: Event, may_ask: bool) -> None:
+        """An event of a call, on the thread that waits for it."""
+        if event["type"] == "input_request":
+            self._answer(event, self._ask(event["content"]) if may_ask else None)
+        else:
+            self._display(event)
+
+    def _display(self, event: Event) -> None:
+        if event["type"] == "stream":
+            name = "stderr" if event["content"].get("name") == "stderr" else "stdout"
+            with self._rendering_lock:
+                text = self._rendering.text(event.get("request"), name, str(event["content"].get("text", "")))
+            _write(name, text)
+        elif self.show is not None:
+            with self._rendering_lock:
+                shown = self._rendering.event(event)
+            if shown is not None:
+                self.show(shown)
+
+    def _may_ask(self) -> bool:
+        """Whether somebody is there: at a terminal, or before a notebook, on the thread that can ask."""
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        try:
+            return hasattr(builtins, "__IPYTHON__") or bool(sys.stdin.isatty())
+        except (ValueError, AttributeError):  # it is closed, or there is none
+            return False
+
+    def _ask(self, content: dict[str, Any]) -> str | None:
+        """The user's line; None at the end of the file."""
+        prompt = self._rendering.prompt(str(content.get("prompt", "")))
+        try:
+            return getpass.getpass(prompt) if content.get("password") else input(prompt)
+        except (EOFError, NotImplementedError):  # the latter where a front end cannot ask
+            return None
+
+    def _answer(self, event: Event, line: str | None) -> None:
+        number = event["content"].get("input_id")
+        if isinstance(number, int):
+            self.session.answer(number, line)
+
+
+def _write(name: str, text: str) -> None:
+    stream = getattr(sys, name)  # None where there is no console
+    if stream is not None:
+        stream.write(text)
+        stream.flush()
+
+
+ADVICE = (
+    "send plain data (numbers, text, bytes, containers, arrays), run a function by pi.run, or connect with "
+    "flame.connect(…, trust=True), which sends such things as pickles"
+)
+FETCH_ADVICE = (
+    "fetch what is plain of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "
+    "they run code here"
+)

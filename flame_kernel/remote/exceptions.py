@@ -1,0 +1,132 @@
+"""Exceptions of the far side as exceptions here: of our own class and of the built-in one that they are there.
+
+The table is fixed: a name that a server sends is looked for in it and nowhere else, and nothing in it ends a program
+(SystemExit, KeyboardInterrupt).  So ``except ZeroDivisionError`` and ``except RemoteError`` both work.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import MAX_MESSAGE, MAX_NAME, RemoteError, cap
+from ..security.terminal import clean
+
+_NAMES = """
+ArithmeticError AssertionError AttributeError BlockingIOError BrokenPipeError BufferError ChildProcessError
+ConnectionAbortedError ConnectionError ConnectionRefusedError ConnectionResetError EOFError FileExistsError
+FileNotFoundError FloatingPointError ImportError IndentationError IndexError InterruptedError IsADirectoryError KeyError
+LookupError MemoryError ModuleNotFoundError NameError NotADirectoryError NotImplementedError OSError OverflowError
+PermissionError ProcessLookupError RecursionError ReferenceError RuntimeError StopAsyncIteration StopIteration
+SyntaxError SystemError TabError TimeoutError TypeError UnboundLocalError UnicodeDecodeError UnicodeEncodeError
+UnicodeError UnicodeTranslateError ValueError ZeroDivisionError BytesWarning DeprecationWarning FutureWarning
+ImportWarning PendingDeprecationWarning ResourceWarning RuntimeWarning SyntaxWarning UnicodeWarning UserWarning Warning
+"""
+_BUILTIN: dict[str, type[Exception]] = {name: getattr(builtins, name) for name in _NAMES.split()}
+# The attributes that a built-in exception has beside its arguments, and what they may be.
+_FACTS: dict[type[Exception], dict[str, tuple[type, ...]]] = {
+    OSError: {
+        "errno": (int, str),
+        "strerror": (str,),
+        "filename": (str, bytes, int),
+        "filename2": (str, bytes, int),
+    },
+    ImportError: {"name": (str,), "path": (str,), "msg": (str,)},
+    AttributeError: {"name": (str,)},
+    NameError: {"name": (str,)},
+    StopIteration: {"value": (object,)},
+    SyntaxError: {"msg": (str,), "filename": (str,), "lineno": (int,), "offset": (int,), "text": (str,)},
+}
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class RaisedThere:
+    """What every exception of the far side has here, beside `RemoteError`'s name, text and traceback.
+
+    ``traceback`` is its text, source lines included; ``lines`` the same in colours, as IPython shows it.
+    """
+
+    ename: str
+    evalue: str
+    traceback: str
+    lines: list[str]
+
+    def __str__(self) -> str:
+        text = f"{self.ename}: {self.evalue}" if self.evalue else self.ename
+        is_alone = self.traceback.strip() in ("", text)  # no code of anybody's was running there
+        return text if is_alone else f"{text}\n\nOn the far side:\n{self.traceback}"
+
+    def __repr__(self) -> str:
+        return f"{self.ename}({', '.join(map(repr, getattr(self, 'args', ())))})"
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and ipykernel show in place of the frames here."""
+        return self.lines or [f"{self.ename}: {self.evalue}"]
+
+
+class _Plain(RaisedThere, RemoteError):
+    """An exception of a class that is not a built-in one."""
+
+
+_Plain.__name__ = _Plain.__qualname__ = "RemoteError"
+
+
+@functools.cache
+def _class(name: str) -> type[RemoteError]:
+    """Our class for the built-in exception ``name``."""
+    return type(name, (RaisedThere, RemoteError, _BUILTIN[name]), {"__module__": __name__, "__doc__": _Plain.__doc__})
+
+
+def raised_there(content: Mapping[str, Any], facts: Mapping[str, Any]) -> RemoteError:
+    """The exception that a reply tells of; nothing in either of its arguments is trusted to be anything."""
+    ename, evalue = _text(content.get("ename"), MAX_NAME), _text(content.get("evalue"), MAX_MESSAGE)
+    lines = content.get("traceback")
+    lines = [_text(line, None) for line in lines] if isinstance(lines, list) else []
+    text = _COLOUR.sub("", "\n".join(lines))
+    known = _known_base(content.get("bases"))
+    kind = _Plain if known is None else _class(known)
+    args = facts.get("args")
+    arguments = args if type(args) is tuple else ()
+    if known is not None and issubclass(kind, UnicodeError) and not _is_unicode(kind, arguments):
+        kind = _class("UnicodeError")
+    error = kind.__new__(kind, *arguments) if _is_unicode(kind, arguments) else kind.__new__(kind)
+    if _is_unicode(kind, arguments):
+        for name, value in zip(("encoding", "object", "start", "end", "reason"), arguments, strict=False):
+            setattr(error, name, value)
+    error.args = arguments or ((evalue,) if evalue else ())
+    for base, names in _FACTS.items():
+        if issubclass(kind, base):
+            for name, kinds in names.items():
+                if name in facts and isinstance(facts[name], kinds):
+                    setattr(error, name, facts[name])
+    error.ename, error.evalue = ename, evalue
+    error.traceback = cap(text, _MAX_TEXT, keep_end=True)
+    error.lines = lines  # type: ignore[attr-defined]
+    return error
+
+
+_MAX_TEXT = 200_000
+_UNICODE = {UnicodeDecodeError: bytes, UnicodeEncodeError: str}
+
+
+def _is_unicode(kind: type[Exception], arguments: tuple[Any, ...]) -> bool:
+    """Whether it is an error with five arguments of certain classes, and has them."""
+    for base, data in _UNICODE.items():
+        if issubclass(kind, base):
+            return [type(one) for one in arguments] == [str, data, int, int, str]
+    return False
+
+
+def _known_base(bases: Any) -> str | None:
+    """The first class of the list that is in the table."""
+    if not isinstance(bases, Sequence):
+        return None
+    return next((name for name in bases[:50] if isinstance(name, str) and name in _BUILTIN), None)
+
+
+def _text(value: Any, limit: int | None) -> str:
+    text = clean(value) if isinstance(value, str) else ""
+    return text if limit is None else cap(text, limit)

@@ -1,0 +1,215 @@
+"""Foreground: cells that somebody waits for in a terminal, or in a pipe: streams apart, questions, Ctrl-C."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import queue
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from ..errors import FlameError
+from ..security.terminal import COLOUR, clean
+from ..session.inbox import Event
+from ..session.requests import Reply
+from ..session.session import Session
+from ..session.user import catch_interrupts, in_notebook, next_of
+
+# The Ctrl-C of one cell that no longer ask the far side to stop it, but end our waiting.
+LAST_PRESS = 4
+
+
+class Far(Protocol):
+    """What is needed of a `Remote`."""
+
+    @property
+    def session(self) -> Session: ...
+
+    def cell(
+        self,
+        code: str,
+        sink: Callable[[Event], None],
+        *,
+        request_id: str | None = None,
+        allow_stdin: bool = False,
+        silent: bool = False,
+        store_history: bool = True,
+    ) -> Future[Reply]: ...
+
+    def evaluate(self, expression: str) -> Any: ...
+
+
+class Left(FlameError):
+    """The user does not wait any more for a cell that does not stop."""
+
+
+class _Interrupt:
+    """Ctrl-C came."""
+
+
+class Foreground:
+    """Runs cells one after the other, and shows on the thread that waits what each does.
+
+    leaves   whether Ctrl-C again and again ends the waiting; raises Left then
+    presses  how often Ctrl-C was pressed during the last cell
+    """
+
+    def __init__(self, far: Far, *, leaves: bool = False) -> None:
+        self.presses = 0
+        self._far = far
+        self._leaves = leaves
+        self._rendering = far.session.target.rendering(lambda request, sentence: write("stderr", sentence + "\n"))
+
+    def run(self, source: str, *, silent: bool = False, store_history: bool = True) -> Reply:
+        """Run one cell; the content of its execute_reply. Raises FlameError where its end is not heard of.
+
+        Ctrl-C stops it there, however often.
+        """
+        request_id = uuid.uuid4().hex
+        self.presses = 0
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        over = threading.Event()
+
+        def sink(event: Event) -> None:
+            """Behind the cell's end its threads may still speak; they ask nobody any more."""
+            if not over.is_set():
+                told.put(event)
+            elif event["type"] != "input_request":
+                self.show(event)
+            else:
+                self._answer(event["content"], None)
+
+        done = self._far.cell(
+            source, sink, request_id=request_id, allow_stdin=True, silent=silent, store_history=store_history
+        )
+        try:
+            return self.follow(told, done, request_id)
+        finally:
+            over.set()
+            self._drain(told)
+
+    def follow(self, told: queue.SimpleQueue[Any], done: Future[Reply], request_id: str) -> Reply:
+        """Show what ``told`` brings until ``done``, the future of the cell ``request_id``, is; its result."""
+        done.add_done_callback(lambda _: told.put(None))
+        with catch_interrupts(lambda: told.put(_Interrupt)) as give_back:
+            while (event := next_of(told)) is not None:
+                if event is _Interrupt:
+                    self._press(request_id)
+                    continue
+                try:
+                    if event["type"] == "input_request":
+                        with give_back():
+                            self.answer(event["content"])
+                    else:
+                        self.show(event)
+                except KeyboardInterrupt:  # at the prompt
+                    self._press(request_id)
+            self._drain(told)
+        return self._rendering.reply(request_id, done.result())
+
+    def _drain(self, told: queue.SimpleQueue[Any]) -> None:
+        while not told.empty():
+            late = told.get()
+            if isinstance(late, dict) and late["type"] != "input_request":
+                self.show(late)
+
+    def _press(self, request_id: str) -> None:
+        self.presses += 1
+        if self._leaves and self.presses == LAST_PRESS:
+            raise Left("it does not stop, and is not waited for any more")
+        self._far.session.interrupt(request_id)
+
+    # -- showing -----------------------------------------------------------------------------------------------------
+
+    def show(self, event: Event) -> None:
+        """Show one event of a cell."""
+        kind, content = event["type"], event["content"]
+        if kind == "stream":
+            name = "stderr" if content.get("name") == "stderr" else "stdout"
+            write(name, self._rendering.text(event.get("request"), name, str(content.get("text", ""))))
+            return
+        shown = self._rendering.event(event)
+        if shown is None:
+            return
+        content = shown["content"]
+        if kind == "error":
+            self.error(content)
+        elif kind == "execute_result":
+            self.result(content)
+        elif kind in ("display_data", "update_display_data"):
+            self.display(content)
+
+    def result(self, content: dict[str, Any]) -> None:
+        """The value of a cell."""
+        self.display(content)
+
+    def display(self, content: dict[str, Any]) -> None:
+        """What a terminal can show of a display: its text."""
+        text = (content.get("data") or {}).get("text/plain")
+        if isinstance(text, str):
+            write("stdout", text + "\n")
+
+    def error(self, content: dict[str, Any]) -> None:
+        """An error, with its traceback."""
+        text = "\n".join(map(str, content.get("traceback") or ())).rstrip("\n") or str(content.get("ename"))
+        write("stderr", (text if in_colour("stderr") else COLOUR.sub("", text)) + "\n")
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    def answer(self, content: dict[str, Any]) -> None:
+        """``input()`` of the far side. Ctrl-C at the prompt is raised."""
+        text = str(content.get("prompt", ""))
+        line: str | None
+        try:
+            plain = text if self._rendering.full else clean(text)  # for a pipe, which need not know who asks
+            line = self.ask(self._rendering.prompt(text) if is_typed() else plain, bool(content.get("password")))
+        except EOFError:
+            line = None
+        self._answer(content, line)
+
+    def _answer(self, content: dict[str, Any], line: str | None) -> None:
+        number = content.get("input_id")
+        if isinstance(number, int):
+            self._far.session.answer(number, line)
+
+    def ask(self, prompt: str, password: bool) -> str:
+        """The user's line; EOFError at the end of the input."""
+        if password:
+            return getpass.getpass(prompt)
+        if is_typed():
+            return input(prompt)
+        write("stdout", prompt)
+        line = sys.stdin.readline() if sys.stdin is not None else ""
+        if not line:
+            raise EOFError
+        return line.removesuffix("\n")
+
+
+def write(name: str, text: str) -> None:
+    """Text to stdout or stderr, at once."""
+    stream = getattr(sys, name)  # None where there is no console
+    if stream is not None:
+        stream.write(text)
+        stream.flush()
+
+
+def is_typed() -> bool:
+    """Whether somebody types what is read from stdin: a terminal, or a notebook's box."""
+    return sys.stdin is not None and (in_notebook() or _is_tty(sys.stdin))
+
+
+def in_colour(name: str) -> bool:
+    """Whether colours are wanted in stdout or stderr (https://no-color.org)."""
+    stream = getattr(sys, name)
+    return stream is not None and not os.environ.get("NO_COLOR") and (in_notebook() or _is_tty(stream))
+
+
+def _is_tty(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except ValueError:  # closed
+        return False

@@ -1,0 +1,179 @@
+"""Local modules and packages to the far side, into memory, where cells import them; and the source of those there.
+
+What is sent is source: a whole package with all its files, but not its data, and nothing that is compiled.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..errors import TransferError
+from ..session.session import Session
+
+_COMPILED = (".so", ".pyd", ".dylib")
+# Bytes of source; one message holds less than 64 MiB.
+_MAX_SOURCE = 24 << 20
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class SentModule:
+    """What was sent: the dotted names of ``modules``, and the files of the package that were ``left_out``."""
+
+    name: str
+    modules: tuple[str, ...]
+    bytes: int
+    left_out: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        count = len(self.modules)
+        text = (
+            f"{self.name}: {count} module{'' if count == 1 else 's'}, {self.bytes} bytes of source; import {self.name}"
+        )
+        if self.left_out:
+            more = f" and {len(self.left_out) - _SHOWN} more" if len(self.left_out) > _SHOWN else ""
+            text += f"\nleft out, as it is no source: {', '.join(self.left_out[:_SHOWN])}{more}"
+        return text
+
+
+@dataclass(frozen=True)
+class _Source:
+    name: str
+    package: bool
+    text: str
+
+
+def sendmodule(session: Session, module: str | ModuleType, source: str | None = None) -> SentModule:
+    """Make a module importable where cells run: a name with its ``source``, or a module or package that is here, by
+    its name or itself.
+
+    Nothing is run by this; the module runs when a cell imports it.  Sent again, it replaces what was imported: the
+    next ``import`` has the new one, names that are held of the old one stay old.  It lives in memory, until the session
+    ends.  Raises TransferError, in one sentence, for what has no source or cannot be compiled there.
+    """
+    left_out: tuple[str, ...] = ()
+    if source is not None:
+        if not isinstance(module, str):
+            raise TransferError("source text goes with a name: sendmodule('name', source)")
+        name, files = module, [_Source(module, False, source)]
+        _check_name(name)
+    else:
+        name = module if isinstance(module, str) else module.__name__
+        _check_name(name)
+        files, left_out = _gather(name, module)
+    size = sum(len(one.text.encode("utf-8", "surrogatepass")) for one in files)
+    if size > _MAX_SOURCE:
+        raise TransferError(
+            f"{name} has {size} bytes of source, the limit is {_MAX_SOURCE}; put its folder there instead"
+        )
+    listed = [{"name": one.name, "package": one.package, "source": one.text} for one in files]
+    _ask(session, "send_module", module=name, files=listed)
+    return SentModule(name, tuple(one.name for one in files), size, left_out)
+
+
+def getmodule(session: Session, name: str) -> str:
+    """The source of a module there; TransferError where it has none."""
+    _check_dotted(name)
+    source = _ask(session, "get_module", module=name).get("source")
+    if not isinstance(source, str):
+        raise TransferError(f"{session.location} did not give the source of {name}")
+    return source
+
+
+def _ask(session: Session, kind: str, **fields: Any) -> dict[str, Any]:
+    reply = session.request(kind, **fields).result()
+    if reply.get("status") != "ok":
+        raise TransferError(f"at {session.location}: {str(reply.get('evalue'))[:2000]}")
+    return reply
+
+
+def _check_dotted(name: Any) -> None:
+    if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+        raise TransferError(f"{name!r} is no name of a module; it looks like package.module")
+
+
+def _check_name(name: str) -> None:
+    _check_dotted(name)
+    root = name.partition(".")[0]
+    if root in sys.stdlib_module_names or root in ("__main__", "Pyro4", "serpent") or root.startswith("flame_agent_"):
+        what = "what a cell defines" if root == "__main__" else f"{root}, on which the far side itself runs,"
+        raise TransferError(f"{what} cannot be sent as a module; give it another name")
+
+
+def _gather(name: str, module: str | ModuleType) -> tuple[list[_Source], tuple[str, ...]]:
+    """A local module's files and the names of what is left out; it is looked for, and not run."""
+    if isinstance(module, ModuleType):
+        spec = module.__spec__
+        folders: Sequence[str] | None = list(module.__path__) if hasattr(module, "__path__") else None
+        file = getattr(module, "__file__", None)
+    else:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, AttributeError, ValueError) as e:
+            raise TransferError(f"there is no module {name} here: {e}") from None
+        if spec is None:
+            raise TransferError(f"there is no module {name} here; check its name, or give its source")
+        folders = list(spec.submodule_search_locations) if spec.submodule_search_locations is not None else None
+        file = spec.origin if spec.has_location else None
+    if folders is not None and any(os.path.isdir(folder) for folder in folders):
+        return _gather_package(name, [Path(folder) for folder in folders])
+    if file is not None and file.endswith(_COMPILED):
+        raise TransferError(f"{name} is compiled ({os.path.basename(file)}), so it cannot be sent; install it there")
+    if file is not None and file.endswith(".py") and os.path.isfile(file):
+        return [_Source(name, folders is not None, _read(Path(file)))], ()
+    get_source = getattr(spec.loader, "get_source", None) if spec is not None else None
+    text = get_source(name) if get_source is not None and folders is None else None
+    if text is None:
+        raise TransferError(f"{name} has no source file here, so it cannot be sent; give its source as text")
+    return [_Source(name, False, text)], ()
+
+
+def _gather_package(name: str, folders: list[Path]) -> tuple[list[_Source], tuple[str, ...]]:
+    found: dict[str, _Source] = {}
+    left_out: list[str] = []
+    for folder in folders:
+        for path in _files(folder):
+            shown = str(Path(name.replace(".", "/")) / path.relative_to(folder))
+            parts = path.relative_to(folder).with_suffix("").parts
+            if path.name.endswith(_COMPILED):
+                raise TransferError(
+                    f"{name} has compiled parts ({shown}): they cannot be sent; install it on the far side"
+                )
+            if path.suffix != ".py" or not all(part.isidentifier() for part in parts):
+                left_out.append(shown)
+                continue
+            package = parts[-1] == "__init__"
+            dotted = ".".join((name, *(parts[:-1] if package else parts)))
+            if dotted not in found:
+                found[dotted] = _Source(dotted, package, _read(path))
+            for depth in range(len(parts)):  # folders without an __init__.py are packages too
+                above = ".".join((name, *parts[:depth]))
+                if above not in found and not folder.joinpath(*parts[:depth], "__init__.py").exists():
+                    found[above] = _Source(above, True, "")
+    if not found:
+        raise TransferError(f"{name} has no source files in {', '.join(map(str, folders))}")
+    return sorted(found.values(), key=lambda one: one.name), tuple(left_out)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for top, inner, names in os.walk(folder):
+        inner[:] = sorted(one for one in inner if one != "__pycache__" and not one.startswith("."))
+        for name in sorted(names):
+            if not name.endswith((".pyc", ".pyo")):
+                yield Path(top, name)
+
+
+def _read(path: Path) -> str:
+    try:
+        return importlib.util.decode_source(path.read_bytes())
+    except OSError as e:
+        raise TransferError(f"cannot read {path}: {(e.strerror or str(e)).lower()}") from None
+    except (SyntaxError, UnicodeDecodeError) as e:
+        raise TransferError(f"{path} is not text in the coding that it says: {e}") from None

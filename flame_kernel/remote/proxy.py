@@ -1,0 +1,447 @@
+"""RemoteObject: stands here for an object of the far side.
+
+Whatever is done to it is done there: attributes, calls, items, operators, ``len``, ``in``, iteration, ``with``.  What
+comes back is a plain value, or another stand-in.  A stand-in's class has just those special methods that the object's
+class has, so ``callable(x)`` or ``isinstance(x, Iterable)`` say what they say there.
+
+Two words are ours: ``x.fetch()`` brings the value, and ``x.ref()`` is the object as a stand-in, even if it is plain.
+(An attribute of that name is had by ``pi.builtins.getattr(x, "fetch")``.)  Equality, order and hashes are the far
+side's where the class there defines them; else two stand-ins for one object are equal.
+
+A *chain* is a stand-in that has not been asked for yet: where bytecode shows that it is at once gone on with, as in
+``pi.modules.os.environ["HOME"]``, the whole is one request (``lookahead.py``).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, cast
+
+from ..errors import FlameError
+from . import lookahead
+from .calls import Calls, Step
+
+# Dunder names that are asked for there; any other that is not here is no attribute, for libraries try many.
+_DUNDER = """
+__name__ __qualname__ __file__ __version__ __path__ __all__ __self__ __func__ __spec__ __annotations__ __bases__ __mro__
+__code__ __defaults__ __closure__ __package__ __author__ __cause__ __context__ __traceback__
+"""
+_ASKED = frozenset(_DUNDER.split())
+# What front ends try on every object, to see how it likes to be shown: answered here, without a question.
+_PRIVATE = ("_repr_", "_ipython_", "_flame_", "__")
+# Seconds that a mere look at an object may take: its repr, its names for Tab, its documentation.
+_LOOK = 5.0
+_ITEMS_MOST = 512
+# Items that the first batch of a container may have; of an iterator it has one, for its next items may take long.
+_ITEMS_FIRST = 256
+
+
+class Handle:
+    """Keeps one object of the far side held while anything here stands for it."""
+
+    __slots__ = ("calls", "known")
+
+    def __init__(self, calls: Calls, known: str) -> None:
+        self.calls = calls
+        self.known = known
+        calls.keep()
+
+    def __del__(self) -> None:
+        self.calls.forget(self.known)
+
+
+class _Meta(type):
+    """The class of stand-ins' classes: they have a docstring, and so has each stand-in, which is another one."""
+
+    @property
+    def __doc__(cls) -> str | None:  # type: ignore[override]
+        return __doc__  # the module's: that of an instance is asked for there
+
+
+class RemoteObject(metaclass=_Meta):
+    """See the module. ``pi.modules``, ``pi.builtins``, calls and items make them; nobody else does."""
+
+    __slots__ = ("__weakref__", "_flame_about", "_flame_calls", "_flame_handle", "_flame_root", "_flame_steps")
+
+    _flame_calls: Calls
+    _flame_root: list[Any]
+    _flame_steps: tuple[Step, ...]
+    _flame_about: dict[str, Any]
+    _flame_handle: Handle | None
+
+    def __init__(
+        self,
+        calls: Calls,
+        root: list[Any],
+        steps: tuple[Step, ...] = (),
+        about: dict[str, Any] | None = None,
+        handle: Handle | None = None,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "_flame_calls", calls)
+        put(self, "_flame_root", root)
+        put(self, "_flame_steps", steps)
+        put(self, "_flame_about", about or {})
+        put(self, "_flame_handle", handle)
+
+    # -- our own words -----------------------------------------------------------------------------------------------
+
+    def fetch(self) -> Any:
+        """The value itself, however large; CannotTravel where it is none, unless the connection has ``trust=True``."""
+        return self._flame_calls.perform(self._flame_root, self._flame_steps, "value")
+
+    def ref(self) -> RemoteObject:
+        """The object as a stand-in, also where its value is plain."""
+        if self._flame_handle is not None and not self._flame_steps:
+            return self
+        made = self._flame_calls.perform(self._flame_root, self._flame_steps, "keep")
+        assert isinstance(made, RemoteObject)
+        return made
+
+    # -- attributes --------------------------------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(_PRIVATE) and name not in _ASKED:
+            raise AttributeError(f"{_words(self)} has no attribute {name!r} here")
+        step = ("get", name)
+        if lookahead.goes_on(sys._getframe(1)):
+            return _chain(self, step)
+        return _do(self, step)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _do(self, ("set", name, value), "none")
+
+    def __delattr__(self, name: str) -> None:
+        _do(self, ("delete", name), "none")
+
+    def __dir__(self) -> list[str]:
+        found = _look(self, ("op", "dir"), [])
+        names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+        return sorted({*names, "fetch", "ref"})
+
+    # -- how it looks ------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        text = _look(self, ("about", "repr"), None)
+        calls = self._flame_calls
+        if text is None:
+            gone = calls.session.gone is not None
+            return f"<{_words(self)} at {calls.name}, {'gone' if gone else 'which does not answer'}>"
+        return f"<remote {calls.text(str(text))} at {calls.name}>"
+
+    def __str__(self) -> str:
+        return str(_do(self, ("op", "str"), "value"))
+
+    def __format__(self, spec: str) -> str:
+        return str(_do(self, ("op", "format", spec), "value"))
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        """What a notebook shows of it: what it shows of itself there, and as text our repr."""
+        found = _look(self, ("rich",), None)
+        if not (isinstance(found, list) and len(found) == 2 and all(isinstance(one, dict) for one in found)):
+            return {"text/plain": repr(self)}
+        calls = self._flame_calls
+        data = calls.bundle(*found) or {}
+        return {**data, "text/plain": f"{data.get('text/plain', '')}\n(at {calls.name})"}, found[1]
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        """The docstring there."""
+        found = _look(self, ("about", "doc"), None)
+        return self._flame_calls.text(found) if isinstance(found, str) else None
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """How it is called there; defaults and annotations are shown as they are written there."""
+        found = _look(self, ("about", "signature"), None)
+        if found is None:
+            raise AttributeError("__signature__")
+        return _signature(found)
+
+    # -- what is refused ---------------------------------------------------------------------------------------------
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(f"{_words(self)} stays where it is: fetch() brings its value, if it is plain")
+
+    def __await__(self) -> NoReturn:
+        raise TypeError(f"{_words(self)} cannot be awaited here: await it in a cell there, or in a function of pi.run")
+
+    # -- identity, where the class there has no other idea of it -----------------------------------------------------
+
+    def __eq__(self, other: object) -> Any:
+        if not isinstance(other, RemoteObject):
+            return NotImplemented
+        return _identity(self) == _identity(other)
+
+    def __hash__(self) -> int:
+        return hash(_identity(self))
+
+
+def _words(one: RemoteObject) -> str:
+    about = one._flame_about
+    name = about.get("name") or about.get("class") or ".".join(str(step[1]) for step in one._flame_steps[:3])
+    return f"remote {name}".strip()
+
+
+def _identity(one: RemoteObject) -> tuple[Any, ...]:
+    kept = one.ref()
+    return id(kept._flame_calls), kept._flame_root[-1]
+
+
+def _do(one: RemoteObject, step: Step, mode: str = "auto", **options: Any) -> Any:
+    return one._flame_calls.perform(one._flame_root, (*one._flame_steps, step), mode, **options)
+
+
+def _look(one: RemoteObject, step: Step, otherwise: Any) -> Any:
+    """Something about it that must not fail, nor take long, for it is asked for by whoever shows it."""
+    calls = one._flame_calls
+    try:
+        if calls.session.gone is not None:
+            return otherwise
+        return _do(one, step, "value", timeout=_LOOK)
+    except Exception:
+        return otherwise
+
+
+class _Written:
+    """A default or an annotation of the far side: its repr is all that is known here."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _signature(found: Any) -> inspect.Signature:
+    empty = inspect.Parameter.empty
+    try:
+        listed, result = found
+        parameters = [
+            inspect.Parameter(
+                name,
+                list(inspect._ParameterKind)[kind],
+                default=empty if default is None else _Written(default),
+                annotation=empty if annotation is None else _Written(annotation),
+            )
+            for name, kind, default, annotation in listed
+        ]
+        return inspect.Signature(parameters, return_annotation=empty if result is None else _Written(result))
+    except (TypeError, ValueError, IndexError) as error:
+        raise AttributeError(f"__signature__ ({error})") from None
+
+
+def _chain(one: RemoteObject, *steps: Step) -> RemoteObject:
+    return Chain(one._flame_calls, one._flame_root, one._flame_steps + steps, None, one._flame_handle)
+
+
+def chain(calls: Calls, root: list[Any], *steps: Step) -> RemoteObject:
+    """A stand-in for what ``steps`` lead to, not asked for yet."""
+    return Chain(calls, root, steps)
+
+
+def stand_in(calls: Calls, description: dict[str, Any]) -> RemoteObject:
+    """The stand-in for an object that the far side holds for us: how `Calls` makes them."""
+    known, kind, name = description["id"], description["kind"], description["class"]
+    protocol = description["protocol"]
+    if not (isinstance(known, str) and isinstance(name, str) and isinstance(protocol, list)):
+        raise TypeError("a description")
+    about = {key: value for key, value in description.items() if isinstance(value, str) and len(value) <= 500}
+    handle = Handle(calls, known)
+    methods = frozenset(one for one in protocol if isinstance(one, str) and one in _METHODS)
+    return _class(methods, kind == "routine")(calls, ["held", known], (), about, handle)
+
+
+def reference(calls: Calls, one: Any) -> str | None:
+    """The id of a stand-in as an argument; None for what is none."""
+    if not issubclass(type(one), RemoteObject):
+        return None
+    if one._flame_calls is not calls:
+        raise FlameError(
+            f"{_words(one)} is at {one._flame_calls.name} and does not go to {calls.name}; fetch() brings its value"
+        )
+    kept: RemoteObject = one.ref()
+    return str(kept._flame_root[-1])
+
+
+# -- special methods -------------------------------------------------------------------------------------------------
+
+
+def _call(self: RemoteObject, /, *args: Any, **kwargs: Any) -> Any:
+    """Call it there."""
+    step = ("call", args, kwargs)
+    if lookahead.next_attribute(sys._getframe(1)) in ("fetch", "ref"):
+        return _chain(self, step)
+    return _do(self, step)
+
+
+def _get_item(self: RemoteObject, key: Any) -> Any:
+    step = ("item", key)
+    if lookahead.goes_on(sys._getframe(1)):
+        return _chain(self, step)
+    return _do(self, step)
+
+
+def _set_item(self: RemoteObject, key: Any, value: Any) -> None:
+    _do(self, ("set_item", key, value), "none")
+
+
+def _delete_item(self: RemoteObject, key: Any) -> None:
+    _do(self, ("delete_item", key), "none")
+
+
+def _exit(self: RemoteObject, kind: Any, error: Any, tb: Any) -> Any:
+    ended = None if error is None else (type(error).__name__, str(error))
+    return bool(_do(self, ("exit", ended), "auto"))
+
+
+def _iterate(self: RemoteObject) -> Iterator[Any]:
+    is_container = bool(self._flame_about) and "__next__" not in self._flame_about_protocol
+    return RemoteIterator(self, _ITEMS_FIRST if is_container else 1)
+
+
+def _fspath(self: RemoteObject) -> str:
+    raise TypeError(f"{_words(self)} is a path of the far side: str() is its text")
+
+
+def _array(self: RemoteObject, dtype: Any = None, copy: Any = None) -> Any:
+    """numpy's way to ask for the values: they come."""
+    import numpy
+
+    return numpy.asarray(_do(self, ("get", "__array__"), "keep")().fetch(), dtype)
+
+
+class RemoteIterator:
+    """Iterates there; items come in batches: more at a time while they come quickly.
+
+    An iterator there may so be some items ahead of this one; ``next(x)`` on its stand-in takes just one.
+    """
+
+    def __init__(self, over: RemoteObject, count: int) -> None:
+        self._calls = over._flame_calls
+        self._root, self._steps = over._flame_root, (*over._flame_steps, ("op", "iter"))
+        self._keep: RemoteObject = over
+        self._count = count
+        self._items: list[Any] = []
+        self._done = False
+        self._error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        return f"<iterator of {self._keep!r}>"
+
+    def __iter__(self) -> RemoteIterator:
+        return self
+
+    def __next__(self) -> Any:
+        while not self._items:
+            if self._error is not None:
+                error, self._error, self._done = self._error, None, True
+                raise error
+            if self._done:
+                raise StopIteration
+            self._more()
+        return self._items.pop()
+
+    def _more(self) -> None:
+        hold = bool(self._steps)
+        reply = self._calls.perform(self._root, self._steps, "items", count=self._count, hold=hold)
+        try:
+            self._take(reply)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, FlameError):
+                raise
+            raise self._calls.misshapen(error) from None
+
+    def _take(self, reply: dict[str, Any]) -> None:
+        buffers, entries, items = list(reply.get("buffers") or ()), reply["entries"], []
+        if entries is None:
+            # All of the items in one value; behind its parts are those of an exception.
+            items = self._calls.decode(buffers[: reply["parts"]])
+            del buffers[: reply["parts"]]
+        else:
+            for entry in entries:
+                if isinstance(entry, int):
+                    items.append(self._calls.decode(buffers[:entry]))
+                    del buffers[:entry]
+                else:
+                    items.append(stand_in(self._calls, entry))
+        if "error" in reply:
+            self._error = self._calls.error(reply["error"], buffers)
+        if type(items) is not list:
+            raise TypeError("items that are none")
+        self._items = items[::-1]
+        self._done = bool(reply["done"])
+        if "iterator" in reply:
+            self._keep = stand_in(self._calls, reply["iterator"])
+            self._root, self._steps = self._keep._flame_root, ()
+        self._count = 1 if reply["slow"] else min(2 * self._count, _ITEMS_MOST)
+
+
+def _operation(name: str) -> Callable[..., Any]:
+    return lambda self, *args: _do(self, ("op", name, *args))
+
+
+def _reflected(name: str) -> Callable[..., Any]:
+    return lambda self, other: _do(self, ("reversed", name, other))
+
+
+def _as(kind: type, name: str) -> Callable[..., Any]:
+    """A special method whose result must be of a built-in class."""
+    return lambda self: kind(_do(self, ("op", name), "value"))
+
+
+# Operators by the names that `operator` has for them: with a reflected form, and with one in place.
+_ARITHMETIC = "add sub mul truediv floordiv mod pow matmul lshift rshift xor and or"
+_COMPARISONS = "lt le gt ge eq ne"
+_UNARY = "index bytes round abs neg pos invert"
+
+_METHODS: dict[str, Callable[..., Any]] = {
+    "__call__": _call,
+    "__getitem__": _get_item,
+    "__setitem__": _set_item,
+    "__delitem__": _delete_item,
+    "__iter__": _iterate,
+    "__enter__": _operation("enter"),
+    "__fspath__": _fspath,
+    "__array__": _array,
+    "__len__": _as(int, "len"),
+    "__bool__": _as(bool, "bool"),
+    "__int__": _as(int, "int"),
+    "__float__": _as(float, "float"),
+    "__complex__": _as(complex, "complex"),
+    "__hash__": _as(int, "hash"),
+    "__contains__": _operation("contains"),
+    "__next__": _operation("next"),
+    "__reversed__": _operation("reversed"),
+    "__divmod__": _operation("divmod"),
+    "__rdivmod__": _reflected("divmod"),
+    **{f"__{name}__": _operation(name) for name in (_COMPARISONS + " " + _UNARY).split()},
+    **{f"__i{name}__": _operation("i" + name) for name in _ARITHMETIC.split()},
+}
+for _name in _ARITHMETIC.split():
+    _function = _name + "_" if _name in ("and", "or") else _name
+    _METHODS[f"__{_name}__"] = _operation(_function)
+    _METHODS[f"__r{_name}__"] = _reflected(_function)
+
+
+@functools.lru_cache(maxsize=1024)
+def _class(methods: frozenset[str], routine: bool) -> type[RemoteObject]:
+    """The class of stand-ins for objects whose class has ``methods``."""
+    body: dict[str, Any] = {"__slots__": (), "__module__": __name__, "_flame_about_protocol": methods}
+    body["__doc__"] = RemoteObject.__dict__["__doc__"]  # else it would be None
+    body.update({name: _METHODS[name] for name in methods})
+    if "__enter__" in methods:
+        body["__exit__"] = _exit
+    if routine:  # for ``help``: it documents routines by their own name, signature and docstring
+        body["__class__"] = property(lambda self: types.BuiltinFunctionType)
+        body["__name__"] = property(lambda self: self._flame_about.get("name", "").rpartition(".")[2])
+    if "__eq__" in body:
+        body.setdefault("__hash__", None)
+    return cast("type[RemoteObject]", _Meta("RemoteObject", (RemoteObject,), body))
+
+
+Chain = _class(frozenset(_METHODS), False)

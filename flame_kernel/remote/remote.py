@@ -1,0 +1,473 @@
+"""Remote: a Flame server as an object; what ``flame.connect`` returns, for scripts and for the magics.
+
+    pi = flame.connect("ssh://me@raspberrypi/9999", key_file="pi.key")
+    pi.modules.os.listdir("."); pi.builtins.max(3, 4)
+    pi.execute("import math"); pi.evaluate("math.sqrt(500)"); pi["x"] = 3
+
+Names are those of the session's cells, not the ones that stock Flame's ``evaluate`` has.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import os
+import queue
+import sys
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jupyter_core.paths import jupyter_data_dir
+
+from ..commands import monitor
+from ..connect.keys import Ask
+from ..connect.target import Secret, Target, Timeouts, load_target
+from ..errors import FlameError, TargetError, TransferError
+from ..files import transfer
+from ..serve.embedded import EmbeddedServer
+from ..session.inbox import Event
+from ..session.requests import Reply
+from ..session.session import Session
+from . import lookahead
+from .calls import Calls, Sink
+from .console import Console
+from .functions import RemoteFunction, ship
+from .modules import SentModule, getmodule, sendmodule
+from .proxy import chain, reference, stand_in
+
+
+class Remote:
+    """A session on a Flame server, as an object; a context manager, which closes it.
+
+    Made by `connect`.  ``attach`` is as in `Session`.
+    ``session`` is the low-level one, ``name`` and ``location`` say where it is.  ``timeout`` is in
+    seconds for each call (None: as long as it takes), ``allow_stdin`` whether ``input()`` there may ask here (None:
+    where somebody is there to answer), ``show`` is given events that are no text, such as pictures, and ``on_link`` a
+    sentence when the link breaks, None when it is back.  ``taken_up`` are the cells under way in a session that was
+    there already, each with the queue in which its events are.
+    """
+
+    def __init__(self, target: Target, attach: str | None = None) -> None:
+        self._server = EmbeddedServer() if target.location is None else None
+        self._closed = False
+        self.on_link: Callable[[str | None], None] = lambda sentence: None
+        made = threading.Event()
+        try:
+            if self._server is not None:
+                server = self._server
+                fresh = server.target()
+                target = dataclasses.replace(
+                    target,
+                    **{field: getattr(fresh, field) for field in ("location", "key", "own") if hasattr(fresh, field)},
+                )
+                alive: Callable[[], bool] = lambda: server.is_running  # noqa: E731
+            else:
+                alive = lambda: True  # noqa: E731
+
+            def on_events(events: list[Event]) -> None:
+                made.wait()  # the first events may come before the constructor has returned
+                self._calls.on_events(events)
+
+            self.session = Session(
+                target, on_events, on_link=lambda sentence: self.on_link(sentence), alive=alive, attach=attach
+            )
+            self._calls = Calls(self.session, stand_in, reference)
+            self.taken_up = self._running()
+        except BaseException:
+            if self._server is not None:
+                self._server.close()
+            raise
+        finally:
+            made.set()
+        _open.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Remote {self.name} {self.session!r}>"
+
+    def _running(self) -> list[tuple[dict[str, Any], queue.SimpleQueue[Any]]]:
+        """The cells that ran when the session was taken up, each with where its events come; called before any does."""
+        session, found = self.session, []
+        inputs = session.server.get("inputs")
+        for cell in session.running:
+            told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            self._calls.route(cell["request"], told.put)
+            for asked in inputs if isinstance(inputs, list) else ():
+                if isinstance(asked, dict) and asked.get("request") == cell["request"]:
+                    told.put({"type": "input_request", "request": cell["request"], "content": asked})
+            found.append((cell, told))
+        return found
+
+    @property
+    def target(self) -> Target:
+        return self.session.target
+
+    @property
+    def name(self) -> str:
+        """The target's name, or its location."""
+        return self._calls.name
+
+    @property
+    def location(self) -> str:
+        return self.session.location
+
+    @property
+    def timeout(self) -> float | None:
+        return self._calls.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._calls.timeout = seconds
+
+    @property
+    def allow_stdin(self) -> bool | None:
+        return self._calls.allow_stdin
+
+    @allow_stdin.setter
+    def allow_stdin(self, allow: bool | None) -> None:
+        self._calls.allow_stdin = allow
+
+    @property
+    def show(self) -> Sink | None:
+        return self._calls.show
+
+    @show.setter
+    def show(self, sink: Sink | None) -> None:
+        self._calls.show = sink
+
+    # -- modules and built-in functions ------------------------------------------------------------------------------
+
+    @property
+    def modules(self) -> Modules:
+        """The far side's modules: ``pi.modules.os.getpid()``, ``pi.modules["os.path"]``."""
+        return Modules(self._calls)
+
+    @property
+    def builtins(self) -> Any:
+        """The far side's built-in functions: ``pi.builtins.open("/etc/hostname").read()``."""
+        return chain(self._calls, ["builtins"])
+
+    def module(self, name: str) -> Any:
+        """A module by its name; ModuleNotFoundError where there is none."""
+        return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
+
+    def builtin(self, name: str) -> Any:
+        """A built-in function by its name."""
+        return chain(self._calls, ["builtins"], ("get", _identifier(name, "a built-in function")))
+
+    # -- code and names ----------------------------------------------------------------------------------------------
+
+    def execute(self, code: str, *, timeout: float | None = None) -> None:
+        """Run statements among the session's names; what they print appears here."""
+        self._calls.perform(["exec", _text(code)], (), "none", **_options(timeout))
+
+    def evaluate(self, expression: str, *, ref: bool = False, timeout: float | None = None) -> Any:
+        """The value of an expression of the session's names, or with ``ref`` always a stand-in for it."""
+        return self._calls.perform(["eval", _text(expression)], (), "keep" if ref else "auto", **_options(timeout))
+
+    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of this side over there: it is sent as source, with what it uses (see `functions`).
+
+        What it returns comes as any result does; an ``async def`` is awaited there.
+        """
+        bundle, first, named = ship(function)
+        call = ("call", (*first, *args), {**named, **kwargs})
+        return self._calls.perform(["function"], (bundle, call), **{"await": True})  # type: ignore[arg-type]
+
+    def remote(self, function: Callable[..., Any]) -> RemoteFunction:
+        """Decorator: a function of this side that runs over there when it is called."""
+        return RemoteFunction(function, self.run, self.name)
+
+    def __getitem__(self, name: str) -> Any:
+        step = ("item", _name(name))
+        if lookahead.goes_on(sys._getframe(1)):
+            return chain(self._calls, ["names"], step)
+        return self._calls.perform(["names"], (step,))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._calls.perform(["names"], (("set_item", _identifier(name, "a name"), value),), "none")
+
+    def __delitem__(self, name: str) -> None:
+        self._calls.perform(["names"], (("delete_item", _name(name)),), "none")
+
+    def __contains__(self, name: object) -> bool:
+        return bool(self._calls.perform(["names"], (("op", "contains", name),), "value"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def names(self) -> list[str]:
+        """The user's names in the session, sorted."""
+        return list(self._calls.perform(["user_names"], (), "value"))
+
+    def push(self, values: Mapping[str, Any]) -> None:
+        """Bind several names there: all of them, or where one value cannot travel none."""
+        named = {_identifier(name, "a name"): value for name, value in values.items()}
+        self._calls.perform(["names"], (("get", "update"), ("call", [named], {})), "none")
+
+    def pull(self, names: Sequence[str]) -> dict[str, Any]:
+        """Fetch several names by value, however large; FlameError where one is not there."""
+        wanted = "".join(f"{_identifier(name, 'a name')}, " for name in names)
+        try:
+            found = self._calls.perform(["eval", f"({wanted})"], (), "value")
+        except NameError as error:
+            raise FlameError(
+                f"there is no variable {error.name!r} at {self.name}; %flame eval dir() shows all"
+            ) from None
+        return dict(zip(names, found, strict=True))
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """``pi["<Tab>``."""
+        return self.names()
+
+    # -- cells -------------------------------------------------------------------------------------------------------
+
+    def cell(
+        self,
+        code: str,
+        sink: Sink,
+        *,
+        request_id: str | None = None,
+        allow_stdin: bool = False,
+        silent: bool = False,
+        store_history: bool = True,
+        lane: str | None = None,
+    ) -> Future[Reply]:
+        """Run a cell; the content of its execute_reply. ``sink`` has its events and nobody else's, those of the
+        threads that it leaves behind too; it is called on the events thread and must not wait for this session.
+
+        The future's ``request_id`` names it: for ``interrupt``. On a ``lane`` of its own it waits for no other cell.
+        """
+        request_id = request_id or uuid.uuid4().hex
+        self._calls.route(request_id, sink)
+        future = self.session.execute(
+            request_id, code, allow_stdin=allow_stdin, silent=silent, store_history=store_history, lane=lane
+        )
+        future.request_id = request_id  # type: ignore[attr-defined]
+        return future
+
+    def comm(
+        self, request_id: str, msg_type: str, message: dict[str, Any], sink: Sink, lane: str | None = None
+    ) -> Future[Reply]:
+        """Deliver a front end's message to a comm there; ``sink`` as for ``cell``. Done when its callbacks are."""
+        self._calls.route(request_id, sink)
+        return self.session.comm(request_id, msg_type, message, lane)
+
+    def interrupt(self, request_id: str | None = None) -> Future[Any]:
+        """Stop a cell or a call there; without an id all that runs."""
+        return self.session.interrupt(request_id)
+
+    # -- looking in ----------------------------------------------------------------------------------------------------
+
+    def where(self, everything: bool = False) -> str:
+        """Where the cells there are, with source lines; ``everything``: all threads and tasks too. Nothing is stopped,
+        and it answers while they run. Raises FlameError where nothing there answers."""
+        return monitor.Shown(monitor.where(self.session, everything, ".where(everything=True)"))
+
+    def top(self) -> str:
+        """What the far side uses: CPU, memory, threads, subprocesses, open files. Raises FlameError."""
+        return monitor.Shown(monitor.top(self.session))
+
+    # -- files, modules, the console ---------------------------------------------------------------------------------
+
+    def put(
+        self, *paths: transfer.Name, dst: transfer.Name | None = None, progress: bool | None = None
+    ) -> transfer.Transferred:
+        """Copy files and folders from here to there, as ``cp -r`` does: ``pi.put("a", "b", "folder")``.
+
+        The last path is the destination, unless ``dst`` is. ``progress`` shows a bar: None where somebody sees it.
+        """
+        sources, to = _sources(paths, dst)
+        return transfer.put(self.session, sources, to, progress=progress)
+
+    def get(
+        self, *paths: transfer.Name, dst: transfer.Name | None = None, progress: bool | None = None
+    ) -> transfer.Transferred:
+        """Copy files and folders from there to here; as ``put``."""
+        sources, to = _sources(paths, dst)
+        return transfer.get(self.session, sources, to, progress=progress)
+
+    def sendfile(self, filename: transfer.Name, filedata: bytes | bytearray | memoryview) -> None:
+        """Write a file there with this content."""
+        transfer.sendfile(self.session, filename, filedata)
+
+    def getfile(self, filename: transfer.Name) -> bytes:
+        """The content of a file there."""
+        return transfer.getfile(self.session, filename)
+
+    def sendmodule(self, module: str | ModuleType, source: str | None = None) -> SentModule:
+        """Make a module importable there: a name with its source, or a module or package that is here."""
+        return sendmodule(self.session, module, source)
+
+    def getmodule(self, name: str) -> str:
+        """The source of a module there."""
+        return getmodule(self.session, name)
+
+    def console(self) -> Console:
+        """The interactive prompt of the far side: ``with pi.console() as console: console.interact()``."""
+        return Console(self, Path(jupyter_data_dir()) / "flame_console_history")
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the session with all it holds; and its server, if that was started for it. Idempotent."""
+        self._finish(self.session.close)
+
+    def detach(self) -> None:
+        """Leave: the session lives on there, with what it runs, to be taken up by its name."""
+        self._finish(self.session.detach)
+
+    def _finish(self, leave: Callable[[], None]) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        _open.discard(self)
+        self._calls.close()
+        leave()
+        if self._server is not None:
+            self._server.close()
+
+    def __enter__(self) -> Remote:  # noqa: PYI034
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Modules:
+    """``pi.modules``: a module of the far side by its name, imported there when it is used."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def __repr__(self) -> str:
+        return f"<modules at {self._calls.name}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") and name.startswith(("__", "_repr_", "_ipython_")) and name != "__future__":
+            raise AttributeError(name)
+        return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
+
+    def __getitem__(self, name: str) -> Any:
+        return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
+
+    def __dir__(self) -> list[str]:
+        return list(self._calls.perform(["modules"], (), "value"))
+
+
+def _sources(
+    paths: tuple[transfer.Name, ...], dst: transfer.Name | None
+) -> tuple[tuple[transfer.Name, ...], transfer.Name]:
+    if dst is None and len(paths) > 1:
+        paths, dst = paths[:-1], paths[-1]
+    if dst is None or not paths:
+        raise TransferError("name what to copy and where to: put('data.csv', 'folder/')")
+    return paths, dst
+
+
+def _module(calls: Calls, name: str, goes_on: bool) -> Any:
+    if not all(part.isidentifier() for part in _text(name).split(".")):
+        raise TargetError(f"{name!r} is no name of a module; write one such as os or os.path")
+    return chain(calls, ["module", name]) if goes_on else calls.perform(["module", name], ())
+
+
+def _identifier(name: Any, what: str) -> str:
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise TargetError(f"{name!r} cannot be {what}; write one such as x")
+    return name
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"names of the session are text, not {type(name).__name__}")
+    return name
+
+
+def _text(code: Any) -> str:
+    if not isinstance(code, str):
+        raise TypeError(f"text is wanted, not {type(code).__name__}")
+    return code
+
+
+def _options(timeout: float | None) -> dict[str, Any]:
+    return {} if timeout is None else {"timeout": timeout}
+
+
+# -- connecting ------------------------------------------------------------------------------------------------------
+
+
+def connect(
+    where: str | None = None,
+    *,
+    key: str | bytes | os.PathLike[str] | Secret | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+    timeout: float | None = None,
+    trust: bool = False,
+    place: str | None = None,
+    session: str | None = None,
+    shell: str | None = None,
+    ask: Ask | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Remote:
+    """A session on the Flame server at ``where``: ``host:port``, ``./u:socket``, or the name of a target.
+
+    Without ``where`` it is the default target, or a server that is started for it on this machine.  ``key`` is the
+    server's HMAC key itself (text, bytes), or with a path the file that it stands in, as ``key_file`` is.  ``timeout``
+    is in seconds for connecting.  ``trust`` lets objects that are not plain travel as pickles, in both directions: only
+    for a server that may run code here.  ``place``, ``session`` and ``shell`` are those of a target; so are ``more``.
+    ``ask`` is how the user is asked, for a key that is to be typed, or about a certificate that is new.  ``defaults``
+    are settings that hold where nothing else says otherwise.
+
+    Raises TargetError, CannotConnect.
+    """
+    overrides = {"place": place, "session": session, "shell": shell, **more}
+    if isinstance(key, os.PathLike):
+        key, key_file = None, key
+    if key_file is not None:
+        overrides["key_file"] = os.fspath(key_file)
+    if timeout is not None:
+        overrides["timeouts"] = Timeouts(connect=_seconds(timeout))
+    if key is not None:
+        overrides["key"] = _secret(key)
+    if trust:
+        overrides["trust"] = True
+    given = {name: value for name, value in overrides.items() if value is not None}
+    target = load_target(where, overrides=given, ask=ask, defaults=defaults)
+    remote = Remote(target)
+    for sentence in remote.target.cautions():  # each time: it is the user who has to weigh it
+        print(f"Warning: {sentence}", file=sys.stderr)
+    return remote
+
+
+def _secret(key: str | bytes | Secret) -> Secret:
+    if isinstance(key, Secret):
+        return key
+    if not key:
+        raise TargetError("key is the server's key as text or bytes, or the path of the file that it stands in")
+    return Secret(key.encode() if isinstance(key, str) else key)
+
+
+def _seconds(timeout: Any) -> float:
+    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0:
+        return float(timeout)
+    raise TargetError(f"timeout is a number of seconds above 0, not {timeout!r}")
+
+
+# What a script has left open when it ends.
+_open: weakref.WeakSet[Remote] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for remote in list(_open):
+        with contextlib.suppress(FlameError):
+            remote.close()

@@ -1,0 +1,117 @@
+"""What keeps the client its own: the inert reader of answers.
+
+A pickle is a program, and `pickle.loads` of a server's answer runs that program here.  Answers are read by a machine
+without that power (`unpickler.py`), and of what it makes only a tree of bounded size is let through.  Everything
+refused is an `UnsafeAnswer` without a location, which `connect/connection.py` adds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..errors import MAX_MESSAGE, MAX_TRACEBACK, RemoteError
+from .unpickler import ATOMS, Budget, Machine, Name, Record, as_text, refuse
+
+__all__ = [
+    "AGENT_ANSWER",
+    "PLAIN_ANSWER",
+    "Budget",
+    "Name",
+    "Record",
+    "read_exception",
+    "read_value",
+    "refuse",
+]
+
+# An answer of our agent is one bytes object, a handful of opcodes. A plain call may answer with a list of 10^5 things.
+AGENT_ANSWER = Budget(opcodes=10_000, nodes=10_000)
+PLAIN_ANSWER = Budget(opcodes=1_000_000, nodes=1_000_000)
+
+
+def read_value(data: bytes | bytearray | memoryview, budget: Budget = PLAIN_ANSWER) -> Any:
+    """The value pickled in ``data``: plain built-ins, with a `Record` or a `Name` for anything else.
+
+    A Python 2 ``str`` comes as bytes.  The value is safe to compare, print and turn into JSON: a tree, within
+    ``budget``.  Raises UnsafeAnswer, and nothing else.
+    """
+    value = Machine(data, budget).run()
+    _walk(value, budget)
+    return value
+
+
+def read_exception(data: bytes | bytearray | memoryview, budget: Budget = PLAIN_ANSWER) -> RemoteError:
+    """The exception pickled in ``data``, as text; raises UnsafeAnswer where it is no exception.
+
+    The rest of the object is not looked at: exceptions hold anything, and what went wrong must reach the user.
+    """
+    value = Machine(data, budget).run()
+    if type(value) is not Record:
+        refuse("an exception that is no exception")
+    # The state is the __dict__, or (the __dict__, the __slots__).
+    state = value.state[0] if type(value.state) is tuple and value.state else value.state
+    lines = state.get("_pyroTraceback", state.get(b"_pyroTraceback")) if type(state) is dict else None
+    # The end says most. The sum is bounded before it is made: one long text may be in the list many times.
+    chunks: list[str] = []
+    room = 2 * MAX_TRACEBACK
+    for line in reversed(lines if type(lines) is list else []):
+        if room > 0 and type(line) in (str, bytes):
+            chunks.append(as_text(line[-room:]))
+            room -= len(line)
+    chunks.reverse()
+    ename, evalue = _title(value, chunks)
+    return RemoteError(ename, evalue, "".join(chunks))
+
+
+_TITLE = re.compile(r"([^\W\d][\w.]*)(?:: ?(.*))?\n*", re.DOTALL)
+
+
+def _title(value: Record, chunks: list[str]) -> tuple[str, str]:
+    """Name and ``str()`` of the exception, as the far side's own traceback words them: only there does its class exist.
+
+    The last line that has the class's name, since notes may follow; failing that the last line that looks like one: an
+    exception has a factory of its own, or could not be pickled and the server sent a PyroError with its traceback.
+    """
+    ename = value.kind.name.rpartition(".")[2]
+    titles = [title.groups("") for title in map(_TITLE.fullmatch, chunks) if title]
+    for name, message in reversed(titles):
+        if name.rpartition(".")[2] == ename:
+            return ename, message.rstrip("\n")
+    if titles:
+        return titles[-1][0].rpartition(".")[2], titles[-1][1].rstrip("\n")
+    args = value.args if type(value.args) is tuple else ()
+    return ename, ", ".join(as_text(arg[:MAX_MESSAGE]) for arg in args[:8] if type(arg) in (str, bytes))
+
+
+def _walk(value: Any, budget: Budget) -> None:
+    """Refuse what would explode when printed: too deep, cyclic, or small with many references to the same parts."""
+    nodes, text = budget.nodes, budget.text
+    level: list[Any] = [value]
+    for _ in range(budget.depth):
+        below: list[Any] = []
+        for node in level:
+            kind = type(node)
+            if kind is str or kind is bytes or kind is bytearray:
+                text -= len(node)
+                continue
+            if kind in ATOMS:
+                if kind is int or kind is Name:
+                    text -= node.bit_length() >> 1 if kind is int else len(str(node))
+                continue
+            size = len(below)
+            if kind is dict:
+                below.extend(node)
+                below.extend(node.values())
+            elif kind is Record:
+                below += (node.args, node.state, node.items)
+            else:
+                below.extend(node)
+            nodes -= len(below) - size
+            if nodes < 0:
+                refuse(f"an answer that unfolds to more than {budget.nodes} parts")
+        if text < 0:
+            refuse(f"an answer that unfolds to more than {budget.text} bytes of text")
+        if not below:
+            return
+        level = below
+    refuse(f"an answer nested deeper than {budget.depth}")

@@ -1,0 +1,184 @@
+"""``flame.serve()``: Flame in an app that is running, so that notebooks work inside it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..connect.location import Location
+from ..errors import TargetError
+from . import hardening
+from .plan import MAX_MESSAGE, THREADS, KeyFile, Plan, clear_socket, is_loopback
+
+_NAME = "Pyro.Flame"
+_PICKLE = 4  # the serializer's number on the wire
+
+
+def _refuse(sentence: str) -> NoReturn:
+    raise TargetError(sentence)
+
+
+class Serving:
+    """An app that Flame was let into; ``str`` is what to paste into a notebook, ``close`` ends it."""
+
+    def __init__(self, location: str, line: str, ends: list[Callable[[], Any]]) -> None:
+        self.location = location
+        self.line = line
+        self._ends = ends
+        atexit.register(self.close)
+
+    def __str__(self) -> str:
+        return self.line
+
+    def __repr__(self) -> str:
+        return f"<Serving {self.location}{'' if self._ends else ', ended'}>"
+
+    def close(self) -> None:
+        """Let nobody in any more; a daemon that was made for it ends. Again is no error."""
+        ends, self._ends = self._ends, []
+        atexit.unregister(self.close)
+        for end in ends:
+            end()
+
+
+def serve(
+    daemon: Any = None,
+    *,
+    key_file: str | os.PathLike[str] | None = None,
+    harden: bool | None = None,
+    quiet: bool = False,
+    **where: Any,
+) -> Serving:
+    """Let notebooks into this process: cells run inside it, and see and change its objects.
+
+    daemon    a Pyro4 daemon of the app's own, whose loop the app runs; None: one is made, and runs on a thread
+    key_file  file with the key; made with a fresh one if there is none. Without it, a file that ends with the serving
+    harden    silent clients cannot stop the daemon (see ``hardening``); None: where others can reach it
+    quiet     do not print the line to paste into a notebook
+    where     ``host``, ``port``, ``unix``, ``tls``, ``anyone``, as for Plan; for a daemon that is made here
+
+    A daemon that has no key is given one: other clients of it need it then too.  ``Pyro4.config.THREADPOOL_SIZE`` and
+    ``MAX_MESSAGE_SIZE`` are raised and set for the whole process where they are the defaults.  Raises TargetError.
+    """
+    if daemon is not None and where:
+        _refuse(f"{', '.join(where)} cannot be chosen for a daemon that is there already; leave them or it out")
+    for name in ("unix", "tls"):
+        if where.get(name) is not None:
+            where[name] = Path(where[name])
+    plan = Plan(**where, harden=harden) if daemon is None else _plan_of(daemon, harden)
+    path = Path(key_file) if key_file is not None else None
+    if daemon is not None and daemon._pyroHmacKey is not None and path is not None and not path.exists():
+        _refuse(f"this daemon has a key already, and there is no {path}; leave key_file out")
+    ends: list[Callable[[], Any]] = []
+    made: KeyFile | None = None
+    with contextlib.ExitStack() as undo:
+        if daemon is None or daemon._pyroHmacKey is None or path is not None:
+            made = KeyFile.get(path)
+            undo.callback(made.remove)
+        if daemon is None:
+            if plan.unix is not None:
+                clear_socket(plan.unix)
+            daemon = _make_daemon(plan)
+            loop = threading.Thread(target=daemon.requestLoop, name="flame-serving", daemon=True)
+            ends += [daemon.shutdown, loop.join]
+        else:
+            loop = None
+            ends.append(lambda: daemon.unregister(_NAME))
+        if made is not None:
+            _give_key(daemon, made)
+        uri = _register(daemon, plan)
+        if plan.harden:
+            try:
+                ends.insert(0, hardening.harden(daemon).undo)
+            except ValueError as error:
+                raise TargetError(str(error)) from error
+        if made is not None:
+            ends.append(made.remove)
+        if loop is not None:
+            loop.start()
+        undo.pop_all()
+    key = made.path if made is not None else Path("FILE-WITH-ITS-KEY")
+    lines = plan.advice(uri.port, key)
+    if not quiet:
+        print("Flame is open here. Paste into a notebook:", *(f"    {line}" for line in lines), sep="\n", flush=True)
+    return Serving(plan.location(uri.port), lines[0], ends)
+
+
+def _plan_of(daemon: Any, harden: bool | None) -> Plan:
+    """What a daemon of the app's own is like; TargetError where Flame must not be opened there."""
+    server = getattr(daemon, "transportServer", None)
+    if server is None:
+        _refuse("that is no Pyro4 daemon that listens; give one, or none to have it made")
+    place = Location.parse(daemon.locationStr)
+    encrypted = hasattr(server.sock, "context")
+    if place.path:
+        return Plan(unix=Path(place.path), harden=harden)
+    # Not by what the location says: a name may stand for any address.
+    address = server.sock.getsockname()[0]
+    if not encrypted and not is_loopback(address):
+        _refuse(
+            f"others can reach this daemon at {address} and it has no TLS; bind it to 127.0.0.1, or set "
+            "Pyro4.config.SSL with certificates before it is made"
+        )
+    plan = Plan(port=place.port, harden=bool(harden))
+    if encrypted and harden is None:
+        object.__setattr__(plan, "harden", not is_loopback(address))
+    return plan
+
+
+def _make_daemon(plan: Plan) -> Any:
+    from Pyro4 import core, errors
+    from Pyro4.configuration import config
+
+    before = {name: getattr(config, name) for name in (*plan.settings, "SERIALIZERS_ACCEPTED", "SERVERTYPE")}
+    umask = os.umask(0o077) if plan.unix else None
+    try:
+        for name, value in plan.settings.items():
+            setattr(config, name, value)
+        config.SERIALIZERS_ACCEPTED = {"pickle"}
+        config.SERVERTYPE = "thread"
+        return core.Daemon(plan.host, plan.port, unixsocket=str(plan.unix) if plan.unix else None)
+    except (OSError, errors.PyroError) as error:
+        where = f"./u:{plan.unix}" if plan.unix else f"{plan.host}:{plan.port}"
+        raise TargetError(f"cannot listen at {where}: {error}; choose another place") from error
+    finally:
+        if umask is not None:
+            os.umask(umask)
+        for name, value in before.items():
+            setattr(config, name, value)
+
+
+def _register(daemon: Any, plan: Plan) -> Any:
+    """Flame in ``daemon``; what it asks of the process's configuration holds for that moment only."""
+    from Pyro4.configuration import config
+    from Pyro4.utils import flame
+
+    before = config.FLAME_ENABLED, config.SERIALIZERS_ACCEPTED
+    if config.THREADPOOL_SIZE < THREADS:
+        config.THREADPOOL_SIZE = THREADS
+    if not config.MAX_MESSAGE_SIZE:
+        config.MAX_MESSAGE_SIZE = MAX_MESSAGE
+    if _NAME in daemon.objectsById:
+        return daemon.uriFor(_NAME)
+    if _PICKLE not in daemon._Daemon__serializer_ids:
+        _refuse(
+            "this daemon does not accept pickle, which Flame needs; make it under SERIALIZERS_ACCEPTED = {'pickle'}"
+        )
+    try:
+        config.FLAME_ENABLED = True
+        config.SERIALIZERS_ACCEPTED = {"pickle"}
+        return flame.start(daemon)
+    finally:
+        config.FLAME_ENABLED, config.SERIALIZERS_ACCEPTED = before
+
+
+def _give_key(daemon: Any, made: KeyFile) -> None:
+    given = daemon._pyroHmacKey
+    if given is not None and bytes(given) != made.key.reveal():
+        _refuse(f"this daemon has a key already, and not the one in {made.path}; leave key_file out")
+    daemon._pyroHmacKey = made.key.reveal()

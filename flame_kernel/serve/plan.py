@@ -1,0 +1,251 @@
+"""What a Flame server needs to be safe: where it listens, its key, TLS, and the settings that one would have to know.
+
+It listens on loopback, or on a unix socket in a folder of ours alone; it has a key, in a file of mode 0600; where
+others can reach it, it speaks TLS and asks for certificates, or does not start.  Flame gives whoever gets in all that
+its process can do, so none of this is optional but by words that say so.
+
+``Plan`` is what to serve and how.  ``serve_alone`` becomes that server, ``serve_app`` opens an app.
+"""
+
+from __future__ import annotations
+
+import getpass
+import ipaddress
+import os
+import secrets
+import shlex
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jupyter_core.paths import jupyter_runtime_dir
+
+from ..connect.keys import Secret, read_key
+from ..connect.location import Location
+from ..errors import TargetError
+from .certs import names
+
+# Clients that a server can have: each session takes two threads of the pool.
+THREADS = 200
+# Bytes of one message to the server; the protocol's own limit is 2 GiB, which it would take from anybody.
+MAX_MESSAGE = 256 * 1024 * 1024
+
+_CA, _CERTIFICATE = "ca.pem", "server.pem"  # as `jupyter flame certs` names them
+
+
+# What Pyro's own variables may say of a server of ours: how much it bears, not who gets in.
+_PYRO: dict[str, Callable[[str], Any]] = {
+    "THREADPOOL_SIZE": int,
+    "MAX_MESSAGE_SIZE": int,
+    "COMMTIMEOUT": float,
+    "SERVERTYPE": {"thread": "thread", "multiplex": "multiplex"}.__getitem__,
+    "NATHOST": str,
+    "NATPORT": int,
+}
+
+
+def from_environ(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The settings in Pyro's variables (``PYRO_THREADPOOL_SIZE`` …) that hold, and the names of those that do not."""
+    found: dict[str, Any] = {}
+    ignored = []
+    for name, text in environ.items():
+        setting = name.removeprefix("PYRO_")
+        if setting == name or setting in ("FLAME_ENABLED", "NS_HOST", "NS_PORT"):
+            continue
+        if setting not in _PYRO:
+            ignored.append(name)
+            continue
+        try:
+            found[setting] = _PYRO[setting](text)
+        except (ValueError, KeyError):
+            _refuse(f"{name}={text!r} means nothing to Pyro; correct it, or unset it")
+    return found, sorted(ignored)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    raise TargetError(sentence)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where to serve, and how it is protected; raises TargetError where that would be open to others.
+
+    host       an address of this machine; loopback unless there is TLS
+    port       0: one that is free
+    unix       path of a socket to listen on instead, in a folder of mode 0700 (made if there is none)
+    tls        folder with ``server.pem`` and ``ca.pem``, as ``jupyter flame certs`` makes them
+    anyone     with TLS: clients need no certificate of that CA, the key alone is enough
+    harden     silent clients cannot stop it; None: where others can reach it
+    more       settings of Pyro's that win over ours, see ``from_environ``
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    unix: Path | None = None
+    tls: Path | None = None
+    anyone: bool = False
+    harden: bool | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            _refuse(f"{self.port} is no port; give a number from 1 to 65535, or 0 for one that is free")
+        if self.unix is not None:
+            if self.tls is not None:
+                _refuse("TLS and a unix socket do not go together in Pyro; leave one of them out")
+            _check_socket(self.unix)
+        elif self.tls is not None:
+            for name in (_CERTIFICATE, _CA):
+                if not (self.tls / name).is_file():
+                    _refuse(f"there is no {name} in {self.tls}; make it: jupyter flame certs {self.tls} --host HOST")
+        elif not is_loopback(self.host):
+            _refuse(
+                f"others can reach {self.host}, so TLS is needed there: jupyter flame certs FOLDER --host HOST, then "
+                "serve with --tls FOLDER; or stay on loopback and let clients come by ssh://user@this-host/PORT"
+            )
+        if self.harden is None:
+            object.__setattr__(self, "harden", self.unix is None and not is_loopback(self.host))
+
+    @property
+    def arguments(self) -> list[str]:
+        """Those of ``pyro4-flameserver``; the key is not among them."""
+        where = ["-u", str(self.unix)] if self.unix else ["-H", self.host, "-p", str(self.port)]
+        return ["-q", *where]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What ``Pyro4.config`` is told."""
+        found: dict[str, Any] = {
+            "FLAME_ENABLED": True,
+            "THREADPOOL_SIZE": THREADS,
+            "MAX_MESSAGE_SIZE": MAX_MESSAGE,
+            **self.more,
+        }
+        if self.tls is not None:
+            found |= {"SSL": True, "SSL_SERVERCERT": str(self.tls / _CERTIFICATE), "SSL_CACERTS": str(self.tls / _CA)}
+            found["SSL_REQUIRECLIENTCERT"] = not self.anyone
+        if ":" in self.host:
+            found["PREFER_IP_VERSION"] = 6
+        return found
+
+    def location(self, port: int | str) -> str:
+        """Where clients of this machine find it, once its port is known."""
+        if self.unix is not None:
+            return f"./u:{self.unix}"
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
+    def advice(self, port: int | str, key_file: Path) -> list[str]:
+        """What to paste where, to connect to the server."""
+        host = socket.gethostname()
+        if self.tls is not None:
+            place = f"{host}:{port}" if self.host in ("0.0.0.0", "::") else self.location(port)
+            known = names(self.tls / _CERTIFICATE)  # clients check that the name that they call is one of these
+            if known and place.rpartition(":")[0].strip("[]") not in known:
+                place = f"[{known[0]}]:{port}" if ":" in known[0] else f"{known[0]}:{port}"
+            client = "" if self.anyone else " --tls-cert YOU.pem"
+            made = (
+                "" if self.anyone else f", and a certificate of your own: jupyter flame certs {self.tls} --client YOU"
+            )
+            return [
+                f"%flame connect {place} --key-file {shlex.quote(key_file.name)} --tls-ca {_CA}{client}",
+                f"    with copies of {key_file} and {self.tls / _CA}{made}",
+            ]
+        path = shlex.quote(str(key_file))
+        lines = [f"%flame connect {shlex.quote(self.location(port))} --key-file {path}"]
+        if self.unix is None:
+            lines.append(
+                f"    from elsewhere, by ssh: %flame connect ssh://{getpass.getuser()}@{host}/{port} --key-file A-COPY"
+            )
+        return lines
+
+
+def is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# -- sockets and keys --------------------------------------------------------------------------------------------------
+
+
+def _check_socket(path: Path) -> None:
+    Location.parse(f"./u:{path}")  # its length
+    folder = path.parent
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.stat()
+    except OSError as error:
+        raise TargetError(f"cannot use the folder {folder}: {error.strerror}; choose another place") from error
+    if status.st_mode & 0o077 or status.st_uid != os.getuid():
+        _refuse(
+            f"the folder {folder} is open to others (mode {stat.S_IMODE(status.st_mode):04o}); run: chmod 700 {folder}"
+        )
+
+
+def clear_socket(path: Path) -> None:
+    """Remove the socket that a dead server left at ``path``; TargetError where it is alive, or something else."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        _refuse(f"{path} is there already, and no socket; choose another path")
+    with socket.socket(socket.AF_UNIX) as knock:
+        knock.settimeout(2.0)
+        try:
+            knock.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise TargetError(f"{path} is there already: {error.strerror or error}; choose another path") from error
+    _refuse(f"a server listens at {path} already; connect to it, or choose another path")
+
+
+@dataclass(frozen=True)
+class KeyFile:
+    """A key and the file that holds it; ``made`` here, so that it is removed with the server."""
+
+    path: Path
+    key: Secret = field(repr=False)
+    made: bool = False
+
+    @classmethod
+    def get(cls, path: Path | None) -> KeyFile:
+        """The key in ``path``, made there with 256 bits if there is none; without a path in a file for this once."""
+        if path is not None:
+            if path.exists():
+                secret, warnings = read_key(path)
+                if warnings:
+                    _refuse(warnings[0])
+                return cls(path, secret)
+            return cls(path, _write_key(path))
+        folder = Path(jupyter_runtime_dir())
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise TargetError(f"cannot make {folder}: {error.strerror}; name a key_file elsewhere") from error
+        path = folder / f"flame-{os.getpid()}-{secrets.token_hex(4)}.key"
+        return cls(path, _write_key(path), made=True)
+
+    def remove(self) -> None:
+        """Remove the file, if it was made for this once."""
+        if self.made:
+            self.path.unlink(missing_ok=True)
+
+
+def _write_key(path: Path) -> Secret:
+    key = secrets.token_hex(32).encode()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key + b"\n")
+    except OSError as error:
+        raise TargetError(f"cannot write the key file {path}: {error.strerror}; name one elsewhere") from error
+    return Secret(key)

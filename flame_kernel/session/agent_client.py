@@ -1,0 +1,105 @@
+"""Visitor: on a server without a session of one's own: who lives there, asking for a session, watching one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..agent.wire import message as wire
+from ..connect.connection import Connection
+from ..connect.target import Target
+from ..errors import FlameError, RemoteError, UnsafeAnswer
+from .inbox import Event
+from .link import Link, is_missing, no_agent
+
+# Seconds that a watcher's question is parked, on a server that lets it; and between questions on one that does not.
+WATCH_WAIT, WATCH_PAUSE = 10.0, 0.25
+
+
+class Visitor:
+    """A connection to the server of ``target``, for ``contextlib.closing``; for one thread, and ``close`` for any.
+
+    Made connected, or not at all: raises CannotConnect, TargetError.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.running: list[dict[str, Any]] = []
+        self._link = Link(
+            target, on_trouble=lambda _: None, on_end=lambda _: None, is_wanted=lambda: False, beat=lambda: None
+        )
+        self.target = self._link.target
+        self._wait = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Visitor {self._link!r}>"
+
+    def close(self) -> None:
+        """Close the connection; whoever waits in it gets an error."""
+        self._link.close()
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, for Flame's own methods."""
+        return self._link.calls.connection
+
+    def begin(self) -> Any:
+        """What the agent there says of itself; it is pushed if it is not there yet."""
+        return self._link.open({"op": "hello"})
+
+    def ask(self, op: str, **fields: Any) -> Any:
+        """The answer to one op; raises AgentError (``no_agent`` where none of ours is there), ConnectionLost."""
+        try:
+            return self._link.exchange(self._link.calls, {"op": op, **fields})[0]
+        except RemoteError as e:
+            if not is_missing(e):
+                raise
+            raise no_agent(self._link.location) from None
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """What lives on the server."""
+        try:
+            found = self.ask("sessions")
+        except FlameError as e:
+            if getattr(e, "code", "") != "no_agent":
+                raise
+            return []
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+    def replay(self, session_id: str, request_id: str) -> Iterator[list[Event]]:
+        """The output of one cell that its owner has been sent, in order, as far as it is kept."""
+        after = 0
+        while True:
+            request = {"op": "replay", "session": session_id, "request": request_id, "after": after}
+            result, buffers = self._link.exchange(self._link.calls, dict(request, limit=1 << 18))
+            try:
+                events = wire.decode_events(result["events"], buffers)
+                after = events[-1]["number"] if events else after
+                done = bool(result["done"])
+            except (wire.WireError, KeyError, TypeError, ValueError) as e:
+                raise UnsafeAnswer(self._link.location, f"events of the wrong shape: {e}") from e
+            yield events
+            if done or not events:
+                return
+
+    def watch(self, session_id: str) -> Iterator[list[Event]]:
+        """The events of a session, as they come, from those of the running cell on; endless. It notices nothing.
+
+        The connection is made again when it breaks. Raises AgentError where there is no such session.
+        """
+        hello = self.ask("hello")
+        if not isinstance(hello, dict):
+            raise UnsafeAnswer(self._link.location, "an agent that does not say what it is")
+        self._link.boot = str(hello.get("boot"))
+        wait = 0.0 if hello.get("servertype") == "multiplex" else WATCH_WAIT
+        after = None
+        while not self._link.closing.is_set():
+            request = {"op": "watch", "session": session_id, "after": after, "wait": wait, "limit": 1 << 18}
+            result, buffers = self._link.insist(self._link.calls, request, wait + 15.0, wait=wait)
+            try:
+                events = wire.decode_events(result["events"], buffers)
+                after = events[-1]["number"] if events else after if after is not None else int(result["newest"])
+            except (wire.WireError, KeyError, TypeError, ValueError) as e:
+                raise UnsafeAnswer(self._link.location, f"events of the wrong shape: {e}") from e
+            yield events
+            if not events and not wait:
+                self._link.closing.wait(WATCH_PAUSE)

@@ -1,0 +1,44 @@
+"""Inbox: what the reader of an event log must remember. No I/O, no threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..agent.wire import message as wire
+
+Event = dict[str, Any]
+
+
+class GapError(wire.WireError):
+    """An event number is missing: the server sent what it cannot have."""
+
+
+class Inbox:
+    """Takes batches of events as they come, repeated ones too, and gives each event once, in order.
+
+    ack     the number to send with the next poll: everything up to it has been taken in
+    """
+
+    def __init__(self, ack: int = 0) -> None:
+        self.ack = ack
+
+    def __repr__(self) -> str:
+        return f"<Inbox ack {self.ack}>"
+
+    def feed(self, events: Iterable[Event]) -> list[Event]:
+        """The events that are new, in order. Raises GapError, and then takes none of them, if one is missing."""
+        fresh: list[Event] = []
+        expected = self.ack + 1
+        for event in events:
+            number = event.get("number")
+            if not isinstance(number, int):
+                raise GapError("event without a number")
+            if number < expected:
+                continue
+            if number > expected:
+                raise GapError(f"event {number} came where {expected} was due")
+            expected += 1
+            fresh.append(event)
+        self.ack = expected - 1
+        return fresh

@@ -1,0 +1,473 @@
+"""Link: the way to the agent on one server, which heals.
+
+A link has lines, each a connection of its own and for one thread: *calls* and *events*. A line that breaks is made
+again, with patience, for as long as the link is wanted, and what was asked is asked again: the agent knows an act by
+its id, and a poll by its acknowledgement. So nothing is lost and nothing is done twice.
+
+Three things are told apart. A line that *broke*: reset, or cut, or given up by its deadline. A server that is *silent*:
+the line stands and nothing comes, be it frozen, busy, or gone without a word; that is said and is no death. And a
+session that is *gone*: another server answers there than before, or the process is seen to have ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..agent.wire import message as wire
+from ..connect.connection import Connection
+from ..connect.name_server import found
+from ..connect.target import Target
+from ..errors import (
+    MAX_MESSAGE,
+    MAX_NAME,
+    AgentError,
+    CallTimeout,
+    CannotConnect,
+    ConnectionLost,
+    FlameError,
+    RemoteError,
+    SessionGone,
+    TakenOver,
+    UnsafeAnswer,
+    cap,
+)
+from .bootstrap import agent_name, push_source
+from .local_process import Neighbour
+from .outage import Trouble, cause, is_silence
+
+# Seconds between attempts to reconnect: the first is at once; then from the first to the last, doubling, and at random
+# up to a seventh more; the last figure is for outages of more than a minute.
+RETRY_FIRST, RETRY_LAST, RETRY_LONG = 0.1, 2.0, 10.0
+LONG_OUTAGE = 60.0
+# Answers in a row that are none, after which it is not the line that spoils them.
+REFUSALS = 3
+# Attempts to open a session over a line that breaks in it.
+OPENINGS = 5
+# Seconds between looks at the lines while somebody waits.
+TICK = 0.25
+# Seconds: an outage shorter than this is not worth a word.
+WORTH_SAYING = 0.5
+# Seconds: while a cell runs, a server that has said nothing for BEAT is asked for a sign of life, and is silent if it
+# has none for SILENT. Then a new connection is tried every PROBE: if that is answered, it is the old one that is dead.
+BEAT, SILENT, PROBE = 1.0, 2.0, 5.0
+PROBE_PATIENCE = 2.5
+
+Answer = tuple[Any, Sequence[Any]]
+
+
+class Line:
+    """One connection of a link, used by one thread."""
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        self.name = name
+        self.connection = connection
+        self.asked: float | None = None  # monotonic, when what is not answered yet was asked
+        self.patience = SILENT  # seconds in which its answer is due
+        # A request that was sent ahead: itself, its number, the connection, and what waits for the answer.
+        self.ahead: tuple[dict[str, Any], str, Connection, Callable[[], bytes]] | None = None
+        self.lost_at = 0  # how often lines had been mended when this one broke last
+
+
+class Link:
+    """The lines to the server of ``target``; made with the first, *calls*, connected (CannotConnect, TargetError).
+
+    on_trouble  called with a Trouble when there is one, again now and then while it lasts, and with None when it is
+                over; on any thread of the link's users or its own
+    on_end      called once, when the link is lost for good, with the reason
+    is_wanted   whether somebody waits for an answer: only then is a silent server looked for
+    beat        called where the server should give a sign of life: an op that it answers at once
+    alive       tells whether the server can still be there
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        on_trouble: Callable[[Trouble | None], None],
+        on_end: Callable[[FlameError], None],
+        is_wanted: Callable[[], bool],
+        beat: Callable[[], None],
+        alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.target = found(target)
+        self.closing = threading.Event()
+        self.gone: FlameError | None = None
+        self.trouble: Trouble | None = None
+        self.boot = ""
+        self._on_trouble = on_trouble
+        self._on_end = on_end
+        self._is_wanted = is_wanted
+        self._beat = beat
+        self._alive = alive
+        self._neighbour: Neighbour | None = None
+        self._nonce = uuid.uuid4().hex[:8]
+        self._counter = itertools.count(1)
+        self._modern = False
+        self._lock = threading.Lock()
+        self._broken: dict[str, FlameError] = {}
+        self._lost_since = 0.0
+        self._mending = threading.Lock()
+        self._delay = 0.0
+        self._mended = 0  # how often a line was made again
+        self._heard = time.monotonic()
+        self._traffic = 0
+        self._hurry = threading.Event()
+        self._wake = threading.Event()
+        self.calls = Line("calls", Connection(self.target))
+        self._lines = [self.calls]
+        self._watcher = threading.Thread(target=self._watch, name="flame-watch", daemon=True)
+
+    def __repr__(self) -> str:
+        state = "gone" if self.gone else "broken" if self._broken else "silent" if self.trouble else "up"
+        return f"<Link {self.location} {state}, {len(self._lines)} lines>"
+
+    @property
+    def location(self) -> str:
+        return self.calls.connection.location
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether a line is being made again."""
+        return bool(self._broken)
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    def open(self, request: dict[str, Any]) -> Any:
+        """The agent's answer to the first call; the agent is pushed if the server does not know it yet.
+
+        It may be asked several times, over a line that breaks: an ``open`` takes up what the one before has made.
+        """
+        for attempt in itertools.count(1):
+            try:
+                if not self.calls.connection.is_open:
+                    self.calls.connection = self._connect()
+                try:
+                    return self.exchange(self.calls, request)[0]
+                except RemoteError as e:
+                    if not is_missing(e):
+                        raise
+                    self.calls.connection.call("execute", push_source())
+                    return self.exchange(self.calls, request)[0]
+            except (ConnectionLost, CannotConnect) as e:
+                broke = not isinstance(e, (CallTimeout, UnsafeAnswer)) and getattr(e, "cause", "closed") == "closed"
+                if not broke or attempt == OPENINGS:
+                    raise
+                time.sleep(RETRY_FIRST * attempt)
+        raise AssertionError  # not reached: count() has no end
+
+    def _connect(self) -> Connection:
+        """A connection once more; a server that has a name may be at another place by now."""
+        self.target = found(self.target)
+        return Connection(self.target)
+
+    def opened(self, server: dict[str, Any]) -> None:
+        """The session is open: what the server said of itself, by which it is known again."""
+        self.boot = server["boot"]
+        self._neighbour = Neighbour.of(server)
+        self._modern = tuple(server["python"]) >= (3, 4)
+        self._raise_pickle_protocol(self.calls.connection)
+
+    def add_line(self, name: str) -> Line:
+        """One more connection."""
+        line = Line(name, Connection(self.target))
+        self._raise_pickle_protocol(line.connection)
+        self._lines.append(line)
+        return line
+
+    def start(self) -> None:
+        """Watch over the lines from now on."""
+        self._watcher.start()
+
+    def _raise_pickle_protocol(self, connection: Connection) -> None:
+        if self._modern:
+            connection.pickle_protocol = 4
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def exchange(
+        self,
+        line: Line,
+        request: dict[str, Any],
+        timeout: float | None = None,
+        buffers: Sequence[Any] = (),
+        wait: float = 0.0,
+    ) -> Answer:
+        """One op of the agent: ``(result, buffers)``. The answer must echo this call's number: replays do not.
+
+        ``wait`` is how long the server may take of its own will, in seconds.
+        """
+        line.patience = wait + SILENT
+        line.asked = time.monotonic()
+        try:
+            ahead, line.ahead = line.ahead, None
+            if ahead is None or ahead[0] is not request or ahead[2] is not line.connection:
+                ahead = self._ask(line.connection, request, timeout, buffers)
+            answer = self._answer(*ahead[1:])
+        finally:
+            line.asked = None
+        self._heard = time.monotonic()
+        return answer
+
+    def ask_ahead(self, line: Line, request: dict[str, Any], timeout: float | None = None) -> None:
+        """Send the request that the next ``exchange`` or ``insist`` of this line is for: the server works on it
+        meanwhile. Where that fails it is sent then."""
+        with contextlib.suppress(ConnectionLost):
+            line.ahead = self._ask(line.connection, request, timeout, ())
+
+    def _ask(
+        self, connection: Connection, request: dict[str, Any], timeout: float | None, buffers: Sequence[Any]
+    ) -> tuple[dict[str, Any], str, Connection, Callable[[], bytes]]:
+        n = f"{self._nonce}-{next(self._counter)}"
+        message = wire.encode(dict(request, n=n), buffers)
+        hear = connection.ask(f"{agent_name()}.{wire.HANDLE}", message, timeout=timeout)
+        return request, n, connection, hear
+
+    def _answer(self, n: str, connection: Connection, hear: Callable[[], bytes]) -> Answer:
+        data = hear()
+        try:
+            answer, buffers = wire.decode(data)
+        except wire.WireError as e:
+            connection.close()
+            raise UnsafeAnswer(connection.location, str(e)) from e
+        if answer.get("n") != n:
+            connection.close()
+            raise UnsafeAnswer(connection.location, "an answer to another call")
+        error = answer.get("error")
+        if error is not None:
+            error = error if isinstance(error, dict) else {}
+            raise AgentError(cap(str(error.get("code")), MAX_NAME), cap(str(error.get("message")), MAX_MESSAGE))
+        return answer.get("result"), buffers
+
+    def insist(
+        self,
+        line: Line,
+        request: dict[str, Any],
+        timeout: float | None = None,
+        buffers: Sequence[Any] = (),
+        wait: float = 0.0,
+        on_broken: Callable[[], None] = lambda: None,
+    ) -> Answer:
+        """Do an op, on a new connection after a broken one, until it is answered, refused, or we are closed.
+
+        ``on_broken`` is called after each attempt whose fate is unknown.
+        """
+        refused = 0
+        while True:
+            if self.gone is not None:
+                raise self.gone
+            try:
+                if not line.connection.is_open:
+                    self._mend(line)
+                answer = self.exchange(line, request, timeout, buffers, wait)
+            except RemoteError as e:
+                if is_missing(e):  # the server is another one than before
+                    self.end(SessionGone(self.location, "the server was restarted"))
+                    continue
+                raise
+            except AgentError as e:
+                if e.code == "taken_over":
+                    self.end(TakenOver(self.location, e.message))
+                    continue
+                if e.code == "no_session":
+                    self.end(SessionGone(self.location, e.message))
+                    continue
+                raise
+            except ConnectionLost as e:
+                if self.closing.is_set():
+                    raise
+                refused = refused + 1 if isinstance(e, UnsafeAnswer) else 0
+                if refused == REFUSALS:
+                    self.end(e)
+                    continue
+                self._note_lost(line, e)
+                on_broken()
+            else:
+                self._note_back(line)
+                return answer
+
+    # -- healing -----------------------------------------------------------------------------------------------------
+
+    def _mend(self, line: Line) -> None:
+        """A new connection to the same server for ``line``. One line tries at a time, and the others follow it.
+
+        Raises what ``exchange`` raises where the server is reached and does not say that it is the same.
+        """
+        with self._mending:
+            while True:
+                self._pause(line)
+                if self.gone is not None:
+                    raise self.gone
+                if self.closing.is_set():
+                    raise ConnectionLost(self.location, "the session was closed here")
+                if not self._alive() or (self._neighbour is not None and not self._neighbour.lives()):
+                    self.end(SessionGone(self.location, "the server ended"))
+                    continue
+                try:
+                    connection = self._connect()
+                except CannotConnect as e:
+                    if not e.passing:
+                        self.end(e)
+                        continue
+                    self._note_lost(line, e)
+                    continue
+                self._raise_pickle_protocol(connection)
+                line.connection = connection
+                if self.closing.is_set():  # close() may have looked before this one was there
+                    connection.close()
+                    continue
+                hello = self.exchange(line, {"op": "hello"})[0]
+                if not isinstance(hello, dict) or hello.get("boot") != self.boot:
+                    self.end(SessionGone(self.location, "the server was restarted"))
+                    continue
+                self._mended += 1
+                return
+
+    def _pause(self, line: Line) -> None:
+        """Wait before an attempt: not at all before the first, then longer and longer; nor where another line has been
+        made again since this one broke."""
+        if self._mended > line.lost_at:
+            return
+        delay = self._delay
+        with self._lock:
+            long = bool(self._broken) and time.monotonic() - self._lost_since > LONG_OUTAGE
+        self._delay = min(delay * 2 or RETRY_FIRST, RETRY_LONG if long else RETRY_LAST)
+        if delay and not self.closing.is_set() and self.gone is None:
+            self._hurry.clear()
+            self._hurry.wait(delay * random.uniform(1.0, 1.15))
+
+    def hurry(self) -> None:
+        """Somebody wants something: try to reconnect now."""
+        self._hurry.set()
+        self._wake.set()
+
+    def _note_lost(self, line: Line, error: FlameError) -> None:
+        line.lost_at = self._mended
+        with self._lock:
+            if not self._broken:
+                self._lost_since = time.monotonic()
+            self._broken[line.name] = error
+        self._wake.set()
+
+    def _note_back(self, line: Line) -> None:
+        self._delay = 0.0
+        if self._broken:
+            with self._lock:
+                self._broken.pop(line.name, None)
+            self._wake.set()
+
+    # -- watching ----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """The watcher's thread: says what is wrong, and finds out whether a silent connection is a dead one."""
+        said = -1e9
+        probed = 0.0
+        while not self.closing.is_set():
+            wanted = self._is_wanted()
+            self._wake.wait(TICK if wanted or self._broken or self.trouble else None)
+            self._wake.clear()
+            now = time.monotonic()
+            trouble = self._look(now)
+            before, self.trouble = self.trouble, trouble
+            if trouble is None:
+                if before is not None:
+                    self._on_trouble(None)
+                    said = -1e9
+                if wanted and now - self._heard > BEAT and self.calls.asked is None:
+                    self._beat()
+                continue
+            if now - said >= trouble.every:
+                said = now
+                self._on_trouble(trouble)
+            if trouble.silent and not self._broken and now - max(probed, trouble.since + SILENT) > PROBE:
+                self._probe()
+                probed = time.monotonic()
+
+    def _look(self, now: float) -> Trouble | None:
+        """What is wrong at this moment."""
+        traffic = sum(line.connection.bytes_sent + line.connection.bytes_received for line in self._lines)
+        if traffic != self._traffic:  # a large message takes its time on a slow line
+            self._traffic, self._heard = traffic, now
+        with self._lock:
+            errors, since = list(self._broken.values()), self._lost_since
+        if errors:
+            if now - since < WORTH_SAYING:
+                return self.trouble
+            silent = all(is_silence(e) for e in errors)
+            if self.trouble is not None and self.trouble.silent:
+                since = min(since, self.trouble.since)
+            reason = cause(errors[0])
+        else:
+            asked = [line.asked for line in self._lines if _is_late(line, now)]
+            if not asked or now - self._heard < SILENT or not self._is_wanted():
+                return None
+            silent, since, reason = True, max(self._heard, min(one for one in asked if one is not None)), ""
+        return Trouble(self.location, silent, since, time.time() - (now - since), reason)
+
+    def _probe(self) -> None:
+        """Whether a new connection is answered while the old ones are not: then those are dead, and are ended."""
+        patient = replace(self.target, timeouts=replace(self.target.timeouts, connect=PROBE_PATIENCE))
+        try:
+            Connection(patient).close()
+        except FlameError:
+            return
+        time.sleep(TICK)  # a server that was only busy answers the old ones now, too
+        now = time.monotonic()
+        for line in self._lines:
+            if _is_late(line, now):
+                line.connection.abort()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def end(self, why: FlameError) -> None:
+        """The link is lost for good: whoever waits is told."""
+        with self._lock:
+            if self.gone is not None:
+                return
+            self.gone = why
+        self._on_end(why)
+        self.closing.set()
+        self._hurry.set()
+        self._wake.set()
+        for line in self._lines:
+            if line is not self.calls:  # whose call gets an answer of its own: a close ends the poll before it is done
+                line.connection.abort()
+
+    def abort(self) -> None:
+        """Wake whoever waits in it; nothing is asked any more."""
+        self.closing.set()
+        self.gone = self.gone or SessionGone(self.location, "it was closed here")
+        self._hurry.set()
+        self._wake.set()
+        for line in self._lines:
+            line.connection.abort()
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Close the connections, when the threads that use them have ended."""
+        self.abort()
+        if self._watcher.is_alive() and self._watcher is not threading.current_thread():
+            self._watcher.join(timeout)
+        for line in self._lines:
+            line.connection.close()
+
+
+def is_missing(error: RemoteError) -> bool:
+    """Whether a server has no agent of ours, or has not loaded all of it yet, for a client that is just pushing it."""
+    return error.ename == "KeyError" or (error.ename == "AttributeError" and agent_name() in error.evalue)
+
+
+def no_agent(location: str) -> AgentError:
+    """What is said where a server knows nothing of us, so of no session of ours."""
+    return AgentError("no_agent", f"there are no sessions at {location}")
+
+
+def _is_late(line: Line, now: float) -> bool:
+    asked = line.asked
+    return asked is not None and now - asked > line.patience

@@ -1,0 +1,500 @@
+"""Session: cells on a Flame server, as futures, and their output, as events. What the kernel and the magics work with.
+
+Two lines of a link that heals by itself: *calls*, for requests that return at once, and *events*, on which a poll is
+parked, so output costs no round trip of its own. Each has a thread. A reply is an event too, in the same numbered log
+as the output before it, so it cannot overtake it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from concurrent.futures import Future
+from typing import Any
+
+from ..agent.wire import message as wire
+from ..connect.target import Target
+from ..errors import AgentError, ConnectionLost, FlameError, NotSent, SessionGone, UnsafeAnswer
+from .handshake import checked, opening, running
+from .inbox import Event, Inbox
+from .link import Link
+from .outage import Trouble
+from .requests import CELLS, Call, Reply, Request
+
+# Seconds between two batches of mere text: at most 40 a second, of two streams each.
+GAP = 0.025
+# Seconds: a parked poll that has nothing to say ends no sooner; from a server that lets it, the next one waits.
+EARLY = 0.05
+# A multiplex server serves one call at a time, so nothing may be parked there; seconds between short polls.
+POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
+# Bytes asked for in one poll: fewer after one that was cut or slow (in seconds), more after a quick and full one.
+BATCH_LEAST, BATCH_FIRST, BATCH_MOST = 1 << 12, 1 << 16, 1 << 21
+QUICK, SLOW = 0.5, 3.0
+# Bytes a second of the slowest line on which a large message still gets through.
+SLOWEST = 50_000
+# Seconds in which a client that was killed is found out by the agent, and its session can be had.
+AWAY = 4.0
+
+
+class Session:
+    """A session on the server of ``target``: made, or taken up if one of its name lives there.
+
+    on_events   called on the events thread with each batch of events, in order: output, ``input_request``, replies
+                (the future of a reply is done right after). It must not raise.
+    on_link     called with a sentence when the link breaks or the server is silent, now and then with another while it
+                lasts, and with None when it is over; on a thread of the link
+    alive       tells whether the server can still be there; asked before a reconnection (the embedded server's process)
+    attach      None; or "must": only one that lives; "take": that too, where its client is away or has agreed;
+                "force": from whomever has it
+    client_id   names this client to the agent; the one that was given to ``comeback.ask``
+
+    The constructor connects, pushes the agent if need be, and opens the session; it raises CannotConnect, RemoteError
+    or AgentError. ``ready`` is a future of where cells run: host, pid, python, place, shell, …
+    ``running`` tells the cells that were under way when it was taken up, the oldest first; see ``follow``.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        on_events: Callable[[list[Event]], None],
+        *,
+        on_link: Callable[[str | None], None] = lambda sentence: None,
+        alive: Callable[[], bool] = lambda: True,
+        attach: str | None = None,
+        client_id: str | None = None,
+    ) -> None:
+        self.target = target
+        self.session_id = target.session or uuid.uuid4().hex[:12]
+        self.client_id = client_id or uuid.uuid4().hex
+        self.ready: Future[Reply] = Future()
+        self._on_events = on_events
+        self._on_link = on_link
+        self._pending: dict[str, Request] = {}
+        self._stopping: set[str] = set()  # cells whose interrupt is not answered yet
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._calls_lock = threading.Lock()
+        self._calls_over = False
+        self._poll_soon = threading.Event()
+        self._link = Link(
+            target,
+            on_trouble=self._tell,
+            on_end=self._ended,
+            is_wanted=self._is_waiting,
+            beat=self._give_sign,
+            alive=alive,
+        )
+        self.target = self._link.target
+        try:
+            self.server = self._open(attach)
+            try:
+                self._events = self._link.add_line("events")
+            except BaseException:
+                self._undo_open()
+                raise
+        except BaseException:
+            self._link.close()
+            raise
+        fresh = self.server["fresh"]
+        self.running: list[dict[str, Any]] = [] if fresh else running(self.server)
+        for cell in self.running:
+            self._pending[cell["request"]] = Request("execute", "begun")
+        self.mourned = False  # somebody has been told that it is gone
+        self._followed = {cell["request"]: self._pending[cell["request"]].future for cell in self.running}
+        self._inbox = Inbox(0 if fresh else self.server.get("acknowledged", self.server["newest"]))
+        self.missed = 0 if fresh else self.server["newest"] - self._inbox.ack
+        if self.server["ready"] is not None and not fresh:
+            self.ready.set_result(self.server["ready"])
+        self._threads = [
+            threading.Thread(target=run, name=f"flame-{name}", daemon=True)
+            for name, run in (("calls", self._run_calls), ("events", self._run_events))
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._link.start()
+
+    def __repr__(self) -> str:
+        state = "gone" if self.gone else "lost" if self._link.is_broken else "busy" if self._pending else "idle"
+        return f"<Session {self.location} {self.session_id!r} {state}, event {self._inbox.ack}>"
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    def _open(self, attach: str | None) -> dict[str, Any]:
+        request = opening(self.target, self.session_id, self.client_id, attach)
+        deadline = time.monotonic() + AWAY
+        while True:
+            try:
+                server = checked(self._link.open(request), self.location)
+                break
+            except AgentError as e:  # perhaps its client has just been killed, and that is not certain yet
+                if e.code != "in_use" or time.monotonic() > deadline:
+                    raise
+                time.sleep(AWAY / 10)
+        self._epoch: int = server["epoch"]
+        self._multiplex = server["servertype"] == "multiplex"
+        self._link.opened(server)
+        return server
+
+    def _undo_open(self) -> None:
+        """There is no second connection: what the first has made, with a process perhaps, must not stay behind."""
+        if self.server["fresh"]:
+            with contextlib.suppress(FlameError):
+                self._link.exchange(self._link.calls, {"op": "close", "session": self.session_id})
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def execute(
+        self,
+        request_id: str,
+        code: str,
+        *,
+        silent: bool = False,
+        store_history: bool = True,
+        user_expressions: dict[str, str] | None = None,
+        allow_stdin: bool = False,
+        lane: str | None = None,
+        cell_id: str | None = None,
+        raw: str | None = None,
+    ) -> Future[Reply]:
+        """Run a cell; the future holds the content of its execute_reply. ``lane`` is the subshell's id; ``raw`` the
+        cell's text where ``code`` is not that: a debugger knows the cell by it."""
+        request = {
+            "kind": "execute",
+            "id": request_id,
+            "code": code,
+            "silent": silent,
+            "store_history": store_history,
+            "user_expressions": user_expressions or {},
+            "allow_stdin": allow_stdin,
+            "lane": lane or "",
+            "cell_id": cell_id,
+            "raw": raw,
+        }
+        return self._submit(request)
+
+    def complete(self, request_id: str, code: str, cursor_pos: int) -> Future[Reply]:
+        """The content of a complete_reply, also while a cell runs; ``cursor_pos`` in code points."""
+        return self.request("complete", request_id, code=code, cursor_pos=cursor_pos)
+
+    def inspect(
+        self, request_id: str, code: str, cursor_pos: int, detail_level: int = 0, omit_sections: tuple[str, ...] = ()
+    ) -> Future[Reply]:
+        """The content of an inspect_reply, also while a cell runs."""
+        request = {"kind": "inspect", "id": request_id, "code": code, "cursor_pos": cursor_pos}
+        return self._submit(dict(request, detail_level=detail_level, omit_sections=list(omit_sections)))
+
+    def usage(self, request_id: str) -> Future[Reply]:
+        """The content of a usage_reply: CPU and memory of the process in which cells run."""
+        return self.request("usage", request_id)
+
+    def open_lane(self, lane: str) -> Future[Reply]:
+        """Begin a subshell's thread on the far side."""
+        return self.request("open_lane", lane=lane)
+
+    def close_lane(self, lane: str) -> Future[Reply]:
+        """End a subshell's thread on the far side, and wait for it."""
+        return self.request("close_lane", lane=lane)
+
+    def request(
+        self, kind: str, request_id: str | None = None, *, buffers: Sequence[Any] = (), **fields: Any
+    ) -> Future[Reply]:
+        """Any request of the agent, with an id of its own unless one is given: the content of its ``<kind>_reply``,
+        the reply's binary buffers in it as ``buffers`` where it has any."""
+        return self._submit({"kind": kind, "id": request_id or uuid.uuid4().hex, **fields}, buffers)
+
+    def comm(self, request_id: str, msg_type: str, message: dict[str, Any], lane: str | None = None) -> Future[Reply]:
+        """Deliver a ``comm_open``, ``comm_msg`` or ``comm_close`` of the front end; done when its callbacks are."""
+        request: dict[str, Any] = {"kind": "comm", "id": request_id, "msg_type": msg_type, "lane": lane or ""}
+        request |= {"content": message["content"], "metadata": message.get("metadata") or {}}
+        return self._submit(request, message.get("buffers") or ())
+
+    def comm_info(self) -> Future[Reply]:
+        """The content of a comm_info_reply for all targets."""
+        return self.request("comm_info")
+
+    def interrupt(self, request_id: str | None = None, gently: bool = False) -> Future[Any]:
+        """Stop the running cells, or only ``request_id``; ``{"done": what was done}``.
+
+        One that still runs says in its output where it hangs, and what the next interrupt does: give up its thread, or
+        end the child with all names. ``gently`` never ends a child, whatever was said.
+
+        Each interrupt carries its cell's id, so it never reaches a later one, however late it comes. A cell that is
+        not sent yet is not sent any more. During an outage the wait for the cell ends here, with ConnectionLost that
+        says what is known of it, and the interrupt goes as soon as the link is back; where the server is only silent,
+        the first interrupt waits with the cell, and the next one ends the wait.
+        """
+        stoppable = (*CELLS, "comm")
+        cells = [i for i, one in list(self._pending.items()) if one.kind in stoppable and request_id in (None, i)]
+        done: Future[Any] = Future()
+        done.set_result({"done": "idle"})
+        trouble = self._link.trouble
+        for cell in cells:
+            one = self._pending.get(cell)
+            if one is None:
+                continue
+            if one.state == "queued" and one.call is not None and one.call.future.cancel():
+                self._settle(cell, NotSent(self.location))
+                continue
+            again, fate = cell in self._stopping, one.fate
+            how = {"gently": True} if gently else {}
+            done = self._call({"op": "interrupt", "request": cell, "id": uuid.uuid4().hex, **how})
+            if trouble is not None and (self._link.is_broken or again):
+                when = "it is interrupted when the link is back"
+                self._settle(cell, ConnectionLost(self.location, f"you stopped waiting; {fate}; {when}"))
+                continue
+            self._stopping.add(cell)
+            done.add_done_callback(lambda _, cell=cell: self._stopping.discard(cell))  # type: ignore[misc]
+        return done
+
+    def follow(self, request_id: str) -> Future[Reply]:
+        """The reply of a cell that was under way when this session was taken up."""
+        return self._followed[request_id]
+
+    def ask(self, op: str, **fields: Any) -> Future[Any]:
+        """Any op of the agent on this session: its result, where that has events with their buffers in them."""
+        return self._call({"op": op, **fields})
+
+    def wire_message(self, request: dict[str, Any]) -> bytes:
+        """A request of the agent on this session, for a connection that is not of the link."""
+        return bytes(wire.encode(self._message(request)))
+
+    def answer(self, input_id: int, value: str | None) -> Future[Any]:
+        """The user's line for an ``input_request`` event; None is end of file."""
+        return self._call({"op": "answer", "input_id": input_id, "value": value})
+
+    def sessions(self) -> Future[Any]:
+        """What lives on the server: a list of dicts (session, place, client, pid, age, waiting)."""
+        return self._call({"op": "sessions"})
+
+    @property
+    def location(self) -> str:
+        return self._link.location
+
+    @property
+    def gone(self) -> FlameError | None:
+        """Why the session cannot be used any more, or None."""
+        return self._link.gone
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What is wrong with the link, or None."""
+        return self._link.trouble
+
+    def _submit(self, request: dict[str, Any], buffers: Sequence[Any] = ()) -> Future[Reply]:
+        one = Request(request["kind"])
+        if self.gone is not None:
+            one.future.set_exception(self.gone)
+            return one.future
+        one.call = Call(self._message({"op": "submit", "request": request}), buffers, one)
+        self._pending[request["id"]] = one
+        one.call.future.add_done_callback(lambda done: self._submitted(request["id"], done))
+        self._put(one.call)
+        self._poll_soon.set()
+        return one.future
+
+    def _submitted(self, request_id: str, done: Future[Any]) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            self._settle(request_id, error)
+
+    def _settle(self, request_id: str, outcome: BaseException | Reply) -> None:
+        one = self._pending.pop(request_id, None)
+        if one is None or one.future.done():
+            return
+        if outcome is self.gone and one.kind in CELLS:
+            self.mourned = True
+        if isinstance(outcome, SessionGone) and not outcome.fate:
+            outcome = type(outcome)(outcome.location, outcome.reason, one.fate)
+        if isinstance(outcome, BaseException):
+            one.future.set_exception(outcome)
+        else:
+            one.future.set_result(outcome)
+
+    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+        return dict(message, session=self.session_id, epoch=self._epoch)
+
+    def _call(self, message: dict[str, Any]) -> Future[Any]:
+        call = Call(self._message(message))
+        self._put(call)
+        return call.future
+
+    def _put(self, call: Call) -> None:
+        with self._calls_lock:
+            over = self._calls_over
+            if not over:
+                self._calls.put(call)
+        if over:
+            call.future.set_exception(self.gone or SessionGone(self.location, "it was closed here"))
+        self._link.hurry()
+
+    # -- the calls thread --------------------------------------------------------------------------------------------
+
+    def _run_calls(self) -> None:
+        while True:
+            call = self._calls.get()
+            if call is None:
+                return
+            if not call.future.set_running_or_notify_cancel():
+                continue
+            request = call.request or Request("")
+            request.state = "sent"
+
+            def unknown(request: Request = request) -> None:
+                request.state = "unknown"
+
+            try:
+                result, buffers = self._link.insist(
+                    self._link.calls,
+                    call.message,
+                    timeout=self.target.timeouts.call + sum(memoryview(b).nbytes for b in call.buffers) / SLOWEST,
+                    buffers=call.buffers,
+                    on_broken=unknown,
+                )
+                if buffers and isinstance(result, dict) and "events" in result:
+                    result = dict(result, events=wire.decode_events(result["events"], buffers))
+            except Exception as e:  # a defect of ours too: the one who waits shall see it, and the thread goes on
+                call.future.set_exception(e)
+            else:
+                request.state = "begun"
+                call.future.set_result(result)
+
+    def _is_waiting(self) -> bool:
+        return any(one.kind in CELLS for one in list(self._pending.values()))
+
+    def _give_sign(self) -> None:
+        """The link has heard nothing for a while, and a cell runs."""
+        if self._calls.empty():
+            self._calls.put(Call({"op": "hello"}))
+
+    def _tell(self, trouble: Trouble | None) -> None:
+        waits = "; the interrupt waits for it, Stop again ends the wait" if self._stopping else ""
+        self._on_link(f"{trouble}{waits}" if trouble else None)
+
+    def _ended(self, why: FlameError) -> None:
+        """The session is lost for good: whoever waits is told."""
+        if not self.ready.done():
+            self.ready.set_exception(why)
+        for request_id in list(self._pending):
+            self._settle(request_id, why)
+        self._poll_soon.set()
+        self._no_more_calls()
+
+    def _no_more_calls(self) -> None:
+        """The calls thread ends behind what it has; those that come later are refused at once."""
+        with self._calls_lock:
+            if not self._calls_over:
+                self._calls_over = True
+                self._calls.put(None)
+
+    # -- the events thread -------------------------------------------------------------------------------------------
+
+    def _run_events(self) -> None:
+        pause = POLL_BUSY_FIRST
+        timeouts = self.target.timeouts
+        wait = 0.0 if self._multiplex else timeouts.poll
+        self._batch = BATCH_FIRST
+        poll = self._poll()
+        while not self._link.closing.is_set():
+            asked, received = time.monotonic(), self._events.connection.bytes_received
+            try:
+                result, buffers = self._link.insist(
+                    self._events, poll, timeouts.poll_deadline, wait=wait, on_broken=functools.partial(self._less, poll)
+                )
+                events = self._inbox.feed(wire.decode_events(result["events"], buffers))
+            except (wire.WireError, KeyError, TypeError) as e:
+                self._link.end(UnsafeAnswer(self.location, f"events of the wrong shape: {e}"))
+                return
+            except FlameError as e:
+                if not self._link.closing.is_set():
+                    self._link.end(e)
+                return
+            took, received = time.monotonic() - asked, self._events.connection.bytes_received - received
+            self._suit(took, received)
+            shown, poll = poll["after"], self._poll()
+            if received >= BATCH_FIRST and not self._multiplex:
+                # Much is on its way: the server gets the next batch ready while this one is shown.
+                poll["ack"] = shown
+                self._link.ask_ahead(self._events, poll, timeouts.poll_deadline)
+            if events:
+                self._take(events)
+            elif took < EARLY:
+                self._link.closing.wait(EARLY)
+            if self._multiplex:
+                pause = POLL_BUSY_FIRST if events else min(pause * 1.5, POLL_BUSY_LAST)
+                self._poll_soon.clear()
+                self._poll_soon.wait(pause if self._pending else POLL_IDLE)
+
+    def _poll(self) -> dict[str, Any]:
+        after = self._inbox.ack
+        poll = self._message({"op": "poll", "ack": after, "after": after, "wait": self.target.timeouts.poll})
+        return poll | {"limit": self._batch, "gap": 0.0 if self._multiplex else GAP}
+
+    def _less(self, poll: dict[str, Any]) -> None:
+        """A poll was cut: the next one asks for less, else a line that is cut every so often would never get on."""
+        self._batch = poll["limit"] = max(self._batch // 2, BATCH_LEAST)
+
+    def _suit(self, took: float, received: int) -> None:
+        """Ask for as much as the line carries in a moment."""
+        if received > self._batch // 2 and took < QUICK:
+            self._batch = min(self._batch * 2, BATCH_MOST)
+        elif received > BATCH_LEAST and took > SLOW:
+            self._batch = max(self._batch // 2, BATCH_LEAST)
+
+    def _take(self, events: list[Event]) -> None:
+        try:
+            self._on_events(events)
+        except Exception as e:  # content that nobody reckoned with must not end this thread, on which all wait
+            self._link.end(UnsafeAnswer(self.location, f"events that cannot be shown: {type(e).__name__}: {e}"))
+            return
+        for event in events:
+            kind = event["type"]
+            if kind.endswith("_reply") and event.get("request") is not None:
+                buffers = event.get("buffers")
+                self._settle(event["request"], dict(event["content"], buffers=buffers) if buffers else event["content"])
+            elif kind == "ready":
+                if not self.ready.done():
+                    self.ready.set_result(event["content"])
+                else:
+                    self.ready = Future()
+                    self.ready.set_result(event["content"])
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self, timeout: float = 3.0) -> None:
+        """End the session on the far side, with all it runs, and the connections. Idempotent; never raises."""
+        self._finish("close", timeout)
+
+    def detach(self, timeout: float = 3.0) -> None:
+        """Leave: the session lives on there, with the cell that it runs, and can be taken up by its name."""
+        self._finish("detach", timeout)
+
+    def _finish(self, op: str, timeout: float) -> None:
+        if self.gone is None and not self._link.closing.is_set():
+            done = self._call({"op": op})
+            # Where nobody answers the agent ends the session itself, when nobody has come back for long enough.
+            deadline = time.monotonic() + timeout
+            while not done.done() and time.monotonic() < deadline:
+                with contextlib.suppress(FlameError, futures.TimeoutError):  # not the built-in one before Python 3.11
+                    done.result(min(timeout, AWAY / 10))
+                if self._link.is_broken or self.trouble is not None:
+                    deadline = min(deadline, time.monotonic() + AWAY / 10)
+        self._link.abort()
+        self._poll_soon.set()
+        self._no_more_calls()
+        deadline = time.monotonic() + min(timeout, 1.0)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        self._link.close()
+        gone = self.gone or SessionGone(self.location, "it was closed here")
+        for request_id in list(self._pending):
+            self._settle(request_id, gone)
+        if not self.ready.done():
+            self.ready.set_exception(gone)

@@ -1,0 +1,66 @@
+"""The socket of a call that a function of the far side took over: bytes both ways, until either side closes it."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import time
+
+from ..errors import ConnectionLost
+
+# Seconds without a byte, either way, after which the connection is given up.
+SILENCE = 60.0
+
+
+class Wire:
+    """The socket of a connection that was taken over. Raises ConnectionLost; who has the connection closes it then.
+
+    ``until`` (monotonic) is when all of it has to be over; None for as long as something comes.
+    """
+
+    def __init__(self, taken: socket.socket, location: str, until: float | None = None) -> None:
+        self._socket = taken
+        self._location = location
+        self._until = until
+        taken.settimeout(SILENCE)
+
+    def __repr__(self) -> str:
+        return f"<Wire to {self._location}>"
+
+    def send(self, data: memoryview) -> None:
+        self._watch_the_clock()
+        try:
+            self._socket.sendall(data)
+        except OSError as e:
+            raise self._lost(e) from e
+
+    def receive(self, view: memoryview) -> None:
+        while view:
+            self._watch_the_clock()
+            try:
+                count = self._socket.recv_into(view)
+            except OSError as e:
+                raise self._lost(e) from e
+            if not count:
+                raise ConnectionLost(self._location, "the server closed it")
+            view = view[count:]
+
+    def _watch_the_clock(self) -> None:
+        if self._until is not None:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise ConnectionLost(self._location, "its time is up")
+            self._socket.settimeout(min(left, SILENCE))
+
+    def _lost(self, error: OSError) -> ConnectionLost:
+        if isinstance(error, TimeoutError) and error.errno is None:
+            return ConnectionLost(self._location, f"nothing came for {self._socket.gettimeout():g} s")
+        return ConnectionLost(self._location, (error.strerror or str(error)).lower())
+
+    def is_readable(self) -> bool:
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True
+        poll = select.poll()  # unlike select, for descriptors of any number
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))

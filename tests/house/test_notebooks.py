@@ -1,0 +1,74 @@
+"""The notebooks are documentation that lives: each runs as it stands, and gives outputs of the kinds that it shows."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from kernels import flame_kernel
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+
+# The kernels of those that are not for ours.
+KERNELS = {"02-mixed-local-and-remote": "python3", "04-files-and-modules": "python3", "06-security": "python3"}
+
+
+def kinds(cell: Any) -> list[Any]:
+    """What a cell shows, without what differs from run to run; text of a stream may come in any number of pieces."""
+    shown: list[Any] = []
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            kind: Any = ("stream", output.name)
+        elif output.output_type == "error":
+            kind = ("error", output.ename)
+        else:
+            kind = (output.output_type, *sorted(output.data))
+        if kind not in shown:
+            shown.append(kind)
+    return sorted(shown)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_as_it_stands(path: Path, tmp_path: Path) -> None:
+    stored = nbformat.read(path, as_version=4)
+    kernel = stored.metadata.kernelspec.name
+    assert kernel == KERNELS.get(path.stem, "flame")
+    fresh = nbformat.read(path, as_version=4)
+    for cell in fresh.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    beside = [shutil.copy(script, tmp_path) for script in path.parent.glob("*.py")]
+    NotebookClient(fresh, kernel_name=kernel, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    for before, after in zip(stored.cells, fresh.cells, strict=True):
+        if before.cell_type == "code":
+            assert kinds(after) == kinds(before), before.source
+    assert sorted(map(str, tmp_path.iterdir())) == sorted(beside)
+
+
+def test_the_first_notebook_asks_whoever_sits_there() -> None:
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
+    with flame_kernel() as k:
+        for cell in notebook.cells:
+            if cell.cell_type != "code":
+                continue
+            asks = "input(" in cell.source
+            run = k.execute(cell.source, answers=("190",) if asks else ())
+            if asks:
+                assert run.prompts == [("Warn above how many degrees? ", False)]
+                assert re.fullmatch(r"\(\d+, 'minutes above', 190.0\)", run.result or "")
+            assert run.reply is not None
+            assert run.reply["status"] == ("error" if "raises-exception" in cell.metadata.get("tags", []) else "ok")
+
+
+def test_the_readme_names_the_commands_that_are_tested() -> None:
+    root = Path(__file__).parents[2]
+    readme = (root / "README.md").read_text()
+    assert "pip install '.[test]' && python -m pytest" in readme
+    assert "pip install '.[test]' && python -m pytest" in (root / ".ci" / "run").read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (root / target).exists(), f"README.md points to {target}"

@@ -1,0 +1,319 @@
+"""The remote console: as Flame's manual shows it, in a terminal, in IPython and in a notebook."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import farside
+import pexpect
+import pytest
+from farside import FlameServer
+from kernels import flame_kernel
+from shell import terminal
+
+import flame
+from flame_kernel.errors import FlameError
+from flame_kernel.remote.console import Console
+
+SCRIPT = (
+    "import flame\nwith flame.connect({location!r}) as pi, pi.console() as console:\n    console.interact()\n{more}"
+)
+
+
+def python(*arguments: str, **environ: str) -> AbstractContextManager[pexpect.spawn[str]]:
+    """Python in a terminal."""
+    settings = {"TERM": "dumb", "PYTHONWARNINGS": "ignore", "INPUTRC": os.devnull}
+    return terminal(sys.executable, *arguments, env={**os.environ, **settings, **environ})
+
+
+def tab(c: pexpect.spawn[str], typed: str, shown: str) -> None:
+    """Type, and press Tab until there is an answer: the first one may take the far side longer than one waits."""
+    c.send(typed)
+    for _ in range(4):
+        c.send("\t")
+        if c.expect_exact([shown.removeprefix(typed), "\x07"]) == 0:
+            return
+    raise AssertionError(f"no completion of {typed}")
+
+
+def ctrl_c(c: pexpect.spawn[str], shown: str) -> None:
+    """Press Ctrl-C at a prompt until it is noticed: what comes while Python's readline handles a key, or has only just
+    shown the prompt, it notes and acts on with the next one."""
+    for _ in range(30):
+        c.sendintr()
+        if c.expect_exact([shown, pexpect.TIMEOUT], timeout=1) == 0:
+            return
+    raise AssertionError(f"Ctrl-C at the prompt: no {shown!r}")
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+def test_the_example_of_the_manual(server: FlameServer, tmp_path: Path) -> None:
+    """Banner, prompts, values, Ctrl-D, and again."""
+    more = "    console.interact()\nprint('left')\n"
+    with python("-c", SCRIPT.format(location=server.location, more=more)) as c:
+        c.expect(r"Python (\S+) ")
+        assert c.match.group(1) == ".".join(map(str, farside.pythons()[-1].version))
+        c.expect_exact(f" on linux\r\n(Remote console on {server.location})\r\n>>> ")
+        c.sendline("import socket, os")
+        c.expect_exact(">>> ")
+        c.sendline("socket.gethostname()")
+        c.expect_exact(f"\r\n'{os.uname().nodename}'\r\n>>> ")
+        c.sendline("os.getcwd()")
+        c.expect_exact(f"'{server.cwd}'")
+        c.expect_exact(">>> ")
+        c.sendeof()
+        c.expect_exact("(Remote session ended)")
+        c.expect_exact(f"(Remote console on {server.location})\r\n>>> ")
+        c.sendline("socket.gethostname()  # names stay")
+        c.expect_exact(f"'{os.uname().nodename}'\r\n>>> ")
+        c.sendline("exit()")
+        c.expect_exact("(Remote session ended)")
+        c.expect_exact("left")
+        c.expect(pexpect.EOF)
+    assert server.alive
+
+
+def test_it_streams_asks_stops_and_completes(server: FlameServer) -> None:
+    with python("-c", SCRIPT.format(location=server.location, more="")) as c:
+        c.expect_exact(">>> ")
+        # Several lines, ended by an empty one; nothing is sent before.
+        c.sendline("def double(x):")
+        c.expect_exact("... ")
+        c.sendline("    return 2 * x")
+        c.expect_exact("... ")
+        c.sendline("")
+        c.expect_exact(">>> ")
+        c.sendline("double(21)")
+        c.expect_exact("42\r\n>>> ")
+        # Output while it runs: the far side waits for what only somebody who has seen it can type.
+        c.sendline(
+            "import sys; print('first', flush=True); name = input('who? '); print('hello', name, file=sys.stderr)"
+        )
+        c.expect_exact("\r\nfirst\r\n")
+        c.expect(r"\[\S+\] who\? ")
+        c.sendline("Ada")
+        c.expect_exact("hello Ada\r\n")
+        c.expect_exact(">>> ")
+        c.sendline("import getpass; len(getpass.getpass('word: '))")
+        c.expect_exact("] word: ")
+        c.sendline("sesame")
+        c.expect_exact("6\r\n")
+        assert "sesame" not in c.before
+        c.expect_exact(">>> ")
+        # The end of input for a program there.
+        c.sendline("input('end? ')")
+        c.expect_exact("] end? ")
+        c.sendeof()
+        c.expect_exact("EOFError")
+        c.expect_exact(">>> ")
+        # Errors.
+        c.sendline("1 // 0")
+        c.expect_exact("ZeroDivisionError")
+        c.expect_exact(">>> ")
+        c.sendline("def (")
+        c.expect_exact("SyntaxError")
+        c.expect_exact(">>> ")
+        # Ctrl-C stops the far side, and at the prompt the line.
+        c.sendline("import time; print('working', flush=True); time.sleep(100)")
+        c.expect_exact("\r\nworking")
+        started = time.monotonic()
+        c.sendintr()
+        c.expect_exact("KeyboardInterrupt")
+        c.expect_exact(">>> ")
+        assert time.monotonic() - started < 10
+        c.send("never sent")
+        c.expect_exact("never sent")
+        ctrl_c(c, "KeyboardInterrupt")
+        c.expect_exact(">>> ")
+        c.sendline("if True:")
+        c.expect_exact("... ")
+        ctrl_c(c, ">>> ")
+        # Tab: the far side's names, in a line that was begun before too.
+        c.sendline("telescope = 5")
+        c.expect_exact(">>> ")
+        tab(c, "teles", "telescope")
+        c.sendline(" + 1")
+        c.expect_exact("6\r\n>>> ")
+        tab(c, "sys.getrecur", "sys.getrecursionlimit")
+        c.sendline("")
+        c.expect_exact(">>> ")
+        c.sendline("if True:")
+        c.expect_exact("... ")
+        c.send("\tprint(teles\t)\r")
+        c.expect_exact("... ")
+        c.sendline("")
+        c.expect_exact("5\r\n>>> ")
+        c.sendeof()
+        c.expect_exact("(Remote session ended)")
+        c.expect(pexpect.EOF)
+
+
+def test_the_history_is_its_own(server: FlameServer, tmp_path: Path) -> None:
+    """Up recalls what was typed here, in an earlier process too; the local prompt's own lines are back afterwards."""
+    script = (
+        "import readline\nreadline.add_history('local line')\n"
+        + SCRIPT.format(location=server.location, more="")
+        + "print([readline.get_history_item(i + 1) for i in range(readline.get_current_history_length())])\n"
+        "print(readline.get_completer())\n"
+    )
+    folder = str(tmp_path / "data")
+    for number in range(2):
+        with python("-c", script, JUPYTER_DATA_DIR=folder, TERM="xterm") as c:
+            c.expect_exact(">>> ")
+            if not number:
+                c.sendline("'remembered'.upper()")
+                c.expect_exact("'REMEMBERED'")
+                c.expect_exact(">>> ")
+                c.sendline("_ = input('now: ')")
+                c.expect_exact("] now: ")
+                c.sendline("an answer, no line")
+            else:
+                c.send("\x1b[A\x1b[A\r")  # Up, Up
+                c.expect_exact("'REMEMBERED'")
+            c.expect_exact(">>> ")
+            c.sendeof()
+            c.expect_exact("(Remote session ended)")
+            c.expect(pexpect.EOF)
+            assert "['local line']" in plain(c.before)
+            assert "None" in c.before
+    kept = tmp_path / "data" / "flame_console_history"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert "an answer" not in kept.read_text()
+
+
+def test_from_ipython(server: FlameServer) -> None:
+    with python("-m", "IPython", "--simple-prompt", "--colors=NoColor", "--no-banner", "--no-confirm-exit") as c:
+        c.expect(r"In \[1\]: ")
+        c.sendline(f"import flame; pi = flame.connect({server.location!r}); pi.console().interact()")
+        c.expect_exact("(Remote console on ")
+        c.expect_exact(">>> ")
+        c.sendline("6 * 7")
+        c.expect_exact("42\r\n>>> ")
+        c.sendeof()
+        c.expect_exact("(Remote session ended)")
+        c.expect(r"In \[2\]: ")
+        c.sendline("pi.close()")
+        c.expect(r"In \[3\]: ")
+        c.sendline("exit")
+        c.expect(pexpect.EOF)
+
+
+def test_from_a_notebook(server: FlameServer) -> None:
+    """By input boxes; what is typed goes to the far side, and ``exit`` is the way out, or Stop."""
+    with flame_kernel(name="python3") as kernel:
+        kernel.execute(f"import flame; pi = flame.connect({server.location!r})")
+        run = kernel.execute(
+            "pi.console().interact()",
+            answers=("import os", "'%s' % os.getpid()", "input('deeper: ')", "answer", "exit"),
+        )
+        assert f"(Remote console on {server.location})" in run.stdout
+        (child,) = server.children()
+        assert f"'{child.pid}'" in run.stdout
+        assert "'answer'" in run.stdout
+        assert run.stdout.endswith("(Remote session ended)\n")
+        assert ("deeper: ", False) in run.prompts
+        run = kernel.submit("pi.console().interact()")
+        kernel.wait_for(lambda: run.prompts, "a prompt")
+        kernel.interrupt()
+        kernel.wait(run)
+        assert run.stdout.endswith("(Remote session ended)\n")
+        kernel.execute("pi.close()")
+
+
+def test_without_a_terminal(server: FlameServer) -> None:
+    """Lines from a pipe, to their end."""
+    script = SCRIPT.format(location=server.location, more="")
+    lines = "x = 6\nfor i in range(2):\n    print(i * x)\n\nx\nraise SystemExit\nx + 1\n"
+    done = subprocess.run([sys.executable, "-c", script], input=lines, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert [line.lstrip(">. ") for line in done.stdout.splitlines()][2:] == [
+        "0",
+        "6",
+        "6",
+        "7",
+        "",
+        "(Remote session ended)",
+    ]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def type_lines(*lines: str | type[BaseException] | Callable[[], str]) -> None:
+        waiting = iter(lines)
+
+        def answer(prompt: str = "") -> str:
+            line = next(waiting, EOFError)
+            if isinstance(line, type):
+                raise line
+            return line if isinstance(line, str) else line()
+
+        monkeypatch.setattr("builtins.input", answer)
+
+    return type_lines
+
+
+def test_statements_that_this_python_cannot_read_are_the_far_side_s(
+    server: FlameServer, typed: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with flame.connect(server.location) as pi:
+        typed("%who_ls", "!echo from the shell", "await __import__('asyncio').sleep(0, 'awaited')", "'\\q'", "\x04")
+        Console(pi).interact()
+    out = capsys.readouterr()
+    assert "from the shell" in out.out
+    assert "'awaited'" in out.out
+    assert "Traceback" not in out.err
+
+
+def test_the_end_of_the_session_ends_it(typed: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    server = FlameServer(farside.pythons()[-1])
+    try:
+        pi = flame.connect(server.location)
+
+        def gone() -> str:
+            pi.session.close()
+            return "1 + 1"
+
+        typed("6 * 7", gone, "never asked for")
+        Console(pi).interact()
+        out = capsys.readouterr()
+        assert "42" in out.out
+        assert out.out.endswith("(Remote session ended)\n")
+        assert "SessionGone: the session at " in out.err
+        with pytest.raises(FlameError):
+            Console(pi).interact()
+        pi.close()
+    finally:
+        server.stop()
+
+
+def test_a_server_that_nobody_vouches_for_does_not_steer_the_terminal(
+    server: FlameServer, typed: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\\x1b]52;c;cm0gLXJm\\x07\\x1b]0;title\\x07\\x1b[2J"
+    with flame.connect(server.location) as pi:
+        typed(
+            f"print('{evil}safe')",
+            f"from IPython.display import display; display({{'text/plain': '{evil}shown'}}, raw=True)",
+            f"raise ValueError('{evil}raised')",
+            f"import sys; _ = sys.stderr.write('\\x1b[31mred\\x1b[0m{evil}')",
+        )
+        Console(pi).interact()
+    out = capsys.readouterr()
+    for text in (out.out, out.err):
+        assert "\x1b]" not in text
+        assert "\x1b[2J" not in text
+    assert "safe" in out.out
+    assert "shown" in out.out
+    assert "raised" in out.err
+    assert "\x1b[31mred\x1b[0m" in out.err
