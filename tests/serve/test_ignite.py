@@ -300,7 +300,7 @@ def test_a_system_that_does_not_permit_it(process: Callable[..., subprocess.Pope
     assert other.stdout.readline() == b"go\n"
     other.stdout.close()
     asks = f"try: ignite.ignite({other.pid}, 'k')\nexcept ignite.IgniteError as e: print(e)"
-    script = "from flame_kernel import ignite\n" + become + asks
+    script = "from flame_kernel.serve import ignite\n" + become + asks
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert f"this system does not let one look into process {other.pid}" in done.stdout
 
@@ -333,7 +333,7 @@ def test_a_system_that_refuses_ptrace(plain: Callable[..., PlainApp], tmp_path: 
     app = plain()
     (tmp_path / "scope").write_text(f"{scope}\n")
     script = (
-        f"{REFUSE}from pathlib import Path\nfrom flame_kernel import ignite\n"
+        f"{REFUSE}from pathlib import Path\nfrom flame_kernel.serve import ignite\n"
         f"ignite._PTRACE_SCOPE = Path({str(tmp_path / 'scope')!r})\n"
         f"try: ignite.ignite({app.pid}, 'k')\nexcept ignite.IgniteError as e: print(e)"
     )
@@ -346,7 +346,7 @@ def test_a_system_that_refuses_ptrace(plain: Callable[..., PlainApp], tmp_path: 
 def test_without_hypno(plain: Callable[..., PlainApp]) -> None:
     app = plain()
     script = (
-        "import sys; sys.modules['hypno'] = None; from flame_kernel import ignite\n"
+        "import sys; sys.modules['hypno'] = None; from flame_kernel.serve import ignite\n"
         f"try: ignite.ignite({app.pid}, 'k')\nexcept ignite.IgniteError as e: print(e)"
     )
     if hasattr(sys, "remote_exec"):
