@@ -16,43 +16,10 @@ import pytest
 from farside import FlameServer, LiveApp, wait_until
 from kernels import Kernel, Run, flame_kernel
 from places import Site, kernel_at
+from stopping import BLOCKING, STOPPABLE, stop
 
-# What blocks, and the name of the call that a person shall read when it cannot be stopped from outside.
-BLOCKING = {
-    "sleep": ("import time\nprint('go')\ntime.sleep(100)", "time.sleep, line 3"),
-    "lock": ("import threading\nl = threading.Lock(); l.acquire(); print('go')\nl.acquire()", "l.acquire, line 3"),
-    "socket": ("import socket\na, b = socket.socketpair(); print('go')\na.recv(1)", "a.recv, line 3"),
-    "event": ("import threading\nprint('go')\nthreading.Event().wait()", "threading.Event().wait, line 3"),
-    "queue": ("import queue\nq = queue.Queue(); print('go')\nq.get()", "q.get, line 3"),
-    "select": (
-        "import select, socket\na, b = socket.socketpair(); print('go')\nselect.select([a], [], [])",
-        "select.select, line 3",
-    ),
-    "read": ("import os\nr, w = os.pipe(); print('go')\nos.read(r, 1)", "os.read, line 3"),
-    "join": (
-        "import threading\nt = threading.Thread(target=threading.Event().wait, daemon=True); t.start(); print('go')\n"
-        "t.join()",
-        "t.join, line 3",
-    ),
-}
 # Seconds, on a machine that is busy with other tests; alone it is a few hundredths. What is stopped would run for 100.
 SOON = 20
-
-# What can be stopped in a process as well.
-STOPPABLE = {
-    "loop": "print('go')\nwhile True: pass",
-    "small sleeps": "import time\nprint('go')\nwhile True: time.sleep(0.01)",
-    "subprocess": "import subprocess\nprint('go')\nsubprocess.run(['sleep', '100'])",
-    "command": "print('go')\n!sleep 100",
-    "await": "import asyncio\nprint('go')\nawait asyncio.sleep(100)",
-    "loop in await": "import asyncio\nprint('go')\nasync def f():\n    while True: pass\nawait f()",
-    "except Exception": "print('go')\nwhile True:\n    try:\n        while True: pass\n    except Exception: pass",
-    "flood": "print('go')\nwhile True: print('x' * 200)",
-    # Python drops what is raised in a finalizer: those that the collector runs in the middle of anything, too.
-    "finalizer": "import time\nclass Slow:\n    def __del__(self):\n        print('go', flush=True)\n"
-    "        until = time.monotonic() + 0.5\n        while time.monotonic() < until: pass\nSlow()\nwhile True: pass",
-    "with": "import contextlib\nwith contextlib.suppress(ValueError):\n    print('go')\n    while True: pass",
-}
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +33,6 @@ def child() -> Iterator[Kernel]:
 def inside(live_app: Callable[..., LiveApp]) -> Iterator[Kernel]:
     with flame_kernel(env={"FLAME_TARGET": live_app().location}) as k:
         yield k
-
-
-def stop(k: Kernel, code: str) -> tuple[dict[str, object], float]:
-    """Run a cell until it prints ``go``, stop it: its reply, and the seconds that took."""
-    run = k.submit(code)
-    k.wait_for_output(run, "go")
-    began = time.monotonic()
-    k.interrupt()
-    k.wait(run)
-    assert run.reply is not None
-    return run.reply, time.monotonic() - began
 
 
 @pytest.mark.parametrize("name", [*BLOCKING, *STOPPABLE])

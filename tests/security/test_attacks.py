@@ -31,7 +31,7 @@ import psutil
 import pytest
 from farside import FlameServer, random_key, wait_until
 from kernels import flame_kernel
-from test_rendering import Shown
+from shown import Shown
 
 from flame_kernel.agent.wire import message as wire
 from flame_kernel.agent.wire import values

@@ -13,7 +13,7 @@ import pytest
 from farside import FlameServer
 from hostile import OK, READY, FakeAgent
 from kernels import Kernel, Run, flame_kernel
-from test_rendering import ADVICE, SVG, jpeg, png
+from shown import ADVICE, SVG, jpeg, png
 
 Start = Callable[..., FlameServer]
 
