@@ -51,7 +51,7 @@ def test_a_task_goes_on_between_cells(inside: Kernel) -> None:
 
 @pytest.mark.parametrize("name", [*BLOCKING, *STOPPABLE])
 def test_a_stop_is_a_ctrl_c(inside: Kernel, name: str) -> None:
-    """I01, mode main: what blocks in the system is stopped as well, which no other thread of a process can have."""
+    """What blocks in the system is stopped as well, which no other thread of a process can have."""
     inside.execute("kept = 'names survive'")
     reply, seconds = stop(inside, BLOCKING[name][0] if name in BLOCKING else STOPPABLE[name])
     assert seconds < 10

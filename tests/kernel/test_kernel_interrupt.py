@@ -1,7 +1,7 @@
 """Stop, prompts, restart and shutdown, as a front end asks for them, in a child and inside a live app.
 
-I01 is in the tables of what blocks, I02 the storm, I03 what a Stop finds at odd moments, I05 what waits behind the
-cell, I07 the processes that a cell has started.  (I04: test_agent_sessions; I06: test_faults_link.)
+Tables of what blocks, a storm of Stops, what a Stop finds at odd moments, what waits behind the cell, and the processes
+that a cell has started. A Stop in a flood is in test_agent_sessions, one that the link delays in test_faults_link.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def test_a_child_is_stopped_soon(child: Kernel, name: str) -> None:
 # Of the calls that block, those whose way to end by a signal has changed from one Python to the next.
 @pytest.mark.parametrize("version", ["3.6", "3.8", "3.13"])
 def test_a_child_of_another_python_is_stopped_soon(version: str, flame_server: Callable[..., FlameServer]) -> None:
-    """I01, without IPython: all of the table in one session."""
+    """Without IPython: all of the table in one session."""
     with flame_kernel(env={"FLAME_TARGET": flame_server(version).location, "FLAME_PLACE": "child"}) as k:
         k.execute("kept = 'names survive'")
         for name in (*BLOCKING, "subprocess", "loop", "await"):
@@ -137,7 +137,7 @@ def test_clean_up_of_an_interrupted_cell_has_its_time(child: Kernel) -> None:
 
 @pytest.mark.parametrize("place", ["child", "process"])
 def test_a_storm_of_stops_loses_no_cell(flame_server: Callable[..., FlameServer], place: str) -> None:
-    """I02: every cell has its reply, whenever the stop comes; and the lane lives."""
+    """Every cell has its reply, whenever the stop comes; and the lane lives."""
     with flame_kernel(env={"FLAME_TARGET": flame_server().location, "FLAME_PLACE": place}) as k:
         outcomes = []
         for n in range(60):
@@ -192,7 +192,7 @@ def climb_to_the_end(k: Kernel, code: str, line: int) -> Run:
 def test_a_cell_that_holds_the_interpreter_is_ended_with_its_child(
     far: str, flame_server: Callable[..., FlameServer]
 ) -> None:
-    """F17, and I01 for what no interrupt reaches: the server says where it hangs, as the child cannot; each step is a
+    """What no interrupt reaches: the server says where it hangs, as the child cannot; each step is a
     Stop of its own; the server and other sessions live on."""
     server = flame_server(None if far in ("ipython", "mini") else far)
     environ = {"FLAME_TARGET": server.location, "FLAME_PLACE": "child"}
@@ -237,7 +237,7 @@ def anywhere(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 
 def test_slow_cleaning_up_is_told_apart_and_a_second_stop_only_interrupts_it(anywhere: Site) -> None:
-    """I03: in ``finally``. Nobody goes a step further by himself."""
+    """In ``finally``. Nobody goes a step further by himself."""
     k = anywhere.kernel
     k.execute("kept = 'names survive'")
     run = k.submit(CLEANS_UP.format("while True: time.sleep(0.01)"))
@@ -294,7 +294,7 @@ def test_a_stopped_cell_that_asks_the_user_has_all_the_time(anywhere: Site) -> N
 
 
 def test_processes_that_a_cell_waits_for_are_stopped_with_it(anywhere: Site) -> None:
-    """I07: none of the tree is left."""
+    """None of the tree is left."""
     k = anywhere.kernel
     code = (
         "import subprocess, sys\n"
@@ -356,7 +356,7 @@ def test_restart_gives_fresh_names_on_the_same_target(flame_server: Callable[...
 
 
 def test_restart_and_shutdown_while_a_cell_runs(flame_server: Callable[..., FlameServer]) -> None:
-    """F25: gone within five seconds, with what the cell runs on the far side."""
+    """Gone within five seconds, with what the cell runs on the far side."""
     with flame_kernel(env={"FLAME_TARGET": flame_server().location}) as k:
         run = k.submit("import subprocess, os\nprint('go', os.getpid())\nsubprocess.run(['sleep', '1000'])")
         k.wait_for_output(run, "go")

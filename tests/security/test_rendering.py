@@ -1,4 +1,4 @@
-"""What a front end gets to see of a server that nobody vouches for: S05 and S06 of the attacks, piece by piece."""
+"""What a front end gets to see of a server that nobody vouches for, piece by piece."""
 
 from __future__ import annotations
 
