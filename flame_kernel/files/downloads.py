@@ -64,7 +64,7 @@ def find(far: FarFiles, sources: list[str], cwd: str | None) -> list[tuple[str, 
         own = plain_name(source)
         named = [one for one in entries if isinstance(one, dict) and one.get("kind") in ("file", "folder", "other")]
         if not named:
-            raise TransferError(f"there is no {trees.shown(source)} at {far.location}; check its name and its folder")
+            raise TransferError(f"'{trees.shown(source)}' not found on {far.location}; check the path")
         for one in named:
             what = description(one, far.location)
             path, name = one.get("path"), one.get("name")

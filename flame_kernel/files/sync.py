@@ -19,7 +19,7 @@ from ..errors import TransferError
 from ..session.session import Session
 from .downloads import Arrival, Downloads, description
 from .far_files import FarFiles, error_in
-from .transfer import BATCH, Transfer, Transferred, checked_where, wire_path
+from .transfer import BATCH, Transfer, Transferred, checked_where, no_parent, wire_path
 from .uploads import Departure, Uploads
 
 # Nanoseconds that two times of one file may differ: there are file systems that keep no more.
@@ -88,7 +88,7 @@ class Sync(Transfer):
     def up(self, source: str, destination: str) -> Synced:
         top = os.path.realpath(os.path.expanduser(source))
         if not os.path.isdir(top):
-            raise TransferError(f"{trees.shown(source)} is no folder here; sync takes folders, put takes files")
+            raise TransferError(f"'{trees.shown(source)}' is not a folder here; sync copies folders, put copies files")
         place, there = self._far_place(_into(destination, source, os.path.basename(top)))
         is_there = there["kind"] == "folder"
         own, target = os.fsencode(top), trees.from_wire(place)
@@ -113,12 +113,12 @@ class Sync(Transfer):
         place, there = self._far_place(source)
         if there["kind"] != "folder":
             raise TransferError(
-                f"{trees.shown(source)} is no folder at {self._location}; sync takes folders, get takes files"
+                f"'{trees.shown(source)}' is not a folder on {self._location}; sync copies folders, get copies files"
             )
         into = _into(destination, source, os.path.basename(os.fsdecode(trees.from_wire(place))))
         target = os.path.realpath(os.path.expanduser(into))
         here = trees.describe(os.fsencode(target))["kind"]
-        self._check_destination(into, here, trees.describe(os.fsencode(os.path.dirname(target)))["kind"])
+        self._check_destination(into, here, trees.describe(os.fsencode(os.path.dirname(target)))["kind"], "here")
         own = os.fsencode(target)
         arrivals = {one.names: one for one in self._arrivals(place, target) if one.kind != "end"}
         theirs = self._kept((names, one.what) for names, one in arrivals.items())
@@ -141,16 +141,16 @@ class Sync(Transfer):
         request = wire_path(path)
         where = self._insist(lambda far: far.request(op="where", path=request, cwd=cwd()))
         where = checked_where(where, self._location)
-        self._check_destination(path, where["kind"], where.get("parent"))
+        self._check_destination(path, where["kind"], where.get("parent"), f"on {self._location}")
         missing = where["kind"] == "missing"
         what = {"kind": "missing"} if missing else description(where, self._location)
         return str(where["path"]).rstrip("/") or "/", what
 
-    def _check_destination(self, path: str, kind: str, parent: Any) -> None:
+    def _check_destination(self, path: str, kind: str, parent: Any, side: str) -> None:
         if kind not in ("folder", "missing"):
-            raise TransferError(f"{trees.shown(path)} is no folder; name another one")
+            raise TransferError(f"'{trees.shown(path)}' is not a folder {side}; name another one")
         if kind == "missing" and parent != "folder":
-            raise TransferError(f"the folder of {trees.shown(path)} is not there; make it first")
+            raise TransferError(no_parent(path, side))
 
     def _arrivals(self, place: str, local: str) -> Iterator[Arrival]:
         after: Arrival | None = None

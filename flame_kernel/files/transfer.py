@@ -126,7 +126,12 @@ class Transfer:
         sources = _local_sources(patterns)
         cwd = self._far_cwd([dst])
         where = self._insist(lambda far: far.request(op="where", path=wire_path(dst), cwd=cwd()))
-        places = _places(dst, checked_where(where, self._location), [(name, kind) for _, name, kind in sources])
+        places = _places(
+            dst,
+            checked_where(where, self._location),
+            [(name, kind) for _, name, kind in sources],
+            f"on {self._location}",
+        )
         if self._host == socket.gethostname():
             for (path, _, kind), place in zip(sources, places, strict=True):
                 _check_not_inside(path, place, kind)
@@ -148,7 +153,7 @@ class Transfer:
         here: Message = trees.describe(os.fsencode(target))
         above = os.path.dirname(os.path.abspath(target))
         here = dict(here, path=trees.to_wire(os.fsencode(target)), parent=trees.describe(os.fsencode(above))["kind"])
-        places = _places(dst, here, [(name, what["kind"]) for _, name, what in sources])
+        places = _places(dst, here, [(name, what["kind"]) for _, name, what in sources], "here")
         if self._host == socket.gethostname():
             for (path, _, what), place in zip(sources, places, strict=True):
                 _check_not_inside(trees.from_wire(path), place, what["kind"])
@@ -329,12 +334,18 @@ def _local_sources(patterns: list[str]) -> list[tuple[bytes, str, str]]:
                 raise TransferError(f"{trees.shown(match)} is neither a file nor a folder")
             found.append((raw, plain_name(pattern if plain else match), kind))
         if not matches:
-            raise TransferError(f"there is no {trees.shown(pattern)} here; check its name and its folder")
+            raise TransferError(f"'{trees.shown(pattern)}' not found here; check the path")
     return found
 
 
-def _places(dst: str, there: Message, sources: list[tuple[str, str]]) -> list[bytes]:
-    """The path that each source, by its name and kind, gets: as cp has it. ``there`` describes what ``dst`` is now."""
+def no_parent(path: str, side: str) -> str:
+    """That the folder of ``path`` is missing; ``side`` is "here", or "on" a location."""
+    return f"{trees.shown(os.path.dirname(path.rstrip('/')) or path)} does not exist {side}; create it first"
+
+
+def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str) -> list[bytes]:
+    """The path that each source, by its name and kind, gets: as cp has it. ``there`` describes what ``dst`` is now, on
+    ``side``: "here", or "on" a location."""
     shown, kind, path = trees.shown(dst), there["kind"], trees.from_wire(there["path"])
     if kind == "folder":
         places = [os.path.join(path, trees.from_wire(name)) if name else path for name, _ in sources]
@@ -346,11 +357,11 @@ def _places(dst: str, there: Message, sources: list[tuple[str, str]]) -> list[by
     if kind == "other":
         raise TransferError(f"{shown} is neither a file nor a folder; name another destination")
     if len(sources) > 1 or (kind == "file" and (sources[0][1] == "folder" or dst.endswith("/"))):
-        raise TransferError(f"{shown} is no folder; make it first, or name one file and one destination")
+        raise TransferError(f"'{shown}' is not a folder {side}; create it, or copy one file to that name")
     if kind == "missing" and there.get("parent") != "folder":
-        raise TransferError(f"the folder of {shown} is not there; make it first")
+        raise TransferError(no_parent(dst, side))
     if kind == "missing" and dst.endswith("/") and sources[0][1] == "file":
-        raise TransferError(f"there is no folder {shown}; make it first, or leave out the / at its end")
+        raise TransferError(f"folder '{shown}' does not exist {side}; create it first, or leave out the / at its end")
     return [path.rstrip(b"/") or b"/"]
 
 
