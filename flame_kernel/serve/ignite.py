@@ -94,7 +94,7 @@ _HELPER = """\
 import sys
 pid, force, lines = int(sys.argv[1]), sys.argv[2] == "force", sys.stdin.read()
 import hypno
-from flame_kernel.ignite import asleep
+from flame_kernel.serve.ignite import asleep
 try:
     thread = pid if force else asleep(pid)
     hypno.inject_py(thread, lines, permissions=0o600)

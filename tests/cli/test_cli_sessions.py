@@ -11,7 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 from farside import FlameServer, wait_until
-from shell import flame, typed
+from shell import flame, tab, typed
 
 from flame_kernel.connect.target import Location, Target
 from flame_kernel.session.inbox import Event
@@ -162,8 +162,8 @@ def test_the_console(server: FlameServer, tmp_path: Path) -> None:
         # Tab: the far side's names.
         c.send("globals()['tele' + 'scope'] = 5\r")
         prompt(c, 3)
-        c.send("tele\t")
-        c.expect_exact("scope")
+        c.send("tele")
+        tab(c, "scope")
         c.send(" + 1\r")
         c.expect(r"Out\[3\]: [^\r\n]*6")
         prompt(c, 4)

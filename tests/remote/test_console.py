@@ -16,7 +16,7 @@ import pexpect
 import pytest
 from farside import FlameServer
 from kernels import flame_kernel
-from shell import terminal
+from shell import tab, terminal
 
 import flame
 from flame_kernel.errors import FlameError
@@ -47,15 +47,6 @@ def ran(c: pexpect.spawn[str], *lines: str) -> str:
     c.send(lines[-1] + "\r")
     c.expect(r"\x1b\[\?2004l")  # what is typed has been taken: what comes now is the far side's
     return prompt(c)
-
-
-def tab(c: pexpect.spawn[str], shown: str) -> None:
-    """Press Tab until there is an answer: the first one may take the far side longer than Tab waits."""
-    for _ in range(4):
-        c.send("\t")
-        if c.expect_exact([shown, pexpect.TIMEOUT], timeout=10) == 0:
-            return
-    raise AssertionError(f"Tab: no {shown!r}")
 
 
 def plain(text: str) -> str:
