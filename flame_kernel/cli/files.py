@@ -78,8 +78,9 @@ class Get(Files):
 
     title = "get"
     about = """
-        Copy files and folders from the server, as cp -r does: mode and time are kept, what is the same here is left
-        alone, a file goes on where an earlier try was cut, contents are checked, and put in place whole.
+        Copy files and folders from the server, as cp -r does: time is kept, and the mode as far as the umask allows.
+        What is the same here is left alone, a file goes on where an earlier try was cut, contents are checked, and put
+        in place whole. Nothing outside of DEST is touched, whatever the server says.
 
         Sources may have ~ and * (in quotes, or the shell here takes them); without DEST it is the present folder.
         """
