@@ -18,12 +18,15 @@
      └─ AgentError           our agent on the server refused
 
 Facts are attributes; ``str()`` makes them one sentence that says what happened, where, and what to do next.
+Many quote a server. Its words become text without terminal escapes here, where the errors are made, and nowhere else.
 All of them survive ``pickle`` and ``copy``, since notebooks' parallel libraries pass exceptions between processes.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from .terminal import one_line, plain_text
 
 # What the far side says is shown to a person: longer text than this helps nobody, and could fill a notebook.
 MAX_NAME = 200
@@ -144,6 +147,9 @@ _BY_SILENCE = frozenset({"tls", "tls_client_missing", "tls_client_refused"})
 class FlameError(Exception):
     """The root: `except FlameError` catches whatever Remote Flame raises on purpose."""
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(plain_text(one) if isinstance(one, str) else one for one in args))
+
     def __reduce__(self) -> Any:
         # Exceptions rebuild themselves from `args`, which for these classes is not what `__init__` takes.
         return _rebuild, (type(self), self.args), dict(self.__dict__)
@@ -169,9 +175,7 @@ class CannotConnect(FlameError):
         if cause not in _CAUSES:
             raise ValueError(f"unknown cause {cause!r}")
         super().__init__(location, cause, detail)
-        self.location = location
-        self.cause = cause
-        self.detail = detail
+        self.location, self.cause, self.detail = self.args
 
     @property
     def passing(self) -> bool:
@@ -199,8 +203,7 @@ class ConnectionLost(FlameError):
 
     def __init__(self, location: str, detail: str) -> None:
         super().__init__(location, detail)
-        self.location = location
-        self.detail = detail
+        self.location, self.detail = self.args
 
     def __str__(self) -> str:
         return f"lost the connection to the flame server at {self.location}: {self.detail}"
@@ -211,9 +214,9 @@ class CallTimeout(ConnectionLost):
 
     def __init__(self, location: str, what: str, seconds: float) -> None:
         super().__init__(location, f"{what} was not answered within {seconds:g} s")
-        self.args = (location, what, seconds)
-        self.what = what
+        self.what = plain_text(what)
         self.seconds = seconds
+        self.args = (self.location, self.what, seconds)
 
     def __str__(self) -> str:
         return (
@@ -241,9 +244,7 @@ class SessionGone(FlameError):
 
     def __init__(self, location: str, reason: str, fate: str = "") -> None:
         super().__init__(location, reason, fate)
-        self.location = location
-        self.reason = reason
-        self.fate = fate
+        self.location, self.reason, self.fate = self.args
 
     def __str__(self) -> str:
         gone = f"the session at {self.location} is gone: {self.reason}"
@@ -268,7 +269,7 @@ class ObjectGone(FlameError, ReferenceError):
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
-        self.location = location
+        (self.location,) = self.args
 
     def __str__(self) -> str:
         return f"the object at {self.location} is gone: its session ended; make it again"
@@ -279,7 +280,7 @@ class NotSent(FlameError):
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
-        self.location = location
+        (self.location,) = self.args
 
     def __str__(self) -> str:
         return f"stopped before it was sent to {self.location}: it does not run there"
@@ -289,13 +290,10 @@ class RemoteError(FlameError):
     """The code on the far side raised ``ename: evalue``; all three are text, and cut to a length that can be shown."""
 
     def __init__(self, ename: str, evalue: str, traceback: str) -> None:
-        ename, evalue = cap(ename, MAX_NAME), cap(evalue, MAX_MESSAGE)
         # A traceback names the error at its end, so that is the part to keep whole.
         traceback = cap(traceback, MAX_TRACEBACK, keep_end=True)
-        super().__init__(ename, evalue, traceback)
-        self.ename = ename
-        self.evalue = evalue
-        self.traceback = traceback
+        super().__init__(one_line(ename, MAX_NAME), cap(evalue, MAX_MESSAGE), traceback)
+        self.ename, self.evalue, self.traceback = self.args
 
     def __str__(self) -> str:
         return f"{self.ename}: {self.evalue}" if self.evalue else self.ename
@@ -305,9 +303,9 @@ class AgentError(FlameError):
     """Our agent on the server refused a request; ``code`` is a word such as ``no_session``."""
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(code, message)
-        self.code = code
-        self.message = message
+        super().__init__(one_line(code, MAX_NAME), cap(message, MAX_MESSAGE))
+        self.code: str = self.args[0]
+        self.message: str = self.args[1]
 
     def __str__(self) -> str:
         return self.message or self.code
@@ -318,8 +316,8 @@ class TransferError(FlameError):
 
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message, code)
-        self.message = message
-        self.code = code
+        self.message: str = self.args[0]
+        self.code: str = self.args[1]
 
     def __str__(self) -> str:
         return self.message

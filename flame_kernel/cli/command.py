@@ -27,7 +27,7 @@ from .. import __version__
 from ..connect.settings import FlameSettings
 from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError, TargetError
-from ..security.terminal import clean
+from ..terminal import plain_text
 from .index import HELP, overview
 from .parser import Parser, meant
 
@@ -124,7 +124,7 @@ class Command(JupyterApp):
         self.exit(code)
 
     def _fail(self, sentence: str, code: int = FAILED) -> None:
-        print(f"jupyter flame {self.title}: {clean(sentence)}", file=sys.stderr)
+        print(f"jupyter flame {self.title}: {plain_text(sentence)}", file=sys.stderr)
         self.exit(code)
 
     def confirm(self, question: str) -> bool:
@@ -168,7 +168,7 @@ class CommandGroup(Command):
             program = f"jupyter flame {self.title}".strip()
             like = meant(words[0], self.commands)
             print(
-                clean(f"{program}: there is no command {words[0]!r}{like} {program} --help lists them"),
+                plain_text(f"{program}: there is no command {words[0]!r}{like} {program} --help lists them"),
                 file=sys.stderr,
             )
             self.exit(MISUSED)

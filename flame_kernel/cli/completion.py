@@ -20,7 +20,7 @@ from traitlets.config.argcomplete_config import ExtendedCompletionFinder, get_ar
 from traitlets.utils.importstring import import_item
 
 from ..errors import FlameError
-from ..security.terminal import clean
+from ..terminal import plain_text
 from .application import FlameApp
 from .command import Command, CommandGroup
 from .parser import Parser
@@ -197,11 +197,11 @@ class _Either(BaseCompleter):
 
 def _targets() -> Iterable[str]:
     with contextlib.suppress(FlameError):
-        return [clean(name) for name in Command.targets().tables]
+        return [plain_text(name) for name in Command.targets().tables]
     return []
 
 
 def _kernels() -> Iterable[str]:
     from . import kernelspec
 
-    return [clean(one.name) for one in kernelspec.installed()]
+    return [plain_text(one.name) for one in kernelspec.installed()]

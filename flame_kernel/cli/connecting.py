@@ -17,9 +17,9 @@ from ..connect.settings import FlameSettings
 from ..connect.target import PLACES, SHELLS, Target, load_target
 from ..errors import TargetError
 from ..remote.remote import Remote
-from ..security.terminal import clean
 from ..session.agent_client import Visitor
 from ..session.user import ask_here
+from ..terminal import plain_text
 from .command import Command
 from .parser import Parser
 
@@ -113,7 +113,7 @@ class Connecting(Command):
             remote = Remote(target, attach)
         remote.on_link = _say_link
         for sentence in remote.target.cautions():
-            print(f"Warning: {clean(sentence)}", file=sys.stderr)
+            print(f"Warning: {plain_text(sentence)}", file=sys.stderr)
         try:
             with _ending():
                 yield remote
@@ -165,7 +165,7 @@ def connecting(target: Target, asked: threading.Event) -> Iterator[None]:
         if asked.is_set():
             return
         said.set()
-        print(f"\rconnecting to {clean(str(target))} …", end="", file=sys.stderr, flush=True)
+        print(f"\rconnecting to {plain_text(str(target))} …", end="", file=sys.stderr, flush=True)
 
     timer = threading.Timer(WORTH_SAYING, say)
     timer.daemon = True
@@ -179,4 +179,4 @@ def connecting(target: Target, asked: threading.Event) -> Iterator[None]:
 
 
 def _say_link(sentence: str | None) -> None:
-    print(clean(f"[{sentence or 'the link is back'}]"), file=sys.stderr)
+    print(plain_text(f"[{sentence or 'the link is back'}]"), file=sys.stderr)

@@ -12,8 +12,8 @@ from ..errors import AgentError, TargetError
 from ..remote import console
 from ..remote.foreground import in_colour, write
 from ..remote.remote import Remote
-from ..security.terminal import clean
 from ..session.requests import Reply
+from ..terminal import plain_text
 from .command import FAILED
 from .connecting import Connecting
 from .parser import Parser
@@ -95,7 +95,7 @@ class CellConsole(console.Console):
         session = self._remote.session
         ready = session.ready.result()
         shell = f"IPython {ready.get('ipython')}" if ready.get("shell") == "ipython" else "built-in shell"
-        return clean(
+        return plain_text(
             f"Python {ready.get('python')}, {shell}, on {ready.get('host')}, pid {ready.get('pid')}, "
             f"at {session.location} ({session.target.protection}); Ctrl-D leaves"
         )
@@ -108,7 +108,7 @@ class CellConsole(console.Console):
         self._count = max((count for count in counts if isinstance(count, int)), default=0) + 1
         for cell, told in self._remote.taken_up:
             code = str(cell.get("code") or "").strip().partition("\n")[0]
-            write("stdout", clean(f"[running: {code[:60]}]") + "\n")
+            write("stdout", plain_text(f"[running: {code[:60]}]") + "\n")
             request = cell["request"]
             self.guarded(partial(self._foreground.follow, told, session.follow(request), request))
 
@@ -117,7 +117,7 @@ class CellConsole(console.Console):
 
     def words(self) -> Sequence[tuple[str, str]]:
         """The target's name, and the number of the statement."""
-        where = clean(self._remote.target.name or "")
+        where = plain_text(self._remote.target.name or "")
         number = ("class:number", str(self._count))
         return [("class:where", f"{where} " if where else ""), ("class:in", "In ["), number, ("class:in", "]: ")]
 

@@ -15,7 +15,7 @@ from ..connect.location import Location, SshHost, name_server
 from ..connect.name_server import Entry, answers, heard, registered
 from ..connect.target import Target, usual_name_server
 from ..errors import FlameError
-from ..security.terminal import clean
+from ..terminal import plain_text
 from .command import DONE, FAILED, Command
 from .output import show_json, show_table
 from .parser import Parser
@@ -85,7 +85,7 @@ def _asked(servers: list[Location], settings: Target, everything: bool) -> list[
     if failures and len(failures) == len(servers):
         raise failures[0]
     for failure in failures:
-        print(f"jupyter flame discover: {clean(str(failure))}", file=sys.stderr)
+        print(f"jupyter flame discover: {plain_text(str(failure))}", file=sys.stderr)
     return rows
 
 

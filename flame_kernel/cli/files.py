@@ -12,7 +12,7 @@ from ..errors import TargetError
 from ..files import transfer
 from ..files.sync import Wishes, sync_down, sync_up
 from ..remote.remote import Remote
-from ..security.terminal import clean
+from ..terminal import plain_text
 from .connecting import Connecting
 from .parser import Parser
 
@@ -44,7 +44,7 @@ class Files(Connecting):
     def say(self, result: object) -> None:
         """What came of it."""
         if not self.options.quiet:
-            print(clean(str(result)))
+            print(plain_text(str(result)))
 
 
 class Put(Files):
@@ -143,7 +143,7 @@ class Sync(Files):
             dry_run=options.dry_run,
             checksum=options.checksum,
             exclude=tuple(options.exclude),
-            report=(lambda line: print(clean(line))) if options.verbose or options.dry_run else lambda line: None,
+            report=(lambda line: print(plain_text(line))) if options.verbose or options.dry_run else lambda line: None,
         )
         with self.files() as remote:
             session = remote.session

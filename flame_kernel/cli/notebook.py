@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..commands.options import protection
 from ..errors import TargetError
-from ..security.terminal import clean
+from ..terminal import plain_text
 from . import kernelspec
 from .command import FAILED
 from .connecting import Connecting
@@ -72,7 +72,7 @@ def run(command: Connecting, file: str, words: list[str]) -> int | None:
             if output is not None:
                 nbformat.write(notebook, output)
     if failure:
-        print(clean(f"jupyter flame run: {path}: {failure}"), file=sys.stderr)
+        print(plain_text(f"jupyter flame run: {path}: {failure}"), file=sys.stderr)
         return FAILED
     if output is not None:
         print(f"{output}: {cells} cells")
@@ -87,7 +87,7 @@ def _progress(name: str, cells: int) -> Iterator[Callable[[], None]]:
 
     def begun() -> None:
         if seen:
-            print(f"\r\x1b[K{clean(name)}: cell {next(numbers)} of {cells}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{plain_text(name)}: cell {next(numbers)} of {cells}", end="", file=sys.stderr, flush=True)
 
     try:
         yield begun

@@ -9,15 +9,16 @@ from typing import Any
 
 from ..commands.tables import aligned
 from ..remote.foreground import in_colour
-from ..security.terminal import clean
 
 # Columns of the code of a cell that are shown in a table.
 CODE_WIDTH = 40
+# Seconds: no clock says more, and a calendar ends.
+FOR_EVER = 1e11
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print ``rows`` below ``header``; in a terminal the header is bold."""
-    first, *lines = aligned([[clean(cell) for cell in row] for row in (header, *rows)])
+    first, *lines = aligned([header, *rows])
     print(f"\x1b[1m{first}\x1b[0m" if in_colour("stdout") else first)
     for line in lines:
         print(line)
@@ -30,7 +31,7 @@ def show_json(value: Any) -> None:
 
 def length(seconds: Any) -> str:
     """A time in words."""
-    if not isinstance(seconds, (int, float)):
+    if not isinstance(seconds, (int, float)) or not abs(seconds) < FOR_EVER:
         return "-"
     for unit, size_of in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size_of:
@@ -39,8 +40,10 @@ def length(seconds: Any) -> str:
 
 
 def moment(stamp: Any) -> str:
-    """A time of day, with its date."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(stamp)) if isinstance(stamp, (int, float)) else "-"
+    """A time of day, with its date; ``-`` for what is none."""
+    if not isinstance(stamp, (int, float)) or not abs(stamp) < FOR_EVER:
+        return "-"
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(stamp))
 
 
 def first_line(code: Any) -> str:

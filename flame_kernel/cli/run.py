@@ -12,7 +12,7 @@ from ..errors import FlameError, RemoteError, TargetError
 from ..remote.foreground import Far, Foreground, Left
 from ..remote.modules import sendmodule
 from ..remote.remote import Remote
-from ..security.terminal import clean
+from ..terminal import plain_text
 from .command import FAILED, INTERRUPTED
 from .connecting import Connecting
 from .parser import Parser
@@ -35,7 +35,7 @@ class Program(Foreground):
             self._statuses.append(int(value) & 255 if value != "None" else 0)
         except ValueError:
             self._statuses.append(FAILED)
-            print(clean(value), file=sys.stderr)
+            print(plain_text(value), file=sys.stderr)
 
     def execute(self, code: str) -> int:
         """Run a cell; the exit status that a shell is given for it."""

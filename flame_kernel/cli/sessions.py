@@ -12,9 +12,9 @@ from ..connect import amounts
 from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
 from ..remote.foreground import in_colour, write
-from ..security.terminal import COLOUR, clean
 from ..session.agent_client import Visitor
 from ..session.inbox import Event
+from ..terminal import COLOUR, plain_text
 from .command import FAILED, CommandGroup
 from .connecting import Connecting, connecting
 from .output import first_line, length, moment, show_json, show_table
@@ -56,12 +56,16 @@ class Status(Connecting):
         if options.json:
             show_json(found)
             return None
-        print(clean(f"{target} answers: {found['round_trip_ms']:.1f} ms a round trip ({target.protection})"))
+        print(plain_text(f"{target} answers: {found['round_trip_ms']:.1f} ms a round trip ({target.protection})"))
         if found["python"] is None:
             print("no session has been there yet, so nothing more is known of it")
             return None
         place = "a bare flame server" if found["bare"] else f"an app, {found['main'] or 'name unknown'}"
-        print(clean(f"{found['host']}, pid {found['pid']}, Python {found['python']}, {place} ({found['servertype']})"))
+        print(
+            plain_text(
+                f"{found['host']}, pid {found['pid']}, Python {found['python']}, {place} ({found['servertype']})"
+            )
+        )
         count = len(found["sessions"])
         print(f"{count} session{'' if count == 1 else 's'}" + (": jupyter flame sessions" if count else ""))
         return None
@@ -244,7 +248,7 @@ class Cull(Connecting):
             ]
             for one in unused:
                 if options.dry_run:
-                    print(clean(f"would end session {one.get('session')}"))
+                    print(plain_text(f"would end session {one.get('session')}"))
                 else:
                     _end(visitor, one)
             if not unused:
@@ -267,7 +271,7 @@ def _time(text: str) -> float:
 
 def _end(visitor: Visitor, session: dict[str, Any]) -> None:
     name, ended = session.get("session"), visitor.end(session)
-    print(clean(f"ended session {name}" if ended else f"session {name} had already ended"))
+    print(plain_text(f"ended session {name}" if ended else f"session {name} had already ended"))
 
 
 class Logs(Connecting):
@@ -340,7 +344,7 @@ class Page:
         """A line above a cell's output."""
         number = "*" if cell.get("count") is None else cell["count"] or "-"
         part = "" if cell.get("complete", True) else "; its beginning is not kept any more"
-        line = clean(f"--- [{number}] {first_line(cell.get('code'))} ({moment(cell.get('started'))}{part})")
+        line = plain_text(f"--- [{number}] {first_line(cell.get('code'))} ({moment(cell.get('started'))}{part})")
         print(f"\x1b[1m{line}\x1b[0m" if in_colour("stdout") else line)
 
     def follow(self, events: list[Event], cells: Callable[[], list[dict[str, Any]]]) -> None:

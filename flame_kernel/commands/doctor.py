@@ -22,9 +22,9 @@ from ..connect.name_server import found
 from ..connect.target import Target
 from ..connect.tls import Tls
 from ..errors import AgentError, CannotConnect, FlameError, TargetError, cap
-from ..security.terminal import clean
 from ..serve.embedded import EmbeddedServer
 from ..session.agent_client import Visitor
+from ..terminal import plain_text
 from .identify import introduce
 
 OK, NOTE, FAILED, SKIPPED = "ok", "note", "failed", "skipped"
@@ -475,7 +475,7 @@ def _text(value: Any) -> str:
 
 def _shown(text: str) -> str:
     """What comes from a server, on one line and not too long."""
-    return cap(" ".join(clean(text).split()), 500)
+    return cap(" ".join(plain_text(text).split()), 500)
 
 
 def bundle(checks: Iterable[Check]) -> dict[str, str]:

@@ -146,6 +146,11 @@ def every(text: str | None) -> float | None:
     return seconds
 
 
+def is_local(code: str) -> bool:
+    """Whether a cell is for this machine."""
+    return code.split("\n", 1)[0].strip() == "%%local"
+
+
 def overtakes(code: str) -> bool:
     """Whether a cell has only orders that are answered while another cell runs: they look, and change no names."""
     lines = [line.split() for line in code.splitlines() if line.strip()]

@@ -15,8 +15,9 @@ from typing import Any
 
 from ..connect.amounts import size_in_words
 from ..errors import FlameError, SessionGone, UnsafeAnswer
-from ..security.terminal import clean
+from ..security import answers
 from ..session.session import Session
+from ..terminal import plain_text
 
 # Seconds for an answer. A child's server knows after 3 s that the child gives none, and says so.
 PATIENCE = 6.0
@@ -64,7 +65,7 @@ def silence(session: Session) -> str:
 def checked(reply: dict[str, Any]) -> dict[str, Any]:
     """The same reply; its error, raised, where it is one."""
     if reply.get("status") != "ok":
-        raise FlameError(clean(f"{reply.get('evalue') or reply.get('ename') or 'no answer'}"))
+        raise FlameError(f"{reply.get('evalue') or reply.get('ename') or 'no answer'}")
     return reply
 
 
@@ -73,6 +74,7 @@ def checked(reply: dict[str, Any]) -> dict[str, Any]:
 
 def where_text(reply: dict[str, Any], everything: bool, location: str, more: str = ALL) -> str:
     """The words of a where_reply."""
+    answers.reply("where", reply, location)
     try:
         cells = [stack for stack in reply["stacks"] if stack["kind"] == "cell"]
         others = [stack for stack in reply["stacks"] if stack["kind"] != "cell"]
@@ -90,12 +92,12 @@ def where_text(reply: dict[str, Any], everything: bool, location: str, more: str
             parts.append(f"{count} more, of threads and tasks" + (f": {more}" if more else ""))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnsafeAnswer(location, f"stacks of the wrong shape ({error})") from None
-    return clean("\n\n".join(parts))
+    return plain_text("\n\n".join(parts))
 
 
 def _stack(stack: dict[str, Any], head: str) -> str:
     named = {"cell": f"{stack['name']}", "task": f"task {stack['name']}"}.get(stack["kind"], f"thread {stack['name']}")
-    facts = [head, str(stack["state"] or "")]
+    facts = [head, stack["state"] or ""]
     if isinstance(stack.get("since"), (int, float)):
         facts.append(f"for {duration(stack['since'])}")
     lines = [": ".join(part for part in (named, ", ".join(fact for fact in facts if fact)) if part)]
@@ -116,7 +118,9 @@ def _short(path: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    """``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``; ``?`` for what is no time."""
+    if not abs(seconds) < 1e15:
+        return "?"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(int(seconds), 60)
@@ -128,6 +132,7 @@ def duration(seconds: float) -> str:
 
 def top_text(reply: dict[str, Any], location: str) -> str:
     """The words of a top_reply."""
+    answers.reply("top", reply, location)
     try:
         lines = [f"pid {int(reply['pid'])} on {reply['host']}, up {duration(float(reply.get('age') or 0))}"]
         machine = f"{reply.get('cpus') or '?'} CPUs, load {', '.join(map(str, reply.get('load') or ['?']))}"
@@ -153,7 +158,7 @@ def top_text(reply: dict[str, Any], location: str) -> str:
         lines += _more(reply.get("file_count"), files)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnsafeAnswer(location, f"figures of the wrong shape ({error})") from None
-    return clean("\n".join(lines))
+    return plain_text("\n".join(lines))
 
 
 def _more(count: Any, shown: list[Any]) -> list[str]:
@@ -168,7 +173,7 @@ def watch_bundle(expression: str, reply: dict[str, Any]) -> tuple[Bundle, Bundle
     """Data and metadata of a display for a watch_reply: the value in all its forms, its text with the expression."""
     if reply.get("status") != "ok":
         text = f"{expression}: {reply.get('ename') or 'error'}: {reply.get('evalue') or ''}".rstrip(": ")
-        return {"text/plain": clean(text)}, {}
+        return {"text/plain": plain_text(text)}, {}
     data, metadata = reply.get("data"), reply.get("metadata")
     data = dict(data) if isinstance(data, dict) else {}
     text = str(data.get("text/plain", ""))
@@ -240,7 +245,7 @@ class View:
             why = f"ended: {type(error).__name__}: {error}"
         self._over.set()
         with contextlib.suppress(Exception):  # the notebook may be gone already
-            self._put(_noted(self._last, f"({clean(why)})"))
+            self._put(_noted(self._last, f"({plain_text(why)})"))
         self.shown.set()
 
     def _renew(self) -> None:
@@ -259,7 +264,7 @@ class View:
             except FlameError as error:
                 if self._session.gone is not None:
                     raise
-                self._put(_noted(self._last, f"({clean(str(error))})"), keep=False)
+                self._put(_noted(self._last, f"({plain_text(str(error))})"), keep=False)
                 return
             try:
                 self._put(self._bundle(reply))

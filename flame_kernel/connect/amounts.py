@@ -24,7 +24,7 @@ def size(value: object) -> int:
 
 def size_in_words(number: object) -> str:
     """A number of bytes as people read it: ``1.5 MB``, of 1000; ``?`` for what is no number."""
-    if not isinstance(number, (int, float)):
+    if not isinstance(number, (int, float)) or not abs(number) < 1e18:
         return "?"
     for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= one:

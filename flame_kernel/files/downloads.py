@@ -119,7 +119,7 @@ def _one_call(files: list[Arrival]) -> int:
 def description(raw: Any, location: str) -> dict[str, Any]:
     """A description of the far side's, of the right shape; UnsafeAnswer otherwise."""
     what = {name: raw.get(name) for name in ("kind", "size", "mode", "mtime") if name in raw}
-    what = {"size": 0, "mode": 0o600, "mtime": 0, **what}
+    what = {"kind": "", "size": 0, "mode": 0o600, "mtime": 0, **what}
     if (
         what["kind"] not in (*_KINDS, "other")
         or any(type(what[name]) is not int for name in ("size", "mode", "mtime"))

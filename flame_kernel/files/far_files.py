@@ -26,6 +26,7 @@ from ..errors import (
     UnsafeAnswer,
     cap,
 )
+from ..security import answers
 from ..session.bootstrap import agent_name
 from ..session.taken_over import refusal, taken_over
 
@@ -54,7 +55,7 @@ class FarFiles:
         self._message = message
         self._talk = talk or ""
         self._number = 1  # of the next call
-        self._pending: collections.deque[Handler] = collections.deque()
+        self._pending: collections.deque[tuple[str, Handler]] = collections.deque()  # of which op, and who takes it
         self._out = frames.Box()
         self._in = frames.Box()
         self._connection = Connection(target)
@@ -99,7 +100,7 @@ class FarFiles:
         if self.calls and len(self._out.sent) > BURST:
             self.wait()
         self.look()  # or one who asks much and never listens would have both sides wait for the other to listen
-        self._pending.append(handler)
+        self._pending.append((str(request.get("op")), handler))
         self.frames.send_control(request)
 
     def ask_all(self, requests: Sequence[tuple[Message, Handler]]) -> None:
@@ -111,7 +112,7 @@ class FarFiles:
                 self.frames.send_control({"op": "all", "requests": batch})
                 self.wait()
                 batch, size = [], 0
-            self._pending.append(handler)
+            self._pending.append((str(request.get("op")), handler))
             batch.append(request)
             size += len(str(request))
         if batch:
@@ -154,9 +155,15 @@ class FarFiles:
         except frames.Damaged as e:
             self.close()
             raise UnsafeAnswer(self.location, str(e)) from e
-        handler = self._pending[0]
-        if kind == frames.CONTROL and not payload.get("more"):
-            self._pending.popleft()
+        op, handler = self._pending[0]
+        if kind == frames.CONTROL:
+            try:
+                answers.files(op, payload, self.location)
+            except UnsafeAnswer:
+                self.close()
+                raise
+            if not payload.get("more"):
+                self._pending.popleft()
         handler(kind, payload)
 
     # -- by calls

@@ -10,10 +10,13 @@ from typing import Any
 from ..agent.wire import trees
 from ..errors import TransferError
 from ..session.user import in_notebook
+from ..terminal import one_line
 
 # Names that a result, or an error, can show.
 MAX_NOTES = 100
 _SHOWN = 3
+# Characters of what is said of one file.
+_SENTENCE = 500
 # Seconds that a transfer takes before a bar is worth its line.
 _DELAY = 0.5
 
@@ -74,13 +77,13 @@ class Tally:
     def note(self, name: bytes | str, text: str) -> None:
         """Something that the user must know of one file, and that is no failure."""
         if len(self.notes) < MAX_NOTES:
-            self.notes.append(f"{trees.shown(name)}: {text}")
+            self.notes.append(f"{trees.shown(name)}: {one_line(text, _SENTENCE)}")
         elif len(self.notes) == MAX_NOTES:
             self.notes.append("… and more")
 
     def fail(self, name: bytes | str, text: str, code: str, where: str) -> None:
         """One file cannot be copied: the others can, unless the disk is full, which is raised as a TransferError."""
-        sentence = f"{trees.shown(name)}: {text}"
+        sentence = f"{trees.shown(name)}: {one_line(text, _SENTENCE)}"
         if code == "full":
             raise TransferError(f"no room {where} for {sentence}; make some, and begin again", code)
         self.failed += 1

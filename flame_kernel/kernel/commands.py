@@ -17,10 +17,10 @@ from ..connect.amounts import size_in_words
 from ..connect.keys import Ask
 from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
-from ..security.terminal import clean
 from ..session.agent_client import Visitor
 from ..session.handshake import client_name
 from ..session.session import Session
+from ..terminal import plain_text
 from .backend import FarSide
 from .clients import Fronts
 from .iopub import Publisher
@@ -99,10 +99,10 @@ class Orders:
         if self._cautioned is not session:
             self._cautioned = session
             for sentence in session.target.cautions():
-                self._publisher.stream(request_id, "stderr", f"Warning: {clean(sentence)}\n")
+                self._publisher.stream(request_id, "stderr", f"Warning: {plain_text(sentence)}\n")
 
     def _say(self, cell: Cell, text: str) -> None:
-        self._publisher.stream(cell.request_id, "stdout", clean(text) + "\n")
+        self._publisher.stream(cell.request_id, "stdout", plain_text(text) + "\n")
 
     async def _connect(self, cell: Cell, command: Command) -> dict[str, Any] | None:
         find = on_thread(lambda: self._load(command.location, cell.ask, **command.options), "target")

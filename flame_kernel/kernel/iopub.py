@@ -21,9 +21,9 @@ from jupyter_client.jsonutil import json_default
 from ..agent.wire.message import COMMS
 from ..connect.target import Target
 from ..security.rendering import WIDGET, Rendering
-from ..security.terminal import clean
 from ..session.inbox import Event
 from ..session.session import Session
+from ..terminal import plain_text
 from .outgoing import Outgoing
 
 # Characters and bytes of output that wait here for a cell to appear in; beyond it, the rest waits on the far side.
@@ -173,7 +173,7 @@ class Publisher:
             known = self._known(session)
             if session.missed and not known.greeted:
                 known.greeted = True
-                name, where = clean(session.session_id), clean(session.location)
+                name, where = plain_text(session.session_id), plain_text(session.location)
                 self.stream(None, "stdout", f"[missed output of session {name} at {where}]\n")
             self._publish(session, known, events)
 
@@ -275,12 +275,14 @@ class Publisher:
             if not known.rendering.full and event.get("request") not in known.requests:
                 session.answer(event["content"].get("input_id"), None)  # nobody is asked for a cell that is not its own
                 return
-            prompt = known.rendering.prompt(str(event["content"].get("prompt", "")))
+            before, prompt = known.rendering.question(event["content"].get("prompt", ""))
+            if before:
+                self.stream(event.get("request"), "stdout", before)
             parent, ident = self.parent(event.get("request"))
             self._on_input(session, dict(event, content=dict(event["content"], prompt=prompt)), parent, ident)
         elif kind == "takeover_request":
             content = event["content"]
-            who, ask_id = clean(str(content.get("client")))[:200], str(content.get("id"))
+            who, ask_id = plain_text(str(content.get("client")))[:200], str(content.get("id"))
             if ask_id in known.takeovers or len(known.takeovers) >= TAKEOVERS or len(ask_id) > TAKEOVER_ID:
                 return
             known.takeovers[ask_id] = who
@@ -315,13 +317,17 @@ def _without_widgets(event: Event) -> Event:
 def pack(message: Any) -> bytes:
     """A message as bytes, in place of jupyter_client's packer: a lone surrogate, legal in a str of Python and in no
     JSON that a browser reads, is sent as ``?`` there; a NaN or an infinity as null, as a browser writes them."""
-    if isinstance(message, dict) and message.keys() == _STREAM and len(message["text"]) > LONG:
-        return b'{"name": %s, "text": %s}' % (_string(message["name"]), _string(message["text"]))
+    if isinstance(message, dict) and message.keys() == _STREAM and _is_long(message["text"]):
+        return b'{"name": %s, "text": %s}' % (_string(str(message["name"])), _string(message["text"]))
     try:
         encoded = _encoder.encode(message)
     except (TypeError, ValueError):
         encoded = _encoder.encode(_finite(json_clean(message)))
     return encoded.encode("utf-8", "replace")
+
+
+def _is_long(text: Any) -> bool:
+    return isinstance(text, str) and len(text) > LONG
 
 
 def _string(text: str) -> bytes:

@@ -30,13 +30,15 @@ from traitlets import Float, default
 
 from .. import __version__
 from ..agent.wire.message import COMMS
+from ..commands.language import is_local
 from ..commands.source import Source
 from ..connect.keys import Ask
 from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target
 from ..errors import FlameError, NotSent, UnsafeAnswer
-from ..security.terminal import clean
+from ..security.offers import Offers, offered
 from ..session.session import Session
+from ..terminal import plain_text
 from .backend import FarSide
 from .clients import Fronts
 from .commands import Cell, Orders
@@ -119,7 +121,7 @@ class FlameKernel(Kernel):
 
     def _on_link(self, far: FarSide, sentence: str | None) -> None:
         """The link broke, or is silent, or is back (None); called on the link's threads."""
-        self.log.info("%s", clean(sentence) if sentence else "link is back")
+        self.log.info("%s", plain_text(sentence) if sentence else "link is back")
         self._lines[far].say(sentence)
 
     def _load(self, name_or_location: str | None, ask: Ask | None = None, **overrides: Any) -> Target:
@@ -155,7 +157,7 @@ class FlameKernel(Kernel):
 
     @property
     def banner(self) -> str:  # type: ignore[override]
-        where = clean(self._far.words())
+        where = plain_text(self._far.words())
         return f"Remote Flame {__version__}: {where}\n%flame status says where cells run."
 
     @property
@@ -329,7 +331,7 @@ class FlameKernel(Kernel):
 
     def _error(self, request_id: str, ename: str, evalue: str, silent: bool) -> dict[str, Any]:
         """Words of ours in place of a result; they may quote what a server said."""
-        ename, evalue = clean(ename), clean(evalue)
+        ename, evalue = plain_text(ename), plain_text(evalue)
         content = {"ename": ename, "evalue": evalue, "traceback": [f"\x1b[0;31m{ename}\x1b[0m: {evalue}"]}
         if not silent:
             self._publisher.message(request_id, "error", content)
@@ -344,7 +346,7 @@ class FlameKernel(Kernel):
         """Where a cell goes, and what is left of it when its ``%flame`` lines are done: nowhere, where nothing is; and
         the reply of the cell that the last of them has followed."""
         lines = code.split("\n")
-        if lines[0].strip() == "%%local":
+        if is_local(code):
             return self._local_far(), "\n".join(lines[1:]), {}
         parent = self.get_parent()
         ask = self._prompts.asker(request_id, parent, self._parent_ident["shell"])
@@ -389,9 +391,12 @@ class FlameKernel(Kernel):
 
     async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#completion"""
-        at = len(code) if cursor_pos is None else cursor_pos
-        nothing = {"status": "ok", "matches": [], "cursor_start": at, "cursor_end": at, "metadata": {}}
-        return await self._ask_far(lambda session: session.complete(uuid.uuid4().hex, code, at), nothing)
+        at = len(code) if cursor_pos is None else max(0, min(cursor_pos, len(code)))
+        nothing = Offers(at, at).reply()
+        if code[code.rfind("\n", 0, at) + 1 : at].lstrip().startswith("%flame") or is_local(code):
+            return nothing  # what acts on this machine is not completed by another
+        reply = await self._ask_far(lambda session: session.complete(uuid.uuid4().hex, code, at), nothing)
+        return offered(reply, code, at).reply()
 
     async def do_inspect(
         self, code: str, cursor_pos: int | None, detail_level: int = 0, omit_sections: Any = ()
@@ -399,9 +404,10 @@ class FlameKernel(Kernel):
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#introspection"""
         at = len(code) if cursor_pos is None else cursor_pos
         nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
-        return await self._ask_far(
+        reply = await self._ask_far(
             lambda session: session.inspect(uuid.uuid4().hex, code, at, detail_level, tuple(omit_sections)), nothing
         )
+        return nothing | reply
 
     async def do_is_complete(self, code: str) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#code-completeness"""
@@ -432,14 +438,18 @@ class FlameKernel(Kernel):
                     lane = header.get("subshell_id")
                     await asyncio.wrap_future(session.comm(request_id, header["msg_type"], parent, lane))
             except FlameError as e:
-                words = f"{header['msg_type']} not delivered: {clean(str(e))}\n"
+                words = f"{header['msg_type']} not delivered: {plain_text(str(e))}\n"
                 self._publisher.stream(request_id, "stderr", words)
 
     async def comm_info_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#comm-info"""
         wanted = parent["content"].get("target_name")
         reply = await self._ask_far(lambda session: session.comm_info(), {"status": "ok", "comms": {}})
-        comms = {k: v for k, v in reply["comms"].items() if not wanted or v["target_name"] == wanted}
+        comms = {
+            known: {"target_name": one["target_name"]}
+            for known, one in reply["comms"].items()
+            if not wanted or one["target_name"] == wanted
+        }
         session = self._far.current
         if session is not None and not self._publisher.rendering(session).full:
             comms = {}  # what they say is not shown, so nobody should wait for it

@@ -6,7 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable
 
-from ..security.terminal import clean
+from ..terminal import plain_text
 from .iopub import Publisher
 
 
@@ -30,11 +30,11 @@ class LinkLine:
                 self._take_back()
                 return
             if self._shown is not None and self._shown[0] in running:
-                self._show("update_display_data", clean(sentence))
+                self._show("update_display_data", plain_text(sentence))
                 return
             self._take_back()
             self._shown = running[-1], uuid.uuid4().hex
-            self._show("display_data", clean(sentence))
+            self._show("display_data", plain_text(sentence))
 
     def cell_ended(self, request_id: str) -> None:
         """What there is to say of the link is no matter of this cell's any more."""

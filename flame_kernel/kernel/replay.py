@@ -44,12 +44,10 @@ async def replay(session: Session, cell: dict[str, Any], publisher: Publisher, w
     while True:
         try:
             batch = await waits.until(session.ask("replay", request=cell["request"], after=after, limit=BATCH))
-            events, done = batch["events"], bool(batch["done"])
-            after = events[-1]["number"] if events else after
         except AgentError as e:
             raise FlameError(f"the output of cell {label(cell)} is not kept any more: {e}") from None
-        except (KeyError, TypeError, IndexError):
-            raise FlameError(f"{session.location} sent what is no output of a cell") from None
+        events, done = batch["events"], batch["done"]
+        after = events[-1].get("number", after) if events else after
         await publisher.room()
         publisher.show(session, request_id, events)
         if done:
@@ -69,6 +67,7 @@ def label(cell: dict[str, Any]) -> str:
 def header(cell: dict[str, Any]) -> str:
     """One line above the output: which cell, and whether all of it is there."""
     started = cell.get("started")
-    when = time.strftime(" of %H:%M:%S", time.localtime(started)) if isinstance(started, (int, float)) else ""
+    known = isinstance(started, (int, float)) and abs(started) < 1e11
+    when = time.strftime(" of %H:%M:%S", time.localtime(started)) if known else ""
     part = "" if cell.get("complete", True) else "; its beginning is not kept any more"
     return f"--- {label(cell)}{when}{part}\n"

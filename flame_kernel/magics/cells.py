@@ -20,12 +20,13 @@ from IPython.core import page
 from ..commands.source import Source
 from ..errors import FlameError, RemoteError
 from ..remote.exceptions import RaisedThere
+from ..remote.foreground import show_before
 from ..remote.remote import Remote
 from ..security.rendering import Rendering
-from ..security.terminal import clean
 from ..session.inbox import Event
 from ..session.session import Session
 from ..session.user import ask_line
+from ..terminal import coloured_text, plain_text
 from .comms import Relay
 from .connections import Connections, identifier
 from .jobs import Job, cell_error
@@ -47,7 +48,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, content: dict[str, Any]) -> None:
         super().__init__(*([content["evalue"]] if content.get("evalue") else ()))
-        self._lines = [clean(str(line)) for line in content.get("traceback") or ()]
+        self._lines = [coloured_text(str(line)) for line in content.get("traceback") or ()]
 
     def _render_traceback_(self) -> list[str]:
         return self._lines or ["KeyboardInterrupt"]
@@ -130,8 +131,9 @@ class Cells:
         rendering, session = self._rendering(remote), remote.session
 
         def ask(content: dict[str, Any]) -> None:
-            answer = ask_line(rendering.prompt(str(content.get("prompt", ""))), bool(content.get("password")))
-            session.answer(content["input_id"], answer)
+            before, prompt = rendering.question(content.get("prompt", ""))
+            show_before(before)
+            session.answer(content["input_id"], ask_line(prompt, bool(content.get("password"))))
 
         def refuse(content: dict[str, Any]) -> None:
             session.answer(content["input_id"], None)
@@ -188,7 +190,7 @@ class Cells:
 
         reply = remote.comm(request_id, msg_type, message, sink, lane)
         if output.follow(reply, interrupt) and reply.exception() is not None:
-            text = f"{msg_type} not delivered: {clean(str(reply.exception()))}\n"
+            text = f"{msg_type} not delivered: {plain_text(str(reply.exception()))}\n"
             output.event({"type": "stream", "content": {"name": "stderr", "text": text}})
 
     def _shown(self, remote: Remote, request_id: str) -> Callable[[Event], Event | None]:
@@ -222,7 +224,7 @@ class Cells:
         """The link of a session broke, or is back (None): its cells that are under way say so."""
         for one, output in list(self._under_way.values()):
             if one is session:
-                output.link(None if sentence is None else clean(sentence))
+                output.link(None if sentence is None else plain_text(sentence))
 
     def _rendering(self, remote: Remote) -> Rendering:
         """What may be shown of what the server of ``remote`` sends."""
@@ -284,7 +286,7 @@ class Cells:
                 self._shell.user_ns.update(remote.pull(pull))
         except Exception as e:  # whatever it is, the job is over and says so
             failure = e
-            text = f"job {job.number}: {clean(str(e))}\n"
+            text = f"job {job.number}: {plain_text(str(e))}\n"
             output.event({"type": "stream", "content": {"name": "stderr", "text": text}})
         job.close_lane(lane)
         job.finish(failure)

@@ -27,10 +27,10 @@ from ..connect.keys import Ask
 from ..connect.target import PLACES, SHELLS, load_target
 from ..errors import FlameError, TargetError
 from ..remote.remote import Remote
-from ..security.terminal import clean
 from ..session.agent_client import Visitor
 from ..session.session import Session
 from ..session.user import ask_line
+from ..terminal import plain_text
 from .arguments import assignments, call_of, evaluated, exact, local_value, script, split_raw, unquoted, usage, words_of
 from .cells import Cells
 from .connections import Connections, identifier, in_thread
@@ -160,7 +160,7 @@ class Commands:
         if new:
             self._cells.adopt(remote)
         for warning in remote.target.cautions() if new else ():
-            print(f"Warning: {clean(warning)}", file=sys.stderr)
+            print(f"Warning: {plain_text(warning)}", file=sys.stderr)
         if args.alias is not None:
             self._shell.user_ns[args.alias] = remote
         print(f"{name}: {'' if new else 'connected already, '}{where(remote)}")
@@ -229,7 +229,7 @@ class Commands:
             age = f"{float(one.get('age') or 0):.0f} s"
             waiting = f"{one.get('waiting') or 0} bytes"
             rows.append((f"{one.get('session')}{own}", *(str(one.get(k) or "-") for k in rows[0][1:5]), age, waiting))
-        print(clean("\n".join(aligned(rows))))
+        print("\n".join(aligned(rows)))
 
     def _kill(self, remote: Remote, name: str) -> None:
         if name == remote.session.session_id:
@@ -386,7 +386,7 @@ class Commands:
     @argument("source", nargs="+", metavar="SRC", help="files and folders of this machine")
     @argument("destination", metavar="DST", help="where to, there: a folder (ends with /), or a file's new name")
     def do_put(self, args: argparse.Namespace) -> None:
-        print(clean(str(self._remote(args).put(*unquoted(args.source), dst=unquoted([args.destination])[0]))))
+        print(plain_text(str(self._remote(args).put(*unquoted(args.source), dst=unquoted([args.destination])[0]))))
 
     @command("get")
     @kwds(description="Fetch files and folders from there.")
@@ -394,7 +394,7 @@ class Commands:
     @argument("source", nargs="+", metavar="SRC", help="files and folders of the far side")
     @argument("destination", metavar="DST", help="where to, here: a folder (ends with /), or a file's new name")
     def do_get(self, args: argparse.Namespace) -> None:
-        print(clean(str(self._remote(args).get(*unquoted(args.source), dst=unquoted([args.destination])[0]))))
+        print(plain_text(str(self._remote(args).get(*unquoted(args.source), dst=unquoted([args.destination])[0]))))
 
     @command("sendmodule")
     @kwds(description="Make a local module or package importable there.")
@@ -473,4 +473,4 @@ class Commands:
 def where(remote: Remote) -> str:
     """Where the cells of a connection run, in words."""
     gone = remote.session.gone
-    return clean(status(remote.session) if gone is None else str(gone))
+    return plain_text(status(remote.session) if gone is None else str(gone))

@@ -15,7 +15,7 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError
 from ..remote.remote import Remote
-from ..security.terminal import clean
+from ..security.offers import identifiers, modules, offered, paths
 from .commands import ALIASES, RAW, Commands
 from .connections import Connections, within
 
@@ -88,17 +88,10 @@ class Matcher:
         """What the session offers for ``code``: its own names, while a cell runs too."""
         future = remote.session.complete(uuid.uuid4().hex, code, cursor)
         reply = within(self._owner.tab_patience, lambda: future.result(self._owner.tab_patience))
-        if not isinstance(reply, dict) or reply.get("status") != "ok":
-            return _result([], "")
-        start = reply.get("cursor_start")
-        start = start if isinstance(start, int) and 0 <= start <= cursor else cursor
-        types = {
-            one.get("text"): str(one.get("type") or "")
-            for one in (reply.get("metadata") or {}).get("_jupyter_types_experimental") or ()
-            if isinstance(one, dict)
-        }
-        matches = [clean(str(match)) for match in reply.get("matches") or ()]
-        return _result([SimpleCompletion(match, type=types.get(match, "")) for match in matches], code[start:cursor])
+        if not isinstance(reply, dict):
+            return _result([], "")  # none in time
+        found = offered(reply, code, cursor)
+        return _result([SimpleCompletion(one.text, type=one.kind) for one in found.offers], code[found.start : cursor])
 
     # -- arguments ---------------------------------------------------------------------------------------------------
 
@@ -153,9 +146,9 @@ class Matcher:
             code = _without_target(arguments) if name in RAW else word
             return self._code(remote, code, len(code))
         if name in ("module", "getmodule") and first:
-            return self._words(self._far(remote, _MODULES), word)
+            return self._words(modules(self._far(remote, _MODULES)), word)
         if name == "builtin" and first:
-            return self._words(self._far(remote, _BUILTINS), word)
+            return self._words(identifiers(self._far(remote, _BUILTINS)), word)
         if name == "put":
             return _result([*self._path_names(word, remote), *self._path_names(word, None)], word)
         if name == "get":
@@ -195,13 +188,16 @@ class Matcher:
                 for path in sorted(glob.glob(os.path.join(glob.escape(os.path.expanduser(folder)), "*")))
             ]
         else:
-            names = self._far(remote, _LISTING.format(limit=MAX_PATHS, folder=folder))
-        offered = (folder + name for name in names if name.startswith(start) and (start or not name.startswith(".")))
-        return [SimpleCompletion(path, type="path") for path in offered]
+            listed = paths(self._far(remote, _LISTING.format(limit=MAX_PATHS, folder=folder)))
+            names = [name for name in listed if "/" not in name[:-1]]
+        shown = [folder + name for name in names if name.startswith(start) and (start or not name.startswith("."))]
+        if remote is not None:  # such a name shall be one argument, and not the next one too
+            shown = [_as_one_word(path, word[: len(word) - len(bare)]) for path in shown]
+        return [SimpleCompletion(path, type="path") for path in shown if path]
 
-    def _far(self, remote: Remote, expression: str) -> list[str]:
-        names = within(self._owner.tab_patience, lambda: remote.evaluate(expression))
-        return [clean(name) for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    def _far(self, remote: Remote, expression: str) -> Any:
+        """The value of an expression there, whatever it is; None where it does not come in time."""
+        return within(self._owner.tab_patience, lambda: remote.evaluate(expression))
 
 
 def _result(found: Found, fragment: str) -> SimpleMatcherResult:
@@ -219,6 +215,15 @@ def _last_word(text: str) -> tuple[str, str]:
     found = re.search(r"(\"[^\"]*|'[^']*|\S*)$", text)
     assert found is not None
     return text[: found.start()], found.group()
+
+
+def _as_one_word(path: str, quote: str) -> str:
+    """A path as one word of a line, behind an open ``quote`` if there is one; empty where it cannot be one."""
+    if quote:
+        return "" if quote in path else path
+    if not re.search("[\\s'\"]", path):
+        return path
+    return next((f"{sign}{path}{sign}" for sign in "\"'" if sign not in path), "")
 
 
 def _without_target(text: str) -> str:

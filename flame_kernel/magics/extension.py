@@ -14,7 +14,7 @@ from traitlets import Bool, Float
 from ..connect.settings import FlameSettings, file_config
 from ..errors import FlameError, SessionGone
 from ..remote.remote import Remote
-from ..security.terminal import clean
+from ..terminal import plain_text
 from .arguments import exact, usage
 from .cells import Cells
 from .commands import Commands
@@ -114,7 +114,7 @@ def in_one_line(error: BaseException) -> BaseException:
         words = str(error)
         if isinstance(error, SessionGone):  # nothing here opens another one unasked
             words = f"the session at {error.location} is gone: {error.reason}; %flame connect begins a new one"
-        text = f"\x1b[0;31m{type(error).__name__}\x1b[0m" + (f": {clean(words)}" if words else "")
+        text = f"\x1b[0;31m{type(error).__name__}\x1b[0m" + (f": {plain_text(words)}" if words else "")
         error._render_traceback_ = lambda: [text]  # type: ignore[attr-defined]
     return error
 

@@ -19,11 +19,10 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from ..agent.wire import scalars, values
 from ..errors import CallTimeout, CannotTravel, FlameError, ObjectGone, SessionGone, UnsafeAnswer
-from ..security.terminal import clean
 from ..security.trust import dumps, opener
 from ..session.inbox import Event
 from ..session.requests import Reply
@@ -31,6 +30,7 @@ from ..session.session import Session
 from ..session.user import next_of
 from .bulk import Bulk
 from .exceptions import raised_there
+from .foreground import show_before, write
 
 # Libraries whose values can be read here, where they are installed.
 LIBRARIES = ("numpy", "pandas", "pyarrow")
@@ -41,6 +41,15 @@ RELEASE_AFTER = 0.5
 
 Sink = Callable[[Event], None]
 Step = tuple[Any, ...]
+Value = TypeVar("Value")
+# What can come back, by what is asked for.
+_ANSWERS = {
+    "auto": ("value", "pieces", "held"),
+    "value": ("value", "pieces"),
+    "keep": ("held",),
+    "items": ("items",),
+    "none": ("none",),
+}
 
 
 class Calls:
@@ -71,7 +80,7 @@ class Calls:
         self._pid = os.getpid()
         self._sinks: collections.OrderedDict[str, Sink] = collections.OrderedDict()
         self._lock = threading.Lock()
-        self._rendering = session.target.rendering(lambda request, sentence: _write("stderr", f"[{sentence}]\n"))
+        self._rendering = session.target.rendering(lambda request, sentence: write("stderr", f"[{sentence}]\n"))
         self._rendering_lock = threading.RLock()
         self._libraries = [name for name in LIBRARIES if importlib.util.find_spec(name) is not None]
         # A SimpleQueue may be put into from anywhere, a destructor too.
@@ -123,16 +132,14 @@ class Calls:
         with self._lock:
             self._sinks.pop(request_id, None)
 
-    def bundle(self, data: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any] | None:
-        """The forms of an object that a front end may show: of a server that has not proved who it is not all."""
+    def bundle(self, data: dict[str, Any], metadata: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The forms of an object that a front end may show, and what goes with those: of a server that has not proved
+        who it is not all."""
         content = {"data": data, "metadata": metadata, "transient": {}}
         with self._rendering_lock:
             shown = self._rendering.event({"type": "display_data", "request": "", "content": content})
-        return None if shown is None else dict(shown["content"].get("data") or {})
-
-    def text(self, text: str) -> str:
-        """Text about an object, such as its repr, for a terminal."""
-        return text if self._rendering.full else clean(text)
+        content = {} if shown is None else shown["content"]
+        return dict(content.get("data") or {}), dict(content.get("metadata") or {})
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -223,6 +230,8 @@ class Calls:
             status, buffers = reply.get("status"), list(reply.get("buffers") or ())
             if status == "ok":
                 how = reply["how"]
+                if how not in _ANSWERS[mode]:
+                    raise KeyError(how)
                 if how == "none":
                     return None
                 if how == "value":
@@ -231,7 +240,7 @@ class Calls:
                     return self._stand_in(self, reply["held"])
                 if how == "pieces":
                     return self.decode(self._bulk.fetch(reply["ticket"], reply["sizes"], timeout))
-                if how == "items" and mode == "items":
+                if how == "items":
                     return reply
             elif status == "gone":
                 raise ObjectGone(self.location)
@@ -247,6 +256,13 @@ class Calls:
             if isinstance(error, FlameError):
                 raise
             raise self.misshapen(error) from None
+
+    def demand(self, root: list[Any], steps: Sequence[Step], kind: type[Value], **options: Any) -> Value:
+        """The value of a chain that can be of no other class than ``kind``; UnsafeAnswer where it is of another."""
+        value = self.perform(root, steps, "value", **options)
+        if type(value) is not kind:
+            raise UnsafeAnswer(self.location, f"a {type(value).__name__} where a {kind.__name__} is due")
+        return value
 
     def misshapen(self, error: Exception) -> FlameError:
         """What to raise where a reply is not one that the agent gives, or is of a library that is not here."""
@@ -308,7 +324,7 @@ class Calls:
             name = "stderr" if event["content"].get("name") == "stderr" else "stdout"
             with self._rendering_lock:
                 text = self._rendering.text(event.get("request"), name, str(event["content"].get("text", "")))
-            _write(name, text)
+            write(name, text)
         elif self.show is not None:
             with self._rendering_lock:
                 shown = self._rendering.event(event)
@@ -326,7 +342,8 @@ class Calls:
 
     def _ask(self, content: dict[str, Any]) -> str | None:
         """The user's line; None at the end of the file."""
-        prompt = self._rendering.prompt(str(content.get("prompt", "")))
+        before, prompt = self._rendering.question(content.get("prompt", ""))
+        show_before(before)
         try:
             return getpass.getpass(prompt) if content.get("password") else input(prompt)
         except (EOFError, NotImplementedError):  # the latter where a front end cannot ask
@@ -336,13 +353,6 @@ class Calls:
         number = event["content"].get("input_id")
         if isinstance(number, int):
             self.session.answer(number, line)
-
-
-def _write(name: str, text: str) -> None:
-    stream = getattr(sys, name)  # None where there is no console
-    if stream is not None:
-        stream.write(text)
-        stream.flush()
 
 
 ADVICE = (

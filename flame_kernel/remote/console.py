@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from jupyter_core.paths import jupyter_data_dir
 
 from ..errors import FlameError
-from ..security.terminal import clean
 from ..session.requests import Reply
 from ..session.user import in_notebook
+from ..terminal import coloured_text, plain_text
 from .foreground import Far, Foreground, Left, in_colour, write
 
 if TYPE_CHECKING:
@@ -61,8 +61,9 @@ class Console:
 
     def banner(self) -> str:
         """The far side's Python, its platform, and where it is."""
-        version, platform = self._far.evaluate("(lambda s: (s.version, s.platform))(__import__('sys'))")
-        return clean(f"Python {version} on {platform}\n(Remote console on {self._far.session.location})")
+        found = self._far.evaluate("(lambda s: (s.version, s.platform))(__import__('sys'))")
+        version, platform = found if isinstance(found, tuple) and len(found) == 2 else ("?", "?")
+        return plain_text(f"Python {version} on {platform}\n(Remote console on {self._far.session.location})")
 
     def interact(self, banner: str | None = None) -> None:
         """Read and run statements until the end of the input, ``exit()``, or the end of the session.
@@ -149,7 +150,7 @@ class Console:
             return True
         except FlameError as e:
             name = type(e).__name__
-            write("stderr", (f"\x1b[31m{name}\x1b[0m" if in_colour("stderr") else name) + clean(f": {e}") + "\n")
+            write("stderr", (f"\x1b[31m{name}\x1b[0m" if in_colour("stderr") else name) + plain_text(f": {e}") + "\n")
             return True
         self.ran(reply)
         return all(self._payload(one) for one in reply.get("payload") or () if isinstance(one, dict))
@@ -160,9 +161,9 @@ class Console:
         if source == "page":
             text = (payload.get("data") or {}).get("text/plain")
             if isinstance(text, str):
-                write("stdout", clean(text).rstrip("\n") + "\n")
+                write("stdout", coloured_text(text).rstrip("\n") + "\n")
         elif source == "set_next_input":
-            self._next = clean(str(payload.get("text") or ""))
+            self._next = plain_text(str(payload.get("text") or ""))
         return source != "ask_exit"
 
 

@@ -2,18 +2,20 @@
 
 The table is fixed: a name that a server sends is looked for in it and nowhere else, and nothing in it ends a program
 (SystemExit, KeyboardInterrupt).  So ``except ZeroDivisionError`` and ``except RemoteError`` both work.
+
+All text in one becomes text that a terminal can be shown, since Python and IPython print it without asking us: of a
+SyntaxError the file's name and the line, of any other the arguments.
 """
 
 from __future__ import annotations
 
 import builtins
 import functools
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..errors import MAX_MESSAGE, MAX_NAME, RemoteError, cap
-from ..security.terminal import clean
+from ..errors import MAX_MESSAGE, RemoteError, cap
+from ..terminal import COLOUR, coloured_text, one_line, plain_text
 
 _NAMES = """
 ArithmeticError AssertionError AttributeError BlockingIOError BrokenPipeError BufferError ChildProcessError
@@ -40,7 +42,6 @@ _FACTS: dict[type[Exception], dict[str, tuple[type, ...]]] = {
     StopIteration: {"value": (object,)},
     SyntaxError: {"msg": (str,), "filename": (str,), "lineno": (int,), "offset": (int,), "text": (str,)},
 }
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class RaisedThere:
@@ -60,11 +61,18 @@ class RaisedThere:
         return text if is_alone else f"{text}\n\nOn the far side:\n{self.traceback}"
 
     def __repr__(self) -> str:
-        return f"{self.ename}({', '.join(map(repr, getattr(self, 'args', ())))})"
+        return f"{self.ename}({', '.join(map(_repr, getattr(self, 'args', ())))})"
 
     def _render_traceback_(self) -> list[str]:
         """What IPython and ipykernel show in place of the frames here."""
         return self.lines or [f"{self.ename}: {self.evalue}"]
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python puts no number of more than 4,300 digits into words
+        return f"<{type(value).__name__}>"
 
 
 class _Plain(RaisedThere, RemoteError):
@@ -82,10 +90,10 @@ def _class(name: str) -> type[RemoteError]:
 
 def raised_there(content: Mapping[str, Any], facts: Mapping[str, Any]) -> RemoteError:
     """The exception that a reply tells of; nothing in either of its arguments is trusted to be anything."""
-    ename, evalue = _text(content.get("ename"), MAX_NAME), _text(content.get("evalue"), MAX_MESSAGE)
+    ename, evalue = _text(content.get("ename"), one_line), cap(_text(content.get("evalue"), plain_text), MAX_MESSAGE)
     lines = content.get("traceback")
-    lines = [_text(line, None) for line in lines] if isinstance(lines, list) else []
-    text = _COLOUR.sub("", "\n".join(lines))
+    lines = [_text(line, coloured_text) for line in lines] if isinstance(lines, list) else []
+    text = COLOUR.sub("", "\n".join(lines))
     known = _known_base(content.get("bases"))
     kind = _Plain if known is None else _class(known)
     args = facts.get("args")
@@ -96,12 +104,15 @@ def raised_there(content: Mapping[str, Any], facts: Mapping[str, Any]) -> Remote
     if _is_unicode(kind, arguments):
         for name, value in zip(("encoding", "object", "start", "end", "reason"), arguments, strict=False):
             setattr(error, name, value)
+    if not issubclass(kind, StopIteration):  # whose argument is a value
+        arguments = tuple(plain_text(one) if isinstance(one, str) else one for one in arguments)
     error.args = arguments or ((evalue,) if evalue else ())
     for base, names in _FACTS.items():
         if issubclass(kind, base):
             for name, kinds in names.items():
-                if name in facts and isinstance(facts[name], kinds):
-                    setattr(error, name, facts[name])
+                if name in facts and isinstance(facts[name], kinds) and _is_sound(facts[name], kinds):
+                    fact = facts[name]
+                    setattr(error, name, plain_text(fact) if isinstance(fact, str) and kinds != (object,) else fact)
     error.ename, error.evalue = ename, evalue
     error.traceback = cap(text, _MAX_TEXT, keep_end=True)
     error.lines = lines  # type: ignore[attr-defined]
@@ -127,6 +138,10 @@ def _known_base(bases: Any) -> str | None:
     return next((name for name in bases[:50] if isinstance(name, str) and name in _BUILTIN), None)
 
 
-def _text(value: Any, limit: int | None) -> str:
-    text = clean(value) if isinstance(value, str) else ""
-    return text if limit is None else cap(text, limit)
+def _text(value: Any, measure: Callable[[str], str]) -> str:
+    return measure(value) if isinstance(value, str) else ""
+
+
+def _is_sound(fact: Any, kinds: tuple[type, ...]) -> bool:
+    """Python puts these facts into words: the number of a line is none that would not fit on one."""
+    return not isinstance(fact, int) or kinds == (object,) or 0 <= fact < 1 << 31

@@ -13,11 +13,11 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from ..errors import FlameError
-from ..security.terminal import COLOUR, clean
 from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.session import Session
 from ..session.user import catch_interrupts, in_notebook, next_of
+from ..terminal import COLOUR, clean
 
 # The Ctrl-C of one cell that no longer ask the far side to stop it, but end our waiting.
 LAST_PRESS = 4
@@ -162,11 +162,15 @@ class Foreground:
 
     def answer(self, content: dict[str, Any]) -> None:
         """``input()`` of the far side. Ctrl-C at the prompt is raised."""
-        text = str(content.get("prompt", ""))
+        text, password = content.get("prompt", ""), bool(content.get("password"))
         line: str | None
         try:
-            plain = text if self._rendering.full else clean(text)  # for a pipe, which need not know who asks
-            line = self.ask(self._rendering.prompt(text) if is_typed() else plain, bool(content.get("password")))
+            if is_typed() or password:  # the latter is asked at the terminal, whatever stdin is
+                before, prompt = self._rendering.question(text)
+                show_before(before)
+            else:
+                prompt = text if self._rendering.full else clean(text)  # for a pipe, which need not know who asks
+            line = self.ask(prompt, password)
         except EOFError:
             line = None
         self._answer(content, line)
@@ -195,6 +199,13 @@ def write(name: str, text: str) -> None:
     if stream is not None:
         stream.write(text)
         stream.flush()
+
+
+def show_before(text: str) -> None:
+    """Output that goes above a prompt. No colours of what was printed before last into that: they could hide it."""
+    colours = "\x1b[0m" if sys.stdout is not None and _is_tty(sys.stdout) else ""
+    if text or colours:
+        write("stdout", text + colours)
 
 
 def is_typed() -> bool:

@@ -24,7 +24,7 @@ from pygments.lexers.python import Python3Lexer
 
 from ..commands.source import Source
 from ..errors import FlameError
-from ..security.terminal import clean
+from ..security.offers import offered
 from ..session.session import Session
 
 # Seconds that Tab waits for the far side.
@@ -106,12 +106,11 @@ class _FarCompleter(Completer):
         at = document.cursor_position
         try:
             reply = self._session.complete(uuid.uuid4().hex, document.text, at).result(TAB_PATIENCE)
-            start = int(reply["cursor_start"])
-            matches = [clean(str(match)) for match in reply["matches"]]
-        except (FlameError, futures.TimeoutError, KeyError, TypeError, ValueError):
+        except (FlameError, futures.TimeoutError):
             return
-        for match in matches:
-            yield Completion(match, start_position=start - at)
+        found = offered(reply, document.text, at)
+        for one in found.offers:
+            yield Completion(one.text, start_position=found.start - at)
 
 
 def _is_loop_running() -> bool:

@@ -21,7 +21,9 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, cast
 
-from ..errors import FlameError
+from ..errors import FlameError, cap
+from ..security.offers import identifiers
+from ..terminal import clean, coloured_text, one_line, plain_text
 from . import lookahead
 from .calls import Calls, Step
 
@@ -35,6 +37,8 @@ _ASKED = frozenset(_DUNDER.split())
 _PRIVATE = ("_repr_", "_ipython_", "_flame_", "__")
 # Seconds that a mere look at an object may take: its repr, its names for Tab, its documentation.
 _LOOK = 5.0
+# Names of an object that are offered, and characters of a docstring that are shown.
+_NAMES_MOST, _DOC_MOST = 20_000, 100_000
 _ITEMS_MOST = 512
 # Items that the first batch of a container may have; of an iterator it has one, for its next items may take long.
 _ITEMS_FIRST = 256
@@ -110,7 +114,9 @@ class RemoteObject(metaclass=_Meta):
         step = ("get", name)
         if lookahead.goes_on(sys._getframe(1)):
             return _chain(self, step)
-        return _do(self, step)
+        value = _do(self, step)
+        # ``help`` and front ends print them.
+        return plain_text(value) if name in _ASKED and isinstance(value, str) else value
 
     def __setattr__(self, name: str, value: Any) -> None:
         _do(self, ("set", name, value), "none")
@@ -119,9 +125,9 @@ class RemoteObject(metaclass=_Meta):
         _do(self, ("delete", name), "none")
 
     def __dir__(self) -> list[str]:
+        """The names there that are names: Tab writes one of them into a line of code."""
         found = _look(self, ("op", "dir"), [])
-        names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
-        return sorted({*names, "fetch", "ref"})
+        return sorted({*identifiers(found)[:_NAMES_MOST], "fetch", "ref"})
 
     # -- how it looks ------------------------------------------------------------------------------------------------
 
@@ -131,13 +137,14 @@ class RemoteObject(metaclass=_Meta):
         if text is None:
             gone = calls.session.gone is not None
             return f"<{_words(self)} at {calls.name}, {'gone' if gone else 'which does not answer'}>"
-        return f"<remote {calls.text(str(text))} at {calls.name}>"
+        return f"<remote {coloured_text(str(text))} at {calls.name}>"
 
     def __str__(self) -> str:
-        return str(_do(self, ("op", "str"), "value"))
+        """Its text as it may be printed; ``pi.builtins.str(x)`` is all of it."""
+        return clean(_of_kind(self, ("op", "str"), str))
 
     def __format__(self, spec: str) -> str:
-        return str(_do(self, ("op", "format", spec), "value"))
+        return clean(_of_kind(self, ("op", "format", spec), str))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """What a notebook shows of it: what it shows of itself there, and as text our repr."""
@@ -145,14 +152,14 @@ class RemoteObject(metaclass=_Meta):
         if not (isinstance(found, list) and len(found) == 2 and all(isinstance(one, dict) for one in found)):
             return {"text/plain": repr(self)}
         calls = self._flame_calls
-        data = calls.bundle(*found) or {}
-        return {**data, "text/plain": f"{data.get('text/plain', '')}\n(at {calls.name})"}, found[1]
+        data, metadata = calls.bundle(*found)
+        return {**data, "text/plain": f"{data.get('text/plain', '')}\n(at {calls.name})"}, metadata
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
         """The docstring there."""
         found = _look(self, ("about", "doc"), None)
-        return self._flame_calls.text(found) if isinstance(found, str) else None
+        return cap(plain_text(found), _DOC_MOST) if isinstance(found, str) else None
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -196,6 +203,11 @@ def _do(one: RemoteObject, step: Step, mode: str = "auto", **options: Any) -> An
     return one._flame_calls.perform(one._flame_root, (*one._flame_steps, step), mode, **options)
 
 
+def _of_kind(one: RemoteObject, step: Step, kind: type[Any]) -> Any:
+    """A result that is of one built-in class, whoever gives it."""
+    return one._flame_calls.demand(one._flame_root, (*one._flame_steps, step), kind)
+
+
 def _look(one: RemoteObject, step: Step, otherwise: Any) -> Any:
     """Something about it that must not fail, nor take long, for it is asked for by whoever shows it."""
     calls = one._flame_calls
@@ -210,8 +222,8 @@ def _look(one: RemoteObject, step: Step, otherwise: Any) -> Any:
 class _Written:
     """A default or an annotation of the far side: its repr is all that is known here."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, text: Any) -> None:
+        self._text = one_line(str(text), 500)
 
     def __repr__(self) -> str:
         return self._text
@@ -250,7 +262,7 @@ def stand_in(calls: Calls, description: dict[str, Any]) -> RemoteObject:
     protocol = description["protocol"]
     if not (isinstance(known, str) and isinstance(name, str) and isinstance(protocol, list)):
         raise TypeError("a description")
-    about = {key: value for key, value in description.items() if isinstance(value, str) and len(value) <= 500}
+    about = {key: one_line(description.get(key) or "", 500) for key in ("class", "name", "module")}
     handle = Handle(calls, known)
     methods = frozenset(one for one in protocol if isinstance(one, str) and one in _METHODS)
     return _class(methods, kind == "routine")(calls, ["held", known], (), about, handle)
@@ -391,7 +403,7 @@ def _reflected(name: str) -> Callable[..., Any]:
 
 def _as(kind: type, name: str) -> Callable[..., Any]:
     """A special method whose result must be of a built-in class."""
-    return lambda self: kind(_do(self, ("op", name), "value"))
+    return lambda self: _of_kind(self, ("op", name), kind)
 
 
 # Operators by the names that `operator` has for them: with a reflected form, and with one in place.

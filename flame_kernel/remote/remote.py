@@ -25,8 +25,9 @@ from typing import Any
 from ..commands import monitor
 from ..connect.keys import Ask
 from ..connect.target import Secret, Target, Timeouts, load_target
-from ..errors import FlameError, TargetError, TransferError
+from ..errors import FlameError, TargetError, TransferError, UnsafeAnswer
 from ..files import transfer
+from ..security.offers import identifiers, modules
 from ..serve.embedded import EmbeddedServer
 from ..session.inbox import Event
 from ..session.requests import Reply
@@ -189,14 +190,15 @@ class Remote:
         self._calls.perform(["names"], (("delete_item", _name(name)),), "none")
 
     def __contains__(self, name: object) -> bool:
-        return bool(self._calls.perform(["names"], (("op", "contains", name),), "value"))
+        return self._calls.demand(["names"], (("op", "contains", name),), bool)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
     def names(self) -> list[str]:
         """The user's names in the session, sorted."""
-        return list(self._calls.perform(["user_names"], (), "value"))
+        found = self._calls.demand(["user_names"], (), list)
+        return [name for name in found if isinstance(name, str)]
 
     def push(self, values: Mapping[str, Any]) -> None:
         """Bind several names there: all of them, or where one value cannot travel none."""
@@ -207,16 +209,18 @@ class Remote:
         """Fetch several names by value, however large; FlameError where one is not there."""
         wanted = "".join(f"{_identifier(name, 'a name')}, " for name in names)
         try:
-            found = self._calls.perform(["eval", f"({wanted})"], (), "value")
+            found = self._calls.demand(["eval", f"({wanted})"], (), tuple)
         except NameError as error:
             raise FlameError(
                 f"there is no variable {error.name!r} at {self.name}; %flame eval dir() shows all"
             ) from None
+        if len(found) != len(names):
+            raise UnsafeAnswer(self.location, f"{len(found)} values where {len(names)} are due")
         return dict(zip(names, found, strict=True))
 
     def _ipython_key_completions_(self) -> list[str]:
         """``pi["<Tab>``."""
-        return self.names()
+        return identifiers(self.names())
 
     # -- cells -------------------------------------------------------------------------------------------------------
 
@@ -352,7 +356,7 @@ class Modules:
         return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
 
     def __dir__(self) -> list[str]:
-        return list(self._calls.perform(["modules"], (), "value"))
+        return modules(self._calls.perform(["modules"], (), "value"))
 
 
 def _sources(

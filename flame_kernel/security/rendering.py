@@ -9,7 +9,8 @@ ourselves, and under ``trust``.  Any other server is shown as text and pictures 
 - updates of its own displays only, output in its own cells only, and no more messages than a front end can take
 
 What is withheld is said, once a cell, in one line.  Whatever the level, a prompt of a server that is not our own names
-it: the user should know whom a password is given to.
+it: the user should know whom a password is given to.  Such a prompt is one short line with the name in front; what a
+program asks beyond that is output above it.
 
 Display data: https://jupyter-client.readthedocs.io/en/stable/messaging.html#display-data
 """
@@ -19,11 +20,12 @@ from __future__ import annotations
 import collections
 import re
 import time
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
+from ..terminal import Cleaner, clean, coloured_text, one_line, plain_text
 from . import pictures
-from .terminal import Cleaner, clean
 
 FULL, SAFE = "full", "safe"
 
@@ -38,6 +40,10 @@ _MAX_DEPTH = 50
 _REQUESTS, _SENTENCES = 500, 8
 _DISPLAYS = 10_000
 _MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
+
+# Columns of a prompt with the name in it: it shall not go on in the next line of a terminal. And of the name.
+PROMPT_WIDTH, _NAME_WIDTH = 78, 40
+MAX_PROMPT = 2000
 
 _ADVICE = "this server is not authenticated; give it a key, or trust = true"
 
@@ -61,7 +67,7 @@ class Rendering:
     ) -> None:
         self.level = level
         self.full = self.level == FULL
-        self._name = clean(name)
+        self._name = one_line(name, _NAME_WIDTH)
         # The front end knows displays by their ids alone, whoever made them. So a server's are told apart.
         self._prefix = f"{location}/"
         self._say = say
@@ -75,10 +81,22 @@ class Rendering:
     def __repr__(self) -> str:
         return f"<Rendering {self._name or 'our own server'}: {self.level}>"
 
-    def prompt(self, text: str) -> str:
-        """The text of a prompt, with the name of the server that asks."""
-        text = text if self.full else clean(text)
-        return f"[{self._name}] {text}" if self._name else text
+    def question(self, text: str) -> tuple[str, str]:
+        """What ``input(text)`` of the far side asks here: ``(output to show before, prompt)``.
+
+        The prompt is the last line of ``text``, in characters that are seen, behind the name of the server that asks,
+        and fits into a line of a terminal. The output is the rest: whole lines, or "".
+        """
+        if not self._name:
+            return "", text
+        above, _, last = text.replace("\r\n", "\n").rpartition("\n")
+        room = PROMPT_WIDTH - _columns(self._name) - len("[] ")
+        head, line = _tail(one_line(last, MAX_PROMPT), room)
+        before = [above] if above.strip() else []
+        before += [head] if head else []
+        blank = " " if line and plain_text(last)[-1:].isspace() else ""
+        shown = "".join(f"{part}\n" for part in before)
+        return shown if self.full else clean(shown), f"[{self._name}] {line}{blank}"
 
     def text(self, request: str | None, name: str, text: str) -> str:
         """Text of a stream."""
@@ -187,11 +205,13 @@ class Rendering:
         return True
 
     def _error(self, content: dict[str, Any]) -> dict[str, Any]:
-        lines = content.get("traceback")
+        shown = content.get("traceback")
         return {
-            "ename": clean(str(content.get("ename", ""))),
-            "evalue": clean(str(content.get("evalue", ""))),
-            "traceback": [clean(line) for line in lines if isinstance(line, str)] if isinstance(lines, list) else [],
+            "ename": one_line(str(content.get("ename", ""))),
+            "evalue": plain_text(str(content.get("evalue", ""))),
+            "traceback": [coloured_text(one) for one in shown if isinstance(one, str)]
+            if isinstance(shown, list)
+            else [],
         }
 
     def _display(self, request: str | None, kind: str, content: dict[str, Any]) -> dict[str, Any] | None:
@@ -252,6 +272,22 @@ class Rendering:
         start = payload.get("start")
         data = self._bundle(request, payload)
         return {"source": "page", "data": data, "start": start if type(start) is int else 0} if data else None
+
+
+def _columns(text: str) -> int:
+    """How wide a terminal shows ``text``."""
+    return sum(2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
+
+
+def _tail(text: str, room: int) -> tuple[str, str]:
+    """``text`` in two: its end, of at most ``room`` columns and whole words, and what is before that."""
+    at = len(text)
+    while at and room > 0:
+        room -= _columns(text[at - 1])
+        at -= room >= 0
+    if at:
+        at = text.find(" ", at - 1) + 1 or at
+    return text[:at].rstrip(), text[at:]
 
 
 def _sizes(metadata: Any, data: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from ..agent.wire import message as wire
 from ..connect.connection import Connection
 from ..connect.target import Target
 from ..errors import FlameError, RemoteError, UnsafeAnswer
+from ..security import answers
 from .bootstrap import is_missing
 from .inbox import Event
 from .link import Link, no_agent
@@ -66,7 +67,7 @@ class Visitor:
             if getattr(e, "code", "") != "no_agent":
                 raise
             return []
-        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        return list(found)
 
     def kill(self, name: str) -> bool:
         """End the session that has this name now, with all that it runs; False where there is none."""
@@ -83,15 +84,19 @@ class Visitor:
         while True:
             request = {"op": "replay", "session": session_id, "request": request_id, "after": after}
             result, buffers = self._link.exchange(self._link.calls, dict(request, limit=1 << 18))
-            try:
-                events = wire.decode_events(result["events"], buffers)
-                after = events[-1]["number"] if events else after
-                done = bool(result["done"])
-            except (wire.WireError, KeyError, TypeError, ValueError) as e:
-                raise UnsafeAnswer(self._link.location, f"events of the wrong shape: {e}") from e
+            events = self._decoded(result["events"], buffers)
+            after = events[-1]["number"] if events else after
             yield events
-            if done or not events:
+            if result["done"] or not events:
                 return
+
+    def _decoded(self, events: list[Any], buffers: Any) -> list[Event]:
+        try:
+            batch = answers.events(wire.decode_events(events, buffers))
+            answers.numbers(batch)
+        except (wire.WireError, answers.Misshapen) as e:
+            raise UnsafeAnswer(self._link.location, f"events of the wrong shape: {e}") from e
+        return batch
 
     def watch(self, session_id: str) -> Iterator[list[Event]]:
         """The events of a session, as they come, from those of the running cell on; endless. It notices nothing.
@@ -99,19 +104,14 @@ class Visitor:
         The connection is made again when it breaks. Raises AgentError where there is no such session.
         """
         hello = self.ask("hello")
-        if not isinstance(hello, dict):
-            raise UnsafeAnswer(self._link.location, "an agent that does not say what it is")
-        self._link.boot = str(hello.get("boot"))
-        wait = 0.0 if hello.get("servertype") == "multiplex" else WATCH_WAIT
+        self._link.boot = hello["boot"]
+        wait = 0.0 if hello["servertype"] == "multiplex" else WATCH_WAIT
         after = None
         while not self._link.closing.is_set():
             request = {"op": "watch", "session": session_id, "after": after, "wait": wait, "limit": 1 << 18}
             result, buffers = self._link.insist(self._link.calls, request, wait + 15.0, wait=wait)
-            try:
-                events = wire.decode_events(result["events"], buffers)
-                after = events[-1]["number"] if events else after if after is not None else int(result["newest"])
-            except (wire.WireError, KeyError, TypeError, ValueError) as e:
-                raise UnsafeAnswer(self._link.location, f"events of the wrong shape: {e}") from e
+            events = self._decoded(result["events"], buffers)
+            after = events[-1]["number"] if events else after if after is not None else result["newest"]
             yield events
             if not events and not wait:
                 self._link.closing.wait(WATCH_PAUSE)

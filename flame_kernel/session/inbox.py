@@ -32,7 +32,7 @@ class Inbox:
         expected = self.ack + 1
         for event in events:
             number = event.get("number")
-            if not isinstance(number, int):
+            if type(number) is not int:
                 raise GapError("event without a number")
             if number < expected:
                 continue

@@ -26,8 +26,6 @@ from ..connect.connection import Connection
 from ..connect.name_server import found
 from ..connect.target import Target
 from ..errors import (
-    MAX_MESSAGE,
-    MAX_NAME,
     AgentError,
     CallTimeout,
     CannotConnect,
@@ -37,8 +35,8 @@ from ..errors import (
     SessionGone,
     TakenOver,
     UnsafeAnswer,
-    cap,
 )
+from ..security import answers
 from .bootstrap import agent_name, is_missing, with_agent
 from .local_process import Neighbour
 from .outage import Trouble, cause, is_silence
@@ -215,7 +213,7 @@ class Link:
             ahead, line.ahead = line.ahead, None
             if ahead is None or ahead[0] is not request or ahead[2] is not line.connection:
                 ahead = self._ask(line.connection, request, timeout, buffers)
-            answer = self._answer(*ahead[1:])
+            answer = self._answer(*ahead)
         finally:
             line.asked = None
         self._heard = time.monotonic()
@@ -239,7 +237,7 @@ class Link:
         hear = connection.ask(f"{agent_name()}.{wire.HANDLE}", message, timeout=timeout)
         return request, n, connection, hear
 
-    def _answer(self, n: str, connection: Connection, hear: Callable[[], bytes]) -> Answer:
+    def _answer(self, request: dict[str, Any], n: str, connection: Connection, hear: Callable[[], bytes]) -> Answer:
         data = hear()
         try:
             answer, buffers = wire.decode(data)
@@ -252,8 +250,13 @@ class Link:
         error = answer.get("error")
         if error is not None:
             error = error if isinstance(error, dict) else {}
-            raise AgentError(cap(str(error.get("code")), MAX_NAME), cap(str(error.get("message")), MAX_MESSAGE))
-        return answer.get("result"), buffers
+            code, message = error.get("code"), error.get("message")
+            raise AgentError(code if isinstance(code, str) else "failed", message if isinstance(message, str) else "")
+        try:
+            return answers.result(request["op"], answer.get("result"), connection.location), buffers
+        except UnsafeAnswer:
+            connection.close()
+            raise
 
     def insist(
         self,
@@ -333,7 +336,7 @@ class Link:
                     connection.close()
                     continue
                 hello = self.exchange(line, {"op": "hello"})[0]
-                if not isinstance(hello, dict) or hello.get("boot") != self.boot:
+                if hello["boot"] != self.boot:
                     self.end(SessionGone(self.location, "the server was restarted"))
                     continue
                 self._mended += 1

@@ -13,12 +13,16 @@ Reply = dict[str, Any]
 
 
 class Request:
-    """A request under way. ``state``: queued (not sent), sent, unknown (its answer was lost) or begun (there)."""
+    """A request under way. ``state``: queued (not sent), sent, unknown (its answer was lost) or begun (there).
 
-    __slots__ = ("call", "future", "kind", "state")
+    ``shape`` names what its reply has to be: the kind, and what is asked of objects.
+    """
 
-    def __init__(self, kind: str, state: str = "queued") -> None:
+    __slots__ = ("call", "future", "kind", "shape", "state")
+
+    def __init__(self, kind: str, state: str = "queued", op: str = "") -> None:
         self.kind = kind
+        self.shape = f"{kind}.{op}" if op else kind
         self.state = state
         self.future: Future[Reply] = Future()
         self.call: Call | None = None

@@ -21,7 +21,8 @@ from typing import Any
 from ..agent.wire import message as wire
 from ..connect.target import Target
 from ..errors import AgentError, ConnectionLost, FlameError, NotSent, SessionGone, UnsafeAnswer
-from .handshake import checked, opening, running
+from ..security import answers
+from .handshake import opening
 from .inbox import Event, Inbox
 from .link import Link
 from .outage import Trouble
@@ -101,7 +102,7 @@ class Session:
             self._link.close()
             raise
         fresh = self.server["fresh"]
-        self.running: list[dict[str, Any]] = [] if fresh else running(self.server)
+        self.running: list[dict[str, Any]] = [] if fresh else self.server.get("running", [])
         for cell in self.running:
             self._pending[cell["request"]] = Request("execute", "begun")
         self.mourned = False  # somebody has been told that it is gone
@@ -129,7 +130,7 @@ class Session:
         deadline = time.monotonic() + AWAY
         while True:
             try:
-                server = checked(self._link.open(request), self.location)
+                server: dict[str, Any] = self._link.open(request)
                 break
             except AgentError as e:  # perhaps its client has just been killed, and that is not certain yet
                 if e.code != "in_use" or time.monotonic() > deadline:
@@ -286,7 +287,7 @@ class Session:
         return self._link.trouble
 
     def _submit(self, request: dict[str, Any], buffers: Sequence[Any] = ()) -> Future[Reply]:
-        one = Request(request["kind"])
+        one = Request(request["kind"], op=request.get("op", ""))
         if self.gone is not None:
             one.future.set_exception(self.gone)
             return one.future
@@ -357,13 +358,20 @@ class Session:
                     buffers=call.buffers,
                     on_broken=unknown,
                 )
-                if buffers and isinstance(result, dict) and "events" in result:
-                    result = dict(result, events=wire.decode_events(result["events"], buffers))
+                if isinstance(result, dict) and "events" in result:
+                    result = dict(result, events=self._decoded(result["events"], buffers))
             except Exception as e:  # a defect of ours too: the one who waits shall see it, and the thread goes on
                 call.future.set_exception(e)
             else:
                 request.state = "begun"
                 call.future.set_result(result)
+
+    def _decoded(self, events: list[Any], buffers: Sequence[Any]) -> list[Event]:
+        """Events that are asked for by ``ask``; raises UnsafeAnswer."""
+        try:
+            return answers.events(wire.decode_events(events, buffers))
+        except wire.WireError as e:
+            raise UnsafeAnswer(self.location, f"events of the wrong shape: {e}") from e
 
     def _is_waiting(self) -> bool:
         return any(one.kind in CELLS for one in list(self._pending.values()))
@@ -407,8 +415,9 @@ class Session:
                 result, buffers = self._link.insist(
                     self._events, poll, timeouts.poll_deadline, wait=wait, on_broken=functools.partial(self._less, poll)
                 )
-                events = self._inbox.feed(wire.decode_events(result["events"], buffers))
-            except (wire.WireError, KeyError, TypeError) as e:
+                batch = wire.decode_events(result["events"], buffers)
+                events = self._inbox.feed(answers.events(batch))
+            except wire.WireError as e:
                 self._link.end(UnsafeAnswer(self.location, f"events of the wrong shape: {e}"))
                 return
             except FlameError as e:
@@ -456,14 +465,28 @@ class Session:
         for event in events:
             kind = event["type"]
             if kind.endswith("_reply") and event.get("request") is not None:
-                buffers = event.get("buffers")
-                self._settle(event["request"], dict(event["content"], buffers=buffers) if buffers else event["content"])
+                self._replied(event)
             elif kind == "ready":
                 if not self.ready.done():
                     self.ready.set_result(event["content"])
                 else:
                     self.ready = Future()
                     self.ready.set_result(event["content"])
+
+    def _replied(self, event: Event) -> None:
+        """A reply: whoever waits for it has it, or is told that it is none."""
+        one = self._pending.get(event["request"])
+        if one is None:
+            return
+        try:
+            if event["type"] != f"{one.kind}_reply":
+                raise UnsafeAnswer(self.location, f"a reply of another kind than {one.kind}")
+            content = answers.reply(one.shape, event["content"], self.location)
+        except UnsafeAnswer as error:
+            self._settle(event["request"], error)
+            return
+        buffers = event.get("buffers")
+        self._settle(event["request"], dict(content, buffers=buffers) if buffers else content)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

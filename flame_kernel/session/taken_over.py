@@ -11,7 +11,7 @@ from ..agent.wire import frames
 from ..agent.wire import message as wire
 from ..connect.connection import Connection
 from ..errors import MAX_MESSAGE, AgentError, ConnectionLost, FlameError, SessionGone, UnsafeAnswer, cap
-from ..security.terminal import clean
+from ..terminal import plain_text
 from .bootstrap import agent_name
 
 # Seconds without a byte, either way, after which the connection is given up.
@@ -87,7 +87,7 @@ def refusal(answer: bytes, location: str) -> FlameError:
     session that is not there or has another owner, UnsafeAnswer where it is none."""
     try:
         error = wire.decode(answer)[0]["error"]
-        code, sentence = str(error["code"]), cap(clean(str(error["message"])[: 2 * MAX_MESSAGE]), MAX_MESSAGE)
+        code, sentence = str(error["code"]), cap(plain_text(str(error["message"])[: 2 * MAX_MESSAGE]), MAX_MESSAGE)
     except (wire.WireError, ValueError, KeyError, TypeError) as e:
         return UnsafeAnswer(location, f"an answer that is none ({type(e).__name__})")
     if code == "stale":  # a conversation about files that was forgotten there, among many others: a new one goes on

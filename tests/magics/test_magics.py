@@ -455,7 +455,7 @@ def test_tab(pi: Shell, server: FlameServer, tmp_path: Path) -> None:
     assert "%flame builtin zip" in pi.complete("%flame builtin zi")
     (server.cwd / "far file").write_text("")
     (server.cwd / "far folder").mkdir(exist_ok=True)
-    assert pi.complete("%flame get far")[:2] == ["%flame get far file", "%flame get far folder/"]
+    assert pi.complete("%flame get far")[:2] == ['%flame get "far file"', '%flame get "far folder/"']
     (tmp_path / "near file").write_text("")
     assert pi.complete(f"%flame put {tmp_path}/near") == [f"%flame put {tmp_path}/near file"]
     assert pi.complete(f"%flame run {tmp_path}/near") == [f"%flame run {tmp_path}/near file"]

@@ -260,7 +260,7 @@ def test_replies_to_what_was_not_asked_change_nothing() -> None:
         )
         agent.reply(request["request"]["id"])
         agent.reply(request["request"]["id"])
-        return None  # not even the answer to the call is as it should be
+        return {"new": True, "more": "than is asked for"}
 
     with contextlib.closing(FakeAgent({"submit": submit})) as agent, session_at(agent) as (session, _):
         for number in range(3):
@@ -328,6 +328,8 @@ def test_a_remote_error_for_an_answer_is_only_told() -> None:
 # --- the kernel before such an agent
 
 
+REFUSED = "UnsafeAnswer: "
+
 KERNEL_CASES: dict[str, tuple[list[Any], str | None]] = {
     "foreign": ([_text("foreign\n", request="somebody's"), _text("nobody's\n", request=None)], None),
     "unheard-of": ([{"type": "unheard_of", "content": {"x": 1}}, {"type": "", "content": {}}], None),
@@ -348,8 +350,14 @@ KERNEL_CASES: dict[str, tuple[list[Any], str | None]] = {
     "request-odd": ([{"type": "stream", "request": [], "content": {}}], "UnsafeAnswer: "),
     "reply-empty": ([{"type": "execute_reply", "request": "*", "content": {}}], "UnsafeAnswer: "),
     "reply-odd": ([{"type": "execute_reply", "request": "*", "content": {"status": 5}}], "UnsafeAnswer: "),
-    "reply-count": ([{"type": "execute_reply", "request": "*", "content": {**OK, "execution_count": "x"}}], None),
-    "reply-count-huge": ([{"type": "execute_reply", "request": "*", "content": {**OK, "execution_count": -5}}], None),
+    "reply-count": (
+        [{"type": "execute_reply", "request": "*", "content": {**OK, "execution_count": "x"}}],
+        "UnsafeAnswer: ",
+    ),
+    "reply-count-huge": (
+        [{"type": "execute_reply", "request": "*", "content": {**OK, "execution_count": -5}}],
+        "UnsafeAnswer: ",
+    ),
 }
 
 

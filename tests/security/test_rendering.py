@@ -16,7 +16,7 @@ from shown import ADVICE, PLACE, SVG, Shown, chunk, jpeg, png
 from flame_kernel.connect.target import Location, Secret, Target
 from flame_kernel.security import pictures
 from flame_kernel.security.pictures import NoPicture
-from flame_kernel.security.terminal import HELD, Cleaner, clean
+from flame_kernel.terminal import HELD, Cleaner, clean
 
 
 def b64(data: bytes) -> str:
@@ -365,10 +365,10 @@ def test_errors_and_prompts() -> None:
         "content": {"wait": False},
     }
     assert shown.event("clear_output", None, wait=True) is None
-    assert shown.rendering.prompt("Password: \x1b[2J") == "[gpu1.example:9999] Password: "
-    assert Shown(Target(PLACE, name="gpu")).rendering.prompt("> ") == "[gpu] > "
-    assert Shown(Target(PLACE, trust=True)).rendering.prompt("> ") == "[gpu1.example:9999] > "
-    assert Shown(Target(PLACE, own=True)).rendering.prompt("> ") == "> "
+    assert shown.rendering.question("Password: \x1b[2J")[1] == "[gpu1.example:9999] Password: "
+    assert Shown(Target(PLACE, name="gpu")).rendering.question("> ") == ("", "[gpu] > ")
+    assert Shown(Target(PLACE, trust=True)).rendering.question("> ") == ("", "[gpu1.example:9999] > ")
+    assert Shown(Target(PLACE, own=True)).rendering.question("> ") == ("", "> ")
 
 
 def test_streams_are_cleaned_each_for_itself() -> None:

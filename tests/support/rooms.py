@@ -10,7 +10,9 @@ PACKAGE = Path(bootstrap.__file__).parents[1]
 AGENT = PACKAGE / "agent"
 
 # A room imports from rooms to its left, and never from one on its own step. Of the agent, this side imports wire alone.
-HERE = "errors < security < connect < serve, session < files, commands < remote < group < kernel, magics, cli"
+HERE = (
+    "terminal < errors < security < connect < serve, session < files, commands < remote < group < kernel, magics, cli"
+)
 # The agent's files that lie beside its rooms are below them all; handle, the whole interface, is above them.
 THERE = "wire, output < log, shell < remote, debug < session < handle"
 

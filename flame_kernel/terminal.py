@@ -1,4 +1,4 @@
-"""Text for a terminal: what may stay in text from a server that nobody vouches for.
+"""Text for a terminal: what may stay in text that a server sends.
 
 A terminal obeys escape sequences: they set its title, write to the clipboard (OSC 52), move the cursor over what was
 said before, and answer as if the user had typed. Colours (SGR) do none of that and stay, and so do tab, newline,
@@ -6,6 +6,15 @@ carriage return and backspace, of which progress bars are made. All else goes, i
 C1 control 0x9B mean the same).
 
 The grammar is ECMA-48's, sections 5.3 to 5.6; a string that a sequence brings along ends with its line at the latest.
+
+Four measures, each stricter than the one before::
+
+    clean          output: colours, tabs, ends of lines, carriage return and backspace
+    coloured_text  a traceback, a repr: nothing that moves back, nothing that turns the direction of text around
+    plain_text     what we say ourselves, with a server's words in it: no colours either
+    one_line       a name, a prompt: one line, of characters that can be seen
+
+This file imports nothing, so that errors can use it.
 """
 
 from __future__ import annotations
@@ -73,3 +82,31 @@ def _is_plain(text: str) -> bool:
 def clean(text: str) -> str:
     """A whole text without what is not allowed."""
     return Cleaner().feed(text)
+
+
+# Characters that are not seen and change how their neighbours are read: they turn text around (bidi controls), or hide
+# in it (tags, marks of byte order). Those that join emoji and letters stay.
+_TURNS = re.compile("[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]")
+_BACK = str.maketrans({"\r": None, "\b": None, "\u2028": "\n", "\u2029": "\n"})
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character: no terminal takes it
+# Letters and signs that look like a blank.
+_BLANKS = str.maketrans(dict.fromkeys("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0", " "))
+
+
+def coloured_text(text: str) -> str:
+    """Lines of text and their colours, and nothing that writes over what was said before."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _SURROGATE.sub("\ufffd", _TURNS.sub("", clean(text).translate(_BACK)))
+
+
+def plain_text(text: str) -> str:
+    """Lines of text alone: what our own sentences may quote."""
+    return COLOUR.sub("", coloured_text(text))
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """``text`` as one line of at most ``most`` characters, all of which can be seen: blanks in a row are one."""
+    spaced = "".join(" " if one.isspace() else one for one in plain_text(text[: 16 * most]).translate(_BLANKS))
+    line = " ".join("".join(filter(str.isprintable, spaced)).split())
+    return line if len(line) <= most else line[: most - 1] + "…"

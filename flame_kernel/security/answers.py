@@ -1,0 +1,572 @@
+"""What the agent may answer: the shape of every answer, event and reply, in one table, checked in one place.
+
+A server may send any JSON. Whoever reads an answer relies on its fields, so each field that is read stands here with
+its type and its range, and what is not so is an `UnsafeAnswer`. Fields that are not named here are let through where
+they are JSON of bearable depth: nobody reads them but a front end.
+
+    result   the answer to an op (the docstring of ``agent/handle.py`` lists them)
+    events   a batch of the log, decoded: of each event its content
+    reply    the content of a ``…_reply`` event, by the request that it answers
+    files    a control message of a transfer (``agent/remote/files.py``)
+
+A *check* is called with a value and the value's name, and raises Misshapen with a sentence about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..errors import MAX_NAME, UnsafeAnswer
+from ..terminal import one_line
+
+# Levels of JSON inside of each other: what a front end's encoder and ours can take apart.
+MAX_DEPTH = 200
+# Whole numbers beyond it are none that anybody counts, and JavaScript cannot hold them.
+MAX_WHOLE = 1 << 53
+# Seconds, bytes and percent: no clock and no memory has more.
+MAX_NUMBER = 1e15
+MAX_LINE = 4096
+# Seconds: in the year 5138.
+MAX_MOMENT = 1e11
+
+Check = Callable[[Any, str], None]
+
+
+class Misshapen(ValueError):
+    """A part of an answer is not what it has to be; the text says which."""
+
+
+# -- checks ----------------------------------------------------------------------------------------------------------
+
+
+def text(most: int = 1 << 30) -> Check:
+    """A text of at most ``most`` characters."""
+
+    def check(value: Any, name: str) -> None:
+        if type(value) is not str:
+            raise Misshapen(f"{name} is no text")
+        if len(value) > most:
+            raise Misshapen(f"{name} has more than {most} characters")
+
+    return check
+
+
+def whole(least: int = 0, most: int = MAX_WHOLE) -> Check:
+    """A whole number from ``least`` to ``most``."""
+
+    def check(value: Any, name: str) -> None:
+        if type(value) is not int or not least <= value <= most:
+            raise Misshapen(f"{name} is no whole number from {least} to {most}")
+
+    return check
+
+
+def number(value: Any, name: str) -> None:
+    """A number that is neither infinite nor beyond all measure."""
+    if type(value) not in (int, float) or not -MAX_NUMBER <= value <= MAX_NUMBER:  # so NaN is refused, too
+        raise Misshapen(f"{name} is no number that can be told")
+
+
+def moment(value: Any, name: str) -> None:
+    """A time in seconds since 1970 that a calendar has."""
+    if type(value) not in (int, float) or not 0 <= value <= MAX_MOMENT:
+        raise Misshapen(f"{name} is no time of a clock")
+
+
+def flag(value: Any, name: str) -> None:
+    """True or false."""
+    if type(value) is not bool:
+        raise Misshapen(f"{name} is neither true nor false")
+
+
+def one_of(*words: Any) -> Check:
+    """One of these words."""
+
+    def check(value: Any, name: str) -> None:
+        if type(value) is not str or value not in words:
+            raise Misshapen(f"{name} is none of {', '.join(words)}")
+
+    return check
+
+
+def maybe(other: Check) -> Check:
+    """Null, or what ``other`` takes."""
+    return lambda value, name: None if value is None else other(value, name)
+
+
+def listing(item: Check, most: int = 1_000_000, least: int = 0) -> Check:
+    """A list of ``least`` to ``most`` items."""
+
+    def check(value: Any, name: str) -> None:
+        if type(value) is not list:
+            raise Misshapen(f"{name} is no list")
+        if len(value) > most:
+            raise Misshapen(f"{name} has more than {most} items")
+        if len(value) < least:
+            raise Misshapen(f"{name} has fewer than {least} items")
+        for one in value:
+            item(one, f"an item of {name}")
+
+    return check
+
+
+def table(item: Check, most: int = 100_000) -> Check:
+    """A dict of at most ``most`` entries, whose values ``item`` takes."""
+
+    def check(value: Any, name: str) -> None:
+        if type(value) is not dict:
+            raise Misshapen(f"{name} is no object")
+        if len(value) > most:
+            raise Misshapen(f"{name} has more than {most} entries")
+        for one in value.values():
+            item(one, f"a value of {name}")
+
+    return check
+
+
+def record(needed: Mapping[str, Check], other: Mapping[str, Check] | None = None) -> Check:
+    """A dict with all the fields of ``needed``, and perhaps those of ``other``."""
+
+    def check(value: Any, name: str) -> None:
+        if type(value) is not dict:
+            raise Misshapen(f"{name} is no object")
+        for field, of in needed.items():
+            if field not in value:
+                raise Misshapen(f"{name} has no {field}")
+            of(value[field], field)
+        for field, of in (other or {}).items():
+            if field in value:
+                of(value[field], field)
+
+    return check
+
+
+def _object(value: Any, name: str) -> None:
+    if type(value) is not dict:
+        raise Misshapen(f"{name} is no object")
+
+
+def either(field: str, cases: Mapping[str, Check]) -> Check:
+    """A dict whose ``field`` says of which kind it is."""
+
+    def check(value: Any, name: str) -> None:
+        if type(value) is not dict:
+            raise Misshapen(f"{name} is no object")
+        kind = value.get(field)
+        if type(kind) is not str or kind not in cases:
+            raise Misshapen(f"{field} is none of {', '.join(cases)}")
+        cases[kind](value, name)
+
+    return check
+
+
+def tree(value: Any, name: str) -> None:
+    """Any JSON, at most MAX_DEPTH levels deep, all of whose whole numbers have at most 4,000 digits: one more than a
+    parser takes is reached by counting on."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for one in level:
+            kind = type(one)
+            if kind is dict:
+                below.extend(one.values())
+            elif kind is list:
+                below.extend(one)
+            elif kind is int and one.bit_length() > 13_000:
+                raise Misshapen(f"{name} has a number of thousands of digits")
+        if not below:
+            return
+        level = below
+    raise Misshapen(f"{name} is nested deeper than {MAX_DEPTH}")
+
+
+_name, _line, _any, _count = text(MAX_NAME), text(MAX_LINE), tree, whole()
+_lines = listing(tree, 100_000)
+_VERSION = listing(whole(0, 10_000), 3, 3)
+_size = whole(0, (1 << 62) - 1)
+
+# -- the answers to ops ----------------------------------------------------------------------------------------------
+
+_FACTS: dict[str, Check] = {
+    "host": _name,
+    "pid": _count,
+    "python": _name,
+    "implementation": _name,
+    "platform": _name,
+    "executable": _line,
+    "cwd": _line,
+    "place": _name,
+    "shell": _name,
+    "ipython": maybe(_name),
+    "shell_reason": maybe(_line),
+    "no_debugger": maybe(_line),
+}
+_READY = record({}, _FACTS)
+_HELLO: dict[str, Check] = {
+    "boot": _name,
+    "host": _name,
+    "pid": _count,
+    "python": _VERSION,
+    "servertype": _name,
+}
+_HELLO_TOO: dict[str, Check] = {"protocol": _count, "machine": _name, "bare": flag, "main": _line}
+_RUNNING = record({"request": _name}, {"code": _line, "started": maybe(moment)})
+_INPUT = record({"input_id": _count}, {"prompt": text(), "password": flag, "request": maybe(_name)})
+_SESSION = record(
+    {"session": text(MAX_LINE)},
+    {
+        "life": _name,
+        "place": _name,
+        "client": _line,
+        "notebook": _line,
+        "pid": maybe(_count),
+        "started": maybe(moment),
+        "age": number,
+        "state": _name,
+        "code": text(),
+        "running_for": maybe(number),
+        "waiting": _size,
+        "attached": flag,
+        "alone": number,
+        "idle_left": number,
+    },
+)
+_CELL = record(
+    {"request": _name},
+    {
+        "count": maybe(_count),
+        "code": _line,
+        "started": maybe(moment),
+        "ended": maybe(moment),
+        "status": maybe(_name),
+        "bytes": _size,
+        "complete": flag,
+    },
+)
+_BATCH: dict[str, Check] = {"events": listing(_object)}
+_DONE = record({}, {"new": flag, "taken": flag, "closed": flag, "detached": flag, "done": flag})
+_CHECKUP = record(
+    {},
+    {
+        "python": _VERSION,
+        "implementation": _name,
+        "pyro": _name,
+        "workers": maybe(listing(_count, 2, 2)),
+        "packages": table(maybe(_name), 100),
+        "folder": _line,
+        "free": _size,
+        "journal": tree,
+    },
+)
+
+RESULTS: dict[str, Check] = {
+    "hello": record(_HELLO, {**_HELLO_TOO, "ticket": _name}),
+    "checkup": _CHECKUP,
+    "open": record(
+        {**_HELLO, "epoch": _count, "fresh": flag, "newest": _count, "place": _name, "ready": maybe(_READY)},
+        {
+            **_HELLO_TOO,
+            "acknowledged": _count,
+            "running": listing(_RUNNING, 10_000),
+            "inputs": listing(_INPUT, 10_000),
+        },
+    ),
+    "submit": _DONE,
+    "poll": record(_BATCH),
+    "interrupt": record({}, {"done": _name}),
+    "answer": _DONE,
+    "detach": _DONE,
+    "close": _DONE,
+    "kill": _DONE,
+    "sessions": listing(_SESSION, 100_000),
+    "files": record({"talk": _name}),
+    "ask": record({"asked": _name}),
+    "asked": record({"state": one_of("waiting", "granted", "refused")}),
+    "consent": _DONE,
+    "watch": record({**_BATCH, "newest": _count}, {"skipped": _count}),
+    "cells": listing(_CELL, 100_000),
+    "replay": record({**_BATCH, "done": flag}),
+}
+
+_BATCHES = ("poll", "watch", "replay")
+# What an answer is called where it is refused.
+_WORDS = {"hello": "an agent that does not say what it is", "open": "an agent that does not say what it is"}
+
+
+def result(op: str, value: Any, location: str) -> Any:
+    """The answer to an op; UnsafeAnswer where it is none that the agent gives."""
+    try:
+        if op not in _BATCHES:  # whose events are looked at one by one
+            tree(value, "the answer")
+        RESULTS.get(op, tree)(value, "the answer")
+    except Misshapen as error:
+        words = _WORDS.get(op, f"an answer of the wrong shape to {op}")
+        raise UnsafeAnswer(location, f"{words} ({error})") from None
+    return value
+
+
+# -- events ----------------------------------------------------------------------------------------------------------
+
+_DATA: dict[str, Check] = {"data": table(tree)}
+_DISPLAY: dict[str, Check] = {"metadata": table(tree), "transient": table(tree)}
+_COMM: dict[str, Check] = {"comm_id": text(MAX_LINE)}
+# An event by its type; of a type that is not here nothing is read.
+EVENTS: dict[str, Check] = {
+    "stream": record({"name": _name, "text": text()}),
+    "display_data": record(_DATA, _DISPLAY),
+    "update_display_data": record({}, {**_DATA, **_DISPLAY}),
+    "execute_result": record(_DATA, {**_DISPLAY, "execution_count": maybe(_count)}),
+    "error": record({}, {"ename": text(), "evalue": text(), "traceback": _lines}),
+    "clear_output": record({}, {"wait": tree}),
+    "input_request": _INPUT,
+    "input_cancelled": record({"input_id": _count}),
+    "comm_open": record(_COMM, {"target_name": tree}),
+    "comm_msg": record(_COMM),
+    "comm_close": record(_COMM),
+    "debug_event": record({}, {"type": _name, "event": _name, "body": table(tree), "seq": _count}),
+    "takeover_request": record({"id": _name, "client": text()}),
+}
+
+
+def events(batch: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Events of the log, as they are decoded. In the place of one whose content is of the wrong shape there is a line
+    on stderr that says so: it is lost, and its cell goes on. Of ``ready`` what is right is kept, for all wait for it.
+
+    What replies hold is for ``reply``.
+    """
+    return [_event(event) for event in batch]
+
+
+def numbers(batch: Iterable[dict[str, Any]]) -> None:
+    """Raise Misshapen where an event has no number of its own."""
+    for event in batch:
+        _count(event.get("number"), "the number of an event")
+
+
+def _event(event: dict[str, Any]) -> dict[str, Any]:
+    kind, content = event["type"], event["content"]
+    if kind.endswith("_reply"):
+        return event
+    if kind == "ready":
+        return dict(event, content={name: one for name, one in content.items() if _is_right(_FACTS.get(name), one)})
+    if kind == "stream" and _is_text(content) and "metadata" not in event:
+        return event  # most are
+    try:
+        tree(content, "it")
+        check = EVENTS.get(kind)
+        if check is not None:
+            check(content, "it")
+        if "metadata" in event:
+            tree(event["metadata"], "its metadata")
+    except Misshapen as error:
+        what = one_line(kind, 40)
+        sentence = f"[refused an event ({what}) of the wrong shape: {error}]\n"
+        note = {"type": "stream", "content": {"name": "stderr", "text": sentence}}
+        return note | {name: event[name] for name in ("request", "number") if name in event}
+    return event
+
+
+def _is_text(content: dict[str, Any]) -> bool:
+    name = content.get("name")
+    return type(name) is str and len(name) <= MAX_NAME and type(content.get("text")) is str
+
+
+def _is_right(check: Check | None, value: Any) -> bool:
+    if check is None:
+        return False
+    try:
+        check(value, "it")
+    except Misshapen:
+        return False
+    return True
+
+
+# -- replies ---------------------------------------------------------------------------------------------------------
+
+_ERROR = record({}, {"ename": text(), "evalue": text(), "traceback": _lines, "execution_count": maybe(_count)})
+_RICH = {**_DATA, "metadata": table(tree)}
+_EXECUTED: dict[str, Check] = {
+    "execution_count": maybe(_count),
+    "payload": listing(tree, 10_000),
+    "user_expressions": table(table(tree)),
+    "ename": text(),
+    "evalue": text(),
+    "traceback": _lines,
+}
+_HELD = record(
+    {"id": _name, "kind": one_of("object", "module", "class", "routine"), "class": text(500)},
+    {"protocol": listing(text(40), 200), "name": text(500), "module": text(500)},
+)
+
+
+def _entry(value: Any, name: str) -> None:
+    """An item: the number of its parts, or the description of what stays there."""
+    (whole() if type(value) is int else _HELD)(value, name)
+
+
+_ITEMS = record(
+    {"done": flag, "slow": flag, "entries": maybe(listing(_entry, 100_000))},
+    {"parts": _count, "iterator": _HELD, "error": _ERROR},
+)
+_VALUE = either(
+    "how",
+    {
+        "none": record({}),
+        "value": record({}),
+        "held": record({"held": _HELD}),
+        "pieces": record({"ticket": _name, "sizes": listing(_size, 2_000_000)}),
+        "items": _ITEMS,
+    },
+)
+_BYTES = maybe(number)
+_USAGE: dict[str, Check] = {
+    "hostname": _line,
+    "pid": _count,
+    "cpu_count": maybe(_count),
+    "kernel_cpu": _BYTES,
+    "kernel_memory": _BYTES,
+    "host_cpu_percent": _BYTES,
+    "host_virtual_memory": table(_BYTES, 100),
+}
+_LEFT_OUT = record({"left_out": _count})
+_CALL = record({"file": text(), "line": _count, "name": text(), "source": maybe(text())})
+
+
+def _frame(value: Any, name: str) -> None:
+    """A call, or how many of them are left out."""
+    _object(value, name)
+    (_LEFT_OUT if "left_out" in value else _CALL)(value, name)
+
+
+_STACK = record(
+    {"kind": _name, "name": text(), "frames": listing(_frame, 10_000), "state": maybe(_name)},
+    {"since": maybe(number)},
+)
+_WHERE = record(
+    {"pid": _count, "place": _name, "stacks": listing(_STACK, 10_000)}, {"note": maybe(_line), "left_out": _count}
+)
+_THREAD = record({"name": text(), "id": _count, "cpu": number})
+_CHILD = record({"name": text(), "pid": _count, "cpu": number, "memory": _BYTES})
+_TOP = record(
+    {"pid": _count, "host": _name},
+    {
+        "cpus": maybe(_count),
+        "load": listing(number, 3),
+        "cpu": _BYTES,
+        "memory": _BYTES,
+        "machine_memory": listing(_BYTES, 2, 2),
+        "age": _BYTES,
+        "thread_count": _count,
+        "busy_count": _count,
+        "threads": listing(_THREAD, 1000),
+        "child_count": _count,
+        "children": listing(_CHILD, 1000),
+        "file_count": _count,
+        "files": listing(text(), 1000),
+        "others": table(_count, 1000),
+    },
+)
+
+
+def _replied(ok: Check, **more: Check) -> Check:
+    """A reply that says by ``status`` whether it is one, or an error."""
+    return either("status", {"ok": ok, "error": _ERROR, **more})
+
+
+_REFUSED = record({"message": text()}, {"why": text(40)})
+_NO_VALUE = {"gone": record({}), "refused": _REFUSED}
+# By the kind of the request; of those for objects also by what is asked (``object.OP``).
+REPLIES: dict[str, Check] = {
+    "execute": either("status", dict.fromkeys(("ok", "error", "aborted"), record({"status": _name}, _EXECUTED))),
+    "comm": record({}, {"status": _name}),
+    "complete": _replied(
+        record(
+            {"matches": listing(text(), 100_000), "cursor_start": _count, "cursor_end": _count},
+            {"metadata": table(tree)},
+        )
+    ),
+    "inspect": _replied(record({"found": flag}, {"data": table(tree), "metadata": table(tree)})),
+    "comm_info": _replied(record({"comms": table(record({"target_name": text(MAX_LINE)}))})),
+    "comm_announce": _replied(record({})),
+    "usage": record({}, {**_USAGE, "status": _name, "ename": text(), "evalue": text(), "traceback": _lines}),
+    "cwd": _replied(record({"cwd": _line})),
+    "open_lane": _replied(record({})),
+    "close_lane": _replied(record({})),
+    "send_module": _replied(record({})),
+    "get_module": _replied(record({"source": text()})),
+    "debug": record({}, {"type": _name, "command": _name, "success": flag, "body": tree, "evalue": text()}),
+    "where": _replied(_WHERE),
+    "top": _replied(_TOP),
+    "watch": _replied(record({}, _RICH)),
+    "object": _replied(_VALUE, **_NO_VALUE),
+    "object.piece": _replied(record({}), **_NO_VALUE),
+    "object.stage": _replied(record({}), **_NO_VALUE),
+    "object.staged": _replied(record({"come": _size}), **_NO_VALUE),
+    "object.drop": _replied(record({}), **_NO_VALUE),
+    "object.release": _replied(record({}), **_NO_VALUE),
+}
+
+
+def reply(shape: str, content: dict[str, Any], location: str) -> dict[str, Any]:
+    """The content of the reply to a request of this kind; UnsafeAnswer where it is none that the agent gives."""
+    try:
+        tree(content, "the reply")
+        REPLIES.get(shape, tree)(content, "the reply")
+        if "buffers" in content:  # they come beside the JSON, and are put there by us
+            raise Misshapen("the reply has buffers of its own")
+    except Misshapen as error:
+        kind = shape.partition(".")[0]
+        raise UnsafeAnswer(location, f"a reply of the wrong shape to {kind} ({error})") from None
+    return content
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+_MODE = whole(0, 0o7777_7777)
+_TIME = whole(-(1 << 62) + 1, (1 << 62) - 1)
+_WHAT: dict[str, Check] = {
+    "kind": one_of("file", "folder", "end", "link", "odd", "other", "missing"),
+}
+_WHAT_TOO: dict[str, Check] = {
+    "size": _size,
+    "mode": _MODE,
+    "mtime": _TIME,
+    "target": text(),
+    "reason": text(),
+    "path": tree,
+    "name": text(),
+    "part": _size,
+    "parent": _name,
+}
+_SUMS = listing(tree, 1_000_000)
+FILES: dict[str, Check] = {
+    "find": record({"found": listing(record(_WHAT, _WHAT_TOO), 10_000)}),
+    "where": record({**_WHAT, "path": text()}, {**_WHAT_TOO, "path": text()}),
+    "total": record({}, {"files": _size, "bytes": _size}),
+    "list": record({"entries": listing(record({**_WHAT, "path": listing(text(), 100_000)}, _WHAT_TOO), 100_000)}),
+    "sums": record({}, {"sums": _SUMS, "size": _size}),
+    "read": record({}, {"size": _size, "mode": _MODE, "mtime": _TIME, "at": _size, "last": flag, "changed": flag}),
+    "look": record(_WHAT, _WHAT_TOO),
+    "done": record({}, {"same": flag}),
+    "write": record({}, {"same": flag, "at": _size, "kept": tree}),
+    "folder": record({}, {"made": flag}),
+    "link": record({}, {"made": flag}),
+}
+_MORE = record({"more": flag}, {**_WHAT_TOO, "sums": _SUMS})
+_FAILED = record({"error": text()}, {"code": maybe(_line)})
+
+
+def files(op: str, message: dict[str, Any], location: str) -> dict[str, Any]:
+    """A control message in answer to a request of a transfer; UnsafeAnswer where it is none that the agent sends."""
+    try:
+        tree(message, "the answer")
+        if "error" in message:
+            _FAILED(message, "the answer")
+        elif message.get("more"):
+            _MORE(message, "the answer")
+        elif op in FILES:
+            FILES[op](message, "the answer")
+    except Misshapen as error:
+        raise UnsafeAnswer(location, f"an answer of the wrong shape to {op} ({error})") from None
+    return message
