@@ -7,6 +7,7 @@ import os
 import sys
 
 from .. import __version__
+from ..agent.wire.launch import leave_folder
 from .index import ABOUT, COMMANDS, HELP, overview
 
 FAILED = 1
@@ -36,4 +37,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    leave_folder()
     main()

@@ -21,6 +21,7 @@ from typing import Any
 
 from jupyter_core.paths import jupyter_data_dir
 
+from ..agent.wire.launch import interpreter
 from ..errors import TargetError
 
 # The kernelspec that comes with the package: the one for the kernel's own server. In a checkout it lies beside it.
@@ -67,7 +68,8 @@ def kernel_json(name: str, title: str, environ: Mapping[str, str]) -> dict[str, 
                 f"or refer to the environment of Jupyter: --env {variable} '${{{variable}}}'"
             )
     content: dict[str, Any] = json.loads((PLAIN / "kernel.json").read_text("utf-8"))
-    content["argv"][0] = sys.executable
+    content["argv"][:1] = interpreter(sys.executable)
+    del content["env"]  # it says the same to a Python of unknown version
     content["display_name"] = title
     if environ:
         content["env"] = {"FLAME_KERNELSPEC": name, **environ}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..commands.options import protection
+from ..connect.installation import pip_install
 from ..errors import TargetError
 from ..terminal import plain_text
 from . import kernelspec
@@ -32,7 +33,7 @@ def run(command: Connecting, file: str, words: list[str]) -> int | None:
         from nbclient import NotebookClient
         from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     except ImportError as e:
-        raise TargetError(f"running a notebook needs {e.name}: pip install 'remote-flame[notebook]'") from None
+        raise TargetError(f"running a notebook needs {e.name}: {pip_install('notebook')}") from None
     path = Path(file).expanduser()
     try:
         notebook = nbformat.read(path, as_version=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
@@ -83,5 +84,7 @@ class Serve(Command):
             harden=options.harden,
             more=more,
         )
+        with contextlib.suppress(TargetError):  # read for the names of variables that hold keys: they go no further
+            self.targets()
         key_file = options.key_file.expanduser().absolute() if options.key_file else None
         standalone.run(plan, key_file, python)

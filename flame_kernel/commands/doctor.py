@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 from Pyro4 import constants
 
 from ..connect.dial import addresses
+from ..connect.installation import another_flame
 from ..connect.name_server import found
 from ..connect.target import Target
 from ..connect.tls import Tls
@@ -87,6 +88,8 @@ class _Failed(Exception):
 
 def examine(target: Target) -> Iterator[Check]:
     """The checks of ``target``, each as soon as it is made; one that names no server has one of our own examined."""
+    if not target.own and (other := another_flame()):
+        yield Check("flame", NOTE, _shown(other))
     if target.location is None:
         with contextlib.ExitStack() as stack:
             try:

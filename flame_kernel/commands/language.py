@@ -9,6 +9,7 @@ import shlex
 from typing import Any, NoReturn
 
 from ..connect import amounts
+from ..connect.keys import without_key
 from ..connect.target import PLACES, SHELLS
 from ..errors import FlameError
 from .options import NAMES, OPTIONS, help_lines, protection
@@ -170,6 +171,11 @@ _PLAIN = ("status", "detach", "allow", "refuse")
 
 def parse(line: str) -> Command:
     """The command of one ``%flame`` line; raises FlameError with a usage line for one that is not well formed."""
+    if without_key(line) != line:  # whatever else is wrong with it, no error repeats it
+        raise FlameError(
+            "a key has no place in a cell, where all who see the notebook see it; take it out: a server that wants "
+            "one has it from --key-file FILE, or from targets.toml"
+        )
     if line.split()[:2] == ["%flame", "watch"]:  # the expression may have quotes that are not a shell's
         return Command("watch", options=watched(line.split(maxsplit=2)[2] if len(line.split()) > 2 else ""))
     try:

@@ -20,7 +20,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..agent.wire.launch import without_secrets
 from ..errors import TargetError
+from .installation import pip_install
 
 # Asks the user: ``ask(prompt, password)`` is the line that was typed, unseen if ``password``. May be called on any
 # thread, and blocks; None where the user gave none, or cannot be asked now.
@@ -31,7 +33,36 @@ KEYRING_SERVICE = "remote-flame"
 _MAX_KEY_FILE = 4096  # bytes; a file longer than that is no key but a mistake
 _SHORT_KEY = 16  # bytes: 128 bits
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENV_SOURCE = re.compile(rf"\benv:({_ENV_NAME.pattern})")
 _MAKE_KEY = "python -c 'import secrets; print(secrets.token_hex(32))'"
+
+
+# The variables that have been named as the source of a key: of this process's one environment, hence one for all.
+_variables: set[str] = set()
+
+
+def note_variables(text: str) -> None:
+    """Remember each NAME of ``env:NAME`` in ``text``, a source or a file that has some: it holds a key."""
+    _variables.update(_ENV_SOURCE.findall(text))
+
+
+def keyless(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` for a program that we start: without the keys that are in it, whatever their names."""
+    return dict(without_secrets(environ, _variables))
+
+
+_KEY_WORD = re.compile(r"(--key(?:\s+|=))(\"[^\"]*\"|'[^']*'|\S+)")
+
+
+def without_key(text: Any, same_length: bool = False) -> Any:
+    """``text`` without the key in a command line of ours: it is shown, kept and passed on so.
+
+    ``same_length`` keeps the places of all else.
+    """
+    # A front end may send anything as code; who has to do with it says so.
+    if not isinstance(text, str) or "flame" not in text:
+        return text
+    return _KEY_WORD.sub(lambda found: found[1] + ("…" * len(found[2]) if same_length else "…"), text)
 
 
 class Secret:
@@ -71,6 +102,7 @@ def check_source(source: str, whose: str) -> str:
         or (kind in ("file", "keyring") and rest)
         or (kind == "env" and _ENV_NAME.fullmatch(rest))
     ):
+        note_variables(source)
         return source
     _refuse(
         f"{whose} holds a key itself, or no source of one; put the key in a file of mode 0600 and name it as key_file, "
@@ -110,8 +142,8 @@ def read_key(path: Path) -> tuple[Secret, tuple[str, ...]]:
 
     The file must be its owner's alone, as ssh demands of a private key.
     """
-    raw, mode = read_small(path, "the key file", _MAX_KEY_FILE)
-    check_private(path, "the key file", mode)
+    raw, status = read_small(path, "the key file", _MAX_KEY_FILE)
+    check_private(path, "the key file", status)
     key = raw[:-2] if raw.endswith(b"\r\n") else raw.removesuffix(b"\n")
     if not key:
         _refuse(f"the key file {path} is empty; put the server's PYRO_HMAC_KEY into it")
@@ -133,22 +165,35 @@ def _checked(key: bytes, what: str) -> tuple[Secret, tuple[str, ...]]:
 def _keyring() -> Any:
     try:
         import keyring
-    except ImportError as error:
-        raise TargetError(
-            "the keyring needs a package that is not installed; run: pip install 'remote-flame[keyring]'"
-        ) from error
+    except ModuleNotFoundError as error:
+        if error.name == "keyring":
+            raise TargetError(
+                f"the keyring needs a package that is not installed; run: {pip_install('keyring')}"
+            ) from error
+        raise
     return keyring
+
+
+def _keeps_nothing() -> str:
+    """Why no key can be kept, where the keyring's backend is one that keeps none; else empty."""
+    backend = type(_keyring().get_keyring())
+    if backend.__module__ in ("keyring.backends.null", "keyring.backends.fail"):
+        return f"the keyring keeps nothing here ({backend.__module__}); configure another backend, or use a key_file"
+    return ""
 
 
 def _from_keyring(name: str) -> bytes:
     try:
-        value = _keyring().get_password(KEYRING_SERVICE, name)
+        reason = _keeps_nothing()
+        value = None if reason else _keyring().get_password(KEYRING_SERVICE, name)
     except TargetError:
         raise
     except Exception as error:  # backends raise what they like: no D-Bus, a locked collection, a broken file
         raise TargetError(
             f"the keyring gives no key for {name} ({type(error).__name__}); unlock it, or name a key_file"
         ) from error
+    if reason:
+        _refuse(reason)
     if value is None:
         _refuse(f"the keyring has no key for {name}; store it with: keyring set {KEYRING_SERVICE} {name}")
     return str(value).encode("utf-8", "surrogatepass")
@@ -157,7 +202,12 @@ def _from_keyring(name: str) -> bytes:
 def store_in_keyring(name: str, key: Secret) -> None:
     """Keep ``key`` in the system's keyring, where ``key = "keyring:NAME"`` finds it; TargetError if it cannot be."""
     try:
-        _keyring().set_password(KEYRING_SERVICE, name, key.reveal().decode("utf-8"))
+        reason = _keeps_nothing()
+        text = key.reveal().decode("utf-8")
+        if not reason:
+            _keyring().set_password(KEYRING_SERVICE, name, text)
+            if _keyring().get_password(KEYRING_SERVICE, name) != text:  # a chain of backends may be empty
+                reason = "the keyring took the key and has not kept it; configure its backend, or use a key_file"
     except UnicodeDecodeError as error:
         raise TargetError("the keyring keeps text, and this key is none; keep it in a file of mode 0600") from error
     except TargetError:
@@ -166,13 +216,15 @@ def store_in_keyring(name: str, key: Secret) -> None:
         raise TargetError(
             f"the keyring did not keep the key of {name} ({type(error).__name__}); unlock it, or use a key_file"
         ) from error
+    if reason:
+        _refuse(reason)
 
 
 # --- private files
 
 
-def read_small(path: Path, what: str, limit: int) -> tuple[bytes, int]:
-    """The bytes of a small file, and the mode of just that file, whatever becomes of its name meanwhile."""
+def read_small(path: Path, what: str, limit: int) -> tuple[bytes, os.stat_result]:
+    """The bytes of a small file, and owner and mode of just that file, whatever becomes of its name meanwhile."""
     try:
         # NONBLOCK: opening a FIFO that somebody put there must not hang; for plain files it means nothing.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -190,10 +242,36 @@ def read_small(path: Path, what: str, limit: int) -> tuple[bytes, int]:
             data += piece
     finally:
         os.close(descriptor)
-    return data, stat.S_IMODE(status.st_mode)
+    return data, status
 
 
-def check_private(path: Path, what: str, mode: int) -> None:
-    """TargetError where a file of this mode can be read or written by anybody but its owner."""
-    if mode & 0o077:
+def check_owned(path: Path, what: str, status: os.stat_result) -> None:
+    """TargetError where a file can be written by others than us and root, or belongs to another."""
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid not in (os.geteuid(), 0):
+        _refuse(
+            f"{what} {path} belongs to another user ({status.st_uid}), who could change it; make a copy of your own"
+        )
+    if mode & 0o022:
+        _refuse(f"{what} {path} can be written by others (mode {mode:04o}); run: chmod go-w {path}")
+
+
+def check_folder(path: Path, what: str) -> None:
+    """TargetError where others could put another file in the place of the one at ``path``."""
+    for folder in {path.absolute().parent, path.resolve().parent}:
+        try:
+            status = folder.stat()
+        except OSError as error:
+            raise TargetError(f"cannot look at the folder of {what} {path}: {error.strerror}") from error
+        # In a folder such as /tmp nobody takes away what is another's.
+        if not status.st_mode & stat.S_ISVTX or status.st_uid != 0:
+            check_owned(folder, f"the folder of {what},", status)
+
+
+def check_private(path: Path, what: str, status: os.stat_result) -> None:
+    """TargetError where a file can be read or written by anybody but its owner, or that is not us."""
+    mode = stat.S_IMODE(status.st_mode)
+    if not mode & 0o077:
+        check_owned(path, what, status)
+    else:
         _refuse(f"{what} {path} is open to others (mode {mode:04o}); run: chmod 600 {path}")

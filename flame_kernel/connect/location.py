@@ -14,10 +14,14 @@ _FLAME_NAME = "Pyro.Flame"
 NAME_SERVER_PORT = 9090  # Pyro's own
 _MAX_NAME = 255
 _MAX_SOCKET_PATH = 107  # bytes that fit into sockaddr_un, with the NUL after them
-_HOST_NAME = re.compile(r"[^\s/@:\[\]\x00-\x1f]{1,253}")
-# What becomes an argument of ssh: never an option of it, and nothing that a `Match exec` of its config could run.
+# What may stand in a location, however it was made: see `Location` and `SshHost`, which hold to it. What ssh is given
+# is never an option of it, and nothing that a shell could run: its configuration may have one (`ProxyCommand`, `Match
+# exec`) with the host and the user in it.
+_HOST_NAME = re.compile(r"\w[\w.-]{0,252}")  # of any script
 _SSH_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _SSH_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,63}")
+_IPV6 = re.compile(r"([0-9A-Fa-f:.]{2,45})(%[A-Za-z0-9][A-Za-z0-9_.-]{0,14})?")  # an address, and a scope: fe80::1%eth0
+_SSH_PATH = re.compile(r"/[\w ./+,:=@~-]*")
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,22 @@ class SshHost:
     user: str = ""
     port: int = 0
 
+    def __post_init__(self) -> None:
+        if self.user and not _SSH_USER.fullmatch(self.user):
+            _refuse(f"{self.user!r} is no usable user name for ssh; write ssh://user@host/9999")
+        if not _SSH_HOST.fullmatch(self.host) and not _is_ipv6(self.host):
+            _refuse(f"{self.host!r} is no usable host for ssh; write ssh://user@host/9999")
+        if self.port != 0:
+            _port(str(self.port), str(self.port))
+
     @classmethod
     def parse(cls, text: str) -> SshHost:
         """``host``, ``user@host``, ``user@host:22``, ``[::1]:22``; the host may be an alias of ssh's configuration."""
         user, at, place = text.strip().rpartition("@")
         if at and ":" in user:
             _refuse("an ssh address holds a password; leave it out: ssh asks, or better uses a key")
-        if at and not _SSH_USER.fullmatch(user):
-            _refuse(f"{user!r} is no usable user name for ssh; write ssh://user@host/9999")
+        if at and not user:
+            _refuse("'' is no usable user name for ssh; write ssh://user@host/9999")
         if place.startswith("["):
             host, bracket, rest = place[1:].partition("]")
             if not bracket or not _is_ipv6(host) or rest[:1] not in ("", ":"):
@@ -43,8 +55,6 @@ class SshHost:
             port = rest[1:]
         else:
             host, _, port = place.partition(":")
-            if not _SSH_HOST.fullmatch(host):
-                _refuse(f"{host!r} is no usable host for ssh; write ssh://user@host/9999")
         return cls(host, user, _port(port, place) if port else 0)
 
     def __str__(self) -> str:
@@ -65,6 +75,21 @@ class Location:
     path: str = ""
     ssh: SshHost | None = None
     name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.host and not _HOST_NAME.fullmatch(self.host) and not _is_ipv6(self.host):
+            _refuse(f"{self.host!r} is no usable host name; give host:port, such as localhost:9999")
+        if self.port != 0:
+            _port(str(self.port), str(self.port))
+        if self.path:
+            _socket_path(self.path)
+        if self.ssh is not None and not (not self.host or _SSH_HOST.fullmatch(self.host) or _is_ipv6(self.host)):
+            _refuse(f"{self.host!r} is no usable host for ssh; write ssh://user@host/HOST:9999")
+        if self.ssh is not None and self.path and not _SSH_PATH.fullmatch(self.path):
+            _refuse(
+                f"{self.path!r} holds % or $, or what else means something to ssh or a shell; give the socket a path "
+                "of letters, digits, blanks and . _ - + , : = @ ~"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Location:
@@ -129,8 +154,6 @@ class Location:
             _refuse("an ssh address stands in another; let ssh's own configuration jump (ProxyJump)")
         if self.path and not os.path.isabs(self.path):
             _refuse(f"{self.path!r} is a relative path on another machine; give it whole, such as /run/flame.sock")
-        if "%" in self.path or "$" in self.path:
-            _refuse(f"{self.path!r} holds % or $, which ssh has uses of its own for; give the socket another name")
         return Location(self.host, self.port, self.path, ssh, self.name)
 
     def __str__(self) -> str:
@@ -166,7 +189,8 @@ def name_server(text: str) -> Location:
 
 
 def _refuse(sentence: str) -> NoReturn:
-    raise TargetError(sentence)
+    """With what was typed in it, or came from somewhere: nothing there may act on a terminal."""
+    raise TargetError("".join(one if one.isprintable() else repr(one)[1:-1] for one in sentence))
 
 
 def _without_password(text: str) -> str:
@@ -181,16 +205,16 @@ def _port(text: str, whole: str) -> int:
 
 
 def _is_ipv6(text: str) -> bool:
+    parts = _IPV6.fullmatch(text)
     try:
-        ipaddress.IPv6Address(text)
+        return parts is not None and bool(ipaddress.IPv6Address(parts[1]).version)
     except ValueError:
         return False
-    return True
 
 
 def _socket_path(path: str) -> str:
     size = len(os.fsencode(path))
-    if not path or any(character < " " for character in path):
+    if not path or not path.isprintable():
         _refuse("./u: names no socket file; give its path, such as ./u:/run/flame.sock")
     if size > _MAX_SOCKET_PATH:
         _refuse(f"a unix socket's path has at most {_MAX_SOCKET_PATH} bytes and this one {size}; move it up: {path}")

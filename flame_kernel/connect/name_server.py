@@ -144,6 +144,8 @@ def _entry(name: str, uri: str, here: bool) -> Entry:
     if match is not None:
         with contextlib.suppress(TargetError):
             place = Location.parse(match.group(2))
+            if place.ssh is not None or place.name:  # no URI of Pyro's, and nowhere that others may send us
+                place = None
     flame = match is not None and match.group(1) == constants.FLAME_NAME
     return Entry(name, uri, place, flame, place is not None and not here and _is_own(place))
 

@@ -11,11 +11,17 @@ They are read from ``jupyter_flame_config.py`` (or ``.json``) in Jupyter's confi
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 from jupyter_core.paths import jupyter_config_path
 from traitlets import Bool, Unicode
 from traitlets.config import Application, Config, Configurable
+
+from ..errors import TargetError
+from .keys import check_folder, check_owned
 
 CONFIG_NAME = "jupyter_flame_config"
 
@@ -42,6 +48,25 @@ class FlameSettings(Configurable):
 def file_config() -> Config:
     """What the configuration files say; those of the user win over those of the system."""
     config = Config()
-    for one, _ in Application._load_config_files(CONFIG_NAME, path=jupyter_config_path(), log=None):
+    folders = [folder for folder in jupyter_config_path() if _is_ours(Path(folder))]
+    for one, _ in Application._load_config_files(CONFIG_NAME, path=folders, log=None):
         config.merge(one)
     return config
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether what is in a folder may run here: nobody but us, root and those who installed this Python can write it.
+    What may not is said on stderr, and passed over."""
+    for path in (folder / f"{CONFIG_NAME}{suffix}" for suffix in (".py", ".json")):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        try:
+            if status.st_uid != os.stat(sys.prefix).st_uid or status.st_mode & 0o022:
+                check_owned(path, "the configuration file", status)
+                check_folder(path, "the configuration file")
+        except TargetError as error:
+            print(f"Warning: {error}; it is not used", file=sys.stderr)
+            return False
+    return True

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from ..errors import MAX_NAME, CannotConnect, TargetError, cap
-from .keys import Ask
+from .keys import Ask, keyless
 from .location import Location
 
 _LOOK = 0.02  # seconds between two looks at an ssh that is logging in
@@ -66,11 +66,15 @@ _REFUSED_THERE = re.compile(r"open failed: (.*)")
 class Tunnel:
     """The way to ``location``, whose ``ssh`` is given; made closed, opened by the first ``connect``.
 
+    look    find out whether the socket there is in a folder that is ours alone, before the first connection
+
     Any thread may use it. Each connection made is to be given back with ``release``; the last one ends ssh.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, look: bool = False) -> None:
         self.location = location
+        self.is_ours = False  # whether only the user that ssh logs in as can have made the socket at the other end
+        self._look = look and bool(location.path)
         self._changed = threading.Condition()
         self._users = 0  # connections, made and in the making
         self._opening = False
@@ -158,25 +162,51 @@ class Tunnel:
         try:
             self._start(seconds, alive, ask is not None)
             self._wait(time.monotonic() + login, ask)
+            self.is_ours = self._look and self._is_private_there(seconds, login)
         except BaseException:
             self._end()
             raise
 
-    def _arguments(self) -> list[str]:
-        """What names the way: the forwarding, and the host."""
+    def _is_private_there(self, seconds: float, login: float) -> bool:
+        """Whether the socket's folder there has mode 0700 and is of the user that ssh logs in as.
+
+        One more login, which asks nothing: where that is not let in, or runs no commands, the answer is no.
+        """
+        folder = os.path.dirname(self.location.path) + "/."
+        options = ("BatchMode=yes", f"ConnectTimeout={max(1, round(seconds))}", "PermitLocalCommand=no")
+        flags = [
+            part for option in (*options, "ClearAllForwardings=yes", "ControlMaster=no") for part in ("-o", option)
+        ]
+        try:
+            done = subprocess.run(
+                ["ssh", "-Tax", *flags, *self._host(), f"LC_ALL=C; export LC_ALL; ls -ldn '{folder}'; id -u"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environ(),
+                timeout=login,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return False
+        words = done.stdout[:4096].decode("utf-8", "replace").split()
+        return len(words) > 4 and words[0] in ("drwx------", "drwx------.") and words[2] == words[-1]
+
+    def _host(self) -> list[str]:
+        """What names the machine."""
         ssh = self.location.ssh
         assert ssh is not None
+        found = ["-l", ssh.user] if ssh.user else []
+        found += ["-p", str(ssh.port)] if ssh.port else []
+        return [*found, ssh.host]
+
+    def _arguments(self) -> list[str]:
+        """What names the way: the forwarding, and the host."""
         if self.location.path:
             there = self.location.path.replace("\\", "\\\\").replace(":", "\\:")
         else:
             host = self.location.host
             there = f"[{host}]:{self.location.port}" if ":" in host else f"{host}:{self.location.port}"
-        found = ["-L", f"{self._folder}/s:{there}"]
-        if ssh.user:
-            found += ["-l", ssh.user]
-        if ssh.port:
-            found += ["-p", str(ssh.port)]
-        return [*found, ssh.host]
+        return ["-L", f"{self._folder}/s:{there}", *self._host()]
 
     def _start(self, seconds: float, alive: float, may_ask: bool) -> None:
         assert self._folder is not None
@@ -191,11 +221,7 @@ class Tunnel:
             "ServerAliveInterval": f"{max(1, round(alive))}",
             "StreamLocalBindMask": "0177",
         }
-        environ = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("FLAME_KEY", "SSH_ASKPASS")) and name != "PYRO_HMAC_KEY"
-        }
+        environ = _environ()
         if may_ask:
             for name in ("question", "answer"):
                 os.mkfifo(self._folder / name, 0o600)
@@ -316,6 +342,7 @@ class Tunnel:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
+                    env=_environ(),
                     timeout=5,
                 )
         self._folder = None
@@ -331,6 +358,11 @@ def _folder() -> Path:
             return Path(folder)
         os.rmdir(folder)
     raise TargetError("the folder for temporary files has too long a name for a socket; set TMPDIR to a shorter one")
+
+
+def _environ() -> dict[str, str]:
+    """What ssh, and what its configuration runs, sees of our environment."""
+    return {name: value for name, value in keyless(os.environ).items() if not name.startswith("SSH_ASKPASS")}
 
 
 def _clean(text: str) -> str:

@@ -123,7 +123,11 @@ class Target:
             _refuse(f"session {self.session!r} is no usable name; use up to 64 letters, digits and _ . -")
         ssh = self.location is not None and self.location.ssh is not None
         if self.tunnel is None or self.tunnel.location != self.location:
-            object.__setattr__(self, "tunnel", Tunnel(self.location) if ssh and self.location else None)
+            object.__setattr__(self, "tunnel", self._way() if ssh else None)
+
+    def _way(self) -> Tunnel | None:
+        proved = self.key is not None or bool(self.tls and self.tls.verify)
+        return Tunnel(self.location, look=not proved) if self.location else None
 
     def __str__(self) -> str:
         where = str(self.location) if self.location else "a server of its own"
@@ -147,9 +151,14 @@ class Target:
 
     @property
     def is_authenticated(self) -> bool:
-        """True where the server proves that it is the one that is meant: by the key, TLS, ssh, or being our own."""
-        ssh = self.location is not None and self.location.ssh is not None
-        return self.own or self.location is None or self.key is not None or ssh or bool(self.tls and self.tls.verify)
+        """True where the server proves that it is the one that is meant: by the key, TLS, or being our own.
+
+        ssh proves the machine, and not which of its users answers at a port there. It is enough for a socket in a
+        folder that is ours alone, which is known once ssh is logged in.
+        """
+        if self.own or self.location is None or self.key is not None or bool(self.tls and self.tls.verify):
+            return True
+        return self.tunnel is not None and self.tunnel.is_ours
 
     @property
     def rendering_level(self) -> str:
@@ -195,6 +204,11 @@ class Target:
         """What the user should hear whenever a session is opened: how far the link is not safe, and ``warnings``."""
         said = []
         place = self.location
+        if place is not None and place.ssh is not None and not self.is_authenticated:
+            said.append(
+                f"the server at {place} has no key: ssh proves the machine, and any of its users may answer there; "
+                "give it a key, or a socket in a folder of mode 0700"
+            )
         if self.tls is not None and not self.tls.verify:
             said.append(
                 f"TLS to {place} does not verify who answers (verify = false): anyone in between can read and act"

@@ -37,7 +37,7 @@ from typing import Any, NoReturn
 
 from ..errors import TargetError
 from . import amounts
-from .keys import check_private, check_source, read_small
+from .keys import check_folder, check_owned, check_private, check_source, note_variables, read_small
 from .location import Location, SshHost
 
 if sys.version_info >= (3, 11):
@@ -118,13 +118,16 @@ class TargetsFile:
         self.default: str | None = None
         self.tables: dict[str, dict[str, Any]] = {}
         if path.exists():
-            raw, mode = read_small(path, _WHAT, _MAX_CONFIG)
-            self._take(_parse(raw, path), mode)
+            raw, status = read_small(path, _WHAT, _MAX_CONFIG)
+            note_variables(raw.decode("utf-8", "replace"))
+            check_owned(path, _WHAT, status)
+            check_folder(path, _WHAT)
+            self._take(_parse(raw, path), status)
 
     def __repr__(self) -> str:
         return f"<TargetsFile {self.path}: {', '.join(self.tables) or 'empty'}>"
 
-    def _take(self, content: dict[str, Any], mode: int) -> None:
+    def _take(self, content: dict[str, Any], status: os.stat_result | None) -> None:
         path = self.path
         for entry in content:
             if entry not in ("default", "targets"):
@@ -133,8 +136,8 @@ class TargetsFile:
         if not isinstance(targets, dict):
             _refuse(f"targets in {path} is no table; write [targets.NAME]")
         self.tables = {name: _checked(path, name, table) for name, table in targets.items()}
-        if any(name in table for table in self.tables.values() for name in _CREDENTIALS):
-            check_private(path, _WHAT, mode)
+        if status is not None and any(name in table for table in self.tables.values() for name in _CREDENTIALS):
+            check_private(path, _WHAT, status)
         default = content.get("default")
         if default is not None and not (isinstance(default, str) and default in self.tables):
             _refuse(f"the default {default!r} in {path} is none of its targets; add [targets.{default}] or change it")
@@ -207,7 +210,7 @@ class TargetsFile:
             raise TargetError(f"{_WHAT} {self.path} cannot be edited: {error}; do it with an editor") from error
         made = object.__new__(TargetsFile)
         made.path = self.path
-        made._take(_parse(text.encode(), self.path), 0o600)  # what could not be read back is not written
+        made._take(_parse(text.encode(), self.path), None)  # what could not be read back is not written
         _replace(Path(os.path.realpath(self.path)), text)
         self.default, self.tables = made.default, made.tables
 

@@ -121,12 +121,12 @@ class Tls:
 
     def _load_own(self, context: ssl.SSLContext, ask: Ask | None) -> None:
         assert self.certificate is not None
-        text, mode = _read_pem(self.certificate, "the client certificate")
+        text, status = _read_pem(self.certificate, "the client certificate")
         if "PRIVATE KEY-----" in text:
-            check_private(Path(self.certificate), "the client certificate with its key,", mode)
+            check_private(Path(self.certificate), "the client certificate with its key,", status)
         if self.key_file is not None:
-            text, mode = _read_pem(self.key_file, "the client certificate's key")
-            check_private(Path(self.key_file), "the client certificate's key", mode)
+            text, status = _read_pem(self.key_file, "the client certificate's key")
+            check_private(Path(self.key_file), "the client certificate's key", status)
         asked: list[str | None] = []
 
         def passphrase() -> str:  # without this OpenSSL itself would ask, on a terminal that may not be there
@@ -164,9 +164,9 @@ def shown_pin(digits: str) -> str:
     return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2)).upper()
 
 
-def _read_pem(path: str, what: str) -> tuple[str, int]:
-    data, mode = read_small(Path(path), what, _MAX_PEM)
-    return data.decode("ascii", "replace"), mode
+def _read_pem(path: str, what: str) -> tuple[str, os.stat_result]:
+    data, status = read_small(Path(path), what, _MAX_PEM)
+    return data.decode("ascii", "replace"), status
 
 
 # --- the handshake
@@ -279,8 +279,8 @@ def read_known(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     what = "the file of known servers"
-    data, mode = read_small(path, what, _MAX_KNOWN)
-    check_private(path, what, mode)
+    data, status = read_small(path, what, _MAX_KNOWN)
+    check_private(path, what, status)
     found = {}
     for number, line in enumerate(data.decode("utf-8", "surrogateescape").splitlines(), 1):
         if not line.strip() or line.startswith("#"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import platform
 import signal
 import uuid
@@ -32,7 +33,7 @@ from .. import __version__
 from ..agent.wire.message import COMMS
 from ..commands.language import is_local
 from ..commands.source import Source
-from ..connect.keys import Ask
+from ..connect.keys import Ask, without_key
 from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target
 from ..errors import FlameError, NotSent, UnsafeAnswer
@@ -54,6 +55,14 @@ from .waits import Stopped, Waits
 # Seconds: how long Tab waits for a far side that is still being connected, and an interrupt for its answer.
 EDITOR_PATIENCE = 5.0
 INTERRUPT_PATIENCE = 2.0
+
+
+def _hide_keys(record: logging.LogRecord) -> bool:
+    """For a log's records: without the key in a command line."""
+    text = record.getMessage()
+    if without_key(text) != text:
+        record.msg, record.args = without_key(text), ()
+    return True
 
 
 @dataclass
@@ -84,6 +93,7 @@ class FlameKernel(Kernel):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.log.addFilter(_hide_keys)  # ipykernel logs whole messages at its lowest level
         if self.session is not None:
             self.session.pack = pack
         self._fronts = Fronts()
@@ -297,7 +307,7 @@ class FlameKernel(Kernel):
             self._fronts.began(cell.request_id, cell.parent["header"].get("session", ""))
             if cell.counts:
                 # While the far side is at work already, but before anybody can ask for it.
-                cell.remember = self._history.storing(cell.count, cell.code)
+                cell.remember = self._history.storing(cell.count, without_key(cell.code))
             try:
                 yield
             finally:
@@ -375,6 +385,10 @@ class FlameKernel(Kernel):
                 self.iopub_socket, msg_type, content, parent=parent, ident=self._topic(topic or msg_type), **more
             )
 
+    def _publish_execute_input(self, code: str, parent: Any, execution_count: int) -> None:
+        """As ipykernel's: for all front ends, so without the key in a command line."""
+        super()._publish_execute_input(without_key(code), parent, execution_count)  # type: ignore[no-untyped-call, unused-ignore]
+
     # -- the editor's questions --------------------------------------------------------------------------------------
 
     async def _ask_far(self, ask: Any, fallback: dict[str, Any]) -> dict[str, Any]:
@@ -395,6 +409,7 @@ class FlameKernel(Kernel):
         nothing = Offers(at, at).reply()
         if code[code.rfind("\n", 0, at) + 1 : at].lstrip().startswith("%flame") or is_local(code):
             return nothing  # what acts on this machine is not completed by another
+        code = without_key(code, same_length=True)
         reply = await self._ask_far(lambda session: session.complete(uuid.uuid4().hex, code, at), nothing)
         return offered(reply, code, at).reply()
 
@@ -403,6 +418,7 @@ class FlameKernel(Kernel):
     ) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#introspection"""
         at = len(code) if cursor_pos is None else cursor_pos
+        code = without_key(code, same_length=True)
         nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
         reply = await self._ask_far(
             lambda session: session.inspect(uuid.uuid4().hex, code, at, detail_level, tuple(omit_sections)), nothing

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..connect.keys import Ask
+from ..connect.keys import without_key as _hide
 from ..errors import CannotConnect, FlameError, TargetError
 from ..remote.remote import Remote, connect
 from ..session.user import next_of
@@ -30,8 +31,6 @@ ASKS = 3
 # Seconds that a session may take to say where it is, before the next thing is done without that.
 READY_PATIENCE = 10.0
 
-_KEY_WORD = re.compile(r"(--key(?:\s+|=))(\"[^\"]*\"|'[^']*'|\S+)")
-_HIDDEN = r"\g<1>…"
 _KEY_WARNING = (
     "Warning: a key in the command line stands in this cell for whoever sees the notebook. It was taken out of "
     "IPython's history; take it out of the cell too. Without --key you are asked for it; --key-file reads it from "
@@ -227,7 +226,7 @@ def identifier(name: str, what: str = "name") -> str:
 def forget_key(shell: Any, line: str) -> bool:
     """Take the key in the command line ``line``, if there is one, out of all that IPython remembers; whether there
     was one. The user is warned: what stands in the cell is not ours to change."""
-    if _KEY_WORD.search(line) is None:
+    if _hide("flame " + line) == "flame " + line:
         return False
     manager = shell.history_manager
     for history in (manager.input_hist_parsed, manager.input_hist_raw):
@@ -247,11 +246,6 @@ def forget_key(shell: Any, line: str) -> bool:
         strings[:] = [_hide(text) for text in strings]
     sys.stderr.write(_KEY_WARNING)
     return True
-
-
-def _hide(text: str) -> str:
-    """``text`` without the key, where it is a command of ours that has one."""
-    return _KEY_WORD.sub(_HIDDEN, text) if "flame" in text else text
 
 
 def _forget_in_database(manager: Any) -> None:

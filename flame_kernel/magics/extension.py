@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import sys
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -11,6 +12,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from IPython.core.magic_arguments import argument, kwds, magic_arguments, parse_argstring
 from traitlets import Bool, Float
 
+from ..connect.installation import another_flame
 from ..connect.settings import FlameSettings, file_config
 from ..errors import FlameError, SessionGone
 from ..remote.remote import Remote
@@ -123,6 +125,8 @@ def load_ipython_extension(shell: Any) -> None:
     """``%load_ext flame``: called by IPython with its shell."""
     if _loaded(shell) is not None:
         return
+    if words := another_flame():
+        sys.stderr.write(f"Warning: {plain_text(words)}\n")
     magics = FlameMagics(shell)
     shell.register_magics(magics)
     shell.Completer.custom_matchers.append(magics.matcher.match)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..connect.installation import pip_install
 from ..connect.keys import check_private, read_small
 from ..connect.location import Location
 from ..errors import TargetError
@@ -113,8 +114,8 @@ class Authority:
         from cryptography import x509
         from cryptography.hazmat.primitives import serialization
 
-        raw, mode = read_small(self._key, "the key of the CA", _MAX_PEM)
-        check_private(self._key, "the key of the CA", mode)
+        raw, status = read_small(self._key, "the key of the CA", _MAX_PEM)
+        check_private(self._key, "the key of the CA", status)
         try:
             key = serialization.load_pem_private_key(raw, None)
             text = read_small(self.certificate, "the CA's certificate", _MAX_PEM)[0]
@@ -187,7 +188,7 @@ def _library() -> None:
         import cryptography.x509  # noqa: F401
     except ImportError as error:
         raise TargetError(
-            "making certificates needs a package that is not installed; run: pip install 'remote-flame[certs]'"
+            f"making certificates needs a package that is not installed; run: {pip_install('certs')}"
         ) from error
 
 

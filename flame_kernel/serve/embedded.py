@@ -21,6 +21,8 @@ import sys
 import time
 from pathlib import Path
 
+from ..agent.wire.launch import LEAVE_FOLDER, interpreter
+from ..connect.keys import keyless
 from ..connect.target import Location, Secret, Target
 from ..errors import FlameError
 from . import hardening
@@ -33,8 +35,7 @@ _READY = "flame server at "
 # for a pipe that nobody reads would stop whoever prints. The watch on stdin moves to a descriptor that no child of a
 # cell inherits, and the server's own stdin is empty.
 _LAUNCHER = f"""
-import sys
-sys.path[:] = [folder for folder in sys.path if folder]  # not the notebook's folder: a Pyro4.py may lie there
+{LEAVE_FOLDER}
 import atexit, json, os, signal, threading, types
 
 alive = os.dup(0)
@@ -142,23 +143,18 @@ class EmbeddedServer:
                 self._process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        environ = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("FLAME_KEY") and name != "PYRO_HMAC_KEY"
-        }
         try:
             log = os.dup(2)
         except OSError:  # a service without stderr
             log = os.open(os.devnull, os.O_WRONLY)
         try:
             process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCHER, str(log)],
+                [*interpreter(sys.executable), "-c", _LAUNCHER, str(log)],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=environ,
+                env=keyless(os.environ),
                 pass_fds=(log,),
                 start_new_session=True,  # Ctrl-C in our terminal is for us; and its group can be ended as one
             )

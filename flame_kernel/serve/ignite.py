@@ -33,6 +33,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..connect.installation import pip_install
+from ..connect.keys import keyless
 from ..errors import TargetError
 from . import hardening
 from .plan import MAX_MESSAGE, THREADS
@@ -47,7 +49,6 @@ _PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 
 _LENGTH = struct.Struct(">Q")
 _NEEDED = (b"PyGILState_Ensure", b"PyRun_SimpleStringFlags")
-_WITHOUT_HYPNO = "this needs hypno: pip install 'remote-flame[ignite]'"
 
 # What the process runs, wherever it stands just then: all else is done on a thread, which may wait for its locks.
 _LINES = """\
@@ -192,7 +193,7 @@ def _ask(pid: int, request: dict[str, Any], patience: float, force: bool) -> dic
             process = _accept(listening, pid, None, time.monotonic() + soon)
         elif not _has_hypno():
             by_itself = f"process {pid} cannot be asked by Python itself ({reason}); " if reason else ""
-            _refuse(by_itself + _WITHOUT_HYPNO)
+            _refuse(f"{by_itself}this needs hypno: {pip_install('ignite')}")
         if process is None and _has_hypno():
             helper = _by_hypno(pid, lines, force)
             stack.callback(threading.Thread(target=_see_off, args=(helper,), name="flame-helper", daemon=True).start)
@@ -279,6 +280,7 @@ def _by_hypno(pid: int, lines: str, force: bool) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env=keyless(os.environ),
         start_new_session=True,  # Ctrl-C is not for it
     )
     assert helper.stdin is not None
@@ -317,7 +319,7 @@ def _stuck(pid: int, helper: subprocess.Popen[str] | None) -> str:
     if helper is None:
         return (
             f"process {pid} did not come to it within the time: its main thread waits in a call, or hangs; give it "
-            "longer with --timeout, or let it be stopped: pip install 'remote-flame[ignite]'"
+            f"longer with --timeout, or let it be stopped: {pip_install('ignite')}"
         )
     said = f"process {pid} did not come to it within the time: it holds its interpreter (a long call in C), or hangs"
     if helper.poll() is None:

@@ -12,16 +12,16 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from ..agent.wire.launch import LEAVE_FOLDER
+from ..connect.keys import keyless
 from ..errors import TargetError
 from . import hardening
 from .plan import KeyFile, Plan, clear_socket
 
-# The new program: everything else comes by a pipe, so neither the arguments nor the environment hold a secret. The
-# current folder leaves the path before anything is imported: a Pyro4.py may lie there.
-_BEGIN = """\
-import sys
-sys.path[:] = [folder for folder in sys.path if folder]
-import os, json
+# The new program: everything else comes by a pipe, so neither the arguments nor the environment hold a secret.
+_BEGIN = f"""\
+{LEAVE_FOLDER}
+import json
 with os.fdopen(int(sys.argv[1]), "rb") as told: told = json.loads(told.read().decode())
 del sys.argv[1:]
 exec(compile(told.pop("program"), "<jupyter flame serve>", "exec"))"""
@@ -101,7 +101,7 @@ def run(plan: Plan, key_file: Path | None = None, python: str = sys.executable) 
         ],
         "remove": [str(key.path)] if key.made else [],
     }
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYRO_", "FLAME_"))}
+    environ = {name: value for name, value in keyless(os.environ).items() if not name.startswith(("PYRO_", "FLAME_"))}
     reading, writing = os.pipe()
     try:
         # Less than a pipe holds, so nobody has to read yet.
@@ -109,6 +109,7 @@ def run(plan: Plan, key_file: Path | None = None, python: str = sys.executable) 
         os.close(writing)
         os.set_inheritable(reading, True)
         sys.stdout.flush()
+        environ["PYTHONSAFEPATH"] = environ.get("PYTHONSAFEPATH", "${PYTHONSAFEPATH}")  # of whichever version it is
         os.execve(python, [python, "-c", _BEGIN, str(reading)], environ)
     except OSError as error:
         key.remove()

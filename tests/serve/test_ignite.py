@@ -315,4 +315,5 @@ def test_without_hypno(plain: Callable[..., PlainApp]) -> None:
     if hasattr(sys, "remote_exec"):
         pytest.skip("this Python does without")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "this needs hypno: pip install 'remote-flame[ignite]'\n"
+    assert done.stdout.startswith("this needs hypno: pip install ")
+    assert "[ignite]" in done.stdout

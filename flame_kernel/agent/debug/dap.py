@@ -99,8 +99,12 @@ class Tracer:
             )
             _start_monitoring()
             _active().disable_tracing()  # of this thread, which is ours
+            tracers = _address()
             while True:
-                connection, _ = listener.accept()
+                connection, address = listener.accept()
+                if tracers is not None and address != tracers:
+                    connection.close()  # of somebody else on this machine, who is told nothing and not waited for
+                    continue
                 connection.settimeout(CONNECT_PATIENCE)
                 if self._is_tracer(connection, ours, theirs):
                     connection.settimeout(None)
@@ -318,6 +322,14 @@ def _active():
     """The tracer that is at work in this process, or None."""
     constants = sys.modules.get("_pydevd_bundle.pydevd_constants")
     return None if constants is None else constants.get_global_debugger()
+
+
+def _address():
+    """Where the tracer's end of its connection is; None where this debugpy does not tell."""
+    try:
+        return _active().writer.sock.getsockname()
+    except (AttributeError, OSError):
+        return None
 
 
 def _framed(message):

@@ -25,17 +25,17 @@ import time
 from .. import sockets, tempdirs, threads
 from ..remote import bulk
 from ..shell import compiler
+from ..wire import launch
 from ..wire import message as wire
 from . import child_stacks, exit_reason, monitor, stops, top
 
 _LENGTH = struct.Struct(">Q")
 
 # What the new interpreter runs before it knows anything: the loader and the agent's text come through the socket.
-# And nothing of it comes from the current folder, where a json.py may lie: cells have it on their path later.
+# And nothing of it comes from the current folder: cells have that on their path later, see ``folder``.
 BOOT = (
-    """\
-import sys
-sys.path[:1] = [folder for folder in sys.path[:1] if folder]
+    launch.LEAVE_FOLDER
+    + """\
 import socket
 s = socket.socket(fileno=int(sys.argv[1]))
 def read(n):
@@ -49,13 +49,10 @@ def read(n):
     return b"".join(parts)
 space = {}
 exec(read(int.from_bytes(read(8), "big")).decode(), space)
-space["boot"](read(int.from_bytes(read(8), "big")).decode()).%s(s)
+space["boot"](read(int.from_bytes(read(8), "big")).decode()).%s(s, left)
 """
     % wire.CHILD
 )
-
-# Variables that a cell has no business with: keys of the server and of its clients.
-SECRET_ENVIRONMENT = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_KEY_FILE")
 
 # Seconds that a process has to end when it is asked: one that still starts, on a busy machine, needs the most.
 ASKED_GRACE = 2.5
@@ -147,16 +144,17 @@ class ChildCore:
         # these itself; when it has died, what it has not read is read here.
         pipes = [[_high_number(number) for number in os.pipe()] for _ in range(3)]
         theirs_too = [taker.fileno()] + pipes[0][1:] + pipes[1] + pipes[2]
-        environment = {k: v for k, v in os.environ.items() if k not in SECRET_ENVIRONMENT}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", BOOT, str(theirs.fileno())] + [str(number) for number in theirs_too],
+                launch.interpreter(sys.executable)
+                + ["-c", BOOT, str(theirs.fileno())]
+                + [str(number) for number in theirs_too],
                 pass_fds=[theirs.fileno()] + theirs_too,
                 stdin=subprocess.DEVNULL,
                 stdout=_inherited(1),
                 stderr=_inherited(2),
                 start_new_session=True,
-                env=environment,
+                env=launch.without_secrets(os.environ),
             )
         except BaseException:  # goes on, whatever it is; what nobody will use is closed
             ours.close()

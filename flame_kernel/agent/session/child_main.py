@@ -18,7 +18,7 @@ from ..log import log as events
 from ..remote import bulk
 from ..wire import message as wire
 from ..wire import pieces
-from . import child_stacks, core, stacks
+from . import child_stacks, core, folder, stacks
 from .child import read_frame, send_frame, signal_group
 
 # Bytes that cells may print ahead of what the server has taken; all else waits there.
@@ -31,8 +31,8 @@ EXIT_GRACE = 3.0
 STRIKE_AGAIN = 0.1
 
 
-def main(sock):
-    """The child's life: never returns."""
+def main(sock, left=()):
+    """The child's life: never returns. ``left``: what was taken off the import path, see ``launch``."""
     options = wire.decode(read_frame(sock))[0]
     tempdirs.use(options["scratch"])
     taker, crash, out_r, out_w, err_r, err_w = [int(number) for number in sys.argv[2:8]]
@@ -42,6 +42,7 @@ def main(sock):
     sys.argv[:] = [""]
     log = events.EventLog(bound=AHEAD)
     me = core.Core(options["session"], "child", log, options["shell"])
+    me.folder = folder.Folder(left)
     me.interrupt_only = None  # the request that the next SIGINT is for; None: for all
     me.start_on_main()
     _take_descriptors(me, {"stdout": (1, out_r, out_w), "stderr": (2, err_r, err_w)})

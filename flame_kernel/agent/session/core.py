@@ -60,6 +60,7 @@ class Core:
         self.redirects = {}  # what the session has assigned to sys.stdout and its like
         self.take_interrupts = None  # in a child: makes the handler of SIGINT ours, again if need be
         self.on_main = None  # in a child: has the main thread call a function with its present frame
+        self.folder = None  # in a child: the notebook's folder on the import path, see ``folder``
         self.strike = None  # on a main thread: has it interrupt a request itself
         self.below = ()  # where the thread is, outside of us, that was found and not made for cells; see ``tracing``
         self.latest = None  # the Cell that ran last: for output of which nothing better is known
@@ -138,8 +139,6 @@ class Core:
             reason = "IPython does not start there: %s: %s" % (type(e).__name__, e)
             self.shell = mini.MiniShell(self)
         self.latest = streams.current()
-        if self.place == "child" and not getattr(sys.flags, "safe_path", False):
-            sys.path.insert(0, "")  # as ipykernel has it; not before our own imports, see child.BOOT
         self._started.set()
         self.described = self._describe(reason)
         self._log.append({"type": "ready", "request": None, "content": self.described})
@@ -163,6 +162,7 @@ class Core:
 
     async def perform(self, request):
         """One execute_request, or one for an object: the content of its reply."""
+        self._user_begins()
         if request["kind"] == "object":
             return await self.objects.perform(request)
         allow_stdin, silent = request.get("allow_stdin", False), request.get("silent", False)
@@ -187,6 +187,11 @@ class Core:
         if hint is not None and not cell.silent:
             self.tell(request["id"], hint)
         return reply
+
+    def _user_begins(self):
+        """What the user asks for may come from the notebook's folder; nothing did before."""
+        if self.folder is not None:
+            self.folder.open()
 
     def interrupted_reply(self, request):
         """The reply of a cell whose interrupt was not caught where a shell catches it."""
@@ -337,6 +342,7 @@ class Core:
     def _submit_object(self, request):
         """An object's request never waits behind a cell: where one runs it has a helper's lane, as subshells have."""
         if "op" in request:
+            self._user_begins()
             content, buffers = self.objects.at_once(request)
             self._append("object_reply", request["id"], content, buffers=buffers)
             return
@@ -386,6 +392,8 @@ class Core:
                 return self.modules.reply(request)
             if not self._started.wait(START_PATIENCE):
                 raise RuntimeError("the session is still starting")
+            if request["kind"] in ("complete", "inspect") and request.get("id") is not None:
+                self._user_begins()
             if request["kind"] == "complete":
                 return self.shell.complete(request["code"], request["cursor_pos"])
             if request["kind"] == "inspect":
