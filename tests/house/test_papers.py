@@ -52,3 +52,15 @@ def test_the_readme_can_be_read_away_from_its_folder() -> None:
     """A package index shows it too, where a relative link leads nowhere."""
     assert not [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if ":" not in link]
     assert not [url for name, url in URLS.items() if not url.startswith(URLS["Repository"])]
+
+
+def test_the_tests_of_every_promise_are_there() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+) \| (`.+`) \|$", text.partition("## What shows it")[2], re.MULTILINE)
+    named = [name for _, names in rows for name in re.findall(r"`([^`]+)`", names)]
+    for name in named:
+        path, _, function = name.partition("::")
+        assert (ROOT / "tests" / path).exists(), f"SECURITY.md names {path}"
+        assert f"def {function}" in (ROOT / "tests" / path).read_text(encoding="utf-8") if function else True
+    there = {f"security/{path.name}" for path in (ROOT / "tests" / "security").glob("test_*.py")}
+    assert there <= set(named), "a file of attacks that SECURITY.md does not name"
