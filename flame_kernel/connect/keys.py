@@ -90,10 +90,6 @@ class Secret:
         raise TypeError("a secret is not pickled or copied")
 
 
-def _refuse(sentence: str) -> NoReturn:
-    raise TargetError(sentence)
-
-
 def check_source(source: str, whose: str) -> str:
     """``source``, if it is one; else TargetError, which does not show it: it may be the key itself."""
     kind, _, rest = source.partition(":")
@@ -104,7 +100,7 @@ def check_source(source: str, whose: str) -> str:
     ):
         note_variables(source)
         return source
-    _refuse(
+    raise TargetError(
         f"{whose} holds a key itself, or no source of one; put the key in a file of mode 0600 and name it as key_file, "
         'or say key = "keyring", "prompt" or "env:NAME"'
     )
@@ -124,13 +120,15 @@ def from_source(
     if kind == "env":
         value = environ.get(rest)
         if value is None:
-            _refuse(f"the key of {name} is to come from ${rest}, which is not set; set it, or name a key_file")
+            raise TargetError(
+                f"the key of {name} is to come from ${rest}, which is not set; set it, or name a key_file"
+            )
         return _checked(value.encode("utf-8", "surrogateescape"), f"the key in ${rest}")
     if kind == "keyring":
         return _checked(_from_keyring(rest or name), f"the key of {rest or name} in the keyring")
     typed = ask(f"Key of the flame server {name}: ", True) if ask else None
     if typed is None:
-        _refuse(
+        raise TargetError(
             f"the key of {name} has to be typed, and nobody can be asked now; connect to it where a prompt can be "
             f"answered (%flame connect {name}), or name a key_file"
         )
@@ -146,13 +144,13 @@ def read_key(path: Path) -> tuple[Secret, tuple[str, ...]]:
     check_private(path, "the key file", status)
     key = raw[:-2] if raw.endswith(b"\r\n") else raw.removesuffix(b"\n")
     if not key:
-        _refuse(f"the key file {path} is empty; put the server's PYRO_HMAC_KEY into it")
+        raise TargetError(f"the key file {path} is empty; put the server's PYRO_HMAC_KEY into it")
     return _checked(key, f"the key in {path}")
 
 
 def _checked(key: bytes, what: str) -> tuple[Secret, tuple[str, ...]]:
     if not key:
-        _refuse(f"{what} is empty, which to Pyro means no key at all; give the server's PYRO_HMAC_KEY")
+        raise TargetError(f"{what} is empty, which to Pyro means no key at all; give the server's PYRO_HMAC_KEY")
     if len(key) < _SHORT_KEY:
         enough = f"use {_SHORT_KEY} or more, such as those of: {_MAKE_KEY}"
         return Secret(key), (f"{what} has only {len(key)} bytes and can be guessed; {enough}",)
@@ -193,9 +191,9 @@ def _from_keyring(name: str) -> bytes:
             f"the keyring gives no key for {name} ({type(error).__name__}); unlock it, or name a key_file"
         ) from error
     if reason:
-        _refuse(reason)
+        raise TargetError(reason)
     if value is None:
-        _refuse(f"the keyring has no key for {name}; store it with: keyring set {KEYRING_SERVICE} {name}")
+        raise TargetError(f"the keyring has no key for {name}; store it with: keyring set {KEYRING_SERVICE} {name}")
     return str(value).encode("utf-8", "surrogatepass")
 
 
@@ -217,7 +215,7 @@ def store_in_keyring(name: str, key: Secret) -> None:
             f"the keyring did not keep the key of {name} ({type(error).__name__}); unlock it, or use a key_file"
         ) from error
     if reason:
-        _refuse(reason)
+        raise TargetError(reason)
 
 
 # --- private files
@@ -234,9 +232,9 @@ def read_small(path: Path, what: str, limit: int) -> tuple[bytes, os.stat_result
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            _refuse(f"{what} {path} is no regular file; name one that is")
+            raise TargetError(f"{what} {path} is no regular file; name one that is")
         if status.st_size > limit:
-            _refuse(f"{what} {path} is longer than {limit} bytes; is it the right file?")
+            raise TargetError(f"{what} {path} is longer than {limit} bytes; is it the right file?")
         data = b""
         while len(data) <= limit and (piece := os.read(descriptor, limit)):
             data += piece
@@ -249,11 +247,11 @@ def check_owned(path: Path, what: str, status: os.stat_result) -> None:
     """TargetError where a file can be written by others than us and root, or belongs to another."""
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid not in (os.geteuid(), 0):
-        _refuse(
+        raise TargetError(
             f"{what} {path} belongs to another user ({status.st_uid}), who could change it; make a copy of your own"
         )
     if mode & 0o022:
-        _refuse(f"{what} {path} can be written by others (mode {mode:04o}); run: chmod go-w {path}")
+        raise TargetError(f"{what} {path} can be written by others (mode {mode:04o}); run: chmod go-w {path}")
 
 
 def check_folder(path: Path, what: str) -> None:
@@ -274,4 +272,4 @@ def check_private(path: Path, what: str, status: os.stat_result) -> None:
     if not mode & 0o077:
         check_owned(path, what, status)
     else:
-        _refuse(f"{what} {path} is open to others (mode {mode:04o}); run: chmod 600 {path}")
+        raise TargetError(f"{what} {path} is open to others (mode {mode:04o}); run: chmod 600 {path}")

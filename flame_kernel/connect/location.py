@@ -34,9 +34,9 @@ class SshHost:
 
     def __post_init__(self) -> None:
         if self.user and not _SSH_USER.fullmatch(self.user):
-            _refuse(f"{self.user!r} is no usable user name for ssh; write ssh://user@host/9999")
+            raise TargetError(f"{self.user!r} is no usable user name for ssh; write ssh://user@host/9999")
         if not _SSH_HOST.fullmatch(self.host) and not _is_ipv6(self.host):
-            _refuse(f"{self.host!r} is no usable host for ssh; write ssh://user@host/9999")
+            raise TargetError(f"{self.host!r} is no usable host for ssh; write ssh://user@host/9999")
         if self.port != 0:
             _port(str(self.port), str(self.port))
 
@@ -45,13 +45,13 @@ class SshHost:
         """``host``, ``user@host``, ``user@host:22``, ``[::1]:22``; the host may be an alias of ssh's configuration."""
         user, at, place = text.strip().rpartition("@")
         if at and ":" in user:
-            _refuse("an ssh address holds a password; leave it out: ssh asks, or better uses a key")
+            raise TargetError("an ssh address holds a password; leave it out: ssh asks, or better uses a key")
         if at and not user:
-            _refuse("'' is no usable user name for ssh; write ssh://user@host/9999")
+            raise TargetError("'' is no usable user name for ssh; write ssh://user@host/9999")
         if place.startswith("["):
             host, bracket, rest = place[1:].partition("]")
             if not bracket or not _is_ipv6(host) or rest[:1] not in ("", ":"):
-                _refuse(f"{place!r} is not an IPv6 address for ssh; it looks like [::1]:22")
+                raise TargetError(f"{place!r} is not an IPv6 address for ssh; it looks like [::1]:22")
             port = rest[1:]
         else:
             host, _, port = place.partition(":")
@@ -78,15 +78,15 @@ class Location:
 
     def __post_init__(self) -> None:
         if self.host and not _HOST_NAME.fullmatch(self.host) and not _is_ipv6(self.host):
-            _refuse(f"{self.host!r} is no usable host name; give host:port, such as localhost:9999")
+            raise TargetError(f"{self.host!r} is no usable host name; give host:port, such as localhost:9999")
         if self.port != 0:
             _port(str(self.port), str(self.port))
         if self.path:
             _socket_path(self.path)
         if self.ssh is not None and not (not self.host or _SSH_HOST.fullmatch(self.host) or _is_ipv6(self.host)):
-            _refuse(f"{self.host!r} is no usable host for ssh; write ssh://user@host/HOST:9999")
+            raise TargetError(f"{self.host!r} is no usable host for ssh; write ssh://user@host/HOST:9999")
         if self.ssh is not None and self.path and not _SSH_PATH.fullmatch(self.path):
-            _refuse(
+            raise TargetError(
                 f"{self.path!r} holds % or $, or what else means something to ssh or a shell; give the socket a path "
                 "of letters, digits, blanks and . _ - + , : = @ ~"
             )
@@ -104,25 +104,27 @@ class Location:
         if colon and scheme.upper() == "PYRO":
             name, at, place = rest.partition("@")
             if not at or name != _FLAME_NAME:
-                _refuse(f"{shown} is not the URI of a Flame server; it looks like PYRO:{_FLAME_NAME}@host:port")
+                raise TargetError(
+                    f"{shown} is not the URI of a Flame server; it looks like PYRO:{_FLAME_NAME}@host:port"
+                )
         elif colon and scheme.upper() in ("NS", "PYRONAME"):
             return cls._parse_name(rest, shown)
         elif colon and (scheme.upper() in ("PYROMETA", "PYROLOC") or rest.startswith("//")):
-            _refuse(f"{shown} is not the address of a Flame server; give host:port, such as localhost:9999")
+            raise TargetError(f"{shown} is not the address of a Flame server; give host:port, such as localhost:9999")
         if place.startswith("./u:"):
             return cls(path=_socket_path(place[4:]))
         if place.startswith("["):
             host, bracket, port = place[1:].partition("]:")
             if not bracket or not _is_ipv6(host):
-                _refuse(f"{shown} is not an IPv6 address with a port; it looks like [::1]:9999")
+                raise TargetError(f"{shown} is not an IPv6 address with a port; it looks like [::1]:9999")
             return cls(host=host, port=_port(port, text))
         host, colon, port = place.rpartition(":")
         if not colon:
-            _refuse(f"{shown} has no port; give host:port, such as {place or 'localhost'}:9999")
+            raise TargetError(f"{shown} has no port; give host:port, such as {place or 'localhost'}:9999")
         if ":" in host:
-            _refuse(f"{shown} has several colons; write an IPv6 address in brackets, such as [::1]:9999")
+            raise TargetError(f"{shown} has several colons; write an IPv6 address in brackets, such as [::1]:9999")
         if not _HOST_NAME.fullmatch(host):
-            _refuse(f"{shown} has no usable host name; give host:port, such as localhost:9999")
+            raise TargetError(f"{shown} has no usable host name; give host:port, such as localhost:9999")
         return cls(host=host, port=_port(port, text))
 
     @classmethod
@@ -130,7 +132,9 @@ class Location:
         name, at, place = text.rpartition("@")
         name, place = (name, place) if at else (text, "")
         if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or (at and not place):
-            _refuse(f"{shown} names nothing that a name server could know; write ns:NAME or ns:NAME@host:port")
+            raise TargetError(
+                f"{shown} names nothing that a name server could know; write ns:NAME or ns:NAME@host:port"
+            )
         if not place:
             return cls(name=name)
         server = name_server(place)
@@ -142,7 +146,9 @@ class Location:
         if "@" in there and ":" in there.rpartition("@")[0]:
             SshHost.parse(there)  # says that a password has no place here, without showing it
         if not slash or not place:
-            _refuse(f"ssh://{there} names no server there; add its port or socket, such as ssh://{there}/9999")
+            raise TargetError(
+                f"ssh://{there} names no server there; add its port or socket, such as ssh://{there}/9999"
+            )
         ssh = SshHost.parse(there)
         if place.isdigit():
             return cls(host="localhost", port=_port(place, place), ssh=ssh)
@@ -151,9 +157,11 @@ class Location:
     def behind(self, ssh: SshHost) -> Location:
         """The same place as ``ssh`` sees it; raises TargetError where that has no meaning."""
         if self.ssh is not None:
-            _refuse("an ssh address stands in another; let ssh's own configuration jump (ProxyJump)")
+            raise TargetError("an ssh address stands in another; let ssh's own configuration jump (ProxyJump)")
         if self.path and not os.path.isabs(self.path):
-            _refuse(f"{self.path!r} is a relative path on another machine; give it whole, such as /run/flame.sock")
+            raise TargetError(
+                f"{self.path!r} is a relative path on another machine; give it whole, such as /run/flame.sock"
+            )
         return Location(self.host, self.port, self.path, ssh, self.name)
 
     def __str__(self) -> str:
@@ -200,7 +208,7 @@ def _without_password(text: str) -> str:
 
 def _port(text: str, whole: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
-        _refuse(f"{whole!r} has no usable port; give a number from 1 to 65535, such as localhost:9999")
+        raise TargetError(f"{whole!r} has no usable port; give a number from 1 to 65535, such as localhost:9999")
     return int(text)
 
 
@@ -215,7 +223,9 @@ def _is_ipv6(text: str) -> bool:
 def _socket_path(path: str) -> str:
     size = len(os.fsencode(path))
     if not path or not path.isprintable():
-        _refuse("./u: names no socket file; give its path, such as ./u:/run/flame.sock")
+        raise TargetError("./u: names no socket file; give its path, such as ./u:/run/flame.sock")
     if size > _MAX_SOCKET_PATH:
-        _refuse(f"a unix socket's path has at most {_MAX_SOCKET_PATH} bytes and this one {size}; move it up: {path}")
+        raise TargetError(
+            f"a unix socket's path has at most {_MAX_SOCKET_PATH} bytes and this one {size}; move it up: {path}"
+        )
     return path

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ..errors import TargetError
 from ..security.rendering import FULL, SAFE, Rendering
@@ -64,10 +64,6 @@ WHEN_FULL = ("drop", "block")
 KNOWN_SERVERS = "flame_known_servers"  # in the configuration folder: fingerprints of first contacts
 
 _SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-def _refuse(sentence: str) -> NoReturn:
-    raise TargetError(sentence)
 
 
 @dataclass(frozen=True)
@@ -114,13 +110,13 @@ class Target:
 
     def __post_init__(self) -> None:
         if self.place not in PLACES:
-            _refuse(f"place {self.place!r} is unknown; choose one of {', '.join(PLACES)}")
+            raise TargetError(f"place {self.place!r} is unknown; choose one of {', '.join(PLACES)}")
         if self.shell not in SHELLS:
-            _refuse(f"shell {self.shell!r} is unknown; choose one of {', '.join(SHELLS)}")
+            raise TargetError(f"shell {self.shell!r} is unknown; choose one of {', '.join(SHELLS)}")
         if self.when_full is not None and self.when_full not in WHEN_FULL:
-            _refuse(f"when_full {self.when_full!r} is unknown; choose one of {', '.join(WHEN_FULL)}")
+            raise TargetError(f"when_full {self.when_full!r} is unknown; choose one of {', '.join(WHEN_FULL)}")
         if self.session is not None and not _SESSION_NAME.fullmatch(self.session):
-            _refuse(f"session {self.session!r} is no usable name; use up to 64 letters, digits and _ . -")
+            raise TargetError(f"session {self.session!r} is no usable name; use up to 64 letters, digits and _ . -")
         ssh = self.location is not None and self.location.ssh is not None
         if self.tunnel is None or self.tunnel.location != self.location:
             object.__setattr__(self, "tunnel", self._way() if ssh else None)
@@ -195,10 +191,12 @@ class Target:
         where = f"{self.location} is another machine, and"
         better = f"reach it by ssh://user@{self.location.host}/{self.location.port}, or by TLS" if self.location else ""
         if self.key is None:
-            _refuse(f"{where} neither TLS, ssh nor a key protects the way; {better}; or say --insecure (insecure=True)")
+            raise TargetError(
+                f"{where} neither TLS, ssh nor a key protects the way; {better}; or say --insecure (insecure=True)"
+            )
         if self.tls is None and not self.allow_plain:
             plain = "or say --allow-plain (allow_plain=True)"
-            _refuse(f"{where} all that is sent there can be read and replayed; {better}; {plain}")
+            raise TargetError(f"{where} all that is sent there can be read and replayed; {better}; {plain}")
 
     def cautions(self) -> tuple[str, ...]:
         """What the user should hear whenever a session is opened: how far the link is not safe, and ``warnings``."""
@@ -256,10 +254,10 @@ def load_target(
     if "config" in given:
         path = Path(os.path.expanduser(given.pop("config")))
         if not path.exists():
-            _refuse(f"there is no configuration file {path}; name one that is there")
+            raise TargetError(f"there is no configuration file {path}; name one that is there")
     file = TargetsFile(path)
     for unknown in given.keys() - set(_OVERRIDES):
-        _refuse(f"{unknown!r} is no setting of a target; there are {', '.join(_OVERRIDES)}")
+        raise TargetError(f"{unknown!r} is no setting of a target; there are {', '.join(_OVERRIDES)}")
     named = environ.get("FLAME_TARGET") or None
     is_kernelspec = bool(environ.get("FLAME_KERNELSPEC"))
     chosen = (
@@ -295,7 +293,9 @@ def load_target(
         key, more = _key(settings["key"], name or str(location), environ, ask)
         warnings = (*warnings, *more)
         if not key.reveal():
-            _refuse("the key given is empty, which to Pyro means no key at all; give the server's PYRO_HMAC_KEY")
+            raise TargetError(
+                "the key given is empty, which to Pyro means no key at all; give the server's PYRO_HMAC_KEY"
+            )
     ns_key = None
     if location is not None and location.name:
         location = _with_name_server(location, environ)
@@ -344,7 +344,9 @@ def _look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | Non
         return chosen, located(table.pop("location"), ssh or own), table
     if ":" not in chosen:
         known = f"it has {', '.join(sorted(file.tables))}" if file.tables else "it has none"
-        _refuse(f"there is no target {chosen!r} in {file.path} ({known}); name one of those or give host:port")
+        raise TargetError(
+            f"there is no target {chosen!r} in {file.path} ({known}); name one of those or give host:port"
+        )
     location = located(chosen, ssh)
     found: dict[str, Any] = {}
     first = ""
@@ -355,7 +357,7 @@ def _look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | Non
         if credentials.get("key") == "keyring":
             credentials["key"] = f"keyring:{name}"
         if first and credentials != found:
-            _refuse(
+            raise TargetError(
                 f"{chosen} is the location of {first} and of {name} in {file.path}, whose keys differ; name one of them"
             )
         first, found = name, credentials
@@ -380,13 +382,15 @@ def _from_overrides(given: Mapping[str, Any], settings: Mapping[str, Any]) -> di
     for key, value in given.items():
         if key == "timeouts":
             if not isinstance(value, Timeouts):
-                _refuse("timeouts is no setting of a target but a Timeouts; build one")
+                raise TargetError("timeouts is no setting of a target but a Timeouts; build one")
             found[key] = value
         elif key == "key_file":
             found["key"] = f"file:{os.path.expanduser(value)}"
         elif key == "key":
             if not isinstance(value, str | bytes | Secret):
-                _refuse("key is the source of a key, such as keyring or prompt, or a Secret; give one of them")
+                raise TargetError(
+                    "key is the source of a key, such as keyring or prompt, or a Secret; give one of them"
+                )
             found.setdefault("key", Secret(value) if isinstance(value, bytes) else value)
         elif key == "tls":
             tls = check_tls(value, "this connection")

@@ -33,7 +33,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ..errors import TargetError
 from . import amounts
@@ -91,10 +91,6 @@ _WORDS: dict[type, str] = {
 }
 
 
-def _refuse(sentence: str) -> NoReturn:
-    raise TargetError(sentence)
-
-
 def targets_path(environ: Mapping[str, str], config_dir: Path | None = None) -> Path:
     """Where the file is: ``$FLAME_CONFIG``, or ``targets.toml`` in ``config_dir``, Jupyter's configuration folder."""
     if environ.get("FLAME_CONFIG"):
@@ -131,16 +127,20 @@ class TargetsFile:
         path = self.path
         for entry in content:
             if entry not in ("default", "targets"):
-                _refuse(f"{_WHAT} {path} has an unknown entry {entry!r}; there are default and [targets.NAME]")
+                raise TargetError(
+                    f"{_WHAT} {path} has an unknown entry {entry!r}; there are default and [targets.NAME]"
+                )
         targets = content.get("targets", {})
         if not isinstance(targets, dict):
-            _refuse(f"targets in {path} is no table; write [targets.NAME]")
+            raise TargetError(f"targets in {path} is no table; write [targets.NAME]")
         self.tables = {name: _checked(path, name, table) for name, table in targets.items()}
         if status is not None and any(name in table for table in self.tables.values() for name in _CREDENTIALS):
             check_private(path, _WHAT, status)
         default = content.get("default")
         if default is not None and not (isinstance(default, str) and default in self.tables):
-            _refuse(f"the default {default!r} in {path} is none of its targets; add [targets.{default}] or change it")
+            raise TargetError(
+                f"the default {default!r} in {path} is none of its targets; add [targets.{default}] or change it"
+            )
         self.default = default
 
     # --- editing: the user's comments and order stay, the file is replaced as a whole, and others never read it
@@ -148,7 +148,9 @@ class TargetsFile:
     def add(self, name: str, settings: Mapping[str, Any], *, default: bool = False) -> None:
         """Write down a new target; ``settings`` as in the file, with its ``location``. Makes the file if need be."""
         if name in self.tables:
-            _refuse(f"there is a target {name} in {self.path} already; edit it, remove it, or choose another name")
+            raise TargetError(
+                f"there is a target {name} in {self.path} already; edit it, remove it, or choose another name"
+            )
 
         def change(content: Any, toml: Any) -> None:
             table = toml.table()
@@ -195,7 +197,7 @@ class TargetsFile:
     def _known(self, name: str) -> None:
         if name not in self.tables:
             known = f"it has {', '.join(sorted(self.tables))}" if self.tables else "it has none"
-            _refuse(f"there is no target {name!r} in {self.path} ({known}); name one of those")
+            raise TargetError(f"there is no target {name!r} in {self.path} ({known}); name one of those")
 
     def _edit(self, change: Callable[[Any, Any], None]) -> None:
         import tomlkit  # only those who edit need it, and it takes a while to load
@@ -264,16 +266,16 @@ def _parse(raw: bytes, path: Path) -> dict[str, Any]:
 def _checked(path: Path, name: str, table: Any) -> dict[str, Any]:
     """A target's table with whole paths; TargetError for what means nothing, and for a key that stands there itself."""
     if not isinstance(table, dict) or ":" in name:
-        _refuse(f"{name!r} in {path} is no target; write [targets.NAME] with a name without colons")
+        raise TargetError(f"{name!r} in {path} is no target; write [targets.NAME] with a name without colons")
     whose = f"target {name} in {path}"
     checked: dict[str, Any] = {}
     for key, value in table.items():
         if key == "insecure":
-            _refuse(f"insecure of {whose} cannot be settled for good; say it when you connect, each time")
+            raise TargetError(f"insecure of {whose} cannot be settled for good; say it when you connect, each time")
         if key == "location":
             checked[key] = check_value(key, value, str, whose)
         elif key not in SETTINGS:
-            _refuse(f"{whose} has an unknown setting {key!r}; there are location, {', '.join(SETTINGS)}")
+            raise TargetError(f"{whose} has an unknown setting {key!r}; there are location, {', '.join(SETTINGS)}")
         elif key == "tls":
             tls = check_tls(value, whose, path.parent)
             if tls is not None:
@@ -281,11 +283,11 @@ def _checked(path: Path, name: str, table: Any) -> dict[str, Any]:
         else:
             checked[key] = check_value(key, value, SETTINGS[key], whose)
     if "location" not in checked:
-        _refuse(f'{whose} has no location; add location = "host:port"')
+        raise TargetError(f'{whose} has no location; add location = "host:port"')
     if "key" in checked:
         check_source(checked["key"], whose)
     if "key" in checked and "key_file" in checked:
-        _refuse(f"{whose} has a key and a key_file; keep one of them")
+        raise TargetError(f"{whose} has a key and a key_file; keep one of them")
     if "key_file" in checked:
         checked["key"] = f"file:{path.parent / os.path.expanduser(checked.pop('key_file'))}"
     elif checked.get("key", "").startswith("file:"):
@@ -303,7 +305,7 @@ def check_value(key: str, value: Any, kind: type, whose: str) -> Any:
         except ValueError as error:
             raise TargetError(f"{key} {value!r} of {whose} cannot be used; give {error}") from error
     if type(value) is not kind:
-        _refuse(f"{key} of {whose} is no {_WORDS[kind]}")
+        raise TargetError(f"{key} of {whose} is no {_WORDS[kind]}")
     return value
 
 
@@ -315,7 +317,7 @@ def check_tls(value: Any, whose: str, folder: Path | None = None) -> dict[str, A
     checked = {}
     for key, part in table.items():
         if key not in TLS_SETTINGS:
-            _refuse(f"tls of {whose} has an unknown setting {key!r}; there are {', '.join(TLS_SETTINGS)}")
+            raise TargetError(f"tls of {whose} has an unknown setting {key!r}; there are {', '.join(TLS_SETTINGS)}")
         part = os.fspath(part) if isinstance(part, os.PathLike) else part
         part = check_value(f"{key} in tls", part, TLS_SETTINGS[key], whose)
         if key in _TLS_FILES and not (key == "ca" and part == "system"):

@@ -21,7 +21,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
-from typing import NoReturn
 
 from ..errors import CannotConnect, TargetError
 from .keys import Ask, check_private, read_small
@@ -83,9 +82,11 @@ class Tls:
         if self.pin is not None:
             object.__setattr__(self, "pin", normal_pin(self.pin))
         if sum((self.ca is not None, self.pin is not None, not self.verify)) > 1:
-            _refuse("tls says ca, pin or verify = false, more than one of them; keep the one that is meant")
+            raise TargetError("tls says ca, pin or verify = false, more than one of them; keep the one that is meant")
         if self.key_file is not None and self.certificate is None:
-            _refuse("tls names a key_file without a certificate; add certificate = the PEM file that belongs to it")
+            raise TargetError(
+                "tls names a key_file without a certificate; add certificate = the PEM file that belongs to it"
+            )
 
     @property
     def remembers(self) -> bool:
@@ -146,16 +147,14 @@ class Tls:
             raise TargetError(f"{what}: {why}; check certificate and key_file of tls") from error
 
 
-def _refuse(sentence: str) -> NoReturn:
-    raise TargetError(sentence)
-
-
 def normal_pin(text: str) -> str:
     """A fingerprint as 64 small hex digits, however it was written (``sha256:``, ``AB:CD:…``); raises TargetError."""
     digits = text.strip().lower()
     digits = digits.removeprefix("sha256").removeprefix(" fingerprint").lstrip(":= ").replace(":", "")
     if not _PIN.fullmatch(digits):
-        _refuse("a pin is the SHA-256 fingerprint of the server's certificate: 64 hex digits, colons between allowed")
+        raise TargetError(
+            "a pin is the SHA-256 fingerprint of the server's certificate: 64 hex digits, colons between allowed"
+        )
     return digits
 
 
@@ -287,7 +286,7 @@ def read_known(path: Path) -> dict[str, str]:
             continue
         digits, _, location = line.partition(" ")
         if not location:
-            _refuse(f"line {number} of {path} is no fingerprint with a location; remove that line")
+            raise TargetError(f"line {number} of {path} is no fingerprint with a location; remove that line")
         found[location] = normal_pin(digits)
     return found
 

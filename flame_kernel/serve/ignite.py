@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ..connect.installation import pip_install
 from ..connect.keys import keyless
@@ -116,10 +116,6 @@ class IgniteError(TargetError):
     """Why Flame cannot be put into a process, or taken out: one sentence."""
 
 
-def _refuse(sentence: str) -> NoReturn:
-    raise IgniteError(sentence)
-
-
 @dataclass(frozen=True)
 class Ignited:
     """An open process: where, which Python, the name of its program, and whether it was given a Pyro4."""
@@ -141,7 +137,7 @@ def ignite(pid: int, key: str, patience: float = PATIENCE, force: bool = False) 
     }
     answer = _ask(pid, request, patience, force)
     if "is" in answer:
-        _refuse(
+        raise IgniteError(
             f"process {pid} is ignited already, at 127.0.0.1:{answer['is']}; take it out with jupyter flame extinguish "
             f"{pid}, or use it"
         )
@@ -159,7 +155,7 @@ def _pyro() -> Iterator[tuple[str, tuple[bool, str]]]:
     for root in ("Pyro4", "serpent"):
         spec = importlib.util.find_spec(root)
         if spec is None or spec.origin is None:
-            _refuse(f"{root} is not installed here")
+            raise IgniteError(f"{root} is not installed here")
         path = Path(spec.origin)
         if not spec.submodule_search_locations:
             yield root, (False, path.read_text("utf-8"))
@@ -193,17 +189,17 @@ def _ask(pid: int, request: dict[str, Any], patience: float, force: bool) -> dic
             process = _accept(listening, pid, None, time.monotonic() + soon)
         elif not _has_hypno():
             by_itself = f"process {pid} cannot be asked by Python itself ({reason}); " if reason else ""
-            _refuse(f"{by_itself}this needs hypno: {pip_install('ignite')}")
+            raise IgniteError(f"{by_itself}this needs hypno: {pip_install('ignite')}")
         if process is None and _has_hypno():
             helper = _by_hypno(pid, lines, force)
             stack.callback(threading.Thread(target=_see_off, args=(helper,), name="flame-helper", daemon=True).start)
             process = _accept(listening, pid, helper, deadline)
         if process is None:
-            _refuse(_stuck(pid, helper))
+            raise IgniteError(_stuck(pid, helper))
         listening.close()  # if the lines run once more, nobody answers them
         answer = _converse(process, pid, request, patience + PATIENCE)
     if "error" in answer:
-        _refuse(f"process {pid} {answer['error']}")
+        raise IgniteError(f"process {pid} {answer['error']}")
     return answer
 
 
@@ -300,9 +296,9 @@ def _accept(
         except TimeoutError:
             if helper is not None and helper.poll():
                 assert helper.stderr is not None
-                _refuse(_failure(pid, helper.stderr.read()))
+                raise IgniteError(_failure(pid, helper.stderr.read())) from None
             if not _is_there(pid):
-                _refuse(f"process {pid} has ended meanwhile")
+                raise IgniteError(f"process {pid} has ended meanwhile") from None
             if time.monotonic() > deadline:
                 return None
             continue
@@ -360,7 +356,7 @@ def asleep(pid: int) -> int:
     try:
         Path(f"/proc/{pid}/syscall").read_text()
     except PermissionError:
-        _refuse(_not_permitted(pid))
+        raise IgniteError(_not_permitted(pid)) from None
     except OSError:
         pass  # it just ends; or a system without that file, where none is found asleep
     deadline = time.monotonic() + _FOUND_WITHIN
@@ -370,7 +366,9 @@ def asleep(pid: int) -> int:
         for thread, since in before.items():
             if since and _sleep(pid, thread) == since:
                 return thread
-    _refuse(f"process {pid} computes in all of its threads, and cannot be stopped safely; try again, or say --force")
+    raise IgniteError(
+        f"process {pid} computes in all of its threads, and cannot be stopped safely; try again, or say --force"
+    )
 
 
 def _threads(pid: int) -> list[int]:
@@ -399,27 +397,29 @@ def _sleep(pid: int, thread: int) -> tuple[str, str] | None:
 def check(pid: int) -> None:
     """Whether a process can be asked at all; IgniteError with why not. What is no Python is never touched."""
     if not sys.platform.startswith("linux"):
-        _refuse(
+        raise IgniteError(
             "jupyter flame ignite works on Linux only so far; start Flame in the app: Pyro4.utils.flame.start(daemon)"
         )
     status = dict(line.partition(":")[::2] for line in _text(f"/proc/{pid}/status").splitlines())
     if not status or pid <= 0:
-        _refuse(f"there is no process {pid}")
+        raise IgniteError(f"there is no process {pid}")
     if int(status["Tgid"]) != pid:
-        _refuse(f"{pid} is a thread of process {int(status['Tgid'])}; name that")
+        raise IgniteError(f"{pid} is a thread of process {int(status['Tgid'])}; name that")
     uid = int(status["Uid"].split()[1])
     if uid != os.geteuid():
-        _refuse(f"process {pid} belongs to {_user(uid)}; run this as that user")
+        raise IgniteError(f"process {pid} belongs to {_user(uid)}; run this as that user")
     state = status["State"].split()[0]
     if state in "ZX":
-        _refuse(f"process {pid} has ended")
+        raise IgniteError(f"process {pid} has ended")
     tracer = int(status.get("TracerPid", "0"))
     if tracer:
-        _refuse(f"process {pid} is under a debugger, process {tracer}; end that first")
+        raise IgniteError(f"process {pid} is under a debugger, process {tracer}; end that first")
     if state in "Tt":
-        _refuse(f"process {pid} is stopped; let it go on first: kill -CONT {pid}")
+        raise IgniteError(f"process {pid} is stopped; let it go on first: kill -CONT {pid}")
     if state == "D":
-        _refuse(f"process {pid} waits within the system (state D) and cannot be reached; try again when it has got on")
+        raise IgniteError(
+            f"process {pid} waits within the system (state D) and cannot be reached; try again when it has got on"
+        )
     try:
         elsewhere = os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
         program = Path(f"/proc/{pid}/exe")
@@ -427,7 +427,9 @@ def check(pid: int) -> None:
     except OSError as error:
         raise IgniteError(_not_permitted(pid)) from error
     if elsewhere:
-        _refuse(f"process {pid} has a file system of its own (a container); run jupyter flame ignite in there")
+        raise IgniteError(
+            f"process {pid} has a file system of its own (a container); run jupyter flame ignite in there"
+        )
     _check_program(pid, program, name)
     young = AWAKE_AFTER - _age(pid)
     if young > 0:
@@ -436,7 +438,7 @@ def check(pid: int) -> None:
 
 def _check_program(pid: int, program: Path, name: str) -> None:
     if _kind(program) != _kind(Path("/proc/self/exe")):
-        _refuse(f"process {pid} ({name}) is of another architecture than the Python that runs this")
+        raise IgniteError(f"process {pid} ({name}) is of another architecture than the Python that runs this")
     maps = _text(f"/proc/{pid}/maps")
     libraries = {line.split(maxsplit=5)[-1] for line in maps.splitlines() if ".so" in line and "python" in line}
     found = set(_exports(program))
@@ -445,8 +447,10 @@ def _check_program(pid: int, program: Path, name: str) -> None:
             found |= set(_exports(Path(f"/proc/{pid}/root{library}")))
     if not set(_NEEDED) <= found:
         if libraries or "python" in os.path.basename(name):
-            _refuse(f"process {pid} ({name}) is a Python that does not export its functions (static, or stripped)")
-        _refuse(f"process {pid} ({name}) is no CPython")
+            raise IgniteError(
+                f"process {pid} ({name}) is a Python that does not export its functions (static, or stripped)"
+            )
+        raise IgniteError(f"process {pid} ({name}) is no CPython")
 
 
 def _text(path: str | Path) -> str:

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ..connect.location import Location
 from ..errors import TargetError
@@ -17,10 +17,6 @@ from .plan import MAX_MESSAGE, THREADS, KeyFile, Plan, clear_socket, is_loopback
 
 _NAME = "Pyro.Flame"
 _PICKLE = 4  # the serializer's number on the wire
-
-
-def _refuse(sentence: str) -> NoReturn:
-    raise TargetError(sentence)
 
 
 class Serving:
@@ -66,14 +62,16 @@ def serve(
     ``MAX_MESSAGE_SIZE`` are raised and set for the whole process where they are the defaults.  Raises TargetError.
     """
     if daemon is not None and where:
-        _refuse(f"{', '.join(where)} cannot be chosen for a daemon that is there already; leave them or it out")
+        raise TargetError(
+            f"{', '.join(where)} cannot be chosen for a daemon that is there already; leave them or it out"
+        )
     for name in ("unix", "tls"):
         if where.get(name) is not None:
             where[name] = Path(where[name])
     plan = Plan(**where, harden=harden) if daemon is None else _plan_of(daemon, harden)
     path = Path(key_file) if key_file is not None else None
     if daemon is not None and daemon._pyroHmacKey is not None and path is not None and not path.exists():
-        _refuse(f"this daemon has a key already, and there is no {path}; leave key_file out")
+        raise TargetError(f"this daemon has a key already, and there is no {path}; leave key_file out")
     ends: list[Callable[[], Any]] = []
     made: KeyFile | None = None
     with contextlib.ExitStack() as undo:
@@ -113,7 +111,7 @@ def _plan_of(daemon: Any, harden: bool) -> Plan:
     """What a daemon of the app's own is like; TargetError where Flame must not be opened there."""
     server = getattr(daemon, "transportServer", None)
     if server is None:
-        _refuse("that is no Pyro4 daemon that listens; give one, or none to have it made")
+        raise TargetError("that is no Pyro4 daemon that listens; give one, or none to have it made")
     place = Location.parse(daemon.locationStr)
     encrypted = hasattr(server.sock, "context")
     if place.path:
@@ -121,7 +119,7 @@ def _plan_of(daemon: Any, harden: bool) -> Plan:
     # Not by what the location says: a name may stand for any address.
     address = server.sock.getsockname()[0]
     if not encrypted and not is_loopback(address):
-        _refuse(
+        raise TargetError(
             f"others can reach this daemon at {address} and it has no TLS; bind it to 127.0.0.1, or set "
             "Pyro4.config.SSL with certificates before it is made"
         )
@@ -163,7 +161,7 @@ def _register(daemon: Any, plan: Plan) -> Any:
     if _NAME in daemon.objectsById:
         return daemon.uriFor(_NAME)
     if _PICKLE not in daemon._Daemon__serializer_ids:
-        _refuse(
+        raise TargetError(
             "this daemon does not accept pickle, which Flame needs; make it under SERIALIZERS_ACCEPTED = {'pickle'}"
         )
     try:
@@ -177,5 +175,5 @@ def _register(daemon: Any, plan: Plan) -> Any:
 def _give_key(daemon: Any, made: KeyFile) -> None:
     given = daemon._pyroHmacKey
     if given is not None and bytes(given) != made.key.reveal():
-        _refuse(f"this daemon has a key already, and not the one in {made.path}; leave key_file out")
+        raise TargetError(f"this daemon has a key already, and not the one in {made.path}; leave key_file out")
     daemon._pyroHmacKey = made.key.reveal()

@@ -19,7 +19,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jupyter_core.paths import jupyter_runtime_dir
 
@@ -61,12 +61,8 @@ def from_environ(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]
         try:
             found[setting] = _PYRO[setting](text)
         except (ValueError, KeyError):
-            _refuse(f"{name}={text!r} means nothing to Pyro; correct it, or unset it")
+            raise TargetError(f"{name}={text!r} means nothing to Pyro; correct it, or unset it") from None
     return found, sorted(ignored)
-
-
-def _refuse(sentence: str) -> NoReturn:
-    raise TargetError(sentence)
 
 
 @dataclass(frozen=True)
@@ -92,17 +88,19 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
-            _refuse(f"{self.port} is no port; give a number from 1 to 65535, or 0 for one that is free")
+            raise TargetError(f"{self.port} is no port; give a number from 1 to 65535, or 0 for one that is free")
         if self.unix is not None:
             if self.tls is not None:
-                _refuse("TLS and a unix socket do not go together in Pyro; leave one of them out")
+                raise TargetError("TLS and a unix socket do not go together in Pyro; leave one of them out")
             _check_socket(self.unix)
         elif self.tls is not None:
             for name in (_CERTIFICATE, _CA):
                 if not (self.tls / name).is_file():
-                    _refuse(f"there is no {name} in {self.tls}; make it: jupyter flame certs {self.tls} --host HOST")
+                    raise TargetError(
+                        f"there is no {name} in {self.tls}; make it: jupyter flame certs {self.tls} --host HOST"
+                    )
         elif not is_loopback(self.host):
-            _refuse(
+            raise TargetError(
                 f"others can reach {self.host}, so TLS is needed there: jupyter flame certs FOLDER --host HOST, then "
                 "serve with --tls FOLDER; or stay on loopback and let clients come by ssh://user@this-host/PORT"
             )
@@ -181,7 +179,7 @@ def _check_socket(path: Path) -> None:
     except OSError as error:
         raise TargetError(f"cannot use the folder {folder}: {error.strerror}; choose another place") from error
     if status.st_mode & 0o077 or status.st_uid != os.getuid():
-        _refuse(
+        raise TargetError(
             f"the folder {folder} is open to others (mode {stat.S_IMODE(status.st_mode):04o}); run: chmod 700 {folder}"
         )
 
@@ -193,7 +191,7 @@ def clear_socket(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
-        _refuse(f"{path} is there already, and no socket; choose another path")
+        raise TargetError(f"{path} is there already, and no socket; choose another path")
     with socket.socket(socket.AF_UNIX) as knock:
         knock.settimeout(2.0)
         try:
@@ -203,7 +201,7 @@ def clear_socket(path: Path) -> None:
             return
         except OSError as error:
             raise TargetError(f"{path} is there already: {error.strerror or error}; choose another path") from error
-    _refuse(f"a server listens at {path} already; connect to it, or choose another path")
+    raise TargetError(f"a server listens at {path} already; connect to it, or choose another path")
 
 
 @dataclass(frozen=True)
@@ -221,7 +219,7 @@ class KeyFile:
             if path.exists():
                 secret, warnings = read_key(path)
                 if warnings:
-                    _refuse(warnings[0])
+                    raise TargetError(warnings[0])
                 return cls(path, secret)
             return cls(path, _write_key(path))
         folder = Path(jupyter_runtime_dir())
