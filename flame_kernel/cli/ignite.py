@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import secrets
 import shlex
@@ -12,6 +11,7 @@ from pathlib import Path
 from jupyter_core.paths import jupyter_runtime_dir
 
 from ..errors import TargetError
+from ..security import private_files
 from ..serve import ignite
 from .command import Command
 from .parser import Parser
@@ -122,9 +122,6 @@ def _common(parser: Parser) -> None:
 
 def _write(path: Path, key: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with contextlib.closing(os.fdopen(descriptor, "w", encoding="ascii")) as file:
-            file.write(key + "\n")
+        private_files.create(path, f"{key}\n".encode("ascii"))
     except OSError as error:
         raise TargetError(f"cannot write the key file {path}: {error.strerror}") from error

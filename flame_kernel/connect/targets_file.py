@@ -30,12 +30,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import TargetError
+from ..security import private_files
 from . import amounts
 from .keys import check_folder, check_owned, check_private, check_source, note_variables, read_small
 from .location import Location, SshHost
@@ -213,7 +213,8 @@ class TargetsFile:
         made = object.__new__(TargetsFile)
         made.path = self.path
         made._take(_parse(text.encode(), self.path), None)  # what could not be read back is not written
-        _replace(Path(os.path.realpath(self.path)), text)
+        with _reporting(self.path):
+            private_files.replace(Path(os.path.realpath(self.path)), text.encode())
         self.default, self.tables = made.default, made.tables
 
 
@@ -228,23 +229,6 @@ def _fill(table: Any, settings: Mapping[str, Any], toml: Any) -> None:
             table[key] = inner
         else:
             table[key] = value
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write the file beside itself, of mode 0600, and put it in place: whole or not at all."""
-    with _reporting(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, making = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # of mode 0600
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(making, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(making)
-            raise
 
 
 @contextlib.contextmanager

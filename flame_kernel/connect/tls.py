@@ -23,6 +23,7 @@ from pathlib import Path
 from socket import socket
 
 from ..errors import CannotConnect, TargetError
+from ..security import private_files
 from .keys import Ask, check_private, read_small
 from .location import Location
 
@@ -294,12 +295,7 @@ def read_known(path: Path) -> dict[str, str]:
 def remember(path: Path, location: str, digits: str) -> None:
     """Add a line to the file of known servers, which is made if need be; raises TargetError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, f"sha256:{digits} {location}\n".encode("utf-8", "surrogateescape"))
-        finally:
-            os.close(descriptor)
+        private_files.append(path, f"sha256:{digits} {location}\n".encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise TargetError(f"cannot write {path}: {error.strerror}; check the folder's owner") from error
 
@@ -310,9 +306,5 @@ def forget(path: Path, location: str) -> bool:
     if location not in known:
         return False
     lines = "".join(f"sha256:{digits} {other}\n" for other, digits in known.items() if other != location)
-    making = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(lines)
-    making.replace(path)
+    private_files.replace(path, lines.encode("utf-8", "surrogateescape"))
     return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
@@ -24,6 +23,7 @@ from pygments.lexers.python import Python3Lexer
 
 from ..commands.source import Source
 from ..errors import FlameError
+from ..security import private_files
 from ..security.offers import offered
 from ..session.session import Session
 
@@ -127,8 +127,7 @@ def _history(path: Path | None) -> History:
     if path is None:
         return InMemoryHistory()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        private_files.append(path, b"")
     except OSError:
         return InMemoryHistory()
     return FileHistory(str(path))

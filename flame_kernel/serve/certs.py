@@ -27,6 +27,7 @@ from ..connect.installation import pip_install
 from ..connect.keys import check_private, read_small
 from ..connect.location import Location
 from ..errors import TargetError
+from ..security import private_files
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -257,13 +258,8 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    making = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        making.unlink(missing_ok=True)
-        descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(making, path)
+        private_files.replace(path, data)
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -26,6 +26,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 from ..connect.keys import Secret, read_key
 from ..connect.location import Location
 from ..errors import TargetError
+from ..security import private_files
 from .certs import names
 
 # Clients that a server can have: each session takes two threads of the pool.
@@ -239,9 +240,7 @@ class KeyFile:
 def _write_key(path: Path) -> Secret:
     key = secrets.token_hex(32).encode()
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key + b"\n")
+        private_files.create(path, key + b"\n")
     except OSError as error:
         raise TargetError(f"cannot write the key file {path}: {error.strerror}; name one elsewhere") from error
     return Secret(key)
