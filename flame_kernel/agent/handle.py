@@ -58,7 +58,7 @@ import time
 
 from . import own, sockets, threads
 from .remote import bulk
-from .session import checkup
+from .session import checkup, places
 from .session import session as live
 from .session.session import Refusal
 from .wire import message as wire
@@ -145,7 +145,7 @@ def _open(request):
     place = request.get("place") or "auto"
     if place == "auto":
         place = "child" if hello["bare"] else "process"
-    if place not in ("process", "child", "main"):
+    if place not in places.PLACES:
         raise Refusal("bad_place", "place is one of auto, process, child, main; not %r" % (place,))
     attach = request.get("attach")
     if attach not in (None, "take", "must", "force"):
@@ -177,7 +177,7 @@ def _open(request):
         hello,
         epoch=epoch,
         fresh=fresh,
-        place=session.place,
+        place=session.place.name,
         newest=log["newest"],
         acknowledged=log["acknowledged"],
         running=log["running"],

@@ -36,7 +36,7 @@ class Tracing:
 
     def __init__(self, host):
         self._host = host
-        self.everywhere = host.place == "child"
+        self.everywhere = host.place.stops_all_threads
         self.tracer = None
         self._cell_thread = None  # DAP's number of the thread of the lane for cells; the front end calls it 1
         self._was = {}  # what was changed of the process, to be put back

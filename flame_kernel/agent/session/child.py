@@ -108,9 +108,9 @@ class ChildCore:
     bundle     the agent's own text: ``(loader, JSON text for it)``
     """
 
-    def __init__(self, session_id, log, shell, bundle):
+    def __init__(self, session_id, place, log, shell, bundle):
         self.session_id = session_id
-        self.place = "child"
+        self.place = place
         self.described = None
         self._log = log
         self._shell = shell
@@ -360,7 +360,7 @@ class ChildCore:
 
     def _seen(self):
         found, note = self._stacks()
-        return {"status": "ok", "pid": self.pid, "place": "child", "stacks": found, "left_out": 0, "note": note}
+        return {"status": "ok", "pid": self.pid, "place": self.place.name, "stacks": found, "left_out": 0, "note": note}
 
     def _stacks(self):
         """What the child writes of its stacks without its interpreter; and why that was needed, in words."""

@@ -18,7 +18,7 @@ from ..log import log as events
 from ..remote import bulk
 from ..wire import message as wire
 from ..wire import pieces
-from . import child_stacks, core, stacks
+from . import child_stacks, core, places, stacks
 from .child import read_frame, send_frame, signal_group
 
 # Bytes that cells may print ahead of what the server has taken; all else waits there.
@@ -41,7 +41,7 @@ def main(sock):
     _enable_faulthandler(crash)
     sys.argv[:] = [""]
     log = events.EventLog(bound=AHEAD)
-    me = core.Core(options["session"], "child", log, options["shell"])
+    me = core.Core(options["session"], places.Child(options["session"]), log, options["shell"])
     me.interrupt_only = None  # the request that the next SIGINT is for; None: for all
     me.start_on_main()
     _take_descriptors(me, {"stdout": (1, out_r, out_w), "stderr": (2, err_r, err_w)})

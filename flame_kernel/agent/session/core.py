@@ -33,10 +33,6 @@ from .usage import Usage
 SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "comm_announce", "open_lane", "close_lane", "cwd")
 # How the names of lanes begin that run what is asked of objects while a cell runs.
 HELPER = "~"
-# Seconds of quiet after which a child prepares for the first completion.
-WARM_UP_AFTER = 1.0
-# Of how many flushes of a cell the text is out in any case, before the cell goes on: it may be about to crash.
-FIRST_FLUSHES = 8
 # Seconds that they wait for a shell that is still being made.
 START_PATIENCE = 10.0
 # Seconds after which an interrupt comes again that was dropped.
@@ -46,7 +42,7 @@ ONCE_MORE = 0.05
 class Core:
     """One session's cells.
 
-    session_id  its name;  place  "process" or "child";  log  the EventLog;  shell  "auto", "ipython" or "mini"
+    session_id  its name;  place  the Place;  log  the EventLog;  shell  "auto", "ipython" or "mini"
     protected_pids  tells the processes that an interrupt must not reach: the children in which other sessions live
     """
 
@@ -87,11 +83,10 @@ class Core:
         self._side_thread.start()
 
     def __repr__(self):
-        return "<Core %r %s>" % (self.session_id, self.place)
+        return "<Core %r %s>" % (self.session_id, self.place.name)
 
     def _make_namespace(self):
-        child = self.place == "child"
-        name = "__main__" if child else "flame_session_" + "".join(c if c.isalnum() else "_" for c in self.session_id)
+        name = self.place.namespace_name
         module = types.ModuleType(name, "The names of a Remote Flame session.")
         module.__dict__["__builtins__"] = sys.modules["builtins"]
         module.__dict__.pop("__loader__", None)
@@ -138,8 +133,7 @@ class Core:
             reason = "IPython does not start there: %s: %s" % (type(e).__name__, e)
             self.shell = mini.MiniShell(self)
         self.latest = streams.current()
-        if self.place == "child" and not getattr(sys.flags, "safe_path", False):
-            sys.path.insert(0, "")  # as ipykernel has it; not before our own imports, see child.BOOT
+        self.place.prepare()
         self._started.set()
         self.described = self._describe(reason)
         self._log.append({"type": "ready", "request": None, "content": self.described})
@@ -154,7 +148,7 @@ class Core:
             "platform": sys.platform,
             "executable": sys.executable or "",
             "cwd": _cwd(),
-            "place": self.place,
+            "place": self.place.name,
             "shell": self.shell.name,
             "ipython": getattr(sys.modules.get("IPython"), "__version__", "") if self.shell.name == "ipython" else "",
             "shell_reason": reason or "",
@@ -211,10 +205,11 @@ class Core:
         if lane.abandoned:
             return
         with self._lock:
-            if self.place == "child" and not lane.name:
-                self.lanes[""] = Lane(self, "", on_main=True)
-            else:
+            following = self.place.next_lane(self, lane)
+            if following is None:
                 self.lanes.pop(lane.name, None)
+            else:
+                self.lanes[lane.name] = following
 
     # -- output ------------------------------------------------------------------------------------------------------
 
@@ -245,10 +240,11 @@ class Core:
 
     def flush(self):
         """What was printed shall be out: of this process too, where that is a child, whatever becomes of it next."""
-        if self.place == "child" and os.getpid() == self.pid:
-            cell = streams.current()
-            cell.flushes += 1
-            self._log.hand_over(cell.flushes <= FIRST_FLUSHES)
+        self.place.flush(self, streams.current())
+
+    def hand_over(self, in_any_case):
+        """Wait until what was printed is out, as far as the log has time for it; see ``EventLog.hand_over``."""
+        self._log.hand_over(in_any_case)
 
     def tell(self, request_id, text):
         """Words of ours in a cell's output."""
@@ -261,24 +257,22 @@ class Core:
 
     def fileno(self, name):
         """A descriptor whose text appears in the session (``sys.stdout.fileno()``)."""
-        if self.place == "child":
-            return {"stdout": 1, "stderr": 2}[name]
+        return self.place.descriptor(self, name)
+
+    def need_capture(self):
+        """The Capture for pipes of this session, made at the first call."""
         with self._lock:
             if self.capture is None:
                 self.capture = Capture(self.emit)
-        return self.capture.pipe(name)
+        return self.capture
 
     def before_fork(self):
         """The calling code is about to fork this process: make sure that descriptors lead out of the copy."""
-        if self.place != "child":
-            for name in ("stdout", "stderr"):
-                self.fileno(name)
+        self.place.before_fork(self)
 
     def _write_from_fork(self, name, text):
         """A forked process has a copy of the log that nobody reads; a descriptor leads out of it."""
-        fd = {"stdout": 1, "stderr": 2}[name]
-        if self.place != "child" and self.capture is not None:
-            fd = self.capture.has(name) or fd
+        fd = self.place.descriptor_in_fork(self, name)
         data = text.encode("utf-8", "replace")
         while data:
             data = data[os.write(fd, data) :]
@@ -364,7 +358,7 @@ class Core:
 
     def _serve_side(self):
         # The first completion imports jedi and has it parse: a front end gives up on that, so it is done beforehand.
-        patience = WARM_UP_AFTER if self.place == "child" else None
+        patience = self.place.warm_up_after
         while True:
             if not self._side_wake.acquire(timeout=patience):
                 patience = None
@@ -478,8 +472,7 @@ class Core:
         self.objects.close()
         if self.shell is not None:
             self.shell.close()
-        if sys.modules.get(self.namespace.__name__) is self.namespace and self.place != "child":
-            del sys.modules[self.namespace.__name__]
+        self.place.forget_namespace(self.namespace)
         self.namespace.__dict__.clear()
         self.closed = True
         streams.set_current(None)

@@ -132,9 +132,9 @@ def _put_back(server, found):
 class MainCore(Core):
     """The Core of a session that has its cells on the server's main thread: ``seat`` is how it has that."""
 
-    def __init__(self, session_id, seat, log, shell, protected_pids):
-        self._seat = seat
-        Core.__init__(self, session_id, "main", log, shell, protected_pids)
+    def __init__(self, session_id, place, main, log, shell, protected_pids):
+        self._seat = main
+        Core.__init__(self, session_id, place, log, shell, protected_pids)
 
     def start(self):
         """Begin; ``ready`` comes when the main thread does."""
@@ -142,12 +142,12 @@ class MainCore(Core):
         self.strike = self._seat.strike
         self._seat.take(self._main)
 
-    def attached(self):
-        """Called when a client takes the session up: have the main thread, again if need be; raises Unavailable."""
+    def take_thread(self):
+        """A client takes the session up: have the main thread, again if need be. Raises Unavailable."""
         self._seat.take(self._main)
 
-    def detached(self):
-        """Called when its client leaves: the thread goes back to the server when its cell is over."""
+    def release_thread(self):
+        """Its client leaves: the thread goes back to the server when its cell is over."""
         self._seat.release()
 
     def close(self):

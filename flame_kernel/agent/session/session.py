@@ -8,9 +8,9 @@ import re
 import threading
 import time
 
-from .. import sockets, threads
+from .. import sockets
 from ..log import log as events
-from . import child, core, main_thread
+from . import places
 
 # Requests remembered by a session, so that one repeated after a lost answer does not run twice.
 REMEMBERED = 4096
@@ -40,14 +40,14 @@ class Refusal(Exception):
 
 class Session:
     """
+    place       "process", "child" or "main"
     options     of ``open``: linger (seconds), journal (bytes), when_full ("drop" or "block")
     bundle      the agent's own text, for a child
     """
 
     def __init__(self, session_id, place, shell, options, bundle):
-        seat = main_thread.Seat(session_id) if place == "main" else None
+        self.place = places.PLACES[place](session_id)
         self.session_id = session_id
-        self.place = place
         self.client = ""
         self.notebook = ""
         self.linger = LINGER
@@ -68,14 +68,8 @@ class Session:
         self._interrupts = {}  # id of the call -> what was done
         self._newest_calls = {}  # client's name in call numbers -> its highest number
         self._lock = threading.Lock()
-        if place == "child":
-            self.core = child.ChildCore(session_id, self.log, shell, bundle)
-        else:
-            if seat is not None:
-                self.core = main_thread.MainCore(session_id, seat, self.log, shell, child.pids)
-            else:
-                self.core = core.Core(session_id, place, self.log, shell, child.pids)
-            self._keeper = threads.start("journal", self.log.keep_for_ever)
+        self.core = self.place.make_core(self.log, shell, bundle)
+        self.place.keep(self.log)
         try:
             self.core.start()
         except BaseException:  # goes on, whatever it is; the journal's file and thread do not stay
@@ -84,7 +78,7 @@ class Session:
             raise
 
     def __repr__(self):
-        return "<Session %r %s %s, %r>" % (self.session_id, self.place, self.state, self.log)
+        return "<Session %r %s %s, %r>" % (self.session_id, self.place.name, self.state, self.log)
 
     def set(self, options):
         """Take up what a client wishes; what it does not name stays. Raises Refusal for what cannot be."""
@@ -175,11 +169,10 @@ class Session:
             may = client_id is None or client_id == self._client_id or self._is_granted(client_id)
             if self.attached and not (may or force):
                 raise Refusal("in_use", self._in_use(), client=self.client, since=self._since)
-            if self.place == "main":
-                try:
-                    self.core.attached()
-                except RuntimeError as e:
-                    raise Refusal("cannot_start", "the session %s cannot go on: %s" % (self.session_id, e))
+            try:
+                self.place.attached(self.core)
+            except RuntimeError as e:
+                raise Refusal("cannot_start", "the session %s cannot go on: %s" % (self.session_id, e))
             if match is not None:
                 self._openings[caller] = count
                 _trim(self._openings, CLIENTS_REMEMBERED)
@@ -213,8 +206,7 @@ class Session:
             self.epoch += 1
             self._client_id = None
             self.log.leave()
-            if self.place == "main":
-                self.core.detached()
+            self.place.detached(self.core)
             return True
 
     def ask(self, client, client_id):
@@ -275,7 +267,7 @@ class Session:
         runs = log["running"][0] if log["running"] else None
         return {
             "session": self.session_id,
-            "place": self.place,
+            "place": self.place.name,
             "client": self.client,
             "notebook": self.notebook,
             "pid": self.core.pid,

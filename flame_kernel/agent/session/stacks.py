@@ -50,7 +50,7 @@ def where(host):
     return {
         "status": "ok",
         "pid": os.getpid(),
-        "place": host.place,
+        "place": host.place.name,
         "stacks": stacks[:MOST_STACKS],
         "left_out": max(0, len(stacks) - MOST_STACKS),
     }

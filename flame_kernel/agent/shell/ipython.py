@@ -55,9 +55,9 @@ class IPythonShell:
         self.figures = Figures(host)
         with hooks.quiet_import():
             self.ip = ipython_class.build(self, host)
-            hooks.install(self.ip, host.place == "child")
+            hooks.install(self.ip, host.place.owns_process)
         jedi_cache.use(self.ip)
-        if host.place == "child":
+        if host.place.owns_process:
             self._prepare_child()
 
     def __repr__(self):

@@ -64,11 +64,11 @@ def _make_class():
         def __init__(self, outer, host):
             self._outer = outer
             self._host = host
-            self._in_process = host.place != "child"
+            self._owns_process = host.place.owns_process
             self._main = sys.modules.get("__main__")
             self._errors = {}  # request id -> what _showtraceback has shown in it
             self._last_exc_info = None
-            self.own_group = self._in_process
+            self.own_group = host.place.own_group
             config = Config()
             config.IPKernelApp.connection_file = ""  # being there is what libraries look for
             parameters = inspect.signature(InteractiveShell.run_cell_async).parameters
@@ -198,7 +198,7 @@ def _make_class():
         def end_cell(self):
             cell = streams.current()
             self._errors.pop(cell.request_id if cell else None, None)
-            if self._in_process and self._main is not None:
+            if not self._owns_process and self._main is not None:
                 main = sys.modules.get("__main__")
                 if main is self.user_module or main in self._main_mod_cache.values():
                     # Two sessions with %run at the same time have put each other's module back.
@@ -352,7 +352,7 @@ def _make_class():
 
         def new_main_mod(self, filename, modname):
             # %run puts the script's module into sys.modules; in a server's process __main__ is the server's.
-            if self._in_process and modname == "__main__":
+            if not self._owns_process and modname == "__main__":
                 modname = self._run_name()
             return super().new_main_mod(filename, modname)
 
@@ -362,7 +362,7 @@ def _make_class():
             return super().safe_execfile(fname, *where, **kwargs)
 
         def safe_run_module(self, mod_name, where):
-            if not self._in_process:
+            if self._owns_process:
                 return super().safe_run_module(mod_name, where)
             try:
                 where.update(runpy.run_module(str(mod_name), run_name="__main__", alter_sys=False))
@@ -381,7 +381,7 @@ def _make_class():
 
         def enable_matplotlib(self, gui=None):
             self.enable_gui(gui.lower() if isinstance(gui, str) else gui)
-            if not self._in_process or gui not in (None, "inline", "auto"):
+            if self._owns_process or gui not in (None, "inline", "auto"):
                 return super().enable_matplotlib(gui)
             self.enable_inline_figures()
             return "inline", "inline"

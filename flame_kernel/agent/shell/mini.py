@@ -54,7 +54,7 @@ class MiniShell:
         magics = self.ip.magics()
         self._completer = Completer(self.user_ns, magics)
         self._inspector = Inspector(self.user_ns, magics)
-        if host.place == "child":
+        if host.place.owns_process:
             self.figures.enable_with_pyplot()
 
     def __repr__(self):
@@ -203,7 +203,7 @@ class MiniShell:
             print("UsageError: %s" % tracebacks.evalue(exc), file=sys.stderr)
             return dict(_named(exc), traceback=[])
         self.last_error = exc
-        if self._host.place == "child":  # the process is the session's: pdb.pm() and its like look there
+        if self._host.place.owns_process:  # the process is the session's: pdb.pm() and its like look there
             sys.last_type, sys.last_value, sys.last_traceback = type(exc), exc, exc.__traceback__
         error = self._error(exc, exc.__traceback__, compiling)
         if not silent:

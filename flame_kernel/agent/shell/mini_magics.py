@@ -125,12 +125,12 @@ class MiniIPython:
 
     def system(self, command):
         """``!command``: its output appears while it runs; the exit code is in ``_exit_code``."""
-        code = commands.run(self.expand(command), sys.stdout.write, own_group=self._host.place != "child")
+        code = commands.run(self.expand(command), sys.stdout.write, own_group=self._host.place.own_group)
         self.user_ns["_exit_code"] = -(code - 128) if code > 128 else code
 
     def getoutput(self, command, split=True, depth=0):
         """``x = !command``: the output, by lines."""
-        text, code = commands.collect(self.expand(command), own_group=self._host.place != "child")
+        text, code = commands.collect(self.expand(command), own_group=self._host.place.own_group)
         self.user_ns["_exit_code"] = code
         return Lines(text.splitlines()) if split else text
 
@@ -244,7 +244,7 @@ class MiniIPython:
         code = commands.run(
             [sys.executable, "-m", "pip"] + shlex.split(line),
             sys.stdout.write,
-            own_group=self._host.place != "child",
+            own_group=self._host.place.own_group,
         )
         self.user_ns["_exit_code"] = code
         print("Note: you may need to restart the kernel to use updated packages.")
@@ -260,7 +260,7 @@ class MiniIPython:
         carry_on = "--no-raise-error" in argv
         argv = [a for a in argv if a != "--no-raise-error"]
         data = cell.encode("utf-8", "surrogatepass")
-        own_group = self._host.place != "child"
+        own_group = self._host.place.own_group
         try:
             code = commands.run(argv, sys.stdout.write, sys.stderr.write, data, own_group=own_group)
         except FileNotFoundError:
