@@ -65,7 +65,7 @@ from .wire import message as wire
 
 # Seconds that a poll may be parked.
 LONGEST_WAIT = 60.0
-# Seconds between looks of the reaper, at most.
+# Seconds between two rounds of the reaper, at most.
 REAP_EVERY = 60.0
 # Sessions of which it is remembered why they have ended.
 ENDED_REMEMBERED = 64
@@ -208,7 +208,7 @@ def _poll(request):
 
 def _watch(request):
     log, connection = _session(request).log, sockets.current()
-    batch, newest, skipped = log.look(
+    batch, newest, skipped = log.watch(
         request.get("after"), request.get("limit", 1 << 20), _wait(request), lambda: sockets.is_over(connection)
     )
     plain, buffers = wire.encode_events(batch)
@@ -277,7 +277,7 @@ def _list(request):
 
 
 def _checkup(request):
-    return checkup.look()
+    return checkup.report()
 
 
 _OPS = {
@@ -371,12 +371,12 @@ def _reap_soon():
         if _reaper:
             _reaper[0].set()
         elif _sessions:
-            look = threading.Event()
-            _reaper.append(look)
-            threads.start("reaper", _reap, look)
+            wake = threading.Event()
+            _reaper.append(wake)
+            threads.start("reaper", _reap, wake)
 
 
-def _reap(look):
+def _reap(wake):
     """End the sessions whose client has not been seen for their linger time; until there is none."""
     while True:
         with _lock:
@@ -389,7 +389,7 @@ def _reap(look):
             soonest = min([session.idle_left for session in _sessions.values()] or [0])
         for session in gone:
             session.close()
-        if not _reaper or _reaper[0] is not look:
+        if not _reaper or _reaper[0] is not wake:
             return
-        look.wait(min(max(soonest, 0.01), REAP_EVERY))
-        look.clear()
+        wake.wait(min(max(soonest, 0.01), REAP_EVERY))
+        wake.clear()

@@ -1,4 +1,4 @@
-"""Scratch: where the agent's own temporary folders of this process lie.
+"""Where the agent's own temporary folders of this process lie.
 
 A process that is killed, or ends while a thread of it still writes there, leaves them behind. So those of a child lie
 in one folder that the server has chosen, and removes when the child has ended.
@@ -31,10 +31,10 @@ def remove(path):
 def use(path):
     """All folders of this process lie in that one from now on; where the server has gone, nobody else removes it."""
     _root[:] = [path, os.getpid()]
-    atexit.register(give_up)
+    atexit.register(remove_own)
 
 
-def give_up():
+def remove_own():
     """Remove it, at the end of this process; a copy that a cell forks has the same exit handlers, and no say in it."""
     if _root and os.getpid() == _root[1]:
         remove(_root[0])

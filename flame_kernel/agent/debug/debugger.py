@@ -55,7 +55,7 @@ class Debugger:
         self._folder = None
         self._breakpoints = {}  # path -> as they were set
         self._stopped = set()  # DAP's numbers of threads
-        self._explorer = variables.Explorer()
+        self._variables = variables.Variables()
 
     # -- any thread --------------------------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ class Debugger:
         """The calling thread, which is an app's, goes back to that, which shall neither stop nor become slower."""
         self._tracing.leave()
 
-    def let_go(self):
+    def resume(self):
         """A cell is interrupted, or is just about to be: if it is stopped it goes on, into its KeyboardInterrupt.
 
         An evaluation for the front end is what is interrupted first.
@@ -151,8 +151,8 @@ class Debugger:
                 response = _failure(message, "the debugger has ended")
             elif message["command"] == "stackTrace" and response.get("success"):
                 frames = response["body"]["stackFrames"]
-                for outside in reversed(self._host.below):  # not all of those are shown
-                    if frames and outside == tracing.place_of(
+                for outside in reversed(self._host.outer_lines):  # not all of those are shown
+                    if frames and outside == tracing.line_of(
                         (frames[-1].get("source") or {}).get("path"), frames[-1]["line"]
                     ):
                         frames.pop()
@@ -352,10 +352,10 @@ class Debugger:
 
     def _on_inspectVariables(self, message, arguments):  # noqa: N802
         names = {name: value for name, value in variables.items_of(self._host.namespace.__dict__) if _is_users(name)}
-        return {"variables": self._explorer.top(names)}
+        return {"variables": self._variables.top(names)}
 
     def _on_variables(self, message, arguments):
-        found = self._explorer.children(arguments.get("variablesReference"))
+        found = self._variables.children(arguments.get("variablesReference"))
         if found is None and self._tracer is not None:
             response = self._tracer.ask("variables", arguments)
             if response.get("success"):

@@ -243,16 +243,16 @@ def _rules():
     return rules
 
 
-def below(frame):
-    """The places of ``frame`` and of all outside it, which are not the user's."""
+def lines_of(frame):
+    """The lines of ``frame`` and of all that called it, which are not the user's."""
     found = []
     while frame is not None:
-        found.append(place_of(frame.f_code.co_filename, frame.f_lineno))
+        found.append(line_of(frame.f_code.co_filename, frame.f_lineno))
         frame = frame.f_back
     return found
 
 
-def place_of(path, line):
+def line_of(path, line):
     """A line of a file, however its path is written."""
     return os.path.basename(path or ""), line
 

@@ -1,4 +1,4 @@
-"""The variable explorer: names of a session as DAP's ``Variable``, without a debugger.
+"""The list of variables: names of a session as DAP's ``Variable``, without a debugger.
 
 https://microsoft.github.io/debug-adapter-protocol/specification#Types_Variable
 """
@@ -26,7 +26,7 @@ class Group(list):
     """Variables under one heading: ``(name, value, expression)``."""
 
 
-class Explorer:
+class Variables:
     """What was listed last; its references are good until it is listed again."""
 
     def __init__(self):

@@ -264,7 +264,7 @@ class Journal:
             self.sealed = max(self.sealed, batch[-1][0])
         return batch
 
-    def look(self, after, limit, request=None, until=None):
+    def read(self, after, limit, request=None, until=None):
         """``[(position, number, event)]`` behind position ``after``, of one request if that is given; seals nothing.
 
         The number is None for what nobody has been sent. At least one, if there is one; nothing behind ``until``.

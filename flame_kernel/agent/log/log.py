@@ -78,7 +78,7 @@ class EventLog:
                 held in memory of the rest
     cap         bytes that are kept while no reader is attached; None: there always is one, in this process
     when_full   what happens then: "drop" the middle, or "block" the producers of text until a reader comes
-    history     bytes of acknowledged events that are kept for ``look``
+    history     bytes of acknowledged events that are kept for ``watch``
     """
 
     def __init__(self, bound=8 << 20, cap=None, when_full="drop", history=0):
@@ -226,13 +226,13 @@ class EventLog:
         """Seconds since the last word of the reader."""
         return 0.0 if self._parked else time.monotonic() - self.acted_on
 
-    def greet(self):
+    def attach(self):
         """A new reader is about to come: the one before goes, with nothing."""
         with self._lock:
             self._change_reader()
             self._left = False
 
-    def leave(self):
+    def detach(self):
         """The reader has gone for now, and says so: nobody shall wait for it."""
         with self._lock:
             self._change_reader()
@@ -323,9 +323,9 @@ class EventLog:
         size = self._journal.waiting - self._sent
         return gap if size <= WORTH_SENDING else gap / 2 if size < limit else 0.0
 
-    # -- others who look ---------------------------------------------------------------------------------------------
+    # -- others who watch -------------------------------------------------------------------------------------------
 
-    def look(self, after, limit=1 << 20, wait=0.0, is_over=lambda: False):
+    def watch(self, after, limit=1 << 20, wait=0.0, is_over=lambda: False):
         """``(events, newest position, skipped)`` behind position ``after``, for one who watches and touches nothing.
 
         Their ``number`` is their position.  ``skipped`` counts those that were forgotten before they were seen here.
@@ -341,7 +341,7 @@ class EventLog:
                     self._drain()
                     if after is None:
                         after = self._begun()
-                    found = self._journal.look(after, limit)
+                    found = self._journal.read(after, limit)
                     newest, oldest = self._journal.position, self._journal.oldest
                     if found:
                         self._shown = max(self._shown, newest)
@@ -367,7 +367,7 @@ class EventLog:
             events = []
             at = (first or 1) - 1
             while last is not None and at < last:
-                found = self._journal.look(at, max(limit, 1), request, last)
+                found = self._journal.read(at, max(limit, 1), request, last)
                 for _, number, event in found:
                     if number is None:
                         return events, True

@@ -1,4 +1,4 @@
-"""Checkup: what a client's doctor asks about this process, the Flame server in it and the machine; changes nothing."""
+"""What a client's doctor asks about this process, the Flame server in it and the machine; changes nothing."""
 
 import shutil
 import sys
@@ -10,14 +10,14 @@ from . import session
 PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy")
 
 
-def look():
+def report():
     """``{python, implementation, pyro, workers, packages, folder, free, journal}``.
 
     workers   [busy, at most] of the pool that serves connections; None where there is no pool
     packages  by name: the version, "" where it cannot be told, None where there is none
     folder    where output waits that nobody has read, "" where there is none; ``free`` bytes; ``journal`` may be wanted
     """
-    folder, free = _room()
+    folder, free = _temp_folder()
     return {
         "python": list(sys.version_info[:3]),
         "implementation": sys.implementation.name,
@@ -65,7 +65,7 @@ def _version(name):
         return ""
 
 
-def _room():
+def _temp_folder():
     try:
         folder = tempfile.gettempdir()
         return folder, shutil.disk_usage(folder).free

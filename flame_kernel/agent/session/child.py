@@ -59,9 +59,9 @@ SECRET_ENVIRONMENT = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_KEY_FILE")
 
 # Seconds that a process has to end when it is asked: one that still starts, on a busy machine, needs the most.
 ASKED_GRACE = 2.5
-# Cells whose text is known when a child is looked at from outside; one of more characters than that is not kept.
+# Cells whose text is kept, to show where a child is that does not answer; and the most characters of one.
 TEXTS, LONG_TEXT = 200, 100_000
-# Seconds after which a child that does not say where it is, is looked at from outside.
+# Seconds that a child has to say where it is; then its stacks are read without its help.
 WHERE_PATIENCE = 1.5
 
 # Requests that run the user's code, and can be stopped.
@@ -173,8 +173,8 @@ class ChildCore:
         self.described = None
         self._socket, self._giver = ours, giver
         self._unsent = []
-        self._ladder = stops.Ladder(self)
-        self._memory, self._floor = exit_reason.Memory(), exit_reason.own_peak()
+        self._stops = stops.Stops(self)
+        self._memory, self._floor = exit_reason.OomKills(), exit_reason.own_peak()
         self._pipes = [r for r, _ in pipes]
         self._reader = threads.start("relay", self._relay, self._process, ours, giver)
 
@@ -221,9 +221,9 @@ class ChildCore:
         giver.close()
         with self._dump_lock:
             pipes, self._pipes = self._pipes, []
-            last_words = [child_stacks.rest_of(pipe) for pipe in pipes]
+            unread = [child_stacks.rest_of(pipe) for pipe in pipes]
         if not self._closed:
-            self._died(process.pid, ended, last_words)
+            self._died(process.pid, ended, unread)
 
     def _relay_event(self, event):
         kind, request_id = event["type"], event["request"]
@@ -237,8 +237,8 @@ class ChildCore:
             with self._lock:
                 known = self._running.pop(request_id, None)
             if kind == "where_reply" and known is None:
-                return  # it was looked at from outside meanwhile
-            if self._ladder.ended(request_id):
+                return  # it was answered from outside meanwhile
+            if self._stops.ended(request_id):
                 self.tell(request_id, stops.outcome(event["content"]))
         elif kind == "ready":
             self.described = event["content"]
@@ -247,21 +247,21 @@ class ChildCore:
             event["buffers"] = [bytes(b) for b in event["buffers"]]
         self._log.append(event)
 
-    def _died(self, pid, ended, last_words):
-        """Say why in the cells that it ran; ``last_words``: its crash, and what is left of its stdout and stderr."""
+    def _died(self, pid, ended, unread):
+        """Say why, in the cells that it ran. ``unread``: the stacks of its crash, the rest of its stdout and stderr."""
         with self._lock:
             lost, self._running = self._running, {}
             self._process = None
         status, peak = ended
-        why = exit_reason.in_words(pid, status, self._ladder.sent, self._memory, peak, self._floor)
+        why = exit_reason.in_words(pid, status, self._stops.sent, self._memory, peak, self._floor)
         request_id = next((i for i, (kind, _) in lost.items() if kind in CELLS), None)
-        for name, text in zip(("stdout", "stderr"), last_words[1:]):
+        for name, text in zip(("stdout", "stderr"), unread[1:]):
             if text:
                 self._log.append({"type": "stream", "request": request_id, "content": {"name": name, "text": text}})
         self._log.append({"type": "died", "request": None, "content": {"pid": pid, "status": status, "reason": why}})
         for request_id, (kind, _) in lost.items():
             error = {"ename": "SessionDied", "evalue": why + "; its names are gone, the next cell starts a fresh one"}
-            shown = [error["ename"] + ": " + error["evalue"]] + last_words[0].splitlines()
+            shown = [error["ename"] + ": " + error["evalue"]] + unread[0].splitlines()
             if kind == "execute":
                 self._log.append({"type": "error", "request": request_id, "content": dict(error, traceback=shown)})
             reply = dict(error, status="error", traceback=shown, user_expressions={}, payload=[])
@@ -283,7 +283,7 @@ class ChildCore:
     def submit(self, request):
         kind = request["kind"]
         if kind in monitor.KINDS and (self._process is None or kind == "top"):
-            self._look_here(request)
+            self._answer_here(request)
             return
         with self._start_lock:
             while not self._closed:
@@ -295,7 +295,7 @@ class ChildCore:
         if kind == "execute":
             text = request.get("raw") or request["code"]
             self._texts.append(text if len(text) <= LONG_TEXT else "")
-            self._memory = exit_reason.Memory()
+            self._memory = exit_reason.OomKills()
         try:
             buffers = request.pop("buffers", ())
             self._send({"op": "submit", "request": request}, buffers)
@@ -313,7 +313,7 @@ class ChildCore:
 
     def carry(self, request, key, sock):
         """The child has a large value cross ``sock``; see ``bulk``. Until it has done so, or has ended: OSError."""
-        leash, theirs = [_high(one) for one in socket.socketpair()]
+        done, theirs = [_high(one) for one in socket.socketpair()]
         try:
             given = [theirs.fileno()]
             if not hasattr(sock, "pending"):  # of TLS only this process can read what comes
@@ -322,16 +322,16 @@ class ChildCore:
                 message = {"op": "carry", "request": request, "key": None if key is None else key.hex()}
                 self._send(message, descriptors=given)
             if len(given) > 1:
-                sockets.fill(leash, memoryview(bytearray(1)))
+                sockets.fill(done, memoryview(bytearray(1)))
             else:
-                bulk.hand_on(request, sock, leash)
+                bulk.hand_on(request, sock, done)
         finally:
-            sockets.shut(leash)
-            leash.close()
+            sockets.shut(done)
+            done.close()
 
-    # -- looking in --------------------------------------------------------------------------------------------------
+    # -- where it is --------------------------------------------------------------------------------------------------
 
-    def _look_here(self, request):
+    def _answer_here(self, request):
         """Answer for the child: there is none, or it need not be asked."""
         if self._process is None:
             words = "the session has no process now; the next cell starts a fresh one"
@@ -352,13 +352,13 @@ class ChildCore:
             if request_id not in self._running:
                 return
             time.sleep(0.05)
-        content = monitor.safely(self._seen)
+        content = monitor.safely(self._where)
         with self._lock:
             if self._running.pop(request_id, None) is None:
                 return
         self._log.append({"type": "where_reply", "request": request_id, "content": content})
 
-    def _seen(self):
+    def _where(self):
         found, note = self._stacks()
         return {"status": "ok", "pid": self.pid, "place": self.place.name, "stacks": found, "left_out": 0, "note": note}
 
@@ -379,26 +379,26 @@ class ChildCore:
     # -- stopping a cell ---------------------------------------------------------------------------------------------
 
     def interrupt(self, request_id=None, gently=False):
-        """Stop a cell, a step of the ladder higher than the time before: see ``ladder``. What was done."""
+        """Stop a cell: each Stop may be a step stronger than the one before, see ``stops``. What was done."""
         with self._lock:
             cells = [i for i, (kind, _) in self._running.items() if kind in CELLS]
             cells = cells or [i for i, (kind, _) in self._running.items() if kind == "comm"]
         if self._process is None or not cells or (request_id is not None and request_id not in cells):
             return "idle"
-        return self._ladder.climb(request_id or cells[0], gently, alone=request_id is None)
+        return self._stops.stop(request_id or cells[0], gently, alone=request_id is None)
 
-    def strike(self, request_id, alone):
+    def send_interrupt(self, request_id, alone):
         """Interrupt a cell: by a signal to the whole group, unless that would end the child or stop another one.
         ``alone``: all shall be stopped. Whether by the signal."""
         with self._lock:
             kinds = [kind for kind, _ in self._running.values() if kind in CELLS]
         if self.described is None or (not alone and (len(kinds) > 1 or "object" in kinds)):
-            self.nudge(request_id)
+            self.ask_to_interrupt(request_id)
             return False
         self.send_signal(signal.SIGINT)
         return True
 
-    def nudge(self, request_id):
+    def ask_to_interrupt(self, request_id):
         """Have the child interrupt one request itself, by signals until the thread that runs it has noticed."""
         try:
             self._send({"op": "interrupt", "request": request_id})
@@ -417,7 +417,7 @@ class ChildCore:
         """Words of ours in a cell's output."""
         self._log.append({"type": "stream", "request": request_id, "content": {"name": "stderr", "text": text}})
 
-    def look(self, request_id, seconds):
+    def check(self, request_id, seconds):
         """What the child says of a cell: ``{"runs", "noticed", "asks", "where"}``; None if it says nothing."""
         number = next(self._numbers)
         asked = self._asked[number] = [threading.Semaphore(0), None]

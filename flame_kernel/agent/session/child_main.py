@@ -22,13 +22,13 @@ from . import child_stacks, core, places, stacks
 from .child import read_frame, send_frame, signal_group
 
 # Bytes that cells may print ahead of what the server has taken; all else waits there.
-AHEAD = 2 << 20
+MOST_UNSENT = 2 << 20
 # Seconds that a session which is ended while it starts has to be there first.
 START_GRACE = 0.8
 # Seconds that exit handlers may take when the server has gone away.
 EXIT_GRACE = 3.0
 # Seconds between signals to a main thread that has not noticed.
-STRIKE_AGAIN = 0.1
+SIGNAL_AGAIN = 0.1
 
 
 def main(sock):
@@ -40,7 +40,7 @@ def main(sock):
         os.set_inheritable(number, False)
     _enable_faulthandler(crash)
     sys.argv[:] = [""]
-    log = events.EventLog(bound=AHEAD)
+    log = events.EventLog(bound=MOST_UNSENT)
     me = core.Core(options["session"], places.Child(options["session"]), log, options["shell"])
     me.interrupt_only = None  # the request that the next SIGINT is for; None: for all
     me.start_on_main()
@@ -48,10 +48,10 @@ def main(sock):
     handler = _interrupt_handler(me)
     me.take_interrupts = lambda: signal.signal(signal.SIGINT, handler)
     me.take_interrupts()
-    me.strike = functools.partial(_strike_request, me)
+    me.interrupt_main = functools.partial(_interrupt_main, me)
     me.on_main = functools.partial(_on_main, me)
     me.for_main = collections.deque()  # what the next SIGINT has it call
-    sender = threads.start("sender", _ship, sock, log)
+    sender = threads.start("sender", _send_events, sock, log)
     taker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, taker)
     threads.start("receiver", _receive, sock, taker, me, log, sender)
     while True:  # close ends the process; a lane that ended for another reason has another one in its place
@@ -110,10 +110,10 @@ def _interrupt_one(me, request_id):
             me.interrupt(request_id)
         else:
             lane.interrupt_children()
-            _strike_request(me, running)
+            _interrupt_main(me, running)
 
 
-def _look(me, message):
+def _state_of(me, message):
     """How a cell takes its interrupt: whether it runs, has noticed it, waits for the user, and where it is."""
     seen = {"number": message["number"], "runs": False}
     for lane in list(me.lanes.values()):
@@ -127,19 +127,19 @@ def _look(me, message):
     return seen
 
 
-def _strike_request(me, request):
+def _interrupt_main(me, request):
     me.interrupt_only = request["id"]
-    _strike(me, request["id"])
+    _signal_until_handled(me, request["id"])
 
 
-def _strike(me, request_id):
+def _signal_until_handled(me, request_id):
     """SIGINT to the main thread until its handler has run: one that comes just before a call blocks does not end it."""
     if me.interrupt_only == request_id:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        threads.later(STRIKE_AGAIN, "interrupt", _strike, me, request_id)
+        threads.later(SIGNAL_AGAIN, "interrupt", _signal_until_handled, me, request_id)
 
 
-def _ship(sock, log):
+def _send_events(sock, log):
     ack = 0
     while True:
         batch = log.poll(ack, wait=None)
@@ -167,7 +167,7 @@ def _receive(sock, taker, me, log, sender):
         elif message["op"] == "interrupt":
             _interrupt_one(me, message["request"])
         elif message["op"] == "look":
-            log.append({"type": "looked", "request": None, "content": _look(me, message)})
+            log.append({"type": "looked", "request": None, "content": _state_of(me, message)})
         elif message["op"] == "carry":
             key = None if message["key"] is None else bytes.fromhex(message["key"])
             threads.start("carry", _carry, me, message["request"], key, [_socket(fd) for fd in _descriptors(taker)])
@@ -197,11 +197,11 @@ def _socket(number):
 
 def _carry(me, request, key, given):
     """Have a large value cross the last of the connections; by the first one the server hears that it is done."""
-    leash, sock = given[0], given[-1]
+    done, sock = given[0], given[-1]
     try:
         bulk.serve(me.objects, request, key, sock)
-        if sock is not leash:
-            leash.sendall(pieces.DONE)
+        if sock is not done:
+            done.sendall(pieces.DONE)
     except Exception:  # a cut, or a value that is gone: the client asks what has come of it
         for one in given:  # by their ends, as a process that has been forked meanwhile may have copies
             sockets.shut(one)
@@ -228,5 +228,5 @@ def _end_process(status):
 
 def _kill():
     """The end of this process and of all of its group."""
-    tempdirs.give_up()  # exit handlers may hang before it is their turn, and threads have gone on meanwhile
+    tempdirs.remove_own()  # exit handlers may hang before it is their turn, and threads have gone on meanwhile
     signal_group(os.getpid(), signal.SIGKILL)

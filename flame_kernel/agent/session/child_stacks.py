@@ -94,7 +94,7 @@ def read_stacks(text, code, texts=()):
         is_main = any(function == "run_on_main" for _, _, function in frames) or (
             len(found) == 1 and not any(own.is_file(file) for file, _, _ in frames)
         )
-        shown = _inside(frames, is_main)
+        shown = _users_frames(frames, is_main)
         if not shown:
             continue
         described = [_frame(one, code, is_main and at == 0, earlier) for at, one in enumerate(shown)]
@@ -104,7 +104,7 @@ def read_stacks(text, code, texts=()):
     return cells + threads
 
 
-def _inside(frames, is_main):
+def _users_frames(frames, is_main):
     ours = [own.is_file(file) for file, _, _ in frames]
     at = 0
     if is_main:

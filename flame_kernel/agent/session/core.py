@@ -16,7 +16,7 @@ import types
 from .. import threads
 from ..debug import dap
 from ..debug.debugger import Debugger
-from ..debug.tracing import below
+from ..debug.tracing import lines_of
 from ..log import messages
 from ..output import streams, widgets
 from ..output.capture import Capture
@@ -56,8 +56,8 @@ class Core:
         self.redirects = {}  # what the session has assigned to sys.stdout and its like
         self.take_interrupts = None  # in a child: makes the handler of SIGINT ours, again if need be
         self.on_main = None  # in a child: has the main thread call a function with its present frame
-        self.strike = None  # on a main thread: has it interrupt a request itself
-        self.below = ()  # where the thread is, outside of us, that was found and not made for cells; see ``tracing``
+        self.interrupt_main = None  # on a main thread: has it interrupt a request itself
+        self.outer_lines = ()  # where a thread is, outside of us, that was not made for cells; see ``tracing.lines_of``
         self.latest = None  # the Cell that ran last: for output of which nothing better is known
         self.shell = None
         self._started = threading.Event()  # there is a shell
@@ -107,7 +107,7 @@ class Core:
 
     def run_on_main(self):
         """Run the lane for cells on the calling thread, the main one of a child, until it ends."""
-        self.below = below(sys._getframe(1))
+        self.outer_lines = lines_of(sys._getframe(1))
         self.lanes[""].run()
 
     # -- for the lane ------------------------------------------------------------------------------------------------
@@ -429,7 +429,7 @@ class Core:
 
     def _abandon(self, lane):
         where = stacks.call(self, lane)
-        request = lane.give_up()
+        request = lane.abandon()
         if request is None:
             return
         with self._lock:
@@ -463,7 +463,7 @@ class Core:
         self.debug.close()
         for lane in lanes:
             if lane.thread_id != threading.get_ident() and not lane.join(2.0):
-                lane.give_up()
+                lane.abandon()
         # As code of the session: what a __del__ prints now, with nobody to read it, is not for the app's stdout.
         streams.set_current(Cell(None, self))
         if self.comms is not None:

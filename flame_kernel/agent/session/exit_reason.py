@@ -1,4 +1,4 @@
-"""Death: why a child has ended, as far as the system tells: its status, its memory, and whether memory was the reason.
+"""Why a child has ended, as far as the system tells: its status, its memory, and whether memory was the reason.
 
 SIGKILL leaves no word behind. That the OOM killer sent it is believed only where the system's own counts of such kills
 have risen meanwhile.
@@ -22,14 +22,14 @@ MEANINGS = {
 }
 
 
-class Memory:
+class OomKills:
     """The system's counts of processes that it has killed for want of memory, from a moment on."""
 
     def __init__(self):
         self._before = oom_kills()
 
     def __repr__(self):
-        return "<Memory %r>" % (self._before,)
+        return "<OomKills %r>" % (self._before,)
 
     def verdict(self):
         """Whether the OOM killer has been at work since then, in words."""
@@ -108,7 +108,7 @@ def in_words(pid, status, stop, memory, peak, floor):
     """One sentence without its end.
 
     stop    the signal by which a Stop of ours has ended it, or None
-    memory  the Memory of the time when its latest cell began
+    memory  the OomKills of the time when its latest cell began
     peak    bytes; figures up to ``floor`` may be the server's own
     """
     name, details = signal_name(status), []

@@ -86,7 +86,7 @@ class Lane:
     debugged  whether the debugger may stop what runs here
     """
 
-    deaf = "Python cannot stop that call from outside"
+    why_stuck = "Python cannot stop that call from outside"
 
     def __init__(self, host, name, on_main=False, debugged=True):
         self.host = host
@@ -232,7 +232,7 @@ class Lane:
         """Queue a request; any thread."""
         self._accepted.append(True)
         self._queue.append(request)
-        self._poke()
+        self._wake_up()
 
     def cancel(self, request_id):
         """Have a queued request end without being run, as one that is interrupted; whether it was queued."""
@@ -272,11 +272,11 @@ class Lane:
         except KeyboardInterrupt:  # it came between the user's code and ours
             self._guard.leave()
         if self.abandoned:
-            self._poke()
+            self._wake_up()
         else:
             self.request = None
 
-    def _poke(self):
+    def _wake_up(self):
         def wake():
             if self._wake is not None:
                 self._wake.set()
@@ -287,7 +287,7 @@ class Lane:
         """End the lane when what runs is over: an idle one at once."""
         self._closing = True
         self._queue.clear()
-        self._poke()
+        self._wake_up()
 
     def join(self, timeout):
         """Wait for the thread to end; whether it has."""
@@ -315,7 +315,7 @@ class Lane:
             return self._by_signal()
         self.noticed = None
         if self._guard.post(self._notice):
-            self.host.debug.let_go()
+            self.host.debug.resume()
             done = "raised"
         else:
             self._cancel(request["id"])
@@ -330,7 +330,7 @@ class Lane:
         if request is None or request["id"] != request_id:
             return
         if self._guard.by_signal:
-            self.host.strike(request)
+            self.host.interrupt_main(request)
         else:
             self._guard.post(self._notice)
 
@@ -343,7 +343,7 @@ class Lane:
     def _by_signal(self):
         """In a child's main thread, called by its SIGINT handler: may raise KeyboardInterrupt."""
         self._notice()
-        self.host.debug.let_go()
+        self.host.debug.resume()
         if self._guard.running or self._force:
             self._force = False
             raise KeyboardInterrupt
@@ -370,7 +370,7 @@ class Lane:
                 signal.pthread_kill(self.thread_id, signal.SIGINT)
             else:
                 _raise_in(self.thread_id, self._notice)
-                self.host.debug.let_go()
+                self.host.debug.resume()
 
         threads.later(CANCEL_GRACE, "interrupt", insist)
 
@@ -413,7 +413,7 @@ class Lane:
         before = self._told[1] if self._told is not None and self._told[0] == request_id else 0
         self._told = (request_id, before + 1)
         if not has_noticed:
-            self.tell_next(request_id, "Interrupt: still in %s; %s." % (where, self.deaf))
+            self.tell_next(request_id, "Interrupt: still in %s; %s." % (where, self.why_stuck))
             return
         why = "Interrupt: the cell has had it, and still runs, in %s; perhaps it cleans up." % where
         if before:
@@ -427,7 +427,7 @@ class Lane:
         following = "A second Stop abandons it: the cell then ends, and the session goes on in a fresh thread with its"
         self.host.tell(request_id, "%s %s names.\n" % (why, following))
 
-    def give_up(self):
+    def abandon(self):
         """Abandon the running cell: its thread ends by itself when its call returns. The request that it ran."""
         request, self.request = self.request, None
         self.abandoned = True

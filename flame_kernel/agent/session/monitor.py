@@ -1,4 +1,4 @@
-"""Looks: requests that look in on a session, answered also while its cells run, and by none of their threads.
+"""Requests that ask how a session is: answered also while its cells run, and by none of their threads.
 
 ``where`` is answered where it is heard.  ``top``, which measures for a moment, and ``watch``, which evaluates an
 expression of the user's that may take its time, have a thread each, as long as they take.

@@ -183,7 +183,7 @@ class Session:
             self.client, self._client_id, self.notebook = client, client_id, notebook
             self._since = time.time()
             self._line = self._line_over = None
-            self.log.greet()
+            self.log.attach()
             return self.epoch
 
     def _is_granted(self, client_id):
@@ -205,7 +205,7 @@ class Session:
                 return False
             self.epoch += 1
             self._client_id = None
-            self.log.leave()
+            self.log.detach()
             self.place.detached(self.core)
             return True
 

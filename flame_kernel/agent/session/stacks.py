@@ -38,7 +38,7 @@ def where(host):
         if lane is not None and lane.request is not None:
             cells.append(_cell(host, lane, thread, frame))
         elif ident != me:
-            shown = _inside(host, _outermost_first(frame), thread)
+            shown = _users_frames(host, _outermost_first(frame), thread)
             if shown:
                 name = thread.name if thread is not None else "thread %d" % ident
                 threads.append(_stack(host, "thread", name, _state(thread), shown))
@@ -114,7 +114,7 @@ def _cell(host, lane, thread, frame):
     steps = _of_lane(lane, frame)
     state = "awaiting" if lane.awaits is not None else _state(thread)
     name = {"": "cell", "~": "call"}.get(lane.name[:1], "subshell %s" % lane.name)
-    shown = _inside(host, steps, None, is_lane=True)
+    shown = _users_frames(host, steps, None, is_lane=True)
     return dict(_stack(host, "cell", name, state, shown), since=round(time.monotonic() - lane.since, 1))
 
 
@@ -157,14 +157,14 @@ def _tasks(host, lane):
     found = []
     for task in tasks:
         coroutine = task.get_coro() if hasattr(task, "get_coro") else getattr(task, "_coro", None)
-        shown = _inside(host, _awaited(coroutine), None)
+        shown = _users_frames(host, _awaited(coroutine), None)
         if shown and not getattr(coroutine, "cr_running", False):
             name = task.get_name() if hasattr(task, "get_name") else "task"
             found.append(_stack(host, "task", name, "awaiting", shown))
     return found
 
 
-def _inside(host, steps, thread, is_lane=False):
+def _users_frames(host, steps, thread, is_lane=False):
     """What of a stack is the user's and the libraries'; empty for threads that are ours."""
     # The first steps of every thread, and ours that tells a thread which cell has started it, are of no interest.
     at = 0

@@ -17,7 +17,7 @@ import time
 # background process of the command keeps open is still read when the command itself is over.
 STEP = 0.05
 GRACE = (2.0, 1.0)
-AFTERGLOW = 0.2
+LEFT_OPEN = 0.2
 
 # What ipykernel puts into the environment: colour although there is no terminal, and no pager that waits for a key.
 ENVIRONMENT = {
@@ -55,7 +55,7 @@ def run(command, out, err=None, data=None, own_group=True):
         env=dict(BUFFERING, **dict(os.environ, **ENVIRONMENT)),
         start_new_session=own_group and os.name == "posix",
     )
-    pump = _Pump(process, out, err, data) if os.name == "posix" else _AtTheEnd(process, out, err, data)
+    pump = _Pump(process, out, err, data) if os.name == "posix" else _Communicated(process, out, err, data)
     try:
         if interrupt is not None:
             raise interrupt
@@ -186,7 +186,7 @@ class _Pump:
         if not ready and self._process.poll() is not None:
             now = time.monotonic()
             self._ended = self._ended or now
-            return now - self._ended < AFTERGLOW
+            return now - self._ended < LEFT_OPEN
         return True
 
     def _feed(self, key):
@@ -210,7 +210,7 @@ class _Pump:
                     pass
 
 
-class _AtTheEnd:
+class _Communicated:
     """The same where pipes cannot be waited for (Windows): the output is seen when the command is over."""
 
     def __init__(self, process, out, err, data):
