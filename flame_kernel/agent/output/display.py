@@ -61,31 +61,39 @@ def _call(method, *args, **kwargs):
 
 def format_bundle(obj, include=None, exclude=None):
     """``(data, metadata)`` of an object, keyed by MIME type; binary data as base64 text."""
-    data, metadata = {}, {}
-    bundle = _method(obj, "_repr_mimebundle_")
-    if bundle is not None:
-        made = _call(bundle, include=include, exclude=exclude)
-        if isinstance(made, tuple) and len(made) == 2:
-            data.update(made[0] or {})
-            metadata.update(made[1] or {})
-        elif isinstance(made, dict):
-            data.update(made)
+    data, metadata = _mimebundle(obj, include, exclude)
+
+    def is_wanted(mime):
+        return mime not in data and (not include or mime in include) and not (exclude and mime in exclude)
+
     for mime, name in _METHODS:
-        if mime in data or (include and mime not in include) or (exclude and mime in exclude):
-            continue
-        method = _method(obj, name)
+        method = _method(obj, name) if is_wanted(mime) else None
         made = None if method is None else _call(method)
-        if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], dict):
+        if _is_pair(made) and isinstance(made[1], dict):
             made, metadata[mime] = made
         if made is not None:
             data[mime] = made
-    if "image/png" not in data and (not include or "image/png" in include) and "image/png" not in (exclude or ()):
+    if is_wanted("image/png"):
         picture = _call(_picture, obj)
         if picture is not None:
             data["image/png"] = picture
     if "text/plain" not in data:
         data["text/plain"] = plain(obj)
     return clean(data), metadata
+
+
+def _mimebundle(obj, include, exclude):
+    """``(data, metadata)`` as the object's ``_repr_mimebundle_`` gives them; empty where it has none."""
+    method = _method(obj, "_repr_mimebundle_")
+    made = None if method is None else _call(method, include=include, exclude=exclude)
+    if _is_pair(made):
+        return dict(made[0] or {}), dict(made[1] or {})
+    return (dict(made) if isinstance(made, dict) else {}), {}
+
+
+def _is_pair(made):
+    """Whether a method gave data and metadata."""
+    return isinstance(made, tuple) and len(made) == 2
 
 
 def _picture(obj):

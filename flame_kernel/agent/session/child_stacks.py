@@ -78,22 +78,13 @@ def _drain(pipe, patience):
 def read_stacks(text, code, texts=()):
     """Stacks as ``stacks.where`` has them, of what ``faulthandler`` has written; ``code`` is the text of the cell,
     ``texts`` are those of earlier ones."""
-    found, earlier = [], {}
-    for line in text.splitlines():
-        thread, frame = _THREAD.match(line), _FRAME.match(line)
-        if thread is not None:
-            found.append((thread.group(2), []))
-        elif frame is not None and found:
-            if not earlier and _CELL.match(os.path.basename(frame.group(1))):
-                earlier = {str(compiler.murmur2(one)): one for one in texts}
-            number = int(frame.group(2)) if frame.group(2).isdigit() else 0
-            found[-1][1].append((frame.group(1), number, frame.group(3)))
+    found = _threads_in(text)
+    earlier = {}
+    if any(_CELL.match(os.path.basename(file)) for _, frames in found for file, _, _ in frames):
+        earlier = {str(compiler.murmur2(one)): one for one in texts}
     cells, threads = [], []
     for name, frames in found:
-        frames.reverse()
-        is_main = any(function == "run_on_main" for _, _, function in frames) or (
-            len(found) == 1 and not any(own.is_file(file) for file, _, _ in frames)
-        )
+        is_main = _is_main(frames, len(found) == 1)
         shown = _users_frames(frames, is_main)
         if not shown:
             continue
@@ -102,6 +93,26 @@ def read_stacks(text, code, texts=()):
         stack.update(state="", since=None, frames=stacks.shortened(described, len(described)))
         (cells if is_main else threads).append(stack)
     return cells + threads
+
+
+def _threads_in(text):
+    """``[(thread, [(file, line, function), …]), …]`` of a dump, the outermost frame first."""
+    found = []
+    for line in text.splitlines():
+        thread, frame = _THREAD.match(line), _FRAME.match(line)
+        if thread is not None:
+            found.append((thread.group(2), []))
+        elif frame is not None and found:
+            number = int(frame.group(2)) if frame.group(2).isdigit() else 0
+            found[-1][1].insert(0, (frame.group(1), number, frame.group(3)))
+    return found
+
+
+def _is_main(frames, is_only):
+    """Whether a thread is the one that runs cells."""
+    if any(function == "run_on_main" for _, _, function in frames):
+        return True
+    return is_only and not any(own.is_file(file) for file, _, _ in frames)
 
 
 def _users_frames(frames, is_main):

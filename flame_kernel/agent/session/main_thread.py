@@ -418,9 +418,7 @@ class MainThread:
         self._signal_until_handled(request)
 
     def _signal_until_handled(self, request):
-        if (
-            self._interrupting is not request
-        ):  # its handler has run; or this timer is an old one, and another Stop's turn
+        if self._interrupting is not request:  # its handler has run; or another Stop has begun since
             return
         if self._lane.request is not request:
             self._interrupting = None

@@ -1,8 +1,8 @@
 """How a cell in a child is stopped: interrupt, SIGTERM, SIGKILL; one step for each Stop, none by itself.
 
 A cell that still runs some time after a Stop is checked: its notebook is told where it hangs and what the next Stop
-will do.  A Stop before that is one more interrupt.  A cell that is held by a debugger, asks the user or cleans up slowly
-has all the time it wants.
+will do.  A Stop before that is one more interrupt.  A cell that is held by a debugger, asks the user or cleans up
+slowly has all the time it wants.
 
 The steps above the interrupt end the child's process, never the server's.
 """

@@ -37,18 +37,25 @@ def clean(value):
         return {k if isinstance(k, str) else str(k): clean(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset, types.GeneratorType)):
         return [clean(v) for v in value]
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return b64encode(bytes(value)).decode("ascii")
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        number = float(value)
-        return number if math.isfinite(number) else repr(number)
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return value.isoformat()
+    for kinds, convert in _AS_JSON:
+        if isinstance(value, kinds):
+            return convert(value)
     if hasattr(value, "__iter__"):
         return [clean(v) for v in value]
     raise ValueError("JSON cannot carry %r" % type(value))
+
+
+def _real(value):
+    number = float(value)
+    return number if math.isfinite(number) else repr(number)
+
+
+_AS_JSON = (
+    ((bytes, bytearray, memoryview), lambda value: b64encode(bytes(value)).decode("ascii")),
+    (numbers.Integral, int),
+    (numbers.Real, _real),
+    ((datetime.datetime, datetime.date), lambda value: value.isoformat()),
+)
 
 
 def without_our_end(tb):

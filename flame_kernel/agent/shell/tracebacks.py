@@ -142,19 +142,9 @@ class Formatter:
         if text is None and filename and lineno:
             text = self._source(filename, None)[lineno - 1 : lineno]
             text = text[0] if text else None
-        out = ""
-        if filename is not None:
-            out = "  %s\n" % self._place(filename, lineno)
+        out = "" if filename is None else "  %s\n" % self._place(filename, lineno)
         if text:
-            text = text.rstrip("\n")
-            shown = text.lstrip(" \t\f")
-            column = None
-            if isinstance(exc.offset, int) and exc.offset > 0:
-                column = max(0, min(exc.offset - 1, len(text)) - (len(text) - len(shown)))
-            start = 0 if column is None else max(0, column - MAX_LINE // 2)
-            out += ansi.colour("    ", ansi.RED) + ansi.colour(shown[start : start + MAX_LINE], ansi.RED) + "\n"
-            if column is not None:
-                out += "    " + " " * (column - start) + "^\n"
+            out += _with_caret(text.rstrip("\n"), exc.offset)
         head = ansi.colour(ename(exc), ansi.RED) + ansi.colour(":", ansi.RED)
         message = exc.msg if isinstance(exc.msg, str) and filename is not None else evalue(exc)
         return "%s%s %s\n" % (out, head, message)
@@ -211,6 +201,17 @@ class Formatter:
             return linecache.getlines(filename, namespace)
         except Exception:
             return []
+
+
+def _with_caret(text, offset):
+    """A line of source, and a caret below the column ``offset`` (from 1), if there is one."""
+    shown = text.lstrip(" \t\f")
+    column = None
+    if isinstance(offset, int) and offset > 0:
+        column = max(0, min(offset - 1, len(text)) - (len(text) - len(shown)))
+    start = 0 if column is None else max(0, column - MAX_LINE // 2)
+    out = ansi.colour("    ", ansi.RED) + ansi.colour(shown[start : start + MAX_LINE], ansi.RED) + "\n"
+    return out if column is None else out + "    " + " " * (column - start) + "^\n"
 
 
 def _led_to(exc):
