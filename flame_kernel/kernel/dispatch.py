@@ -108,7 +108,7 @@ class Overtaking(Kernel):
             content = self.session.unpack(packed) if len(packed) < SHORT else {}
             code = content.get("code") if isinstance(content, dict) else ""
             return idents, self.session.unpack(header), code.strip() if isinstance(code, str) else ""
-        except Exception:
+        except Exception:  # as ipykernel: a bad message, in whatever way, is logged and ends no kernel
             self.log.error("Invalid message", exc_info=True)
             return None
 

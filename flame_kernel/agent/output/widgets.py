@@ -126,7 +126,7 @@ def announcements(table):
             return
         try:
             states[comm_id] = table[comm_id].get_state()
-        except Exception:
+        except Exception:  # a widget that is broken, in whatever way, is left out
             states[comm_id] = None  # a widget that is broken is left out
             return
         for reference in _references(states[comm_id]):

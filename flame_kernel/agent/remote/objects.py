@@ -128,7 +128,7 @@ class Objects:
             return {"status": "refused", "why": "unreadable", "message": str(e)}, ()
         except values.NotPlain as e:
             return {"status": "refused", "why": "not plain", "message": str(e)}, ()
-        except BaseException as e:
+        except BaseException as e:  # the user's code may raise anything; the client is told, as of a cell
             return self._error(e)
 
     def at_once(self, request):
@@ -285,7 +285,7 @@ class Objects:
             except StopIteration:
                 done = True
                 break
-            except BaseException as e:
+            except BaseException as e:  # the user's iterator may raise anything; it is told behind the items before it
                 if not items:
                     raise
                 error = e
@@ -324,7 +324,7 @@ class Objects:
         for name in _FACTS:
             try:
                 fact = getattr(exc, name, None)
-            except Exception:
+            except Exception:  # a property of the user's may raise anything; that fact is left out
                 fact = None
             if fact is not None:
                 facts[name] = _plain_or(fact, None)
@@ -367,7 +367,7 @@ def _pickle(thing):
         import pickle
     try:
         return pickle.dumps(thing, 4)
-    except Exception as e:
+    except Exception as e:  # pickling runs the user's code, which may raise anything; its text is told
         raise values.NotPlain("a %s cannot be pickled: %s" % (values.class_name(type(thing)), e))
 
 
@@ -404,7 +404,7 @@ def _exit(thing, error):
         kind = RuntimeError
     try:
         raised = kind(error[1])
-    except Exception:
+    except Exception:  # a class of the user's may want other arguments, and raise anything
         raised = RuntimeError(error[1])
     return thing.__exit__(type(raised), raised, None)
 

@@ -129,7 +129,7 @@ class Core:
                 self.shell = mini.MiniShell(self)
             else:
                 self.shell = ipython.IPythonShell(self)
-        except Exception as e:
+        except Exception as e:  # whatever IPython raises: the mini shell takes over, and the user is told
             reason = "IPython does not start there: %s: %s" % (type(e).__name__, e)
             self.shell = mini.MiniShell(self)
         self.latest = streams.current()

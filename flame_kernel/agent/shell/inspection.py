@@ -96,7 +96,7 @@ def _safe(function, *args):
     """``function(*args)``, or None: an object may raise anything at all when it is asked."""
     try:
         return function(*args)
-    except BaseException:
+    except BaseException:  # the user's object may raise anything when it is asked
         return None
 
 

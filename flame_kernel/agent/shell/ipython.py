@@ -32,7 +32,7 @@ def available():
         with hooks.quiet_import():
             import IPython
             from IPython.core import interactiveshell  # noqa: F401
-    except Exception as e:
+    except Exception as e:  # whatever a broken installation raises; its text is told
         return "IPython cannot be imported there: %s: %s" % (type(e).__name__, e)
     if tuple(IPython.version_info[:2]) < OLDEST:
         return "IPython there is %s; %d.%d is needed" % ((IPython.__version__,) + OLDEST)
@@ -168,7 +168,7 @@ class IPythonShell:
     def _show(self, error):
         try:
             self.ip.showtraceback((type(error), error, _without_agent(error.__traceback__)), tb_offset=0)
-        except BaseException as e:
+        except BaseException as e:  # IPython's formatter, or the error itself, fails; a plain traceback is shown
             content = _plain_error(e)
             self.ip.record_error(content)
             self._host.publish("error", content)

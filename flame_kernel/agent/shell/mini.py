@@ -93,7 +93,7 @@ class MiniShell:
         try:
             name = self._compiler.remember(code, count, raw)
             steps = self._compiler.compile(code, name, show=not silent)
-        except BaseException as e:
+        except BaseException as e:  # a SyntaxError, or what Python's compiler raises besides; the cell shows it
             error = self._failed(e, silent, compiling=True)
         else:
             try:
@@ -104,12 +104,12 @@ class MiniShell:
                     if step.shows:
                         self._show(value, shown_count)
                     value = None
-            except BaseException as e:
+            except BaseException as e:  # the user's code may raise anything; the cell shows it
                 error = self._failed(e, silent)
         steps = None
         try:
             self.figures.flush()
-        except Exception as e:
+        except Exception as e:  # matplotlib and the user's figures may raise anything; the cell shows it
             error = error or self._failed(e, silent)
         return self._reply(shown_count, error)
 
@@ -190,7 +190,7 @@ class MiniShell:
             try:
                 data, metadata = display.format_bundle(eval(expression, self.user_ns))
                 found[name] = {"status": "ok", "data": data, "metadata": metadata}
-            except BaseException as e:
+            except BaseException as e:  # the user's expression may raise anything; the reply tells it
                 lines = tracebacks.exception_only(e)
                 found[name] = dict(_named(e), status="error", traceback=lines)
         return found

@@ -146,7 +146,7 @@ class MiniIPython:
             names.update(frame.f_locals)
         try:
             return _Expander().vformat(text, (), names)
-        except Exception:
+        except Exception:  # an expression in the text may raise anything; the text then stays, as in IPython
             return text
 
     # -- what libraries and cells call -------------------------------------------------------------------------------
@@ -460,6 +460,6 @@ def _in_short(value):
         return "%s: %s" % ("x".join(map(str, shape)), getattr(value, "dtype", ""))
     try:
         text = str(value).replace("\n", "\\n")
-    except Exception:
+    except Exception:  # the user's __str__ may raise anything
         return "<%s with id %d (str() failed)>" % (type(value).__name__, id(value))
     return text if len(text) < 50 else text[:25] + "<...>" + text[-25:]

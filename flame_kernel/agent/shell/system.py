@@ -86,7 +86,7 @@ def _start(command, **options):
     def start():
         try:
             started.append(subprocess.Popen(command, **options))
-        except BaseException as e:
+        except BaseException as e:  # raised again on the thread that waits
             started.append(e)
 
     thread = threading.Thread(target=start, name="flame-popen")

@@ -35,7 +35,7 @@ def evalue(exc):
     """``str(exc)``; words in its place if that raises."""
     try:
         text = str(exc)
-    except Exception:
+    except Exception:  # the user's __str__ may raise anything
         return "<exception str() failed>"
     return text if len(text) <= MAX_MESSAGE else _shortened(text)
 
@@ -67,10 +67,10 @@ class Formatter:
             return custom
         try:
             return [ansi.colour("-" * WIDTH, ansi.RED)] + self._chain(exc, tb, 0)
-        except Exception:
+        except Exception:  # an odd frame or source fails our formatter; Python's shows the error
             try:
                 return traceback.format_exception(type(exc), exc, tb)
-            except Exception:
+            except Exception:  # the error's own methods fail; its name is shown
                 return exception_only(exc)
 
     @staticmethod
@@ -80,7 +80,7 @@ class Formatter:
             made = exc._render_traceback_() if hasattr(type(exc), "_render_traceback_") else None
             if isinstance(made, list) and all(isinstance(text, str) for text in made):
                 return made
-        except Exception:
+        except Exception:  # the user's method may raise anything; the error is shown without it
             pass
         return None
 
@@ -199,7 +199,7 @@ class Formatter:
                 self._compiler.refresh(filename)
             linecache.checkcache(filename)
             return linecache.getlines(filename, namespace)
-        except Exception:
+        except Exception:  # a __loader__ of the user's may raise anything; the frame is shown without its source
             return []
 
 
@@ -315,7 +315,7 @@ def _notes(exc):
     for note in notes[:100]:
         try:
             out.append(str(note)[:MAX_MESSAGE])
-        except Exception:
+        except Exception:  # the note's __str__ may raise anything
             out.append("<note str() failed>")
     return out
 

@@ -211,7 +211,7 @@ class Source:
             self.mtime = self._status.st_mtime_ns
             if not self.size:
                 self._read_kernel_file()
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; the file is closed
             self._file.close()
             raise
 
@@ -345,7 +345,7 @@ class Incoming:
                 raise Refused("its part is not what it was")
             if self._status.st_size > offset:  # not of a new one: a file that was cut to nothing is flushed when closed
                 self._file.truncate(offset)
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; the file is closed
             self._file.close()
             raise
 
