@@ -62,6 +62,7 @@ from .session import checkup, places
 from .session import session as live
 from .session.session import Refusal
 from .wire import message as wire
+from .wire.machine import machine
 
 # Seconds that a poll may be parked.
 LONGEST_WAIT = 60.0
@@ -123,7 +124,7 @@ def _hello(request):
     return {
         "protocol": wire.PROTOCOL,
         "boot": _boot(),
-        "machine": _machine(),
+        "machine": machine(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "python": list(sys.version_info[:3]),
@@ -346,15 +347,6 @@ def _boot():
 
 def _is_multiplex():
     return _pyro_config("SERVERTYPE", "thread") == "multiplex"
-
-
-def _machine():
-    """This run of this machine, and the namespace in which it counts processes; empty where that is not known."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip() + " " + os.readlink("/proc/self/ns/pid")
-    except (OSError, ValueError):
-        return ""
 
 
 def _pyro_config(name, default):

@@ -58,21 +58,8 @@ class Discover(Command):
     def run(self, options: argparse.Namespace) -> int | None:
         key_file = options.ns_key_file or os.environ.get("FLAME_NS_KEY_FILE")
         key = read_key(Path(key_file).expanduser())[0] if key_file else None
-        settings = Target(ns_key=key)
-        rows: list[dict[str, Any]] = []
-        failures: list[FlameError] = []
         servers = _servers(options)
-        for server in servers:
-            try:
-                listed = registered(server, settings)
-            except FlameError as error:
-                failures.append(error)
-                continue
-            rows += _rows(server, [entry for entry in listed if entry.flame or options.all])
-        if failures and len(failures) == len(servers):
-            raise failures[0]
-        for failure in failures:
-            print(f"jupyter flame discover: {clean(str(failure))}", file=sys.stderr)
+        rows = _asked(servers, Target(ns_key=key), options.all)
         if options.json:
             show_json(rows)
         elif rows:
@@ -81,6 +68,24 @@ class Discover(Command):
         else:
             print(_nothing(servers))
         return DONE if servers else FAILED
+
+
+def _asked(servers: list[Location], settings: Target, everything: bool) -> list[dict[str, Any]]:
+    """What the name servers know. One that cannot be asked is told on stderr; where none can, its error is raised."""
+    rows: list[dict[str, Any]] = []
+    failures: list[FlameError] = []
+    for server in servers:
+        try:
+            listed = registered(server, settings)
+        except FlameError as error:
+            failures.append(error)
+            continue
+        rows += _rows(server, [entry for entry in listed if entry.flame or everything])
+    if failures and len(failures) == len(servers):
+        raise failures[0]
+    for failure in failures:
+        print(f"jupyter flame discover: {clean(str(failure))}", file=sys.stderr)
+    return rows
 
 
 def _servers(options: argparse.Namespace) -> list[Location]:

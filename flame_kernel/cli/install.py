@@ -52,37 +52,52 @@ class Install(Command):
         parser.add_argument("--replace", action="store_true", help="if there is one of this name, in its place")
 
     def run(self, options: argparse.Namespace) -> int | None:
-        if options.where and options.target and options.where != options.target:
-            raise TargetError(f"{options.where} and {options.target} are two servers; name one")
-        target = options.where or options.target or ""
-        if target and target not in self.targets().tables:
-            if ":" not in target:
-                known = ", ".join(self.targets().tables) or "none"
-                raise TargetError(f"there is no target {target!r} (there are: {known}); add it, or give host:port")
-            target = str(located(target, None))
-        if not target and options.key_file:
-            raise TargetError("--key-file is the key of a server; name it as WHERE")
+        target = self._server(options)
         name = options.name or kernelspec.name_for(target)
-        words = [word for word in (options.place, options.session and f"session {options.session}") if word]
-        title = "Remote Flame" + (f": {target}" if target else "") + (f" ({', '.join(words)})" if words else "")
-        environ = {
-            "FLAME_TARGET": target,
-            "FLAME_KEY_FILE": os.path.abspath(options.key_file.expanduser()) if options.key_file else "",
-            "FLAME_PLACE": options.place or "",
-            "FLAME_SESSION": options.session or "",
-            "FLAME_SHELL": options.shell or "",
-            "FLAME_CONFIG": os.environ.get("FLAME_CONFIG", ""),
-        }
-        environ = {variable: value for variable, value in environ.items() if value}
-        if target:  # the key, and the session, of Jupyter's own environment are those of another server
-            environ = {"FLAME_KEY_FILE": "", "FLAME_SESSION": ""} | environ
-        environ |= dict(options.env)
-        content = kernelspec.kernel_json(name, options.display_name or title, environ)
+        title = options.display_name or _title(target, options)
+        content = kernelspec.kernel_json(name, title, _environ(target, options))
         prefix = sys.prefix if options.sys_prefix else options.prefix
         place = kernelspec.destination(name, prefix)
         kernelspec.install(name, content, place, replace=options.replace)
         print(f"Installed kernelspec {name} in {place}")
         return None
+
+    def _server(self, options: argparse.Namespace) -> str:
+        """The target or location that is meant, empty for the kernel's own server; raises TargetError."""
+        if options.where and options.target and options.where != options.target:
+            raise TargetError(f"{options.where} and {options.target} are two servers; name one")
+        target = str(options.where or options.target or "")
+        if not target:
+            if options.key_file:
+                raise TargetError("--key-file is the key of a server; name it as WHERE")
+            return ""
+        if target in self.targets().tables:
+            return target
+        if ":" not in target:
+            known = ", ".join(self.targets().tables) or "none"
+            raise TargetError(f"there is no target {target!r} (there are: {known}); add it, or give host:port")
+        return str(located(target, None))
+
+
+def _title(target: str, options: argparse.Namespace) -> str:
+    """What the tile in JupyterLab's launcher says."""
+    words = [word for word in (options.place, options.session and f"session {options.session}") if word]
+    return "Remote Flame" + (f": {target}" if target else "") + (f" ({', '.join(words)})" if words else "")
+
+
+def _environ(target: str, options: argparse.Namespace) -> dict[str, str]:
+    """The kernelspec's ``env``: what was said in the command, and what the user adds with ``--env``."""
+    said = {
+        "FLAME_TARGET": target,
+        "FLAME_KEY_FILE": os.path.abspath(options.key_file.expanduser()) if options.key_file else "",
+        "FLAME_PLACE": options.place or "",
+        "FLAME_SESSION": options.session or "",
+        "FLAME_SHELL": options.shell or "",
+        "FLAME_CONFIG": os.environ.get("FLAME_CONFIG", ""),
+    }
+    # The key, and the session, of Jupyter's own environment are those of another server.
+    none = {"FLAME_KEY_FILE": "", "FLAME_SESSION": ""} if target else {}
+    return none | {variable: value for variable, value in said.items() if value} | dict(options.env)
 
 
 class List(Command):

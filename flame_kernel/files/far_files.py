@@ -16,8 +16,8 @@ from ..agent.wire import frames
 from ..agent.wire import message as wire
 from ..connect.connection import Connection
 from ..connect.target import Target
-from ..errors import MAX_MESSAGE, MAX_NAME, RemoteError, TransferError, UnsafeAnswer, cap
-from ..session.bootstrap import agent_name, push_source
+from ..errors import MAX_MESSAGE, MAX_NAME, TransferError, UnsafeAnswer, cap
+from ..session.bootstrap import agent_name, with_agent
 from ..session.taken_over import Wire
 
 # Bytes of a file in one call on a multiplex server, which serves nobody else meanwhile.
@@ -76,13 +76,7 @@ class FarFiles:
     def _on_server(self, function: str, call: Callable[[str], Any]) -> Any:
         """``call`` with the function's name there, once more with the agent pushed if the server does not know it."""
         name = f"{agent_name()}.{function}"
-        try:
-            return call(name)
-        except RemoteError as e:
-            if e.ename != "KeyError":
-                raise
-            self._connection.call("execute", push_source())
-            return call(name)
+        return with_agent(lambda: call(name), lambda source: self._connection.call("execute", source))
 
     # -- requests
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import uuid
 from collections.abc import Callable
@@ -140,9 +139,7 @@ class FarSide:
             if server is None or not server.is_running:
                 self._end_embedded()
                 server = self._embedded = EmbeddedServer()
-            own = server.target(place=target.place)
-            kept = ("session", "shell", "timeouts", "name", "journal", "when_full")
-            target = dataclasses.replace(own, **{name: getattr(target, name) for name in kept})
+            target = server.target(target)
             alive = lambda: server.is_running  # noqa: E731
         box: list[Session] = []
         made = threading.Event()

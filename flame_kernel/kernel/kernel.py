@@ -10,16 +10,20 @@ Messaging: https://jupyter-client.readthedocs.io/en/stable/messaging.html
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import platform
 import signal
 import uuid
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ipykernel._version import __version__ as ipykernel_version
 from ipykernel._version import kernel_protocol_version
+from ipykernel.kernelbase import Kernel
 from ipykernel.subshell_manager import UnknownSubshellError
 from jupyter_core.paths import jupyter_config_dir
 from traitlets import Float, default
@@ -30,13 +34,14 @@ from ..commands.source import Source
 from ..connect.keys import Ask
 from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target
-from ..errors import FlameError, NotSent
+from ..errors import FlameError, NotSent, UnsafeAnswer
 from ..security.terminal import clean
 from ..session.session import Session
 from .backend import FarSide
+from .clients import Fronts
 from .commands import Cell, Orders
-from .debugger import Debugging, is_there
-from .dispatch import overtakes
+from .debugger import Debugger, is_there
+from .dispatch import EMPTY, QUESTIONS, Dispatch, begins, overtakes
 from .history import History
 from .iopub import Publisher, pack
 from .link_status import LinkLine
@@ -48,7 +53,25 @@ EDITOR_PATIENCE = 5.0
 INTERRUPT_PATIENCE = 2.0
 
 
-class FlameKernel(Debugging):
+@dataclass
+class Execution:
+    """One execute_request on its way.
+
+    counts      whether it is stored, and counted
+    count       its number: that of the next cell
+    remember    writes it into the history, once
+    """
+
+    request_id: str
+    parent: dict[str, Any]
+    code: str
+    silent: bool
+    counts: bool
+    count: int
+    remember: Callable[[], None] = lambda: None
+
+
+class FlameKernel(Kernel):
     """One notebook's kernel: a far side for its cells, and one on this machine for ``%%local``."""
 
     implementation = "remote-flame"
@@ -60,6 +83,8 @@ class FlameKernel(Debugging):
         super().__init__(**kwargs)
         if self.session is not None:
             self.session.pack = pack
+        self._fronts = Fronts()
+        self._dispatch = Dispatch(self, self._fronts)
         self._waits = Waits()
         self._running: dict[str, FarSide] = {}  # cells, by their requests, and where they are
         self._lines: dict[FarSide, LinkLine] = {}
@@ -75,8 +100,11 @@ class FlameKernel(Debugging):
         self._far = self._make_far(target, trouble)
         self._local: FarSide | None = None
         self._orders = Orders(self._far, self._publisher, self._waits, self._fronts, self._load)
+        self._debugger = Debugger(lambda: self._far, self._publisher)
         for msg_type in COMMS:
             self.shell_handlers[msg_type] = self._comm
+        for msg_type in (*QUESTIONS, "execute_request"):
+            self.shell_handlers[msg_type] = functools.partial(self._dispatch.answer, getattr(self, msg_type))
 
     def _make_far(self, target: Target, trouble: FlameError | None = None) -> FarSide:
         far = FarSide(target, self._publisher.publish, lambda sentence: self._on_link(far, sentence), trouble)
@@ -158,6 +186,54 @@ class FlameKernel(Debugging):
     def _no_shell_streams(self) -> list[Any]:
         return []
 
+    # -- the order of messages: ipykernel's hooks, which `dispatch.py` answers ---------------------------------------
+
+    async def shell_main(
+        self, subshell_id: str | None, msg: Any, header: Mapping[str, Any] = EMPTY, code: str = ""
+    ) -> None:
+        """A message of a shell, whose turn it decides."""
+        await self._dispatch.handle(self.dispatch_shell, subshell_id, msg, header, code)
+
+    def shell_channel_thread_main(self, msg: Any) -> None:  # type: ignore[override]  # a callback, of any kind
+        """A message of the shell channel has come."""
+        self._dispatch.arrived(msg)
+
+    def _abort_queues(self, subshell_id: str | None = None) -> None:
+        self._dispatch.abort(subshell_id)
+
+    async def dispatch_shell(self, *args: Any, **kwargs: Any) -> None:
+        """As ipykernel's, which says neither busy nor idle for what is concurrent; whoever handles it does that."""
+        begins(bool(kwargs.get("concurrent")))
+        await super().dispatch_shell(*args, **kwargs)
+
+    async def dispatch_control(self, msg: Any) -> None:
+        """As ipykernel's, but a debug_request does not hold the channel: its answer may take as long as the far side,
+        or what is evaluated there, takes. So an interrupt and a shutdown, which come by the same channel, overtake."""
+        seen = self._dispatch.peek(msg)
+        if seen is None or self.session is None:
+            return
+        if seen[1].get("msg_type") != "debug_request":
+            await super().dispatch_control(msg)
+            return
+        async with self._debugger.turn:
+            ident, frames = self.session.feed_identities(msg, copy=False)
+            try:
+                parent = self.session.deserialize(frames, content=True, copy=False)
+            except ValueError:
+                self.log.error("Invalid Control Message", exc_info=True)
+                return
+            self._publish_status("busy", "control", parent=parent)
+            try:
+                await self.debug_request(self.control_stream, ident, parent)
+            finally:
+                self._publish_status("idle", "control", parent=parent)
+
+    async def debug_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#debug-request"""
+        reply = await self._debugger.reply(parent, ident)
+        if self.session is not None:
+            self.session.send(stream, "debug_reply", reply, parent, ident)
+
     # -- cells -------------------------------------------------------------------------------------------------------
 
     async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
@@ -178,68 +254,72 @@ class FlameKernel(Debugging):
     ) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute"""
         parent = self.get_parent()
-        request_id = parent["header"]["msg_id"]
-        self._publisher.remember(request_id, parent, self._parent_ident["shell"], cell=not (silent or overtakes()))
-        self._fronts.began(request_id, parent["header"].get("session", ""))
-        count = self._far.count
-        # While the far side is at work already, but before anybody can ask for it.
-        remember = self._history.storing(count, code) if store_history and not silent else lambda: None
-        on_main = parent["header"].get("subshell_id") is None and not overtakes()
-        if on_main:
-            self._cell = parent
-        try:
-            far, code, followed = await self._route(request_id, code)
-            if far is None:
-                return {"user_expressions": {}, "payload": [], "status": "ok", **followed, "execution_count": count}
-            session = await self._waits.until(far.session(for_cell=True))
-            raw = code
-            if far is self._far and await self._is_mini(session):
-                code = self._source.as_python(code)
-            self._publisher.belongs(request_id, session)
-            if far is self._far:
-                self._orders.caution(request_id, session)
-            self._running[request_id] = far
-            execute = functools.partial(
-                session.execute,
-                request_id,
-                code,
-                silent=silent,
-                store_history=store_history,
-                user_expressions=user_expressions,
-                allow_stdin=allow_stdin,
-                lane=parent["header"].get("subshell_id"),
-                cell_id=cell_id,
-                raw=None if raw == code else raw,
-            )
-            answer = self._waits.begin(execute)
-            remember()
-            reply = await asyncio.wrap_future(answer)
-            reply = self._publisher.rendering(session).reply(request_id, reply)
-        except Stopped:
-            what = "connecting" if self._far.current is None else "waiting"
-            return self._error(request_id, "KeyboardInterrupt", f"stopped while {what}", silent)
-        except NotSent as e:
-            return self._error(request_id, "KeyboardInterrupt", str(e), silent)
-        except FlameError as e:
-            return self._error(request_id, type(e).__name__, str(e), silent)
-        except Exception as e:  # without a reply a front end waits for ever
-            self.log.error("defect in do_execute", exc_info=True)
-            words = f"{e} (a defect of Remote Flame; see the kernel's log)"
-            return self._error(request_id, type(e).__name__, words, silent)
-        finally:
-            remember()
-            if on_main:
-                self._cell = None
-            self._fronts.ended(request_id)
-            self._end_running(request_id)
-            self._prompts.forget(request_id)
+        counts = store_history and not silent
+        cell = Execution(parent["header"]["msg_id"], parent, code, silent, counts, self._far.count)
+        options: dict[str, Any] = {
+            "silent": silent,
+            "store_history": store_history,
+            "user_expressions": user_expressions,
+            "allow_stdin": allow_stdin,
+            "cell_id": cell_id,
+            "lane": parent["header"].get("subshell_id"),
+        }
+        with self._executing(cell):
+            try:
+                return await self._execute(cell, options)
+            except Stopped:
+                what = "connecting" if self._far.current is None else "waiting"
+                return self._error(cell.request_id, "KeyboardInterrupt", f"stopped while {what}", silent)
+            except NotSent as e:
+                return self._error(cell.request_id, "KeyboardInterrupt", str(e), silent)
+            except FlameError as e:
+                return self._error(cell.request_id, type(e).__name__, str(e), silent)
+            except Exception as e:  # a defect of ours: without a reply a front end waits for ever
+                self.log.error("defect in do_execute", exc_info=True)
+                words = f"{e} (a defect of Remote Flame; see the kernel's log)"
+                return self._error(cell.request_id, type(e).__name__, words, silent)
+
+    @contextlib.contextmanager
+    def _executing(self, cell: Execution) -> Iterator[None]:
+        """While an execute_request is open: all that knows of it, from its first message to its reply."""
+        with self._dispatch.running(cell.parent):
+            # A silent one, and an order that has overtaken a cell, take no output that has no parent.
+            is_cell = not (cell.silent or overtakes())
+            self._publisher.remember(cell.request_id, cell.parent, self._parent_ident["shell"], cell=is_cell)
+            self._fronts.began(cell.request_id, cell.parent["header"].get("session", ""))
+            if cell.counts:
+                # While the far side is at work already, but before anybody can ask for it.
+                cell.remember = self._history.storing(cell.count, cell.code)
+            try:
+                yield
+            finally:
+                cell.remember()
+                self._fronts.ended(cell.request_id)
+                self._end_running(cell.request_id)
+                self._prompts.forget(cell.request_id)
+
+    async def _execute(self, cell: Execution, options: dict[str, Any]) -> dict[str, Any]:
+        """The content of the reply to a cell; raises Stopped and FlameError where it cannot run."""
+        far, code, followed = await self._route(cell.request_id, cell.code)
+        if far is None:
+            return {"user_expressions": {}, "payload": [], "status": "ok", **followed, "execution_count": cell.count}
+        session = await self._waits.until(far.session(for_cell=True))
+        python = self._source.as_python(code) if far is self._far and await self._is_mini(session) else code
+        self._publisher.belongs(cell.request_id, session)
+        if far is self._far:
+            self._orders.caution(cell.request_id, session)
+        self._running[cell.request_id] = far
+        options["raw"] = None if python == code else code
+        answer = self._waits.begin(lambda: session.execute(cell.request_id, python, **options))
+        cell.remember()
+        reply = await asyncio.wrap_future(answer)
+        reply = self._publisher.rendering(session).reply(cell.request_id, reply)
         if reply.get("status") not in ("ok", "error", "aborted"):
-            return self._error(request_id, "UnsafeAnswer", "the far side ended the cell without saying how", silent)
+            raise UnsafeAnswer(session.location, "a cell that has ended without saying how")
         if far is self._far and isinstance(reply.get("execution_count"), int):
-            self._far.count = reply["execution_count"] + (1 if store_history and not silent else 0)
-        else:
-            reply = dict(reply, execution_count=count)
-        return reply
+            self._far.count = reply["execution_count"] + cell.counts
+            return reply
+        return dict(reply, execution_count=cell.count)
 
     def _error(self, request_id: str, ename: str, evalue: str, silent: bool) -> dict[str, Any]:
         """Words of ours in place of a result; they may quote what a server said."""
@@ -339,7 +419,7 @@ class FlameKernel(Debugging):
         request_id = header["msg_id"]
         session = self._far.current
         self._publisher.remember(request_id, parent, ident, cell=False)
-        with self._status(parent):
+        with self._dispatch.status(parent):
             try:
                 if session is not None:
                     self._publisher.belongs(request_id, session)

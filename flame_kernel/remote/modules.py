@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -109,19 +110,7 @@ def _check_name(name: str) -> None:
 
 def _gather(name: str, module: str | ModuleType) -> tuple[list[_Source], tuple[str, ...]]:
     """A local module's files and the names of what is left out; it is looked for, and not run."""
-    if isinstance(module, ModuleType):
-        spec = module.__spec__
-        folders: Sequence[str] | None = list(module.__path__) if hasattr(module, "__path__") else None
-        file = getattr(module, "__file__", None)
-    else:
-        try:
-            spec = importlib.util.find_spec(name)
-        except (ImportError, AttributeError, ValueError) as e:
-            raise TransferError(f"there is no module {name} here: {e}") from None
-        if spec is None:
-            raise TransferError(f"there is no module {name} here; check its name, or give its source")
-        folders = list(spec.submodule_search_locations) if spec.submodule_search_locations is not None else None
-        file = spec.origin if spec.has_location else None
+    spec, folders, file = _found(name, module)
     if folders is not None and any(os.path.isdir(folder) for folder in folders):
         return _gather_package(name, [Path(folder) for folder in folders])
     if file is not None and file.endswith(_COMPILED):
@@ -133,6 +122,21 @@ def _gather(name: str, module: str | ModuleType) -> tuple[list[_Source], tuple[s
     if text is None:
         raise TransferError(f"{name} has no source file here, so it cannot be sent; give its source as text")
     return [_Source(name, False, text)], ()
+
+
+def _found(name: str, module: str | ModuleType) -> tuple[ModuleSpec | None, Sequence[str] | None, str | None]:
+    """``(spec, folders, file)`` of a local module; ``folders`` is None where it is no package."""
+    if isinstance(module, ModuleType):
+        folders = list(module.__path__) if hasattr(module, "__path__") else None
+        return module.__spec__, folders, getattr(module, "__file__", None)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise TransferError(f"there is no module {name} here: {e}") from None
+    if spec is None:
+        raise TransferError(f"there is no module {name} here; check its name, or give its source")
+    places = spec.submodule_search_locations
+    return spec, None if places is None else list(places), spec.origin if spec.has_location else None
 
 
 def _gather_package(name: str, folders: list[Path]) -> tuple[list[_Source], tuple[str, ...]]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import dataclasses
 import os
 import queue
 import sys
@@ -62,11 +61,7 @@ class Remote:
         try:
             if self._server is not None:
                 server = self._server
-                fresh = server.target()
-                target = dataclasses.replace(
-                    target,
-                    **{field: getattr(fresh, field) for field in ("location", "key", "own") if hasattr(fresh, field)},
-                )
+                target = server.target(target)
                 alive: Callable[[], bool] = lambda: server.is_running  # noqa: E731
             else:
                 alive = lambda: True  # noqa: E731

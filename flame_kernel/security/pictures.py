@@ -13,13 +13,16 @@ import base64
 import binascii
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 MAX_BYTES = 32 * 1024 * 1024
 MAX_SIDE = 32_767
 MAX_PIXELS = 64_000_000  # 256 MB when decoded
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+# Markers of a JPEG: headers of a frame, which have the size; the beginning of a scan.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SCAN = 0xDA
 
 
 class NoPicture(ValueError):
@@ -74,7 +77,23 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
     """Width and height of a JPEG that is whole: its segments up to the first scan, and the end of the image."""
     if not data.startswith(b"\xff\xd8\xff") or not data.endswith(b"\xff\xd9"):
         raise NoPicture("it is no JPEG")
-    at, size = 2, (0, 0)
+    size: tuple[int, int] | None = None
+    for marker, at, length in _segments(data):
+        if marker in _FRAMES:
+            if length < 8 or size is not None:
+                raise NoPicture("it is a damaged JPEG")
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            size = (width, height)
+        elif marker < 0xC0 or 0xD0 <= marker <= 0xD9:
+            raise NoPicture("it is a damaged JPEG")
+    if size is None or size == (0, 0):
+        raise NoPicture("it is a JPEG without a size")
+    return size
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """``(marker, where, length)`` of the segments of a JPEG before its first scan, which is the coded picture."""
+    at = 2
     while True:
         if at + 4 > len(data) or data[at] != 0xFF:
             raise NoPicture("it is a damaged JPEG")
@@ -85,19 +104,10 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
         (length,) = struct.unpack_from(">H", data, at + 2)
         if length < 2 or at + 2 + length > len(data):
             raise NoPicture("it is a JPEG that is cut short")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if length < 8 or size != (0, 0):
-                raise NoPicture("it is a damaged JPEG")
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            size = (width, height)
-        elif marker == 0xDA:  # the first scan: what follows is the coded picture
-            break
-        elif marker < 0xC0 or 0xD0 <= marker <= 0xD9:
-            raise NoPicture("it is a damaged JPEG")
+        if marker == _SCAN:
+            return
+        yield marker, at, length
         at += 2 + length
-    if size == (0, 0):
-        raise NoPicture("it is a JPEG without a size")
-    return size
 
 
 READERS: dict[str, Callable[[bytes], tuple[int, int]]] = {"image/png": png_size, "image/jpeg": jpeg_size}

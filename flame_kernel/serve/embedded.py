@@ -10,6 +10,7 @@ Its stdin stays open as long as we live.  Where that ends, by `close` or because
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import secrets
 import select
@@ -17,7 +18,6 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
 
 from ..connect.target import Location, Secret, Target
 from ..errors import FlameError
@@ -107,9 +107,10 @@ class EmbeddedServer:
         """False after `close`, and when the server ended by itself, as when a cell crashed it."""
         return self._process.returncode is None and self._process.poll() is None
 
-    def target(self, **settings: Any) -> Target:
-        """The Target of this server; ``settings`` are those of a Target, such as ``place``."""
-        return Target(self.location, Secret(self._key.encode()), own=True, **settings)
+    def target(self, wished: Target | None = None) -> Target:
+        """The Target of this server, with all that is ``wished`` of a session but where it is and how to get in."""
+        key = Secret(self._key.encode())
+        return dataclasses.replace(wished or Target(), location=self.location, key=key, own=True)
 
     def close(self) -> None:
         """End the server and whatever cells started in it, and wait for that; again is no error.

@@ -9,8 +9,9 @@ from ..agent.wire import message as wire
 from ..connect.connection import Connection
 from ..connect.target import Target
 from ..errors import FlameError, RemoteError, UnsafeAnswer
+from .bootstrap import is_missing
 from .inbox import Event
-from .link import Link, is_missing, no_agent
+from .link import Link, no_agent
 
 # Seconds that a watcher's question is parked, on a server that lets it; and between questions on one that does not.
 WATCH_WAIT, WATCH_PAUSE = 10.0, 0.25

@@ -13,12 +13,16 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from ..errors import RemoteError
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
+
+T = TypeVar("T")
 
 # An import of siblings, at the top level of a file, also over several lines. By ast it would be read as well, but that
 # takes a tenth of a second at the start of every kernel; a test holds the two against each other.
@@ -84,6 +88,22 @@ def _read() -> tuple[str, str, str]:
 def agent_name() -> str:
     """The name of the package that is, or will be, in ``sys.modules`` of the server."""
     return _read()[0]
+
+
+def is_missing(error: RemoteError) -> bool:
+    """Whether a server has no agent of ours, or has not loaded all of it yet, for a client that is just pushing it."""
+    return error.ename == "KeyError" or (error.ename == "AttributeError" and agent_name() in error.evalue)
+
+
+def with_agent(call: Callable[[], T], execute: Callable[[str], object]) -> T:
+    """``call()``, and once more with the agent pushed by Flame's ``execute`` where the server does not know it."""
+    try:
+        return call()
+    except RemoteError as e:
+        if not is_missing(e):
+            raise
+    execute(push_source())
+    return call()
 
 
 def push_source() -> str:

@@ -39,7 +39,7 @@ from ..errors import (
     UnsafeAnswer,
     cap,
 )
-from .bootstrap import agent_name, push_source
+from .bootstrap import agent_name, is_missing, with_agent
 from .local_process import Neighbour
 from .outage import Trouble, cause, is_silence
 
@@ -149,19 +149,16 @@ class Link:
             try:
                 if not self.calls.connection.is_open:
                     self.calls.connection = self._connect()
-                try:
-                    return self.exchange(self.calls, request)[0]
-                except RemoteError as e:
-                    if not is_missing(e):
-                        raise
-                    self.calls.connection.call("execute", push_source())
-                    return self.exchange(self.calls, request)[0]
+                return with_agent(lambda: self.exchange(self.calls, request)[0], self._execute)
             except (ConnectionLost, CannotConnect) as e:
                 broke = not isinstance(e, (CallTimeout, UnsafeAnswer)) and getattr(e, "cause", "closed") == "closed"
                 if not broke or attempt == OPENINGS:
                     raise
                 time.sleep(RETRY_FIRST * attempt)
         raise AssertionError  # not reached: count() has no end
+
+    def _execute(self, source: str) -> None:
+        self.calls.connection.call("execute", source)
 
     def _connect(self) -> Connection:
         """A connection once more; a server that has a name may be at another place by now."""
@@ -456,11 +453,6 @@ class Link:
             self._watcher.join(timeout)
         for line in self._lines:
             line.connection.close()
-
-
-def is_missing(error: RemoteError) -> bool:
-    """Whether a server has no agent of ours, or has not loaded all of it yet, for a client that is just pushing it."""
-    return error.ename == "KeyError" or (error.ename == "AttributeError" and agent_name() in error.evalue)
 
 
 def no_agent(location: str) -> AgentError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
+
+from ..agent.wire.machine import machine as this_machine
 
 
 class Neighbour:
@@ -21,7 +22,7 @@ class Neighbour:
     def of(cls, server: Mapping[str, Any]) -> Neighbour | None:
         """The process that says of itself ``machine`` and ``pid``; None where it is elsewhere, or cannot be seen."""
         machine, pid = server.get("machine"), server.get("pid")
-        if not machine or machine != _machine() or not isinstance(pid, int) or pid <= 0:
+        if not machine or machine != this_machine() or not isinstance(pid, int) or pid <= 0:
             return None
         started = _start_of(pid)
         return cls(pid, started) if started else None
@@ -29,15 +30,6 @@ class Neighbour:
     def lives(self) -> bool:
         """Whether that process is still there; a zombie is not."""
         return _start_of(self._pid) == self._started
-
-
-def _machine() -> str:
-    """This run of this machine, and the namespace in which it counts processes; the agent says the same of its own."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip() + " " + os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
 
 
 def _start_of(pid: int) -> str:

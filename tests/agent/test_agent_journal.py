@@ -163,7 +163,7 @@ def test_output_that_nobody_reads_goes_into_the_file_and_comes_back_whole() -> N
 
 @pytest.mark.parametrize("width", [1, 40, 30_000])
 def test_beyond_the_cap_the_middle_is_dropped_and_one_mark_says_how_much(width: int) -> None:
-    """F12: head and tail are intact, and the bytes that are missing are those of the mark."""
+    """Head and tail are intact, and the bytes that are missing are those of the mark."""
     cap = 256 * KB
     log = log_alone(cap=cap)
     line = "x" * (width - 1) + "\n"
@@ -303,7 +303,7 @@ def test_a_reader_unheard_of_for_a_while_counts_as_gone(monkeypatch: pytest.Monk
 
 
 def test_the_wall_clock_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """F21."""
+    """Time goes backwards and forwards, and nothing depends on it."""
     log = events.EventLog(cap=64 << 20)
     for hours in (-1, 1):
         now = time.time()
@@ -322,7 +322,7 @@ def no_file(*args: Any, **options: Any) -> Any:
 
 
 def test_without_a_file_the_middle_is_dropped_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
-    """F22: no exception goes to the cell, and the mark gives the reason."""
+    """No exception goes to the cell, and the mark gives the reason."""
     monkeypatch.setattr(tempfile, "TemporaryFile", no_file)
     log = log_alone(cap=64 << 20, bound=256 * KB)
     for _ in range(500):

@@ -120,7 +120,7 @@ def test_an_orphaned_session_ends_at_its_time_and_leaves_nothing(place: str, pyt
 
 @everywhere
 def test_a_journal_holds_what_is_printed_alone_up_to_its_cap(place: str, python: str) -> None:
-    """F12: memory stays small, head and tail are there, the mark is exact."""
+    """Memory stays small, head and tail are there, the mark is exact."""
     megabytes, cap = 50, 8 << 20
     with far_side(place, python) as server, raw_agent(server.location) as agent:
         agent.open(journal=cap)
@@ -174,7 +174,7 @@ def test_a_cell_can_be_made_to_wait_for_its_reader_instead(place: str) -> None:
 @pytest.mark.parametrize("place", ["child", "process"])
 @pytest.mark.parametrize("alone", [False, True], ids=["read", "alone"])
 def test_a_flood_can_be_stopped(place: str, alone: bool) -> None:
-    """I04: within a second, whether somebody reads or not."""
+    """Within a second, whether somebody reads or not."""
     with far_side(place) as server, raw_agent(server.location) as agent:
         agent.open(journal=1 << 20)
         agent.run("1")
@@ -194,7 +194,7 @@ def test_a_flood_can_be_stopped(place: str, alone: bool) -> None:
 
 
 def test_a_flood_that_nobody_reads_disturbs_no_other_session() -> None:
-    """F13: a round trip of another session."""
+    """A round trip of another session."""
     with far_side("child") as server, raw_agent(server.location) as flooding, raw_agent(server.location) as other:
         flooding.open(journal=1 << 20)
         flooding.submit("while True: print('flood' * 100)")
@@ -431,7 +431,7 @@ def test_sessions_are_listed_with_what_they_do(flame_server: Callable[..., Flame
 
 
 def test_an_old_message_sent_again_begins_nothing(flame_server: Callable[..., FlameServer]) -> None:
-    """S10: the request may have been forgotten, the client's count tells."""
+    """The request may have been forgotten, the client's count tells."""
     with raw_agent(flame_server().location) as agent:
         agent.open()
         agent.run("n = 0")
@@ -475,7 +475,7 @@ def test_every_connection_is_watched_for_a_client_that_vanishes(python: str) -> 
 
 
 def test_clients_that_are_dropped_hold_no_thread() -> None:
-    """F20: a hundred of them, each in the middle of a poll; neither their connections nor their sessions stay."""
+    """A hundred of them, each in the middle of a poll; neither their connections nor their sessions stay."""
     with far_side("process") as server, raw_agent(server.location) as agent:
         agent.open()
         agent.run("1")
@@ -536,7 +536,7 @@ def test_a_multiplex_server_is_never_held(flame_server: Callable[..., FlameServe
 
 
 def test_a_session_is_small(live_app: Callable[..., LiveApp]) -> None:
-    """P11: on the far side, with some output and some cells."""
+    """On the far side, with some output and some cells."""
     app = live_app()
     agents = [RawAgent(app.location, session=f"s{n}") for n in range(11)]
     try:

@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from subprocess import DEVNULL
-from typing import Any
 
 import psutil
 import pytest
-from farside import HERE, FarProcess, FlameServer, LiveApp, Python, pythons, wait_until
+from farside import FlameServer, LiveApp, Python, wait_until
 from kernels import Kernel, flame_kernel
+from main_app import IS_MAIN, app, is_as_found, state
 from places import ok
 from rawagent import RawAgent, raw_agent
-from test_kernel_interrupt import BLOCKING, STOPPABLE, stop
+from stopping import BLOCKING, STOPPABLE, stop
 
 from flame_kernel.errors import AgentError
 from flame_kernel.serve import hardening
-
-# In a thread: whether the thread that runs this is the main one.
-IS_MAIN = "import threading; threading.current_thread() is threading.main_thread()"
-
-
-class MainApp(FarProcess):
-    """``apps/main_app.py``."""
-
-    def __init__(self, python: Python, way: str, servertype: str = "thread") -> None:
-        self.key = None
-        super().__init__([str(HERE / "apps" / "main_app.py"), way], python, {"PYRO_SERVERTYPE": servertype}, DEVNULL)
-        self.location = self._wait_for_line("app uri: ").partition("@")[2]
-
-
-@contextlib.contextmanager
-def app(way: str, servertype: str = "thread", python: Python | None = None) -> Iterator[MainApp]:
-    one = MainApp(python or pythons()[-1], way, servertype)
-    try:
-        yield one
-    finally:
-        one.stop()
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +51,7 @@ def test_a_task_goes_on_between_cells(inside: Kernel) -> None:
 
 @pytest.mark.parametrize("name", [*BLOCKING, *STOPPABLE])
 def test_a_stop_is_a_ctrl_c(inside: Kernel, name: str) -> None:
-    """I01, mode main: what blocks in the system is stopped as well, which no other thread of a process can have."""
+    """What blocks in the system is stopped as well, which no other thread of a process can have."""
     inside.execute("kept = 'names survive'")
     reply, seconds = stop(inside, BLOCKING[name][0] if name in BLOCKING else STOPPABLE[name])
     assert seconds < 10
@@ -124,24 +101,6 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.signal(signal.SIGHUP, sign
 signal.signal(signal.SIGALRM, lambda *_: None); signal.setitimer(signal.ITIMER_REAL, 3600)
 asyncio.get_event_loop().add_signal_handler(signal.SIGUSR1, print)
 """
-
-
-def state(agent: RawAgent) -> dict[str, Any]:
-    """The app's own ``state``, taken on one of its worker threads."""
-    return dict(json.loads(agent.evaluate("__import__('json').dumps(__import__('__main__').state())")))
-
-
-def is_as_found(agent: RawAgent) -> None:
-    found = json.loads(agent.evaluate("__import__('json').dumps(__import__('__main__').FOUND)"))
-
-    def same() -> bool:
-        now = state(agent)
-        return all(now[part] == found[part] for part in ("handlers", "events", "threads"))
-
-    with contextlib.suppress(AssertionError):
-        wait_until(same, "everything as it was found", 10)
-    assert {**state(agent), "loop": None} == {**found, "loop": None}
-    assert agent.evaluate("__import__('signal').getitimer(__import__('signal').ITIMER_REAL)") == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(

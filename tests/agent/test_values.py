@@ -454,7 +454,7 @@ def test_reading_imports_three_libraries_at_most() -> None:
 
 @pytest.mark.parametrize("name", ["values", "scalars", "arrays", "pieces", "message"])
 def test_the_codec_has_nothing_that_opens_what_was_sent(name: str) -> None:
-    """S04: no pickle, no evaluation, no import by a name."""
+    """No pickle, no evaluation, no import by a name."""
     import ast
     from importlib import resources
 

@@ -1,4 +1,4 @@
-"""L05: a short chaos run, by the command that a maintainer has for an hour of it."""
+"""A short chaos run, by the command that a maintainer has for an hour of it."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_the_first_cell_says_what_is_wrong(name: str) -> None:
     ids=["unknown", "unreachable"],
 )
 def test_another_machine(location: str, said: str, key_file: Callable[[str], Path]) -> None:
-    """S16: in the open only where the user says so, each time; and then it says what is wrong with that host."""
+    """In the open only where the user says so, each time; and then it says what is wrong with that host."""
     key = key_file(random_key())
     with flame_kernel(env={"FLAME_TARGET": location}) as k:
         text = first_error(k)

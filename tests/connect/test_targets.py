@@ -264,7 +264,6 @@ LINKS: list[tuple[str, dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("location", "settings", "stops", "warns"), LINKS)
 def test_links_that_others_can_read(location: str, settings: dict[str, Any], stops: str, warns: str) -> None:
-    """S16"""
     target = Target(Location.parse(location), **settings)
     if stops:
         text = refused(target.check_exposure)

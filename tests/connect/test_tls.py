@@ -34,7 +34,7 @@ from flame_kernel.session.session import Session
 
 Start = Callable[..., FlameServer]
 
-SECONDS = 2.0  # S11: a refusal comes within them
+SECONDS = 2.0  # a refusal comes within them
 
 
 @pytest.fixture(scope="session")
@@ -184,7 +184,7 @@ def test_a_unix_socket_under_tls(made: Path) -> None:
     thread.join()
 
 
-# --- S11: what is refused, why, and which setting to change
+# --- what is refused, why, and which setting to change
 
 
 def test_refused_certificates(flame_server: Start, made: Path) -> None:
@@ -225,7 +225,7 @@ def test_refused_clients_of_tls_1_2(oldest_python: Python, flame_server: Start, 
 
 
 def test_a_server_without_tls(flame_server: Start, made: Path) -> None:
-    """S12: who says TLS does not get less."""
+    """Who says TLS does not get less."""
     server = flame_server()
     text = refused(target(server.location, Tls(ca=str(made / "a/ca.pem"))), "tls_plain")
     assert "PYRO_SSL=true" in text
@@ -528,7 +528,7 @@ STEP = 1 if os.environ.get("FLAME_FUZZ") == "full" else 31
 
 @pytest.mark.timeout(240)
 def test_a_bit_flipped_anywhere_is_an_error(flame_server: Start, made: Path) -> None:
-    """S09, TLS: bytes of a whole conversation, handshake and one call, in both directions."""
+    """Bytes of a whole conversation, handshake and one call, in both directions."""
     server = flame_server(env=speaking_tls(made / "a/server.pem", made / "a/ca.pem"))
     settings = Tls(ca=str(made / "a/ca.pem"), certificate=str(made / "a/me.pem"))
     with contextlib.closing(_Flipping(server.location)) as between:
@@ -582,7 +582,7 @@ def test_a_link_that_is_cut_or_spoilt_later(flame_server: Start, made: Path) -> 
 def test_proxies_of_the_environment_are_not_asked(
     flame_server: Start, made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """S12: the way is the one that the target names."""
+    """The way is the one that the target names."""
     asked: list[bytes] = []
     secured, plain = flame_server(env=speaking_tls(made / "a/server.pem")), flame_server()
     with one_by_one(lambda connection: asked.append(connection.recv(100))) as proxy:

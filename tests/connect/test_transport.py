@@ -296,7 +296,7 @@ def test_keys_tell_which_side_lacks_one(length: str, flame_server: Start) -> Non
     assert refused(open_.location, other).cause == "key_missing_there"
     for odd in ("ä\n\0key", "k" * 10**6):
         assert refused(keyed.location, odd).cause == "key_wrong"
-    assert time.monotonic() - began < 5  # S08: a second each
+    assert time.monotonic() - began < 5  # a second each
     for error in (refused(keyed.location, KEY + "x"), refused(open_.location, KEY)):
         assert KEY not in str(error) + repr(error) + repr(vars(error))
         assert not error.passing
@@ -368,7 +368,7 @@ class _Silent(http.server.SimpleHTTPRequestHandler):
 
 
 def test_a_name_server(pythons: tuple[Python, ...]) -> None:
-    """B02: Pyro's own, at the port that its clients know."""
+    """Pyro's own, at the port that its clients know."""
     server = farside.FarProcess(["-m", "Pyro4.naming", "-p", "0", "-x"], pythons[-1], {}, subprocess.DEVNULL)
     try:
         location = farside._location(server._wait_for_line("URI = "))

@@ -187,7 +187,7 @@ def test_an_sshd_that_goes_and_comes_back(sshd: Sshd, flame_server: Start) -> No
 
 @pytest.mark.slow
 def test_a_network_that_goes_silent(flame_server: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F08 through ssh: the dead way is given up in time though no end of it is told, and then all is made up for."""
+    """Through ssh: the dead way is given up in time though no end of it is told, and then all is made up for."""
     with net() as network, contextlib.ExitStack() as stack:
         sshd = Sshd(tmp_path / "sshd", network.address, network.within)
         stack.callback(sshd.stop)

@@ -11,18 +11,9 @@ from pathlib import Path
 
 import farside
 import pytest
+from rooms import AGENT, HERE, PACKAGE, THERE, files, name_of
 
 from flame_kernel.session import bootstrap
-
-PACKAGE = Path(bootstrap.__file__).parents[1]
-AGENT = PACKAGE / "agent"
-
-# A room imports from rooms to its left, and never from one on its own step. Of the agent, this side imports wire alone.
-HERE = (
-    "errors < security < connect < serve, session < files, commands < remote < group < kernel, magics, cli < __main__"
-)
-# What lies beside the agent's rooms is below them all; handle, the whole interface, is above them.
-THERE = "ground < wire, output < log, shell < remote, debug < session < handle"
 
 # Libraries with state or weight of their own are kept to the files that need them.
 USERS = {
@@ -43,15 +34,6 @@ USERS = {
 
 # What runs in a server, or makes one: nothing there reads what a server sends.
 SERVING = {"serve.hardening", "serve.ignition", "serve.standalone", "serve.in_app"}
-
-
-def name_of(path: Path, root: Path) -> str:
-    return ".".join(path.relative_to(root).with_suffix("").parts)
-
-
-def files(root: Path) -> dict[str, Path]:
-    """The files below ``root`` that are no doors, by their dotted names."""
-    return {name_of(path, root): path for path in sorted(root.rglob("*.py")) if path.name != "__init__.py"}
 
 
 ALL = files(PACKAGE)
@@ -106,7 +88,7 @@ def room_there(name: str) -> str:
 
 @pytest.mark.parametrize("name", LOCAL)
 def test_a_file_imports_from_rooms_below_its_own(name: str) -> None:
-    step = steps(HERE)
+    step = steps(HERE + " < __main__")
     for other in siblings(name, LOCAL[name], ALL):
         if room_here(other) == "agent":
             assert other.startswith("agent.wire."), f"{name} imports {other}: of the agent this side has wire alone"
@@ -116,7 +98,7 @@ def test_a_file_imports_from_rooms_below_its_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", REMOTE)
 def test_a_file_of_the_agent_imports_from_rooms_below_its_own(name: str) -> None:
-    step = steps(THERE)
+    step = steps("ground < " + THERE)
     for other in siblings(name, REMOTE[name], REMOTE, None):
         if room_there(other) != room_there(name):
             assert step[room_there(other)] < step[room_there(name)], f"{name} imports {other}, which is not below it"

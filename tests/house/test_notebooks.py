@@ -63,12 +63,3 @@ def test_the_first_notebook_asks_whoever_sits_there() -> None:
                 assert re.fullmatch(r"\(\d+, 'minutes above', 190.0\)", run.result or "")
             assert run.reply is not None
             assert run.reply["status"] == ("error" if "raises-exception" in cell.metadata.get("tags", []) else "ok")
-
-
-def test_the_readme_names_the_commands_that_are_tested() -> None:
-    root = Path(__file__).parents[2]
-    readme = (root / "README.md").read_text()
-    assert "pip install '.[test]' && python -m pytest" in readme
-    assert "pip install '.[test]' && python -m pytest" in (root / ".ci" / "run").read_text()
-    for target in re.findall(r"\]\(([^)#:]+)\)", readme):
-        assert (root / target).exists(), f"README.md points to {target}"

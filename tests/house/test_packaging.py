@@ -63,7 +63,7 @@ def bait(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_nothing_beside_the_notebook_is_imported(bait: Path) -> None:
-    """faults.md S14: by the kernel, by its own server, and by the child that is to run the cells."""
+    """By the kernel, by its own server, and by the child that is to run the cells."""
     (bait / "sitecustomize.py").write_text((bait / "random.py").read_text())
     with flame_kernel(cwd=bait) as kernel:
         run = kernel.execute("6 * 7")

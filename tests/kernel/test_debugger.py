@@ -14,9 +14,9 @@ from debugging import Front, front
 from farside import FlameServer, LiveApp, wait_until
 from flakylink import FlakyLink
 from kernels import flame_kernel
+from main_app import IS_MAIN, app, is_as_found, state
 from places import Site, kernel_at, kernel_on, ok, uncoloured
 from rawagent import raw_agent
-from test_place_main import IS_MAIN, app, is_as_found, state
 
 FUNCTION = "def f(a, b):\n    c = a + b\n    return c\n\nf(2, 3)\n'done'"
 

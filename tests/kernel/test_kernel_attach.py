@@ -55,7 +55,7 @@ def lines_of(run: Run) -> list[str]:
 
 
 def test_a_cell_outlives_its_kernel(environ: dict[str, str | None], tmp_path: Path) -> None:
-    """F10: what came meanwhile, what comes after, and the result; and the cell has run once."""
+    """What came meanwhile, what comes after, and the result; and the cell has run once."""
     go, more = tmp_path / "go", tmp_path / "more"
     with killed(environ) as k:
         ok(k.execute("runs = 0"))

@@ -1,4 +1,4 @@
-"""F17: a child that dies is named in its cell, with what is known of its end; the session, the server and others go on.
+"""A child that dies is named in its cell, with what is known of its end; the session, the server and others go on.
 
 And in the server's own process, where nothing may die: what ends a cell is an error.
 """
@@ -143,7 +143,7 @@ def test_what_does_not_end_a_process_is_an_error(place: str) -> None:
 
 
 def test_a_fork_that_dies_is_not_the_session() -> None:
-    """F16: a child of the child."""
+    """A child of the child."""
     with kernel_at("child") as site:
         code = (
             "import os\npid = os.fork()\nif not pid:\n    os._exit(3)\nos.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])"

@@ -1,7 +1,7 @@
 """Stop, prompts, restart and shutdown, as a front end asks for them, in a child and inside a live app.
 
-I01 is in the tables of what blocks, I02 the storm, I03 what a Stop finds at odd moments, I05 what waits behind the
-cell, I07 the processes that a cell has started.  (I04: test_agent_sessions; I06: test_faults_link.)
+Tables of what blocks, a storm of Stops, what a Stop finds at odd moments, what waits behind the cell, and the processes
+that a cell has started. A Stop in a flood is in test_agent_sessions, one that the link delays in test_faults_link.
 """
 
 from __future__ import annotations
@@ -16,43 +16,10 @@ import pytest
 from farside import FlameServer, LiveApp, wait_until
 from kernels import Kernel, Run, flame_kernel
 from places import Site, kernel_at
+from stopping import BLOCKING, STOPPABLE, stop
 
-# What blocks, and the name of the call that a person shall read when it cannot be stopped from outside.
-BLOCKING = {
-    "sleep": ("import time\nprint('go')\ntime.sleep(100)", "time.sleep, line 3"),
-    "lock": ("import threading\nl = threading.Lock(); l.acquire(); print('go')\nl.acquire()", "l.acquire, line 3"),
-    "socket": ("import socket\na, b = socket.socketpair(); print('go')\na.recv(1)", "a.recv, line 3"),
-    "event": ("import threading\nprint('go')\nthreading.Event().wait()", "threading.Event().wait, line 3"),
-    "queue": ("import queue\nq = queue.Queue(); print('go')\nq.get()", "q.get, line 3"),
-    "select": (
-        "import select, socket\na, b = socket.socketpair(); print('go')\nselect.select([a], [], [])",
-        "select.select, line 3",
-    ),
-    "read": ("import os\nr, w = os.pipe(); print('go')\nos.read(r, 1)", "os.read, line 3"),
-    "join": (
-        "import threading\nt = threading.Thread(target=threading.Event().wait, daemon=True); t.start(); print('go')\n"
-        "t.join()",
-        "t.join, line 3",
-    ),
-}
 # Seconds, on a machine that is busy with other tests; alone it is a few hundredths. What is stopped would run for 100.
 SOON = 20
-
-# What can be stopped in a process as well.
-STOPPABLE = {
-    "loop": "print('go')\nwhile True: pass",
-    "small sleeps": "import time\nprint('go')\nwhile True: time.sleep(0.01)",
-    "subprocess": "import subprocess\nprint('go')\nsubprocess.run(['sleep', '100'])",
-    "command": "print('go')\n!sleep 100",
-    "await": "import asyncio\nprint('go')\nawait asyncio.sleep(100)",
-    "loop in await": "import asyncio\nprint('go')\nasync def f():\n    while True: pass\nawait f()",
-    "except Exception": "print('go')\nwhile True:\n    try:\n        while True: pass\n    except Exception: pass",
-    "flood": "print('go')\nwhile True: print('x' * 200)",
-    # Python drops what is raised in a finalizer: those that the collector runs in the middle of anything, too.
-    "finalizer": "import time\nclass Slow:\n    def __del__(self):\n        print('go', flush=True)\n"
-    "        until = time.monotonic() + 0.5\n        while time.monotonic() < until: pass\nSlow()\nwhile True: pass",
-    "with": "import contextlib\nwith contextlib.suppress(ValueError):\n    print('go')\n    while True: pass",
-}
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +33,6 @@ def child() -> Iterator[Kernel]:
 def inside(live_app: Callable[..., LiveApp]) -> Iterator[Kernel]:
     with flame_kernel(env={"FLAME_TARGET": live_app().location}) as k:
         yield k
-
-
-def stop(k: Kernel, code: str) -> tuple[dict[str, object], float]:
-    """Run a cell until it prints ``go``, stop it: its reply, and the seconds that took."""
-    run = k.submit(code)
-    k.wait_for_output(run, "go")
-    began = time.monotonic()
-    k.interrupt()
-    k.wait(run)
-    assert run.reply is not None
-    return run.reply, time.monotonic() - began
 
 
 @pytest.mark.parametrize("name", [*BLOCKING, *STOPPABLE])
@@ -95,7 +51,7 @@ def test_a_child_is_stopped_soon(child: Kernel, name: str) -> None:
 # Of the calls that block, those whose way to end by a signal has changed from one Python to the next.
 @pytest.mark.parametrize("version", ["3.6", "3.8", "3.13"])
 def test_a_child_of_another_python_is_stopped_soon(version: str, flame_server: Callable[..., FlameServer]) -> None:
-    """I01, without IPython: all of the table in one session."""
+    """Without IPython: all of the table in one session."""
     with flame_kernel(env={"FLAME_TARGET": flame_server(version).location, "FLAME_PLACE": "child"}) as k:
         k.execute("kept = 'names survive'")
         for name in (*BLOCKING, "subprocess", "loop", "await"):
@@ -181,7 +137,7 @@ def test_clean_up_of_an_interrupted_cell_has_its_time(child: Kernel) -> None:
 
 @pytest.mark.parametrize("place", ["child", "process"])
 def test_a_storm_of_stops_loses_no_cell(flame_server: Callable[..., FlameServer], place: str) -> None:
-    """I02: every cell has its reply, whenever the stop comes; and the lane lives."""
+    """Every cell has its reply, whenever the stop comes; and the lane lives."""
     with flame_kernel(env={"FLAME_TARGET": flame_server().location, "FLAME_PLACE": place}) as k:
         outcomes = []
         for n in range(60):
@@ -236,7 +192,7 @@ def climb_to_the_end(k: Kernel, code: str, line: int) -> Run:
 def test_a_cell_that_holds_the_interpreter_is_ended_with_its_child(
     far: str, flame_server: Callable[..., FlameServer]
 ) -> None:
-    """F17, and I01 for what no interrupt reaches: the server says where it hangs, as the child cannot; each step is a
+    """What no interrupt reaches: the server says where it hangs, as the child cannot; each step is a
     Stop of its own; the server and other sessions live on."""
     server = flame_server(None if far in ("ipython", "mini") else far)
     environ = {"FLAME_TARGET": server.location, "FLAME_PLACE": "child"}
@@ -281,7 +237,7 @@ def anywhere(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 
 def test_slow_cleaning_up_is_told_apart_and_a_second_stop_only_interrupts_it(anywhere: Site) -> None:
-    """I03: in ``finally``. Nobody goes a step further by himself."""
+    """In ``finally``. Nobody goes a step further by himself."""
     k = anywhere.kernel
     k.execute("kept = 'names survive'")
     run = k.submit(CLEANS_UP.format("while True: time.sleep(0.01)"))
@@ -338,7 +294,7 @@ def test_a_stopped_cell_that_asks_the_user_has_all_the_time(anywhere: Site) -> N
 
 
 def test_processes_that_a_cell_waits_for_are_stopped_with_it(anywhere: Site) -> None:
-    """I07: none of the tree is left."""
+    """None of the tree is left."""
     k = anywhere.kernel
     code = (
         "import subprocess, sys\n"
@@ -400,7 +356,7 @@ def test_restart_gives_fresh_names_on_the_same_target(flame_server: Callable[...
 
 
 def test_restart_and_shutdown_while_a_cell_runs(flame_server: Callable[..., FlameServer]) -> None:
-    """F25: gone within five seconds, with what the cell runs on the far side."""
+    """Gone within five seconds, with what the cell runs on the far side."""
     with flame_kernel(env={"FLAME_TARGET": flame_server().location}) as k:
         run = k.submit("import subprocess, os\nprint('go', os.getpid())\nsubprocess.run(['sleep', '1000'])")
         k.wait_for_output(run, "go")

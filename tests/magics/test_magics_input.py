@@ -1,4 +1,4 @@
-"""B06: ``%flame`` and ``%%flame`` with what is wrong: one line that says what, and nothing is done by halves."""
+"""``%flame`` and ``%%flame`` with what is wrong: one line that says what, and nothing is done by halves."""
 
 from __future__ import annotations
 

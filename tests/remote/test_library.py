@@ -447,7 +447,7 @@ def test_a_server_that_is_killed(flame_server: Callable[..., FlameServer]) -> No
 
 
 def test_a_link_that_is_cut_again_and_again(flame_server: Callable[..., FlameServer]) -> None:
-    """F01: calls wait for the link, each is done once, and a large value arrives whole."""
+    """Calls wait for the link, each is done once, and a large value arrives whole."""
     with FlakyLink(flame_server().location, seed=1) as link, flame.connect(link.location, shell="mini") as pi:
         pi.execute("n = 0\ndef more():\n    global n\n    n += 1\n    return n")
         link.cut_every(20_000)

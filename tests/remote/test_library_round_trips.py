@@ -9,7 +9,7 @@ from typing import Any
 
 from farside import FlameServer, Python, wait_until
 from flakylink import FlakyLink
-from test_round_trips import ops
+from trips import ops
 
 import flame
 from flame_kernel.remote import lookahead

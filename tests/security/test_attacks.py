@@ -1,5 +1,4 @@
-"""Attacks on the link and on what lies about: fuzzing (S03), flipped bits (S09), replays (S10), secrets (S13), a second
-user (S15).
+"""Attacks on the link and on what lies about: fuzzing, flipped bits, replays, secrets, a second user.
 
 ``FLAME_FUZZ=full`` makes as many mutants as the catalogue of attacks wants (300,000 and twice 100,000); a usual run
 makes two fifths of them, from the same seeds.
@@ -31,7 +30,7 @@ import psutil
 import pytest
 from farside import FlameServer, random_key, wait_until
 from kernels import flame_kernel
-from test_rendering import Shown
+from shown import Shown
 
 from flame_kernel.agent.wire import message as wire
 from flame_kernel.agent.wire import values
@@ -48,7 +47,7 @@ Start = Callable[..., FlameServer]
 SHARE = 1.0 if os.environ.get("FLAME_FUZZ") == "full" else 0.4
 
 
-# --- S03: mutants
+# --- mutants
 
 
 class Audit:
@@ -217,7 +216,7 @@ def test_mutated_values(audit: Audit) -> None:
     assert outcomes["refused"] > 1_000
 
 
-# --- S09: bits
+# --- bits
 
 
 class Flipper(evil.Server):
@@ -299,7 +298,7 @@ def test_no_bit_can_be_flipped_in_what_is_signed(flame_server: Start) -> None:
         assert connection.call("evaluate", "6 * 7") == 42
 
 
-# --- S10: replays
+# --- replays
 
 
 class Recorder(evil.Server):
@@ -377,7 +376,7 @@ def _replay(location: str, sent: bytes) -> int:
     return answered
 
 
-# --- S13: where a key could be seen
+# --- where a key could be seen
 
 
 def test_the_key_is_nowhere_to_be_seen(flame_server: Start, tmp_path: Path) -> None:
@@ -446,7 +445,7 @@ def test_the_key_is_nowhere_to_be_seen(flame_server: Start, tmp_path: Path) -> N
                 assert key.encode() not in path.read_bytes(), path
 
 
-# --- S15: another user of this machine
+# --- another user of this machine
 
 
 @pytest.mark.parametrize("place", ["child", "process"])

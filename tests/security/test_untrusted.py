@@ -1,4 +1,4 @@
-"""A server that nobody vouches for, through the kernel: what the front end gets to see of it (S05, S06)."""
+"""A server that nobody vouches for, through the kernel: what the front end gets to see of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from farside import FlameServer
 from hostile import OK, READY, FakeAgent
 from kernels import Kernel, Run, flame_kernel
-from test_rendering import ADVICE, SVG, jpeg, png
+from shown import ADVICE, SVG, jpeg, png
 
 Start = Callable[..., FlameServer]
 
@@ -205,7 +205,7 @@ FLOOD = 100_000
 
 @pytest.mark.timeout(120)
 def test_floods_end(flame_server: Start) -> None:
-    """S06: 100,000 comm messages, displays, updates and prompts: dropped or bounded, and the next cell is at once."""
+    """100,000 comm messages, displays, updates and prompts: dropped or bounded, and the next cell is at once."""
 
     def flood(mine: str) -> list[dict[str, Any]]:
         comm = {"type": "comm_msg", "request": mine, "content": {"comm_id": "x", "data": {}}}
@@ -232,7 +232,7 @@ def test_floods_end(flame_server: Start) -> None:
 
 
 def test_a_hundred_megabytes_of_a_type() -> None:
-    """S05: what is too large for one message never comes; what fits is withheld, or shown where it is text."""
+    """What is too large for one message never comes; what fits is withheld, or shown where it is text."""
 
     def large(mine: str) -> list[dict[str, Any]]:
         html = {"type": "display_data", "request": mine, "content": {"data": {"text/html": "x" * 20_000_000}}}

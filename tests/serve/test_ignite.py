@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -18,44 +17,16 @@ from typing import Any
 
 import psutil
 import pytest
-from farside import HERE, FarProcess, Python, bare_pyro, clean_environ, pythons, wait_until
+from farside import Python, clean_environ, pythons, wait_until
 from kernels import flame_kernel
 from needs import missing
+from plain_app import KEY, PlainApp, bare
 
 import flame
 from flame_kernel.serve import ignite
 from flame_kernel.serve.ignite import IgniteError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ignite is for Linux")
-
-KEY = "0123456789abcdef" * 4
-
-
-class PlainApp(FarProcess):
-    """``apps/plain_app.py``, with these threads; ``pyro``: whether Pyro4 can be imported there."""
-
-    key = None
-
-    def __init__(self, python: Python, *threads: str, pyro: bool = False) -> None:
-        env = {"PYTHONPATH": bare_pyro() if pyro else None, "PYRO_FLAME_ENABLED": None}
-        super().__init__([str(HERE / "apps" / "plain_app.py"), *threads], python, env, subprocess.PIPE)
-        self._asked = 0
-        self._wait_for_line("app pid: ")
-
-    def send(self, expression: str) -> None:
-        assert self.process.stdin is not None
-        self._asked += 1
-        self.process.stdin.write(expression.encode() + b"\n")
-        self.process.stdin.flush()
-
-    def ask(self, expression: str) -> Any:
-        """The value of an expression, by the app's main thread."""
-        self.send(expression)
-        return self.answer()
-
-    def answer(self) -> Any:
-        """The value of what was sent last."""
-        return json.loads(self._wait_for_line(f"answer {self._asked}: "))
 
 
 @pytest.fixture
@@ -69,14 +40,6 @@ def plain() -> Iterator[Callable[..., PlainApp]]:
     yield start
     for one in started:
         one.stop()
-
-
-def bare() -> Python:
-    """An interpreter without Pyro4 of its own."""
-    found = [python for python in pythons() if not python.pyro]
-    if not found:
-        missing("a Python without Pyro4 (pyenv)")
-    return found[-1]
 
 
 def test_in_and_out_again(each_python: Python, plain: Callable[..., PlainApp]) -> None:
@@ -300,7 +263,7 @@ def test_a_system_that_does_not_permit_it(process: Callable[..., subprocess.Pope
     assert other.stdout.readline() == b"go\n"
     other.stdout.close()
     asks = f"try: ignite.ignite({other.pid}, 'k')\nexcept ignite.IgniteError as e: print(e)"
-    script = "from flame_kernel import ignite\n" + become + asks
+    script = "from flame_kernel.serve import ignite\n" + become + asks
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert f"this system does not let one look into process {other.pid}" in done.stdout
 
@@ -333,7 +296,7 @@ def test_a_system_that_refuses_ptrace(plain: Callable[..., PlainApp], tmp_path: 
     app = plain()
     (tmp_path / "scope").write_text(f"{scope}\n")
     script = (
-        f"{REFUSE}from pathlib import Path\nfrom flame_kernel import ignite\n"
+        f"{REFUSE}from pathlib import Path\nfrom flame_kernel.serve import ignite\n"
         f"ignite._PTRACE_SCOPE = Path({str(tmp_path / 'scope')!r})\n"
         f"try: ignite.ignite({app.pid}, 'k')\nexcept ignite.IgniteError as e: print(e)"
     )
@@ -346,7 +309,7 @@ def test_a_system_that_refuses_ptrace(plain: Callable[..., PlainApp], tmp_path: 
 def test_without_hypno(plain: Callable[..., PlainApp]) -> None:
     app = plain()
     script = (
-        "import sys; sys.modules['hypno'] = None; from flame_kernel import ignite\n"
+        "import sys; sys.modules['hypno'] = None; from flame_kernel.serve import ignite\n"
         f"try: ignite.ignite({app.pid}, 'k')\nexcept ignite.IgniteError as e: print(e)"
     )
     if hasattr(sys, "remote_exec"):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from farside import pythons, wait_until
-from test_ignite import KEY, PlainApp, bare
+from plain_app import KEY, PlainApp, bare
 
 import flame
 from flame_kernel.serve import ignite

@@ -16,6 +16,7 @@ import pytest
 from farside import wait_until
 
 from flame_kernel.connect.connection import Connection
+from flame_kernel.connect.target import Target
 from flame_kernel.errors import CannotConnect, FlameError
 from flame_kernel.serve import embedded as server_module
 from flame_kernel.serve.embedded import EmbeddedServer
@@ -49,7 +50,7 @@ def test_it_is_stock_flame_on_loopback(embedded: EmbeddedServer, connection: Con
     assert connection.call("evaluate", "__name__") == "Pyro4.utils.flame"
     assert connection.call("evaluate", "__import__('sys').argv") == ["-c"]
     assert connection.call("evaluate", "__import__('os').getpid()") == embedded.pid
-    assert embedded.target(place="process", session="ab12").place == "process"
+    assert embedded.target(Target(place="process", linger=5.0)).linger == 5.0
     assert repr(embedded) == f"<EmbeddedServer {embedded.location} pid {embedded.pid} running>"
     loaded = connection.call("evaluate", "[name for name in __import__('sys').modules if 'flame_kernel' in name]")
     assert loaded == []

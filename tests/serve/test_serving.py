@@ -1,4 +1,4 @@
-"""Serving safely: ``jupyter flame serve``, ``flame.serve``, and daemons that silent clients cannot stop (S16, S17)."""
+"""Serving safely: ``jupyter flame serve``, ``flame.serve``, and daemons that silent clients cannot stop."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ def test_an_app_is_opened_in_one_line(opened: tuple[Serving, Target]) -> None:
 
 
 def test_silence_stops_nobody(opened: tuple[Serving, Target], monkeypatch: pytest.MonkeyPatch) -> None:
-    """S17: more silent clients than threads, some that say half a word, some that drip: service within 5 s."""
+    """More silent clients than threads, some that say half a word, some that drip: service within 5 s."""
     _, target = opened
     assert target.location is not None
     monkeypatch.setattr(config, "THREADPOOL_SIZE", 40)
@@ -344,7 +344,7 @@ def ended(client: socket.socket) -> bool:
 
 
 def test_a_full_pool_is_said_at_once(opened: tuple[Serving, Target], monkeypatch: pytest.MonkeyPatch) -> None:
-    """F14 on a hardened server: a clear error within 2 s, and service again when one has left."""
+    """A hardened server that is full: a clear error within 2 s, and service again when one has left."""
     _, target = opened
     monkeypatch.setattr(config, "THREADPOOL_SIZE", 4)
     with contextlib.ExitStack() as clients:

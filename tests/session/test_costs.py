@@ -14,7 +14,7 @@ import pytest
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
 from kernels import Kernel, flame_kernel
-from test_round_trips import ops
+from trips import ops
 
 from flame_kernel.agent.wire import message as wire
 from flame_kernel.agent.wire import values

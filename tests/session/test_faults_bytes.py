@@ -1,4 +1,4 @@
-"""F03: the link is cut at every byte of a conversation, of either way; each cell runs once, and its output is whole."""
+"""The link is cut at every byte of a conversation, of either way; each cell runs once, and its output is whole."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def k(link: FlakyLink) -> Iterator[Kernel]:
 
 @pytest.mark.parametrize(("how", "size"), [("rst", 64_000), ("fin", 64_000), ("rst", 256_000)])
 def test_a_hundred_thousand_lines_through_cuts(k: Kernel, link: FlakyLink, how: How, size: int) -> None:
-    """F01, F02: all lines, once, in order; executed once; in ten seconds."""
+    """All lines, once, in order; executed once; in ten seconds."""
     began = time.monotonic()
     link.cut_every(size, how)
     run = k.execute(numbered(100_000), timeout=30)
@@ -69,7 +69,7 @@ def test_the_same_elsewhere(kind: str, flame_server: Start, live_app: Callable[.
 
 @pytest.mark.parametrize(("how", "times"), [("rst", 10), ("fin", 3)])
 def test_the_answer_to_a_submit_is_lost_ten_times(k: Kernel, link: FlakyLink, how: How, times: int) -> None:
-    """F04: it was delivered each time, and is executed once."""
+    """It was delivered each time, and is executed once."""
     link.swallow(b'"op":"submit"', times=times, how=how)
     run = k.execute(numbered(3))
     wait_until(lambda: link.still_to_swallow == 0, "so many lost answers")
@@ -86,7 +86,7 @@ def test_answers_to_polls_are_lost(k: Kernel, link: FlakyLink) -> None:
 
 @pytest.mark.parametrize("how", ["refuse", "fin"])
 def test_an_outage_in_a_cell(k: Kernel, link: FlakyLink, how: str) -> None:
-    """F05: said within a second, caught up in 2.5 s, few attempts; and the line is taken back."""
+    """Said within a second, caught up in 2.5 s, few attempts; and the line is taken back."""
     outage = 30.0 if FULL else 3.0
     count = int((outage + 2) * 100)
     run = k.submit(numbered(count, pause=0.01))
@@ -125,7 +125,7 @@ def test_an_outage_while_idle_is_no_matter(k: Kernel, link: FlakyLink) -> None:
 
 
 def test_stop_when_the_poll_was_cut(k: Kernel, link: FlakyLink) -> None:
-    """I06: the stop arrives, and its KeyboardInterrupt too."""
+    """The stop arrives, and its KeyboardInterrupt too."""
     for _ in range(5):
         run = k.submit("import time\nprint('in')\nwhile True: time.sleep(0.01)")
         k.wait_for_output(run, "in")
@@ -138,7 +138,7 @@ def test_stop_when_the_poll_was_cut(k: Kernel, link: FlakyLink) -> None:
 
 
 def test_stop_during_an_outage_is_for_its_own_cell(k: Kernel, link: FlakyLink) -> None:
-    """I06: the wait ends at once; when the link is back the next cell is not the one that is stopped."""
+    """The wait ends at once; when the link is back the next cell is not the one that is stopped."""
     run = k.submit("import time\nprint('in')\nwhile True: time.sleep(0.01)")
     k.wait_for_output(run, "in")
     link.down()
@@ -156,7 +156,7 @@ def test_stop_during_an_outage_is_for_its_own_cell(k: Kernel, link: FlakyLink) -
 
 
 def test_stop_that_comes_after_its_cell_stops_no_other(k: Kernel, link: FlakyLink) -> None:
-    """I06: the cell ends by itself while the stop is on its way; the next one is begun meanwhile."""
+    """The cell ends by itself while the stop is on its way; the next one is begun meanwhile."""
     link.delay = 0.4  # the end of the cell is 0.3 s behind its output: a stop that is sent in between comes too late
     for _ in range(3):
         run = k.submit("print('in')\nimport time; time.sleep(0.3)")

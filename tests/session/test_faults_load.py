@@ -103,7 +103,7 @@ def peak(pid: int) -> float:
 
 @pytest.mark.timeout(900)
 def test_clients_come_and_go(live_app: Callable[..., LiveApp]) -> None:
-    """L01: no error, and nothing grows on either side."""
+    """No error, and nothing grows on either side."""
     count = 4000 if FULL else 400
     app = live_app()
 
@@ -133,7 +133,7 @@ def test_clients_come_and_go(live_app: Callable[..., LiveApp]) -> None:
 
 @pytest.mark.timeout(900)
 def test_many_cells(flame_server: Start) -> None:
-    """L02: memory stays, and the last are as quick as the first."""
+    """Memory stays, and the last are as quick as the first."""
     count = 10_000 if FULL else 600
     part = count // 10
     server = flame_server()
@@ -162,7 +162,7 @@ def test_many_cells(flame_server: Start) -> None:
 
 @pytest.mark.timeout(200)
 def test_many_lines(flame_server: Start) -> None:
-    """L03: exact, in thirty seconds, and the far side's memory does not grow with them."""
+    """Exact, in thirty seconds, and the far side's memory does not grow with them."""
     count = 1_000_000 if FULL else 250_000
     server = flame_server()
     with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
@@ -182,7 +182,7 @@ def test_many_lines(flame_server: Start) -> None:
 
 @pytest.mark.timeout(200)
 def test_twenty_sessions_on_one_server(flame_server: Start) -> None:
-    """L04: two connections each, which is all that a stock server has, and a cell a second."""
+    """Two connections each, which is all that a stock server has, and a cell a second."""
     seconds = 60 if FULL else 5
     server = flame_server()
     with clients(server.location, 20, place="process", shell="mini") as crew:
@@ -205,7 +205,7 @@ def test_twenty_sessions_on_one_server(flame_server: Start) -> None:
 
 @pytest.mark.timeout(200)
 def test_many_kernels_through_cuts(flame_server: Start) -> None:
-    """F02: at the same time; each has all of its own lines, and nothing of another's."""
+    """At the same time; each has all of its own lines, and nothing of another's."""
     kernels, count = (16, 100_000) if FULL else (3, 20_000)
     with FlakyLink(flame_server().location) as link, contextlib.ExitStack() as stack:
         crew = [stack.enter_context(flame_kernel(env={"FLAME_TARGET": link.location})) for _ in range(kernels)]
@@ -224,7 +224,7 @@ def test_many_kernels_through_cuts(flame_server: Start) -> None:
 
 @pytest.mark.timeout(1000)
 def test_a_laptop_that_sleeps(flame_server: Start) -> None:
-    """L06: its connections are gone when it wakes up; a cell works in three seconds."""
+    """Its connections are gone when it wakes up; a cell works in three seconds."""
     with FlakyLink(flame_server().location) as link, flame_kernel(env={"FLAME_TARGET": link.location}) as k:
         ok(k.execute("x = 1"))
         os.kill(k.pid, signal.SIGSTOP)
@@ -242,7 +242,7 @@ def test_a_laptop_that_sleeps(flame_server: Start) -> None:
 
 @pytest.mark.timeout(200)
 def test_a_flood(flame_server: Start) -> None:
-    """L08: as much as a cell can print; it is stopped soon (alone: 0.5 s), and the client's memory is bounded."""
+    """As much as a cell can print; it is stopped soon (alone: 0.5 s), and the client's memory is bounded."""
     seconds = 10.0 if FULL else 4.0
     with flame_kernel(env={"FLAME_TARGET": flame_server().location}) as k:
         ok(k.execute("text = 'x' * 9999"))

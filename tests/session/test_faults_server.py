@@ -48,7 +48,7 @@ def notes(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("far", ["own", "named", "over a link"])
 def test_the_server_is_killed_in_a_cell(far: str, flame_server: Start, tmp_path: Path) -> None:
-    """F06: told within two seconds, by name; F19: another server at the same place runs nothing again."""
+    """Told within two seconds, by name; another server at the same place runs nothing again."""
     note = tmp_path / "note"
     code = f"import time\nopen({str(note)!r}, 'a').write('run ')\nprint('in')\nwhile True: time.sleep(0.01)"
     with contextlib.ExitStack() as stack:
@@ -86,7 +86,7 @@ def test_the_server_is_killed_in_a_cell(far: str, flame_server: Start, tmp_path:
 
 
 def test_another_server_answers_in_its_place(flame_server: Start, tmp_path: Path) -> None:
-    """F19: the link was cut, and leads to a new server when it is back: known by its boot id."""
+    """The link was cut, and leads to a new server when it is back: known by its boot id."""
     note = tmp_path / "note"
     one, two = flame_server(), flame_server()
     with FlakyLink(one.location) as link, flame_kernel(env={"FLAME_TARGET": link.location}) as k:
@@ -103,7 +103,7 @@ def test_another_server_answers_in_its_place(flame_server: Start, tmp_path: Path
 
 
 def test_the_app_around_the_cell_ends(live_app: StartApp) -> None:
-    """F17: a crash inside the server's own process takes it along; the notebook is told at once."""
+    """A crash inside the server's own process takes it along; the notebook is told at once."""
     app = live_app()
     with flame_kernel(env={"FLAME_TARGET": app.location}) as k:
         for code, ename in (
@@ -122,7 +122,7 @@ def test_the_app_around_the_cell_ends(live_app: StartApp) -> None:
 
 
 def test_the_child_around_the_cell_ends(flame_server: Start) -> None:
-    """F17: the server lives, and the next cell has a fresh process."""
+    """The server lives, and the next cell has a fresh process."""
     server = flame_server()
     with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
         ok(k.execute("x = 1"))
@@ -145,7 +145,7 @@ def test_the_child_around_the_cell_ends(flame_server: Start) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_server_that_is_stopped_for_a_while(flame_server: Start) -> None:
-    """F07: said by five seconds; Stop and everything local work; afterwards all is there, once."""
+    """Said by five seconds; Stop and everything local work; afterwards all is there, once."""
     server = flame_server()
     with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
         ok(k.execute("pass", silent=True))
@@ -182,7 +182,7 @@ def test_a_server_that_is_stopped_for_a_while(flame_server: Start) -> None:
 
 
 def test_restart_while_the_server_is_frozen(flame_server: Start) -> None:
-    """F07, F25: the kernel goes within five seconds."""
+    """The kernel goes within five seconds."""
     server = flame_server()
     with flame_kernel(env={"FLAME_TARGET": server.location, "FLAME_LINGER": "1"}) as k:
         run = k.submit("import time\nprint('in')\ntime.sleep(1000)")
@@ -199,7 +199,7 @@ def test_restart_while_the_server_is_frozen(flame_server: Start) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_cell_that_holds_the_lock_of_the_whole_server(live_app: StartApp) -> None:
-    """F24: no death is declared; what is interrupted meanwhile is so when it can be; all is in step afterwards."""
+    """No death is declared; what is interrupted meanwhile is so when it can be; all is in step afterwards."""
     app = live_app()
     hold = "import ctypes\nprint('in', flush=True)\nimport time; time.sleep(0.2)\nctypes.PyDLL(None).sleep(%d)\n'out'"
     with flame_kernel(env={"FLAME_TARGET": app.location}) as k:
@@ -225,7 +225,7 @@ def test_a_cell_that_holds_the_lock_of_the_whole_server(live_app: StartApp) -> N
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_no_free_connection(flame_server: Start) -> None:
-    """F14: said in two seconds; and there it is, three seconds after one is free."""
+    """Said in two seconds; and there it is, three seconds after one is free."""
     server = flame_server(env={"PYRO_THREADPOOL_SIZE": "10"})
     target = Target(Location.parse(server.location))
     others: list[Connection] = []
@@ -270,7 +270,7 @@ def test_no_free_connection(flame_server: Start) -> None:
 
 
 def test_a_server_that_cuts_idle_clients(flame_server: Start, tmp_path: Path) -> None:
-    """F15: nobody notices."""
+    """Nobody notices."""
     note = tmp_path / "note"
     with flame_kernel(env={"FLAME_TARGET": flame_server(env={"PYRO_COMMTIMEOUT": "2"}).location}) as k:
         ok(k.execute("x = 1"))
@@ -295,7 +295,7 @@ def said_to(location: str, expression: str) -> Iterator[None]:
 
 
 def test_a_folder_that_is_gone_and_a_closed_stdout(flame_server: Start) -> None:
-    """F22: the server's own troubles are none of a session's."""
+    """The server's own troubles are none of a session's."""
     server = flame_server()
     server.cwd.rmdir()
     with (
@@ -310,7 +310,7 @@ def test_a_folder_that_is_gone_and_a_closed_stdout(flame_server: Start) -> None:
 
 
 def test_a_server_without_descriptors(flame_server: Start) -> None:
-    """F22: refused in words, and well again when there are some."""
+    """Refused in words, and well again when there are some."""
     server = flame_server()
     resource = "__import__('resource')"
     limit = f"{resource}.setrlimit({resource}.RLIMIT_NOFILE, (%s, {resource}.getrlimit({resource}.RLIMIT_NOFILE)[1]))"
@@ -336,7 +336,7 @@ def _raise_limit(server: FlameServer, expression: str) -> bool:
 
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_clocks_that_are_set(hours: int, flame_server: Start, tmp_path: Path) -> None:
-    """F21: of the server, of its children and of the kernel, in the midst of a cell: nothing times out or spins."""
+    """Of the server, of its children and of the kernel, in the midst of a cell: nothing times out or spins."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, time\n"
         "real, where = time.time, os.environ['CLOCK']\n"
@@ -373,7 +373,7 @@ def test_clocks_that_are_set(hours: int, flame_server: Start, tmp_path: Path) ->
 
 @pytest.mark.parametrize("state", ["running", "input", "cut", "silent"])
 def test_the_kernel_goes(state: str, flame_server: Start) -> None:
-    """F25: in five seconds; and nothing is left on the far side, at once or when its time is over."""
+    """In five seconds; and nothing is left on the far side, at once or when its time is over."""
     server = flame_server()
     with FlakyLink(server.location) as link:
         with flame_kernel(env={"FLAME_TARGET": link.location, "FLAME_LINGER": "1", "FLAME_FAST": "1"}) as k:
@@ -397,7 +397,7 @@ def test_the_kernel_goes(state: str, flame_server: Start) -> None:
 
 
 def test_restart_during_an_outage(flame_server: Start) -> None:
-    """F25: a fresh kernel, which says what is wrong, and works when the link is back."""
+    """A fresh kernel, which says what is wrong, and works when the link is back."""
     server = flame_server()
     with (
         FlakyLink(server.location) as link,

@@ -26,7 +26,7 @@ def all_lines(*texts: str) -> list[str]:
 
 
 def test_a_kernel_is_killed_and_another_comes_back(flame_server: Start, tmp_path: Path) -> None:
-    """F10: names, the cell that runs, its further output and its result are there; it runs once."""
+    """Names, the cell that runs, its further output and its result are there; it runs once."""
     server = flame_server()
     note = tmp_path / "note"
     env: dict[str, str | None] = {"FLAME_TARGET": server.location}
@@ -60,7 +60,7 @@ def test_a_kernel_is_killed_and_another_comes_back(flame_server: Start, tmp_path
 
 
 def test_a_client_is_suspended_under_output(flame_server: Start, tmp_path: Path) -> None:
-    """F11: the cell goes on meanwhile, and all its output comes afterwards."""
+    """The cell goes on meanwhile, and all its output comes afterwards."""
     done = tmp_path / "done"
     count = 1_000_000 if FULL else 150_000
     with flame_kernel(env={"FLAME_TARGET": flame_server().location}) as k:
@@ -82,7 +82,7 @@ def test_a_client_is_suspended_under_output(flame_server: Start, tmp_path: Path)
 @pytest.mark.parametrize("when_full", ["drop", "block"])
 @pytest.mark.timeout(200)
 def test_more_is_printed_than_is_kept(when_full: str, flame_server: Start, tmp_path: Path) -> None:
-    """F12: memory is bounded; head and tail are there, and one mark says exactly what is missing. Or the cell waits."""
+    """Memory is bounded; head and tail are there, and one mark says exactly what is missing. Or the cell waits."""
     megabytes, cap = (1000, 64) if FULL else (150, 64)
     done = tmp_path / "done"
     size = 1 << 16
@@ -145,7 +145,7 @@ def worst_cells(kernels: list[Kernel]) -> float:
 
 @pytest.mark.timeout(120)
 def test_a_slow_reader_is_nobody_elses_matter(flame_server: Start, tmp_path: Path) -> None:
-    """F13: others are as quick as before; and its own cell is stopped at once."""
+    """Others are as quick as before; and its own cell is stopped at once."""
     server = flame_server()
     stopped = tmp_path / "stopped"
     code = f"try:\n    while True: print('x' * 1000)\nfinally:\n    open({str(stopped)!r}, 'w').close()"
@@ -189,7 +189,7 @@ ODD_CELLS = {
 
 @pytest.mark.parametrize("place", ["child", "process"])
 def test_odd_cells_leave_everything_in_step(place: str) -> None:
-    """F16: each is answered, and the next cell is itself; no output comes from where none is due."""
+    """Each is answered, and the next cell is itself; no output comes from where none is due."""
     with kernel_at(place) as site:
         k = site.kernel
         for number, (name, code) in enumerate(ODD_CELLS.items()):

@@ -79,7 +79,7 @@ def is_silent(k: Kernel, run: Run, seconds: float) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_host_is_gone_for_twenty_seconds(host: Host) -> None:
-    """F08, F09: noticed in 5 s, given up in 15 s with ``fast``; the session resumes, and nothing is lost."""
+    """Noticed in 5 s, given up in 15 s with ``fast``; the session resumes, and nothing is lost."""
     with host.kernel("far") as k, host.kernel("fast") as fast:
         for one in (k, fast):
             ok(one.execute("pass", silent=True))
@@ -108,7 +108,7 @@ def test_a_host_is_gone_for_twenty_seconds(host: Host) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_host_is_gone_for_good(host: Host) -> None:
-    """F08: given up in 45 s; connecting to it fails in 10 s. F20: it frees the threads of those who are gone."""
+    """Given up in 45 s; connecting to it fails in 10 s. It frees the threads of those who are gone."""
     others: list[Connection] = []
     try:
         with host.kernel("far") as k, host.kernel("far") as late:

@@ -10,17 +10,9 @@ import pytest
 from farside import FlameServer, LiveApp, wait_until
 from flakylink import FlakyLink
 from kernels import Kernel, flame_kernel
+from trips import ops
 
 CELLS = 50
-
-
-def ops(messages: list[tuple[float, bytes]]) -> list[str]:
-    """The names of the agent's ops in what a client said."""
-    found = []
-    for _, data in messages:
-        op = re.search(rb'"op":"(\w+)"', data)
-        found.append(op[1].decode() if op else "?")
-    return found
 
 
 def run(kernel: Kernel, code: str) -> float:

@@ -144,7 +144,7 @@ def test_the_process_is_left_as_it_was_found(live_app: Callable[..., LiveApp], s
 def test_two_versions_of_the_agent_live_beside_each_other(
     live_app: Callable[..., LiveApp], monkeypatch: pytest.MonkeyPatch, first_to_go: str
 ) -> None:
-    """F18: hooks of two versions stack, in whatever order they come and go; each session has its own output."""
+    """Hooks of two versions stack, in whatever order they come and go; each session has its own output."""
     app = live_app()
     with client(app.location) as warm:
         warm.run("1")
@@ -201,7 +201,7 @@ def test_a_stock_console_takes_nobodys_output(live_app: Callable[..., LiveApp]) 
 
 
 def test_eight_clients_push_at_once(flame_server: Callable[..., FlameServer]) -> None:
-    """F18: the agent is loaded once, and every session lives."""
+    """The agent is loaded once, and every session lives."""
     import threading
 
     location = flame_server().location

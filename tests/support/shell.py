@@ -22,8 +22,8 @@ _WARM = """
 import importlib, json, os, signal, sys, tempfile
 for name in sys.argv[1:]:
     importlib.import_module(name)
-from flame_kernel import cli, cli_app
-for path, _ in cli_app.COMMANDS.values():
+from flame_kernel.cli import __main__ as cli, index
+for path, _ in index.COMMANDS.values():
     importlib.import_module(path.rpartition(".")[0])
 for line in sys.stdin:
     argv, environ, stdin, cwd = json.loads(line)
