@@ -11,8 +11,11 @@ each falls through to what it found.  When the last session ends all is as it wa
 
 import builtins
 import codecs
+import collections
+import functools
 import getpass
 import io
+import operator
 import os
 import sys
 import threading
@@ -282,19 +285,21 @@ def _getpass(below):
     return getpass
 
 
+_call = operator.methodcaller("__call__")
+
+
 def _thread_start(below):
     def start(self):
         cell = current()
         if cell is not None:
-            run = self.run
 
-            def run_for_cell():
+            def begin():
                 set_current(cell)
                 self.__dict__.pop("run", None)  # Thread.run clears its own references; so do we
                 cell.host.debug.begin()
-                run()
 
-            self.run = run_for_cell
+            # Both are called by C: an error of the user's passes no frame of ours, which its traceback would show.
+            self.run = functools.partial(collections.deque, map(_call, (begin, self.run)), 0)
         return below(self)
 
     return start

@@ -19,6 +19,7 @@ import time
 import types
 
 from .. import threads
+from ..output import streams
 from . import stacks
 from .stops import outcome
 
@@ -130,6 +131,8 @@ class Lane:
         self.thread_id = threading.get_ident()
         self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else _native_id()
         asyncio.set_event_loop(self.loop)
+        # What the loop itself says, of a callback that fails for example, belongs to the cell that ran last.
+        streams.set_current(streams.LatestCell(self.host))
         self._task = self.loop.create_task(self._serve())
         while not self._task.done():
             try:

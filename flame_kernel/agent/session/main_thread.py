@@ -182,7 +182,7 @@ class MainLane(Lane):
         self.host.outer_lines = lines_of(sys._getframe(1))
         self.waits = False
         asyncio.set_event_loop(self.loop)
-        streams.set_current(streams.Cell(None, self.host))
+        streams.set_current(streams.LatestCell(self.host))
         if self._task is None:
             self._task = self.loop.create_task(self._serve())
             self._task.add_done_callback(lambda task: self.loop.stop())

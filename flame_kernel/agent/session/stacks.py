@@ -166,7 +166,7 @@ def _tasks(host, lane):
 
 def _users_frames(host, steps, thread, is_lane=False):
     """What of a stack is the user's and the libraries'; empty for threads that are ours."""
-    # The first steps of every thread, and ours that tells a thread which cell has started it, are of no interest.
+    # The first steps of every thread are of no interest.
     at = 0
     while at < len(steps) and _begins_a_thread(steps[at][0]):
         at += 1
@@ -188,9 +188,7 @@ def _users_frames(host, steps, thread, is_lane=False):
 
 def _begins_a_thread(frame):
     code = frame.f_code
-    if code.co_filename == threading.__file__:
-        return code.co_name in ("_bootstrap", "_bootstrap_inner", "run")
-    return code.co_name == "run_for_cell" and own.has(frame)
+    return code.co_filename == threading.__file__ and code.co_name in ("_bootstrap", "_bootstrap_inner", "run")
 
 
 def _name(frame):
