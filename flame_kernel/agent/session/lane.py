@@ -224,7 +224,8 @@ class Lane:
             try:
                 value = yield waits_for
                 send = coroutine.send
-            except BaseException as e:  # the cancellation of an awaiting cell goes on into it
+            except BaseException as e:  # of what the cell awaits, or its cancellation: it goes on into the cell
+                e.__traceback__ = e.__traceback__.tb_next  # without this frame: the cell shows what it awaits
                 value, send = e, coroutine.throw
             finally:
                 self._suspended = False
