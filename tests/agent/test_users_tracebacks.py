@@ -52,10 +52,7 @@ CELLS: dict[str, tuple[str, ...]] = {
     "display": ("display(Bad())",),
     "async cell": ("await failing_soon()",),
     "task that is awaited": ("task = asyncio.ensure_future(failing_soon())\nawait task",),
-    "task that nobody awaits": (
-        "task = asyncio.ensure_future(failing_soon())",
-        "await asyncio.sleep(0.05)\ndel task\nx = gc.collect()",
-    ),
+    "task that nobody awaits": ("asyncio.ensure_future(failing_soon()) and None\nawait asyncio.sleep(0.05)",),
     "callback of the loop": ("asyncio.get_event_loop().call_soon(failing)\nawait asyncio.sleep(0.05)",),
     "thread": ("thread = threading.Thread(target=failing)\nthread.start()\nthread.join()",),
     "class of a thread": (
