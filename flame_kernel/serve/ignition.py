@@ -166,6 +166,8 @@ class Fire:
         planted = [name for name in list(sys.modules) if alone and name.startswith("flame_agent_")]
         for name in planted:
             sys.modules.pop(name, None)
+        for name in [name for name in list(linecache.cache) if alone and name.startswith("<flame_agent_")]:
+            linecache.cache.pop(name, None)
         self.clear()
         sys.modules.pop(ME, None)
         deadline = time.monotonic() + PATIENCE
