@@ -1,6 +1,7 @@
 """The agent's whole interface: ``handle``, called through Flame's ``invokeModule``; and the registry of sessions.
 
-Large values cross the connection of a call of ``carry`` (see ``bulk``), files that of ``files.take``.
+Large values cross the connection of a call of ``carry`` (see ``bulk``), files that of ``take_files``; on a multiplex
+server files go by ``call_files``, each call with a number that is good once, in a conversation that ``files`` begins.
 
 A request is a message of ``wire``: ``{"op", "n", …}``; the answer echoes ``n`` and has ``result``, or ``error`` with a
 code and a sentence. Every op is short, but a parked ``poll`` or ``watch``: on a multiplex server one call stops all
@@ -21,6 +22,7 @@ others, so there they do not park.
     detach    session, epoch                    its owner leaves; it lives on
     close     session, epoch?                   end it (``kill`` is the same)
     sessions                                    what lives here
+    files     session, epoch                    begin a conversation about files by calls: {"talk": its name}
     ask       session, client, client_id        ask its owner to let go: {"asked": id}
     asked     session, id                       {"state": "waiting" | "granted" | "refused"}
     consent   session, epoch, id, allow         the owner's answer: {"done": whether it still waited}
@@ -57,7 +59,7 @@ import threading
 import time
 
 from . import own, sockets, threads
-from .remote import bulk
+from .remote import bulk, files
 from .session import checkup, places
 from .session import session as live
 from .session.session import Refusal
@@ -118,6 +120,28 @@ def carry(data):
     daemon = sys._getframe(1).f_locals["self"]._pyroDaemon  # of ``invokeModule``, a method of Flame's object
     bulk.take(request, daemon, _owned(request).core.carry)
     return b""
+
+
+def take_files(data):
+    """Called through Flame by a session's owner, with a ``nonce``: see ``files.take``."""
+    request = wire.decode(data)[0]
+    daemon = sys._getframe(1).f_locals["self"]._pyroDaemon  # as for ``carry``
+    _session(request).check(request["epoch"])
+    files.take(bytes.fromhex(request["nonce"]), daemon)
+    return b""
+
+
+def call_files(data):
+    """Called through Flame by a session's owner with ``talk``, ``number`` and the frames of requests: the frames of
+    answers, see ``files.call``. A message that is sent again is refused, and so is one of an earlier owner."""
+    try:
+        request, (asked,) = wire.decode(data)
+        session = _session(request)
+        session.check(request["epoch"])
+        session.go_on(request["talk"], request["number"])
+        return wire.encode({"result": {}}, [files.call(asked, request["talk"], request["number"])])
+    except Refusal as e:
+        return wire.encode({"error": {"code": e.code, "message": str(e)}})
 
 
 def _hello(request):
@@ -277,6 +301,12 @@ def _list(request):
     return [session.described() for session in living]
 
 
+def _files(request):
+    session = _session(request)
+    session.check(request["epoch"])
+    return {"talk": session.begin_talk(request.get("n"))}
+
+
 def _checkup(request):
     return checkup.report()
 
@@ -293,6 +323,7 @@ _OPS = {
     "close": _close,
     "kill": _close,
     "sessions": _list,
+    "files": _files,
     "ask": _ask,
     "asked": _asked,
     "consent": _consent,

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """``jupyter flame``: the console script. Its help is there at once; everything else is loaded when it is called."""
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ FAILED = 1
 def main() -> None:
     """The console script ``jupyter-flame``, which is what ``jupyter flame`` runs."""
     words = sys.argv[1:]
+    if "_ARGCOMPLETE" in os.environ:  # Tab was pressed: nothing else may be done, whatever the words are
+        from .completion import offer
+
+        offer()
+        return
     try:
         if words and words[0] in HELP:
             print(overview("", ABOUT, COMMANDS))

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import TargetError
 from ..serve.certs import DAYS, Authority, fingerprint
 from .command import Command
+from .parser import Parser
 
 
 class Certs(Command):
@@ -27,7 +28,7 @@ class Certs(Command):
         jupyter flame certs ~/flame-certs --host lab.example --replace
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the CA is, or is made")
         parser.add_argument(
             "--host", action="append", default=[], help="the server's name or address, as clients write it; repeatable"

@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import sys
-import textwrap
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,6 +29,7 @@ from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError, TargetError
 from ..security.terminal import clean
 from .index import HELP, overview
+from .parser import Parser, meant
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -55,7 +55,7 @@ class Command(JupyterApp):
     takes_all: ClassVar[bool] = False
     options: argparse.Namespace
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         """Add what the command takes to its parser."""
 
     def run(self, options: argparse.Namespace) -> int | None:
@@ -63,13 +63,12 @@ class Command(JupyterApp):
         raise NotImplementedError
 
     @classmethod
-    def parser(cls) -> argparse.ArgumentParser:
+    def parser(cls) -> Parser:
         """The command's parser, complete."""
-        parser = parser_for(cls.title, cls.about, cls.typed)
+        parser = Parser(cls.title, cls.about, cls.typed)
         cls.arguments(cls.__new__(cls), parser)
         add_common(parser)
-        words = argparse.ArgumentParser.format_usage(_only_words(parser))
-        parser.usage = words.removeprefix("usage: ").rstrip("\n").replace(parser.prog, f"{parser.prog} [options]", 1)
+        parser.say_usage()
         return parser
 
     def initialize(self, argv: Any = None) -> None:
@@ -166,8 +165,13 @@ class CommandGroup(Command):
             super().initialize(words)
             return
         if words:
-            behind = f" {self.title}" if self.title else ""
-            print(f"jupyter flame{behind}: there is no command {words[0]!r}\n", file=sys.stderr)
+            program = f"jupyter flame {self.title}".strip()
+            like = meant(words[0], self.commands)
+            print(
+                clean(f"{program}: there is no command {words[0]!r}{like} {program} --help lists them"),
+                file=sys.stderr,
+            )
+            self.exit(MISUSED)
         self._misused()
 
     def start(self) -> None:
@@ -186,30 +190,9 @@ class CommandGroup(Command):
         self.exit(MISUSED)
 
 
-def parser_for(title: str, about: str, examples: str) -> argparse.ArgumentParser:
-    """A parser that shows paragraphs and examples as they were written."""
-    lines = textwrap.dedent(examples).strip().splitlines()
-    return argparse.ArgumentParser(
-        prog=f"jupyter flame {title}".strip(),
-        description=textwrap.dedent(about).strip(),
-        epilog="examples:\n" + "\n".join(f"  {line}" for line in lines) if lines else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-
-
-def _only_words(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """A parser with the positional arguments of ``parser`` alone: for a usage that can be read."""
-    bare = argparse.ArgumentParser(prog=parser.prog, add_help=False)
-    for action in parser._actions:
-        if not action.option_strings:
-            bare._add_action(action)
-    return bare
-
-
-def add_common(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: Parser) -> None:
     """The options that every application of Jupyter has."""
-    group = parser.add_argument_group("as in all of Jupyter")
+    group = parser.shared("as in all of Jupyter")
     group.add_argument("--config", dest="config_file", metavar="FILE", help="a configuration file for traits")
     group.add_argument("--generate-config", action="store_true", help="write jupyter_flame_config.py, and end")
     group.add_argument("--show-config", action="store_true", help="show what is configured, and end")

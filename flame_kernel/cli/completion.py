@@ -1,203 +1,207 @@
-"""``jupyter flame completion``: Tab in bash, zsh and fish for every command, option, target, kernel and session name.
+"""``jupyter flame completion``: Tab in bash, zsh and fish, by argcomplete, for commands, options, targets and kernels.
 
-The shells ask this program: what it knows is always right, and nothing has to be kept in step. Its answers are made of
-the parsers of the commands and the targets file alone; nobody is connected to.
+The shell asks ``jupyter-flame`` itself, as argcomplete has it: the line is in environment variables, and the answer
+goes to a descriptor of its own (``offer``). What it knows is made of the commands' parsers and the targets file, so
+nothing has to be kept in step, and nobody is connected to.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
+from argcomplete.completers import BaseCompleter, FilesCompleter, SuppressCompleter
+from argcomplete.shell_integration import shellcode
+from traitlets.config.argcomplete_config import ExtendedCompletionFinder, get_argcomplete_cwords
 from traitlets.utils.importstring import import_item
 
 from ..errors import FlameError
 from ..security.terminal import clean
+from .application import FlameApp
 from .command import Command, CommandGroup
-from .index import COMMANDS
+from .parser import Parser
 
+PROGRAM = "jupyter-flame"
 SHELLS = ("bash", "zsh", "fish")
-# What a shell is told where a file can stand.
-FILES = "\x1b[files]"
+# What ends a command in a shell's line: zsh gives us the whole line, with the commands before ours.
+_ENDS = (";", "&", "|", "(")
 
-# bash: the function for `jupyter` hands on what is not ours to the one that was there before.
-_BASH = """\
+# argcomplete's script completes `jupyter-flame`. These lines do the same for `jupyter flame`, and leave every other
+# word of `jupyter` to whatever completed it before.
+_BASH = """
 _jupyter_flame() {
-    local cur="${COMP_WORDS[COMP_CWORD]}" first=1 line
-    if [[ "${COMP_WORDS[0]##*/}" == jupyter ]]; then
-        if [[ "${COMP_WORDS[1]}" != flame || $COMP_CWORD -lt 2 ]]; then
-            if [[ -n "$_jupyter_flame_before" ]]; then "$_jupyter_flame_before" "$@"; return; fi
-            [[ $COMP_CWORD -eq 1 ]] && COMPREPLY=($(compgen -W "flame" -- "$cur"))
-            return
-        fi
-        first=2
-    fi
-    # Without the breaks that bash makes at : and =.
-    local words=() joined="" text="${COMP_LINE:0:$COMP_POINT}"
-    read -r -a words <<< "$text"
-    [[ "$text" == *" " ]] && words+=("")
-    cur="${words[-1]}"
-    COMPREPLY=()
-    while IFS= read -r line; do
-        if [[ "$line" == "[files]" ]]; then
-            compopt -o filenames 2>/dev/null
-            while IFS= read -r joined; do COMPREPLY+=("$joined"); done < <(compgen -f -- "$cur")
-        else
-            COMPREPLY+=("$line")
-        fi
-    done < <(jupyter-flame completion --words "${words[@]:$first}" 2>/dev/null)
-    if [[ "$cur" == *:* && "$COMP_WORDBREAKS" == *:* ]]; then
-        local prefix="${cur%"${cur##*:}"}" i
-        for i in "${!COMPREPLY[@]}"; do COMPREPLY[$i]="${COMPREPLY[$i]#"$prefix"}"; done
+    if [[ "${COMP_WORDS[1]}" == flame && $COMP_CWORD -ge 2 ]]; then
+        _python_argcomplete_jupyter-flame "$@"
+    elif [[ -n "$_jupyter_flame_before" ]]; then
+        "$_jupyter_flame_before" "$@"
+    elif [[ $COMP_CWORD -eq 1 ]]; then
+        COMPREPLY=($(compgen -W "flame " -- "$2"))
     fi
 }
 _jupyter_flame_before="$(complete -p jupyter 2>/dev/null | sed -n 's/.*-F \\([^ ]*\\).*/\\1/p')"
 [[ "$_jupyter_flame_before" == _jupyter_flame ]] && _jupyter_flame_before=""
-complete -F _jupyter_flame jupyter jupyter-flame
+complete -o bashdefault -F _jupyter_flame jupyter
 """
-
-_ZSH = """\
-#compdef jupyter-flame
+_ZSH = """
 _jupyter_flame() {
-    local first=2 line
-    if [[ "${words[1]:t}" == jupyter ]]; then
-        if [[ "${words[2]}" != flame || $CURRENT -lt 3 ]]; then
-            if [[ -n "$_jupyter_flame_before" ]]; then "$_jupyter_flame_before" "$@"; return; fi
-            (( CURRENT == 2 )) && compadd flame
-            return
-        fi
-        first=3
+    if [[ "${words[2]}" == flame && $CURRENT -gt 2 ]]; then
+        _python_argcomplete_jupyter-flame "$@"
+    elif [[ -n "$_jupyter_flame_before" ]]; then
+        "$_jupyter_flame_before" "$@"
+    elif (( CURRENT == 2 )); then
+        compadd flame
     fi
-    local -a found
-    for line in "${(@f)$(jupyter-flame completion --words "${(@)words[$first,$CURRENT]}" 2>/dev/null)}"; do
-        if [[ "$line" == "[files]" ]]; then _files; elif [[ -n "$line" ]]; then found+=("$line"); fi
-    done
-    (( $#found )) && compadd -a found
 }
 if [[ -n "${_comps[jupyter]}" && "${_comps[jupyter]}" != _jupyter_flame ]]; then
     _jupyter_flame_before="${_comps[jupyter]}"
 fi
-compdef _jupyter_flame jupyter jupyter-flame
+compdef _jupyter_flame jupyter
 """
-
-_FISH = """\
-function __jupyter_flame
-    set -l words (commandline -opc) (commandline -ct)
-    set -l first 2
-    if string match -q -r '(^|/)jupyter$' -- $words[1]
-        set first 3
-    end
-    for line in (jupyter-flame completion --words $words[$first..-1] 2>/dev/null)
-        if test "$line" = "[files]"
-            __fish_complete_path (commandline -ct)
-        else
-            echo $line
-        end
-    end
-end
+_FISH = """
 complete -c jupyter -n 'not __fish_seen_subcommand_from flame' -a flame -d 'Remote Flame'
-complete -c jupyter -n '__fish_seen_subcommand_from flame' -f -a '(__jupyter_flame)'
-complete -c jupyter-flame -f -a '(__jupyter_flame)'
+complete -c jupyter -n '__fish_seen_subcommand_from flame' -f -a '(__fish_jupyter-flame_complete)'
 """
-
-_SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+_JUPYTER = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 
 class Completion(Command):
-    """The script for a shell, and its questions."""
+    """The script for a shell."""
 
     title = "completion"
     about = """
-        Print what makes Tab work in a shell: commands, options, and the names of targets and kernels.
+        Print the completion script for a shell. With it, Tab completes commands, options, and the names of targets,
+        kernels and files, behind jupyter-flame and jupyter flame.
         """
     typed = """
         eval "$(jupyter flame completion bash)"        in ~/.bashrc
-        eval "$(jupyter flame completion zsh)"         in ~/.zshrc, behind compinit
+        eval "$(jupyter flame completion zsh)"         in ~/.zshrc, after compinit
         jupyter flame completion fish | source         in ~/.config/fish/config.fish
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("shell", nargs="?", choices=SHELLS, help="which one")
-        parser.add_argument("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("shell", choices=SHELLS, help="the shell")
 
     def run(self, options: argparse.Namespace) -> int | None:
-        if options.words is not None:
-            for line in self.complete(options.words):
-                print(line)
-            return None
-        if options.shell is None:
-            self._fail(f"name a shell: {', '.join(SHELLS)}", 2)
-        print(_SCRIPTS[options.shell], end="")
+        ours = shellcode([PROGRAM], use_defaults=False, shell=options.shell, argcomplete_script=PROGRAM)
+        print(ours.strip() + "\n" + _JUPYTER[options.shell], end="")
         return None
 
-    def complete(self, words: list[str]) -> list[str]:
-        """What the last of ``words``, those behind ``jupyter flame``, can become."""
-        *before, current = words or [""]
-        commands = COMMANDS
-        while before and before[0] in commands:
-            command = import_item(commands[before.pop(0)][0])
-            if not issubclass(command, CommandGroup):
-                return _begin(current, self._of_command(command, before, current))
-            commands = command.commands
-            if command.other and (not before or before[0] not in commands):
-                other = import_item(commands[command.other][0])
-                found = self._of_command(other, before, current)
-                return _begin(current, found if before else [*commands, *found])
-        return [] if before else _begin(current, commands)
 
-    def _of_command(self, command: type[Command], before: list[str], current: str) -> Iterable[str]:
-        parser = command.parser()
-        flags = {flag: action for action in parser._actions for flag in action.option_strings}
-        shown = [flag for flag, action in flags.items() if action.help != argparse.SUPPRESS]
-        words, last = [], None
-        for word in before:
-            if last is not None:
-                last = None
-            elif word in flags:
-                last = flags[word] if _takes_value(flags[word]) else None
-            elif not word.startswith("-") or word == "-":
-                words.append(word)
-        if last is not None:
-            return self._values(last)
-        if current.startswith("-"):
-            return [flag for flag in shown if flag.startswith("--") or len(current) == 1]
-        places = [action for action in parser._actions if not action.option_strings]
-        if not places:
-            return ()
-        return self._values(places[min(len(words), len(places) - 1)])
-
-    def _values(self, action: Any) -> Iterable[str]:
-        """What can stand for an argument, by what its help calls it."""
-        if action.choices:
-            return [str(choice) for choice in action.choices]
-        name = action.metavar if isinstance(action.metavar, str) else ""
-        if action.dest in ("where", "target") or name == "TARGET":
-            return self._targets()
-        if action.dest == "key":
-            return ["keyring", "prompt", "env:"]
-        if name == "KERNEL":
-            return [one.name for one in _kernels()]
-        if name in ("FILE", "FOLDER", "DIR", "SOURCE", "DEST", "ARGUMENT", "PATH"):
-            return [FILES]
-        return ()
-
-    def _targets(self) -> list[str]:
-        with contextlib.suppress(FlameError):
-            return [clean(name) for name in self.targets().tables]
-        return []
+def offer() -> None:
+    """Answer the shell that asks what the word at its cursor can become, and end this process."""
+    words = get_argcomplete_cwords() or []
+    behind = _behind(words)
+    command, commands, used = _named(words[behind:])
+    parser = command.parser()
+    for action in parser._actions:
+        completer = _completer(action)
+        if completer is not None:
+            action.completer = completer  # type: ignore[attr-defined]
+    # argcomplete takes the word at this number for the program, and those behind it for its arguments.
+    os.environ["_ARGCOMPLETE"] = str(int(os.environ["_ARGCOMPLETE"]) + behind - 1 + used)
+    finder = _Finder()
+    finder.config_classes = command.classes
+    finder.subcommands = list(commands)
+    finder.about = {name: about for name, (_, about) in commands.items()}
+    finder(parser, always_complete_options=False, default_completer=SuppressCompleter())
 
 
-def _kernels() -> Iterable[Any]:
+class _Finder(ExtendedCompletionFinder):
+    """traitlets' finder, which knows commands of commands and ``--Class.trait``."""
+
+    about: dict[str, str]
+
+    def match_class_completions(self, cword_prefix: str) -> list[tuple[Any, str]]:
+        """Traits only where one has begun to write one: there are many, and few want them."""
+        return super().match_class_completions(cword_prefix) if cword_prefix[2:3].isupper() else []
+
+    def _get_completions(self, comp_words: list[str], cword_prefix: str, *args: Any) -> list[str]:
+        found = super()._get_completions(comp_words, cword_prefix, *args)
+        if len(comp_words) == 1:
+            self._display_completions.update(self.about)
+        return found
+
+
+def _behind(words: Sequence[str]) -> int:
+    """The number of the first word behind ``jupyter-flame``, or ``jupyter flame``, in a line."""
+    names = [PurePath(word).name for word in words]
+    found = []
+    for number, name in enumerate(names):
+        if name == PROGRAM:
+            found.append((number, number))
+        elif name == "flame" and number and names[number - 1] == "jupyter":
+            found.append((number - 1, number))
+    begun = [end for start, end in found if not start or words[start - 1].endswith(_ENDS)]
+    # In neither case: jupyter has taken its own name away, and `flame` is the first word.
+    return 1 + (begun[-1] if begun else found[0][1] if found else 0)
+
+
+def _named(words: Sequence[str]) -> tuple[type[Command], Mapping[str, tuple[str, str]], int]:
+    """The command that ``words`` name, the commands that can follow, and how many of the words name it."""
+    command: type[Command] = FlameApp
+    used = 0
+    while issubclass(command, CommandGroup):
+        commands = command.commands
+        if used < len(words) and words[used] in commands:
+            command = import_item(commands[words[used]][0])
+            used += 1
+            continue
+        if command.other is None:
+            return command, commands, used
+        # What is no command here is an argument of the one that is meant where none is named.
+        return import_item(commands[command.other][0]), commands, used
+    return command, {}, used
+
+
+def _completer(action: argparse.Action) -> BaseCompleter | None:
+    """What can stand for an argument, by what its help calls it; None: its choices, or nothing."""
+    if action.choices:
+        return None
+    name = action.metavar if isinstance(action.metavar, str) else ""
+    if action.dest in ("source", "destination") and name in ("SOURCE", "DEST"):
+        return _Either(FilesCompleter(), _Names(lambda: [f"{one}:" for one in _targets()]))
+    if action.dest in ("where", "target") or name == "TARGET":
+        return _Names(_targets)
+    if action.dest == "key":
+        return _Names(lambda: ["keyring", "prompt", "env:"])
+    if name == "KERNEL":
+        return _Names(_kernels)
+    if name in ("FILE", "FOLDER", "DIR", "SOURCE", "DEST", "ARGUMENT", "PATH"):
+        return FilesCompleter()
+    return None
+
+
+class _Names(BaseCompleter):
+    """Names that are looked up when they are asked for."""
+
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        self._names = names
+
+    def __call__(self, **asked: Any) -> Iterable[str]:
+        return [name for name in self._names() if name.startswith(asked["prefix"])]
+
+
+class _Either(BaseCompleter):
+    """What any of some completers offers."""
+
+    def __init__(self, *completers: BaseCompleter) -> None:
+        self._completers = completers
+
+    def __call__(self, **asked: Any) -> Iterable[str]:
+        return [found for completer in self._completers for found in completer(**asked)]
+
+
+def _targets() -> Iterable[str]:
+    with contextlib.suppress(FlameError):
+        return [clean(name) for name in Command.targets().tables]
+    return []
+
+
+def _kernels() -> Iterable[str]:
     from . import kernelspec
 
-    return kernelspec.installed()
-
-
-def _takes_value(action: argparse.Action) -> bool:
-    return action.nargs != 0
-
-
-def _begin(current: str, found: Iterable[str]) -> list[str]:
-    return [one.removeprefix("\x1b") for one in found if one == FILES or one.startswith(current)]
+    return [clean(one.name) for one in kernelspec.installed()]

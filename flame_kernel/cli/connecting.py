@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import signal
 import sys
@@ -22,7 +21,10 @@ from ..security.terminal import clean
 from ..session.agent_client import Visitor
 from ..session.user import ask_here
 from .command import Command
+from .parser import Parser
 
+# The title of the options that say how a link is protected.
+PROTECTION = "how the link is protected"
 # Seconds after which it is said that we are still connecting.
 WORTH_SAYING = 1.0
 
@@ -39,7 +41,7 @@ class Connecting(Command):
     word: ClassVar[bool] = False
     session: ClassVar[str] = "take up, or make, the session of this name; it is left alive at the end"
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         if self.word:
             parser.add_argument("where", nargs="?", metavar="TARGET", help="the server; as -t")
         group = parser.add_argument_group("the server")
@@ -47,18 +49,23 @@ class Connecting(Command):
             "-t",
             "--target",
             metavar="TARGET",
-            help="a target's name, host:port, ssh://user@host/port, ./u:socket, ns:NAME (the default target)",
+            help="a saved name, host:port, ssh://user@host/port, ./u:socket or ns:NAME",
         )
         key = group.add_mutually_exclusive_group()
         key.add_argument("--key-file", metavar="FILE", help="its key, in a file of mode 0600")
         key.add_argument("--key", metavar="SOURCE", help="keyring, prompt (you are asked), or env:NAME")
         if self.session:
             group.add_argument("--session", metavar="NAME", help=self.session)
-            group.add_argument("--place", choices=PLACES, help="where code runs there: in the server, or in a child")
-            group.add_argument("--shell", choices=SHELLS, help="with IPython or without")
-            group.add_argument("--trust", action="store_true", help="what this server sends may run code here")
+            group.add_argument(
+                "--place", choices=PLACES, metavar="PLACE", help=f"where code runs there: {', '.join(PLACES)}"
+            )
+            group.add_argument(
+                "--shell", choices=SHELLS, metavar="SHELL", help=f"with IPython or without: {', '.join(SHELLS)}"
+            )
+            group.add_argument("--trust", action="store_true", help="let this server run code here (pickles)")
+        protected = parser.shared(PROTECTION)
         for flag, about in OPTIONS:
-            group.add_argument(flag, **about)
+            protected.add_argument(flag, **about)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-from typing import ClassVar
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar
 
 from ..errors import AgentError, TargetError
+from ..remote import console
+from ..remote.foreground import in_colour, write
 from ..remote.remote import Remote
+from ..security.terminal import clean
+from ..session.requests import Reply
 from .command import FAILED
 from .connecting import Connecting
+from .parser import Parser
 from .run import Program
 from .sessions import Page
 
@@ -53,11 +59,11 @@ class Attach(Connecting):
         jupyter flame sessions attach train -t gpu-box --watch
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("name", metavar="NAME", help="the session, as jupyter flame sessions shows it")
         how = parser.add_mutually_exclusive_group()
-        how.add_argument("--force", action="store_true", help="take it, whoever has it")
-        how.add_argument("--watch", action="store_true", help="see its output until Ctrl-C, and touch nothing")
+        how.add_argument("--force", action="store_true", help="take over from another client")
+        how.add_argument("--watch", action="store_true", help="follow its output read-only, until Ctrl-C")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
@@ -72,15 +78,67 @@ class Attach(Connecting):
                 return _talk(remote)
         except AgentError as e:
             if e.code == "in_use":
-                raise TargetError(f"{e}; --force takes it, --watch shows its output") from None
+                raise TargetError(f"{e}; --force takes over, --watch follows its output") from None
             raise
+
+
+class CellConsole(console.Console):
+    """A console whose statements have numbers, as IPython's."""
+
+    def __init__(self, remote: Remote) -> None:
+        super().__init__(remote, console.history_file())
+        self._remote = remote
+        self._count = 1
+
+    def banner(self) -> str:
+        """Where statements run, and what the far side is."""
+        session = self._remote.session
+        ready = session.ready.result()
+        shell = f"IPython {ready.get('ipython')}" if ready.get("shell") == "ipython" else "built-in shell"
+        return clean(
+            f"Python {ready.get('python')}, {shell}, on {ready.get('host')}, pid {ready.get('pid')}, "
+            f"at {session.location} ({session.target.protection}); Ctrl-D leaves"
+        )
+
+    def begin(self) -> None:
+        """Follow what runs in a session that was taken up."""
+        session = self._remote.session
+        cells = [] if session.server["fresh"] else session.ask("cells").result()
+        counts = [one.get("count") for one in cells if isinstance(one, dict)] if isinstance(cells, list) else []
+        self._count = max((count for count in counts if isinstance(count, int)), default=0) + 1
+        for cell, told in self._remote.taken_up:
+            code = str(cell.get("code") or "").strip().partition("\n")[0]
+            write("stdout", clean(f"[running: {code[:60]}]") + "\n")
+            request = cell["request"]
+            self.guarded(partial(self._foreground.follow, told, session.follow(request), request))
+
+    def end(self) -> None:
+        """A shell's own prompt says that it is over."""
+
+    def words(self) -> Sequence[tuple[str, str]]:
+        """The target's name, and the number of the statement."""
+        where = clean(self._remote.target.name or "")
+        number = ("class:number", str(self._count))
+        return [("class:where", f"{where} " if where else ""), ("class:in", "In ["), number, ("class:in", "]: ")]
+
+    def more(self, columns: int) -> str:
+        """Dots that end where the first line's words do."""
+        return " " * max(0, columns - 5) + "...: "
+
+    def label(self, content: dict[str, Any]) -> str:
+        """``Out``, and the number of the statement."""
+        count = content.get("execution_count")
+        label = f"Out[{count if isinstance(count, int) else self._count}]: "
+        return f"\x1b[31m{label}\x1b[0m" if in_colour("stdout") else label
+
+    def ran(self, reply: Reply) -> None:
+        """Count on."""
+        count = reply.get("execution_count")
+        self._count = count + 1 if isinstance(count, int) else self._count + 1
 
 
 def _talk(remote: Remote) -> int | None:
     if not sys.stdin.isatty():
         return Program(remote).execute(sys.stdin.read())
-    from .prompt import Prompt  # a terminal's own library, and IPython's: they take long to load
-
-    with contextlib.suppress(EOFError):
-        Prompt(remote).interact()
+    CellConsole(remote).interact()
     return FAILED if remote.session.gone is not None else None

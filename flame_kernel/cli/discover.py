@@ -18,6 +18,7 @@ from ..errors import FlameError
 from ..security.terminal import clean
 from .command import DONE, FAILED, Command
 from .output import show_json, show_table
+from .parser import Parser
 
 # Servers that are tried at a time, and in how many seconds one must take a connection.
 AT_ONCE, PATIENCE = 16, 1.5
@@ -46,7 +47,7 @@ class Discover(Command):
         jupyter flame discover --json
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         where = parser.add_mutually_exclusive_group()
         where.add_argument("--ns", metavar="HOST[:PORT]", help="the name server")
         where.add_argument("--broadcast", action="store_true", help="ask this network who is a name server")

@@ -14,6 +14,7 @@ from ..remote.foreground import in_colour
 from .command import DONE, FAILED
 from .connecting import Connecting
 from .output import show_json
+from .parser import Parser
 
 _COLOURS = {OK: "\x1b[32m", NOTE: "\x1b[33m", BROKEN: "\x1b[31;1m", SKIPPED: "\x1b[2m"}
 _PLAIN = "\x1b[0m"
@@ -27,8 +28,9 @@ class Doctor(Connecting):
         Check the way to a server and what is there, one line a check, in the order in which things can go wrong; each
         that failed has its cure, and those that need it are skipped. Nothing is changed there.
 
-        ✓ well   ! it works, and could be better   ✗ failed   - skipped
-        exit codes: 0 nothing failed, 1 a check failed, 2 the command was not well formed
+          ✓ well   ! it works, and could be better   ✗ failed   - skipped
+
+        Exit codes: 0 nothing failed, 1 a check failed, 2 the command was not well formed
         """
     typed = """
         jupyter flame doctor furnace
@@ -39,7 +41,7 @@ class Doctor(Connecting):
     word = True
     session = ""
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         super().arguments(parser)
         parser.add_argument("--json", action="store_true", help="for programs: an object with the list of checks")
 

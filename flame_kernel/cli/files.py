@@ -14,6 +14,7 @@ from ..files.sync import Wishes, sync_down, sync_up
 from ..remote.remote import Remote
 from ..security.terminal import clean
 from .connecting import Connecting
+from .parser import Parser
 
 _FAR = re.compile(r"([A-Za-z0-9_.-]*):(.*)", re.DOTALL)
 
@@ -24,7 +25,7 @@ class Files(Connecting):
     alone: ClassVar[bool] = False
     session: ClassVar[str] = "relative paths there are of the folder in which this session's cells are"
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar, and no word at the end")
         super().arguments(parser)
 
@@ -61,7 +62,7 @@ class Put(Files):
         jupyter flame put -t gpu-box "results/*.csv" ~/results/
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files and folders here")
         parser.add_argument("destination", metavar="DEST", help="a file or a folder there")
         super().arguments(parser)
@@ -77,8 +78,9 @@ class Get(Files):
 
     title = "get"
     about = """
-        Copy files and folders from the server, as cp -r does: mode and time are kept, what is the same here is left
-        alone, a file goes on where an earlier try was cut, contents are checked, and put in place whole.
+        Copy files and folders from the server, as cp -r does: time is kept, and the mode as far as the umask allows.
+        What is the same here is left alone, a file goes on where an earlier try was cut, contents are checked, and put
+        in place whole. Nothing outside of DEST is touched, whatever the server says.
 
         Sources may have ~ and * (in quotes, or the shell here takes them); without DEST it is the present folder.
         """
@@ -87,7 +89,7 @@ class Get(Files):
         jupyter flame get -t gpu-box "~/results/*.csv" results/
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("paths", nargs="+", metavar="SOURCE", help="files and folders there; the last may be DEST")
         super().arguments(parser)
 
@@ -115,7 +117,7 @@ class Sync(Files):
         jupyter flame sync -t ssh://me@lab-pc/9999 :/data/run7/ run7
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("source", metavar="SOURCE", help="a folder; [TARGET]:PATH for one of the server")
         parser.add_argument("destination", metavar="DEST", help="a folder; [TARGET]:PATH for one of the server")
         parser.add_argument("--delete", action="store_true", help="what is not in SOURCE goes from DEST, at the end")
@@ -134,11 +136,8 @@ class Sync(Files):
     def run(self, options: argparse.Namespace) -> int | None:
         source, destination = self._far_path(options.source), self._far_path(options.destination)
         if (source is None) == (destination is None):
-            which = "neither" if source is None else "each"
-            raise TargetError(
-                f"one of the two is to be on the server, and {which} is; write it as :PATH, or TARGET:PATH with a "
-                "target of targets.toml"
-            )
+            which = "neither path is" if source is None else "both paths are"
+            raise TargetError(f"{which} on the server: write one of them as TARGET:PATH, or :PATH with -t")
         wishes = Wishes(
             delete=options.delete,
             dry_run=options.dry_run,

@@ -14,6 +14,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 from ..errors import TargetError
 from ..serve import ignite
 from .command import Command
+from .parser import Parser
 
 
 def key_path(pid: int) -> Path:
@@ -46,9 +47,9 @@ class Ignite(Command):
         jupyter flame extinguish 4711
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("pid", type=int, metavar="PID", help="the process")
-        parser.add_argument("--as", dest="name", metavar="NAME", help="write it down as a target of this name")
+        parser.add_argument("--as", dest="name", metavar="NAME", help="save it as a target of this name")
         _common(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
@@ -88,7 +89,7 @@ class Extinguish(Command):
         jupyter flame extinguish 4711
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("pid", type=int, metavar="PID", help="the process")
         _common(parser)
 
@@ -112,8 +113,8 @@ class Extinguish(Command):
             file.remove(name)
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--force", action="store_true", help="though all of its threads compute: that may end it")
+def _common(parser: Parser) -> None:
+    parser.add_argument("--force", action="store_true", help="even if all of its threads compute: that may end it")
     parser.add_argument(
         "--timeout", type=float, default=ignite.PATIENCE, metavar="S", help="seconds to wait for it (%(default)g)"
     )

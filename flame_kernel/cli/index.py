@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Mapping
 
 ABOUT = "A notebook, a console and commands on any remote Python process, through Pyro4's Flame."
 
 # name -> (where its class is, what it is for). A command with commands of its own has them as `name word`.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "targets": ("flame_kernel.cli.targets.Targets", "write down servers: how to reach them, how they are protected"),
+    "targets": ("flame_kernel.cli.targets.Targets", "save servers under a name, with their key and protection"),
     "install": ("flame_kernel.cli.install.Install", "make a kernel for a server: a tile in JupyterLab's launcher"),
-    "list": ("flame_kernel.cli.install.List", "the kernels that were made so"),
-    "remove": ("flame_kernel.cli.install.Remove", "remove them"),
+    "list": ("flame_kernel.cli.install.List", "list the kernels that install has made"),
+    "remove": ("flame_kernel.cli.install.Remove", "remove kernels that install has made"),
     "console": ("flame_kernel.cli.console.Console", "a prompt like IPython's on a server"),
     "exec": ("flame_kernel.cli.run.Exec", "run statements on a server"),
     "eval": ("flame_kernel.cli.run.Eval", "print the value of an expression on a server"),
@@ -19,20 +21,22 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "put": ("flame_kernel.cli.files.Put", "copy files and folders to a server"),
     "get": ("flame_kernel.cli.files.Get", "copy files and folders from a server"),
     "sync": ("flame_kernel.cli.files.Sync", "make a folder like one on the other side: only what changed"),
-    "status": ("flame_kernel.cli.sessions.Status", "whether a server answers, and what lives there"),
+    "status": ("flame_kernel.cli.sessions.Status", "show whether a server answers, and what runs there"),
     "sessions": ("flame_kernel.cli.sessions.Sessions", "list the sessions of a server, attach to one, end some"),
-    "logs": ("flame_kernel.cli.sessions.Logs", "what the cells of a session have printed"),
-    "doctor": ("flame_kernel.cli.doctor.Doctor", "why can I not connect? one check a line, each with its cure"),
-    "discover": ("flame_kernel.cli.discover.Discover", "the Flame servers that a Pyro name server knows"),
-    "serve": ("flame_kernel.cli.serve.Serve", "start a Flame server that is safe to start"),
+    "logs": ("flame_kernel.cli.sessions.Logs", "show what the cells of a session have printed"),
+    "doctor": ("flame_kernel.cli.doctor.Doctor", "diagnose the connection to a server, with a cure for each failure"),
+    "discover": ("flame_kernel.cli.discover.Discover", "list the Flame servers that a Pyro name server knows"),
+    "serve": ("flame_kernel.cli.serve.Serve", "start a Flame server with safe settings"),
     "ignite": ("flame_kernel.cli.ignite.Ignite", "open Flame in a Python process that runs already"),
     "extinguish": ("flame_kernel.cli.ignite.Extinguish", "take Flame out of that process again"),
     "certs": ("flame_kernel.cli.certs.Certs", "make a private CA, and certificates for TLS"),
-    "completion": ("flame_kernel.cli.completion.Completion", "Tab in bash, zsh and fish"),
+    "completion": ("flame_kernel.cli.completion.Completion", "print the completion script for bash, zsh or fish"),
 }
 HELP = ("-h", "--help", "help")
 # The options of every command, of which `--help` of `jupyter flame` itself tells in one line.
 COMMON = "--config FILE, --generate-config, --show-config, --log-level LEVEL, --debug and -y are as in all of Jupyter."
+# Columns of a line of help, at most.
+WIDTH = 100
 
 
 def overview(title: str, about: str, commands: Mapping[str, tuple[str, str]]) -> str:
@@ -42,4 +46,19 @@ def overview(title: str, about: str, commands: Mapping[str, tuple[str, str]]) ->
     lines = [f"  {name:<{width}}  {what}" for name, (_, what) in commands.items()]
     usage = f"usage: jupyter flame{behind} COMMAND [options]"
     more = f"jupyter flame{behind} COMMAND --help tells more of each."
-    return "\n".join([usage, "", about, "", "commands:", *lines, "", more, *(() if title else (COMMON,))])
+    ends = [more] if title else [more, COMMON]
+    return "\n".join([usage, "", paragraphs(about), "", "commands:", *lines, "", *map(paragraphs, ends)])
+
+
+def paragraphs(text: str) -> str:
+    """``text`` in lines of `WIDTH` columns at most; lines that are indented stay as they are."""
+    found = []
+    for paragraph in re.split(r"\n\s*\n", textwrap.dedent(text).strip("\n")):
+        begun: list[str] = []  # of lines that belong together
+        for line in paragraph.splitlines():
+            if line.startswith(" ") or not begun or begun[-1].startswith(" "):
+                begun.append(line.rstrip())
+            else:
+                begun[-1] += " " + line.strip()
+        found.append("\n".join(line if line.startswith(" ") else textwrap.fill(line, WIDTH) for line in begun))
+    return "\n\n".join(found)

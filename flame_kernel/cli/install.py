@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -13,6 +12,8 @@ from ..connect.targets_file import located
 from ..errors import TargetError
 from . import kernelspec
 from .command import Command
+from .output import show_json, show_table
+from .parser import Parser
 
 
 class Install(Command):
@@ -33,7 +34,7 @@ class Install(Command):
         jupyter flame install --sys-prefix --replace
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("where", nargs="?", metavar="WHERE", help="the server: a target's name, or host:port, …")
         parser.add_argument("-t", "--target", metavar="WHERE", help="the same")
         parser.add_argument("--name", help="the kernel's name, for commands (flame-WHERE)")
@@ -106,7 +107,7 @@ class List(Command):
     title = "list"
     about = "The kernels of Remote Flame that Jupyter knows, and the servers that they are for."
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("--json", action="store_true", help="for a program")
 
     def run(self, options: argparse.Namespace) -> int | None:
@@ -116,14 +117,13 @@ class List(Command):
                 {"name": one.name, "display_name": one.title, "target": one.target or None, "folder": str(one.folder)}
                 for one in found
             ]
-            print(json.dumps(listed, indent=1))
+            show_json(listed)
             return None
         if not found:
-            print("none; jupyter flame install WHERE makes one")
+            print("no kernels yet. Make one: jupyter flame install WHERE")
             return None
-        width = max(len(one.name) for one in found)
-        for one in found:
-            print(f"{one.name:<{width}}  {one.title}  {one.target or '(a server of its own)'}  {one.folder}")
+        rows = [(one.name, one.title, one.target or "(its own server)", str(one.folder)) for one in found]
+        show_table(("kernel", "name", "server", "folder"), rows)
         return None
 
 
@@ -137,7 +137,7 @@ class Remove(Command):
         jupyter flame remove flame-gpu-box flame-lab -y
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("names", nargs="+", metavar="KERNEL", help="its name, as jupyter flame list shows it")
         parser.add_argument("-f", "--force", action="store_true", help="do not ask; as -y")
 

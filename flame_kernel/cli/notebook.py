@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import itertools
 import logging
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..commands.options import protection
 from ..errors import TargetError
-from ..files.progress import bar
 from ..security.terminal import clean
 from . import kernelspec
 from .command import FAILED
 from .connecting import Connecting
+from .parser import Parser
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
@@ -40,20 +42,20 @@ def run(command: Connecting, file: str, words: list[str]) -> int | None:
         raise TargetError(f"{path} is no notebook: {str(e).splitlines()[0]}") from None
     output = path if options.inplace else Path(options.output).expanduser() if options.output else None
     if output is not None and not output.absolute().parent.is_dir():
-        raise TargetError(f"there is no folder {output.absolute().parent} for the result; make it first")
+        raise TargetError(f"the folder {output.absolute().parent} for the result does not exist; create it first")
     cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
     environ = _environ(command)
     log = logging.getLogger("flame.notebook")
     log.setLevel(command.log_level if command.log_level == logging.DEBUG else logging.ERROR)
     failure = ""
-    with tempfile.TemporaryDirectory(prefix="flame-") as folder, bar(path.name, cells, "cell") as forward:
+    with tempfile.TemporaryDirectory(prefix="flame-") as folder, _progress(path.name, cells) as begun:
         client = NotebookClient(
             notebook,
             km=_manager(Path(folder), environ, log),
             timeout=options.timeout,
             allow_errors=options.allow_errors,
             resources={"metadata": {"path": str(path.absolute().parent)}},
-            on_cell_executed=lambda **_: forward(1),
+            on_cell_execute=lambda **_: begun(),
             log=log,
         )
         try:
@@ -77,8 +79,25 @@ def run(command: Connecting, file: str, words: list[str]) -> int | None:
     return None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jupyter flame run NOTEBOOK", allow_abbrev=False)
+@contextlib.contextmanager
+def _progress(name: str, cells: int) -> Iterator[Callable[[], None]]:
+    """Tell a terminal which of the cells runs; gives what is called when one begins."""
+    numbers = itertools.count(1)
+    seen = sys.stderr is not None and sys.stderr.isatty()
+
+    def begun() -> None:
+        if seen:
+            print(f"\r\x1b[K{clean(name)}: cell {next(numbers)} of {cells}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield begun
+    finally:
+        if seen:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _parser() -> Parser:
+    parser = Parser("run NOTEBOOK", "Run a notebook.")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-o", "--output", metavar="FILE", help="where to write it with its outputs")
     where.add_argument("--inplace", action="store_true", help="write it back")

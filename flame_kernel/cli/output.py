@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ..commands.tables import aligned
 from ..remote.foreground import in_colour
 from ..security.terminal import clean
 
@@ -16,12 +17,10 @@ CODE_WIDTH = 40
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print ``rows`` below ``header``; in a terminal the header is bold."""
-    lines = [[clean(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    bold, plain = ("\x1b[1m", "\x1b[0m") if in_colour("stdout") else ("", "")
-    for number, line in enumerate(lines):
-        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        print(text if number else f"{bold}{text}{plain}")
+    first, *lines = aligned([[clean(cell) for cell in row] for row in (header, *rows)])
+    print(f"\x1b[1m{first}\x1b[0m" if in_colour("stdout") else first)
+    for line in lines:
+        print(line)
 
 
 def show_json(value: Any) -> None:

@@ -15,6 +15,7 @@ from ..remote.remote import Remote
 from ..security.terminal import clean
 from .command import FAILED, INTERRUPTED
 from .connecting import Connecting
+from .parser import Parser
 from .scripts import STATUS, modules_beside, program
 
 
@@ -67,7 +68,7 @@ class Exec(Connecting):
         jupyter flame exec -t gpu-box < setup.py
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("code", nargs="*", metavar="CODE", help="statements; - or none: from stdin")
         super().arguments(parser)
 
@@ -91,7 +92,7 @@ class Eval(Connecting):
         jupyter flame eval -t gpu-box --session train --json "history[-1]" | jq .loss
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("code", nargs="*", metavar="EXPRESSION", help="- or none: from stdin")
         parser.add_argument("--json", action="store_true", help="the value as JSON; it must be plain")
         super().arguments(parser)
@@ -133,7 +134,7 @@ class Run(Connecting):
         jupyter flame run -t gpu-box report.ipynb -o report-done.ipynb
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("file", metavar="FILE", help="a script or a notebook of this machine; -: a script on stdin")
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="for the script")
         super().arguments(parser)

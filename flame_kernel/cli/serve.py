@@ -14,6 +14,7 @@ from ..errors import TargetError
 from ..serve import standalone
 from ..serve.plan import MAX_MESSAGE, THREADS, Plan, from_environ
 from .command import Command
+from .parser import Parser
 
 
 class Serve(Command):
@@ -40,7 +41,7 @@ class Serve(Command):
         jupyter flame serve --host 0.0.0.0 --port 9999 --tls ~/flame-certs --key-file ~/.ssh/flame.key
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on; with --tls any (%(default)s)")
         parser.add_argument("--port", type=int, default=0, help="port to listen on (one that is free)")
         parser.add_argument(

@@ -18,6 +18,7 @@ from ..session.inbox import Event
 from .command import FAILED, CommandGroup
 from .connecting import Connecting, connecting
 from .output import first_line, length, moment, show_json, show_table
+from .parser import Parser
 
 # How often a round trip is measured.
 _TRIPS = 5
@@ -41,7 +42,7 @@ class Status(Connecting):
         jupyter flame status gpu-box --json
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         super().arguments(parser)
         parser.add_argument("--all", action="store_true", help="each target of targets.toml, a line each")
         parser.add_argument("--json", action="store_true", help="for a program")
@@ -147,7 +148,7 @@ class List(Connecting):
         jupyter flame sessions list gpu-box --json
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         super().arguments(parser)
         parser.add_argument("--json", action="store_true", help="for a program")
 
@@ -158,7 +159,7 @@ class List(Connecting):
             show_json(living)
             return None
         if not living:
-            print("no sessions there")
+            print("no sessions on this server")
             return None
         header = ("session", "place", "notebook", "started", "state", "runs", "waiting", "client", "alone")
         show_table(header, [_row(one) for one in living])
@@ -192,7 +193,7 @@ class Kill(Connecting):
         jupyter flame sessions kill train test -t gpu-box -y
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("names", nargs="+", metavar="NAME", help="sessions, as jupyter flame sessions shows them")
         super().arguments(parser)
 
@@ -205,7 +206,7 @@ class Kill(Connecting):
             busy = [name for name in options.names if living[name].get("state") == "busy"]
             warning = f" {', '.join(busy)} run{'' if len(busy) > 1 else 's'} something." if busy else ""
             if warning and not self.confirm(f"End {', '.join(options.names)}?{warning}"):
-                print("nothing is ended")
+                print("no session was ended")
                 return FAILED
             for name in options.names:
                 _end(visitor, name)
@@ -227,7 +228,7 @@ class Cull(Connecting):
         jupyter flame sessions cull gpu-box --idle 12h
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         super().arguments(parser)
         parser.add_argument(
             "--idle", required=True, type=_time, metavar="TIME", help='alone for so long: "90 min", 12h'
@@ -243,11 +244,11 @@ class Cull(Connecting):
             ]
             for name in unused:
                 if options.dry_run:
-                    print(clean(f"session {name} would be ended"))
+                    print(clean(f"would end session {name}"))
                 else:
                     _end(visitor, name)
             if not unused:
-                print("none is unused for so long")
+                print("no session has been unused for that long")
         return None
 
 
@@ -267,7 +268,7 @@ def _time(text: str) -> float:
 def _end(visitor: Visitor, name: str) -> None:
     done = visitor.ask("kill", session=name)
     was = isinstance(done, dict) and done.get("closed")
-    print(clean(f"session {name} is ended" if was else f"session {name} was gone already"))
+    print(clean(f"ended session {name}" if was else f"session {name} had already ended"))
 
 
 class Logs(Connecting):
@@ -289,7 +290,7 @@ class Logs(Connecting):
         jupyter flame logs gpu-box --session train -n 1 --follow
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         super().arguments(parser)
         parser.add_argument("--session", metavar="NAME", help="whose output (the only session)")
         parser.add_argument("-n", "--cells", type=int, metavar="N", help="only the last N cells (10; 0 for none)")

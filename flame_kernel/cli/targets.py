@@ -1,10 +1,9 @@
-"""``jupyter flame targets …``: the servers that a user has saved, in the file of ``connect/targets_file.py``."""
+"""``jupyter flame targets …``: the servers that a user has saved (``connect/targets_file.py`` has the file's form)."""
 
 from __future__ import annotations
 
 import argparse
 import getpass
-import json
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +15,8 @@ from ..connect.target import PLACES, SHELLS, WHEN_FULL
 from ..connect.targets_file import SETTINGS, located
 from ..errors import TargetError
 from .command import Command, CommandGroup
+from .output import show_json, show_table
+from .parser import Parser
 
 # A file cannot say for good that a server may be reached in the open without a key.
 _OPTIONS = tuple((flag, about) for flag, about in OPTIONS if flag != "--insecure")
@@ -26,34 +27,35 @@ class Targets(CommandGroup):
 
     title = "targets"
     about = """\
-Write down the servers that you use, each under a name: %flame connect NAME, FLAME_TARGET=NAME, flame.connect("NAME").
+Save servers under a name: %flame connect NAME, FLAME_TARGET=NAME and flame.connect("NAME") then use them.
 
-They are kept in targets.toml in Jupyter's configuration folder, mode 0600. A key itself never stands there, only where
-it is: in a private file, in the system's keyring, in an environment variable, or in your head (prompt)."""
+They are saved in targets.toml in Jupyter's configuration folder, mode 0600. The key itself is never saved there, only
+where to find it: a private file, the system's keyring, an environment variable, or a prompt."""
     commands: ClassVar[dict[str, tuple[str, str]]] = {
-        "add": ("flame_kernel.cli.targets.Add", "write down a server"),
-        "list": ("flame_kernel.cli.targets.List", "the servers that are written down"),
-        "show": ("flame_kernel.cli.targets.Show", "all that is written down of one"),
-        "edit": ("flame_kernel.cli.targets.Edit", "change what is written down of one"),
-        "remove": ("flame_kernel.cli.targets.Remove", "strike one out"),
-        "default": ("flame_kernel.cli.targets.Default", "choose the one that is used where none is named"),
+        "add": ("flame_kernel.cli.targets.Add", "save a server under a name"),
+        "list": ("flame_kernel.cli.targets.List", "list the saved servers"),
+        "show": ("flame_kernel.cli.targets.Show", "show the settings of one"),
+        "edit": ("flame_kernel.cli.targets.Edit", "change the settings of one"),
+        "remove": ("flame_kernel.cli.targets.Remove", "remove one"),
+        "default": ("flame_kernel.cli.targets.Default", "choose the server to use when none is named"),
     }
 
 
-def _settings(parser: argparse.ArgumentParser) -> None:
+def _settings(parser: Parser) -> None:
     key = parser.add_mutually_exclusive_group()
     key.add_argument("--key-file", type=Path, metavar="FILE", help="the server's key, in a file of mode 0600")
     key.add_argument("--key", metavar="SOURCE", help="keyring (you are asked once), prompt (each time), or env:NAME")
-    for flag, about in _OPTIONS:
-        parser.add_argument(flag, **about)
     parser.add_argument("--place", choices=PLACES, help="where cells run: inside the server's process, or in a child")
     parser.add_argument("--session", metavar="NAME", help="take up the session of this name")
     parser.add_argument("--shell", choices=SHELLS, help="with IPython or without")
-    parser.add_argument("--trust", action="store_true", default=None, help="what this server sends may run code here")
+    parser.add_argument("--trust", action="store_true", default=None, help="let this server run code here (pickles)")
     parser.add_argument("--linger", metavar="TIME", help='how long a session waits for its client, such as "24 h"')
     parser.add_argument("--journal", metavar="SIZE", help='how much unread output is kept, such as "256 MB"')
     parser.add_argument("--when-full", choices=WHEN_FULL, help="when the journal is full: drop the middle, or wait")
     parser.add_argument("--fast", action="store_true", default=None, help="give up a dead link within 15 s, not 45")
+    protected = parser.shared("how the link is protected")
+    for flag, about in _OPTIONS:
+        protected.add_argument(flag, **about)
 
 
 def _given(options: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -85,17 +87,17 @@ def _absolute(path: Path) -> str:
 
 class Add(Command):
     title = "targets add"
-    about = "Write down a server under a name."
+    about = "Save a server under a name."
     typed = """
         jupyter flame targets add furnace ssh://me@furnace/9999 --key-file ~/.ssh/furnace.key --default
         jupyter flame targets add lab lab.example:9999 --tls-ca ca.pem --tls-cert me.pem --key keyring
         jupyter flame targets add here ./u:/run/user/1000/flame/s --key env:FLAME_KEY_HERE
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("name", metavar="NAME")
         parser.add_argument("location", metavar="WHERE", help="host:port, ssh://user@host/port, ./u:socket, ns:NAME")
-        parser.add_argument("--default", action="store_true", help="it is used where none is named")
+        parser.add_argument("--default", action="store_true", help="use it when no server is named")
         _settings(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
@@ -105,31 +107,31 @@ class Add(Command):
         located(options.location, options.ssh)
         settings = {"location": options.location, **_given(options, options.name)}
         file.add(options.name, settings, default=options.default)
-        print(f"{options.name} is in {file.path}; use it: %flame connect {options.name}")
+        print(f"saved {options.name!r} in {file.path}; use it with: %flame connect {options.name}")
         return None
 
 
 class List(Command):
     title = "targets list"
-    about = "The servers that are written down; * marks the default."
+    about = "List the saved servers; * marks the default."
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("--json", action="store_true", help="for a program")
 
     def run(self, options: argparse.Namespace) -> int | None:
         file = self.targets()
         if options.json:
             listed = [{"name": name, "default": name == file.default, **file.tables[name]} for name in file.tables]
-            print(json.dumps(listed, indent=1, default=str))
+            show_json(listed)
             return None
         if not file.tables:
-            print(f"none in {file.path}; write one down: jupyter flame targets add NAME WHERE")
+            print(f"no servers saved in {file.path}. Save one: jupyter flame targets add NAME WHERE")
             return None
-        width = max(map(len, file.tables))
+        rows = []
         for name, table in file.tables.items():
-            mark = "*" if name == file.default else " "
             where = located(table["location"], table.get("ssh"))
-            print(f"{mark} {name:<{width}}  {where}  {_protection(where, table)}")
+            rows.append((f"{'*' if name == file.default else ' '} {name}", str(where), _protection(where, table)))
+        show_table(("  target", "server", "protected by"), rows)
         return None
 
 
@@ -143,14 +145,14 @@ def _protection(where: Location, table: dict[str, Any]) -> str:
         ways.append("key")
     if table.get("trust"):
         ways.append("trusted")
-    return f"({', '.join(ways) or 'no key'})"
+    return ", ".join(ways) or "no key"
 
 
 class Show(Command):
     title = "targets show"
-    about = "All that is written down of a server. Its key is not shown, only where it is."
+    about = "Show the settings of a saved server. Its key is not shown, only where it is."
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("name", metavar="TARGET")
 
     def run(self, options: argparse.Namespace) -> int | None:
@@ -165,16 +167,18 @@ class Show(Command):
 
 class Edit(Command):
     title = "targets edit"
-    about = "Change what is written down of a server; what is not named stays as it is."
+    about = "Change the settings of a saved server; those that are not named stay as they are."
     typed = """
         jupyter flame targets edit lab --where lab2.example:9999
         jupyter flame targets edit lab --key prompt --unset session --unset trust
         """
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("name", metavar="TARGET")
         parser.add_argument("--where", metavar="WHERE", help="its location")
-        parser.add_argument("--unset", action="append", default=[], choices=sorted(SETTINGS), help="take this out")
+        parser.add_argument(
+            "--unset", action="append", default=[], choices=sorted(SETTINGS), metavar="SETTING", help="remove it"
+        )
         _settings(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
@@ -189,29 +193,29 @@ class Edit(Command):
         if "key" in changes or "key_file" in changes:
             changes = {"key": None, "key_file": None} | changes
         file.edit(options.name, changes)
-        print(f"{options.name} is changed in {file.path}")
+        print(f"changed {options.name!r} in {file.path}")
         return None
 
 
 class Remove(Command):
     title = "targets remove"
-    about = "Strike a server out. Its key file, or its key in the keyring, stays."
+    about = "Remove a saved server. Its key file, or its key in the keyring, stays."
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         parser.add_argument("name", metavar="TARGET")
 
     def run(self, options: argparse.Namespace) -> int | None:
         file = self.targets()
         file.remove(options.name)
-        print(f"{options.name} is no longer in {file.path}")
+        print(f"removed {options.name!r} from {file.path}")
         return None
 
 
 class Default(Command):
     title = "targets default"
-    about = "Choose the server that is used where none is named; --none: a server of the kernel's own."
+    about = "Choose the server to use when none is named. With --none, a kernel starts its own local server."
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def arguments(self, parser: Parser) -> None:
         which = parser.add_mutually_exclusive_group(required=True)
         which.add_argument("name", metavar="TARGET", nargs="?")
         which.add_argument("--none", action="store_true", help="no default")

@@ -427,16 +427,22 @@ class _Examination:
 def _compared(offsets: list[tuple[float, float]]) -> Check:
     took, apart = min(offsets)  # the quickest round trip leaves the least doubt
     if abs(apart) - took / 2 < _APART:
-        return Check("clock", OK, f"like ours, to {max(took / 2, 0.001):.3f} s")
+        return Check("clock", OK, f"in step, within {max(took / 2 * 1000, 1):.0f} ms")
     side = "ahead of" if apart > 0 else "behind"
     words = f"{abs(apart):.0f} s {side} ours"
     return Check("clock", NOTE, words, "set it by NTP: certificates and the times of files go by it")
 
 
 def _tls_parts(settings: Tls) -> list[str]:
-    parts = ["verified by its CA" if settings.ca else "the certificate is pinned" if settings.pin else "as first met"]
+    parts = [
+        "certificate verified"
+        if settings.ca
+        else "certificate pinned"
+        if settings.pin
+        else "certificate as at first contact"
+    ]
     if settings.certificate is not None:
-        parts.append(f"we show {Path(settings.certificate).name}")
+        parts.append(f"client certificate {Path(settings.certificate).name}")
     return parts
 
 

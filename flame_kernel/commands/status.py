@@ -25,5 +25,5 @@ def _shell(ready: dict[str, Any]) -> str:
     if ready.get("shell") == "ipython":
         return f"IPython {ready.get('ipython')}"
     if ready.get("shell") == "mini":
-        return f"without IPython ({ready.get('shell_reason') or 'by choice'})"
+        return f"built-in shell ({ready.get('shell_reason') or 'by choice'})"
     return "starting"

@@ -1,35 +1,39 @@
 """Files on their way from the far side, a batch at a time.  What it says of names and kinds is checked, then written.
 
-Nothing it says makes us write outside of the folder that was chosen: names are single components, folders on the way
-are real ones and no links, and a link never takes the place of anything but a link.
+Nothing it says makes us write outside of the folder that was chosen: all is reached through that (`destination.py`),
+and a link never takes the place of anything but a link.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import os
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from ..agent.wire import frames, trees
 from ..errors import TransferError, UnsafeAnswer
+from .destination import ChosenFolder, Names, component, plain_name
 from .far_files import BURST, FarFiles, Handler, Message, error_in
 from .progress import Tally
 from .uploads import SMALL, far_sums
 
+# Characters of why the far side leaves a file out.
+MAX_REASON = 500
+# Characters of where a link leads to: longer ones no system takes.
+MAX_TARGET = 4096
 _KINDS = ("file", "folder", "end", "link", "odd")
 
 
 @dataclass
 class Arrival:
-    """One entry: from ``far`` to ``local``; ``names`` is where it is below the top, () for the top itself."""
+    """One entry: from ``far`` to ``place`` in the chosen folder; ``names`` is where it is below the top, () for the top
+    itself."""
 
     far: str
-    local: bytes
-    names: tuple[bytes, ...]
+    place: Names
+    names: Names
     what: dict[str, Any]
-    top: bytes
     done: bool = False
     forward: int = 0
     offset: int = 0
@@ -45,7 +49,13 @@ class Arrival:
 
     @property
     def name(self) -> bytes:
-        return b"/".join(self.names) or os.path.basename(self.local)
+        return b"/".join(self.names) or self.place[-1:][0] if self.place else b"the folder itself"
+
+    @property
+    def position(self) -> tuple[tuple[int, bytes], ...]:
+        """Where it comes in the list of a folder: folders before what is in them, and their ends behind that."""
+        end = ((1, b""),) if self.kind == "end" else ()
+        return (*((0, name) for name in self.names), *end)
 
 
 def find(far: FarFiles, sources: list[str], cwd: str | None) -> list[tuple[str, str, Message]]:
@@ -64,33 +74,36 @@ def find(far: FarFiles, sources: list[str], cwd: str | None) -> list[tuple[str, 
         own = plain_name(source)
         named = [one for one in entries if isinstance(one, dict) and one.get("kind") in ("file", "folder", "other")]
         if not named:
-            raise TransferError(f"there is no {trees.shown(source)} at {far.location}; check its name and its folder")
+            raise TransferError(f"'{trees.shown(source)}' not found on {far.location}; check the path")
         for one in named:
             what = description(one, far.location)
             path, name = one.get("path"), one.get("name")
             if not isinstance(path, str) or not isinstance(name, str):
                 raise UnsafeAnswer(far.location, "a file without a name")
+            what["real"] = str(one.get("real", path))
             if what["kind"] == "other":
-                raise TransferError(f"{trees.shown(path)} at {far.location} is neither a file nor a folder")
+                raise TransferError(f"{trees.shown(path[:500])} at {far.location} is neither a file nor a folder")
             # A pattern that is the name of a file, brackets and all, names just that.
             if magic and len(named) == 1 and own == name:
                 magic = False
             if magic:
                 pattern = source.rstrip("/").rpartition("/")[2]
                 hidden = name.startswith(".") and not pattern.startswith(".")
-                if hidden or ("**" not in pattern and not fnmatch.fnmatchcase(name, pattern)):
-                    raise UnsafeAnswer(far.location, f"a file {trees.shown(name)} that was not asked for")
+                if hidden or (pattern != "**" and not fnmatch.fnmatchcase(name, pattern)):
+                    raise UnsafeAnswer(far.location, f"a file {trees.shown(name[:200])} that was not asked for")
+                _checked(name, far.location)
             found.append((path, name if magic else own, what))
             if not magic and len(named) > 1:
                 raise UnsafeAnswer(far.location, "more files than were asked for")
     return found
 
 
-def plain_name(path: str) -> str:
-    """The last component of a path; "" where it has no name of its own: ``/``, ``.``, ``..``, ``~``."""
-    head, _, name = path.rstrip("/").rpartition("/")
-    is_home = not head and name.startswith("~")
-    return "" if is_home or name in (".", "..") else name
+def _checked(text: Any, location: str) -> bytes:
+    """A name of the far side's; UnsafeAnswer where it is none."""
+    try:
+        return component(text)
+    except trees.Refused as e:
+        raise UnsafeAnswer(location, str(e)) from None
 
 
 def _one_call(files: list[Arrival]) -> int:
@@ -115,27 +128,35 @@ def description(raw: Any, location: str) -> dict[str, Any]:
     ):
         raise UnsafeAnswer(location, "a file that is described in a way no file is")
     what["mode"] &= 0o777
-    for name in ("target", "reason"):
-        if name in raw:
-            what[name] = str(raw[name])[:4096]
+    if "target" in raw:
+        if not isinstance(raw["target"], str):
+            raise UnsafeAnswer(location, "a link that leads to no path")
+        what["target"] = raw["target"][:MAX_TARGET]
+    if "reason" in raw:
+        what["reason"] = trees.shown(str(raw["reason"])[:MAX_REASON])
     return what
 
 
 class Downloads:
-    """Receives batches, counts in ``tally``."""
+    """Receives batches into ``folder``, counts in ``tally``; without a folder it only lists."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, folder: ChosenFolder | None = None) -> None:
         self._tally = tally
-        self._made: set[bytes] = set()
-        self._real: tuple[bytes, tuple[bytes, ...]] | None = None  # the last folder that was seen to be none but ours
+        self._chosen = folder
+        self._made: set[Names] = set()
 
     def __repr__(self) -> str:
         return f"<Downloads {self._tally!r}>"
 
+    @property
+    def _folder(self) -> ChosenFolder:
+        assert self._chosen is not None
+        return self._chosen
+
     def entries(
-        self, far: FarFiles, path: str, local: bytes, after: Arrival | None, limit: int
+        self, far: FarFiles, path: str, place: Names, after: Arrival | None, limit: int
     ) -> tuple[list[Arrival], bool]:
-        """The next entries of the folder ``path`` there behind ``after``, which will be below ``local``, and whether
+        """The next entries of the folder ``path`` there behind ``after``, which will be below ``place``, and whether
         they are the last."""
         names = [trees.to_wire(name) for name in after.names] if after else []
         answer = far.request(
@@ -144,22 +165,31 @@ class Downloads:
         raw = answer.get("entries")
         if not isinstance(raw, list) or (not raw and not answer.get("last")):
             raise UnsafeAnswer(far.location, "a folder that is not listed")
-        found = []
+        found: list[Arrival] = []
         for one in raw:
-            parts = one.get("path") if isinstance(one, dict) else None
-            if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-                raise UnsafeAnswer(far.location, "a file without a name")
-            what = description(one, far.location)
-            below = tuple(trees.from_wire(part) for part in parts)
-            if what["kind"] != "odd" and (
-                not below or any(name in (b"", b".", b"..") or b"/" in name or b"\0" in name for name in below)
-            ):
-                raise UnsafeAnswer(
-                    far.location, f"a file name that leads elsewhere: {trees.shown('/'.join(parts)[:200])}"
-                )
-            far_path = path.rstrip("/") + "/" + "/".join(parts)
-            found.append(Arrival(far_path, os.path.join(local, *below), below, what, local))
+            entry = self._entry(one, path, place, far.location)
+            if after is not None and entry.position <= after.position:
+                shown = trees.shown(b"/".join(entry.names)[:200])
+                raise UnsafeAnswer(far.location, f"a folder that lists {shown} twice, or out of order")
+            found.append(entry)
+            after = entry
         return found, bool(answer.get("last"))
+
+    def _entry(self, raw: Any, path: str, place: Names, location: str) -> Arrival:
+        parts = raw.get("path") if isinstance(raw, dict) else None
+        if not isinstance(parts, list) or not parts:
+            raise UnsafeAnswer(location, "a file without a name")
+        what = description(raw, location)
+        if what["kind"] == "other":
+            raise UnsafeAnswer(location, "a file that is described in a way no file is")
+        unread = what["kind"] == "odd" and parts[-1] == ""  # stands for what is in a folder that cannot be read
+        below = tuple(_checked(part, location) for part in (parts[:-1] if unread else parts))
+        if unread:
+            below = (*below, b"")
+        if self._chosen is not None:
+            what["mode"] = self._chosen.permissions(what["mode"])
+        far_path = path.rstrip("/") + "/" + "/".join(parts)
+        return Arrival(far_path, (*place, *below), below, what)
 
     # -- one batch
 
@@ -184,9 +214,12 @@ class Downloads:
                     one.incoming.stop(keep=True)
                     one.incoming = None
         for one in batch:
-            if one.kind == "end" and one.local in self._made:
-                self._made.discard(one.local)
-                trees.set_attributes(one.local, one.what["mode"], one.what["mtime"])
+            if one.kind == "end" and one.place in self._made:
+                self._made.discard(one.place)
+                try:
+                    self._folder.set_attributes(one.place, one.what["mode"], one.what["mtime"])
+                except (OSError, trees.Refused) as e:
+                    self._fail(one, e)
 
     def _prepare(self, one: Arrival) -> None:
         """What needs no question: folders, links, what is left out; and files whose place is wrong."""
@@ -197,15 +230,14 @@ class Downloads:
         if one.kind == "end":
             return
         try:
-            self._check_place(one)
             if one.kind == "folder":
-                if trees.make_folder(one.local):
-                    self._made.add(one.local)
+                if self._folder.make_folder(one.place):
+                    self._made.add(one.place)
                 one.done = True
             elif one.kind == "link":
                 target = trees.from_wire(one.what.get("target"))
                 trees.check_link(one.names[:-1], target)
-                if trees.make_link(one.local, target):
+                if self._folder.make_link(one.place, target):
                     self._tally.files += 1
                 else:
                     self._tally.skipped += 1
@@ -213,36 +245,24 @@ class Downloads:
         except (OSError, trees.Refused) as e:
             self._fail(one, e)
 
-    def _check_place(self, one: Arrival) -> None:
-        """Refused unless the entry's name can be one here, and all folders above it are real ones."""
-        if not one.names:
-            return  # the user named it
-        trees.check_name(one.names[-1])
-        above = one.names[:-1]
-        if self._real == (one.top, above):
-            return
-        for depth in range(1, len(above) + 1):
-            if trees.describe(os.path.join(one.top, *above[:depth]), follow=False)["kind"] != "folder":
-                raise trees.Refused("its folder is not there, or a link is in its place")
-        self._real = (one.top, above)
-
     def _look(self, far: FarFiles, one: Arrival) -> None:
         """What of it is here already: done if all, and where to go on."""
         room = far.frames.room
+        folder, size = self._folder, one.size
         try:
-            here = trees.describe(one.local, follow=False)
-            if here["kind"] == "file" and here["size"] == one.size:
-                with trees.Source(one.local) as source:
-                    same = far_sums(far, one.far, one.size, lambda: list(trees.sums(source, 0, one.size, room)))
-                if same == one.size:
+            here = folder.describe(one.place)
+            if here["kind"] == "file" and here["size"] == size:
+                with folder.source(one.place) as source:
+                    same = far_sums(far, one.far, size, lambda: list(trees.sums(source, 0, size, room)))
+                if same == size:
                     if (here["mode"], here["mtime"]) != (one.what["mode"], one.what["mtime"]):
-                        trees.set_attributes(one.local, one.what["mode"], one.what["mtime"])
+                        folder.set_attributes(one.place, one.what["mode"], one.what["mtime"])
                     self._tally.skipped += 1
-                    self._finished(one, one.size)
+                    self._finished(one, size)
                     return
-            part = trees.part_size(one.local, one.size, one.what["mtime"])
+            part = folder.part_size(one.place, size, one.what["mtime"])
             if part:
-                with trees.Source(trees.part_path(one.local, one.size, one.what["mtime"])) as source:
+                with folder.part(one.place, size, one.what["mtime"]) as source:
                     one.offset = far_sums(far, one.far, part, lambda: list(trees.sums(source, 0, part, room)))
         except (OSError, trees.Refused) as e:
             self._fail(one, e)
@@ -267,6 +287,8 @@ class Downloads:
             elif one.incoming is None:
                 raise UnsafeAnswer(far.location, "a file that ends before it began")
             elif payload.get("last") is False:
+                if one.incoming.at == one.offset:
+                    raise UnsafeAnswer(far.location, "a file that does not come forward")
                 one.incoming.pause()
                 one.offset, one.incoming = one.incoming.at, None
                 far.ask(*self._question(far, one))
@@ -281,8 +303,9 @@ class Downloads:
         what = description(dict(payload, kind="file"), far.location)
         if one.offset and (what["size"], what["mtime"]) != (one.size, one.what["mtime"]):
             raise trees.Refused("it changed while it was copied; copy it again")
+        what["mode"] = self._folder.permissions(what["mode"])
         one.what.update(what)
-        one.incoming = trees.Incoming(one.local, one.size, what["mtime"], one.offset)
+        one.incoming = self._folder.incoming(one.place, one.size, what["mtime"], one.offset)
         self._count(one, one.offset)
 
     def _write(self, far: FarFiles, one: Arrival, kind: int, payload: Any) -> None:
@@ -304,7 +327,7 @@ class Downloads:
         if one.size < SMALL and incoming.same_as_there(far.frames.room):
             one.incoming = None
             incoming.stop(keep=False)
-            trees.set_attributes(one.local, one.what["mode"], one.what["mtime"])
+            self._folder.set_attributes(one.place, one.what["mode"], one.what["mtime"])
             self._tally.skipped += 1
         else:
             incoming.finish(one.what["mode"])

@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import collections
 import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..agent.wire import frames
+from ..agent.wire import frames, trees
 from ..agent.wire import message as wire
 from ..connect.connection import Connection
 from ..connect.target import Target
-from ..errors import MAX_MESSAGE, MAX_NAME, TransferError, UnsafeAnswer, cap
-from ..session.bootstrap import agent_name, with_agent
+from ..errors import (
+    MAX_MESSAGE,
+    MAX_NAME,
+    ConnectionLost,
+    FlameError,
+    RemoteError,
+    SessionGone,
+    TransferError,
+    UnsafeAnswer,
+    cap,
+)
+from ..session.bootstrap import agent_name
 from ..session.taken_over import Wire
 
 # Bytes of a file in one call on a multiplex server, which serves nobody else meanwhile.
@@ -33,13 +44,18 @@ Handler = Callable[[int, Any], None]
 class FarFiles:
     """The far side's file functions at ``target``; for one thread, and for one connection's life.
 
-    calls   True on a multiplex server: no connection is taken over
+    message  makes a request of the session's owner of a dict and buffers: it names the session and the epoch
+    talk     on a multiplex server the name of a conversation, which the agent gave: no connection is taken over
 
-    Raises what `transport.Connection` raises; where the connection breaks later, ConnectionLost.
+    Raises what `transport.Connection` raises; where the connection breaks later, ConnectionLost; SessionGone where the
+    session has ended there, or is another client's by now.
     """
 
-    def __init__(self, target: Target, calls: bool) -> None:
-        self.calls = calls
+    def __init__(self, target: Target, message: Callable[..., bytes], talk: str | None = None) -> None:
+        self.calls = talk is not None
+        self._message = message
+        self._talk = talk or ""
+        self._number = 1  # of the next call
         self._pending: collections.deque[Handler] = collections.deque()
         self._out = frames.Box()
         self._in = frames.Box()
@@ -48,14 +64,12 @@ class FarFiles:
         try:
             self._connection.pickle_protocol = 4
             secret = target.key.reveal() if target.key is not None else None
-            if calls:
-                self._on_server(wire.CALL_FILES, lambda name: self._connection.invoke(name, b""))
-                key = frames.connection_key(None, b"", b"")  # Pyro signs these calls itself
+            if self.calls:
+                key = frames.call_key(self._talk, self._number)  # Pyro signs these calls itself
                 self.frames = frames.Frames(self._out.send, self._in.receive, key, b"client")
             else:
                 ours = os.urandom(frames.NONCE)
-                greeting = frames.GREETING
-                taken = self._on_server(wire.TAKE_FILES, lambda name: self._connection.take_over(name, ours, greeting))
+                taken = self._take_over(self._message({"nonce": ours.hex()}))
                 self._wire = Wire(taken, self.location)
                 theirs = bytearray(frames.NONCE)
                 self._wire.receive(memoryview(theirs))
@@ -73,10 +87,19 @@ class FarFiles:
         self._connection.close()
         self._pending.clear()
 
-    def _on_server(self, function: str, call: Callable[[str], Any]) -> Any:
-        """``call`` with the function's name there, once more with the agent pushed if the server does not know it."""
-        name = f"{agent_name()}.{function}"
-        return with_agent(lambda: call(name), lambda source: self._connection.call("execute", source))
+    def _take_over(self, message: bytes) -> socket.socket:
+        try:
+            return self._connection.take_over(f"{agent_name()}.{wire.TAKE_FILES}", message, frames.GREETING)
+        except RemoteError as e:
+            raise self._gone(e) from None
+
+    def _gone(self, error: RemoteError) -> FlameError:
+        """The error of a server that does not know the session, or has it for another client, in our words."""
+        if error.ename == "Refusal":
+            return SessionGone(self.location, error.evalue)
+        if error.ename == "KeyError":  # there is no agent
+            return SessionGone(self.location, "the server was restarted")
+        return error
 
     # -- requests
 
@@ -152,12 +175,35 @@ class FarFiles:
         if not self._out.sent:
             self.close()
             raise UnsafeAnswer(self.location, "no answer to what was asked")
-        data = bytes(self._out.sent)
+        number, self._number = self._number, self._number + 1
+        data = self._message({"talk": self._talk, "number": number}, [self._out.sent])
         self._out.sent.clear()
-        self.frames.restart()
-        self._in.refill(self._connection.invoke(f"{agent_name()}.{wire.CALL_FILES}", data))
+        self.frames.restart(frames.call_key(self._talk, number), frames.call_key(self._talk, number + 1))
+        try:
+            answer = self._connection.invoke(f"{agent_name()}.{wire.CALL_FILES}", data)
+        except RemoteError as e:
+            raise self._gone(e) from None
+        self._in.refill(self._answered(answer))
+
+    def _answered(self, answer: bytes) -> memoryview:
+        """The frames in the answer to a call."""
+        try:
+            message, buffers = wire.decode(answer)
+            error = message.get("error")
+            if error is None:
+                (found,) = buffers
+                return memoryview(found)
+            code, sentence = str(error["code"]), cap(trees.shown(str(error["message"])[:MAX_MESSAGE]), MAX_MESSAGE)
+        except (wire.WireError, ValueError, KeyError, TypeError, AttributeError) as e:
+            self.close()
+            raise UnsafeAnswer(self.location, "an answer to a call about files that is none") from e
+        self.close()
+        if code == "stale":  # forgotten there, among many others: a new conversation goes on
+            raise ConnectionLost(self.location, sentence)
+        raise SessionGone(self.location, sentence)
 
 
 def error_in(answer: Message) -> tuple[str, str]:
     """The sentence and the code of an answer that is an error, at a length that can be shown."""
-    return cap(str(answer.get("error")), MAX_MESSAGE), cap(str(answer.get("code") or ""), MAX_NAME)
+    sentence = cap(trees.shown(str(answer.get("error"))[: 2 * MAX_MESSAGE]), MAX_MESSAGE)
+    return sentence, cap(trees.shown(str(answer.get("code") or "")[: 2 * MAX_NAME]), MAX_NAME)

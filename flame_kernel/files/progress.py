@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..agent.wire import trees
@@ -18,17 +16,6 @@ MAX_NOTES = 100
 _SHOWN = 3
 # Seconds that a transfer takes before a bar is worth its line.
 _DELAY = 0.5
-
-
-@contextlib.contextmanager
-def bar(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A bar of ``total`` steps, where somebody sees it; gives what moves it forward."""
-    tally = Tally(what, None)
-    tally.open(total, unit)
-    try:
-        yield tally.forward
-    finally:
-        tally.close()
 
 
 class Tally:

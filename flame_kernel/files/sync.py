@@ -3,10 +3,14 @@
 What has the same size and time is taken for the same, unless ``checksum``; what is copied all the same is compared
 piece by piece first, gone on with after a cut, and put in place whole (``transfer.py``).  With ``delete`` what is no
 longer in the source goes, last of all; what is excluded, and what could not be read, stays.
+
+The folder that is made in the destination has the name that the user typed, and here nothing outside of it is written
+or deleted, whatever the far side says (``destination.py``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -17,15 +21,15 @@ from typing import Any
 from ..agent.wire import trees
 from ..errors import TransferError
 from ..session.session import Session
+from .destination import ChosenFolder, Names, plain_name
 from .downloads import Arrival, Downloads, description
 from .far_files import FarFiles, error_in
-from .transfer import BATCH, Transfer, Transferred, checked_where, wire_path
+from .transfer import BATCH, Transfer, Transferred, checked_where, no_parent, wire_path
 from .uploads import Departure, Uploads
 
 # Nanoseconds that two times of one file may differ: there are file systems that keep no more.
 SAME_TIME = 1_000_000
 
-Names = tuple[bytes, ...]
 Entry = dict[str, Any]
 
 
@@ -78,7 +82,6 @@ class Sync(Transfer):
     def __init__(self, session: Session, wishes: Wishes, progress: bool | None) -> None:
         super().__init__(session, "sync", progress)
         self._wishes = wishes
-        self._downloads = Downloads(self._tally)
         self._changed = 0
         self._changed_bytes = 0
         self._undeleted: list[str] = []
@@ -88,50 +91,82 @@ class Sync(Transfer):
     def up(self, source: str, destination: str) -> Synced:
         top = os.path.realpath(os.path.expanduser(source))
         if not os.path.isdir(top):
-            raise TransferError(f"{trees.shown(source)} is no folder here; sync takes folders, put takes files")
-        place, there = self._far_place(_into(destination, source, os.path.basename(top)))
+            raise TransferError(f"'{trees.shown(source)}' is not a folder here; sync copies folders, put copies files")
+        place, there = self._far_place(_into(destination, source))
         is_there = there["kind"] == "folder"
-        own, target = os.fsencode(top), trees.from_wire(place)
-        ours = self._kept(trees.walk(own))
-        theirs = self._kept((one.names, one.what) for one in self._arrivals(place, "/")) if is_there else {}
-        plan = self._plan(ours, theirs, [] if is_there else [((), trees.describe(own))])
-        self._remove_far(target, plan, plan.before)
-        self._open(plan)
-        uploads = Uploads(self._tally, f"at {self._location}")
-        moving = (
-            Departure(os.path.join(own, *names), os.path.join(target, *names), what, b"/".join(names) or target)
-            for names, what in plan.copied
-        )
-        while not self._wishes.dry_run and (batch := list(islice(moving, BATCH))):
-            self._insist(uploads.send, batch)
-        if not self._wishes.dry_run:
-            self._insist(uploads.finish)
-        self._remove_far(target, plan, plan.after)
-        return self._done(plan)
+        target = trees.from_wire(place)
+        with contextlib.closing(self._open(source, os.fsencode(top))) as own:
+            ours = self._kept(own.walk())
+            theirs = self._kept((one.names, one.what) for one in self._arrivals(place, (), None)) if is_there else {}
+            plan = self._plan(ours, theirs, [] if is_there else [((), own.describe(()))])
+            self._remove_far(target, plan, plan.before)
+            self._begin(plan)
+            uploads = Uploads(self._tally, f"at {self._location}")
+            moving = (
+                Departure(own, names, os.path.join(target, *names), what, b"/".join(names) or target)
+                for names, what in plan.copied
+            )
+            while not self._wishes.dry_run and (batch := list(islice(moving, BATCH))):
+                self._insist(uploads.send, batch)
+            if not self._wishes.dry_run:
+                self._insist(uploads.finish)
+            self._remove_far(target, plan, plan.after)
+            return self._done(plan)
 
     def down(self, source: str, destination: str) -> Synced:
         place, there = self._far_place(source)
         if there["kind"] != "folder":
             raise TransferError(
-                f"{trees.shown(source)} is no folder at {self._location}; sync takes folders, get takes files"
+                f"'{trees.shown(source)}' is not a folder on {self._location}; sync copies folders, get copies files"
             )
-        into = _into(destination, source, os.path.basename(os.fsdecode(trees.from_wire(place))))
-        target = os.path.realpath(os.path.expanduser(into))
-        here = trees.describe(os.fsencode(target))["kind"]
-        self._check_destination(into, here, trees.describe(os.fsencode(os.path.dirname(target)))["kind"])
-        own = os.fsencode(target)
-        arrivals = {one.names: one for one in self._arrivals(place, target) if one.kind != "end"}
-        theirs = self._kept((names, one.what) for names, one in arrivals.items())
-        ours = self._kept(trees.walk(own)) if here == "folder" else {}
-        arrivals[()] = Arrival(place, own, (), there, own)
-        plan = self._plan(theirs, ours, [] if here == "folder" else [((), there)])
-        self._remove_here(own, plan, plan.before)
-        self._open(plan)
-        moving = (Arrival(arrivals[names].far, arrivals[names].local, names, what, own) for names, what in plan.copied)
-        while not self._wishes.dry_run and (batch := list(islice(moving, BATCH))):
-            self._insist(self._downloads.receive, batch)
-        self._remove_here(own, plan, plan.after)
-        return self._done(plan)
+        own, base = self._chosen(source, destination)
+        with contextlib.closing(own):
+            here = self._kind(own, base)
+            self._check_destination(_into(destination, source), here, "folder", "here")
+            arrivals = {one.names: one for one in self._arrivals(place, base, own) if one.kind != "end"}
+            theirs = self._kept((names, one.what) for names, one in arrivals.items())
+            ours = self._kept(own.walk(base)) if here == "folder" else {}
+            there["mode"] = own.permissions(there["mode"])
+            arrivals[()] = Arrival(place, base, (), there)
+            plan = self._plan(theirs, ours, [] if here == "folder" else [((), there)])
+            self._remove_here(own, base, plan, plan.before)
+            self._begin(plan)
+            downloads = Downloads(self._tally, own)
+            moving = (Arrival(arrivals[names].far, arrivals[names].place, names, what) for names, what in plan.copied)
+            while not self._wishes.dry_run and (batch := list(islice(moving, BATCH))):
+                self._insist(downloads.receive, batch)
+            self._keep_twins(own, base, plan, theirs)
+            self._remove_here(own, base, plan, plan.after)
+            return self._done(plan)
+
+    def _chosen(self, source: str, destination: str) -> tuple[ChosenFolder, Names]:
+        """The folder here that the user typed, and what in it will be like the source: itself, or one of its names."""
+        into = _into(destination, source)
+        if not into or "\0" in into:
+            raise TransferError("the destination has no usable name; name a folder")
+        target = os.fsencode(os.path.realpath(os.path.expanduser(destination)))
+        base: Names = (os.fsencode(plain_name(source)),) if into != destination else ()
+        missing = trees.describe(target)["kind"] == "missing"
+        if missing and not base:  # it will be made, if the folder above it is there
+            target, name = os.path.split(target)
+            base = (name,)
+        if trees.describe(target)["kind"] != "folder":
+            if not missing:
+                self._check_destination(destination, "file", None, "here")
+            self._check_destination(into, "missing", None, "here")
+        return self._open(into, target), base
+
+    def _kind(self, folder: ChosenFolder, place: Names) -> str:
+        try:
+            return str(folder.describe(place)["kind"])
+        except (OSError, trees.Refused) as e:
+            raise TransferError(str(trees.why(e) if isinstance(e, OSError) else e)) from None
+
+    def _open(self, shown: str, path: bytes) -> ChosenFolder:
+        try:
+            return ChosenFolder(path)
+        except OSError as e:
+            raise TransferError(f"cannot read {trees.shown(shown)}: {trees.why(e)}") from None
 
     # -- what is there
 
@@ -141,23 +176,28 @@ class Sync(Transfer):
         request = wire_path(path)
         where = self._insist(lambda far: far.request(op="where", path=request, cwd=cwd()))
         where = checked_where(where, self._location)
-        self._check_destination(path, where["kind"], where.get("parent"))
+        self._check_destination(path, where["kind"], where.get("parent"), f"on {self._location}")
         missing = where["kind"] == "missing"
         what = {"kind": "missing"} if missing else description(where, self._location)
         return str(where["path"]).rstrip("/") or "/", what
 
-    def _check_destination(self, path: str, kind: str, parent: Any) -> None:
+    def _check_destination(self, path: str, kind: str, parent: Any, side: str) -> None:
+        if kind == "link":
+            raise TransferError(
+                f"'{trees.shown(path)}' is a link {side}; name the folder that it leads to, with a / at its end"
+            )
         if kind not in ("folder", "missing"):
-            raise TransferError(f"{trees.shown(path)} is no folder; name another one")
+            raise TransferError(f"'{trees.shown(path)}' is not a folder {side}; name another one")
         if kind == "missing" and parent != "folder":
-            raise TransferError(f"the folder of {trees.shown(path)} is not there; make it first")
+            raise TransferError(no_parent(path, side))
 
-    def _arrivals(self, place: str, local: str) -> Iterator[Arrival]:
+    def _arrivals(self, path: str, place: Names, folder: ChosenFolder | None) -> Iterator[Arrival]:
+        downloads = Downloads(self._tally, folder)
         after: Arrival | None = None
         last = False
         limit = BATCH * 4
         while not last:
-            batch, last = self._insist(self._downloads.entries, place, os.fsencode(local), after, limit)
+            batch, last = self._insist(downloads.entries, path, place, after, limit)
             yield from batch
             after = batch[-1] if batch else after
 
@@ -230,7 +270,7 @@ class Sync(Transfer):
         same = (what["size"], what["mode"]) == (old["size"], old["mode"])
         return same and not self._wishes.checksum and abs(what["mtime"] - old["mtime"]) < SAME_TIME
 
-    def _open(self, plan: _Plan) -> None:
+    def _begin(self, plan: _Plan) -> None:
         """Say what is copied, and begin the bar."""
         for names, what in plan.copied:
             if what["kind"] == "end" or (self._wishes.dry_run and not names):
@@ -275,13 +315,26 @@ class Sync(Transfer):
             requests.append(({"op": "remove", "path": path}, note(names)))
         far.ask_all(requests)
 
-    def _remove_here(self, top: bytes, plan: _Plan, gone: list[Names]) -> None:
+    def _remove_here(self, folder: ChosenFolder, base: Names, plan: _Plan, gone: list[Names]) -> None:
         self._say_deleted(plan, gone)
         for names in gone if not self._wishes.dry_run else ():
             try:
-                trees.remove(os.path.join(top, *names))
+                folder.remove((*base, *names))
             except OSError as e:
                 self._not_deleted(plan, names, str(trees.why(e)))
+            except trees.Refused as e:
+                self._not_deleted(plan, names, str(e))
+
+    def _keep_twins(self, folder: ChosenFolder, base: Names, plan: _Plan, source: dict[Names, Entry]) -> None:
+        """Where upper and lower case are one, what has come has the name of what was there: that stays."""
+        if not plan.after:
+            return
+        spelt = {trees.to_wire(b"/".join(names)).casefold(): names for names in source}
+        for names in list(plan.after):
+            twin = spelt.get(trees.to_wire(b"/".join(names)).casefold())
+            with contextlib.suppress(OSError, trees.Refused):  # what cannot be reached cannot be deleted either
+                if twin is not None and folder.is_same((*base, *names), (*base, *twin)):
+                    plan.after.remove(names)
 
     def _not_deleted(self, plan: _Plan, names: Names, why: str) -> None:
         sentence = f"{trees.shown(b'/'.join(names))}: cannot be deleted: {why}"
@@ -321,11 +374,11 @@ def _with_ends(copied: list[tuple[Names, Entry]], made: set[Names]) -> list[tupl
     return found + open_[::-1]
 
 
-def _into(destination: str, source: str, name: str) -> str:
-    """Where the content of ``source`` goes: without a / at its end it becomes a folder in the destination."""
-    if source.endswith("/") or not name or source in (".", "..", "~"):
-        return destination
-    return os.path.join(destination, name)
+def _into(destination: str, source: str) -> str:
+    """Where the content of ``source`` goes: without a / at its end it becomes a folder in the destination, with the
+    name that it was typed by."""
+    name = plain_name(source)
+    return destination if source.endswith("/") or not name else os.path.join(destination, name)
 
 
 def _shown(names: Names, what: Entry) -> str:

@@ -1,6 +1,7 @@
 """Files and folders to the far side and back: any size in constant memory, gone on with after a cut, in place whole.
 
-``put`` and ``get`` copy as ``cp -r`` does, mode and time kept, what is the same there left alone. Both go over a
+``put`` and ``get`` copy as ``cp -r`` does, time kept, and the mode as the umask here lets it; what is the same there is
+left alone. Both go over a
 connection of their own (`far_files.py`), made again when it breaks; a file then goes on behind the part of it that is
 there and has the same checksum.
 
@@ -9,21 +10,24 @@ there and has the same checksum.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..agent.wire import frames, trees
-from ..errors import CannotConnect, ConnectionLost, TransferError, UnsafeAnswer
+from ..errors import MAX_NAME, CannotConnect, ConnectionLost, TransferError, UnsafeAnswer
 from ..session.session import Session
-from .downloads import Arrival, Downloads, find, plain_name
+from .destination import ChosenFolder, Names, plain_name
+from .downloads import Arrival, Downloads, description, find
 from .far_files import BURST, FarFiles, Message, error_in
 from .progress import Tally
 from .uploads import Departure, Uploads
@@ -34,6 +38,10 @@ RETRY_FIRST, RETRY_LAST, PATIENCE = 0.05, 2.0, 60.0
 BATCH = 256
 # Seconds that the session may take to say in which folder its cells are.
 _CWD_PATIENCE = 10.0
+# Bytes that ``getfile`` brings into memory, and how many of them may be zeros that only travel as their number.
+MAX_CONTENT, MAX_ZEROS = 2 << 30, 256 << 20
+# Seconds in which a conversation about files has to begin.
+_TALK_PATIENCE = 10.0
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -81,7 +89,11 @@ def put(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool 
 
 
 def get(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool | None = None) -> Transferred:
-    """Copy files and folders of the far side to ``dst`` here; the same rules, with here and there changed over."""
+    """Copy files and folders of the far side to ``dst`` here; the same rules, with here and there changed over.
+
+    What comes has the permissions that ``cp`` would give it: those there that the umask here leaves.  Nothing the far
+    side says leads out of ``dst``; see `destination.py` for what becomes of odd names.
+    """
     with Transfer(session, "get", progress) as transfer:
         return transfer.get([os.fspath(source) for source in sources], os.fspath(dst))
 
@@ -93,7 +105,7 @@ def sendfile(session: Session, filename: Name, data: bytes | bytearray | memoryv
 
 
 def getfile(session: Session, filename: Name) -> bytes:
-    """The content of a file there."""
+    """The content of a file there, 2 GiB at most. Raises TransferError, ConnectionLost."""
     with Transfer(session, "getfile", False) as transfer:
         return transfer.getfile(os.fspath(filename))
 
@@ -126,44 +138,49 @@ class Transfer:
         sources = _local_sources(patterns)
         cwd = self._far_cwd([dst])
         where = self._insist(lambda far: far.request(op="where", path=wire_path(dst), cwd=cwd()))
-        places = _places(dst, checked_where(where, self._location), [(name, kind) for _, name, kind in sources])
+        places = _places(
+            dst,
+            checked_where(where, self._location),
+            [(name, kind) for _, name, kind in sources],
+            f"on {self._location}",
+        )
         if self._host == socket.gethostname():
             for (path, _, kind), place in zip(sources, places, strict=True):
-                _check_not_inside(path, place, kind)
+                if kind == "folder":
+                    shown = os.fsdecode(path)
+                    _check_not_inside(shown, os.path.realpath(shown), os.path.realpath(place))
         if self._tally.shows:
             self._tally.open(sum(_size_of(path) for path, _, _ in sources))
-        uploads = Uploads(self._tally, f"at {self._location}")
         entries = _departures([(path, kind) for path, _, kind in sources], places)
-        while batch := list(islice(entries, BATCH)):
-            self._insist(uploads.send, batch)
-        self._insist(uploads.finish)
+        uploads = Uploads(self._tally, f"at {self._location}")
+        with contextlib.closing(entries), contextlib.closing(uploads):
+            while batch := list(islice(entries, BATCH)):
+                self._insist(uploads.send, batch)
+            self._insist(uploads.finish)
         return self._result()
 
     def get(self, patterns: list[str], dst: str) -> Transferred:
         cwd = self._far_cwd(patterns)
         sources = self._insist(lambda far: find(far, [wire_path(pattern) for pattern in patterns], cwd()))
-        target = os.path.realpath(os.path.expanduser(dst)) if _is_link(dst) else os.path.expanduser(dst)
-        if "\0" in dst or not dst:
-            raise TransferError("the destination has no usable name; name a file or a folder")
-        here: Message = trees.describe(os.fsencode(target))
-        above = os.path.dirname(os.path.abspath(target))
-        here = dict(here, path=trees.to_wire(os.fsencode(target)), parent=trees.describe(os.fsencode(above))["kind"])
-        places = _places(dst, here, [(name, what["kind"]) for _, name, what in sources])
-        if self._host == socket.gethostname():
+        folder, places = _chosen(dst, [(name, what["kind"]) for _, name, what in sources])
+        with contextlib.closing(folder):
+            if self._host == socket.gethostname():
+                for (path, _, what), place in zip(sources, places, strict=True):
+                    if what["kind"] == "folder":
+                        _check_not_inside(path, what["real"], os.path.join(folder.path, *place))
+            downloads = Downloads(self._tally, folder)
+            if self._tally.shows:
+                self._tally.open(self._far_size(sources))
             for (path, _, what), place in zip(sources, places, strict=True):
-                _check_not_inside(trees.from_wire(path), place, what["kind"])
-        downloads = Downloads(self._tally)
-        if self._tally.shows:
-            self._tally.open(self._far_size(sources))
-        for (path, _, what), place in zip(sources, places, strict=True):
-            top = Arrival(path, place, (), what, place)
-            self._insist(downloads.receive, [top])
-            if top.kind == "folder":
-                self._get_folder(downloads, path, place)
-                self._insist(downloads.receive, [Arrival(path, place, (), dict(what, kind="end"), place)])
+                what["mode"] = folder.permissions(what["mode"])
+                top = Arrival(path, place, (), what)
+                self._insist(downloads.receive, [top])
+                if top.kind == "folder":
+                    self._get_folder(downloads, path, place)
+                    self._insist(downloads.receive, [Arrival(path, place, (), dict(what, kind="end"))])
         return self._result()
 
-    def _get_folder(self, downloads: Downloads, path: str, place: bytes) -> None:
+    def _get_folder(self, downloads: Downloads, path: str, place: Names) -> None:
         after: Arrival | None = None
         last = False
         limit = BATCH * 4 if self._calls else BATCH  # by calls, each list begins the walk anew
@@ -210,25 +227,12 @@ class Transfer:
 
         def receive(far: FarFiles) -> bytes:
             where = checked_where(far.request(op="where", path=wire_path(filename), cwd=cwd()), far.location)
-            content = bytearray()
-            answers: list[Message] = []
-
-            def take(kind: int, payload: Any) -> None:
-                if kind == frames.DATA:
-                    content.extend(payload)
-                elif kind == frames.HOLE:
-                    content.extend(bytes(payload))
-                else:
-                    answers.append(payload)
-
+            content = _Content(trees.shown(filename), far.location)
             read = {"op": "read", "path": where["path"], "limit": BURST if far.calls else None}
-            while not answers or answers[-1].get("last") is False:
-                far.ask(dict(read, offset=len(content)), take)
+            while content.more:
+                far.ask(dict(read, offset=len(content.bytes)), content.take)
                 far.wait()
-            if "error" in answers[-1]:
-                text, code = error_in(answers[-1])
-                raise TransferError(f"cannot read {trees.shown(filename)} at {far.location}: {text}", code)
-            return bytes(content)
+            return bytes(content.bytes)
 
         return self._insist(receive)
 
@@ -245,7 +249,8 @@ class Transfer:
         while True:
             try:
                 if self._far is None:
-                    self._far = FarFiles(self._session.target, self._calls)
+                    talk = self._talk() if self._calls else None
+                    self._far = FarFiles(self._session.target, self._session.wire_message, talk)
                 return step(self._far, *args, **kwargs)
             except (ConnectionLost, CannotConnect) as e:
                 if self._far is not None:
@@ -258,6 +263,18 @@ class Transfer:
                     delay = RETRY_FIRST
                 time.sleep(delay * random.uniform(0.8, 1.2))
                 delay = min(delay * 2, RETRY_LAST)
+
+    def _talk(self) -> str:
+        """A conversation about files by calls, as the agent names it."""
+        asked = self._session.ask("files")
+        try:
+            answer = asked.result(_TALK_PATIENCE)
+        except futures.TimeoutError:
+            raise ConnectionLost(self._location, f"nothing came for {_TALK_PATIENCE:g} s") from None
+        talk = answer.get("talk") if isinstance(answer, dict) else None
+        if not isinstance(talk, str) or len(talk) > MAX_NAME:
+            raise UnsafeAnswer(self._location, "a conversation without a name")
+        return talk
 
     def _far_cwd(self, paths: list[str]) -> Callable[[], str | None]:
         """Asks the session, if a path needs it, in which folder its cells are; the answer may take until it is used."""
@@ -281,7 +298,7 @@ class Transfer:
         for path, _, what in sources:
             if what["kind"] == "folder":
                 size = self._insist(FarFiles.request, op="total", path=path).get("bytes")
-                total += size if type(size) is int else 0
+                total += size if type(size) is int and 0 <= size < 1 << 62 else 0
             else:
                 total += what["size"]
         return total
@@ -291,6 +308,57 @@ class Transfer:
         tally.raise_failures()
         return Transferred(
             tally.files, tally.bytes, time.monotonic() - tally.started, tally.skipped, tuple(tally.notes)
+        )
+
+
+class _Content:
+    """What comes of one file into memory, ``shown`` is its name; ``more`` whether there is more to ask for.
+
+    As much as the far side announced, and MAX_CONTENT at most; zeros cost it nothing to send, so there are fewer.
+    """
+
+    def __init__(self, shown: str, location: str) -> None:
+        self.bytes = bytearray()
+        self.more = True
+        self._shown = shown
+        self._location = location
+        self._size = 0
+        self._zeros = 0
+        self._before = 0  # bytes that had come when it was asked for more last
+
+    def __repr__(self) -> str:
+        return f"<_Content {len(self.bytes)} of {self._size} bytes of {self._shown}>"
+
+    def take(self, kind: int, payload: Any) -> None:
+        """One frame of the answer. Raises TransferError, UnsafeAnswer."""
+        if kind == frames.CONTROL:
+            self._control(payload)
+            return
+        size = payload if kind == frames.HOLE else len(payload)
+        if len(self.bytes) + size > self._size:
+            raise UnsafeAnswer(self._location, "more bytes than were announced")
+        self._zeros += size if kind == frames.HOLE else 0
+        if self._zeros > MAX_ZEROS:
+            raise self._too_large(f"more than {MAX_ZEROS >> 20} MiB of nothing but zeros")
+        self.bytes += bytes(size) if kind == frames.HOLE else payload
+
+    def _control(self, answer: Message) -> None:
+        if "error" in answer:
+            text, code = error_in(answer)
+            raise TransferError(f"cannot read {self._shown} at {self._location}: {text}", code)
+        if answer.get("more"):
+            self._size = description(dict(answer, kind="file"), self._location)["size"]
+            if self._size > MAX_CONTENT:
+                raise self._too_large(f"{self._size} bytes")
+            return
+        self.more = answer.get("last") is False
+        if self.more and len(self.bytes) == self._before:
+            raise UnsafeAnswer(self._location, "a file that does not come forward")
+        self._before = len(self.bytes)
+
+    def _too_large(self, what: str) -> TransferError:
+        return TransferError(
+            f"{self._shown} at {self._location} has {what}: too much to be had in memory; use get, which writes a file"
         )
 
 
@@ -304,6 +372,10 @@ def wire_path(path: str) -> str:
 def checked_where(where: Message, location: str) -> Message:
     if not isinstance(where.get("path"), str) or not isinstance(where.get("kind"), str):
         raise UnsafeAnswer(location, "a destination that is not described")
+    try:
+        trees.from_wire(where["path"])
+    except trees.Refused as e:
+        raise UnsafeAnswer(location, str(e)) from None
     return where
 
 
@@ -329,48 +401,84 @@ def _local_sources(patterns: list[str]) -> list[tuple[bytes, str, str]]:
                 raise TransferError(f"{trees.shown(match)} is neither a file nor a folder")
             found.append((raw, plain_name(pattern if plain else match), kind))
         if not matches:
-            raise TransferError(f"there is no {trees.shown(pattern)} here; check its name and its folder")
+            raise TransferError(f"'{trees.shown(pattern)}' not found here; check the path")
     return found
 
 
-def _places(dst: str, there: Message, sources: list[tuple[str, str]]) -> list[bytes]:
-    """The path that each source, by its name and kind, gets: as cp has it. ``there`` describes what ``dst`` is now."""
+def no_parent(path: str, side: str) -> str:
+    """That the folder of ``path`` is missing; ``side`` is "here", or "on" a location."""
+    return f"{trees.shown(os.path.dirname(path.rstrip('/')) or path)} does not exist {side}; create it first"
+
+
+def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str) -> list[bytes]:
+    """The path that each source, by its name and kind, gets: as cp has it. ``there`` describes what ``dst`` is now, on
+    ``side``: "here", or "on" a location."""
     shown, kind, path = trees.shown(dst), there["kind"], trees.from_wire(there["path"])
     if kind == "folder":
         places = [os.path.join(path, trees.from_wire(name)) if name else path for name, _ in sources]
-        named = [place for place, (_, what) in zip(places, sources, strict=True) if place != path or what == "file"]
-        twice = next((place for place in named if named.count(place) > 1), None) if len(named) < 2000 else None
-        if twice is not None:
-            raise TransferError(f"two of the sources would both become {trees.shown(twice)}; copy them one by one")
+        seen: set[bytes] = set()
+        for place, (_, what) in zip(places, sources, strict=True):
+            if place in seen:
+                raise TransferError(f"two of the sources would both become {trees.shown(place)}; copy them one by one")
+            if place != path or what == "file":
+                seen.add(place)
         return places
     if kind == "other":
         raise TransferError(f"{shown} is neither a file nor a folder; name another destination")
     if len(sources) > 1 or (kind == "file" and (sources[0][1] == "folder" or dst.endswith("/"))):
-        raise TransferError(f"{shown} is no folder; make it first, or name one file and one destination")
+        raise TransferError(f"'{shown}' is not a folder {side}; create it, or copy one file to that name")
     if kind == "missing" and there.get("parent") != "folder":
-        raise TransferError(f"the folder of {shown} is not there; make it first")
+        raise TransferError(no_parent(dst, side))
     if kind == "missing" and dst.endswith("/") and sources[0][1] == "file":
-        raise TransferError(f"there is no folder {shown}; make it first, or leave out the / at its end")
+        raise TransferError(f"folder '{shown}' does not exist {side}; create it first, or leave out the / at its end")
     return [path.rstrip(b"/") or b"/"]
 
 
-def _check_not_inside(source: bytes, place: bytes, kind: str) -> None:
-    """On one machine: a folder that is copied into itself would have no end."""
-    top, inside = os.path.realpath(source), os.path.realpath(place)
-    if kind == "folder" and (inside + b"/").startswith(top + b"/"):
+def _chosen(dst: str, sources: list[tuple[str, str]]) -> tuple[ChosenFolder, list[Names]]:
+    """The folder here that ``dst`` names, or that it would be made in, and where in it each source goes."""
+    if "\0" in dst or not dst:
+        raise TransferError("the destination has no usable name; name a file or a folder")
+    target = os.fsencode(os.path.realpath(os.path.expanduser(dst)))  # named by the user, so links are followed
+    try:
+        kind = trees.describe(target)["kind"]
+        above = target if kind == "folder" else os.path.dirname(target)
+        parent = kind if kind == "folder" else trees.describe(above)["kind"]
+        places = _places(dst, {"kind": kind, "path": trees.to_wire(target), "parent": parent}, sources, "here")
+        for place in places:
+            if place != above:
+                trees.check_name(os.path.basename(place))
+        return ChosenFolder(above), [() if place == above else (os.path.basename(place),) for place in places]
+    except OSError as e:
+        raise TransferError(f"cannot copy to {trees.shown(dst)}: {trees.why(e)}") from None
+    except trees.Refused as e:
+        raise TransferError(f"cannot copy to {trees.shown(dst)}: {e}") from None
+
+
+def _check_not_inside(source: str, real: str, place: bytes | str) -> None:
+    """On one machine: a folder that is copied into itself would have no end. ``real`` is the source without links; it
+    may be what the far side says, so it is only compared."""
+    inside = os.path.join(os.fsdecode(place), "")
+    if any(inside.startswith(os.path.join(os.path.normpath(one), "")) for one in (source, real)):
         raise TransferError(f"cannot copy the folder {trees.shown(source)} into itself; name another destination")
 
 
-def _departures(sources: list[tuple[bytes, str]], places: list[bytes]) -> Iterator[Departure]:
+def _departures(sources: list[tuple[bytes, str]], places: list[bytes]) -> Generator[Departure, None, None]:
     for (path, kind), place in zip(sources, places, strict=True):
-        what = dict(trees.describe(path), follow=True)
         name = os.path.basename(path) or path
-        yield Departure(path, place, what, name)
-        if kind == "folder":
-            for names, entry in trees.walk(path):
+        if kind != "folder":
+            yield Departure(None, (path,), place, trees.describe(path), name)
+            continue
+        try:
+            folder = ChosenFolder(path)
+        except OSError as e:
+            raise TransferError(f"cannot read {trees.shown(path)}: {trees.why(e)}") from None
+        with contextlib.closing(folder):  # who reads of it later opens it again, if it is the same one still
+            what = folder.describe(())
+            yield Departure(folder, (), place, what, name)
+            for names, entry in folder.walk():
                 below = b"/".join(names)
-                yield Departure(os.path.join(path, below), os.path.join(place, below), entry, below or name)
-            yield Departure(path, place, dict(what, kind="end"), name)
+                yield Departure(folder, names, os.path.join(place, below), entry, below or name)
+            yield Departure(folder, (), place, dict(what, kind="end"), name)
 
 
 def _size_of(path: bytes) -> int:
@@ -378,7 +486,3 @@ def _size_of(path: bytes) -> int:
     if what["kind"] != "folder":
         return int(what["size"])
     return sum(entry["size"] for _, entry in trees.walk(path) if entry["kind"] == "file")
-
-
-def _is_link(path: str) -> bool:
-    return os.path.islink(os.path.expanduser(path))

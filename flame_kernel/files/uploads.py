@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..agent.wire import frames, trees
+from .destination import ChosenFolder, Names
 from .far_files import BURST, FarFiles, Message, error_in
 from .progress import Tally
 
@@ -16,9 +17,11 @@ SMALL = 128 << 10
 
 @dataclass
 class Departure:
-    """One entry: from ``local`` to ``far``; ``what`` describes it as `trees.walk` does, ``name`` is for people."""
+    """One entry: from ``place`` in a folder that the user named, or without one from the file of that path, to ``far``;
+    ``what`` describes it as `trees.walk` does, ``name`` is for people."""
 
-    local: bytes
+    folder: ChosenFolder | None
+    place: Names
     far: bytes
     what: dict[str, Any]
     name: bytes
@@ -39,6 +42,12 @@ class Departure:
     def path(self) -> str:
         return str(trees.to_wire(self.far))
 
+    def source(self) -> trees.Source:
+        """The file, to be read. What it is was settled before anything was asked: no answer names another one."""
+        if self.folder is None:
+            return trees.Source(self.place[0], follow=True)
+        return self.folder.source(self.place)
+
 
 class Uploads:
     """Sends batches, counts in ``tally``; ``where`` names the far side in sentences."""
@@ -46,6 +55,7 @@ class Uploads:
     def __init__(self, tally: Tally, where: str) -> None:
         self._tally = tally
         self._where = where
+        self._reading: ChosenFolder | None = None  # that of the file that was read last
         self._made: set[bytes] = set()  # folders made by us that are still being filled
         self._ends: list[Departure] = []  # those that are full: they get their mode and time
 
@@ -73,6 +83,12 @@ class Uploads:
         far.wait()
         self._ends = [one for one in batch if one.kind == "end" and one.far in self._made]
         self._made.difference_update(one.far for one in self._ends)
+
+    def close(self) -> None:
+        """Nothing more is read."""
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
 
     def finish(self, far: FarFiles) -> None:
         """The last folders are full."""
@@ -113,11 +129,18 @@ class Uploads:
     def _same(self, far: FarFiles, one: Departure, path: str, limit: int) -> int:
         """How many of the first ``limit`` bytes are the same in our file and in theirs at ``path``."""
         try:
-            with trees.Source(one.local, follow=one.what.get("follow", False)) as source:
+            with self._source(one) as source:
                 theirs = far_sums(far, path, limit, lambda: list(trees.sums(source, 0, limit, far.frames.room)))
         except (OSError, trees.Refused):
             return 0  # it cannot be read: that will be said when it is to be sent
         return theirs
+
+    def _source(self, one: Departure) -> trees.Source:
+        """The file to read; of the folders of many sources one is open at a time."""
+        if self._reading is not one.folder and self._reading is not None:
+            self._reading.close()
+        self._reading = one.folder
+        return one.source()
 
     # -- sending
 
@@ -125,7 +148,7 @@ class Uploads:
         """Send one file from ``offset`` on; how it ends is told by its answer."""
         tally = self._tally
         try:
-            with trees.Source(one.local, follow=one.what.get("follow", False)) as source:
+            with self._source(one) as source:
                 if (source.size, source.mtime) != (one.size, one.what["mtime"]):
                     offset = 0  # it has changed since it was looked at: another part, if any
                 write = {"op": "write", "path": one.path, "size": source.size, "mtime": source.mtime}
@@ -206,7 +229,7 @@ def far_sums(far: FarFiles, path: str, limit: int, ours: Any) -> int:
 
     def take(kind: int, answer: Any) -> None:
         if kind == frames.CONTROL and isinstance(answer.get("sums"), list):
-            theirs.extend(answer["sums"])
+            theirs.extend(answer["sums"][: limit // trees.PIECE + 1 - len(theirs)])
 
     if far.calls:  # none of which may be long
         for start in range(0, limit, trees.PIECE):

@@ -12,6 +12,7 @@ from typing import Any
 from ..commands import monitor
 from ..commands.doctor import bundle, examine, of_target
 from ..commands.language import Command, parse
+from ..commands.tables import aligned
 from ..connect.amounts import size_in_words
 from ..connect.keys import Ask
 from ..connect.target import Target
@@ -376,7 +377,4 @@ def _table(living: list[dict[str, Any]], own: str) -> str:
                 client,
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join(aligned(rows))

@@ -22,6 +22,7 @@ from ..commands.doctor import bundle, examine, of_target
 from ..commands.language import every, watched
 from ..commands.options import OPTIONS, protection
 from ..commands.status import status
+from ..commands.tables import aligned
 from ..connect.keys import Ask
 from ..connect.target import PLACES, SHELLS, load_target
 from ..errors import FlameError, TargetError
@@ -33,7 +34,7 @@ from ..session.user import ask_line
 from .arguments import assignments, call_of, evaluated, exact, local_value, script, split_raw, unquoted, usage, words_of
 from .cells import Cells
 from .connections import Connections, identifier, in_thread
-from .jobs import columns, table
+from .jobs import table
 
 # The words that people know from elsewhere.
 ALIASES = {"add": "connect", "info": "status", "delete": "disconnect"}
@@ -92,7 +93,7 @@ class Commands:
         for name in cls.names():
             parser = cls.parser(name)
             rows.append((f"%flame {name}", str(parser.description).strip().splitlines()[0]))
-        return columns(rows)
+        return "\n".join(aligned(rows))
 
     def run(self, line: str) -> Any:
         """Carry out one line, without the ``%flame``; its value."""
@@ -228,7 +229,7 @@ class Commands:
             age = f"{float(one.get('age') or 0):.0f} s"
             waiting = f"{one.get('waiting') or 0} bytes"
             rows.append((f"{one.get('session')}{own}", *(str(one.get(k) or "-") for k in rows[0][1:5]), age, waiting))
-        print(clean(columns(rows)))
+        print(clean("\n".join(aligned(rows))))
 
     def _kill(self, remote: Remote, name: str) -> None:
         if name == remote.session.session_id:

@@ -9,11 +9,12 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future
 from typing import Any
 
+from ..commands.tables import aligned
 from ..errors import FlameError, RemoteError, SessionGone
 from ..remote.exceptions import raised_there
 from ..remote.remote import Remote
@@ -287,11 +288,4 @@ def table(jobs: list[Job]) -> str:
     for job in jobs:
         it = job.listed
         rows.append((str(it.number), it.target, it.state, f"{it.seconds:.1f}", it.code))
-    return columns(rows)
-
-
-def columns(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows of text, the columns under each other."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return "\n".join(aligned(rows))

@@ -3,48 +3,38 @@
     with pi.console() as console:
         console.interact()          # again and again; Ctrl-D ends it
 
-What a statement prints appears while it runs; ``input()`` there asks here; Ctrl-C stops the far side; Tab and the
-history are readline's where there is one.  In a notebook each prompt is an input box.  Names are those of the
-session's cells.  Whether a statement is complete is judged here, without a round trip; what this Python cannot read is
-the far side's to judge, whose Python may be another one, and which may know ``%magics``.
+What a statement prints appears while it runs; ``input()`` there asks here; Ctrl-C stops the far side. In a terminal
+statements are typed at a `Prompt`, with history and Tab. In a notebook each line is an input box, and where standard
+input is no terminal its lines are read. Names are those of the session's cells.
 """
 
 from __future__ import annotations
 
 import codeop
 import contextlib
-import os
 import sys
-import uuid
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent import futures
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from jupyter_core.paths import jupyter_data_dir
 
 from ..errors import FlameError
 from ..security.terminal import clean
 from ..session.requests import Reply
 from ..session.user import in_notebook
-from .foreground import Far, Foreground
+from .foreground import Far, Foreground, Left, in_colour, write
 
-# Seconds that Tab waits for the far side.
-TAB_PATIENCE = 8.0
-# Lines of history that are kept.
-MAX_HISTORY = 1000
+if TYPE_CHECKING:
+    from .prompt import Prompt
+
 _LEAVE = ("exit", "exit()", "quit", "quit()")
 
 
-class _Asking(Foreground):
-    """Cells that ask at a prompt of their own."""
-
-    def __init__(self, far: Far, apart: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
-        super().__init__(far)
-        self._apart = apart
-
-    def ask(self, prompt: str, password: bool) -> str:
-        with self._apart():
-            return super().ask(prompt, password)
+def history_file() -> Path:
+    """Where what is typed in a terminal is kept."""
+    return Path(jupyter_data_dir()) / "flame_console_history"
 
 
 class Console:
@@ -53,15 +43,12 @@ class Console:
     def __init__(self, far: Far, history: Path | None = None) -> None:
         self._far = far
         self._history = history
-        self._lines: list[str] = []  # of the statement that is being typed
-        self._past: list[str] = []
-        self._compile = codeop.CommandCompiler()
-        self._tab: tuple[str, list[str]] = ("", [])
-        self._in_notebook = in_notebook()
-        self._foreground = _Asking(far, self._without_tab)
+        self._prompt: Prompt | None = None  # made when it is needed: it takes long to load
+        self._next = ""  # what stands in the next input already
+        self._foreground = _Cells(far, self)
 
     def __repr__(self) -> str:
-        return f"<Console on {self._far.session.location}>"
+        return f"<{type(self).__name__} on {self._far.session.location}>"
 
     def __enter__(self) -> Console:  # noqa: PYI034, typing.Self came with Python 3.11
         return self
@@ -82,50 +69,150 @@ class Console:
 
         Raises FlameError where there is no session any more when it begins.
         """
-        print(self.banner() if banner is None else banner)
-        self._in_notebook = in_notebook()
-        self._lines.clear()
-        with self._line_editing():
-            while True:
-                reading = True
-                try:
-                    line = self._read("... " if self._lines else ">>> ")
-                    reading = False
-                    if (not self._lines and line.strip() in _LEAVE) or not self._push(line):
-                        break
-                except EOFError:
-                    print()
+        write("stdout", (self.banner() if banner is None else banner) + "\n")
+        self.begin()
+        read = self._read_typed if _is_terminal() else _Lines().read
+        while self._far.session.gone is None:
+            try:
+                text = read()
+            except EOFError:
+                break
+            except KeyboardInterrupt:
+                write("stdout", "KeyboardInterrupt\n")
+                if in_notebook():  # no Ctrl-D in a notebook: Stop at the prompt is the way out
                     break
-                except KeyboardInterrupt:
-                    print("\nKeyboardInterrupt")
-                    if reading and self._in_notebook:  # no Ctrl-D in a notebook: Stop at the prompt is the way out
-                        break
-                    self._lines.clear()
-        print("(Remote session ended)")
+                continue
+            if text.strip() in _LEAVE or (text.strip() and not self._run(text)):
+                break
+        self.end()
 
-    # -- statements --------------------------------------------------------------------------------------------------
+    # -- how it looks
 
-    def _read(self, prompt: str) -> str:
-        line = input(prompt)
-        if line == "\x04":  # what a front end without a terminal can send for it
-            raise EOFError
-        return line
+    def begin(self) -> None:
+        """Called before the first prompt."""
 
-    def _push(self, line: str) -> bool:
-        """A line of the user's: run the statement if it is complete. False when the session is gone."""
-        self._lines.append(line)
-        source = "\n".join(self._lines)
-        if not self._is_complete(source):
-            return True
-        self._lines.clear()
-        if not source.strip():
-            return True
+    def end(self) -> None:
+        """Called behind the last one."""
+        write("stdout", "(Remote session ended)\n")
+
+    def words(self) -> Sequence[tuple[str, str]]:
+        """What stands before a statement: styles, and text."""
+        return [("class:in", ">>> ")]
+
+    def more(self, columns: int) -> str:
+        """What stands before the second line, and those below it, where ``words`` took so many columns."""
+        return "... "
+
+    def label(self, content: dict[str, Any]) -> str:
+        """What stands before the value of a statement, an execute_result."""
+        return ""
+
+    def ran(self, reply: Reply) -> None:
+        """Called behind each statement."""
+
+    # -- statements
+
+    def _read_typed(self) -> str:
+        if self._prompt is None:
+            from .prompt import Prompt
+
+            self._prompt = Prompt(self._far.session, self._history, self.more)
+        text = self._prompt.read(self.words(), self._next)
+        self._next = ""
+        return text
+
+    def run(self, source: str) -> Reply:
+        """Run one statement, and show what it does while it does it; raises FlameError where its end is not heard of.
+
+        Ctrl-C stops it there; pressed again and again, it ends the waiting.
+        """
+        return self._foreground.run(source)
+
+    def _run(self, text: str) -> bool:
+        """Run a statement of the user's; False where it asks to leave."""
+        return self.guarded(lambda: self.run(self._for_shell(text)))
+
+    def _for_shell(self, text: str) -> str:
+        """``text`` as the far side's shell knows it: one without IPython is given magics and ``!cmd`` as calls."""
+        if self._far.session.ready.result().get("shell") != "mini":
+            return text
+        from ..commands.source import Source  # IPython's transformations take long to load
+
+        return Source().as_python(text)
+
+    def guarded(self, cell: Callable[[], Reply]) -> bool:
+        """Run ``cell``, and say what went wrong; False where it asks to leave."""
         try:
-            self.run(source)
+            reply = cell()
+        except Left as e:
+            write("stderr", f"[{e}]\n")
+            return True
         except FlameError as e:
-            print(clean(f"{type(e).__name__}: {e}"), file=sys.stderr)
-            return self._far.session.gone is None
-        return True
+            name = type(e).__name__
+            write("stderr", (f"\x1b[31m{name}\x1b[0m" if in_colour("stderr") else name) + clean(f": {e}") + "\n")
+            return True
+        self.ran(reply)
+        return all(self._payload(one) for one in reply.get("payload") or () if isinstance(one, dict))
+
+    def _payload(self, payload: dict[str, Any]) -> bool:
+        """What a statement asks of its front end; False where it asks to leave."""
+        source = payload.get("source")
+        if source == "page":
+            text = (payload.get("data") or {}).get("text/plain")
+            if isinstance(text, str):
+                write("stdout", clean(text).rstrip("\n") + "\n")
+        elif source == "set_next_input":
+            self._next = clean(str(payload.get("text") or ""))
+        return source != "ask_exit"
+
+
+class _Cells(Foreground):
+    """Cells of a console: their values are labelled, and their questions are no lines of a history."""
+
+    def __init__(self, far: Far, console: Console) -> None:
+        super().__init__(far, leaves=True)
+        self._console = console
+
+    def result(self, content: dict[str, Any]) -> None:
+        text = (content.get("data") or {}).get("text/plain")
+        if isinstance(text, str):
+            label = self._console.label(content)
+            write("stdout", label + ("\n" if label and "\n" in text else "") + text + "\n")
+
+    def ask(self, prompt: str, password: bool) -> str:
+        with _unremembered():
+            return super().ask(prompt, password)
+
+
+class _Lines:
+    """Statements from lines of text: of a pipe, or of a notebook's input boxes.
+
+    Where a statement ends is Python's own rule for lines: here nobody can press Esc Enter to run what IPython takes for
+    incomplete. What this Python cannot read is the far side's to judge, which may have another one, and ``%magics``.
+    """
+
+    def __init__(self) -> None:
+        self._compile = codeop.CommandCompiler()
+
+    def read(self) -> str:
+        """The next statement. EOFError at the end of the input, KeyboardInterrupt for Stop."""
+        lines: list[str] = []
+        while not lines or not self._is_complete("\n".join(lines)):
+            try:
+                line = input("... " if lines else ">>> ")
+            except EOFError:
+                write("stdout", "\n")
+                if lines:  # what was begun is run: it may be whole but for its empty line
+                    break
+                raise
+            except KeyboardInterrupt:
+                write("stdout", "\n")
+                raise
+            if line == "\x04":  # what a front end without a terminal can send for Ctrl-D
+                write("stdout", "\n")
+                raise EOFError
+            lines.append(line)
+        return "\n".join(lines)
 
     def _is_complete(self, source: str) -> bool:
         try:
@@ -135,108 +222,25 @@ class Console:
         except (SyntaxError, ValueError, OverflowError):
             return True
 
-    def run(self, source: str) -> Reply:
-        """Run one statement, and show what it does while it does it; raises FlameError where its end is not heard of.
 
-        Ctrl-C stops it there, however often.
-        """
-        return self._foreground.run(source)
-
-    # -- readline ----------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _line_editing(self) -> Iterator[None]:
-        """History and Tab of this console's own, where input comes from a terminal; as it was afterwards."""
-        readline = _readline() if not self._in_notebook else None
-        if readline is None:
-            yield
-            return
-        before = [readline.get_history_item(i + 1) for i in range(readline.get_current_history_length())]
-        completer, delimiters = readline.get_completer(), readline.get_completer_delims()
-        readline.clear_history()
-        for line in self._past or self._load_history():
-            readline.add_history(line)
-        readline.set_completer(self._complete)
-        readline.set_completer_delims(" \t\n`~!@#$%^&*()-=+[{]}\\|;:'\",<>/?")
-        editline = "libedit" in (getattr(readline, "__doc__", "") or "")
-        readline.parse_and_bind("bind ^I rl_complete" if editline else "tab: complete")
-        try:
-            yield
-        finally:
-            count = readline.get_current_history_length()
-            self._past = [str(readline.get_history_item(i + 1)) for i in range(count)][-MAX_HISTORY:]
-            readline.clear_history()
-            for line in before:
-                readline.add_history(line)
-            readline.set_completer(completer)
-            readline.set_completer_delims(delimiters)
-            self._save_history()
-
-    @contextlib.contextmanager
-    def _without_tab(self) -> Iterator[None]:
-        """While a program there asks, Tab is a tab, and the answer no line of the history."""
-        readline = _readline() if not self._in_notebook else None
-        if readline is None:
-            yield
-            return
-        completer, count = readline.get_completer(), readline.get_current_history_length()
-        readline.set_completer(None)
-        try:
-            yield
-        finally:
-            readline.set_completer(completer)
-            while readline.get_current_history_length() > count:
-                readline.remove_history_item(readline.get_current_history_length() - 1)
-
-    def _load_history(self) -> list[str]:
-        with contextlib.suppress(OSError):
-            if self._history is not None:
-                return self._history.read_text("utf-8", "replace").splitlines()[-MAX_HISTORY:]
-        return []
-
-    def _save_history(self) -> None:
-        with contextlib.suppress(OSError):
-            if self._history is not None:
-                self._history.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                fd = os.open(self._history, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with os.fdopen(fd, "w", encoding="utf-8", errors="replace") as file:
-                    file.writelines(line + "\n" for line in self._past)
-
-    def _complete(self, text: str, state: int) -> str | None:
-        """readline's question: the ``state``-th completion of ``text``; what is raised here, it would swallow."""
-        readline = _readline()
-        if readline is None:
-            return None
-        line, begin, end = readline.get_line_buffer(), readline.get_begidx(), readline.get_endidx()
-        if state == 0:
-            if not line[:end].strip():
-                self._tab = (line, ["    "])  # Tab at the beginning of a line indents
-            else:
-                self._tab = (line, self._completions(line, begin, end))
-        found = self._tab[1]
-        return found[state] if state < len(found) else None
-
-    def _completions(self, line: str, begin: int, end: int) -> list[str]:
-        """What could stand in place of ``line[begin:end]``, as the far side has it."""
-        before = "".join(one + "\n" for one in self._lines)
-        session = self._far.session
-        try:
-            reply = session.complete(uuid.uuid4().hex, before + line, len(before) + end).result(TAB_PATIENCE)
-            start = int(reply["cursor_start"]) - len(before)
-            matches = [clean(str(match)) for match in reply["matches"]]
-        except (FlameError, futures.TimeoutError, KeyError, TypeError, ValueError):
-            return []
-        if start <= begin:
-            return [match[begin - start :] for match in matches]
-        return [line[begin:start] + match for match in matches]
+def _is_terminal() -> bool:
+    """Whether somebody sits at a terminal, and sees it."""
+    with contextlib.suppress(AttributeError, ValueError):  # there is none, or it is closed
+        return not in_notebook() and sys.stdin.isatty() and sys.stdout.isatty()
+    return False
 
 
-def _readline() -> Any:
-    """The readline module, where there is one and somebody types."""
+@contextlib.contextmanager
+def _unremembered() -> Iterator[None]:
+    """Where Python's own prompt keeps a history, what is typed in here is none of its lines."""
+    readline: Any = sys.modules.get("readline")
+    before = readline.get_completer() if readline is not None else None
+    if readline is not None:
+        readline.set_auto_history(False)
+        readline.set_completer(None)  # Tab is a tab
     try:
-        if not sys.stdin.isatty():
-            return None
-        import readline
-    except (ImportError, AttributeError, ValueError):
-        return None
-    return readline
+        yield
+    finally:
+        if readline is not None:
+            readline.set_auto_history(True)
+            readline.set_completer(before)

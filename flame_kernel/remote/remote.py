@@ -19,11 +19,8 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-from jupyter_core.paths import jupyter_data_dir
 
 from ..commands import monitor
 from ..connect.keys import Ask
@@ -36,7 +33,7 @@ from ..session.requests import Reply
 from ..session.session import Session
 from . import lookahead
 from .calls import Calls, Sink
-from .console import Console
+from .console import Console, history_file
 from .functions import RemoteFunction, ship
 from .modules import SentModule, getmodule, sendmodule
 from .proxy import chain, reference, stand_in
@@ -306,7 +303,7 @@ class Remote:
 
     def console(self) -> Console:
         """The interactive prompt of the far side: ``with pi.console() as console: console.interact()``."""
-        return Console(self, Path(jupyter_data_dir()) / "flame_console_history")
+        return Console(self, history_file())
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

@@ -94,7 +94,7 @@ _HELPER = """\
 import sys
 pid, force, lines = int(sys.argv[1]), sys.argv[2] == "force", sys.stdin.read()
 import hypno
-from flame_kernel.ignite import asleep
+from flame_kernel.serve.ignite import asleep
 try:
     thread = pid if force else asleep(pid)
     hypno.inject_py(thread, lines, permissions=0o600)
@@ -340,8 +340,8 @@ def _not_permitted(pid: int) -> str:
         cure = (
             "it cannot be changed without a restart" if scope == "3" else "as root: sysctl kernel.yama.ptrace_scope=0"
         )
-        return f"this system does not let one look into process {pid} (kernel.yama.ptrace_scope is {scope}; {cure})"
-    return f"this system does not let one look into process {pid}; a container needs the capability SYS_PTRACE for it"
+        return f"not allowed to attach to process {pid} (kernel.yama.ptrace_scope is {scope}; {cure})"
+    return f"not allowed to attach to process {pid}; a container needs the capability SYS_PTRACE"
 
 
 # -- the right moment --------------------------------------------------------------------------------------------------

@@ -259,9 +259,9 @@ class Session:
         """Any op of the agent on this session: its result, where that has events with their buffers in them."""
         return self._call({"op": op, **fields})
 
-    def wire_message(self, request: dict[str, Any]) -> bytes:
+    def wire_message(self, request: dict[str, Any], buffers: Sequence[Any] = ()) -> bytes:
         """A request of the agent on this session, for a connection that is not of the link."""
-        return bytes(wire.encode(self._message(request)))
+        return bytes(wire.encode(self._message(request), buffers))
 
     def answer(self, input_id: int, value: str | None) -> Future[Any]:
         """The user's line for an ``input_request`` event; None is end of file."""

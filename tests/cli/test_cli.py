@@ -59,7 +59,8 @@ def test_the_console_script() -> None:
         assert f" {library}\n" not in done.stderr
 
 
-def test_every_command_teaches(flame: Run) -> None:
+def test_every_command_teaches(flame: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
     groups = {
         "": index.COMMANDS,
         "targets ": targets.Targets.commands,
@@ -74,6 +75,19 @@ def test_every_command_teaches(flame: Run) -> None:
             code, text, _ = flame(f"{group}{name} --help")
             assert code == 0
             assert text.startswith(f"usage: jupyter flame {group}{name}")
+            # What is typed comes first: the examples stand above the options, and what all share is one paragraph.
+            lines = text.splitlines()
+            assert max(map(len, lines)) <= 100
+            assert len(lines) < (40 if name != "sync" else 45)
+            assert "--config FILE " not in text
+            if "examples:" in lines and "options:" in lines:
+                assert lines.index("examples:") < lines.index("options:")
+            if "COMMAND" in lines[0]:
+                continue
+            assert lines[-1] == f"jupyter flame {group}{name} --help-all explains every option."
+            code, everything, _ = flame(f"{group}{name} --help-all")
+            assert (code, "--config FILE " in everything) == (0, True)
+            assert max(map(len, everything.splitlines())) <= 100
     code, out, _ = flame("serve --help")
     assert "examples:\n  jupyter flame serve\n" in out
     code, out, _ = flame("--version")
@@ -84,16 +98,21 @@ def test_every_command_teaches(flame: Run) -> None:
     ("line", "says"),
     {
         "": "commands:",
-        "nonsense": "there is no command 'nonsense'",
+        "nonsense": "there is no command 'nonsense'; jupyter flame --help lists them",
+        "consoel": "there is no command 'consoel'. Did you mean console?",
         "targets": "jupyter flame targets COMMAND",
         "targets nonsense": "there is no command 'nonsense'",
+        "targets ad": "jupyter flame targets: there is no command 'ad'. Did you mean add?",
         "targets add": "required: NAME, WHERE",
         "targets add a h:1 --key-file x --key prompt": "not allowed with",
         "targets default": "required",
         "targets edit a --unset nonsense": "invalid choice",
         "serve --port x": "invalid int value",
-        "serve --nonsense": "unrecognized arguments",
-        "serve more": "unrecognized arguments",
+        "serve --nonsense": "there is no option --nonsense; jupyter flame serve --help",
+        "serve --prot 7": "there is no option --prot. Did you mean --port?",
+        "serve --prot=7": "there is no option --prot. Did you mean --port?",
+        "serve more": "one word too many: 'more'; jupyter flame serve --help",
+        "serve and more": "words too many: and more",
         "certs": "required: FOLDER",
     }.items(),
 )
@@ -102,6 +121,7 @@ def test_what_is_not_well_formed(line: str, says: str, flame: Run) -> None:
     assert code == 2
     assert says in err
     assert out == ""
+    assert err.count("\n") == 1 or line in ("", "targets")  # one sentence, and no wall of usage
 
 
 @pytest.mark.parametrize(
@@ -135,13 +155,13 @@ def test_what_cannot_be(line: str, says: str, flame: Run) -> None:
 
 
 def test_targets_from_the_first_to_the_last(flame: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert flame("targets list")[1].startswith("none in ")
+    assert flame("targets list")[1].startswith("no servers saved in ")
     key = tmp_path / "lab.key"
     key.touch(mode=0o600)
     key.write_text("k" * 64)
     typed = "add lab lab.example:9999 --key-file lab.key --tls-ca ca.pem --tls-cert me.pem --place child --default"
     code, out, _ = flame("targets " + typed)
-    assert (code, out.splitlines()[-1].endswith("use it: %flame connect lab")) == (0, True)
+    assert (code, out.splitlines()[-1].endswith("use it with: %flame connect lab")) == (0, True)
     file = tmp_path / "config" / "targets.toml"
     assert file.stat().st_mode & 0o777 == 0o600
     assert "k" * 64 not in file.read_text()
@@ -158,8 +178,11 @@ def test_targets_from_the_first_to_the_last(flame: Run, tmp_path: Path, monkeypa
         ("gpu", False, "ssh://me@gpu/9999"),
     ]
     out = flame("targets list")[1]
-    assert "* lab  lab.example:9999  (TLS, key)\n" in out
-    assert "  gpu  ssh://me@gpu/9999  (ssh, key, trusted)\n" in out
+    assert out.splitlines() == [
+        "  target  server             protected by",
+        "* lab     lab.example:9999   TLS, key",
+        "  gpu     ssh://me@gpu/9999  ssh, key, trusted",
+    ]
 
     assert flame("targets edit lab --key prompt --unset tls --where other:1 --allow-plain")[0] == 0
     out = flame("targets show lab")[1]
@@ -171,7 +194,7 @@ def test_targets_from_the_first_to_the_last(flame: Run, tmp_path: Path, monkeypa
     assert "* gpu" in flame("targets list")[1]
     assert flame("targets default --none")[0] == 0
     assert flame("targets remove gpu")[0] == flame("targets remove lab")[0] == 0
-    assert flame("targets list")[1].startswith("none in ")
+    assert flame("targets list")[1].startswith("no servers saved in ")
 
 
 def test_a_key_for_the_keyring_is_asked_for(flame: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,14 +132,14 @@ def test_sync(servertype: str, flame_server: type[FlameServer], tree: Path, tmp_
     [
         ("put a", 2, "required: DEST"),
         ("put a b", 1, "no server is named"),
-        ("put -t {there} nowhere b", 1, "there is no nowhere here"),
-        ("get -t {there} /nowhere", 1, "there is no /nowhere at"),
-        ("sync a b", 1, "one of the two is to be on the server, and neither is"),
-        ("sync :a :b", 1, "and each is"),
+        ("put -t {there} nowhere b", 1, "'nowhere' not found here"),
+        ("get -t {there} /nowhere", 1, "'/nowhere' not found on localhost:"),
+        ("sync a b", 1, "neither path is on the server: write one of them as TARGET:PATH"),
+        ("sync :a :b", 1, "both paths are on the server"),
         ("sync -t {there} a :", 1, "names no folder there"),
-        ("sync -t {there} a :b", 1, "a is no folder here"),
-        ("sync -t {there} :/etc/hostname b", 1, "/etc/hostname is no folder"),
-        ("sync -t {there} . :/nowhere/b", 1, "the folder of /nowhere/b is not there"),
+        ("sync -t {there} a :b", 1, "'a' is not a folder here"),
+        ("sync -t {there} :/etc/hostname b", 1, "'/etc/hostname' is not a folder"),
+        ("sync -t {there} . :/nowhere/b", 1, "/nowhere does not exist on "),
     ],
 )
 def test_what_cannot_be(words: str, code: int, says: str, server: FlameServer, tmp_path: Path) -> None:

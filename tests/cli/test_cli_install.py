@@ -87,7 +87,12 @@ def test_from_the_first_to_the_last(data: Path, tmp_path: Path) -> None:
         assert found["flame-gpu-box"] == ("Remote Flame: gpu-box (child, session train)", "gpu-box")
         assert found["x"] == ("The GPU box", "gpu-box")
         assert "python3" not in found
-        assert "flame-gpu-box  Remote Flame: gpu-box (child, session train)  gpu-box  " in flame("list").out
+        head, *rows = flame("list").out.splitlines()
+        assert head.split() == ["kernel", "name", "server", "folder"]
+        (row,) = (row for row in rows if row.startswith("flame-gpu-box "))
+        columns = {"name": "Remote Flame: gpu-box (child, session train)  ", "server": "gpu-box  ", "folder": "/"}
+        for name, text in columns.items():
+            assert row[head.index(f" {name}") + 1 :].startswith(text), (head, row)
     finally:
         done = flame("remove", "x", "-f")
     assert (done.code, done.out) == (0, f"Removed {sys.prefix}/share/jupyter/kernels/x\n")

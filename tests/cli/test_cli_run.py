@@ -208,6 +208,18 @@ def test_a_notebook(there: list[str], tmp_path: Path, server: FlameServer) -> No
     assert outputs(path) == [[], [], []]
 
 
+def test_a_notebook_tells_a_terminal_which_cell_runs(there: list[str], tmp_path: Path) -> None:
+    path = notebook(tmp_path / "a.ipynb", "one = 1", "", f"open({str(tmp_path / 'go')!r}).read()", "3")
+    os.mkfifo(tmp_path / "go")
+    with typed("run", *there, path, "-o", tmp_path / "b.ipynb") as child:
+        child.expect_exact("a.ipynb: cell 1 of 3")
+        child.expect_exact("a.ipynb: cell 2 of 3")  # and it runs: it waits for us
+        (tmp_path / "go").write_text("now")
+        child.expect_exact("a.ipynb: cell 3 of 3")
+        child.expect_exact(f"\r\x1b[K{tmp_path / 'b.ipynb'}: 3 cells")
+        child.expect(pexpect.EOF)
+
+
 def test_a_notebook_that_fails(there: list[str], tmp_path: Path) -> None:
     path = notebook(tmp_path / "a.ipynb", "1 / 0", "'after'")
     done = flame("run", *there, path, "--inplace")

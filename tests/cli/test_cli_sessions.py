@@ -11,7 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 from farside import FlameServer, wait_until
-from shell import flame, typed
+from shell import flame, tab, typed
 
 from flame_kernel.connect.target import Location, Target
 from flame_kernel.session.inbox import Event
@@ -42,7 +42,7 @@ def test_a_server_before_and_after_its_first_session(flame_server: type[FlameSer
     fresh = flame_server()
     done = flame("status", fresh.location)
     assert (done.code, done.out.splitlines()[1][:25]) == (0, "no session has been there"), done
-    assert flame("sessions", fresh.location).out == "no sessions there\n"
+    assert flame("sessions", fresh.location).out == "no sessions on this server\n"
     with session(server, "one"):
         done = flame("status", server.location)
         assert "a bare flame server (thread)" in done.out
@@ -76,17 +76,23 @@ def test_sessions_listed_and_ended(server: FlameServer) -> None:
         assert {one["session"]: one["state"] for one in listed} == {"idle": "idle", "busy": "busy"}
 
         # What is in use, or at work, is not culled.
-        assert flame("sessions", "cull", server.location, "--idle", "0").out == "none is unused for so long\n"
+        assert (
+            flame("sessions", "cull", server.location, "--idle", "0").out
+            == "no session has been unused for that long\n"
+        )
         idle.detach()
         done = flame("sessions", "cull", server.location, "--idle", "0s", "--dry-run")
-        assert done.out == "session idle would be ended\n"
-        assert flame("sessions", "cull", server.location, "--idle", "1h").out == "none is unused for so long\n"
-        assert flame("sessions", "cull", server.location, "--idle", "0s").out == "session idle is ended\n"
+        assert done.out == "would end session idle\n"
+        assert (
+            flame("sessions", "cull", server.location, "--idle", "1h").out
+            == "no session has been unused for that long\n"
+        )
+        assert flame("sessions", "cull", server.location, "--idle", "0s").out == "ended session idle\n"
 
         done = flame("sessions", "kill", "busy", "-t", server.location)
         assert (done.code, "Nobody can be asked here; say -y" in done.err) == (1, True)
         done = flame("sessions", "kill", "busy", "-t", server.location, "-y")
-        assert (done.code, done.out) == (0, "session busy is ended\n")
+        assert (done.code, done.out) == (0, "ended session busy\n")
         done = flame("sessions", "kill", "busy", "-t", server.location)
         assert (done.code, "there is no session busy; there are: none" in done.err) == (1, True)
 
@@ -156,8 +162,8 @@ def test_the_console(server: FlameServer, tmp_path: Path) -> None:
         # Tab: the far side's names.
         c.send("globals()['tele' + 'scope'] = 5\r")
         prompt(c, 3)
-        c.send("tele\t")
-        c.expect_exact("scope")
+        c.send("tele")
+        tab(c, "scope")
         c.send(" + 1\r")
         c.expect(r"Out\[3\]: [^\r\n]*6")
         prompt(c, 4)
@@ -188,7 +194,7 @@ def test_the_console(server: FlameServer, tmp_path: Path) -> None:
         c.expect_exact(pexpect.EOF)
         c.close()
         assert c.exitstatus == 0
-    history = Path(folder) / "flame_prompt_history"
+    history = Path(folder) / "flame_console_history"
     assert history.stat().st_mode & 0o777 == 0o600
     assert "+'remember' + 'ed'" in history.read_text()
     with typed("console", server.location, "--shell", "mini", JUPYTER_DATA_DIR=folder) as c:
@@ -214,7 +220,7 @@ def test_a_session_taken_up(server: FlameServer, tmp_path: Path) -> None:
         one.execute("long", "print('begun', flush=True); y = input('and? '); print('got', y)", allow_stdin=True)
         wait_until(lambda: any(event["type"] == "input_request" for event in told), "the cell asks", PATIENCE)
         done = flame("sessions", "attach", "train", "-t", server.location)
-        assert (done.code, "--force takes it, --watch shows its output" in done.err) == (1, True)
+        assert (done.code, "--force takes over, --watch follows its output" in done.err) == (1, True)
         one.detach()
         with typed("sessions", "attach", "train", "-t", server.location, JUPYTER_DATA_DIR=folder) as c:
             c.expect_exact("[running: print('begun'")

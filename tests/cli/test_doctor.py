@@ -14,12 +14,13 @@ from typing import Any
 
 import evil
 import farside
+import pexpect
 import pytest
 from farside import FarProcess, FlameServer, NameServer, random_key, stopped, wait_until
 from flakylink import FlakyLink
 from kernels import flame_kernel
 from needs import missing
-from shell import run
+from shell import run, typed
 from sshd import Sshd
 from strangers import nobody, one_line_server, web_server
 
@@ -226,7 +227,7 @@ def test_tls(flame_server: Start, tmp_path: Path) -> None:
     _, checks = diagnosed(plain.location, "--tls-ca", ca)
     assert checks["answer"]["words"] == "a Pyro4 daemon without TLS"
     code, checks = diagnosed(safe.location, "--tls-ca", ca)
-    assert (code, checks["TLS"]["words"]) == (0, "verified by its CA")
+    assert (code, checks["TLS"]["words"]) == (0, "certificate verified")
     code, checks = diagnosed(safe.location, "--tls-no-verify")
     assert (code, checks["TLS"]["verdict"], checks["protection"]["verdict"]) == (0, "note", "note")
 
@@ -350,9 +351,20 @@ def test_targets_and_words_that_mean_nothing(tmp_path: Path) -> None:
     fails("target", "has no usable port", "a number from 1 to 65535", "host:port")
     code, out, err = run("doctor", "a:1", "b:2")
     assert (code, out) == (2, "")
-    assert "unrecognized arguments: b:2" in err
+    assert "one word too many: 'b:2'" in err
     code, out, _ = run("doctor", "host:port")
     assert (code, out.startswith("✗ target")) == (1, True)
+
+
+@pytest.mark.parametrize("plain", ["", "1"])
+def test_marks_have_colours_in_a_terminal(plain: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody_there:
+        where = f"127.0.0.1:{nobody_there.getsockname()[1]}"
+    with typed("doctor", where, NO_COLOR=plain) as child:
+        for mark, colour in (("✓", "32"), ("✗", "31;1")):
+            child.expect_exact(mark if plain else f"\x1b[{colour}m{mark}\x1b[0m")
+            assert plain == "" or "\x1b[3" not in child.before
+        child.expect(pexpect.EOF)
 
 
 def test_servers_that_mean_harm(tmp_path: Path) -> None:

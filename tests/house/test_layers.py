@@ -27,8 +27,9 @@ USERS = {
         *("magics.completion", "magics.arguments"),
     },
     "tqdm": {"files.progress"},
-    "prompt_toolkit": {"cli.prompt"},
-    "pygments": {"cli.prompt"},
+    "argcomplete": {"cli.completion"},
+    "prompt_toolkit": {"remote.prompt"},
+    "pygments": {"remote.prompt"},
     "nbclient": {"cli.notebook"},
 }
 

@@ -253,7 +253,7 @@ def test_the_status_says_which_shell(site: Site) -> None:
 
 def test_the_status_says_that_there_is_no_ipython(bare: Site) -> None:
     text = ok(bare.kernel.execute("%flame status")).stdout
-    assert "without IPython" in text
+    assert "built-in shell" in text
     assert ".".join(map(str, bare.server.python.version)) in text
     assert ("child process" if bare.in_child else "server's own process") in text
 

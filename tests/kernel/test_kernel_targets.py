@@ -335,7 +335,7 @@ def test_the_status_in_words(flame_server: Start, bare_python: Python) -> None:
         version = ".".join(map(str, bare_python.version))
         where = f"in a child process of the server at {server.location} (no key)"
         assert status.stdout.startswith(f"cells run on {os.uname().nodename}, pid {pid}, Python {version}, {where}; ")
-        assert "without IPython" in status.stdout
+        assert "built-in shell" in status.stdout
         assert status.stdout.endswith("; link up\n")
         assert status.result is None
         # It says so too where there is nothing to say it of.

@@ -111,7 +111,7 @@ def test_names_of_a_hostile_far_side_lead_nowhere(tmp_path: Path) -> None:
         ("find", "return {'found': [dict(found, name='../a.txt', path='/x')]}", "was not asked for"),
         ("find", "return {'found': 'x'}", "not listed"),
         ("find", "return {}", "not listed"),
-        ("find", "return {'found': [dict(found, kind='socket')]}", "there is no"),
+        ("find", "return {'found': [dict(found, kind='socket')]}", "not found on"),
         ("find", "return {'found': [dict(found, size=2 ** 80)]}", "no file is"),
         ("read", "return {'at': 6, 'last': True}", "ends before it began"),
         ("read", "out(size=6); data(7); return {}", "more bytes came than were announced"),

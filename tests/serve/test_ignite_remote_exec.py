@@ -123,10 +123,10 @@ def chained(error: Exception, cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (PermissionError(1, "Operation not permitted"), "this system does not let one look into process {}"),
+        (PermissionError(1, "Operation not permitted"), "not allowed to attach to process {}"),
         (
             chained(RuntimeError("PyRuntime address lookup failed"), PermissionError(13, "Permission denied")),
-            "this system does not let one look into process {}",
+            "not allowed to attach to process {}",
         ),
         (ProcessLookupError(3, "No such process"), "there is no process {}"),
         (

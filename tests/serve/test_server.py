@@ -156,7 +156,7 @@ def test_close_does_not_wait_for_a_cell(embedded: EmbeddedServer, connection: Co
 
 _PARENT = """
 import sys
-from flame_kernel.server import EmbeddedServer
+from flame_kernel.serve.embedded import EmbeddedServer
 server = EmbeddedServer()
 print(server.pid, flush=True)
 sys.stdin.read()

@@ -148,3 +148,12 @@ def terminal(
         yield child
     finally:
         child.close(force=True)
+
+
+def tab(c: pexpect.spawn[str], shown: str) -> None:
+    """Press Tab until there is an answer: the first one may take the far side longer than Tab waits."""
+    for _ in range(4):
+        c.send("\t")
+        if c.expect_exact([shown, pexpect.TIMEOUT], timeout=10) == 0:
+            return
+    raise AssertionError(f"Tab: no {shown!r}")

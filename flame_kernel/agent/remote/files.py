@@ -1,4 +1,4 @@
-"""The far side of file transfers: ``take`` uses the connection of its own call, ``call`` does the same in one message.
+"""The far side of file transfers: ``take`` uses the connection of the present call, ``call`` does it in one message.
 
 A stock server's function can reach the socket that it was called through.  ``take`` talks over it in frames until the
 client says bye or goes, and then returns, so Pyro goes on with the connection.  That moves a file at a socket's own
@@ -8,7 +8,7 @@ pace, by requests that need not wait for one another.  On a multiplex server it 
 Requests are CONTROL frames ``{"op": …}``; each has exactly one CONTROL frame in answer that has not ``"more"``, in the
 order of the requests; ``{"error": sentence, "code": word}`` where it failed.
 
-    find    sources, cwd              what patterns name: path, name, kind, size, mode, mtime each
+    find    sources, cwd              what patterns name: path, real (path), name, kind, size, mode, mtime each
     where   path, cwd                 what a destination is
     total   path                      files and bytes below a folder
     list    path, after, end, limit   entries below a folder, see trees.walk
@@ -104,7 +104,8 @@ class Worker:
                 name = os.path.basename(os.path.normpath(path))
                 if os.path.islink(path):  # named by the user, so followed; links below are not
                     path = os.path.realpath(path)
-                found.append(dict(what, source=pattern, path=trees.to_wire(path), name=trees.to_wire(name)))
+                one = dict(what, source=pattern, path=trees.to_wire(path), name=trees.to_wire(name))
+                found.append(dict(one, real=trees.to_wire(os.path.realpath(path))))
                 if len(found) > MAX_ENTRIES:
                     raise trees.Refused("%s names more than %d files; name their folder" % (pattern, MAX_ENTRIES))
         return {"found": found}
@@ -246,16 +247,17 @@ class Worker:
         return {}
 
 
-def take(data):
-    """Called through Flame with the client's random bytes: serve requests over this call's own socket until bye."""
-    daemon = _daemon(sys._getframe(1))
+def take(nonce, daemon):
+    """Serve requests over the socket of the present call until bye. ``nonce`` is the client's random bytes, ``daemon``
+    Pyro's, which has the HMAC key: the frames' key is made of both and of random bytes of ours, so what was sent on one
+    connection is good on no other."""
     sock = sys.modules["Pyro4.core"].current_context.client.sock
     before = sock.gettimeout()
     sock.settimeout(PATIENCE)
     if sock.family in (socket.AF_INET, getattr(socket, "AF_INET6", None)):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     ours = os.urandom(frames.NONCE)
-    key = frames.connection_key(daemon._pyroHmacKey, data[: frames.NONCE], ours)
+    key = frames.connection_key(daemon._pyroHmacKey, nonce, ours)
     link = frames.Frames(sock.sendall, lambda view: sockets.fill(sock, view), key, b"server")
     worker = Worker(link)
     try:
@@ -272,12 +274,12 @@ def take(data):
             sock.settimeout(before)
         except OSError:
             pass
-    return b""
 
 
-def call(data):
-    """The same in one message: frames of requests in, frames of answers out."""
-    key = frames.connection_key(None, b"", b"")
+def call(data, talk, number):
+    """The same in one message: frames of requests in, frames of answers out. ``number`` is that of the call in its
+    conversation, which is good once."""
+    key = frames.call_key(talk, number)
     box = frames.Box(data)
     link = frames.Frames(box.send, box.receive, key, b"server")
     worker = Worker(link, patient=False)
@@ -287,11 +289,6 @@ def call(data):
     finally:
         worker.close()
     return bytes(box.sent)
-
-
-def _daemon(caller):
-    """Pyro's daemon, which has the HMAC key: Flame's ``invokeModule``, which calls us, is a method of its object."""
-    return caller.f_locals["self"]._pyroDaemon
 
 
 def _folder(request):

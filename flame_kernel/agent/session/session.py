@@ -23,6 +23,8 @@ HISTORY = 16 << 20
 LINGER = 24 * 3600.0
 # Seconds in which a client whose connection has ended may come back before another one may have its place.
 COMES_BACK = 3.0
+# Conversations about files that are remembered, where they go by calls.
+TALKS_REMEMBERED = 64
 # Requests to take a session over that wait for an answer.
 MOST_ASKED = 32
 
@@ -55,6 +57,8 @@ class Session:
         # Begins anywhere: what was once sent to another session of this name is for none of this one's owners.
         self.epoch = self._no_epoch = int.from_bytes(os.urandom(6), "big")
         self._openings = {}
+        self._talks = {}  # conversation about files -> the number of its last call
+        self._talks_begun = {}  # client's name in call numbers -> the highest number of its calls that began one
         self.log = events.EventLog(cap=JOURNAL, history=HISTORY)
         self.set(options)
         self._client_id = None
@@ -136,6 +140,34 @@ class Session:
             self.log.answered(input_id)
         return taken
 
+    # -- files by calls ----------------------------------------------------------------------------------------------
+
+    def begin_talk(self, call):
+        """A conversation about files: the random name of it. ``call`` is the number of this call, as for ``submit``."""
+        match = _CALL_NUMBER.match(call or "")
+        if match is None:
+            raise Refusal("bad_request", "a call that begins a conversation has a number")
+        client, count = match.group(1), int(match.group(2))
+        with self._lock:
+            if count <= self._talks_begun.get(client, -1):
+                raise Refusal("stale", "call %s was answered before; ignored" % call)
+            self._talks_begun[client] = count
+            _trim(self._talks_begun, CLIENTS_REMEMBERED)
+            talk = os.urandom(32).hex()
+            self._talks[talk] = 0
+            _trim(self._talks, TALKS_REMEMBERED)
+        return talk
+
+    def go_on(self, talk, number):
+        """Raise Refusal unless this is the next call of a conversation: each number is good for one."""
+        with self._lock:
+            last = self._talks.pop(talk, None)
+            is_next = last is not None and number == last + 1
+            if last is not None:
+                self._talks[talk] = number if is_next else last
+            if not is_next:
+                raise Refusal("stale", "a call about files that is not the next one of its conversation; ignored")
+
     # -- its client --------------------------------------------------------------------------------------------------
 
     @property
@@ -177,6 +209,7 @@ class Session:
                 self._openings[caller] = count
                 _trim(self._openings, CLIENTS_REMEMBERED)
             self.epoch += 1
+            self._talks.clear()
             self._asked = {n: ask for n, ask in self._asked.items() if ask["state"] == "granted"}
             for ask in self._asked.values():
                 ask["state"] = "taken"

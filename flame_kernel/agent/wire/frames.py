@@ -40,6 +40,11 @@ def connection_key(secret, ours, theirs):
     return hashlib.blake2b(GREETING + ours + theirs, key=secret).digest()
 
 
+def call_key(talk, number):
+    """The key of one call of a conversation (its random name, as text), where files go by calls that Pyro signs."""
+    return connection_key(None, talk.encode("ascii", "replace"), _NUMBER.pack(number))
+
+
 def direction_key(key, sender):
     """The key of what ``sender`` sends on the connection of this key."""
     return hashlib.blake2b(sender, key=key).digest()
@@ -55,9 +60,9 @@ class Frames:
 
     def __init__(self, send, receive, key, side):
         self._send, self._receive = send, receive
-        other = b"client" if side == b"server" else b"server"
-        self._out_key = direction_key(key, side)
-        self._in_key = direction_key(key, other)
+        self._side, self._other = side, b"client" if side == b"server" else b"server"
+        self._out_key = direction_key(key, self._side)
+        self._in_key = direction_key(key, self._other)
         self._sent = self._received = 0
         self._out = bytearray(_HEAD.size + CHUNK + _SUM)
         self._in = bytearray(CHUNK + _SUM)
@@ -67,9 +72,12 @@ class Frames:
     def __repr__(self):
         return "<Frames %d sent, %d received>" % (self._sent, self._received)
 
-    def restart(self):
-        """Begin again at frame 0, both ways: where each call has frames of its own."""
+    def restart(self, key, next_key):
+        """Begin again at frame 0, both ways, where each call has frames and a key of its own: what comes now has this
+        call's key, what is sent from now on that of the next."""
         self._sent = self._received = 0
+        self._in_key = direction_key(key, self._other)
+        self._out_key = direction_key(next_key, self._side)
 
     # -- out
 

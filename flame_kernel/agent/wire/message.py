@@ -22,7 +22,7 @@ MAGIC = b"FLM1"
 
 # What is called of the agent, below its package: all of it by Flame's ``invokeModule`` but what a child begins with.
 HANDLE, CARRY = "handle.handle", "handle.carry"
-TAKE_FILES, CALL_FILES = "remote.files.take", "remote.files.call"
+TAKE_FILES, CALL_FILES = "handle.take_files", "handle.call_files"
 CHILD = "session.child_main.main"
 
 # Messages of comms, which go by these names in both directions.

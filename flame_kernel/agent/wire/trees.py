@@ -8,6 +8,9 @@ part comes from the file's name, size and time, so two writers of one part write
 
 Links inside a folder are copied as links where they lead to something inside it (leading ``..`` only, never back up
 behind a name); others, and what is no file, folder or link, are left out and named.  Nothing is written through a link.
+
+``folder``, where a function has it, is the descriptor of an open folder, and the path then one name in it: what stands
+there is reached without walking any path, so no link that comes meanwhile can lead elsewhere.
 """
 
 import errno
@@ -24,12 +27,14 @@ MAX_NAME = 255
 _KERNEL_FILE = 16 << 20  # bytes; files of /proc say that they have none
 
 _WINDOWS_DEVICES = frozenset(
-    ["CON", "PRN", "AUX", "NUL"] + [name + digit for name in ("COM", "LPT") for digit in "123456789"]
+    ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"]
+    + [name + digit for name in ("COM", "LPT") for digit in "123456789\u00b9\u00b2\u00b3"]
 )
 _UNDER_WAY = 0o1700  # the mode of a folder that is being filled: sticky and private, as no other is
 _BINARY = getattr(os, "O_BINARY", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+_BY_DESCRIPTOR = hasattr(os, "fchmod") and os.utime in os.supports_fd
 
 
 class Refused(Exception):
@@ -59,24 +64,29 @@ def shown(name):
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
-def check_name(name):
-    """Refused unless ``name`` (bytes) is one component of a path that stays where it is put."""
+def check_name(name, windows=os.name == "nt"):
+    """Refused unless ``name`` (bytes) is one component of a path that stays where it is put.
+
+    Names with control characters, line breaks or marks of direction are names, and are shown escaped; but on Windows
+    they are none, nor are those of devices and drives, and those that end in a dot or a blank.
+    """
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name or len(name) > MAX_NAME:
         raise Refused("%s is no name for a file here" % ascii(to_wire(name[:80])))
-    if os.name == "nt":
+    if windows:
         text = to_wire(name)
         stem = text.split(".")[0].rstrip(" ").upper()
         if stem in _WINDOWS_DEVICES or text[-1] in ". " or any(c in '\\:*?"<>|' or c < " " for c in text):
             raise Refused("%s is no name for a file on Windows" % ascii(text[:80]))
 
 
-def check_link(folder, target):
+def check_link(folder, target, windows=os.name == "nt"):
     """Refused unless a link in ``folder`` (components below the top) to ``target`` (bytes) stays inside the top."""
     up = 0
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
     while up < len(parts) and parts[up] == b"..":
         up += 1
-    if not target or target.startswith(b"/") or up > len(folder) or b".." in parts[up:] or b"\0" in target:
+    out = not target or target.startswith(b"/") or up > len(folder) or b".." in parts[up:] or b"\0" in target
+    if out or (windows and any(one in target for one in (b"\\", b":"))):
         raise Refused("a link that leads out of the folder, to %s" % shown(target[:200]))
 
 
@@ -105,10 +115,10 @@ def expand(pattern, cwd):
     return sorted(glob.glob(path, recursive=True))
 
 
-def describe(path, follow=True):
+def describe(path, follow=True, folder=None):
     """``{"kind", "size", "mode", "mtime"}``; kind is file, folder, link, other or missing. Raises OSError."""
     try:
-        status = os.stat(path) if follow else os.lstat(path)
+        status = os.stat(path, dir_fd=folder) if follow else os.lstat(path, dir_fd=folder)
     except (FileNotFoundError, NotADirectoryError):
         return {"kind": "missing", "size": 0, "mode": 0, "mtime": 0}
     return _described(status)
@@ -121,14 +131,16 @@ def _described(status):
     return {"kind": kind, "size": size, "mode": stat.S_IMODE(status.st_mode) & 0o777, "mtime": status.st_mtime_ns}
 
 
-def walk(top, after=(), after_end=False):
+def walk(top, after=(), after_end=False, reach=None):
     """What is below folder ``top``: ``(components, description)``, names in order, a folder before and, with kind
     "end", after what is in it; "odd" with a ``reason`` is what cannot be copied.
 
     ``after`` (and ``after_end``, if it was the end of a folder) names an entry that came already: begin behind it.
+    ``reach`` reaches what is in the folder by its components (``children``, ``read_link``), if not by its path.
     """
     after = tuple(after)
-    stack = [((), _children(top), None)]
+    reach = reach or _Paths(top)
+    stack = [((), reach.children(()), None)]
     while stack:
         folder, children, own = stack[-1]
         for name, what in children:
@@ -137,10 +149,10 @@ def walk(top, after=(), after_end=False):
             if came == "all":
                 continue
             if came == "nothing":
-                what = _copyable(top, here, what)
+                what = _copyable(reach, here, what)
                 yield here, what
             if what["kind"] == "folder":
-                stack.append((here, _children(os.path.join(top, *here)), what))
+                stack.append((here, reach.children(here), what))
                 break
         else:
             stack.pop()
@@ -157,36 +169,59 @@ def _came(here, is_folder, after, after_end):
     return "beginning" if is_folder and not (here == after and after_end) else "all"
 
 
-def _copyable(top, here, what):
+def _copyable(reach, here, what):
     """The description with a link's target; of kind "odd" where the entry cannot be copied."""
     if what["kind"] == "other":
         return dict(what, kind="odd", reason="neither a file nor a folder")
     if what["kind"] != "link":
         return what
     try:
-        target = os.readlink(os.path.join(top, *here))
+        target = reach.read_link(here)
         check_link(here[:-1], target)
         return dict(what, target=to_wire(target))
     except (Refused, OSError) as e:
         return dict(what, kind="odd", reason=str(e))
 
 
-def _children(folder):
-    """``(name, description)`` of each, in the order of names; a folder that cannot be read has one odd entry."""
+class _Paths:
+    """What is below ``top``, reached by paths."""
+
+    def __init__(self, top):
+        self._top = top
+
+    def children(self, names):
+        folder = os.path.join(self._top, *names)
+
+        def listed():
+            with os.scandir(folder) as found:
+                return [entry.name for entry in found]
+
+        return children(listed, lambda name: describe(os.path.join(folder, name), follow=False))
+
+    def read_link(self, names):
+        return os.readlink(os.path.join(self._top, *names))
+
+
+def children(listed, described):
+    """``(name, description)`` of each of ``listed()``, in the order of names; a folder that cannot be read has one odd
+    entry."""
     try:
-        with os.scandir(folder) as found:
-            names = sorted(entry.name for entry in found)
-    except OSError as e:
-        return iter([(b"", {"kind": "odd", "reason": "cannot be read: %s" % why(e)})])
+        names = sorted(listed())
+    except (OSError, Refused) as e:
+        return iter([(b"", {"kind": "odd", "reason": "cannot be read: %s" % _clause(e)})])
 
     def each():
         for name in names:
             try:
-                yield name, describe(os.path.join(folder, name), follow=False)
-            except OSError as e:
-                yield name, {"kind": "odd", "reason": str(why(e))}
+                yield name, described(name)
+            except (OSError, Refused) as e:
+                yield name, {"kind": "odd", "reason": _clause(e)}
 
     return each()
+
+
+def _clause(error):
+    return str(why(error) if isinstance(error, OSError) else error)
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
@@ -198,8 +233,8 @@ class Source:
     Raises OSError, and Refused if it is no regular file.
     """
 
-    def __init__(self, path, follow=False):
-        fd = os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT | (0 if follow else _NO_FOLLOW))
+    def __init__(self, path, follow=False, folder=None):
+        fd = os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT | (0 if follow else _NO_FOLLOW), dir_fd=folder)
         self._file = os.fdopen(fd, "rb", buffering=0)
         self._small = None
         try:
@@ -306,10 +341,13 @@ def part_path(path, size, mtime):
     return os.path.join(folder, b".flame-" + hashlib.blake2b(text, digest_size=12).hexdigest().encode() + b".part")
 
 
-def part_size(path, size, mtime):
+def part_size(path, size, mtime, folder=None):
     """The bytes of a file's part that are here already and worth going on with."""
-    found = describe(part_path(path, size, mtime), follow=False)
-    return found["size"] if found["kind"] == "file" and KEEP_PART <= found["size"] <= size else 0
+    try:
+        found = os.lstat(part_path(path, size, mtime), dir_fd=folder)
+    except OSError:  # if its folder cannot be read, that shows when the file is to be written
+        return 0
+    return found.st_size if _is_own(found) and KEEP_PART <= found.st_size <= size else 0
 
 
 class Incoming:
@@ -318,36 +356,47 @@ class Incoming:
     Raises OSError, and Refused where it cannot come: no room, or something else than a file in its place.
     """
 
-    def __init__(self, path, size, mtime, offset=0):
+    def __init__(self, path, size, mtime, offset=0, folder=None):
         self.path = path
         self.size = size
         self.at = offset
         self._mtime = mtime
         self.part = part_path(path, size, mtime)
-        there = describe(path, follow=False)["kind"]
+        there = describe(path, follow=False, folder=folder)["kind"]
         if there not in ("file", "link", "missing"):
             raise Refused("a folder has that name" if there == "folder" else "something else than a file is there")
-        free = shutil.disk_usage(os.path.dirname(path) or b".").free
+        free = shutil.disk_usage(os.path.dirname(path) or b"." if folder is None else folder).free
         if size - offset > free:
             raise Refused("%d bytes are needed and %d are free" % (size - offset, free), "full")
-        flags = os.O_RDWR | _BINARY | _NO_FOLLOW
+        flags = os.O_RDWR | _BINARY | _NO_FOLLOW | _NO_WAIT
         if not offset:
             try:
-                os.unlink(self.part)
+                os.unlink(self.part, dir_fd=folder)
             except FileNotFoundError:
                 pass
             flags |= os.O_CREAT | os.O_EXCL
-        fd = os.open(self.part, flags, 0o600)
-        self._file = os.fdopen(fd, "r+b", buffering=0)
+        self._folder = None if folder is None else os.dup(folder)  # the caller's may be closed before the file is whole
+        self._file = None
+        self._over = False
         try:
+            fd = os.open(self.part, flags, 0o600, dir_fd=folder)
+            self._file = os.fdopen(fd, "r+b", buffering=0)
             self._status = os.fstat(fd)
-            if not stat.S_ISREG(self._status.st_mode) or self._status.st_size < offset:
+            if (offset and not _is_own(self._status)) or self._status.st_size < offset:
                 raise Refused("its part is not what it was")
             if self._status.st_size > offset:  # not of a new one: a file that was cut to nothing is flushed when closed
                 self._file.truncate(offset)
         except BaseException:  # goes on, whatever it is; the file is closed
-            self._file.close()
+            self._close()
             raise
+
+    def _close(self):
+        self._over = True
+        if self._file is not None:
+            self._file.close()
+        if self._folder is not None:
+            folder, self._folder = self._folder, None
+            os.close(folder)
 
     def __repr__(self):
         return "<Incoming %d of %d bytes>" % (self.at, self.size)
@@ -378,18 +427,30 @@ class Incoming:
             raise Refused("%d bytes of %d came" % (self.at, self.size))
         self._file.truncate(self.size)
         if mode is None:
-            found = describe(self.path, follow=False)
+            found = describe(self.path, follow=False, folder=self._folder)
             mode = found["mode"] if found["kind"] == "file" else 0o600
-        self._file.close()
-        os.chmod(self.part, mode & 0o777)
-        if self._mtime is not None:
-            os.utime(self.part, ns=(self._mtime, self._mtime))
-        os.replace(self.part, self.path)
+        if not self._is_in_place():
+            raise Refused("its part is not what it was")
+        if _BY_DESCRIPTOR:
+            _set_open(self._file.fileno(), mode & 0o777, self._mtime)
+            self._file.close()
+        else:
+            self._file.close()
+            os.chmod(self.part, mode & 0o777)
+            if self._mtime is not None:
+                os.utime(self.part, ns=(self._mtime, self._mtime))
+        os.replace(self.part, self.path, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        self._close()
+
+    def _is_in_place(self):
+        """Whether what has the part's name is this file still."""
+        found = os.lstat(self.part, dir_fd=self._folder)
+        return (found.st_ino, found.st_dev) == (self._status.st_ino, self._status.st_dev)
 
     def same_as_there(self, buffer):
         """Whether the file in place has this content already; ``buffer`` as for ``sums``."""
         try:
-            with Source(self.path) as there:
+            with Source(self.path, folder=self._folder) as there:
                 if there.size != self.size or self.at != self.size:
                     return False
                 half = len(buffer) // 2
@@ -407,64 +468,97 @@ class Incoming:
     def pause(self):
         """Leave off for a moment: the part stays, whatever its size."""
         self._file.truncate(self.at)
-        self._file.close()
+        self._close()
 
     def stop(self, keep):
         """Leave off. ``keep`` a part that is worth it, for later; the bytes that are kept."""
+        if self._over:
+            return 0
         self._file.close()
         try:
-            found = os.lstat(self.part)
             # Another writer may have begun anew under that name: what is its own stays.
-            if (found.st_ino, found.st_dev) != (self._status.st_ino, self._status.st_dev):
+            if not self._is_in_place():
                 return 0
-            if keep and found.st_size >= KEEP_PART:
-                return found.st_size
-            os.unlink(self.part)
+            size = os.lstat(self.part, dir_fd=self._folder).st_size
+            if keep and size >= KEEP_PART:
+                return size
+            os.unlink(self.part, dir_fd=self._folder)
         except OSError:
             pass  # finished meanwhile, or its folder is gone
+        finally:
+            self._close()
         return 0
 
 
-def make_folder(path):
+def _is_own(status):
+    """Whether a file is a plain one, under one name, and this user's: so nobody else has put it there."""
+    plain = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
+    return plain and (not hasattr(os, "geteuid") or status.st_uid == os.geteuid())
+
+
+def make_folder(path, folder=None):
     """A folder for its owner alone, unless it is there; whether it was made, now or by an attempt that was cut short:
     until ``set_attributes`` it bears a mark. Refused where something else is."""
-    kind = describe(path, follow=False)["kind"]
+    kind = describe(path, follow=False, folder=folder)["kind"]
     if kind == "missing":
-        os.mkdir(path, 0o700)
-        os.chmod(path, _UNDER_WAY)
+        os.mkdir(path, 0o700, dir_fd=folder)
+        _set(path, _UNDER_WAY, None, folder)
         return True
     if kind == "link":
         raise Refused("a link is in the place of the folder")
     if kind != "folder":
         raise Refused("a file is in the place of the folder")
-    return stat.S_IMODE(os.lstat(path).st_mode) == _UNDER_WAY
+    return is_under_way(os.lstat(path, dir_fd=folder))
 
 
-def make_link(path, target):
+def is_under_way(status):
+    """Whether a folder bears the mark of one that was being filled."""
+    return stat.S_IMODE(status.st_mode) == _UNDER_WAY
+
+
+def make_link(path, target, folder=None):
     """A link in place of nothing, or of another link."""
-    kind = describe(path, follow=False)["kind"]
+    kind = describe(path, follow=False, folder=folder)["kind"]
     if kind not in ("missing", "link"):
         raise Refused("something else is in the place of the link")
     if kind == "link":
-        if os.readlink(path) == target:
+        if os.readlink(path, dir_fd=folder) == target:
             return False
-        os.unlink(path)
-    os.symlink(target, path)
+        os.unlink(path, dir_fd=folder)
+    os.symlink(target, path, dir_fd=folder)
     return True
 
 
-def remove(path):
+def remove(path, folder=None):
     """Delete a file, a link, or a folder with nothing in it; what is gone already is no error."""
     try:
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            os.rmdir(path)
+        if stat.S_ISDIR(os.lstat(path, dir_fd=folder).st_mode):
+            os.rmdir(path, dir_fd=folder)
         else:
-            os.unlink(path)
+            os.unlink(path, dir_fd=folder)
     except (FileNotFoundError, NotADirectoryError):
         pass
 
 
-def set_attributes(path, mode, mtime):
+def set_attributes(path, mode, mtime, folder=None):
     """The mode and the time of modification (ns) of a file or folder."""
-    os.chmod(path, mode & 0o777)
-    os.utime(path, ns=(mtime, mtime))
+    _set(path, mode & 0o777, mtime, folder)
+
+
+def _set(path, mode, mtime, folder):
+    if not _BY_DESCRIPTOR:
+        os.chmod(path, mode)
+        if mtime is not None:
+            os.utime(path, ns=(mtime, mtime))
+        return
+    fd = os.open(path, os.O_RDONLY | _NO_FOLLOW | _NO_WAIT, dir_fd=folder)
+    try:
+        _set_open(fd, mode, mtime)
+    finally:
+        os.close(fd)
+
+
+def _set_open(fd, mode, mtime):
+    os.fchmod(fd, mode)
+    if mtime is not None:
+        os.utime(fd, ns=(mtime, mtime))

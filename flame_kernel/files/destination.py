@@ -1,0 +1,339 @@
+"""A folder that the user chose: what a transfer writes, changes, deletes or reads here is below it, and reached so.
+
+The folder is opened once, by the path that the user gave.  Everything below is reached from there, one name at a time
+and never through a link, so neither a name that the far side answers with nor a link that somebody plants meanwhile
+leads out of it.  Where the system cannot open names in an open folder (Windows), each folder on the way is looked at
+before each step, and then a path is used: a link that is planted in that very moment would be followed there.
+
+What becomes of names:
+
+- empty, ``.``, ``..``, with a ``/`` or a NUL in it, or no text: no answer that a file system gives; all is refused
+- longer than 255 bytes, and on Windows what is no name there (``C:``, ``\\``, ``NUL``, a dot at the end): not copied
+- control characters, line breaks, marks of direction, bytes that are no text: copied as they are, and shown escaped
+- the same twice, or out of order, in one folder: no answer that a folder gives; all is refused
+- two that are one in a folder here that does not tell upper from lower case: the first is copied, the second is not
+
+What comes gets the permissions that ``cp`` would give it: those of the source that the umask leaves, and never the bits
+that lend a user's rights.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+from ..agent.wire import trees
+
+# Bytes of a path below the folder. The system takes no longer ones, so what is deeper could not be deleted again.
+MAX_PATH = 4000
+
+Names = tuple[bytes, ...]
+
+_CALLS = {os.open, os.stat, os.mkdir, os.unlink, os.rmdir, os.rename, os.readlink, os.symlink}
+_BY_FOLDER = os.supports_dir_fd >= _CALLS
+_OPEN = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_PASS = _OPEN | getattr(os, "O_PATH", os.O_RDONLY)  # by O_PATH those that cannot be read
+_BELOW = _PASS | getattr(os, "O_NOFOLLOW", 0)
+_UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)
+
+
+def component(text: Any) -> bytes:
+    """One name of the far side's, as bytes; Refused where it is none, or more than one."""
+    name: bytes = trees.from_wire(text)
+    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+        raise trees.Refused(f"a file name that leads elsewhere: {trees.shown(text[:200])}")
+    return name
+
+
+def plain_name(path: str) -> str:
+    """The last component of a path that the user wrote; "" where it has no name of its own: ``/``, ``.``, ``..``,
+    ``~``."""
+    head, _, name = path.rstrip("/").rpartition("/")
+    is_home = not head and name.startswith("~")
+    return "" if is_home or name in (".", "..") else name
+
+
+def umask() -> int:
+    """The permissions that this process takes from what it makes."""
+    try:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+            found = _UMASK.search(file.read())
+        if found is not None:
+            return int(found[1], 8)
+    except OSError:
+        pass
+    mask = os.umask(0o077)  # it can only be asked for by setting it: for a moment, to what gives nobody too much
+    os.umask(mask)
+    return mask
+
+
+class ChosenFolder:
+    """The folder at ``path``, open; for one thread. Raises OSError where it cannot be opened.
+
+    An entry is named by the names of the folders above it and its own, ``()`` is the folder itself.  All raise OSError,
+    and Refused for a name that can be none here and where a folder on the way is missing, or something else than one.
+    """
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self._mask = umask()
+        self._root: int | None = None
+        self._identity: tuple[int, int] | None = None
+        self._above: Names = ()
+        self._folder: int | None = None  # that of the names above, where they are some
+        self._spelt: dict[Names, dict[str, bytes]] = {}  # of folders that do not tell A from a: what came to each
+        self._tells_case: set[Names] = set()
+        self._open_root()
+
+    def __repr__(self) -> str:
+        return f"<ChosenFolder {trees.shown(self.path)}>"
+
+    def close(self) -> None:
+        """Close it, until it is used again: then it has to be the same folder still."""
+        self._leave()
+        if self._root is not None:
+            root, self._root = self._root, None
+            os.close(root)
+
+    def permissions(self, mode: int) -> int:
+        """What a source's mode becomes here."""
+        return mode & 0o777 & ~self._mask
+
+    # -- looking, and reading
+
+    def describe(self, place: Names) -> dict[str, Any]:
+        """See `trees.describe`; a link is a link."""
+        name, folder = self._reach(place)
+        found: dict[str, Any] = trees.describe(name, follow=not place, folder=folder)
+        return found
+
+    def children(self, place: Names) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """What is in a folder: names and descriptions, as `trees.walk` asks for them."""
+
+        def listed() -> list[bytes]:
+            name, folder = self._reach(place)
+            if folder is None:
+                return os.listdir(name)
+            fd = os.open(name, os.O_RDONLY | _OPEN | getattr(os, "O_NOFOLLOW", 0), dir_fd=folder)
+            try:
+                return [os.fsencode(one) for one in os.listdir(fd)]
+            finally:
+                os.close(fd)
+
+        found: Iterator[tuple[bytes, dict[str, Any]]] = trees.children(
+            listed, lambda name: self._describe_child(place, name)
+        )
+        return found
+
+    def _describe_child(self, place: Names, name: bytes) -> dict[str, Any]:
+        return self.describe((*place, name))
+
+    def read_link(self, place: Names) -> bytes:
+        """Where a link leads to."""
+        name, folder = self._reach(place)
+        return os.readlink(name, dir_fd=folder)
+
+    def walk(self, top: Names = ()) -> Iterator[tuple[Names, dict[str, Any]]]:
+        """See `trees.walk`: what is below a folder of it."""
+        found: Iterator[tuple[Names, dict[str, Any]]] = trees.walk(b"", reach=_Branch(self, top))
+        return found
+
+    def source(self, place: Names) -> trees.Source:
+        """A file, to be read."""
+        name, folder = self._reach(place)
+        return trees.Source(name, folder=folder)
+
+    def part_size(self, place: Names, size: int, mtime: int) -> int:
+        """See `trees.part_size`."""
+        name, folder = self._reach(place)
+        return int(trees.part_size(name, size, mtime, folder=folder))
+
+    def part(self, place: Names, size: int, mtime: int) -> trees.Source:
+        """What is here already of a file, to be read."""
+        name, folder = self._reach(place)
+        return trees.Source(trees.part_path(name, size, mtime), folder=folder)
+
+    def is_same(self, place: Names, other: Names) -> bool:
+        """Whether two names are one entry here."""
+        found = []
+        for one in (place, other):
+            name, folder = self._reach(one)
+            try:
+                status = os.lstat(name, dir_fd=folder)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+                return False  # two names on purpose
+            found.append((status.st_dev, status.st_ino))
+        return found[0] == found[1]
+
+    # -- writing
+
+    def incoming(self, place: Names, size: int, mtime: int, offset: int) -> trees.Incoming:
+        """A file that comes; see `trees.Incoming`."""
+        name, folder = self._reach_new(place)
+        incoming = trees.Incoming(name, size, mtime, offset, folder=folder)
+        self._came(place, os.path.basename(incoming.part), folder)
+        return incoming
+
+    def make_folder(self, place: Names) -> bool:
+        """See `trees.make_folder`. The chosen folder itself is there."""
+        if not place:
+            name, folder = self._reach(place)
+            return bool(trees.is_under_way(os.stat(name, dir_fd=folder)))
+        name, folder = self._reach_new(place)
+        self._forget(place)
+        made = bool(trees.make_folder(name, folder=folder))
+        self._came(place, name, folder)
+        return made
+
+    def make_link(self, place: Names, target: bytes) -> bool:
+        """See `trees.make_link`; who calls it knows how far up the target may lead."""
+        name, folder = self._reach_new(place)
+        made = bool(trees.make_link(name, target, folder=folder))
+        self._came(place, name, folder)
+        return made
+
+    def set_attributes(self, place: Names, mode: int, mtime: int) -> None:
+        """See `trees.set_attributes`; the mode is one of ``permissions``."""
+        name, folder = self._reach(place)
+        trees.set_attributes(name, self.permissions(mode), mtime, folder=folder)
+
+    def remove(self, place: Names) -> None:
+        """See `trees.remove`. The chosen folder itself stays."""
+        if not place:
+            raise trees.Refused("it is the folder that was chosen")
+        name, folder = self._reach(place)
+        self._forget(place)
+        trees.remove(name, folder=folder)
+
+    # -- the way to an entry
+
+    def _reach(self, place: Names) -> tuple[bytes, int | None]:
+        """An entry's name and the open folder above it; or its path and None, where that cannot be."""
+        root = self._open_root()
+        if not place:
+            return (b".", root) if root is not None else (self.path, None)
+        trees.check_name(place[-1])
+        if root is None:
+            self._look_at_folders(place[:-1])
+            return os.path.join(self.path, *place), None
+        above = place[:-1]
+        if above != self._above:
+            self._enter(root, above)
+        return place[-1], root if self._folder is None else self._folder
+
+    def _reach_new(self, place: Names) -> tuple[bytes, int | None]:
+        """The same, for an entry that comes; Refused where its name is taken by another one that came."""
+        if not place:
+            raise trees.Refused("a folder has that name")
+        found = self._reach(place)
+        spelt = self._spelt.get(place[:-1])
+        if spelt is not None:
+            other = spelt.setdefault(_folded(place[-1]), place[-1])
+            if other != place[-1]:
+                raise trees.Refused(f"{trees.shown(other)} has the same name here, where upper and lower case are one")
+        return found
+
+    def _open_root(self) -> int | None:
+        if self._root is None and _BY_FOLDER:
+            root = os.open(self.path, _PASS)
+            status = os.fstat(root)
+            identity = status.st_dev, status.st_ino
+            if self._identity not in (None, identity):
+                os.close(root)
+                raise trees.Refused("its folder is another one by now")
+            self._root, self._identity = root, identity
+        return self._root
+
+    def _enter(self, root: int, above: Names) -> None:
+        """Have the folder of these names open, from the one that is open if it is in that."""
+        if sum(map(len, above)) + len(above) > MAX_PATH:
+            raise trees.Refused("its folders are too many, or their names too long")
+        inside = self._folder is not None and above[:-1] == self._above
+        start, names = (self._folder, above[-1:]) if inside else (root, above)
+        assert start is not None
+        folder = start
+        try:
+            for name in names:
+                trees.check_name(name)
+                below = os.open(name, _BELOW, dir_fd=folder)
+                if folder != start:
+                    os.close(folder)
+                folder = below
+        except BaseException as e:  # goes on, whatever it is; the folder is closed
+            if folder != start:
+                os.close(folder)
+            if isinstance(e, OSError):
+                raise _no_folder() from e
+            raise
+        self._leave()
+        self._above = above
+        self._folder = folder if above else None
+        self._spelt = {one: spelt for one, spelt in self._spelt.items() if above[: len(one)] == one}
+        self._tells_case = {one for one in self._tells_case if above[: len(one)] == one}
+
+    def _leave(self) -> None:
+        self._above = ()
+        if self._folder is not None:
+            folder, self._folder = self._folder, None
+            os.close(folder)
+
+    def _forget(self, place: Names) -> None:
+        """What has this name will be another entry than before."""
+        if self._above[: len(place)] == place:
+            self._leave()
+
+    def _look_at_folders(self, above: Names) -> None:
+        for depth in range(1, len(above) + 1):
+            trees.check_name(above[depth - 1])
+            if trees.describe(os.path.join(self.path, *above[:depth]), follow=False)["kind"] != "folder":
+                raise _no_folder()
+
+    def _came(self, place: Names, made: bytes, folder: int | None) -> None:
+        """An entry has come, and ``made`` is there: find out, once, whether its folder tells upper from lower case."""
+        above = place[:-1]
+        if above in self._spelt or above in self._tells_case or made.swapcase() == made:
+            return
+        if self._ignores_case(above, made, folder):
+            self._spelt[above] = {_folded(place[-1]): place[-1]}
+        else:
+            self._tells_case.add(above)
+
+    def _ignores_case(self, above: Names, made: bytes, folder: int | None) -> bool:
+        found = []
+        for name in (made, made.swapcase()):
+            path = name if folder is not None else os.path.join(self.path, *above, name)
+            try:
+                status = os.lstat(path, dir_fd=folder)
+            except OSError:
+                return False
+            found.append((status.st_dev, status.st_ino))
+        return found[0] == found[1]
+
+
+class _Branch:
+    """A folder below a chosen one, as `trees.walk` reaches what is in it."""
+
+    def __init__(self, folder: ChosenFolder, top: Names) -> None:
+        self._folder = folder
+        self._top = top
+
+    def children(self, names: Names) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        return self._folder.children((*self._top, *names))
+
+    def read_link(self, names: Names) -> bytes:
+        return self._folder.read_link((*self._top, *names))
+
+
+def _no_folder() -> trees.Refused:
+    return trees.Refused("its folder is not there, or a link is in its place")
+
+
+def _folded(name: bytes) -> str:
+    """What names have in common that are one where upper and lower case are."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", trees.to_wire(name)).casefold())
