@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import farside
-from main_app import MainApp
+from farside import wait_until
+from main_app import MainApp, state
 from rawagent import RawAgent, raw_agent
 
 # What every case may use.
@@ -168,7 +169,8 @@ def test_no_frame_of_ours_is_shown(each_python: farside.Python, tmp_path: Path) 
             one = begin("main", shell)
             one.finish()
             one.check()
-            one.agent.op("detach", epoch=one.agent.epoch)
+            one.agent.op("close", epoch=one.agent.epoch)
+            wait_until(lambda agent=one.agent: not state(agent)["events"], "the main thread's return")
         for one in beside:
             one.finish()
             one.check()
