@@ -12,7 +12,7 @@ MOST_CHILDREN = 300
 FIRST_REFERENCE = 1 << 30
 
 _MEMBERS = (types.GetSetDescriptorType, types.MemberDescriptorType)
-# What has nothing inside that anybody looks for.
+# Types whose values are shown without what is inside.
 _ATOMS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), type(NotImplemented))
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
@@ -27,7 +27,7 @@ class Group(list):
 
 
 class Variables:
-    """What was listed last; its references are good until it is listed again."""
+    """Lists variables. References of a listing are good until the next one."""
 
     def __init__(self):
         self._things = []
@@ -44,7 +44,7 @@ class Variables:
         return rest
 
     def children(self, reference):
-        """The variables inside one that was listed; None where the reference is none of ours."""
+        """The variables inside one that was listed; None for a reference that is not ours."""
         if not isinstance(reference, int) or reference < FIRST_REFERENCE:
             return None
         try:

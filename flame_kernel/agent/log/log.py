@@ -148,7 +148,7 @@ class EventLog:
             self._hold_up(piece)
 
     def _hold_up(self, piece):
-        """A writer who has just added ``piece`` waits, if it is too far ahead."""
+        """Make a writer that has just added ``piece`` wait if it is too far ahead."""
         crowd, large = len(self._incoming), len(piece) > LARGE
         # At the end of a line, if that comes soon: other threads print while this one waits.
         may_wait = large or piece.endswith("\n") or crowd > 2 * CROWD
@@ -167,10 +167,10 @@ class EventLog:
             pause = min(pause * 2, LOOK_LAST)
 
     def hand_over(self, in_any_case):
-        """Wait until the reader has all that is here, for a moment at most: what is flushed shall outlive a crash.
+        """Wait a moment until the reader has all that is here: text that was flushed must outlive a crash.
 
-        Who flushes after each word shall not be slowed down by it: a tenth of the time goes there, unless it is to be
-        done ``in_any_case``.
+        Code that flushes after each word must not become slow: at most a tenth of its time is spent here, unless
+        ``in_any_case``.
         """
         began = time.monotonic()
         left = min(HAND_OVER_SAVED, self._hand_over_left + HAND_OVER_SHARE * (began - self._handed_over))
@@ -189,7 +189,7 @@ class EventLog:
             self._hand_over_left = left - (self._handed_over - began)
 
     def _room_below(self, cap):
-        """How many bytes may wait with no writer being too far ahead, whoever reads."""
+        """The bytes that may wait before a writer is too far ahead."""
         return self.bound if cap is None else min(self.bound, cap)
 
     def _is_ahead(self):
@@ -227,19 +227,19 @@ class EventLog:
         return 0.0 if self._parked else time.monotonic() - self.acted_on
 
     def attach(self):
-        """A new reader is about to come: the one before goes, with nothing."""
+        """A new reader is about to come: the one before returns with nothing."""
         with self._lock:
             self._change_reader()
             self._left = False
 
     def detach(self):
-        """The reader has gone for now, and says so: nobody shall wait for it."""
+        """The reader says that it leaves for now: nobody waits for it."""
         with self._lock:
             self._change_reader()
             self._left = True
 
     def set_bounds(self, cap=None, when_full=None):
-        """What shall be other from now on."""
+        """Change the cap, or what happens when it is reached."""
         with self._lock:
             if cap is not None:
                 self._journal.set_cap(cap)
@@ -392,7 +392,7 @@ class EventLog:
             self.cells.answered(input_id)
 
     def state(self):
-        """What there is to say of it: numbers, bytes, what runs, and the input requests that a reader was sent and that
+        """How it is: numbers, bytes, what runs, and the input requests that a reader was sent and that
         nobody has answered."""
         with self._lock:
             self._drain()

@@ -35,7 +35,7 @@ def plain(obj):
 
 
 def _method(obj, name):
-    """A representation method of the object's class; not what a __getattr__ that answers everything makes up."""
+    """A representation method of an object; None where only a __getattr__ that answers every name has made it up."""
     if isinstance(obj, type):
         return None
     try:
@@ -97,7 +97,7 @@ def _is_pair(made):
 
 
 def _picture(obj):
-    """PNG of a figure of matplotlib, which has no method for it, in a session that has its figures inline."""
+    """PNG of a matplotlib figure, which has no method for that, in a session whose figures are inline."""
     cell = streams.current()
     figures = getattr(cell.host.shell, "figures", None) if cell is not None else None
     return None if figures is None else figures.picture(obj)
@@ -174,7 +174,7 @@ def update_display(obj, display_id, **kwargs):
 
 
 def clear_output(wait=False):
-    """Remove the cell's output, at once or (``wait``) when there is new."""
+    """Remove the cell's output: at once, or with ``wait`` when new output comes."""
     cell = streams.current()
     if cell is not None:
         cell.host.publish("clear_output", {"wait": bool(wait)})

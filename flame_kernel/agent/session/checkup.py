@@ -1,4 +1,4 @@
-"""What a client's doctor asks about this process, the Flame server in it and the machine; changes nothing."""
+"""Answers for ``jupyter flame doctor``: about this process, its Flame server and the machine. Nothing is changed."""
 
 import shutil
 import sys
@@ -6,7 +6,7 @@ import tempfile
 
 from . import session
 
-# What cells may want, and what is told of them without importing one.
+# What cells may want. Their versions are told without importing them.
 PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy")
 
 
@@ -61,7 +61,7 @@ def _version(name):
         from importlib import metadata
 
         return metadata.version(name)
-    except Exception:  # Python 3.6 and 3.7; or it was copied there, without saying what it is
+    except Exception:  # Python 3.6 and 3.7 have no metadata; nor has a package that was just copied there
         return ""
 
 

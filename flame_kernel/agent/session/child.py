@@ -1,13 +1,13 @@
 """A session in a child process of the server: a fresh interpreter with the same agent, cells on its main thread.
 
-The parent keeps the event log, so nothing that was said is lost when the child dies, and a parked poll costs the child
-nothing. Between the two runs a socket pair with frames: 8 bytes of length, then a message of ``wire``. To the child go
-requests (``submit``, ``answer``, ``interrupt``, ``close``), from it come batches of events.
+The server keeps the event log: nothing is lost when the child dies, and a poll that waits costs the child nothing. The
+two talk over a socket pair, in frames of 8 bytes of length and a message of ``wire``. The child is sent requests
+(``submit``, ``answer``, ``interrupt``, ``close``) and sends batches of events.
 
-This file is the server's side of that, ``child_main.py`` the child's.
+This file is the server's side, ``child_main.py`` is the child's.
 
-An interrupt is SIGINT to the child's process group, sent by the server: it arrives when the child is deep in C as well,
-and its subprocesses have it too, as with Ctrl-C in a terminal.
+For an interrupt the server sends SIGINT to the child's process group, as Ctrl-C in a terminal does. It arrives while
+the child runs code in C, and its subprocesses have it too.
 """
 
 import array
@@ -30,8 +30,8 @@ from . import child_stacks, exit_reason, monitor, stops, top
 
 _LENGTH = struct.Struct(">Q")
 
-# What the new interpreter runs before it knows anything: the loader and the agent's text come through the socket.
-# And nothing of it comes from the current folder, where a json.py may lie: cells have it on their path later.
+# What the new interpreter runs first: it takes the loader and the agent's text from the socket. The current folder is
+# not on its path meanwhile, as a json.py may lie there; cells have it on their path later.
 BOOT = (
     """\
 import sys
@@ -54,10 +54,10 @@ space["boot"](read(int.from_bytes(read(8), "big")).decode()).%s(s)
     % wire.CHILD
 )
 
-# Variables that a cell has no business with: keys of the server and of its clients.
+# Variables that cells must not see: keys of the server and of its clients.
 SECRET_ENVIRONMENT = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_KEY_FILE")
 
-# Seconds that a process has to end when it is asked: one that still starts, on a busy machine, needs the most.
+# Seconds that a process has to end when it is asked. One that is still starting on a busy machine needs them all.
 ASKED_GRACE = 2.5
 # Cells whose text is kept, to show where a child is that does not answer; and the most characters of one.
 TEXTS, LONG_TEXT = 200, 100_000
@@ -71,7 +71,7 @@ _children = set()  # process ids of living children, of this version of the agen
 
 
 def pids():
-    """The processes in which sessions live: no interrupt of a cell shall reach them."""
+    """The processes in which sessions live: an interrupt of another session's cell must not reach them."""
     return set(_children)
 
 
@@ -103,7 +103,7 @@ def _read(sock, size):
 
 
 class ChildCore:
-    """Stands in the server for the Core that lives in a child; the same interface.
+    """Stands in the server for the Core in a child, with the same interface.
 
     bundle     the agent's own text: ``(loader, JSON text for it)``
     """
@@ -135,16 +135,16 @@ class ChildCore:
         return self._process.pid if self._process is not None else 0
 
     def start(self):
-        """Start the process; ``ready`` is its first event. Raises RuntimeError with the reason where it cannot."""
+        """Start the process; ``ready`` is its first event. Raises RuntimeError, with the reason, if that cannot be."""
         if not sys.executable:
             raise RuntimeError("its sys.executable is empty, so it cannot start a child: use place = process")
         if os.name != "posix":
             raise RuntimeError("child sessions need a POSIX server: use place = process")
         ours, theirs = [_high(one) for one in socket.socketpair()]
-        # Through this one come descriptors: connections that the child shall use itself.
+        # For descriptors: connections that the child uses itself.
         giver, taker = [_high(one) for one in socket.socketpair()]
-        # Into the first one the child writes its stacks, into the others go its descriptors 1 and 2. The child reads
-        # these itself; when it has died, what it has not read is read here.
+        # The child writes its stacks into the first one; the others are its descriptors 1 and 2. It reads those itself.
+        # What it has not read when it dies is read here.
         pipes = [[_high_number(number) for number in os.pipe()] for _ in range(3)]
         theirs_too = [taker.fileno()] + pipes[0][1:] + pipes[1] + pipes[2]
         environment = {k: v for k, v in os.environ.items() if k not in SECRET_ENVIRONMENT}
@@ -184,7 +184,7 @@ class ChildCore:
         return self._process is None
 
     def _bring_up(self, sock, folder):
-        """Give a new process its text: on its own thread, because it takes as long as an interpreter takes to start."""
+        """Give a new process its text. On a thread of its own: it takes as long as an interpreter takes to start."""
         try:
             for part in self._bundle:
                 send_frame(sock, part.encode())
@@ -210,7 +210,7 @@ class ChildCore:
             self._log.keep()
             self._log.wait_for_room()
         ended = exit_reason.reap(process, 10)
-        if ended is None:  # the socket is closed, the process is not: something else kept it
+        if ended is None:  # it has closed the socket and still runs
             signal_group(process.pid, signal.SIGKILL)
             ended = exit_reason.reap(process, float("inf"))
         signal_group(process.pid, signal.SIGKILL)  # what it left behind in its group
@@ -237,7 +237,7 @@ class ChildCore:
             with self._lock:
                 known = self._running.pop(request_id, None)
             if kind == "where_reply" and known is None:
-                return  # it was answered from outside meanwhile
+                return  # it has been answered meanwhile, without the child
             if self._stops.ended(request_id):
                 self.tell(request_id, stops.outcome(event["content"]))
         elif kind == "ready":
@@ -287,7 +287,7 @@ class ChildCore:
             return
         with self._start_lock:
             while not self._closed:
-                with self._lock:  # a process that ends from here on answers this request too
+                with self._lock:  # if it ends from here on, this request gets its answer too
                     if self._process is not None:
                         self._running[request["id"]] = [kind, request.get("code") or ""]
                         break
@@ -312,7 +312,7 @@ class ChildCore:
         return True
 
     def carry(self, request, key, sock):
-        """The child has a large value cross ``sock``; see ``bulk``. Until it has done so, or has ended: OSError."""
+        """Have the child send or take a large value over ``sock``; see ``bulk``. OSError if the child ends."""
         done, theirs = [_high(one) for one in socket.socketpair()]
         try:
             given = [theirs.fileno()]
@@ -332,7 +332,7 @@ class ChildCore:
     # -- where it is --------------------------------------------------------------------------------------------------
 
     def _answer_here(self, request):
-        """Answer for the child: there is none, or it need not be asked."""
+        """Answer in place of the child: there is none, or it need not be asked."""
         if self._process is None:
             words = "the session has no process now; the next cell starts a fresh one"
             reply = {"status": "error", "ename": "SessionDied", "evalue": words, "traceback": []}
@@ -346,7 +346,7 @@ class ChildCore:
         threads.start("top", answer)
 
     def _where_from_outside(self, request_id):
-        """Answer for a child that does not say where it is."""
+        """Answer for a child that does not answer in time."""
         deadline = time.monotonic() + WHERE_PATIENCE
         while time.monotonic() < deadline:
             if request_id not in self._running:
@@ -363,7 +363,7 @@ class ChildCore:
         return {"status": "ok", "pid": self.pid, "place": self.place.name, "stacks": found, "left_out": 0, "note": note}
 
     def _stacks(self):
-        """What the child writes of its stacks without its interpreter; and why that was needed, in words."""
+        """The child's stacks, which it writes without its interpreter; and why that was needed, in words."""
         with self._lock:
             code = next((code for kind, code in self._running.values() if kind == "execute"), "")
         with self._dump_lock:
@@ -388,8 +388,10 @@ class ChildCore:
         return self._stops.stop(request_id or cells[0], gently, alone=request_id is None)
 
     def send_interrupt(self, request_id, alone):
-        """Interrupt a cell: by a signal to the whole group, unless that would end the child or stop another one.
-        ``alone``: all shall be stopped. Whether by the signal."""
+        """Interrupt a cell: by a signal to the whole group, unless that would end the child or stop another cell.
+
+        ``alone``: all cells are to be stopped.  Returns whether the signal was sent.
+        """
         with self._lock:
             kinds = [kind for kind, _ in self._running.values() if kind in CELLS]
         if self.described is None or (not alone and (len(kinds) > 1 or "object" in kinds)):
@@ -399,7 +401,7 @@ class ChildCore:
         return True
 
     def ask_to_interrupt(self, request_id):
-        """Have the child interrupt one request itself, by signals until the thread that runs it has noticed."""
+        """Have the child itself interrupt one request, by signals until its thread has noticed."""
         try:
             self._send({"op": "interrupt", "request": request_id})
         except OSError:
@@ -418,7 +420,7 @@ class ChildCore:
         self._log.append({"type": "stream", "request": request_id, "content": {"name": "stderr", "text": text}})
 
     def check(self, request_id, seconds):
-        """What the child says of a cell: ``{"runs", "noticed", "asks", "where"}``; None if it says nothing."""
+        """What the child says of a cell: ``{"runs", "noticed", "asks", "where"}``; None if it does not in time."""
         number = next(self._numbers)
         asked = self._asked[number] = [threading.Semaphore(0), None]
         try:
@@ -430,12 +432,12 @@ class ChildCore:
         return asked[1]
 
     def stuck_in(self, request_id):
-        """Where a cell is whose child does not answer, and why it does not, in words."""
+        """Where a cell is, and why its child does not answer, in words."""
         found, why = self._stacks()
         return child_stacks.call(found) or "a call", why
 
     def close(self):
-        """End the process: it is asked, then told (SIGTERM), then killed, with all of its group."""
+        """End the process and its group: ask it, then SIGTERM, then SIGKILL."""
         self._closed = True
         process = self._process
         if process is None:
@@ -453,7 +455,7 @@ class ChildCore:
 
 
 def _high_number(number):
-    """The descriptor, moved above those of stdin, stdout and stderr, of which a server may have closed some."""
+    """The descriptor, moved above 2: a server may have closed its stdin, stdout or stderr."""
     if number > 2:
         return number
     import fcntl
@@ -470,8 +472,8 @@ def _high(sock):
 
 
 def _inherited(number):
-    """What a child gets as its stdout or stderr: the server's, or nothing where the server has none (what has taken its
-    number is not for children)."""
+    """What a child gets as its stdout or stderr: the server's own. Nothing where the server has closed it, as another
+    file has its number then."""
     try:
         return None if os.get_inheritable(number) else subprocess.DEVNULL
     except OSError:

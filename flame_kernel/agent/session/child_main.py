@@ -1,7 +1,7 @@
-"""The child's side of a session in a child process: its life from the moment when it has the agent's text.
+"""The child's side of a session in a child process, from the moment when it has the agent's text.
 
-Cells run on the main thread. One thread sends the events to the server, another one hears what the server asks, and
-answers from beside the cell where the session is.
+Cells run on the main thread. One thread sends events to the server; another one takes what the server asks, and answers
+while a cell runs.
 """
 
 import array
@@ -21,9 +21,9 @@ from ..wire import pieces
 from . import child_stacks, core, places, stacks
 from .child import read_frame, send_frame, signal_group
 
-# Bytes that cells may print ahead of what the server has taken; all else waits there.
+# Bytes of output that the server has not taken yet, at most: a cell that prints more waits.
 MOST_UNSENT = 2 << 20
-# Seconds that a session which is ended while it starts has to be there first.
+# Seconds that a session gets to finish its start when it is ended meanwhile.
 START_GRACE = 0.8
 # Seconds that exit handlers may take when the server has gone away.
 EXIT_GRACE = 3.0
@@ -59,7 +59,7 @@ def main(sock):
 
 
 def _enable_faulthandler(fd):
-    """A crash writes its stacks where the server finds them, and so does a signal, whatever the interpreter does."""
+    """Have a crash, and a signal of ours, write all stacks where the server reads them; no interpreter is needed."""
     try:
         import faulthandler
 
@@ -99,7 +99,7 @@ def _on_main(me, function):
 
 
 def _interrupt_one(me, request_id):
-    """Stop one request, on the thread of whichever lane it has, or before it has one."""
+    """Stop one request: on its lane's thread, or while it is queued."""
     for lane in list(me.lanes.values()):
         if lane.cancel(request_id):
             return
@@ -114,7 +114,7 @@ def _interrupt_one(me, request_id):
 
 
 def _state_of(me, message):
-    """How a cell takes its interrupt: whether it runs, has noticed it, waits for the user, and where it is."""
+    """How a cell is after an interrupt: whether it runs, has noticed it, waits for the user, and where it is."""
     seen = {"number": message["number"], "runs": False}
     for lane in list(me.lanes.values()):
         request = lane.request
@@ -133,7 +133,7 @@ def _interrupt_main(me, request):
 
 
 def _signal_until_handled(me, request_id):
-    """SIGINT to the main thread until its handler has run: one that comes just before a call blocks does not end it."""
+    """SIGINT to the main thread, again until its handler has run: one just before a call blocks does not end that."""
     if me.interrupt_only == request_id:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         threads.later(SIGNAL_AGAIN, "interrupt", _signal_until_handled, me, request_id)
@@ -179,7 +179,7 @@ def _receive(sock, taker, me, log, sender):
 
 
 def _descriptors(taker):
-    """What the server has sent with the present message: one descriptor or two."""
+    """The one or two descriptors that the server has sent with this message."""
     found = array.array("i")
     _, more, _, _ = taker.recvmsg(1, socket.CMSG_SPACE(2 * found.itemsize))
     for level, kind, data in more:
@@ -189,21 +189,21 @@ def _descriptors(taker):
 
 
 def _socket(number):
-    """A connection of whichever family, from its descriptor."""
+    """The socket of a descriptor, of whatever family it is."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, number)
     sock.settimeout(bulk.PATIENCE)
     return sock
 
 
 def _carry(me, request, key, given):
-    """Have a large value cross the last of the connections; by the first one the server hears that it is done."""
+    """Send or take a large value over the last of the sockets; the first one tells the server that it is done."""
     done, sock = given[0], given[-1]
     try:
         bulk.serve(me.objects, request, key, sock)
         if sock is not done:
             done.sendall(pieces.DONE)
     except Exception:  # a cut, or a value that is gone: the client asks what has come of it
-        for one in given:  # by their ends, as a process that has been forked meanwhile may have copies
+        for one in given:  # not just closed: a process that was forked meanwhile may have copies
             sockets.shut(one)
     finally:
         for one in given:
@@ -211,7 +211,7 @@ def _carry(me, request, key, given):
 
 
 def _end_process(status):
-    """The session is over: subprocesses of its group go with it."""
+    """End this process, and the subprocesses of its group with it."""
     import atexit
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
@@ -228,5 +228,5 @@ def _end_process(status):
 
 def _kill():
     """The end of this process and of all of its group."""
-    tempdirs.remove_own()  # exit handlers may hang before it is their turn, and threads have gone on meanwhile
+    tempdirs.remove_own()  # exit handlers may hang before that one, and threads have written since
     signal_group(os.getpid(), signal.SIGKILL)

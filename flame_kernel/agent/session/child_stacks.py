@@ -1,7 +1,7 @@
-"""A child seen from outside: its stacks though its interpreter is stuck, and what the system says of its process.
+"""Where a child is when its interpreter is stuck: its stacks, and what the system says of its process.
 
-While a call in C keeps the interpreter's lock no code of the child's runs, the agent's neither. ``faulthandler`` needs
-no lock: a signal has it write all stacks into the pipe that is there for a crash.
+While a call in C holds the interpreter's lock, no Python code of the child runs, and none of the agent.
+``faulthandler`` needs no lock: on a signal it writes all stacks into the pipe that is there for a crash.
 """
 
 import linecache
@@ -15,7 +15,7 @@ from .. import own
 from ..shell import compiler
 from . import stacks
 
-# What has the child write its stacks; one that nobody else is likely to use. None where there are no such signals.
+# On this signal the child writes its stacks; nobody else is likely to use it. None where the system has none such.
 DUMP_SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else None
 # Seconds for the first words of a dump, and of quiet behind the last.
 DUMP_PATIENCE, DUMP_QUIET = 1.0, 0.05
@@ -45,7 +45,7 @@ def dump(pid, pipe):
 
 
 def _catches(pid, sign):
-    """Whether a process does something of its own on a signal; False where that cannot be told."""
+    """Whether a process has a handler for a signal; False where that cannot be told."""
     try:
         with open("/proc/%d/status" % pid) as f:
             for line in f:
@@ -76,8 +76,10 @@ def _drain(pipe, patience):
 
 
 def read_stacks(text, code, texts=()):
-    """Stacks as ``stacks.where`` has them, of what ``faulthandler`` has written; ``code`` is the text of the cell,
-    ``texts`` are those of earlier ones."""
+    """The stacks in a dump of ``faulthandler``, in the form of ``stacks.where``.
+
+    ``code`` is the text of the cell that runs, ``texts`` are those of earlier cells.
+    """
     found = _threads_in(text)
     earlier = {}
     if any(_CELL.match(os.path.basename(file)) for _, frames in found for file, _, _ in frames):
@@ -142,7 +144,7 @@ def _frame(one, code, is_first, earlier):
 
 
 def call(found):
-    """``re.match, line 3`` for the cell among stacks; empty where it cannot be told."""
+    """Where the cell is, as ``re.match, line 3``; empty where it cannot be told."""
     for stack in found:
         if stack["kind"] == "cell" and stack["frames"]:
             first, last = stack["frames"][0], stack["frames"][-1]
@@ -151,7 +153,7 @@ def call(found):
 
 
 def state(pid):
-    """What is the matter with a process, as the system sees it, in words; empty where it is nothing special."""
+    """Why a process does not run, in words, if the system says so; else empty."""
     try:
         with open("/proc/%d/stat" % pid) as f:
             return _STATES.get(f.read().rpartition(")")[2].split()[0], "")

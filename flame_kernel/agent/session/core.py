@@ -1,7 +1,7 @@
-"""Core: a session where its cells run, the same in a server's process and in a child.
+"""The core of a session, in the process where its cells run: the server's, or a child.
 
-It has the namespace, the shell, the lanes and the output; whoever made it submits requests and reads its event log.
-The other files of the agent know it as ``host``.
+It has the namespace, the shell, the lanes and the output. Its owner submits requests and reads its event log. The other
+files of the agent call it ``host``.
 """
 
 import collections
@@ -29,13 +29,13 @@ from . import monitor, stacks
 from .lane import Lane
 from .usage import Usage
 
-# Requests that do not run cells: answered by a helper thread, also while a cell runs.
+# Requests that run no cell: a helper thread answers them, also while a cell runs.
 SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "comm_announce", "open_lane", "close_lane", "cwd")
-# How the names of lanes begin that run what is asked of objects while a cell runs.
+# The names of lanes that serve objects while a cell runs begin with this.
 HELPER = "~"
-# Seconds that they wait for a shell that is still being made.
+# Seconds that such a request waits for a shell that is still being made.
 START_PATIENCE = 10.0
-# Seconds after which an interrupt comes again that was dropped.
+# Seconds after which an interrupt that was dropped is sent again.
 ONCE_MORE = 0.05
 
 
@@ -43,7 +43,7 @@ class Core:
     """One session's cells.
 
     session_id  its name;  place  the Place;  log  the EventLog;  shell  "auto", "ipython" or "mini"
-    protected_pids  tells the processes that an interrupt must not reach: the children in which other sessions live
+    protected_pids  returns the processes that an interrupt must not reach: the children of other sessions
     """
 
     def __init__(self, session_id, place, log, shell="auto", protected_pids=frozenset):
@@ -98,11 +98,11 @@ class Core:
         self.lanes[""] = Lane(self, "")
 
     def wait_started(self, seconds):
-        """Wait for the shell, which leaves a temporary folder if it is ended while it is made; whether it is there."""
+        """Wait until there is a shell; whether there is. A process that ends before leaves a temporary folder."""
         return self._started.wait(seconds)
 
     def start_on_main(self):
-        """The same in a child: before any request can come, or that would make a thread for its cell."""
+        """The same on a child's main thread. Before any request: the first would make a thread for its cell."""
         self.lanes[""] = Lane(self, "", on_main=True)
 
     def run_on_main(self):
@@ -183,7 +183,7 @@ class Core:
         return reply
 
     def interrupted_reply(self, request):
-        """The reply of a cell whose interrupt was not caught where a shell catches it."""
+        """The reply of a cell whose interrupt was not caught by its shell."""
         error = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["KeyboardInterrupt"]}
         if request["kind"] == "object":
             return dict(error, status="error"), ()
@@ -191,7 +191,7 @@ class Core:
         return dict(error, status="error", execution_count=self.shell.execution_count, user_expressions={}, payload=[])
 
     def finish(self, request, reply):
-        """The cell is over: its output is complete, its reply goes into the log behind it."""
+        """A cell is over: write its reply into the log, behind all of its output."""
         self._settle()
         if request["kind"] == "object":
             content, buffers = reply
@@ -218,7 +218,7 @@ class Core:
         cell = streams.current() or self.latest
         self._append(msg_type, None if cell is None else cell.request_id, content, metadata, buffers)
         if os.getpid() == self.pid:
-            self._log.wait_for_room()  # as text does: a loop of displays is no less than one of prints
+            self._log.wait_for_room()  # as for text: a loop may display as much as another prints
 
     def _append(self, msg_type, request_id, content, metadata=None, buffers=None):
         event, left_out = messages.event(msg_type, request_id, content, metadata, buffers)
@@ -239,7 +239,7 @@ class Core:
         self._append(request["kind"] + "_reply", request["id"], content)
 
     def flush(self):
-        """What was printed shall be out: of this process too, where that is a child, whatever becomes of it next."""
+        """Send out what was printed: from a child to the server too, as the child may end at any time."""
         self.place.flush(self, streams.current())
 
     def hand_over(self, in_any_case):
@@ -251,7 +251,7 @@ class Core:
         self._log.append({"type": "stream", "request": request_id, "content": {"name": "stderr", "text": text}})
 
     def emit(self, name, text):
-        """Text that came through a descriptor: the cell that ran last has it."""
+        """Text that came through a descriptor: it is put to the cell that ran last."""
         cell = self.latest
         self._log.write(None if cell is None else cell.request_id, name, text)
 
@@ -267,11 +267,11 @@ class Core:
         return self.capture
 
     def before_fork(self):
-        """The calling code is about to fork this process: make sure that descriptors lead out of the copy."""
+        """The calling code is about to fork this process: make sure that the copy has descriptors for its output."""
         self.place.before_fork(self)
 
     def _write_from_fork(self, name, text):
-        """A forked process has a copy of the log that nobody reads; a descriptor leads out of it."""
+        """Write the text of a forked process to a descriptor: nobody reads its copy of the log."""
         fd = self.place.descriptor_in_fork(self, name)
         data = text.encode("utf-8", "replace")
         while data:
@@ -288,7 +288,7 @@ class Core:
         return self._prompts.answer(input_id, value)
 
     def asks(self, lane):
-        """Whether what a lane runs waits for the user: for an answer, or at a breakpoint."""
+        """Whether a lane waits for the user: for an answer, or at a breakpoint."""
         request = lane.request
         return request is not None and (self._prompts.asks(request["id"]) or stacks.is_held(lane))
 
@@ -317,11 +317,11 @@ class Core:
             raise ValueError("unknown request kind %r" % request["kind"])
 
     def carry(self, request, key, sock):
-        """A large value crosses ``sock``; see ``bulk``."""
+        """Send or take a large value over ``sock``; see ``bulk``."""
         bulk.serve(self.objects, request, key, sock)
 
     def lane(self, name):
-        """The lane of a subshell, begun where there is none yet."""
+        """The lane of that name; it is made if there is none."""
         with self._lock:
             lane = self.lanes.get(name)
             if lane is None or lane.abandoned:
@@ -329,7 +329,7 @@ class Core:
         return lane
 
     def _submit_object(self, request):
-        """An object's request never waits behind a cell: where one runs it has a helper's lane, as subshells have."""
+        """A request for an object never waits for a cell: while one runs, a helper lane takes the request."""
         if "op" in request:
             content, buffers = self.objects.at_once(request)
             self._append("object_reply", request["id"], content, buffers=buffers)
@@ -346,7 +346,7 @@ class Core:
             lane.submit(request)
 
     def _end_spare_helper(self, name):
-        """After an object's request: of the helpers that have nothing to do one is kept."""
+        """After a request for an object: end this helper lane if another one is idle too."""
         with self._lock:
             lane = self.lanes.get(name)
             if name[:1] != HELPER or lane is None or not lane.is_idle:
@@ -357,7 +357,7 @@ class Core:
                 lane.close()
 
     def _serve_side(self):
-        # The first completion imports jedi and has it parse: a front end gives up on that, so it is done beforehand.
+        # The first completion imports jedi, which takes longer than a front end waits. So one is made beforehand.
         patience = self.place.warm_up_after
         while True:
             if not self._side_wake.acquire(timeout=patience):
@@ -419,8 +419,7 @@ class Core:
         return done
 
     def dropped(self, cell):
-        """An interrupt was raised while Python ran a finalizer, which drops what is raised in it: whether it was one of
-        ours, and comes again."""
+        """Python has dropped a KeyboardInterrupt raised in a finalizer: whether it was ours, and is sent again."""
         lane = self.lanes.get(cell.lane)
         if lane is None or lane.noticed != cell.request_id:
             return False
@@ -455,7 +454,7 @@ class Core:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self):
-        """End the session: lanes, helper thread, descriptors, names. What hangs in a call ends when that returns."""
+        """End the session: lanes, helper thread, descriptors, names. A thread that is in a call ends after it."""
         lanes = list(self.lanes.values())
         for lane in lanes:
             lane.interrupt()
@@ -464,7 +463,7 @@ class Core:
         for lane in lanes:
             if lane.thread_id != threading.get_ident() and not lane.join(2.0):
                 lane.abandon()
-        # As code of the session: what a __del__ prints now, with nobody to read it, is not for the app's stdout.
+        # As code of the session: what a __del__ prints now is lost, and must not reach the app's stdout.
         streams.set_current(Cell(None, self))
         if self.comms is not None:
             self.comms.close()

@@ -1,12 +1,12 @@
 """A session on the server's own main thread (``place = main``): signals, GUI loops and Ctrl-C as in a plain program.
 
-Pyro's server waits for clients in its ``loop``, which calls ``self.events(…)`` again and again.  Where the main thread
-does that, an ``events`` of ours on that one server object gets it, and keeps it: the thread runs the session's cells,
-and another one goes on accepting connections with the server's own ``events``.  An app that calls ``daemon.events()``
-from a loop of its own is *pumped*: the thread then runs what is queued, and returns to the app.
+Pyro's server waits for clients in its ``loop``, which calls ``self.events(…)`` again and again.  If the main thread
+does that, we put an ``events`` of ours on that server object.  The thread comes to it and stays: it runs the session's
+cells, while another thread accepts connections with the server's own ``events``.  An app that calls
+``daemon.events()`` in a loop of its own is *pumped*: the thread then runs what is queued, and returns to the app.
 
-When the session is closed or its client detaches, and its cell is over, all is as it was found: the accept loop, the
-signal handlers, the asyncio loop of the thread.  Attached again, it takes the thread again.
+The thread is given back when the session is closed, or its client detaches, and no cell runs.  Then the accept loop,
+the signal handlers and the thread's asyncio loop are as they were found.  Attached again, the session takes it again.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from ..output import streams
 from .core import Core
 from .lane import Lane
 
-# Seconds in which an app that pumps its server comes by, if it does; between signals that have not been noticed; and in
-# which a signal that comes after one of ours is ours too.
+# Seconds: within which an app that pumps its server calls ``events``; between two signals for one interrupt; and in
+# which a SIGINT that follows one of ours counts as ours.
 COMES_BY = 2.0
 SIGNAL_AGAIN = 0.1
 OURS_FOR = 1.0
@@ -33,14 +33,14 @@ _INSTEAD = "use place = process or child"
 
 
 class Unavailable(RuntimeError):
-    """Why the main thread of this server cannot be had: a sentence."""
+    """The main thread of this server cannot be had; the text is a sentence that says why."""
 
 
 def find():
     """``(server, condition, pumped)``: the Pyro server by which the main thread can be had; raises Unavailable.
 
-    ``condition`` is what that server's loop asks before each round, or None.  To be called by a thread that answers a
-    call through Flame.
+    ``condition`` is the function that the server's loop asks before each round, or None.  Call this on a thread that
+    answers a call through Flame.
     """
     if os.name != "posix":
         raise Unavailable("the main thread can be had on POSIX systems only; %s" % _INSTEAD)
@@ -97,7 +97,7 @@ def _unless_taken(server):
 
 
 def _watch_for_main(server):
-    """See whether the main thread calls ``server.events`` within COMES_BY; what speaks against it, or None."""
+    """See whether the main thread calls ``server.events`` within COMES_BY: None if so, else why not."""
     came, found = threading.Event(), vars(server).get("events")
     below = server.events
     problem = []
@@ -155,14 +155,14 @@ class MainCore(Core):
         lane.close()
         if self._main_thread.release():
             if not lane.is_over:
-                lane.serve_until(lambda: False)  # it has nobody else to run it to its end
+                lane.serve_until(lambda: False)  # no other thread runs it to its end
             lane.left.set()
         Core.close(self)
         lane.join(2.0)
 
 
 class MainLane(Lane):
-    """The lane of the main thread, which comes and goes: ``serve_until`` is what it does while it is here."""
+    """The lane of the main thread. That comes and goes; while it is here it runs ``serve_until``."""
 
     why_stuck = "that call does not listen to signals"
 
@@ -207,7 +207,7 @@ class MainLane(Lane):
         return self._may_leave()
 
     def leave_if_idle(self):
-        """On the loop: stop it where the thread may leave."""
+        """On the loop: stop the loop if the thread may leave."""
         if self._is_through():
             self.loop.stop()
 
@@ -230,7 +230,7 @@ class MainLane(Lane):
         return self.left.wait(timeout)
 
     def interrupt(self):
-        """Stop the cell that runs, by SIGINT to the main thread, whose handler calls ``raise_interrupt``."""
+        """Stop the cell that runs: send SIGINT to the main thread, whose handler calls ``raise_interrupt``."""
         request = self.request
         if request is None:
             return "idle"
@@ -251,7 +251,7 @@ class MainLane(Lane):
             self._by_signal()
 
     def tell_next(self, request_id, why):
-        """Whoever has the main thread cannot be given up: there is no other."""
+        """A cell on the main thread cannot be abandoned: there is no other main thread."""
         self.host.tell(
             request_id,
             why + " The cell ends when that call returns. It has the server's main thread: other clients are served "
@@ -280,7 +280,7 @@ class MainThread:
         return "<MainThread %r %s>" % (self.session_id, "ours" if self._is_here else "the server's")
 
     def acquire(self, lane):
-        """Have the main thread come to ``lane``, soon; if it is there, stay. Raises Unavailable."""
+        """Have the main thread come to ``lane`` soon, or stay there. Raises Unavailable."""
         with self._lock:
             self._lane = lane
             if not self._released:
@@ -303,7 +303,7 @@ class MainThread:
         server.wakeup()
 
     def release(self):
-        """Give the thread back when its cell is over; True if it is not here, and will not come."""
+        """Give the thread back when its cell is over. Returns True if it is not here and will not come."""
         with self._lock:
             was, self._released = self._released, True
             if not self._is_here:
@@ -314,7 +314,7 @@ class MainThread:
         return False
 
     def wake(self):
-        """There is something to do: an app that pumps its server shall come by."""
+        """There is something to do: make an app that pumps its server call ``events``."""
         if self._pumped and not self._is_here and not self._released:
             self._server.wakeup()
 
@@ -375,7 +375,7 @@ class MainThread:
                 self.wake()
 
     def _accept(self, over):
-        """On a thread of its own, while the main one runs cells: what the server's loop would do."""
+        """On a thread of its own, while the main one runs cells: do what the server's loop would do."""
         server = self._server
 
         def goes_on():
@@ -399,8 +399,8 @@ class MainThread:
                 self._lane.raise_interrupt()
             return
         if self._signalled_at is not None and time.monotonic() - self._signalled_at < OURS_FOR:
-            return  # one that was sent again just when it was not needed any more
-        # Somebody at the server's terminal: it is for the server, as it would have been.
+            return  # a second signal of ours, which was not needed any more
+        # It came from the server's terminal: it is for the server.
         handler = self._state.handlers.get(signal.SIGINT)
         if handler == signal.SIG_IGN:
             return
@@ -412,8 +412,10 @@ class MainThread:
         self._lane.raise_interrupt()
 
     def interrupt(self, request):
-        """SIGINT to the main thread, from any thread, until its handler has run: one that comes just before a call
-        blocks does not end it."""
+        """Send SIGINT to the main thread until its handler has run; any thread.
+
+        One signal is not enough: if it comes just before a call blocks, it does not end that call.
+        """
         self._interrupting = request
         self._signal_until_handled(request)
 
@@ -432,7 +434,7 @@ class MainThread:
 
 
 class _ThreadState:
-    """What the main thread has of its own: signal handlers, a descriptor that they wake, its asyncio loop, a trace."""
+    """What is restored of the main thread: signal handlers, their wakeup descriptor, its asyncio loop, its trace."""
 
     def __init__(self):
         self.handlers = {}
@@ -441,7 +443,7 @@ class _ThreadState:
                 handler = signal.getsignal(number)
             except ValueError:
                 continue
-            if handler is not None:  # else it was not set by Python, and cannot be set again by it
+            if handler is not None:  # else C code has set it, and Python cannot set it again
                 self.handlers[number] = handler
         self._trace, self._profile = sys.gettrace(), sys.getprofile()
         self._timer = signal.getitimer(signal.ITIMER_REAL)
@@ -451,7 +453,7 @@ class _ThreadState:
         self._loop = dict(vars(self._local)) if self._local is not None else {}
 
     def restore(self):
-        """Put it back; what a cell has set is gone with it, a running alarm too."""
+        """Put it all back. What a cell has set is gone, an alarm that still runs too."""
         if sys.gettrace() is not self._trace:
             sys.settrace(self._trace)
         if sys.getprofile() is not self._profile:
@@ -469,7 +471,7 @@ class _ThreadState:
 
 
 def _pass_on(handler):
-    """Have a SIGINT do what it would have done."""
+    """Do what a SIGINT would have done."""
     if callable(handler):
         handler(signal.SIGINT, None)
     else:

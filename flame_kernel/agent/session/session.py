@@ -12,14 +12,15 @@ from .. import sockets
 from ..log import log as events
 from . import places
 
-# Requests remembered by a session, so that one repeated after a lost answer does not run twice.
+# Requests that a session remembers: one that is repeated because its answer was lost does not run twice.
 REMEMBERED = 4096
-# Clients remembered, with the highest number of their calls.
+# Clients that it remembers, with the highest number of their calls.
 CLIENTS_REMEMBERED = 1000
-# Bytes of output kept while nobody reads, unless its client asked for other; the least; and what is kept for replays.
+# Bytes of output that are kept while nobody reads, unless the client wants another number; the least that it may want.
+# And bytes that are kept for ``replay``.
 JOURNAL, LEAST_JOURNAL = 256 << 20, 1 << 16
 HISTORY = 16 << 20
-# Seconds without a client after which a session is ended, unless its client asked for other.
+# Seconds without a client after which a session is ended, unless the client wants another number.
 LINGER = 24 * 3600.0
 # Seconds in which a client whose connection has ended may come back before another one may have its place.
 COMES_BACK = 3.0

@@ -1,8 +1,7 @@
-"""Stacks: where the code of a session is, and every other thread of its process, read from beside and without stopping
-anything.
+"""Where a session's cells and all other threads of its process are. Nothing is stopped for it.
 
-What is shown is the user's and the libraries': of a cell what lies inside of it, of other threads all but the first
-steps of ``threading``; frames of the agent, and threads that run nothing else, are left out.
+Shown are frames of the user and of libraries: of a cell those within it, of other threads all but the first ones of
+``threading``.  Frames of the agent are left out, and threads that run nothing else.
 """
 
 import asyncio
@@ -86,7 +85,7 @@ def call_at(line):
 
 
 def _exactly(frame, line):
-    """The call in which a frame is, by the place of its bytecode; empty where that is not known (before Python 3.11).
+    """The call in which a frame is, by the column of its bytecode; empty where that is not known (before Python 3.11).
 
     ``time.sleep`` for ``time.sleep(100)``: without its arguments.
     """
@@ -119,7 +118,7 @@ def _cell(host, lane, thread, frame):
 
 
 def _of_lane(lane, frame):
-    """``(frame, line)`` of what a lane runs, the outermost first: of a cell that awaits, what that awaits."""
+    """``(frame, line)`` of what a lane runs, the outermost first; of a cell that awaits, down to what it awaits."""
     awaits = lane.awaits
     return _outermost_first(frame) if awaits is None else _awaited(awaits)
 
@@ -148,7 +147,7 @@ def _awaited(coroutine):
 
 
 def _tasks(host, lane):
-    """The tasks that cells have left to a lane's loop and that wait now."""
+    """The tasks that cells have left to a lane's loop."""
     try:
         every = asyncio.all_tasks if hasattr(asyncio, "all_tasks") else asyncio.Task.all_tasks
         tasks = [task for task in every(lane.loop) if not task.done()]
@@ -165,7 +164,7 @@ def _tasks(host, lane):
 
 
 def _users_frames(host, steps, thread, is_lane=False):
-    """What of a stack is the user's and the libraries'; empty for threads that are ours."""
+    """The frames of a stack that are the user's or a library's; none for a thread of the agent."""
     # The first steps of every thread are of no interest.
     at = 0
     while at < len(steps) and _begins_a_thread(steps[at][0]):

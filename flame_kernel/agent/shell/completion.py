@@ -1,7 +1,7 @@
 """Completion, for servers without IPython: on another thread, also while a cell runs.
 
-Names are looked up, attributes are read with getattr, and nothing is called, as in rlcompleter; whatever an object does
-then, the answer is a reply. jedi answers where it can be imported.
+Names are looked up and attributes are read with getattr, as in rlcompleter; nothing is called. If an object raises
+meanwhile, there is a reply all the same. jedi answers where it can be imported.
 """
 
 import builtins
@@ -43,7 +43,7 @@ class Completer:
         jedi_cache.use(self)
 
     def close(self):
-        """Have jedi as it was found. Idempotent; any thread."""
+        """Put back what was changed of jedi. Idempotent; any thread."""
         jedi_cache.leave(self)
 
     def complete(self, code, cursor_pos=None):
@@ -251,7 +251,7 @@ class Completer:
 
 
 def _static_kind(obj, name):
-    """The same for an attribute, which is not computed."""
+    """The same for an attribute; it is looked up without being computed."""
     try:
         value = inspect.getattr_static(obj, name)
     except BaseException:  # a metaclass of the user's may raise anything

@@ -1,6 +1,6 @@
 """Inspection, for servers without IPython: what ``name?`` and Shift-Tab show.
 
-It works on another thread too, also while a cell runs; whatever an object does when it is asked, the answer is a reply.
+It works on any thread, also while a cell runs. If an object raises when it is asked, there is a reply all the same.
 """
 
 import ast
@@ -85,7 +85,7 @@ class Inspector:
 
 
 def kind(obj):
-    """A word for the icon in a list of completions; by the type alone, which no object can answer for."""
+    """A word for the icon in a list of completions, by the type alone: an object may lie about its class."""
     for types_, word in _KINDS:
         if issubclass(type(obj), types_):
             return word
@@ -252,7 +252,7 @@ def source_of(obj):
 
 
 def tokens(code):
-    """Tokens as far as they go; a cell being typed is not whole."""
+    """The tokens up to the first error: a cell that is being typed is not whole."""
     out = []
     try:
         for token in tokenize.generate_tokens(io.StringIO(code).readline):

@@ -1,9 +1,9 @@
 """The shell of a session on IPython, where the server has it: magics, ``!cmd``, ``obj?``, top-level await, figures.
 
-It behaves as ipykernel's shell does, in a process that may have an IPython of its own and other sessions besides: what
-IPython would take for itself there (``__main__``, the builtins, ``sys.displayhook``, the history file, the profile
-folder, signals, prompts) it does not take.  The IPython side is in ``ishell_class`` and ``ishell_parts``, what the
-process shares in ``ishell_hooks``.
+It behaves as ipykernel's shell does.  The process may have an IPython of its own, and other sessions.  So this one does
+not take what IPython would take of a process: ``__main__``, the builtins, ``sys.displayhook``, the history file, the
+profile folder, signals, prompts.  Its classes are in ``ipython_class`` and ``ipython_parts``; what the process shares
+is in ``ipython_hooks``.
 """
 
 import importlib.util
@@ -40,7 +40,7 @@ def available():
 
 
 class IPythonShell:
-    """See ``runner.MiniShell`` for the interface, which is the same.
+    """The interface is that of ``mini.MiniShell``.
 
     ip       the InteractiveShell, what ``get_ipython()`` returns in the session
     figures  matplotlib's figures of this session
@@ -64,7 +64,7 @@ class IPythonShell:
         return "<IPythonShell %s, In[%d]>" % (self._host.session_id, self.execution_count)
 
     def _prepare_child(self):
-        """What ipykernel does to its own process, and no server's process would like."""
+        """Change the process as ipykernel changes its own; not for a server's process."""
         import pdb  # noqa: T100
 
         from IPython.core import debugger
@@ -211,7 +211,7 @@ class IPythonShell:
         return ipython_parts.cell_file(code)
 
     def keep_empty_lines(self, keep):
-        """Whether lines are counted from the cell's first, empty as it may be; IPython else takes empty ones away."""
+        """Whether empty lines at the cell's beginning count; IPython takes them away by default."""
         from IPython.core.inputtransformer2 import leading_empty_lines
 
         transforms = self.ip.input_transformer_manager.cleanup_transforms
@@ -266,7 +266,7 @@ class IPythonShell:
 
 
 def _without_agent(tb):
-    """A traceback from where it leaves the agent and asyncio."""
+    """A traceback from its first frame that is neither of the agent nor of asyncio."""
     while tb is not None and tb.tb_next is not None:
         if not own.has(tb.tb_frame) and not (tb.tb_frame.f_globals.get("__name__") or "").startswith("asyncio."):
             break

@@ -1,6 +1,6 @@
-"""The InteractiveShell behind a session: IPython's, without what it would take for itself of the process.
+"""The InteractiveShell of a session: IPython's, without what that would change of the process.
 
-IPython is imported inside ``_classes``, once, when the first session wants it.  IPython 7.17 to 9.
+IPython is imported inside ``_make_class``, once, when the first session wants it.  IPython 7.17 to 9.
 """
 
 import atexit
@@ -51,7 +51,7 @@ def _make_class():
     parts = ipython_parts.classes()
 
     class ZMQInteractiveShell(InteractiveShell):
-        """Its name is that of ipykernel's: libraries look for it to learn that they are in a notebook."""
+        """It has the name of ipykernel's: libraries look for that name to learn whether they are in a notebook."""
 
         displayhook_class = Type(parts.SessionDisplayHook)
         display_pub_class = Type(parts.SessionDisplayPublisher)
@@ -209,7 +209,7 @@ def _make_class():
             self._errors.setdefault(cell.request_id if cell else None, {}).update(content)
 
         def runs_on_asyncio(self):
-            """Whether %autoawait leaves awaiting cells to asyncio, whose loop runs here already."""
+            """Whether cells that await run on asyncio (see %autoawait), whose loop runs here already."""
             return self.loop_runner is interactiveshell._asyncio_runner
 
         @contextlib.contextmanager
@@ -257,7 +257,7 @@ def _make_class():
                 return "<exception str() failed>"
 
         def traceback_lines(self, etype, value, tb):
-            """A traceback as IPython shows it, published nowhere."""
+            """A traceback as IPython shows it; it is not published."""
             if hasattr(value, "_render_traceback_"):
                 return list(value._render_traceback_())
             if issubclass(etype, SyntaxError):
@@ -294,7 +294,7 @@ def _make_class():
             return self.get_parent()
 
         def set_parent(self, parent):
-            """From here on what the calling thread shows belongs to that request."""
+            """What the calling thread shows belongs to that request from now on."""
             self.set_thread_parent(parent)
 
         def set_thread_parent(self, parent):
@@ -307,7 +307,7 @@ def _make_class():
             return before
 
         def reset_thread_parent(self, token):
-            """From here on the calling thread belongs to no request: what it shows goes to the cell that runs."""
+            """The calling thread belongs to no request from now on: what it shows goes to the cell that ran last."""
             streams.set_current(streams.LatestCell(self._host))
 
         # -- commands ------------------------------------------------------------------------------------------------
@@ -444,7 +444,7 @@ def _make_class():
         # -- the end -------------------------------------------------------------------------------------------------
 
         def end_session(self):
-            """Give back what this shell holds of the process: files, processes, a thread, linecache."""
+            """End what this shell has in the process: files, processes, a thread, entries of linecache."""
             for name in ("SessionScripts", "ScriptMagics"):
                 scripts = self.magics_manager.registry.get(name)
                 if isinstance(scripts, ScriptMagics):

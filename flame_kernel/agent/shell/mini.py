@@ -1,8 +1,8 @@
 """The shell of a session on a server without IPython: runs cells, shows values and errors as ipykernel does.
 
-What a cell sees is IPython's (``In``, ``Out``, ``_``, ``get_ipython``, ``display``, ``exit``), what the front end sees
-is ipykernel's.  Code that does not await runs in one step, on the thread of its lane, so that an interrupt finds it
-there.
+A cell has the names that IPython gives it (``In``, ``Out``, ``_``, ``get_ipython``, ``display``, ``exit``), and the
+front end gets what ipykernel sends.  Code that does not await runs in one step on its lane's thread, where an interrupt
+finds it.
 """
 
 import builtins
@@ -229,7 +229,7 @@ class MiniShell:
         return self._error(exc, tb)
 
     def showtraceback(self, exc_info):
-        """Publish an error of which the reply does not speak."""
+        """Publish an error that is not in the reply."""
         self.last_error = exc_info[1]
         self._host.publish("error", self._error(exc_info[1], exc_info[2]))
 
@@ -238,7 +238,7 @@ class MiniShell:
         return self._tracebacks.lines(exc, exc.__traceback__)
 
     def user_traceback(self, exc):
-        """Its traceback object from the cell on, for pdb."""
+        """The traceback object of an error, from the cell on, for pdb."""
         return tracebacks.from_user(exc.__traceback__)
 
     def bundle(self, value):
@@ -256,7 +256,7 @@ class MiniShell:
         return self._compiler.cell_file(code)
 
     def keep_empty_lines(self, keep):
-        """Whether lines are counted from the cell's first, empty as it may be: here always."""
+        """Whether empty lines at the cell's beginning count: here they always do."""
 
     # -- asking ------------------------------------------------------------------------------------------------------
 

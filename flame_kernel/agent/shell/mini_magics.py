@@ -37,11 +37,11 @@ _RAW = ("time", "timeit", "pinfo", "pinfo2")  # {x} and $x in their line are the
 
 
 class UsageError(Exception):
-    """A magic was asked for what it cannot do: one sentence for the user, no traceback."""
+    """A magic cannot do what was asked; the text is one sentence for the user, who sees no traceback."""
 
 
 class Lines(list):
-    """Output of a command by lines: ``x = !ls``; .n one text, .s words of one line, .p paths that exist, as SList."""
+    """The lines of a command's output, ``x = !ls``. As SList: .n one text, .s one line, .p paths that exist."""
 
     @property
     def l(self):  # noqa: E743 - the name is IPython's
@@ -76,7 +76,7 @@ class Exit:
 
 
 class MiniIPython:
-    """What ``get_ipython()`` returns where there is no IPython. ``shell`` is the runner.MiniShell."""
+    """What ``get_ipython()`` returns where there is no IPython. ``shell`` is the MiniShell."""
 
     def __init__(self, shell, host):
         self._shell = shell

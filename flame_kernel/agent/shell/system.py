@@ -1,7 +1,7 @@
 """Commands of the system (``!cmd``, ``%%bash``): their output appears as it comes, and an interrupt reaches them.
 
-The waiting is done in short steps on the thread of the cell, so that an interrupt that Python delivers between two
-bytecodes gets through, and so that the text belongs to the cell without anyone handing it over.
+The cell's own thread waits for the command, in short steps: Python raises an interrupt between two of them, and the
+output is the cell's.
 """
 
 import codecs
@@ -39,8 +39,8 @@ def run(command, out, err=None, data=None, own_group=True):
     command    text for the user's shell, or a list of words
     out, err   called with text as it comes, on this thread; without ``err`` both go to ``out``, in their order
     data       bytes for its standard input, which is else empty
-    own_group  put it into a process group of its own, and stop all of that; without it only itself is stopped (a child
-               session, whose group has the interrupt anyway)
+    own_group  put it into a process group of its own, and stop all of the group. Without it only the command itself is
+               stopped: in a child session an interrupt goes to the whole group anyway
     An interrupt stops the command (SIGINT, then SIGTERM, then SIGKILL) and is raised again when it is over; a second
     one does not wait. Raises OSError if a listed program cannot be started.
     """
@@ -79,8 +79,8 @@ def collect(command, own_group=True):
 
 
 def _start(command, **options):
-    """``(process, interrupt)``: the process is started by a thread of its own, because an interrupt in the midst of
-    Popen would leave one that nobody knows of; it is held back until there is a process to stop."""
+    """Start it: ``(process, interrupt)``. Another thread does that, as an interrupt within Popen would leave a process
+    that nobody knows of. An interrupt meanwhile is returned; it is raised when there is a process to stop."""
     started, interrupt = [], None
 
     def start():
@@ -114,7 +114,7 @@ def _shell():
 
 
 def _stop(process, pump, own_group):
-    """End it: asked as Ctrl-C asks, then told, then killed. A second interrupt on the way goes to the next stage."""
+    """End it: by SIGINT, then SIGTERM, then SIGKILL. Another interrupt meanwhile goes to the next of them at once."""
     for signum, grace in zip((signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", 9)), GRACE + (1.0,)):
         try:
             if signum == signal.SIGINT and _over(process, pump, 2 * STEP):

@@ -1,7 +1,7 @@
 """Tracebacks as ipykernel shows them: a list of coloured texts, made with the standard library alone.
 
-Frames of the agent are left out, as are those that ask for it (``__tracebackhide__``). Whatever an exception's own
-methods do, something is shown.
+Frames of the agent are left out, and those with ``__tracebackhide__``. Something is shown even if the exception's own
+methods fail.
 """
 
 import inspect
@@ -46,7 +46,7 @@ def _shortened(text):
 
 
 def exception_only(exc):
-    """The last lines of a traceback: the name and the text; a SyntaxError's place."""
+    """The last lines of a traceback: the name and the text, and of a SyntaxError its place."""
     if isinstance(exc, SyntaxError):
         return [Formatter().syntax(exc)]
     head = ansi.colour(ename(exc), ansi.RED)
@@ -229,7 +229,7 @@ def _walk(tb):
 
 
 def up_to_debugger(tb):
-    """The parts of a traceback, without those of a debugger in which a cell was stopped when it was interrupted."""
+    """The parts of a traceback up to a debugger in which the cell was stopped when it was interrupted."""
     found = []
     while tb is not None:
         name = tb.tb_frame.f_globals.get("__name__")
@@ -255,7 +255,7 @@ def _hidden(frame):
 
 
 def _folded(frames):
-    """The frames, those of a recursion after a few of them as one text."""
+    """The frames; of a recursion the first few, and one text for the others."""
     out, count, skipped = [], {}, {}
     for n, item in enumerate(frames, 1):
         where = (item[0].f_code, item[1])
