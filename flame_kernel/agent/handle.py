@@ -7,28 +7,33 @@ A request is a message of ``wire``: ``{"op", "n", …}``; the answer echoes ``n`
 code and a sentence. Every op is short, but a parked ``poll`` or ``watch``: on a multiplex server one call stops all
 others, so there they do not park.
 
-    hello                                       who and where this server is
+    hello                                       who and where this server is; a ticket for one act on this connection
     checkup                                     what a client's doctor wants to know
-    open      session, place, shell, client, client_id?, notebook?, attach?, linger?, journal?, when_full?
+    open      session, ticket, place, shell, client, client_id?, notebook?, attach?, linger?, journal?, when_full?
                                                 make or take up a session, and be its owner
-    submit    session, request, epoch?          begin a request; one whose id is known already is not begun again
+    submit    session, epoch, request           begin a request; one whose id is known already is not begun again
     poll      session, epoch, ack, wait, gap, limit?, after?
                                                 the events after ``after``, or else ``ack``: those up to that are
                                                 not needed any more
-    interrupt session, request?, id?, epoch?, gently?
+    interrupt session, epoch, request?, id?, gently?
                                                 stop a cell; the same ``id`` again does nothing; ``gently``: whatever
                                                 was said before, so that its names are kept
-    answer    session, input_id, value, epoch?  the user's line
+    answer    session, epoch, input_id, value   the user's line
     detach    session, epoch                    its owner leaves; it lives on
-    close     session, epoch?                   end it (``kill`` is the same)
+    close     session, epoch                    its owner ends it
+    kill      session, life                     anybody else ends the very one that ``sessions`` has told of
     sessions                                    what lives here
     files     session, epoch                    begin a conversation about files by calls: {"talk": its name}
-    ask       session, client, client_id        ask its owner to let go: {"asked": id}
+    ask       session, ticket, client, client_id ask its owner to let go: {"asked": id}
     asked     session, id                       {"state": "waiting" | "granted" | "refused"}
     consent   session, epoch, id, allow         the owner's answer: {"done": whether it still waited}
     watch     session, after, wait, limit?      {"events", "newest", "skipped"}: see, and touch nothing
     cells     session                           the cells of which the journal has something, oldest first
     replay    session, request, after, limit?   {"events", "done"}: output of a cell that its owner was sent before
+
+An act of an owner counts in its epoch alone, and only with an ``n`` that is higher than those before, of the caller
+that opened it; what has no owner yet shows the ticket of the ``hello`` before it on its connection (``numbers``).  Else
+the code is ``stale`` or ``taken_over``: it is an old message, sent again.
 
 ``open``  ``attach`` is absent or ``take``: take up a session, make it if there is none; ``must``: never make one (code
 ``no_session``); ``force``: take it from a client that is there, too.  Without force that is refused (``in_use``; the
@@ -116,32 +121,55 @@ def handle(data):
 
 def carry(data):
     """Called through Flame with a request of ``bulk``: carry a large value over the connection of this very call."""
-    request = wire.decode(data)[0]
-    daemon = sys._getframe(1).f_locals["self"]._pyroDaemon  # of ``invokeModule``, a method of Flame's object
-    bulk.take(request, daemon, _owned(request).core.carry)
-    return b""
+    return _bytes_of(_carry, data, _daemon(sys._getframe(1)))
 
 
 def take_files(data):
     """Called through Flame by a session's owner, with a ``nonce``: see ``files.take``."""
-    request = wire.decode(data)[0]
-    daemon = sys._getframe(1).f_locals["self"]._pyroDaemon  # as for ``carry``
-    _session(request).check(request["epoch"])
-    files.take(bytes.fromhex(request["nonce"]), daemon)
-    return b""
+    return _bytes_of(_take_files, data, _daemon(sys._getframe(1)))
 
 
 def call_files(data):
     """Called through Flame by a session's owner with ``talk``, ``number`` and the frames of requests: the frames of
     answers, see ``files.call``. A message that is sent again is refused, and so is one of an earlier owner."""
+    return _bytes_of(_call_files, data, None)
+
+
+def _daemon(caller):
+    """Pyro's daemon, which has the HMAC key: our caller is Flame's ``invokeModule``, a method of its object."""
+    return caller.f_locals["self"]._pyroDaemon
+
+
+def _bytes_of(function, data, daemon):
+    """What a function of these says; errors as bytes too, for an exception does not tell the client which call it
+    answers. Nothing follows what a connection has carried."""
     try:
-        request, (asked,) = wire.decode(data)
-        session = _session(request)
-        session.check(request["epoch"])
-        session.go_on(request["talk"], request["number"])
-        return wire.encode({"result": {}}, [files.call(asked, request["talk"], request["number"])])
+        request, buffers = wire.decode(data)
+        buffers = function(request, buffers, daemon)
+        return b"" if buffers is None else wire.encode({"result": {}}, buffers)
     except Refusal as e:
         return wire.encode({"error": {"code": e.code, "message": str(e)}})
+    except KeyError as e:
+        return wire.encode({"error": {"code": "bad_request", "message": "the request has no %s" % e}})
+    except Exception as e:  # whatever is wrong with the request
+        return wire.encode({"error": {"code": "failed", "message": "%s: %s" % (type(e).__name__, e)}})
+
+
+def _carry(request, buffers, daemon):
+    bulk.take(request, daemon, _acting(request, carries=True).core.carry)
+
+
+def _take_files(request, buffers, daemon):
+    _acting(request, carries=True)
+    files.take(bytes.fromhex(request["nonce"]), daemon)
+
+
+def _call_files(request, buffers, daemon):
+    (asked,) = buffers
+    session = _session(request)
+    session.check(request["epoch"])
+    session.go_on(request["talk"], request["number"])
+    return [files.call(asked, request["talk"], request["number"])]
 
 
 def _hello(request):
@@ -158,6 +186,10 @@ def _hello(request):
     }
 
 
+def _greet(request):
+    return dict(_hello(request), ticket=sockets.ticket())
+
+
 def is_bare_flameserver():
     """Whether this process is Pyro's own flame server: there is no app to be inside of."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
@@ -165,6 +197,7 @@ def is_bare_flameserver():
 
 
 def _open(request):
+    _show_ticket(request)
     hello = _hello(request)
     session_id = request["session"]
     place = request.get("place") or "auto"
@@ -212,7 +245,7 @@ def _open(request):
 
 
 def _submit(request):
-    return {"new": _owned(request).submit(request["request"], request.get("n"))}
+    return {"new": _acting(request).submit(request["request"])}
 
 
 def _poll(request):
@@ -253,14 +286,15 @@ def _cells(request):
 
 def _interrupt(request):
     gently = bool(request.get("gently"))
-    return {"done": _owned(request).interrupt(request.get("request"), request.get("id"), gently)}
+    return {"done": _acting(request).interrupt(request.get("request"), request.get("id"), gently)}
 
 
 def _answer(request):
-    return {"taken": _owned(request).answer(request["input_id"], request["value"])}
+    return {"taken": _acting(request).answer(request["input_id"], request["value"])}
 
 
 def _ask(request):
+    _show_ticket(request)
     return {"asked": _session(request).ask(request.get("client") or "", request["client_id"])}
 
 
@@ -269,24 +303,34 @@ def _asked(request):
 
 
 def _consent(request):
-    session = _session(request)
-    session.check(request["epoch"])
+    session = _acting(request)
     return {"done": session.consent(request["id"], bool(request["allow"]))}
 
 
 def _detach(request):
-    return {"detached": _session(request).detach(request["epoch"])}
+    session = _session(request)
+    if request["epoch"] != session.epoch:
+        return {"detached": False}
+    return {"detached": _acting(request).detach(request["epoch"])}
 
 
 def _close(request):
-    if request["session"] in _sessions:
-        _owned(request)
-    with _lock:
-        session = _sessions.pop(request["session"], None)
-        if session is not None:
-            _note_end(session, "it was closed by a client")
-    if session is None:
+    if request["session"] not in _sessions:
         return {"closed": False}
+    return _end(_acting(request))
+
+
+def _kill(request):
+    life, session = request["life"], _sessions.get(request["session"])
+    return {"closed": False} if session is None or session.life != life else _end(session)
+
+
+def _end(session):
+    with _lock:
+        if _sessions.get(session.session_id) is not session:
+            return {"closed": False}
+        del _sessions[session.session_id]
+        _note_end(session, "it was closed by a client")
     # In a thread of its own: a cell that does not end at once must not hold the caller, or a multiplex server.
     ending = threads.start("close", session.close)
     if not _is_multiplex():
@@ -302,9 +346,7 @@ def _list(request):
 
 
 def _files(request):
-    session = _session(request)
-    session.check(request["epoch"])
-    return {"talk": session.begin_talk(request.get("n"))}
+    return {"talk": _acting(request).begin_talk()}
 
 
 def _checkup(request):
@@ -312,7 +354,7 @@ def _checkup(request):
 
 
 _OPS = {
-    "hello": _hello,
+    "hello": _greet,
     "checkup": _checkup,
     "open": _open,
     "submit": _submit,
@@ -321,7 +363,7 @@ _OPS = {
     "answer": _answer,
     "detach": _detach,
     "close": _close,
-    "kill": _close,
+    "kill": _kill,
     "sessions": _list,
     "files": _files,
     "ask": _ask,
@@ -340,13 +382,18 @@ def _session(request):
     return session
 
 
-def _owned(request):
-    """The session, for what only its owner may do. Who names no epoch speaks for himself, as another client that ends
-    it does; who names an old one is no owner any more, or is an old message that somebody sends again."""
+def _acting(request, carries=False):
+    """The session, for what only its owner may do, and for each call of its owner's once."""
     session = _session(request)
-    if request.get("epoch") is not None:
-        session.check(request["epoch"])
+    session.act(request["epoch"], request.get("n"), carries)
     return session
+
+
+def _show_ticket(request):
+    if not sockets.take_ticket(request.get("ticket")):
+        raise Refusal(
+            "stale", "this is no call that was asked for on this connection; say hello first, and use its ticket"
+        )
 
 
 def _no_session(name):

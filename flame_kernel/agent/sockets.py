@@ -3,6 +3,8 @@
 A stock server keeps a thread for each connection, and the system waits two hours before it tests a silent one.
 """
 
+import hmac
+import os
 import select
 import socket
 import sys
@@ -14,12 +16,29 @@ UNACKNOWLEDGED = 40000
 _DARWIN_KEEPIDLE = 0x10
 
 _MARK = "_flame_tuned"
+_TICKET = "_flame_ticket"
 
 
 def current():
     """The connection whose call this thread answers, or None."""
     context = getattr(sys.modules.get("Pyro4.core"), "current_context", None)
     return getattr(context, "client", None)
+
+
+def ticket():
+    """For one act that comes on the connection whose call this thread answers: what is sent again on another does not
+    have it. A new one replaces the one before."""
+    made = os.urandom(16).hex()
+    connection = current()
+    if connection is not None:
+        connection.__dict__[_TICKET] = made
+    return made
+
+
+def take_ticket(shown):
+    """Whether ``shown`` is this connection's ticket; it is good once."""
+    made = getattr(current(), "__dict__", {}).pop(_TICKET, None)
+    return made is not None and isinstance(shown, str) and hmac.compare_digest(made.encode(), shown.encode())
 
 
 def is_over(connection):

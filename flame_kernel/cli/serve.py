@@ -55,7 +55,8 @@ class Serve(Command):
         parser.add_argument(
             "--harden",
             action=argparse.BooleanOptionalAction,
-            help="cut clients that connect and say nothing, which stop a stock server (where others can reach it)",
+            default=True,
+            help="keep clients without the key from stopping it, or filling its memory (on)",
         )
         parser.add_argument(
             "--python", default=sys.executable, metavar="FILE", help="interpreter to run it, which has Pyro4 (this one)"

@@ -209,7 +209,7 @@ class Kill(Connecting):
                 print("no session was ended")
                 return FAILED
             for name in options.names:
-                _end(visitor, name)
+                _end(visitor, living[name])
         return None
 
 
@@ -238,15 +238,15 @@ class Cull(Connecting):
     def run(self, options: argparse.Namespace) -> int | None:
         with self.visitor() as visitor:
             unused = [
-                str(one.get("session"))
+                one
                 for one in visitor.sessions()
                 if not one.get("attached") and one.get("state") != "busy" and _alone(one) >= options.idle
             ]
-            for name in unused:
+            for one in unused:
                 if options.dry_run:
-                    print(clean(f"would end session {name}"))
+                    print(clean(f"would end session {one.get('session')}"))
                 else:
-                    _end(visitor, name)
+                    _end(visitor, one)
             if not unused:
                 print("no session has been unused for that long")
         return None
@@ -265,10 +265,9 @@ def _time(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is none; give {e}") from None
 
 
-def _end(visitor: Visitor, name: str) -> None:
-    done = visitor.ask("kill", session=name)
-    was = isinstance(done, dict) and done.get("closed")
-    print(clean(f"ended session {name}" if was else f"session {name} had already ended"))
+def _end(visitor: Visitor, session: dict[str, Any]) -> None:
+    name, ended = session.get("session"), visitor.end(session)
+    print(clean(f"ended session {name}" if ended else f"session {name} had already ended"))
 
 
 class Logs(Connecting):

@@ -7,6 +7,8 @@ touched.
 
 Requests are pickles of plain built-ins at protocol 2, which every server accepts.  They carry a random CORR annotation:
 a server echoes it in its results, under the signature, which tells an answer to this call from a replayed one.
+Exceptions come without it, so under a key none is believed as it comes: what Flame's own methods raise is caught there
+and comes as a result (``_CAUGHT``), that something is missing is asked once more, and any other one is refused.
 Pyro's errors and the system's are mapped to ours here and nowhere else.
 """
 
@@ -27,7 +29,18 @@ from typing import Any, NamedTuple, NoReturn
 
 from Pyro4 import constants, message
 
-from ..errors import CallTimeout, CannotConnect, ConnectionLost, UnsafeAnswer
+from ..errors import MAX_MESSAGE as MAX_WORDS
+from ..errors import (
+    MAX_NAME,
+    MAX_TRACEBACK,
+    CallTimeout,
+    CannotConnect,
+    ConnectionLost,
+    FlameError,
+    RemoteError,
+    UnsafeAnswer,
+    cap,
+)
 from ..security import reader
 from . import pyro_message, tls
 from .dial import Way
@@ -43,6 +56,27 @@ _HEADER = struct.Struct(message.Message.header_format)
 _ANNOTATION = struct.Struct("!4sH")
 _KNOWN_FLAGS = message.FLAGS_EXCEPTION | message.FLAGS_COMPRESSED | message.FLAGS_ITEMSTREAMRESULT
 _FIRST_PIECE = 64 * 1024  # bytes taken on a header's word; after that, as much again as has come
+
+# A method of Flame's object, called there so that what it raises is a value: (True, result) or (False, name, text,
+# traceback), pickled, which may fail as well. Two frames up is ``invokeBuiltin``, a method of that object. For every
+# Python that has Pyro4.
+_CAUGHT = """
+import pickle, sys, traceback
+try:
+    outcome = (True, getattr(sys._getframe(2).f_locals["self"], method)(*args))
+    outcome = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
+except Exception:
+    raised = sys.exc_info()
+    outcome = (False, raised[0].__name__, str(raised[1]), "".join(traceback.format_exception(*raised)))
+    outcome = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
+    del raised
+"""
+_OUTCOME = "eval(compile(source, '<call>', 'exec'), space) or space['outcome']"
+# Whether a function that was called by its dotted name is there.
+_FOUND = (
+    "__import__('functools').reduce(lambda found, name: getattr(found, name, None), {names!r}, "
+    "__import__('sys').modules.get({module!r})) is not None"
+)
 
 # A line server (HTTP, SMTP, …) that is called by mistake answers only at an end of line, so the handshake has one: else
 # we would wait out the deadline and could not say what it is. Flame servers look at "handshake" alone.
@@ -96,6 +130,7 @@ class _Asked(NamedTuple):
     data: bytes
     mark: bytes
     seconds: float
+    dotted: str | None  # of a function that is called by name
 
 
 class Connection:
@@ -167,7 +202,26 @@ class Connection:
         ``timeout`` is in seconds for the whole call, ``timeouts.call`` if None.  Raises RemoteError if the far side
         did, ConnectionLost, CallTimeout, UnsafeAnswer; CannotConnect (``not_flame``) where there is no Flame object.
         """
-        return self._call(method, args, timeout, reader.PLAIN_ANSWER, method)
+        if self._key is None or self._name != constants.FLAME_NAME:
+            return self._call(method, args, timeout, reader.PLAIN_ANSWER, method)
+        space = {"source": _CAUGHT, "space": {"method": method, "args": args}}
+        caught: tuple[Any, ...] = ("eval", (_OUTCOME, space), {})
+        pickled = self._call("invokeBuiltin", caught, timeout, reader.AGENT_ANSWER, method)
+        outcome = self._outcome(pickled) if type(pickled) is bytes else None
+        if type(outcome) is tuple and len(outcome) == 2 and outcome[0] is True:
+            return outcome[1]
+        if type(outcome) is tuple and len(outcome) == 4 and all(type(text) is str for text in outcome[1:]):
+            name, text, traceback = outcome[1:]
+            raise RemoteError(cap(name, MAX_NAME), cap(text, MAX_WORDS), traceback[-MAX_TRACEBACK:])
+        self.close()
+        raise UnsafeAnswer(self.location, f"{method} answered neither with a result nor with an error")
+
+    def _outcome(self, pickled: bytes) -> Any:
+        try:
+            return reader.read_value(pickled, reader.PLAIN_ANSWER)
+        except UnsafeAnswer as error:
+            self.close()
+            raise UnsafeAnswer(self.location, error.detail) from None
 
     def invoke(self, dotted: str, *args: Any, timeout: float | None = None) -> bytes:
         """The bytes that ``module.function(*args)`` returns on the server; anything else is an UnsafeAnswer."""
@@ -178,7 +232,7 @@ class Connection:
 
         The next use of this connection has to be that.
         """
-        asked = self._ask("invokeModule", (dotted, args, {}), timeout, dotted)
+        asked = self._ask("invokeModule", (dotted, args, {}), timeout, dotted, dotted)
 
         def answer() -> bytes:
             result = self._hear(asked, reader.AGENT_ANSWER)
@@ -189,33 +243,39 @@ class Connection:
 
         return answer
 
-    def take_over(self, dotted: str, message: bytes, greeting: bytes, timeout: float | None = None) -> socket.socket:
+    def take_over(
+        self, dotted: str, message: bytes, greeting: bytes, timeout: float | None = None
+    ) -> socket.socket | bytes:
         """Begin the call ``dotted(message)`` of a function that uses this connection itself, and lend its socket.
 
         The function's first bytes are ``greeting``; they have been read.  What comes then is between it and the
-        caller, until both agree that it returns; nothing but ``close`` is of use here from now on.  Raises what
-        ``invoke`` raises where the function says something else, such as that it is not there.
+        caller, until both agree that it returns; nothing but ``close`` is of use here from now on.  Where the function
+        says why it does not take the connection over, these bytes are given.  Raises what ``invoke`` raises.
         """
         arguments: tuple[Any, ...] = (dotted, (message,), {})
-        lent: socket.socket = self._call("invokeModule", arguments, timeout, reader.AGENT_ANSWER, dotted, greeting)
-        return lent
+        asked = self._ask("invokeModule", arguments, timeout, dotted, dotted)
+        lent = self._hear(asked, reader.AGENT_ANSWER, greeting)
+        if isinstance(lent, (socket.socket, bytes)):
+            return lent
+        self.close()
+        raise UnsafeAnswer(self.location, f"{dotted} does not take the connection over")
 
     # --- one call
 
-    def _call(
+    def _call(self, method: str, args: tuple[Any, ...], timeout: float | None, budget: reader.Budget, what: str) -> Any:
+        return self._hear(self._ask(method, args, timeout, what), budget)
+
+    def _ask(
         self,
         method: str,
         args: tuple[Any, ...],
         timeout: float | None,
-        budget: reader.Budget,
         what: str,
-        greeting: bytes | None = None,
-    ) -> Any:
-        return self._hear(self._ask(method, args, timeout, what), budget, greeting)
-
-    def _ask(self, method: str, args: tuple[Any, ...], timeout: float | None, what: str) -> _Asked:
+        dotted: str | None = None,
+        name: str | None = None,
+    ) -> _Asked:
         # An object that cannot be pickled is the caller's mistake: it shows before anything was sent.
-        data = self._serializer.call(self._name, method, args, self.pickle_protocol)
+        data = self._serializer.call(name or self._name, method, args, self.pickle_protocol)
         if len(data) > _MAX_REQUEST:
             raise ValueError(f"a request of {len(data)} bytes: Pyro takes 2 GiB at most, send it in parts")
         if self._state != "open":
@@ -223,7 +283,7 @@ class Connection:
         seconds = self.timeouts.call if timeout is None else timeout
         self.calls += 1
         self._seq = (self._seq + 1) & 0xFFFF
-        asked = _Asked(what, data, os.urandom(16), seconds)
+        asked = _Asked(what, data, os.urandom(16), seconds, dotted)
         with self._closed_by_failure(asked):
             self._send(message.MSG_INVOKE, data, asked.mark, time.monotonic() + seconds)
         return asked
@@ -240,15 +300,38 @@ class Connection:
             self._check(answer, asked.mark, asked.data)
             if answer.flags & message.FLAGS_EXCEPTION:
                 failure = self._serializer.error(self._payload(answer))
-                if failure.ename == "DaemonError" and failure.evalue == "unknown object":
-                    raise CannotConnect(self.location, "not_flame")
             else:
                 result = self._serializer.value(self._payload(answer), budget)
-                if greeting is not None:
-                    reader.refuse(f"{asked.what} does not take the connection over")
         if failure is not None:  # of the far side, and no failure of this connection
-            raise failure
+            raise self._believed(failure, asked)
         return result
+
+    def _believed(self, failure: RemoteError, asked: _Asked) -> FlameError:
+        """What an exception means. Under a key: that something is missing, if it is so when it is asked again, by a
+        question whose answer has our mark; whatever else it says may be the answer to another call, of any time."""
+        unknown = failure.ename == "DaemonError" and failure.evalue == "unknown object"
+        if self._key is None or (self._is_unknown() if unknown else self._is_missing(failure, asked)):
+            if unknown:
+                self.close()
+                return CannotConnect(self.location, "not_flame")
+            return failure
+        self.close()
+        return UnsafeAnswer(self.location, "an exception that does not say which call it answers")
+
+    def _is_unknown(self) -> bool:
+        """Whether the daemon has no object of our name."""
+        if self._name == constants.DAEMON_NAME:
+            return False
+        asked = self._ask("registered", (), None, "registered", name=constants.DAEMON_NAME)
+        names = self._hear(asked, reader.PLAIN_ANSWER)
+        return isinstance(names, list) and self._name not in names
+
+    def _is_missing(self, failure: RemoteError, asked: _Asked) -> bool:
+        """Whether there is no function of the name that was called."""
+        if asked.dotted is None or failure.ename not in ("KeyError", "AttributeError"):
+            return False
+        module, *names = asked.dotted.split(".")
+        return self.call("evaluate", _FOUND.format(names=names, module=module)) is False
 
     @contextlib.contextmanager
     def _closed_by_failure(self, asked: _Asked) -> Iterator[None]:

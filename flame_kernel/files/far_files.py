@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import os
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +19,6 @@ from ..connect.target import Target
 from ..errors import (
     MAX_MESSAGE,
     MAX_NAME,
-    ConnectionLost,
     FlameError,
     RemoteError,
     SessionGone,
@@ -29,7 +27,7 @@ from ..errors import (
     cap,
 )
 from ..session.bootstrap import agent_name
-from ..session.taken_over import Wire
+from ..session.taken_over import refusal, taken_over
 
 # Bytes of a file in one call on a multiplex server, which serves nobody else meanwhile.
 BURST = 2 << 20
@@ -69,8 +67,11 @@ class FarFiles:
                 self.frames = frames.Frames(self._out.send, self._in.receive, key, b"client")
             else:
                 ours = os.urandom(frames.NONCE)
-                taken = self._take_over(self._message({"nonce": ours.hex()}))
-                self._wire = Wire(taken, self.location)
+                request = self._message({"nonce": ours.hex()})
+                try:
+                    self._wire = taken_over(self._connection, wire.TAKE_FILES, request)
+                except RemoteError as e:
+                    raise self._gone(e) from None
                 theirs = bytearray(frames.NONCE)
                 self._wire.receive(memoryview(theirs))
                 key = frames.connection_key(secret, ours, bytes(theirs))
@@ -87,19 +88,9 @@ class FarFiles:
         self._connection.close()
         self._pending.clear()
 
-    def _take_over(self, message: bytes) -> socket.socket:
-        try:
-            return self._connection.take_over(f"{agent_name()}.{wire.TAKE_FILES}", message, frames.GREETING)
-        except RemoteError as e:
-            raise self._gone(e) from None
-
     def _gone(self, error: RemoteError) -> FlameError:
-        """The error of a server that does not know the session, or has it for another client, in our words."""
-        if error.ename == "Refusal":
-            return SessionGone(self.location, error.evalue)
-        if error.ename == "KeyError":  # there is no agent
-            return SessionGone(self.location, "the server was restarted")
-        return error
+        """The error of a server without our agent: it is another one than the session's."""
+        return SessionGone(self.location, "the server was restarted") if error.ename == "KeyError" else error
 
     # -- requests
 
@@ -188,19 +179,11 @@ class FarFiles:
     def _answered(self, answer: bytes) -> memoryview:
         """The frames in the answer to a call."""
         try:
-            message, buffers = wire.decode(answer)
-            error = message.get("error")
-            if error is None:
-                (found,) = buffers
-                return memoryview(found)
-            code, sentence = str(error["code"]), cap(trees.shown(str(error["message"])[:MAX_MESSAGE]), MAX_MESSAGE)
-        except (wire.WireError, ValueError, KeyError, TypeError, AttributeError) as e:
+            (found,) = wire.decode(answer)[1]
+            return memoryview(found)
+        except (wire.WireError, ValueError) as e:  # no frames: it says why
             self.close()
-            raise UnsafeAnswer(self.location, "an answer to a call about files that is none") from e
-        self.close()
-        if code == "stale":  # forgotten there, among many others: a new conversation goes on
-            raise ConnectionLost(self.location, sentence)
-        raise SessionGone(self.location, sentence)
+            raise refusal(answer, self.location) from e
 
 
 def error_in(answer: Message) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from ipykernel.kernelapp import IPKernelApp
 from traitlets.config import Config
 
 from ..connect.settings import file_config
+from . import outgoing
 from .kernel import FlameKernel
 from .subshells import Shells
 
@@ -40,11 +41,16 @@ class FlameKernelApp(IPKernelApp):
         self.shell_channel_thread = Shells()
 
     def init_iopub(self, context: Any) -> None:
-        """As ipykernel's, but without a bound of messages that a front end has not taken yet: ZeroMQ drops what is
-        beyond it, and a cell whose idle status was dropped never ends. What may come has bounds before it is here."""
-        context.setsockopt(zmq.SNDHWM, 0)
-        super().init_iopub(context)  # type: ignore[no-untyped-call]
-        context.setsockopt(zmq.SNDHWM, 1000)  # ZeroMQ's own
+        """As ipykernel's, but with a bound of what a front end has not taken yet, beyond which nothing is dropped."""
+        socket = context.socket(zmq.XPUB)
+        socket.linger = 1000
+        outgoing.prepare(socket)
+        self._apply_curve_server_options(socket)
+        self.iopub_port = self._bind_socket(socket, self.iopub_port)  # type: ignore[no-untyped-call]
+        self.configure_tornado_logger()  # type: ignore[no-untyped-call]
+        self.iopub_thread = outgoing.Outgoing(socket, pipe=True, session=self.session)
+        self.iopub_thread.start()  # type: ignore[no-untyped-call]
+        self.iopub_socket = self.iopub_thread.background_socket
 
     def init_path(self) -> None:
         """The notebook's folder stays off the import path: a file there must not run inside the client."""

@@ -148,13 +148,7 @@ class Orders:
             present = self._far.current
             if present is not None and present.session_id == name:
                 raise FlameError(f"{name} is this kernel's own session; restart the kernel to begin a new one")
-            try:
-                done = await self._visit(lambda visitor: visitor.ask("kill", session=name))
-            except AgentError as e:
-                if e.code != "no_agent":
-                    raise
-                done = None
-            if not isinstance(done, dict) or not done.get("closed"):
+            if not await self._visit(lambda visitor: visitor.kill(name)):
                 raise FlameError(f"there is no session {name} there; %flame sessions lists them")
             self._say(cell, f"session {name} is ended")
             return

@@ -5,10 +5,12 @@ Messaging: https://jupyter-client.readthedocs.io/en/stable/messaging.html
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import json
 import math
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -22,11 +24,16 @@ from ..security.rendering import WIDGET, Rendering
 from ..security.terminal import clean
 from ..session.inbox import Event
 from ..session.session import Session
+from .outgoing import Outgoing
 
 # Characters and bytes of output that wait here for a cell to appear in; beyond it, the rest waits on the far side.
 HELD = 8 << 20
 # Requests whose parents are remembered: threads of an old cell may print for a long time.
 REMEMBERED = 2000
+# Those who ask to take a session over, at most, and characters of the number of such a request.
+TAKEOVERS, TAKEOVER_ID = 32, 100
+# Seconds between looks whether there is room for a message.
+PAUSE = 0.02
 
 # Characters of a text from which on it is looked at before it is encoded.
 LONG = 1 << 14
@@ -36,6 +43,7 @@ _encoder = json.JSONEncoder(default=json_default, ensure_ascii=False, allow_nan=
 
 _STREAMS = ("stdout", "stderr")
 _OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
+_ASIDE = ("debug_event", "input_request", "input_cancelled", "takeover_request")
 _IOPUB = ("display_data", "update_display_data", "execute_result", "error", "clear_output", *COMMS)
 
 
@@ -56,6 +64,7 @@ class Publisher:
     on_result   called with the execution count and the text/plain of an ``execute_result``
     on_input    called with ``(session, event, parent, ident)`` for an ``input_request``; ``(session, None, …)`` when
                 the far side does not wait any more
+    outgoing    where ``send`` puts messages: no output is published while that is full
     """
 
     def __init__(
@@ -63,7 +72,9 @@ class Publisher:
         send: Callable[..., Any],
         on_result: Callable[[int, str], None],
         on_input: Callable[[Session, Event, dict[str, Any], Any], None],
+        outgoing: Outgoing | None = None,
     ) -> None:
+        self._outgoing = outgoing
         self._send = send
         self._on_result = on_result
         self._on_input = on_input
@@ -90,7 +101,7 @@ class Publisher:
             if cell and self._held:
                 held, self._held, self._held_size = self._held, [], 0
                 for session, events in held:
-                    self.publish(session, events)
+                    self._publish_batch(session, events)
                 self._order.notify_all()
 
     def parent(self, request_id: str | None) -> tuple[dict[str, Any], Any]:
@@ -130,7 +141,28 @@ class Publisher:
         self.stream(request_id, "stderr", sentence + "\n")
 
     def publish(self, session: Session, events: list[Event]) -> None:
-        """One batch, on the session's events thread. Text of a cell and stream becomes one message."""
+        """One batch, on the session's events thread. Text of a cell and stream becomes one message.
+
+        It returns when front ends have taken so much of what came before that more may come.
+        """
+        if self._outgoing is not None:
+            self._outgoing.wait_for_room(lambda: session.gone is not None)
+        self._publish_batch(session, events)
+        self._publish_rest(self._known(session), lambda: session.gone is not None)
+
+    def _publish_rest(self, known: _Known, is_over: Callable[[], bool] = lambda: False) -> None:
+        """The text for which there was no room; it comes too fast, so whoever brings it waits."""
+        while known.texts and not is_over():
+            time.sleep(PAUSE)
+            with self._order:
+                self._flush(known)
+
+    async def room(self) -> None:
+        """Wait until output may be shown; for whoever must not be held up otherwise."""
+        while self._outgoing is not None and self._outgoing.is_full:
+            await asyncio.sleep(PAUSE)
+
+    def _publish_batch(self, session: Session, events: list[Event]) -> None:
         with self._order:
             if self._is_early(events):
                 self._held.append((session, events))
@@ -153,8 +185,7 @@ class Publisher:
             )
 
     def _publish(self, session: Session | None, known: _Known, events: list[Event]) -> None:
-        full = known.rendering.full
-        texts: dict[tuple[str | None, str], list[str]] = {}
+        full, texts = known.rendering.full, known.texts
         for event in events:
             if event["type"] == "stream":
                 content = event["content"]
@@ -163,9 +194,8 @@ class Publisher:
                     request, name = self._own_request(known, event), name if name in _STREAMS else "stdout"
                 texts.setdefault((request, name), []).append(str(content.get("text")))
                 continue
-            self._flush(known.rendering, texts)
             self._one(session, known, event)
-        self._flush(known.rendering, texts)
+        self._flush(known)
 
     def _own_request(self, known: _Known, event: Event) -> str | None:
         """The request of an event from a server that nobody vouches for: one of its own session, never another's."""
@@ -187,13 +217,14 @@ class Publisher:
         mine = [dict(event, request=request_id) for event in events if event["type"] in _OUTPUT]
         if not isinstance(source, Session):  # one that is watched: its widgets are not here
             mine = [_without_widgets(event) for event in mine]
+        known = self._known(source)
         with self._order:
-            known = self._known(source)
             on_result, self._on_result = self._on_result, lambda count, text: None
             try:
                 self._publish(None, known, mine)
             finally:
                 self._on_result = on_result
+        self._publish_rest(known)
 
     def prompt(self, session: Session) -> None:
         """Ask what a session that was taken up waits for, and what the client before was asked already."""
@@ -207,12 +238,13 @@ class Publisher:
         """Who asks to take a session over: ids and names. The caller removes those that are answered."""
         return self._known(session).takeovers
 
-    def _flush(self, rendering: Rendering, texts: dict[tuple[str | None, str], list[str]]) -> None:
-        for (request_id, name), pieces in texts.items():
-            text = rendering.text(request_id, name, "".join(pieces))
+    def _flush(self, known: _Known) -> None:
+        """Publish the text that has come; what there is no room for waits, and more of its cell joins it."""
+        while known.texts and known.rendering.take():
+            request_id, name = key = next(iter(known.texts))
+            text = known.rendering.text(request_id, name, "".join(known.texts.pop(key)))
             if text:
                 self.stream(request_id, name, text)
-        texts.clear()
 
     def _one(self, session: Session | None, known: _Known, event: Event) -> None:
         kind = event["type"]
@@ -222,15 +254,21 @@ class Publisher:
                 if shown is None:
                     return
                 event = shown
+            self._flush(known)
             parent, _ = self.parent(event.get("request"))
             content = json_clean(event["content"])
             if kind == "execute_result" and isinstance(content.get("execution_count"), int):
                 self._on_result(content["execution_count"], str(content.get("data", {}).get("text/plain", "")))
             topic = f"comm-{content.get('comm_id')}" if kind in COMMS else kind
             self._send(kind, content, parent, topic=topic, metadata=event.get("metadata"), buffers=event.get("buffers"))
-        elif session is None:
-            return  # of another time, or another's: only what can be seen
-        elif kind == "debug_event":
+        elif session is not None and kind in _ASIDE and known.rendering.admit(event.get("request")):
+            self._flush(known)
+            self._aside(session, known, event)
+
+    def _aside(self, session: Session, known: _Known, event: Event) -> None:
+        """An event that is no output; not one of another time, or of a session that is another's."""
+        kind = event["type"]
+        if kind == "debug_event":
             parent, _ = self.parent(event.get("request"))
             self._send(kind, json_clean(known.rendering.debug(event["content"])), parent)
         elif kind == "input_request":
@@ -242,8 +280,10 @@ class Publisher:
             self._on_input(session, dict(event, content=dict(event["content"], prompt=prompt)), parent, ident)
         elif kind == "takeover_request":
             content = event["content"]
-            who = clean(str(content.get("client")))[:200]
-            known.takeovers[str(content.get("id"))] = who
+            who, ask_id = clean(str(content.get("client")))[:200], str(content.get("id"))
+            if ask_id in known.takeovers or len(known.takeovers) >= TAKEOVERS or len(ask_id) > TAKEOVER_ID:
+                return
+            known.takeovers[ask_id] = who
             words = f"{who} asks for this session: %flame allow gives it away, %flame refuse keeps it\n"
             self.stream(None, "stderr", words)
         elif kind == "input_cancelled":
@@ -260,6 +300,7 @@ class _Known:
         self.latest: str | None = None
         self.greeted = False  # what was missed has had its header
         self.takeovers: dict[str, str] = {}
+        self.texts: dict[tuple[str | None, str], list[str]] = {}  # that have come and are not published yet
 
 
 def _without_widgets(event: Event) -> Event:

@@ -45,6 +45,7 @@ from .dispatch import EMPTY, QUESTIONS, Dispatch, begins, overtakes
 from .history import History
 from .iopub import Publisher, pack
 from .link_status import LinkLine
+from .outgoing import Outgoing
 from .stdin import Prompts
 from .waits import Stopped, Waits
 
@@ -91,7 +92,12 @@ class FlameKernel(Kernel):
         self._source = Source()
         self._history = History(self.profile_dir, self.config)
         self._prompts = Prompts(self.session, self.stdin_socket, self.log)
-        self._publisher = Publisher(self._send_iopub, self._history.store_output, self._prompts.on_event)
+        self._publisher = Publisher(
+            self._send_iopub,
+            self._history.store_output,
+            self._prompts.on_event,
+            self.iopub_thread if isinstance(self.iopub_thread, Outgoing) else None,
+        )
         trouble: FlameError | None = None
         try:
             target = self._load(None)

@@ -50,6 +50,7 @@ async def replay(session: Session, cell: dict[str, Any], publisher: Publisher, w
             raise FlameError(f"the output of cell {label(cell)} is not kept any more: {e}") from None
         except (KeyError, TypeError, IndexError):
             raise FlameError(f"{session.location} sent what is no output of a cell") from None
+        await publisher.room()
         publisher.show(session, request_id, events)
         if done:
             return

@@ -235,8 +235,8 @@ class Commands:
         if name == remote.session.session_id:
             raise FlameError(f"{name} is the session of this connection; %flame disconnect ends it")
         with contextlib.closing(Visitor(remote.target)) as visitor:
-            done = visitor.ask("kill", session=name)
-        if not isinstance(done, dict) or not done.get("closed"):
+            ended = visitor.kill(name)
+        if not ended:
             raise FlameError(f"there is no session {name!r} there; %flame sessions lists them")
         print(f"session {name} is ended")
 

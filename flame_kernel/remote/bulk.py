@@ -21,10 +21,9 @@ from ..agent.wire import frames, pieces
 from ..agent.wire.message import CARRY
 from ..connect.connection import Connection
 from ..errors import CallTimeout, CannotConnect, CannotTravel, ConnectionLost, ObjectGone, RemoteError
-from ..session.bootstrap import agent_name
 from ..session.requests import Reply
 from ..session.session import Session
-from ..session.taken_over import Wire
+from ..session.taken_over import Wire, taken_over
 
 # Pieces that are under way at once; and parts of a value that goes in one message.
 WINDOW = 3
@@ -145,8 +144,7 @@ class _Value:
         connection = Connection(target)
         try:
             connection.pickle_protocol = 4
-            taken = connection.take_over(f"{agent_name()}.{CARRY}", message, frames.GREETING)
-            wire = Wire(taken, connection.location, self._until)
+            wire = taken_over(connection, CARRY, message, self._until)
             theirs = bytearray(frames.NONCE)
             wire.receive(memoryview(theirs))
             seal = None

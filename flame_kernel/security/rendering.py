@@ -30,7 +30,7 @@ FULL, SAFE = "full", "safe"
 # The form of a display that is the view of a widget.
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
-# Messages a second that are no text, and how many may come at once: where jupyter_server's own limit is.
+# Messages a second of any kind, and how many may come at once: where jupyter_server's own limit is.
 RATE, BURST = 1000.0, 3000.0
 MAX_TEXT = 32 * 1024 * 1024  # characters of one text/plain
 _MAX_DEPTH = 50
@@ -67,6 +67,7 @@ class Rendering:
         self._say = say
         self._clock = clock
         self._tokens, self._filled = BURST, clock()
+        self._refused = -1e9  # when it was said last that too much comes
         self._said: collections.OrderedDict[str | None, set[str]] = collections.OrderedDict()
         self._streams: collections.OrderedDict[tuple[str | None, str], Cleaner] = collections.OrderedDict()
         self._displays: collections.OrderedDict[str, None] = collections.OrderedDict()
@@ -104,8 +105,7 @@ class Rendering:
             return None
         if kind == "clear_output" and request is None:
             return None  # it has no cell of its own to clear
-        if not self._take_token():
-            self.withhold(request, f"output beyond {RATE:g} messages a second", "")
+        if not self.admit(request):
             return None
         shown: dict[str, Any] | None
         if kind == "error":
@@ -147,7 +147,11 @@ class Rendering:
         return shown
 
     def withhold(self, request: str | None, what: str, advice: str = _ADVICE) -> None:
-        """Say that ``what`` is not shown; once a request."""
+        """Say that ``what`` is not shown; once a request, and not at all where messages come too fast."""
+        if request != "" and self.take():
+            self._withhold(request, what, advice)
+
+    def _withhold(self, request: str | None, what: str, advice: str) -> None:
         if request == "":
             return
         said = self._said.setdefault(request, set())
@@ -160,7 +164,20 @@ class Rendering:
             what = "and more"
         self._say(request, f"{what} withheld: {advice}" if advice else f"{what} withheld")
 
-    def _take_token(self) -> bool:
+    def admit(self, request: str | None) -> bool:
+        """Whether one more message may come now that is no text; said once a request, and once a second, if not."""
+        if self.take():
+            return True
+        if self._clock() - self._refused >= 1.0:
+            self._refused = self._clock()
+            self._withhold(request, f"output beyond {RATE:g} messages a second", "")
+        return False
+
+    def take(self) -> bool:
+        """Whether there is room for one more message; then it has that. There always is for a server that has proved
+        who it is: it is held back where front ends do not take what it sends."""
+        if self.full:
+            return True
         now = self._clock()
         self._tokens = min(BURST, self._tokens + (now - self._filled) * RATE)
         self._filled = now

@@ -1,8 +1,8 @@
 """A stock Flame server of our own, for those who name none: a process on this machine that ends with us.
 
-It is Pyro's own `flameserver.main`, with nothing of ours in it.  It listens on loopback, on a port of the system's
-choice, and every user of this machine could connect there: so it has a random key, which goes in over its stdin and
-stands neither in its arguments nor in the environment that cells see.
+It is Pyro's own `flameserver.main`, with nothing of ours in it but `hardening`.  It listens on loopback, on a port of
+the system's choice, and every user of this machine could connect there: so it has a random key, which goes in over its
+stdin and stands neither in its arguments nor in the environment that cells see.
 
 Its stdin stays open as long as we live.  Where that ends, by `close` or because we were killed, the server ends too.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import secrets
 import select
@@ -18,9 +19,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from ..connect.target import Location, Secret, Target
 from ..errors import FlameError
+from . import hardening
 
 _START_SECONDS = 20.0  # importing Pyro4 from a slow disk
 _GRACE_SECONDS = 4.0  # how long the server may take to end by itself: it gives its cells' exit handlers 3
@@ -32,18 +35,19 @@ _READY = "flame server at "
 _LAUNCHER = f"""
 import sys
 sys.path[:] = [folder for folder in sys.path if folder]  # not the notebook's folder: a Pyro4.py may lie there
-import atexit, os, signal, threading
+import atexit, json, os, signal, threading, types
 
 alive = os.dup(0)
 null = os.open(os.devnull, os.O_RDONLY)
 os.dup2(null, 0)
 os.close(null)
-key = b""
-while not key.endswith(b"\\n"):
-    piece = os.read(alive, 4096)
+told = b""
+while not told.endswith(b"\\n"):
+    piece = os.read(alive, 65536)
     if not piece:
         sys.exit(1)
-    key += piece
+    told += piece
+told = json.loads(told.decode())
 
 me = os.getpid()
 def end_group():
@@ -64,7 +68,10 @@ config.reset(useenvironment=False)
 config.FLAME_ENABLED = True
 from Pyro4.utils import flameserver
 daemon, uri = flameserver.main(["-q", "-H", "127.0.0.1", "-p", "0"], returnWithoutLooping=True)
-daemon._pyroHmacKey = key.strip()
+daemon._pyroHmacKey = told["key"].encode()
+hardening = types.ModuleType("flame_hardening")
+exec(compile(told["hardening"], "<hardening>", "exec"), hardening.__dict__)
+hardened = hardening.harden(daemon)
 atexit.register(end_group)  # registered first, hence run last: what cells started and left behind
 threading.Thread(target=watch, name="flame-watch", daemon=True).start()
 print({_READY!r} + uri.location, flush=True)
@@ -72,11 +79,12 @@ log = int(sys.argv[1])
 os.dup2(log, 1)
 os.dup2(log, 2)
 os.close(log)
-del sys.argv[1:], piece, key, null, log
+del sys.argv[1:], piece, told, null, log
 try:
     daemon.requestLoop()
 except KeyboardInterrupt:
     pass
+hardened.undo()
 daemon.close()
 """
 
@@ -160,7 +168,8 @@ class EmbeddedServer:
             os.close(log)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died, and `_wait` reports of what
-            process.stdin.write(self._key.encode() + b"\n")
+            told = {"key": self._key, "hardening": Path(hardening.__file__).read_text("utf-8")}
+            process.stdin.write(json.dumps(told).encode() + b"\n")  # less than a pipe holds
         return process
 
     def _wait(self) -> Location:

@@ -1,70 +1,90 @@
-"""A Pyro daemon that silent clients cannot stop: RUNS IN THE SERVER, in Python 3.6 or newer, with Pyro4 and no more.
+"""A Pyro daemon that those without its key cannot stop or fill: RUNS IN THE SERVER, in Python 3.6 or newer, with Pyro4.
 
-Stock Pyro accepts a connection and then waits for its first message: in the accept loop for TLS and where its threads
-are used up, so one client that says nothing stops all others, for ever; else in a thread of the pool, of which there
-are forty.  ``harden`` changes one running daemon, and only how connections begin:
+Stock Pyro accepts a connection and then waits for its first message, in one of the pool's forty threads or in its only
+loop; it takes as many bytes as that message claims to have, and looks at the key when they are all there.
+So whoever can connect can stop the server by saying nothing, and fill its memory by saying much.  ``harden`` changes
+one running daemon, and only how connections begin:
 
-- a new connection waits in a lobby, which costs no thread, until its client has said something
-- then a thread of the pool has what is left of SECONDS for the handshake, TLS included; after that it is cut
-- where the pool is full, the connection waits a moment for a thread, and is then told so without holding up others
+- a new connection waits in a lobby, on one thread for all, until its first message is there, TLS included
+- that message has FIRST bytes at most; a longer one is refused as soon as its header says so, and nothing is kept of it
+- all of that has SECONDS, however it drips; then the connection is closed
+- the lobby looks at the key: only who has it comes to a thread of the pool, or into the loop of a multiplex server
+- where the pool is full, the connection waits a moment for a thread, and is then told so
 
-What happens on a connection that is established is Pyro's own code, unchanged.
+What happens on a connection from its handshake on is Pyro's own code, unchanged.
 """
 
 import collections
 import contextlib
+import errno
 import selectors
 import socket
 import threading
 import time
 
-from Pyro4 import socketutil
+from Pyro4 import errors, message, socketutil
 from Pyro4.configuration import config
+from Pyro4.socketserver.multiplexserver import SocketServer_Multiplex
 from Pyro4.socketserver.threadpool import NoFreeWorkersError
 from Pyro4.socketserver.threadpoolserver import ClientConnectionJob, SocketServer_Threadpool
 
-SECONDS = 3.0  # from a connection's beginning to the end of its handshake
+try:
+    from ssl import SSLWantReadError, SSLWantWriteError
+except ImportError:  # a Python without it, whose daemons have no TLS
+
+    class SSLWantReadError(OSError):
+        """Never raised."""
+
+    class SSLWantWriteError(OSError):
+        """Never raised."""
+
+
+FIRST = 64 * 1024  # bytes of a first message, besides its header
+SECONDS = 3.0  # from a connection's beginning until its first message is there
 PATIENCE = 0.5  # seconds that a connection waits for a thread of the pool
-LOBBY = 500  # connections whose clients have said nothing yet; beyond that the oldest is closed
-DENIALS = 8  # threads at once that tell a client of the full pool; beyond that it is closed without a word
+LOBBY = 256  # connections that have not shown the key yet; beyond that the oldest of whoever has most is closed
+SHARE = 4  # one in so many descriptors that the process may have is for them, if that is less
 
 _TICK = 0.05  # seconds between two looks for a free thread, while somebody waits for one
+_CROWDED = (errno.EMFILE, errno.ENFILE)
+_WAITS = (BlockingIOError, InterruptedError, SSLWantReadError, SSLWantWriteError)
 
 
 class Hardening:
-    """A hardened daemon, until ``undo``. Raises ValueError for a daemon that has no thread pool."""
+    """A hardened daemon, until ``undo``. Raises ValueError for a daemon whose server is none of Pyro's two."""
 
     def __init__(self, daemon, seconds=SECONDS):
         server = daemon.transportServer
-        if not isinstance(server, SocketServer_Threadpool):
-            raise ValueError(
-                "only a daemon of SERVERTYPE thread can be hardened; set Pyro4.config.SERVERTYPE = 'thread'"
-            )
+        if isinstance(server, SocketServer_Threadpool):
+            self._way = _Pool(self, daemon)
+        elif isinstance(server, SocketServer_Multiplex):
+            self._way = _Loop(self, daemon)
+        else:
+            raise ValueError("only a daemon of SERVERTYPE thread or multiplex can be hardened")
         self._daemon = daemon
         self._server = server
         self._seconds = seconds
         self._context = getattr(server.sock, "context", None)  # of TLS
         self._selector = selectors.DefaultSelector()
-        self._wake, self._woken = socket.socketpair()
+        self._wake, self._woken = _wake_up_call()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._arrived = collections.deque()  # (socket, address, deadline), from the accept loop
-        self._silent = collections.OrderedDict()  # socket -> (address, deadline), in order of arrival
-        self._queue = collections.deque()  # (job, when it is told that the pool is full)
-        self._shaking = {}  # job -> deadline
+        self._guests = collections.OrderedDict()  # socket -> _Guest, in order of arrival
+        self._most = _lobby()
+        self._crowded = False  # there is no descriptor left for one more
         self._lock = threading.Lock()
-        self._denials = threading.BoundedSemaphore(DENIALS)
-        self._over = False
+        self.is_over = False
         self._thread = threading.Thread(target=self._run, name="flame-lobby")
         self._thread.daemon = True
+        self._thread.pydev_do_not_trace = self._thread.is_pydev_daemon_thread = True
         self._thread.start()
-        server.events = self._events
+        self._way.begin()
 
     def undo(self):
         """The daemon accepts connections as before; those in the lobby are closed."""
-        if self._server.__dict__.get("events") == self._events:
-            del self._server.events
+        self._way.end()
         with self._lock:
-            self._over = True
+            self.is_over = True
         with contextlib.suppress(OSError):
             self._wake.send(b"x")
         if self._thread is not threading.current_thread():
@@ -72,170 +92,382 @@ class Hardening:
 
     # -- in the accept loop: nothing here waits for a client
 
-    def _events(self, sockets):
-        """In place of the server's own: called by its loop, or by the loop of the app that it is part of."""
+    def accept(self):
+        """Take a connection into the lobby. Called by the server's loop, or by that of the app that it is part of."""
         server = self._server
-        if server._selector is not None and not server._selector.select(config.POLLTIMEOUT):
-            return
         with self._lock:
-            if self._over:  # the next round is the server's own
+            if self.is_over:  # the next round is the server's own
                 return
             try:
                 # Not that of a TLS socket, which would shake hands here.
                 connection, address = socket.socket.accept(server.sock)
             except socket.timeout:
                 return
-            if server.shutting_down:
-                connection.close()
-                return
-            self._arrived.append((connection, address, time.monotonic() + self._seconds))
+            except OSError as e:
+                if e.errno not in _CROWDED:
+                    raise
+                self._crowded = True
+            else:
+                if server.shutting_down:
+                    connection.close()
+                    return
+                self._arrived.append((connection, address, time.monotonic() + self._seconds))
         with contextlib.suppress(BlockingIOError):
             self._wake.send(b"x")
+        if self._crowded:
+            time.sleep(_TICK)  # or the loop would try again at once, and for nothing
 
     # -- the lobby's thread
 
     def _run(self):
-        self._wake.setblocking(False)
         try:
-            while not self._over and self._server.sock is not None:
-                timeout = _TICK if self._queue or self._shaking else 0.5
-                for key, _ in self._selector.select(timeout):
+            while not self.is_over and self._server.sock is not None:
+                for key, _ in self._selector.select(_TICK if self._way.queue else 0.5):
                     if key.fileobj is self._woken:
-                        self._woken.recv(4096)
+                        _drain(self._woken)
                     else:
-                        self._spoke(key.fileobj)
+                        self._hear(self._guests[key.fileobj])
                 self._take_in()
                 self._cut_late()
-                self._serve_queue()
+                self._way.serve()
         finally:
             self._clear()
 
     def _take_in(self):
         while self._arrived:
             connection, address, deadline = self._arrived.popleft()
-            self._silent[connection] = (address, deadline)
-            self._selector.register(connection, selectors.EVENT_READ)
-        while len(self._silent) > LOBBY:
-            self._leave(next(iter(self._silent))).close()
-
-    def _leave(self, connection):
-        self._selector.unregister(connection)
-        del self._silent[connection]
-        return connection
-
-    def _spoke(self, connection):
-        """Its client has sent something, or has gone: a thread of the pool finds out which."""
-        address, deadline = self._silent[connection]
-        job = _Job(self._leave(connection), address, self._daemon, self._context, self._shaken)
-        with self._lock:
-            self._shaking[job] = deadline
-        self._queue.append((job, time.monotonic() + PATIENCE))
-        self._serve_queue()
-
-    def _serve_queue(self):
-        now = time.monotonic()
-        while self._queue:
-            job, patience = self._queue[0]
             try:
-                self._server.pool.process(job)
-            except NoFreeWorkersError:
-                if now < patience:
-                    return
-                self._deny(job)
-            except Exception:  # the pool is closed: the daemon ends
-                job.end()
-            self._queue.popleft()
+                guest = _Guest(connection, address, deadline, self._context)
+                self._selector.register(guest.sock, selectors.EVENT_READ)
+            except (OSError, ValueError):  # it went away already
+                connection.close()
+                continue
+            self._guests[guest.sock] = guest
+            while len(self._guests) > self._most:
+                self._close_one()
+        if self._crowded:
+            self._crowded = False
+            for _ in range(len(self._guests) // 2):
+                self._close_one()
 
-    def _deny(self, job):
-        if not self._denials.acquire(False):
-            job.end()
+    def _close_one(self):
+        """Make room: whoever has most connections here loses the oldest, so one host does not crowd out the others."""
+        counts = collections.Counter(guest.host for guest in self._guests.values())
+        host = max(counts, key=counts.get)
+        self._leave(next(guest for guest in self._guests.values() if guest.host == host)).close()
+
+    def _leave(self, guest):
+        self._selector.unregister(guest.sock)
+        del self._guests[guest.sock]
+        return guest
+
+    def _hear(self, guest):
+        """Something has come of a guest, or it has gone."""
+        try:
+            whole = guest.hear()
+        except (OSError, ValueError, EOFError):
+            self._leave(guest).close()
             return
-
-        def tell():
-            try:
-                job.deny()
-            finally:
-                self._denials.release()
-
-        threading.Thread(target=tell, name="flame-lobby-full", daemon=True).start()
+        if not whole:
+            if guest.events != self._selector.get_key(guest.sock).events:
+                self._selector.modify(guest.sock, guest.events)
+            return
+        self._leave(guest)
+        try:
+            # Its form, its size and its signature; it is read once more where it is believed.
+            message.Message.recv(guest.first(), [message.MSG_CONNECT], hmac_key=self._daemon._pyroHmacKey)
+        except Exception:  # whatever Pyro makes of nonsense
+            guest.refuse(self._daemon)
+        else:
+            self._way.come(guest)
 
     def _cut_late(self):
         now = time.monotonic()
-        while self._silent and next(iter(self._silent.values()))[1] < now:
-            self._leave(next(iter(self._silent))).close()
-        with self._lock:  # a job that is through with its handshake has left before, and is not cut
-            for job, deadline in self._shaking.items():
-                if deadline < now:
-                    job.cut()
-
-    def _shaken(self, job):
-        """Called by the job when its handshake is over, well or not."""
-        with self._lock:
-            self._shaking.pop(job, None)
+        while self._guests:
+            guest = next(iter(self._guests.values()))
+            if guest.deadline >= now:
+                return
+            self._leave(guest).close()
 
     def _clear(self):
-        for connection in list(self._silent):
-            self._leave(connection).close()
+        for guest in list(self._guests.values()):
+            self._leave(guest).close()
         for connection, _, _ in self._arrived:
             connection.close()
-        for job, _ in self._queue:
-            job.end()
+        for guest, _ in self._way.queue:
+            guest.close()
         self._selector.close()
         self._woken.close()
         self._wake.close()
 
 
-class _Job(ClientConnectionJob):
-    """One connection: Pyro's own job, with TLS before it, and a handshake that can be cut."""
+class _Guest:
+    """A connection in the lobby, which has a first message to bring."""
 
-    def __init__(self, connection, address, daemon, context, shaken):
-        super().__init__(connection, address, daemon)
-        self._raw = connection
-        self._context = context
-        self._on_shaken = shaken
+    def __init__(self, connection, address, deadline, context):
+        self.address = address
+        self.host = address[0] if isinstance(address, tuple) else ""
+        self.deadline = deadline
+        self.events = selectors.EVENT_READ  # what it waits for
+        connection.setblocking(False)
+        self._greets = context is not None  # TLS is still being agreed on
+        if context is not None:
+            connection = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        self.sock = connection
+        self._data = bytearray()
+        self._size = message.Message.header_size  # of what is waited for
 
-    def handleConnection(self):
+    def hear(self):
+        """Take what there is; whether the first message is there, or so much of it that it is none."""
         try:
-            return self._secure() and super().handleConnection()
-        finally:
-            self._on_shaken(self)
-
-    def _secure(self):
-        """TLS, where the daemon has it; False where the client does not speak it."""
-        try:
-            if self._context is not None:
-                # The handshake comes after the assignment: it must be possible to cut it.
-                self._raw = self._context.wrap_socket(self._raw, server_side=True, do_handshake_on_connect=False)
-                self.csock = socketutil.SocketConnection(self._raw)
-                self._raw.do_handshake()
-            self._raw.settimeout(config.COMMTIMEOUT or None)
-        except (OSError, ValueError):
-            self.csock.close()
+            if self._greets:
+                self.sock.do_handshake()
+                self._greets = False
+            while len(self._data) < self._size:
+                piece = self.sock.recv(self._size - len(self._data))
+                if not piece:
+                    raise EOFError
+                self._data += piece
+                if len(self._data) == message.Message.header_size:
+                    self._size += self._claimed()
+        except _WAITS as e:
+            self.events = selectors.EVENT_WRITE if isinstance(e, SSLWantWriteError) else selectors.EVENT_READ
             return False
         return True
 
-    def cut(self):
-        """From another thread: whatever this job waits for from its client ends now."""
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._raw, socket.SHUT_RDWR)
-
-    def deny(self):
-        """Tell the client that there is no thread for it."""
+    def _claimed(self):
+        """The bytes that are said to follow the header; 0 where it is refused already."""
         try:
-            self._raw.settimeout(1.0)
-            if self._secure():
-                self.denyConnection("no free workers, increase server threadpool size")
-        except Exception:  # it went away, or sent nonsense: it was to be sent away
+            header = message.Message.from_header(bytes(self._data))
+        except Exception:  # no Pyro, or none of this version
+            return 0
+        size = header.data_size + header.annotations_size
+        return size if header.data_size >= 0 and size <= FIRST else 0
+
+    def first(self):
+        """The first message, to be read as from a connection."""
+        return _Written(bytes(self._data))
+
+    def refuse(self, daemon, reason=None):
+        """Answer as Pyro would, and close."""
+        answer = self.first()
+        try:
+            daemon._handshake(answer, reason)
+            self.sock.send(answer.sent)
+        except Exception:  # it went away, or the app's own daemon fails in it: it was to be sent away
             pass
-        finally:
-            self.end()
+        self.close()
+
+    def connection(self):
+        """The connection from here on, which begins with the first message."""
+        self.sock.settimeout(config.COMMTIMEOUT or SECONDS)  # for the answer to it
+        return _Connection(self.sock, bytes(self._data))
+
+    def close(self):
+        """End it, without a word."""
+        self.sock.close()
+
+
+class _Written:
+    """In place of a connection: what was read of one, and what is to be sent."""
+
+    def __init__(self, data):
+        self._data = data
+        self.sent = b""
+
+    def recv(self, size):
+        if not 0 <= size <= len(self._data):
+            raise errors.MessageTooLargeError("a first message has %d bytes at most" % FIRST)
+        piece, self._data = self._data[:size], self._data[size:]
+        return piece
+
+    def send(self, data):
+        self.sent += data
+
+    def close(self):
+        """Pyro closes some connections; the lobby closes all."""
+
+
+class _Connection(socketutil.SocketConnection):
+    """A connection of which the first message has been read."""
+
+    def __init__(self, sock, first):
+        super().__init__(sock)
+        self._first = first
+
+    def recv(self, size):
+        if not self._first:
+            return super().recv(size)
+        piece, self._first = self._first[:size], self._first[size:]
+        return piece if len(piece) == size else piece + super().recv(size - len(piece))
+
+    def established(self):
+        """The handshake is over."""
+        self.sock.settimeout(config.COMMTIMEOUT or None)
+
+
+class _Pool:
+    """How those who have the key come to a thread of the pool."""
+
+    def __init__(self, hardening, daemon):
+        self._hardening = hardening
+        self._daemon = daemon
+        self._server = daemon.transportServer
+        self.queue = collections.deque()  # (guest, when it is told that the pool is full)
+
+    def begin(self):
+        self._server.events = self._events
 
     def end(self):
-        """Close the connection without a word."""
-        self._on_shaken(self)
-        self.csock.close()
+        if self._server.__dict__.get("events") == self._events:
+            del self._server.events
+
+    def _events(self, sockets):
+        """In place of the server's own."""
+        server = self._server
+        if self._hardening.is_over:  # somebody has kept this function, as a session on the main thread does
+            type(server).events(server, sockets)
+        elif server._selector is None or server._selector.select(config.POLLTIMEOUT):
+            self._hardening.accept()
+
+    def come(self, guest):
+        if len(self.queue) >= LOBBY:
+            guest.close()
+            return
+        self.queue.append((guest, time.monotonic() + PATIENCE))
+
+    def serve(self):
+        while self.queue:
+            guest, patience = self.queue[0]
+            job = _Job(guest, self._daemon)
+            try:
+                self._server.pool.process(job)
+            except NoFreeWorkersError:
+                job.give_back()
+                if time.monotonic() < patience:
+                    return
+                guest.refuse(self._daemon, "no free workers, increase server threadpool size")
+            except Exception:  # the pool is closed: the daemon ends
+                job.give_back()
+                guest.close()
+            self.queue.popleft()
+
+
+class _Job(ClientConnectionJob):
+    """One connection: Pyro's own job."""
+
+    def __init__(self, guest, daemon):
+        self._guest = guest
+        self.csock = None  # made when there is a thread
+        self.caddr = guest.address
+        self.daemon = daemon
+
+    def give_back(self):
+        """There is no thread for it."""
+        self._guest = None
+
+    def handleConnection(self):
+        guest, self._guest = self._guest, None
+        try:
+            self.csock = guest.connection()
+        except OSError:
+            guest.close()
+            return False
+        done = super().handleConnection()
+        if done:
+            self.csock.established()
+        return done
+
+
+class _Loop:
+    """How those who have the key come into the loop of a multiplex server."""
+
+    def __init__(self, hardening, daemon):
+        self._hardening = hardening
+        self._daemon = daemon
+        self._server = daemon.transportServer
+        self.queue = ()
+        self._come = collections.deque()
+        self._wake, self._woken = _wake_up_call()
+
+    def begin(self):
+        server = self._server
+        self._theirs = server.handleRequest
+        server._handleConnection = self._accept
+        server.handleRequest = self._handle
+        server.selector.register(self._woken, selectors.EVENT_READ, server)
+
+    def end(self):
+        server = self._server
+        for name in ("_handleConnection", "handleRequest"):
+            server.__dict__.pop(name, None)
+        with contextlib.suppress(KeyError, ValueError, RuntimeError, OSError):  # the server is closed
+            server.selector.unregister(self._woken)
+        while self._come:
+            self._come.popleft().close()
+        self._woken.close()
+        self._wake.close()
+
+    def _accept(self, sock):
+        """In place of the server's own; the connection comes by ``_handle``."""
+        try:
+            if sock is not None:
+                self._hardening.accept()
+        except OSError as e:
+            if e.errno in socketutil.ERRNO_BADF or e.errno in socketutil.ERRNO_ENOTSOCK:
+                raise errors.ConnectionClosedError("server socket closed") from None
+
+    def come(self, guest):
+        """Called by the lobby's thread."""
+        self._come.append(guest)
+        with contextlib.suppress(OSError):  # it is full, so the loop is awake; or the hardening is undone just now
+            self._wake.send(b"x")
+
+    def serve(self):
+        """The loop serves itself."""
+
+    def _handle(self, connection):
+        """In place of the server's own: one of its events may be that somebody has come."""
+        if connection is not self._woken:
+            return self._theirs(connection)
+        _drain(self._woken)
+        while self._come:
+            guest = self._come.popleft()
+            try:
+                made = guest.connection()
+                if self._daemon._handshake(made):
+                    made.established()
+                    self._server.selector.register(made, selectors.EVENT_READ, self._server)
+                    continue
+            except Exception:  # it went away, or the app's own daemon fails in it: the loop goes on
+                pass
+            guest.close()
+        return True
+
+
+def _lobby():
+    try:
+        import resource  # not on every system
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    except (ImportError, OSError, ValueError):
+        return LOBBY
+    return LOBBY if most < 0 else max(1, min(LOBBY, most // SHARE))
+
+
+def _wake_up_call():
+    """Two ends of a connection of our own, neither of which waits."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setblocking(False)
+    return ends
+
+
+def _drain(end):
+    with contextlib.suppress(BlockingIOError):
+        end.recv(4096)
 
 
 def harden(daemon, seconds=SECONDS):
-    """Change ``daemon``, running or not, so that clients which say nothing cannot stop it; a Hardening to undo it."""
+    """Change ``daemon``, running or not, so that those without its key cannot stop or fill it; ``undo`` ends that."""
     return Hardening(daemon, seconds)

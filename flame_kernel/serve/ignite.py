@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import TargetError
+from . import hardening
 from .plan import MAX_MESSAGE, THREADS
 
 # Seconds that a process has to do what it is asked; that it must have been running, so that its Python is awake; in
@@ -134,6 +135,7 @@ def ignite(pid: int, key: str, patience: float = PATIENCE, force: bool = False) 
         "do": "ignite",
         "key": key,
         "modules": {name: list(one) for name, one in _pyro()},
+        "hardening": Path(hardening.__file__).read_text("utf-8"),
         "settings": {"FLAME_ENABLED": True, "THREADPOOL_SIZE": THREADS, "MAX_MESSAGE_SIZE": MAX_MESSAGE},
     }
     answer = _ask(pid, request, patience, force)

@@ -3,7 +3,7 @@
 ``ignite.py`` has this text run on a thread of the process, as the module ``flame_ignition``.  Pyro4 is the process's
 own where it can be imported; else its text comes along, and is imported from memory.  ``handle`` does one request:
 
-    ignite      key (text), modules ({name: [is a package, text]}), settings (of Pyro4.config)
+    ignite      key (text), modules ({name: [is a package, text]}), settings (of Pyro4.config), hardening (text)
                 {"port", "python", "brought", "program"}; "is": that port, where it has been done before
     extinguish  {"threads", "modules"}: what could not be taken out
 """
@@ -53,7 +53,7 @@ def ignite(request):
         return {"is": living.fire.port}
     fire = Fire(request["modules"])
     try:
-        fire.light(request["key"].encode("ascii"), request["settings"])
+        fire.light(request["key"].encode("ascii"), request["settings"], request["hardening"])
     except BaseException:  # goes on, whatever it is; nothing of ours stays in the process
         fire.clear()
         raise
@@ -94,10 +94,10 @@ class Fire:
     def __init__(self, modules):
         self._found = {name.partition(".")[0] for name in list(sys.modules)}
         self._texts = Texts(modules)
-        self._daemon = None
+        self._daemon = self._hardened = None
         self.brought = False
 
-    def light(self, key, settings):
+    def light(self, key, settings, hardening):
         """Import Pyro4, and have a server of its own listen and serve on a thread."""
         core, flame, config = self._import()
         names = set(settings) | {"SERVERTYPE", "SERIALIZERS_ACCEPTED"}
@@ -116,6 +116,10 @@ class Fire:
             if "Pyro4" in self._found:  # somebody here uses it, with settings of his own
                 for name, value in before.items():
                     setattr(config, name, value)
+        spec = Texts({"flame_hardening": (False, hardening)}).find_spec("flame_hardening")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self._hardened = module.harden(self._daemon)
         self.port = self._daemon.transportServer.sock.getsockname()[1]
         thread = threading.Thread(target=self._serve, args=(self._daemon,), name="flame-ignited")
         thread.daemon = True
@@ -180,6 +184,7 @@ class Fire:
         daemon, self._daemon = self._daemon, None
         if daemon is None:
             return
+        self._end_hardening()
         server = daemon.transportServer
         for worker in list(server.pool.busy):
             with contextlib.suppress(AttributeError, OSError):  # it ends by itself, just now
@@ -189,8 +194,14 @@ class Fire:
             server._selector.close()  # which Pyro leaves to the collector
         self._thread.join(PATIENCE)
 
+    def _end_hardening(self):
+        hardened, self._hardened = self._hardened, None
+        if hardened is not None:
+            hardened.undo()
+
     def clear(self):
         """Modules and finder, as far as they came with us."""
+        self._end_hardening()
         if self._daemon is not None:
             self._daemon.close()
         self._forget_modules()
@@ -220,7 +231,8 @@ def _end_sessions():
             continue
         living = wire.decode(handle.handle(wire.encode({"op": "sessions", "n": 1})))[0].get("result", ())
         for one in living:
-            handle.handle(wire.encode({"op": "close", "session": one["session"], "n": 2}))
+            request = {"op": "kill", "session": one["session"], "life": one.get("life"), "n": 2}
+            handle.handle(wire.encode(request))
 
 
 def _loaded(agent, now, before):

@@ -50,7 +50,7 @@ def serve(
     daemon: Any = None,
     *,
     key_file: str | os.PathLike[str] | None = None,
-    harden: bool | None = None,
+    harden: bool = True,
     quiet: bool = False,
     **where: Any,
 ) -> Serving:
@@ -58,7 +58,7 @@ def serve(
 
     daemon    a Pyro4 daemon of the app's own, whose loop the app runs; None: one is made, and runs on a thread
     key_file  file with the key; made with a fresh one if there is none. Without it, a file that ends with the serving
-    harden    silent clients cannot stop the daemon (see ``hardening``); None: where others can reach it
+    harden    those without the key can neither stop the daemon nor fill its memory (see ``hardening``)
     quiet     do not print the line to paste into a notebook
     where     ``host``, ``port``, ``unix``, ``tls``, ``anyone``, as for Plan; for a daemon that is made here
 
@@ -109,7 +109,7 @@ def serve(
     return Serving(plan.location(uri.port), lines[0], ends)
 
 
-def _plan_of(daemon: Any, harden: bool | None) -> Plan:
+def _plan_of(daemon: Any, harden: bool) -> Plan:
     """What a daemon of the app's own is like; TargetError where Flame must not be opened there."""
     server = getattr(daemon, "transportServer", None)
     if server is None:
@@ -125,10 +125,7 @@ def _plan_of(daemon: Any, harden: bool | None) -> Plan:
             f"others can reach this daemon at {address} and it has no TLS; bind it to 127.0.0.1, or set "
             "Pyro4.config.SSL with certificates before it is made"
         )
-    plan = Plan(port=place.port, harden=bool(harden))
-    if encrypted and harden is None:
-        object.__setattr__(plan, "harden", not is_loopback(address))
-    return plan
+    return Plan(port=place.port, harden=harden)
 
 
 def _make_daemon(plan: Plan) -> Any:

@@ -78,7 +78,7 @@ class Plan:
     unix       path of a socket to listen on instead, in a folder of mode 0700 (made if there is none)
     tls        folder with ``server.pem`` and ``ca.pem``, as ``jupyter flame certs`` makes them
     anyone     with TLS: clients need no certificate of that CA, the key alone is enough
-    harden     silent clients cannot stop it; None: where others can reach it
+    harden     those without the key can neither stop it nor fill its memory, see ``hardening``
     more       settings of Pyro's that win over ours, see ``from_environ``
     """
 
@@ -87,7 +87,7 @@ class Plan:
     unix: Path | None = None
     tls: Path | None = None
     anyone: bool = False
-    harden: bool | None = None
+    harden: bool = True
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,8 +106,6 @@ class Plan:
                 f"others can reach {self.host}, so TLS is needed there: jupyter flame certs FOLDER --host HOST, then "
                 "serve with --tls FOLDER; or stay on loopback and let clients come by ssh://user@this-host/PORT"
             )
-        if self.harden is None:
-            object.__setattr__(self, "harden", self.unix is None and not is_loopback(self.host))
 
     @property
     def arguments(self) -> list[str]:

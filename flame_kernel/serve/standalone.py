@@ -1,6 +1,7 @@
 """``jupyter flame serve``: this process becomes a stock Flame server, Pyro's own ``flameserver``.
 
-Nothing of ours runs in it but what a Plan asks for (``hardening``); cells see neither the key nor how it was started.
+Nothing of ours runs in it but ``hardening``, unless a Plan leaves that out; cells see neither the key nor how it was
+started.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def run(plan: Plan, key_file: Path | None = None, python: str = sys.executable) 
     key = KeyFile.get(key_file)
     port = plan.port or _PORT
     protection = "TLS and a key" if plan.tls else "a key"
-    hardened = "; silent clients are cut" if plan.harden else ""
+    hardened = "; clients without it are cut" if plan.harden else ""
     told = {
         "program": _PROGRAM,
         "settings": plan.settings,

@@ -50,6 +50,8 @@ class Visitor:
     def ask(self, op: str, **fields: Any) -> Any:
         """The answer to one op; raises AgentError (``no_agent`` where none of ours is there), ConnectionLost."""
         try:
+            if op == "ask":
+                return self._link.with_ticket({"op": op, **fields})
             return self._link.exchange(self._link.calls, {"op": op, **fields})[0]
         except RemoteError as e:
             if not is_missing(e):
@@ -65,6 +67,15 @@ class Visitor:
                 raise
             return []
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+    def kill(self, name: str) -> bool:
+        """End the session that has this name now, with all that it runs; False where there is none."""
+        return any(self.end(one) for one in self.sessions() if one.get("session") == name)
+
+    def end(self, session: dict[str, Any]) -> bool:
+        """End one that ``sessions`` has told of, and no later one of its name; False where it was gone already."""
+        done = self.ask("kill", session=session.get("session"), life=session.get("life"))
+        return isinstance(done, dict) and done.get("closed") is True
 
     def replay(self, session_id: str, request_id: str) -> Iterator[list[Event]]:
         """The output of one cell that its owner has been sent, in order, as far as it is kept."""

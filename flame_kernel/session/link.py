@@ -108,7 +108,7 @@ class Link:
         self._beat = beat
         self._alive = alive
         self._neighbour: Neighbour | None = None
-        self._nonce = uuid.uuid4().hex[:8]
+        self._nonce = uuid.uuid4().hex[:16]
         self._counter = itertools.count(1)
         self._modern = False
         self._lock = threading.Lock()
@@ -149,7 +149,7 @@ class Link:
             try:
                 if not self.calls.connection.is_open:
                     self.calls.connection = self._connect()
-                return with_agent(lambda: self.exchange(self.calls, request)[0], self._execute)
+                return with_agent(lambda: self.with_ticket(request), self._execute)
             except (ConnectionLost, CannotConnect) as e:
                 broke = not isinstance(e, (CallTimeout, UnsafeAnswer)) and getattr(e, "cause", "closed") == "closed"
                 if not broke or attempt == OPENINGS:
@@ -159,6 +159,14 @@ class Link:
 
     def _execute(self, source: str) -> None:
         self.calls.connection.call("execute", source)
+
+    def with_ticket(self, request: dict[str, Any]) -> Any:
+        """The result of an op of one who owns no session yet: it shows that it is no old message, sent again."""
+        hello = self.exchange(self.calls, {"op": "hello"})[0]
+        if request["op"] == "hello":
+            return hello
+        ticket = hello.get("ticket") if isinstance(hello, dict) else None
+        return self.exchange(self.calls, dict(request, ticket=ticket))[0]
 
     def _connect(self) -> Connection:
         """A connection once more; a server that has a name may be at another place by now."""
@@ -219,10 +227,14 @@ class Link:
         with contextlib.suppress(ConnectionLost):
             line.ahead = self._ask(line.connection, request, timeout, ())
 
+    def number(self) -> str:
+        """The number of a call, which is used once; the agent takes an owner's in this order."""
+        return f"{self._nonce}-{next(self._counter)}"
+
     def _ask(
         self, connection: Connection, request: dict[str, Any], timeout: float | None, buffers: Sequence[Any]
     ) -> tuple[dict[str, Any], str, Connection, Callable[[], bytes]]:
-        n = f"{self._nonce}-{next(self._counter)}"
+        n = self.number()
         message = wire.encode(dict(request, n=n), buffers)
         hear = connection.ask(f"{agent_name()}.{wire.HANDLE}", message, timeout=timeout)
         return request, n, connection, hear

@@ -144,7 +144,7 @@ class Session:
         """There is no second connection: what the first has made, with a process perhaps, must not stay behind."""
         if self.server["fresh"]:
             with contextlib.suppress(FlameError):
-                self._link.exchange(self._link.calls, {"op": "close", "session": self.session_id})
+                self._link.exchange(self._link.calls, self._message({"op": "close"}))
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -261,7 +261,7 @@ class Session:
 
     def wire_message(self, request: dict[str, Any], buffers: Sequence[Any] = ()) -> bytes:
         """A request of the agent on this session, for a connection that is not of the link."""
-        return bytes(wire.encode(self._message(request), buffers))
+        return bytes(wire.encode(self._message(dict(request, n=self._link.number())), buffers))
 
     def answer(self, input_id: int, value: str | None) -> Future[Any]:
         """The user's line for an ``input_request`` event; None is end of file."""

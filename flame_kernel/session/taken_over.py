@@ -7,7 +7,12 @@ import socket
 import ssl
 import time
 
-from ..errors import ConnectionLost
+from ..agent.wire import frames
+from ..agent.wire import message as wire
+from ..connect.connection import Connection
+from ..errors import MAX_MESSAGE, AgentError, ConnectionLost, FlameError, SessionGone, UnsafeAnswer, cap
+from ..security.terminal import clean
+from .bootstrap import agent_name
 
 # Seconds without a byte, either way, after which the connection is given up.
 SILENCE = 60.0
@@ -64,3 +69,29 @@ class Wire:
         poll = select.poll()  # unlike select, for descriptors of any number
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
+
+
+def taken_over(connection: Connection, function: str, message: bytes, until: float | None = None) -> Wire:
+    """The connection as ``function`` of the agent has taken it over; ``message`` is what that is called with.
+
+    Raises what `refusal` makes of what it says instead, and what ``Connection.take_over`` raises.
+    """
+    taken = connection.take_over(f"{agent_name()}.{function}", message, frames.GREETING)
+    if isinstance(taken, bytes):
+        raise refusal(taken, connection.location)
+    return Wire(taken, connection.location, until)
+
+
+def refusal(answer: bytes, location: str) -> FlameError:
+    """The error that ``answer`` of the agent is: ConnectionLost for what is worth another try, SessionGone for a
+    session that is not there or has another owner, UnsafeAnswer where it is none."""
+    try:
+        error = wire.decode(answer)[0]["error"]
+        code, sentence = str(error["code"]), cap(clean(str(error["message"])[: 2 * MAX_MESSAGE]), MAX_MESSAGE)
+    except (wire.WireError, ValueError, KeyError, TypeError) as e:
+        return UnsafeAnswer(location, f"an answer that is none ({type(e).__name__})")
+    if code == "stale":  # a conversation about files that was forgotten there, among many others: a new one goes on
+        return ConnectionLost(location, sentence)
+    if code in ("no_session", "taken_over"):
+        return SessionGone(location, sentence)
+    return AgentError(code, sentence)

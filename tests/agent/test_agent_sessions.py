@@ -186,7 +186,7 @@ def test_a_flood_can_be_stopped(place: str, alone: bool) -> None:
                 agent.op("detach", epoch=agent.epoch)
                 agent.open()
             began = time.monotonic()
-            other.op("interrupt", request=cell)
+            agent.op("interrupt", request=cell)
             wait_until(lambda: other.listed()["state"] == "idle", "it stops", 5)  # type: ignore[index]
             assert time.monotonic() - began < 10
             other.session = "other"
@@ -436,14 +436,14 @@ def test_an_old_message_sent_again_begins_nothing(flame_server: Callable[..., Fl
         agent.open()
         agent.run("n = 0")
         request = {"kind": "execute", "id": "captured", "code": "n += 1"}
-        assert agent.op("submit", n="client-5", request=request) == {"new": True}
-        assert agent.op("submit", n="client-5", request=request) == {"new": False}
-        assert agent.op("submit", n="client-6", request=request) == {"new": False}
-        agent.op("submit", n="client-9000", request={"kind": "usage", "id": "later"})
+        number = agent.number()
+        assert agent.op("submit", n=number, request=request) == {"new": True}
+        assert agent.op("submit", request=request) == {"new": False}  # a client that had no answer
         agent.execute(f"__import__('sys').modules['{agent_name()}.handle']._sessions['bench']._seen.clear()")
-        with pytest.raises(AgentError) as error:
-            agent.op("submit", n="client-5", request=request)
-        assert code_of(error) == "stale"
+        for n in (number, "client-9000", "nonsense", ""):
+            with pytest.raises(AgentError) as error:
+                agent.op("submit", n=n or "-", request=request)
+            assert code_of(error) == "stale"
         assert agent.run("n") == "1"
 
 

@@ -452,7 +452,9 @@ def test_reading_imports_three_libraries_at_most() -> None:
     assert not found & {"os:system", "antigravity", "pickle", "cloudpickle", "Europe"}
 
 
-@pytest.mark.parametrize("name", ["values", "scalars", "arrays", "pieces", "message"])
+@pytest.mark.parametrize(
+    "name", ["values", "scalars", "arrays", "dtypes", "arrow_stream", "pandas_metadata", "pieces", "message"]
+)
 def test_the_codec_has_nothing_that_opens_what_was_sent(name: str) -> None:
     """No pickle, no evaluation, no import by a name."""
     import ast

@@ -152,8 +152,9 @@ class Chaos:
 
     def _left_on_the_far_side(self, due: set[str]) -> None:
         """These sessions are there, and those that were taken up by name, which are ended now; no other, no process."""
-        for name in self._kept - due:
-            self._ask_far_side("kill", session=name)
+        for one in self._ask_far_side("sessions"):
+            if one["session"] in self._kept - due:
+                self._ask_far_side("kill", session=one["session"], life=one["life"])
         self._kept &= due
 
         def is_so() -> bool:

@@ -117,7 +117,7 @@ def test_a_script_with_what_it_imports(there: list[str], script: Path, server: F
     assert "_flame" not in done.err
     assert not list(Path(server.cwd).glob("*.py"))
     with contextlib.closing(Visitor(Target(Location.parse(server.location), Secret(KEY.encode())))) as visitor:
-        assert visitor.ask("kill", session="kept") == {"closed": True}
+        assert visitor.kill("kept")
 
 
 @pytest.mark.parametrize(

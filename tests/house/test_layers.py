@@ -21,7 +21,14 @@ USERS = {
         *("connect.connection", "connect.name_server", "security.reader", "commands.identify", "commands.doctor"),
         *("serve.embedded", "serve.hardening", "serve.ignition", "serve.standalone", "serve.in_app"),
     },
-    "ipykernel": {"kernel.kernel", "kernel.dispatch", "kernel.subshells", "kernel.iopub", "kernel.app"},
+    "ipykernel": {
+        "kernel.kernel",
+        "kernel.dispatch",
+        "kernel.subshells",
+        "kernel.iopub",
+        "kernel.outgoing",
+        "kernel.app",
+    },
     "IPython": {
         *("commands.source", "kernel.history", "magics.extension", "magics.cells", "magics.commands"),
         *("magics.completion", "magics.arguments"),

@@ -30,6 +30,7 @@ import psutil
 import pytest
 from farside import FlameServer, random_key, wait_until
 from kernels import flame_kernel
+from recorder import Recorder, send_again
 from shown import Shown
 
 from flame_kernel.agent.wire import message as wire
@@ -301,36 +302,6 @@ def test_no_bit_can_be_flipped_in_what_is_signed(flame_server: Start) -> None:
 # --- replays
 
 
-class Recorder(evil.Server):
-    """Passes on to ``location`` and keeps what clients sent, connection by connection."""
-
-    def __init__(self, location: str) -> None:
-        host, _, port = location.rpartition(":")
-        self._address = (host, int(port))
-        self.sent: list[bytearray] = []
-        super().__init__()
-
-    def serve(self, connection: socket.socket) -> None:
-        kept = bytearray()
-        self.sent.append(kept)
-        with socket.create_connection(self._address, 10) as far:
-            down = threading.Thread(target=self._copy, args=(far, connection))
-            down.start()
-            with contextlib.suppress(OSError):
-                while data := connection.recv(65536):
-                    kept += data
-                    far.sendall(data)
-            with contextlib.suppress(OSError):
-                far.shutdown(socket.SHUT_RDWR)
-            down.join()
-
-    @staticmethod
-    def _copy(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-
-
 def test_a_captured_session_runs_nothing_again(flame_server: Start) -> None:
     """All that a session's two connections sent, twice more on new connections: its cells have run once."""
     key = random_key()
@@ -345,35 +316,16 @@ def test_a_captured_session_runs_nothing_again(flame_server: Start) -> None:
             captured = [bytes(sent) for sent in recorder.sent]
             for _ in range(2):
                 for sent in captured:
-                    _replay(server.location, sent)
+                    send_again(server.location, sent)
             # The session is still this client's, and nobody else's Stop, answer or cell reached it.
             values = session.execute("two", "", user_expressions={"ran": "ran"}).result(20)["user_expressions"]
             assert values["ran"]["data"]["text/plain"] == "1"
             captured = [bytes(sent) for sent in recorder.sent]
         # … and when it is closed, its cells do not run in a session that a replayed opening makes.
         for sent in captured:
-            _replay(server.location, sent)
+            send_again(server.location, sent)
         with contextlib.closing(Connection(direct)) as connection:
             assert connection.call("evaluate", "ran") == 1
-
-
-def _replay(location: str, sent: bytes) -> int:
-    """Send the messages of a conversation one by one, waiting for each answer as a client does; how many had one."""
-    host, _, port = location.rpartition(":")
-    answered = 0
-    with socket.create_connection((host, int(port)), 10) as connection, contextlib.suppress(OSError):
-        connection.settimeout(0.5)  # a poll is parked there
-        at = 0
-        while at + evil.HEADER.size <= len(sent):
-            fields = evil.HEADER.unpack(sent[at : at + evil.HEADER.size])
-            end = at + evil.HEADER.size + fields[5] + fields[7]
-            connection.sendall(sent[at:end])
-            at = end
-            head = evil._exactly(connection, evil.HEADER.size)
-            answer = evil.HEADER.unpack(head)
-            evil._exactly(connection, answer[5] + answer[7])
-            answered += 1
-    return answered
 
 
 # --- where a key could be seen

@@ -274,8 +274,9 @@ def test_what_the_agent_refuses_has_a_code(flame_server: Callable[..., FlameServ
         link = Connection(one.session.target)
         try:
             line = Line("another", link)
+            ticket = one.session._link.exchange(line, {"op": "hello"})[0]["ticket"]
             with pytest.raises(AgentError, match="place is one of auto, process, child"):
-                one.session._link.exchange(line, {"op": "open", "place": "moon", "session": "y"})
+                one.session._link.exchange(line, {"op": "open", "place": "moon", "session": "y", "ticket": ticket})
         finally:
             link.close()
 

@@ -135,6 +135,7 @@ class FakeAgent(evil.Server):
 HELLO: dict[str, Any] = {
     "protocol": wire.PROTOCOL,
     "boot": "00ff",
+    "ticket": "00" * 16,
     "host": "fake",
     "pid": 1,
     "python": [3, 11, 7],

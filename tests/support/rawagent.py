@@ -56,8 +56,13 @@ class RawAgent:
 
     def op(self, op: str, *, n: str | None = None, timeout: float | None = None, **fields: Any) -> Any:
         """One op for the session: its result. Raises AgentError."""
-        n = n or f"{self._nonce}-{next(self._count)}"
-        message = wire.encode({"session": self.session, **fields, "op": op, "n": n})
+        if op in ("open", "ask") and "ticket" not in fields:
+            fields["ticket"] = self.op("hello")["ticket"]
+        elif op in ("close", "kill") and "epoch" not in fields and "life" not in fields:
+            name = fields.get("session", self.session)
+            op, fields["life"] = "kill", next((s["life"] for s in self.op("sessions") if s["session"] == name), "")
+        n = n or self.number()
+        message = wire.encode({"session": self.session, "epoch": self.epoch, **fields, "op": op, "n": n})
         answer, buffers = wire.decode(self.link.invoke(self.entry, message, timeout=timeout))
         assert answer["n"] == n
         if "error" in answer:
@@ -66,6 +71,10 @@ class RawAgent:
         if isinstance(result, dict) and "events" in result:
             result["events"] = wire.decode_events(result["events"], buffers)
         return result
+
+    def number(self) -> str:
+        """The next call's."""
+        return f"{self._nonce}-{next(self._count)}"
 
     def open(self, attach: str | None = None, **fields: Any) -> dict[str, Any]:
         """Make or take up the session; what was not acknowledged comes first."""

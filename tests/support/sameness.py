@@ -52,6 +52,6 @@ def _same_there(module: str, one: Any, other: Any) -> bool:
 
 def _same_bytes(a: Any, b: Any) -> bool:
     """Of fields, not of what may lie between them."""
-    if a.dtype.names:
+    if a.dtype.names is not None:
         return all(_same_bytes(a[name], b[name]) for name in a.dtype.names)
     return bool(a.tobytes() == b.tobytes())

@@ -2,7 +2,7 @@
 
 A stock server's function can reach the socket that it was called through.  The request says which way the value goes::
 
-    session, epoch      whose it is
+    session, epoch, n   whose it is, and which of its owner's calls
     way                 put: from the client; get: to it
     ticket, sizes, at   the value, the lengths of its parts (of one that is new here), where to begin
     size                bytes that will cross, as ``pieces.length`` has it

@@ -4,18 +4,18 @@ One client has a session at a time: its *owner*. An ``epoch`` tells one ownershi
 """
 
 import os
-import re
 import threading
 import time
 
 from .. import sockets
 from ..log import log as events
+from ..wire import numbers
 from . import places
 
 # Requests that a session remembers: one that is repeated because its answer was lost does not run twice.
 REMEMBERED = 4096
-# Clients that it remembers, with the highest number of their calls.
-CLIENTS_REMEMBERED = 1000
+# By how much the number of a call that carries a large value may lie behind another's: they begin on several threads.
+APART = 1000
 # Bytes of output that are kept while nobody reads, unless the client wants another number; the least that it may want.
 # And bytes that are kept for ``replay``.
 JOURNAL, LEAST_JOURNAL = 256 << 20, 1 << 16
@@ -28,8 +28,6 @@ COMES_BACK = 3.0
 TALKS_REMEMBERED = 64
 # Requests to take a session over that wait for an answer.
 MOST_ASKED = 32
-
-_CALL_NUMBER = re.compile(r"(.+)-(\d{1,15})")
 
 
 class Refusal(Exception):
@@ -51,15 +49,15 @@ class Session:
     def __init__(self, session_id, place, shell, options, bundle):
         self.place = places.PLACES[place](session_id)
         self.session_id = session_id
+        self.life = os.urandom(8).hex()  # tells it from others that had, or will have, its name
         self.client = ""
         self.notebook = ""
         self.linger = LINGER
         self.started = time.time()
         # Begins anywhere: what was once sent to another session of this name is for none of this one's owners.
         self.epoch = self._no_epoch = int.from_bytes(os.urandom(6), "big")
-        self._openings = {}
         self._talks = {}  # conversation about files -> the number of its last call
-        self._talks_begun = {}  # client's name in call numbers -> the highest number of its calls that began one
+        self._numbers = self._carried = None  # Numbers of the owner's acts, and of those that carry a large value
         self.log = events.EventLog(cap=JOURNAL, history=HISTORY)
         self.set(options)
         self._client_id = None
@@ -71,7 +69,6 @@ class Session:
         self._begun = time.monotonic()
         self._seen = {}
         self._interrupts = {}  # id of the call -> what was done
-        self._newest_calls = {}  # client's name in call numbers -> its highest number
         self._lock = threading.Lock()
         self.core = self.place.make_core(self.log, shell, bundle)
         self.place.keep(self.log)
@@ -98,23 +95,20 @@ class Session:
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
-    def submit(self, request, call=None):
-        """Begin ``request`` unless its id is known; whether it was new.
+    def act(self, epoch, call, carries=False):
+        """Count an act of the owner. Raises Refusal unless it belongs to this epoch and its number comes for the first
+        time; a request that a client repeats comes in a new call, so another one is an old message sent again."""
+        with self._lock:
+            self.check(epoch)
+            numbers = self._carried if carries else self._numbers
+            if numbers is None or not numbers.use(call):
+                raise Refusal("stale", "call %s is no new one of the session's owner; nothing was done" % (call,))
 
-        ``call`` is the number of this call, ``client-counter``. A client counts up, and a request that it repeats comes
-        in a new call; so a call far behind its latest one is none of its own, but an old message sent again.
-        """
-        match = _CALL_NUMBER.match(call or "")
+    def submit(self, request):
+        """Begin ``request`` unless its id is known; whether it was new."""
         with self._lock:
             if request["id"] in self._seen:
                 return False
-            if match is not None:
-                client, count = match.group(1), int(match.group(2))
-                newest = self._newest_calls.pop(client, 0)
-                self._newest_calls[client] = max(newest, count)
-                _trim(self._newest_calls, CLIENTS_REMEMBERED)
-                if count <= newest - REMEMBERED:
-                    raise Refusal("stale", "call %s is older than what is remembered; nothing was begun" % call)
             self._seen[request["id"]] = True
             _trim(self._seen, REMEMBERED)
             if request["kind"] == "execute":
@@ -143,18 +137,10 @@ class Session:
 
     # -- files by calls ----------------------------------------------------------------------------------------------
 
-    def begin_talk(self, call):
-        """A conversation about files: the random name of it. ``call`` is the number of this call, as for ``submit``."""
-        match = _CALL_NUMBER.match(call or "")
-        if match is None:
-            raise Refusal("bad_request", "a call that begins a conversation has a number")
-        client, count = match.group(1), int(match.group(2))
+    def begin_talk(self):
+        """A conversation about files: the random name of it."""
+        talk = os.urandom(32).hex()
         with self._lock:
-            if count <= self._talks_begun.get(client, -1):
-                raise Refusal("stale", "call %s was answered before; ignored" % call)
-            self._talks_begun[client] = count
-            _trim(self._talks_begun, CLIENTS_REMEMBERED)
-            talk = os.urandom(32).hex()
             self._talks[talk] = 0
             _trim(self._talks, TALKS_REMEMBERED)
         return talk
@@ -187,18 +173,15 @@ class Session:
         self.check(epoch)
         self._line = connection
 
-    def attach(self, client, client_id, notebook, force, call=None):
+    def attach(self, client, client_id, notebook, force, call):
         """Make a client the owner; the new epoch. Raises Refusal (in_use) where another one is here.
 
-        ``call`` is the number of this call, as for ``submit``. A client opens a session once, and again only where that
-        was not answered; so a call that is not behind its last one is an old message, that somebody sends again.
+        ``call`` is the number of this call: its caller is who acts in the epoch.
         """
-        match = _CALL_NUMBER.match(call or "")
+        number = numbers.parsed(call)
+        if number is None:
+            raise Refusal("bad_request", "the number of a call is CALLER-COUNT, not %r" % (call,))
         with self._lock:
-            if match is not None:
-                caller, count = match.group(1), int(match.group(2))
-                if count <= self._openings.get(caller, -1):
-                    raise Refusal("stale", "call %s is older than the one that opened the session; ignored" % call)
             may = client_id is None or client_id == self._client_id or self._is_granted(client_id)
             if self.attached and not (may or force):
                 raise Refusal("in_use", self._in_use(), client=self.client, since=self._since)
@@ -206,11 +189,9 @@ class Session:
                 self.place.attached(self.core)
             except RuntimeError as e:
                 raise Refusal("cannot_start", "the session %s cannot go on: %s" % (self.session_id, e))
-            if match is not None:
-                self._openings[caller] = count
-                _trim(self._openings, CLIENTS_REMEMBERED)
             self.epoch += 1
             self._talks.clear()
+            self._numbers, self._carried = numbers.Numbers(*number), numbers.Numbers(*number, apart=APART)
             self._asked = {n: ask for n, ask in self._asked.items() if ask["state"] == "granted"}
             for ask in self._asked.values():
                 ask["state"] = "taken"
@@ -301,6 +282,7 @@ class Session:
         runs = log["running"][0] if log["running"] else None
         return {
             "session": self.session_id,
+            "life": self.life,
             "place": self.place.name,
             "client": self.client,
             "notebook": self.notebook,

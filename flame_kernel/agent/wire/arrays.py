@@ -7,24 +7,23 @@
     {"k": n}                          pyarrow Table: buffer n        {"P": [class, n, …]}  of pandas
 
 No library is imported to write a value, for one that has such a value has imported it; to read one the library of that
-name is, and nothing else.  A dtype is read from a text of few forms, none of which holds Python objects.
+name is, and nothing else.  What is sent is checked by us before the library sees it: dtypes and the sizes of arrays by
+``dtypes``, tables by ``arrow_stream``.
 """
 
 import re
 import sys
 
+from . import arrow_stream, dtypes
 from .scalars import BadValue, NotPlain, TooLarge, class_name
 
-_DTYPE = re.compile(
-    r"[<>|=]?(\?|b1|[biufc](1|2|4|8|16|32)|[SUV]\d{1,10}|[mM]8(\[\d{0,9}(generic|[YMWDhms]|ms|us|ns|ps|fs|as)\])?)"
-)
-_KINDS = "biufcSUVmM"
-# A dtype with fields of fields of …
-_MAX_FIELDS = 10
-# Elements of no size, that a few bytes could ask for.
-_MAX_EMPTY = 1000000
 # Older ones open pickles in a table's metadata by themselves.
 _SAFE_ARROW = (14, 0, 1)
+# What dictionaries may stand for: so many bytes, or so many for each byte of the stream.
+_FREE_UNFOLDED = 1 << 26
+_UNFOLDED_PER_BYTE = 1024
+# The dtype of categories, as pandas tells it: that of their codes.
+_CODES = re.compile(r"u?int(8|16|32|64)")
 
 
 def encode(encoder, value, kind):
@@ -42,12 +41,17 @@ def encode(encoder, value, kind):
     return node
 
 
-def decode(decoder, tag, content):
+def decode(decoder, tag, content, depth):
     """What ``encode`` made a node of; raises BadValue."""
     reader = _READERS.get(tag)
     if reader is None:
         raise BadValue("a value of the unknown kind %.20r" % (tag,))
-    return reader(decoder, content)
+    try:
+        return reader(decoder, content, depth)
+    except BadValue:
+        raise
+    except Exception as e:  # of the three libraries, each of which has errors of its own
+        raise BadValue("an array or a table that is none (%s: %s)" % (type(e).__name__, str(e)[:200]))
 
 
 def _library(name):
@@ -74,7 +78,7 @@ def _whole(encoder, size):
 
 def _write_numpy(encoder, value, kind, numpy):
     if kind is numpy.ndarray:
-        dtype = _dtype_words(numpy, value.dtype)
+        dtype = _words(numpy, value.dtype, list(value.shape))
         _whole(encoder, value.nbytes)
         order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
         return {"a": [dtype, list(value.shape), order, encoder.buffer(_memory(numpy, value, order))]}
@@ -83,9 +87,9 @@ def _write_numpy(encoder, value, kind, numpy):
     if kind is numpy.bytes_:
         return {"h": ["bytes_", encoder.buffer(bytes(value))]}
     if issubclass(kind, numpy.generic) and kind is value.dtype.type:
-        return {"g": [_dtype_words(numpy, value.dtype), encoder.buffer(value.tobytes())]}
+        return {"g": [_words(numpy, value.dtype), encoder.buffer(value.tobytes())]}
     if issubclass(kind, numpy.dtype):
-        return {"l": _dtype_words(numpy, value)}
+        return {"l": _words(numpy, value)}
     return None
 
 
@@ -98,83 +102,59 @@ def _memory(numpy, array, order):
     return memoryview(array.ravel(order="K").view(numpy.uint8))
 
 
-def _dtype_words(numpy, dtype, depth=0):
-    """A dtype as JSON; NotPlain where it holds Python objects, or is of a kind that numpy alone does not know."""
-    if dtype.hasobject:
-        raise NotPlain("a numpy array of Python objects is no plain value (its list may be: array.tolist())")
-    if depth > _MAX_FIELDS:
-        raise NotPlain("a dtype is nested too deep")
-    if dtype.subdtype is not None:
-        base, shape = dtype.subdtype
-        return [_dtype_words(numpy, base, depth + 1), list(shape)]
-    if dtype.names is not None:
-        fields = [dtype.fields[name] for name in dtype.names]
-        if dtype.type is not numpy.void or any(len(field) > 2 for field in fields):
-            raise NotPlain("a record dtype, or one with titles, is no plain value")
-        return {
-            "names": list(dtype.names),
-            "formats": [_dtype_words(numpy, field[0], depth + 1) for field in fields],
-            "offsets": [field[1] for field in fields],
-            "itemsize": dtype.itemsize,
-            "aligned": bool(dtype.isalignedstruct),
-        }
-    if dtype.kind not in _KINDS or numpy.dtype(dtype.str) != dtype:
-        raise NotPlain("the dtype %s is no plain value" % dtype)
-    return dtype.str
+def _words(numpy, dtype, shape=()):
+    """A dtype as JSON, where the other side would take it, and an array of it of this shape."""
+    told = dtypes.words(numpy, dtype)
+    if type(told) is str and dtype.itemsize:
+        return told
+    try:
+        dtypes.check_shape(list(shape), dtypes.check(told))
+    except BadValue as e:
+        raise NotPlain("this dtype does not travel: %s" % e)
+    return told
 
 
-def _dtype(numpy, words, depth=0):
-    if depth > _MAX_FIELDS:
-        raise BadValue("a dtype that is nested too deep")
-    if isinstance(words, str):
-        if not _DTYPE.fullmatch(words):
-            raise BadValue("the dtype %.40r" % words)
-        return numpy.dtype(words)
-    if isinstance(words, list):
-        base, shape = words
-        return numpy.dtype((_dtype(numpy, base, depth + 1), tuple(shape)))
-    formats = [_dtype(numpy, one, depth + 1) for one in words["formats"]]
-    plan = {"names": words["names"], "formats": formats, "offsets": words["offsets"], "itemsize": words["itemsize"]}
-    return numpy.dtype(plan, align=bool(words["aligned"]))
-
-
-def _read_array(decoder, content):
+def _read_array(decoder, content, depth):
     numpy = _library("numpy")
     words, shape, order, number = content
-    dtype = _dtype(numpy, words)
-    count = 1
-    for length in shape:
-        if not isinstance(length, int) or length < 0:
-            raise BadValue("an array of the shape %.60r" % (shape,))
-        count *= length
+    if type(words) is list or order not in ("C", "F"):
+        raise BadValue("an array of the dtype %.40r and the order %.40r" % (words, order))
+    dtype, layout = dtypes.make(numpy, words)
+    count = dtypes.check_shape(shape, layout)
     data = decoder.part(number)
-    if len(data) != count * dtype.itemsize or (not dtype.itemsize and count > _MAX_EMPTY):
+    if len(data) != count * dtype.itemsize:
         raise BadValue("an array that does not fill its shape")
     if not len(data):
-        return numpy.empty(tuple(shape), dtype, order)
+        return numpy.zeros(tuple(shape), dtype, order)
+    dtypes.check_text(numpy, data, count, layout)
     array = numpy.frombuffer(data, dtype).reshape(tuple(shape), order=order)
     return array if array.flags.writeable else array.copy(order="K")
 
 
-def _read_scalar(decoder, content):
+def _read_scalar(decoder, content, depth):
     numpy = _library("numpy")
     words, number = content
-    dtype = _dtype(numpy, words)
+    dtype, layout = dtypes.make(numpy, words)
     data = decoder.part(number)
-    if len(data) != dtype.itemsize or not dtype.itemsize:
+    if type(words) is list or len(data) != dtype.itemsize or not dtype.itemsize:
         raise BadValue("a scalar that is none")
+    dtypes.check_shape([], layout)
+    dtypes.check_text(numpy, data, 1, layout)
+    decoder.count_bytes(len(data))
     return numpy.frombuffer(data, dtype).copy()[0]
 
 
-def _read_text(decoder, content):
+def _read_text(decoder, content, depth):
     numpy = _library("numpy")
     name, number = content
+    if name not in ("bytes_", "str_"):
+        raise BadValue("a text of the class %.40r" % (name,))
     data = bytes(decoder.part(number))
     return numpy.bytes_(data) if name == "bytes_" else numpy.str_(data.decode("utf-8", "surrogatepass"))
 
 
-def _read_dtype(decoder, content):
-    return _dtype(_library("numpy"), content)
+def _read_dtype(decoder, content, depth):
+    return dtypes.make(_library("numpy"), content)[0]
 
 
 # -- Arrow and pandas ------------------------------------------------------------------------------------------------
@@ -188,32 +168,79 @@ def _write_arrow(encoder, value, kind, pyarrow):
 
 
 def _stream(pyarrow, table):
-    """A table as an Arrow stream."""
+    """A table as an Arrow stream; NotPlain where the other side would not take it."""
     sink = pyarrow.BufferOutputStream()
     writer = pyarrow.RecordBatchStreamWriter(sink, table.schema)
     writer.write_table(table)
     writer.close()
-    return memoryview(sink.getvalue())
+    stream = memoryview(sink.getvalue())
+    try:
+        schema = arrow_stream.check(stream, ours=True)
+        if schema.dictionaries:
+            _check_dictionaries(table, len(stream))
+    except BadValue as e:
+        raise NotPlain("this table does not travel: %s" % e)
+    return stream
 
 
 def _table(decoder, number):
-    """The table in an Arrow stream; what came may lie about its lengths, so all of it is checked."""
+    """``(table, its Schema)`` of an Arrow stream; what came may lie about its lengths, so all of it is checked."""
     pyarrow = _library("pyarrow")
     version = tuple(int(part) for part in re.findall(r"\d+", pyarrow.__version__)[:3])
     if version < _SAFE_ARROW:
         raise BadValue("a table, and pyarrow %s is too old to read it safely: 14.0.1" % pyarrow.__version__)
     import pyarrow.ipc
 
+    data = decoder.part(number)
+    schema = arrow_stream.check(data)
     try:
-        table = pyarrow.ipc.open_stream(pyarrow.py_buffer(decoder.part(number))).read_all()
+        table = pyarrow.ipc.open_stream(pyarrow.py_buffer(data)).read_all()
         table.validate(full=True)
     except (pyarrow.ArrowException, OSError, ValueError) as e:
         raise BadValue("a table that is none: %s" % str(e)[:200])
-    return table
+    if schema.dictionaries:
+        _check_dictionaries(table, len(data))
+    return table, schema
 
 
-def _read_table(decoder, content):
-    return _table(decoder, content)
+def _check_dictionaries(table, size):
+    """Raise BadValue where the values of dictionaries, each as often as it is meant, are far more than was sent."""
+    import pyarrow.compute
+
+    unfolded = sum(_unfolded(pyarrow, chunk) for column in table.columns for chunk in column.chunks)
+    if unfolded > max(_FREE_UNFOLDED, _UNFOLDED_PER_BYTE * size):
+        raise BadValue("dictionaries of %d bytes that stand for %d" % (size, unfolded))
+
+
+def _unfolded(pyarrow, array):
+    """Bytes of an array without dictionaries, at most; 0 where there are none in it."""
+    types, kind = pyarrow.types, array.type
+    if isinstance(array, pyarrow.ExtensionArray):
+        return _unfolded(pyarrow, array.storage)
+    if types.is_dictionary(kind):
+        return len(array) * _longest(pyarrow, array.dictionary)
+    if types.is_map(kind):
+        return _unfolded(pyarrow, array.keys) + _unfolded(pyarrow, array.items)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _unfolded(pyarrow, array.values)
+    if types.is_struct(kind) or types.is_union(kind):
+        count = getattr(kind, "num_fields", None)
+        return sum(_unfolded(pyarrow, array.field(number)) for number in range(count))
+    return 0
+
+
+def _longest(pyarrow, array):
+    """Bytes of the longest value of a dictionary, or of all of them where that is not easily told."""
+    types, kind = pyarrow.types, array.type
+    if types.is_string(kind) or types.is_binary(kind) or types.is_large_string(kind) or types.is_large_binary(kind):
+        return pyarrow.compute.max(pyarrow.compute.binary_length(array)).as_py() or 0
+    if types.is_primitive(kind):
+        return 16
+    return array.nbytes + _unfolded(pyarrow, array)
+
+
+def _read_table(decoder, content, depth):
+    return _table(decoder, content)[0]
 
 
 def _write_pandas(encoder, value, kind, pandas):
@@ -254,7 +281,7 @@ def _by_arrow(pyarrow, frame, name):
     try:
         table = pyarrow.Table.from_pandas(frame)
         return table, _frame(table, _freq(frame.index))
-    except Exception as e:
+    except Exception as e:  # pandas and Arrow raise errors of many classes; the text is told
         raise NotPlain("Arrow cannot take this pandas.%s (%s)" % (name, str(e)[:200]))
 
 
@@ -300,25 +327,33 @@ def _same_objects(a, b):
     return all(type(x) is type(y) for x, y in zip(a, b))
 
 
-def _read_pandas(decoder, content):
+def _read_pandas(decoder, content, depth):
     name, number, freq, label = content
+    if name not in ("DataFrame", "Series", "Index") or not (freq is None or (type(freq) is str and len(freq) < 100)):
+        raise BadValue("the class %.40r of pandas, and the frequency %.40r" % (name, freq))
     _library("pandas")
-    table = _table(decoder, number)
+    table, schema = _table(decoder, number)
+    # pandas would write out a dictionary that is told to be something else than categories, or is in other cells.
+    encoded = [schema.pandas.get(column, "object") for column in schema.categorical]
+    if schema.nested_dictionaries or not all(map(_CODES.fullmatch, encoded)):
+        raise BadValue("a table whose dictionaries are no categories of pandas")
     try:
-        frame = _frame(table, freq if isinstance(freq, str) else None)
+        frame = _frame(table, freq)
     except Exception as e:  # its metadata is read by pandas, and may be anything
         raise BadValue("a table that is no pandas.%s: %s" % (name, str(e)[:200]))
     if name == "Index":
         return frame.index
     if name == "Series":
         series = frame["value"]
-        series.name = decoder.value(label, 1)
+        if len(series.shape) != 1:
+            raise BadValue("a Series of several columns")
+        series.name = decoder.value(label, depth + 1)
         return series
-    columns = decoder.value(label, 1)
+    columns = decoder.value(label, depth + 1)
     if columns is not None:
         try:
             frame.columns = columns
-        except Exception as e:
+        except Exception as e:  # pandas and Arrow raise errors of many classes; the text is told
             raise BadValue("a table whose columns have no such names: %s" % str(e)[:200])
     return frame
 

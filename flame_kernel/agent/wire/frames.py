@@ -17,6 +17,8 @@ import hmac
 import json
 import struct
 
+from . import message as wire
+
 GREETING = b"FLX1"  # the far side's first bytes; Pyro's messages begin otherwise
 NONCE = 32
 CHUNK = 1 << 20  # bytes of the longest payload
@@ -137,7 +139,7 @@ class Frames:
         if kind == HOLE:
             return kind, _NUMBER.unpack(payload)[0]
         try:
-            message = json.loads(bytes(payload).decode("ascii"))
+            message = wire.read_json(bytes(payload))
         except (ValueError, RecursionError):
             raise Damaged("a message that is not JSON")
         if not isinstance(message, dict):

@@ -16,6 +16,7 @@ so binary data (images, arrays, long output) never passes through JSON, as in Ju
 
 import json
 import struct
+import sys
 
 PROTOCOL = 1
 MAGIC = b"FLM1"
@@ -34,8 +35,11 @@ INLINE_TEXT = 1024
 # What one message may hold: a list or a number of two characters becomes a Python object of 30 times that.
 MAX_BUFFERS = 100000
 MAX_VALUES = 2000000
+# Digits of a whole number: Python's own limit, where it has one, for longer ones take seconds to read.
+MAX_DIGITS = 4300
 
 _HEAD = struct.Struct(">4sII")
+_DIGITS = bytes(48 if chr(code) in "123456789" else code for code in range(256))  # each digit becomes a 0
 _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
 
 
@@ -77,7 +81,7 @@ def decode(data, limit=None):
     if has_too_many_values(text):
         raise WireError("message of more than %d values" % MAX_VALUES)
     try:
-        message = json.loads(text.decode("ascii"))
+        message = read_json(text)
     except (ValueError, RecursionError) as e:
         raise WireError("message is not JSON: %s" % e)
     if not isinstance(message, dict):
@@ -88,6 +92,25 @@ def decode(data, limit=None):
         buffers.append(view[at : at + size])
         at += size
     return message, buffers
+
+
+def read_json(text, digits=MAX_DIGITS, encoding="ascii"):
+    """What JSON text (bytes) stands for; ValueError where it is none, or has a whole number of more than ``digits``."""
+    options = {}
+    # Text without so many digits in a row, which is nearly all, is read at full speed.
+    if (digits < MAX_DIGITS or not _has_limit()) and b"0" * digits in text.translate(_DIGITS):
+
+        def whole(number):
+            if len(number.lstrip("-")) > digits:
+                raise ValueError("a number of %d digits" % len(number))
+            return int(number)
+
+        options["parse_int"] = whole
+    return json.loads(text.decode(encoding), **options)
+
+
+def _has_limit():
+    return 0 < getattr(sys, "get_int_max_str_digits", int)() <= MAX_DIGITS
 
 
 def has_too_many_values(text):

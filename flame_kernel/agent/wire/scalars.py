@@ -10,8 +10,10 @@ import pathlib
 import sys
 import uuid
 
-# Bits of a Fraction's parts: beyond, its greatest common divisor takes seconds.
-MAX_FRACTION = 1 << 16
+# Bits of the numbers of a Fraction and of a range: dividing longer ones takes seconds.
+MAX_DIVIDED = 1 << 16
+# Hexadecimal digits that are divided in no time.
+SHORT = 500
 
 
 class NotPlain(TypeError):
@@ -37,21 +39,59 @@ def class_name(kind):
     return name if module in (None, "builtins") else "%s.%s" % (module, name)
 
 
-def _big(number):
-    return "%x" % number
-
-
 def _fraction(value):
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_FRACTION:
-        raise NotPlain("a Fraction of more than %d bits" % MAX_FRACTION)
-    return [_big(value.numerator), _big(value.denominator)]
+    numerator, denominator = value.numerator, value.denominator
+    if max(numerator.bit_length(), denominator.bit_length()) > MAX_DIVIDED:
+        raise NotPlain("a Fraction of more than %d bits" % MAX_DIVIDED)
+    return ["%x" % numerator, "%x" % denominator]
 
 
-def _make_fraction(content):
+def _range(value):
+    start, stop, step = value.start, value.stop, value.step
+    if max(start.bit_length(), stop.bit_length(), step.bit_length()) > MAX_DIVIDED:
+        raise NotPlain("a range of more than %d bits" % MAX_DIVIDED)
+    return ["%x" % start, "%x" % stop, "%x" % step]
+
+
+def _check_divided(name, size, count):
+    """Hexadecimal digits of all its numbers: a division takes time by their square."""
+    if size > 3 * (MAX_DIVIDED // 4 + 2):
+        raise BadValue("a %s of more than %d bits" % (name, MAX_DIVIDED))
+    count(size * size >> 16)
+
+
+def _make_fraction(content, count):
     numerator, denominator = content
-    if max(len(numerator), len(denominator)) > MAX_FRACTION // 4 + 1:
-        raise BadValue("a Fraction of more than %d bits" % MAX_FRACTION)
+    if len(numerator) + len(denominator) > SHORT:
+        _check_divided("Fraction", len(numerator) + len(denominator), count)
     return fractions.Fraction(int(numerator, 16), int(denominator, 16))
+
+
+def _make_range(content, count):
+    start, stop, step = content
+    if len(start) + len(stop) + len(step) > SHORT:
+        _check_divided("range", len(start) + len(stop) + len(step), count)
+    return range(int(start, 16), int(stop, 16), int(step, 16))
+
+
+def _make_decimal(content, count):
+    if type(content) is not str:
+        raise BadValue("a Decimal that is no text")
+    if len(content) > SHORT:
+        count(len(content) >> 6)  # its hash is made anew each time
+    return decimal.Decimal(content)
+
+
+def _make_date(content):
+    year, month, day = content
+    return datetime.date(year, month, day)
+
+
+def _make_complex(content):
+    real, imaginary = content
+    if not {type(real), type(imaginary)} <= {int, float}:
+        raise BadValue("a complex of other things than numbers")
+    return complex(real, imaginary)
 
 
 def _path(value):
@@ -135,26 +175,33 @@ def _make_clock(content):
     return datetime.time(hour, minute, second, microsecond, _make_zone(zone), fold=fold)
 
 
-def _make_range(content):
-    return range(*[int(number, 16) for number in content])
-
-
+# What takes time by its length, when it is made, hashed or compared: the makers of these tags get a function as well,
+# which is told for how many values it counts.
+LONG = {"N", "F", "R"}
 # Class -> (tag, what makes JSON of one, what makes one of JSON).
 LEAVES = {
-    complex: ("c", lambda value: [value.real, value.imag], lambda content: complex(*map(float, content[:2]))),
+    complex: ("c", lambda value: [value.real, value.imag], _make_complex),
     datetime.datetime: ("T", _moment, _make_moment),
     datetime.date: (
         "D",
         lambda value: [value.year, value.month, value.day],
-        lambda content: datetime.date(*content),
+        _make_date,
     ),
     datetime.time: ("C", _clock, _make_clock),
     datetime.timedelta: ("W", _delta, _make_delta),
     datetime.timezone: ("z", zone, _make_zone),
-    decimal.Decimal: ("N", str, decimal.Decimal),
-    fractions.Fraction: ("F", _fraction, _make_fraction),
+    decimal.Decimal: ("N", str, _make_decimal),
+    fractions.Fraction: (
+        "F",
+        _fraction,
+        _make_fraction,
+    ),
     uuid.UUID: ("u", lambda value: value.hex, lambda content: uuid.UUID(hex=content)),
-    range: ("R", lambda value: [_big(value.start), _big(value.stop), _big(value.step)], _make_range),
+    range: (
+        "R",
+        _range,
+        _make_range,
+    ),
     type(Ellipsis): ("E", lambda value: 0, lambda content: Ellipsis),
     pathlib.PurePosixPath: ("p", _path, _make_path),
     pathlib.PureWindowsPath: ("p", _path, _make_path),

@@ -22,7 +22,7 @@ import sys
 from array import array
 
 from . import message as wire
-from .scalars import LEAVES, ZONES, BadValue, NotPlain, TooLarge, class_name, zone
+from .scalars import LEAVES, LONG, ZONES, BadValue, NotPlain, TooLarge, class_name, zone
 
 # A list in a list in a list … so deep.
 MAX_DEPTH = 150
@@ -30,14 +30,16 @@ MAX_DEPTH = 150
 MAX_UNFOLDED = 20000000
 # Keys of one dict or set with the same hash: each is compared with all of them.
 MAX_COLLISIONS = 64
+# The first so many are let pass as they are; of more, those of tuples are counted, by what is compared.
+FREE_COLLISIONS = 4
 # Text and bytes shorter than this stay in the JSON text.
 INLINE = 1024
 # Numbers in a list, from which on it travels as a buffer.
 PACKED = 32
 # Parts of one value: a message has no more buffers.
 MAX_PARTS = wire.MAX_BUFFERS // 2
-# Characters of a number that JSON's parser is given, where Python has no limit of its own.
-MAX_DIGITS = 5000
+# Digits of a whole number in the text: longer ones travel in hexadecimal, which is read in no time.
+MAX_DIGITS = 19
 
 _INT64 = 1 << 63
 _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
@@ -209,12 +211,8 @@ def decode(parts, resolve=None, loads=None):
     text = bytes(parts[0])
     if wire.has_too_many_values(text):
         raise BadValue("a value of more than %d parts" % wire.MAX_VALUES)
-    if not hasattr(sys, "get_int_max_str_digits"):
-        options = {"parse_int": _short_int}
-    else:
-        options = {}
     try:
-        tree = json.loads(text.decode("ascii"), **options)
+        tree = wire.read_json(text, MAX_DIGITS)
         return Decoder(parts, resolve, loads).value(tree, 0)
     except RecursionError:
         raise BadValue("a value that is nested too deep")
@@ -261,13 +259,12 @@ class Decoder:
     def _tagged(self, tag, content, depth):
         maker = _CONTAINERS.get(tag)
         if maker is not None:
-            return maker(self.values(content, depth))
+            return maker(self, self.values(content, depth))
         if tag == "m":
             return dict(zip(content, self.values(content.values(), depth)))
         if tag == "d":
             both = self.values(content, depth)
-            keys = _safe_keys(both[::2])
-            return dict(zip(keys, both[1::2]))
+            return dict(zip(self.keys(both[::2]), both[1::2]))
         if tag in ("q", "e"):
             packed = array("q" if tag == "q" else "d")
             packed.frombytes(self.part(content))
@@ -282,6 +279,9 @@ class Decoder:
         maker = _MAKERS.get(tag)
         if maker is not None:
             return maker(content)
+        maker = _LONG_MAKERS.get(tag)
+        if maker is not None:
+            return maker(content, self._count)
         if tag == "@" and self._resolve is not None:
             return self._resolve(content)
         if tag == "!":
@@ -290,7 +290,7 @@ class Decoder:
             return self._loads(bytes(self.part(content)))
         from . import arrays
 
-        return arrays.decode(self, tag, content)
+        return arrays.decode(self, tag, content, depth)
 
     def values(self, nodes, depth):
         """The values of several nodes, as a list."""
@@ -307,6 +307,23 @@ class Decoder:
     def text(self, number):
         return str(self.part(number), "utf-8", "surrogatepass")
 
+    def keys(self, keys):
+        """``keys``, if making a dict or a set of them takes no longer than it should."""
+        counts = {}
+        for key in keys:
+            if type(key) is not str and type(key) is not bytes:  # their hashes are seeded with a secret
+                known = hash(key)
+                counts[known] = again = counts.get(known, 0) + 1
+                if again > MAX_COLLISIONS:
+                    raise BadValue("keys that collide")
+                if again > FREE_COLLISIONS and type(key) in (tuple, frozenset):
+                    self._count(again * _visits(key, {}))
+        return keys
+
+    def count_bytes(self, size):
+        """Something whose hash takes time by its size, each time it is asked for."""
+        self._count(size >> 6)
+
     def _count(self, values):
         self._unfolded += values
         if self._unfolded > MAX_UNFOLDED:
@@ -322,40 +339,30 @@ def _is_clean(text):
     return True
 
 
-def _short_int(digits):
-    if len(digits) > MAX_DIGITS:
-        raise BadValue("a number of %d digits" % len(digits))
-    return int(digits)
+def _visits(key, known):
+    """How many values are looked at to compare ``key`` with an equal one; a tuple in it counts each time."""
+    if type(key) not in (tuple, frozenset):
+        return 1
+    found = known.get(id(key))
+    if found is None:
+        found = known[id(key)] = 1 + sum(_visits(one, known) for one in key)
+    return found
 
 
-def _safe_keys(keys):
-    """``keys``, if making a dict or a set of them takes no longer than it should."""
-    counts = {}
-    for key in keys:
-        if type(key) is not str and type(key) is not bytes:  # their hashes are seeded with a secret
-            known = hash(key)
-            counts[known] = counts.get(known, 0) + 1
-            if counts[known] > MAX_COLLISIONS:
-                raise BadValue("keys that collide")
-    return keys
-
-
-def _make_slice(content):
+def _make_slice(decoder, content):
     start, stop, step = content
     return slice(start, stop, step)
 
 
-def _make_set(items):
-    return set(_safe_keys(items))
-
-
-def _make_frozenset(items):
-    return frozenset(_safe_keys(items))
-
-
 _SEQUENCES = {tuple: "t", set: "s", frozenset: "f"}
-_CONTAINERS = {"t": tuple, "s": _make_set, "f": _make_frozenset, "S": _make_slice}
-_MAKERS = {tag: make for tag, _, make in LEAVES.values()}
+_CONTAINERS = {
+    "t": lambda decoder, items: tuple(items),
+    "s": lambda decoder, items: set(decoder.keys(items)),
+    "f": lambda decoder, items: frozenset(decoder.keys(items)),
+    "S": _make_slice,
+}
+_MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag not in LONG}
+_LONG_MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag in LONG}
 # What is not remembered for a second reference: strings and numbers.
 _ATOMS = {
     "X": Decoder.text,
