@@ -65,7 +65,7 @@ import time
 
 from . import own, sockets, threads
 from .remote import bulk, files
-from .session import checkup
+from .session import checkup, places
 from .session import session as live
 from .session.session import Refusal
 from .wire import message as wire
@@ -73,7 +73,7 @@ from .wire.machine import machine
 
 # Seconds that a poll may be parked.
 LONGEST_WAIT = 60.0
-# Seconds between looks of the reaper, at most.
+# Seconds between two rounds of the reaper, at most.
 REAP_EVERY = 60.0
 # Sessions of which it is remembered why they have ended.
 ENDED_REMEMBERED = 64
@@ -114,7 +114,7 @@ def handle(data):
         return wire.encode({"n": n, "error": {"code": "bad_request", "message": str(e)}})
     except KeyError as e:
         return wire.encode({"n": n, "error": {"code": "bad_request", "message": "the request has no %s" % e}})
-    except Exception as e:
+    except Exception as e:  # a client waits for an answer, whatever went wrong; the text is told
         message = "%s: %s" % (type(e).__name__, e)
         return wire.encode({"n": n, "error": {"code": "failed", "message": message}})
 
@@ -203,7 +203,7 @@ def _open(request):
     place = request.get("place") or "auto"
     if place == "auto":
         place = "child" if hello["bare"] else "process"
-    if place not in ("process", "child", "main"):
+    if place not in places.PLACES:
         raise Refusal("bad_place", "place is one of auto, process, child, main; not %r" % (place,))
     attach = request.get("attach")
     if attach not in (None, "take", "must", "force"):
@@ -235,7 +235,7 @@ def _open(request):
         hello,
         epoch=epoch,
         fresh=fresh,
-        place=session.place,
+        place=session.place.name,
         newest=log["newest"],
         acknowledged=log["acknowledged"],
         running=log["running"],
@@ -266,7 +266,7 @@ def _poll(request):
 
 def _watch(request):
     log, connection = _session(request).log, sockets.current()
-    batch, newest, skipped = log.look(
+    batch, newest, skipped = log.watch(
         request.get("after"), request.get("limit", 1 << 20), _wait(request), lambda: sockets.is_over(connection)
     )
     plain, buffers = wire.encode_events(batch)
@@ -350,7 +350,7 @@ def _files(request):
 
 
 def _checkup(request):
-    return checkup.look()
+    return checkup.report()
 
 
 _OPS = {
@@ -441,12 +441,12 @@ def _reap_soon():
         if _reaper:
             _reaper[0].set()
         elif _sessions:
-            look = threading.Event()
-            _reaper.append(look)
-            threads.start("reaper", _reap, look)
+            wake = threading.Event()
+            _reaper.append(wake)
+            threads.start("reaper", _reap, wake)
 
 
-def _reap(look):
+def _reap(wake):
     """End the sessions whose client has not been seen for their linger time; until there is none."""
     while True:
         with _lock:
@@ -459,7 +459,7 @@ def _reap(look):
             soonest = min([session.idle_left for session in _sessions.values()] or [0])
         for session in gone:
             session.close()
-        if not _reaper or _reaper[0] is not look:
+        if not _reaper or _reaper[0] is not wake:
             return
-        look.wait(min(max(soonest, 0.01), REAP_EVERY))
-        look.clear()
+        wake.wait(min(max(soonest, 0.01), REAP_EVERY))
+        wake.clear()

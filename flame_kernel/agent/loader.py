@@ -57,6 +57,8 @@ def boot(text, loader=None):
             except BaseException:  # goes on, whatever it is; nothing of half an agent stays
                 for planted in [one for one in list(sys.modules) if one == name or one.startswith(name + ".")]:
                     sys.modules.pop(planted, None)
+                for planted in [one for one in list(linecache.cache) if one.startswith("<%s/" % name)]:
+                    linecache.cache.pop(planted, None)
                 raise
             package.loaded = True
     return package

@@ -1,4 +1,4 @@
-"""What tells the agent from everything else in a process: the name of its package, and whose a module is."""
+"""The name of the agent's package, and how its frames and files are told from everything else in a process."""
 
 # ``flame_agent_`` and the hash of the agent's text: each version that was pushed has a name of its own.
 PREFIX = "flame_agent_"

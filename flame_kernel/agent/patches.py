@@ -1,8 +1,8 @@
-"""Layers: what a whole process shares (a class method, a builtin), replaced while a session needs it.
+"""Patches of what a whole process shares (a class method, a builtin), in force while a session needs them.
 
-Versions of the agent stack: each layer keeps what it found and passes on to it what is not its own business.  They may
-go in any order: a layer that ends below another one stays as a mere passage, and whoever ends above it takes it away
-too.  So when the last session of the last version is gone, everything is as it was found.
+Versions of the agent stack: each layer keeps what it found, and passes on to it what is not for a session of its own.
+Layers may end in any order.  One that ends below another stays and passes everything on; the one above removes it when
+it ends itself.  When the last session of the last version has ended, everything is as it was found.
 """
 
 MISSING = object()

@@ -1,6 +1,6 @@
-"""The server's side of our connections: no delay of small answers, and a client that vanished is noticed soon.
+"""The server's side of our connections: small answers are not delayed, and a client that has vanished is noticed soon.
 
-A stock server holds a thread for each connection, and the system's own figures for a silent one are two hours.
+A stock server keeps a thread for each connection, and the system waits two hours before it tests a silent one.
 """
 
 import hmac

@@ -1,7 +1,7 @@
-"""Scratch: where the agent's own temporary folders of this process lie.
+"""Where this process keeps the agent's temporary folders.
 
-A process that is killed, or ends while a thread of it still writes there, leaves them behind. So those of a child lie
-in one folder that the server has chosen, and removes when the child has ended.
+A process that is killed leaves its folders behind, and so may one that ends while a thread still writes there. So the
+folders of a child lie in one folder whose name the server chooses; the server removes it when the child has ended.
 """
 
 import atexit
@@ -16,12 +16,12 @@ _root = []  # in a child, the path of that folder, and the child's pid
 
 
 def choose():
-    """The path of a folder that is not there yet, for a child that is about to be started."""
+    """The path of a new folder, not made yet, for a child that is about to start."""
     return os.path.join(tempfile.gettempdir(), "flame_child_" + os.urandom(8).hex())
 
 
 def remove(path):
-    """Remove what a child that has ended, or is just about to, may have left in its folder."""
+    """Remove the folder of a child that has ended, or is ending, if there is one."""
     for _ in range(TRIES):
         shutil.rmtree(path, ignore_errors=True)
         if not os.path.lexists(path):
@@ -29,13 +29,13 @@ def remove(path):
 
 
 def use(path):
-    """All folders of this process lie in that one from now on; where the server has gone, nobody else removes it."""
+    """Keep all folders of this process in that one. It is removed at exit too: the server may be gone by then."""
     _root[:] = [path, os.getpid()]
-    atexit.register(give_up)
+    atexit.register(remove_own)
 
 
-def give_up():
-    """Remove it, at the end of this process; a copy that a cell forks has the same exit handlers, and no say in it."""
+def remove_own():
+    """Remove it at the end of this process, but not at the end of a copy that a cell has forked."""
     if _root and os.getpid() == _root[1]:
         remove(_root[0])
 

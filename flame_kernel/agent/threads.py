@@ -1,4 +1,4 @@
-"""The agent's own threads: daemons named ``flame-…``, which no debugger stops and no look at the stacks shows."""
+"""The agent's own threads: daemons named ``flame-…``. No debugger stops them, and lists of stacks leave them out."""
 
 import threading
 

@@ -210,7 +210,7 @@ def store_in_keyring(name: str, key: Secret) -> None:
         raise TargetError("the keyring keeps text, and this key is none; keep it in a file of mode 0600") from error
     except TargetError:
         raise
-    except Exception as error:
+    except Exception as error:  # each keyring backend has errors of its own
         raise TargetError(
             f"the keyring did not keep the key of {name} ({type(error).__name__}); unlock it, or use a key_file"
         ) from error

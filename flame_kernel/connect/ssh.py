@@ -148,7 +148,7 @@ class Tunnel:
             self._read = (self._folder / "log").stat().st_size  # what stands there is of earlier connections
             connection.settimeout(seconds)
             connection.connect(str(self._folder / "s"))
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; the socket is closed
             connection.close()
             raise
         return connection
@@ -163,7 +163,7 @@ class Tunnel:
             self._start(seconds, alive, ask is not None)
             self._wait(time.monotonic() + login, ask)
             self.is_ours = self._look and self._is_private_there(seconds, login)
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; ssh and its folder do not stay
             self._end()
             raise
 

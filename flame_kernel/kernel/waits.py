@@ -102,7 +102,7 @@ def on_thread(work: Callable[[], T], name: str) -> Future[T]:
     def run() -> None:
         try:
             result = work()
-        except Exception as e:
+        except Exception as e:  # raised again where the result is waited for
             future.set_exception(e)
         else:
             future.set_result(result)

@@ -193,7 +193,7 @@ def in_thread(work: Callable[[Ask], T], ask: Ask, undo: Callable[[T], None]) -> 
             prompt, password, answer = question
             try:
                 answer.set_result(ask(prompt, password))
-            except BaseException:
+            except BaseException:  # goes on, an interrupt above all; who waits for the answer is let go
                 answer.set_result(None)
                 raise
         return future.result()
@@ -207,7 +207,7 @@ def within(seconds: float, work: Callable[[], T]) -> T | None:
     made: list[T] = []
 
     def run() -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # an offer that fails, in whatever way, is none
             made.append(work())
 
     thread = threading.Thread(target=run, name="flame-magic", daemon=True)

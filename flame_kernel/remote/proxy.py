@@ -215,7 +215,7 @@ def _look(one: RemoteObject, step: Step, otherwise: Any) -> Any:
         if calls.session.gone is not None:
             return otherwise
         return _do(one, step, "value", timeout=_LOOK)
-    except Exception:
+    except Exception:  # a repr, or a list of names, must not fail because the server does
         return otherwise
 
 

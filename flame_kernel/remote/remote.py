@@ -73,7 +73,7 @@ class Remote:
             )
             self._calls = Calls(self.session, stand_in, reference)
             self.taken_up = self._running()
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; a server of our own does not stay
             if self._server is not None:
                 self._server.close()
             raise

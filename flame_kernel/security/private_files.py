@@ -35,7 +35,7 @@ def replace(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(making, path)
-    except BaseException:
+    except BaseException:  # goes on, whatever it is; half a file does not stay
         with contextlib.suppress(OSError):
             os.unlink(making)
         raise

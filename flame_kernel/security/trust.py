@@ -24,7 +24,7 @@ def dumps(value: object) -> bytes:
         make = pickle.dumps
     try:
         return bytes(make(value, PROTOCOL))
-    except Exception as error:
+    except Exception as error:  # pickling runs the user's code, which may raise anything; its text is told
         raise CannotTravel(f"a {type(value).__qualname__} cannot be pickled: {error}") from error
 
 

@@ -98,7 +98,7 @@ class EmbeddedServer:
         self._process = self._start()
         try:
             self.location = self._wait()
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; the server does not stay
             self.close()
             raise
 

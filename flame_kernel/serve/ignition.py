@@ -42,7 +42,7 @@ def handle(request):
         return living.fire.extinguish()
     except Refused as e:
         return {"error": str(e)}
-    except Exception as e:
+    except Exception as e:  # who ignites waits for an answer, whatever went wrong; the text is told
         return {"error": "cannot do that: %s: %s" % (type(e).__name__, e)}
 
 
@@ -54,7 +54,7 @@ def ignite(request):
     fire = Fire(request["modules"])
     try:
         fire.light(request["key"].encode("ascii"), request["settings"], request["hardening"])
-    except BaseException:
+    except BaseException:  # goes on, whatever it is; nothing of ours stays in the process
         fire.clear()
         raise
     module = type(sys)(ME, __doc__)
@@ -170,6 +170,8 @@ class Fire:
         planted = [name for name in list(sys.modules) if alone and name.startswith("flame_agent_")]
         for name in planted:
             sys.modules.pop(name, None)
+        for name in [name for name in list(linecache.cache) if alone and name.startswith("<flame_agent_")]:
+            linecache.cache.pop(name, None)
         self.clear()
         sys.modules.pop(ME, None)
         deadline = time.monotonic() + PATIENCE

@@ -95,10 +95,10 @@ class Session:
             self.server = self._open(attach)
             try:
                 self._events = self._link.add_line("events")
-            except BaseException:
+            except BaseException:  # goes on, whatever it is; the far side does not keep the session
                 self._undo_open()
                 raise
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; the connection is closed
             self._link.close()
             raise
         fresh = self.server["fresh"]

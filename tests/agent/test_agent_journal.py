@@ -41,7 +41,7 @@ def reply(request: str = "r", status: str = "ok") -> dict[str, Any]:
 def log_alone(cap: int = 256 * KB, **options: Any) -> events.EventLog:
     """A log whose reader has left."""
     log = events.EventLog(cap=cap, **{"bound": 64 * KB, **options})
-    log.leave()
+    log.detach()
     return log
 
 
@@ -225,7 +225,7 @@ def test_what_was_sent_is_not_dropped() -> None:
     log = log_alone(cap=64 * KB)
     say(log, "r", "a" * 60_000)
     first = log.poll(0, limit=1 << 20)
-    log.leave()
+    log.detach()
     for _ in range(50):
         say(log, "r", "b" * 10_000)
     assert log.poll(0, limit=texts(first).count("a") + 64 * len(first))[: len(first)] == first
@@ -244,7 +244,7 @@ def test_dropping_begins_again_behind_what_a_reader_has_come_to() -> None:
     sent = []
     while not marks(sent):
         sent += inbox.feed(log.poll(inbox.ack, limit=10 * KB))
-    log.leave()
+    log.detach()
     for _ in range(30):
         say(log, "r", "b" * 10_000)
     found = sent + read_all(log, ack=sent[-1]["number"])
@@ -282,7 +282,7 @@ def test_a_reader_that_is_there_holds_the_writer_and_one_that_left_does_not() ->
     farside.wait_until(lambda: log._journal.waiting > 64 * KB, "the writer is ahead")
     writer.join(0.1)
     assert writer.is_alive()
-    log.leave()
+    log.detach()
     writer.join(10)
     assert not writer.is_alive()
     assert log.waiting > 4 << 20
@@ -357,7 +357,7 @@ def test_a_disk_that_fills_up_holds_what_it_can(small_files: Callable[[int], Non
     assert "File too large" in texts(found, "stderr")
     # When there is room again all is as it was.
     small_files(resource.RLIM_INFINITY)
-    log.leave()
+    log.detach()
     for _ in range(500):
         say(log, "r", "p" * 10_000)
     found = read_all(log, ack=found[-1]["number"])
@@ -387,7 +387,7 @@ def test_every_event_comes_once_in_order_through_any_reads(seed: int) -> None:
     rng = random.Random(seed)
     cap = rng.choice([64 * KB, 256 * KB, 4 << 20])
     log = events.EventLog(bound=rng.choice([32 * KB, 128 * KB]), cap=cap, history=rng.choice([0, 100 * KB]))
-    log.leave()
+    log.detach()
     sent: dict[str, list[str]] = {}
     replies: list[str] = []
     inbox, taken, unanswered = Inbox(), [], []
@@ -414,7 +414,7 @@ def test_every_event_comes_once_in_order_through_any_reads(seed: int) -> None:
             else:
                 unanswered.append(batch)
             if rng.random() < 0.5:
-                log.leave()
+                log.detach()
     while fresh := inbox.feed(log.poll(inbox.ack)):
         taken += fresh
     assert [e["request"] for e in taken if e["type"] == "x_reply"] == replies
@@ -537,10 +537,10 @@ def test_a_watcher_begins_with_the_cell_that_runs_and_sees_what_the_reader_sees(
     begin(log, "r")
     say(log, "r", "a")
     read_all(log)
-    seen, newest, skipped = log.look(None)
+    seen, newest, skipped = log.watch(None)
     assert (texts(seen), skipped) == ("a", 0)
     say(log, "r", "b")
-    more, _, _ = log.look(newest)
+    more, _, _ = log.watch(newest)
     assert texts(more) == "b"
     assert log.waiting > 0  # nobody has acknowledged that
     assert texts(read_all(log, ack=log._journal.acknowledged)) == "b"
@@ -549,7 +549,7 @@ def test_a_watcher_begins_with_the_cell_that_runs_and_sees_what_the_reader_sees(
 def test_watching_is_woken_and_ends_with_the_log() -> None:
     log = events.EventLog(cap=64 << 20)
     seen: list[Any] = []
-    threads = [threading.Thread(target=lambda: seen.append(log.look(0, wait=30)), daemon=True) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: seen.append(log.watch(0, wait=30)), daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
     farside.wait_until(lambda: len(log._listeners) == 2, "both watch")
@@ -558,7 +558,7 @@ def test_watching_is_woken_and_ends_with_the_log() -> None:
         thread.join(5)
     assert [len(found) for found, _, _ in seen] == [1, 1]
     assert log._listeners == ()
-    last = threading.Thread(target=lambda: seen.append(log.look(1, wait=30)), daemon=True)
+    last = threading.Thread(target=lambda: seen.append(log.watch(1, wait=30)), daemon=True)
     last.start()
     farside.wait_until(lambda: log._listeners, "it watches")
     log.close()
@@ -573,7 +573,7 @@ def test_a_watcher_that_comes_late_is_told_what_it_missed() -> None:
         say(log, "r", "w" * 16_000)
         inbox.feed(log.poll(inbox.ack))
     log.poll(inbox.ack)
-    seen, newest, skipped = log.look(0)
+    seen, newest, skipped = log.watch(0)
     assert skipped == seen[0]["number"] - 1 > 0
     assert newest == log.newest
 

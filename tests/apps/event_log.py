@@ -21,7 +21,7 @@ def main():
     package = load(sys.argv[1])
     events = importlib.import_module(package + ".log.log")
     log = events.EventLog(bound=1 << 16, cap=64 << 20)
-    log.leave()
+    log.detach()
     keeper = threading.Thread(target=log.keep_for_ever)
     keeper.start()
     over = threading.Event()

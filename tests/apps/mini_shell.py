@@ -33,13 +33,13 @@ class Host:
     """As much of the session core as a shell sees."""
 
     closed = False
-    place = "process"
     session_id = "ab12"
 
-    def __init__(self):
+    def __init__(self, package):
         self.redirects = {}
         self.events = []
         self.pid = os.getpid()
+        self.place = importlib.import_module(package + ".session.places").Process(self.session_id)
         self.namespace = types.ModuleType("flame_session_ab12")
         sys.modules["flame_session_ab12"] = self.namespace
 
@@ -61,7 +61,7 @@ def main():
     package = load(sys.argv[1])
     runner = importlib.import_module(package + ".shell.mini")
     streams = importlib.import_module(package + ".output.streams")
-    host = Host()
+    host = Host(package)
     streams.set_current(streams.Cell(None, host))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

@@ -64,6 +64,32 @@ def test_a_cell_is_stopped_and_looked_at(debugger: Front, site: Site) -> None:
     debugger.kernel.wait_for(lambda: len(debugger.events("continued")) == len(debugger.events("stopped")), "continued")
 
 
+# Each line calls code of the agent's: streams, the start of a thread, displays, the shell's own functions.
+INTO_US = """import sys, threading
+print('one')
+sys.stdout.write('two')
+sys.stdout.flush()
+thread = threading.Thread(target=len, args=((),))
+thread.start()
+thread.join()
+display('three')
+get_ipython()
+'done'"""
+
+
+def steps_over_us(debugger: Front) -> None:
+    debugger.breakpoints(INTO_US, 2)
+    run = debugger.run_to_stop(INTO_US)
+    for line in range(3, 11):
+        debugger.step(run, "stepIn")
+        assert debugger.stack() == [("<module>", line)], "a step into our code, which is none of the user's"
+    assert ok(debugger.go_on(run)).result == "'done'"
+
+
+def test_a_step_does_not_lead_into_our_code(debugger: Front) -> None:
+    steps_over_us(debugger)
+
+
 def test_nothing_listens(debugger: Front, site: Site) -> None:
     pid = debugger.kernel.execute("import os; os.getpid()").result
     listening = [one for one in psutil.Process(int(pid or 0)).net_connections() if one.status == psutil.CONN_LISTEN]
@@ -360,6 +386,7 @@ def test_without_ipython(name: str) -> None:
             frame = debugger.frames()[0]["id"]
             assert debugger.ask("richInspectVariables", variableName="a", frameId=frame)["data"] == {"text/plain": "1"}
             assert ok(debugger.go_on(run)).result == "[1]"
+            steps_over_us(debugger)
             run = debugger.run_to_stop(code)
             site.kernel.interrupt()
             site.kernel.wait(run)

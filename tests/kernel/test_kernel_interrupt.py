@@ -160,7 +160,7 @@ def test_a_storm_of_stops_loses_no_cell(flame_server: Callable[..., FlameServer]
         assert profiled.reply["status"] == "ok"
 
 
-# -- the ladder ------------------------------------------------------------------------------------------------------
+# -- step by step -----------------------------------------------------------------------------------------------------
 
 
 def said(k: Kernel, run: Run, words: str) -> str:

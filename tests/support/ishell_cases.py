@@ -40,7 +40,7 @@ def load_agent(folder, name="flame_agent_test"):
     package.__path__ = [folder]
     package.__package__ = name
     sys.modules[name] = package
-    for part, place in (("streams", "output.streams"), ("ishell", "shell.ipython")):
+    for part, place in (("streams", "output.streams"), ("ishell", "shell.ipython"), ("places", "session.places")):
         setattr(package, part, importlib.import_module(name + "." + place))
     return package
 
@@ -49,14 +49,14 @@ class Host:
     """A session core with nothing behind it: events in a list, lines of input from a list."""
 
     def __init__(self, agent, place, session_id="s1"):
-        self.agent, self.place, self.session_id = agent, place, session_id
+        self.agent, self.session_id = agent, session_id
+        self.place = agent.places.PLACES[place](session_id)
         self.pid, self.closed, self.redirects, self.shell = os.getpid(), False, {}, None
         self.events, self.lines, self.prompts = [], [], []
         self.debug = types.SimpleNamespace(begin=lambda: None)  # is told when a thread of a cell begins
         self._count = 0
-        name = "__main__" if place == "child" else "flame_session_" + session_id
-        self.namespace = types.ModuleType(name)
-        sys.modules[name] = self.namespace
+        self.namespace = types.ModuleType(self.place.namespace_name)
+        sys.modules[self.namespace.__name__] = self.namespace
         agent.streams.install()
         self.loop = asyncio.new_event_loop()
         if place == "process":
@@ -78,7 +78,7 @@ class Host:
             result = function(*args)
             return (await result) if asyncio.iscoroutine(result) else result
 
-        if self.place == "process":
+        if self.place.name == "process":
             return asyncio.run_coroutine_threadsafe(run(), self.loop).result(60)
         return self.loop.run_until_complete(run())
 
@@ -111,7 +111,7 @@ class Host:
             self.agent.streams.set_current(self.agent.streams.Cell(request_id, self, True, silent))
             return await self.shell.run_cell(code, silent=silent, store_history=store_history, cell_id=cell_id)
 
-        if self.place == "process":
+        if self.place.name == "process":
             future = asyncio.run_coroutine_threadsafe(run(), self.loop)
             return lambda: Answer(future.result(60), [e for e in self.events if e[0] == request_id])
         return lambda: Answer(self.loop.run_until_complete(run()), [e for e in self.events if e[0] == request_id])
@@ -127,7 +127,7 @@ class Host:
     def close(self):
         self.closed = True
         self.shell.close()
-        if self.place == "process":
+        if self.place.name == "process":
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(10)
             sys.modules.pop(self.namespace.__name__, None)
@@ -251,7 +251,7 @@ def awaiting(s):
 def cancelled_while_awaiting(s):
     import concurrent.futures
 
-    if s.place == "child":
+    if s.place.name == "child":
         return
     before = len(s.events)
     wait = s.submit("import asyncio\nprint('awaiting')\nawait asyncio.sleep(30)")
@@ -346,7 +346,7 @@ def commands_of_the_system(s):
 def commands_stream_and_stop(s):
     started = time.monotonic()
     wait = s.submit("!echo first; sleep 20; echo last")
-    if s.place == "process":
+    if s.place.name == "process":
         while not any(e[:2] == ("s1-1", "stream") for e in s.events) and time.monotonic() - started < 5:
             time.sleep(0.01)
         interrupt_thread(s._thread.ident)
@@ -515,7 +515,7 @@ def inspection(s):
 
 @case()
 def while_a_cell_runs(s):
-    if s.place == "child":
+    if s.place.name == "child":
         return
     wait = s.submit("import time\nabc_d = 1\ntime.sleep(1)")
     time.sleep(0.3)
@@ -548,7 +548,7 @@ def for_libraries(s):
     assert s.ok("from IPython.core.interactiveshell import InteractiveShell as I\n"
                 "I.initialized(), I.instance() is get_ipython()").result == "(True, True)"  # fmt: skip
     assert s.ok("bool(__IPYTHON__)").result == "True"
-    if s.place == "child":
+    if s.place.name == "child":
         assert s.ok("from ipykernel import zmqshell" if has("ipykernel") else "zmqshell = I")
         found = sys.modules["ipykernel.zmqshell"].ZMQInteractiveShell
         assert isinstance(s.shell.ip, found)
@@ -567,7 +567,7 @@ def has(module):
 def figures(s):
     if not has("matplotlib"):
         return
-    if s.place == "process":
+    if s.place.name == "process":
         assert s.ok("%matplotlib inline").events == []
     a = s.ok("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
     (shown,) = a.of("display_data")
@@ -604,7 +604,7 @@ def figures_apart(s):
 
     host_table, host_backend = Gcf.__dict__["figs"], plt._get_backend_mod()
     mine = plt.figure()
-    other = Host(s.agent, s.place, "s2")
+    other = Host(s.agent, s.place.name, "s2")
     try:
         for session in (s, other):
             session.ok("%matplotlib inline\nimport matplotlib.pyplot as plt")

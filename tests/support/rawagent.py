@@ -13,6 +13,7 @@ import farside
 
 from flame_kernel.agent.wire import message as wire
 from flame_kernel.connect.connection import Connection
+from flame_kernel.connect.keys import Secret
 from flame_kernel.connect.target import Location, Target
 from flame_kernel.errors import AgentError, FlameError, RemoteError
 from flame_kernel.session.bootstrap import agent_name, push_source
@@ -22,10 +23,20 @@ from flame_kernel.session.inbox import Inbox
 class RawAgent:
     """One connection to a server, on which ops of the agent are called; and what a client must remember of a session.
 
-    ``events`` are those that ``poll`` has brought, each once, in order.
+    ``events`` are those that ``poll`` has brought, each once, in order.  ``entry`` and ``source`` are those of another
+    version of the agent: its ``handle``, and what ``execute`` is given to push it.
     """
 
-    def __init__(self, location: str, session: str = "bench", client: str = "tester") -> None:
+    def __init__(
+        self,
+        location: str,
+        session: str = "bench",
+        client: str = "tester",
+        *,
+        key: str | None = None,
+        entry: str | None = None,
+        source: str | None = None,
+    ) -> None:
         self.location = location
         self.session = session
         self.client = client
@@ -33,13 +44,14 @@ class RawAgent:
         self.epoch = 0
         self.inbox = Inbox()
         self.events: list[dict[str, Any]] = []
-        self.link = Connection(Target(Location.parse(location)))
+        self.link = Connection(Target(Location.parse(location), key=Secret(key.encode()) if key else None))
+        self.entry = entry or f"{agent_name()}.{wire.HANDLE}"
         self._nonce = uuid.uuid4().hex[:8]
         self._count = itertools.count(1)
         try:
             self.op("hello")
         except RemoteError:
-            self.link.call("execute", push_source())
+            self.link.call("execute", source or push_source())
             self.op("hello")
 
     def op(self, op: str, *, n: str | None = None, timeout: float | None = None, **fields: Any) -> Any:
@@ -51,7 +63,7 @@ class RawAgent:
             op, fields["life"] = "kill", next((s["life"] for s in self.op("sessions") if s["session"] == name), "")
         n = n or self.number()
         message = wire.encode({"session": self.session, "epoch": self.epoch, **fields, "op": op, "n": n})
-        answer, buffers = wire.decode(self.link.invoke(f"{agent_name()}.{wire.HANDLE}", message, timeout=timeout))
+        answer, buffers = wire.decode(self.link.invoke(self.entry, message, timeout=timeout))
         assert answer["n"] == n
         if "error" in answer:
             raise AgentError(answer["error"]["code"], answer["error"]["message"])
@@ -131,9 +143,9 @@ class RawAgent:
 
 
 @contextmanager
-def raw_agent(location: str, session: str = "bench", client: str = "tester") -> Iterator[RawAgent]:
+def raw_agent(location: str, session: str = "bench", client: str = "tester", **more: Any) -> Iterator[RawAgent]:
     """A RawAgent whose connection ends here, and its session with it."""
-    agent = RawAgent(location, session, client)
+    agent = RawAgent(location, session, client, **more)
     try:
         yield agent
     finally:

@@ -1,8 +1,7 @@
 """DAP: the Debug Adapter Protocol with debugpy in this process. https://microsoft.github.io/debug-adapter-protocol
 
-debugpy's tracer (pydevd) speaks it over a socket. Nothing listens for debuggers here: the tracer is given a port of
-loopback on which we listen for the moment that it takes to connect, and both sides prove who they are by a secret of
-that moment. So no other user of the machine finds a door.
+debugpy's tracer (pydevd) speaks it over a socket. We listen on loopback only until the tracer has connected to us, and
+both sides prove who they are by a secret that is used once. So no other user of the machine can connect.
 
 Only threads that ask for it are traced: an app's own threads neither stop nor become slower.
 """
@@ -189,7 +188,7 @@ class Tracer:
     # -- threads -----------------------------------------------------------------------------------------------------
 
     def trace(self):
-        """Trace the calling thread, from its next call on; a step that led out of its last cell is over."""
+        """Trace the calling thread from its next call on. A step that led out of its last cell is over."""
         tracer, thread = _active(), threading.current_thread()
         if tracer is None:
             return
@@ -206,7 +205,7 @@ class Tracer:
         return getattr(thread, "_flame_traced", None) is self._mark
 
     def leave(self):
-        """Trace the calling thread no more, till it asks again: it goes back to code that is not the user's."""
+        """Stop tracing the calling thread, until it asks again: it goes back to code that is not the user's."""
         tracer, thread = _active(), threading.current_thread()
         if not self.traces(thread):
             return
@@ -256,7 +255,7 @@ class Tracer:
 
 
 class _Found:
-    """What debugpy takes for itself when it is imported, and we do not want it to have."""
+    """What debugpy changes in the process when it is imported; it is put back."""
 
     def __init__(self):
         self._found = [
@@ -283,7 +282,7 @@ class _Found:
 
 
 def untrace():
-    """The calling thread was traced by a tracer that has ended: no more."""
+    """Stop tracing the calling thread: its tracer has ended."""
     thread = threading.current_thread()
     if hasattr(thread, "_flame_traced"):
         del thread._flame_traced
@@ -301,7 +300,7 @@ def _load():
         from debugpy.server import api  # noqa: I001  this one makes the other importable
 
         import pydevd
-    except Exception as e:
+    except Exception as e:  # whatever a broken installation raises; its text is told
         raise NoDebugger("debugpy there cannot be imported: %s: %s" % (type(e).__name__, e))
     finally:
         found.put_back()

@@ -6,7 +6,7 @@ What debugpy knows goes to debugpy (see ``dap``); what Jupyter adds to the proto
 
 https://jupyter-client.readthedocs.io/en/stable/messaging.html#debug-request
 
-The tracer itself, and which threads it traces, is the business of ``tracing``.
+``tracing`` has the tracer itself, and decides which threads it traces.
 """
 
 import atexit
@@ -55,7 +55,7 @@ class Debugger:
         self._folder = None
         self._breakpoints = {}  # path -> as they were set
         self._stopped = set()  # DAP's numbers of threads
-        self._explorer = variables.Explorer()
+        self._variables = variables.Variables()
 
     # -- any thread --------------------------------------------------------------------------------------------------
 
@@ -72,13 +72,13 @@ class Debugger:
         self._tracing.begin()
 
     def leave(self):
-        """The calling thread, which is an app's, goes back to that, which shall neither stop nor become slower."""
+        """The calling thread goes back to its app, which must neither stop nor become slower."""
         self._tracing.leave()
 
-    def let_go(self):
-        """A cell is interrupted, or is just about to be: if it is stopped it goes on, into its KeyboardInterrupt.
+    def resume(self):
+        """A cell is being interrupted: if it is stopped at a breakpoint it goes on, into its KeyboardInterrupt.
 
-        An evaluation for the front end is what is interrupted first.
+        While the front end evaluates an expression there, that is interrupted first.
         """
         tracer = self._tracer
         if tracer is not None and self._stopped and not tracer.evaluates:
@@ -86,7 +86,7 @@ class Debugger:
 
     @property
     def is_stopped(self):
-        """Whether a cell is stopped, for somebody to look at it."""
+        """Whether a cell is stopped, at a breakpoint or by a pause."""
         return bool(self._stopped)
 
     def _resume(self, tracer):
@@ -151,8 +151,8 @@ class Debugger:
                 response = _failure(message, "the debugger has ended")
             elif message["command"] == "stackTrace" and response.get("success"):
                 frames = response["body"]["stackFrames"]
-                for outside in reversed(self._host.below):  # not all of those are shown
-                    if frames and outside == tracing.place_of(
+                for outside in reversed(self._host.outer_lines):  # not all of those are shown
+                    if frames and outside == tracing.line_of(
                         (frames[-1].get("source") or {}).get("path"), frames[-1]["line"]
                     ):
                         frames.pop()
@@ -213,14 +213,14 @@ class Debugger:
         return None
 
     def _on_continue(self, message, arguments):
-        """debugpy answers it when something has gone on: never, where nothing was stopped any more."""
+        """Answered here: debugpy answers when something goes on, which is never if nothing is stopped."""
         if self._tracer is None:
             return None
         self._tracer.send("continue", {"threadId": "*"}, lambda response: None)
         return {"allThreadsContinued": True}
 
     def _on_setExceptionBreakpoints(self, message, arguments):  # noqa: N802
-        """No error of a cell goes uncaught: its shell shows it. Uncaught is what leaves the user's code."""
+        """The shell catches each error of a cell. So an error counts as uncaught when it leaves the user's code."""
         if self._tracer is None:
             return None
         filters = list(arguments.get("filters") or ())
@@ -235,7 +235,7 @@ class Debugger:
         return _as_answer(message, response)
 
     def _on_terminate(self, message, arguments):
-        """Ends what is stopped: the cell, not the process, which may be an app's."""
+        """End the cell that is stopped; not the process, which may be an app's."""
         if self._tracing.everywhere:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         else:
@@ -294,7 +294,7 @@ class Debugger:
         return {"sourcePath": path}
 
     def _make_folder(self):
-        """Where debugpy finds the text of cells: a folder that is nobody's but ours."""
+        """Make the folder where debugpy finds the text of cells; it is private to the user."""
         folder = self._host.shell.cell_folder
         try:
             os.mkdir(folder, 0o700)
@@ -352,10 +352,10 @@ class Debugger:
 
     def _on_inspectVariables(self, message, arguments):  # noqa: N802
         names = {name: value for name, value in variables.items_of(self._host.namespace.__dict__) if _is_users(name)}
-        return {"variables": self._explorer.top(names)}
+        return {"variables": self._variables.top(names)}
 
     def _on_variables(self, message, arguments):
-        found = self._explorer.children(arguments.get("variablesReference"))
+        found = self._variables.children(arguments.get("variablesReference"))
         if found is None and self._tracer is not None:
             response = self._tracer.ask("variables", arguments)
             if response.get("success"):

@@ -1,7 +1,7 @@
 """Tracing: debugpy's tracer in this process while a session's debugger is on, and which threads it traces.
 
-In a child all threads of cells stop together. In a server's process only the cell does: the app's own threads are not
-traced, go on, and do not become slower.
+In a child all threads stop together at a breakpoint. In a server's process only the cell's do: the app's own threads
+are not traced, so they go on and do not become slower.
 """
 
 import importlib.util
@@ -36,7 +36,7 @@ class Tracing:
 
     def __init__(self, host):
         self._host = host
-        self.everywhere = host.place == "child"
+        self.everywhere = host.place.stops_all_threads
         self.tracer = None
         self._cell_thread = None  # DAP's number of the thread of the lane for cells; the front end calls it 1
         self._was = {}  # what was changed of the process, to be put back
@@ -124,7 +124,7 @@ class Tracing:
             dap.untrace()
 
     def leave(self):
-        """The calling thread, which is an app's, goes back to that, which shall neither stop nor become slower."""
+        """The calling thread goes back to its app, which must neither stop nor become slower."""
         tracer = self.tracer
         if tracer is not None:
             tracer.leave()
@@ -141,12 +141,12 @@ class Tracing:
         return None
 
     def misses_cell(self):
-        """Whether a cell runs that was begun before the debugger, so that its thread is not traced."""
+        """Whether a cell runs whose thread is not traced, as it began before the debugger."""
         lane = self._host.lanes.get("")
         return lane is not None and lane.request is not None and not self.tracer.traces(_thread(lane.thread_id))
 
     def _leave_threads_alone(self):
-        """Those of the agent go on while a cell is stopped; and so do an app's, those that it starts later too."""
+        """Mark the threads that go on while a cell is stopped: the agent's, and the app's, later ones too."""
         cells = {lane.thread_id for lane in list(self._host.lanes.values()) if lane.debugged}
         for thread in threading.enumerate():
             if thread.ident in cells:
@@ -207,7 +207,7 @@ class Tracing:
             thread.name = name
 
     def swapped(self, number):
-        """Between the front end's numbers of threads and debugpy's: for the front end cells run on thread 1."""
+        """The front end's number of a thread for debugpy's, and back: for the front end cells run on thread 1."""
         pair = {self._cell_thread: 1, 1: self._cell_thread}
         return number if self._cell_thread is None else pair.get(number, number)
 
@@ -229,7 +229,7 @@ def show(value):
 
 
 def _rules():
-    """What is not stepped through: the agent, the standard library, what runs cells. The longest path decides."""
+    """What a step does not lead into: the agent, the standard library, what runs cells. The longest path decides."""
     library = os.path.dirname(os.__file__)
     rules = [{"path": "<%s/**" % own.PACKAGE, "include": False}, {"path": library, "include": False}]
     rules += [{"path": os.path.join(library, one), "include": True} for one in ("site-packages", "dist-packages")]
@@ -243,16 +243,16 @@ def _rules():
     return rules
 
 
-def below(frame):
-    """The places of ``frame`` and of all outside it, which are not the user's."""
+def lines_of(frame):
+    """The lines of ``frame`` and of all that called it, which are not the user's."""
     found = []
     while frame is not None:
-        found.append(place_of(frame.f_code.co_filename, frame.f_lineno))
+        found.append(line_of(frame.f_code.co_filename, frame.f_lineno))
         frame = frame.f_back
     return found
 
 
-def place_of(path, line):
+def line_of(path, line):
     """A line of a file, however its path is written."""
     return os.path.basename(path or ""), line
 

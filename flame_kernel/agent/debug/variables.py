@@ -1,4 +1,4 @@
-"""The variable explorer: names of a session as DAP's ``Variable``, without a debugger.
+"""The list of variables: names of a session as DAP's ``Variable``, without a debugger.
 
 https://microsoft.github.io/debug-adapter-protocol/specification#Types_Variable
 """
@@ -12,7 +12,7 @@ MOST_CHILDREN = 300
 FIRST_REFERENCE = 1 << 30
 
 _MEMBERS = (types.GetSetDescriptorType, types.MemberDescriptorType)
-# What has nothing inside that anybody looks for.
+# Types whose values are shown without what is inside.
 _ATOMS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), type(NotImplemented))
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
@@ -26,8 +26,8 @@ class Group(list):
     """Variables under one heading: ``(name, value, expression)``."""
 
 
-class Explorer:
-    """What was listed last; its references are good until it is listed again."""
+class Variables:
+    """Lists variables. References of a listing are good until the next one."""
 
     def __init__(self):
         self._things = []
@@ -44,7 +44,7 @@ class Explorer:
         return rest
 
     def children(self, reference):
-        """The variables inside one that was listed; None where the reference is none of ours."""
+        """The variables inside one that was listed; None for a reference that is not ours."""
         if not isinstance(reference, int) or reference < FIRST_REFERENCE:
             return None
         try:
@@ -77,7 +77,7 @@ def shown(value):
     """A value in one short text, whatever its class does."""
     try:
         return _short.repr(value)
-    except Exception as e:
+    except Exception as e:  # the user's __repr__ may raise anything; its class is told
         return "<%s whose repr fails: %s>" % (type(value).__name__, type(e).__name__)
 
 

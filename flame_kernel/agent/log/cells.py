@@ -1,4 +1,4 @@
-"""Cells: what a session knows of the cells that it was given, while the journal has something of them.
+"""What a session knows of its cells, as long as the journal has something of them.
 
 No I/O, no locks. It sees every event once, in order; positions are those of the journal.
 """
@@ -81,7 +81,7 @@ class Cells:
                 break
 
     def answered(self, input_id):
-        """The user's line has gone to the code that asked for it."""
+        """The code that asked has the user's line."""
         self._inputs.pop(input_id, None)
 
     def dropped(self, request_id):

@@ -29,7 +29,7 @@ _KEPT = ("ready", "died", "error", "input_request", "input_cancelled", "takeover
 
 
 def is_kept(event):
-    """Whether an event stays when output around it is dropped."""
+    """Whether an event is kept when output around it is dropped."""
     return event["type"].endswith("_reply") or event["type"] in _KEPT
 
 
@@ -162,7 +162,7 @@ class Journal:
         return self._blocks[0].position
 
     def add(self, event):
-        """The next event, a dict that is the journal's from now on; its position."""
+        """Add an event, a dict that belongs to the journal from now on; its position."""
         size = event["size"] = size_of(event)
         self.newest += 1
         self.position += 1
@@ -264,7 +264,7 @@ class Journal:
             self.sealed = max(self.sealed, batch[-1][0])
         return batch
 
-    def look(self, after, limit, request=None, until=None):
+    def read(self, after, limit, request=None, until=None):
         """``[(position, number, event)]`` behind position ``after``, of one request if that is given; seals nothing.
 
         The number is None for what nobody has been sent. At least one, if there is one; nothing behind ``until``.
@@ -304,7 +304,7 @@ class Journal:
         return events
 
     def _seal_gap(self):
-        """The reader comes to the gap: it stays as it is, and what is behind it gets its numbers."""
+        """The reader has come to the gap: fix it, and number what is behind it."""
         gap, self._gap = self._gap, None
         number = gap.first
         for block in self._blocks[self._blocks.index(gap) :]:
@@ -334,7 +334,7 @@ class Journal:
         return self.oldest != oldest
 
     def _forget(self):
-        """Of what is acknowledged only the history stays."""
+        """Forget what is acknowledged and older than the history."""
         old = []
         for block in self._blocks[:-1]:
             if block.left:

@@ -78,7 +78,7 @@ class EventLog:
                 held in memory of the rest
     cap         bytes that are kept while no reader is attached; None: there always is one, in this process
     when_full   what happens then: "drop" the middle, or "block" the producers of text until a reader comes
-    history     bytes of acknowledged events that are kept for ``look``
+    history     bytes of acknowledged events that are kept for ``watch``
     """
 
     def __init__(self, bound=8 << 20, cap=None, when_full="drop", history=0):
@@ -148,7 +148,7 @@ class EventLog:
             self._hold_up(piece)
 
     def _hold_up(self, piece):
-        """A writer who has just added ``piece`` waits, if it is too far ahead."""
+        """Make a writer that has just added ``piece`` wait if it is too far ahead."""
         crowd, large = len(self._incoming), len(piece) > LARGE
         # At the end of a line, if that comes soon: other threads print while this one waits.
         may_wait = large or piece.endswith("\n") or crowd > 2 * CROWD
@@ -167,10 +167,10 @@ class EventLog:
             pause = min(pause * 2, LOOK_LAST)
 
     def hand_over(self, in_any_case):
-        """Wait until the reader has all that is here, for a moment at most: what is flushed shall outlive a crash.
+        """Wait a moment until the reader has all that is here: text that was flushed must outlive a crash.
 
-        Who flushes after each word shall not be slowed down by it: a tenth of the time goes there, unless it is to be
-        done ``in_any_case``.
+        Code that flushes after each word must not become slow: at most a tenth of its time is spent here, unless
+        ``in_any_case``.
         """
         began = time.monotonic()
         left = min(HAND_OVER_SAVED, self._hand_over_left + HAND_OVER_SHARE * (began - self._handed_over))
@@ -189,7 +189,7 @@ class EventLog:
             self._hand_over_left = left - (self._handed_over - began)
 
     def _room_below(self, cap):
-        """How many bytes may wait with no writer being too far ahead, whoever reads."""
+        """The bytes that may wait before a writer is too far ahead."""
         return self.bound if cap is None else min(self.bound, cap)
 
     def _is_ahead(self):
@@ -226,20 +226,20 @@ class EventLog:
         """Seconds since the last word of the reader."""
         return 0.0 if self._parked else time.monotonic() - self.acted_on
 
-    def greet(self):
-        """A new reader is about to come: the one before goes, with nothing."""
+    def attach(self):
+        """A new reader is about to come: the one before returns with nothing."""
         with self._lock:
             self._change_reader()
             self._left = False
 
-    def leave(self):
-        """The reader has gone for now, and says so: nobody shall wait for it."""
+    def detach(self):
+        """The reader says that it leaves for now: nobody waits for it."""
         with self._lock:
             self._change_reader()
             self._left = True
 
     def set_bounds(self, cap=None, when_full=None):
-        """What shall be other from now on."""
+        """Change the cap, or what happens when it is reached."""
         with self._lock:
             if cap is not None:
                 self._journal.set_cap(cap)
@@ -323,9 +323,9 @@ class EventLog:
         size = self._journal.waiting - self._sent
         return gap if size <= WORTH_SENDING else gap / 2 if size < limit else 0.0
 
-    # -- others who look ---------------------------------------------------------------------------------------------
+    # -- others who watch -------------------------------------------------------------------------------------------
 
-    def look(self, after, limit=1 << 20, wait=0.0, is_over=lambda: False):
+    def watch(self, after, limit=1 << 20, wait=0.0, is_over=lambda: False):
         """``(events, newest position, skipped)`` behind position ``after``, for one who watches and touches nothing.
 
         Their ``number`` is their position.  ``skipped`` counts those that were forgotten before they were seen here.
@@ -341,7 +341,7 @@ class EventLog:
                     self._drain()
                     if after is None:
                         after = self._begun()
-                    found = self._journal.look(after, limit)
+                    found = self._journal.read(after, limit)
                     newest, oldest = self._journal.position, self._journal.oldest
                     if found:
                         self._shown = max(self._shown, newest)
@@ -367,7 +367,7 @@ class EventLog:
             events = []
             at = (first or 1) - 1
             while last is not None and at < last:
-                found = self._journal.look(at, max(limit, 1), request, last)
+                found = self._journal.read(at, max(limit, 1), request, last)
                 for _, number, event in found:
                     if number is None:
                         return events, True
@@ -392,7 +392,7 @@ class EventLog:
             self.cells.answered(input_id)
 
     def state(self):
-        """What there is to say of it: numbers, bytes, what runs, and the input requests that a reader was sent and that
+        """How it is: numbers, bytes, what runs, and the input requests that a reader was sent and that
         nobody has answered."""
         with self._lock:
             self._drain()

@@ -1,4 +1,4 @@
-"""Messages as events that a client can take: plain JSON of the moment, and no larger than one answer may be."""
+"""Messages as events: plain JSON, as their content is now, and no larger than an answer may be."""
 
 import json
 

@@ -1,7 +1,7 @@
-"""Spill: bytes that memory shall not hold, in a file without a name: whatever ends this process, nothing is left of it.
+"""Spill: a file without a name for bytes that are too many for memory. However this process ends, nothing is left.
 
-The file is cut into pages, and what is stored takes as many as it needs, wherever they are free; so its size follows
-what is in it, however long a session lives.  No locks: the owner has one.
+The file has pages. What is stored takes as many free ones as it needs, wherever they are, so the file is never much
+larger than what is in it.  No locks: the owner has one.
 """
 
 import heapq
@@ -41,7 +41,7 @@ class Spill:
             for page, count in _runs(pages):
                 self._write(view[at : at + count * PAGE], page * PAGE)
                 at += count * PAGE
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; its pages are free again
             self.free(pages)
             raise
         return tuple(pages)

@@ -1,7 +1,8 @@
-"""Output that does not pass through Python's streams: pipes whose reader feeds the session.
+"""Output that does not pass through Python's streams: it goes through pipes, and a thread brings it to the session.
 
-In a child both descriptors 1 and 2 end here, so what C code, subprocesses and ``os.write(1, …)`` print is seen; in a
-server's process a pipe is made when someone asks ``sys.stdout.fileno()``, for ``subprocess.run(stdout=sys.stdout)``.
+In a child descriptors 1 and 2 are such pipes, so output of C code, of subprocesses and of ``os.write(1, …)`` is seen.
+In a server's process a pipe is made when code calls ``sys.stdout.fileno()``, as ``subprocess.run(stdout=sys.stdout)``
+does.
 """
 
 import codecs
@@ -57,7 +58,7 @@ class Capture:
         return self._writers.get(name)
 
     def _read(self):
-        # select, and only then read: while this thread waits nothing is out of the pipe and not yet emitted.
+        # Read only after select: so while this thread waits, all that has left the pipe is emitted.
         while True:
             ready, _, _ = select.select([self._wake_r] + list(self._names), [], [])
             self._busy = True
@@ -77,7 +78,7 @@ class Capture:
             self._busy = False
 
     def settle(self):
-        """Wait, a moment at most, until what has been written is emitted: it belongs to the cell that ends now."""
+        """Wait a moment until all that was written is emitted: it belongs to the cell that ends now."""
         deadline = time.monotonic() + SETTLE
         while time.monotonic() < deadline:
             if not self._busy and not any(_readable(fd) for fd in list(self._names)) and not self._busy:

@@ -1,9 +1,9 @@
-"""Callbacks: the front end's messages for comms, brought to the code that waits for them.
+"""Callbacks: the front end's messages for comms are delivered to the code that waits for them.
 
-One at a time and in their order, as a slider's values and a button's click mean something only then.  Each runs on the
-lane that its comm is at home on, in its asyncio loop: at once where that is idle, or between the steps of a cell that
-awaits.  If that lane does not take it soon, as a cell there computes or sleeps, it runs on the thread of the subshell
-by which the front end has sent it; a front end that wants none of that sends it by none.
+They run one at a time and in their order: a slider's values and a button's click mean nothing in another order.  Each
+runs on the lane where its comm is at home, in the asyncio loop: at once if the lane is idle, or between the steps of a
+cell that awaits.  If a cell there computes or sleeps, the message runs on the thread of the subshell by which the front
+end has sent it.  If the front end named no subshell, the message waits.
 
 https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages
 """
@@ -27,7 +27,7 @@ class Callbacks:
         self._running = None
 
     def submit(self, request):
-        """Take a message of the front end; any thread. Its ``comm_reply`` follows what its callbacks have shown."""
+        """Take a message of the front end; any thread. Its ``comm_reply`` comes behind the output of its callbacks."""
         comms = self._host.comms
         home, asked = ("", False) if comms is None else comms.home(request)
         request["home"] = home
@@ -60,7 +60,7 @@ class Callbacks:
         return self._host.lanes.get(name) or self._host.lanes.get("")
 
     def ended(self, request):
-        """A message has been dealt with, or is given up: the next one may run."""
+        """A message has been handled, or is given up: the next one may run."""
         with self._lock:
             if self._running is request:
                 self._running = None

@@ -1,10 +1,10 @@
-"""Comms of a session, by the two hooks of the ``comm`` package: widgets, and whatever else talks to the front end.
+"""Comms of a session, by the two hooks of the ``comm`` package: for widgets and other code that talks to the front end.
 
-``comm.create_comm`` and ``comm.get_comm_manager`` belong to the whole process: ours find the caller's session, and fall
-through to what was there. Each session has a manager, so two sessions in one process keep their comms apart.
+``comm.create_comm`` and ``comm.get_comm_manager`` belong to the whole process. Ours find the caller's session, and call
+what was there for code of the app. Each session has a manager, so sessions in one process keep their comms apart.
 
-A message of the front end runs on the loop of a lane, between the steps of a cell that awaits. If it answers what a
-certain lane has sent, it runs there (https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages).
+A message of the front end runs on the loop of a lane, between the steps of a cell that awaits. An answer runs on the
+lane that has asked (https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages).
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ from . import streams, widgets
 
 
 class Kernel:
-    """``get_ipython().kernel``: the little of a kernel that ipywidgets' Output and others ask of it."""
+    """``get_ipython().kernel``: those parts of a kernel that ipywidgets' Output and others use."""
 
     def __init__(self, shell=None):
         self.shell = shell
@@ -54,7 +54,7 @@ class Comms:
         self.begin()
 
     def begin(self):
-        """At the start of a cell: the package may have been installed since, and others put hooks in place of ours."""
+        """At the start of a cell: put our hooks in. The package may be new, or others have put in hooks of theirs."""
         if self.manager is not None:
             _check()
             return
@@ -73,7 +73,7 @@ class Comms:
         return {"status": "ok", "comms": {k: {"target_name": c.target_name} for k, c in comms.items()}}
 
     def announce(self):
-        """Open the widgets in a front end that has just come, with the state they have; how many there are."""
+        """Open all widgets, with their present state, in a front end that has just come; how many they are."""
         count = 0
         for comm, message in widgets.announcements(self.widgets):
             count += 1
@@ -81,7 +81,7 @@ class Comms:
         return {"status": "ok", "widgets": count}
 
     def sent(self, msg_type, comm_id, data):
-        """A comm of ours has sent ``data``: what answers it runs on the same lane."""
+        """A comm of ours has sent ``data``: its answer will run on the same lane."""
         if msg_type == "comm_close":
             self._lanes.pop(comm_id, None)
             return
@@ -135,7 +135,7 @@ class Comms:
         return callback is not None
 
     def show_error(self):
-        """The exception that is being handled, of a callback, for the front end to see."""
+        """Show the exception of a callback, which is being handled, in the front end."""
         self._host.publish("error", self._host.shell.format_exception(sys.exc_info()))
 
     def close(self):

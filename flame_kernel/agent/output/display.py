@@ -35,7 +35,7 @@ def plain(obj):
 
 
 def _method(obj, name):
-    """A representation method of the object's class; not what a __getattr__ that answers everything makes up."""
+    """A representation method of an object; None where only a __getattr__ that answers every name has made it up."""
     if isinstance(obj, type):
         return None
     try:
@@ -51,7 +51,7 @@ def _call(method, *args, **kwargs):
     """What a representation method gives, or None where it raises: the other representations still count."""
     try:
         return method(*args, **kwargs)
-    except Exception as e:
+    except Exception as e:  # the user's method may raise anything; it is told, and the other forms are shown
         streams_text = "%s raised %s: %s\n" % (getattr(method, "__qualname__", method), type(e).__name__, e)
         cell = streams.current()
         if cell is not None:
@@ -61,25 +61,19 @@ def _call(method, *args, **kwargs):
 
 def format_bundle(obj, include=None, exclude=None):
     """``(data, metadata)`` of an object, keyed by MIME type; binary data as base64 text."""
-    data, metadata = {}, {}
-    bundle = _method(obj, "_repr_mimebundle_")
-    if bundle is not None:
-        made = _call(bundle, include=include, exclude=exclude)
-        if isinstance(made, tuple) and len(made) == 2:
-            data.update(made[0] or {})
-            metadata.update(made[1] or {})
-        elif isinstance(made, dict):
-            data.update(made)
+    data, metadata = _mimebundle(obj, include, exclude)
+
+    def is_wanted(mime):
+        return mime not in data and (not include or mime in include) and not (exclude and mime in exclude)
+
     for mime, name in _METHODS:
-        if mime in data or (include and mime not in include) or (exclude and mime in exclude):
-            continue
-        method = _method(obj, name)
+        method = _method(obj, name) if is_wanted(mime) else None
         made = None if method is None else _call(method)
-        if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], dict):
+        if _is_pair(made) and isinstance(made[1], dict):
             made, metadata[mime] = made
         if made is not None:
             data[mime] = made
-    if "image/png" not in data and (not include or "image/png" in include) and "image/png" not in (exclude or ()):
+    if is_wanted("image/png"):
         picture = _call(_picture, obj)
         if picture is not None:
             data["image/png"] = picture
@@ -88,8 +82,22 @@ def format_bundle(obj, include=None, exclude=None):
     return clean(data), metadata
 
 
+def _mimebundle(obj, include, exclude):
+    """``(data, metadata)`` as the object's ``_repr_mimebundle_`` gives them; empty where it has none."""
+    method = _method(obj, "_repr_mimebundle_")
+    made = None if method is None else _call(method, include=include, exclude=exclude)
+    if _is_pair(made):
+        return dict(made[0] or {}), dict(made[1] or {})
+    return (dict(made) if isinstance(made, dict) else {}), {}
+
+
+def _is_pair(made):
+    """Whether a method gave data and metadata."""
+    return isinstance(made, tuple) and len(made) == 2
+
+
 def _picture(obj):
-    """PNG of a figure of matplotlib, which has no method for it, in a session that has its figures inline."""
+    """PNG of a matplotlib figure, which has no method for that, in a session whose figures are inline."""
     cell = streams.current()
     figures = getattr(cell.host.shell, "figures", None) if cell is not None else None
     return None if figures is None else figures.picture(obj)
@@ -166,7 +174,7 @@ def update_display(obj, display_id, **kwargs):
 
 
 def clear_output(wait=False):
-    """Remove the cell's output, at once or (``wait``) when there is new."""
+    """Remove the cell's output: at once, or with ``wait`` when new output comes."""
     cell = streams.current()
     if cell is not None:
         cell.host.publish("clear_output", {"wait": bool(wait)})

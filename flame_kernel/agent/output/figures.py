@@ -1,8 +1,8 @@
 """Matplotlib in a session: figures shown in the notebook at the end of a cell, and at ``plt.show()``.
 
-In a server's process pyplot's table of figures and its backend are shared with the app.  A session that asks for inline
-figures gets a table and an Agg backend of its own, found through the context of the code that runs; the app, and
-sessions that did not ask, keep theirs.  Nothing here imports matplotlib before somebody has, or asks for it.
+In a server's process the app and the sessions share pyplot's table of figures and its backend.  A session that asks for
+inline figures gets a table and an Agg backend of its own, which are found by whose code runs; the app, and sessions
+that did not ask, keep theirs.  Nothing here imports matplotlib unless it is asked for, or imported already.
 """
 
 import base64
@@ -47,7 +47,7 @@ class Figures:
         self.enabled = True
 
     def show_by(self, function):
-        """Figures that shall be seen go to ``function(figure)``; without this they are published as PNG."""
+        """Show figures by ``function(figure)``; without this they are published as PNG."""
         self._show_one = function
 
     def enable_with_pyplot(self, enable=None):
@@ -200,7 +200,7 @@ def _backend_getter(found):
 
 
 def _unless_mine(found):
-    """pyplot redraws at the end of IPython's cells, and remembers for all of the process whether it does; we flush."""
+    """pyplot redraws at the end of IPython's cells, by one switch for the whole process; our sessions flush instead."""
 
     def change_displayhook():
         return None if _mine() else found()

@@ -1,4 +1,4 @@
-"""What cells ask of the user: ``input()``, ``getpass()`` and lines of ``sys.stdin``; each is an event, and waits."""
+"""What cells ask the user: ``input()``, ``getpass()``, lines of ``sys.stdin``. Each is an event, and waits."""
 
 import sys
 import threading
@@ -14,8 +14,8 @@ class Prompts:
     """The questions of a session that wait for their answers.
 
     append  called with an event's type, its request and its content
-    settle  called before a question: what was printed is out first
-    closed  called to see whether the session is over, and nobody answers any more
+    settle  called before a question, so that what was printed comes first
+    closed  called to see whether the session is over and nobody will answer
     """
 
     def __init__(self, append, settle, closed):

@@ -3,16 +3,19 @@
 ``current()`` is the cell for which the calling thread or task runs, or None for the host's own code.  A context
 variable carries it, so that asyncio tasks keep the cell that made them; ``Thread.start`` hands it on to threads.
 
-``install`` puts dispatchers in the places that C code looks at (the dict of ``sys``), and properties on the class of
-the ``sys`` module for those who read or assign ``sys.stdout``: the host's threads go on seeing, and replacing, their
-own object, and an assignment in a session (``redirect_stdout``) is one for that session.  Versions of the agent stack:
-each falls through to what it found.  When the last session ends all is as it was.
+``install`` puts dispatchers into the dict of ``sys``, where C code finds them.  Code that reads or assigns
+``sys.stdout`` meets a property on the class of the ``sys`` module: the host's threads see and replace their own object,
+and an assignment in a session (``redirect_stdout``) holds for that session alone.  Versions of the agent stack: each
+calls what it found.  When the last session has ended, all is as it was.
 """
 
 import builtins
 import codecs
+import collections
+import functools
 import getpass
 import io
+import operator
 import os
 import sys
 import threading
@@ -57,7 +60,7 @@ class Cell:
 
 
 class LatestCell:
-    """Stands for whichever cell of a session ran last: for threads that asked to belong to none."""
+    """Stands for the cell of a session that ran last: for code that belongs to no cell in particular."""
 
     def __init__(self, host):
         self.host = host
@@ -97,7 +100,7 @@ class _Bytes(io.RawIOBase):
 
 
 class OutStream(io.TextIOBase):
-    """What ``print`` finds: passes text to the session of the caller, or on to the host's own stream."""
+    """``sys.stdout`` or ``sys.stderr``: passes text to the session of the caller, or to the host's own stream."""
 
     encoding = "utf-8"
     errors = "replace"
@@ -116,7 +119,7 @@ class OutStream(io.TextIOBase):
         return self._buffer if target is None else target.buffer
 
     def _target(self):
-        """The object that shall have the text, or None when the caller's session takes it."""
+        """The stream that gets the text; None if the caller's session gets it."""
         cell = current()
         if cell is None:
             return self.below
@@ -168,7 +171,7 @@ class OutStream(io.TextIOBase):
         return cell is None or cell.host.pid == os.getpid()
 
     def __getattr__(self, name):
-        # What a session's stream lacks, the host's own may have (a log handler's attribute, `reconfigure`, `mode`).
+        # For the host's own code: its stream may have more (a log handler's attribute, `reconfigure`, `mode`).
         if name.startswith("__") or current() is not None or self.__dict__.get("below") is None:
             raise AttributeError(name)
         return getattr(self.below, name)
@@ -282,19 +285,21 @@ def _getpass(below):
     return getpass
 
 
+_call = operator.methodcaller("__call__")
+
+
 def _thread_start(below):
     def start(self):
         cell = current()
         if cell is not None:
-            run = self.run
 
-            def run_for_cell():
+            def begin():
                 set_current(cell)
                 self.__dict__.pop("run", None)  # Thread.run clears its own references; so do we
                 cell.host.debug.begin()
-                run()
 
-            self.run = run_for_cell
+            # Both are called by C: an error of the user's passes no frame of ours, which its traceback would show.
+            self.run = functools.partial(collections.deque, map(_call, (begin, self.run)), 0)
         return below(self)
 
     return start
@@ -311,7 +316,7 @@ def _fork(below):
 
 
 def _sys_property(name, hooks):
-    """``sys.<name>`` for readers and assigners: a session's own while it has one, else what the class below says."""
+    """``sys.<name>``, read and assigned: a session's own while it has one, else that of the class below."""
     inherited = getattr(type(sys), name, None)
 
     def get(module):
@@ -340,8 +345,8 @@ def _sys_property(name, hooks):
 class Hooks:
     """The dispatchers of one version of the agent, between install and restore.
 
-    Versions stack, and may go in any order: one that ends below another stays as a mere passage, and whoever ends above
-    it takes it away too (as ``layers`` does it for what is no part of ``sys``).
+    Versions stack, and may end in any order.  One that ends below another stays and passes everything on; the one above
+    removes it when it ends itself.  ``patches`` does the same for what is no part of ``sys``.
     """
 
     def __init__(self):
@@ -369,7 +374,7 @@ class Hooks:
             mine._flame_hooks = self._state
         below = type(sys)
         members = {name: _sys_property(name, self) for name in SYS_NAMES}
-        # importlib makes every new module by ``type(sys)(name)``: that shall be a plain one.
+        # importlib makes each new module by ``type(sys)(name)``: it is to be a plain one.
         members["__new__"] = lambda cls, *args, **kwargs: below(*args, **kwargs)
         members["_flame_hooks"] = self._state
         self._class = type("module", (below,), members)
@@ -381,7 +386,7 @@ class Hooks:
         return self._found[name]
 
     def replace(self, name, value):
-        """The host assigns ``sys.<name>``: what is below the dispatcher changes, sessions do not notice."""
+        """The host assigns ``sys.<name>``: it becomes what is below the dispatcher; sessions do not notice."""
         self._found[name] = value
         mine = self.mine[name]
         if isinstance(mine, (OutStream, InStream)):
@@ -392,7 +397,7 @@ class Hooks:
             self.mine[name]._flame_hooks = self._state
 
     def restore(self):
-        """Put back what was found, wherever nobody has put something above it since (that falls through to us)."""
+        """Put back what was found, except where others have put something above ours since, which calls ours."""
         self._state["live"] = False
         d = sys.__dict__
         for name in SYS_NAMES:
@@ -408,10 +413,10 @@ class Hooks:
             layer.remove()
 
     def check(self):
-        """At the start of a cell: someone may have written into the dict of sys since (stock Flame's console does)."""
+        """At the start of a cell: put our dispatchers in again if stock Flame's console or others replaced them."""
         d = sys.__dict__
         if type(sys) is not self._class:
-            return  # a newer agent stands above: it falls through to us
+            return  # a newer agent stands above, and calls ours
         for name, mine in self.mine.items():
             if d.get(name) is not mine and not isinstance(d.get(name), type(mine)):
                 self.replace(name, d.get(name))

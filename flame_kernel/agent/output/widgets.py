@@ -1,4 +1,4 @@
-"""ipywidgets in a session: what it keeps once a process is kept once a session, while sessions use it.
+"""ipywidgets in a session: what it has once in a process, each session has for itself.
 
 ipywidgets has one table of all widgets, one comm for the front end's questions about all of them, and registers for
 messages with the manager of whoever imports it first.  Here each session has a table of its own; the app's widgets, if
@@ -27,7 +27,7 @@ _layers = []
 
 
 class Table(collections.abc.MutableMapping):
-    """Widgets by the ids of their comms: those of the session whose code looks, else those that were found."""
+    """Widgets by the ids of their comms: those of the session whose code asks, else those that were found."""
 
     def __init__(self, found):
         self._found = found
@@ -58,7 +58,7 @@ def _module():
 
 
 def share():
-    """Before a comm is made: where ipywidgets is here, its table of widgets is by session from now on."""
+    """Before a comm is made: if ipywidgets is loaded, give each session a table of widgets from now on."""
     module = _module()
     if module is None or _layers:
         return
@@ -105,7 +105,7 @@ def answering(comm):
 
 
 def forget(table):
-    """A session ends: ipywidgets shall not hold on to its comm."""
+    """A session ends: make ipywidgets forget its comm."""
     widget = getattr(_module(), "Widget", None)
     with _control_lock:
         control = getattr(widget, "_control_comm", None)
@@ -115,7 +115,7 @@ def forget(table):
 
 
 def announcements(table):
-    """``(comm, arguments of its comm_open)`` for each widget as it is now, those first to which others refer."""
+    """``(comm, arguments of its comm_open)`` of each widget as it is now; those that others refer to come first."""
     module = _module()
     if module is None:
         return
@@ -126,7 +126,7 @@ def announcements(table):
             return
         try:
             states[comm_id] = table[comm_id].get_state()
-        except Exception:
+        except Exception:  # a widget that is broken, in whatever way, is left out
             states[comm_id] = None  # a widget that is broken is left out
             return
         for reference in _references(states[comm_id]):

@@ -1,4 +1,4 @@
-"""The far side of large values: the parts of one cross the connection of a call, which then returns.
+"""The far side of large values: the parts of a value cross the connection of a call, which then returns.
 
 A stock server's function can reach the socket that it was called through.  The request says which way the value goes::
 
@@ -8,11 +8,12 @@ A stock server's function can reach the socket that it was called through.  The 
     size                bytes that will cross, as ``pieces.length`` has it
     nonce               the client's random bytes, as hex
 
-Then come GREETING, 32 random bytes of ours, the value as ``pieces`` describes it, and DONE from whoever has received.
-Where something is wrong the connection ends: what has come is kept, and the client asks by a request how much that is.
+We answer with GREETING and 32 random bytes; then comes the value as ``pieces`` describes it, and DONE from the side
+that has received it.  If something is wrong the connection ends: what has come is kept, and the client asks by a
+request how much that is.
 
-Of a session in a child the child itself reads and writes the connection, so the server touches no byte; but not of a
-TLS connection, whose state only the server has: there it hands the bytes on.
+A session's child reads and writes the connection itself, so the server touches no byte.  Only of a TLS connection the
+server must do it, which has its state: it passes the bytes on.
 """
 
 import os
@@ -25,7 +26,7 @@ PATIENCE = 900.0
 
 
 def take(request, daemon, carry):
-    """Lend the connection of the present call to ``carry(request, key, sock)``, until that is done with it.
+    """Give the connection of the present call to ``carry(request, key, sock)``, until that returns.
 
     ``daemon`` is Pyro's, which has the HMAC key; the key of the seals is made of that, or None.
     """
@@ -50,7 +51,7 @@ def take(request, daemon, carry):
 
 
 def serve(objects, request, key, sock):
-    """Carry a value to or from the objects of a session, over a connection."""
+    """Send a value of a session's objects over a connection, or receive one."""
     seal = None if key is None else pieces.Seal(key)
     if request["way"] == "put":
         incoming = objects.incoming(request["ticket"], request["sizes"])
@@ -62,7 +63,7 @@ def serve(objects, request, key, sock):
 
 
 def hand_on(request, client, child):
-    """In the server: the same bytes from one socket to the other, and DONE the other way."""
+    """In the server: pass the bytes from one socket to the other, and DONE the other way."""
     giver, taker = (client, child) if request["way"] == "put" else (child, client)
     room = memoryview(bytearray(1 << 18))
     for source, target, left in ((giver, taker, request["size"]), (taker, giver, len(pieces.DONE))):

@@ -1,4 +1,4 @@
-"""An object in words: what a client's stand-in for it is made from, and what ``help`` and a front end show of it."""
+"""An object in words: what the client makes its stand-in from, and what ``help`` and a front end show."""
 
 import inspect
 import pkgutil
@@ -46,7 +46,7 @@ def describe(thing, known):
 
 
 def _method(kind, name):
-    """A special method of a class as Python finds it: not by the class's own class."""
+    """A special method of a class, looked up as Python does: in the class, not in its metaclass."""
     for base in kind.__mro__:
         if name in vars(base):
             return vars(base)[name]
@@ -77,13 +77,13 @@ def about(thing, what):
 
 
 def short_repr(thing):
-    """``repr`` in at most MAX_REPR characters; words where it raises."""
+    """``repr`` in at most MAX_REPR characters; if it raises, words that say so."""
     try:
         if type(thing) in (list, tuple, dict, set, frozenset, str, bytes, bytearray) and len(thing) > LONG:
             text = reprlib.repr(thing)
         else:
             text = repr(thing)
-    except Exception as e:
+    except Exception as e:  # the user's __repr__ may raise anything; its class is told
         text = "<%s whose repr raises %s>" % (values.class_name(type(thing)), type(e).__name__)
     return text if len(text) <= MAX_REPR else text[: MAX_REPR - 4] + " ..."
 

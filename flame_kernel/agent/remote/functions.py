@@ -1,4 +1,4 @@
-"""Functions that came as source: made anew here, with the names, the defaults and the closure that they had.
+"""Makes functions of source that the client sends, with the names, the defaults and the closure that they had there.
 
 What is sent of one (see the client's ``functions``)::
 
@@ -75,7 +75,7 @@ class _Builder:
         return function
 
     def _compile(self, plan, cells):
-        """The function by its source, within one that has its free names as arguments."""
+        """Compile the function inside another one, whose arguments are its free names."""
         source, name = plan["source"], plan["name"]
         try:
             (node,) = _parse(source)
@@ -106,7 +106,7 @@ class _Builder:
 
 
 def _parse(source):
-    """The statements of a source that may be indented: text within it that goes over lines stays as it is."""
+    """The statements of a source that may be indented; strings of several lines keep their text."""
     if source[:1] in " \t":
         tree = ast.parse("if 1:\n" + source)
         ast.increment_lineno(tree, -1)
@@ -115,7 +115,7 @@ def _parse(source):
 
 
 def _undress(function):
-    """Take from a definition what would be evaluated with it: decorators, defaults, annotations."""
+    """Remove from a definition what would be evaluated with it: decorators, defaults, annotations."""
     arguments = function.args
     arguments.defaults = [_none() for _ in arguments.defaults]
     arguments.kw_defaults = [default and _none() for default in arguments.kw_defaults]

@@ -1,7 +1,7 @@
 """Modules that the client sends: importable where cells run, from memory, for as long as the session lives.
 
-Sending compiles and does not run: a module runs when it is imported.  Sending one again forgets what was imported of
-it, so the next import runs the new text in a fresh module; names that cells hold of the old one go on meaning that.
+A module is compiled when it is sent, and runs when it is imported.  When it is sent again, the imported one is
+forgotten: the next import runs the new text in a fresh module.  Names that cells took from the old one stay the old.
 Source lines are in ``linecache``, so tracebacks, ``inspect`` and ``pdb`` show them.
 """
 
@@ -17,11 +17,11 @@ KINDS = ("send_module", "get_module")
 
 
 class ModuleError(Exception):
-    """A module that cannot be sent or had, in one sentence."""
+    """A module cannot be sent or fetched; the text is one sentence."""
 
 
 class Modules:
-    """One session's modules; stands in ``sys.meta_path`` while there are any."""
+    """The modules of a session: a finder in ``sys.meta_path`` while there are any."""
 
     def __init__(self):
         self._files = {}  # dotted name -> _File
@@ -76,7 +76,7 @@ class Modules:
     # -- having
 
     def _get(self, name):
-        """The source of a module, imported there or not; it is not imported for this, though its package is."""
+        """The source of a module, which is not imported for this; the package around it is."""
         try:
             module = sys.modules.get(name)
             if module is not None and getattr(module, "__spec__", None) is None:
@@ -100,7 +100,7 @@ class Modules:
     # -- the end
 
     def close(self):
-        """Forget all, and what was imported of it. Idempotent."""
+        """Forget all modules, the imported ones too. Idempotent."""
         with self._lock:
             if self in sys.meta_path:
                 sys.meta_path.remove(self)

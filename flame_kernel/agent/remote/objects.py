@@ -1,6 +1,6 @@
-"""Objects of a session, for a client that works with them from afar: one chain of steps a request.
+"""Objects of a session, for a client that works with them over the link: each request is one chain of steps.
 
-A request has a *root*, *steps* from there, and what shall come back (*mode*)::
+A request has a *root*, *steps* from there, and a *mode*, which says what comes back::
 
     root    ["module", name]  ["builtins"]  ["modules"]  ["names"]  ["user_names"]  ["held", id]  ["eval", code]
             ["exec", code];  ["value"] and ["function"] stand in front of the steps, the latter as ``functions`` says
@@ -8,10 +8,11 @@ A request has a *root*, *steps* from there, and what shall come back (*mode*)::
     mode    auto: the value if it is plain and not large, else a reference      value: by value, whatever its size
             keep: a reference    items: the next few of an iterator             none: nothing
 
-So ``modules.numpy.linalg.norm([3, 4])`` is one request.  What is held here is held for the client's object, and let go
-when that is collected, by numbers in ``release`` of any later request; at the latest when the session ends.
+So ``modules.numpy.linalg.norm([3, 4])`` is one request.  An object is held here as long as the client's stand-in
+lives: when that is collected, the next request names it in ``release``.  When the session ends all are released.
 
-It runs on the lane for cells while no cell runs, else on a lane of its own: it is stopped and prints as a cell does.
+A request runs on the lane for cells while no cell runs, else on a lane of its own.  It prints, and is stopped, as a
+cell is.
 """
 
 import builtins
@@ -42,11 +43,11 @@ REMEMBERED = 200
 
 
 class Gone(Exception):
-    """A reference to what is not here any more."""
+    """A reference to an object that is not here any more."""
 
 
 class Objects:
-    """What the client of one session holds here, and the performing of its requests. ``host`` is the session core."""
+    """The objects that a session's client holds, and its requests for them. ``host`` is the session core."""
 
     def __init__(self, host):
         self._host = host
@@ -65,7 +66,7 @@ class Objects:
     # -- references --------------------------------------------------------------------------------------------------
 
     def hold(self, thing):
-        """One more object of the client stands for ``thing``: its description."""
+        """Hold ``thing`` for one more object of the client: its description."""
         with self._lock:
             known = self._ids.get(id(thing))
             if known is None:
@@ -84,7 +85,7 @@ class Objects:
             raise Gone("the object is gone: its session ended")
 
     def release(self, ids):
-        """So many objects of the client are no more; an id may come several times."""
+        """Objects of the client have been collected; an id stands once for each."""
         dropped = []  # dies after the lock is free: a __del__ may do anything
         with self._lock:
             for known in ids:
@@ -128,7 +129,7 @@ class Objects:
             return {"status": "refused", "why": "unreadable", "message": str(e)}, ()
         except values.NotPlain as e:
             return {"status": "refused", "why": "not plain", "message": str(e)}, ()
-        except BaseException as e:
+        except BaseException as e:  # the user's code may raise anything; the client is told, as of a cell
             return self._error(e)
 
     def at_once(self, request):
@@ -285,7 +286,7 @@ class Objects:
             except StopIteration:
                 done = True
                 break
-            except BaseException as e:
+            except BaseException as e:  # the user's iterator may raise anything; it is told behind the items before it
                 if not items:
                     raise
                 error = e
@@ -319,12 +320,12 @@ class Objects:
         return entries, buffers
 
     def _error(self, exc):
-        """An exception in words, and what of it is plain, by which the client makes one of its own."""
+        """An exception in words, and its plain attributes, from which the client makes an exception."""
         facts = {"args": _plain_or(exc.args, ())}
         for name in _FACTS:
             try:
                 fact = getattr(exc, name, None)
-            except Exception:
+            except Exception:  # a property of the user's may raise anything; that fact is left out
                 fact = None
             if fact is not None:
                 facts[name] = _plain_or(fact, None)
@@ -334,7 +335,7 @@ class Objects:
         return content, values.encode(facts)
 
     def _lines(self, exc):
-        """Its traceback, from the user's first frame on; its last line alone, where a step itself was refused."""
+        """Its traceback from the user's first frame on; only the last line if no code of the user's ran."""
         tb = exc.__traceback__
         while tb is not None and own.has(tb.tb_frame):
             tb = tb.tb_next
@@ -360,14 +361,14 @@ def _plain_or(thing, other):
 
 
 def _pickle(thing):
-    """A pickle by cloudpickle, where there is one: it takes functions and classes of cells along."""
+    """A pickle, by cloudpickle if it is installed: that includes functions and classes of cells."""
     try:
         import cloudpickle as pickle
     except ImportError:
         import pickle
     try:
         return pickle.dumps(thing, 4)
-    except Exception as e:
+    except Exception as e:  # pickling runs the user's code, which may raise anything; its text is told
         raise values.NotPlain("a %s cannot be pickled: %s" % (values.class_name(type(thing)), e))
 
 
@@ -404,7 +405,7 @@ def _exit(thing, error):
         kind = RuntimeError
     try:
         raised = kind(error[1])
-    except Exception:
+    except Exception:  # a class of the user's may want other arguments, and raise anything
         raised = RuntimeError(error[1])
     return thing.__exit__(type(raised), raised, None)
 

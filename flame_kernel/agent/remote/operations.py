@@ -1,4 +1,4 @@
-"""What can be asked of an object beside attributes, items and calls: fixed names of operators and functions."""
+"""What can be asked of an object besides attributes, items and calls: operators and functions, by fixed names."""
 
 import operator
 

@@ -1,4 +1,4 @@
-"""Checkup: what a client's doctor asks about this process, the Flame server in it and the machine; changes nothing."""
+"""Answers for ``jupyter flame doctor``: about this process, its Flame server and the machine. Nothing is changed."""
 
 import shutil
 import sys
@@ -6,18 +6,18 @@ import tempfile
 
 from . import session
 
-# What cells may want, and what is told of them without importing one.
+# What cells may want. Their versions are told without importing them.
 PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy")
 
 
-def look():
+def report():
     """``{python, implementation, pyro, workers, packages, folder, free, journal}``.
 
     workers   [busy, at most] of the pool that serves connections; None where there is no pool
     packages  by name: the version, "" where it cannot be told, None where there is none
     folder    where output waits that nobody has read, "" where there is none; ``free`` bytes; ``journal`` may be wanted
     """
-    folder, free = _room()
+    folder, free = _temp_folder()
     return {
         "python": list(sys.version_info[:3]),
         "implementation": sys.implementation.name,
@@ -61,11 +61,11 @@ def _version(name):
         from importlib import metadata
 
         return metadata.version(name)
-    except Exception:  # Python 3.6 and 3.7; or it was copied there, without saying what it is
+    except Exception:  # Python 3.6 and 3.7 have no metadata; nor has a package that was just copied there
         return ""
 
 
-def _room():
+def _temp_folder():
     try:
         folder = tempfile.gettempdir()
         return folder, shutil.disk_usage(folder).free

@@ -1,13 +1,13 @@
 """A session in a child process of the server: a fresh interpreter with the same agent, cells on its main thread.
 
-The parent keeps the event log, so nothing that was said is lost when the child dies, and a parked poll costs the child
-nothing. Between the two runs a socket pair with frames: 8 bytes of length, then a message of ``wire``. To the child go
-requests (``submit``, ``answer``, ``interrupt``, ``close``), from it come batches of events.
+The server keeps the event log: nothing is lost when the child dies, and a poll that waits costs the child nothing. The
+two talk over a socket pair, in frames of 8 bytes of length and a message of ``wire``. The child is sent requests
+(``submit``, ``answer``, ``interrupt``, ``close``) and sends batches of events.
 
-This file is the server's side of that, ``child_main.py`` the child's.
+This file is the server's side, ``child_main.py`` is the child's.
 
-An interrupt is SIGINT to the child's process group, sent by the server: it arrives when the child is deep in C as well,
-and its subprocesses have it too, as with Ctrl-C in a terminal.
+For an interrupt the server sends SIGINT to the child's process group, as Ctrl-C in a terminal does. It arrives while
+the child runs code in C, and its subprocesses have it too.
 """
 
 import array
@@ -31,8 +31,8 @@ from . import child_stacks, exit_reason, monitor, stops, top
 
 _LENGTH = struct.Struct(">Q")
 
-# What the new interpreter runs before it knows anything: the loader and the agent's text come through the socket.
-# And nothing of it comes from the current folder: cells have that on their path later, see ``folder``.
+# What the new interpreter runs first: it takes the loader and the agent's text from the socket. The current folder is
+# not on its path meanwhile, as a json.py may lie there; cells have it on their path later, see ``folder``.
 BOOT = (
     launch.LEAVE_FOLDER
     + """\
@@ -54,11 +54,11 @@ space["boot"](read(int.from_bytes(read(8), "big")).decode()).%s(s, left)
     % wire.CHILD
 )
 
-# Seconds that a process has to end when it is asked: one that still starts, on a busy machine, needs the most.
+# Seconds that a process has to end when it is asked. One that is still starting on a busy machine needs them all.
 ASKED_GRACE = 2.5
-# Cells whose text is known when a child is looked at from outside; one of more characters than that is not kept.
+# Cells whose text is kept, to show where a child is that does not answer; and the most characters of one.
 TEXTS, LONG_TEXT = 200, 100_000
-# Seconds after which a child that does not say where it is, is looked at from outside.
+# Seconds that a child has to say where it is; then its stacks are read without its help.
 WHERE_PATIENCE = 1.5
 
 # Requests that run the user's code, and can be stopped.
@@ -68,7 +68,7 @@ _children = set()  # process ids of living children, of this version of the agen
 
 
 def pids():
-    """The processes in which sessions live: no interrupt of a cell shall reach them."""
+    """The processes in which sessions live: an interrupt of another session's cell must not reach them."""
     return set(_children)
 
 
@@ -100,14 +100,14 @@ def _read(sock, size):
 
 
 class ChildCore:
-    """Stands in the server for the Core that lives in a child; the same interface.
+    """Stands in the server for the Core in a child, with the same interface.
 
     bundle     the agent's own text: ``(loader, JSON text for it)``
     """
 
-    def __init__(self, session_id, log, shell, bundle):
+    def __init__(self, session_id, place, log, shell, bundle):
         self.session_id = session_id
-        self.place = "child"
+        self.place = place
         self.described = None
         self._log = log
         self._shell = shell
@@ -132,16 +132,16 @@ class ChildCore:
         return self._process.pid if self._process is not None else 0
 
     def start(self):
-        """Start the process; ``ready`` is its first event. Raises RuntimeError with the reason where it cannot."""
+        """Start the process; ``ready`` is its first event. Raises RuntimeError, with the reason, if that cannot be."""
         if not sys.executable:
             raise RuntimeError("its sys.executable is empty, so it cannot start a child: use place = process")
         if os.name != "posix":
             raise RuntimeError("child sessions need a POSIX server: use place = process")
         ours, theirs = [_high(one) for one in socket.socketpair()]
-        # Through this one come descriptors: connections that the child shall use itself.
+        # For descriptors: connections that the child uses itself.
         giver, taker = [_high(one) for one in socket.socketpair()]
-        # Into the first one the child writes its stacks, into the others go its descriptors 1 and 2. The child reads
-        # these itself; when it has died, what it has not read is read here.
+        # The child writes its stacks into the first one; the others are its descriptors 1 and 2. It reads those itself.
+        # What it has not read when it dies is read here.
         pipes = [[_high_number(number) for number in os.pipe()] for _ in range(3)]
         theirs_too = [taker.fileno()] + pipes[0][1:] + pipes[1] + pipes[2]
         try:
@@ -171,8 +171,8 @@ class ChildCore:
         self.described = None
         self._socket, self._giver = ours, giver
         self._unsent = []
-        self._ladder = stops.Ladder(self)
-        self._memory, self._floor = exit_reason.Memory(), exit_reason.own_peak()
+        self._stops = stops.Stops(self)
+        self._memory, self._floor = exit_reason.OomKills(), exit_reason.own_peak()
         self._pipes = [r for r, _ in pipes]
         self._reader = threads.start("relay", self._relay, self._process, ours, giver)
 
@@ -182,7 +182,7 @@ class ChildCore:
         return self._process is None
 
     def _bring_up(self, sock, folder):
-        """Give a new process its text: on its own thread, because it takes as long as an interpreter takes to start."""
+        """Give a new process its text. On a thread of its own: it takes as long as an interpreter takes to start."""
         try:
             for part in self._bundle:
                 send_frame(sock, part.encode())
@@ -208,7 +208,7 @@ class ChildCore:
             self._log.keep()
             self._log.wait_for_room()
         ended = exit_reason.reap(process, 10)
-        if ended is None:  # the socket is closed, the process is not: something else kept it
+        if ended is None:  # it has closed the socket and still runs
             signal_group(process.pid, signal.SIGKILL)
             ended = exit_reason.reap(process, float("inf"))
         signal_group(process.pid, signal.SIGKILL)  # what it left behind in its group
@@ -219,9 +219,9 @@ class ChildCore:
         giver.close()
         with self._dump_lock:
             pipes, self._pipes = self._pipes, []
-            last_words = [child_stacks.rest_of(pipe) for pipe in pipes]
+            unread = [child_stacks.rest_of(pipe) for pipe in pipes]
         if not self._closed:
-            self._died(process.pid, ended, last_words)
+            self._died(process.pid, ended, unread)
 
     def _relay_event(self, event):
         kind, request_id = event["type"], event["request"]
@@ -235,8 +235,8 @@ class ChildCore:
             with self._lock:
                 known = self._running.pop(request_id, None)
             if kind == "where_reply" and known is None:
-                return  # it was looked at from outside meanwhile
-            if self._ladder.ended(request_id):
+                return  # it has been answered meanwhile, without the child
+            if self._stops.ended(request_id):
                 self.tell(request_id, stops.outcome(event["content"]))
         elif kind == "ready":
             self.described = event["content"]
@@ -245,21 +245,21 @@ class ChildCore:
             event["buffers"] = [bytes(b) for b in event["buffers"]]
         self._log.append(event)
 
-    def _died(self, pid, ended, last_words):
-        """Say why in the cells that it ran; ``last_words``: its crash, and what is left of its stdout and stderr."""
+    def _died(self, pid, ended, unread):
+        """Say why, in the cells that it ran. ``unread``: the stacks of its crash, the rest of its stdout and stderr."""
         with self._lock:
             lost, self._running = self._running, {}
             self._process = None
         status, peak = ended
-        why = exit_reason.in_words(pid, status, self._ladder.sent, self._memory, peak, self._floor)
+        why = exit_reason.in_words(pid, status, self._stops.sent, self._memory, peak, self._floor)
         request_id = next((i for i, (kind, _) in lost.items() if kind in CELLS), None)
-        for name, text in zip(("stdout", "stderr"), last_words[1:]):
+        for name, text in zip(("stdout", "stderr"), unread[1:]):
             if text:
                 self._log.append({"type": "stream", "request": request_id, "content": {"name": name, "text": text}})
         self._log.append({"type": "died", "request": None, "content": {"pid": pid, "status": status, "reason": why}})
         for request_id, (kind, _) in lost.items():
             error = {"ename": "SessionDied", "evalue": why + "; its names are gone, the next cell starts a fresh one"}
-            shown = [error["ename"] + ": " + error["evalue"]] + last_words[0].splitlines()
+            shown = [error["ename"] + ": " + error["evalue"]] + unread[0].splitlines()
             if kind == "execute":
                 self._log.append({"type": "error", "request": request_id, "content": dict(error, traceback=shown)})
             reply = dict(error, status="error", traceback=shown, user_expressions={}, payload=[])
@@ -281,11 +281,11 @@ class ChildCore:
     def submit(self, request):
         kind = request["kind"]
         if kind in monitor.KINDS and (self._process is None or kind == "top"):
-            self._look_here(request)
+            self._answer_here(request)
             return
         with self._start_lock:
             while not self._closed:
-                with self._lock:  # a process that ends from here on answers this request too
+                with self._lock:  # if it ends from here on, this request gets its answer too
                     if self._process is not None:
                         self._running[request["id"]] = [kind, request.get("code") or ""]
                         break
@@ -293,7 +293,7 @@ class ChildCore:
         if kind == "execute":
             text = request.get("raw") or request["code"]
             self._texts.append(text if len(text) <= LONG_TEXT else "")
-            self._memory = exit_reason.Memory()
+            self._memory = exit_reason.OomKills()
         try:
             buffers = request.pop("buffers", ())
             self._send({"op": "submit", "request": request}, buffers)
@@ -310,8 +310,8 @@ class ChildCore:
         return True
 
     def carry(self, request, key, sock):
-        """The child has a large value cross ``sock``; see ``bulk``. Until it has done so, or has ended: OSError."""
-        leash, theirs = [_high(one) for one in socket.socketpair()]
+        """Have the child send or take a large value over ``sock``; see ``bulk``. OSError if the child ends."""
+        done, theirs = [_high(one) for one in socket.socketpair()]
         try:
             given = [theirs.fileno()]
             if not hasattr(sock, "pending"):  # of TLS only this process can read what comes
@@ -320,17 +320,17 @@ class ChildCore:
                 message = {"op": "carry", "request": request, "key": None if key is None else key.hex()}
                 self._send(message, descriptors=given)
             if len(given) > 1:
-                sockets.fill(leash, memoryview(bytearray(1)))
+                sockets.fill(done, memoryview(bytearray(1)))
             else:
-                bulk.hand_on(request, sock, leash)
+                bulk.hand_on(request, sock, done)
         finally:
-            sockets.shut(leash)
-            leash.close()
+            sockets.shut(done)
+            done.close()
 
-    # -- looking in --------------------------------------------------------------------------------------------------
+    # -- where it is --------------------------------------------------------------------------------------------------
 
-    def _look_here(self, request):
-        """Answer for the child: there is none, or it need not be asked."""
+    def _answer_here(self, request):
+        """Answer in place of the child: there is none, or it need not be asked."""
         if self._process is None:
             words = "the session has no process now; the next cell starts a fresh one"
             reply = {"status": "error", "ename": "SessionDied", "evalue": words, "traceback": []}
@@ -344,24 +344,24 @@ class ChildCore:
         threads.start("top", answer)
 
     def _where_from_outside(self, request_id):
-        """Answer for a child that does not say where it is."""
+        """Answer for a child that does not answer in time."""
         deadline = time.monotonic() + WHERE_PATIENCE
         while time.monotonic() < deadline:
             if request_id not in self._running:
                 return
             time.sleep(0.05)
-        content = monitor.safely(self._seen)
+        content = monitor.safely(self._where)
         with self._lock:
             if self._running.pop(request_id, None) is None:
                 return
         self._log.append({"type": "where_reply", "request": request_id, "content": content})
 
-    def _seen(self):
+    def _where(self):
         found, note = self._stacks()
-        return {"status": "ok", "pid": self.pid, "place": "child", "stacks": found, "left_out": 0, "note": note}
+        return {"status": "ok", "pid": self.pid, "place": self.place.name, "stacks": found, "left_out": 0, "note": note}
 
     def _stacks(self):
-        """What the child writes of its stacks without its interpreter; and why that was needed, in words."""
+        """The child's stacks, which it writes without its interpreter; and why that was needed, in words."""
         with self._lock:
             code = next((code for kind, code in self._running.values() if kind == "execute"), "")
         with self._dump_lock:
@@ -377,27 +377,29 @@ class ChildCore:
     # -- stopping a cell ---------------------------------------------------------------------------------------------
 
     def interrupt(self, request_id=None, gently=False):
-        """Stop a cell, a step of the ladder higher than the time before: see ``ladder``. What was done."""
+        """Stop a cell: each Stop may be a step stronger than the one before, see ``stops``. What was done."""
         with self._lock:
             cells = [i for i, (kind, _) in self._running.items() if kind in CELLS]
             cells = cells or [i for i, (kind, _) in self._running.items() if kind == "comm"]
         if self._process is None or not cells or (request_id is not None and request_id not in cells):
             return "idle"
-        return self._ladder.climb(request_id or cells[0], gently, alone=request_id is None)
+        return self._stops.stop(request_id or cells[0], gently, alone=request_id is None)
 
-    def strike(self, request_id, alone):
-        """Interrupt a cell: by a signal to the whole group, unless that would end the child or stop another one.
-        ``alone``: all shall be stopped. Whether by the signal."""
+    def send_interrupt(self, request_id, alone):
+        """Interrupt a cell: by a signal to the whole group, unless that would end the child or stop another cell.
+
+        ``alone``: all cells are to be stopped.  Returns whether the signal was sent.
+        """
         with self._lock:
             kinds = [kind for kind, _ in self._running.values() if kind in CELLS]
         if self.described is None or (not alone and (len(kinds) > 1 or "object" in kinds)):
-            self.nudge(request_id)
+            self.ask_to_interrupt(request_id)
             return False
         self.send_signal(signal.SIGINT)
         return True
 
-    def nudge(self, request_id):
-        """Have the child interrupt one request itself, by signals until the thread that runs it has noticed."""
+    def ask_to_interrupt(self, request_id):
+        """Have the child itself interrupt one request, by signals until its thread has noticed."""
         try:
             self._send({"op": "interrupt", "request": request_id})
         except OSError:
@@ -415,8 +417,8 @@ class ChildCore:
         """Words of ours in a cell's output."""
         self._log.append({"type": "stream", "request": request_id, "content": {"name": "stderr", "text": text}})
 
-    def look(self, request_id, seconds):
-        """What the child says of a cell: ``{"runs", "noticed", "asks", "where"}``; None if it says nothing."""
+    def check(self, request_id, seconds):
+        """What the child says of a cell: ``{"runs", "noticed", "asks", "where"}``; None if it does not in time."""
         number = next(self._numbers)
         asked = self._asked[number] = [threading.Semaphore(0), None]
         try:
@@ -428,12 +430,12 @@ class ChildCore:
         return asked[1]
 
     def stuck_in(self, request_id):
-        """Where a cell is whose child does not answer, and why it does not, in words."""
+        """Where a cell is, and why its child does not answer, in words."""
         found, why = self._stacks()
         return child_stacks.call(found) or "a call", why
 
     def close(self):
-        """End the process: it is asked, then told (SIGTERM), then killed, with all of its group."""
+        """End the process and its group: ask it, then SIGTERM, then SIGKILL."""
         self._closed = True
         process = self._process
         if process is None:
@@ -451,7 +453,7 @@ class ChildCore:
 
 
 def _high_number(number):
-    """The descriptor, moved above those of stdin, stdout and stderr, of which a server may have closed some."""
+    """The descriptor, moved above 2: a server may have closed its stdin, stdout or stderr."""
     if number > 2:
         return number
     import fcntl
@@ -468,8 +470,8 @@ def _high(sock):
 
 
 def _inherited(number):
-    """What a child gets as its stdout or stderr: the server's, or nothing where the server has none (what has taken its
-    number is not for children)."""
+    """What a child gets as its stdout or stderr: the server's own. Nothing where the server has closed it, as another
+    file has its number then."""
     try:
         return None if os.get_inheritable(number) else subprocess.DEVNULL
     except OSError:

@@ -1,7 +1,7 @@
-"""The child's side of a session in a child process: its life from the moment when it has the agent's text.
+"""The child's side of a session in a child process, from the moment when it has the agent's text.
 
-Cells run on the main thread. One thread sends the events to the server, another one hears what the server asks, and
-answers from beside the cell where the session is.
+Cells run on the main thread. One thread sends events to the server; another one takes what the server asks, and answers
+while a cell runs.
 """
 
 import array
@@ -18,17 +18,17 @@ from ..log import log as events
 from ..remote import bulk
 from ..wire import message as wire
 from ..wire import pieces
-from . import child_stacks, core, folder, stacks
+from . import child_stacks, core, folder, places, stacks
 from .child import read_frame, send_frame, signal_group
 
-# Bytes that cells may print ahead of what the server has taken; all else waits there.
-AHEAD = 2 << 20
-# Seconds that a session which is ended while it starts has to be there first.
+# Bytes of output that the server has not taken yet, at most: a cell that prints more waits.
+MOST_UNSENT = 2 << 20
+# Seconds that a session gets to finish its start when it is ended meanwhile.
 START_GRACE = 0.8
 # Seconds that exit handlers may take when the server has gone away.
 EXIT_GRACE = 3.0
 # Seconds between signals to a main thread that has not noticed.
-STRIKE_AGAIN = 0.1
+SIGNAL_AGAIN = 0.1
 
 
 def main(sock, left=()):
@@ -40,8 +40,8 @@ def main(sock, left=()):
         os.set_inheritable(number, False)
     _enable_faulthandler(crash)
     sys.argv[:] = [""]
-    log = events.EventLog(bound=AHEAD)
-    me = core.Core(options["session"], "child", log, options["shell"])
+    log = events.EventLog(bound=MOST_UNSENT)
+    me = core.Core(options["session"], places.Child(options["session"]), log, options["shell"])
     me.folder = folder.Folder(left)
     me.interrupt_only = None  # the request that the next SIGINT is for; None: for all
     me.start_on_main()
@@ -49,10 +49,10 @@ def main(sock, left=()):
     handler = _interrupt_handler(me)
     me.take_interrupts = lambda: signal.signal(signal.SIGINT, handler)
     me.take_interrupts()
-    me.strike = functools.partial(_strike_request, me)
+    me.interrupt_main = functools.partial(_interrupt_main, me)
     me.on_main = functools.partial(_on_main, me)
     me.for_main = collections.deque()  # what the next SIGINT has it call
-    sender = threads.start("sender", _ship, sock, log)
+    sender = threads.start("sender", _send_events, sock, log)
     taker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, taker)
     threads.start("receiver", _receive, sock, taker, me, log, sender)
     while True:  # close ends the process; a lane that ended for another reason has another one in its place
@@ -60,7 +60,7 @@ def main(sock, left=()):
 
 
 def _enable_faulthandler(fd):
-    """A crash writes its stacks where the server finds them, and so does a signal, whatever the interpreter does."""
+    """Have a crash, and a signal of ours, write all stacks where the server reads them; no interpreter is needed."""
     try:
         import faulthandler
 
@@ -100,7 +100,7 @@ def _on_main(me, function):
 
 
 def _interrupt_one(me, request_id):
-    """Stop one request, on the thread of whichever lane it has, or before it has one."""
+    """Stop one request: on its lane's thread, or while it is queued."""
     for lane in list(me.lanes.values()):
         if lane.cancel(request_id):
             return
@@ -111,11 +111,11 @@ def _interrupt_one(me, request_id):
             me.interrupt(request_id)
         else:
             lane.interrupt_children()
-            _strike_request(me, running)
+            _interrupt_main(me, running)
 
 
-def _look(me, message):
-    """How a cell takes its interrupt: whether it runs, has noticed it, waits for the user, and where it is."""
+def _state_of(me, message):
+    """How a cell is after an interrupt: whether it runs, has noticed it, waits for the user, and where it is."""
     seen = {"number": message["number"], "runs": False}
     for lane in list(me.lanes.values()):
         request = lane.request
@@ -128,19 +128,19 @@ def _look(me, message):
     return seen
 
 
-def _strike_request(me, request):
+def _interrupt_main(me, request):
     me.interrupt_only = request["id"]
-    _strike(me, request["id"])
+    _signal_until_handled(me, request["id"])
 
 
-def _strike(me, request_id):
-    """SIGINT to the main thread until its handler has run: one that comes just before a call blocks does not end it."""
+def _signal_until_handled(me, request_id):
+    """SIGINT to the main thread, again until its handler has run: one just before a call blocks does not end that."""
     if me.interrupt_only == request_id:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        threads.later(STRIKE_AGAIN, "interrupt", _strike, me, request_id)
+        threads.later(SIGNAL_AGAIN, "interrupt", _signal_until_handled, me, request_id)
 
 
-def _ship(sock, log):
+def _send_events(sock, log):
     ack = 0
     while True:
         batch = log.poll(ack, wait=None)
@@ -168,7 +168,7 @@ def _receive(sock, taker, me, log, sender):
         elif message["op"] == "interrupt":
             _interrupt_one(me, message["request"])
         elif message["op"] == "look":
-            log.append({"type": "looked", "request": None, "content": _look(me, message)})
+            log.append({"type": "looked", "request": None, "content": _state_of(me, message)})
         elif message["op"] == "carry":
             key = None if message["key"] is None else bytes.fromhex(message["key"])
             threads.start("carry", _carry, me, message["request"], key, [_socket(fd) for fd in _descriptors(taker)])
@@ -180,7 +180,7 @@ def _receive(sock, taker, me, log, sender):
 
 
 def _descriptors(taker):
-    """What the server has sent with the present message: one descriptor or two."""
+    """The one or two descriptors that the server has sent with this message."""
     found = array.array("i")
     _, more, _, _ = taker.recvmsg(1, socket.CMSG_SPACE(2 * found.itemsize))
     for level, kind, data in more:
@@ -190,21 +190,21 @@ def _descriptors(taker):
 
 
 def _socket(number):
-    """A connection of whichever family, from its descriptor."""
+    """The socket of a descriptor, of whatever family it is."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, number)
     sock.settimeout(bulk.PATIENCE)
     return sock
 
 
 def _carry(me, request, key, given):
-    """Have a large value cross the last of the connections; by the first one the server hears that it is done."""
-    leash, sock = given[0], given[-1]
+    """Send or take a large value over the last of the sockets; the first one tells the server that it is done."""
+    done, sock = given[0], given[-1]
     try:
         bulk.serve(me.objects, request, key, sock)
-        if sock is not leash:
-            leash.sendall(pieces.DONE)
+        if sock is not done:
+            done.sendall(pieces.DONE)
     except Exception:  # a cut, or a value that is gone: the client asks what has come of it
-        for one in given:  # by their ends, as a process that has been forked meanwhile may have copies
+        for one in given:  # not just closed: a process that was forked meanwhile may have copies
             sockets.shut(one)
     finally:
         for one in given:
@@ -212,7 +212,7 @@ def _carry(me, request, key, given):
 
 
 def _end_process(status):
-    """The session is over: subprocesses of its group go with it."""
+    """End this process, and the subprocesses of its group with it."""
     import atexit
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
@@ -229,5 +229,5 @@ def _end_process(status):
 
 def _kill():
     """The end of this process and of all of its group."""
-    tempdirs.give_up()  # exit handlers may hang before it is their turn, and threads have gone on meanwhile
+    tempdirs.remove_own()  # exit handlers may hang before that one, and threads have written since
     signal_group(os.getpid(), signal.SIGKILL)

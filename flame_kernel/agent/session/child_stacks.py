@@ -1,7 +1,7 @@
-"""A child seen from outside: its stacks though its interpreter is stuck, and what the system says of its process.
+"""Where a child is when its interpreter is stuck: its stacks, and what the system says of its process.
 
-While a call in C keeps the interpreter's lock no code of the child's runs, the agent's neither. ``faulthandler`` needs
-no lock: a signal has it write all stacks into the pipe that is there for a crash.
+While a call in C holds the interpreter's lock, no Python code of the child runs, and none of the agent.
+``faulthandler`` needs no lock: on a signal it writes all stacks into the pipe that is there for a crash.
 """
 
 import linecache
@@ -15,7 +15,7 @@ from .. import own
 from ..shell import compiler
 from . import stacks
 
-# What has the child write its stacks; one that nobody else is likely to use. None where there are no such signals.
+# On this signal the child writes its stacks; nobody else is likely to use it. None where the system has none such.
 DUMP_SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else None
 # Seconds for the first words of a dump, and of quiet behind the last.
 DUMP_PATIENCE, DUMP_QUIET = 1.0, 0.05
@@ -45,7 +45,7 @@ def dump(pid, pipe):
 
 
 def _catches(pid, sign):
-    """Whether a process does something of its own on a signal; False where that cannot be told."""
+    """Whether a process has a handler for a signal; False where that cannot be told."""
     try:
         with open("/proc/%d/status" % pid) as f:
             for line in f:
@@ -76,25 +76,18 @@ def _drain(pipe, patience):
 
 
 def read_stacks(text, code, texts=()):
-    """Stacks as ``stacks.where`` has them, of what ``faulthandler`` has written; ``code`` is the text of the cell,
-    ``texts`` are those of earlier ones."""
-    found, earlier = [], {}
-    for line in text.splitlines():
-        thread, frame = _THREAD.match(line), _FRAME.match(line)
-        if thread is not None:
-            found.append((thread.group(2), []))
-        elif frame is not None and found:
-            if not earlier and _CELL.match(os.path.basename(frame.group(1))):
-                earlier = {str(compiler.murmur2(one)): one for one in texts}
-            number = int(frame.group(2)) if frame.group(2).isdigit() else 0
-            found[-1][1].append((frame.group(1), number, frame.group(3)))
+    """The stacks in a dump of ``faulthandler``, in the form of ``stacks.where``.
+
+    ``code`` is the text of the cell that runs, ``texts`` are those of earlier cells.
+    """
+    found = _threads_in(text)
+    earlier = {}
+    if any(_CELL.match(os.path.basename(file)) for _, frames in found for file, _, _ in frames):
+        earlier = {str(compiler.murmur2(one)): one for one in texts}
     cells, threads = [], []
     for name, frames in found:
-        frames.reverse()
-        is_main = any(function == "run_on_main" for _, _, function in frames) or (
-            len(found) == 1 and not any(own.is_file(file) for file, _, _ in frames)
-        )
-        shown = _inside(frames, is_main)
+        is_main = _is_main(frames, len(found) == 1)
+        shown = _users_frames(frames, is_main)
         if not shown:
             continue
         described = [_frame(one, code, is_main and at == 0, earlier) for at, one in enumerate(shown)]
@@ -104,7 +97,27 @@ def read_stacks(text, code, texts=()):
     return cells + threads
 
 
-def _inside(frames, is_main):
+def _threads_in(text):
+    """``[(thread, [(file, line, function), …]), …]`` of a dump, the outermost frame first."""
+    found = []
+    for line in text.splitlines():
+        thread, frame = _THREAD.match(line), _FRAME.match(line)
+        if thread is not None:
+            found.append((thread.group(2), []))
+        elif frame is not None and found:
+            number = int(frame.group(2)) if frame.group(2).isdigit() else 0
+            found[-1][1].insert(0, (frame.group(1), number, frame.group(3)))
+    return found
+
+
+def _is_main(frames, is_only):
+    """Whether a thread is the one that runs cells."""
+    if any(function == "run_on_main" for _, _, function in frames):
+        return True
+    return is_only and not any(own.is_file(file) for file, _, _ in frames)
+
+
+def _users_frames(frames, is_main):
     ours = [own.is_file(file) for file, _, _ in frames]
     at = 0
     if is_main:
@@ -131,7 +144,7 @@ def _frame(one, code, is_first, earlier):
 
 
 def call(found):
-    """``re.match, line 3`` for the cell among stacks; empty where it cannot be told."""
+    """Where the cell is, as ``re.match, line 3``; empty where it cannot be told."""
     for stack in found:
         if stack["kind"] == "cell" and stack["frames"]:
             first, last = stack["frames"][0], stack["frames"][-1]
@@ -140,7 +153,7 @@ def call(found):
 
 
 def state(pid):
-    """What is the matter with a process, as the system sees it, in words; empty where it is nothing special."""
+    """Why a process does not run, in words, if the system says so; else empty."""
     try:
         with open("/proc/%d/stat" % pid) as f:
             return _STATES.get(f.read().rpartition(")")[2].split()[0], "")

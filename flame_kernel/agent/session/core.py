@@ -1,7 +1,7 @@
-"""Core: a session where its cells run, the same in a server's process and in a child.
+"""The core of a session, in the process where its cells run: the server's, or a child.
 
-It has the namespace, the shell, the lanes and the output; whoever made it submits requests and reads its event log.
-The other files of the agent know it as ``host``.
+It has the namespace, the shell, the lanes and the output. Its owner submits requests and reads its event log. The other
+files of the agent call it ``host``.
 """
 
 import collections
@@ -16,7 +16,7 @@ import types
 from .. import threads
 from ..debug import dap
 from ..debug.debugger import Debugger
-from ..debug.tracing import below
+from ..debug.tracing import lines_of
 from ..log import messages
 from ..output import streams, widgets
 from ..output.capture import Capture
@@ -29,25 +29,21 @@ from . import monitor, stacks
 from .lane import Lane
 from .usage import Usage
 
-# Requests that do not run cells: answered by a helper thread, also while a cell runs.
+# Requests that run no cell: a helper thread answers them, also while a cell runs.
 SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "comm_announce", "open_lane", "close_lane", "cwd")
-# How the names of lanes begin that run what is asked of objects while a cell runs.
+# The names of lanes that serve objects while a cell runs begin with this.
 HELPER = "~"
-# Seconds of quiet after which a child prepares for the first completion.
-WARM_UP_AFTER = 1.0
-# Of how many flushes of a cell the text is out in any case, before the cell goes on: it may be about to crash.
-FIRST_FLUSHES = 8
-# Seconds that they wait for a shell that is still being made.
+# Seconds that such a request waits for a shell that is still being made.
 START_PATIENCE = 10.0
-# Seconds after which an interrupt comes again that was dropped.
+# Seconds after which an interrupt that was dropped is sent again.
 ONCE_MORE = 0.05
 
 
 class Core:
     """One session's cells.
 
-    session_id  its name;  place  "process" or "child";  log  the EventLog;  shell  "auto", "ipython" or "mini"
-    protected_pids  tells the processes that an interrupt must not reach: the children in which other sessions live
+    session_id  its name;  place  the Place;  log  the EventLog;  shell  "auto", "ipython" or "mini"
+    protected_pids  returns the processes that an interrupt must not reach: the children of other sessions
     """
 
     def __init__(self, session_id, place, log, shell="auto", protected_pids=frozenset):
@@ -61,8 +57,8 @@ class Core:
         self.take_interrupts = None  # in a child: makes the handler of SIGINT ours, again if need be
         self.on_main = None  # in a child: has the main thread call a function with its present frame
         self.folder = None  # in a child: the notebook's folder on the import path, see ``folder``
-        self.strike = None  # on a main thread: has it interrupt a request itself
-        self.below = ()  # where the thread is, outside of us, that was found and not made for cells; see ``tracing``
+        self.interrupt_main = None  # on a main thread: has it interrupt a request itself
+        self.outer_lines = ()  # where a thread is, outside of us, that was not made for cells; see ``tracing.lines_of``
         self.latest = None  # the Cell that ran last: for output of which nothing better is known
         self.shell = None
         self._started = threading.Event()  # there is a shell
@@ -88,11 +84,10 @@ class Core:
         self._side_thread.start()
 
     def __repr__(self):
-        return "<Core %r %s>" % (self.session_id, self.place)
+        return "<Core %r %s>" % (self.session_id, self.place.name)
 
     def _make_namespace(self):
-        child = self.place == "child"
-        name = "__main__" if child else "flame_session_" + "".join(c if c.isalnum() else "_" for c in self.session_id)
+        name = self.place.namespace_name
         module = types.ModuleType(name, "The names of a Remote Flame session.")
         module.__dict__["__builtins__"] = sys.modules["builtins"]
         module.__dict__.pop("__loader__", None)
@@ -104,16 +99,16 @@ class Core:
         self.lanes[""] = Lane(self, "")
 
     def wait_started(self, seconds):
-        """Wait for the shell, which leaves a temporary folder if it is ended while it is made; whether it is there."""
+        """Wait until there is a shell; whether there is. A process that ends before leaves a temporary folder."""
         return self._started.wait(seconds)
 
     def start_on_main(self):
-        """The same in a child: before any request can come, or that would make a thread for its cell."""
+        """The same on a child's main thread. Before any request: the first would make a thread for its cell."""
         self.lanes[""] = Lane(self, "", on_main=True)
 
     def run_on_main(self):
         """Run the lane for cells on the calling thread, the main one of a child, until it ends."""
-        self.below = below(sys._getframe(1))
+        self.outer_lines = lines_of(sys._getframe(1))
         self.lanes[""].run()
 
     # -- for the lane ------------------------------------------------------------------------------------------------
@@ -135,7 +130,7 @@ class Core:
                 self.shell = mini.MiniShell(self)
             else:
                 self.shell = ipython.IPythonShell(self)
-        except Exception as e:
+        except Exception as e:  # whatever IPython raises: the mini shell takes over, and the user is told
             reason = "IPython does not start there: %s: %s" % (type(e).__name__, e)
             self.shell = mini.MiniShell(self)
         self.latest = streams.current()
@@ -153,7 +148,7 @@ class Core:
             "platform": sys.platform,
             "executable": sys.executable or "",
             "cwd": _cwd(),
-            "place": self.place,
+            "place": self.place.name,
             "shell": self.shell.name,
             "ipython": getattr(sys.modules.get("IPython"), "__version__", "") if self.shell.name == "ipython" else "",
             "shell_reason": reason or "",
@@ -194,7 +189,7 @@ class Core:
             self.folder.open()
 
     def interrupted_reply(self, request):
-        """The reply of a cell whose interrupt was not caught where a shell catches it."""
+        """The reply of a cell whose interrupt was not caught by its shell."""
         error = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["KeyboardInterrupt"]}
         if request["kind"] == "object":
             return dict(error, status="error"), ()
@@ -202,7 +197,7 @@ class Core:
         return dict(error, status="error", execution_count=self.shell.execution_count, user_expressions={}, payload=[])
 
     def finish(self, request, reply):
-        """The cell is over: its output is complete, its reply goes into the log behind it."""
+        """A cell is over: write its reply into the log, behind all of its output."""
         self._settle()
         if request["kind"] == "object":
             content, buffers = reply
@@ -216,10 +211,11 @@ class Core:
         if lane.abandoned:
             return
         with self._lock:
-            if self.place == "child" and not lane.name:
-                self.lanes[""] = Lane(self, "", on_main=True)
-            else:
+            following = self.place.next_lane(self, lane)
+            if following is None:
                 self.lanes.pop(lane.name, None)
+            else:
+                self.lanes[lane.name] = following
 
     # -- output ------------------------------------------------------------------------------------------------------
 
@@ -228,7 +224,7 @@ class Core:
         cell = streams.current() or self.latest
         self._append(msg_type, None if cell is None else cell.request_id, content, metadata, buffers)
         if os.getpid() == self.pid:
-            self._log.wait_for_room()  # as text does: a loop of displays is no less than one of prints
+            self._log.wait_for_room()  # as for text: a loop may display as much as another prints
 
     def _append(self, msg_type, request_id, content, metadata=None, buffers=None):
         event, left_out = messages.event(msg_type, request_id, content, metadata, buffers)
@@ -249,41 +245,40 @@ class Core:
         self._append(request["kind"] + "_reply", request["id"], content)
 
     def flush(self):
-        """What was printed shall be out: of this process too, where that is a child, whatever becomes of it next."""
-        if self.place == "child" and os.getpid() == self.pid:
-            cell = streams.current()
-            cell.flushes += 1
-            self._log.hand_over(cell.flushes <= FIRST_FLUSHES)
+        """Send out what was printed: from a child to the server too, as the child may end at any time."""
+        self.place.flush(self, streams.current())
+
+    def hand_over(self, in_any_case):
+        """Wait until what was printed is out, as far as the log has time for it; see ``EventLog.hand_over``."""
+        self._log.hand_over(in_any_case)
 
     def tell(self, request_id, text):
         """Words of ours in a cell's output."""
         self._log.append({"type": "stream", "request": request_id, "content": {"name": "stderr", "text": text}})
 
     def emit(self, name, text):
-        """Text that came through a descriptor: the cell that ran last has it."""
+        """Text that came through a descriptor: it is put to the cell that ran last."""
         cell = self.latest
         self._log.write(None if cell is None else cell.request_id, name, text)
 
     def fileno(self, name):
         """A descriptor whose text appears in the session (``sys.stdout.fileno()``)."""
-        if self.place == "child":
-            return {"stdout": 1, "stderr": 2}[name]
+        return self.place.descriptor(self, name)
+
+    def need_capture(self):
+        """The Capture for pipes of this session, made at the first call."""
         with self._lock:
             if self.capture is None:
                 self.capture = Capture(self.emit)
-        return self.capture.pipe(name)
+        return self.capture
 
     def before_fork(self):
-        """The calling code is about to fork this process: make sure that descriptors lead out of the copy."""
-        if self.place != "child":
-            for name in ("stdout", "stderr"):
-                self.fileno(name)
+        """The calling code is about to fork this process: make sure that the copy has descriptors for its output."""
+        self.place.before_fork(self)
 
     def _write_from_fork(self, name, text):
-        """A forked process has a copy of the log that nobody reads; a descriptor leads out of it."""
-        fd = {"stdout": 1, "stderr": 2}[name]
-        if self.place != "child" and self.capture is not None:
-            fd = self.capture.has(name) or fd
+        """Write the text of a forked process to a descriptor: nobody reads its copy of the log."""
+        fd = self.place.descriptor_in_fork(self, name)
         data = text.encode("utf-8", "replace")
         while data:
             data = data[os.write(fd, data) :]
@@ -299,7 +294,7 @@ class Core:
         return self._prompts.answer(input_id, value)
 
     def asks(self, lane):
-        """Whether what a lane runs waits for the user: for an answer, or at a breakpoint."""
+        """Whether a lane waits for the user: for an answer, or at a breakpoint."""
         request = lane.request
         return request is not None and (self._prompts.asks(request["id"]) or stacks.is_held(lane))
 
@@ -328,11 +323,11 @@ class Core:
             raise ValueError("unknown request kind %r" % request["kind"])
 
     def carry(self, request, key, sock):
-        """A large value crosses ``sock``; see ``bulk``."""
+        """Send or take a large value over ``sock``; see ``bulk``."""
         bulk.serve(self.objects, request, key, sock)
 
     def lane(self, name):
-        """The lane of a subshell, begun where there is none yet."""
+        """The lane of that name; it is made if there is none."""
         with self._lock:
             lane = self.lanes.get(name)
             if lane is None or lane.abandoned:
@@ -340,7 +335,7 @@ class Core:
         return lane
 
     def _submit_object(self, request):
-        """An object's request never waits behind a cell: where one runs it has a helper's lane, as subshells have."""
+        """A request for an object never waits for a cell: while one runs, a helper lane takes the request."""
         if "op" in request:
             self._user_begins()
             content, buffers = self.objects.at_once(request)
@@ -358,7 +353,7 @@ class Core:
             lane.submit(request)
 
     def _end_spare_helper(self, name):
-        """After an object's request: of the helpers that have nothing to do one is kept."""
+        """After a request for an object: end this helper lane if another one is idle too."""
         with self._lock:
             lane = self.lanes.get(name)
             if name[:1] != HELPER or lane is None or not lane.is_idle:
@@ -369,8 +364,8 @@ class Core:
                 lane.close()
 
     def _serve_side(self):
-        # The first completion imports jedi and has it parse: a front end gives up on that, so it is done beforehand.
-        patience = WARM_UP_AFTER if self.place == "child" else None
+        # The first completion imports jedi, which takes longer than a front end waits. So one is made beforehand.
+        patience = self.place.warm_up_after
         while True:
             if not self._side_wake.acquire(timeout=patience):
                 patience = None
@@ -392,29 +387,34 @@ class Core:
                 return self.modules.reply(request)
             if not self._started.wait(START_PATIENCE):
                 raise RuntimeError("the session is still starting")
-            if request["kind"] in ("complete", "inspect") and request.get("id") is not None:
-                self._user_begins()
-            if request["kind"] == "complete":
-                return self.shell.complete(request["code"], request["cursor_pos"])
-            if request["kind"] == "inspect":
-                omit = tuple(request.get("omit_sections") or ())
-                return self.shell.inspect(request["code"], request["cursor_pos"], request.get("detail_level", 0), omit)
-            if request["kind"] == "comm_info":
-                return self.comms.info()
-            if request["kind"] == "comm_announce":
-                return self.comms.announce()
-            if request["kind"] == "open_lane":
-                self.lane(request["lane"])
-                return {"status": "ok"}
-            if request["kind"] == "close_lane":
-                lane = self.lanes.get(request["lane"])
-                if lane is not None and lane.name:
-                    lane.close()
-                    lane.join(2.0)
-                return {"status": "ok"}
-            raise ValueError("unknown request kind %r" % request["kind"])
+            return self._reply_of_shell(request)
         except BaseException as e:  # a property of the user's may raise anything; the front end waits for an answer
             return {"status": "error", "ename": type(e).__name__, "evalue": str(e), "traceback": []}
+
+    def _reply_of_shell(self, request):
+        """The reply to what needs the shell, or what came with it."""
+        kind = request["kind"]
+        if kind in ("complete", "inspect") and request.get("id") is not None:
+            self._user_begins()
+        if kind == "complete":
+            return self.shell.complete(request["code"], request["cursor_pos"])
+        if kind == "inspect":
+            omit = tuple(request.get("omit_sections") or ())
+            return self.shell.inspect(request["code"], request["cursor_pos"], request.get("detail_level", 0), omit)
+        if kind == "comm_info":
+            return self.comms.info()
+        if kind == "comm_announce":
+            return self.comms.announce()
+        if kind == "open_lane":
+            self.lane(request["lane"])
+            return {"status": "ok"}
+        if kind == "close_lane":
+            lane = self.lanes.get(request["lane"])
+            if lane is not None and lane.name:
+                lane.close()
+                lane.join(2.0)
+            return {"status": "ok"}
+        raise ValueError("unknown request kind %r" % kind)
 
     def interrupt(self, request_id=None, gently=False):
         """Stop what runs, or only request ``request_id``. Returns the strongest thing done: see Lane.interrupt.
@@ -433,8 +433,7 @@ class Core:
         return done
 
     def dropped(self, cell):
-        """An interrupt was raised while Python ran a finalizer, which drops what is raised in it: whether it was one of
-        ours, and comes again."""
+        """Python has dropped a KeyboardInterrupt raised in a finalizer: whether it was ours, and is sent again."""
         lane = self.lanes.get(cell.lane)
         if lane is None or lane.noticed != cell.request_id:
             return False
@@ -443,7 +442,7 @@ class Core:
 
     def _abandon(self, lane):
         where = stacks.call(self, lane)
-        request = lane.give_up()
+        request = lane.abandon()
         if request is None:
             return
         with self._lock:
@@ -469,7 +468,7 @@ class Core:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self):
-        """End the session: lanes, helper thread, descriptors, names. What hangs in a call ends when that returns."""
+        """End the session: lanes, helper thread, descriptors, names. A thread that is in a call ends after it."""
         lanes = list(self.lanes.values())
         for lane in lanes:
             lane.interrupt()
@@ -477,8 +476,8 @@ class Core:
         self.debug.close()
         for lane in lanes:
             if lane.thread_id != threading.get_ident() and not lane.join(2.0):
-                lane.give_up()
-        # As code of the session: what a __del__ prints now, with nobody to read it, is not for the app's stdout.
+                lane.abandon()
+        # As code of the session: what a __del__ prints now is lost, and must not reach the app's stdout.
         streams.set_current(Cell(None, self))
         if self.comms is not None:
             self.comms.close()
@@ -486,8 +485,7 @@ class Core:
         self.objects.close()
         if self.shell is not None:
             self.shell.close()
-        if sys.modules.get(self.namespace.__name__) is self.namespace and self.place != "child":
-            del sys.modules[self.namespace.__name__]
+        self.place.forget_namespace(self.namespace)
         self.namespace.__dict__.clear()
         self.closed = True
         streams.set_current(None)

@@ -1,7 +1,7 @@
-"""Death: why a child has ended, as far as the system tells: its status, its memory, and whether memory was the reason.
+"""Why a child has ended, as far as the system tells: its status, its memory, and whether memory was the reason.
 
-SIGKILL leaves no word behind. That the OOM killer sent it is believed only where the system's own counts of such kills
-have risen meanwhile.
+Of SIGKILL nobody says why it was sent. We name the OOM killer only if the system's count of its kills has risen
+meanwhile.
 """
 
 import os
@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-# What a signal means to somebody who has not sent it.
+# What a signal means, for a user.
 MEANINGS = {
     "SIGSEGV": "code in C used memory that is not its own",
     "SIGBUS": "code in C used memory that is not there, or a mapped file became shorter",
@@ -22,17 +22,17 @@ MEANINGS = {
 }
 
 
-class Memory:
-    """The system's counts of processes that it has killed for want of memory, from a moment on."""
+class OomKills:
+    """Counts the processes that the system has killed for want of memory since this object was made."""
 
     def __init__(self):
         self._before = oom_kills()
 
     def __repr__(self):
-        return "<Memory %r>" % (self._before,)
+        return "<OomKills %r>" % (self._before,)
 
     def verdict(self):
-        """Whether the OOM killer has been at work since then, in words."""
+        """Whether the OOM killer has killed anything since then, in words."""
         now = oom_kills()
         risen = ["%s by %d" % (n, now[n] - self._before[n]) for n in now if now[n] > self._before.get(n, now[n])]
         if risen:
@@ -78,8 +78,8 @@ def _cgroup_files():
 def reap(process, seconds):
     """Wait for the end of a Popen: ``(status, peak memory)``, or None where it lives after ``seconds``.
 
-    The status is negative for a signal, and None where the app has taken it (it reaps all children itself, or ignores
-    SIGCHLD); the memory is in bytes, None where it is not known.
+    The status is negative for a signal. It is None where the app has taken it: it waits for all children itself, or
+    ignores SIGCHLD. The memory is in bytes, None where it is not known.
     """
     deadline, pause = time.monotonic() + seconds, 0.0005
     while True:
@@ -98,7 +98,7 @@ def reap(process, seconds):
 
 
 def own_peak():
-    """The most memory that this process has had, in bytes: a child's figure begins with it, whatever the child uses."""
+    """The peak memory of this process, in bytes. A child's figure is never below it, however little the child uses."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -107,9 +107,9 @@ def own_peak():
 def in_words(pid, status, stop, memory, peak, floor):
     """One sentence without its end.
 
-    stop    the signal by which a Stop of ours has ended it, or None
-    memory  the Memory of the time when its latest cell began
-    peak    bytes; figures up to ``floor`` may be the server's own
+    stop    the signal with which a Stop has ended it, or None
+    memory  the OomKills of the time when its latest cell began
+    peak    bytes; a figure up to ``floor`` may be the server's own
     """
     name, details = signal_name(status), []
     if status is None:

@@ -1,12 +1,12 @@
-"""A lane: one thread with an asyncio loop on which cells run one after the other, and how to stop one.
+"""A lane: one thread with an asyncio loop, on which cells run one after the other; and how to stop one.
 
 A session has one lane, and one more for each subshell. In a server's process the thread is ours; in a child it is the
-main one. The loop runs for ever, so tasks that a cell started go on between cells, as in ipykernel.
+main one. The loop keeps running, so tasks that a cell started go on between cells, as in ipykernel.
 
-An interrupt is a KeyboardInterrupt, and it may be raised in user code only: never in asyncio's or our own. ``Guard``
-knows when user code has the thread. Facts behind it: an asynchronous exception reaches a thread between two bytecodes,
-so a call that blocks in C delays it; ``PyThreadState_SetAsyncExc(id, NULL)`` must not be used to take one back (CPython
-3.11 then hangs in sys.settrace for ever), so one that comes too late is absorbed.
+An interrupt is a KeyboardInterrupt. It may be raised in user code only, never in asyncio's or our own: ``Guard`` knows
+when user code has the thread. Python raises an asynchronous exception between two bytecodes, so a call that blocks in C
+delays it. An interrupt that comes too late is caught and dropped: taking it back by ``PyThreadState_SetAsyncExc(id,
+NULL)`` makes CPython 3.11 hang in sys.settrace.
 """
 
 import asyncio
@@ -19,18 +19,19 @@ import time
 import types
 
 from .. import threads
+from ..output import streams
 from . import stacks
 from .stops import outcome
 
-# Seconds: how long the loop may take to cancel an awaiting cell, and how long a blocked call is given before we say so.
+# Seconds that the loop has to cancel a cell that awaits; and after which we tell the user that a call blocks.
 CANCEL_GRACE = 0.3
 REPORT_AFTER = 0.7
-# And how long one that has had its interrupt, and cleans up.
+# And after which we tell that a cell has had its interrupt and still runs.
 NOTICED_AFTER = 3.0
 
 
 class Guard:
-    """Whether user code is running in a lane's thread, and the way to raise KeyboardInterrupt in it."""
+    """Knows whether user code has a lane's thread, and raises KeyboardInterrupt in it."""
 
     def __init__(self, by_signal):
         self.by_signal = by_signal  # main thread of a child: a signal handler raises, nothing is posted
@@ -67,7 +68,7 @@ class Guard:
 
 
 def _raise_in(thread, noticed):
-    """A KeyboardInterrupt that tells when it is made, which is when the thread gets it: till then its call is stuck."""
+    """Raise a KeyboardInterrupt that calls ``noticed`` when it is made: only then has the thread got it."""
 
     def begin(self, *args):
         KeyboardInterrupt.__init__(self, *args)
@@ -86,7 +87,7 @@ class Lane:
     debugged  whether the debugger may stop what runs here
     """
 
-    deaf = "Python cannot stop that call from outside"
+    why_stuck = "Python cannot stop that call from outside"
 
     def __init__(self, host, name, on_main=False, debugged=True):
         self.host = host
@@ -108,7 +109,7 @@ class Lane:
         self._closing = False
         self._reported = None  # request id of which the notebook was told that the next Stop abandons it
         self._told = None  # (request id, how often) of reports that an interrupted cell still runs
-        self._will_report = None  # request id that will be looked at
+        self._will_report = None  # request id that will be checked
         self._coroutine = None
         self._force = False
         if not on_main:
@@ -130,6 +131,8 @@ class Lane:
         self.thread_id = threading.get_ident()
         self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else _native_id()
         asyncio.set_event_loop(self.loop)
+        # What the loop itself says, of a callback that fails for example, belongs to the cell that ran last.
+        streams.set_current(streams.LatestCell(self.host))
         self._task = self.loop.create_task(self._serve())
         while not self._task.done():
             try:
@@ -192,7 +195,7 @@ class Lane:
 
     @types.coroutine
     def _step(self, coroutine):
-        """``await coroutine``, with the guard up whenever its code, the user's, has the thread."""
+        """``await coroutine``; the guard knows whenever its code, which is the user's, has the thread."""
         send, value = coroutine.send, None
         guard, self._coroutine = self._guard, coroutine
         while True:
@@ -221,7 +224,8 @@ class Lane:
             try:
                 value = yield waits_for
                 send = coroutine.send
-            except BaseException as e:  # the cancellation of an awaiting cell goes on into it
+            except BaseException as e:  # of what the cell awaits, or its cancellation: it goes on into the cell
+                e.__traceback__ = e.__traceback__.tb_next  # without this frame: the cell shows what it awaits
                 value, send = e, coroutine.throw
             finally:
                 self._suspended = False
@@ -232,10 +236,10 @@ class Lane:
         """Queue a request; any thread."""
         self._accepted.append(True)
         self._queue.append(request)
-        self._poke()
+        self._wake_up()
 
     def cancel(self, request_id):
-        """Have a queued request end without being run, as one that is interrupted; whether it was queued."""
+        """Let a queued request end as if it were interrupted, without being run; whether it was queued."""
         for request in list(self._queue):
             if request["id"] == request_id:
                 request["cancelled"] = True
@@ -244,7 +248,7 @@ class Lane:
 
     @property
     def is_idle(self):
-        """Whether a request that comes now would be the next."""
+        """Whether a request that comes now would run at once."""
         return not self._accepted and self.request is None and not self._closing
 
     def call(self, function):
@@ -272,11 +276,11 @@ class Lane:
         except KeyboardInterrupt:  # it came between the user's code and ours
             self._guard.leave()
         if self.abandoned:
-            self._poke()
+            self._wake_up()
         else:
             self.request = None
 
-    def _poke(self):
+    def _wake_up(self):
         def wake():
             if self._wake is not None:
                 self._wake.set()
@@ -284,10 +288,10 @@ class Lane:
         self.call(wake)
 
     def close(self):
-        """End the lane when what runs is over: an idle one at once."""
+        """End the lane: an idle one at once, else when its cell is over."""
         self._closing = True
         self._queue.clear()
-        self._poke()
+        self._wake_up()
 
     def join(self, timeout):
         """Wait for the thread to end; whether it has."""
@@ -304,7 +308,7 @@ class Lane:
     def interrupt(self):
         """Stop the cell that runs. Returns what was done: idle, raised, cancelled, signalled or abandon.
 
-        ``abandon``: it was said before that this cell is stuck in a call; the host shall give it up.
+        ``abandon``: the user was told before that this cell is stuck in a call; the host is to give it up.
         """
         request = self.request
         if request is None:
@@ -315,27 +319,27 @@ class Lane:
             return self._by_signal()
         self.noticed = None
         if self._guard.post(self._notice):
-            self.host.debug.let_go()
+            self.host.debug.resume()
             done = "raised"
         else:
             self._cancel(request["id"])
             done = "cancelled"
-        self.interrupt_children()  # now: a process that is only about to be waited for is found by the exception
+        self.interrupt_children()  # now; a process that is started later is ended by the exception
         self.report_later(request["id"])
         return done
 
     def interrupt_again(self, request_id):
-        """Interrupt a request whose code was given its interrupt, and has not got it."""
+        """Interrupt a request again: Python has dropped its interrupt."""
         request = self.request
         if request is None or request["id"] != request_id:
             return
         if self._guard.by_signal:
-            self.host.strike(request)
+            self.host.interrupt_main(request)
         else:
             self._guard.post(self._notice)
 
     def report_later(self, request_id):
-        """Look at a cell that has been interrupted, some time later."""
+        """Some time from now, see whether a cell that was interrupted still runs."""
         if self._will_report != request_id:
             self._will_report = request_id
             threads.later(REPORT_AFTER, "interrupt", self._report, request_id)
@@ -343,7 +347,7 @@ class Lane:
     def _by_signal(self):
         """In a child's main thread, called by its SIGINT handler: may raise KeyboardInterrupt."""
         self._notice()
-        self.host.debug.let_go()
+        self.host.debug.resume()
         if self._guard.running or self._force:
             self._force = False
             raise KeyboardInterrupt
@@ -351,7 +355,7 @@ class Lane:
         return "cancelled"
 
     def _cancel(self, request_id):
-        """Cancel an awaiting cell; if the loop itself is stuck in someone's code, raise there."""
+        """Cancel a cell that awaits; if other code holds the loop, raise KeyboardInterrupt in that."""
         answered = threading.Event()
 
         def cancel():
@@ -370,7 +374,7 @@ class Lane:
                 signal.pthread_kill(self.thread_id, signal.SIGINT)
             else:
                 _raise_in(self.thread_id, self._notice)
-                self.host.debug.let_go()
+                self.host.debug.resume()
 
         threads.later(CANCEL_GRACE, "interrupt", insist)
 
@@ -390,13 +394,13 @@ class Lane:
                 pass
 
     def _notice(self):
-        """Its interrupt has reached what runs: on the lane's thread."""
+        """The interrupt has reached what runs; called on the lane's thread."""
         request = self.request
         if request is not None:
             self.noticed = request["id"]
 
     def _report(self, request_id, noticed=False):
-        """Some time after an interrupt: if the cell still runs, say where it is, and what the next Stop does.
+        """Some time after an interrupt: if the cell still runs, tell the user where, and what the next Stop does.
 
         One that has not noticed is stuck in a call; one that has may be cleaning up, and is given longer.
         """
@@ -413,7 +417,7 @@ class Lane:
         before = self._told[1] if self._told is not None and self._told[0] == request_id else 0
         self._told = (request_id, before + 1)
         if not has_noticed:
-            self.tell_next(request_id, "Interrupt: still in %s; %s." % (where, self.deaf))
+            self.tell_next(request_id, "Interrupt: still in %s; %s." % (where, self.why_stuck))
             return
         why = "Interrupt: the cell has had it, and still runs, in %s; perhaps it cleans up." % where
         if before:
@@ -422,13 +426,13 @@ class Lane:
             self.host.tell(request_id, why + " A second Stop interrupts it again.\n")
 
     def tell_next(self, request_id, why):
-        """Say what the next Stop does to a cell that no interrupt ends, and have it do that."""
+        """Tell the user what the next Stop does to a cell that no interrupt ends; it will do that."""
         self._reported = request_id
         following = "A second Stop abandons it: the cell then ends, and the session goes on in a fresh thread with its"
         self.host.tell(request_id, "%s %s names.\n" % (why, following))
 
-    def give_up(self):
-        """Abandon the running cell: its thread ends by itself when its call returns. The request that it ran."""
+    def abandon(self):
+        """Give up the cell that runs: its thread ends when its call returns. Returns the cell's request."""
         request, self.request = self.request, None
         self.abandoned = True
         self._closing = True

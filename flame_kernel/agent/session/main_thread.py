@@ -1,12 +1,12 @@
 """A session on the server's own main thread (``place = main``): signals, GUI loops and Ctrl-C as in a plain program.
 
-Pyro's server waits for clients in its ``loop``, which calls ``self.events(…)`` again and again.  Where the main thread
-does that, an ``events`` of ours on that one server object gets it, and keeps it: the thread runs the session's cells,
-and another one goes on accepting connections with the server's own ``events``.  An app that calls ``daemon.events()``
-from a loop of its own is *pumped*: the thread then runs what is queued, and returns to the app.
+Pyro's server waits for clients in its ``loop``, which calls ``self.events(…)`` again and again.  If the main thread
+does that, we put an ``events`` of ours on that server object.  The thread comes to it and stays: it runs the session's
+cells, while another thread accepts connections with the server's own ``events``.  An app that calls
+``daemon.events()`` in a loop of its own is *pumped*: the thread then runs what is queued, and returns to the app.
 
-When the session is closed or its client detaches, and its cell is over, all is as it was found: the accept loop, the
-signal handlers, the asyncio loop of the thread.  Attached again, it takes the thread again.
+The thread is given back when the session is closed, or its client detaches, and no cell runs.  Then the accept loop,
+the signal handlers and the thread's asyncio loop are as they were found.  Attached again, the session takes it again.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ import threading
 import time
 
 from .. import threads
-from ..debug.tracing import below
+from ..debug.tracing import lines_of
 from ..output import streams
 from .core import Core
 from .lane import Lane
 
-# Seconds in which an app that pumps its server comes by, if it does; between signals that have not been noticed; and in
-# which a signal that comes after one of ours is ours too.
+# Seconds: within which an app that pumps its server calls ``events``; between two signals for one interrupt; and in
+# which a SIGINT that follows one of ours counts as ours.
 COMES_BY = 2.0
-STRIKE_AGAIN = 0.1
+SIGNAL_AGAIN = 0.1
 OURS_FOR = 1.0
 
 _LOOPS = ("Pyro4.socketserver.threadpoolserver", "Pyro4.socketserver.multiplexserver")
@@ -33,14 +33,14 @@ _INSTEAD = "use place = process or child"
 
 
 class Unavailable(RuntimeError):
-    """Why the main thread of this server cannot be had: a sentence."""
+    """The main thread of this server cannot be had; the text is a sentence that says why."""
 
 
 def find():
     """``(server, condition, pumped)``: the Pyro server by which the main thread can be had; raises Unavailable.
 
-    ``condition`` is what that server's loop asks before each round, or None.  To be called by a thread that answers a
-    call through Flame.
+    ``condition`` is the function that the server's loop asks before each round, or None.  Call this on a thread that
+    answers a call through Flame.
     """
     if os.name != "posix":
         raise Unavailable("the main thread can be had on POSIX systems only; %s" % _INSTEAD)
@@ -97,7 +97,7 @@ def _unless_taken(server):
 
 
 def _watch_for_main(server):
-    """See whether the main thread calls ``server.events`` within COMES_BY; what speaks against it, or None."""
+    """See whether the main thread calls ``server.events`` within COMES_BY: None if so, else why not."""
     came, found = threading.Event(), vars(server).get("events")
     below = server.events
     problem = []
@@ -130,66 +130,66 @@ def _put_back(server, found):
 
 
 class MainCore(Core):
-    """The Core of a session that has its cells on the server's main thread: ``seat`` is how it has that."""
+    """The Core of a session that has its cells on the server's main thread: ``main`` is how it has that."""
 
-    def __init__(self, session_id, seat, log, shell, protected_pids):
-        self._seat = seat
-        Core.__init__(self, session_id, "main", log, shell, protected_pids)
+    def __init__(self, session_id, place, main, log, shell, protected_pids):
+        self._main_thread = main
+        Core.__init__(self, session_id, place, log, shell, protected_pids)
 
     def start(self):
         """Begin; ``ready`` comes when the main thread does."""
-        self._main = self.lanes[""] = MainLane(self, self._seat)
-        self.strike = self._seat.strike
-        self._seat.take(self._main)
+        self._main = self.lanes[""] = MainLane(self, self._main_thread)
+        self.interrupt_main = self._main_thread.interrupt
+        self._main_thread.acquire(self._main)
 
-    def attached(self):
-        """Called when a client takes the session up: have the main thread, again if need be; raises Unavailable."""
-        self._seat.take(self._main)
+    def take_thread(self):
+        """A client takes the session up: have the main thread, again if need be. Raises Unavailable."""
+        self._main_thread.acquire(self._main)
 
-    def detached(self):
-        """Called when its client leaves: the thread goes back to the server when its cell is over."""
-        self._seat.release()
+    def release_thread(self):
+        """Its client leaves: the thread goes back to the server when its cell is over."""
+        self._main_thread.release()
 
     def close(self):
         lane = self._main
         lane.close()
-        if self._seat.release():
+        if self._main_thread.release():
             if not lane.is_over:
-                lane.occupy(lambda: False)  # it has nobody else to run it to its end
+                lane.serve_until(lambda: False)  # no other thread runs it to its end
             lane.left.set()
         Core.close(self)
         lane.join(2.0)
 
 
 class MainLane(Lane):
-    """The lane of the main thread, which comes and goes: ``occupy`` is what it does while it is here."""
+    """The lane of the main thread. That comes and goes; while it is here it runs ``serve_until``."""
 
-    deaf = "that call does not listen to signals"
+    why_stuck = "that call does not listen to signals"
 
-    def __init__(self, host, seat):
+    def __init__(self, host, main):
         Lane.__init__(self, host, "", on_main=True)
         self.waits = True  # there is something to do: the first thing is to prepare the shell
         self.is_over = False
-        self._seat = seat
+        self._main_thread = main
         self._may_leave = None
         self.left = threading.Event()  # it is over, and the main thread is the server's again
 
-    def occupy(self, may_leave):
+    def serve_until(self, may_leave):
         """On the main thread: run cells until there is none and ``may_leave()``, or the lane is closed."""
         self.thread_id = threading.get_ident()
         self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else os.getpid()
         self._may_leave = may_leave
-        self.host.below = below(sys._getframe(1))
+        self.host.outer_lines = lines_of(sys._getframe(1))
         self.waits = False
         asyncio.set_event_loop(self.loop)
-        streams.set_current(streams.Cell(None, self.host))
+        streams.set_current(streams.LatestCell(self.host))
         if self._task is None:
             self._task = self.loop.create_task(self._serve())
             self._task.add_done_callback(lambda task: self.loop.stop())
         while True:
             try:
                 while not self._task.done() and not self._is_through():
-                    self.loop.call_soon(self.look)
+                    self.loop.call_soon(self.leave_if_idle)
                     self.loop.run_forever()
                 break
             except (KeyboardInterrupt, SystemExit):  # of a task that a cell left in the background: that one is over
@@ -206,14 +206,14 @@ class MainLane(Lane):
             return False
         return self._may_leave()
 
-    def look(self):
-        """On the loop: stop it where the thread may leave."""
+    def leave_if_idle(self):
+        """On the loop: stop the loop if the thread may leave."""
         if self._is_through():
             self.loop.stop()
 
     async def _perform(self, request):
         await Lane._perform(self, request)
-        self.look()
+        self.leave_if_idle()
 
     def call(self, function):
         self.waits = True
@@ -221,37 +221,37 @@ class MainLane(Lane):
         def run():
             self.waits = False
             function()
-            self.look()
+            self.leave_if_idle()
 
         Lane.call(self, run)
-        self._seat.come()
+        self._main_thread.wake()
 
     def join(self, timeout):
         return self.left.wait(timeout)
 
     def interrupt(self):
-        """Stop the cell that runs, by SIGINT to the main thread, which its handler turns into ``strike``."""
+        """Stop the cell that runs: send SIGINT to the main thread, whose handler calls ``raise_interrupt``."""
         request = self.request
         if request is None:
             return "idle"
         self.noticed = None
-        self._seat.strike(request)
+        self._main_thread.interrupt(request)
         self.interrupt_children()
         self.report_later(request["id"])
         return "signalled"
 
     @property
-    def insists(self):
+    def is_forced(self):
         """Whether a SIGINT is on its way to a loop that did not cancel its cell."""
         return self._force
 
-    def strike(self):
+    def raise_interrupt(self):
         """In the signal's handler: raises KeyboardInterrupt if user code has the thread."""
         if self.request is not None:
             self._by_signal()
 
     def tell_next(self, request_id, why):
-        """Whoever has the main thread cannot be given up: there is no other."""
+        """A cell on the main thread cannot be abandoned: there is no other main thread."""
         self.host.tell(
             request_id,
             why + " The cell ends when that call returns. It has the server's main thread: other clients are served "
@@ -259,33 +259,33 @@ class MainLane(Lane):
         )
 
 
-class Seat:
+class MainThread:
     """The main thread of a server, as one session has it. Raises Unavailable where it cannot be had."""
 
     def __init__(self, session_id):
         self.session_id = session_id
         self._lane = None
-        self._where = find()  # for the first ``take``
+        self._where = find()  # for the first ``acquire``
         self._server, self._condition, self._pumped = self._where
         self._found = self._below = self._events = None
-        self._inside = False
+        self._is_here = False
         self._released = True
         self._lock = threading.RLock()  # a handler of signals takes it too
-        self._struck = None
-        self._struck_at = None
+        self._interrupting = None  # the request that a SIGINT of ours is for, until it is handled
+        self._signalled_at = None
         self._theirs = None  # a handler of the server's, for a SIGINT that was not ours
-        self._kept = None
+        self._state = None
 
     def __repr__(self):
-        return "<Seat %r %s>" % (self.session_id, "inside" if self._inside else "outside")
+        return "<MainThread %r %s>" % (self.session_id, "ours" if self._is_here else "the server's")
 
-    def take(self, lane):
-        """Have the main thread come to ``lane``, soon; if it is there, stay. Raises Unavailable."""
+    def acquire(self, lane):
+        """Have the main thread come to ``lane`` soon, or stay there. Raises Unavailable."""
         with self._lock:
             self._lane = lane
             if not self._released:
                 return
-            if self._inside:  # it was about to leave, and a cell runs yet
+            if self._is_here:  # it was about to leave, and a cell runs yet
                 self._released = False
                 return
         where, self._where = self._where, None
@@ -296,26 +296,26 @@ class Seat:
             self._found, self._below = vars(server).get("events"), server.events
 
             def events(sockets):
-                return self._come_in(sockets)
+                return self._serve_events(sockets)
 
             events.flame_session = self.session_id
             self._events = server.events = events
         server.wakeup()
 
     def release(self):
-        """Give the thread back when its cell is over; True if it is not here, and will not come."""
+        """Give the thread back when its cell is over. Returns True if it is not here and will not come."""
         with self._lock:
             was, self._released = self._released, True
-            if not self._inside:
+            if not self._is_here:
                 if not was:
                     self._restore()
                 return True
         self._lane.call(lambda: None)
         return False
 
-    def come(self):
-        """There is something to do: an app that pumps its server shall come by."""
-        if self._pumped and not self._inside and not self._released:
+    def wake(self):
+        """There is something to do: make an app that pumps its server call ``events``."""
+        if self._pumped and not self._is_here and not self._released:
             self._server.wakeup()
 
     def _restore(self):
@@ -324,9 +324,9 @@ class Seat:
 
     # -- on the main thread ------------------------------------------------------------------------------------------
 
-    def _come_in(self, sockets):
+    def _serve_events(self, sockets):
         """In place of the server's ``events``."""
-        if threading.current_thread() is not threading.main_thread() or self._inside:
+        if threading.current_thread() is not threading.main_thread() or self._is_here:
             return self._below(sockets)
         if self._pumped:
             self._below(sockets)
@@ -335,9 +335,9 @@ class Seat:
         with self._lock:
             if self._released:
                 return None if self._pumped else self._below(sockets)
-            self._inside = True
+            self._is_here = True
         try:
-            self._stay()
+            self._run_cells()
         except KeyboardInterrupt:
             pass  # a Stop that came too late for its cell; the server's own are passed on below
         except RuntimeError:  # no thread can be started: the server goes on, without us
@@ -349,14 +349,14 @@ class Seat:
             _pass_on(theirs)
         return None
 
-    def _stay(self):
+    def _run_cells(self):
         over = []
         accepting = threads.make("accept", self._accept, over)
-        self._kept = _Kept()
+        self._state = _ThreadState()
         try:
             signal.signal(signal.SIGINT, self._on_sigint)
             accepting.start()
-            self._lane.occupy(lambda: self._pumped or self._released)
+            self._lane.serve_until(lambda: self._pumped or self._released)
         finally:
             streams.set_current(None)
             over.append(True)
@@ -364,18 +364,18 @@ class Seat:
                 self._server.wakeup()
                 accepting.join(0.5)
             with self._lock:
-                self._inside = False
+                self._is_here = False
                 if self._released or self._lane.is_over:
                     self._released = True
                     self._restore()
-            self._kept.restore()
+            self._state.restore()
             if self._lane.is_over:
                 self._lane.left.set()
             elif self._lane.waits:
-                self.come()
+                self.wake()
 
     def _accept(self, over):
-        """On a thread of its own, while the main one runs cells: what the server's loop would do."""
+        """On a thread of its own, while the main one runs cells: do what the server's loop would do."""
         server = self._server
 
         def goes_on():
@@ -393,15 +393,15 @@ class Seat:
             self.release()
 
     def _on_sigint(self, signum, frame):
-        struck, self._struck = self._struck, None
-        if struck is not None or self._lane.insists:
-            if struck is None or struck is self._lane.request:  # else it came too late for its cell
-                self._lane.strike()
+        request, self._interrupting = self._interrupting, None
+        if request is not None or self._lane.is_forced:
+            if request is None or request is self._lane.request:  # else it came too late for its cell
+                self._lane.raise_interrupt()
             return
-        if self._struck_at is not None and time.monotonic() - self._struck_at < OURS_FOR:
-            return  # one that was sent again just when it was not needed any more
-        # Somebody at the server's terminal: it is for the server, as it would have been.
-        handler = self._kept.handlers.get(signal.SIGINT)
+        if self._signalled_at is not None and time.monotonic() - self._signalled_at < OURS_FOR:
+            return  # a second signal of ours, which was not needed any more
+        # It came from the server's terminal: it is for the server.
+        handler = self._state.handlers.get(signal.SIGINT)
         if handler == signal.SIG_IGN:
             return
         if callable(handler) and handler is not signal.default_int_handler:
@@ -409,30 +409,32 @@ class Seat:
             return
         self._theirs = handler
         self.release()
-        self._lane.strike()
+        self._lane.raise_interrupt()
 
-    def strike(self, request):
-        """SIGINT to the main thread, from any thread, until its handler has run: one that comes just before a call
-        blocks does not end it."""
-        self._struck = request
-        self._strike_on(request)
+    def interrupt(self, request):
+        """Send SIGINT to the main thread until its handler has run; any thread.
 
-    def _strike_on(self, request):
-        if self._struck is not request:  # its handler has run; or this timer is an old one, and another Stop's turn
+        One signal is not enough: if it comes just before a call blocks, it does not end that call.
+        """
+        self._interrupting = request
+        self._signal_until_handled(request)
+
+    def _signal_until_handled(self, request):
+        if self._interrupting is not request:  # its handler has run; or another Stop has begun since
             return
         if self._lane.request is not request:
-            self._struck = None
+            self._interrupting = None
             return
-        self._struck_at = time.monotonic()
+        self._signalled_at = time.monotonic()
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         if signal.getsignal(signal.SIGINT) == self._on_sigint:  # else the cell has a handler of its own
-            threads.later(STRIKE_AGAIN, "interrupt", self._strike_on, request)
+            threads.later(SIGNAL_AGAIN, "interrupt", self._signal_until_handled, request)
         else:
-            self._struck = None
+            self._interrupting = None
 
 
-class _Kept:
-    """What the main thread has of its own: signal handlers, a descriptor that they wake, its asyncio loop, a trace."""
+class _ThreadState:
+    """What is restored of the main thread: signal handlers, their wakeup descriptor, its asyncio loop, its trace."""
 
     def __init__(self):
         self.handlers = {}
@@ -441,7 +443,7 @@ class _Kept:
                 handler = signal.getsignal(number)
             except ValueError:
                 continue
-            if handler is not None:  # else it was not set by Python, and cannot be set again by it
+            if handler is not None:  # else C code has set it, and Python cannot set it again
                 self.handlers[number] = handler
         self._trace, self._profile = sys.gettrace(), sys.getprofile()
         self._timer = signal.getitimer(signal.ITIMER_REAL)
@@ -451,7 +453,7 @@ class _Kept:
         self._loop = dict(vars(self._local)) if self._local is not None else {}
 
     def restore(self):
-        """Put it back; what a cell has set is gone with it, a running alarm too."""
+        """Put it all back. What a cell has set is gone, an alarm that still runs too."""
         if sys.gettrace() is not self._trace:
             sys.settrace(self._trace)
         if sys.getprofile() is not self._profile:
@@ -469,7 +471,7 @@ class _Kept:
 
 
 def _pass_on(handler):
-    """Have a SIGINT do what it would have done."""
+    """Do what a SIGINT would have done."""
     if callable(handler):
         handler(signal.SIGINT, None)
     else:

@@ -1,7 +1,7 @@
-"""Looks: requests that look in on a session, answered also while its cells run, and by none of their threads.
+"""Requests that ask how a session is. They are answered while cells run, and never by the threads of cells.
 
-``where`` is answered where it is heard.  ``top``, which measures for a moment, and ``watch``, which evaluates an
-expression of the user's that may take its time, have a thread each, as long as they take.
+``where`` is answered at once, by the thread that has received it.  ``top`` measures for a moment, and ``watch``
+evaluates an expression of the user's, which may take long: each has a thread for its answer.
 """
 
 import os
@@ -38,7 +38,7 @@ def _watch(host, request):
 
 
 def safely(work):
-    """What ``work()`` returns, the content of a reply; or that of an error, whatever it raises."""
+    """What ``work()`` returns, which is the content of a reply; or the content of an error reply, if it raises."""
     try:
         return work()
     except BaseException as e:  # whoever asks waits for an answer

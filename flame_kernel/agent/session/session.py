@@ -7,19 +7,20 @@ import os
 import threading
 import time
 
-from .. import sockets, threads
+from .. import sockets
 from ..log import log as events
 from ..wire import numbers
-from . import child, core, main_thread
+from . import places
 
-# Requests remembered by a session, so that one repeated after a lost answer does not run twice.
+# Requests that a session remembers: one that is repeated because its answer was lost does not run twice.
 REMEMBERED = 4096
 # By how much the number of a call that carries a large value may lie behind another's: they begin on several threads.
 APART = 1000
-# Bytes of output kept while nobody reads, unless its client asked for other; the least; and what is kept for replays.
+# Bytes of output that are kept while nobody reads, unless the client wants another number; the least that it may want.
+# And bytes that are kept for ``replay``.
 JOURNAL, LEAST_JOURNAL = 256 << 20, 1 << 16
 HISTORY = 16 << 20
-# Seconds without a client after which a session is ended, unless its client asked for other.
+# Seconds without a client after which a session is ended, unless the client wants another number.
 LINGER = 24 * 3600.0
 # Seconds in which a client whose connection has ended may come back before another one may have its place.
 COMES_BACK = 3.0
@@ -40,15 +41,15 @@ class Refusal(Exception):
 
 class Session:
     """
+    place       "process", "child" or "main"
     options     of ``open``: linger (seconds), journal (bytes), when_full ("drop" or "block")
     bundle      the agent's own text, for a child
     """
 
     def __init__(self, session_id, place, shell, options, bundle):
-        seat = main_thread.Seat(session_id) if place == "main" else None
+        self.place = places.PLACES[place](session_id)
         self.session_id = session_id
         self.life = os.urandom(8).hex()  # tells it from others that had, or will have, its name
-        self.place = place
         self.client = ""
         self.notebook = ""
         self.linger = LINGER
@@ -69,14 +70,8 @@ class Session:
         self._seen = {}
         self._interrupts = {}  # id of the call -> what was done
         self._lock = threading.Lock()
-        if place == "child":
-            self.core = child.ChildCore(session_id, self.log, shell, bundle)
-        else:
-            if seat is not None:
-                self.core = main_thread.MainCore(session_id, seat, self.log, shell, child.pids)
-            else:
-                self.core = core.Core(session_id, place, self.log, shell, child.pids)
-            self._keeper = threads.start("journal", self.log.keep_for_ever)
+        self.core = self.place.make_core(self.log, shell, bundle)
+        self.place.keep(self.log)
         try:
             self.core.start()
         except BaseException:  # goes on, whatever it is; the journal's file and thread do not stay
@@ -85,7 +80,7 @@ class Session:
             raise
 
     def __repr__(self):
-        return "<Session %r %s %s, %r>" % (self.session_id, self.place, self.state, self.log)
+        return "<Session %r %s %s, %r>" % (self.session_id, self.place.name, self.state, self.log)
 
     def set(self, options):
         """Take up what a client wishes; what it does not name stays. Raises Refusal for what cannot be."""
@@ -190,11 +185,10 @@ class Session:
             may = client_id is None or client_id == self._client_id or self._is_granted(client_id)
             if self.attached and not (may or force):
                 raise Refusal("in_use", self._in_use(), client=self.client, since=self._since)
-            if self.place == "main":
-                try:
-                    self.core.attached()
-                except RuntimeError as e:
-                    raise Refusal("cannot_start", "the session %s cannot go on: %s" % (self.session_id, e))
+            try:
+                self.place.attached(self.core)
+            except RuntimeError as e:
+                raise Refusal("cannot_start", "the session %s cannot go on: %s" % (self.session_id, e))
             self.epoch += 1
             self._talks.clear()
             self._numbers, self._carried = numbers.Numbers(*number), numbers.Numbers(*number, apart=APART)
@@ -204,7 +198,7 @@ class Session:
             self.client, self._client_id, self.notebook = client, client_id, notebook
             self._since = time.time()
             self._line = self._line_over = None
-            self.log.greet()
+            self.log.attach()
             return self.epoch
 
     def _is_granted(self, client_id):
@@ -226,9 +220,8 @@ class Session:
                 return False
             self.epoch += 1
             self._client_id = None
-            self.log.leave()
-            if self.place == "main":
-                self.core.detached()
+            self.log.detach()
+            self.place.detached(self.core)
             return True
 
     def ask(self, client, client_id):
@@ -290,7 +283,7 @@ class Session:
         return {
             "session": self.session_id,
             "life": self.life,
-            "place": self.place,
+            "place": self.place.name,
             "client": self.client,
             "notebook": self.notebook,
             "pid": self.core.pid,

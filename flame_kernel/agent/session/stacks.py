@@ -1,8 +1,7 @@
-"""Stacks: where the code of a session is, and every other thread of its process, read from beside and without stopping
-anything.
+"""Where a session's cells and all other threads of its process are. Nothing is stopped for it.
 
-What is shown is the user's and the libraries': of a cell what lies inside of it, of other threads all but the first
-steps of ``threading``; frames of the agent, and threads that run nothing else, are left out.
+Shown are frames of the user and of libraries: of a cell those within it, of other threads all but the first ones of
+``threading``.  Frames of the agent are left out, and threads that run nothing else.
 """
 
 import asyncio
@@ -38,7 +37,7 @@ def where(host):
         if lane is not None and lane.request is not None:
             cells.append(_cell(host, lane, thread, frame))
         elif ident != me:
-            shown = _inside(host, _outermost_first(frame), thread)
+            shown = _users_frames(host, _outermost_first(frame), thread)
             if shown:
                 name = thread.name if thread is not None else "thread %d" % ident
                 threads.append(_stack(host, "thread", name, _state(thread), shown))
@@ -50,7 +49,7 @@ def where(host):
     return {
         "status": "ok",
         "pid": os.getpid(),
-        "place": host.place,
+        "place": host.place.name,
         "stacks": stacks[:MOST_STACKS],
         "left_out": max(0, len(stacks) - MOST_STACKS),
     }
@@ -86,7 +85,7 @@ def call_at(line):
 
 
 def _exactly(frame, line):
-    """The call in which a frame is, by the place of its bytecode; empty where that is not known (before Python 3.11).
+    """The call in which a frame is, by the column of its bytecode; empty where that is not known (before Python 3.11).
 
     ``time.sleep`` for ``time.sleep(100)``: without its arguments.
     """
@@ -114,12 +113,12 @@ def _cell(host, lane, thread, frame):
     steps = _of_lane(lane, frame)
     state = "awaiting" if lane.awaits is not None else _state(thread)
     name = {"": "cell", "~": "call"}.get(lane.name[:1], "subshell %s" % lane.name)
-    shown = _inside(host, steps, None, is_lane=True)
+    shown = _users_frames(host, steps, None, is_lane=True)
     return dict(_stack(host, "cell", name, state, shown), since=round(time.monotonic() - lane.since, 1))
 
 
 def _of_lane(lane, frame):
-    """``(frame, line)`` of what a lane runs, the outermost first: of a cell that awaits, what that awaits."""
+    """``(frame, line)`` of what a lane runs, the outermost first; of a cell that awaits, down to what it awaits."""
     awaits = lane.awaits
     return _outermost_first(frame) if awaits is None else _awaited(awaits)
 
@@ -148,7 +147,7 @@ def _awaited(coroutine):
 
 
 def _tasks(host, lane):
-    """The tasks that cells have left to a lane's loop and that wait now."""
+    """The tasks that cells have left to a lane's loop."""
     try:
         every = asyncio.all_tasks if hasattr(asyncio, "all_tasks") else asyncio.Task.all_tasks
         tasks = [task for task in every(lane.loop) if not task.done()]
@@ -157,16 +156,16 @@ def _tasks(host, lane):
     found = []
     for task in tasks:
         coroutine = task.get_coro() if hasattr(task, "get_coro") else getattr(task, "_coro", None)
-        shown = _inside(host, _awaited(coroutine), None)
+        shown = _users_frames(host, _awaited(coroutine), None)
         if shown and not getattr(coroutine, "cr_running", False):
             name = task.get_name() if hasattr(task, "get_name") else "task"
             found.append(_stack(host, "task", name, "awaiting", shown))
     return found
 
 
-def _inside(host, steps, thread, is_lane=False):
-    """What of a stack is the user's and the libraries'; empty for threads that are ours."""
-    # The first steps of every thread, and ours that tells a thread which cell has started it, are of no interest.
+def _users_frames(host, steps, thread, is_lane=False):
+    """The frames of a stack that are the user's or a library's; none for a thread of the agent."""
+    # The first steps of every thread are of no interest.
     at = 0
     while at < len(steps) and _begins_a_thread(steps[at][0]):
         at += 1
@@ -188,9 +187,7 @@ def _inside(host, steps, thread, is_lane=False):
 
 def _begins_a_thread(frame):
     code = frame.f_code
-    if code.co_filename == threading.__file__:
-        return code.co_name in ("_bootstrap", "_bootstrap_inner", "run")
-    return code.co_name == "run_for_cell" and own.has(frame)
+    return code.co_filename == threading.__file__ and code.co_name in ("_bootstrap", "_bootstrap_inner", "run")
 
 
 def _name(frame):

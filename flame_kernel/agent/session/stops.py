@@ -1,8 +1,8 @@
-"""The ladder of stops of a cell in a child: interrupt, SIGTERM, SIGKILL; one step for each Stop, none by itself.
+"""How a cell in a child is stopped: interrupt, SIGTERM, SIGKILL; one step for each Stop, none by itself.
 
-A cell that still runs some time after a Stop is looked at, and its notebook told where it hangs and what the next Stop
-will do.  What is told is what happens: a Stop that comes before that is one more interrupt.  A debugger, a question to
-the user and slow cleaning up have all the time they want.
+A cell that still runs some time after a Stop is checked: its notebook is told where it hangs and what the next Stop
+will do.  A Stop before that is one more interrupt.  A cell that is held by a debugger, asks the user or cleans up
+slowly has all the time it wants.
 
 The steps above the interrupt end the child's process, never the server's.
 """
@@ -13,11 +13,11 @@ import time
 
 from .. import threads
 
-# Seconds after a Stop: when a cell is looked at that has not noticed it, or that has, and cleans up.
+# Seconds after a Stop at which a cell is checked: one that has not noticed it, and one that has and cleans up.
 UNNOTICED, NOTICED = 1.2, 3.0
-# Seconds that it has when the signal was sent again: one that comes just before a call blocks does not end that.
+# Seconds that it has after a second signal: one that comes just before a call blocks does not end that call.
 ONCE_MORE = 0.5
-# Seconds that the child has to answer the look; if it does not, its interpreter is held by a call.
+# Seconds that the child has to say how its cell is; if it does not, a call holds its interpreter.
 ANSWER = 2.0
 # Seconds that a process has to end on SIGTERM.
 TERM_GRACE = 2.0
@@ -32,11 +32,11 @@ def outcome(reply):
     return what + "; its names are kept.\n"
 
 
-class Ladder:
-    """The stops of one child process. ``child`` is what it stands for in the server; it has
+class Stops:
+    """The Stops of one child process, and which step is the next. ``child`` is its ChildCore; used of it are
 
-    pid, is_running(request_id), look(request_id, seconds), stuck_in(request_id), strike(request_id, alone),
-    nudge(request_id), send_signal(sign), tell(request_id, text)
+    pid, is_running(request_id), check(request_id, seconds), stuck_in(request_id), send_interrupt(request_id, alone),
+    ask_to_interrupt(request_id), send_signal(sign), tell(request_id, text)
     """
 
     def __init__(self, child):
@@ -46,13 +46,13 @@ class Ladder:
         self._told = set()  # requests whose notebook was told that they hang
         self._unsignalled = set()  # requests that the child was asked to interrupt, as others run beside them
         self._interrupts = {}  # request id -> how often it was interrupted
-        self._looks = set()  # requests that will be looked at
+        self._checks = set()  # requests that will be checked
         self.sent = None  # the signal with which a Stop has ended the process
 
     def __repr__(self):
-        return "<Ladder %r>" % (self._next,)
+        return "<Stops %r>" % (self._next,)
 
-    def climb(self, request_id, gently=False, alone=False):
+    def stop(self, request_id, gently=False, alone=False):
         """A Stop for a request that runs; what was done: signalled, terminated or killed. ``gently`` never ends it;
         ``alone``: whatever else runs is stopped too."""
         with self._lock:
@@ -61,15 +61,15 @@ class Ladder:
                 self._interrupts[request_id] = self._interrupts.get(request_id, 0) + 1
         if step == END:
             self._send(signal.SIGTERM)
-            threads.later(TERM_GRACE, "ladder", self._after_term, request_id)
+            threads.later(TERM_GRACE, "stop", self._after_term, request_id)
             return "terminated"
         if step == KILL:
             self._send(signal.SIGKILL)
             return "killed"
-        if not self._child.strike(request_id, alone):
+        if not self._child.send_interrupt(request_id, alone):
             with self._lock:
                 self._unsignalled.add(request_id)
-        self._look_later(UNNOTICED, request_id)
+        self._check_later(UNNOTICED, request_id)
         return "signalled"
 
     def ended(self, request_id):
@@ -88,39 +88,39 @@ class Ladder:
 
     # -- some time later ---------------------------------------------------------------------------------------------
 
-    def _look_later(self, seconds, request_id, noticed=False, again=False):
+    def _check_later(self, seconds, request_id, noticed=False, again=False):
         with self._lock:
-            if request_id in self._looks:
+            if request_id in self._checks:
                 return
-            self._looks.add(request_id)
-        threads.later(seconds, "ladder", self._look, request_id, noticed, again)
+            self._checks.add(request_id)
+        threads.later(seconds, "stop", self._check, request_id, noticed, again)
 
-    def _look(self, request_id, noticed, again):
+    def _check(self, request_id, noticed, again):
         with self._lock:
-            self._looks.discard(request_id)
+            self._checks.discard(request_id)
             count = self._interrupts.get(request_id, 0)
         if not self._child.is_running(request_id):
             return
         began = time.monotonic()
-        seen = self._child.look(request_id, ANSWER)
+        seen = self._child.check(request_id, ANSWER)
         if seen is None and request_id in self._unsignalled:
             # It cannot hear what it is asked; nothing else can run beside that call, so a signal is for it alone.
             self._unsignalled.discard(request_id)
             self._child.send_signal(signal.SIGINT)
-            self._look_later(ONCE_MORE, request_id, again=True)
+            self._check_later(ONCE_MORE, request_id, again=True)
         elif seen is None:
             where, why = self._child.stuck_in(request_id)
             self._tell(request_id, END, "Interrupt: still in %s; %s." % (where, why))
         elif not seen.get("runs") or seen.get("asks"):
             return  # it is queued, or asks the user: whoever stops it now interrupts it
         elif not seen.get("noticed") and not again:
-            self._child.nudge(request_id)
-            self._look_later(ONCE_MORE, request_id, again=True)
+            self._child.ask_to_interrupt(request_id)
+            self._check_later(ONCE_MORE, request_id, again=True)
         elif not seen.get("noticed"):
             words = "Interrupt: still in %s; Python cannot stop that call." % seen.get("where")
             self._tell(request_id, END, words)
         elif not noticed:
-            self._look_later(max(0.0, NOTICED - UNNOTICED - (time.monotonic() - began)), request_id, True)
+            self._check_later(max(0.0, NOTICED - UNNOTICED - (time.monotonic() - began)), request_id, True)
         else:
             words = "Interrupt: the cell has had it, and still runs, in %s; perhaps it cleans up." % seen.get("where")
             self._tell(request_id, AGAIN if count < 2 else END, words)

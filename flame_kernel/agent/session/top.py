@@ -1,6 +1,6 @@
-"""Top: what a process of the far side uses, as ``top`` tells it: CPU, memory, threads, open files, subprocesses.
+"""What a process of the far side uses: CPU, memory, threads, open files, subprocesses, as the program ``top`` has it.
 
-Read from outside of the process, from /proc or by psutil: so it is known also of a child whose interpreter is stuck.
+The figures come from /proc or psutil, not from the process itself, so a child whose interpreter is stuck has them too.
 """
 
 import os

@@ -41,5 +41,5 @@ def paint(source):
 
 
 def mark(line, start, end):
-    """One painted line of source whose characters ``start`` to ``end`` stand out."""
+    """A line of source, painted, with its characters ``start`` to ``end`` marked."""
     return paint(line[:start]) + _MARK + line[start:end] + _END_MARK + paint(line[end:])

@@ -1,9 +1,8 @@
 """Top-level await on Python 3.6 and 3.7, whose compilers have no flag for it.
 
-The cell becomes the body of an ``async def`` whose names are declared global, so that it binds what the cell would.
-Python 3.7 parses ``await`` anywhere and objects to it later, so its syntax tree is wrapped as it is; 3.6 reads it as a
-name outside of ``async def``, so there every logical line is set one tab to the right, and strings of several lines
-stay as they are.
+The cell becomes the body of an ``async def``. Its names are declared global, so that it binds what the cell would.
+Python 3.7 parses ``await`` anywhere and refuses it later: its syntax tree is wrapped as it is.  For 3.6 ``await`` is a
+name outside of ``async def``: there each logical line is indented by a tab; strings of several lines keep their text.
 """
 
 import ast
@@ -19,7 +18,7 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def may_await(source):
-    """Whether the text has the words of which this file knows."""
+    """Whether the text has a word that may stand for an await."""
     return _WORD.search(source) is not None
 
 
@@ -37,7 +36,7 @@ class Function:
 
 
 def compile_awaiting(source, filename, flags, show):
-    """The cell as a Function; None if it does not parse that way either. Raises SyntaxError for code that no
+    """The cell as a Function; None if it cannot be parsed so either. Raises SyntaxError for code that no
     version runs at top level (``return``)."""
     try:
         body = _body(source, filename, flags)

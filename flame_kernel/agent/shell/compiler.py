@@ -1,8 +1,8 @@
-"""From the text of a cell to code: parsed once, its last expression apart, the text kept for tracebacks.
+"""Makes code of the text of a cell: its last expression by itself, to be shown. The text is kept for tracebacks.
 
 A cell has a file name of its own, as in ipykernel: ``<temp>/flame_<session>_<pid>/<hash of the text>.py``.  There is no
-such file; its lines are in ``linecache``, for tracebacks, ``inspect.getsource``, ``warnings`` and ``pdb``, in the form
-that ``linecache.checkcache`` leaves alone (no modification time), and bounded in number and size.
+such file; its lines are in ``linecache``, for tracebacks, ``inspect.getsource``, ``warnings`` and ``pdb``. They have no
+modification time, so ``linecache.checkcache`` keeps them; their number and size are bounded.
 """
 
 import __future__
@@ -72,8 +72,8 @@ def murmur2(text):
 def undisturbed(make_tree):
     """What ``make_tree`` returns, which has the compiler make a syntax tree.
 
-    CPython 3.11 and 3.12 count the depth of the trees of all threads together; where a garbage collection lets another
-    thread in meanwhile they find that the figure is wrong, and raise SystemError. Then once more.
+    CPython 3.11 and 3.12 count the depth of the trees of all threads together. If another thread runs meanwhile, the
+    figure is wrong and they raise SystemError. Then it is tried again.
     """
     for _ in range(20):
         try:
@@ -203,7 +203,7 @@ class Compiler:
 
 
 def _depth(source):
-    """About how deep expressions nest: operators between commas, those around their brackets added."""
+    """About how deep expressions nest: the operators between two commas, and those around their brackets."""
     if all(len(part) < 2 * _MAX_DEPTH for part in re.split("[,;]", source)):
         return 0
     deepest, levels = 0, [0]
@@ -251,8 +251,8 @@ def _may_end_in_semicolon(source):
 
 
 def folders(session_id, pid):
-    """Where the cells of a session seem to lie, and do while it is debugged: without IPython, and with it, where
-    ipykernel has them."""
+    """The folders of a session's cells, without IPython and with it (as ipykernel's). They exist while the session is
+    debugged; else they are only names."""
     name = "".join(c if c.isalnum() else "_" for c in session_id)[:16]
     return [os.path.join(_temp(), one) for one in ("flame_%s_%d" % (name, pid), "ipykernel_%d" % pid)]
 

@@ -1,7 +1,7 @@
 """Completion, for servers without IPython: on another thread, also while a cell runs.
 
-Names are looked up, attributes are read with getattr, and nothing is called, as in rlcompleter; whatever an object does
-then, the answer is a reply. jedi answers where it can be imported.
+Names are looked up and attributes are read with getattr, as in rlcompleter; nothing is called. If an object raises
+meanwhile, there is a reply all the same. jedi answers where it can be imported.
 """
 
 import builtins
@@ -43,7 +43,7 @@ class Completer:
         jedi_cache.use(self)
 
     def close(self):
-        """Have jedi as it was found. Idempotent; any thread."""
+        """Put back what was changed of jedi. Idempotent; any thread."""
         jedi_cache.leave(self)
 
     def complete(self, code, cursor_pos=None):
@@ -78,32 +78,41 @@ class Completer:
             word = magic.group(1)
             return cursor - len(word), [(n, "magic") for n in sorted(self._magics) if n.startswith(word)]
         inside = _string_at(before if len(before) <= MAX_SCAN else line)
+        if inside is not None:
+            return self._in_string(inside, code, cursor)
+        subscript = _SUBSCRIPT.search(line)
+        keys = [] if subscript is None else self._keys(subscript.group(1), None, "", code[cursor:])
+        if keys:
+            return cursor, keys
+        found = self._by_jedi(code, cursor)
+        if found is None:
+            found = self._imported(line[line.rfind(";") + 1 :], cursor)
+        return self._dotted(line, before, cursor) if found is None else found
+
+    def _in_string(self, inside, code, cursor):
+        """In a comment nothing; in a string a key of what is before it, or a file."""
         if inside == "comment":
             return cursor, []
-        if inside is not None:
-            head, quote, typed = inside
-            subscript = _SUBSCRIPT.search(head)
-            if subscript is not None:
-                return cursor - len(typed), self._keys(subscript.group(1), quote, typed, code[cursor:])
+        head, quote, typed = inside
+        subscript = _SUBSCRIPT.search(head)
+        if subscript is None:
             return _files(typed, cursor)
-        subscript = _SUBSCRIPT.search(line)
-        if subscript is not None:
-            keys = self._keys(subscript.group(1), None, "", code[cursor:])
-            if keys:
-                return cursor, keys
-        found = self._by_jedi(code, cursor)
-        if found is not None:
-            return found
-        statement = line[line.rfind(";") + 1 :]
-        for pattern in (_IMPORT, _FROM):
-            match = pattern.match(statement)
-            if match is not None:
-                return self._module_names(match.group(1), cursor)
-        match = _FROM_IMPORT.match(statement)
+        return cursor - len(typed), self._keys(subscript.group(1), quote, typed, code[cursor:])
+
+    def _imported(self, statement, cursor):
+        """In an import a module, or a name of one; None elsewhere."""
+        match = _IMPORT.match(statement) or _FROM.match(statement)
         if match is not None:
-            prefix = match.group(2)
-            names = self._module_members(match.group(1))
-            return cursor - len(prefix), [(n, k) for n, k in names if n.startswith(prefix)]
+            return self._module_names(match.group(1), cursor)
+        match = _FROM_IMPORT.match(statement)
+        if match is None:
+            return None
+        prefix = match.group(2)
+        names = self._module_members(match.group(1))
+        return cursor - len(prefix), [(n, k) for n, k in names if n.startswith(prefix)]
+
+    def _dotted(self, line, before, cursor):
+        """An attribute of a name, or a name."""
         match = _DOTTED.search(line)
         chain, prefix = match.group(1), match.group(2) or ""
         if chain:
@@ -242,7 +251,7 @@ class Completer:
 
 
 def _static_kind(obj, name):
-    """The same for an attribute, which is not computed."""
+    """The same for an attribute; it is looked up without being computed."""
     try:
         value = inspect.getattr_static(obj, name)
     except BaseException:  # a metaclass of the user's may raise anything

@@ -1,6 +1,6 @@
 """Inspection, for servers without IPython: what ``name?`` and Shift-Tab show.
 
-It works on another thread too, also while a cell runs; whatever an object does when it is asked, the answer is a reply.
+It works on any thread, also while a cell runs. If an object raises when it is asked, there is a reply all the same.
 """
 
 import ast
@@ -85,7 +85,7 @@ class Inspector:
 
 
 def kind(obj):
-    """A word for the icon in a list of completions; by the type alone, which no object can answer for."""
+    """A word for the icon in a list of completions, by the type alone: an object may lie about its class."""
     for types_, word in _KINDS:
         if issubclass(type(obj), types_):
             return word
@@ -96,42 +96,54 @@ def _safe(function, *args):
     """``function(*args)``, or None: an object may raise anything at all when it is asked."""
     try:
         return function(*args)
-    except BaseException:
+    except BaseException:  # the user's object may raise anything when it is asked
         return None
 
 
 def describe(obj, name, detail_level=0):
     """``[(title, text), …]`` in ipykernel's order."""
-    is_class = kind(obj) == "class"
-    simple = is_class or kind(obj) == "function"
     doc = _doc(obj)
     source = _safe(source_of, obj) if detail_level > 0 else None
-    out = [("Init signature" if is_class else "Signature", _signature(obj, name))]
-    if not simple:
-        call = _safe(lambda: _signature(obj.__call__, name)) if callable(obj) else None
-        out = [("Call signature", call), ("Type", type(obj).__name__), ("String form", _safe(_string_form, obj))]
-        out.append(("Length", _safe(lambda: str(len(obj)))))
-        out.append(("File", _safe(file_of, obj)))
-    if not source or (simple and (doc is None or not doc.strip() or doc.strip().split("\n")[0] not in source)):
-        out.append(("Docstring", "<no docstring>" if doc is None else doc))
-    if source:
-        out.append(("Source", ansi.paint(source.rstrip())))
-    if is_class:
-        init = _doc(obj.__init__)
-        if init is not None and init != _doc(object.__init__) and not source:
-            out.append(("Init docstring", init))
-    elif not simple:
-        class_doc = _doc(type(obj))
-        known = hasattr(builtins, type(obj).__name__) or kind(obj) == "module"
-        if class_doc is not None and class_doc != doc and not known:
-            out.append(("Class docstring", class_doc))
-    if simple:
-        out.append(("File", _safe(file_of, obj)))
-        out.append(("Type", type(obj).__name__))
-    if is_class:
-        names = [c.__name__ for c in _safe(type.__subclasses__, obj) or []]
-        out.append(("Subclasses", ", ".join(names[:10] + ["..."] * (len(names) > 10))))
-    return [(title, text) for title, text in out if text is not None]
+    sections = {"class": _class_sections, "function": _function_sections}.get(kind(obj), _instance_sections)
+    return [(title, text) for title, text in sections(obj, name, doc, source) if text is not None]
+
+
+def _class_sections(obj, name, doc, source):
+    init = _doc(obj.__init__)
+    is_own = not source and init != _doc(object.__init__)
+    subclasses = [c.__name__ for c in _safe(type.__subclasses__, obj) or []]
+    out = [("Init signature", _signature(obj, name))]
+    out += _documentation(doc, source, _is_told(doc, source))
+    out += [("Init docstring", init if is_own else None)]
+    out += [("File", _safe(file_of, obj)), ("Type", type(obj).__name__)]
+    return out + [("Subclasses", ", ".join(subclasses[:10] + ["..."] * (len(subclasses) > 10)))]
+
+
+def _function_sections(obj, name, doc, source):
+    out = [("Signature", _signature(obj, name))] + _documentation(doc, source, _is_told(doc, source))
+    return out + [("File", _safe(file_of, obj)), ("Type", type(obj).__name__)]
+
+
+def _instance_sections(obj, name, doc, source):
+    call = _safe(lambda: _signature(obj.__call__, name)) if callable(obj) else None
+    out = [("Call signature", call), ("Type", type(obj).__name__), ("String form", _safe(_string_form, obj))]
+    out += [("Length", _safe(lambda: str(len(obj)))), ("File", _safe(file_of, obj))]
+    out += _documentation(doc, source, bool(source))
+    class_doc = _doc(type(obj))
+    is_known = hasattr(builtins, type(obj).__name__) or kind(obj) == "module"
+    return out + [("Class docstring", None if is_known or class_doc == doc else class_doc)]
+
+
+def _documentation(doc, source, is_told):
+    """Docstring and source; ``is_told``: the source shows the docstring already."""
+    out = [] if is_told else [("Docstring", "<no docstring>" if doc is None else doc)]
+    return out + ([("Source", ansi.paint(source.rstrip()))] if source else [])
+
+
+def _is_told(doc, source):
+    """Whether the first line of a docstring stands in the source."""
+    first = (doc or "").strip().partition("\n")[0]
+    return bool(source and first and first in source)
 
 
 def sections_text(sections, omit=()):
@@ -240,7 +252,7 @@ def source_of(obj):
 
 
 def tokens(code):
-    """Tokens as far as they go; a cell being typed is not whole."""
+    """The tokens up to the first error: a cell that is being typed is not whole."""
     out = []
     try:
         for token in tokenize.generate_tokens(io.StringIO(code).readline):
@@ -252,42 +264,64 @@ def tokens(code):
 
 def token_at_cursor(code, cursor):
     """The name to inspect: the one under the cursor, else the function of the call it is in, as ipykernel's."""
-    names, calls = [], []
-    closing = outer = None
-    on_name = False
-    starts = [0]
-    for line in io.StringIO(code):
-        starts.append(starts[-1] + len(line))
+    read = _NamesRead()
     every = tokens(code)
+    offsets = _line_offsets(code)
     for n, token in enumerate(every):
-        start = starts[min(token.start[0] - 1, len(starts) - 1)] + token.start[1]
-        end = starts[min(token.end[0] - 1, len(starts) - 1)] + token.end[1]
+        start = offsets[min(token.start[0], len(offsets)) - 1] + token.start[1]
+        end = offsets[min(token.end[0], len(offsets)) - 1] + token.end[1]
         if start > cursor:
             break
-        closing = None
-        following = every[n + 1].string if n + 1 < len(every) else None
-        on_name = token.type == tokenize.NAME and not keyword.iskeyword(token.string)
-        if on_name:
-            if names and n and every[n - 1].string == ".":
-                names[-1] += "." + token.string
-            else:
-                names.append(token.string)
-            if following == "=":  # what is being assigned need not be there yet
-                names.pop()
-                on_name = False
-            if not calls:
-                outer = names[-1] if names else None
-        elif token.string == "(" and names:
-            calls.append(names[-1])
-        elif token.string == ")" and calls:
-            closing = calls.pop()
+        read.closed = None
+        is_name = token.type == tokenize.NAME and not keyword.iskeyword(token.string)
+        if is_name:
+            is_attribute = n > 0 and every[n - 1].string == "."
+            is_assigned = n + 1 < len(every) and every[n + 1].string == "="
+            is_name = read.add_name(token.string, is_attribute, is_assigned)
+        else:
+            read.add_bracket(token.string)
         if end > cursor:
-            if on_name:
-                return names[-1]
+            if is_name:
+                return read.names[-1]
             break
-        on_name = False
-    if closing:
-        return closing
-    if calls:
-        return calls[-1]
-    return outer or (names[-1] if names else "")
+    return read.best()
+
+
+class _NamesRead:
+    """The names before the cursor, dotted, and of them those whose call is open there."""
+
+    def __init__(self):
+        self.names, self._calls = [], []
+        self.closed = None  # the function whose call has just ended
+        self._outermost = None  # the latest name that stands in no call
+
+    def add_name(self, text, is_attribute, is_assigned):
+        """Whether it can be inspected: what is being assigned need not be there yet."""
+        if is_attribute and self.names:
+            self.names[-1] += "." + text
+        else:
+            self.names.append(text)
+        if is_assigned:
+            self.names.pop()
+        if not self._calls:
+            self._outermost = self.names[-1] if self.names else None
+        return not is_assigned
+
+    def add_bracket(self, text):
+        if text == "(" and self.names:
+            self._calls.append(self.names[-1])
+        elif text == ")" and self._calls:
+            self.closed = self._calls.pop()
+
+    def best(self):
+        """The name to inspect where the cursor is on none."""
+        calls, names = self._calls[-1:], self.names[-1:]
+        return self.closed or (calls or [self._outermost or (names or [""])[0]])[0]
+
+
+def _line_offsets(code):
+    """Where each line begins, in characters; and the end."""
+    offsets = [0]
+    for line in io.StringIO(code):
+        offsets.append(offsets[-1] + len(line))
+    return offsets

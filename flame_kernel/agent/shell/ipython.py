@@ -1,9 +1,9 @@
 """The shell of a session on IPython, where the server has it: magics, ``!cmd``, ``obj?``, top-level await, figures.
 
-It behaves as ipykernel's shell does, in a process that may have an IPython of its own and other sessions besides: what
-IPython would take for itself there (``__main__``, the builtins, ``sys.displayhook``, the history file, the profile
-folder, signals, prompts) it does not take.  The IPython side is in ``ishell_class`` and ``ishell_parts``, what the
-process shares in ``ishell_hooks``.
+It behaves as ipykernel's shell does.  The process may have an IPython of its own, and other sessions.  So this one does
+not take what IPython would take of a process: ``__main__``, the builtins, ``sys.displayhook``, the history file, the
+profile folder, signals, prompts.  Its classes are in ``ipython_class`` and ``ipython_parts``; what the process shares
+is in ``ipython_hooks``.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ def available():
         with hooks.quiet_import():
             import IPython
             from IPython.core import interactiveshell  # noqa: F401
-    except Exception as e:
+    except Exception as e:  # whatever a broken installation raises; its text is told
         return "IPython cannot be imported there: %s: %s" % (type(e).__name__, e)
     if tuple(IPython.version_info[:2]) < OLDEST:
         return "IPython there is %s; %d.%d is needed" % ((IPython.__version__,) + OLDEST)
@@ -40,7 +40,7 @@ def available():
 
 
 class IPythonShell:
-    """See ``runner.MiniShell`` for the interface, which is the same.
+    """The interface is that of ``mini.MiniShell``.
 
     ip       the InteractiveShell, what ``get_ipython()`` returns in the session
     figures  matplotlib's figures of this session
@@ -55,16 +55,16 @@ class IPythonShell:
         self.figures = Figures(host)
         with hooks.quiet_import():
             self.ip = ipython_class.build(self, host)
-            hooks.install(self.ip, host.place == "child")
+            hooks.install(self.ip, host.place.owns_process)
         jedi_cache.use(self.ip)
-        if host.place == "child":
+        if host.place.owns_process:
             self._prepare_child()
 
     def __repr__(self):
         return "<IPythonShell %s, In[%d]>" % (self._host.session_id, self.execution_count)
 
     def _prepare_child(self):
-        """What ipykernel does to its own process, and no server's process would like."""
+        """Change the process as ipykernel changes its own; not for a server's process."""
         import pdb  # noqa: T100
 
         from IPython.core import debugger
@@ -168,7 +168,7 @@ class IPythonShell:
     def _show(self, error):
         try:
             self.ip.showtraceback((type(error), error, _without_agent(error.__traceback__)), tb_offset=0)
-        except BaseException as e:
+        except BaseException as e:  # IPython's formatter, or the error itself, fails; a plain traceback is shown
             content = _plain_error(e)
             self.ip.record_error(content)
             self._host.publish("error", content)
@@ -211,7 +211,7 @@ class IPythonShell:
         return ipython_parts.cell_file(code)
 
     def keep_empty_lines(self, keep):
-        """Whether lines are counted from the cell's first, empty as it may be; IPython else takes empty ones away."""
+        """Whether empty lines at the cell's beginning count; IPython takes them away by default."""
         from IPython.core.inputtransformer2 import leading_empty_lines
 
         transforms = self.ip.input_transformer_manager.cleanup_transforms
@@ -266,7 +266,7 @@ class IPythonShell:
 
 
 def _without_agent(tb):
-    """A traceback from where it leaves the agent and asyncio."""
+    """A traceback from its first frame that is neither of the agent nor of asyncio."""
     while tb is not None and tb.tb_next is not None:
         if not own.has(tb.tb_frame) and not (tb.tb_frame.f_globals.get("__name__") or "").startswith("asyncio."):
             break

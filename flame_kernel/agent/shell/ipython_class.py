@@ -1,6 +1,6 @@
-"""The InteractiveShell behind a session: IPython's, without what it would take for itself of the process.
+"""The InteractiveShell of a session: IPython's, without what that would change of the process.
 
-IPython is imported inside ``_classes``, once, when the first session wants it.  IPython 7.17 to 9.
+IPython is imported inside ``_make_class``, once, when the first session wants it.  IPython 7.17 to 9.
 """
 
 import atexit
@@ -51,7 +51,7 @@ def _make_class():
     parts = ipython_parts.classes()
 
     class ZMQInteractiveShell(InteractiveShell):
-        """Its name is that of ipykernel's: libraries look for it to learn that they are in a notebook."""
+        """It has the name of ipykernel's: libraries look for that name to learn whether they are in a notebook."""
 
         displayhook_class = Type(parts.SessionDisplayHook)
         display_pub_class = Type(parts.SessionDisplayPublisher)
@@ -64,11 +64,11 @@ def _make_class():
         def __init__(self, outer, host):
             self._outer = outer
             self._host = host
-            self._in_process = host.place != "child"
+            self._owns_process = host.place.owns_process
             self._main = sys.modules.get("__main__")
             self._errors = {}  # request id -> what _showtraceback has shown in it
             self._last_exc_info = None
-            self.own_group = self._in_process
+            self.own_group = host.place.own_group
             config = Config()
             config.IPKernelApp.connection_file = ""  # being there is what libraries look for
             parameters = inspect.signature(InteractiveShell.run_cell_async).parameters
@@ -198,7 +198,7 @@ def _make_class():
         def end_cell(self):
             cell = streams.current()
             self._errors.pop(cell.request_id if cell else None, None)
-            if self._in_process and self._main is not None:
+            if not self._owns_process and self._main is not None:
                 main = sys.modules.get("__main__")
                 if main is self.user_module or main in self._main_mod_cache.values():
                     # Two sessions with %run at the same time have put each other's module back.
@@ -209,7 +209,7 @@ def _make_class():
             self._errors.setdefault(cell.request_id if cell else None, {}).update(content)
 
         def runs_on_asyncio(self):
-            """Whether %autoawait leaves awaiting cells to asyncio, whose loop runs here already."""
+            """Whether cells that await run on asyncio (see %autoawait), whose loop runs here already."""
             return self.loop_runner is interactiveshell._asyncio_runner
 
         @contextlib.contextmanager
@@ -257,7 +257,7 @@ def _make_class():
                 return "<exception str() failed>"
 
         def traceback_lines(self, etype, value, tb):
-            """A traceback as IPython shows it, published nowhere."""
+            """A traceback as IPython shows it; it is not published."""
             if hasattr(value, "_render_traceback_"):
                 return list(value._render_traceback_())
             if issubclass(etype, SyntaxError):
@@ -294,7 +294,7 @@ def _make_class():
             return self.get_parent()
 
         def set_parent(self, parent):
-            """From here on what the calling thread shows belongs to that request."""
+            """What the calling thread shows belongs to that request from now on."""
             self.set_thread_parent(parent)
 
         def set_thread_parent(self, parent):
@@ -307,7 +307,7 @@ def _make_class():
             return before
 
         def reset_thread_parent(self, token):
-            """From here on the calling thread belongs to no request: what it shows goes to the cell that runs."""
+            """The calling thread belongs to no request from now on: what it shows goes to the cell that ran last."""
             streams.set_current(streams.LatestCell(self._host))
 
         # -- commands ------------------------------------------------------------------------------------------------
@@ -352,7 +352,7 @@ def _make_class():
 
         def new_main_mod(self, filename, modname):
             # %run puts the script's module into sys.modules; in a server's process __main__ is the server's.
-            if self._in_process and modname == "__main__":
+            if not self._owns_process and modname == "__main__":
                 modname = self._run_name()
             return super().new_main_mod(filename, modname)
 
@@ -362,7 +362,7 @@ def _make_class():
             return super().safe_execfile(fname, *where, **kwargs)
 
         def safe_run_module(self, mod_name, where):
-            if not self._in_process:
+            if self._owns_process:
                 return super().safe_run_module(mod_name, where)
             try:
                 where.update(runpy.run_module(str(mod_name), run_name="__main__", alter_sys=False))
@@ -381,7 +381,7 @@ def _make_class():
 
         def enable_matplotlib(self, gui=None):
             self.enable_gui(gui.lower() if isinstance(gui, str) else gui)
-            if not self._in_process or gui not in (None, "inline", "auto"):
+            if self._owns_process or gui not in (None, "inline", "auto"):
                 return super().enable_matplotlib(gui)
             self.enable_inline_figures()
             return "inline", "inline"
@@ -444,7 +444,7 @@ def _make_class():
         # -- the end -------------------------------------------------------------------------------------------------
 
         def end_session(self):
-            """Give back what this shell holds of the process: files, processes, a thread, linecache."""
+            """End what this shell has in the process: files, processes, a thread, entries of linecache."""
             for name in ("SessionScripts", "ScriptMagics"):
                 scripts = self.magics_manager.registry.get(name)
                 if isinstance(scripts, ScriptMagics):

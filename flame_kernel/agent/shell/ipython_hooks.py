@@ -1,8 +1,8 @@
-"""IPython's process-wide names, for as long as a session uses IPython: whose code asks decides which shell answers.
+"""IPython's process-wide names, while a session uses IPython: the shell that answers is that of the code that asks.
 
 ``InteractiveShell.instance()`` and ``initialized()`` (and with them ``get_ipython()``, ``display()``, ipywidgets,
-matplotlib), the builtins ``get_ipython``, ``display`` and ``__IPYTHON__``, and what else IPython keeps once a process.
-The app's own IPython, where it has one, goes on being found by the app's code.
+matplotlib), the builtins ``get_ipython``, ``display`` and ``__IPYTHON__``, and other things that IPython has once in a
+process.  Code of the app finds the app's own IPython, as before.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ def current():
 
 @contextlib.contextmanager
 def serving(ip):
-    """Inside, this thread's code finds ``ip``, whether a cell of it runs or not (completion, construction, the end)."""
+    """Inside, code on this thread finds ``ip`` though no cell runs on it: for completion, construction, the end."""
     before = getattr(_calls, "ip", None)
     _calls.ip = ip
     try:
@@ -69,7 +69,7 @@ def _restore_linecache(found):
 
 
 def install(ip, alone):
-    """One shell more. ``alone``: the process is the session's, so code of no cell finds this shell as well."""
+    """One shell more. ``alone``: the process is the session's, so code that belongs to no cell finds this shell too."""
     global _shared
     with _lock:
         if _shared is None:
@@ -210,7 +210,7 @@ class _Warnings:
 
 
 def forget_last_exception(error):
-    """Take the error of a session that ends out of ``sys.last_value``, where its traceback would keep all its names."""
+    """Remove the error of a session that ends from ``sys.last_value``: its traceback would keep all names alive."""
     if error is not None and getattr(sys, "last_value", None) is error:
         for name in ("last_type", "last_value", "last_traceback", "last_exc"):
             if hasattr(sys, name):

@@ -1,4 +1,4 @@
-"""The parts of a session's IPython shell: compiler, displays, history, magics of its own, and what needs no IPython.
+"""The parts of a session's IPython shell: compiler, displays, history, its own magics, and helpers without IPython.
 
 IPython is imported inside ``classes``, once, when the first session wants it; the classes serve all sessions of this
 version of the agent.  IPython 7.17 to 9.
@@ -37,23 +37,30 @@ def clean(value):
         return {k if isinstance(k, str) else str(k): clean(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset, types.GeneratorType)):
         return [clean(v) for v in value]
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return b64encode(bytes(value)).decode("ascii")
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        number = float(value)
-        return number if math.isfinite(number) else repr(number)
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return value.isoformat()
+    for kinds, convert in _AS_JSON:
+        if isinstance(value, kinds):
+            return convert(value)
     if hasattr(value, "__iter__"):
         return [clean(v) for v in value]
     raise ValueError("JSON cannot carry %r" % type(value))
 
 
+def _real(value):
+    number = float(value)
+    return number if math.isfinite(number) else repr(number)
+
+
+_AS_JSON = (
+    ((bytes, bytearray, memoryview), lambda value: b64encode(bytes(value)).decode("ascii")),
+    (numbers.Integral, int),
+    (numbers.Real, _real),
+    ((datetime.datetime, datetime.date), lambda value: value.isoformat()),
+)
+
+
 def without_our_end(tb):
-    """A traceback without its last frames, where those are of the agent: a magic of ours that raises, as IPython's own
-    do not show either; or of the debugger.
+    """A traceback without its last frames if those are the agent's, as of a magic of ours that raises; IPython does not
+    show its own there either.  And without those of a debugger.
     """
     frames = tracebacks.up_to_debugger(tb)
     kept = len(frames)
@@ -69,7 +76,7 @@ def without_our_end(tb):
 
 
 def without_our_ends(error):
-    """Leave the agent's last frames out of what led to ``error``: an interrupt is raised by code of ours."""
+    """Take the agent's last frames out of the errors that led to ``error``: an interrupt is raised by our code."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -110,7 +117,7 @@ class Memory(dict):
 
 
 class Publisher:
-    """Sends a message after the hooks that the calling thread has registered have seen it, as ipykernel's do."""
+    """Sends messages; before, as in ipykernel, the hooks see each that the calling thread has registered."""
 
     def publishing(self, host):
         self.host = host
@@ -211,7 +218,7 @@ def classes():
                 self._forget(*self.entries.popitem())
 
     class NoDisplayTrap(DisplayTrap):
-        """sys.displayhook finds the shell of the caller, whoever that is: nothing to set for a cell."""
+        """Sets nothing for a cell: our sys.displayhook finds the shell of its caller."""
 
         def set(self):
             pass
@@ -220,7 +227,7 @@ def classes():
             pass
 
     class NoBuiltinTrap(BuiltinTrap):
-        """The builtins belong to the process; what a session needs of them is in its names, or dispatched."""
+        """Sets no builtins, which are the process's: a session has them among its names, or by ``ipython_hooks``."""
 
         def activate(self):
             pass

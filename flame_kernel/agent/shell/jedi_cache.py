@@ -1,8 +1,8 @@
-"""Where jedi keeps what it has parsed: a folder on disk, in the user's home, for all their programs.
+"""Where jedi keeps what it has parsed: a folder in the user's home, for all of the user's programs.
 
-Where the user has no such folder, jedi gets one of ours for the time of our sessions.  So it does where theirs fails
-it: a process that is killed while it writes leaves half a file there, which jedi neither bears nor replaces, so that
-every completion that needs it would be empty from then on.  What is in the user's folder stays as it is.
+If the user has no such folder, jedi gets one of ours while there are sessions.  So it does if a file in the user's is
+broken: a process that is killed while it writes leaves half a file there.  jedi can neither read nor replace such a
+file, so every completion that needs it would be empty.  What is in the user's folder is not changed.
 """
 
 import atexit
@@ -21,7 +21,7 @@ _cache = None
 
 
 def use(shell):
-    """One shell more that completes."""
+    """One shell more uses jedi."""
     with _lock:
         _shells.add(id(shell))
 
@@ -37,7 +37,7 @@ def leave(shell):
 
 
 def complete(shell, ask):
-    """``ask()``, in which jedi, imported before, completes on this thread; once more where the disk has failed it."""
+    """``ask()``, which has jedi complete on this thread; asked again, with a folder of ours, if a file was broken."""
     if not _prepare(shell):
         return ask()
     _calls.failed = False
@@ -48,7 +48,7 @@ def complete(shell, ask):
 
 
 def _prepare(shell, move=False):
-    """Whether jedi is there, and has a folder; ``move``: one of ours."""
+    """Whether jedi is there and has a folder; with ``move`` it gets one of ours."""
     global _cache
     settings, storage = sys.modules.get("jedi.settings"), sys.modules.get("parso.cache")
     with _lock:

@@ -1,8 +1,8 @@
 """The shell of a session on a server without IPython: runs cells, shows values and errors as ipykernel does.
 
-What a cell sees is IPython's (``In``, ``Out``, ``_``, ``get_ipython``, ``display``, ``exit``), what the front end sees
-is ipykernel's.  Code that does not await runs in one step, on the thread of its lane, so that an interrupt finds it
-there.
+A cell has the names that IPython gives it (``In``, ``Out``, ``_``, ``get_ipython``, ``display``, ``exit``), and the
+front end gets what ipykernel sends.  Code that does not await runs in one step on its lane's thread, where an interrupt
+finds it.
 """
 
 import builtins
@@ -54,7 +54,7 @@ class MiniShell:
         magics = self.ip.magics()
         self._completer = Completer(self.user_ns, magics)
         self._inspector = Inspector(self.user_ns, magics)
-        if host.place == "child":
+        if host.place.owns_process:
             self.figures.enable_with_pyplot()
 
     def __repr__(self):
@@ -93,7 +93,7 @@ class MiniShell:
         try:
             name = self._compiler.remember(code, count, raw)
             steps = self._compiler.compile(code, name, show=not silent)
-        except BaseException as e:
+        except BaseException as e:  # a SyntaxError, or what Python's compiler raises besides; the cell shows it
             error = self._failed(e, silent, compiling=True)
         else:
             try:
@@ -104,12 +104,12 @@ class MiniShell:
                     if step.shows:
                         self._show(value, shown_count)
                     value = None
-            except BaseException as e:
+            except BaseException as e:  # the user's code may raise anything; the cell shows it
                 error = self._failed(e, silent)
         steps = None
         try:
             self.figures.flush()
-        except Exception as e:
+        except Exception as e:  # matplotlib and the user's figures may raise anything; the cell shows it
             error = error or self._failed(e, silent)
         return self._reply(shown_count, error)
 
@@ -190,7 +190,7 @@ class MiniShell:
             try:
                 data, metadata = display.format_bundle(eval(expression, self.user_ns))
                 found[name] = {"status": "ok", "data": data, "metadata": metadata}
-            except BaseException as e:
+            except BaseException as e:  # the user's expression may raise anything; the reply tells it
                 lines = tracebacks.exception_only(e)
                 found[name] = dict(_named(e), status="error", traceback=lines)
         return found
@@ -203,7 +203,7 @@ class MiniShell:
             print("UsageError: %s" % tracebacks.evalue(exc), file=sys.stderr)
             return dict(_named(exc), traceback=[])
         self.last_error = exc
-        if self._host.place == "child":  # the process is the session's: pdb.pm() and its like look there
+        if self._host.place.owns_process:  # the process is the session's: pdb.pm() and its like look there
             sys.last_type, sys.last_value, sys.last_traceback = type(exc), exc, exc.__traceback__
         error = self._error(exc, exc.__traceback__, compiling)
         if not silent:
@@ -229,7 +229,7 @@ class MiniShell:
         return self._error(exc, tb)
 
     def showtraceback(self, exc_info):
-        """Publish an error of which the reply does not speak."""
+        """Publish an error that is not in the reply."""
         self.last_error = exc_info[1]
         self._host.publish("error", self._error(exc_info[1], exc_info[2]))
 
@@ -238,7 +238,7 @@ class MiniShell:
         return self._tracebacks.lines(exc, exc.__traceback__)
 
     def user_traceback(self, exc):
-        """Its traceback object from the cell on, for pdb."""
+        """The traceback object of an error, from the cell on, for pdb."""
         return tracebacks.from_user(exc.__traceback__)
 
     def bundle(self, value):
@@ -256,7 +256,7 @@ class MiniShell:
         return self._compiler.cell_file(code)
 
     def keep_empty_lines(self, keep):
-        """Whether lines are counted from the cell's first, empty as it may be: here always."""
+        """Whether empty lines at the cell's beginning count: here they always do."""
 
     # -- asking ------------------------------------------------------------------------------------------------------
 

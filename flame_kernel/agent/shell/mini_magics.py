@@ -37,11 +37,11 @@ _RAW = ("time", "timeit", "pinfo", "pinfo2")  # {x} and $x in their line are the
 
 
 class UsageError(Exception):
-    """A magic was asked for what it cannot do: one sentence for the user, no traceback."""
+    """A magic cannot do what was asked; the text is one sentence for the user, who sees no traceback."""
 
 
 class Lines(list):
-    """Output of a command by lines: ``x = !ls``; .n one text, .s words of one line, .p paths that exist, as SList."""
+    """The lines of a command's output, ``x = !ls``. As SList: .n one text, .s one line, .p paths that exist."""
 
     @property
     def l(self):  # noqa: E743 - the name is IPython's
@@ -76,7 +76,7 @@ class Exit:
 
 
 class MiniIPython:
-    """What ``get_ipython()`` returns where there is no IPython. ``shell`` is the runner.MiniShell."""
+    """What ``get_ipython()`` returns where there is no IPython. ``shell`` is the MiniShell."""
 
     def __init__(self, shell, host):
         self._shell = shell
@@ -125,12 +125,12 @@ class MiniIPython:
 
     def system(self, command):
         """``!command``: its output appears while it runs; the exit code is in ``_exit_code``."""
-        code = commands.run(self.expand(command), sys.stdout.write, own_group=self._host.place != "child")
+        code = commands.run(self.expand(command), sys.stdout.write, own_group=self._host.place.own_group)
         self.user_ns["_exit_code"] = -(code - 128) if code > 128 else code
 
     def getoutput(self, command, split=True, depth=0):
         """``x = !command``: the output, by lines."""
-        text, code = commands.collect(self.expand(command), own_group=self._host.place != "child")
+        text, code = commands.collect(self.expand(command), own_group=self._host.place.own_group)
         self.user_ns["_exit_code"] = code
         return Lines(text.splitlines()) if split else text
 
@@ -146,7 +146,7 @@ class MiniIPython:
             names.update(frame.f_locals)
         try:
             return _Expander().vformat(text, (), names)
-        except Exception:
+        except Exception:  # an expression in the text may raise anything; the text then stays, as in IPython
             return text
 
     # -- what libraries and cells call -------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class MiniIPython:
         code = commands.run(
             [sys.executable, "-m", "pip"] + shlex.split(line),
             sys.stdout.write,
-            own_group=self._host.place != "child",
+            own_group=self._host.place.own_group,
         )
         self.user_ns["_exit_code"] = code
         print("Note: you may need to restart the kernel to use updated packages.")
@@ -260,7 +260,7 @@ class MiniIPython:
         carry_on = "--no-raise-error" in argv
         argv = [a for a in argv if a != "--no-raise-error"]
         data = cell.encode("utf-8", "surrogatepass")
-        own_group = self._host.place != "child"
+        own_group = self._host.place.own_group
         try:
             code = commands.run(argv, sys.stdout.write, sys.stderr.write, data, own_group=own_group)
         except FileNotFoundError:
@@ -460,6 +460,6 @@ def _in_short(value):
         return "%s: %s" % ("x".join(map(str, shape)), getattr(value, "dtype", ""))
     try:
         text = str(value).replace("\n", "\\n")
-    except Exception:
+    except Exception:  # the user's __str__ may raise anything
         return "<%s with id %d (str() failed)>" % (type(value).__name__, id(value))
     return text if len(text) < 50 else text[:25] + "<...>" + text[-25:]

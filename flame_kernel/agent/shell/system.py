@@ -1,7 +1,7 @@
 """Commands of the system (``!cmd``, ``%%bash``): their output appears as it comes, and an interrupt reaches them.
 
-The waiting is done in short steps on the thread of the cell, so that an interrupt that Python delivers between two
-bytecodes gets through, and so that the text belongs to the cell without anyone handing it over.
+The cell's own thread waits for the command, in short steps: Python raises an interrupt between two of them, and the
+output is the cell's.
 """
 
 import codecs
@@ -17,7 +17,7 @@ import time
 # background process of the command keeps open is still read when the command itself is over.
 STEP = 0.05
 GRACE = (2.0, 1.0)
-AFTERGLOW = 0.2
+LEFT_OPEN = 0.2
 
 # What ipykernel puts into the environment: colour although there is no terminal, and no pager that waits for a key.
 ENVIRONMENT = {
@@ -39,8 +39,8 @@ def run(command, out, err=None, data=None, own_group=True):
     command    text for the user's shell, or a list of words
     out, err   called with text as it comes, on this thread; without ``err`` both go to ``out``, in their order
     data       bytes for its standard input, which is else empty
-    own_group  put it into a process group of its own, and stop all of that; without it only itself is stopped (a child
-               session, whose group has the interrupt anyway)
+    own_group  put it into a process group of its own, and stop all of the group. Without it only the command itself is
+               stopped: in a child session an interrupt goes to the whole group anyway
     An interrupt stops the command (SIGINT, then SIGTERM, then SIGKILL) and is raised again when it is over; a second
     one does not wait. Raises OSError if a listed program cannot be started.
     """
@@ -55,7 +55,7 @@ def run(command, out, err=None, data=None, own_group=True):
         env=dict(BUFFERING, **dict(os.environ, **ENVIRONMENT)),
         start_new_session=own_group and os.name == "posix",
     )
-    pump = _Pump(process, out, err, data) if os.name == "posix" else _AtTheEnd(process, out, err, data)
+    pump = _Pump(process, out, err, data) if os.name == "posix" else _Communicated(process, out, err, data)
     try:
         if interrupt is not None:
             raise interrupt
@@ -79,14 +79,14 @@ def collect(command, own_group=True):
 
 
 def _start(command, **options):
-    """``(process, interrupt)``: the process is started by a thread of its own, because an interrupt in the midst of
-    Popen would leave one that nobody knows of; it is held back until there is a process to stop."""
+    """Start it: ``(process, interrupt)``. Another thread does that, as an interrupt within Popen would leave a process
+    that nobody knows of. An interrupt meanwhile is returned; it is raised when there is a process to stop."""
     started, interrupt = [], None
 
     def start():
         try:
             started.append(subprocess.Popen(command, **options))
-        except BaseException as e:
+        except BaseException as e:  # raised again on the thread that waits
             started.append(e)
 
     thread = threading.Thread(target=start, name="flame-popen")
@@ -114,7 +114,7 @@ def _shell():
 
 
 def _stop(process, pump, own_group):
-    """End it: asked as Ctrl-C asks, then told, then killed. A second interrupt on the way goes to the next stage."""
+    """End it: by SIGINT, then SIGTERM, then SIGKILL. Another interrupt meanwhile goes to the next of them at once."""
     for signum, grace in zip((signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", 9)), GRACE + (1.0,)):
         try:
             if signum == signal.SIGINT and _over(process, pump, 2 * STEP):
@@ -186,7 +186,7 @@ class _Pump:
         if not ready and self._process.poll() is not None:
             now = time.monotonic()
             self._ended = self._ended or now
-            return now - self._ended < AFTERGLOW
+            return now - self._ended < LEFT_OPEN
         return True
 
     def _feed(self, key):
@@ -210,7 +210,7 @@ class _Pump:
                     pass
 
 
-class _AtTheEnd:
+class _Communicated:
     """The same where pipes cannot be waited for (Windows): the output is seen when the command is over."""
 
     def __init__(self, process, out, err, data):

@@ -1,7 +1,7 @@
 """Tracebacks as ipykernel shows them: a list of coloured texts, made with the standard library alone.
 
-Frames of the agent are left out, as are those that ask for it (``__tracebackhide__``). Whatever an exception's own
-methods do, something is shown.
+Frames of the agent are left out, and those with ``__tracebackhide__``. Something is shown even if the exception's own
+methods fail.
 """
 
 import inspect
@@ -35,7 +35,7 @@ def evalue(exc):
     """``str(exc)``; words in its place if that raises."""
     try:
         text = str(exc)
-    except Exception:
+    except Exception:  # the user's __str__ may raise anything
         return "<exception str() failed>"
     return text if len(text) <= MAX_MESSAGE else _shortened(text)
 
@@ -46,7 +46,7 @@ def _shortened(text):
 
 
 def exception_only(exc):
-    """The last lines of a traceback: the name and the text; a SyntaxError's place."""
+    """The last lines of a traceback: the name and the text, and of a SyntaxError its place."""
     if isinstance(exc, SyntaxError):
         return [Formatter().syntax(exc)]
     head = ansi.colour(ename(exc), ansi.RED)
@@ -67,10 +67,10 @@ class Formatter:
             return custom
         try:
             return [ansi.colour("-" * WIDTH, ansi.RED)] + self._chain(exc, tb, 0)
-        except Exception:
+        except Exception:  # an odd frame or source fails our formatter; Python's shows the error
             try:
                 return traceback.format_exception(type(exc), exc, tb)
-            except Exception:
+            except Exception:  # the error's own methods fail; its name is shown
                 return exception_only(exc)
 
     @staticmethod
@@ -80,7 +80,7 @@ class Formatter:
             made = exc._render_traceback_() if hasattr(type(exc), "_render_traceback_") else None
             if isinstance(made, list) and all(isinstance(text, str) for text in made):
                 return made
-        except Exception:
+        except Exception:  # the user's method may raise anything; the error is shown without it
             pass
         return None
 
@@ -142,19 +142,9 @@ class Formatter:
         if text is None and filename and lineno:
             text = self._source(filename, None)[lineno - 1 : lineno]
             text = text[0] if text else None
-        out = ""
-        if filename is not None:
-            out = "  %s\n" % self._place(filename, lineno)
+        out = "" if filename is None else "  %s\n" % self._place(filename, lineno)
         if text:
-            text = text.rstrip("\n")
-            shown = text.lstrip(" \t\f")
-            column = None
-            if isinstance(exc.offset, int) and exc.offset > 0:
-                column = max(0, min(exc.offset - 1, len(text)) - (len(text) - len(shown)))
-            start = 0 if column is None else max(0, column - MAX_LINE // 2)
-            out += ansi.colour("    ", ansi.RED) + ansi.colour(shown[start : start + MAX_LINE], ansi.RED) + "\n"
-            if column is not None:
-                out += "    " + " " * (column - start) + "^\n"
+            out += _with_caret(text.rstrip("\n"), exc.offset)
         head = ansi.colour(ename(exc), ansi.RED) + ansi.colour(":", ansi.RED)
         message = exc.msg if isinstance(exc.msg, str) and filename is not None else evalue(exc)
         return "%s%s %s\n" % (out, head, message)
@@ -209,8 +199,19 @@ class Formatter:
                 self._compiler.refresh(filename)
             linecache.checkcache(filename)
             return linecache.getlines(filename, namespace)
-        except Exception:
+        except Exception:  # a __loader__ of the user's may raise anything; the frame is shown without its source
             return []
+
+
+def _with_caret(text, offset):
+    """A line of source, and a caret below the column ``offset`` (from 1), if there is one."""
+    shown = text.lstrip(" \t\f")
+    column = None
+    if isinstance(offset, int) and offset > 0:
+        column = max(0, min(offset - 1, len(text)) - (len(text) - len(shown)))
+    start = 0 if column is None else max(0, column - MAX_LINE // 2)
+    out = ansi.colour("    ", ansi.RED) + ansi.colour(shown[start : start + MAX_LINE], ansi.RED) + "\n"
+    return out if column is None else out + "    " + " " * (column - start) + "^\n"
 
 
 def _led_to(exc):
@@ -228,7 +229,7 @@ def _walk(tb):
 
 
 def up_to_debugger(tb):
-    """The parts of a traceback, without those of a debugger in which a cell was stopped when it was interrupted."""
+    """The parts of a traceback up to a debugger in which the cell was stopped when it was interrupted."""
     found = []
     while tb is not None:
         name = tb.tb_frame.f_globals.get("__name__")
@@ -254,7 +255,7 @@ def _hidden(frame):
 
 
 def _folded(frames):
-    """The frames, those of a recursion after a few of them as one text."""
+    """The frames; of a recursion the first few, and one text for the others."""
     out, count, skipped = [], {}, {}
     for n, item in enumerate(frames, 1):
         where = (item[0].f_code, item[1])
@@ -314,7 +315,7 @@ def _notes(exc):
     for note in notes[:100]:
         try:
             out.append(str(note)[:MAX_MESSAGE])
-        except Exception:
+        except Exception:  # the note's __str__ may raise anything
             out.append("<note str() failed>")
     return out
 

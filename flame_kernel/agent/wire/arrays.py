@@ -281,7 +281,7 @@ def _by_arrow(pyarrow, frame, name):
     try:
         table = pyarrow.Table.from_pandas(frame)
         return table, _frame(table, _freq(frame.index))
-    except Exception as e:
+    except Exception as e:  # pandas and Arrow raise errors of many classes; the text is told
         raise NotPlain("Arrow cannot take this pandas.%s (%s)" % (name, str(e)[:200]))
 
 
@@ -353,7 +353,7 @@ def _read_pandas(decoder, content, depth):
     if columns is not None:
         try:
             frame.columns = columns
-        except Exception as e:
+        except Exception as e:  # pandas and Arrow raise errors of many classes; the text is told
             raise BadValue("a table whose columns have no such names: %s" % str(e)[:200])
     return frame
 

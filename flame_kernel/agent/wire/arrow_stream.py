@@ -244,7 +244,10 @@ class Schema:
             self.columns.append(layout)
 
     def _field(self, field, layout, depth):
-        """Add to ``layout`` what a field has in a batch: (buffers, cells that it counts for, whether it has bytes)."""
+        """Add to ``layout`` what a field has in a batch: (buffers, cells that it counts for, whether it has bytes).
+
+        Branches because each thing that may be wrong with a field is told by a sentence of its own.
+        """
         self._take(_FIELD)
         if depth > MAX_DEPTH:
             raise BadValue("an Arrow type that is nested too deep")
@@ -367,6 +370,10 @@ class _Stream:
             raise BadValue("a table of too many batches with long dictionaries")
 
     def _batch(self, known, batch, body):
+        """Check a batch against the plan of its columns.
+
+        Branches because each thing that may be wrong with a batch is told by a sentence of its own.
+        """
         plan = self._plans[known]
         nodes, buffers = batch.pairs(1), batch.pairs(2)
         if batch.has(3) or batch.has_more(4):

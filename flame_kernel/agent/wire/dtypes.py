@@ -183,6 +183,10 @@ def _check_subarray(base, shape, depth):
 
 
 def _check_struct(told, depth):
+    """The Layout of a structured dtype.
+
+    Branches because each thing that may be wrong with one is told by a sentence of its own.
+    """
     names, formats, offsets, size = told["names"], told["formats"], told["offsets"], told["itemsize"]
     if not (type(names) is type(formats) is type(offsets) is list and len(names) == len(formats) == len(offsets)):
         raise BadValue("a dtype whose names, formats and offsets do not fit each other")

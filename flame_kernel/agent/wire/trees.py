@@ -145,28 +145,12 @@ def walk(top, after=(), after_end=False, reach=None):
         folder, children, own = stack[-1]
         for name, what in children:
             here = folder + (name,)
-            if after:
-                passed = here == after
-                if not passed and here < after[: len(here)]:
-                    continue
-                inside = len(here) < len(after) and here == after[: len(here)]
-                if passed and (after_end or what["kind"] != "folder"):
-                    continue
-                if passed or inside:  # its beginning came already
-                    if what["kind"] == "folder":
-                        stack.append((here, reach.children(here), what))
-                        break
-                    continue
-            if what["kind"] == "link":
-                try:
-                    target = reach.read_link(here)
-                    check_link(folder, target)
-                    what = dict(what, target=to_wire(target))
-                except (Refused, OSError) as e:
-                    what = dict(what, kind="odd", reason=str(e))
-            elif what["kind"] == "other":
-                what = dict(what, kind="odd", reason="neither a file nor a folder")
-            yield here, what
+            came = _came(here, what["kind"] == "folder", after, after_end)
+            if came == "all":
+                continue
+            if came == "nothing":
+                what = _copyable(reach, here, what)
+                yield here, what
             if what["kind"] == "folder":
                 stack.append((here, reach.children(here), what))
                 break
@@ -174,6 +158,29 @@ def walk(top, after=(), after_end=False, reach=None):
             stack.pop()
             if own is not None:
                 yield folder, dict(own, kind="end")
+
+
+def _came(here, is_folder, after, after_end):
+    """How much of an entry came already, if the walk begins behind ``after``: all, its beginning, or nothing."""
+    if here < after[: len(here)]:
+        return "all"
+    if here != after[: len(here)]:
+        return "nothing"
+    return "beginning" if is_folder and not (here == after and after_end) else "all"
+
+
+def _copyable(reach, here, what):
+    """The description with a link's target; of kind "odd" where the entry cannot be copied."""
+    if what["kind"] == "other":
+        return dict(what, kind="odd", reason="neither a file nor a folder")
+    if what["kind"] != "link":
+        return what
+    try:
+        target = reach.read_link(here)
+        check_link(here[:-1], target)
+        return dict(what, target=to_wire(target))
+    except (Refused, OSError) as e:
+        return dict(what, kind="odd", reason=str(e))
 
 
 class _Paths:
@@ -239,7 +246,7 @@ class Source:
             self.mtime = self._status.st_mtime_ns
             if not self.size:
                 self._read_kernel_file()
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; the file is closed
             self._file.close()
             raise
 
@@ -379,7 +386,7 @@ class Incoming:
                 raise Refused("its part is not what it was")
             if self._status.st_size > offset:  # not of a new one: a file that was cut to nothing is flushed when closed
                 self._file.truncate(offset)
-        except BaseException:
+        except BaseException:  # goes on, whatever it is; the file is closed
             self._close()
             raise
 
