@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from jupyter_core.paths import jupyter_config_dir
 
-from ..commands.options import OPTIONS, protection
+from ..commands.options import KEY, KEY_FILE, OPTIONS, PLACE, SESSION, SHELL, TRUST, settings
 from ..connect.settings import FlameSettings
-from ..connect.target import PLACES, SHELLS, Target, load_target
+from ..connect.target import Target, load_target
 from ..errors import TargetError
 from ..remote.remote import Remote
 from ..session.agent_client import Visitor
@@ -27,6 +27,8 @@ from .parser import Parser
 PROTECTION = "how the link is protected"
 # Seconds after which it is said that we are still connecting.
 WORTH_SAYING = 1.0
+# Options of commands, or of Jupyter, that have a name of a connection's and mean something else.
+_OTHER = ("config", "timeout")
 
 
 class Connecting(Command):
@@ -52,20 +54,15 @@ class Connecting(Command):
             help="a saved name, host:port, ssh://user@host/port, ./u:socket or ns:NAME",
         )
         key = group.add_mutually_exclusive_group()
-        key.add_argument("--key-file", metavar="FILE", help="its key, in a file of mode 0600")
-        key.add_argument("--key", metavar="SOURCE", help="keyring, prompt (you are asked), or env:NAME")
+        KEY_FILE.add_to(key)
+        KEY.add_to(key)
         if self.session:
-            group.add_argument("--session", metavar="NAME", help=self.session)
-            group.add_argument(
-                "--place", choices=PLACES, metavar="PLACE", help=f"where code runs there: {', '.join(PLACES)}"
-            )
-            group.add_argument(
-                "--shell", choices=SHELLS, metavar="SHELL", help=f"with IPython or without: {', '.join(SHELLS)}"
-            )
-            group.add_argument("--trust", action="store_true", help="let this server run code here (pickles)")
+            SESSION.add_to(group, help=self.session)
+            for option in (PLACE, SHELL, TRUST):
+                option.add_to(group)
         protected = parser.shared(PROTECTION)
-        for flag, about in OPTIONS:
-            protected.add_argument(flag, **about)
+        for option in OPTIONS:
+            option.add_to(protected)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -88,14 +85,12 @@ class Connecting(Command):
 
     def target(self, **more: Any) -> Target:
         """The server that is meant; ``more`` are settings that win. Raises TargetError."""
-        options = vars(self.options)
-        names = ("key_file", "key", "session", "place", "shell", "trust")
-        given = {name: options[name] for name in names if options.get(name)}
+        given = settings({name: value for name, value in vars(self.options).items() if name not in _OTHER})
         folder = Path(jupyter_config_dir())
         target = load_target(
             self.where,
             config_dir=folder,
-            overrides=given | protection(options) | more,
+            overrides=given | more,
             ask=self._ask,
             defaults=FlameSettings(parent=self).values(),
         )

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from ..errors import TargetError
+from ..commands.far_path import get_paths, put_paths, sync_paths
 from ..files import transfer
 from ..files.sync import Wishes, sync_down, sync_up
 from ..remote.remote import Remote
 from ..terminal import plain_text
 from .connecting import Connecting
 from .parser import Parser
-
-_FAR = re.compile(r"([A-Za-z0-9_.-]*):(.*)", re.DOTALL)
 
 
 class Files(Connecting):
@@ -35,6 +32,10 @@ class Files(Connecting):
         light: dict[str, Any] = {} if self.options.session else {"place": "process", "shell": "mini"}
         with self.remote(**light) as remote:
             yield remote
+
+    def is_target(self, name: str) -> bool:
+        """Whether a name before a colon is that of a server."""
+        return name in self.targets().tables or name == self.options.target
 
     @property
     def progress(self) -> bool | None:
@@ -55,10 +56,11 @@ class Put(Files):
         Copy files and folders to the server, as cp -r does: mode and time are kept, what is the same there is left
         alone, a file goes on where an earlier try was cut, contents are checked, and put in place whole.
 
-        Sources may have ~ and *; a relative DEST is of the folder that the server is in, ~ is the home there.
+        Sources may have ~ and *; a relative DEST is of the folder that the server is in, ~ is the home there. It may be
+        written TARGET:PATH, in place of -t; ./a:b is a file with a colon in its name.
         """
     typed = """
-        jupyter flame put -t gpu-box model.bin data/ /tmp/
+        jupyter flame put model.bin data/ gpu-box:/tmp/
         jupyter flame put -t gpu-box "results/*.csv" ~/results/
         """
 
@@ -68,8 +70,9 @@ class Put(Files):
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
+        options.target, destination = put_paths(options.sources, options.destination, self.is_target, options.target)
         with self.files() as remote:
-            self.say(transfer.put(remote.session, options.sources, options.destination, progress=self.progress))
+            self.say(transfer.put(remote.session, options.sources, destination, progress=self.progress))
         return None
 
 
@@ -82,10 +85,11 @@ class Get(Files):
         What is the same here is left alone, a file goes on where an earlier try was cut, contents are checked, and put
         in place whole. Nothing outside of DEST is touched, whatever the server says.
 
-        Sources may have ~ and * (in quotes, or the shell here takes them); without DEST it is the present folder.
+        Sources may have ~ and * (in quotes, or the shell here takes them); without DEST it is the present folder. They
+        may be written TARGET:PATH, in place of -t; ./a:b is a file with a colon in its name.
         """
     typed = """
-        jupyter flame get -t gpu-box /var/log/syslog .
+        jupyter flame get gpu-box:/var/log/syslog .
         jupyter flame get -t gpu-box "~/results/*.csv" results/
         """
 
@@ -94,7 +98,8 @@ class Get(Files):
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
-        *sources, destination = options.paths if len(options.paths) > 1 else (*options.paths, ".")
+        *paths, destination = options.paths if len(options.paths) > 1 else (*options.paths, ".")
+        options.target, sources = get_paths(paths, destination, self.is_target, options.target)
         with self.files() as remote:
             self.say(transfer.get(remote.session, sources, destination, progress=self.progress))
         return None
@@ -134,10 +139,9 @@ class Sync(Files):
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
-        source, destination = self._far_path(options.source), self._far_path(options.destination)
-        if (source is None) == (destination is None):
-            which = "neither path is" if source is None else "both paths are"
-            raise TargetError(f"{which} on the server: write one of them as TARGET:PATH, or :PATH with -t")
+        options.target, source, destination = sync_paths(
+            options.source, options.destination, self.is_target, options.target
+        )
         wishes = Wishes(
             delete=options.delete,
             dry_run=options.dry_run,
@@ -153,16 +157,3 @@ class Sync(Files):
                 result = sync_down(session, source, options.destination, wishes, self.progress)
         self.say(f"would do: {result}" if options.dry_run else result)
         return None
-
-    def _far_path(self, text: str) -> str | None:
-        """The path of ``TARGET:PATH`` or ``:PATH``; None for one of this machine."""
-        found = _FAR.fullmatch(text)
-        if found is None or (found[1] and found[1] not in self.targets().tables):
-            return None
-        if found[1]:
-            if self.options.target and self.options.target != found[1]:
-                raise TargetError(f"{found[1]} and {self.options.target} are two servers; name one")
-            self.options.target = found[1]
-        if not found[2]:
-            raise TargetError(f"{text!r} names no folder there; write one behind the colon, such as {text}project")
-        return found[2]

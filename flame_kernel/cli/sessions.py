@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 from ..connect import amounts
 from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
-from ..remote.foreground import in_colour, write
+from ..remote.foreground import Terminal, in_colour, write
 from ..session.agent_client import Visitor
 from ..session.inbox import Event
+from ..session.screen import allowed, show
 from ..terminal import COLOUR, plain_text
 from .command import FAILED, CommandGroup
 from .connecting import Connecting, connecting
@@ -333,7 +334,7 @@ def _only(visitor: Visitor) -> str:
     return str(living[0].get("session"))
 
 
-class Page:
+class Page(Terminal):
     """Events of cells as text."""
 
     def __init__(self, target: Target) -> None:
@@ -361,20 +362,13 @@ class Page:
     def show(self, events: Any) -> None:
         """Print events."""
         for event in events:
-            if event["type"] == "stream":
-                text = self._rendering.text(event.get("request"), "stdout", str(event["content"].get("text", "")))
-            else:
-                shown = self._rendering.event(event)
-                text = _text(shown) if shown is not None else ""
-            write("stdout", text if in_colour("stdout") else COLOUR.sub("", text))
+            may = allowed(event, self._rendering)
+            if may is not None:
+                show(may, self)
 
+    def stream(self, name: str, text: str) -> None:
+        """All of it is what was asked for, and so goes to stdout."""
+        write("stdout", text if in_colour("stdout") else COLOUR.sub("", text))
 
-def _text(event: Event) -> str:
-    """What a terminal can show of an event other than text."""
-    content = event["content"]
-    if event["type"] == "error":
-        return "\n".join(map(str, content.get("traceback") or ())) + "\n"
-    if event["type"] in ("display_data", "update_display_data", "execute_result"):
-        text = (content.get("data") or {}).get("text/plain")
-        return f"{text}\n" if isinstance(text, str) else ""
-    return ""
+    def error(self, content: dict[str, Any]) -> None:
+        self.stream("stdout", "\n".join(map(str, content.get("traceback") or ())) + "\n")

@@ -19,7 +19,7 @@ from .output import show_json, show_table
 from .parser import Parser
 
 # A file cannot say for good that a server may be reached in the open without a key.
-_OPTIONS = tuple((flag, about) for flag, about in OPTIONS if flag != "--insecure")
+_OPTIONS = tuple(option for option in OPTIONS if option.name != "insecure")
 
 
 class Targets(CommandGroup):
@@ -54,8 +54,8 @@ def _settings(parser: Parser) -> None:
     parser.add_argument("--when-full", choices=WHEN_FULL, help="when the journal is full: drop the middle, or wait")
     parser.add_argument("--fast", action="store_true", default=None, help="give up a dead link within 15 s, not 45")
     protected = parser.shared("how the link is protected")
-    for flag, about in _OPTIONS:
-        protected.add_argument(flag, **about)
+    for option in _OPTIONS:
+        option.add_to(protected)
 
 
 def _given(options: argparse.Namespace, name: str) -> dict[str, Any]:

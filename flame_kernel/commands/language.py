@@ -1,203 +1,452 @@
-"""``%flame …`` in a cell of the kernel: parsed here, carried out by the kernel."""
+"""The table of ``%flame`` commands: what each takes, what it is for, and in which of the two faces it makes sense.
+
+Both faces read a line by it (``parsing.py``); help and the README's table are made from it (``help.py``), and so is
+what Tab offers (``tab.py``).
+A face is where a line stands: in a cell of the Remote Flame kernel, where all cells run on the far side, or in any
+other notebook with ``%load_ext flame``, whose cells run here.
+"""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import re
-import shlex
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from ..connect import amounts
-from ..connect.keys import without_key
-from ..connect.target import PLACES, SHELLS
-from ..errors import FlameError
-from .options import NAMES, OPTIONS, help_lines, protection
+from .options import CONNECTION, FACES, KERNEL, MAGICS, Option
 
-HELP = f"""\
-%flame connect WHERE [options]
-    run this kernel's cells at WHERE from now on: host:port, ssh://user@host/port, ./u:socket, ns:NAME (what Pyro's
-    name server knows, see jupyter flame discover), or a target's name from targets.toml
-    --key-file       file of mode 0600 with the server's HMAC key
-    --place          auto, process (inside the server's own process), child (a fresh child of it), or main (the
-                     server's main thread, where that can be had: signals and GUI loops work; one session at a time)
-    --session        a name under which the session can be found again
-    --shell          auto, ipython or mini (without IPython)
-    --trust          what this server sends may run code here
-    --config         another file than the usual targets.toml
-{help_lines()}
-%flame status    where cells run, in words
-%flame doctor [WHERE] [options]
-    why can I not connect? Checks the way to WHERE, or to this kernel's server, and what is there; options as above
-%flame sessions [--kill NAME]
-    what lives on the server; end one, with all that it runs
-%flame attach NAME [--ask | --force | --watch]
-    take up a session: what was missed is shown, and the cell that runs is followed to its end (Stop interrupts it)
-    --ask        ask the client that has it, and wait
-    --force      take it, whoever has it
-    --watch      see its output until Stop, and touch nothing
-%flame detach    leave the session; it lives on there, with what it runs
-%flame allow     let the client have the session that asks for it
-%flame refuse    … or do not
-%flame replay [N | --missed | --all]
-    show the whole output of the last cell again, of cell N, of those that were not finished when the browser
-    was last heard before this page, or of all that are kept
-%flame where [--all] [--every S] [--end]
-    the stack of the cell that runs, with its source lines; nothing is stopped, and it answers while a cell runs
-    --all        of every thread and task
-    --every      again every S seconds, in the same output; --end ends that
-%flame watch EXPRESSION [--every S] [--end]
-    its value, again every S seconds (2), in the same output, while cells run too; --end, or with no expression, ends
-    it (or all); Stop is for cells, and does not
-%flame top [--every S] [--end]
-    what the far side uses: CPU, memory, threads, subprocesses, open files
-%flame help      this text
-%%local          first line of a cell that runs on this machine, with the kernel's own Python"""
+ONE, MAYBE, SOME, ANY = "one", "maybe", "some", "any"  # how many words an argument is: 1, 0 or 1, 1 or more, 0 or more
 
 
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """One ``%flame`` line. ``text`` is all there is to say, or empty: then the kernel tells its status."""
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a command: ``name`` is that of its value, ``tab`` what Tab offers (see ``tab.py``)."""
 
     name: str
-    location: str | None = None
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    text: str = ""
+    metavar: str
+    help: str
+    count: str = ONE
+    tab: tuple[str, ...] = ()
+    kind: type = str
+    faces: tuple[str, ...] = FACES
+
+    @property
+    def written(self) -> str:
+        """As it is written in a usage: ``[WHERE]``, ``SRC…``."""
+        return {
+            ONE: self.metavar,
+            MAYBE: f"[{self.metavar}]",
+            SOME: f"{self.metavar}…",
+            ANY: f"[{self.metavar}…]",
+        }[self.count]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise FlameError(f"{message}; {' '.join(self.format_usage().split())}")
+@dataclass(frozen=True)
+class Command:
+    """One command.
 
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        raise FlameError(message or self.format_usage().strip())
+    brief    what it does, in one line
+    more     what else is to be known, in sentences
+    examples lines that can be typed as they stand
+    instead  a face where it makes no sense: what to do there; ``{rest}`` stands for what was written behind it
+    code     its argument is code: what follows the options is taken as it stands
+    passes   it only looks, so in the kernel it need not wait for the cell that runs
+    moves    it changes where the kernel's cells run
+    expands  {name} and $name in its line stand for variables of the notebook, as in other magics
+    """
 
+    name: str
+    brief: str
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Option, ...] = ()
+    more: str = ""
+    examples: tuple[str, ...] = ()
+    instead: Mapping[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    code: bool = False
+    passes: bool = False
+    moves: bool = False
+    expands: bool = False
 
-def _connect_parser(name: str) -> _Parser:
-    parser = _Parser(prog=f"%flame {name}", add_help=False, allow_abbrev=False)
-    parser.add_argument("location", metavar="WHERE", nargs="?" if name == "doctor" else None)
-    parser.add_argument("--key-file", metavar="FILE")
-    parser.add_argument("--place", choices=PLACES)
-    parser.add_argument("--session", metavar="NAME")
-    parser.add_argument("--shell", choices=SHELLS)
-    parser.add_argument("--trust", action="store_true", default=None)
-    parser.add_argument("--config", metavar="FILE")
-    for flag, about in OPTIONS:
-        parser.add_argument(flag, **about)
-    return parser
+    @property
+    def title(self) -> str:
+        """As a line begins with it."""
+        return self.name if self.name.startswith("%") else f"%flame {self.name}"
 
+    @property
+    def faces(self) -> tuple[str, ...]:
+        """Where it makes sense."""
+        return tuple(face for face in FACES if face not in self.instead)
 
-def _sessions_parser() -> _Parser:
-    parser = _Parser(prog="%flame sessions", add_help=False, allow_abbrev=False)
-    parser.add_argument("--kill", metavar="NAME")
-    return parser
+    def options_in(self, face: str) -> tuple[Option, ...]:
+        return tuple(option for option in self.options if face in option.faces)
 
-
-def _attach_parser() -> _Parser:
-    parser = _Parser(prog="%flame attach", add_help=False, allow_abbrev=False)
-    parser.add_argument("name", metavar="NAME")
-    how = parser.add_mutually_exclusive_group()
-    for mode in ("ask", "force", "watch"):
-        how.add_argument(f"--{mode}", dest="how", action="store_const", const=mode)
-    return parser
-
-
-def _replay_parser() -> _Parser:
-    parser = _Parser(prog="%flame replay", add_help=False, allow_abbrev=False)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("count", metavar="N", type=int, nargs="?")
-    for choice in ("missed", "all"):
-        which.add_argument(f"--{choice}", dest="choice", action="store_const", const=choice)
-    return parser
+    def arguments_in(self, face: str) -> tuple[Argument, ...]:
+        return tuple(argument for argument in self.arguments if face in argument.faces)
 
 
-def _look_parser(name: str) -> _Parser:
-    parser = _Parser(prog=f"%flame {name}", add_help=False, allow_abbrev=False)
-    if name == "where":
-        parser.add_argument("--all", action="store_true")
-    parser.add_argument("--every", metavar="S")
-    parser.add_argument("--end", action="store_true")
-    return parser
+ON_CONNECTION = Option(
+    ("-t", "--target"),
+    "the connection's name (default: the current one)",
+    "TARGET",
+    tab=("connection",),
+    faces=(MAGICS,),
+)
+ON_SERVER = Option(
+    ("-t", "--target"),
+    "another server: a target's name, or where it is (default: the current one)",
+    "TARGET",
+    tab=("connection", "target"),
+)
+EVERY = Option(("--every",), "again every S seconds, in the same output", "S")
+END = Option(("--end",), "end that")
+WHERE = Argument(
+    "where",
+    "WHERE",
+    "host:port, ssh://user@host/port, ./u:socket, ns:NAME (of Pyro's name server), or a target's name",
+    MAYBE,
+    tab=("connection", "target"),
+)
+_COPIES = (
+    "Copies as cp -r does: mode and time are kept, what is the same there is left alone, and a file goes on where it "
+    "was cut. Names may have ~ and *. "
+)
+_COLON = "A name there may be written TARGET:PATH, of another server; ./a:b is a file with a colon in its name."
+
+COMMANDS: tuple[Command, ...] = (
+    # -- where cells run
+    Command(
+        "connect",
+        "run cells on another server",
+        (WHERE,),
+        (
+            Option(("--as",), "a name for it, also of a variable that is bound to it", "NAME", faces=(MAGICS,)),
+            *CONNECTION,
+        ),
+        more="Without WHERE it is the default target, or a server of our own on this machine, for a try. "
+        "A key that the server wants, and that nothing here names, is asked for.",
+        examples=(
+            "%flame connect ssh://me@lab-pc/9999",
+            "%flame connect lab-pc:9999 --key-file ~/.ssh/lab.key --tls",
+            "%flame connect",
+        ),
+        aliases=("add",),
+        moves=True,
+        expands=True,
+    ),
+    Command(
+        "use",
+        "make another connection the current one",
+        (Argument("name", "NAME", "its name, or its host:port", tab=("connection",)),),
+        examples=("%flame use pi",),
+        instead={KERNEL: "this kernel has one far side at a time; go to another one with %flame connect {rest}"},
+        expands=True,
+    ),
+    Command(
+        "status",
+        "show where cells run",
+        (Argument("name", "NAME", "only this connection", MAYBE, ("connection",), faces=(MAGICS,)),),
+        aliases=("info",),
+        passes=True,
+    ),
+    Command(
+        "doctor",
+        "diagnose the connection to a server, each fault with its cure",
+        (WHERE,),
+        CONNECTION,
+        more="Without WHERE it is the present connection.",
+        examples=("%flame doctor", "%flame doctor lab-pc:9999 --tls-ca ca.pem"),
+    ),
+    Command(
+        "disconnect",
+        "end a connection, with its session there",
+        (Argument("name", "NAME", "its name (default: the current one)", MAYBE, ("connection",), faces=(MAGICS,)),),
+        (
+            Option(("--all",), "all of them", faces=(MAGICS,)),
+            Option(("--keep",), "let the session live on there, to be taken up by its name"),
+        ),
+        examples=("%flame disconnect --keep",),
+        aliases=("delete",),
+        moves=True,
+        expands=True,
+    ),
+    # -- sessions
+    Command(
+        "sessions",
+        "list the sessions that live on a server, or end one",
+        (),
+        (ON_SERVER, Option(("--kill",), "end this session, with all that it runs", "NAME", tab=("session",))),
+        examples=("%flame sessions", "%flame sessions --kill nightly"),
+        passes=True,
+    ),
+    Command(
+        "attach",
+        "take up a session: what was missed is shown, a cell that runs is followed",
+        (Argument("name", "NAME", "the session, as %flame sessions shows it", tab=("session",)),),
+        (
+            Option(("--ask",), "ask the client that has it, and wait", group="how"),
+            Option(("--force",), "take it, whoever has it", group="how"),
+            Option(("--watch",), "follow its output read-only, until Stop", group="how"),
+            ON_CONNECTION,
+        ),
+        examples=("%flame attach nightly", "%flame attach nightly --watch"),
+        moves=True,
+        expands=True,
+    ),
+    Command(
+        "detach",
+        "leave the session; it keeps running there",
+        (
+            Argument(
+                "name", "NAME", "the connection (default: the current one)", MAYBE, ("connection",), faces=(MAGICS,)
+            ),
+        ),
+        more="%flame attach takes it up again, from any notebook.",
+        moves=True,
+        expands=True,
+    ),
+    Command("allow", "hand the session to the client that asks for it", passes=True),
+    Command("refuse", "refuse the client that asks for the session", passes=True),
+    Command(
+        "replay",
+        "show the output of a cell again, from what the server keeps",
+        (Argument("count", "N", "the cell's number (default: the last cell)", MAYBE, kind=int),),
+        (
+            Option(
+                ("--missed",),
+                "of the cells that were not finished when the page before this one was closed",
+                group="which",
+                faces=(KERNEL,),
+            ),
+            Option(("--all",), "of all cells that are kept", group="which"),
+            ON_CONNECTION,
+        ),
+        examples=("%flame replay", "%flame replay 7"),
+        passes=True,
+    ),
+    # -- looking in
+    Command(
+        "where",
+        "show where the cell is that runs: its stack, with source lines",
+        (),
+        (Option(("--all",), "of every thread and task"), EVERY, END, ON_CONNECTION),
+        more="Nothing is stopped, and it answers while a cell runs.",
+        examples=("%flame where --all", "%flame where --every 1"),
+        passes=True,
+    ),
+    Command(
+        "watch",
+        "show a value again and again, in place, even while a cell runs",
+        (Argument("code", "EXPRESSION", "taken as it stands", ANY, ("code",)),),
+        (
+            Option(("--every",), "seconds between two looks (default: 2)", "S"),
+            Option(("--end",), "end it (all, if no expression is given); the Stop button does not"),
+            ON_CONNECTION,
+        ),
+        examples=("%flame watch len(results) --every 1", "%flame watch --end"),
+        code=True,
+        passes=True,
+    ),
+    Command(
+        "top",
+        "show what the far side uses: CPU, memory, threads, subprocesses, open files",
+        (),
+        (EVERY, END, ON_CONNECTION),
+        examples=("%flame top --every 2",),
+        passes=True,
+    ),
+    # -- files
+    Command(
+        "put",
+        "copy files and folders to the server",
+        (
+            Argument("source", "SRC", "files and folders of this machine", SOME, ("here",)),
+            Argument(
+                "destination", "DST", "a folder there (ends with /), or the file's new name", tab=("there", "here")
+            ),
+        ),
+        (ON_SERVER,),
+        more=_COPIES + _COLON,
+        examples=("%flame put model.bin data/ /tmp/", "%flame put results/*.csv lab:results/"),
+        expands=True,
+    ),
+    Command(
+        "get",
+        "copy files and folders from the server",
+        (
+            Argument("source", "SRC", "files and folders there", SOME, ("there",)),
+            Argument(
+                "destination", "DST", "a folder here, or the file's new name (default: here)", MAYBE, ("there", "here")
+            ),
+        ),
+        (ON_SERVER,),
+        more=_COPIES + _COLON,
+        examples=("%flame get /var/log/syslog .", "%flame get lab:results/*.csv results/"),
+        expands=True,
+    ),
+    Command(
+        "sync",
+        "make a folder like one on the other side: only what changed is copied",
+        (
+            Argument("source", "SRC", "a folder; one of the server is written TARGET:PATH, or :PATH", tab=("either",)),
+            Argument("destination", "DST", "likewise", tab=("either",)),
+        ),
+        (
+            Option(("--delete",), "what is not in SRC goes from DST, at the end"),
+            Option(("-n", "--dry-run"), "only say what would be done"),
+            Option(("-c", "--checksum"), "compare contents, not times"),
+            Option(("--exclude",), "leave these alone: *.pyc, build/, docs/*.html; repeatable", "PATTERN", many=True),
+            Option(("-v", "--verbose"), "say what is done, a line each"),
+            ON_SERVER,
+        ),
+        more="As rsync -a does: a SRC with a / at its end stands for what is in it; without, for the folder itself, "
+        "which comes into DST. What has the same size, mode and time is taken for the same.",
+        examples=("%flame sync src/ :project/src --delete", "%flame sync lab:results ./ --dry-run"),
+        expands=True,
+    ),
+    # -- code and names
+    Command(
+        "eval",
+        "the value of an expression there",
+        (Argument("code", "EXPRESSION", "taken as it stands, to the line's end", SOME, ("code",)),),
+        (ON_CONNECTION,),
+        examples=("%flame eval len(results)", "x = %flame eval results[-1]"),
+        instead={KERNEL: "cells run on the far side already; write it as it is: {rest}"},
+        code=True,
+    ),
+    Command(
+        "exec",
+        "run statements there; a last expression is shown as by a cell",
+        (Argument("code", "STATEMENTS", "taken as they stand, to the line's end", SOME, ("code",)),),
+        (ON_CONNECTION,),
+        examples=("%flame exec import math; math.pi",),
+        instead={KERNEL: "cells run on the far side already; write it as it is: {rest}"},
+        code=True,
+    ),
+    Command(
+        "run",
+        "run a script of this machine there, or a function",
+        (
+            Argument(
+                "code", "FILE", "a script of this machine and its arguments, or a call: f(1, x=2)", SOME, ("script",)
+            ),
+        ),
+        (ON_CONNECTION,),
+        more="The script's names are its own. A function is sent as source, with the values that it uses.",
+        examples=("%flame run train.py --epochs 3", "%flame run dew_point(21.5, humidity=60)"),
+        code=True,
+    ),
+    Command(
+        "push",
+        "send variables to the far side",
+        (Argument("code", "NAME[=EXPRESSION]", "a variable of this side, or a new name there", SOME, ("name",)),),
+        (ON_CONNECTION,),
+        more="In the Remote Flame kernel this side is that of the %%local cells.",
+        examples=("%flame push samples limit=2*3",),
+        code=True,
+    ),
+    Command(
+        "pull",
+        "fetch variables from the far side",
+        (Argument("names", "NAME", "a variable there; it has the same name here", SOME, ("code",)),),
+        (ON_CONNECTION,),
+        more="In the Remote Flame kernel this side is that of the %%local cells.",
+        examples=("%flame pull mean results",),
+    ),
+    Command(
+        "module",
+        "bind a module of the far side here",
+        (
+            Argument("name", "MODULE", "its name there, dotted or not", tab=("module",)),
+            Argument("alias", "as NAME", "the name here (default: the last part of the module's)", ANY),
+        ),
+        (ON_CONNECTION,),
+        examples=("%flame module numpy as rnp",),
+        instead={KERNEL: "cells run on the far side already; write: import {rest}"},
+    ),
+    Command(
+        "builtin",
+        "bind a built-in function of the far side here",
+        (
+            Argument("name", "BUILTIN", "its name there", tab=("builtin",)),
+            Argument("alias", "as NAME", "the name here (default: the same)", ANY),
+        ),
+        (ON_CONNECTION,),
+        examples=("%flame builtin open as ropen",),
+        instead={KERNEL: "cells run on the far side already; use its built-in functions as they are"},
+    ),
+    Command(
+        "sendmodule",
+        "make a module or package of this machine importable there",
+        (
+            Argument(
+                "module",
+                "MODULE",
+                "its name, a variable that holds it, a file NAME.py, or a package's folder",
+                tab=("here",),
+            ),
+        ),
+        (ON_CONNECTION,),
+        examples=("%flame sendmodule furnace.py", "%flame sendmodule mypackage/"),
+        expands=True,
+    ),
+    Command(
+        "getmodule",
+        "the source of a module of the far side",
+        (
+            Argument("module", "MODULE", "its name there", tab=("module",)),
+            Argument("file", "FILE", "write it to this file of this machine", MAYBE, ("here",)),
+        ),
+        (ON_CONNECTION,),
+        examples=("%flame getmodule textwrap", "%flame getmodule textwrap copy.py"),
+        expands=True,
+    ),
+    # -- the rest
+    Command(
+        "jobs",
+        "list the cells that run in the background, and those that did",
+        (Argument("number", "JOB", "this job itself, as the line's value", MAYBE, kind=int),),
+        (Option(("--cancel",), "interrupt it"),),
+        examples=("%flame jobs", "job = %flame jobs 3", "%flame jobs 3 --cancel"),
+        instead={KERNEL: "cells of this kernel run one after the other, so there are no jobs; see %flame where"},
+    ),
+    Command(
+        "console",
+        "a Python prompt there; Ctrl-D ends it",
+        (),
+        (ON_CONNECTION,),
+        instead={KERNEL: "cells are the prompt here; in a terminal it is: jupyter flame console"},
+    ),
+    Command(
+        "help",
+        "this list, or all about one command",
+        (Argument("name", "COMMAND", "one of the commands", MAYBE, ("command",)),),
+        examples=("%flame help connect", "%flame connect?"),
+        passes=True,
+    ),
+)
+
+# The options of a %%flame cell.
+CELL = Command(
+    "%%flame",
+    "run the cell on a far side: its output, figures, prompts and errors are here, Ctrl-C and Stop go there",
+    (),
+    (
+        ON_CONNECTION,
+        Option(("-i", "--in"), "push this variable before; repeatable", "VAR", tab=("name",), many=True),
+        Option(("-o", "--pull"), "pull this variable after; repeatable", "VAR", tab=("code",), many=True),
+        Option(("--out",), "bind the job here: its output, result, error", "NAME", tab=("name",)),
+        Option(("-a", "--noblock", "--bg"), "do not wait for it", group="wait"),
+        Option(("-b", "--block"), "wait for it", group="wait"),
+        Option(("--local",), "run the cell here, too"),
+        Option(("--no-raise-error",), "show an error, and go on"),
+        Option(("--timeout",), "interrupt the cell after S seconds", "S", kind=float),
+    ),
+    examples=("%%flame -i samples -o mean", "%%flame --bg --out job"),
+    instead={KERNEL: "cells of this kernel run on the far side already: leave out the %%flame line"},
+)
+
+BY_NAME: dict[str, Command] = {name: one for one in COMMANDS for name in (one.name, *one.aliases)}
 
 
-def watched(text: str) -> dict[str, Any]:
-    """The options ``expression``, ``every`` (seconds) and ``end`` of a line ``EXPRESSION --every S``, the expression as
-    it stands. Raises FlameError."""
-    options: dict[str, Any] = {"every": WATCH_EVERY, "end": False}
-    while found := _FIRST_OPTION.search(text) or _LAST_OPTION.search(text):
-        text = text[: found.start()] + text[found.end() :]
-        if found[1] is None:
-            options["end"] = True
-        else:
-            options["every"] = every(found[1])
-    expression = text.strip()
-    if not expression and not options["end"]:
-        raise FlameError("what shall be watched? %flame watch EXPRESSION [--every S], or %flame watch --end")
-    return {"expression": expression, **options}
-
-
-def every(text: str | None) -> float | None:
-    """The seconds of ``--every``; raises FlameError."""
-    try:
-        seconds = None if text is None else amounts.seconds(text)
-    except ValueError as e:
-        raise FlameError(f"--every is {e}; not {text!r}") from None
-    if seconds is not None and seconds < LEAST_EVERY:
-        raise FlameError(f"--every is at least {LEAST_EVERY:g} s; not {text!r}")
-    return seconds
-
-
-def is_local(code: str) -> bool:
-    """Whether a cell is for this machine."""
-    return code.split("\n", 1)[0].strip() == "%%local"
-
-
-def overtakes(code: str) -> bool:
-    """Whether a cell has only orders that are answered while another cell runs: they look, and change no names."""
-    lines = [line.split() for line in code.splitlines() if line.strip()]
-    return bool(lines) and all(words[0] == "%flame" and (words[1:2] or ["help"])[0] in _OVERTAKING for words in lines)
-
-
-_PARSERS = {"sessions": _sessions_parser, "attach": _attach_parser, "replay": _replay_parser}
-# Orders that overtake a cell that runs.
-_OVERTAKING = ("allow", "refuse", "where", "watch", "top", "status", "sessions", "help")
-# Seconds between two looks at a watched value; and the least between any two.
-WATCH_EVERY, LEAST_EVERY = 2.0, 0.2
-_OPTION = r"--(?:end|every[ =]\s*(\S+))"
-_FIRST_OPTION, _LAST_OPTION = re.compile(rf"^\s*{_OPTION}(?=\s|$)"), re.compile(rf"(?:^|\s){_OPTION}\s*$")
-
-_PLAIN = ("status", "detach", "allow", "refuse")
-
-
-def parse(line: str) -> Command:
-    """The command of one ``%flame`` line; raises FlameError with a usage line for one that is not well formed."""
-    if without_key(line) != line:  # whatever else is wrong with it, no error repeats it
-        raise FlameError(
-            "a key has no place in a cell, where all who see the notebook see it; take it out: a server that wants "
-            "one has it from --key-file FILE, or from targets.toml"
-        )
-    if line.split()[:2] == ["%flame", "watch"]:  # the expression may have quotes that are not a shell's
-        return Command("watch", options=watched(line.split(maxsplit=2)[2] if len(line.split()) > 2 else ""))
-    try:
-        words = shlex.split(line)
-    except ValueError as e:
-        raise FlameError(f"{line!r} cannot be read: {e}; %flame help shows the commands") from None
-    name, rest = (words[1] if len(words) > 1 else "help"), words[2:]
-    if words[0] != "%flame":
-        raise FlameError(f"there is no {words[0]}; %flame help shows the commands")
-    if name in ("connect", "doctor"):
-        options = vars(_connect_parser(name).parse_args(rest))
-        settings = {name: value for name, value in options.items() if name not in NAMES}
-        return Command(name, settings.pop("location"), settings | protection(options))
-    if name in ("help", "--help", "-h"):
-        return Command("help", text=HELP)
-    if name in ("where", "top"):
-        options = vars(_look_parser(name).parse_args(rest))
-        return Command(name, options=options | {"every": every(options["every"])})
-    if name in _PARSERS:
-        return Command(name, options=vars(_PARSERS[name]().parse_args(rest)))
-    if name in _PLAIN:
-        if rest:
-            raise FlameError(f"%flame {name} takes no arguments")
-        return Command(name)
-    raise FlameError(f"there is no %flame {name}; %flame help shows the commands")
+def commands(face: str) -> tuple[Command, ...]:
+    """The commands that make sense in a face, in the order of the help."""
+    return tuple(one for one in COMMANDS if face in one.faces)

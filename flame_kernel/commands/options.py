@@ -1,26 +1,104 @@
-"""How the way to a server is protected, as options of a command: of ``%flame connect``, and of the command line.
+"""The options of commands: what each is called, what it takes, and what it is for, whoever asks.
 
-Each is a flag and what argparse is to be told about it; ``protection`` makes of the values what ``load_target`` takes.
+``%flame connect`` has those of a connection in both faces, the command line has the same under the same words.
+``settings`` makes of their values what ``load_target`` takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("--ssh", {"metavar": "USER@HOST", "help": "reach WHERE from that machine, by ssh; as ssh://USER@HOST/PORT does"}),
-    ("--tls", {"action": "store_true", "help": "speak TLS; you are asked about the certificate at the first contact"}),
-    ("--tls-ca", {"metavar": "FILE", "help": "TLS, with a certificate of this CA (PEM); or: system"}),
-    ("--tls-pin", {"metavar": "SHA256", "help": "TLS, with the certificate of this fingerprint"}),
-    ("--tls-cert", {"metavar": "FILE", "help": "your own certificate, for a server that wants one (PEM)"}),
-    ("--tls-key", {"metavar": "FILE", "help": "its private key, mode 0600, if it is not in the same file"}),
-    ("--tls-name", {"metavar": "NAME", "help": "the name in the server's certificate, if it is not that of the host"}),
-    ("--tls-no-verify", {"action": "store_true", "help": "TLS with whoever answers: for a test on a desk"}),
-    ("--ns-key-file", {"metavar": "FILE", "help": "the key of the name server, for ns:NAME; a file of mode 0600"}),
-    ("--allow-plain", {"action": "store_true", "help": "a link that others can read, off this machine, with a key"}),
-    ("--insecure", {"action": "store_true", "help": "… and without a key, which others can use too"}),
+from ..connect.target import PLACES, SHELLS, Timeouts
+from ..errors import TargetError
+
+# Who reads a line: the Remote Flame kernel, or the magics of %load_ext flame.
+KERNEL, MAGICS = "kernel", "magics"
+FACES = (KERNEL, MAGICS)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command.
+
+    flags    as they are written; by the last one its value is known (``name``)
+    metavar  what stands for its value; empty for a switch, which has none
+    kind     str, int or float
+    tab      what Tab offers for the value: see ``tab.py``
+    group    of the options of one group only one may be given
+    many     it may be given several times; the value is then a list
+    faces    in which faces it makes sense
+    """
+
+    flags: tuple[str, ...]
+    help: str
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    kind: type = str
+    tab: tuple[str, ...] = ()
+    group: str = ""
+    many: bool = False
+    faces: tuple[str, ...] = FACES
+
+    @property
+    def name(self) -> str:
+        return self.flags[-1].lstrip("-").replace("-", "_")
+
+    @property
+    def written(self) -> str:
+        """As it is written in a help text: ``-t, --target TARGET``."""
+        return ", ".join(self.flags) + (f" {self.metavar}" if self.metavar else "")
+
+    @property
+    def empty(self) -> Any:
+        """Its value where it is not given."""
+        return [] if self.many else None if self.metavar else False
+
+    def add_to(self, parser: Any, **changes: Any) -> None:
+        """Declare it for an argparse parser, or a group of one."""
+        about: dict[str, Any] = {"help": self.help.replace("%", "%%")}
+        if not self.metavar:
+            about["action"] = "store_true"
+        elif self.many:
+            about |= {"action": "append", "default": [], "metavar": self.metavar}
+        else:
+            about |= {"choices": self.choices or None, "metavar": None if self.choices else self.metavar}
+            about |= {} if self.kind is str else {"type": self.kind}
+        parser.add_argument(*self.flags, **(about | changes))
+
+
+KEY_FILE = Option(("--key-file",), "the server's key, in a file of mode 0600", "FILE", tab=("here",), group="key")
+KEY = Option(("--key",), "where its key is: keyring, prompt (you are asked), or env:NAME", "SOURCE", group="key")
+PLACE = Option(
+    ("--place",), "where code runs there: in the server's process, a child of it, or its main thread", "PLACE", PLACES
 )
+SESSION = Option(("--session",), "a name under which the session can be found again", "NAME", tab=("session",))
+SHELL = Option(("--shell",), "with IPython, or with our own small shell (mini)", "SHELL", SHELLS)
+TRUST = Option(("--trust",), "let this server run code here (pickles)")
+TIMEOUT = Option(("--timeout",), "seconds that connecting may take", "S", kind=float)
+CONFIG = Option(("--config",), "another file than the usual targets.toml", "FILE", tab=("here",))
+
+# How the way to the server is protected.
+OPTIONS: tuple[Option, ...] = (
+    Option(("--ssh",), "reach WHERE from that machine, by ssh; as ssh://USER@HOST/PORT does", "USER@HOST"),
+    Option(("--tls",), "speak TLS; you are asked about the certificate at the first contact"),
+    Option(("--tls-ca",), "TLS, with a certificate of this CA (PEM); or: system", "FILE", tab=("here",)),
+    Option(("--tls-pin",), "TLS, with the certificate of this fingerprint", "SHA256"),
+    Option(("--tls-cert",), "your own certificate, for a server that wants one (PEM)", "FILE", tab=("here",)),
+    Option(("--tls-key",), "its private key, mode 0600, if it is not in the same file", "FILE", tab=("here",)),
+    Option(("--tls-name",), "the name in the server's certificate, if it is not that of the host", "NAME"),
+    Option(("--tls-no-verify",), "TLS without checking the certificate (tests only)"),
+    Option(("--ns-key-file",), "the key of the name server, for ns:NAME; a file of mode 0600", "FILE", tab=("here",)),
+    Option(("--allow-plain",), "allow a link without encryption (key required)"),
+    Option(
+        ("--insecure",),
+        "allow one without encryption and without a key: anyone on the network can use the server",
+    ),
+)
+
+# Those of a connection, in the order of the help.
+CONNECTION: tuple[Option, ...] = (KEY_FILE, KEY, PLACE, SESSION, SHELL, TRUST, TIMEOUT, CONFIG, *OPTIONS)
 
 _TLS = {
     "tls_ca": "ca",
@@ -31,8 +109,20 @@ _TLS = {
 }
 
 
+def settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the options of a connection stand for; TargetError for a time that is none."""
+    names = ("key_file", "key", "place", "session", "shell", "trust", "config")
+    found = {name: values[name] for name in names if values.get(name)}
+    seconds = values.get("timeout")
+    if seconds is not None:
+        if not 0 < seconds < float("inf"):
+            raise TargetError(f"--timeout is a number of seconds above 0, not {seconds:g}")
+        found["timeouts"] = Timeouts(connect=seconds)
+    return found | protection(values)
+
+
 def protection(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that these options stand for: ``values`` by their names in a namespace, others passed over."""
+    """The settings that ``OPTIONS`` stand for: ``values`` by their names in a namespace, others passed over."""
     found: dict[str, Any] = {}
     tls = {setting: values[option] for option, setting in _TLS.items() if values.get(option) is not None}
     if values.get("tls_no_verify"):
@@ -47,11 +137,3 @@ def protection(values: Mapping[str, Any]) -> dict[str, Any]:
         if values.get(name):
             found[name] = True
     return found
-
-
-NAMES = frozenset(flag.removeprefix("--").replace("-", "_") for flag, _ in OPTIONS)
-
-
-def help_lines(indent: str = "    ") -> str:
-    """The options for a help text, one a line."""
-    return "\n".join(f"{indent}{flag:<16} {about['help']}" for flag, about in OPTIONS)

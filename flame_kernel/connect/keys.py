@@ -52,17 +52,29 @@ def keyless(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 _KEY_WORD = re.compile(r"(--key(?:\s+|=))(\"[^\"]*\"|'[^']*'|\S+)")
+_SOURCE = re.compile(r"[\"']?(?:prompt|keyring|(?:keyring|env|file):.+)[\"']?")
+
+
+def has_key(text: str) -> bool:
+    """Whether a key itself stands in a command line, where the name of its place belongs (``--key SOURCE``)."""
+    return any(_SOURCE.fullmatch(found.group(2)) is None for found in _KEY_WORD.finditer(text))
 
 
 def without_key(text: Any, same_length: bool = False) -> Any:
-    """``text`` without the key in a command line of ours: it is shown, kept and passed on so.
+    """``text`` without such a key, where it is a command of ours: it is shown, kept and passed on so.
 
     ``same_length`` keeps the places of all else.
     """
     # A front end may send anything as code; who has to do with it says so.
-    if not isinstance(text, str) or "flame" not in text:
+    if not isinstance(text, str) or "flame" not in text or not has_key(text):
         return text
-    return _KEY_WORD.sub(lambda found: found[1] + ("…" * len(found[2]) if same_length else "…"), text)
+
+    def hidden(found: re.Match[str]) -> str:
+        if _SOURCE.fullmatch(found[2]):
+            return found[0]
+        return found[1] + ("…" * len(found[2]) if same_length else "…")
+
+    return _KEY_WORD.sub(hidden, text)
 
 
 class Secret:

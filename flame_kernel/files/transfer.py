@@ -120,6 +120,7 @@ class Transfer:
         self._tally = Tally(what, progress)
         self._far: FarFiles | None = None
         self._cwd: Future[Any] | None = None
+        self._stopped = False
 
     def __repr__(self) -> str:
         return f"<Transfer {self._tally!r}>"
@@ -131,6 +132,13 @@ class Transfer:
         self._tally.close()
         if self._far is not None:
             self._far.close()
+
+    def stop(self) -> None:
+        """From any thread: nothing more is copied, and whoever waits for the transfer gets a TransferError."""
+        self._stopped = True
+        far = self._far
+        if far is not None:
+            far.close()
 
     # -- the four
 
@@ -246,7 +254,7 @@ class Transfer:
         """``step(far, …)``; after a cut again, on a new connection, while something comes forward now and then."""
         delay = RETRY_FIRST
         self._tally.latest = time.monotonic()
-        while True:
+        while not self._stopped:
             try:
                 if self._far is None:
                     talk = self._talk() if self._calls else None
@@ -263,6 +271,7 @@ class Transfer:
                     delay = RETRY_FIRST
                 time.sleep(delay * random.uniform(0.8, 1.2))
                 delay = min(delay * 2, RETRY_LAST)
+        raise TransferError("stopped; what was copied whole stays")
 
     def _talk(self) -> str:
         """A conversation about files by calls, as the agent names it."""

@@ -179,11 +179,20 @@ class FarSide:
 
     def detach(self) -> None:
         """Leave the session; it lives on there, with what it runs."""
-        with self._lock:
-            opening, self._opening = self._opening, None
-        session = _session_of(opening)
+        session = self._taken_away()
         if session is not None:
             session.detach()
+
+    def end(self) -> None:
+        """End the session, with what it runs; the next one is a new one."""
+        session = self._taken_away()
+        if session is not None:
+            session.close()
+
+    def _taken_away(self) -> Session | None:
+        with self._lock:
+            opening, self._opening = self._opening, None
+        return _session_of(opening)
 
     def close(self, keep: bool = False) -> None:
         """End the session, unless ``keep``, and the server of our own; nothing is left here."""

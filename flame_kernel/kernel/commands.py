@@ -1,17 +1,23 @@
-"""Orders: the ``%flame`` lines of a kernel's cells, carried out."""
+"""Orders: the ``%flame`` lines of a kernel's cells, carried out; what copies and sends is in ``exchange.py``."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import dataclasses
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
-from ..commands import monitor
+from ..commands import help, monitor
 from ..commands.doctor import bundle, examine, of_target
-from ..commands.language import Command, parse
+from ..commands.kept import choose, header, label
+from ..commands.key_question import opened
+from ..commands.options import KERNEL, settings
+from ..commands.parsing import Line, find, parse, parse_cell, shortened
 from ..commands.tables import aligned
 from ..connect.amounts import size_in_words
 from ..connect.keys import Ask
@@ -23,33 +29,48 @@ from ..session.session import Session
 from ..terminal import plain_text
 from .backend import FarSide
 from .clients import Fronts
+from .exchange import Exchange
 from .iopub import Publisher
-from .replay import choose, header, label, replay
+from .replay import replay
 from .waits import Stopped, Waits, on_thread
 
 # Seconds between two looks whether a client has consented.
 ASK_EVERY = 0.5
 
+# What is written for the magics of %load_ext flame, and what to do here.
+_LOADS = re.compile(r"%(?:re)?load_ext\s+flame(?:_kernel)?\s*$")
+_VALUE = re.compile(r"\s*[A-Za-z_][\w, ]*=\s*%flame\b")
+_LOADED = "%load_ext flame is for other kernels: here cells run on the far side already, and %flame is there"
+_NO_VALUE = "cells of this kernel run on the far side already: write the expression itself, without %flame"
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The cell in which an order stands: its request id, its front end, how the user can be asked something, and what
-    is to be called before it follows a cell of the far side."""
+    """The cell in which an order stands: its request id, its front end, how the user can be asked something, what is to
+    be called before it follows a cell of the far side, and with whether it is about to change where cells run."""
 
     request_id: str
     front: str
     ask: Ask
     on_follow: Callable[[], None]
+    moves: Callable[[bool], None]
 
 
 class Orders:
     """Carries out orders for a far side.
 
     load    ``load(name_or_location, ask, **settings)``: the Target; may ask the user, and so is called on a thread
+    local   the side of ``%%local`` cells, made with the first of them
     """
 
     def __init__(
-        self, far: FarSide, publisher: Publisher, waits: Waits, fronts: Fronts, load: Callable[..., Target]
+        self,
+        far: FarSide,
+        publisher: Publisher,
+        waits: Waits,
+        fronts: Fronts,
+        load: Callable[..., Target],
+        local: Callable[[], FarSide],
     ) -> None:
         self._far = far
         self._publisher = publisher
@@ -58,6 +79,7 @@ class Orders:
         self._load = load
         self._cautioned: Session | None = None
         self._views = monitor.Views()
+        self._exchange = Exchange(far, local, waits, load, self._say)
 
     async def of_cell(self, lines: list[str], cell: Cell) -> tuple[list[str] | None, dict[str, Any]]:
         """Carry out the orders at the top of a cell: the lines that are left to run, None where there are none; and the
@@ -65,30 +87,57 @@ class Orders:
         lines = list(lines)
         orders = 0
         reply: dict[str, Any] = {}
-        while lines and (lines[0].lstrip().startswith("%flame") or (orders and not lines[0].strip())):
-            line = lines.pop(0).strip()
-            if line:
-                orders += 1
-                reply = await self.carry_out(parse(line), cell) or {}
-                if reply.get("status") == "error":
-                    return None, reply
-        if any(line.startswith("%flame") for line in lines):
-            raise FlameError("%flame lines must stand at the top of a cell; move them up, or into a cell of their own")
-        return (None if orders and not lines else lines), reply
+        while (begin := _next(lines)) < len(lines) and _is_ours(lines[begin]):
+            text = lines[begin].strip()
+            del lines[: begin + 1]
+            orders += 1
+            if _LOADS.match(text):
+                self._say(cell, _LOADED)
+                continue
+            if not re.match(r"%flame(?:[\s?]|$)", text):
+                raise FlameError(f"there is no {shortened(text.split()[0])}; %flame help lists the commands")
+            line = parse(text.removeprefix("%flame"), KERNEL)
+            if line.name == "run":
+                if any(_is_ours(one) for one in lines):
+                    raise FlameError("%flame run must be the last %flame line of its cell: its script runs below")
+                return [await self._exchange.script(line["code"]), *lines], {}
+            reply = await self.carry_out(line, cell) or {}
+            if reply.get("status") == "error":
+                return None, reply
+        _check_rest(lines)
+        return (None if orders and _next(lines) == len(lines) else lines), reply
 
-    async def carry_out(self, command: Command, cell: Cell) -> dict[str, Any] | None:
-        """Do what ``command`` says, its words in the cell's output. The reply of a cell that was followed, or None.
+    async def carry_out(self, line: Line, cell: Cell) -> dict[str, Any] | None:
+        """Do what ``line`` says, its words in the cell's output. The reply of a cell that was followed, or None.
 
         Raises FlameError, and Stopped where a Stop ended a wait.
         """
-        if command.name in ("help", "status"):
-            if command.name == "status":
-                with contextlib.suppress(FlameError):  # the status says it in its own words
-                    await self._waits.until((await self.session(False)).ready)
-            self._say(cell, command.text or self._far.words())
-            return None
-        reply: dict[str, Any] | None = await getattr(self, f"_{command.name}")(cell, command)
-        return reply
+        do = getattr(self, f"_{line.name}", None)
+        with self._moving(line, cell):
+            if do is None:
+                await getattr(self._exchange, line.name)(cell, line)
+                return None
+            reply: dict[str, Any] | None = await do(cell, line)
+            return reply
+
+    @contextlib.contextmanager
+    def _moving(self, line: Line, cell: Cell) -> Iterator[None]:
+        """While it is not clear yet where the cells that follow are going to run."""
+        moves = line.command.moves and not (line.name == "attach" and line["watch"])
+        cell.moves(moves)
+        try:
+            yield
+        finally:
+            cell.moves(False)
+
+    async def _help(self, cell: Cell, line: Line) -> None:
+        name = line["name"]
+        self._say(cell, help.overview(KERNEL) if name is None else help.about(find(name, KERNEL), KERNEL))
+
+    async def _status(self, cell: Cell, line: Line) -> None:
+        with contextlib.suppress(FlameError):  # the status says it in its own words
+            await self._waits.until((await self.session(False)).ready)
+        self._say(cell, self._far.words())
 
     async def session(self, for_cell: bool = True) -> Session:
         """The session there, opened if need be."""
@@ -104,21 +153,22 @@ class Orders:
     def _say(self, cell: Cell, text: str) -> None:
         self._publisher.stream(cell.request_id, "stdout", plain_text(text) + "\n")
 
-    async def _connect(self, cell: Cell, command: Command) -> dict[str, Any] | None:
-        find = on_thread(lambda: self._load(command.location, cell.ask, **command.options), "target")
-        session = await self._change(cell, await self._waits.until(find))
+    async def _connect(self, cell: Cell, line: Line) -> dict[str, Any] | None:
+        given = settings(line.values)
+        session = await self._change(cell, lambda ask: self._load(line["where"], ask, **given))
         if session.server["fresh"]:
             self._say(cell, self._far.words())
             return None
         return await self._take_up(cell, session)
 
-    async def _doctor(self, cell: Cell, command: Command) -> None:
+    async def _doctor(self, cell: Cell, line: Line) -> None:
+        given = settings(line.values)
+
         def checks() -> dict[str, str]:
-            given = {name: value for name, value in command.options.items() if value is not None}
             target = self._far.current.target if self._far.current is not None else self._far.target
             try:
-                if command.location is not None or given:
-                    target = self._load(command.location, cell.ask, **given)
+                if line["where"] is not None or given:
+                    target = self._load(line["where"], cell.ask, **given)
                 elif self._far.trouble is not None:
                     raise self._far.trouble
             except TargetError as error:
@@ -128,12 +178,23 @@ class Orders:
         shown = await self._waits.until(on_thread(checks, "doctor"))
         self._publisher.message(cell.request_id, "display_data", {"data": shown, "metadata": {}, "transient": {}})
 
-    async def _change(self, cell: Cell, target: Target, attach: str | None = None) -> Session:
-        connecting = self._far.connect(target, attach)
+    async def _change(self, cell: Cell, load: Callable[[Ask], Target], attach: str | None = None) -> Session:
+        """Go to the server that ``load`` gives: asked on a thread, where the user can be asked for its key too."""
+        begun: list[Future[Session]] = []
+        stopped = False
+
+        def begin(target: Target) -> Session:
+            if stopped:
+                raise FlameError("stopped")
+            begun.append(self._far.connect(target, attach))
+            return begun[-1].result()
+
         try:
-            session = await self._waits.until(connecting)
+            session = await self._waits.until(on_thread(lambda: opened(load, begin, cell.ask), "target"))
         except Stopped:
-            connecting.cancel()
+            stopped = True
+            for one in begun:
+                one.cancel()
             raise
         self._publisher.belongs(cell.request_id, session)
         self.caution(cell.request_id, session)
@@ -142,26 +203,31 @@ class Orders:
 
     # -- sessions ----------------------------------------------------------------------------------------------------
 
-    async def _sessions(self, cell: Cell, command: Command) -> None:
-        name = command.options["kill"]
-        if name is not None:
-            present = self._far.current
-            if present is not None and present.session_id == name:
-                raise FlameError(f"{name} is this kernel's own session; restart the kernel to begin a new one")
-            if not await self._visit(lambda visitor: visitor.kill(name)):
-                raise FlameError(f"there is no session {name} there; %flame sessions lists them")
-            self._say(cell, f"session {name} is ended")
+    async def _sessions(self, cell: Cell, line: Line) -> None:
+        name, other = line["kill"], line["target"]
+        target = self._target() if other is None else await self._other(cell, other)
+        present = self._far.current if other is None else None
+        if name is None:
+            living = await self._visit(lambda visitor: visitor.sessions(), target)
+            own = present.session_id if present is not None else ""
+            self._say(cell, _table(living, own) if living else "no sessions there")
             return
-        own = self._far.current
-        living = await self._visit(lambda visitor: visitor.sessions())
-        self._say(cell, _table(living, own.session_id if own is not None else "") if living else "no sessions there")
+        if present is not None and present.session_id == name:
+            raise FlameError(f"{name} is this kernel's own session; restart the kernel to begin a new one")
+        if not await self._visit(lambda visitor: visitor.kill(name), target):
+            raise FlameError(f"there is no session {name} there; %flame sessions lists them")
+        self._say(cell, f"ended session {name}")
 
-    async def _visit(self, do: Callable[[Visitor], Any]) -> Any:
+    async def _other(self, cell: Cell, name: str) -> Target:
+        """The target of that name, or location."""
+        return await self._waits.until(on_thread(lambda: self._load(name, cell.ask), "target"))
+
+    async def _visit(self, do: Callable[[Visitor], Any], target: Target | None = None) -> Any:
         """``do`` with a connection of its own, on a thread."""
-        target = self._target()
+        where = target or self._target()
 
         def visit() -> Any:
-            with contextlib.closing(Visitor(target)) as visitor:
+            with contextlib.closing(Visitor(where)) as visitor:
                 return do(visitor)
 
         return await self._waits.until(on_thread(visit, "visit"))
@@ -181,8 +247,8 @@ class Orders:
 
     # -- coming back -------------------------------------------------------------------------------------------------
 
-    async def _attach(self, cell: Cell, command: Command) -> dict[str, Any] | None:
-        name, how = command.options["name"], command.options["how"]
+    async def _attach(self, cell: Cell, line: Line) -> dict[str, Any] | None:
+        name = line["name"]
         living = await self._visit(lambda visitor: visitor.sessions())
         found = next((one for one in living if one.get("session") == name), None)
         if found is None:
@@ -193,14 +259,14 @@ class Orders:
             except AgentError as e:  # which says what became of it, where that is known
                 why = str(e) if e.code == "no_session" else f"there is no session {name} there"
             raise FlameError(f"{why}; at {self._target().location} there are: {names}")
-        if how == "watch":
+        if line["watch"]:
             await self._look_on(cell, name)
             return None
-        if how == "ask":
+        if line["ask"]:
             await self._ask_for(cell, name, str(found.get("client") or "its client"))
         target = dataclasses.replace(self._far.target, session=name)
         try:
-            session = await self._change(cell, target, "force" if how == "force" else "must")
+            session = await self._change(cell, lambda ask: target, "force" if line["force"] else "must")
         except AgentError as e:
             if e.code != "in_use":
                 raise
@@ -222,6 +288,7 @@ class Orders:
     async def _take_up(self, cell: Cell, session: Session) -> dict[str, Any] | None:
         """Show what was missed, and follow the cell that runs to its end; its reply."""
         cell.on_follow()
+        cell.moves(False)
         cells = await self._cells(session)
         counts = [one["count"] for one in cells if isinstance(one.get("count"), int)]
         self._far.count = max(counts, default=0) + 1
@@ -259,24 +326,36 @@ class Orders:
         finally:
             visitor.close()
 
-    async def _detach(self, cell: Cell, command: Command) -> None:
-        session = self._far.current
-        if session is None:
-            raise FlameError("there is no session to leave")
+    async def _detach(self, cell: Cell, line: Line) -> None:
+        session = self._left()
         if self._far.target.location is None:
             raise FlameError("this kernel's own server ends with the kernel, so its session cannot be left")
         name = session.session_id
         await self._waits.until(on_thread(self._far.detach, "detach"))
         self._say(
-            cell,
-            f"left session {name} at {session.location}: it lives on there with its names and what it runs; "
-            f"%flame attach {name} takes it up again",
+            cell, f"detached from {name} at {session.location}; it keeps running. Come back: %flame attach {name}"
         )
 
-    async def _allow(self, cell: Cell, command: Command) -> None:
+    async def _disconnect(self, cell: Cell, line: Line) -> None:
+        if line["keep"]:
+            await self._detach(cell, line)
+            return
+        session = self._left()
+        await self._waits.until(on_thread(self._far.end, "detach"))
+        name, where = session.session_id, session.location
+        self._say(cell, f"ended session {name} at {where}; the next cell begins a new one there")
+
+    def _left(self) -> Session:
+        """The session that is to be left."""
+        session = self._far.current
+        if session is None:
+            raise FlameError("there is no session to leave")
+        return session
+
+    async def _allow(self, cell: Cell, line: Line) -> None:
         await self._answer(cell, True)
 
-    async def _refuse(self, cell: Cell, command: Command) -> None:
+    async def _refuse(self, cell: Cell, line: Line) -> None:
         await self._answer(cell, False)
 
     async def _answer(self, cell: Cell, allow: bool) -> None:
@@ -293,20 +372,19 @@ class Orders:
 
     # -- looking in ----------------------------------------------------------------------------------------------------
 
-    async def _where(self, cell: Cell, command: Command) -> None:
-        everything = command.options["all"]
-        await self._look(cell, command, lambda session: monitor.where(session, everything, monitor.ALL))
+    async def _where(self, cell: Cell, line: Line) -> None:
+        await self._look(cell, line, lambda session: monitor.where(session, line["all"], monitor.ALL))
 
-    async def _top(self, cell: Cell, command: Command) -> None:
-        await self._look(cell, command, monitor.top)
+    async def _top(self, cell: Cell, line: Line) -> None:
+        await self._look(cell, line, monitor.top)
 
-    async def _watch(self, cell: Cell, command: Command) -> None:
-        await self._look(cell, command, lambda session: "")
+    async def _watch(self, cell: Cell, line: Line) -> None:
+        await self._look(cell, line, lambda session: "")
 
-    async def _look(self, cell: Cell, command: Command, once: Callable[[Session], str]) -> None:
+    async def _look(self, cell: Cell, line: Line, once: Callable[[Session], str]) -> None:
         """Show what a look finds: once, or in a view of its own that goes on when this cell is over."""
-        kind, options = command.name, command.options
-        expression = options.get("expression", "")
+        kind, options = line.name, line.values
+        expression = options.get("code", "")
         if options["end"]:
             self._say(
                 cell, await self._waits.until(on_thread(lambda: self._views.end_in_words(kind, expression), "end"))
@@ -339,10 +417,10 @@ class Orders:
         cells = await self._waits.until(session.ask("cells"))
         return [one for one in cells if isinstance(one, dict)] if isinstance(cells, list) else []
 
-    async def _replay(self, cell: Cell, command: Command) -> None:
+    async def _replay(self, cell: Cell, line: Line) -> None:
         session = await self.session()
-        count, choice = command.options["count"], command.options["choice"]
-        chosen = choose(await self._cells(session), count, choice, self._fronts.missed(cell.front))
+        choice = "all" if line["all"] else "missed" if line["missed"] else None
+        chosen = choose(await self._cells(session), line["count"], choice, self._fronts.missed(cell.front))
         self._publisher.belongs(cell.request_id, session)
         if not chosen:
             self._say(cell, "nothing was missed")
@@ -350,6 +428,43 @@ class Orders:
             if len(chosen) > 1 or not one.get("complete", True):
                 self._say(cell, header(one))
             await replay(session, one, self._publisher, self._waits, cell.request_id)
+            if "ended" in one and one["ended"] is None:
+                self._say(cell, f"--- {label(one)} still runs")
+
+
+def _check_rest(lines: list[str]) -> None:
+    """Raise FlameError where a command of ours stands among the lines that are left to run."""
+    if any(one.startswith("%flame") or _VALUE.match(one) for one in lines) and not _is_python(lines):
+        _refuse_below(lines)
+    if lines and re.match(r"%%flame\b", lines[0].strip()):
+        parse_cell("", KERNEL)
+
+
+def _refuse_below(lines: list[str]) -> None:
+    """FlameError for ``%flame`` where it cannot stand."""
+    if any(_VALUE.match(one) for one in lines):
+        raise FlameError(_NO_VALUE)
+    raise FlameError("%flame lines must stand at the top of a cell; move them up, or into a cell of their own")
+
+
+def _is_python(lines: list[str]) -> bool:
+    """Whether a cell is Python without magics: then what looks like one is in a string."""
+    try:
+        ast.parse("\n".join(lines))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _next(lines: list[str]) -> int:
+    """The number of the first line that is neither blank nor a comment."""
+    return next((n for n, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), len(lines))
+
+
+def _is_ours(line: str) -> bool:
+    """Whether a line at the top of a cell is an order."""
+    text = line.strip()
+    return text.startswith("%flame") or _LOADS.match(text) is not None
 
 
 def _table(living: list[dict[str, Any]], own: str) -> str:

@@ -1,14 +1,20 @@
-"""Dispatch: the order in which requests are handled, and what is answered while a cell runs on the main shell.
+"""Overtaking: what is answered while a cell runs on the main shell, and what waits for its turn behind it.
 
 A shell handles one request at a time, comm messages apart. A far side answers an editor also while a cell
 runs, and says where that is; whether another client may have the session is decided here. So these need not wait.
+
+"Run All" sends all cells at once, and those must run in their order. So an order passes the cell that runs, but never
+one that waits before it and is of the same front end; nor one that is about to change where cells run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import hmac
+import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -19,12 +25,14 @@ from ipykernel.kernelbase import Kernel
 from ipykernel.subshell_manager import UnknownSubshellError
 
 from ..agent.wire.message import COMMS
-from ..commands.language import overtakes as is_order
+from ..commands.parsing import overtakes as is_order
 from .clients import Fronts
 
 # What an editor asks.
 QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
 
+# Seconds from the beginning of a cell in which an order of the same front end is taken for one that was sent with it.
+TOGETHER = 0.25
 # Bytes of a request whose code is looked at before its turn.
 SHORT = 1000
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -50,6 +58,9 @@ class Dispatch:
         self._kernel: Any = kernel
         self._fronts = fronts
         self.cell: dict[str, Any] | None = None
+        self.moving: set[str] = set()  # requests that are about to change where cells run
+        self._began = 0.0  # when ``cell`` did, by time.monotonic()
+        self._waiting: collections.Counter[str] = collections.Counter()  # cells in line, by their front ends
         self._in_line = 0  # requests but cells that wait their turn on the main shell
 
     def __repr__(self) -> str:
@@ -61,7 +72,7 @@ class Dispatch:
         if parent["header"].get("subshell_id") is not None or overtakes():
             yield
             return
-        self.cell = parent
+        self.cell, self._began = parent, time.monotonic()
         try:
             yield
         finally:
@@ -80,21 +91,92 @@ class Dispatch:
             await asyncio.create_task(handler(msg, subshell_id=subshell_id, concurrent=True))
             return
         # A question does not overtake what else waits in line: its answer shall not come before theirs.
-        may = is_order(code) if kind == "execute_request" else kind in QUESTIONS and not self._in_line
-        if subshell_id is None and self.cell is not None and may:
-            parent, ident = self._kernel.get_parent("shell"), self._kernel._parent_ident["shell"]
-            try:
-                await asyncio.create_task(handler(msg, subshell_id=subshell_id, concurrent=True))
-            finally:
-                self._kernel.set_parent(ident, parent, channel="shell")
+        if subshell_id is None and self.cell is not None and kind in QUESTIONS and not self._in_line:
+            await self._pass(handler, msg)
             return
-        stays_in_line = subshell_id is None and kind != "execute_request"
-        self._in_line += stays_in_line
+        lock = self._kernel.shell_channel_thread.get_subshell_asyncio_lock(subshell_id)
+        if subshell_id is None and kind == "execute_request":
+            if not await self._turn(lock, str(header.get("session")), code):
+                await self._pass(handler, msg)
+                return
+            try:
+                await handler(msg, subshell_id=None)
+            finally:
+                lock.release()
+            return
+        self._in_line += subshell_id is None
         try:
-            async with self._kernel.shell_channel_thread.get_subshell_asyncio_lock(subshell_id):
+            async with lock:
                 await handler(msg, subshell_id=subshell_id)
         finally:
-            self._in_line -= stays_in_line
+            self._in_line -= subshell_id is None
+
+    async def _pass(self, handler: Handler, msg: Any) -> None:
+        """Handle a message of the main shell beside the cell that runs there."""
+        parent, ident = self._kernel.get_parent("shell"), self._kernel._parent_ident["shell"]
+        try:
+            await asyncio.create_task(handler(msg, subshell_id=None, concurrent=True))
+        finally:
+            self._kernel.set_parent(ident, parent, channel="shell")
+
+    async def _turn(self, lock: asyncio.Lock, front: str, code: str) -> bool:
+        """Wait for a cell's turn: True with ``lock`` held. False for an order that need not wait."""
+        if is_order(code) and lock.locked() and not self._waiting[front]:
+            return await self._turn_of_order(lock, front)
+        self._waiting[front] += 1
+        try:
+            return await lock.acquire()
+        finally:
+            self._no_longer_waits(front)
+
+    async def _turn_of_order(self, lock: asyncio.Lock, front: str) -> bool:
+        """The same for an order with no cell of its front end before it but the one that runs. Its place in line is
+        kept until it is clear that it was sent by itself, and not with that cell, or with one behind it."""
+        if not (seconds := self._seconds_together(front)) and self._is_passable(front):
+            return False
+        task, passes, stays = asyncio.current_task(), False, False
+        assert task is not None
+
+        def decide() -> None:
+            nonlocal passes, stays
+            passes = self._is_passable(front) and not self._waiting[front]
+            if passes:
+                task.cancel()
+            else:
+                stays = True
+                self._waiting[front] += 1
+
+        timer = asyncio.get_running_loop().call_later(seconds, decide)
+        try:
+            return await lock.acquire()
+        except asyncio.CancelledError:
+            if not passes:
+                raise
+            if sys.version_info >= (3, 11):
+                task.uncancel()
+            return False
+        finally:
+            timer.cancel()
+            if stays:
+                self._no_longer_waits(front)
+
+    def _no_longer_waits(self, front: str) -> None:
+        self._waiting[front] -= 1
+        self._waiting += collections.Counter()  # those that have none are forgotten
+
+    def _seconds_together(self, front: str) -> float:
+        """How long an order waits before it passes a cell of the same front end that has just begun."""
+        if self.cell is None:
+            return TOGETHER
+        same = self.cell["header"].get("session") == front
+        return max(0.0, self._began + TOGETHER - time.monotonic()) if same else 0.0
+
+    def _is_passable(self, front: str) -> bool:
+        """Whether an order of ``front`` may pass the cell that runs."""
+        if self.cell is None:
+            return False
+        header = self.cell["header"]
+        return header.get("session") != front or header["msg_id"] not in self.moving
 
     def arrived(self, msg: Any) -> None:
         """What comes by the shell channel, to the shell that it is for: here, as we have no thread for that."""
@@ -125,7 +207,10 @@ class Dispatch:
             return None
 
     def abort(self, subshell_id: str | None) -> None:
-        """After an error: the requests that a front end has sent already behind the cell are not run."""
+        """After an error: what a front end has sent already behind the cell is not run. What an order that failed has
+        passed has nothing to do with it."""
+        if overtakes():
+            return
         kernel = self._kernel
         if subshell_id is None:
             kernel._aborting = True

@@ -22,6 +22,7 @@ from ..agent.wire.message import COMMS
 from ..connect.target import Target
 from ..security.rendering import WIDGET, Rendering
 from ..session.inbox import Event
+from ..session.screen import show
 from ..session.session import Session
 from ..terminal import plain_text
 from .outgoing import Outgoing
@@ -41,10 +42,7 @@ _STREAM = {"name", "text"}
 _ESCAPED = bytes(range(32)) + b'"\\'
 _encoder = json.JSONEncoder(default=json_default, ensure_ascii=False, allow_nan=False)
 
-_STREAMS = ("stdout", "stderr")
 _OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
-_ASIDE = ("debug_event", "input_request", "input_cancelled", "takeover_request")
-_IOPUB = ("display_data", "update_display_data", "execute_result", "error", "clear_output", *COMMS)
 
 
 class Source(Protocol):
@@ -155,7 +153,7 @@ class Publisher:
         while known.texts and not is_over():
             time.sleep(PAUSE)
             with self._order:
-                self._flush(known)
+                _Iopub(self, None, known).flush()
 
     async def room(self) -> None:
         """Wait until output may be shown; for whoever must not be held up otherwise."""
@@ -185,22 +183,11 @@ class Publisher:
             )
 
     def _publish(self, session: Session | None, known: _Known, events: list[Event]) -> None:
-        full, texts = known.rendering.full, known.texts
+        screen = _Iopub(self, session, known)
         for event in events:
-            if event["type"] == "stream":
-                content = event["content"]
-                request, name = event.get("request"), str(content.get("name"))
-                if not full:
-                    request, name = self._own_request(known, event), name if name in _STREAMS else "stdout"
-                texts.setdefault((request, name), []).append(str(content.get("text")))
-                continue
-            self._one(session, known, event)
-        self._flush(known)
-
-    def _own_request(self, known: _Known, event: Event) -> str | None:
-        """The request of an event from a server that nobody vouches for: one of its own session, never another's."""
-        request = event.get("request")
-        return request if request in known.requests else known.latest
+            screen.event = event
+            show(event, screen)
+        screen.flush()
 
     def stream(self, request_id: str | None, name: str, text: str) -> None:
         """Text in a cell's output."""
@@ -238,59 +225,122 @@ class Publisher:
         """Who asks to take a session over: ids and names. The caller removes those that are answered."""
         return self._known(session).takeovers
 
-    def _flush(self, known: _Known) -> None:
+    def result(self, content: dict[str, Any]) -> None:
+        """A cell's value was published."""
+        if isinstance(content.get("execution_count"), int):
+            self._on_result(content["execution_count"], str(content.get("data", {}).get("text/plain", "")))
+
+    def ask(self, session: Session, event: Event) -> None:
+        """A question to the user, or that it is none any more."""
+        parent, ident = self.parent(event.get("request"))
+        self._on_input(session, event, parent, ident)
+
+
+class _Iopub:
+    """The screen of one batch of events: messages, each with the request that caused it as parent. Text of a cell and
+    stream is gathered until something else comes.
+
+    ``session`` None is another time's or another session's output: only what can be seen. ``event`` is the present one.
+    """
+
+    __slots__ = ("_known", "_publisher", "_session", "event")
+
+    def __init__(self, publisher: Publisher, session: Session | None, known: _Known) -> None:
+        self.event: Event = {}
+        self._publisher = publisher
+        self._session = session
+        self._known = known
+
+    def stream(self, name: str, text: str) -> None:
+        request = self.event.get("request") if self._known.rendering.full else self._own_request()
+        self._known.texts.setdefault((request, name), []).append(text)
+
+    def flush(self) -> None:
         """Publish the text that has come; what there is no room for waits, and more of its cell joins it."""
-        while known.texts and known.rendering.take():
-            request_id, name = key = next(iter(known.texts))
-            text = known.rendering.text(request_id, name, "".join(known.texts.pop(key)))
+        texts, rendering = self._known.texts, self._known.rendering
+        while texts and rendering.take():
+            request, name = key = next(iter(texts))
+            text = rendering.text(request, name, "".join(texts.pop(key)))
             if text:
-                self.stream(request_id, name, text)
+                self._publisher.stream(request, name, text)
 
-    def _one(self, session: Session | None, known: _Known, event: Event) -> None:
-        kind = event["type"]
-        if kind in _IOPUB:
-            if not known.rendering.full:
-                shown = known.rendering.event(dict(event, request=self._own_request(known, event)))
-                if shown is None:
-                    return
-                event = shown
-            self._flush(known)
-            parent, _ = self.parent(event.get("request"))
-            content = json_clean(event["content"])
-            if kind == "execute_result" and isinstance(content.get("execution_count"), int):
-                self._on_result(content["execution_count"], str(content.get("data", {}).get("text/plain", "")))
-            topic = f"comm-{content.get('comm_id')}" if kind in COMMS else kind
-            self._send(kind, content, parent, topic=topic, metadata=event.get("metadata"), buffers=event.get("buffers"))
-        elif session is not None and kind in _ASIDE and known.rendering.admit(event.get("request")):
-            self._flush(known)
-            self._aside(session, known, event)
+    def display(self, content: dict[str, Any], update: bool) -> None:
+        self._message()
 
-    def _aside(self, session: Session, known: _Known, event: Event) -> None:
+    def result(self, content: dict[str, Any]) -> None:
+        self._message()
+
+    def error(self, content: dict[str, Any]) -> None:
+        self._message()
+
+    def clear(self, wait: bool) -> None:
+        self._message()
+
+    def comm(self, event: Event) -> None:
+        self._message()
+
+    def _message(self) -> None:
+        """The event as the message that it is."""
+        event, kind = self.event, self.event["type"]
+        if not self._known.rendering.full:
+            shown = self._known.rendering.event(dict(event, request=self._own_request()))
+            if shown is None:
+                return
+            event = shown
+        self.flush()
+        content = json_clean(event["content"])
+        if kind == "execute_result":
+            self._publisher.result(content)
+        topic = f"comm-{content.get('comm_id')}" if kind in COMMS else kind
+        more = {"metadata": event.get("metadata"), "buffers": event.get("buffers")}
+        self._publisher.message(event.get("request"), kind, content, topic=topic, **more)
+
+    def other(self, event: Event) -> None:
         """An event that is no output; not one of another time, or of a session that is another's."""
-        kind = event["type"]
-        if kind == "debug_event":
-            parent, _ = self.parent(event.get("request"))
-            self._send(kind, json_clean(known.rendering.debug(event["content"])), parent)
-        elif kind == "input_request":
-            if not known.rendering.full and event.get("request") not in known.requests:
-                session.answer(event["content"].get("input_id"), None)  # nobody is asked for a cell that is not its own
-                return
-            before, prompt = known.rendering.question(event["content"].get("prompt", ""))
-            if before:
-                self.stream(event.get("request"), "stdout", before)
-            parent, ident = self.parent(event.get("request"))
-            self._on_input(session, dict(event, content=dict(event["content"], prompt=prompt)), parent, ident)
-        elif kind == "takeover_request":
-            content = event["content"]
-            who, ask_id = plain_text(str(content.get("client")))[:200], str(content.get("id"))
-            if ask_id in known.takeovers or len(known.takeovers) >= TAKEOVERS or len(ask_id) > TAKEOVER_ID:
-                return
-            known.takeovers[ask_id] = who
-            words = f"{who} asks for this session: %flame allow gives it away, %flame refuse keeps it\n"
-            self.stream(None, "stderr", words)
-        elif kind == "input_cancelled":
-            parent, ident = self.parent(event.get("request"))
-            self._on_input(session, event, parent, ident)
+        aside = _ASIDE.get(event["type"])
+        if aside is not None and self._session is not None and self._known.rendering.admit(event.get("request")):
+            self.flush()
+            aside(self, self._session, event)
+
+    def _debug(self, session: Session, event: Event) -> None:
+        content = json_clean(self._known.rendering.debug(event["content"]))
+        self._publisher.message(event.get("request"), event["type"], content)
+
+    def _ask(self, session: Session, event: Event) -> None:
+        rendering, content = self._known.rendering, event["content"]
+        if not rendering.full and event.get("request") not in self._known.requests:
+            session.answer(content.get("input_id"), None)  # nobody is asked for a cell that is not its own
+            return
+        before, prompt = rendering.question(content.get("prompt", ""))
+        if before:
+            self._publisher.stream(event.get("request"), "stdout", before)
+        self._publisher.ask(session, dict(event, content=dict(content, prompt=prompt)))
+
+    def _takeover(self, session: Session, event: Event) -> None:
+        content, takeovers = event["content"], self._known.takeovers
+        who, ask_id = plain_text(str(content.get("client")))[:200], str(content.get("id"))
+        if ask_id in takeovers or len(takeovers) >= TAKEOVERS or len(ask_id) > TAKEOVER_ID:
+            return
+        takeovers[ask_id] = who
+        words = f"{who} asks for this session: %flame allow hands it over, %flame refuse keeps it\n"
+        self._publisher.stream(None, "stderr", words)
+
+    def _cancelled(self, session: Session, event: Event) -> None:
+        self._publisher.ask(session, event)
+
+    def _own_request(self) -> str | None:
+        """The request of an event from a server that nobody vouches for: one of its own session, never another's."""
+        request = self.event.get("request")
+        return request if request in self._known.requests else self._known.latest
+
+
+# What is no output, and what becomes of it.
+_ASIDE: dict[str, Callable[[_Iopub, Session, Event], None]] = {
+    "debug_event": _Iopub._debug,
+    "input_request": _Iopub._ask,
+    "input_cancelled": _Iopub._cancelled,
+    "takeover_request": _Iopub._takeover,
+}
 
 
 class _Known:

@@ -31,7 +31,6 @@ from traitlets import Float, default
 
 from .. import __version__
 from ..agent.wire.message import COMMS
-from ..commands.language import is_local
 from ..commands.source import Source
 from ..connect.keys import Ask, without_key
 from ..connect.settings import FlameSettings
@@ -45,6 +44,7 @@ from .clients import Fronts
 from .commands import Cell, Orders
 from .debugger import Debugger, is_there
 from .dispatch import EMPTY, QUESTIONS, Dispatch, begins, overtakes
+from .editor import Editor
 from .history import History
 from .iopub import Publisher, pack
 from .link_status import LinkLine
@@ -55,6 +55,8 @@ from .waits import Stopped, Waits
 # Seconds: how long Tab waits for a far side that is still being connected, and an interrupt for its answer.
 EDITOR_PATIENCE = 5.0
 INTERRUPT_PATIENCE = 2.0
+# The first line of a cell for this machine.
+LOCAL = "%%local"
 
 
 def _hide_keys(record: logging.LogRecord) -> bool:
@@ -117,7 +119,8 @@ class FlameKernel(Kernel):
             trouble, target = e, Target()
         self._far = self._make_far(target, trouble)
         self._local: FarSide | None = None
-        self._orders = Orders(self._far, self._publisher, self._waits, self._fronts, self._load)
+        self._editor = Editor(self._far)
+        self._orders = Orders(self._far, self._publisher, self._waits, self._fronts, self._load, self._local_far)
         self._debugger = Debugger(lambda: self._far, self._publisher)
         for msg_type in COMMS:
             self.shell_handlers[msg_type] = self._comm
@@ -356,11 +359,17 @@ class FlameKernel(Kernel):
         """Where a cell goes, and what is left of it when its ``%flame`` lines are done: nowhere, where nothing is; and
         the reply of the cell that the last of them has followed."""
         lines = code.split("\n")
-        if is_local(code):
+        if lines[0].strip() == LOCAL:
             return self._local_far(), "\n".join(lines[1:]), {}
         parent = self.get_parent()
         ask = self._prompts.asker(request_id, parent, self._parent_ident["shell"])
-        cell = Cell(request_id, parent["header"].get("session", ""), ask, lambda: self._follow(request_id))
+        cell = Cell(
+            request_id,
+            parent["header"].get("session", ""),
+            ask,
+            lambda: self._follow(request_id),
+            lambda moves: (self._dispatch.moving.add if moves else self._dispatch.moving.discard)(request_id),
+        )
         rest, followed = await self._orders.of_cell(lines, cell)
         return (None if rest is None else self._far), "\n".join(rest or ()), followed
 
@@ -370,7 +379,7 @@ class FlameKernel(Kernel):
     def _local_far(self) -> FarSide:
         """The session for ``%%local``: this machine, this Python, in a child of a server of our own."""
         if self._local is None:
-            self._local = self._make_far(Target(place="child"))
+            self._local = self._editor.local = self._make_far(Target(place="child"))
         return self._local
 
     async def _is_mini(self, session: Session) -> bool:
@@ -391,11 +400,11 @@ class FlameKernel(Kernel):
 
     # -- the editor's questions --------------------------------------------------------------------------------------
 
-    async def _ask_far(self, ask: Any, fallback: dict[str, Any]) -> dict[str, Any]:
+    async def _ask_far(self, ask: Any, fallback: dict[str, Any], far: FarSide | None = None) -> dict[str, Any]:
         """An editor's question to the far side, which is not worth an error message."""
         try:
             # Shielded: who does not wait any longer must not cancel what a cell waits for too.
-            opening = asyncio.shield(asyncio.wrap_future(self._far.session()))
+            opening = asyncio.shield(asyncio.wrap_future((far or self._far).session()))
             session = await asyncio.wait_for(opening, EDITOR_PATIENCE)
             reply: dict[str, Any] = await asyncio.wait_for(asyncio.wrap_future(ask(session)), 2 * EDITOR_PATIENCE)
             reply = self._publisher.rendering(session).reply("", reply)
@@ -406,22 +415,43 @@ class FlameKernel(Kernel):
     async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#completion"""
         at = len(code) if cursor_pos is None else max(0, min(cursor_pos, len(code)))
+        ours = await self._editor.complete(code, at)
+        if ours is not None:
+            return ours
         nothing = Offers(at, at).reply()
-        if code[code.rfind("\n", 0, at) + 1 : at].lstrip().startswith("%flame") or is_local(code):
-            return nothing  # what acts on this machine is not completed by another
-        code = without_key(code, same_length=True)
-        reply = await self._ask_far(lambda session: session.complete(uuid.uuid4().hex, code, at), nothing)
-        return offered(reply, code, at).reply()
+        far, text, offset = self._asked(without_key(code, same_length=True), at)
+        if far is None:
+            return self._editor.begun(code, at, nothing)
+        reply = await self._ask_far(lambda session: session.complete(uuid.uuid4().hex, text, at - offset), nothing, far)
+        if offset and reply is not nothing:
+            moved = {end: reply[end] + offset for end in ("cursor_start", "cursor_end") if type(reply.get(end)) is int}
+            reply = {**reply, **moved}
+        return self._editor.begun(code, at, offered(reply, code, at).reply())
+
+    def _asked(self, code: str, at: int) -> tuple[FarSide | None, str, int]:
+        """The side that a question about a cell is for, the text for it, and how many characters it leaves out. None
+        for a cell of this machine where none has run: another machine is not asked about it."""
+        first, end, rest = code.partition("\n")
+        if first.strip() != LOCAL:
+            return self._far, code, 0
+        return (self._local, rest, len(first) + len(end)) if at > len(first) else (None, "", 0)
 
     async def do_inspect(
         self, code: str, cursor_pos: int | None, detail_level: int = 0, omit_sections: Any = ()
     ) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#introspection"""
         at = len(code) if cursor_pos is None else cursor_pos
-        code = without_key(code, same_length=True)
+        ours = self._editor.inspect(code, at)
+        if ours is not None:
+            return ours
         nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
+        far, text, offset = self._asked(without_key(code, same_length=True), at)
+        if far is None:
+            return nothing
         reply = await self._ask_far(
-            lambda session: session.inspect(uuid.uuid4().hex, code, at, detail_level, tuple(omit_sections)), nothing
+            lambda session: session.inspect(uuid.uuid4().hex, text, at - offset, detail_level, tuple(omit_sections)),
+            nothing,
+            far,
         )
         return nothing | reply
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import dataclasses
 import itertools
 import re
 import threading
@@ -17,6 +17,8 @@ from typing import Any
 
 from IPython.core import page
 
+from ..commands.code_words import identifier
+from ..commands.parsing import Line
 from ..commands.source import Source
 from ..errors import FlameError, RemoteError
 from ..remote.exceptions import RaisedThere
@@ -24,11 +26,12 @@ from ..remote.foreground import show_before
 from ..remote.remote import Remote
 from ..security.rendering import Rendering
 from ..session.inbox import Event
+from ..session.screen import allowed
 from ..session.session import Session
 from ..session.user import ask_line
 from ..terminal import coloured_text, plain_text
 from .comms import Relay
-from .connections import Connections, identifier
+from .connections import Connections
 from .jobs import Job, cell_error
 from .output import CellOutput
 
@@ -38,6 +41,9 @@ LISTED = 50
 QUICK = 1.0
 # Seconds that a cell may take to end by an interrupt.
 STOP_PATIENCE = 3.0
+
+# What can be shown again, or to somebody who only looks on.
+_OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
 
 # How a frame of a cell begins in a traceback, coloured or not.
 _CELL = re.compile(r"^((?:\x1b\[[0-9;]*m)*Cell(?:\x1b\[[0-9;]*m| )*)In\[(\d{1,9})\]")
@@ -57,11 +63,24 @@ class Stopped(KeyboardInterrupt):
 Stopped.__name__ = Stopped.__qualname__ = "KeyboardInterrupt"
 
 
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """How a ``%%flame`` cell is to run: its line, and what the settings make of it. ``seconds`` None is no end."""
+
+    line: Line
+    background: bool
+    raise_error: bool
+    seconds: float | None
+
+
 class Cells:
-    """Runs cells for one IPython shell; ``jobs`` are those in the background, oldest first."""
+    """Runs cells for one IPython shell; ``jobs`` are those in the background, oldest first, ``takeovers`` the clients
+    that ask for a session."""
 
     def __init__(self, shell: Any, connections: Connections) -> None:
         self.jobs: list[Job] = []
+        # Who asks to take a session over: ids and names.
+        self.takeovers: weakref.WeakKeyDictionary[Session, dict[str, str]] = weakref.WeakKeyDictionary()
         self._shell = shell
         self._connections = connections
         self._numbers = itertools.count(1)
@@ -76,29 +95,32 @@ class Cells:
     def __repr__(self) -> str:
         return f"<Cells {sum(not job.done() for job in self.jobs)} in the background>"
 
-    def run(self, args: argparse.Namespace, code: str, seconds: float | None) -> Job | None:
-        """One ``%%flame`` cell with the options of ``args``; the job if it is not waited for."""
-        name, remote = self._connections.pick(args.target)
-        pushed = self._local_values(args.push)
-        for wanted in (*args.pull, *([args.out] if args.out else [])):
-            identifier(wanted, "variable")
+    def run(self, wishes: Wishes, code: str) -> Job | None:
+        """One ``%%flame`` cell; the job if it is not waited for."""
+        line = wishes.line
+        name, remote = self._connections.pick(line["target"])
+        pushed = self._local_values(line["in"])
+        out = line["out"]
+        for wanted in (*line["pull"], *([out] if out else [])):
+            identifier(wanted, "variable name")
         if not code.strip():
             raise FlameError("the cell is empty below %%flame; write what is to run there")
         if pushed:
             remote.push(pushed)
-        output, job = self._job(name, remote, code, waited=not args.background, keep=bool(args.out or args.background))
-        if args.out:
-            self._shell.user_ns[args.out] = job
-        if args.background:
-            self._begin(job, output, remote, args, seconds)
-            return None if args.out else job
+        kept = bool(out or wishes.background)
+        output, job = self._job(name, remote, code, waited=not wishes.background, keep=kept)
+        if out:
+            self._shell.user_ns[out] = job
+        if wishes.background:
+            self._begin(job, output, remote, line["pull"], wishes.seconds)
+            return None if out else job
         job.start(allow_stdin=self._can_ask())
-        if args.local:
+        if line["local"]:
             with output.background():
                 self._shell.run_cell(code)
-        self._wait(job, remote, output, seconds, args.raise_error)
-        if args.pull and (job.error is None):
-            self._shell.user_ns.update(remote.pull(args.pull))
+        self._wait(job, remote, output, wishes.seconds, wishes.raise_error)
+        if line["pull"] and (job.error is None):
+            self._shell.user_ns.update(remote.pull(line["pull"]))
         return None
 
     def follow(self, name: str, remote: Remote, code: str, hide: str = "") -> None:
@@ -113,6 +135,39 @@ class Cells:
                 e.lines = [line for line in e.lines if hide not in line]
             raise
 
+    def take_up(self, remote: Remote) -> None:
+        """Follow the cells that ran in a session when it was taken up, to their ends; raises what they raise."""
+        for cell, _ in remote.taken_up:
+            request_id = cell["request"]
+            output, shown = self._output(remote, waited=True), self._shown(remote, request_id)
+            self._outputs[request_id] = output
+            reply = remote.follow(request_id, _sink(shown, output))
+
+            def interrupt(presses: int, request_id: str = request_id) -> bool:
+                remote.interrupt(request_id)
+                return presses < 3
+
+            if not output.follow(reply, interrupt):
+                raise FlameError(f"the cell does not stop, and is not followed any more; it runs on at {remote.name}")
+            content = reply.result()
+            if content.get("status") == "ok" or (output.error is None and content.get("status") != "error"):
+                continue
+            error = output.error or content
+            raise Stopped(error) if error.get("ename") == "KeyboardInterrupt" else cell_error(error)
+
+    def viewer(self, remote: Remote) -> Callable[[Event], None]:
+        """What shows output of another time, or of another's session, in the cell that runs now, on its thread."""
+        output, shown = self._output(remote, waited=False), self._shown(remote, "")
+
+        def show(event: Event) -> None:
+            allowed = shown(event) if event["type"] in _OUTPUT else None
+            if allowed is not None and allowed["type"] == "error":
+                output.show_error(allowed["content"])
+            elif allowed is not None:
+                output.show(allowed)
+
+        return show
+
     # -- beginning ---------------------------------------------------------------------------------------------------
 
     def adopt(self, remote: Remote) -> None:
@@ -124,7 +179,13 @@ class Cells:
             if allowed is not None:
                 self._output(remote, waited=False).show(allowed)
 
+        def ask(ask_id: str, client: str) -> None:
+            self.takeovers.setdefault(remote.session, {})[ask_id] = client
+            words = f"{client} asks for this session: %flame allow hands it over, %flame refuse keeps it\n"
+            self._output(remote, waited=False).event({"type": "stream", "content": {"name": "stderr", "text": words}})
+
         remote.show = show
+        remote.on_takeover = ask
         remote.on_link = partial(self._on_link, remote.session)
 
     def _output(self, remote: Remote, waited: bool, apart: bool = False) -> CellOutput:
@@ -179,16 +240,11 @@ class Cells:
         shown = self._shown(remote, request_id)
         self._outputs[request_id] = output
 
-        def sink(event: Event) -> None:
-            allowed = shown(event)
-            if allowed is not None:
-                output.event(allowed)
-
         def interrupt(presses: int) -> bool:
             remote.interrupt(request_id)
             return presses < 3
 
-        reply = remote.comm(request_id, msg_type, message, sink, lane)
+        reply = remote.comm(request_id, msg_type, message, _sink(shown, output), lane)
         if output.follow(reply, interrupt) and reply.exception() is not None:
             text = f"{msg_type} not delivered: {plain_text(str(reply.exception()))}\n"
             output.event({"type": "stream", "content": {"name": "stderr", "text": text}})
@@ -198,12 +254,9 @@ class Cells:
         rendering = self._rendering(remote)
 
         def shown(event: Event) -> Event | None:
-            if event["type"] == "stream":
-                content = event["content"]
-                stream = "stderr" if content.get("name") == "stderr" else "stdout"
-                text = rendering.text(request_id, stream, str(content.get("text")))
-                return {**event, "content": {"name": stream, "text": text}}
-            return event if event["type"] == "input_request" else rendering.event(event)
+            if event["type"] == "input_request":
+                return event
+            return allowed({**event, "request": request_id}, rendering)
 
         return shown
 
@@ -243,7 +296,7 @@ class Cells:
     def _local_values(self, names: list[str]) -> dict[str, Any]:
         values = {}
         for name in names:
-            identifier(name, "variable")
+            identifier(name, "variable name")
             if name not in self._shell.user_ns:
                 raise FlameError(f"there is no variable {name!r} here; -i takes names of variables of this notebook")
             values[name] = self._shell.user_ns[name]
@@ -255,9 +308,7 @@ class Cells:
 
     # -- in the background -------------------------------------------------------------------------------------------
 
-    def _begin(
-        self, job: Job, output: CellOutput, remote: Remote, args: argparse.Namespace, seconds: float | None
-    ) -> None:
+    def _begin(self, job: Job, output: CellOutput, remote: Remote, pull: list[str], seconds: float | None) -> None:
         over = [one for one in self.jobs if one.done()]
         for one in over[: max(0, len(over) - LISTED)]:
             self.jobs.remove(one)
@@ -265,7 +316,7 @@ class Cells:
         lane = f"job-{job.request_id[:12]}"  # a thread of its own there, so that other cells need not wait
         job.start(allow_stdin=False, lane=lane)
         threading.Thread(
-            target=self._attend, args=(job, output, remote, lane, args.pull, seconds), name="flame-job", daemon=True
+            target=self._attend, args=(job, output, remote, lane, pull, seconds), name="flame-job", daemon=True
         ).start()
 
     def _attend(
@@ -389,6 +440,17 @@ class Cells:
             hook._ = value
         if hook.exec_result is not None and hook.exec_result.result is last:
             hook.exec_result.result = value
+
+
+def _sink(shown: Callable[[Event], Event | None], output: CellOutput) -> Callable[[Event], None]:
+    """What gives an output those events that may be shown."""
+
+    def sink(event: Event) -> None:
+        allowed = shown(event)
+        if allowed is not None:
+            output.event(allowed)
+
+    return sink
 
 
 def _is_mini(remote: Remote) -> bool:

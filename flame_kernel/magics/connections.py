@@ -6,7 +6,7 @@ Keys are asked for without echo. One that stands in the command line works, and 
 from __future__ import annotations
 
 import contextlib
-import keyword
+import os
 import queue
 import re
 import sys
@@ -14,27 +14,25 @@ import threading
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, TypeVar
 
-from ..connect.keys import Ask
-from ..connect.keys import without_key as _hide
-from ..errors import CannotConnect, FlameError, TargetError
-from ..remote.remote import Remote, connect
+from ..commands.key_question import opened
+from ..connect.keys import Ask, has_key, without_key
+from ..connect.target import load_target
+from ..connect.targets_file import TargetsFile, targets_path
+from ..errors import FlameError
+from ..remote.remote import Remote
 from ..session.user import next_of
 
 T = TypeVar("T")
-
-# How often a key is asked for before the server's answer is believed.
-ASKS = 3
 
 # Seconds that a session may take to say where it is, before the next thing is done without that.
 READY_PATIENCE = 10.0
 
 _KEY_WARNING = (
     "Warning: a key in the command line stands in this cell for whoever sees the notebook. It was taken out of "
-    "IPython's history; take it out of the cell too. Without --key you are asked for it; --key-file reads it from "
-    "a file.\n"
+    "IPython's history; take it out of the cell too. --key says where the key is: keyring, prompt or env:NAME; "
+    "--key-file reads it from a file.\n"
 )
 
 
@@ -64,12 +62,22 @@ class Connections:
     def names(self) -> list[str]:
         return list(self._remotes)
 
+    def is_connected(self, name: str) -> bool:
+        """Whether ``name`` is that of a connection, or the location of one."""
+        return name in self._remotes or any(str(remote.location) == name for remote in self._remotes.values())
+
+    def knows(self, name: str) -> bool:
+        """Whether ``name`` is that of a connection, or of a target of targets.toml. Raises TargetError."""
+        return self.is_connected(name) or name in targets()
+
     def pick(self, name: str | None = None) -> tuple[str, Remote]:
         """The name and the remote that ``name`` means, a name or a location; the current one for None."""
         if name is None:
             name = self.current
             if name is None:
-                raise FlameError("not connected; begin with %flame connect HOST:PORT, or without HOST:PORT for a try")
+                raise FlameError(
+                    "not connected. Try: %flame connect HOST:PORT (or just %flame connect for a local test server)"
+                )
         elif name not in self._remotes:
             at = [one for one, remote in self._remotes.items() if str(remote.location) == name]
             if len(at) != 1:
@@ -108,34 +116,40 @@ class Connections:
             options = {**before, **options}
         else:
             name = alias or where or "local"
-        kept = {option: value for option, value in options.items() if option != "key"}
         old = self._remotes.get(name)
-        if old is not None and old.session.gone is None and self._asked[name] == (where, kept):
+        if old is not None and old.session.gone is None and self._asked[name] == (where, options):
             self.current = name
             return name, old, False
         remote = self._open(where, options, ask)
         self._remotes[name] = remote
-        self._asked[name] = (where, kept)
+        self._asked[name] = (where, options)
         self.current = name
         if old is not None:
             old.close()
         return name, remote, True
 
     def _open(self, where: str | None, options: dict[str, Any], ask: Ask) -> Remote:
-        options = {**options, "defaults": self._defaults()}
-        for attempt in range(ASKS + 1):
-            try:
-                return in_thread(partial(_connected, where, options), ask, undo=lambda remote: remote.close())
-            except CannotConnect as e:
-                given = attempt == 0 and (options.get("key") or options.get("key_file"))
-                wants = e.cause == "key_missing_here" or (e.cause == "key_wrong" and attempt > 0)
-                if given or not wants or attempt == ASKS:
-                    raise
-                key = ask(f"Key of the flame server at {e.location}: ", True)
-                if not key:
-                    raise
-                options = {**options, "key": key}
-        raise AssertionError("not reached")
+        defaults = self._defaults()
+
+        def begin(ask: Ask) -> Remote:
+            remote = opened(
+                lambda asking: load_target(where, overrides=options, ask=asking, defaults=defaults), Remote, ask
+            )
+            with contextlib.suppress(FlameError, futures.TimeoutError):
+                remote.session.ready.result(READY_PATIENCE)
+            return remote
+
+        return in_thread(begin, ask, undo=lambda remote: remote.close())
+
+    def take_up(self, name: str, base: str, remote: Remote) -> None:
+        """Keep a remote that has taken up the session ``name`` at the server of ``base``; it is the current one."""
+        where, options = self._asked[base]
+        old = self._remotes.pop(name, None)
+        self._remotes[name] = remote
+        self._asked[name] = (where, {**options, "session": name})
+        self.current = name
+        if old is not None:
+            old.close()
 
     def disconnect(self, name: str | None, keep: bool = False) -> str:
         """Close it, with its session there unless ``keep``; the name it had. One whose server is gone is closed too."""
@@ -159,12 +173,9 @@ class Connections:
                 self.disconnect(name)
 
 
-def _connected(where: str | None, options: dict[str, Any], ask: Ask) -> Remote:
-    """A new remote, when its session has said where it is."""
-    remote = connect(where, ask=ask, **options)
-    with contextlib.suppress(FlameError, futures.TimeoutError):
-        remote.session.ready.result(READY_PATIENCE)
-    return remote
+def targets() -> list[str]:
+    """The names in targets.toml. Raises TargetError."""
+    return sorted(TargetsFile(targets_path(os.environ)).tables)
 
 
 def in_thread(work: Callable[[Ask], T], ask: Ask, undo: Callable[[T], None]) -> T:
@@ -216,34 +227,29 @@ def within(seconds: float, work: Callable[[], T]) -> T | None:
     return made[0] if made else None
 
 
-def identifier(name: str, what: str = "name") -> str:
-    """``name``, which must be one that Python can bind; raises TargetError."""
-    if not name.isidentifier() or keyword.iskeyword(name):
-        raise TargetError(f"{name!r} is no {what} that Python can bind; use letters, digits and _")
-    return name
-
-
 def forget_key(shell: Any, line: str) -> bool:
     """Take the key in the command line ``line``, if there is one, out of all that IPython remembers; whether there
     was one. The user is warned: what stands in the cell is not ours to change."""
-    if _hide("flame " + line) == "flame " + line:
+    if not has_key(line):
         return False
     manager = shell.history_manager
     for history in (manager.input_hist_parsed, manager.input_hist_raw):
         for number, text in enumerate(history):
-            history[number] = _hide(text)
+            history[number] = without_key(text)
     for name in ("_i", "_ii", "_iii", "_i00"):
-        setattr(manager, name, _hide(getattr(manager, name)))
+        setattr(manager, name, without_key(getattr(manager, name)))
     for name, value in list(shell.user_ns.items()):
         if re.fullmatch(r"_i+|_i\d+", name) and isinstance(value, str):
-            shell.user_ns[name] = _hide(value)
+            shell.user_ns[name] = without_key(value)
     with manager.db_input_cache_lock:
-        manager.db_input_cache[:] = [(number, _hide(a), _hide(b)) for number, a, b in manager.db_input_cache]
+        manager.db_input_cache[:] = [
+            (number, without_key(a), without_key(b)) for number, a, b in manager.db_input_cache
+        ]
     _forget_in_database(manager)
     prompt = getattr(shell, "pt_app", None)
     if prompt is not None:  # the lines that the up arrow brings back
         strings = prompt.history._loaded_strings
-        strings[:] = [_hide(text) for text in strings]
+        strings[:] = [without_key(text) for text in strings]
     sys.stderr.write(_KEY_WARNING)
     return True
 
@@ -263,5 +269,5 @@ def _forget_in_database(manager: Any) -> None:
             for line, source, raw in rows:
                 database.execute(
                     "UPDATE history SET source = ?, source_raw = ? WHERE session = ? AND line = ?",
-                    (_hide(source), _hide(raw), manager.session_number, line),
+                    (without_key(source), without_key(raw), manager.session_number, line),
                 )

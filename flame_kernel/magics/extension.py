@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import atexit
+import re
 import sys
 from typing import Any
 
-from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
-from IPython.core.magic_arguments import argument, kwds, magic_arguments, parse_argstring
 from traitlets import Bool, Float
 
+from ..commands import help
+from ..commands.language import CELL
+from ..commands.options import MAGICS
+from ..commands.parsing import parse_cell
 from ..connect.installation import another_flame
 from ..connect.settings import FlameSettings, file_config
 from ..errors import FlameError, SessionGone
 from ..remote.remote import Remote
 from ..terminal import plain_text
-from .arguments import exact, usage
-from .cells import Cells
+from .cells import Cells, Wishes
 from .commands import Commands
 from .completion import Matcher
 from .connections import Connections, forget_key
@@ -48,63 +49,50 @@ class FlameMagics(Magics):
     def __repr__(self) -> str:
         return f"<FlameMagics {self.connections!r}>"
 
-    @line_magic("flame")
+    @line_magic("flame")  # type: ignore[arg-type]  # IPython does not annotate it
     @no_var_expand
-    @magic_arguments("flame")
-    @kwds(description=f"Work with far sides: stock Pyro4 Flame servers.\n\n{Commands.summary()}")
-    @argument("command", nargs="?", metavar="COMMAND", help="one of the above; without one: status")
-    @argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="%%flame help COMMAND tells them")
     def flame(self, line: str) -> Any:
+        """Replaced by the list of commands, below."""
         try:
             forget_key(self.shell, line)
-            return self.commands.run(line.strip() or "status")
+            return self.commands.run(line)
         except (FlameError, KeyboardInterrupt) as e:
             raise in_one_line(e) from None
 
-    @cell_magic("flame")
+    @cell_magic("flame")  # type: ignore[arg-type]  # IPython does not annotate it
     @no_var_expand
-    @exact
-    @magic_arguments("%flame")
-    @argument("-t", "--target", metavar="TARGET", help="the connection's name; without it the current one")
-    @argument("-i", "--in", dest="push", action="append", default=[], metavar="VAR", help="push this variable before")
-    @argument("-o", "--pull", action="append", default=[], metavar="VAR", help="pull this variable after")
-    @argument("--out", metavar="NAME", help="bind the job here: its output, result, error")
-    @argument("-a", "--noblock", "--bg", dest="background", action="store_true", default=None, help="do not wait")
-    @argument("-b", "--block", dest="background", action="store_false", default=None, help="wait for it")
-    @argument("--local", action="store_true", help="run the cell here, too")
-    @argument(
-        "--no-raise-error", dest="raise_error", action="store_false", default=None, help="show an error, and go on"
-    )
-    @argument("--timeout", type=float, metavar="S", help="interrupt the cell after S seconds")
     def flame_cell(self, line: str, cell: str) -> Job | None:
-        """Run the cell on a far side: its output, figures, prompts and errors are here, Ctrl-C and Stop go there."""
+        """Replaced by its options, below."""
         try:
-            args = self._cell_arguments(line)
-            seconds = self.timeout if args.timeout is None else args.timeout
+            read = parse_cell(line, MAGICS)
+            seconds = self.timeout if read["timeout"] is None else read["timeout"]
             if seconds < 0:
-                raise UsageError(f"--timeout is a number of seconds, and {seconds:g} is none")
-            return self.cells.run(args, cell, seconds or None)
+                raise FlameError(f"--timeout is a number of seconds, and {seconds:g} is none")
+            background = read["bg"] or not (read["block"] or self.block)
+            if read["local"] and background:
+                raise FlameError("--local runs the cell here as well and waits for both; leave out --bg")
+            raise_error = self.raise_error and not read["no_raise_error"]
+            return self.cells.run(Wishes(read, background, raise_error, seconds or None), cell)
         except (FlameError, KeyboardInterrupt) as e:
             raise in_one_line(e) from None
-
-    def _cell_arguments(self, line: str) -> argparse.Namespace:
-        method: Any = self.flame_cell
-        try:
-            args: argparse.Namespace = parse_argstring(method, line)
-        except (UsageError, ValueError) as e:
-            raise UsageError(f"{e}; usage: {usage(method.parser)}") from None
-        if args.background is None:
-            args.background = not self.block
-        if args.raise_error is None:
-            args.raise_error = self.raise_error
-        if args.local and args.background:
-            raise UsageError("--local runs the cell here as well and waits for both; leave out --bg")
-        return args
 
     def close(self) -> None:
         """End the connections."""
         self.commands.close()
         self.connections.close()
+
+
+_magics: Any = FlameMagics
+_magics.flame.__doc__ = f"Work with far sides: stock Pyro4 Flame servers.\n\n{help.overview(MAGICS)}"
+_magics.flame_cell.__doc__ = help.about(CELL, MAGICS)
+
+_ASKED = re.compile(r"^\s*%flame\s+(\w+)\s*\?{1,2}\s*$")
+
+
+def asked(lines: list[str]) -> list[str]:
+    """``%flame NAME?`` as what shows the help of that command; IPython would look for a variable of the name. Called
+    by IPython with the lines of a cell before it reads them."""
+    return [f"%flame help {found.group(1)}\n" if (found := _ASKED.match(line)) else line for line in lines]
 
 
 def in_one_line(error: BaseException) -> BaseException:
@@ -130,6 +118,7 @@ def load_ipython_extension(shell: Any) -> None:
     magics = FlameMagics(shell)
     shell.register_magics(magics)
     shell.Completer.custom_matchers.append(magics.matcher.match)
+    shell.input_transformers_cleanup.append(asked)
     atexit.register(magics.close)
 
 
@@ -141,6 +130,7 @@ def unload_ipython_extension(shell: Any) -> None:
     magics.close()
     atexit.unregister(magics.close)
     shell.Completer.custom_matchers.remove(magics.matcher.match)
+    shell.input_transformers_cleanup.remove(asked)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("flame", None)
     del shell.magics_manager.registry["FlameMagics"]

@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from ..agent.wire.message import COMMS
 from ..security.rendering import WIDGET
 from ..session.inbox import Event
+from ..session.screen import show
 from ..session.user import catch_interrupts, next_of
 from .comms import Relay
 
@@ -46,8 +46,9 @@ class Shown:
         return self.data, self.metadata
 
 
-class Screen(Protocol):
-    """Shows one cell's output. ``updates`` tells whether a display can be changed in place."""
+class Way(Protocol):
+    """How what is shown gets into a notebook or onto a terminal. ``updates`` tells whether a display can be changed in
+    place."""
 
     @property
     def updates(self) -> bool: ...
@@ -71,7 +72,7 @@ class Screen(Protocol):
         """A message of a comm, for the front end."""
 
 
-class ShellScreen:
+class ShellWay:
     """IPython's own ways, for the thread on which the cell runs."""
 
     def __init__(self, shell: Any) -> None:
@@ -100,15 +101,15 @@ class ShellScreen:
         else:
             sys.stdout.flush()
             sys.stderr.flush()
-            MessageScreen(kernel, self._shell).error(content)
+            MessageWay(kernel, self._shell).error(content)
 
     def comm(self, event: Event, relay: Relay) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        MessageScreen(self._shell.kernel, self._shell).comm(event, relay)
+        MessageWay(self._shell.kernel, self._shell).comm(event, relay)
 
 
-class MessageScreen:
+class MessageWay:
     """Messages to the cell that ran when this was made, from any thread and at any later time."""
 
     updates = True
@@ -147,7 +148,7 @@ class MessageScreen:
             self._send(passed["type"], content, f"comm-{content['comm_id']}", **more)
 
 
-class TextScreen:
+class TextWay:
     """A terminal, written to from the background: as text, above the prompt where one stands."""
 
     updates = False
@@ -177,10 +178,52 @@ class TextScreen:
         """A terminal shows no widgets."""
 
 
-def background_screen(shell: Any) -> Screen:
-    """The screen of the cell that runs now, for the time when another one may."""
+def background_way(shell: Any) -> Way:
+    """The way to the cell that runs now, for the time when another one may."""
     kernel = getattr(shell, "kernel", None)
-    return TextScreen() if kernel is None else MessageScreen(kernel, shell)
+    return TextWay() if kernel is None else MessageWay(kernel, shell)
+
+
+class IPythonScreen:
+    """The screen of one cell's output, by one way: with ids of displays of its own, and only such views of widgets as
+    can be shown."""
+
+    def __init__(self, way: Way, output: CellOutput, raised: bool) -> None:
+        self._way = way
+        self._output = output
+        self._raised = raised  # the one who waits raises an error of the cell
+
+    def stream(self, name: str, text: str) -> None:
+        self._way.write(name, text)
+
+    def display(self, content: dict[str, Any], update: bool) -> None:
+        self._way.display(self._output.local(content), update=update)
+
+    def result(self, content: dict[str, Any]) -> None:
+        content = self._output.local(content)
+        shown = Shown(content["data"], content["metadata"])
+        self._output.values.append(shown)
+        self._way.result(shown)
+
+    def error(self, content: dict[str, Any]) -> None:
+        self._output.error = content
+        if not self._raised:
+            self._way.error(content)
+
+    def clear(self, wait: bool) -> None:
+        self._way.clear(wait)
+
+    def comm(self, event: Event) -> None:
+        relay = self._output.relay
+        if relay is not None:
+            self._way.comm(event, relay)
+        elif not self._output.told:
+            self._output.told = True
+            self._way.write("stderr", _NO_WIDGETS)
+
+    def other(self, event: Event) -> None:
+        if event["type"] == "link":
+            self._output.show_link(self._way, event["content"]["sentence"])
 
 
 class Interrupt:
@@ -210,18 +253,20 @@ class CellOutput:
         apart: bool = False,
     ) -> None:
         self._prefix = prefix
-        self._relay = relay
+        self.relay = relay
         self._ask = ask
         self._refuse = refuse
         self._waited = waited
-        self._away = background_screen(shell)
-        self._here: Screen = self._away if apart else ShellScreen(shell)
+        away = background_way(shell)
+        self._way: Way = away if apart else ShellWay(shell)
+        self._away = IPythonScreen(away, self, raised=False)
+        self._here = self._away if apart else IPythonScreen(self._way, self, raised=True)
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.RLock()  # held while an event is shown in the background: one at a time, in order
         self._room = threading.Condition(threading.Lock())
         self._waiting = 0  # characters in the queue
         self._followed = waited  # the queue is for what the one who waits shows
-        self._told = False
+        self.told = False
         self._link: str | None = None  # the id of the display that tells of a broken link
         self.error: dict[str, Any] | None = None  # the content of the cell's error
         self.values: list[Shown] = []  # those that were shown
@@ -235,7 +280,7 @@ class CellOutput:
                 self._refuse(event["content"])
                 return
             if not self._followed and event["type"] != "input_request":
-                self._show(self._away, event)
+                show(event, self._away)
                 return
             size = _size(event)
             with self._room:
@@ -290,7 +335,7 @@ class CellOutput:
                             with give_back(), self.background():
                                 self._ask(event["content"])
                         else:
-                            self._show(self._here, event)
+                            show(event, self._here)
                     except KeyboardInterrupt:  # in input(), where Ctrl-C is the prompt's
                         self._queue.put((Interrupt, 0))
                     finally:
@@ -337,63 +382,39 @@ class CellOutput:
                 if event["type"] == "input_request":
                     self._refuse(event["content"])
                 else:
-                    self._show(self._away, event)
+                    show(event, self._away)
             for one in kept:
                 self._queue.put(one)
 
     # -- one event ---------------------------------------------------------------------------------------------------
 
-    def _show(self, screen: Screen, event: Event) -> None:
-        kind, content = event["type"], event["content"]
-        if kind == "stream":
-            screen.write(str(content.get("name")), str(content.get("text")))
-        elif kind in ("display_data", "update_display_data"):
-            screen.display(self._local(content), update=kind == "update_display_data")
-        elif kind == "clear_output":
-            screen.clear(bool(content.get("wait")))
-        elif kind == "execute_result":
-            content = self._local(content)
-            self.values.append(Shown(content["data"], content["metadata"]))
-            screen.result(self.values[-1])
-        elif kind == "error":
-            self.error = content
-            if screen is self._away:
-                screen.error(content)
-        elif kind == "link":
-            self._show_link(screen, content["sentence"])
-        elif kind in COMMS and self._relay is not None:
-            screen.comm(event, self._relay)
-        elif kind in COMMS and not self._told:
-            self._told = True
-            screen.write("stderr", _NO_WIDGETS)
-
-    def _show_link(self, screen: Screen, sentence: str | None) -> None:
+    def show_link(self, way: Way, sentence: str | None) -> None:
         """A line that is taken back when the link is there again; in a terminal one line for each."""
         if self._link is None and sentence is None:
             return
         first, display_id = self._link is None, self._link or uuid.uuid4().hex
         self._link = display_id if sentence else None
-        if screen.updates:
+        if way.updates:
             content = {"data": {"text/plain": sentence or ""}, "metadata": {}, "transient": {"display_id": display_id}}
-            screen.display(content, update=not first)
+            way.display(content, update=not first)
         elif first or sentence is None:
-            screen.write("stderr", f"{sentence or 'the link is back'}\n")
+            way.write("stderr", f"{sentence or 'the link is back'}\n")
 
     def show(self, event: Event) -> None:
         """Show an event on the calling thread, which runs the cell."""
-        self._show(self._here, event)
+        show(event, self._here)
 
     def show_error(self, content: dict[str, Any]) -> None:
         """Show an error that is not raised, on the thread that has waited."""
-        self._here.error(content)
+        self._way.error(content)
 
-    def _local(self, content: dict[str, Any]) -> dict[str, Any]:
+    def local(self, content: dict[str, Any]) -> dict[str, Any]:
         """The content of a display for this notebook: its own ids, and no views of widgets that it cannot show."""
         data, metadata, transient = (
             dict(part) if isinstance(part := content.get(name), dict) else {}
             for name in ("data", "metadata", "transient")
         )
-        if WIDGET in data and self._relay is None:
+        if WIDGET in data and self.relay is None:
             del data[WIDGET]
             data.setdefault("text/plain", "[a widget]")
         if "display_id" in transient:

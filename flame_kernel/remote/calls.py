@@ -26,8 +26,10 @@ from ..errors import CallTimeout, CannotTravel, FlameError, ObjectGone, SessionG
 from ..security.trust import dumps, opener
 from ..session.inbox import Event
 from ..session.requests import Reply
+from ..session.screen import allowed
 from ..session.session import Session
 from ..session.user import next_of
+from ..terminal import plain_text
 from .bulk import Bulk
 from .exceptions import raised_there
 from .foreground import show_before, write
@@ -74,6 +76,7 @@ class Calls:
         self.timeout: float | None = None
         self.allow_stdin: bool | None = None
         self.show: Sink | None = None
+        self.on_takeover: Callable[[str, str], None] = lambda ask_id, client: None
         self._bulk = Bulk(session)
         self._stand_in = stand_in
         self._reference = reference
@@ -118,6 +121,8 @@ class Calls:
         """Output that nobody waits for: text to this process's own streams."""
         if event["type"] == "input_request":
             self._answer(event, None)
+        elif event["type"] == "takeover_request":
+            self.on_takeover(str(event["content"].get("id")), plain_text(str(event["content"].get("client")))[:200])
         else:
             self._display(event)
 
@@ -320,16 +325,17 @@ class Calls:
             self._display(event)
 
     def _display(self, event: Event) -> None:
-        if event["type"] == "stream":
-            name = "stderr" if event["content"].get("name") == "stderr" else "stdout"
-            with self._rendering_lock:
-                text = self._rendering.text(event.get("request"), name, str(event["content"].get("text", "")))
-            write(name, text)
+        """Text to this process's own streams; what is no text to whoever shows such."""
+        if event["type"] != "stream" and self.show is None:
+            return
+        with self._rendering_lock:
+            may = allowed(event, self._rendering)
+        if may is None:
+            return
+        if may["type"] == "stream":
+            write(may["content"]["name"], may["content"]["text"])
         elif self.show is not None:
-            with self._rendering_lock:
-                shown = self._rendering.event(event)
-            if shown is not None:
-                self.show(shown)
+            self.show(may)
 
     def _may_ask(self) -> bool:
         """Whether somebody is there: at a terminal, or before a notebook, on the thread that can ask."""

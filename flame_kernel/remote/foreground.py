@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ..errors import FlameError
 from ..session.inbox import Event
 from ..session.requests import Reply
+from ..session.screen import allowed, show
 from ..session.session import Session
 from ..session.user import catch_interrupts, in_notebook, next_of
 from ..terminal import COLOUR, clean
@@ -51,7 +52,38 @@ class _Interrupt:
     """Ctrl-C came."""
 
 
-class Foreground:
+class Terminal:
+    """The screen of a process's own stdout and stderr: text, and of all else what text there is."""
+
+    def stream(self, name: str, text: str) -> None:
+        write(name, text)
+
+    def display(self, content: dict[str, Any], update: bool = False) -> None:
+        """What a terminal can show of a display: its text. One that changes is shown again."""
+        text = (content.get("data") or {}).get("text/plain")
+        if isinstance(text, str):
+            self.stream("stdout", text + "\n")
+
+    def result(self, content: dict[str, Any]) -> None:
+        """The value of a cell."""
+        self.display(content)
+
+    def error(self, content: dict[str, Any]) -> None:
+        """An error, with its traceback."""
+        text = "\n".join(map(str, content.get("traceback") or ())).rstrip("\n") or str(content.get("ename"))
+        self.stream("stderr", (text if in_colour("stderr") else COLOUR.sub("", text)) + "\n")
+
+    def clear(self, wait: bool) -> None:
+        """A terminal forgets nothing."""
+
+    def comm(self, event: Event) -> None:
+        """It has no widgets."""
+
+    def other(self, event: Event) -> None:
+        """What is no output is not shown."""
+
+
+class Foreground(Terminal):
     """Runs cells one after the other, and shows on the thread that waits what each does.
 
     leaves   whether Ctrl-C again and again ends the waiting; raises Left then
@@ -127,36 +159,9 @@ class Foreground:
 
     def show(self, event: Event) -> None:
         """Show one event of a cell."""
-        kind, content = event["type"], event["content"]
-        if kind == "stream":
-            name = "stderr" if content.get("name") == "stderr" else "stdout"
-            write(name, self._rendering.text(event.get("request"), name, str(content.get("text", ""))))
-            return
-        shown = self._rendering.event(event)
-        if shown is None:
-            return
-        content = shown["content"]
-        if kind == "error":
-            self.error(content)
-        elif kind == "execute_result":
-            self.result(content)
-        elif kind in ("display_data", "update_display_data"):
-            self.display(content)
-
-    def result(self, content: dict[str, Any]) -> None:
-        """The value of a cell."""
-        self.display(content)
-
-    def display(self, content: dict[str, Any]) -> None:
-        """What a terminal can show of a display: its text."""
-        text = (content.get("data") or {}).get("text/plain")
-        if isinstance(text, str):
-            write("stdout", text + "\n")
-
-    def error(self, content: dict[str, Any]) -> None:
-        """An error, with its traceback."""
-        text = "\n".join(map(str, content.get("traceback") or ())).rstrip("\n") or str(content.get("ename"))
-        write("stderr", (text if in_colour("stderr") else COLOUR.sub("", text)) + "\n")
+        may = allowed(event, self._rendering)
+        if may is not None:
+            show(may, self)
 
     # -- questions ---------------------------------------------------------------------------------------------------
 

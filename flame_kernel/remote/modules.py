@@ -79,6 +79,31 @@ def sendmodule(session: Session, module: str | ModuleType, source: str | None = 
     return SentModule(name, tuple(one.name for one in files), size, left_out)
 
 
+def send_named(session: Session, text: str) -> SentModule:
+    """As `sendmodule`, for what a user writes: a file ``NAME.py``, a package's folder or its ``__init__.py``, or the
+    name of a module or package, which is looked for in the present folder first. Raises TransferError."""
+    path = Path(text).expanduser()
+    if text.replace(".", "").isidentifier() and path.suffix != ".py" and not path.is_dir():
+        beside = path.with_name(f"{text}.py")
+        if not beside.is_file():
+            return sendmodule(session, text)
+        path = beside
+    if path.name == "__init__.py" and path.is_file():
+        path = path.absolute().parent
+    if path.is_dir():
+        folder = path.resolve()
+        if next(folder.glob("*.py"), None) is None:
+            raise TransferError(f"{path} is not a package: no file in it ends with .py")
+        package = ModuleType(folder.name)
+        package.__path__ = [str(folder)]
+        return sendmodule(session, package)
+    if path.suffix != ".py":
+        raise TransferError(
+            f"there is no module {text!r} here: name one that can be imported, a file NAME.py or a folder"
+        )
+    return sendmodule(session, path.stem, _read(path))
+
+
 def getmodule(session: Session, name: str) -> str:
     """The source of a module there; TransferError where it has none."""
     _check_dotted(name)

@@ -48,10 +48,11 @@ class Remote:
     seconds for each call (None: as long as it takes), ``allow_stdin`` whether ``input()`` there may ask here (None:
     where somebody is there to answer), ``show`` is given events that are no text, such as pictures, and ``on_link`` a
     sentence when the link breaks, None when it is back.  ``taken_up`` are the cells under way in a session that was
-    there already, each with the queue in which its events are.
+    there already, each with the queue in which its events are; ``on_takeover`` is told, with an id and a name, of a
+    client that asks for the session.
     """
 
-    def __init__(self, target: Target, attach: str | None = None) -> None:
+    def __init__(self, target: Target, attach: str | None = None, client_id: str | None = None) -> None:
         self._server = EmbeddedServer() if target.location is None else None
         self._closed = False
         self.on_link: Callable[[str | None], None] = lambda sentence: None
@@ -69,7 +70,12 @@ class Remote:
                 self._calls.on_events(events)
 
             self.session = Session(
-                target, on_events, on_link=lambda sentence: self.on_link(sentence), alive=alive, attach=attach
+                target,
+                on_events,
+                on_link=lambda sentence: self.on_link(sentence),
+                alive=alive,
+                attach=attach,
+                client_id=client_id,
             )
             self._calls = Calls(self.session, stand_in, reference)
             self.taken_up = self._running()
@@ -96,6 +102,41 @@ class Remote:
                     told.put({"type": "input_request", "request": cell["request"], "content": asked})
             found.append((cell, told))
         return found
+
+    def follow(self, request_id: str, sink: Sink) -> Future[Reply]:
+        """Have the events of a cell that was under way when the session was taken up, from the first that came on; its
+        reply. ``sink`` is as for ``cell``."""
+        told = next(told for cell, told in self.taken_up if cell["request"] == request_id)
+        lock = threading.RLock()
+
+        def take(event: Event | None) -> None:
+            with lock:
+                while not told.empty():
+                    sink(told.get())
+                if event is not None:
+                    sink(event)
+
+        self._calls.route(request_id, take)
+        take(None)
+        reply: Future[Reply] = Future()
+
+        def over(done: Future[Reply]) -> None:
+            take(None)
+            if done.exception() is not None:
+                reply.set_exception(done.exception())
+            else:
+                reply.set_result(done.result())
+
+        self.session.follow(request_id).add_done_callback(over)
+        return reply
+
+    @property
+    def on_takeover(self) -> Callable[[str, str], None]:
+        return self._calls.on_takeover
+
+    @on_takeover.setter
+    def on_takeover(self, tell: Callable[[str, str], None]) -> None:
+        self._calls.on_takeover = tell
 
     @property
     def target(self) -> Target:
@@ -202,21 +243,11 @@ class Remote:
 
     def push(self, values: Mapping[str, Any]) -> None:
         """Bind several names there: all of them, or where one value cannot travel none."""
-        named = {_identifier(name, "a name"): value for name, value in values.items()}
-        self._calls.perform(["names"], (("get", "update"), ("call", [named], {})), "none")
+        push(self._calls, values)
 
     def pull(self, names: Sequence[str]) -> dict[str, Any]:
         """Fetch several names by value, however large; FlameError where one is not there."""
-        wanted = "".join(f"{_identifier(name, 'a name')}, " for name in names)
-        try:
-            found = self._calls.demand(["eval", f"({wanted})"], (), tuple)
-        except NameError as error:
-            raise FlameError(
-                f"there is no variable {error.name!r} at {self.name}; %flame eval dir() shows all"
-            ) from None
-        if len(found) != len(names):
-            raise UnsafeAnswer(self.location, f"{len(found)} values where {len(names)} are due")
-        return dict(zip(names, found, strict=True))
+        return pull(self._calls, names)
 
     def _ipython_key_completions_(self) -> list[str]:
         """``pi["<Tab>``."""
@@ -391,6 +422,24 @@ def _text(code: Any) -> str:
     if not isinstance(code, str):
         raise TypeError(f"text is wanted, not {type(code).__name__}")
     return code
+
+
+def push(calls: Calls, values: Mapping[str, Any]) -> None:
+    """As `Remote.push`, for the calls of any session."""
+    named = {_identifier(name, "a name"): value for name, value in values.items()}
+    calls.perform(["names"], (("get", "update"), ("call", [named], {})), "none")
+
+
+def pull(calls: Calls, names: Sequence[str]) -> dict[str, Any]:
+    """As `Remote.pull`, for the calls of any session."""
+    wanted = "".join(f"{_identifier(name, 'a name')}, " for name in names)
+    try:
+        found = calls.demand(["eval", f"({wanted})"], (), tuple)
+    except NameError as error:
+        raise FlameError(f"there is no variable {error.name!r} at {calls.name}; dir() there shows all") from None
+    if len(found) != len(names):
+        raise UnsafeAnswer(calls.name, f"{len(found)} values where {len(names)} are due")
+    return dict(zip(names, found, strict=True))
 
 
 def _options(timeout: float | None) -> dict[str, Any]:

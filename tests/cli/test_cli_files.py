@@ -59,6 +59,27 @@ def test_there_and_back(server: FlameServer, tree: Path, tmp_path: Path) -> None
     (Path(server.cwd) / "put.txt").unlink()
 
 
+def test_a_path_of_a_server(server: FlameServer, tree: Path, tmp_path: Path) -> None:
+    config = {"FLAME_CONFIG": str(tmp_path / "targets.toml")}
+    assert flame("targets", "add", "box", server.location, **config).code == 0
+    far, back = Path(server.cwd) / "far.txt", tmp_path / "back"
+    try:
+        assert flame("put", "a.txt", "box:far.txt", cwd=tree, **config).code == 0
+        assert far.read_text() == "a"
+        assert flame("get", "box:far.txt", back, **config).code == 0
+        assert back.read_text() == "a"
+        # A name that is no target's is no file either, unless it is written as one.
+        for words in (("put", "a.txt", "lab:y"), ("get", "lab:y", "."), ("get", "far.txt", "lab:y")):
+            done = flame(*words, "-t", server.location, cwd=tree, **config)
+            assert (done.code, "there is no target 'lab'" in done.err, "./lab:y" in done.err) == (1, True, True), done
+        assert not list(Path(server.cwd).glob("*:*")) + list(tree.glob("*:*"))
+        assert flame("put", "-t", server.location, "a.txt", "./lab:y", cwd=tree, **config).code == 0
+        (Path(server.cwd) / "lab:y").unlink()
+        assert "two servers" in flame("put", "-t", server.location, "a.txt", "box:y", cwd=tree, **config).err
+    finally:
+        far.unlink(missing_ok=True)
+
+
 def test_a_bar_in_a_terminal(server: FlameServer, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(os.urandom(1 << 20) * 64)
     with typed("put", "-t", server.location, tmp_path / "big", tmp_path / "there") as c:
@@ -134,9 +155,9 @@ def test_sync(servertype: str, flame_server: type[FlameServer], tree: Path, tmp_
         ("put a b", 1, "no server is named"),
         ("put -t {there} nowhere b", 1, "'nowhere' not found here"),
         ("get -t {there} /nowhere", 1, "'/nowhere' not found on localhost:"),
-        ("sync a b", 1, "neither path is on the server: write one of them as TARGET:PATH"),
+        ("sync a b", 1, "neither path is on the server; write the one that is there as TARGET:PATH"),
         ("sync :a :b", 1, "both paths are on the server"),
-        ("sync -t {there} a :", 1, "names no folder there"),
+        ("sync -t {there} a :", 1, "names nothing there"),
         ("sync -t {there} a :b", 1, "'a' is not a folder here"),
         ("sync -t {there} :/etc/hostname b", 1, "'/etc/hostname' is not a folder"),
         ("sync -t {there} . :/nowhere/b", 1, "/nowhere does not exist on "),

@@ -34,7 +34,6 @@ TEMPORARY = {
     "files/downloads.py:Downloads.receive",
     "files/sync.py:Sync._plan",
     "files/transfer.py:_places",
-    "magics/completion.py:Matcher._arguments",
     "remote/exceptions.py:raised_there",
     "serve/in_app.py:serve",
 }

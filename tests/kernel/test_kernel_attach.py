@@ -290,14 +290,14 @@ def new_page(k: Kernel) -> None:
 def test_words_for_what_is_wrong(environ: dict[str, str | None]) -> None:
     with flame_kernel(env=environ) as k:
         for line, words in (
-            ("%flame attach", "usage: %flame attach"),
-            ("%flame attach a --ask --force", "not allowed with"),
+            ("%flame attach", "%flame attach needs NAME: %flame attach NAME"),
+            ("%flame attach a --ask --force", "exclude each other"),
             ("%flame attach nothing", "there is no session nothing"),
             ("%flame sessions --kill nothing", "there is no session nothing"),
-            ("%flame sessions more", "unrecognized arguments"),
+            ("%flame sessions more", "takes no arguments"),
             ("%flame detach now", "takes no arguments"),
             ("%flame allow", "nobody asks"),
-            ("%flame replay x", "invalid int value"),
+            ("%flame replay x", "N is a whole number"),
             ("%flame replay", "no cell has run"),
         ):
             run = k.execute(line)

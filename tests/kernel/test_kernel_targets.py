@@ -71,7 +71,7 @@ def test_the_kernels_own_server() -> None:
         assert f"pid {child.pid}, " in status
         # No two kernels share one, and nobody gets in without the key.
         assert f":{listening.laddr.port} " not in other.execute("%flame status").stdout
-        refused = other.execute(f"%flame connect 127.0.0.1:{listening.laddr.port}")
+        refused = other.execute(f"%flame connect 127.0.0.1:{listening.laddr.port}", allow_stdin=False)
         assert "the server demands a key and none is set here" in one_sentence(refused)
 
 
@@ -304,7 +304,14 @@ def test_a_keyed_server(flame_server: Start, key_file: Callable[[str], Path], tm
         process = psutil.Process(k.pid)
         assert key not in str(process.cmdline()) + str(process.environ())
     with flame_kernel() as k:
-        assert one_sentence(k.execute(f"%flame connect {server.location}"))
+        assert one_sentence(k.execute(f"%flame connect {server.location}", allow_stdin=False))
+        # Without one it is asked for, and again where it is wrong; it is in no history.
+        typed = k.execute(f"%flame connect {server.location}", answers=("not the key, and long enough", key))
+        connected(typed)
+        asks = f"Key of the flame server at {server.location}: "
+        assert typed.prompts == [(asks, True), (f"Wrong key. {asks}", True)]
+        assert "holds a key itself" in one_sentence(k.execute(f"%flame connect {server.location} --key {key}"))
+        assert key not in str(k.history(n=20)) + k.log_text() + str(typed.messages)
         connected(k.execute(f"%flame connect {server.location} --key-file {path}"))
         assert ppid_of(k) == server.pid
     (tmp_path / "targets.toml").write_text(f'[targets.x]\nlocation = "{server.location}"\nkey_file = "flame.key"\n')
@@ -353,23 +360,40 @@ def test_status_before_anything_runs(tmp_path: Path) -> None:
 
 def test_help_and_wrong_usage() -> None:
     with flame_kernel() as k:
-        for text in ("%flame help", "%flame", "  %flame --help"):
+        for text in ("%flame help", "%flame?", "  %flame --help"):
             run = k.execute(text)
             assert run.error is None
-            for word in ("%flame connect", "%flame status", "%%local", "--key-file", "--place", "--session"):
+            for word in ("%flame connect ", "%flame status ", "%flame put ", "%%local "):
                 assert word in run.stdout
+            assert "%flame eval" not in run.stdout
+        for text in ("%flame help connect", "%flame connect?", "%flame connect --help"):
+            run = k.execute(text)
+            assert run.error is None
+            for word in ("%flame connect [WHERE] [options]", "--key-file FILE", "--place", "--session NAME"):
+                assert word in run.stdout
+        assert k.execute("%flame").stdout.startswith("cells run on ")
         pid = pid_of(k)
         for text, said in {
-            "%flame connect": "WHERE",
-            "%flame bogus": "there is no %flame bogus",
+            "%flame bogus": "there is no %flame bogus; %flame help lists the commands",
+            "%flame conect h:1": "there is no %flame conect; did you mean %flame connect?",
+            "%flame help conect": "there is no %flame conect; did you mean %flame connect?",
             "%flame status now": "takes no arguments",
-            "%flame connect a b": "unrecognized arguments: b",
+            "%flame connect a b": "%flame connect does not take 'b': %flame connect [WHERE] [options]",
             "%flame connect localhost": "no target 'localhost'",
             "%flame connect host:port": "no usable port",
-            "%flame connect 'open:1": "No closing quotation",
-            "%flame connect h:1 --place moon": "invalid choice: 'moon'",
-            "%flame connect h:1 --plac child": "unrecognized arguments",
-            "%flame connect h:1 --key-file": "expected one argument",
+            "%flame connect 'open:1": "the quotation is not closed",
+            "%flame connect h:1 --place moon": "--place is one of auto, process, child, main, not 'moon'",
+            "%flame connect h:1 --place chlid": "did you mean child?",
+            "%flame connect h:1 --plac child": "has no option --plac; did you mean --place?",
+            "%flame connect h:1 --key-file": "--key-file needs a value: --key-file FILE",
+            "%flame connect h:1 --key prompt --key-file f": "--key and --key-file exclude each other",
+            "%flame connect h:1 --timeout soon": "--timeout is a number, not 'soon'",
+            "%flame put a": "%flame put needs SRC and DST: %flame put SRC… DST [options]",
+            "%flame eval 6 * 7": "cells run on the far side already; write it as it is: 6 * 7",
+            "%flame use pi": "%flame connect pi",
+            "%flame jobs": "no jobs",
+            "%%flame\n1": "leave out the %%flame line",
+            "y = %flame eval 1": "write the expression itself",
             "%flame connect h:1 --key-file /no/such/file": "cannot read the key file /no/such/file",
             "%flame connect h:1 --session a/b": "no usable name",
             "%flame connect http://h:1": "not the address of a Flame server",

@@ -212,13 +212,17 @@ def test_a_child_whose_interpreter_is_held_is_seen_from_outside(name: str) -> No
 
 
 def test_what_stays_in_line(site: Site) -> None:
-    """Code, and orders that change where cells run: none of them overtakes."""
+    """Code, orders that change where cells run, and orders behind a cell that waits: none of them overtakes."""
     k = site.kernel
     run = begun(k, "import time\nprint('go', flush=True)\nwhile 'stop' not in globals(): time.sleep(0.01)")
     waiting = [k.submit(code) for code in ("'cell'", "%flame replay", "%flame where\n'mixed'")]
+    waiting += [k.submit(code) for code in ("%flame where", "%flame help")]
     asked = k.request("kernel_info_request")  # as a page that has lost its kernel does
-    look(k, "%flame where")
-    look(k, "%flame help")
+    # Another page asks, and is answered, as nothing of its own waits.
+    front = k.client.session.session
+    k.client.session.session = "another-" + front
+    assert "cell: pid" in look(k, "%flame where")
+    k.client.session.session = front
     assert all(one.reply is None for one in [run, *waiting, asked])
     subshell = k.ask("create_subshell_request", channel="control")["subshell_id"]
     # A subshell asks as well, and is answered, whatever the main shell does.
@@ -226,7 +230,8 @@ def test_what_stays_in_line(site: Site) -> None:
     ok(k.execute("stop = 1", subshell=subshell))
     for one in [run, *waiting, asked]:
         ok(k.wait(one))
-    assert [one.result for one in waiting] == ["'cell'", "'cell'", "'mixed'"]
+    assert [one.result for one in waiting] == ["'cell'", "'cell'", "'mixed'", None, None]
+    assert waiting[3].stdout.startswith("no cell runs (pid ")
     k.ask("delete_subshell_request", {"subshell_id": subshell}, channel="control")
     ok(k.execute("del stop"))
 
@@ -234,12 +239,12 @@ def test_what_stays_in_line(site: Site) -> None:
 @pytest.mark.parametrize(
     ("order", "said"),
     [
-        ("%flame watch", "what shall be watched?"),
-        ("%flame watch --every 2", "what shall be watched?"),
+        ("%flame watch", "nothing to watch: %flame watch EXPRESSION"),
+        ("%flame watch --every 2", "nothing to watch: %flame watch EXPRESSION"),
         ("%flame watch x --every soon", '--every is a time such as 3600, "90 min" or "24 h"; not \'soon\''),
         ("%flame where --every 0", "--every is at least 0.2 s; not '0'"),
-        ("%flame where everything", "unrecognized arguments: everything; usage: %flame where"),
-        ("%flame top --all", "unrecognized arguments: --all; usage: %flame top"),
+        ("%flame where everything", "%flame where takes no arguments, so not 'everything'"),
+        ("%flame top --all", "%flame top has no option --all; %flame help top lists its options"),
     ],
 )
 def test_what_is_no_order(site: Site, order: str, said: str) -> None:

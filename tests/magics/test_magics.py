@@ -14,6 +14,9 @@ import pytest
 from farside import FlameServer, LiveApp, wait_until
 from notebook_shell import Shell, ipython, is_one_sentence
 
+from flame_kernel.commands.language import commands
+from flame_kernel.commands.options import MAGICS
+
 KEY = "the-key-of-the-server-0123456789"
 
 
@@ -457,8 +460,8 @@ def test_tab(pi: Shell, server: FlameServer, tmp_path: Path) -> None:
     (server.cwd / "far folder").mkdir(exist_ok=True)
     assert pi.complete("%flame get far")[:2] == ['%flame get "far file"', '%flame get "far folder/"']
     (tmp_path / "near file").write_text("")
-    assert pi.complete(f"%flame put {tmp_path}/near") == [f"%flame put {tmp_path}/near file"]
-    assert pi.complete(f"%flame run {tmp_path}/near") == [f"%flame run {tmp_path}/near file"]
+    assert pi.complete(f"%flame put {tmp_path}/near") == [f'%flame put "{tmp_path}/near file"']
+    assert pi.complete(f"%flame run {tmp_path}/near") == [f'%flame run "{tmp_path}/near file"']
     assert pi.complete("%flame help ev") == ["%flame help eval"]
 
 
@@ -469,11 +472,12 @@ def test_tab_without_a_connection(shell: Shell) -> None:
 
 def test_the_magics_teach(shell: Shell) -> None:
     page = shell.ok("%flame help").out
-    for name in shell.ip.magics_manager.registry["FlameMagics"].commands.names():
-        assert f"%flame {name}" in page
-        how = shell.ok(f"%flame help {name}").out
-        assert f"%flame {name}" in how
+    for command in commands(MAGICS):
+        assert f"%flame {command.name}" in page
+        how = shell.ok(f"%flame help {command.name}").out
+        assert f"%flame {command.name}" in how
         assert len(how.splitlines()) > 2
+        assert shell.ok(f"%flame {command.name}?").out == how
     assert "%flame sendmodule" in shell.ok("%flame?").text
     assert "--no-raise-error" in shell.ok("%%flame?").text
     assert "FlameMagics(Magics) options" in shell.ok("%config FlameMagics").out

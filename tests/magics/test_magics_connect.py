@@ -45,7 +45,7 @@ def test_several_connections_one_of_them_current(
     is_one_sentence(shell.run("%flame sessions --kill nobodys"), "no session 'nobodys'")
     shell.ok(f"%flame connect {server.location} --as other --session another-one")
     assert f"{own} (this one)" in shell.ok("%flame sessions -t pi").out
-    assert "another-one is ended" in shell.ok("%flame sessions -t pi --kill another-one").out
+    assert "ended session another-one" in shell.ok("%flame sessions -t pi --kill another-one").out
     assert "another-one" not in shell.ok("%flame sessions -t pi").out
     shell.ok("%flame disconnect other")
     shell.ok("%flame disconnect pi")
@@ -145,7 +145,8 @@ def test_a_key_is_asked_for(shell: Shell, flame_server: Callable[..., FlameServe
     monkeypatch.setattr(getpass, "getpass", typed)
     ran = shell.ok(f"%flame connect {server.location} --as pi")
     assert len(asked) == 2
-    assert server.location in asked[0]
+    assert asked[0] == f"Key of the flame server at {server.location}: "
+    assert asked[1] == f"Wrong key. {asked[0]}"
     assert shell.ok("%flame eval 3").value == 3
     shell.ok("%flame disconnect")
     is_one_sentence(shell.run(f"%flame connect {server.location}"), "demands a key")
@@ -166,11 +167,15 @@ def test_a_key_from_a_file(
 
 
 def test_a_key_in_the_line_leaves_no_trace(
-    shell: Shell, flame_server: Callable[..., FlameServer], tmp_path: Path
+    shell: Shell, flame_server: Callable[..., FlameServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = flame_server(key=KEY)
-    ran = shell.ok(f"%flame connect {server.location} --as pi --key {KEY}")
+    ran = shell.run(f"%flame connect {server.location} --as pi --key {KEY}")
     assert "a key in the command line" in ran.err
+    assert "holds a key itself" in ran.text
+    monkeypatch.setenv("LAB_KEY", KEY)
+    shell.ok(f"%flame connect {server.location} --as pi --key env:LAB_KEY")
+    assert "--key env:LAB_KEY" in shell.ip.history_manager.input_hist_raw[-1]
     assert shell.ok("%flame eval 3").value == 3
     failed = shell.run(f"%flame connect {server.location} --key={KEY}0 --as other")
     unknown = shell.run(f"%flame connect {server.location} --key '{KEY}' --bogus")

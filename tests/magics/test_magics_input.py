@@ -10,7 +10,7 @@ import pytest
 from farside import FlameServer
 from notebook_shell import Shell, ipython
 
-from flame_kernel.magics.arguments import assignments, call_of, split_raw
+from flame_kernel.commands.code_words import assignments, call_of
 
 
 @pytest.fixture(scope="module")
@@ -27,56 +27,56 @@ def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 # What is typed, and words of the one line that answers.
 CASES = {
-    "no such subcommand": ("%flame conect pi", ("no %flame conect", "connect")),
-    "a subcommand's name cut short": ("%flame co", ("no %flame co", "connect", "console")),
-    "help on nothing there is": ("%flame help conect", ("no %flame conect",)),
-    "an unknown option": ("%flame connect localhost:9999 --speed 3", ("--speed", "usage: %flame connect")),
-    "an option cut short": ("%flame connect localhost:9999 --sess a", ("--sess", "usage: %flame connect")),
-    "an option without its value": ("%flame connect localhost:9999 --as", ("--as", "usage:")),
+    "no such subcommand": ("%flame conect pi", ("no %flame conect; did you mean %flame connect?",)),
+    "a subcommand's name cut short": ("%flame co", ("no %flame co; ", "%flame")),
+    "help on nothing there is": ("%flame help conect", ("no %flame conect", "did you mean")),
+    "an unknown option": ("%flame connect localhost:9999 --speed 3", ("no option --speed", "%flame help connect")),
+    "an option cut short": ("%flame connect localhost:9999 --sess a", ("no option --sess; did you mean --session?",)),
+    "an option without its value": ("%flame connect localhost:9999 --as", ("--as needs a value: --as NAME",)),
     "a value out of the list": ("%flame connect localhost:9999 --place moon", ("moon", "child")),
-    "a number that is none": ("%flame connect localhost:9999 --timeout soon", ("soon", "usage:")),
-    "a timeout below zero": ("%flame connect localhost:9999 --timeout -1", ("seconds above 0",)),
-    "two places": ("%flame connect a:1 b:2", ("b:2", "usage:")),
-    "a quote that is not closed": ("%flame connect 'localhost:9999", ("quotation", "usage:")),
+    "a number that is none": ("%flame connect localhost:9999 --timeout soon", ("--timeout is a number, not 'soon'",)),
+    "a timeout below zero": ("%flame connect localhost:9999 --timeout -1", ("seconds above 0, not -1",)),
+    "two places": ("%flame connect a:1 b:2", ("does not take 'b:2': %flame connect [WHERE]",)),
+    "a quote that is not closed": ("%flame connect 'localhost:9999", ("the quotation is not closed",)),
     "a place without a port": ("%flame connect localhost", ("localhost",)),
     "a port that is none": ("%flame connect localhost:99999", ("no usable port",)),
     "nobody at that port": ("%flame connect localhost:1", ("connection refused",)),
     "a socket that is not there": ("%flame connect ./u:/nowhere/at/all", ("/nowhere/at/all",)),
     "a target that is not in the file": ("%flame connect furnace", ("furnace", "host:port")),
-    "a name that binds nothing": ("%flame connect localhost:9999 --as 2nd", ("'2nd' is no name",)),
-    "a name that is a keyword": ("%flame connect localhost:9999 --as class", ("'class' is no name",)),
+    "a name that binds nothing": ("%flame connect localhost:9999 --as 2nd", ("'2nd' is not a name",)),
+    "a name that is a keyword": ("%flame connect localhost:9999 --as class", ("'class' is not a name",)),
     "a key file that is not there": ("%flame connect localhost:9999 --key-file /nowhere", ("/nowhere",)),
     "a session's name that is none": ("%flame connect localhost:9999 --session 'a b'", ("a b",)),
     "use of what is not connected": ("%flame use mars", ("'mars'", "there are pi")),
-    "use of nothing": ("%flame use", ("NAME", "usage: %flame use")),
+    "use of nothing": ("%flame use", ("%flame use needs NAME: %flame use NAME",)),
     "status of what is not connected": ("%flame status mars", ("'mars'", "pi")),
     "an end of what is not connected": ("%flame disconnect mars", ("'mars'", "pi")),
     "a target that is not connected": ("%flame eval -t mars 1", ("'mars'", "pi")),
     "a cell's target that is not connected": ("%%flame -t mars\n1", ("'mars'", "pi")),
-    "no expression": ("%flame eval", ("usage: %flame eval", "EXPRESSION")),
-    "no statement": ("%flame exec -t pi", ("usage: %flame exec",)),
-    "a module without a name": ("%flame module", ("MODULE", "usage:")),
-    "a module that is no name": ("%flame module os-path", ("'os-path' is no module",)),
+    "no expression": ("%flame eval", ("%flame eval needs EXPRESSION: %flame eval EXPRESSION",)),
+    "no statement": ("%flame exec -t pi", ("%flame exec needs STATEMENTS",)),
+    "a module without a name": ("%flame module", ("%flame module needs MODULE",)),
+    "a module that is no name": ("%flame module os-path", ("'os-path' is not a module",)),
     "as what": ("%flame module os as", ("as NAME",)),
     "as two things": ("%flame module os as a b", ("as NAME",)),
-    "as no name": ("%flame module os as 1a", ("'1a' is no name",)),
-    "a builtin that is no name": ("%flame builtin 1+1", ("'1+1' is no builtin",)),
+    "as no name": ("%flame module os as 1a", ("'1a' is not a name",)),
+    "a builtin that is no name": ("%flame builtin 1+1", ("'1+1' is not a builtin",)),
     "a push of no variable": ("%flame push nowhere", ("no variable 'nowhere' here",)),
     "a push of one variable of two": ("%flame push here nowhere", ("no variable 'nowhere' here",)),
     "a push of no name": ("%flame push 1a=2", ("'1a=2' is no variable",)),
     "a push of no expression": ("%flame push a=1+", ("a= is no expression",)),
     "a push of an expression that fails": ("%flame push a=1/0", ("1/0 has no value here", "ZeroDivisionError")),
     "a push of what cannot travel": ("%flame push here lock", ("lock", "trust")),
-    "a push of nothing": ("%flame push", ("usage: %flame push",)),
+    "a push of nothing": ("%flame push", ("%flame push needs NAME[=EXPRESSION]",)),
     "a pull of no variable": ("%flame pull there nowhere", ("no variable 'nowhere'",)),
-    "a pull of no name": ("%flame pull 1a", ("'1a' is no variable",)),
+    "a pull of no name": ("%flame pull 1a", ("'1a' is not a variable name",)),
     "a pull of what cannot travel": ("%flame pull there far_lock", ("lock", "trust")),
     "a file that is not here": ("%flame put /nowhere/at/all there.txt", ("/nowhere/at/all",)),
     "a file that is not there": ("%flame get /nowhere/at/all here.txt", ("/nowhere/at/all",)),
-    "a file to nowhere": ("%flame put one", ("DST", "usage: %flame put")),
-    "a module that is not here": ("%flame sendmodule nowhere_at_all", ("'nowhere_at_all'", "import it")),
+    "a file to nowhere": ("%flame put one", ("%flame put needs SRC and DST: %flame put SRC… DST",)),
+    "a module that is not here": ("%flame sendmodule nowhere_at_all", ("no module nowhere_at_all here",)),
     "a module's file that is not here": ("%flame sendmodule /nowhere/at_all.py", ("/nowhere/at_all.py",)),
-    "a module's file of a wrong name": ("%flame sendmodule /nowhere/2nd.py", ("'2nd' is no module",)),
+    "a module's file of a wrong name": ("%flame sendmodule /nowhere/2nd.py", ("/nowhere/2nd.py",)),
     "the source of no module": ("%flame getmodule nowhere_at_all", ("nowhere_at_all",)),
     "a source to nowhere": ("%flame getmodule textwrap /nowhere/at/all.py", ("/nowhere/at/all.py",)),
     "a script that is not here": ("%flame run /nowhere/at_all.py", ("/nowhere/at_all.py",)),
@@ -85,20 +85,20 @@ CASES = {
     "named arguments that are none": ("%flame run len(**5)", ("dict(**5) has no value here", "TypeError")),
     "a function that is not here": ("%flame run nowhere(1)", ("nowhere has no value here",)),
     "a job that is none": ("%flame jobs 99", ("no job 99",)),
-    "a job's number that is none": ("%flame jobs first", ("first", "usage:")),
+    "a job's number that is none": ("%flame jobs first", ("JOB is a whole number, not 'first'",)),
     "to cancel nothing": ("%flame jobs --cancel", ("no job",)),
-    "a cell's unknown option": ("%%flame --speed\n1", ("--speed", "usage: %%flame")),
-    "a cell's option cut short": ("%%flame --no-raise\n1", ("--no-raise", "usage: %%flame")),
-    "a cell's word too many": ("%%flame pi\n1", ("pi", "usage: %%flame")),
-    "a cell's timeout that is none": ("%%flame --timeout soon\n1", ("soon", "usage:")),
+    "a cell's unknown option": ("%%flame --speed\n1", ("%%flame has no option --speed; %%flame? lists its options",)),
+    "a cell's option cut short": ("%%flame --no-raise\n1", ("no option --no-raise; did you mean --no-raise-error?",)),
+    "a cell's word too many": ("%%flame pi\n1", ("%%flame takes no arguments, so not 'pi'",)),
+    "a cell's timeout that is none": ("%%flame --timeout soon\n1", ("--timeout is a number, not 'soon'",)),
     "a cell's timeout below zero": ("%%flame --timeout -1\n1", ("-1",)),
     "a cell's variable that is not here": ("%%flame -i here -i nowhere\n1", ("no variable 'nowhere' here",)),
-    "a cell's variable of no name": ("%%flame -o 1a\n1", ("'1a' is no variable",)),
-    "a cell's job of no name": ("%%flame --out 1a\n1", ("'1a' is no variable",)),
+    "a cell's variable of no name": ("%%flame -o 1a\n1", ("'1a' is not a variable name",)),
+    "a cell's job of no name": ("%%flame --out 1a\n1", ("'1a' is not a variable name",)),
     "a cell's variable that cannot travel": ("%%flame -i lock\nnew = 1", ("lock", "trust")),
     "a cell here and in the background": ("%%flame --bg --local\n1", ("--local", "--bg")),
     "a cell of blank lines": ("%%flame\n\n   \n", ("empty",)),
-    "a cell's quote that is not closed": ("%%flame -t 'pi\n1", ("quotation", "usage:")),
+    "a cell's quote that is not closed": ("%%flame -t 'pi\n1", ("the quotation is not closed",)),
     "a cell's pull of what is not there": ("%%flame -o here -o nowhere\nhere = 2", ("no variable 'nowhere'",)),
 }
 
@@ -158,14 +158,6 @@ def test_nothing_is_connected(tmp_path: Path) -> None:
 )
 def test_assignments_of_a_line(text: str, found: list[tuple[str, str | None]]) -> None:
     assert assignments(text) == found
-
-
-def test_options_before_code() -> None:
-    assert split_raw("-t pi a -t b") == ("-t pi", "a -t b")
-    assert split_raw("--target=pi  x") == ("--target=pi", "x")
-    assert split_raw("-- -t") == ("", "-t")
-    assert split_raw("-1") == ("", "-1")
-    assert split_raw("") == ("", "")
 
 
 def test_calls_of_functions() -> None:

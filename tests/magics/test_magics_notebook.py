@@ -355,6 +355,6 @@ def test_looking_in_while_a_job_runs(notebook: Kernel) -> None:
     notebook.wait_for(lambda: latest().endswith("(ended)"), "the end of the view")
     run = notebook.execute("%flame watch")
     assert run.reply is not None
-    assert "%flame watch needs something to work on" in run.reply["evalue"]
+    assert "nothing to watch: %flame watch EXPRESSION" in run.reply["evalue"]
     assert ok(notebook.execute("print(pi.where())")).stdout.startswith("no cell runs (pid ")
     assert str(ok(notebook.execute("pi.top()")).result).startswith("pid ")

@@ -18,7 +18,7 @@ from farside import FlameServer
 from kernels import Kernel, flame_kernel
 
 from flame_kernel.agent.wire.launch import without_secrets
-from flame_kernel.commands.language import parse
+from flame_kernel.commands.parsing import parse
 from flame_kernel.connect import installation, keys, settings, ssh
 from flame_kernel.connect.keys import from_source, keyless, store_in_keyring, without_key
 from flame_kernel.connect.target import Secret, load_target
@@ -140,7 +140,7 @@ def test_a_key_typed_in_a_cell_is_nowhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", [line.split("\n")[-1].strip() for line in TYPED])
 def test_no_error_repeats_a_key(line: str) -> None:
     with pytest.raises(FlameError, match="--key-file") as caught:
-        parse(line)
+        parse(line.removeprefix("%flame"), "kernel")
     assert KEY not in str(caught.value)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kernels import flame_kernel
 
 import flame
-from flame_kernel.magics.completion import _as_one_word
+from flame_kernel.remote.candidates import _as_one_word
 from flame_kernel.security.offers import Offers, identifiers, modules, offered, paths
 
 

@@ -1,0 +1,81 @@
+"""Code in a ``%flame`` line, taken apart without running it: assignments to push, the call or the script to run."""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import re
+
+from ..errors import FlameError, TargetError
+
+
+def assignments(text: str) -> list[tuple[str, str | None]]:
+    """``a b=EXPRESSION c`` taken apart: each name, and its expression or None; FlameError for what is neither."""
+    pieces = re.split(r"(\s+)", text.strip())
+    found: list[tuple[str, str | None]] = []
+    while pieces:
+        piece = pieces.pop(0)
+        if not piece.strip():
+            continue
+        name, equals, expression = piece.partition("=")
+        if not name.isidentifier() or keyword.iskeyword(name) or expression.startswith("="):
+            raise FlameError(f"{piece!r} is no variable; write %flame push NAME or NAME=EXPRESSION")
+        if not equals:
+            found.append((name, None))
+            continue
+        # The expression goes on until it is whole and what follows could be the next variable.
+        while pieces and not (_whole(expression) and re.match(r"[^\W\d]\w*(=|$)", pieces[1]) and _no_word(pieces[1])):
+            expression += pieces.pop(0) + pieces.pop(0)
+        if not _whole(expression):
+            raise FlameError(f"{expression.strip() or 'nothing'} behind {name}= is no expression")
+        found.append((name, expression.strip()))
+    return found
+
+
+def _no_word(text: str) -> bool:
+    return not keyword.iskeyword(text.partition("=")[0])
+
+
+def _whole(expression: str) -> bool:
+    try:
+        ast.parse(expression.strip(), mode="eval")
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def call_of(text: str) -> ast.Call | None:
+    """``text`` as a call of a function by its name, or None."""
+    try:
+        node = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError):
+        return None
+    return node if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)) else None
+
+
+def identifier(name: str, what: str = "name") -> str:
+    """``name``, which must be one that Python can bind; raises TargetError."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise TargetError(f"{name!r} is not a {what}: use letters, digits and _")
+    return name
+
+
+def script(source: str, name: str, arguments: list[str]) -> str:
+    """A cell that runs a script as Python does: ``sys.argv`` for it, its own names, tracebacks with its lines."""
+    return (
+        "def _flame_script():\n"
+        "    import sys, linecache\n"
+        "    __tracebackhide__ = True\n"
+        f"    source, name = {source!r}, {name!r}\n"
+        "    linecache.cache[name] = (len(source), None, source.splitlines(True), name)\n"
+        "    before = sys.argv\n"
+        f"    sys.argv = [name, *{arguments!r}]\n"
+        "    try:\n"
+        "        exec(compile(source, name, 'exec'), {'__name__': '__main__', '__file__': name})\n"
+        "    finally:\n"
+        "        sys.argv = before\n"
+        "try:\n"
+        "    _flame_script()\n"
+        "finally:\n"
+        "    del _flame_script"
+    )

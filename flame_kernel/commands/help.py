@@ -1,0 +1,82 @@
+"""Help of ``%flame``, made from the table of commands: the list, all about one command, and the README's table.
+
+``python -m flame_kernel.commands.help`` prints the README's table.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+from .language import COMMANDS, Command, commands
+from .options import FACES, KERNEL, MAGICS, Option
+from .parsing import usage
+
+# A notebook breaks lines that are longer.
+WIDTH = 100
+LOCAL = "first line of a cell that runs on this machine, with the kernel's own Python"
+_CELLS = {
+    KERNEL: ("%%local", LOCAL),
+    MAGICS: ("%%flame", "first line of a cell that runs there; %%flame? shows its options"),
+}
+
+
+def overview(face: str) -> str:
+    """The commands of a face, one a line."""
+    rows = [(f"%flame {one.name}", one.brief) for one in commands(face)]
+    lines = _columns([*rows, _CELLS[face]], "")
+    return "\n".join([*lines, "", "%flame help NAME, or %flame NAME?, tells all about one; Tab knows them."])
+
+
+def about(command: Command, face: str) -> str:
+    """All about one command: how it is written, what its arguments and options are, examples."""
+    parts = [usage(command, face), textwrap.fill(f"{command.brief[0].upper()}{command.brief[1:]}.", WIDTH)]
+    if command.more:
+        parts.append(textwrap.fill(command.more, WIDTH))
+    rows = [(one.metavar, one.help) for one in command.arguments_in(face)]
+    rows += [(_written(one), one.help) for one in command.options_in(face)]
+    if rows:
+        parts.append("\n".join(_columns(rows, "  ")))
+    examples = [line for line in command.examples if _fits(line, face)]
+    if examples:
+        parts.append("\n".join(["examples:", *(f"  {line}" for line in examples)]))
+    if command.aliases:
+        parts.append(f"The same as: {', '.join(f'%flame {name}' for name in command.aliases)}.")
+    return "\n\n".join(parts)
+
+
+def _written(option: Option) -> str:
+    if option.choices:
+        return f"{', '.join(option.flags)} {'|'.join(option.choices)}"
+    return option.written
+
+
+def _fits(line: str, face: str) -> bool:
+    return face == MAGICS or line.startswith("%flame")  # no value of a line in the kernel
+
+
+def _columns(rows: list[tuple[str, str]], indent: str) -> list[str]:
+    """Rows of two columns; the second is wrapped, and stands below the first where that is long."""
+    width = min(max(len(first) for first, _ in rows), 22)
+    behind = indent + " " * (width + 2)
+    lines: list[str] = []
+    for first, second in rows:
+        wrapped = textwrap.wrap(second, WIDTH - len(behind))
+        if len(first) <= width:
+            lines.append(f"{indent}{first:<{width}}  {wrapped.pop(0)}")
+        else:
+            lines.append(f"{indent}{first}")
+        lines += [behind + line for line in wrapped]
+    return lines
+
+
+def readme_table() -> str:
+    """The table of commands for README.md: what each does, and where it makes sense."""
+    lines = ["| `%flame …` | | kernel | magics |", "|---|---|---|---|"]
+    for one in COMMANDS:
+        there = " | ".join("yes" if face in one.faces else "–" for face in FACES)
+        lines.append(f"| `{one.name}` | {one.brief} | {there} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(readme_table())

@@ -1,0 +1,48 @@
+"""Cells whose output a server keeps: which of them a user means, and what is said of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import FlameError
+
+
+def choose(cells: list[dict[str, Any]], count: int | None, choice: str | None, missed: Iterable[str]) -> list[Any]:
+    """The cells that are meant, of those that are kept; raises FlameError where there is none of them.
+
+    count   a cell's number;  choice  None for the last cell, "all", or "missed": those of whose ids are ``missed``
+    """
+    if count is not None and choice is not None:
+        raise FlameError(f"a cell's number and --{choice} exclude each other; give one")
+    if not cells:
+        raise FlameError("no output is kept there: no cell has run in this session yet, or its output was too large")
+    if count is not None:
+        of_number = [cell for cell in cells if cell.get("count") == count]
+        if not of_number:
+            known = ", ".join(str(cell["count"]) for cell in cells if cell.get("count") is not None)
+            raise FlameError(f"the output of cell {count} is not kept; there are {known or 'none with a number'}")
+        return of_number[-1:]
+    if choice == "all":
+        return cells
+    if choice == "missed":
+        wanted = set(missed)
+        return [cell for cell in cells if cell.get("request") in wanted]
+    return cells[-1:]
+
+
+def label(cell: dict[str, Any]) -> str:
+    """``[7] first line of it``."""
+    lines = str(cell.get("code") or "").strip().splitlines()
+    first = lines[0][:60] if lines else ""
+    count = cell.get("count")
+    return f"[{'*' if count is None else count}] {first}"
+
+
+def header(cell: dict[str, Any]) -> str:
+    """One line above the output: which cell, and whether all of it is there."""
+    started = cell.get("started")
+    when = time.strftime(" of %H:%M:%S", time.localtime(started)) if isinstance(started, (int, float)) else ""
+    part = "" if cell.get("complete", True) else "; its beginning is not kept any more"
+    return f"--- {label(cell)}{when}{part}\n"

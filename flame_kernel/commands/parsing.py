@@ -1,0 +1,353 @@
+"""``%flame …`` lines, read by the table of commands: which command, and what its arguments and options are.
+
+What is wrong with a line is one sentence, a FlameError, with the next step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from ..connect import amounts
+from ..connect.keys import has_key
+from ..errors import FlameError
+from .language import ANY, BY_NAME, CELL, MAYBE, ONE, SOME, Argument, Command
+from .options import Option
+
+# Seconds between two looks at a watched value; and the least between any two.
+WATCH_EVERY, LEAST_EVERY = 2.0, 0.2
+# Characters of what was written that a sentence repeats.
+SHOWN = 60
+
+_OPTION = r"--(?:end|every[ =]\s*(\S+))"
+_FIRST_OPTION, _LAST_OPTION = re.compile(rf"^\s*{_OPTION}(?=\s|$)"), re.compile(rf"(?:^|\s){_OPTION}\s*$")
+_QUESTION = re.compile(r"(\w*)\s*\?{1,2}$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One line that is well formed: the command, and the values of all its arguments and options by their names."""
+
+    command: Command
+    values: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.command.name
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+
+def parse(text: str, face: str, default: str = "status") -> Line:
+    """The line ``text``, without its ``%flame``; ``default`` is the command where it is empty. Raises FlameError."""
+    text = text.strip()
+    if (asked := _QUESTION.match(text)) is not None:  # %flame?, %flame NAME?
+        return parse(f"help {asked.group(1)}", face)
+    word, _, rest = text.partition(" ")
+    rest = rest.strip()
+    if word in ("--help", "-h"):
+        word = "help"
+    if has_key(rest):  # whatever else is wrong with the line, no sentence repeats it
+        raise FlameError(
+            "--key holds a key itself, and a key has no place in a cell, where all who see the notebook see it; take "
+            "it out: use --key-file FILE, --key keyring, prompt or env:NAME, or targets.toml"
+        )
+    command = find(word or default, face, rest)
+    if not command.code and {"--help", "-h"} & set(rest.split()):
+        return parse(f"help {command.name}", face)
+    values = _read_code(command, face, rest) if command.code else _read(command, face, words_of(rest))
+    if "every" in values:
+        values["every"] = every(values["every"], WATCH_EVERY if command.name == "watch" else None)
+    return Line(command, values)
+
+
+def parse_cell(text: str, face: str) -> Line:
+    """What stands behind ``%%flame`` in the first line of a cell. Raises FlameError."""
+    if face in CELL.instead:
+        raise FlameError(CELL.instead[face])
+    return Line(CELL, _read(CELL, face, words_of(text)))
+
+
+def find(word: str, face: str, rest: str = "") -> Command:
+    """The command of that name, or alias; FlameError where there is none, or where it makes no sense in ``face``."""
+    command = BY_NAME.get(word)
+    if command is None:
+        known = [name for name, one in BY_NAME.items() if face in one.faces]
+        raise FlameError(f"there is no %flame {shortened(word)}; {_meant(word, known, '%flame ')}")
+    if face in command.instead:
+        raise FlameError(command.instead[face].format(rest=shortened(rest) or "…"))
+    return command
+
+
+def overtakes(code: str) -> bool:
+    """Whether a cell has only lines of commands that look, and need not wait for the cell that runs."""
+    lines = [line.split() for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return bool(lines) and all(_looks(words) for words in lines)
+
+
+def _looks(words: list[str]) -> bool:
+    if words[0] not in ("%flame", "%flame?", "%flame??"):
+        return False
+    name = words[1] if len(words) > 1 else "status"
+    if name in ("--help", "-h") or words[-1].endswith("?") or words[0] != "%flame":
+        return True
+    # One that does not exist, or not here, has its sentence at once.
+    return name not in BY_NAME or BY_NAME[name].passes
+
+
+# -- words ---------------------------------------------------------------------------------------------------------
+
+
+def words_of(text: str) -> list[str]:
+    """``text`` as words: quotes hold one together, a backslash before a blank or a quote too; any other stays, as in
+    the paths of Windows. Raises FlameError for a quote that is not closed.
+
+    Branches because each is a rule for one sign.
+    """
+    words: list[str] = []
+    word: str | None = None
+    quote = ""
+    at = 0
+    while at < len(text):
+        sign, following = text[at], text[at + 1 : at + 2]
+        at += 1
+        if sign == "\\" and following and (following == quote or (not quote and following in " \t'\"")):
+            word, at = (word or "") + following, at + 1
+        elif quote:
+            if sign == quote:
+                quote = ""
+            else:
+                word = (word or "") + sign
+        elif sign in "'\"":
+            quote, word = sign, word or ""
+        elif sign.isspace():
+            if word is not None:
+                words.append(word)
+            word = None
+        else:
+            word = (word or "") + sign
+    if quote:
+        raise FlameError(f"the quotation is not closed: add {quote} at its end")
+    return words if word is None else [*words, word]
+
+
+def shortened(text: str) -> str:
+    """What was written, short enough to be repeated in a sentence."""
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def _meant(word: str, known: Iterable[str], before: str = "") -> str:
+    close = difflib.get_close_matches(word, list(known), 1, 0.6)
+    return f"did you mean {before}{close[0]}?" if close else "%flame help lists the commands"
+
+
+# -- options and arguments -------------------------------------------------------------------------------------------
+
+
+def _read(command: Command, face: str, words: list[str]) -> dict[str, Any]:
+    options = command.options_in(face)
+    given: dict[str, Any] = {}
+    plain: list[str] = []
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            plain += words
+            break
+        if not _is_option(word):
+            plain.append(word)
+            continue
+        option, value = _option(command, face, word)
+        if option.metavar and value is None:
+            if not words or (_is_option(words[0]) and _known(options, words[0])):
+                raise FlameError(f"{word} needs a value: {option.flags[-1]} {option.metavar}")
+            value = words.pop(0)
+        _take(command, options, given, option, value)
+    values = {option.name: option.empty for option in command.options}
+    values |= _distribute(command, face, plain)
+    return values | given
+
+
+def _is_option(word: str) -> bool:
+    return len(word) > 1 and word.startswith("-") and not re.fullmatch(r"-[\d.]+", word)
+
+
+def _known(options: tuple[Option, ...], word: str) -> bool:
+    return any(word in option.flags for option in options)
+
+
+def _option(command: Command, face: str, word: str) -> tuple[Option, str | None]:
+    """The option that ``word`` is, and its value where that stands in the same word: ``--place=child``, ``-tpi``.
+
+    Branches because what is wrong with it has a sentence each.
+    """
+    flag, equals, value = word.partition("=")
+    options = command.options_in(face)
+    for option in options:
+        if flag in option.flags:
+            return option, value if equals else None
+        short = next((one for one in option.flags if not one.startswith("--")), None)
+        if short and option.metavar and word.startswith(short) and not word.startswith("--"):
+            return option, word[len(short) :]
+    if any(flag in option.flags for option in command.options):
+        other = "the Remote Flame kernel" if face == "magics" else "the magics of %load_ext flame"
+        raise FlameError(f"{command.title} {flag} is for {other}")
+    flags = [flag for option in options for flag in option.flags]
+    close = difflib.get_close_matches(flag, flags, 1, 0.6)
+    if close:
+        step = f"did you mean {close[0]}?"
+    elif flags:
+        step = (
+            "%%flame? lists its options"
+            if command.name == "%%flame"
+            else f"%flame help {command.name} lists its options"
+        )
+    else:
+        step = "it takes none"
+    raise FlameError(f"{command.title} has no option {shortened(flag)}; {step}")
+
+
+def _take(
+    command: Command, options: tuple[Option, ...], given: dict[str, Any], option: Option, value: str | None
+) -> None:
+    """Note one option in ``given``, checked."""
+    flag = option.flags[-1]
+    if not option.metavar:
+        if value is not None:
+            raise FlameError(f"{flag} takes no value")
+        given[option.name] = True
+    else:
+        assert value is not None
+        made = _converted(flag, option.kind, value)
+        if option.choices and made not in option.choices:
+            close = difflib.get_close_matches(str(made), option.choices, 1, 0.6)
+            mean = f"; did you mean {close[0]}?" if close else ""
+            raise FlameError(f"{flag} is one of {', '.join(option.choices)}, not {shortened(value)!r}{mean}")
+        given[option.name] = [*given.get(option.name, []), made] if option.many else made
+    for other in options:
+        if option.group and other.group == option.group and other is not option and other.name in given:
+            raise FlameError(f"{other.flags[-1]} and {flag} exclude each other; give one")
+
+
+def _converted(what: str, kind: type, value: str) -> Any:
+    if kind is str:
+        return value
+    try:
+        return kind(value)
+    except ValueError:
+        whole = "whole " if kind is int else ""
+        raise FlameError(f"{what} is a {whole}number, not {shortened(value)!r}") from None
+
+
+def _distribute(command: Command, face: str, words: list[str]) -> dict[str, Any]:
+    """The words that are no options, as values of the arguments."""
+    values: dict[str, Any] = {one.name: [] if one.count in (SOME, ANY) else None for one in command.arguments}
+    arguments = command.arguments_in(face)
+    least = sum(one.count in (ONE, SOME) for one in arguments)
+    if len(words) < least:
+        wanted = " and ".join(one.metavar for one in arguments if one.count in (ONE, SOME))
+        raise FlameError(f"{command.title} needs {wanted}: {usage(command, face)}")
+    spare = len(words) - least  # how many more there are than have to be
+    for number, one in enumerate(arguments):
+        count = one.count in (ONE, SOME)
+        later = sum(other.count == MAYBE for other in arguments[number + 1 :])
+        more = {ONE: 0, MAYBE: min(spare, 1), SOME: max(spare - later, 0), ANY: max(spare - later, 0)}[one.count]
+        taken, words = words[: count + more], words[count + more :]
+        spare -= more
+        made = [_converted(one.metavar, one.kind, word) for word in taken]
+        values[one.name] = made if one.count in (SOME, ANY) else made[0] if made else None
+    if words:
+        _too_many(command, face, arguments, words[0])
+    return values
+
+
+def _too_many(command: Command, face: str, arguments: tuple[Argument, ...], word: str) -> NoReturn:
+    name = command.title
+    if not arguments:
+        raise FlameError(f"{name} takes no arguments, so not {shortened(word)!r}")
+    raise FlameError(f"{name} does not take {shortened(word)!r}: {usage(command, face)}")
+
+
+def usage(command: Command, face: str) -> str:
+    """How a command is written, in one line."""
+    words = [f"{command.title}", *(one.written for one in command.arguments_in(face))]
+    return " ".join([*words, *(["[options]"] if command.options_in(face) else [])])
+
+
+# -- code as it stands -----------------------------------------------------------------------------------------------
+
+
+def _read_code(command: Command, face: str, rest: str) -> dict[str, Any]:
+    """Options, and behind them code as it stands; those of ``watch`` may stand at the end too."""
+    given, code = leading(command, face, rest)
+    values = {option.name: option.empty for option in command.options} | given
+    if command.name == "watch":
+        return values | watched(code)
+    if not code:
+        raise FlameError(f"{command.title} needs {command.arguments[0].metavar}: {usage(command, face)}")
+    return values | {"code": code}
+
+
+def leading(command: Command, face: str, rest: str) -> tuple[dict[str, Any], str]:
+    """The options that stand before the code in ``rest``, and the code; ``--`` ends them. Those of a view are left to
+    ``watched``. Raises FlameError for one that is mistyped.
+
+    Branches because each way of writing an option is one.
+    """
+    given: dict[str, Any] = {}
+    options = [option for option in command.options_in(face) if option.name not in ("every", "end")]
+    rest = rest.strip()
+    found = True
+    while found:
+        found = False
+        for option in options:
+            value = r"(\"[^\"]*\"|'[^']*'|\S+)(?:\s+|$)"
+            ways = (
+                rf"{flag}(?:\s+|=){value}" if flag.startswith("--") else rf"{flag}\s*{value}" for flag in option.flags
+            )
+            for way in ways:
+                match = re.match(way, rest)
+                if match is not None:
+                    given[option.name] = match.group(1).strip("\"'")
+                    rest, found = rest[match.end() :], True
+    if rest.startswith("-- "):
+        return given, rest[3:].strip()
+    word = rest.split()[0] if rest else ""
+    flags = [flag for option in command.options_in(face) for flag in option.flags if flag.startswith("--")]
+    close = difflib.get_close_matches(word.partition("=")[0], flags, 1, 0.7) if word.startswith("--") else []
+    if close and close[0] not in ("--every", "--end"):
+        raise FlameError(f"{command.title} has no option {shortened(word)}; did you mean {close[0]}?")
+    return given, rest
+
+
+def watched(text: str) -> dict[str, Any]:
+    """``code`` (the expression as it stands), ``every`` (text) and ``end`` of a line ``EXPRESSION --every S``. Raises
+    FlameError."""
+    values: dict[str, Any] = {"every": None, "end": False}
+    while found := _FIRST_OPTION.search(text) or _LAST_OPTION.search(text):
+        text = text[: found.start()] + text[found.end() :]
+        if found[1] is None:
+            values["end"] = True
+        else:
+            values["every"] = found[1]
+    expression = text.strip()
+    if not expression and not values["end"]:
+        raise FlameError("nothing to watch: %flame watch EXPRESSION [--every S], or %flame watch --end")
+    return {"code": expression, **values}
+
+
+def every(text: str | None, default: float | None = None) -> float | None:
+    """The seconds of ``--every``, ``default`` where it is not given; raises FlameError."""
+    if text is None:
+        return default
+    try:
+        seconds = amounts.seconds(text)
+    except ValueError as e:
+        raise FlameError(f"--every is {e}; not {text!r}") from None
+    if seconds < LEAST_EVERY:
+        raise FlameError(f"--every is at least {LEAST_EVERY:g} s; not {text!r}")
+    return seconds

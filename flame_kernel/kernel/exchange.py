@@ -1,0 +1,217 @@
+"""What goes between this machine and the far side by ``%flame`` lines: files, variables, modules, scripts.
+
+Variables of this side are those of ``%%local`` cells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from jupyter_core.paths import jupyter_config_dir
+
+from ..commands.code_words import assignments, call_of, identifier, script
+from ..commands.far_path import get_paths, put_paths, sync_paths
+from ..commands.key_question import opened
+from ..commands.parsing import Line, words_of
+from ..connect.keys import Ask
+from ..connect.target import Target
+from ..connect.targets_file import TargetsFile, targets_path
+from ..errors import FlameError
+from ..files.sync import Sync, Wishes
+from ..files.transfer import Transfer
+from ..remote.calls import Calls
+from ..remote.modules import getmodule, send_named
+from ..remote.proxy import reference, stand_in
+from ..remote.remote import Remote, pull, push
+from ..session.session import Session
+from .backend import FarSide
+from .waits import Stopped, Waits, on_thread
+
+
+class OfCell(Protocol):
+    """What is needed of a `Cell`."""
+
+    @property
+    def ask(self) -> Ask: ...
+
+
+class Exchange:
+    """Carries out those orders, each by the method of its name.
+
+    say   ``say(cell, text)``: words in the output of a cell
+    """
+
+    def __init__(
+        self,
+        far: FarSide,
+        local: Callable[[], FarSide],
+        waits: Waits,
+        load: Callable[..., Target],
+        say: Callable[[Any, str], None],
+    ) -> None:
+        self._far = far
+        self._local = local
+        self._waits = waits
+        self._load = load
+        self._say = say
+
+    async def _session(self) -> Session:
+        return await self._waits.until(self._far.session(True))
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    async def put(self, cell: OfCell, line: Line) -> None:
+        sources = line["source"]
+        server, destination = put_paths(sources, line["destination"], self._is_target, line["target"])
+        await self._copy(
+            cell, server, lambda session: Transfer(session, "put", False), lambda t: t.put(sources, destination)
+        )
+
+    async def get(self, cell: OfCell, line: Line) -> None:
+        destination = line["destination"] or "."
+        server, sources = get_paths(line["source"], destination, self._is_target, line["target"])
+        await self._copy(
+            cell, server, lambda session: Transfer(session, "get", False), lambda t: t.get(sources, destination)
+        )
+
+    async def sync(self, cell: OfCell, line: Line) -> None:
+        source, destination = line["source"], line["destination"]
+        server, far_source, far_destination = sync_paths(source, destination, self._is_target, line["target"])
+        told: list[str] = []
+        wishes = Wishes(
+            delete=line["delete"],
+            dry_run=line["dry_run"],
+            checksum=line["checksum"],
+            exclude=tuple(line["exclude"]),
+            report=told.append if line["verbose"] or line["dry_run"] else lambda text: None,
+        )
+
+        def copy(sync: Any) -> str:
+            if far_source is None:
+                result = sync.up(source, far_destination)
+            else:
+                result = sync.down(far_source, destination)
+            return "\n".join([*told, f"would do: {result}" if line["dry_run"] else str(result)])
+
+        await self._copy(cell, server, lambda session: Sync(session, wishes, False), copy)
+
+    async def _copy(
+        self, cell: OfCell, server: str | None, make: Callable[[Session], Transfer], copy: Callable[[Any], object]
+    ) -> None:
+        """``copy(make(session))`` on a thread, for the session here or one on the other server that is named."""
+        own = await self._session() if server is None or self._is_here(server) else None
+        begun: list[Transfer] = []
+        stopped = False
+
+        def work() -> str:
+            with contextlib.ExitStack() as stack:
+                session = own
+                if session is None:
+                    remote = opened(
+                        lambda ask: self._load(server, ask, place="process", shell="mini"), Remote, cell.ask
+                    )
+                    session = stack.enter_context(contextlib.closing(remote)).session
+                begun.append(stack.enter_context(make(session)))
+                if stopped:
+                    raise FlameError("stopped")
+                return str(copy(begun[0]))
+
+        try:
+            self._say(cell, await self._waits.until(on_thread(work, "copy")))
+        except Stopped:
+            stopped = True
+            for one in begun:
+                one.stop()
+            raise
+
+    def _is_target(self, name: str) -> bool:
+        return self._is_here(name) or name in self.targets()
+
+    def _is_here(self, name: str) -> bool:
+        """Whether it means the server on which cells run."""
+        target = self._far.target
+        return target.location is not None and name in (target.name, str(target.location))
+
+    @staticmethod
+    def targets() -> list[str]:
+        """The names in targets.toml. Raises TargetError."""
+        return sorted(TargetsFile(targets_path(os.environ, Path(jupyter_config_dir()))).tables)
+
+    # -- variables ---------------------------------------------------------------------------------------------------
+
+    async def push(self, cell: OfCell, line: Line) -> None:
+        wanted = assignments(line["code"])
+        here, there = await self._both(f"cells run on the far side already, so write {line['code']} as it is")
+
+        def move(here: Calls, there: Calls) -> None:
+            names = [name for name, expression in wanted if expression is None]
+            values = pull(here, names) if names else {}
+            for name, expression in wanted:
+                if expression is not None:
+                    values[name] = here.perform(["eval", expression], (), "value")
+            push(there, {name: values[name] for name, _ in wanted})
+
+        await self._move(move, here, there)
+
+    async def pull(self, cell: OfCell, line: Line) -> None:
+        names = [identifier(name, "variable name") for name in line["names"]]
+        here, there = await self._both("")
+        await self._move(lambda here, there: push(here, pull(there, names)), here, there)
+
+    async def _both(self, instead: str) -> tuple[Session, Session]:
+        """The session of ``%%local`` cells, and that of the others; FlameError with ``instead`` where there is none of
+        the former, and so no variable."""
+        local = self._local()
+        if instead and local.current is None:
+            raise FlameError(f"no %%local cell has run, so there is no variable on this side; {instead}")
+        return await self._waits.until(local.session(True)), await self._session()
+
+    async def _move(self, move: Callable[[Calls, Calls], None], here: Session, there: Session) -> None:
+        def work() -> None:
+            with contextlib.ExitStack() as stack:
+                calls = [
+                    stack.enter_context(contextlib.closing(Calls(one, stand_in, reference))) for one in (here, there)
+                ]
+                move(*calls)
+
+        await self._waits.until(on_thread(work, "move"))
+
+    # -- modules and scripts -----------------------------------------------------------------------------------------
+
+    async def sendmodule(self, cell: OfCell, line: Line) -> None:
+        session = await self._session()
+        sent = await self._waits.until(on_thread(lambda: send_named(session, line["module"]), "module"))
+        self._say(cell, str(sent))
+
+    async def getmodule(self, cell: OfCell, line: Line) -> None:
+        session, file = await self._session(), line["file"]
+
+        def get() -> str:
+            source = getmodule(session, line["module"])
+            if file is None:
+                return source.rstrip("\n")
+            path = Path(file).expanduser()
+            try:
+                path.write_text(source, "utf-8")
+            except OSError as e:
+                raise FlameError(f"cannot write {path}: {e.strerror}") from None
+            return f"{path}: {len(source)} characters"
+
+        self._say(cell, await self._waits.until(on_thread(get, "module")))
+
+    async def script(self, code: str) -> str:
+        """The cell that ``%flame run`` stands for."""
+        if call_of(code) is not None:
+            raise FlameError(f"functions of cells are on the far side already: write {code} as it is")
+        file, *arguments = words_of(code)
+        path = Path(file).expanduser()
+        try:
+            source = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            reason = getattr(e, "strerror", None) or e
+            raise FlameError(f"cannot read {file}: {reason}; %flame run takes a script of this machine") from None
+        return script(source, path.name, arguments)

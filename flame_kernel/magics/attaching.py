@@ -1,0 +1,154 @@
+"""Sessions that live on, for the magics: taken up, watched, left, handed over, and their output once more."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from ..commands.kept import choose, header, label
+from ..commands.parsing import Line
+from ..connect.keys import Ask
+from ..errors import AgentError, FlameError
+from ..remote.remote import Remote
+from ..session.agent_client import Visitor
+from ..session.handshake import client_name
+from ..session.session import Session
+from ..session.user import ask_line
+from ..terminal import plain_text
+from .cells import Cells
+from .connections import Connections, in_thread
+
+# Seconds between two looks whether a client has consented; for an answer; and bytes of one.
+ASK_EVERY, PATIENCE, BATCH = 0.5, 30.0, 1 << 18
+
+
+class Attaching:
+    """Carries out those commands for one IPython shell, each by the method of its name."""
+
+    def __init__(self, shell: Any, connections: Connections, cells: Cells) -> None:
+        self._shell = shell
+        self._connections = connections
+        self._cells = cells
+
+    def attach(self, line: Line) -> None:
+        base, remote = self._connections.pick(line["target"])
+        name = line["name"]
+        if name == remote.session.session_id:
+            raise FlameError(f"{name} is the session of this connection already")
+        if line["watch"]:
+            self._look_on(remote, name)
+            return
+        client_id = uuid.uuid4().hex
+        if line["ask"]:
+            self._ask_for(remote, name, client_id)
+        target = dataclasses.replace(remote.target, session=name)
+        how = "force" if line["force"] else "must"
+
+        def begin(ask: Ask) -> Remote:
+            return Remote(target, how, client_id)
+
+        try:
+            taken = in_thread(begin, ask_line, undo=lambda late: late.detach())
+        except AgentError as e:
+            if e.code == "in_use":
+                raise FlameError(f"{e}; %flame attach {name} with --ask, --force or --watch") from None
+            if e.code == "no_session":
+                raise FlameError(f"there is no session {name} there; %flame sessions lists them") from None
+            raise
+        self._connections.take_up(name, base, taken)
+        self._cells.adopt(taken)
+        print(plain_text(f"{name}: the session at {taken.location} is taken up, and the current connection"))
+        self._cells.take_up(taken)
+
+    def _ask_for(self, remote: Remote, name: str, client_id: str) -> None:
+        me = {"client": client_name(), "client_id": client_id}
+        with contextlib.closing(Visitor(remote.target)) as visitor:
+            asked = visitor.ask("ask", session=name, **me)["asked"]
+            print(
+                f"asked the client of {plain_text(name)}; waiting for an answer (Ctrl-C or Stop ends the wait)",
+                flush=True,
+            )
+            while (state := visitor.ask("asked", session=name, id=asked)["state"]) != "granted":
+                if state == "refused":
+                    raise FlameError(
+                        f"the client of session {name} keeps it; --watch shows its output, --force takes it"
+                    )
+                time.sleep(ASK_EVERY)
+
+    def _look_on(self, remote: Remote, name: str) -> None:
+        show = self._cells.viewer(remote)
+        print(f"watching session {plain_text(name)}; Ctrl-C or Stop ends it", flush=True)
+        with contextlib.closing(Visitor(remote.target)) as visitor:
+            try:
+                for events in visitor.watch(name):
+                    for event in events:
+                        show(event)
+            except KeyboardInterrupt:
+                print(f"no longer watching {plain_text(name)}")
+
+    def detach(self, line: Line) -> None:
+        name, remote = self._connections.pick(line["name"])
+        if remote.target.own:
+            raise FlameError("the server of this connection ends with it, so its session cannot be left")
+        session = remote.session
+        self._connections.disconnect(name, keep=True)
+        print(
+            plain_text(
+                f"detached from {session.session_id} at {session.location}; it keeps running. "
+                f"Come back: %flame attach {session.session_id}"
+            )
+        )
+
+    def allow(self, line: Line) -> None:
+        self._answer(True)
+
+    def refuse(self, line: Line) -> None:
+        self._answer(False)
+
+    def _answer(self, allow: bool) -> None:
+        """Answer all that ask for a session of this notebook."""
+        asking = [(session, waiting) for session, waiting in self._cells.takeovers.items() if waiting]
+        if not asking:
+            raise FlameError("nobody is asking for a session of this notebook")
+        for session, waiting in asking:
+            for ask_id, who in list(waiting.items()):
+                done = session.ask("consent", id=ask_id, allow=allow).result(PATIENCE)
+                waiting.pop(ask_id, None)
+                heard = isinstance(done, dict) and done.get("done")
+                told = ("may have this session" if allow else "is refused") if heard else "does not wait any more"
+                print(f"{who} {told}")
+
+    def replay(self, line: Line) -> None:
+        remote = self._connections.pick(line["target"])[1]
+        session, show = remote.session, self._cells.viewer(remote)
+        cells = session.ask("cells").result(PATIENCE)
+        known = [one for one in cells if isinstance(one, dict)] if isinstance(cells, list) else []
+        chosen = choose(known, line["count"], "all" if line["all"] else None, ())
+        for one in chosen:
+            if len(chosen) > 1 or not one.get("complete", True):
+                print(plain_text(header(one)))
+            _show_again(session, one, show)
+            if "ended" in one and one["ended"] is None:
+                print(plain_text(f"--- {label(one)} still runs"))
+
+
+def _show_again(session: Session, cell: dict[str, Any], show: Callable[[dict[str, Any]], None]) -> None:
+    """Show what is kept of a cell's output; of one that still runs, so far."""
+    after = 0
+    while True:
+        try:
+            batch = session.ask("replay", request=cell["request"], after=after, limit=BATCH).result(PATIENCE)
+            events, done = batch["events"], bool(batch["done"])
+            after = events[-1]["number"] if events else after
+        except AgentError as e:
+            raise FlameError(f"the output of cell {label(cell)} is not kept any more: {e}") from None
+        except (KeyError, TypeError, IndexError):
+            raise FlameError(f"{session.location} sent what is no output of a cell") from None
+        for event in events:
+            show(event)
+        if done or not events:
+            return

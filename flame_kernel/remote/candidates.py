@@ -1,0 +1,188 @@
+"""Candidates: what there is of what Tab wants in a ``%flame`` line: names, targets, sessions, paths, of here and there.
+
+The far side is asked only where the word is of it, and in ways that it answers while a cell runs there too.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import glob
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..agent.wire import trees
+from ..commands.tab import Wanted
+from ..errors import FlameError
+from ..files.far_files import FarFiles
+from ..files.transfer import wire_path
+from ..security.offers import modules, offered, paths
+from ..session.agent_client import Visitor
+from ..session.session import Session
+from ..terminal import one_line
+
+# Names in a folder of the far side; more help nobody who looks for one.
+MAX_PATHS = 1000
+# Seconds that an answer of the far side is waited for.
+PATIENCE = 5.0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """``found`` are pairs of a text and its kind, for what stands before the cursor as ``fragment``."""
+
+    fragment: str
+    found: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a face knows.
+
+    session      the session that a connection or a server's name means, None for the current one; None where there is
+                 none, as nothing is connected for a Tab
+    connections, targets, names   connections, targets of targets.toml, variables of this side that begin with a word
+    """
+
+    session: Callable[[str | None], Session | None]
+    connections: Callable[[], Iterable[str]]
+    targets: Callable[[], Iterable[str]]
+    names: Callable[[str], Iterable[str]]
+
+
+def candidates(wanted: Wanted, side: Side) -> Candidates:
+    """What could stand in place of the word that is wanted. Blocks while the far side is asked; where that fails, or
+    takes too long, less is offered."""
+    if "code" in wanted.kinds:
+        session = _session(side, wanted.target)
+        return Candidates("") if session is None else code(session, wanted.word, len(wanted.word))
+    word = wanted.word.lstrip("\"'")
+    quote = wanted.word[: len(wanted.word) - len(word)]
+    found = [(one, "flame") for one in dict.fromkeys(wanted.words) if one.startswith(word)]
+    for kind in wanted.kinds:
+        with contextlib.suppress(FlameError, futures.TimeoutError, OSError):
+            found += _OF_KIND[kind](side, wanted.target, word)
+    shown = {(_as_one_word(text, quote), kind): None for text, kind in found}
+    return Candidates(word, [(text, kind) for text, kind in shown if text])
+
+
+def _as_one_word(text: str, quote: str) -> str:
+    """``text`` as one word of a line, behind an open ``quote`` if there is one; empty where it cannot be one."""
+    if not text.isprintable() or (quote and quote in text):
+        return ""
+    if quote or not re.search("[\\s'\"]", text):
+        return text
+    return next((f"{sign}{text}{sign}" for sign in "\"'" if sign not in text), "")
+
+
+def code(session: Session, text: str, cursor: int) -> Candidates:
+    """What the far side offers for Python, at a place in it."""
+    try:
+        reply = session.complete(uuid.uuid4().hex, text, cursor).result(PATIENCE)
+    except (FlameError, futures.TimeoutError):
+        return Candidates("")
+    found = offered(reply, text, cursor)
+    return Candidates(text[found.start : cursor], [(one.text, one.kind) for one in found.offers])
+
+
+def _session(side: Side, target: str | None) -> Session | None:
+    with contextlib.suppress(FlameError):
+        session = side.session(target)
+        return None if session is None or session.gone is not None else session
+    return None
+
+
+def _plain(names: Iterable[str], word: str) -> list[tuple[str, str]]:
+    return [(name, "flame") for name in names if name.startswith(word)]
+
+
+def _sessions(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:
+    session = _session(side, target)
+    if session is None:
+        return []
+    with contextlib.closing(Visitor(session.target)) as visitor:
+        return _plain((one_line(str(one.get("session"))) for one in visitor.sessions()), word)
+
+
+def _here(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:
+    folder = word[: len(word) - len(word.rpartition("/")[2])]
+    names = (
+        os.path.basename(path) + ("/" if os.path.isdir(path) else "")
+        for path in sorted(glob.glob(os.path.join(glob.escape(os.path.expanduser(folder)), "*")))
+    )
+    return [(folder + name, "path") for name in names if (folder + name).startswith(word)]
+
+
+def _there(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:
+    """Paths of the far side, those of another server with its name before them; and names of servers."""
+    name, colon, path = word.partition(":")
+    if colon and "/" not in name:
+        session, before = _session(side, name or target), f"{name}:"
+    else:
+        session, before, path = _session(side, target), "", word
+    found = [] if session is None else _paths_there(session, path)
+    servers = [] if colon or "/" in word else [*side.connections(), *side.targets()]
+    return [
+        *((before + one, "path") for one in found),
+        *((f"{one}:", "flame") for one in servers if one.startswith(word)),
+    ]
+
+
+def _paths_there(session: Session, path: str) -> list[str]:
+    folder = path[: len(path) - len(path.rpartition("/")[2])]
+    cwd = session.request("cwd").result(PATIENCE).get("cwd") if not path.startswith(("/", "~")) else None
+    pattern = "".join(f"[{sign}]" if sign in "*?[" else sign for sign in path) + "*"
+    calls = session.server.get("servertype") == "multiplex"
+    talk = session.ask("files").result(PATIENCE)["talk"] if calls else None
+    with contextlib.closing(FarFiles(session.target, session.wire_message, talk)) as far:
+        entries = far.request(op="find", sources=[wire_path(pattern)], cwd=cwd).get("found")
+    kinds = {}
+    for one in entries if isinstance(entries, list) else []:
+        if isinstance(one, dict) and isinstance(one.get("name"), str):
+            kinds[os.fsdecode(trees.from_wire(one["name"]))] = one.get("kind")
+    shown = [name for name in paths(list(kinds)) if "/" not in name]
+    return [folder + name + ("/" if kinds[name] == "folder" else "") for name in shown[:MAX_PATHS]]
+
+
+def _either(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:
+    there = _there(side, target, word) if ":" in word else []
+    servers = [(f"{one}:", "flame") for one in [*side.connections(), *side.targets()] if one.startswith(word)]
+    return [*there, *_here(side, target, word), *(servers if ":" not in word else [])]
+
+
+def _modules(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:
+    return _behind(side, target, "import ", word)
+
+
+def _builtins(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:
+    """Those of this Python: nearly all are the same there, and it need not be asked."""
+    return _plain((name for name in dir(builtins) if not name.startswith("_")), word)
+
+
+def _behind(side: Side, target: str | None, before: str, word: str) -> list[tuple[str, str]]:
+    """What the far side offers for ``word`` behind some code, as whole words."""
+    session = _session(side, target)
+    if session is None:
+        return []
+    behind = code(session, before + word, len(before + word))
+    start = word[: len(word) - len(behind.fragment)]
+    kinds = {start + name: kind for name, kind in behind.found}
+    return [(name, kinds[name]) for name in modules(list(kinds))]
+
+
+_OF_KIND: dict[str, Callable[[Side, Any, str], list[tuple[str, str]]]] = {
+    "connection": lambda side, target, word: _plain(side.connections(), word),
+    "target": lambda side, target, word: _plain(side.targets(), word),
+    "session": _sessions,
+    "here": _here,
+    "there": _there,
+    "either": _either,
+    "name": lambda side, target, word: _plain(side.names(word), word),
+    "module": _modules,
+    "builtin": _builtins,
+}
