@@ -120,7 +120,7 @@ class Location:
             return cls(host=host, port=_port(port, text))
         host, colon, port = place.rpartition(":")
         if not colon:
-            raise TargetError(f"{shown} has no port; give host:port, such as {place or 'localhost'}:9999")
+            raise TargetError(f"{shown} has no port; give host:port, such as localhost:9999")
         if ":" in host:
             raise TargetError(f"{shown} has several colons; write an IPv6 address in brackets, such as [::1]:9999")
         if not _HOST_NAME.fullmatch(host):

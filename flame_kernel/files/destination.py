@@ -28,8 +28,9 @@ from typing import Any
 
 from ..agent.wire import trees
 
-# Bytes of a path below the folder. The system takes no longer ones, so what is deeper could not be deleted again.
-MAX_PATH = 4000
+# Bytes of the path of a folder, the chosen one's included. The system takes paths of 4096, a name at the end included:
+# what is deeper could not be deleted again.
+MAX_PATH = 3800
 
 Names = tuple[bytes, ...]
 
@@ -252,7 +253,7 @@ class ChosenFolder:
 
     def _enter(self, root: int, above: Names) -> None:
         """Have the folder of these names open, from the one that is open if it is in that."""
-        if sum(map(len, above)) + len(above) > MAX_PATH:
+        if len(self.path) + sum(map(len, above)) + len(above) > MAX_PATH:
             raise trees.Refused("its folders are too many, or their names too long")
         inside = self._folder is not None and above[:-1] == self._above
         start, names = (self._folder, above[-1:]) if inside else (root, above)

@@ -49,7 +49,7 @@ def watched() -> Iterator[tuple[dict[str, dict[str, Any]], Path]]:
         canary = Path(folder, "owned")
         found = {}
         with subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "hostile.py")],
+            [sys.executable, str(ROOT / "tests" / "support" / "hostile.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -251,7 +251,7 @@ def test_links_that_lead_out_are_not_made(
         monkeypatch,
         answers(find={"found": [found("d", "folder")]}, list={"entries": entries, "last": True}, read=send()),
     )
-    with pytest.raises((TransferError, UnsafeAnswer), match=r"leads out of the folder|is no name|leads to no path"):
+    with pytest.raises((TransferError, UnsafeAnswer), match=r"leads out of the folder|is no name|leads to no path|wrong shape"):
         transfer.get(session, ["/data/."], home.out)
     assert not (home.out / Path(*path)).is_symlink()
 
@@ -482,7 +482,7 @@ def test_a_part_that_somebody_else_put_there_is_not_gone_on_with(home: Home, mon
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002, 0o027])
-@pytest.mark.parametrize("mode", [0o4777, 0o2777, 0o1777, 0o7777, 0o777, 0o4000, 0o666, 0o100755, -1])
+@pytest.mark.parametrize("mode", [0o4777, 0o2777, 0o1777, 0o7777, 0o777, 0o4000, 0o666, 0o100755])
 def test_modes_are_what_a_plain_copy_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: int, mode: int
 ) -> None:
@@ -599,8 +599,8 @@ def test_two_names_that_are_one_here(home: Home, monkeypatch: pytest.MonkeyPatch
         ([("size", 1 << 50)], "too much to be had in memory"),
         ([("size", 2 << 30), ("hole", 2 << 30)], "nothing but zeros"),
         ([("size", 6), ("hole", 1 << 62)], "more bytes than were announced"),
-        ([("size", -1)], "no file is"),
-        ([("size", "x")], "no file is"),
+        ([("size", -1)], "wrong shape"),
+        ([("size", "x")], "wrong shape"),
         ([("size", 6), ("last", False)], "does not come forward"),
     ],
 )

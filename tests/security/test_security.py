@@ -307,7 +307,7 @@ def outcomes(canary: Path) -> dict[str, dict[str, Any]]:
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = {}
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "evil.py")],
+        [sys.executable, str(ROOT / "tests" / "support" / "evil.py")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environ,
