@@ -17,7 +17,7 @@ from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target
 from ..errors import TargetError
 from ..remote.remote import Remote
-from ..session.agent_client import Visitor
+from ..session.agent_client import AgentClient
 from ..session.user import ask_here
 from ..terminal import plain_text
 from .command import Command
@@ -119,11 +119,11 @@ class Connecting(Command):
                 remote.close()
 
     @contextlib.contextmanager
-    def visitor(self) -> Iterator[Visitor]:
+    def visitor(self) -> Iterator[AgentClient]:
         """A connection to the server that is meant, without a session."""
         target = self.target()
         with connecting(target, self.asked):
-            visitor = Visitor(target)
+            visitor = AgentClient(target)
         with contextlib.closing(visitor):
             yield visitor
 

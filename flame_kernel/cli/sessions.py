@@ -12,7 +12,7 @@ from ..connect import amounts
 from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
 from ..remote.foreground import Terminal, in_colour, write
-from ..session.agent_client import Visitor
+from ..session.agent_client import AgentClient
 from ..session.inbox import Event
 from ..session.screen import allowed, show
 from ..terminal import COLOUR, plain_text
@@ -100,7 +100,7 @@ class Status(Connecting):
 
 def _looked_at(target: Target) -> dict[str, Any]:
     """What a server says of itself to one who starts nothing there."""
-    with contextlib.closing(Visitor(target)) as visitor:
+    with contextlib.closing(AgentClient(target)) as visitor:
         trips = []
         hello: Any = None
         for _ in range(_TRIPS):
@@ -270,7 +270,7 @@ def _time(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is none; give {e}") from None
 
 
-def _end(visitor: Visitor, session: dict[str, Any]) -> None:
+def _end(visitor: AgentClient, session: dict[str, Any]) -> None:
     name, ended = session.get("session"), visitor.end(session)
     print(plain_text(f"ended session {name}" if ended else f"session {name} had already ended"))
 
@@ -319,13 +319,13 @@ class Logs(Connecting):
         return None
 
 
-def _cells(visitor: Visitor, name: str) -> list[dict[str, Any]]:
+def _cells(visitor: AgentClient, name: str) -> list[dict[str, Any]]:
     """The cells of a session of which output is kept, the oldest first."""
     cells = visitor.ask("cells", session=name)
     return [one for one in cells if isinstance(one, dict)] if isinstance(cells, list) else []
 
 
-def _only(visitor: Visitor) -> str:
+def _only(visitor: AgentClient) -> str:
     """The name of the only session there; TargetError where there are more, or none."""
     living = visitor.sessions()
     if len(living) != 1:

@@ -24,7 +24,7 @@ from ..connect.target import Target
 from ..connect.tls import Tls
 from ..errors import AgentError, CannotConnect, FlameError, TargetError, cap
 from ..serve.embedded import EmbeddedServer
-from ..session.agent_client import Visitor
+from ..session.agent_client import AgentClient
 from ..terminal import plain_text
 from .identify import introduce
 
@@ -172,7 +172,7 @@ class _Examination:
     def __init__(self, target: Target) -> None:
         self.passed: dict[str, str] = {}
         self._target = target
-        self._visitor: Visitor | None = None
+        self._visitor: AgentClient | None = None
         self._python: tuple[int, ...] = ()
         self._facts: dict[str, Any] = {}
         self._clock = Check("clock", NOTE, "the server does not tell the time")
@@ -240,7 +240,7 @@ class _Examination:
     def _connect(self, name: str, words: str) -> Iterator[Check]:
         self.passed = {"ssh": "logged in", "port": "open"}
         try:
-            self._visitor = Visitor(self._target)
+            self._visitor = AgentClient(self._target)
         except CannotConnect as error:
             raise self._diagnosed(error) from error
         yield Check(name, OK, words)

@@ -20,7 +20,7 @@ _MAX_PAGE = 8192  # bytes of an answer to our question that are looked at
 
 
 @dataclass(frozen=True)
-class Stranger:
+class Answerer:
     """``words`` for what answers; ``welcome`` if it is a Pyro4 daemon, or at least may be one; else what to do."""
 
     words: str
@@ -28,40 +28,40 @@ class Stranger:
     cure: str = ""
 
 
-def introduce(target: Target, error: CannotConnect) -> Stranger:
+def introduce(target: Target, error: CannotConnect) -> Answerer:
     """What is at ``target``, whose connection has ended in ``error``. No key is sent, and nothing that tells of us."""
     bare = replace(target, key=None, insecure=True)
     if error.cause.startswith("tls") and error.cause != "tls_plain":
-        return Stranger("something that speaks TLS", True)
+        return Answerer("something that speaks TLS", True)
     if error.cause == "tls_plain":  # then what is it that speaks none?
         try:
             Connection(replace(bare, tls=None)).close()
         except CannotConnect as other:
             if other.cause.startswith(("key_", "pool_")):
-                return Stranger("a Pyro4 daemon without TLS", True)
+                return Answerer("a Pyro4 daemon without TLS", True)
             return introduce(replace(bare, tls=None), other)
-        return Stranger("a Pyro4 daemon without TLS", True)
+        return Answerer("a Pyro4 daemon without TLS", True)
     if error.cause == "not_pyro":
         return _by_its_line(bare, error)
     if error.cause == "not_flame":
         return _daemon(bare, error)
     if error.cause == "protocol" and "Pyro5" in error.detail:
-        return Stranger(error.detail, False, "Flame is a part of Pyro4: start pyro4-flameserver there")
-    return Stranger(error.what + (f" ({error.detail})" if error.detail else ""), False, error.advice)
+        return Answerer(error.detail, False, "Flame is a part of Pyro4: start pyro4-flameserver there")
+    return Answerer(error.what + (f" ({error.detail})" if error.detail else ""), False, error.advice)
 
 
-def _by_its_line(target: Target, error: CannotConnect) -> Stranger:
+def _by_its_line(target: Target, error: CannotConnect) -> Answerer:
     words = error.detail
     place = target.location
     if words.startswith("an SSH server") and place is not None and place.ssh is None:
         cure = f"go through it to the flame server: ssh://{place.host}/PORT, with the port that that one listens on"
-        return Stranger(words, False, cure)
+        return Answerer(words, False, cure)
     if words.startswith("an HTTP server"):
         version = _jupyter(target)
         if version:
             cure = "that is the address of Jupyter itself: give the port of the flame server, such as 9999"
-            return Stranger(f"a Jupyter server, version {version}", False, cure)
-    return Stranger(words, False, error.advice)
+            return Answerer(f"a Jupyter server, version {version}", False, cure)
+    return Answerer(words, False, error.advice)
 
 
 def _jupyter(target: Target) -> str:
@@ -80,16 +80,16 @@ def _jupyter(target: Target) -> str:
     return ""
 
 
-def _daemon(target: Target, error: CannotConnect) -> Stranger:
+def _daemon(target: Target, error: CannotConnect) -> Answerer:
     """A daemon without Flame: the objects that it has instead."""
     try:
         names = objects(target)
     except FlameError:
-        return Stranger("a Pyro4 daemon", True)
+        return Answerer("a Pyro4 daemon", True)
     if constants.NAMESERVER_NAME in names:
         where = target.location
         cure = f"name a server that it knows: ns:NAME@{where}; jupyter flame discover --ns {where} lists them"
-        return Stranger("a Pyro name server", False, cure)
+        return Answerer("a Pyro name server", False, cure)
     others = [name for name in names if name != constants.DAEMON_NAME]
     some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
-    return Stranger(f"a Pyro4 daemon with {some or 'no objects'}", True)
+    return Answerer(f"a Pyro4 daemon with {some or 'no objects'}", True)

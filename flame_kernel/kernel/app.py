@@ -11,7 +11,7 @@ from traitlets.config import Config
 from ..connect.settings import file_config
 from . import outgoing
 from .kernel import FlameKernel
-from .subshells import Shells
+from .subshells import Subshells
 
 
 class FlameKernelApp(IPKernelApp):
@@ -38,7 +38,7 @@ class FlameKernelApp(IPKernelApp):
         """As ipykernel's, but the shells are on our own loop."""
         super().init_sockets()  # type: ignore[no-untyped-call]
         self.shell_channel_thread.io_loop.close()  # of a thread that has not been started
-        self.shell_channel_thread = Shells()
+        self.shell_channel_thread = Subshells()
 
     def init_iopub(self, context: Any) -> None:
         """As ipykernel's, but with a bound of what a front end has not taken yet, beyond which nothing is dropped."""

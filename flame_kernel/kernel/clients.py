@@ -1,4 +1,4 @@
-"""Fronts: which front end asked for which cell, when it was last heard, and so what it cannot have seen."""
+"""Clients: which front end asked for which cell, when it was last heard, and so what it cannot have seen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 REMEMBERED = 2000
 
 
-class Fronts:
+class Clients:
     """Front ends are known by the ``session`` of their messages' headers; a page that is loaded again has a new one."""
 
     def __init__(self) -> None:

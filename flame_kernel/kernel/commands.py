@@ -1,4 +1,4 @@
-"""Orders: the ``%flame`` lines of a kernel's cells, carried out; what copies and sends is in ``exchange.py``."""
+"""Commands: the ``%flame`` lines of a kernel's cells, carried out; what copies and sends is in ``exchange.py``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ..connect.amounts import size_in_words
 from ..connect.keys import Ask
 from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
-from ..session.agent_client import Visitor
+from ..session.agent_client import AgentClient
 from ..session.handshake import client_name
 from ..session.session import Session
 from ..terminal import plain_text
 from .backend import FarSide
-from .clients import Fronts
+from .clients import Clients
 from .exchange import Exchange
 from .iopub import Publisher
 from .replay import replay
@@ -56,7 +56,7 @@ class Cell:
     moves: Callable[[bool], None]
 
 
-class Orders:
+class Commands:
     """Carries out orders for a far side.
 
     load    ``load(name_or_location, ask, **settings)``: the Target; may ask the user, and so is called on a thread
@@ -68,14 +68,14 @@ class Orders:
         far: FarSide,
         publisher: Publisher,
         waits: Waits,
-        fronts: Fronts,
+        fronts: Clients,
         load: Callable[..., Target],
         local: Callable[[], FarSide],
     ) -> None:
         self._far = far
         self._publisher = publisher
         self._waits = waits
-        self._fronts = fronts
+        self._clients = fronts
         self._load = load
         self._cautioned: Session | None = None
         self._views = monitor.Views()
@@ -222,12 +222,12 @@ class Orders:
         """The target of that name, or location."""
         return await self._waits.until(on_thread(lambda: self._load(name, cell.ask), "target"))
 
-    async def _visit(self, do: Callable[[Visitor], Any], target: Target | None = None) -> Any:
+    async def _visit(self, do: Callable[[AgentClient], Any], target: Target | None = None) -> Any:
         """``do`` with a connection of its own, on a thread."""
         where = target or self._target()
 
         def visit() -> Any:
-            with contextlib.closing(Visitor(where)) as visitor:
+            with contextlib.closing(AgentClient(where)) as visitor:
                 return do(visitor)
 
         return await self._waits.until(on_thread(visit, "visit"))
@@ -312,7 +312,7 @@ class Orders:
 
     async def _look_on(self, cell: Cell, name: str) -> None:
         """Publish what a session says, until Stop."""
-        visitor = await self._waits.until(on_thread(lambda: Visitor(self._target()), "visit"))
+        visitor = await self._waits.until(on_thread(lambda: AgentClient(self._target()), "visit"))
         self._say(cell, f"watching session {name}; Stop ends it")
 
         def watch() -> None:
@@ -420,7 +420,7 @@ class Orders:
     async def _replay(self, cell: Cell, line: Line) -> None:
         session = await self.session()
         choice = "all" if line["all"] else "missed" if line["missed"] else None
-        chosen = choose(await self._cells(session), line["count"], choice, self._fronts.missed(cell.front))
+        chosen = choose(await self._cells(session), line["count"], choice, self._clients.missed(cell.front))
         self._publisher.belongs(cell.request_id, session)
         if not chosen:
             self._say(cell, "nothing was missed")

@@ -26,7 +26,7 @@ from ipykernel.subshell_manager import UnknownSubshellError
 
 from ..agent.wire.message import COMMS
 from ..commands.parsing import overtakes as is_order
-from .clients import Fronts
+from .clients import Clients
 
 # What an editor asks.
 QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
@@ -54,9 +54,9 @@ class Dispatch:
     cell    the parent of the cell that runs on the main shell, or None; ``running`` keeps it so
     """
 
-    def __init__(self, kernel: Kernel, fronts: Fronts) -> None:
+    def __init__(self, kernel: Kernel, fronts: Clients) -> None:
         self._kernel: Any = kernel
-        self._fronts = fronts
+        self._clients = fronts
         self.cell: dict[str, Any] | None = None
         self.moving: set[str] = set()  # requests that are about to change where cells run
         self._began = 0.0  # when ``cell`` did, by time.monotonic()
@@ -86,7 +86,7 @@ class Dispatch:
         several that are under way, and a widget that never hears of its idle is dead.
         """
         kind = str(header.get("msg_type"))
-        self._fronts.heard(str(header.get("session")))  # now: its turn may come when the front end is long gone
+        self._clients.heard(str(header.get("session")))  # now: its turn may come when the front end is long gone
         if kind in COMMS:
             await asyncio.create_task(handler(msg, subshell_id=subshell_id, concurrent=True))
             return

@@ -40,14 +40,14 @@ from ..security.offers import Offers, offered
 from ..session.session import Session
 from ..terminal import plain_text
 from .backend import FarSide
-from .clients import Fronts
-from .commands import Cell, Orders
+from .clients import Clients
+from .commands import Cell, Commands
 from .debugger import Debugger, is_there
 from .dispatch import EMPTY, QUESTIONS, Dispatch, begins, overtakes
 from .editor import Editor
 from .history import History
 from .iopub import Publisher, pack
-from .link_status import LinkLine
+from .link_status import LinkStatus
 from .outgoing import Outgoing
 from .stdin import Prompts
 from .waits import Stopped, Waits
@@ -98,11 +98,11 @@ class FlameKernel(Kernel):
         self.log.addFilter(_hide_keys)  # ipykernel logs whole messages at its lowest level
         if self.session is not None:
             self.session.pack = pack
-        self._fronts = Fronts()
-        self._dispatch = Dispatch(self, self._fronts)
+        self._clients = Clients()
+        self._dispatch = Dispatch(self, self._clients)
         self._waits = Waits()
         self._running: dict[str, FarSide] = {}  # cells, by their requests, and where they are
-        self._lines: dict[FarSide, LinkLine] = {}
+        self._lines: dict[FarSide, LinkStatus] = {}
         self._source = Source()
         self._history = History(self.profile_dir, self.config)
         self._prompts = Prompts(self.session, self.stdin_socket, self.log)
@@ -120,7 +120,7 @@ class FlameKernel(Kernel):
         self._far = self._make_far(target, trouble)
         self._local: FarSide | None = None
         self._editor = Editor(self._far)
-        self._orders = Orders(self._far, self._publisher, self._waits, self._fronts, self._load, self._local_far)
+        self._commands = Commands(self._far, self._publisher, self._waits, self._clients, self._load, self._local_far)
         self._debugger = Debugger(lambda: self._far, self._publisher)
         for msg_type in COMMS:
             self.shell_handlers[msg_type] = self._comm
@@ -129,7 +129,7 @@ class FlameKernel(Kernel):
 
     def _make_far(self, target: Target, trouble: FlameError | None = None) -> FarSide:
         far = FarSide(target, self._publisher.publish, lambda sentence: self._on_link(far, sentence), trouble)
-        self._lines[far] = LinkLine(self._publisher, lambda: [r for r, side in self._running.items() if side is far])
+        self._lines[far] = LinkStatus(self._publisher, lambda: [r for r, side in self._running.items() if side is far])
         return far
 
     def _on_link(self, far: FarSide, sentence: str | None) -> None:
@@ -307,7 +307,7 @@ class FlameKernel(Kernel):
             # A silent one, and an order that has overtaken a cell, take no output that has no parent.
             is_cell = not (cell.silent or overtakes())
             self._publisher.remember(cell.request_id, cell.parent, self._parent_ident["shell"], cell=is_cell)
-            self._fronts.began(cell.request_id, cell.parent["header"].get("session", ""))
+            self._clients.began(cell.request_id, cell.parent["header"].get("session", ""))
             if cell.counts:
                 # While the far side is at work already, but before anybody can ask for it.
                 cell.remember = self._history.storing(cell.count, without_key(cell.code))
@@ -315,7 +315,7 @@ class FlameKernel(Kernel):
                 yield
             finally:
                 cell.remember()
-                self._fronts.ended(cell.request_id)
+                self._clients.ended(cell.request_id)
                 self._end_running(cell.request_id)
                 self._prompts.forget(cell.request_id)
 
@@ -328,7 +328,7 @@ class FlameKernel(Kernel):
         python = self._source.as_python(code) if far is self._far and await self._is_mini(session) else code
         self._publisher.belongs(cell.request_id, session)
         if far is self._far:
-            self._orders.caution(cell.request_id, session)
+            self._commands.caution(cell.request_id, session)
         self._running[cell.request_id] = far
         options["raw"] = None if python == code else code
         answer = self._waits.begin(lambda: session.execute(cell.request_id, python, **options))
@@ -370,7 +370,7 @@ class FlameKernel(Kernel):
             lambda: self._follow(request_id),
             lambda moves: (self._dispatch.moving.add if moves else self._dispatch.moving.discard)(request_id),
         )
-        rest, followed = await self._orders.of_cell(lines, cell)
+        rest, followed = await self._commands.of_cell(lines, cell)
         return (None if rest is None else self._far), "\n".join(rest or ()), followed
 
     def _follow(self, request_id: str) -> None:

@@ -1,4 +1,4 @@
-"""LinkLine: the one quiet line in a running cell's output that says what is wrong with the link, while it is."""
+"""LinkStatus: the one quiet line in a running cell's output that says what is wrong with the link, while it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..terminal import plain_text
 from .iopub import Publisher
 
 
-class LinkLine:
+class LinkStatus:
     """The line of one far side; ``running`` tells the requests of the cells that wait for it, the newest last.
 
     ``say`` is called on threads of the link, ``cell_ended`` on the kernel's.

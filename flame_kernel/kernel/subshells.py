@@ -1,4 +1,4 @@
-"""Shells: the main shell and its subshells, all of them on the kernel's own event loop.
+"""Subshells: the main shell and its subshells, all of them on the kernel's own event loop.
 
 ipykernel has a thread for the shell channel and one for each subshell, since its cells block the thread that they run
 on.  Ours run on the far side, where each subshell has its thread, and here nothing blocks: so one loop reads the
@@ -33,7 +33,7 @@ class _Shell:
         self.aborting = False
 
 
-class Shells:
+class Subshells:
     """Stands in for ipykernel's thread of the shell channel, and for its manager of subshells.
 
     To be made on the main thread.  Subshells come and go by requests on the control channel, on that one's thread; all
@@ -50,7 +50,7 @@ class Shells:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<Shells {len(self.names())} subshells, {len(self._tasks)} requests>"
+        return f"<Subshells {len(self.names())} subshells, {len(self._tasks)} requests>"
 
     # -- in place of the thread
 
@@ -62,7 +62,7 @@ class Shells:
         return False
 
     @property
-    def manager(self) -> Shells:
+    def manager(self) -> Subshells:
         return self
 
     # -- in place of the manager

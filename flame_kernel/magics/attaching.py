@@ -14,7 +14,7 @@ from ..commands.parsing import Line
 from ..connect.keys import Ask
 from ..errors import AgentError, FlameError
 from ..remote.remote import Remote
-from ..session.agent_client import Visitor
+from ..session.agent_client import AgentClient
 from ..session.handshake import client_name
 from ..session.session import Session
 from ..session.user import ask_line
@@ -66,7 +66,7 @@ class Attaching:
 
     def _ask_for(self, remote: Remote, name: str, client_id: str) -> None:
         me = {"client": client_name(), "client_id": client_id}
-        with contextlib.closing(Visitor(remote.target)) as visitor:
+        with contextlib.closing(AgentClient(remote.target)) as visitor:
             asked = visitor.ask("ask", session=name, **me)["asked"]
             print(
                 f"asked the client of {plain_text(name)}; waiting for an answer (Ctrl-C or Stop ends the wait)",
@@ -82,7 +82,7 @@ class Attaching:
     def _look_on(self, remote: Remote, name: str) -> None:
         show = self._cells.viewer(remote)
         print(f"watching session {plain_text(name)}; Ctrl-C or Stop ends it", flush=True)
-        with contextlib.closing(Visitor(remote.target)) as visitor:
+        with contextlib.closing(AgentClient(remote.target)) as visitor:
             try:
                 for events in visitor.watch(name):
                     for event in events:

@@ -28,7 +28,7 @@ from ..errors import FlameError, TargetError
 from ..files.sync import Wishes, sync_down, sync_up
 from ..remote.modules import send_named
 from ..remote.remote import Remote
-from ..session.agent_client import Visitor
+from ..session.agent_client import AgentClient
 from ..session.session import Session
 from ..session.user import ask_line
 from ..terminal import plain_text
@@ -132,7 +132,7 @@ class Commands:
     def _kill(self, remote: Remote, name: str) -> None:
         if name == remote.session.session_id:
             raise FlameError(f"{name} is the session of this connection; %flame disconnect ends it")
-        with contextlib.closing(Visitor(remote.target)) as visitor:
+        with contextlib.closing(AgentClient(remote.target)) as visitor:
             ended = visitor.kill(name)
         if not ended:
             raise FlameError(f"there is no session {name!r} there; %flame sessions lists them")

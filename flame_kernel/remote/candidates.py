@@ -22,7 +22,7 @@ from ..errors import FlameError
 from ..files.far_files import FarFiles
 from ..files.transfer import wire_path
 from ..security.offers import modules, offered, paths
-from ..session.agent_client import Visitor
+from ..session.agent_client import AgentClient
 from ..session.session import Session
 from ..terminal import one_line
 
@@ -105,7 +105,7 @@ def _sessions(side: Side, target: str | None, word: str) -> list[tuple[str, str]
     session = _session(side, target)
     if session is None:
         return []
-    with contextlib.closing(Visitor(session.target)) as visitor:
+    with contextlib.closing(AgentClient(session.target)) as visitor:
         return _plain((one_line(str(one.get("session"))) for one in visitor.sessions()), word)
 
 

@@ -51,7 +51,7 @@ def ignite(request):
     living = sys.modules.get(ME)
     if living is not None:
         return {"is": living.fire.port}
-    fire = Fire(request["modules"])
+    fire = Ignition(request["modules"])
     try:
         fire.light(request["key"].encode("ascii"), request["settings"], request["hardening"])
     except BaseException:  # goes on, whatever it is; nothing of ours stays in the process
@@ -86,7 +86,7 @@ class Texts(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return self._modules[fullname][1]
 
 
-class Fire:
+class Ignition:
     """The server, and what came with it."""
 
     port = None

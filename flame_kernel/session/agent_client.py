@@ -1,4 +1,4 @@
-"""Visitor: on a server without a session of one's own: who lives there, asking for a session, watching one."""
+"""AgentClient: on a server without a session of one's own: who lives there, asking for a session, watching one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .link import Link, no_agent
 WATCH_WAIT, WATCH_PAUSE = 10.0, 0.25
 
 
-class Visitor:
+class AgentClient:
     """A connection to the server of ``target``, for ``contextlib.closing``; for one thread, and ``close`` for any.
 
     Made connected, or not at all: raises CannotConnect, TargetError.
@@ -33,7 +33,7 @@ class Visitor:
         self._wait = 0.0
 
     def __repr__(self) -> str:
-        return f"<Visitor {self._link!r}>"
+        return f"<AgentClient {self._link!r}>"
 
     def close(self) -> None:
         """Close the connection; whoever waits in it gets an error."""

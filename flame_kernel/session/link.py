@@ -38,8 +38,8 @@ from ..errors import (
 )
 from ..security import answers
 from .bootstrap import agent_name, is_missing, with_agent
-from .local_process import Neighbour
-from .outage import Trouble, cause, is_silence
+from .local_process import LocalProcess
+from .outage import Outage, cause, is_silence
 
 # Seconds between attempts to reconnect: the first is at once; then from the first to the last, doubling, and at random
 # up to a seventh more; the last figure is for outages of more than a minute.
@@ -77,7 +77,7 @@ class Line:
 class Link:
     """The lines to the server of ``target``; made with the first, *calls*, connected (CannotConnect, TargetError).
 
-    on_trouble  called with a Trouble when there is one, again now and then while it lasts, and with None when it is
+    on_trouble  called with a Outage when there is one, again now and then while it lasts, and with None when it is
                 over; on any thread of the link's users or its own
     on_end      called once, when the link is lost for good, with the reason
     is_wanted   whether somebody waits for an answer: only then is a silent server looked for
@@ -89,7 +89,7 @@ class Link:
         self,
         target: Target,
         *,
-        on_trouble: Callable[[Trouble | None], None],
+        on_trouble: Callable[[Outage | None], None],
         on_end: Callable[[FlameError], None],
         is_wanted: Callable[[], bool],
         beat: Callable[[], None],
@@ -98,14 +98,14 @@ class Link:
         self.target = found(target)
         self.closing = threading.Event()
         self.gone: FlameError | None = None
-        self.trouble: Trouble | None = None
+        self.trouble: Outage | None = None
         self.boot = ""
         self._on_trouble = on_trouble
         self._on_end = on_end
         self._is_wanted = is_wanted
         self._beat = beat
         self._alive = alive
-        self._neighbour: Neighbour | None = None
+        self._neighbour: LocalProcess | None = None
         self._nonce = uuid.uuid4().hex[:16]
         self._counter = itertools.count(1)
         self._modern = False
@@ -174,7 +174,7 @@ class Link:
     def opened(self, server: dict[str, Any]) -> None:
         """The session is open: what the server said of itself, by which it is known again."""
         self.boot = server["boot"]
-        self._neighbour = Neighbour.of(server)
+        self._neighbour = LocalProcess.of(server)
         self._modern = tuple(server["python"]) >= (3, 4)
         self._raise_pickle_protocol(self.calls.connection)
 
@@ -402,7 +402,7 @@ class Link:
                 self._probe()
                 probed = time.monotonic()
 
-    def _look(self, now: float) -> Trouble | None:
+    def _look(self, now: float) -> Outage | None:
         """What is wrong at this moment."""
         traffic = sum(line.connection.bytes_sent + line.connection.bytes_received for line in self._lines)
         if traffic != self._traffic:  # a large message takes its time on a slow line
@@ -421,7 +421,7 @@ class Link:
             if not asked or now - self._heard < SILENT or not self._is_wanted():
                 return None
             silent, since, reason = True, max(self._heard, min(one for one in asked if one is not None)), ""
-        return Trouble(self.location, silent, since, time.time() - (now - since), reason)
+        return Outage(self.location, silent, since, time.time() - (now - since), reason)
 
     def _probe(self) -> None:
         """Whether a new connection is answered while the old ones are not: then those are dead, and are ended."""

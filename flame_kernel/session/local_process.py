@@ -1,4 +1,4 @@
-"""Neighbour: a server's process on this very machine, whose end can be seen and need not be guessed from silence."""
+"""LocalProcess: a server's process on this very machine, whose end can be seen and need not be guessed from silence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ..agent.wire.machine import machine as this_machine
 
 
-class Neighbour:
+class LocalProcess:
     """The process ``pid`` of this machine, as it was when it was first seen."""
 
     def __init__(self, pid: int, started: str) -> None:
@@ -16,10 +16,10 @@ class Neighbour:
         self._started = started
 
     def __repr__(self) -> str:
-        return f"<Neighbour {self._pid} {'lives' if self.lives() else 'has ended'}>"
+        return f"<LocalProcess {self._pid} {'lives' if self.lives() else 'has ended'}>"
 
     @classmethod
-    def of(cls, server: Mapping[str, Any]) -> Neighbour | None:
+    def of(cls, server: Mapping[str, Any]) -> LocalProcess | None:
         """The process that says of itself ``machine`` and ``pid``; None where it is elsewhere, or cannot be seen."""
         machine, pid = server.get("machine"), server.get("pid")
         if not machine or machine != this_machine() or not isinstance(pid, int) or pid <= 0:

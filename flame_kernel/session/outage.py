@@ -1,4 +1,4 @@
-"""Trouble: what keeps a link from working, and how that is told."""
+"""Outage: what keeps a link from working, and how that is told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WORTH_A_CAUSE = 2.0
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Outage:
     """What keeps a link from working. ``since`` is monotonic, ``clock`` the same as time of day, both in seconds."""
 
     location: str

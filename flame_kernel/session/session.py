@@ -25,7 +25,7 @@ from ..security import answers
 from .handshake import opening
 from .inbox import Event, Inbox
 from .link import Link
-from .outage import Trouble
+from .outage import Outage
 from .requests import CELLS, Call, Reply, Request
 
 # Seconds between two batches of mere text: at most 40 a second, of two streams each.
@@ -282,7 +282,7 @@ class Session:
         return self._link.gone
 
     @property
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> Outage | None:
         """What is wrong with the link, or None."""
         return self._link.trouble
 
@@ -381,7 +381,7 @@ class Session:
         if self._calls.empty():
             self._calls.put(Call({"op": "hello"}))
 
-    def _tell(self, trouble: Trouble | None) -> None:
+    def _tell(self, trouble: Outage | None) -> None:
         waits = "; the interrupt waits for it, Stop again ends the wait" if self._stopping else ""
         self._on_link(f"{trouble}{waits}" if trouble else None)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from farside import Python
-from kernels import flame_kernel
+from kernels import remote_flame
 from mini import Answer, ask, cell
 
 ASK_EXIT = {"source": "ask_exit", "keepkernel": False}
@@ -465,7 +465,7 @@ SAME = [
 
 
 def _ipykernel(sources: list[str]) -> list[tuple[Any, ...]]:
-    with flame_kernel(name="python3") as kernel:
+    with remote_flame(name="python3") as kernel:
         runs = [kernel.execute(source) for source in sources]
     return [_summary(run.reply or {}, run.result) for run in runs]
 

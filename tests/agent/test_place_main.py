@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from farside import FlameServer, LiveApp, Python, wait_until
-from kernels import Kernel, flame_kernel
+from kernels import Kernel, remote_flame
 from main_app import IS_MAIN, app, is_as_found, state
 from places import ok
 from rawagent import RawAgent, raw_agent
@@ -22,7 +22,7 @@ from flame_kernel.serve import hardening
 
 @pytest.fixture(scope="module")
 def inside(server: FlameServer) -> Iterator[Kernel]:
-    with flame_kernel({**server.environ(), "FLAME_PLACE": "main"}) as k:
+    with remote_flame({**server.environ(), "FLAME_PLACE": "main"}) as k:
         yield k
 
 
@@ -212,7 +212,7 @@ def test_where_the_main_thread_cannot_be_had(live_app: Callable[..., LiveApp]) -
 
 
 def test_a_kernel_is_told_in_one_sentence(live_app: Callable[..., LiveApp]) -> None:
-    with flame_kernel({"FLAME_TARGET": live_app().location, "FLAME_PLACE": "main"}) as k:
+    with remote_flame({"FLAME_TARGET": live_app().location, "FLAME_PLACE": "main"}) as k:
         run = k.execute("1")
         assert run.error is not None
         assert "the main thread there is the app's own" in run.error["evalue"]
@@ -221,7 +221,7 @@ def test_a_kernel_is_told_in_one_sentence(live_app: Callable[..., LiveApp]) -> N
 
 def test_on_the_kernels_own_server() -> None:
     """Which ends with the kernel, as by Ctrl-C."""
-    with flame_kernel({"FLAME_PLACE": "main"}) as k:
+    with remote_flame({"FLAME_PLACE": "main"}) as k:
         assert k.execute(IS_MAIN).result == "True"
         pid = int(k.execute("import os; os.getpid()").result or 0)
         run = k.submit("print('go')\nimport time; time.sleep(100)")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from farside import FlameServer, wait_until
-from kernels import flame_kernel
+from kernels import remote_flame
 from lab import SLIDER, Lab, Notebook, handle_of, open_lab, open_notebook, pick_kernel, push
 from places import ok
 from playwright.sync_api import Browser, expect
@@ -25,7 +25,7 @@ IMPORTS = "import asyncio, os, time\nimport ipywidgets as w\nfrom IPython.displa
 def left(lab_server: FlameServer) -> str:
     """The name of a session with widgets that nobody is attached to.  Made before there is a browser, in whose presence
     jupyter_client would begin a thread for good."""
-    with flame_kernel(dict(lab_server.environ())) as k:
+    with remote_flame(dict(lab_server.environ())) as k:
         ok(k.execute(f"import ipywidgets as w\nfrom IPython.display import display\n{SLIDER}"))
         ok(k.execute("heat.description = 'old'\nbox = w.VBox([heat, told])"))
         name = k.execute("%flame status").stdout.partition("; session ")[2].partition(";")[0]

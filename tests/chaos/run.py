@@ -17,7 +17,7 @@ from typing import Any
 import farside
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
-from kernels import Kernel, Run, flame_kernel
+from kernels import Kernel, Run, remote_flame
 
 from flame_kernel.agent.wire import message as wire
 from flame_kernel.connect.connection import Connection
@@ -136,7 +136,7 @@ class Chaos:
 
     def _kernel_starts(self) -> None:
         env: dict[str, str | None] = {"FLAME_TARGET": self.link.location, "FLAME_FAST": "1"}
-        self._k = self._kernel_stack.enter_context(flame_kernel(env=env))
+        self._k = self._kernel_stack.enter_context(remote_flame(env=env))
 
     def _learn_the_name(self) -> None:
         """Of the session in which cells run."""

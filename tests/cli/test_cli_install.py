@@ -13,7 +13,7 @@ import farside
 import pytest
 from farside import FlameServer
 from jupyter_client.kernelspec import KernelSpecManager
-from kernels import flame_kernel
+from kernels import remote_flame
 from shell import flame
 
 WARM = ("jupyter_client.kernelspec",)
@@ -151,7 +151,7 @@ def test_an_installed_kernel_finds_its_server(flame_server: type[FlameServer], t
         "${MY_TOKEN}",
     ]
     assert flame("install", server.location, "--name", "here", *words).code == 0
-    with flame_kernel({"FLAME_TARGET": "localhost:1"}, name="here") as kernel:
+    with remote_flame({"FLAME_TARGET": "localhost:1"}, name="here") as kernel:
         assert kernel.execute("import os; os.getpid()").result == str(server.process.pid)
 
 
@@ -170,9 +170,9 @@ def test_the_configuration_file_holds_where_nothing_else_says_otherwise(
     asked = "__import__('os').getpid()"
     assert flame("eval", asked).out == pid + "\n"
     assert flame("eval", "--place", "child", asked).out != pid + "\n"
-    with flame_kernel() as kernel:
+    with remote_flame() as kernel:
         assert kernel.execute(asked).result == pid
-    with flame_kernel({"FLAME_PLACE": "child"}) as kernel:
+    with remote_flame({"FLAME_PLACE": "child"}) as kernel:
         assert kernel.execute(asked).result != pid
     script = "%load_ext flame\n%flame connect\n%flame eval __import__('os').getpid()\n"
     done = subprocess.run(

@@ -18,7 +18,7 @@ from farside import FlameServer, wait_until
 from shell import COMMAND, flame, typed
 
 from flame_kernel.connect.target import Location, Secret, Target
-from flame_kernel.session.agent_client import Visitor
+from flame_kernel.session.agent_client import AgentClient
 
 WARM = ("nbclient", "nbformat", "jupyter_client.kernelspec", "flame_kernel.commands.source")
 pytestmark = pytest.mark.usefixtures("warm_commands")
@@ -116,7 +116,7 @@ def test_a_script_with_what_it_imports(there: list[str], script: Path, server: F
     assert lines[-1] == "KeyError: 'no'"
     assert "_flame" not in done.err
     assert not list(Path(server.cwd).glob("*.py"))
-    with contextlib.closing(Visitor(Target(Location.parse(server.location), Secret(KEY.encode())))) as visitor:
+    with contextlib.closing(AgentClient(Target(Location.parse(server.location), Secret(KEY.encode())))) as visitor:
         assert visitor.kill("kept")
 
 

@@ -17,7 +17,7 @@ import farside
 import Pyro4
 import pytest
 from farside import FarProcess, FlameServer, NameServer, random_key, stopped
-from kernels import flame_kernel
+from kernels import remote_flame
 from netns import net
 from shell import run
 from sshd import Sshd
@@ -173,7 +173,7 @@ def test_a_kernel_on_a_name_finds_an_app_again_that_was_restarted(names: NameSer
         started.location = started._wait_for_line("app uri: ").partition("@")[2]
         return started
 
-    with flame_kernel(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
+    with remote_flame(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
         with stopped(app()) as first:
             run = k.execute("import os\nos.getpid()")
             assert run.result == str(first.pid)

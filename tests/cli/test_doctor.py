@@ -18,7 +18,7 @@ import pexpect
 import pytest
 from farside import FarProcess, FlameServer, NameServer, random_key, stopped, wait_until
 from flakylink import FlakyLink
-from kernels import flame_kernel
+from kernels import remote_flame
 from needs import missing
 from shell import run, typed
 from sshd import Sshd
@@ -27,7 +27,7 @@ from strangers import nobody, one_line_server, web_server
 from flame_kernel.commands.doctor import examine
 from flame_kernel.connect.target import Location, Target, Timeouts
 from flame_kernel.serve.certs import Authority
-from flame_kernel.session.agent_client import Visitor
+from flame_kernel.session.agent_client import AgentClient
 from flame_kernel.session.session import Session
 
 pytestmark = pytest.mark.usefixtures("warm_commands")
@@ -142,7 +142,7 @@ def test_jupyter(tmp_path: Path) -> None:
     finally:
         server.terminate()
         server.wait(20)
-    with flame_kernel(transport="tcp") as k:
+    with remote_flame(transport="tcp") as k:
         fails("answer", "a ZeroMQ socket, as Jupyter kernels have", "", f"127.0.0.1:{k.client.shell_port}")
 
 
@@ -386,7 +386,7 @@ def test_agents_that_say_anything(flame_server: Start, monkeypatch: pytest.Monke
         said.append(dict.fromkeys(("pyro", "workers", "packages", "folder", "free", "journal"), odd))
         said.append({"packages": {"IPython": odd}, "workers": [odd, odd], "folder": "/", "free": 1, "journal": odd})
     for facts in (*said, {"packages": {"IPython": "²"}}, "text", None):
-        monkeypatch.setattr(Visitor, "ask", lambda self, op, facts=facts, **fields: facts)
+        monkeypatch.setattr(AgentClient, "ask", lambda self, op, facts=facts, **fields: facts)
         checks = list(examine(target))
         assert {"failed", "skipped"}.isdisjoint(check.verdict for check in checks)
         assert all(len(str(check)) < 2000 and "\x1b" not in str(check) for check in checks)
@@ -398,7 +398,7 @@ def test_agents_that_say_anything(flame_server: Start, monkeypatch: pytest.Monke
 def test_in_the_kernel_and_by_the_magics(flame_server: Start) -> None:
     """A table, of the server that is there, or of one that is not."""
     server = flame_server(key=random_key())
-    with nobody() as nowhere, flame_kernel(env=server.environ()) as k, flame_kernel(name="python3") as other:
+    with nobody() as nowhere, remote_flame(env=server.environ()) as k, remote_flame(name="python3") as other:
         key = server.environ()["FLAME_KEY_FILE"]
         other.execute(f"%load_ext flame\n%flame connect {server.location} --key-file {key} --as pi")
         for kernel in (k, other):

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from farside import FarProcess, FlameServer, Python, random_key, wait_until
-from kernels import Kernel, Run, flame_kernel
+from kernels import Kernel, Run, remote_flame
 from mini import plain
 from strangers import nobody, one_line_server, web_server
 
@@ -74,7 +74,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_the_first_cell_says_what_is_wrong(name: str) -> None:
     start, said = BAD[name]
-    with start() as location, flame_kernel(env={"FLAME_TARGET": location}) as k:
+    with start() as location, remote_flame(env={"FLAME_TARGET": location}) as k:
         text = first_error(k)
         assert text.startswith(f"CannotConnect: cannot reach the flame server at {location}: ")
         assert re.search(said, text)
@@ -99,7 +99,7 @@ def test_the_first_cell_says_what_is_wrong(name: str) -> None:
 def test_another_machine(location: str, said: str, key_file: Callable[[str], Path]) -> None:
     """In the open only where the user says so, each time; and then it says what is wrong with that host."""
     key = key_file(random_key())
-    with flame_kernel(env={"FLAME_TARGET": location}) as k:
+    with remote_flame(env={"FLAME_TARGET": location}) as k:
         text = first_error(k)
         assert text.startswith(f"TargetError: {location} is another machine, and neither TLS, ssh nor a key")
         assert f"ssh://user@{location.replace(':', '/')}" in text
@@ -111,7 +111,7 @@ def test_another_machine(location: str, said: str, key_file: Callable[[str], Pat
 
 def test_a_good_target_in_the_next_cell(flame_server: Start) -> None:
     server = flame_server()
-    with nobody() as nowhere, flame_kernel(env={"FLAME_TARGET": nowhere}) as k:
+    with nobody() as nowhere, remote_flame(env={"FLAME_TARGET": nowhere}) as k:
         first_error(k)
         run = k.execute(f"%flame connect {server.location}")
         assert run.error is None
@@ -128,7 +128,7 @@ def test_a_good_target_in_the_next_cell(flame_server: Start) -> None:
 def test_a_server_that_comes_up_later_is_found(tmp_path: Path, pythons: tuple[Python, ...]) -> None:
     """No restart, no %flame: the next cell tries again."""
     path = tmp_path / "s"
-    with flame_kernel(env={"FLAME_TARGET": f"./u:{path}"}) as k:
+    with remote_flame(env={"FLAME_TARGET": f"./u:{path}"}) as k:
         first_error(k)
         server = FarProcess(["-m", "Pyro4.utils.flameserver", "-u", str(path)], pythons[-1], {}, subprocess.DEVNULL)
         try:
@@ -140,7 +140,7 @@ def test_a_server_that_comes_up_later_is_found(tmp_path: Path, pythons: tuple[Py
 
 def test_no_answer(flame_server: Start) -> None:
     """A server that takes the connection and never says a word; and Tab, Stop and ``%flame`` meanwhile."""
-    with one_line_server(b"") as mute, flame_kernel(env={"FLAME_TARGET": mute}) as k:
+    with one_line_server(b"") as mute, remote_flame(env={"FLAME_TARGET": mute}) as k:
         assert f"connecting to {mute}\n" in k.kernel_info()["banner"]
         k.complete("prin")  # gives up before the connection does, and must not take it along
         text = first_error(k)
@@ -157,7 +157,7 @@ def test_no_answer(flame_server: Start) -> None:
 
 
 def test_stop_while_connecting_drops_what_is_queued() -> None:
-    with one_line_server(b"") as mute, flame_kernel(env={"FLAME_TARGET": mute}) as k:
+    with one_line_server(b"") as mute, remote_flame(env={"FLAME_TARGET": mute}) as k:
         runs = [k.submit("1"), k.submit("2")]
         k.wait_for(lambda: runs[0].of_type("execute_input"), "the start of the cell")
         k.interrupt()
@@ -186,7 +186,7 @@ def test_a_daemon_without_flame(pythons: tuple[Python, ...], tmp_path: Path) -> 
     daemon = FarProcess([str(tmp_path / "daemon.py")], pythons[-1], {}, subprocess.DEVNULL)
     try:
         location = daemon._wait_for_line("server uri: ").partition("@")[2]
-        with flame_kernel(env={"FLAME_TARGET": location}) as k:
+        with remote_flame(env={"FLAME_TARGET": location}) as k:
             text = first_error(k)
             assert "a Pyro daemon answers there, but it offers no Flame" in text
             assert "PYRO_FLAME_ENABLED=true" in text
@@ -205,7 +205,7 @@ def test_flame_that_is_not_enabled(flame_server: Start, pythons: tuple[Python, .
     try:
         wait_until(lambda: not server.alive, "its end")
         assert "Flame is disabled in the server configuration" in server.stderr_text()
-        with flame_kernel(env={"FLAME_TARGET": f"./u:{tmp_path}/s"}) as k:
+        with remote_flame(env={"FLAME_TARGET": f"./u:{tmp_path}/s"}) as k:
             assert "is pyro4-flameserver running there?" in first_error(k)
     finally:
         server.stop()
@@ -214,7 +214,7 @@ def test_flame_that_is_not_enabled(flame_server: Start, pythons: tuple[Python, .
 def test_keys(flame_server: Start, key_file: Callable[[str], Path]) -> None:
     key = random_key()
     keyed, open_ = flame_server(key=key), flame_server()
-    with flame_kernel(env={"FLAME_TARGET": keyed.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": keyed.location}) as k:
         text = first_error(k)
         assert "the server demands a key and none is set here" in text
         assert "FLAME_KEY_FILE" in text
@@ -242,7 +242,7 @@ def test_key_files_that_are_refused(flame_server: Start, key_file: Callable[[str
         (tmp_path, "is no regular file"),
         (empty, "is empty; put the server's PYRO_HMAC_KEY into it"),
     ):
-        with flame_kernel(env={"FLAME_TARGET": server.location, "FLAME_KEY_FILE": str(bad)}) as k:
+        with remote_flame(env={"FLAME_TARGET": server.location, "FLAME_KEY_FILE": str(bad)}) as k:
             text = first_error(k)
             assert text.startswith("TargetError: ")
             assert said in text
@@ -260,7 +260,7 @@ def test_key_files_that_are_refused(flame_server: Start, key_file: Callable[[str
     ],
 )
 def test_settings_that_mean_nothing(environ: dict[str, str | None], said: str, flame_server: Start) -> None:
-    with flame_kernel(env=environ) as k:
+    with remote_flame(env=environ) as k:
         text = first_error(k)
         assert text.startswith("TargetError: ")
         assert said in text
@@ -272,7 +272,7 @@ def test_settings_that_mean_nothing(environ: dict[str, str | None], said: str, f
 def test_a_broken_configuration_file(tmp_path: Path, flame_server: Start) -> None:
     path = tmp_path / "targets.toml"
     path.write_text("default = [")
-    with flame_kernel(env={"FLAME_CONFIG": str(path)}) as k:
+    with remote_flame(env={"FLAME_CONFIG": str(path)}) as k:
         text = first_error(k)
         assert f"the configuration file {path} is not valid TOML" in text
         assert text.endswith("correct that line")
@@ -285,7 +285,7 @@ def test_a_server_without_a_free_connection(flame_server: Start) -> None:
     server = flame_server(env={"PYRO_THREADPOOL_SIZE": "2", "PYRO_THREADPOOL_SIZE_MIN": "1"})
     with contextlib.closing(Session(Target(Location.parse(server.location)), lambda events: None)) as taken:
         taken.ready.result(20)
-        with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
+        with remote_flame(env={"FLAME_TARGET": server.location}) as k:
             text = first_error(k)
             assert "the server has no free connection" in text
             assert "PYRO_THREADPOOL_SIZE" in text
@@ -296,7 +296,7 @@ def test_a_server_without_a_free_connection(flame_server: Start) -> None:
 def test_a_pool_that_is_full_after_the_first_connection(flame_server: Start) -> None:
     """A session takes two: with room for one only, nothing of it may stay behind."""
     server = flame_server(env={"PYRO_THREADPOOL_SIZE": "1", "PYRO_THREADPOOL_SIZE_MIN": "1"})
-    with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": server.location}) as k:
         assert "the server has no free connection" in first_error(k)
         wait_until(lambda: not server.children(), "the end of the half-made session")
 
@@ -305,7 +305,7 @@ def test_a_pool_that_is_full_after_the_first_connection(flame_server: Start) -> 
 
 
 def test_malformed_messages_do_not_end_the_kernel() -> None:
-    with flame_kernel() as k:
+    with remote_flame() as k:
         k.execute("x = 1")
         pid = k.pid
         k.client.session.copy_threshold = 1 << 30  # zero-copy would start a thread of pyzmq's in this process
@@ -369,7 +369,7 @@ def test_files_in_the_notebooks_folder_are_not_imported(tmp_path: Path) -> None:
         (folder / f"{name}.py").write_text(f"open({str(canary)!r}, 'a').write({name!r} + ' ' + __name__ + '\\n')\n")
     (folder / "pyvenv.cfg").write_text("home = /nowhere\n")
     (folder / ".pdbrc").write_text(f"open({str(canary)!r}, 'a').write('pdbrc\\n')\n")
-    with flame_kernel(cwd=folder) as k:
+    with remote_flame(cwd=folder) as k:
         assert k.execute("6 * 7").result == "42"
         assert k.complete("impor")["status"] == "ok"
         assert k.execute("%flame status").error is None
@@ -383,5 +383,5 @@ def test_files_in_the_notebooks_folder_are_not_imported(tmp_path: Path) -> None:
 def test_a_python_path_that_a_user_sets_is_his_own(tmp_path: Path) -> None:
     """Only the folder is shut out, not what somebody put on the path on purpose."""
     (tmp_path / "mine.py").write_text("value = 'imported'\n")
-    with flame_kernel(env={"PYTHONPATH": os.fspath(tmp_path)}, cwd="/") as k:
+    with remote_flame(env={"PYTHONPATH": os.fspath(tmp_path)}, cwd="/") as k:
         assert k.execute("%%local\nimport mine\nmine.value").result == "'imported'"

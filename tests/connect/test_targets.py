@@ -11,7 +11,7 @@ from typing import Any
 import keyring
 import pytest
 from farside import FlameServer
-from kernels import flame_kernel
+from kernels import remote_flame
 from keyring.backend import KeyringBackend
 
 from flame_kernel.commands.options import CONNECTION, protection
@@ -302,7 +302,7 @@ def test_the_warning_of_each_session(flame_server: Callable[..., FlameServer], t
     write(tmp_path / "key", KEY)
     text = f'default = "far"\n[targets.far]\nlocation = "{elsewhere}"\nkey_file = "key"\n'
     write(tmp_path / "targets.toml", text + "allow_plain = true\n")
-    with flame_kernel(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
+    with remote_flame(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
         run = k.execute("6 * 7")
         assert run.result == "42"
         assert (
@@ -479,7 +479,7 @@ def test_a_key_that_is_typed(flame_server: Callable[..., FlameServer], tmp_path:
         tmp_path / "targets.toml",
         f'default = "gpu"\n[targets.gpu]\nlocation = "{server.location}"\nkey = "prompt"\n',
     )
-    with flame_kernel(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
+    with remote_flame(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
         first = k.execute("1")
         assert first.error is not None
         assert "%flame connect gpu" in first.error["evalue"]

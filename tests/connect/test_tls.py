@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from farside import FlameServer, Python, random_key, wait_until
-from kernels import flame_kernel
+from kernels import remote_flame
 from strangers import one_by_one
 
 from flame_kernel.connect import tls
@@ -605,7 +605,7 @@ def test_through_the_kernel(flame_server: Start, made: Path, key_file: Callable[
     other = flame_server(env=speaking_tls(made / "b/server.pem"))
     config = tmp_path / "config"
     config.mkdir()
-    with flame_kernel(env={"JUPYTER_CONFIG_DIR": str(config)}) as k:
+    with remote_flame(env={"JUPYTER_CONFIG_DIR": str(config)}) as k:
         plain = k.execute(f"%flame connect {server.location} --key-file {key_file(key)}")
         assert plain.error is not None
         assert "--tls-ca" in plain.error["evalue"]

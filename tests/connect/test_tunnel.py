@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 from farside import FlameServer, random_key, wait_until
-from kernels import flame_kernel
+from kernels import remote_flame
 from netns import net
 from sshd import Sshd
 
@@ -358,7 +358,7 @@ def test_through_the_kernel(sshd: Sshd, flame_server: Start, key_file: Callable[
     key = random_key()
     server = flame_server(key=key)
     env: dict[str, str | None] = {"FLAME_TARGET": through(server), "FLAME_KEY_FILE": str(key_file(key))}
-    with flame_kernel(env=env) as k:
+    with remote_flame(env=env) as k:
         assert k.execute("import os; os.getppid()").result == str(server.pid)
         assert through(server) in k.execute("%flame status").stdout
         kernel = psutil.Process(k.pid)

@@ -9,7 +9,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from kernels import flame_kernel
+from kernels import remote_flame
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -52,7 +52,7 @@ def test_a_notebook_runs_as_it_stands(path: Path, tmp_path: Path) -> None:
 
 def test_the_first_notebook_asks_whoever_sits_there() -> None:
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
-    with flame_kernel() as k:
+    with remote_flame() as k:
         for cell in notebook.cells:
             if cell.cell_type != "code":
                 continue
@@ -70,7 +70,7 @@ def test_a_notebook_whose_cells_are_sent_at_once(path: Path, tmp_path: Path) -> 
     """As by Run All: each cell in its turn, orders too; and once more, when all of it is there already."""
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     beside = [shutil.copy(script, tmp_path) for script in path.parent.glob("*.py")]
-    with flame_kernel(cwd=tmp_path) as k:
+    with remote_flame(cwd=tmp_path) as k:
         for _ in range(2):
             raising = ["raises-exception" in cell.metadata.get("tags", []) for cell in cells]
             runs = [k.submit(cell.source, stop_on_error=not may) for cell, may in zip(cells, raising, strict=True)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from farside import FlameServer
 from jupyter_client.kernelspec import KernelSpecManager
-from kernels import KERNEL_NAME, flame_kernel
+from kernels import KERNEL_NAME, remote_flame
 
 import flame_kernel as package
 
@@ -65,7 +65,7 @@ def bait(tmp_path: Path) -> Iterator[Path]:
 def test_nothing_beside_the_notebook_is_imported(bait: Path) -> None:
     """By the kernel, by its own server, and by the child that is to run the cells."""
     (bait / "sitecustomize.py").write_text((bait / "random.py").read_text())
-    with flame_kernel(cwd=bait) as kernel:
+    with remote_flame(cwd=bait) as kernel:
         run = kernel.execute("6 * 7")
         assert run.result == "42", run
 
@@ -76,7 +76,7 @@ def test_pythonpath_does_not_bring_the_folder_to_the_kernel(
 ) -> None:
     """An empty entry of PYTHONPATH means the current folder, as few know; what it means elsewhere is not our doing."""
     environ = {"PYTHONPATH": pythonpath.format(folder=bait), "FLAME_TARGET": flame_server().location}
-    with flame_kernel(cwd=bait, env=environ) as kernel:
+    with remote_flame(cwd=bait, env=environ) as kernel:
         run = kernel.execute("6 * 7")
         assert run.result == "42", run
 

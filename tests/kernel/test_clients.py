@@ -21,7 +21,7 @@ import pytest
 import zmq
 from farside import FlameServer, wait_until
 from jupyter_client.kernelspec import KernelSpecManager
-from kernels import KERNEL_NAME, flame_kernel
+from kernels import KERNEL_NAME, remote_flame
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from shell import terminal
 
@@ -296,7 +296,7 @@ def test_a_kernel_by_its_kernelspec_alone(transport: str, flame_server: Start, t
 def test_an_encrypted_kernel(transport: str, flame_server: Start) -> None:
     """CurveZMQ, required: without it the kernel would not start."""
     server = flame_server()
-    with flame_kernel(env={"FLAME_TARGET": server.location}, transport=transport, transport_encryption="required") as k:
+    with remote_flame(env={"FLAME_TARGET": server.location}, transport=transport, transport_encryption="required") as k:
         info = json.loads(Path(k.manager.connection_file).read_text())
         assert info["curve_publickey"]
         assert "without encryption" not in k.log_text()

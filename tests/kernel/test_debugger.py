@@ -13,7 +13,7 @@ import pytest
 from debugging import Front, front
 from farside import FlameServer, LiveApp, wait_until
 from flakylink import FlakyLink
-from kernels import flame_kernel
+from kernels import remote_flame
 from main_app import IS_MAIN, app, is_as_found, state
 from places import Site, kernel_at, kernel_on, ok, uncoloured
 from rawagent import raw_agent
@@ -300,7 +300,7 @@ def test_on_the_main_thread_of_an_app(way: str) -> None:
             "import __main__, threading, time\n__main__.ticks, __main__.ticking = 0, True\n"
             "def tick():\n    while __main__.ticking:\n        __main__.ticks += 1; time.sleep(0.001)"
         )
-        with flame_kernel({"FLAME_TARGET": one.location, "FLAME_PLACE": "main"}) as kernel:
+        with remote_flame({"FLAME_TARGET": one.location, "FLAME_PLACE": "main"}) as kernel:
             assert ok(kernel.execute(IS_MAIN)).result == "True"
             with front(kernel) as debugger:
                 debugger.breakpoints(FUNCTION, 2)
@@ -395,7 +395,7 @@ def test_without_ipython(name: str) -> None:
 
 
 def test_a_link_that_is_cut_while_stopped(flame_server: Callable[..., FlameServer]) -> None:
-    with FlakyLink(flame_server().location) as link, flame_kernel({"FLAME_TARGET": link.location}) as kernel:
+    with FlakyLink(flame_server().location) as link, remote_flame({"FLAME_TARGET": link.location}) as kernel:
         ok(kernel.execute("pass"))
         with front(kernel) as debugger:
             debugger.breakpoints(FUNCTION, 2)
@@ -456,13 +456,13 @@ def test_a_session_that_is_taken_up_while_stopped(flame_server: Callable[..., Fl
     """The breakpoints, and the stop, are there for the next front end."""
     server = flame_server(key=farside.random_key())
     env = {**server.environ(), "FLAME_SESSION": "debugged"}
-    with flame_kernel(env) as kernel:
+    with remote_flame(env) as kernel:
         debugger = Front(kernel)
         debugger.start()
         path = debugger.breakpoints(FUNCTION, 2)
         debugger.run_to_stop(FUNCTION)
         kernel.kill()
-    with flame_kernel(env) as kernel:
+    with remote_flame(env) as kernel:
         debugger = Front(kernel)
         info = debugger.ask("debugInfo")
         assert (info["isStarted"], info["stoppedThreads"]) == (True, [1])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from farside import FlameServer, random_key, wait_until
-from kernels import Kernel, Run, flame_kernel
+from kernels import Kernel, Run, remote_flame
 from places import ok
 
 Start = Callable[..., FlameServer]
@@ -34,7 +34,7 @@ def environ(flame_server: Start, key_file: Callable[[str], Path]) -> dict[str, s
 @contextmanager
 def killed(environ: dict[str, str | None], **more: str) -> Iterator[Kernel]:
     """A kernel that is killed at the end, as by a machine that is switched off."""
-    with flame_kernel(env={**environ, **more}) as k:
+    with remote_flame(env={**environ, **more}) as k:
         yield k
         os.kill(k.pid, signal.SIGKILL)
         k.kill()
@@ -66,7 +66,7 @@ def test_a_cell_outlives_its_kernel(environ: dict[str, str | None], tmp_path: Pa
         )
         k.wait_for_output(run, "first")
     go.touch()
-    with flame_kernel(env=environ) as k:
+    with remote_flame(env=environ) as k:
         listed = k.execute("%flame sessions")
         assert name in listed.stdout
         assert "busy" in listed.stdout
@@ -95,7 +95,7 @@ def test_stop_reaches_the_cell_that_is_followed(environ: dict[str, str | None]) 
         name = name_of(k)
         run = k.submit("print('on')\nimport time\nwhile True: time.sleep(0.01)")
         k.wait_for_output(run, "on")
-    with flame_kernel(env=environ) as k:
+    with remote_flame(env=environ) as k:
         attached = k.submit(f"%flame attach {name}")
         k.wait_for_output(attached, "following")
         k.interrupt()
@@ -115,7 +115,7 @@ def test_a_named_session_is_found_again_and_shows_what_was_missed(
         k.wait_for_output(run, "seen")
     go.touch()
     wait_until(done.exists, "the end of the cell")
-    with flame_kernel(env={**environ, "FLAME_SESSION": "nightly"}) as k:
+    with remote_flame(env={**environ, "FLAME_SESSION": "nightly"}) as k:
         first = ok(k.execute("print(x)"))
         assert lines_of(first)[0].startswith("[missed output of session nightly")
         assert lines_of(first)[1:] == ["missed", "5"]
@@ -126,14 +126,14 @@ def test_a_named_session_is_found_again_and_shows_what_was_missed(
 
 def test_what_ends_a_session_and_what_does_not(environ: dict[str, str | None]) -> None:
     """A shutdown ends what nobody has named; a name, or detach, keeps it; a restart always begins anew."""
-    with flame_kernel(env=environ) as k:
+    with remote_flame(env=environ) as k:
         anonymous = name_of(k)
-    with flame_kernel(env={**environ, "FLAME_SESSION": "kept"}) as k:
+    with remote_flame(env={**environ, "FLAME_SESSION": "kept"}) as k:
         ok(k.execute("x = 1"))
         k.restart()
         assert k.execute("x").error is not None
         ok(k.execute("y = 2"))
-    with flame_kernel(env=environ) as k:
+    with remote_flame(env=environ) as k:
         left = name_of(k)
         ok(k.execute("z = 3"))
         gone = ok(k.execute("%flame detach"))
@@ -157,7 +157,7 @@ def test_what_ends_a_session_and_what_does_not(environ: dict[str, str | None]) -
 
 def test_two_clients_of_one_session(environ: dict[str, str | None]) -> None:
     """The second one is refused, watches, asks and is refused, asks and is allowed; the first one is told."""
-    with flame_kernel(env=environ) as one, flame_kernel(env=environ) as two:
+    with remote_flame(env=environ) as one, remote_flame(env=environ) as two:
         name = name_of(one)
         ok(one.execute("x = 'of one'"))
         refused = two.execute(f"%flame attach {name}")
@@ -194,7 +194,7 @@ def test_two_clients_of_one_session(environ: dict[str, str | None]) -> None:
 
 def test_consent_while_a_cell_runs(environ: dict[str, str | None]) -> None:
     """The owner need not stop its cell to give it away, and the one who takes it follows it."""
-    with flame_kernel(env=environ) as one, flame_kernel(env=environ) as two:
+    with remote_flame(env=environ) as one, remote_flame(env=environ) as two:
         name = name_of(one)
         busy = one.submit("print('on')\nimport time\nwhile True: time.sleep(0.01)")
         one.wait_for_output(busy, "on")
@@ -220,7 +220,7 @@ def forget(k: Kernel) -> None:
 
 
 def test_force_takes_a_session_that_is_used(environ: dict[str, str | None]) -> None:
-    with flame_kernel(env=environ) as one, flame_kernel(env=environ) as two:
+    with remote_flame(env=environ) as one, remote_flame(env=environ) as two:
         name = name_of(one)
         busy = one.submit("print('on')\nimport time\nwhile True: time.sleep(0.01)")
         one.wait_for_output(busy, "on")
@@ -237,7 +237,7 @@ def test_force_takes_a_session_that_is_used(environ: dict[str, str | None]) -> N
 
 def test_replay(environ: dict[str, str | None]) -> None:
     """A cell's output once more: text, errors, pictures, displays in order, and by the number of the cell."""
-    with flame_kernel(env=environ) as k:
+    with remote_flame(env=environ) as k:
         rich = (
             "import sys\nfrom IPython.display import display, Image, HTML\nimport base64\n"
             f"print('before')\ndisplay(Image(base64.b64decode({PNG!r})))\nprint('err', file=sys.stderr)\n"
@@ -267,7 +267,7 @@ def test_replay(environ: dict[str, str | None]) -> None:
 def test_what_was_printed_while_the_browser_was_closed(environ: dict[str, str | None], tmp_path: Path) -> None:
     """A new page asks for what the one before it cannot have seen: the cell that ended meanwhile, and one that runs."""
     go, more = tmp_path / "go", tmp_path / "more"
-    with flame_kernel(env=environ) as k:
+    with remote_flame(env=environ) as k:
         ok(k.execute("print('seen')"))
         ok(k.execute("1"))
         closed = k.submit(gate(go, "print('one')", "print('two')"))
@@ -288,7 +288,7 @@ def new_page(k: Kernel) -> None:
 
 
 def test_words_for_what_is_wrong(environ: dict[str, str | None]) -> None:
-    with flame_kernel(env=environ) as k:
+    with remote_flame(env=environ) as k:
         for line, words in (
             ("%flame attach", "%flame attach needs NAME: %flame attach NAME"),
             ("%flame attach a --ask --force", "exclude each other"),
@@ -304,6 +304,6 @@ def test_words_for_what_is_wrong(environ: dict[str, str | None]) -> None:
             assert run.error is not None, line
             assert words in run.error["evalue"], line
             assert len(run.error["traceback"]) == 1
-    with flame_kernel() as k:  # its own server
+    with remote_flame() as k:  # its own server
         ok(k.execute("1"))
         assert "cannot be left" in str(k.execute("%flame detach").error)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from farside import FlameServer
-from kernels import Kernel, Run, flame_kernel
+from kernels import Kernel, Run, remote_flame
 from mini import plain
 from places import ok
 
@@ -40,7 +40,7 @@ def test_what_crosses_to_the_far_side_and_back(tmp_path: Path) -> None:
     (here / "pkg" / "__init__.py").write_text("answer = 42\n")
     (here / "mod.py").write_text("answer = 6\n")
     (here / "script.py").write_text("import sys\nprint(__name__, sys.argv)\nif len(sys.argv) > 2: 1 / 0\n")
-    with flame_kernel(cwd=here) as k:
+    with remote_flame(cwd=here) as k:
         ok(k.execute(f"import os\nos.chdir({str(there)!r})"))
         assert ok(k.execute("%flame put 'a b.txt' new.txt")).stdout.startswith("1 file, 4 B in ")
         assert (there / "new.txt").read_text() == "text"
@@ -97,7 +97,7 @@ def test_what_crosses_to_the_far_side_and_back(tmp_path: Path) -> None:
 def test_a_path_of_another_server(flame_server: Start, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("text")
     lab = flame_server()
-    with flame_kernel(env=target_file(tmp_path, lab=lab.location), cwd=tmp_path) as k:
+    with remote_flame(env=target_file(tmp_path, lab=lab.location), cwd=tmp_path) as k:
         ok(k.execute("%flame put x lab:y"))
         assert (lab.cwd / "y").read_text() == "text"
         ok(k.execute("%flame get lab:y back\n%flame put -t lab x z"))
@@ -118,7 +118,7 @@ def test_a_stop_ends_a_copy(tmp_path: Path) -> None:
     with (tmp_path / "large").open("wb") as file:
         for _ in range(32):
             file.write(bytes(range(256)) * 4096 * 16)
-    with flame_kernel(cwd=tmp_path) as k:
+    with remote_flame(cwd=tmp_path) as k:
         ok(k.execute("1"))
         copying = k.submit(f"%flame put large {tmp_path}/there")
         k.wait_for(lambda: list(tmp_path.glob(".flame-*.part")) or copying.done, "the beginning of the copy")
@@ -188,7 +188,7 @@ def test_tab_and_shift_tab(tmp_path: Path) -> None:
     (there / "faraway").mkdir(parents=True)
     (there / "far.txt").touch()
     (there / "faraway" / "deep.txt").touch()
-    with flame_kernel(env=target_file(tmp_path, lab="localhost:1"), cwd=here) as k:
+    with remote_flame(env=target_file(tmp_path, lab="localhost:1"), cwd=here) as k:
         ok(k.execute(f"import os\nos.chdir({str(there)!r})\nfar_name = 'text'"))
         session = ok(k.execute("%flame status")).stdout.partition("session ")[2].partition(";")[0]
         check_tab(k, session)
@@ -223,7 +223,7 @@ def order(runs: list[Run]) -> list[int]:
 
 
 def test_run_all_runs_orders_in_their_turn(server: FlameServer) -> None:
-    with flame_kernel() as k:
+    with remote_flame() as k:
         for _ in range(2):
             runs = run_all(
                 k,
@@ -259,7 +259,7 @@ def test_run_all_runs_orders_in_their_turn(server: FlameServer) -> None:
 def test_an_order_by_itself_passes_the_cell_that_runs(tmp_path: Path) -> None:
     """And none that waits, but from another page; its error ends nothing that it has passed."""
     go = tmp_path / "go"
-    with flame_kernel() as k:
+    with remote_flame() as k:
         ok(k.execute("import os, time"))
         busy = k.submit(f"print('go', flush=True)\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)")
         k.wait_for_output(busy, "go")
@@ -284,7 +284,7 @@ def test_an_order_does_not_pass_one_that_goes_elsewhere(flame_server: Start, key
     """However long that takes: here it waits for a key that is typed."""
     key = "the-key-of-the-server-0123456789"
     server = flame_server(key=key)
-    with flame_kernel() as k:
+    with remote_flame() as k:
         ok(k.execute("1"))
         connecting = k.submit(f"%flame connect {server.location}")
         k.wait_for(lambda: connecting.prompts, "the question for the key")
@@ -299,7 +299,7 @@ def test_an_order_does_not_pass_one_that_goes_elsewhere(flame_server: Start, key
 
 
 def test_lines_where_they_can_stand() -> None:
-    with flame_kernel() as k:
+    with remote_flame() as k:
         told = ok(k.execute("# where is it?\n\n%flame status\n# and again\n%flame status\n\n6 * 7"))
         assert (told.stdout.count("cells run on"), told.result) == (2, "42")
         assert ok(k.execute("%flame status\n# that is all\n")).stdout.count("cells run on") == 1

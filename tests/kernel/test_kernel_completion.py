@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from farside import FlameServer, LiveApp, wait_until
-from kernels import flame_kernel
+from kernels import remote_flame
 
 CODE = "import keyword\nkeyword.iskeyw"  # two small files to parse
 FILL = f"import jedi; print(jedi.Interpreter({CODE!r}, [{{}}]).complete())"
@@ -47,7 +47,7 @@ def test_half_a_file_in_jedis_cache_costs_no_completion(
     before = kept(spoiled)
     server = (flame_server if place == "child" else live_app)(env={"XDG_CACHE_HOME": str(spoiled)})
     environ: dict[str, str | None] = {"FLAME_TARGET": server.location, "FLAME_SHELL": shell}
-    with flame_kernel(env=environ) as kernel:
+    with remote_flame(env=environ) as kernel:
         # The kernel gives up on a completion that takes long, as the first one does on a busy machine.
         wait_until(lambda: kernel.complete(CODE)["matches"], "a completion", 30)
         assert [match.rpartition(".")[2] for match in kernel.complete(CODE)["matches"]] == ["iskeyword"]
@@ -55,6 +55,6 @@ def test_half_a_file_in_jedis_cache_costs_no_completion(
         assert moved
         assert "flame_jedi_" in moved
     if place == "process":
-        with flame_kernel(env=environ) as kernel:  # has not completed: it finds jedi as the one before has left it
+        with remote_flame(env=environ) as kernel:  # has not completed: it finds jedi as the one before has left it
             assert kernel.execute(WHERE).result == repr((str(spoiled / "jedi"), "parso.cache"))
     assert before.items() <= kept(spoiled).items()  # what is as it should be jedi may add to

@@ -16,7 +16,7 @@ import farside
 import psutil
 import pytest
 from farside import FlameServer, LiveApp, wait_until
-from kernels import Kernel, Run, flame_kernel
+from kernels import Kernel, Run, remote_flame
 from mini import plain
 from needs import missing
 
@@ -40,7 +40,7 @@ def kernel(request: pytest.FixtureRequest, nothing_is_left: None) -> Iterator[Ke
     shell, _, place = request.param.partition("-")
     server = (FlameServer if place == "child" else LiveApp)(_python(shell))
     try:
-        with flame_kernel(env={"FLAME_TARGET": server.location}) as kernel:
+        with remote_flame(env={"FLAME_TARGET": server.location}) as kernel:
             kernel.far = server  # type: ignore[attr-defined]
             kernel.execute(
                 "class Pump:\n"
@@ -271,7 +271,7 @@ def inputs(reply: dict[str, Any]) -> list[str]:
 
 def test_history(ipython_dir: dict[str, str], flame_server: Callable[..., FlameServer]) -> None:
     environ = {"FLAME_TARGET": flame_server().location, **ipython_dir}
-    with flame_kernel(env=environ) as k:
+    with remote_flame(env=environ) as k:
         for code in ("alpha = 1", "beta = 2", "alpha", "alpha", "'gamma'"):
             k.execute(code)
         k.execute("hidden = 1", store_history=False)
@@ -290,7 +290,7 @@ def test_history(ipython_dir: dict[str, str], flame_server: Callable[..., FlameS
         assert inputs(k.history(n=2)) == ["alpha", "'gamma'"]
         k.execute("after = 'restart'")
         assert inputs(k.history(n=2)) == ["'gamma'", "after = 'restart'"]
-    with flame_kernel(env=environ) as k:  # another kernel, another day
+    with remote_flame(env=environ) as k:  # another kernel, another day
         assert "after = 'restart'" in inputs(k.history(hist_access_type="search", pattern="after*"))
         assert inputs(k.history(hist_access_type="range", session=session, start=1, stop=3)) == [
             "alpha = 1",
@@ -300,7 +300,7 @@ def test_history(ipython_dir: dict[str, str], flame_server: Callable[..., FlameS
 
 
 def test_history_with_output(ipython_dir: dict[str, str]) -> None:
-    with flame_kernel(env=ipython_dir) as k:
+    with remote_flame(env=ipython_dir) as k:
         k.execute("6 * 7")
         k.execute("x = 1")
         k.execute("'text'")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 from farside import FlameServer, LiveApp, wait_until
-from kernels import Kernel, Run, flame_kernel
+from kernels import Kernel, Run, remote_flame
 from places import Site, kernel_at
 from stopping import BLOCKING, STOPPABLE, stop
 
@@ -24,14 +24,14 @@ SOON = 20
 
 @pytest.fixture(scope="module")
 def child() -> Iterator[Kernel]:
-    with flame_kernel(env={"FLAME_PLACE": "child"}) as k:
+    with remote_flame(env={"FLAME_PLACE": "child"}) as k:
         k.execute("import os")  # now all its processes are there
         yield k
 
 
 @pytest.fixture
 def inside(live_app: Callable[..., LiveApp]) -> Iterator[Kernel]:
-    with flame_kernel(env={"FLAME_TARGET": live_app().location}) as k:
+    with remote_flame(env={"FLAME_TARGET": live_app().location}) as k:
         yield k
 
 
@@ -52,7 +52,7 @@ def test_a_child_is_stopped_soon(child: Kernel, name: str) -> None:
 @pytest.mark.parametrize("version", ["3.6", "3.8", "3.13"])
 def test_a_child_of_another_python_is_stopped_soon(version: str, flame_server: Callable[..., FlameServer]) -> None:
     """Without IPython: all of the table in one session."""
-    with flame_kernel(env={"FLAME_TARGET": flame_server(version).location, "FLAME_PLACE": "child"}) as k:
+    with remote_flame(env={"FLAME_TARGET": flame_server(version).location, "FLAME_PLACE": "child"}) as k:
         k.execute("kept = 'names survive'")
         for name in (*BLOCKING, "subprocess", "loop", "await"):
             if name == "await" and version == "3.6":
@@ -138,7 +138,7 @@ def test_clean_up_of_an_interrupted_cell_has_its_time(child: Kernel) -> None:
 @pytest.mark.parametrize("place", ["child", "process"])
 def test_a_storm_of_stops_loses_no_cell(flame_server: Callable[..., FlameServer], place: str) -> None:
     """Every cell has its reply, whenever the stop comes; and the lane lives."""
-    with flame_kernel(env={"FLAME_TARGET": flame_server().location, "FLAME_PLACE": place}) as k:
+    with remote_flame(env={"FLAME_TARGET": flame_server().location, "FLAME_PLACE": place}) as k:
         outcomes = []
         for n in range(60):
             run = k.submit(f"for i in range({(n * 97) % 3000}): pass\n'done {n}'")
@@ -197,10 +197,10 @@ def test_a_cell_that_holds_the_interpreter_is_ended_with_its_child(
     server = flame_server(None if far in ("ipython", "mini") else far)
     environ = {"FLAME_TARGET": server.location, "FLAME_PLACE": "child"}
     with contextlib.ExitStack() as stack:
-        k = stack.enter_context(flame_kernel(env=environ | ({"FLAME_SHELL": "mini"} if far == "mini" else {})))
+        k = stack.enter_context(remote_flame(env=environ | ({"FLAME_SHELL": "mini"} if far == "mini" else {})))
         k.execute("kept = 'names'")
         if far == "ipython":
-            other = stack.enter_context(flame_kernel(env=environ))
+            other = stack.enter_context(remote_flame(env=environ))
             other.execute("mine = 1")
         run = climb_to_the_end(k, HELD, 2)
         k.interrupt()
@@ -318,7 +318,7 @@ def test_processes_that_a_cell_waits_for_are_stopped_with_it(anywhere: Site) -> 
 
 @pytest.mark.parametrize("place", ["child", "process"])
 def test_prompts(flame_server: Callable[..., FlameServer], place: str) -> None:
-    with flame_kernel(env={"FLAME_TARGET": flame_server().location, "FLAME_PLACE": place}) as k:
+    with remote_flame(env={"FLAME_TARGET": flame_server().location, "FLAME_PLACE": place}) as k:
         run = k.execute("name = input('name? '); print('hello', name)", answers=("Ada",))
         assert (run.stdout, run.prompts) == ("hello Ada\n", [("name? ", False)])
         run = k.execute("import getpass; len(getpass.getpass('secret: '))", answers=("pässwort",))
@@ -348,7 +348,7 @@ def test_prompts(flame_server: Callable[..., FlameServer], place: str) -> None:
 
 def test_restart_gives_fresh_names_on_the_same_target(flame_server: Callable[..., FlameServer]) -> None:
     server = flame_server()
-    with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": server.location}) as k:
         k.execute("x = 1")
         k.restart()
         assert k.execute("'x' in globals()").result == "False"
@@ -357,7 +357,7 @@ def test_restart_gives_fresh_names_on_the_same_target(flame_server: Callable[...
 
 def test_restart_and_shutdown_while_a_cell_runs(flame_server: Callable[..., FlameServer]) -> None:
     """Gone within five seconds, with what the cell runs on the far side."""
-    with flame_kernel(env={"FLAME_TARGET": flame_server().location}) as k:
+    with remote_flame(env={"FLAME_TARGET": flame_server().location}) as k:
         run = k.submit("import subprocess, os\nprint('go', os.getpid())\nsubprocess.run(['sleep', '1000'])")
         k.wait_for_output(run, "go")
         began = time.monotonic()

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from farside import FlameServer, LiveApp, Python, random_key, wait_until
-from kernels import Kernel, Run, flame_kernel
+from kernels import Kernel, Run, remote_flame
 from mini import plain
 
 Start = Callable[..., FlameServer]
@@ -57,7 +57,7 @@ def connected(run: Run) -> str:
 
 
 def test_the_kernels_own_server() -> None:
-    with flame_kernel() as k, flame_kernel() as other:
+    with remote_flame() as k, remote_flame() as other:
         child = psutil.Process(pid_of(k))
         server, kernel = child.parent(), psutil.Process(k.pid)
         assert server is not None
@@ -77,7 +77,7 @@ def test_the_kernels_own_server() -> None:
 
 def test_the_key_of_its_own_server_is_nowhere_to_be_read() -> None:
     # Only inside the server's own process is it to be found: there a cell can tell us what to look for.
-    with flame_kernel(env={"FLAME_PLACE": "process"}) as inside:
+    with remote_flame(env={"FLAME_PLACE": "process"}) as inside:
         (key,) = json.loads(
             inside.execute(
                 "import gc, json, Pyro4\n"
@@ -94,7 +94,7 @@ def test_the_key_of_its_own_server_is_nowhere_to_be_read() -> None:
             texts += [*process.cmdline(), *process.environ().values()]
         texts.append(inside.execute("import os, sys; print(dict(os.environ), sys.argv, sys.orig_argv)").stdout)
         assert not [text for text in texts if key in text]
-    with flame_kernel() as beside:
+    with remote_flame() as beside:
         run = beside.execute("import os, sys; print(dict(os.environ), sys.argv, sys.orig_argv, list(globals()))")
         assert run.error is None
         assert "PYRO_HMAC_KEY" not in run.stdout
@@ -106,7 +106,7 @@ def test_its_own_server_ends_with_the_kernel() -> None:
     def gone(*processes: psutil.Process) -> bool:
         return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
-    with flame_kernel() as k:
+    with remote_flame() as k:
         child = psutil.Process(pid_of(k))
         server = child.parent()
         assert server is not None
@@ -114,7 +114,7 @@ def test_its_own_server_ends_with_the_kernel() -> None:
         (sub,) = child.children()
         k.shutdown()
         wait_until(lambda: gone(server, child, sub), "the end of the server after a shutdown")
-    with flame_kernel() as k:
+    with remote_flame() as k:
         child = psutil.Process(pid_of(k))
         server = child.parent()
         assert server is not None
@@ -128,7 +128,7 @@ def test_its_own_server_ends_with_the_kernel() -> None:
 
 def test_a_restart_gives_fresh_names_on_the_same_target(flame_server: Start) -> None:
     for environ in ({}, {"FLAME_TARGET": flame_server().location}):
-        with flame_kernel(env=environ) as k:
+        with remote_flame(env=environ) as k:
             before = pid_of(k)
             k.execute("x = 1")
             where = k.execute("%flame status").stdout
@@ -162,11 +162,11 @@ def test_the_order_of_targets(flame_server: Start, tmp_path: Path) -> None:
         assert f" at {servers[name].location} (" in k.execute("%flame status").stdout
         return servers[name].pid in (ppid_of(k), pid_of(k))
 
-    with flame_kernel(env=plainly) as k:
+    with remote_flame(env=plainly) as k:
         assert runs_at(k, "environment")
-    with flame_kernel(env={**plainly, **filed}) as k:
+    with remote_flame(env={**plainly, **filed}) as k:
         assert runs_at(k, "file")
-    with flame_kernel(env={**specified, **filed}) as k:
+    with remote_flame(env={**specified, **filed}) as k:
         assert runs_at(k, "kernelspec")
         k.execute("x = 1")
         connected(k.execute(f"%flame connect {servers['connected'].location}"))
@@ -189,7 +189,7 @@ def test_the_order_of_targets(flame_server: Start, tmp_path: Path) -> None:
 
 def test_away_from_its_own_server_and_back(flame_server: Start, tmp_path: Path) -> None:
     (tmp_path / "targets.toml").write_text(f'[targets.there]\nlocation = "{flame_server().location}"\n')
-    with flame_kernel(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
+    with remote_flame(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
         own = psutil.Process(ppid_of(k))
         assert own.parent() == psutil.Process(k.pid)
         connected(k.execute("%flame connect there"))
@@ -201,11 +201,11 @@ def test_away_from_its_own_server_and_back(flame_server: Start, tmp_path: Path) 
 def test_a_unix_socket(servertype: str, flame_server: Start) -> None:
     server = flame_server(unix=True, servertype=servertype)
     assert server.location.startswith("./u:/")
-    with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": server.location}) as k:
         run = k.execute("print('over a socket')\nimport os\nos.getppid()")
         assert (run.stdout, run.result) == ("over a socket\n", str(server.pid))
         assert f"at {server.location} (" in k.execute("%flame status").stdout
-    with flame_kernel() as k:
+    with remote_flame() as k:
         connected(k.execute(f"%flame connect {server.location}"))
         assert ppid_of(k) == server.pid
 
@@ -217,7 +217,7 @@ def test_a_unix_socket(servertype: str, flame_server: Start) -> None:
 @pytest.mark.parametrize("app", [False, True], ids=["flameserver", "app"])
 def test_places(app: bool, place: str | None, flame_server: Start, live_app: StartApp) -> None:
     server = live_app() if app else flame_server()
-    with flame_kernel(env={"FLAME_TARGET": server.location, "FLAME_PLACE": place}) as k:
+    with remote_flame(env={"FLAME_TARGET": server.location, "FLAME_PLACE": place}) as k:
         inside = place == "process" or (app and place is None)
         assert (pid_of(k) == server.pid) is inside
         assert (ppid_of(k) == server.pid) is not inside
@@ -237,7 +237,7 @@ def test_places(app: bool, place: str | None, flame_server: Start, live_app: Sta
 def test_a_live_app_is_left_as_it_was_found(live_app: StartApp) -> None:
     app = live_app()
     before = app.state()
-    with flame_kernel(env={"FLAME_TARGET": app.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": app.location}) as k:
         assert pid_of(k) == app.pid
         k.execute("import threading\nx = 1\nprint('in the notebook')\ninput('?')", answers=("yes",))
         app.say("in the app")
@@ -254,8 +254,8 @@ def test_a_live_app_is_left_as_it_was_found(live_app: StartApp) -> None:
 def test_two_kernels_on_one_server_share_nothing(live_app: StartApp) -> None:
     app = live_app()
     with (
-        flame_kernel(env={"FLAME_TARGET": app.location}) as one,
-        flame_kernel(env={"FLAME_TARGET": app.location}) as two,
+        remote_flame(env={"FLAME_TARGET": app.location}) as one,
+        remote_flame(env={"FLAME_TARGET": app.location}) as two,
     ):
         runs = []
         for k, name in ((one, "one"), (two, "two")):
@@ -273,14 +273,14 @@ def test_two_kernels_on_one_server_share_nothing(live_app: StartApp) -> None:
 
 def test_a_session_of_a_name(flame_server: Start) -> None:
     server = flame_server()
-    with flame_kernel(env={"FLAME_TARGET": server.location, "FLAME_SESSION": "lab-7"}) as k:
+    with remote_flame(env={"FLAME_TARGET": server.location, "FLAME_SESSION": "lab-7"}) as k:
         pid = pid_of(k)
         assert "session lab-7;" in k.execute("%flame status").stdout
         k.execute("kept = 'here'")
         os.kill(k.pid, signal.SIGKILL)
         k.kill()
         # The notebook's kernel is gone, the session is not: who names it finds its names.
-        with flame_kernel(env={"FLAME_TARGET": server.location}) as other:
+        with remote_flame(env={"FLAME_TARGET": server.location}) as other:
             assert pid_of(other) != pid
             taken = other.execute(f"%flame connect {server.location} --session lab-7")
             assert "session lab-7;" in taken.stdout
@@ -294,7 +294,7 @@ def test_a_keyed_server(flame_server: Start, key_file: Callable[[str], Path], tm
     server = flame_server(key=key)
     path = key_file(key)
     environ = {"FLAME_TARGET": server.location, "FLAME_KEY_FILE": str(path)}
-    with flame_kernel(env=environ) as k:
+    with remote_flame(env=environ) as k:
         run = k.execute("import os\nprint(dict(os.environ))\nos.getppid()")
         assert run.result == str(server.pid)
         assert key not in run.stdout
@@ -303,7 +303,7 @@ def test_a_keyed_server(flame_server: Start, key_file: Callable[[str], Path], tm
         assert key not in k.log_text() + "".join(map(str, k.runs.values())) + str(k.kernel_info())
         process = psutil.Process(k.pid)
         assert key not in str(process.cmdline()) + str(process.environ())
-    with flame_kernel() as k:
+    with remote_flame() as k:
         assert one_sentence(k.execute(f"%flame connect {server.location}", allow_stdin=False))
         # Without one it is asked for, and again where it is wrong; it is in no history.
         typed = k.execute(f"%flame connect {server.location}", answers=("not the key, and long enough", key))
@@ -316,7 +316,7 @@ def test_a_keyed_server(flame_server: Start, key_file: Callable[[str], Path], tm
         assert ppid_of(k) == server.pid
     (tmp_path / "targets.toml").write_text(f'[targets.x]\nlocation = "{server.location}"\nkey_file = "flame.key"\n')
     (tmp_path / "targets.toml").chmod(0o600)
-    with flame_kernel(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
+    with remote_flame(env={"FLAME_CONFIG": str(tmp_path / "targets.toml")}) as k:
         connected(k.execute("%flame connect x"))
         assert ppid_of(k) == server.pid
 
@@ -324,7 +324,7 @@ def test_a_keyed_server(flame_server: Start, key_file: Callable[[str], Path], tm
 def test_a_short_key_is_warned_of(flame_server: Start, key_file: Callable[[str], Path]) -> None:
     server = flame_server(key="abc")
     path = key_file("abc")
-    with flame_kernel() as k:
+    with remote_flame() as k:
         run = k.execute(f"%flame connect {server.location} --key-file {path}")
         assert run.stderr.startswith("Warning: the key in ")
         assert "abc" not in run.stderr.replace(str(path), "")
@@ -336,7 +336,7 @@ def test_a_short_key_is_warned_of(flame_server: Start, key_file: Callable[[str],
 
 def test_the_status_in_words(flame_server: Start, bare_python: Python) -> None:
     server = flame_server(bare_python)
-    with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": server.location}) as k:
         pid = pid_of(k)
         status = k.execute("%flame status")
         version = ".".join(map(str, bare_python.version))
@@ -353,13 +353,13 @@ def test_the_status_in_words(flame_server: Start, bare_python: Python) -> None:
 
 
 def test_status_before_anything_runs(tmp_path: Path) -> None:
-    with flame_kernel(env={"FLAME_TARGET": f"./u:{tmp_path}/none"}) as k:
+    with remote_flame(env={"FLAME_TARGET": f"./u:{tmp_path}/none"}) as k:
         wait_until(lambda: k.execute("%flame status").stdout.startswith("not connected to"), "an outcome")
         assert "there is no such socket file" in k.execute("%flame status").stdout
 
 
 def test_help_and_wrong_usage() -> None:
-    with flame_kernel() as k:
+    with remote_flame() as k:
         for text in ("%flame help", "%flame?", "  %flame --help"):
             run = k.execute(text)
             assert run.error is None
@@ -407,7 +407,7 @@ def test_help_and_wrong_usage() -> None:
 
 
 def test_a_flame_line_and_the_cell_below_it() -> None:
-    with flame_kernel() as k:
+    with remote_flame() as k:
         run = k.execute("%flame status\n\n%flame status\nx = 5\nx")
         assert run.stdout.count("cells run on") == 2
         assert run.result == "5"

@@ -17,7 +17,7 @@ import nbformat
 import pytest
 from farside import FlameServer
 from flakylink import FlakyLink
-from kernels import Kernel, flame_kernel
+from kernels import Kernel, remote_flame
 from nbclient import NotebookClient
 from needs import missing
 from places import Site, kernel_at, kernel_on, ok, server_at, uncoloured
@@ -267,7 +267,7 @@ def test_after_a_healed_link(key_file: Callable[[str], Path], flame_server: Star
     with contextlib.ExitStack() as stack:
         link = stack.enter_context(FlakyLink(server.location))
         env: dict[str, str | None] = {"FLAME_TARGET": link.location, "FLAME_KEY_FILE": str(key_file(key))}
-        k = stack.enter_context(flame_kernel(env))
+        k = stack.enter_context(remote_flame(env))
         front = Front(k)
         cell = f"{IMPORTS}\ns = w.IntSlider(max=1000)\ns.observe(lambda c: print(c.new), 'value')"
         slider = of_model(ok(k.execute(cell)), "IntSliderModel")
@@ -287,7 +287,7 @@ def test_after_a_new_kernel_has_attached(key_file: Callable[[str], Path], flame_
     """It opens the widgets in its front end, those first to which others refer, and they answer."""
     server = flame_server(key=(key := farside.random_key()))
     env: dict[str, str | None] = {"FLAME_TARGET": server.location, "FLAME_KEY_FILE": str(key_file(key))}
-    with flame_kernel(env) as k:
+    with remote_flame(env) as k:
         ok(k.execute(
             f"{IMPORTS}\nbox = w.VBox()\ns = w.IntSlider()\nim = w.Image(value=b'png')\n"
             "box.children = [s, im]\ns.observe(lambda c: print('still', c.new), 'value')\ns.value = 3"
@@ -295,7 +295,7 @@ def test_after_a_new_kernel_has_attached(key_file: Callable[[str], Path], flame_
         name = k.execute("%flame status").stdout.partition("; session ")[2].partition(";")[0]
         os.kill(k.pid, signal.SIGKILL)
         k.kill()
-    with flame_kernel(env) as k:
+    with remote_flame(env) as k:
         front = Front(k)
         run = ok(k.execute(f"%flame attach {name}"))
         models = opened(run)

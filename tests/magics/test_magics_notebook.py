@@ -15,7 +15,7 @@ import farside
 import nbformat
 import pytest
 from farside import FlameServer, LiveApp, wait_until
-from kernels import Kernel, Run, flame_kernel
+from kernels import Kernel, Run, remote_flame
 from nbclient import NotebookClient
 from places import ok, uncoloured
 from widgets import VIEW, Front, kinds, of_model, opened, updates
@@ -34,7 +34,7 @@ def server() -> Iterator[FlameServer]:
 @pytest.fixture(scope="module")
 def notebook(server: FlameServer) -> Iterator[Kernel]:
     """A notebook that is connected as ``pi``."""
-    with flame_kernel(name=KERNEL, env=dict(server.environ())) as kernel:
+    with remote_flame(name=KERNEL, env=dict(server.environ())) as kernel:
         ok(kernel.execute("%load_ext flame"))
         ok(kernel.execute(f"%flame connect {server.location} --as pi"))
         yield kernel
@@ -216,7 +216,7 @@ def test_cells_of_threads_and_of_a_subshell_do_not_mix(notebook: Kernel) -> None
 
 def test_two_notebooks_do_not_mix(notebook: Kernel, server: FlameServer) -> None:
     before = len(server.children())
-    with flame_kernel(name=KERNEL, env=dict(server.environ())) as other:
+    with remote_flame(name=KERNEL, env=dict(server.environ())) as other:
         ok(other.execute("%load_ext flame_kernel"))
         ok(other.execute("%flame connect"))  # where FLAME_TARGET says
         loop = "%%flame\nwhere = '{0}'\nimport time\nfor n in range(50):\n    print('{0}', n)\n    time.sleep(0.002)"

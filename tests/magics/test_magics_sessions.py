@@ -12,7 +12,7 @@ from notebook_shell import Shell, ipython, is_one_sentence
 
 import flame
 from flame_kernel.errors import FlameError
-from flame_kernel.session.agent_client import Visitor
+from flame_kernel.session.agent_client import AgentClient
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_somebody_asks_for_our_session(word: str, state: str, shell: Shell, serv
     shell.ok(f"%flame connect {server.location} --as pi --session wanted")
     is_one_sentence(shell.run(f"%flame {word}"), "nobody is asking")
     session, cells = shell["pi"].session, shell.ip.magics_manager.registry["FlameMagics"].cells
-    with contextlib.closing(Visitor(session.target)) as visitor:
+    with contextlib.closing(AgentClient(session.target)) as visitor:
         asked = visitor.ask("ask", session="wanted", client="somebody", client_id="another")["asked"]
         wait_until(lambda: cells.takeovers.get(session), "the request")
         assert shell.ok(f"%flame {word}").out.startswith("somebody ")

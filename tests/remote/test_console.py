@@ -15,7 +15,7 @@ import farside
 import pexpect
 import pytest
 from farside import FlameServer
-from kernels import flame_kernel
+from kernels import remote_flame
 from shell import tab, terminal
 
 import flame
@@ -193,7 +193,7 @@ def test_from_ipython(server: FlameServer) -> None:
 
 def test_from_a_notebook(server: FlameServer) -> None:
     """By input boxes; what is typed goes to the far side, and ``exit`` is the way out, or Stop."""
-    with flame_kernel(name="python3") as kernel:
+    with remote_flame(name="python3") as kernel:
         kernel.execute(f"import flame; pi = flame.connect({server.location!r})")
         run = kernel.execute(
             "pi.console().interact()",

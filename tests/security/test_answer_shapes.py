@@ -16,7 +16,7 @@ import pytest
 from hostile import HELLO, OK, READY, FakeAgent
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernels import flame_kernel
+from kernels import remote_flame
 
 import flame
 from flame_kernel.agent import handle as agent_handle
@@ -28,7 +28,7 @@ from flame_kernel.errors import FlameError, UnsafeAnswer
 from flame_kernel.files.downloads import description
 from flame_kernel.kernel import iopub, replay
 from flame_kernel.security import answers, offers
-from flame_kernel.session.agent_client import Visitor
+from flame_kernel.session.agent_client import AgentClient
 from flame_kernel.session.session import Session
 
 HUGE = int("9" * 4300)
@@ -495,7 +495,7 @@ def test_wrong_answers_to_ops_end_the_wait() -> None:
 def test_a_visitor_takes_no_wrong_answer(op: str) -> None:
     with (
         contextlib.closing(FakeAgent({op: lambda agent, request: {"python": "x", "closed": 5, "events": 3}})) as agent,
-        contextlib.closing(Visitor(agent.target(connect=5.0, call=5.0))) as visitor,
+        contextlib.closing(AgentClient(agent.target(connect=5.0, call=5.0))) as visitor,
         pytest.raises(UnsafeAnswer),
     ):
         visitor.ask(op, session="s", id="1", client="me", client_id="c")
@@ -508,7 +508,7 @@ def test_a_watcher_and_a_replay_take_no_wrong_events() -> None:
         with contextlib.closing(FakeAgent(ops)) as agent:
             for ask in (lambda visitor: visitor.replay("s", "c"), lambda visitor: visitor.watch("s")):
                 with (
-                    contextlib.closing(Visitor(agent.target(connect=5.0, call=5.0))) as visitor,
+                    contextlib.closing(AgentClient(agent.target(connect=5.0, call=5.0))) as visitor,
                     pytest.raises(UnsafeAnswer),
                 ):
                     next(ask(visitor))
@@ -571,7 +571,7 @@ def test_the_kernel_answers_whatever_comes(tmp_path: Path) -> None:
 
     with (
         contextlib.closing(FakeAgent({"submit": submit})) as agent,
-        flame_kernel(env={"FLAME_TARGET": agent.location}) as k,
+        remote_flame(env={"FLAME_TARGET": agent.location}) as k,
     ):
         agent.say(READY)
         assert k.execute("1").error is None

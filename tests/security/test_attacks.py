@@ -29,7 +29,7 @@ import evil
 import psutil
 import pytest
 from farside import FlameServer, random_key, wait_until
-from kernels import flame_kernel
+from kernels import remote_flame
 from recorder import Recorder, send_again
 from shown import Shown
 
@@ -360,7 +360,7 @@ def test_the_key_is_nowhere_to_be_seen(flame_server: Start, tmp_path: Path) -> N
     profile = home / "ipython" / "profile_default"
     profile.mkdir()
     (profile / "flame_kernel_config.py").write_text("c.Application.log_level = 'DEBUG'\n")
-    with flame_kernel(env=environ, cwd=home) as k:
+    with remote_flame(env=environ, cwd=home) as k:
         for code in (
             "print('hello'); 6 * 7",
             "1 / 0",
@@ -405,7 +405,7 @@ def test_nothing_is_left_open_to_other_users(place: str, flame_server: Start, tm
     """Files and sockets that a session makes, here and there: private, and no door beside the server's own."""
     key = random_key()
     server = flame_server(key=key)
-    with flame_kernel(env={**server.environ(), "FLAME_PLACE": place}) as k:
+    with remote_flame(env={**server.environ(), "FLAME_PLACE": place}) as k:
         os.umask(os.umask(0))  # the tests' own is usual: 022
         k.execute("print('x' * 20_000_000)\nimport threading")  # more than is kept in memory
         processes = [psutil.Process(k.pid), psutil.Process(server.pid)]

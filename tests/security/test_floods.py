@@ -14,7 +14,7 @@ import psutil
 import pytest
 import zmq
 from farside import FlameServer, random_key, wait_until
-from kernels import flame_kernel
+from kernels import remote_flame
 
 from flame_kernel.connect.target import Location, Target
 from flame_kernel.kernel import outgoing
@@ -121,7 +121,7 @@ class Channel:
         socket.bind(self.url)
         self.out = Outgoing(socket, pipe=False, session=None)
         self.out.start()  # type: ignore[no-untyped-call]
-        self._fronts: list[zmq.Socket[bytes]] = []
+        self._clients: list[zmq.Socket[bytes]] = []
 
     def front(self) -> zmq.Socket[bytes]:
         """One more front end, which keeps little itself."""
@@ -129,7 +129,7 @@ class Channel:
         front.rcvhwm, front.rcvbuf, front.linger = 1, 4096, 0
         front.subscribe(b"")
         front.connect(self.url)
-        self._fronts.append(front)
+        self._clients.append(front)
         said = threading.Event()
 
         def hello() -> None:
@@ -152,7 +152,7 @@ class Channel:
         )
 
     def close(self) -> None:
-        for front in self._fronts:
+        for front in self._clients:
             front.close()
         self.out.stop()
         self.out.close()
@@ -279,7 +279,7 @@ def test_a_front_end_that_sleeps(flame_server: Callable[..., FlameServer], tmp_p
     """The kernel keeps little of 120 MB of displays, which are all there when it wakes up, and so is the end."""
     over = tmp_path / "over"
     server = flame_server(key=random_key())
-    with flame_kernel(env=server.environ()) as k:
+    with remote_flame(env=server.environ()) as k:
         k.execute("from IPython.display import display")
         process = psutil.Process(k.pid)
         before = process.memory_info().rss

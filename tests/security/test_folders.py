@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from debugging import front
 from farside import LiveApp, Python, clean_environ, wait_until
-from kernels import Kernel, flame_kernel
+from kernels import Kernel, remote_flame
 
 from flame_kernel.agent.wire import launch
 from flame_kernel.cli import kernelspec
@@ -124,7 +124,7 @@ def use(kernel: Kernel) -> None:
 def test_opening_a_notebook_runs_nothing_of_its_folder(planted: Planted, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "jedi").mkdir(parents=True)
-    with flame_kernel(cwd=planted.folder, env={"XDG_CACHE_HOME": str(cache)}) as kernel:
+    with remote_flame(cwd=planted.folder, env={"XDG_CACHE_HOME": str(cache)}) as kernel:
         kernel.ask("comm_info_request")
         wait_until(lambda: warmed(cache), "the preparation for the first completion", 60)
         assert planted.ran == []
@@ -138,7 +138,7 @@ def test_what_we_import_never_comes_from_the_folder(planted: Planted, shell: str
             if not file.stem.startswith("my") and file.stem not in NAMED - PYTHONS_OWN:
                 file.unlink()
         env["PYTHONPATH"] = path
-    with flame_kernel(cwd=planted.folder, env=env) as kernel:
+    with remote_flame(cwd=planted.folder, env=env) as kernel:
         use(kernel)
         assert planted.ran == []
         assert kernel.execute("import mymodule, mypackage\nmymodule.value, mypackage.value").result == "(42, 7)"
@@ -149,7 +149,7 @@ def test_what_we_import_never_comes_from_the_folder(planted: Planted, shell: str
 
 
 def test_the_debugger_never_comes_from_the_folder(planted: Planted) -> None:
-    with flame_kernel(cwd=planted.folder) as kernel:
+    with remote_flame(cwd=planted.folder) as kernel:
         kernel.execute("import sys\nsys.path.append('.')\nx = 1")
         with front(kernel) as debugger:
             code = "y = 2\nz = y + 1"
@@ -172,7 +172,7 @@ def test_a_folder_that_cells_put_onto_the_path_holds_nothing_of_ours(planted: Pl
     (planted.folder / "src").mkdir()
     for name in ("jedi", "debugpy", "stack_data"):
         (planted.folder / "src" / f"{name}.py").write_text(SAYS.format(log=str(planted.log)))
-    with flame_kernel(cwd=planted.folder) as kernel:
+    with remote_flame(cwd=planted.folder) as kernel:
         kernel.execute(
             f"import sys, os\nsys.path[:0] = ['src', os.getcwd(), os.path.abspath('src'), {str(planted.folder)!r}]"
         )
@@ -191,7 +191,7 @@ def test_users_modules_are_found_by_every_way_of_importing(planted: Planted) -> 
     (planted.folder / "myscript.py").write_text("import mymodule\nprint(mymodule.value)\n")
     (planted.folder / "myext.py").write_text("def load_ipython_extension(ip): print('loaded')\n")
     fresh = "import sys; sys.modules.pop('mymodule', None)\n"
-    with flame_kernel(cwd=planted.folder) as kernel:
+    with remote_flame(cwd=planted.folder) as kernel:
         for code, printed in {
             "import importlib; print(importlib.import_module('mymodule').value)": "42\n",
             "print(__import__('mymodule').value)": "42\n",
@@ -219,9 +219,9 @@ def test_a_child_of_every_python_keeps_its_imports_out_of_the_folder(
     for name in ("sitecustomize", "usercustomize"):
         (planted.folder / f"{name}.py").unlink()
     server = live_app(each_python)
-    with flame_kernel(env={"FLAME_TARGET": server.location, "FLAME_PLACE": "process"}) as kernel:
+    with remote_flame(env={"FLAME_TARGET": server.location, "FLAME_PLACE": "process"}) as kernel:
         kernel.execute(f"import os; os.chdir({str(planted.folder)!r})")
-    with flame_kernel(env={"FLAME_TARGET": server.location, "FLAME_PLACE": "child"}) as kernel:
+    with remote_flame(env={"FLAME_TARGET": server.location, "FLAME_PLACE": "child"}) as kernel:
         kernel.complete("import os\nos.path.jo")
         kernel.inspect("print")
         for code in ("1 / 0", "%timeit -n1 -r1 1", "%who", "print?", "await __import__('asyncio').sleep(0)"):

@@ -23,7 +23,7 @@ import evil
 import pytest
 from farside import FlameServer, wait_until
 from hostile import HELLO, OK, READY, FakeAgent
-from kernels import flame_kernel
+from kernels import remote_flame
 from mini import plain
 
 from flame_kernel.agent.wire import message as wire
@@ -363,7 +363,7 @@ KERNEL_CASES: dict[str, tuple[list[Any], str | None]] = {
 
 def test_the_kernel_outlives_a_hostile_agent(flame_server: Callable[..., FlameServer]) -> None:
     """One after the other by ``%flame connect``: each cell has its reply, and a good server works afterwards."""
-    with contextlib.ExitStack() as agents, flame_kernel() as k:
+    with contextlib.ExitStack() as agents, remote_flame() as k:
         for name, (events, error) in KERNEL_CASES.items():
 
             def submit(agent: FakeAgent, request: dict[str, Any], events: list[Any] = events) -> Any:
@@ -398,7 +398,7 @@ def test_the_kernels_words_about_a_lying_agent() -> None:
         "type": "ready",
         "content": {"host": ["x"], "pid": "y" * 100, "python": None, "shell": 5, "shell_reason": {}},
     }
-    with contextlib.closing(FakeAgent()) as agent, flame_kernel(env={"FLAME_TARGET": agent.location}) as k:
+    with contextlib.closing(FakeAgent()) as agent, remote_flame(env={"FLAME_TARGET": agent.location}) as k:
         agent.say(ready)
         assert k.execute("1").reply is not None
         assert k.execute("%flame status").error is None

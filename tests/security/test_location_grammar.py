@@ -13,7 +13,7 @@ import pytest
 from farside import FlameServer, pythons, stopped
 from hypothesis import example, given
 from hypothesis import strategies as st
-from kernels import flame_kernel
+from kernels import remote_flame
 from sshd import Sshd
 
 from flame_kernel.connect import target as config
@@ -194,7 +194,7 @@ def test_a_port_behind_ssh_is_anybodys(sshd: Sshd) -> None:
     """A user of that machine may have bound it first: what he shows is text, and the user is told so once."""
     with stopped(FlameServer(pythons()[-1])) as server:
         port = server.location.rpartition(":")[2]
-        with flame_kernel(env={"FLAME_TARGET": f"ssh://far/{port}"}) as kernel:
+        with remote_flame(env={"FLAME_TARGET": f"ssh://far/{port}"}) as kernel:
             run = kernel.execute(HTML)
             assert "any of its users may answer there" in run.stderr
             assert [set(shown) for shown in run.displays] == [{"text/plain"}]

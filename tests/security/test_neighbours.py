@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from debugging import front
 from farside import FlameServer, pythons, stopped
-from kernels import flame_kernel
+from kernels import remote_flame
 
 import flame
 from flame_kernel.connect import installation
@@ -24,7 +24,7 @@ from flame_kernel.connect.name_server import _entry
 from flame_kernel.connect.target import Location, Secret, Target
 from flame_kernel.errors import FlameError, TargetError
 from flame_kernel.serve import ignite
-from flame_kernel.session.agent_client import Visitor
+from flame_kernel.session.agent_client import AgentClient
 
 KEY = "k" * 64
 
@@ -46,7 +46,7 @@ def test_what_one_user_of_a_server_can_do_to_another(keyed: FlameServer, place: 
     with (
         flame.connect(keyed.location, key=KEY, place=place) as a,
         flame.connect(keyed.location, key=KEY, place=place) as b,
-        contextlib.closing(Visitor(Target(Location.parse(keyed.location), Secret(KEY.encode())))) as visitor,
+        contextlib.closing(AgentClient(Target(Location.parse(keyed.location), Secret(KEY.encode())))) as visitor,
     ):
         a.execute("secret = 41")
         b.execute("secret = 1\nprint('only for b')")
@@ -76,7 +76,7 @@ def test_without_the_key_a_neighbour_has_nothing(keyed: FlameServer) -> None:
     with flame.connect(keyed.location, key=KEY) as a:
         for key in (None, Secret(b"x" * 64)):
             with pytest.raises(FlameError):
-                Visitor(Target(Location.parse(keyed.location), key)).sessions()
+                AgentClient(Target(Location.parse(keyed.location), key)).sessions()
         a.execute("x = 1")
         assert a["x"] == 1
 
@@ -96,7 +96,7 @@ def test_a_child_keeps_nothing_from_the_code_in_it(keyed: FlameServer) -> None:
 
 def test_who_connects_to_the_debuggers_port_first_hears_nothing(keyed: FlameServer) -> None:
     """A neighbour is there before the tracer, and silent: he is not waited for, and is told no secret."""
-    with flame_kernel(env=keyed.environ()) as kernel:
+    with remote_flame(env=keyed.environ()) as kernel:
         kernel.execute(
             "import socket\nfound, strangers = socket.socket.listen, []\n"
             "def listen(self, *words):\n"
@@ -119,7 +119,7 @@ def test_who_connects_to_the_debuggers_port_first_hears_nothing(keyed: FlameServ
 def test_nothing_listens_while_a_cell_is_debugged(keyed: FlameServer) -> None:
     import psutil
 
-    with flame_kernel(env={**keyed.environ(), "FLAME_PLACE": "child"}) as kernel, front(kernel) as debugger:
+    with remote_flame(env={**keyed.environ(), "FLAME_PLACE": "child"}) as kernel, front(kernel) as debugger:
         pid = int(str(kernel.execute("import os; os.getpid()").result))
         code = "y = 2\nz = y + 1"
         debugger.breakpoints(code, 2)
@@ -210,7 +210,7 @@ def test_nothing_that_a_session_writes_is_for_others(
         server = flame_server(env={"TMPDIR": str(folder), "XDG_CACHE_HOME": str(tmp_path / "none")})
     finally:
         os.umask(before)
-    with flame_kernel(env={"FLAME_TARGET": server.location, "FLAME_PLACE": place}) as kernel:
+    with remote_flame(env={"FLAME_TARGET": server.location, "FLAME_PLACE": place}) as kernel:
         kernel.complete("import os\nos.path.jo")
         with front(kernel) as debugger:
             code = "y = 2\nz = y + 1"

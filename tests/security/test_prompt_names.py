@@ -16,7 +16,7 @@ import pytest
 from farside import FlameServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import flame_kernel
+from kernels import remote_flame
 
 import flame
 from flame_kernel.connect.target import Location, Secret, Target
@@ -201,7 +201,7 @@ def test_a_call_shows_the_name(
 def test_a_notebook_shows_the_name(flame_server: Callable[..., FlameServer]) -> None:
     with contextlib.ExitStack() as stack:
         server = flame_server()
-        k = stack.enter_context(flame_kernel(env=server.environ()))
+        k = stack.enter_context(remote_flame(env=server.environ()))
         run = k.execute(f"input('first\\n' + '\\n' * 60 + {FAKE!r})", answers=("x",))
         (asked,) = run.of_type("input_request")
         assert asked.content["prompt"] == f"[{server.location}] {FAKE}"

@@ -28,7 +28,7 @@ from flame_kernel.errors import (
     UnsafeAnswer,
 )
 from flame_kernel.security.reader import PLAIN_ANSWER
-from flame_kernel.session.agent_client import Visitor
+from flame_kernel.session.agent_client import AgentClient
 from flame_kernel.session.bootstrap import agent_name
 from flame_kernel.session.session import Session
 from flame_kernel.session.taken_over import taken_over
@@ -53,7 +53,7 @@ def through(target: Target, recorder: Recorder, **more: Any) -> Target:
 
 
 def living(target: Target) -> list[dict[str, Any]]:
-    with contextlib.closing(Visitor(target)) as visitor:
+    with contextlib.closing(AgentClient(target)) as visitor:
         return visitor.sessions()
 
 
@@ -98,7 +98,7 @@ def test_an_old_opening_takes_over_no_later_session(far: tuple[Target, Recorder]
             one.interrupt().result(20)
     with contextlib.closing(Session(through(target, recorder, session="same"), lambda events: None)) as one:
         one.detach()
-    with contextlib.closing(Visitor(target)) as visitor:
+    with contextlib.closing(AgentClient(target)) as visitor:
         assert visitor.kill("same")
     with contextlib.closing(Session(Target(target.location, target.key, session="same"), lambda e: None)) as later:
         later.execute("x", "x = 1").result(20)
@@ -114,12 +114,12 @@ def test_a_kill_is_for_one_life(far: tuple[Target, Recorder]) -> None:
     named = Target(target.location, target.key, session="train", place=target.place)
     with contextlib.closing(Session(named, lambda events: None)):
         listed = living(target)
-        with contextlib.closing(Visitor(through(target, recorder))) as visitor:
+        with contextlib.closing(AgentClient(through(target, recorder))) as visitor:
             assert visitor.end(listed[0])
             assert not visitor.end(listed[0])
     with contextlib.closing(Session(named, lambda events: None)) as later:
         replay(target, recorder)
-        with contextlib.closing(Visitor(target)) as visitor:
+        with contextlib.closing(AgentClient(target)) as visitor:
             assert not visitor.end(listed[0])
             for more in ({}, {"life": None}, {"life": "0" * 16}):
                 with contextlib.suppress(AgentError):
@@ -137,7 +137,7 @@ def test_a_request_to_take_over_is_asked_once(flame_server: Callable[..., FlameS
         contextlib.closing(Recorder(str(target.location))) as recorder,
         contextlib.closing(Session(target, heard.extend)) as session,
     ):
-        with contextlib.closing(Visitor(through(target, recorder))) as visitor:
+        with contextlib.closing(AgentClient(through(target, recorder))) as visitor:
             asked = visitor.ask("ask", session="asked", client="ben", client_id="b")["asked"]
             assert session.ask("consent", id=asked, allow=False).result(20) == {"done": True}
             replay(target, recorder)
@@ -207,7 +207,7 @@ def test_a_large_value_is_carried_once(flame_server: Callable[..., FlameServer])
 def test_a_ticket_is_for_its_connection_and_for_once(flame_server: Callable[..., FlameServer]) -> None:
     key = random_key()
     target = Target(Location.parse(flame_server(key=key).location), Secret(key.encode()))
-    with contextlib.closing(Visitor(target)) as one, contextlib.closing(Visitor(target)) as other:
+    with contextlib.closing(AgentClient(target)) as one, contextlib.closing(AgentClient(target)) as other:
         one.begin()
         asked: dict[str, Any] = {"session": "t", "client": "c", "client_id": "d", "shell": "mini"}
         ticket = one.ask("hello")["ticket"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from farside import FlameServer
-from kernels import Kernel, flame_kernel
+from kernels import Kernel, remote_flame
 
 from flame_kernel.agent.wire.launch import without_secrets
 from flame_kernel.commands.parsing import parse
@@ -56,7 +56,7 @@ def test_no_cell_of_our_own_server_sees_a_key(place: str, tmp_path: Path) -> Non
         + '# [targets.old]\n# key = "env:X9"\n',
     )
     environ: dict[str, str | None] = dict.fromkeys(names, KEY)
-    with flame_kernel(env={**environ, "FLAME_CONFIG": str(file), "FLAME_PLACE": place, "OTHER": KEY}) as kernel:
+    with remote_flame(env={**environ, "FLAME_CONFIG": str(file), "FLAME_PLACE": place, "OTHER": KEY}) as kernel:
         assert kernel.execute(SEEN.format(KEY)).result == "['OTHER']"
         assert kernel.execute("%%local\n" + SEEN.format(KEY)).result == "['OTHER']"
 
@@ -84,7 +84,7 @@ def test_what_is_always_a_key(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_child_of_somebodys_server_does_not_see_its_key(flame_server: Callable[..., FlameServer]) -> None:
     server = flame_server(key=KEY, env={"FLAME_KEY_FILE": KEY})
-    with flame_kernel(env={**server.environ(), "FLAME_PLACE": "child"}) as kernel:
+    with remote_flame(env={**server.environ(), "FLAME_PLACE": "child"}) as kernel:
         assert kernel.execute(SEEN.format(KEY)).result == "[]"
 
 
@@ -112,7 +112,7 @@ def test_a_key_typed_in_a_cell_is_nowhere(tmp_path: Path) -> None:
     """Not in an error, a reply, the echo to other front ends, the history and its file, or the most talkative log."""
     ipython = tmp_path / "ipython"
     write(tmp_path / f"{settings.CONFIG_NAME}.py", "c.IPKernelApp.log_level = 10\n")
-    with flame_kernel(env={"IPYTHONDIR": str(ipython), "JUPYTER_CONFIG_DIR": str(tmp_path)}) as kernel:
+    with remote_flame(env={"IPYTHONDIR": str(ipython), "JUPYTER_CONFIG_DIR": str(tmp_path)}) as kernel:
         kernel.execute("1")
         for code in TYPED:
             assert kernel.execute(code).error is not None, code
@@ -205,7 +205,7 @@ def test_a_configuration_in_the_folder_for_temporary_files_may_be_ones_own(tmp_p
 
 def test_a_kernel_says_what_is_wrong_with_its_configuration(tmp_path: Path) -> None:
     file = write(tmp_path / "targets.toml", 'default = "a"\n[targets.a]\nlocation = "localhost:1"\n', 0o666)
-    with flame_kernel(env={"FLAME_CONFIG": str(file)}) as kernel:
+    with remote_flame(env={"FLAME_CONFIG": str(file)}) as kernel:
         run = kernel.execute("1")
         assert run.error is not None
         assert "can be written by others" in run.error["evalue"]

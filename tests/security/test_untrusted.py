@@ -12,7 +12,7 @@ import psutil
 import pytest
 from farside import FlameServer
 from hostile import OK, READY, FakeAgent
-from kernels import Kernel, Run, flame_kernel
+from kernels import Kernel, Run, remote_flame
 from shown import ADVICE, SVG, jpeg, png
 
 Start = Callable[..., FlameServer]
@@ -21,7 +21,7 @@ Start = Callable[..., FlameServer]
 @pytest.fixture(scope="module")
 def kernel(server: FlameServer) -> Iterator[Kernel]:
     """A kernel at that server."""
-    with flame_kernel({"FLAME_TARGET": server.location}) as made:
+    with remote_flame({"FLAME_TARGET": server.location}) as made:
         made.execute("pass", silent=True)  # connected: its processes are no test's own
         yield made
 
@@ -127,7 +127,7 @@ def test_words_of_an_error_are_text(kernel: Kernel) -> None:
 
 def test_with_a_key_all_is_shown_but_prompts_name_the_server(flame_server: Start) -> None:
     server = flame_server(key="k" * 32)
-    with flame_kernel(env={**server.environ()}) as k:
+    with remote_flame(env={**server.environ()}) as k:
         run = k.execute(
             "display({'text/html': '<b>'}, raw=True)\n"
             "print('\\x1b[2J')\nget_ipython().set_next_input('next')\ninput('name? ')",
@@ -184,7 +184,7 @@ def test_cells_of_others_are_out_of_reach() -> None:
             ]
         return found
 
-    with contextlib.closing(_agent(guess)) as agent, flame_kernel(env={"FLAME_TARGET": agent.location}) as k:
+    with contextlib.closing(_agent(guess)) as agent, remote_flame(env={"FLAME_TARGET": agent.location}) as k:
         k.execute("%flame status")
         before = k.execute("%%local\nprint('local')")
         waiting = k.submit("1")
@@ -216,7 +216,7 @@ def test_floods_end(flame_server: Start) -> None:
         ]
         return [comm] * FLOOD + [show] * 10_000 + [odd] * 10_000 + mimes
 
-    with contextlib.closing(_agent(flood)) as agent, flame_kernel(env={"FLAME_TARGET": agent.location}) as k:
+    with contextlib.closing(_agent(flood)) as agent, remote_flame(env={"FLAME_TARGET": agent.location}) as k:
         k.execute("%flame status")
         process = psutil.Process(k.pid)
         size = process.memory_info().rss
@@ -239,7 +239,7 @@ def test_a_hundred_megabytes_of_a_type() -> None:
         text = {"type": "display_data", "request": mine, "content": {"data": {"text/plain": "x" * 40_000_000}}}
         return [html, text]
 
-    with contextlib.closing(_agent(large)) as agent, flame_kernel(env={"FLAME_TARGET": agent.location}) as k:
+    with contextlib.closing(_agent(large)) as agent, remote_flame(env={"FLAME_TARGET": agent.location}) as k:
         run = k.execute("1")
         assert run.displays == []
         assert [line.split(" withheld")[0] for line in said(run)] == [

@@ -13,7 +13,7 @@ from farside import FlameServer
 from hostile import READY, FakeAgent
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import flame_kernel
+from kernels import remote_flame
 
 import flame
 from flame_kernel.remote.candidates import _as_one_word
@@ -236,7 +236,7 @@ def completing(matches: list[str], start: int, end: int) -> FakeAgent:
 def test_the_kernel_offers_nothing_for_what_acts_here(tmp_path: Any) -> None:
     with (
         contextlib.closing(completing(["path"], 0, 8)) as agent,
-        flame_kernel(env={"FLAME_TARGET": agent.location}) as k,
+        remote_flame(env={"FLAME_TARGET": agent.location}) as k,
     ):
         k.execute("1")
         assert k.complete("pa")["matches"] == []  # it says that it replaces more than there is

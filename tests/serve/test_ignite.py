@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 from farside import Python, clean_environ, pythons, wait_until
-from kernels import flame_kernel
+from kernels import remote_flame
 from needs import missing
 from plain_app import KEY, PlainApp, bare
 
@@ -96,7 +96,7 @@ def test_a_notebook_in_it_by_the_commands(
         key.encode()
         not in app.ask("repr(open('/proc/self/cmdline').read() + open('/proc/self/environ').read())").encode()
     )
-    with flame_kernel({"JUPYTER_CONFIG_DIR": str(tmp_path / "config")}) as k:
+    with remote_flame({"JUPYTER_CONFIG_DIR": str(tmp_path / "config")}) as k:
         run = k.execute("%flame connect worker")
         assert "inside the server's own process" in run.stdout, run
         assert k.execute("import os, __main__; os.getpid()").result == str(app.pid)

@@ -13,7 +13,7 @@ import numpy
 import pytest
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
-from kernels import Kernel, flame_kernel
+from kernels import Kernel, remote_flame
 from trips import ops
 
 from flame_kernel.agent.wire import message as wire
@@ -25,7 +25,7 @@ MIB = 1 << 20
 @pytest.fixture
 def site(server: FlameServer) -> Iterator[tuple[Kernel, FlakyLink]]:
     """A kernel on a link that counts, when it has run its first cell."""
-    with FlakyLink(server.location) as link, flame_kernel(env={"FLAME_TARGET": link.location}) as k:
+    with FlakyLink(server.location) as link, remote_flame(env={"FLAME_TARGET": link.location}) as k:
         assert k.execute("import sys").error is None
         yield k, link
 
@@ -86,7 +86,7 @@ def test_an_idle_kernel_says_nothing(site: tuple[Kernel, FlakyLink], server: Fla
     _, link = site
     passed(link)
     before = len(link.messages)
-    with flame_kernel(env={"FLAME_TARGET": server.location}) as other:
+    with remote_flame(env={"FLAME_TARGET": server.location}) as other:
         for _ in range(20):
             other.execute("print('at work')")
     assert len(link.messages) - before <= 1  # the poll's successor, where its wait was over

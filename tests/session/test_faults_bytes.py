@@ -13,7 +13,7 @@ import pytest
 from farside import FlameServer, LiveApp, wait_until
 from faultcases import FULL
 from flakylink import FlakyLink, How, Way
-from kernels import flame_kernel
+from kernels import remote_flame
 
 from flame_kernel.connect.connection import Connection
 from flame_kernel.connect.target import Location, Target
@@ -160,7 +160,7 @@ def test_a_cut_at_any_byte_under_a_kernel(flame_server: Callable[..., FlameServe
     """The same as a notebook sees it, at some of the bytes."""
     with (
         FlakyLink(flame_server().location) as link,
-        flame_kernel(env={"FLAME_TARGET": link.location}) as k,
+        remote_flame(env={"FLAME_TARGET": link.location}) as k,
     ):
         k.execute("pass", silent=True)
         for run in range(1, 31):

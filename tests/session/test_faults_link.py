@@ -9,7 +9,7 @@ import pytest
 from farside import FlameServer, LiveApp, wait_until
 from faultcases import FULL, is_exact, link_is_back, link_lines, numbered, says_link_is_lost
 from flakylink import FlakyLink, How
-from kernels import Kernel, flame_kernel
+from kernels import Kernel, remote_flame
 from places import ok
 
 Start = Callable[..., FlameServer]
@@ -23,7 +23,7 @@ def link(server: FlameServer) -> Iterator[FlakyLink]:
 
 @pytest.fixture
 def k(link: FlakyLink) -> Iterator[Kernel]:
-    with flame_kernel(env={"FLAME_TARGET": link.location}) as kernel:
+    with remote_flame(env={"FLAME_TARGET": link.location}) as kernel:
         ok(kernel.execute("pass", silent=True))
         yield kernel
 
@@ -58,7 +58,7 @@ def test_the_same_elsewhere(kind: str, flame_server: Start, live_app: Callable[.
         server = live_app()
     else:
         server = flame_server(servertype="multiplex")
-    with FlakyLink(server.location) as link, flame_kernel(env={"FLAME_TARGET": link.location, **env}) as k:
+    with FlakyLink(server.location) as link, remote_flame(env={"FLAME_TARGET": link.location, **env}) as k:
         ok(k.execute("pass", silent=True))
         link.cut_every(32_000)
         run = k.execute(numbered(20_000))

@@ -21,7 +21,7 @@ import pytest
 from farside import FlameServer, LiveApp, wait_until
 from faultcases import FULL, is_exact, link_lines, numbered, percentile
 from flakylink import FlakyLink
-from kernels import flame_kernel
+from kernels import remote_flame
 from places import ok
 
 from flame_kernel.connect.target import Location, Target
@@ -137,7 +137,7 @@ def test_many_cells(flame_server: Start) -> None:
     count = 10_000 if FULL else 600
     part = count // 10
     server = flame_server()
-    with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": server.location}) as k:
         k.complete("import os\nos.pa")
         for _ in range(part):
             ok(k.execute("n = globals().get('n', 0) + 1\nn"))
@@ -165,7 +165,7 @@ def test_many_lines(flame_server: Start) -> None:
     """Exact, in thirty seconds, and the far side's memory does not grow with them."""
     count = 1_000_000 if FULL else 250_000
     server = flame_server()
-    with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": server.location}) as k:
         k.complete("import os\nos.pa")
         pids = [server.pid, *(child.pid for child in server.children())]
         before = rss(*pids)
@@ -208,7 +208,7 @@ def test_many_kernels_through_cuts(flame_server: Start) -> None:
     """At the same time; each has all of its own lines, and nothing of another's."""
     kernels, count = (16, 100_000) if FULL else (3, 20_000)
     with FlakyLink(flame_server().location) as link, contextlib.ExitStack() as stack:
-        crew = [stack.enter_context(flame_kernel(env={"FLAME_TARGET": link.location})) for _ in range(kernels)]
+        crew = [stack.enter_context(remote_flame(env={"FLAME_TARGET": link.location})) for _ in range(kernels)]
         for k in crew:
             ok(k.execute("pass", silent=True))
         began = time.monotonic()
@@ -225,7 +225,7 @@ def test_many_kernels_through_cuts(flame_server: Start) -> None:
 @pytest.mark.timeout(1000)
 def test_a_laptop_that_sleeps(flame_server: Start) -> None:
     """Its connections are gone when it wakes up; a cell works in three seconds."""
-    with FlakyLink(flame_server().location) as link, flame_kernel(env={"FLAME_TARGET": link.location}) as k:
+    with FlakyLink(flame_server().location) as link, remote_flame(env={"FLAME_TARGET": link.location}) as k:
         ok(k.execute("x = 1"))
         os.kill(k.pid, signal.SIGSTOP)
         try:
@@ -244,7 +244,7 @@ def test_a_laptop_that_sleeps(flame_server: Start) -> None:
 def test_a_flood(flame_server: Start) -> None:
     """As much as a cell can print; it is stopped soon (alone: 0.5 s), and the client's memory is bounded."""
     seconds = 10.0 if FULL else 4.0
-    with flame_kernel(env={"FLAME_TARGET": flame_server().location}) as k:
+    with remote_flame(env={"FLAME_TARGET": flame_server().location}) as k:
         ok(k.execute("text = 'x' * 9999"))
         run = k.submit("while True: print(text)")
         k.wait_for_output(run, "x")

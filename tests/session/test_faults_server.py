@@ -15,7 +15,7 @@ import pytest
 from farside import FlameServer, LiveApp, wait_until
 from faultcases import is_exact, link_is_back, link_lines, numbered
 from flakylink import FlakyLink
-from kernels import Run, flame_kernel
+from kernels import Run, remote_flame
 from mini import plain
 from places import ok
 
@@ -57,7 +57,7 @@ def test_the_server_is_killed_in_a_cell(far: str, flame_server: Start, tmp_path:
         if far == "over a link":
             assert server is not None
             location = stack.enter_context(FlakyLink(server.location)).location
-        k = stack.enter_context(flame_kernel(env={"FLAME_TARGET": location or None}))
+        k = stack.enter_context(remote_flame(env={"FLAME_TARGET": location or None}))
         pid = int(ok(k.execute("import os; os.getppid()")).result or 0)
         run = k.submit(code)
         k.wait_for_output(run, "in")
@@ -89,7 +89,7 @@ def test_another_server_answers_in_its_place(flame_server: Start, tmp_path: Path
     """The link was cut, and leads to a new server when it is back: known by its boot id."""
     note = tmp_path / "note"
     one, two = flame_server(), flame_server()
-    with FlakyLink(one.location) as link, flame_kernel(env={"FLAME_TARGET": link.location}) as k:
+    with FlakyLink(one.location) as link, remote_flame(env={"FLAME_TARGET": link.location}) as k:
         ok(k.execute("x = 1"))
         run = k.submit(f"import time\nopen({str(note)!r}, 'a').write('run ')\nprint('in')\ntime.sleep(1000)")
         k.wait_for_output(run, "in")
@@ -105,7 +105,7 @@ def test_another_server_answers_in_its_place(flame_server: Start, tmp_path: Path
 def test_the_app_around_the_cell_ends(live_app: StartApp) -> None:
     """A crash inside the server's own process takes it along; the notebook is told at once."""
     app = live_app()
-    with flame_kernel(env={"FLAME_TARGET": app.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": app.location}) as k:
         for code, ename in (
             ("def f(): f()\nf()", "RecursionError"),
             ("x = bytearray(1 << 60)", "MemoryError"),
@@ -124,7 +124,7 @@ def test_the_app_around_the_cell_ends(live_app: StartApp) -> None:
 def test_the_child_around_the_cell_ends(flame_server: Start) -> None:
     """The server lives, and the next cell has a fresh process."""
     server = flame_server()
-    with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": server.location}) as k:
         ok(k.execute("x = 1"))
         for code, words in (
             ("import os; print('last words', flush=True); os._exit(3)", "exit status 3"),
@@ -147,7 +147,7 @@ def test_the_child_around_the_cell_ends(flame_server: Start) -> None:
 def test_a_server_that_is_stopped_for_a_while(flame_server: Start) -> None:
     """Said by five seconds; Stop and everything local work; afterwards all is there, once."""
     server = flame_server()
-    with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": server.location}) as k:
         ok(k.execute("pass", silent=True))
         run = k.submit(numbered(1000, pause=0.01))
         k.wait_for_output(run, "line 000020")
@@ -184,7 +184,7 @@ def test_a_server_that_is_stopped_for_a_while(flame_server: Start) -> None:
 def test_restart_while_the_server_is_frozen(flame_server: Start) -> None:
     """The kernel goes within five seconds."""
     server = flame_server()
-    with flame_kernel(env={"FLAME_TARGET": server.location, "FLAME_LINGER": "1"}) as k:
+    with remote_flame(env={"FLAME_TARGET": server.location, "FLAME_LINGER": "1"}) as k:
         run = k.submit("import time\nprint('in')\ntime.sleep(1000)")
         k.wait_for_output(run, "in")
         os.kill(server.pid, signal.SIGSTOP)
@@ -202,7 +202,7 @@ def test_a_cell_that_holds_the_lock_of_the_whole_server(live_app: StartApp) -> N
     """No death is declared; what is interrupted meanwhile is so when it can be; all is in step afterwards."""
     app = live_app()
     hold = "import ctypes\nprint('in', flush=True)\nimport time; time.sleep(0.2)\nctypes.PyDLL(None).sleep(%d)\n'out'"
-    with flame_kernel(env={"FLAME_TARGET": app.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": app.location}) as k:
         run = k.submit(hold % 6)
         k.wait_for_output(run, "in")
         k.wait(run, 20)
@@ -231,7 +231,7 @@ def test_no_free_connection(flame_server: Start) -> None:
     others: list[Connection] = []
     try:
         env: dict[str, str | None] = {"FLAME_FAST": "1"}  # a poll that waits on a cut connection has its thread for 6 s
-        with FlakyLink(server.location) as link, flame_kernel(env={**env, "FLAME_TARGET": link.location}) as k:
+        with FlakyLink(server.location) as link, remote_flame(env={**env, "FLAME_TARGET": link.location}) as k:
             run = ok(k.execute("x = 1"))
             link.down()
 
@@ -252,7 +252,7 @@ def test_no_free_connection(flame_server: Start) -> None:
             assert time.monotonic() - began <= 15
             assert ok(run).result == "2"
             wait_until(take, "all connections are taken") if len(others) < 8 else None
-            with flame_kernel(env={"FLAME_TARGET": server.location}) as second:
+            with remote_flame(env={"FLAME_TARGET": server.location}) as second:
                 refused = second.execute("1")
                 assert refused.error is not None
                 assert "the server has no free connection" in refused.traceback
@@ -272,7 +272,7 @@ def test_no_free_connection(flame_server: Start) -> None:
 def test_a_server_that_cuts_idle_clients(flame_server: Start, tmp_path: Path) -> None:
     """Nobody notices."""
     note = tmp_path / "note"
-    with flame_kernel(env={"FLAME_TARGET": flame_server(env={"PYRO_COMMTIMEOUT": "2"}).location}) as k:
+    with remote_flame(env={"FLAME_TARGET": flame_server(env={"PYRO_COMMTIMEOUT": "2"}).location}) as k:
         ok(k.execute("x = 1"))
         began = time.monotonic()
         k.wait_for(lambda: time.monotonic() - began > 5, "five seconds", 10)
@@ -300,7 +300,7 @@ def test_a_folder_that_is_gone_and_a_closed_stdout(flame_server: Start) -> None:
     server.cwd.rmdir()
     with (
         said_to(server.location, "[__import__('os').close(fd) for fd in (1, 2)]"),
-        flame_kernel(env={"FLAME_TARGET": server.location}) as k,
+        remote_flame(env={"FLAME_TARGET": server.location}) as k,
     ):
         run = k.execute("print('out'); import os; os.system('echo of a process'); 6 * 7")
         assert ok(run).result == "42"
@@ -316,7 +316,7 @@ def test_a_server_without_descriptors(flame_server: Start) -> None:
     limit = f"{resource}.setrlimit({resource}.RLIMIT_NOFILE, (%s, {resource}.getrlimit({resource}.RLIMIT_NOFILE)[1]))"
     with said_to(server.location, "1"):
         used = len(os.listdir(f"/proc/{server.pid}/fd"))
-        with said_to(server.location, limit % (used + 4)), flame_kernel(env={"FLAME_TARGET": server.location}) as k:
+        with said_to(server.location, limit % (used + 4)), remote_flame(env={"FLAME_TARGET": server.location}) as k:
             run = k.execute("6 * 7")
             assert run.error is not None
             text = plain(run.traceback)
@@ -352,7 +352,7 @@ def test_clocks_that_are_set(hours: int, flame_server: Start, tmp_path: Path) ->
         "CLOCK_HOURS": str(hours),
     }
     server = flame_server(env=env)
-    with flame_kernel(env={**env, "FLAME_TARGET": server.location}) as k:
+    with remote_flame(env={**env, "FLAME_TARGET": server.location}) as k:
         ok(k.execute("import time; before = time.time()"))
         run = k.submit(numbered(150, pause=0.01))
         k.wait_for_output(run, "line 000020")
@@ -376,7 +376,7 @@ def test_the_kernel_goes(state: str, flame_server: Start) -> None:
     """In five seconds; and nothing is left on the far side, at once or when its time is over."""
     server = flame_server()
     with FlakyLink(server.location) as link:
-        with flame_kernel(env={"FLAME_TARGET": link.location, "FLAME_LINGER": "1", "FLAME_FAST": "1"}) as k:
+        with remote_flame(env={"FLAME_TARGET": link.location, "FLAME_LINGER": "1", "FLAME_FAST": "1"}) as k:
             ok(k.execute("import subprocess, time\nsub = subprocess.Popen(['sleep', '1000'])"))
             if state == "input":
                 run = k.submit("input('? ')")
@@ -401,7 +401,7 @@ def test_restart_during_an_outage(flame_server: Start) -> None:
     server = flame_server()
     with (
         FlakyLink(server.location) as link,
-        flame_kernel(env={"FLAME_TARGET": link.location, "FLAME_LINGER": "1", "FLAME_FAST": "1"}) as k,
+        remote_flame(env={"FLAME_TARGET": link.location, "FLAME_LINGER": "1", "FLAME_FAST": "1"}) as k,
     ):
         run = k.submit("import time\nprint('in')\nwhile True: time.sleep(0.01)")
         k.wait_for_output(run, "in")

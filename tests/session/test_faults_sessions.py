@@ -14,7 +14,7 @@ import pytest
 from farside import FlameServer, wait_until
 from faultcases import FULL, is_exact, lines, numbered, percentile
 from flakylink import FlakyLink
-from kernels import Kernel, flame_kernel
+from kernels import Kernel, remote_flame
 from places import kernel_at, ok
 
 Start = Callable[..., FlameServer]
@@ -30,7 +30,7 @@ def test_a_kernel_is_killed_and_another_comes_back(flame_server: Start, tmp_path
     server = flame_server()
     note = tmp_path / "note"
     env: dict[str, str | None] = {"FLAME_TARGET": server.location}
-    with flame_kernel(env={**env, "FLAME_SESSION": "bench"}) as first:
+    with remote_flame(env={**env, "FLAME_SESSION": "bench"}) as first:
         ok(first.execute("x = 'kept'"))
         code = f"open({str(note)!r}, 'a').write('run ')\n" + numbered(300, pause=0.01)
         run = first.submit(code)
@@ -39,7 +39,7 @@ def test_a_kernel_is_killed_and_another_comes_back(flame_server: Start, tmp_path
         first.take_all(0.2)  # what it has said is on its way to the notebook
         seen = run.stdout
         first.kill()
-    with flame_kernel(env=env) as second:
+    with remote_flame(env=env) as second:
         taken = second.execute("%flame attach bench")
         assert taken.error is None, taken
         due = lines(300).splitlines()
@@ -63,7 +63,7 @@ def test_a_client_is_suspended_under_output(flame_server: Start, tmp_path: Path)
     """The cell goes on meanwhile, and all its output comes afterwards."""
     done = tmp_path / "done"
     count = 1_000_000 if FULL else 150_000
-    with flame_kernel(env={"FLAME_TARGET": flame_server().location}) as k:
+    with remote_flame(env={"FLAME_TARGET": flame_server().location}) as k:
         ok(k.execute("pass", silent=True))
         run = k.submit(numbered(count).replace("\nruns", f"\nopen({str(done)!r}, 'w').close()\nruns"))
         k.wait_for_output(run, "line 000010")
@@ -94,7 +94,7 @@ def test_more_is_printed_than_is_kept(when_full: str, flame_server: Start, tmp_p
     )
     server = flame_server()
     env: dict[str, str | None] = {"FLAME_JOURNAL": f"{cap} MiB", "FLAME_WHEN_FULL": when_full}
-    with FlakyLink(server.location) as link, flame_kernel(env={**env, "FLAME_TARGET": link.location}) as k:
+    with FlakyLink(server.location) as link, remote_flame(env={**env, "FLAME_TARGET": link.location}) as k:
         k.complete("import os\nos.pa")  # what that loads is none of the output
         processes = [psutil.Process(server.pid), *server.children()]
         before = sum(process.memory_info().rss for process in processes)
@@ -151,9 +151,9 @@ def test_a_slow_reader_is_nobody_elses_matter(flame_server: Start, tmp_path: Pat
     code = f"try:\n    while True: print('x' * 1000)\nfinally:\n    open({str(stopped)!r}, 'w').close()"
     with (
         FlakyLink(server.location) as link,
-        flame_kernel(env={"FLAME_TARGET": server.location}) as one,
-        flame_kernel(env={"FLAME_TARGET": server.location}) as two,
-        flame_kernel(env={"FLAME_TARGET": link.location, "FLAME_JOURNAL": "16 MB"}) as slow,
+        remote_flame(env={"FLAME_TARGET": server.location}) as one,
+        remote_flame(env={"FLAME_TARGET": server.location}) as two,
+        remote_flame(env={"FLAME_TARGET": link.location, "FLAME_JOURNAL": "16 MB"}) as slow,
     ):
         for k in (one, two, slow):
             ok(k.execute("pass", silent=True))

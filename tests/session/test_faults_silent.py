@@ -11,7 +11,7 @@ import psutil
 import pytest
 from farside import FlameServer, wait_until
 from faultcases import is_exact, link_lines, numbered
-from kernels import Kernel, Run, flame_kernel
+from kernels import Kernel, Run, remote_flame
 from mini import plain
 from netns import Net, net
 from places import ok
@@ -34,7 +34,7 @@ class Host:
 
     def kernel(self, name: str) -> contextlib.AbstractContextManager[Kernel]:
         """A kernel on that target; its session is left to the end of the server."""
-        return flame_kernel(env={"FLAME_CONFIG": str(self.config), "FLAME_TARGET": name, "FLAME_KERNELSPEC": "1"})
+        return remote_flame(env={"FLAME_CONFIG": str(self.config), "FLAME_TARGET": name, "FLAME_KERNELSPEC": "1"})
 
     def target(self) -> Target:
         return load_target("far", environ={"FLAME_CONFIG": str(self.config)})

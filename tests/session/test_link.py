@@ -19,11 +19,11 @@ from flakylink import FlakyLink
 from flame_kernel.connect import amounts
 from flame_kernel.connect.target import Location, Target, Timeouts, load_target
 from flame_kernel.errors import AgentError, ConnectionLost, NotSent, SessionGone, TargetError
-from flame_kernel.kernel.clients import Fronts
-from flame_kernel.session.agent_client import Visitor
+from flame_kernel.kernel.clients import Clients
+from flame_kernel.session.agent_client import AgentClient
 from flame_kernel.session.inbox import Event
-from flame_kernel.session.local_process import Neighbour, _machine
-from flame_kernel.session.outage import Trouble
+from flame_kernel.session.local_process import LocalProcess, _machine
+from flame_kernel.session.outage import Outage
 from flame_kernel.session.session import Session
 
 Start = Callable[..., FlameServer]
@@ -152,7 +152,7 @@ def test_a_poll_stops_nobody_on_a_multiplex_server(flame_server: Start) -> None:
 def test_a_visitor_leaves_no_trace(flame_server: Start) -> None:
     location = flame_server().location
     target = Target(Location.parse(location))
-    visitor = Visitor(target)
+    visitor = AgentClient(target)
     assert visitor.sessions() == []
     with pytest.raises(AgentError, match="there are no sessions at"):
         visitor.ask("cells", session="x")
@@ -172,12 +172,12 @@ def test_a_visitor_leaves_no_trace(flame_server: Start) -> None:
 
 def test_trouble_in_words() -> None:
     now = time.monotonic()
-    lost = Trouble("host:9999", False, now - 4, time.time() - 4, "connection refused")
+    lost = Outage("host:9999", False, now - 4, time.time() - 4, "connection refused")
     assert str(lost) == "link to host:9999 lost 4 s ago, retrying; the cell goes on there (connection refused)"
-    silent = Trouble("host:9999", True, now - 300, time.time() - 300)
+    silent = Outage("host:9999", True, now - 300, time.time() - 300)
     assert str(silent).startswith("host:9999 not responding since ")
     assert "(5 min)" in str(silent)
-    assert "2 h 5 min" in str(Trouble("host:9999", False, now - 7500, 0.0))
+    assert "2 h 5 min" in str(Outage("host:9999", False, now - 7500, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_how_a_session_is_kept_is_a_setting(tmp_path: Any) -> None:
 
 
 def test_which_cells_a_page_cannot_have_seen() -> None:
-    fronts = Fronts()
+    fronts = Clients()
     fronts.heard("one")
     fronts.began("a", "one")
     fronts.ended("a")
@@ -243,12 +243,12 @@ def test_which_cells_a_page_cannot_have_seen() -> None:
 
 def test_the_end_of_a_process_on_this_machine_is_seen() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        neighbour = Neighbour.of({"machine": _machine(), "pid": process.pid})
+        neighbour = LocalProcess.of({"machine": _machine(), "pid": process.pid})
         assert neighbour is not None
         assert neighbour.lives()
-        assert Neighbour.of({"machine": "another", "pid": process.pid}) is None
-        assert Neighbour.of({"pid": process.pid}) is None
+        assert LocalProcess.of({"machine": "another", "pid": process.pid}) is None
+        assert LocalProcess.of({"pid": process.pid}) is None
         process.kill()
         wait_until(lambda: not neighbour.lives(), "its end, as a zombie")
     assert not neighbour.lives()
-    assert Neighbour.of({"machine": _machine(), "pid": process.pid}) is None
+    assert LocalProcess.of({"machine": _machine(), "pid": process.pid}) is None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from farside import FlameServer, LiveApp, wait_until
 from flakylink import FlakyLink
-from kernels import Kernel, flame_kernel
+from kernels import Kernel, remote_flame
 from trips import ops
 
 CELLS = 50
@@ -30,7 +30,7 @@ def test_fifty_cells(
     server = flame_server() if far == "child" else live_app()
     with (
         FlakyLink(server.location) as link,
-        flame_kernel(env={"FLAME_TARGET": link.location}) as k,
+        remote_flame(env={"FLAME_TARGET": link.location}) as k,
     ):
         run(k, code)
         before = len(link.messages)
@@ -48,7 +48,7 @@ def test_on_a_long_link(code: str, flame_server: Callable[..., FlameServer]) -> 
     delay = 0.05
     with (
         FlakyLink(flame_server().location, delay=delay) as link,
-        flame_kernel(env={"FLAME_TARGET": link.location}) as k,
+        remote_flame(env={"FLAME_TARGET": link.location}) as k,
     ):
         run(k, code)
         wait_until(lambda: ops(link.messages)[-1] == "poll", "a poll that waits")

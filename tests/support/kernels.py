@@ -1,6 +1,6 @@
 """A kernel as a front end sees it: started by jupyter_client, asked over its sockets, every message kept with its time.
 
-    with flame_kernel(env={"FLAME_TARGET": server.location}) as k:
+    with remote_flame(env={"FLAME_TARGET": server.location}) as k:
         run = k.execute("print('hi'); 6 * 7")
         assert run.stdout == "hi\\n" and run.result == "42"
 
@@ -123,7 +123,7 @@ class Run:
 
 
 class Kernel:
-    """A running kernel and the client side of it.  Made by ``flame_kernel``."""
+    """A running kernel and the client side of it.  Made by ``remote_flame``."""
 
     def __init__(self, manager: KernelManager, environ: dict[str, str], cwd: str | None, log: IO[bytes]) -> None:
         self.manager = manager
@@ -385,7 +385,7 @@ class Kernel:
 
 
 @contextlib.contextmanager
-def flame_kernel(
+def remote_flame(
     env: dict[str, str | None] | None = None, *, name: str | None = None, cwd: str | Path | None = None, **options: Any
 ) -> Iterator[Kernel]:
     """A running kernel, shut down at the end; ``env`` goes on top of ours (None removes a name).

@@ -14,7 +14,7 @@ from typing import Any
 
 import farside
 from farside import FlameServer, LiveApp, Python
-from kernels import Kernel, Run, flame_kernel
+from kernels import Kernel, Run, remote_flame
 from needs import missing
 
 # "-bare": an interpreter that has no IPython; "-mini": one that has, and is not to use it.
@@ -71,7 +71,7 @@ def kernel_on(server: FlameServer | LiveApp, name: str, env: dict[str, str | Non
     environ: dict[str, str | None] = {**server.environ()}
     if name.endswith("-mini"):
         environ["FLAME_SHELL"] = "mini"
-    with flame_kernel({**environ, **(env or {})}) as kernel:
+    with remote_flame({**environ, **(env or {})}) as kernel:
         kernel.execute("pass", silent=True)  # connected: what a test finds later is of its own making
         yield Site(kernel, server, name)
 
