@@ -16,13 +16,14 @@ import pytest
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
 
+from flame_kernel.agent.wire.machine import machine
 from flame_kernel.connect import amounts
 from flame_kernel.connect.target import Location, Target, Timeouts, load_target
 from flame_kernel.errors import AgentError, ConnectionLost, NotSent, SessionGone, TargetError
 from flame_kernel.kernel.clients import Clients
 from flame_kernel.session.agent_client import AgentClient
 from flame_kernel.session.inbox import Event
-from flame_kernel.session.local_process import LocalProcess, _machine
+from flame_kernel.session.local_process import LocalProcess
 from flame_kernel.session.outage import Outage
 from flame_kernel.session.session import Session
 
@@ -243,7 +244,7 @@ def test_which_cells_a_page_cannot_have_seen() -> None:
 
 def test_the_end_of_a_process_on_this_machine_is_seen() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        neighbour = LocalProcess.of({"machine": _machine(), "pid": process.pid})
+        neighbour = LocalProcess.of({"machine": machine(), "pid": process.pid})
         assert neighbour is not None
         assert neighbour.lives()
         assert LocalProcess.of({"machine": "another", "pid": process.pid}) is None
@@ -251,4 +252,4 @@ def test_the_end_of_a_process_on_this_machine_is_seen() -> None:
         process.kill()
         wait_until(lambda: not neighbour.lives(), "its end, as a zombie")
     assert not neighbour.lives()
-    assert LocalProcess.of({"machine": _machine(), "pid": process.pid}) is None
+    assert LocalProcess.of({"machine": machine(), "pid": process.pid}) is None

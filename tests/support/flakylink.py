@@ -1,6 +1,6 @@
 """A link that can be spoilt: a proxy before a server that cuts, swallows answers, delays, drips and goes silent.
 
-    with FlakyLink(server.location) as link, flame_kernel(env={"FLAME_TARGET": link.location}) as k:
+    with FlakyLink(server.location) as link, remote_flame(env={"FLAME_TARGET": link.location}) as k:
         link.cut_every(64_000)
 
 What is random comes from one seed, which is printed, and from ``FLAME_TEST_SEED`` where that is set.
