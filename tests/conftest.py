@@ -45,6 +45,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # ipykernel's debugger writes to stderr without it
 
 
+# The quick ring: a look into every room, a real kernel, the library and the magics on stock servers.
+QUICK = {
+    *("test_layers", "test_map", "test_papers", "test_excepts", "test_complexity", "test_places", "test_language"),
+    *("test_config", "test_location_grammar", "test_rendering", "test_inbox", "test_publisher"),
+    *("test_agent_events", "test_agent_introspect", "test_waits", "test_kernel_cells", "test_library", "test_magics"),
+}
+
+
 def _private(folder: Path) -> str:
     folder.mkdir(mode=0o700)
     return str(folder)
@@ -130,7 +138,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that at the end neither of the two workers waits for the other."""
+    """The longest first, so that at the end neither of the two workers waits for the other; and the quick ring's mark."""
+    for item in items:
+        if item.path.stem in QUICK and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.quick)
     items.sort(key=lambda item: (item.path.name != "test_upstream.py", item.get_closest_marker("slow") is None))
 
 
