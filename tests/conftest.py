@@ -138,7 +138,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that at the end neither of the two workers waits for the other; and the quick ring's mark."""
+    """The longest first, so that at the end neither worker waits for the other; and the mark of the quick ring."""
     for item in items:
         if item.path.stem in QUICK and item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.quick)
