@@ -43,6 +43,7 @@ def label(cell: dict[str, Any]) -> str:
 def header(cell: dict[str, Any]) -> str:
     """One line above the output: which cell, and whether all of it is there."""
     started = cell.get("started")
-    when = time.strftime(" of %H:%M:%S", time.localtime(started)) if isinstance(started, (int, float)) else ""
+    known = isinstance(started, (int, float)) and abs(started) < 1e11  # else no calendar has it
+    when = time.strftime(" of %H:%M:%S", time.localtime(started)) if known else ""
     part = "" if cell.get("complete", True) else "; its beginning is not kept any more"
     return f"--- {label(cell)}{when}{part}\n"

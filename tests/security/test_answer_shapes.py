@@ -21,16 +21,18 @@ from kernels import remote_flame
 import flame
 from flame_kernel.agent import handle as agent_handle
 from flame_kernel.agent.wire import message as wire
+from flame_kernel.agent.wire.message import COMMS
 from flame_kernel.cli import output, sessions
-from flame_kernel.commands import monitor
+from flame_kernel.commands import kept, monitor
 from flame_kernel.connect.target import Target
 from flame_kernel.errors import FlameError, UnsafeAnswer
 from flame_kernel.files.downloads import description
-from flame_kernel.kernel import iopub, replay
+from flame_kernel.kernel import iopub
 from flame_kernel.security import answers, offers
 from flame_kernel.session.agent_client import AgentClient
 from flame_kernel.session.session import Session
 
+SHOWN = ("display_data", "update_display_data", "execute_result", "error", "clear_output", *COMMS)
 HUGE = int("9" * 4300)
 
 # -- samples: what an honest agent answers -----------------------------------------------------------------------------
@@ -302,10 +304,10 @@ def read_result(op: str, value: Any) -> None:
             sessions._alone(one)
     elif op == "cells":
         for one in value:
-            assert replay.label(one) + replay.header(one)
+            assert kept.label(one) + kept.header(one)
             assert output.moment(one.get("started"))
         with contextlib.suppress(FlameError):
-            replay.choose(value, 1, None, [])
+            kept.choose(value, 1, None, [])
     elif op in ("poll", "watch", "replay"):
         with contextlib.suppress(wire.WireError):
             answers.events(wire.decode_events(value["events"], []))
@@ -366,7 +368,7 @@ def test_changed_events_are_right_or_a_line_that_says_so(kind: str) -> None:
             shown._publish(session, one, [event])
         for message in sent:
             json.loads(iopub.pack(message[1]))
-        rendering.event(event) if event["type"] in iopub._IOPUB else None
+        rendering.event(event) if event["type"] in SHOWN else None
 
     check()
 
@@ -396,7 +398,7 @@ NUMBERS = [math.inf, -math.inf, math.nan, 1e300, -1e300, HUGE, None, "x", [], {}
 def test_times_and_sizes_are_told_or_not(number: Any) -> None:
     assert output.moment(number) in ("-",)
     assert output.length(number) in ("-",)
-    assert replay.header({"started": number})
+    assert kept.header({"started": number})
     for reply in (
         {"pid": 1, "host": "h", "age": number},
         {"status": "ok", "pid": 1, "host": "h", "memory": number},
