@@ -346,17 +346,22 @@ def commands_of_the_system(s):
 def commands_stream_and_stop(s):
     started = time.monotonic()
     wait = s.submit("!echo first; sleep 20; echo last")
-    if s.place.name == "process":
-        while not any(e[:2] == ("s1-1", "stream") for e in s.events) and time.monotonic() - started < 5:
+
+    def when_it_has_begun(stop):
+        while not any(e[:2] == ("s1-1", "stream") for e in s.events) and time.monotonic() - started < 15:
             time.sleep(0.01)
-        interrupt_thread(s._thread.ident)
+        stop()
+
+    if s.place.name == "process":
+        when_it_has_begun(lambda: interrupt_thread(s._thread.ident))
     else:
         # As the server interrupts a child: all of its process group, to which the command belongs.
         assert os.getpgrp() == os.getpid(), "to be started in a session of its own"
-        threading.Timer(0.5, os.killpg, (os.getpgrp(), signal.SIGINT)).start()
+        group = os.getpgrp()
+        threading.Thread(target=when_it_has_begun, args=(lambda: os.killpg(group, signal.SIGINT),)).start()
     a = wait()
     assert a.reply["status"] == "ok" and a.text() == "first\n^C\n", a
-    assert s.ok("_exit_code").result == "-2" and time.monotonic() - started < 10
+    assert s.ok("_exit_code").result == "-2" and time.monotonic() - started < 19  # the sleep is of 20 s
     # a background process of the command that keeps the pipe open does not keep the cell
     started = time.monotonic()
     assert s.ok("!(sleep 4 >&1 &) ; echo over").text() == "over\n"
