@@ -6,16 +6,22 @@ import contextlib
 import keyword
 import unicodedata
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 from farside import FlameServer
 from hostile import READY, FakeAgent
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from IPython.core.completer import CompletionContext
 from kernels import flame_kernel
 
 import flame
+from flame_kernel.errors import FlameError
+from flame_kernel.magics.completion import Matcher
+from flame_kernel.remote.candidates import _OF_KIND as candidates_of_kind
 from flame_kernel.remote.candidates import _as_one_word
 from flame_kernel.security.offers import Offers, identifiers, modules, offered, paths
 
@@ -210,6 +216,46 @@ def test_names_are_names() -> None:
 )
 def test_a_path_is_one_argument(path: str, quote: str, word: str) -> None:
     assert _as_one_word(path, quote) == word
+
+
+# -- in lines that IPython expands -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["here", "there", "session", "either"])
+@pytest.mark.parametrize("name", ["{open('x', 'w')}", "a{b}", "a$b", "$b", "a}b", "{{b}}"])
+def test_no_name_is_expanded_when_the_line_is_run(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``{…}`` in a line of ours is Python of this machine: who names a file, there or here, must not have it run."""
+    line = {
+        "here": "%flame put ",
+        "there": "%flame get ",
+        "session": "%flame attach ",
+        "either": "%flame sync ",
+    }[kind]
+    monkeypatch.setitem(candidates_of_kind, kind, lambda side, target, word: [(name, "path"), ("fine.txt", "path")])
+    assert [one.text for one in offers_in(line)] == ["fine.txt"]
+
+
+def test_a_folder_here_may_hold_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("{open('x', 'w')}", "fine.txt"):
+        (tmp_path / name).write_text("")
+    assert [one.text for one in offers_in("%flame put ")] == ["fine.txt"]
+
+
+def offers_in(line: str) -> Any:
+    """What the magics' Tab offers at the end of a line, where nothing is connected."""
+
+    class Nothing:
+        names: ClassVar[list[str]] = []
+
+        def pick(self, name: str | None = None) -> Any:
+            raise FlameError("not connected")
+
+    owner = SimpleNamespace(
+        connections=Nothing(), tab_patience=30.0, shell=SimpleNamespace(user_ns={}, user_ns_hidden={})
+    )
+    context = CompletionContext(token="", full_text=line, cursor_position=len(line), cursor_line=0, limit=None)
+    return Matcher(owner).match(context)["completions"]
 
 
 # -- in the kernel ---------------------------------------------------------------------------------------------------
