@@ -137,6 +137,44 @@ def test_a_key_typed_in_a_cell_is_nowhere(tmp_path: Path) -> None:
     connection.close()
 
 
+# Odd ways to type the same: some are read as a key, all hold one.
+ODDLY = [
+    '"--key" {}',
+    "'--key={}'",
+    "'--key=two {}'",
+    '--k"ey" {}',
+    "--key\\ {}",
+    '--key "two {}',
+    "--key two\\ {}",
+    '--key two"more {}"',
+    "--key 'two'{}",
+    '--key "two\\" {}"',
+    "--key = {}",
+    "--key= {}",
+    "--key: {}",
+    "--key '' {}",
+    "--KEY {}",
+    "--Key={}",
+    "--key\n{}",
+    "--key \\\n {}",
+    "--key\u00a0{}",
+]
+
+
+@pytest.mark.parametrize("written", ODDLY)
+def test_a_key_is_known_however_it_is_typed(written: str) -> None:
+    line = "connect localhost:1 " + written.format(KEY)
+    text = f"%flame {line}"
+    assert KEY not in without_key(text)
+    hidden = without_key(text, same_length=True)
+    assert KEY not in hidden
+    assert len(hidden) == len(text)
+    assert hidden.count("\n") == text.count("\n")
+    with pytest.raises(FlameError, match="--key-file") as caught:
+        parse(line, "kernel")
+    assert KEY not in str(caught.value)
+
+
 @pytest.mark.parametrize("line", [line.split("\n")[-1].strip() for line in TYPED])
 def test_no_error_repeats_a_key(line: str) -> None:
     with pytest.raises(FlameError, match="--key-file") as caught:
