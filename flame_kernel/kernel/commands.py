@@ -26,7 +26,7 @@ from ..errors import AgentError, FlameError, TargetError
 from ..session.agent_client import Visitor
 from ..session.handshake import client_name
 from ..session.session import Session
-from ..terminal import plain_text
+from ..terminal import one_line, plain_text
 from .backend import FarSide
 from .clients import Fronts
 from .exchange import Exchange
@@ -252,7 +252,7 @@ class Orders:
         living = await self._visit(lambda visitor: visitor.sessions())
         found = next((one for one in living if one.get("session") == name), None)
         if found is None:
-            names = ", ".join(str(one.get("session")) for one in living) or "none"
+            names = ", ".join(one_line(str(one.get("session"))) for one in living) or "none"
             try:
                 await self._visit(lambda visitor: visitor.ask("cells", session=name))
                 why = f"the session {name} has just begun"
@@ -263,7 +263,7 @@ class Orders:
             await self._look_on(cell, name)
             return None
         if line["ask"]:
-            await self._ask_for(cell, name, str(found.get("client") or "its client"))
+            await self._ask_for(cell, name, one_line(str(found.get("client") or "its client")))
         target = dataclasses.replace(self._far.target, session=name)
         try:
             session = await self._change(cell, lambda ask: target, "force" if line["force"] else "must")
