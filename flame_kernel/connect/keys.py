@@ -75,7 +75,7 @@ def without_key(text: Any, same_length: bool = False) -> Any:
     ``same_length`` keeps the places of all else.
     """
     # A front end may send anything as code; who has to do with it says so.
-    if not isinstance(text, str) or "flame" not in text or not has_key(text):
+    if not isinstance(text, str) or "flame" not in text.lower() or not has_key(text):
         return text
 
     def hidden(found: re.Match[str]) -> str:
