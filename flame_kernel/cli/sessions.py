@@ -15,7 +15,7 @@ from ..remote.foreground import Terminal, in_colour, write
 from ..session.agent_client import AgentClient
 from ..session.inbox import Event
 from ..session.screen import allowed, show
-from ..terminal import COLOUR, plain_text
+from ..terminal import COLOUR, one_line, plain_text
 from .command import FAILED, CommandGroup
 from .connecting import Connecting, connecting
 from .output import first_line, length, moment, show_json, show_table
@@ -63,8 +63,9 @@ class Status(Connecting):
             return None
         place = "a bare flame server" if found["bare"] else f"an app, {found['main'] or 'name unknown'}"
         print(
-            plain_text(
-                f"{found['host']}, pid {found['pid']}, Python {found['python']}, {place} ({found['servertype']})"
+            one_line(
+                f"{found['host']}, pid {found['pid']}, Python {found['python']}, {place} ({found['servertype']})",
+                1000,
             )
         )
         count = len(found["sessions"])
@@ -207,7 +208,8 @@ class Kill(Connecting):
             living = {str(one.get("session")): one for one in visitor.sessions()}
             for name in options.names:
                 if name not in living:
-                    raise TargetError(f"there is no session {name}; there are: {', '.join(living) or 'none'}")
+                    names = ", ".join(map(one_line, living)) or "none"
+                    raise TargetError(f"there is no session {name}; there are: {names}")
             busy = [name for name in options.names if living[name].get("state") == "busy"]
             warning = f" {', '.join(busy)} run{'' if len(busy) > 1 else 's'} something." if busy else ""
             if warning and not self.confirm(f"End {', '.join(options.names)}?{warning}"):
@@ -249,7 +251,7 @@ class Cull(Connecting):
             ]
             for one in unused:
                 if options.dry_run:
-                    print(plain_text(f"would end session {one.get('session')}"))
+                    print(f"would end session {one_line(str(one.get('session')))}")
                 else:
                     _end(visitor, one)
             if not unused:
@@ -271,8 +273,8 @@ def _time(text: str) -> float:
 
 
 def _end(visitor: AgentClient, session: dict[str, Any]) -> None:
-    name, ended = session.get("session"), visitor.end(session)
-    print(plain_text(f"ended session {name}" if ended else f"session {name} had already ended"))
+    name, ended = one_line(str(session.get("session"))), visitor.end(session)
+    print(f"ended session {name}" if ended else f"session {name} had already ended")
 
 
 class Logs(Connecting):
@@ -329,7 +331,7 @@ def _only(visitor: AgentClient) -> str:
     """The name of the only session there; TargetError where there are more, or none."""
     living = visitor.sessions()
     if len(living) != 1:
-        names = ", ".join(str(one.get("session")) for one in living) or "none"
+        names = ", ".join(one_line(str(one.get("session"))) for one in living) or "none"
         raise TargetError(f"name a --session; there are: {names}")
     return str(living[0].get("session"))
 

@@ -51,11 +51,7 @@ def parse(text: str, face: str, default: str = "status") -> Line:
     rest = rest.strip()
     if word in ("--help", "-h"):
         word = "help"
-    if has_key(rest):  # whatever else is wrong with the line, no sentence repeats it
-        raise FlameError(
-            "--key holds a key itself, and a key has no place in a cell, where all who see the notebook see it; take "
-            "it out: use --key-file FILE, --key keyring, prompt or env:NAME, or targets.toml"
-        )
+    refuse_key(rest)  # whatever else is wrong with the line, no sentence repeats it
     command = find(word or default, face, rest)
     if not command.code and {"--help", "-h"} & set(rest.split()):
         return parse(f"help {command.name}", face)
@@ -63,6 +59,15 @@ def parse(text: str, face: str, default: str = "status") -> Line:
     if "every" in values:
         values["every"] = every(values["every"], WATCH_EVERY if command.name == "watch" else None)
     return Line(command, values)
+
+
+def refuse_key(text: str) -> None:
+    """Raise FlameError where a key itself stands in a line of ours."""
+    if has_key(text):
+        raise FlameError(
+            "--key holds a key itself, and a key has no place in a cell, where all who see the notebook see it; take "
+            "it out: use --key-file FILE, --key keyring, prompt or env:NAME, or targets.toml"
+        )
 
 
 def parse_cell(text: str, face: str) -> Line:

@@ -6,6 +6,10 @@ from typing import Any
 
 from ..connect.target import PLACE_WORDS
 from ..session.session import Session
+from ..terminal import one_line
+
+# Characters of it: names of the far side are in it, and whatever those are, it is one sentence of ours in one line.
+MOST = 1000
 
 
 def status(session: Session, how: str = "") -> str:
@@ -14,10 +18,11 @@ def status(session: Session, how: str = "") -> str:
     if session.ready.done() and session.ready.exception() is None:
         ready = session.ready.result()
     place = session.server["place"]
-    return (
+    return one_line(
         f"cells run on {ready.get('host', session.server['host'])}, pid {ready.get('pid', session.server['pid'])}, "
         f"Python {ready.get('python', '?')}, {PLACE_WORDS.get(place, place)} at {session.location}"
-        f"{f' ({how})' if how else ''}; session {session.session_id}; {_shell(ready)}; {session.trouble or 'link up'}"
+        f"{f' ({how})' if how else ''}; session {session.session_id}; {_shell(ready)}; {session.trouble or 'link up'}",
+        MOST,
     )
 
 

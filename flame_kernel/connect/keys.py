@@ -51,13 +51,22 @@ def keyless(environ: Mapping[str, str]) -> dict[str, str]:
     return dict(without_secrets(environ, _variables))
 
 
-_KEY_WORD = re.compile(r"(--key(?:\s+|=))(\"[^\"]*\"|'[^']*'|\S+)")
+# The option, then its value as ``words_of`` of the commands reads it, and what only looks so: with quotes around or in
+# the option, in capitals, with blanks around a "=", behind an empty word, with a quote that is not closed.
+_KEY_WORD = re.compile(
+    r"""
+    (?P<option> (?P<quote>["']) --key [\s=:\\]+ ) (?P<inside> (?:(?!(?P=quote))[^\n])+ )
+  | (?P<before> -- ["'\\]* k ["'\\]* e ["'\\]* y ["'\\]* (?:[\s=:\\] | "" | '')+ )
+    (?P<value> (?: \\[ \t'"] | "(?:\\"|[^"\n])*(?:"|$) | '(?:\\'|[^'\n])*(?:'|$) | [^\s'"] )+ )
+    """,
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
 _SOURCE = re.compile(r"[\"']?(?:prompt|keyring|(?:keyring|env|file):.+)[\"']?")
 
 
 def has_key(text: str) -> bool:
     """Whether a key itself stands in a command line, where the name of its place belongs (``--key SOURCE``)."""
-    return any(_SOURCE.fullmatch(found.group(2)) is None for found in _KEY_WORD.finditer(text))
+    return any(_SOURCE.fullmatch(found["value"] or found["inside"]) is None for found in _KEY_WORD.finditer(text))
 
 
 def without_key(text: Any, same_length: bool = False) -> Any:
@@ -66,13 +75,14 @@ def without_key(text: Any, same_length: bool = False) -> Any:
     ``same_length`` keeps the places of all else.
     """
     # A front end may send anything as code; who has to do with it says so.
-    if not isinstance(text, str) or "flame" not in text or not has_key(text):
+    if not isinstance(text, str) or "flame" not in text.lower() or not has_key(text):
         return text
 
     def hidden(found: re.Match[str]) -> str:
-        if _SOURCE.fullmatch(found[2]):
+        value = found["value"] or found["inside"]
+        if _SOURCE.fullmatch(value):
             return found[0]
-        return found[1] + ("…" * len(found[2]) if same_length else "…")
+        return (found["before"] or found["option"]) + ("…" * len(value) if same_length else "…")
 
     return _KEY_WORD.sub(hidden, text)
 

@@ -17,16 +17,16 @@ from ..commands.doctor import bundle, examine, of_target
 from ..commands.kept import choose, header, label
 from ..commands.key_question import opened
 from ..commands.options import KERNEL, settings
-from ..commands.parsing import Line, find, parse, parse_cell, shortened
+from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened
 from ..commands.tables import aligned
 from ..connect.amounts import size_in_words
-from ..connect.keys import Ask
+from ..connect.keys import Ask, has_key
 from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
 from ..session.agent_client import AgentClient
 from ..session.handshake import client_name
 from ..session.session import Session
-from ..terminal import plain_text
+from ..terminal import one_line, plain_text
 from .backend import FarSide
 from .clients import Clients
 from .exchange import Exchange
@@ -39,6 +39,8 @@ ASK_EVERY = 0.5
 
 # What is written for the magics of %load_ext flame, and what to do here.
 _LOADS = re.compile(r"%(?:re)?load_ext\s+flame(?:_kernel)?\s*$")
+# A line that is meant for us, though it stands in a block, or is mistyped: with a key in it, it does not go there.
+_OURS_SOMEWHERE = re.compile(r"\s*(?:[\w, ]+=\s*)?%{1,2}\s*flame\b", re.IGNORECASE)
 _VALUE = re.compile(r"\s*[A-Za-z_][\w, ]*=\s*%flame\b")
 _LOADED = "%load_ext flame is for other kernels: here cells run on the far side already, and %flame is there"
 _NO_VALUE = "cells of this kernel run on the far side already: write the expression itself, without %flame"
@@ -252,7 +254,7 @@ class Commands:
         living = await self._visit(lambda visitor: visitor.sessions())
         found = next((one for one in living if one.get("session") == name), None)
         if found is None:
-            names = ", ".join(str(one.get("session")) for one in living) or "none"
+            names = ", ".join(one_line(str(one.get("session"))) for one in living) or "none"
             try:
                 await self._visit(lambda visitor: visitor.ask("cells", session=name))
                 why = f"the session {name} has just begun"
@@ -263,7 +265,7 @@ class Commands:
             await self._look_on(cell, name)
             return None
         if line["ask"]:
-            await self._ask_for(cell, name, str(found.get("client") or "its client"))
+            await self._ask_for(cell, name, one_line(str(found.get("client") or "its client")))
         target = dataclasses.replace(self._far.target, session=name)
         try:
             session = await self._change(cell, lambda ask: target, "force" if line["force"] else "must")
@@ -434,6 +436,9 @@ class Commands:
 
 def _check_rest(lines: list[str]) -> None:
     """Raise FlameError where a command of ours stands among the lines that are left to run."""
+    if any(_OURS_SOMEWHERE.match(one) and has_key(one) for one in lines) and not _is_python(lines):
+        for one in lines:
+            refuse_key(one)
     if any(one.startswith("%flame") or _VALUE.match(one) for one in lines) and not _is_python(lines):
         _refuse_below(lines)
     if lines and re.match(r"%%flame\b", lines[0].strip()):

@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
+from ..connect.keys import without_key
 from ..errors import FlameError
 from .backend import FarSide
 from .iopub import Publisher
@@ -34,7 +35,7 @@ class Debugger:
 
         https://jupyter-client.readthedocs.io/en/stable/messaging.html#debug-request
         """
-        message = parent["content"] if isinstance(parent["content"], dict) else {}
+        message = _keyless(parent["content"]) if isinstance(parent["content"], dict) else {}
         try:
             return await self._ask(message, ident, parent)
         except asyncio.TimeoutError:
@@ -61,6 +62,14 @@ def is_there(far: FarSide) -> bool:
     if session is not None and session.ready.done() and session.ready.exception() is None:
         return session.ready.result().get("no_debugger") == ""
     return far.target.location is None and importlib.util.find_spec("debugpy") is not None
+
+
+def _keyless(message: dict[str, Any]) -> dict[str, Any]:
+    """``message`` without a key that is typed in a cell: when it begins, a front end sends all cells of a notebook."""
+    arguments = message.get("arguments")
+    if not isinstance(arguments, dict):
+        return message
+    return {**message, "arguments": {name: without_key(value) for name, value in arguments.items()}}
 
 
 def _failure(message: dict[str, Any], reason: str) -> dict[str, Any]:

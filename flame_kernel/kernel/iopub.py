@@ -24,7 +24,7 @@ from ..security.rendering import WIDGET, Rendering
 from ..session.inbox import Event
 from ..session.screen import show
 from ..session.session import Session
-from ..terminal import plain_text
+from ..terminal import one_line, plain_text
 from .outgoing import Outgoing
 
 # Characters and bytes of output that wait here for a cell to appear in; beyond it, the rest waits on the far side.
@@ -318,7 +318,7 @@ class _Iopub:
 
     def _takeover(self, session: Session, event: Event) -> None:
         content, takeovers = event["content"], self._known.takeovers
-        who, ask_id = plain_text(str(content.get("client")))[:200], str(content.get("id"))
+        who, ask_id = one_line(str(content.get("client"))), str(content.get("id"))
         if ask_id in takeovers or len(takeovers) >= TAKEOVERS or len(ask_id) > TAKEOVER_ID:
             return
         takeovers[ask_id] = who

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from ..commands.options import MAGICS
-from ..commands.tab import rest_of, wanted, wanted_of_cell
+from ..commands.tab import Wanted, rest_of, wanted, wanted_of_cell
 from ..errors import FlameError
 from ..remote.candidates import Candidates, Side, candidates, code
 from ..session.session import Session
@@ -18,6 +18,8 @@ from .connections import Connections, targets, within
 
 _CELL = re.compile(r"\s*%%flame(?P<options>[^\n]*)\n")
 _CELL_LINE = re.compile(r"^\s*%%flame\s(?P<rest>.*)$")
+# What var_expand takes for a variable or an expression.
+_EXPANDS = re.compile(r"[{}$]")
 _TARGET = re.compile(r"(?:^|\s)(?:-t\s*|--target[\s=]+)(\S+)(?=\s)")
 
 
@@ -54,7 +56,7 @@ class Matcher:
             here = wanted(rest, MAGICS)
         else:
             return _result(Candidates(""))
-        return self._in_time(lambda: candidates(here, self._side))
+        return self._in_time(lambda: _as_it_stands(candidates(here, self._side), here))
 
     def _code(self, options: str, text: str, cursor: int) -> SimpleMatcherResult:
         """What the session of a cell offers: its own names, while a cell runs too."""
@@ -78,6 +80,14 @@ class Matcher:
             for name in self._owner.shell.user_ns
             if not name.startswith("_") and name not in hidden and not keyword.iskeyword(name)
         )
+
+
+def _as_it_stands(offered: Candidates, here: Wanted) -> Candidates:
+    """``offered`` without what IPython would expand in our lines: a file may be called ``{open('x', 'w')}``, and that
+    would run here. Code is not expanded."""
+    if "code" in here.kinds:
+        return offered
+    return Candidates(offered.fragment, [(text, kind) for text, kind in offered.found if not _EXPANDS.search(text)])
 
 
 def _result(offered: Candidates) -> SimpleMatcherResult:

@@ -29,7 +29,7 @@ from ..session.requests import Reply
 from ..session.screen import allowed
 from ..session.session import Session
 from ..session.user import next_of
-from ..terminal import plain_text
+from ..terminal import one_line
 from .bulk import Bulk
 from .exceptions import raised_there
 from .foreground import show_before, write
@@ -122,7 +122,7 @@ class Calls:
         if event["type"] == "input_request":
             self._answer(event, None)
         elif event["type"] == "takeover_request":
-            self.on_takeover(str(event["content"].get("id")), plain_text(str(event["content"].get("client")))[:200])
+            self.on_takeover(str(event["content"].get("id")), one_line(str(event["content"].get("client"))))
         else:
             self._display(event)
 

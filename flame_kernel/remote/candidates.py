@@ -66,9 +66,14 @@ def candidates(wanted: Wanted, side: Side) -> Candidates:
     found = [(one, "flame") for one in dict.fromkeys(wanted.words) if one.startswith(word)]
     for kind in wanted.kinds:
         with contextlib.suppress(FlameError, futures.TimeoutError, OSError):
-            found += _OF_KIND[kind](side, wanted.target, word)
+            found += [one for one in _OF_KIND[kind](side, wanted.target, word) if _completes(one[0], word)]
     shown = {(_as_one_word(text, quote), kind): None for text, kind in found}
     return Candidates(word, [(text, kind) for text, kind in shown if text])
+
+
+def _completes(text: str, word: str) -> bool:
+    """Whether ``text`` goes on with what was typed, and is no option: what names a file or a session may be anybody."""
+    return text.startswith(word) and not text.startswith("-")
 
 
 def _as_one_word(text: str, quote: str) -> str:
@@ -128,9 +133,14 @@ def _there(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:
     found = [] if session is None else _paths_there(session, path)
     servers = [] if colon or "/" in word else [*side.connections(), *side.targets()]
     return [
-        *((before + one, "path") for one in found),
+        *((before + one, "path") for one in found if before or not _names_a_server(one)),
         *((f"{one}:", "flame") for one in servers if one.startswith(word)),
     ]
+
+
+def _names_a_server(path: str) -> bool:
+    """Whether a path would be taken for one of another server; as ``./a:b`` it is not."""
+    return ":" in path.partition("/")[0]
 
 
 def _paths_there(session: Session, path: str) -> list[str]:
@@ -145,8 +155,14 @@ def _paths_there(session: Session, path: str) -> list[str]:
     for one in entries if isinstance(entries, list) else []:
         if isinstance(one, dict) and isinstance(one.get("name"), str):
             kinds[os.fsdecode(trees.from_wire(one["name"]))] = one.get("kind")
-    shown = [name for name in paths(list(kinds)) if "/" not in name]
+    begun = path[len(folder) :]
+    shown = [name for name in paths(list(kinds)) if "/" not in name and not _is_hidden(name, begun)]
     return [folder + name + ("/" if kinds[name] == "folder" else "") for name in shown[:MAX_PATHS]]
+
+
+def _is_hidden(name: str, begun: str) -> bool:
+    """Whether a file is not shown to who has not begun to write its dot, as by a shell."""
+    return name.startswith(".") and not begun.startswith(".")
 
 
 def _either(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:

@@ -14,7 +14,9 @@ import pickle
 import pydoc
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 from farside import FlameServer
@@ -23,9 +25,12 @@ from hypothesis import strategies as st
 
 import flame
 from flame_kernel import errors
-from flame_kernel.cli import output
+from flame_kernel.cli import output, sessions
 from flame_kernel.commands import monitor
+from flame_kernel.commands.status import status
+from flame_kernel.connect.target import Location, Target
 from flame_kernel.files.progress import Tally
+from flame_kernel.kernel.iopub import Publisher
 from flame_kernel.magics.extension import in_one_line
 from flame_kernel.remote.exceptions import raised_there
 from flame_kernel.remote.proxy import stand_in
@@ -279,3 +284,52 @@ def test_looks_hold_none() -> None:
     with pytest.raises(errors.FlameError) as caught:
         monitor.checked({"status": "error", "evalue": ALL})
     assert is_clean(str(caught.value))
+
+
+# -- names in our own lines --------------------------------------------------------------------------------------------
+
+FORGED = "bob\n\x1b[2JWarning: type your key\u2028and\u2029press\x85Enter\r"
+
+
+def test_who_asks_for_a_session_says_no_line_of_ours() -> None:
+    """Another user of the server has that name from himself."""
+    said: list[str] = []
+    publisher = Publisher(
+        lambda kind, content, *_, **__: said.append(content["text"]), lambda *_: None, lambda *_: None
+    )
+    session: Any = Quiet()
+    publisher.remember("r", {"header": {"msg_id": "r"}}, b"i")
+    asks = {"type": "takeover_request", "request": None, "content": {"id": "1", "client": FORGED}}
+    publisher.publish(session, [asks])
+    assert len(said) == 1
+    assert said[0].count("\n") == 1
+    assert said[0].endswith("keeps it\n")
+    assert "\n" not in publisher.takeovers(session)["1"]
+
+
+class Quiet:
+    """A session that nobody vouches for, and that is open."""
+
+    target = Target(Location.parse("localhost:1"))
+    session_id, location = "x", "localhost:1"
+    missed, gone, trouble = 0, None, None
+    running: ClassVar[list[Any]] = []
+    server: ClassVar[dict[str, Any]] = {"host": FORGED, "pid": 1, "place": FORGED}
+    ready: ClassVar[Future[Any]] = Future()
+
+
+def test_where_cells_run_is_one_line() -> None:
+    session: Any = Quiet()
+    assert len(status(session).splitlines()) == 1
+    session.ready = Future()
+    session.ready.set_result({"host": FORGED, "python": FORGED, "shell": "mini", "shell_reason": FORGED})
+    assert len(status(session).splitlines()) == 1
+    assert status(session).endswith("link up")
+
+
+def test_sessions_are_told_of_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    visitor: Any = SimpleNamespace(end=lambda session: True)
+    sessions._end(visitor, {"session": FORGED})
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 1
+    assert is_clean(out)

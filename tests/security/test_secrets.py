@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -10,11 +12,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from farside import FlameServer
+from hostile import READY, FakeAgent
 from kernels import Kernel, remote_flame
 
 from flame_kernel.agent.wire.launch import without_secrets
@@ -24,6 +29,7 @@ from flame_kernel.connect.keys import from_source, keyless, store_in_keyring, wi
 from flame_kernel.connect.target import Secret, load_target
 from flame_kernel.connect.targets_file import TargetsFile
 from flame_kernel.errors import FlameError, TargetError
+from flame_kernel.kernel.debugger import Debugger
 
 KEY = "3" * 30 + "c0ffee" * 5
 
@@ -135,6 +141,99 @@ def test_a_key_typed_in_a_cell_is_nowhere(tmp_path: Path) -> None:
     with sqlite3.connect(database) as connection:
         assert connection.execute("SELECT count(*) FROM history").fetchone()[0] >= len(TYPED)
     connection.close()
+
+
+# … in a line that is ours, and stands where it cannot.
+MISPLACED = [
+    f"if True:\n    %flame connect localhost:1 --key {KEY}",
+    f"% flame connect localhost:1 --key {KEY}",
+    f"%%flame --key {KEY}\n1",
+    f"x = %flame connect localhost:1 --key {KEY}",
+    f"%time 1\n  %flame connect localhost:1 '--key={KEY}'",
+    f"for x in y:\n\tz = %flame connect localhost:1 --KEY {KEY}",
+    f"%Flame connect localhost:1 --key {KEY}",
+]
+
+
+def test_a_key_in_a_cell_does_not_go_to_the_server() -> None:
+    """Neither with a cell that is run, nor with those that a debugger of a front end hands over."""
+    with contextlib.closing(FakeAgent()) as agent:
+        agent.say(READY)
+        with remote_flame(env={"FLAME_TARGET": agent.location}) as kernel:
+            kernel.execute("1")
+            for code in (*TYPED, *MISPLACED):
+                assert kernel.execute(code).error is not None, code
+            assert KEY not in shown(kernel)
+        assert "'1'" in repr(agent.requests)
+        assert KEY not in repr(agent.requests)
+
+
+def test_a_debugger_does_not_hand_over_a_key() -> None:
+    asked: list[dict[str, Any]] = []
+
+    def request(kind: str, request_id: str, message: dict[str, Any]) -> Future[Any]:
+        asked.append(message)
+        return done({"type": "response", "success": True})
+
+    def done(value: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(value)
+        return future
+
+    session = SimpleNamespace(request=request)
+    rendering = SimpleNamespace(debug=lambda reply: reply)
+    publisher: Any = SimpleNamespace(
+        remember=lambda *_, **__: None, belongs=lambda *_: None, rendering=lambda _: rendering
+    )
+    far: Any = SimpleNamespace(session=lambda: done(session))
+
+    async def ask() -> None:
+        debugger = Debugger(lambda: far, publisher)
+        for name in ("code", "expression"):
+            content = {"command": "dumpCell", "arguments": {name: TYPED[0], "frameId": 3}}
+            await debugger.reply({"header": {"msg_id": "m"}, "content": content}, b"")
+
+    asyncio.run(ask())
+    assert [one["arguments"].get("frameId") for one in asked] == [3, 3]
+    assert KEY not in repr(asked)
+
+
+# Odd ways to type the same: some are read as a key, all hold one.
+ODDLY = [
+    '"--key" {}',
+    "'--key={}'",
+    "'--key=two {}'",
+    '--k"ey" {}',
+    "--key\\ {}",
+    '--key "two {}',
+    "--key two\\ {}",
+    '--key two"more {}"',
+    "--key 'two'{}",
+    '--key "two\\" {}"',
+    "--key = {}",
+    "--key= {}",
+    "--key: {}",
+    "--key '' {}",
+    "--KEY {}",
+    "--Key={}",
+    "--key\n{}",
+    "--key \\\n {}",
+    "--key\u00a0{}",
+]
+
+
+@pytest.mark.parametrize("written", ODDLY)
+def test_a_key_is_known_however_it_is_typed(written: str) -> None:
+    line = "connect localhost:1 " + written.format(KEY)
+    text = f"%flame {line}"
+    assert KEY not in without_key(text)
+    hidden = without_key(text, same_length=True)
+    assert KEY not in hidden
+    assert len(hidden) == len(text)
+    assert hidden.count("\n") == text.count("\n")
+    with pytest.raises(FlameError, match="--key-file") as caught:
+        parse(line, "kernel")
+    assert KEY not in str(caught.value)
 
 
 @pytest.mark.parametrize("line", [line.split("\n")[-1].strip() for line in TYPED])

@@ -6,16 +6,25 @@ import contextlib
 import keyword
 import unicodedata
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 from farside import FlameServer
 from hostile import READY, FakeAgent
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from IPython.core.completer import CompletionContext
 from kernels import remote_flame
 
 import flame
+from flame_kernel.commands.tab import wanted
+from flame_kernel.errors import FlameError
+from flame_kernel.magics.completion import Matcher
+from flame_kernel.remote import candidates
+from flame_kernel.remote.candidates import _OF_KIND as candidates_of_kind
 from flame_kernel.remote.candidates import _as_one_word
 from flame_kernel.security.offers import Offers, identifiers, modules, offered, paths
 
@@ -210,6 +219,109 @@ def test_names_are_names() -> None:
 )
 def test_a_path_is_one_argument(path: str, quote: str, word: str) -> None:
     assert _as_one_word(path, quote) == word
+
+
+# -- names of the far side in our lines --------------------------------------------------------------------------------
+
+
+class Listing:
+    """The files of a far side that answers what it wants to, whatever it is asked for."""
+
+    names: ClassVar[list[str]] = []
+
+    def __init__(self, *way: Any) -> None:
+        pass
+
+    def request(self, **asked: Any) -> Any:
+        return {"found": [{"kind": "file", "name": name} for name in self.names]}
+
+    def close(self) -> None:
+        pass
+
+
+def paths_offered(rest: str, names: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is offered behind ``%flame`` for a far side that says that these files are there."""
+    cwd: Future[Any] = Future()
+    cwd.set_result({"cwd": "/"})
+    session = SimpleNamespace(
+        gone=None, server={"servertype": "thread"}, target=None, wire_message=None, request=lambda kind: cwd
+    )
+    monkeypatch.setattr(candidates, "FarFiles", Listing)
+    monkeypatch.setattr(Listing, "names", names)
+    side = candidates.Side(lambda name: session, list, lambda: ["lab"], lambda word: [])  # type: ignore[arg-type, return-value]
+    return [text for text, kind in candidates.candidates(wanted(rest, "kernel"), side).found if kind == "path"]
+
+
+@pytest.mark.parametrize(
+    ("rest", "names", "found"),
+    [
+        ("get da", ["data", "other", ".bashrc", "da-", "Data"], ["data", "da-"]),
+        ("get x ~/proj", [".bashrc", "proj", "bin"], ["~/proj"]),  # it would be written here
+        ("get x ~/", [".bashrc", "proj"], ["~/proj"]),
+        ("get x ~/.ba", [".bashrc", "proj"], ["~/.bashrc"]),
+        ("put x ", ["lab:x", ":x", "x:", "fine"], ["fine"]),  # another server's
+        ("put x lab:", ["a:b", "fine"], ["lab:a:b", "lab:fine"]),
+        ("get ", ["-rf", "--target=lab", "fine"], ["fine"]),
+        ("get d/", ["a/b", "..", "../x", "fine"], ["d/fine"]),
+    ],
+)
+def test_a_path_goes_on_with_what_was_typed(
+    rest: str, names: list[str], found: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert paths_offered(rest, names, monkeypatch) == found
+
+
+@pytest.mark.parametrize("name", ["--force", "-tlab", "--target=lab"])
+def test_no_name_is_an_option(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(candidates_of_kind, "session", lambda side, target, word: [(name, "flame")])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("")
+    for rest in ("attach ", "sessions --kill ", "connect lab --session ", "sync ", "put "):
+        assert name not in paths_offered(rest, [], monkeypatch)
+        side = candidates.Side(lambda name: None, list, list, lambda word: [])
+        assert name not in [text for text, _ in candidates.candidates(wanted(rest, "kernel"), side).found]
+
+
+# -- in lines that IPython expands -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["here", "there", "session", "either"])
+@pytest.mark.parametrize("name", ["{open('x', 'w')}", "a{b}", "a$b", "$b", "a}b", "{{b}}"])
+def test_no_name_is_expanded_when_the_line_is_run(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``{…}`` in a line of ours is Python of this machine: who names a file, there or here, must not have it run."""
+    line = {
+        "here": "%flame put ",
+        "there": "%flame get ",
+        "session": "%flame attach ",
+        "either": "%flame sync ",
+    }[kind]
+    monkeypatch.setitem(candidates_of_kind, kind, lambda side, target, word: [(name, "path"), ("fine.txt", "path")])
+    assert [one.text for one in offers_in(line)] == ["fine.txt"]
+
+
+def test_a_folder_here_may_hold_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("{open('x', 'w')}", "fine.txt"):
+        (tmp_path / name).write_text("")
+    assert [one.text for one in offers_in("%flame put ")] == ["fine.txt"]
+
+
+def offers_in(line: str) -> Any:
+    """What the magics' Tab offers at the end of a line, where nothing is connected."""
+
+    class Nothing:
+        names: ClassVar[list[str]] = []
+
+        def pick(self, name: str | None = None) -> Any:
+            raise FlameError("not connected")
+
+    owner = SimpleNamespace(
+        connections=Nothing(), tab_patience=30.0, shell=SimpleNamespace(user_ns={}, user_ns_hidden={})
+    )
+    context = CompletionContext(token="", full_text=line, cursor_position=len(line), cursor_line=0, limit=None)
+    return Matcher(owner).match(context)["completions"]
 
 
 # -- in the kernel ---------------------------------------------------------------------------------------------------
