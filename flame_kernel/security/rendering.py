@@ -35,6 +35,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 # Messages a second of any kind, and how many may come at once: where jupyter_server's own limit is.
 RATE, BURST = 1000.0, 3000.0
 MAX_TEXT = 32 * 1024 * 1024  # characters of one text/plain
+# What gives a terminal back its own colours.
+_PLAIN = "\x1b[0m"
 _MAX_DEPTH = 50
 # Of how many requests is remembered what was said, and how much is said of each.
 _REQUESTS, _SENTENCES = 500, 8
@@ -77,6 +79,7 @@ class Rendering:
         self._said: collections.OrderedDict[str | None, set[str]] = collections.OrderedDict()
         self._streams: collections.OrderedDict[tuple[str | None, str], Cleaner] = collections.OrderedDict()
         self._displays: collections.OrderedDict[str, None] = collections.OrderedDict()
+        self._coloured = False  # something was shown that may leave a terminal's colours changed
 
     def __repr__(self) -> str:
         return f"<Rendering {self._name or 'our own server'}: {self.level}>"
@@ -96,7 +99,11 @@ class Rendering:
         before += [head] if head else []
         blank = " " if line and plain_text(last)[-1:].isspace() else ""
         shown = "".join(f"{part}\n" for part in before)
-        return shown if self.full else clean(shown), f"[{self._name}] {line}{blank}"
+        if not self.full:
+            shown = self._noted(clean(shown))
+            if self._coloured:  # a terminal would show the prompt in these, and they can hide it
+                shown, self._coloured = f"{shown}{_PLAIN}", False
+        return shown, f"[{self._name}] {line}{blank}"
 
     def text(self, request: str | None, name: str, text: str) -> str:
         """Text of a stream."""
@@ -111,6 +118,11 @@ class Rendering:
         text = cleaner.feed(text)
         if cleaner.removed > before:
             self.withhold(request, "terminal control sequences")
+        return self._noted(text)
+
+    def _noted(self, text: str) -> str:
+        """``text``, which is shown; whether it has colours is remembered."""
+        self._coloured = self._coloured or "\x1b" in text
         return text
 
     def event(self, event: dict[str, Any]) -> dict[str, Any] | None:
@@ -209,7 +221,7 @@ class Rendering:
         return {
             "ename": one_line(str(content.get("ename", ""))),
             "evalue": plain_text(str(content.get("evalue", ""))),
-            "traceback": [coloured_text(one) for one in shown if isinstance(one, str)]
+            "traceback": [self._noted(coloured_text(one)) for one in shown if isinstance(one, str)]
             if isinstance(shown, list)
             else [],
         }
@@ -246,7 +258,7 @@ class Rendering:
                 if not isinstance(value, str) or len(value) > MAX_TEXT:
                     self.withhold(request, f"a text of more than {MAX_TEXT // 2**20} million characters", "")
                     continue
-                shown[mime] = clean(value)
+                shown[mime] = self._noted(clean(value))
                 if shown[mime] != value:
                     self.withhold(request, "terminal control sequences")
             elif mime in pictures.READERS:

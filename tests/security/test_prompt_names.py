@@ -208,3 +208,35 @@ def test_a_notebook_shows_the_name(flame_server: Callable[..., FlameServer]) -> 
         assert run.stdout.startswith("first\n")
         run = k.execute("breakpoint()\n1", answers=("c",))
         assert run.of_type("input_request")[0].content["prompt"].startswith(f"[{server.location}] ")
+
+
+# -- colours that were shown before ------------------------------------------------------------------------------------
+
+HIDING = "Password: \x1b[8m"  # what follows is not seen by who sits at a terminal
+PLAIN = "\x1b[0m"
+SHOWN: dict[str, Callable[[Any], Any]] = {
+    "text": lambda one: one.text("r", "stdout", HIDING),
+    "black on black": lambda one: one.text("r", "stderr", "\x1b[30;40m"),
+    "text in two pieces": lambda one: (one.text("r", "stdout", "\x1b["), one.text("r", "stdout", "8mx")),
+    "a value": lambda one: one.event({"type": "execute_result", "request": "r", "content": bundle()}),
+    "a display": lambda one: one.event({"type": "display_data", "request": "r", "content": bundle()}),
+    "an error": lambda one: one.event({"type": "error", "request": "r", "content": {"traceback": [HIDING]}}),
+    "a page": lambda one: one.reply("r", {"payload": [{"source": "page", **bundle()}]}),
+}
+
+
+def bundle() -> dict[str, Any]:
+    return {"data": {"text/plain": HIDING}, "metadata": {}}
+
+
+@pytest.mark.parametrize("way", SHOWN)
+def test_colours_do_not_hide_a_prompt(way: str) -> None:
+    rendering = WHO["safe"].rendering(lambda request, sentence: None)
+    SHOWN[way](rendering)
+    assert rendering.question("x: ") == (PLAIN, NAME + "x: ")
+    assert rendering.question("x: ") == ("", NAME + "x: ")
+
+
+def test_colours_above_a_prompt_do_not_hide_it() -> None:
+    before, prompt = question(f"{HIDING}\nx: ")
+    assert (before, prompt) == (f"{HIDING}\n{PLAIN}", NAME + "x: ")
