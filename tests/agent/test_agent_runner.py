@@ -6,7 +6,6 @@ The same assertions on every Python of this machine; and a comparison with ipyke
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -345,16 +344,14 @@ def test_commands(each_python: Python) -> None:
 
 
 def test_an_interrupt_stops_a_command_and_a_loop(each_python: Python) -> None:
-    start = time.monotonic()
     _, command, _, loop, after = ask(
         each_python,
-        ("interrupt", 0.6),
-        "get_ipython().system('echo begun; sleep 30; echo no')\nprint('no')",
-        ("interrupt", 0.6),
-        "n = 0\nwhile True:\n    n += 1",
+        ("interrupt", "begun"),
+        "get_ipython().system('echo begun; sleep 60; echo no')\nprint('no')",
+        ("interrupt", "begun"),
+        "print('begun')\nn = 0\nwhile True:\n    n += 1",
         "n > 0",
     )
-    assert time.monotonic() - start < 20
     assert command.error == ("KeyboardInterrupt", "")
     assert command.stdout == "begun\n"
     assert loop.error == ("KeyboardInterrupt", "")

@@ -4,7 +4,7 @@
 
 A request is ``["run", {code, silent, store_history}]``, ``["complete", [code, cursor]]``, ``["inspect", [code, cursor,
 detail]]``, ``["expressions", {…}]``, ``["eval", expression]`` (over ``shell``, ``host``, ``ns``) or ``["interrupt",
-seconds]`` (a KeyboardInterrupt in the main thread, that many seconds into the next run).
+text]`` (a KeyboardInterrupt in the main thread, when the next run has printed that text).
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
 
 
@@ -56,6 +57,12 @@ class Host:
         raise EOFError
 
 
+def interrupt_when_printed(text, out):
+    while text not in out.getvalue():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def main():
     out = sys.stdout
     package = load(sys.argv[1])
@@ -72,13 +79,9 @@ def main():
         host.events = []
         try:
             if what == "run":
-                timer = None
                 if wait is not None:
-                    timer = threading.Timer(wait, os.kill, (os.getpid(), signal.SIGINT))
-                    timer.start()
+                    threading.Thread(target=interrupt_when_printed, args=(wait, sys.stdout), daemon=True).start()
                 answer = loop.run_until_complete(shell.run_cell(cell_id=None, **args))
-                if timer is not None:
-                    timer.join()
                 wait = None
             elif what == "complete":
                 answer = shell.complete(*args)

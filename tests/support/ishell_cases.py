@@ -376,8 +376,10 @@ def interrupt_thread(ident):
 
 @case("process")
 def interrupt_of_a_loop(s):
-    wait = s.submit("while True: pass")
-    time.sleep(0.3)
+    wait = s.submit("print('begun')\nwhile True: pass")
+    until = time.monotonic() + 15
+    while not any(e[1] == "stream" for e in s.events) and time.monotonic() < until:
+        time.sleep(0.01)
     interrupt_thread(s._thread.ident)
     a = wait()
     assert a.reply["ename"] == "KeyboardInterrupt" and a.of("error")
