@@ -24,7 +24,6 @@ from ..files.transfer import wire_path
 from ..security.offers import modules, offered, paths
 from ..session.agent_client import AgentClient
 from ..session.session import Session
-from ..terminal import one_line
 
 # Names in a folder of the far side; more help nobody who looks for one.
 MAX_PATHS = 1000
@@ -111,7 +110,7 @@ def _sessions(side: Side, target: str | None, word: str) -> list[tuple[str, str]
     if session is None:
         return []
     with contextlib.closing(AgentClient(session.target)) as visitor:
-        return _plain((one_line(str(one.get("session"))) for one in visitor.sessions()), word)
+        return _plain((str(one.get("session")) for one in visitor.sessions()), word)
 
 
 def _here(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:
