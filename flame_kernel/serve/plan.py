@@ -222,6 +222,10 @@ class KeyFile:
                 if warnings:
                     raise TargetError(warnings[0])
                 return cls(path, secret)
+            if not path.parent.is_dir():  # a key does not go where a slip of the keyboard says
+                raise TargetError(
+                    f"cannot write the key file {path}: there is no folder {path.parent}; make it, or name another"
+                )
             return cls(path, _write_key(path))
         folder = Path(jupyter_runtime_dir())
         try:

@@ -154,6 +154,8 @@ def test_where_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(TargetError, match="can be guessed"):
         plan.KeyFile.get(key)
     with pytest.raises(TargetError, match="cannot write the key file"):
+        plan.KeyFile.get(tmp_path / "none" / "key")
+    with pytest.raises(TargetError, match="cannot write the key file"):
         plan.KeyFile.get(here / "key")  # "here" is a file
     made = plan.KeyFile.get(None)
     assert made.key.reveal().decode() not in repr(made)
