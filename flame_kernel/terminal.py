@@ -72,6 +72,57 @@ class Cleaner:
         return ""
 
 
+class Colours:
+    """What text that was shown leaves of its colours: those of a terminal go on behind it."""
+
+    def __init__(self) -> None:
+        self._on: set[str] = set()
+
+    @property
+    def are_on(self) -> bool:
+        """Whether what comes next is shown in colours that are not the terminal's own, or hidden by them."""
+        return bool(self._on)
+
+    def feed(self, text: str) -> None:
+        """Text that is shown now."""
+        if "\x1b" not in text:
+            return
+        for found in COLOUR.finditer(text):
+            parameters = re.split("[;:]", found.group()[2:-1])
+            while parameters:
+                self._set(parameters)
+
+    def _set(self, parameters: list[str]) -> None:
+        """Take the first one, with those that belong to it."""
+        code = int(parameters.pop(0) or 0)
+        if code == 0:
+            self._on.clear()
+        elif code in _ENDS:
+            self._on -= _ENDS[code]
+        else:
+            self._on.add(next((name for name, codes in _COLOURS.items() if code in codes), str(code)))
+            if code in (38, 48, 58):  # one of 256, or three numbers: in any case the rest
+                parameters.clear()
+
+
+# ECMA-48, 8.3.117: codes that set a colour, whichever; and those that end what others have set.
+_COLOURS = {"text": {*range(30, 39), *range(90, 98)}, "background": {*range(40, 49), *range(100, 108)}}
+_ENDS = {
+    22: {"1", "2"},
+    23: {"3", "20"},
+    24: {"4", "21"},
+    25: {"5", "6"},
+    27: {"7"},
+    28: {"8"},
+    29: {"9"},
+    39: {"text"},
+    49: {"background"},
+    54: {"51", "52"},
+    55: {"53"},
+    59: {"58"},
+}
+
+
 def _is_plain(text: str) -> bool:
     """Whether there is nothing to look at; a fifth of a regular expression's time for what is mostly printed."""
     if text.isascii():

@@ -45,6 +45,7 @@ from .commands import Cell, Commands
 from .debugger import Debugger, is_there
 from .dispatch import EMPTY, QUESTIONS, Dispatch, begins, overtakes
 from .editor import Editor
+from .first_tab import FirstTab
 from .history import History
 from .iopub import Publisher, pack
 from .link_status import LinkStatus
@@ -120,6 +121,7 @@ class FlameKernel(Kernel):
         self._far = self._make_far(target, trouble)
         self._local: FarSide | None = None
         self._editor = Editor(self._far)
+        self._first_tab = FirstTab()
         self._commands = Commands(self._far, self._publisher, self._waits, self._clients, self._load, self._local_far)
         self._debugger = Debugger(lambda: self._far, self._publisher)
         for msg_type in COMMS:
@@ -213,6 +215,7 @@ class FlameKernel(Kernel):
         self, subshell_id: str | None, msg: Any, header: Mapping[str, Any] = EMPTY, code: str = ""
     ) -> None:
         """A message of a shell, whose turn it decides."""
+        self._first_tab.heard(str(header.get("msg_type")))
         await self._dispatch.handle(self.dispatch_shell, subshell_id, msg, header, code)
 
     def shell_channel_thread_main(self, msg: Any) -> None:  # type: ignore[override]  # a callback, of any kind
@@ -233,6 +236,7 @@ class FlameKernel(Kernel):
         seen = self._dispatch.peek(msg)
         if seen is None or self.session is None:
             return
+        self._first_tab.heard(str(seen[1].get("msg_type")))
         if seen[1].get("msg_type") != "debug_request":
             await super().dispatch_control(msg)
             return
@@ -308,6 +312,7 @@ class FlameKernel(Kernel):
             is_cell = not (cell.silent or overtakes())
             self._publisher.remember(cell.request_id, cell.parent, self._parent_ident["shell"], cell=is_cell)
             self._clients.began(cell.request_id, cell.parent["header"].get("session", ""))
+            self._first_tab.cell_begins()
             if cell.counts:
                 # While the far side is at work already, but before anybody can ask for it.
                 cell.remember = self._history.storing(cell.count, without_key(cell.code))
@@ -318,6 +323,7 @@ class FlameKernel(Kernel):
                 self._clients.ended(cell.request_id)
                 self._end_running(cell.request_id)
                 self._prompts.forget(cell.request_id)
+                self._first_tab.cell_ended(self._far.current)
 
     async def _execute(self, cell: Execution, options: dict[str, Any]) -> dict[str, Any]:
         """The content of the reply to a cell; raises Stopped and FlameError where it cannot run."""
@@ -529,25 +535,30 @@ class FlameKernel(Kernel):
     async def create_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#create-subshell
 
-        The far side begins a thread for it; one that is not there yet does so when it is needed.
+        The far side begins a thread for it, or does so with the first message for it. Nobody waits for that here: until
+        the reply comes a front end sends its comm messages to the main shell, where they wait for the cell.
         """
         name = self.shell_channel_thread.create()
         if self._far.current is not None:
-            await self._ask_far(lambda session: session.open_lane(name), {})
+            self._far.current.open_lane(name)
         if self.session is not None:
             content = {"status": "ok", "subshell_id": name}
             self.session.send(socket, "create_subshell_reply", content, parent, ident)
 
     async def delete_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
-        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#delete-subshell"""
+        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#delete-subshell
+
+        What still runs there goes on to its end.
+        """
         name = str(parent["content"].get("subshell_id") or "")
-        if name:
-            await self._ask_far(lambda session: session.close_lane(name), {})
         content = {"status": "ok"}
         try:
             self.shell_channel_thread.delete(name)
         except UnknownSubshellError as e:
             content = {"status": "error", "evalue": str(e)}
+        else:
+            if self._far.current is not None:
+                self._far.current.close_lane(name)
         if self.session is not None:
             self.session.send(socket, "delete_subshell_reply", content, parent, ident)
 

@@ -24,7 +24,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from ..terminal import Cleaner, clean, coloured_text, one_line, plain_text
+from ..terminal import Cleaner, Colours, clean, coloured_text, one_line, plain_text
 from . import pictures
 
 FULL, SAFE = "full", "safe"
@@ -79,7 +79,7 @@ class Rendering:
         self._said: collections.OrderedDict[str | None, set[str]] = collections.OrderedDict()
         self._streams: collections.OrderedDict[tuple[str | None, str], Cleaner] = collections.OrderedDict()
         self._displays: collections.OrderedDict[str, None] = collections.OrderedDict()
-        self._coloured = False  # something was shown that may leave a terminal's colours changed
+        self._colours = Colours()
 
     def __repr__(self) -> str:
         return f"<Rendering {self._name or 'our own server'}: {self.level}>"
@@ -101,8 +101,8 @@ class Rendering:
         shown = "".join(f"{part}\n" for part in before)
         if not self.full:
             shown = self._noted(clean(shown))
-            if self._coloured:  # a terminal would show the prompt in these, and they can hide it
-                shown, self._coloured = f"{shown}{_PLAIN}", False
+            if self._colours.are_on:  # a terminal would show the prompt in these, and they can hide it
+                shown = self._noted(f"{shown}{_PLAIN}")
         return shown, f"[{self._name}] {line}{blank}"
 
     def text(self, request: str | None, name: str, text: str) -> str:
@@ -121,8 +121,8 @@ class Rendering:
         return self._noted(text)
 
     def _noted(self, text: str) -> str:
-        """``text``, which is shown; whether it has colours is remembered."""
-        self._coloured = self._coloured or "\x1b" in text
+        """``text``, which is shown; the colours that it leaves on are remembered."""
+        self._colours.feed(text)
         return text
 
     def event(self, event: dict[str, Any]) -> dict[str, Any] | None:

@@ -240,3 +240,35 @@ def test_colours_do_not_hide_a_prompt(way: str) -> None:
 def test_colours_above_a_prompt_do_not_hide_it() -> None:
     before, prompt = question(f"{HIDING}\nx: ")
     assert (before, prompt) == (f"{HIDING}\n{PLAIN}", NAME + "x: ")
+
+
+ENDED = {
+    "plain": "text",
+    "red, and the end of red": "\x1b[31mKeyboardInterrupt\x1b[39m",
+    "bold on blue, and the end of each": "\x1b[1;44mx\x1b[22m\x1b[49m",
+    "all of it ended": "\x1b[38;5;9;1mred\x1b[48;2;1;2;3mx\x1b[0m",
+    "ended without a number": "\x1b[8mx\x1b[m",
+}
+LEFT = {
+    "red begins again": "\x1b[31mx\x1b[39m\x1b[31m",
+    "hidden, another ended": "\x1b[8;1mx\x1b[22m",
+    "one of 256": "\x1b[38;5;0mx",
+    "a zero among the numbers of a colour": "\x1b[38;2;0;0;0mx",
+    "with colons": "\x1b[38:5:0mx",
+    "of no known meaning": "\x1b[777mx",
+    "behind a reset": "\x1b[0;8mx",
+}
+
+
+@pytest.mark.parametrize("name", ENDED)
+def test_colours_that_have_ended_add_nothing_to_the_output(name: str) -> None:
+    rendering = WHO["safe"].rendering(lambda request, sentence: None)
+    rendering.text("r", "stdout", ENDED[name])
+    assert rendering.question("x: ") == ("", NAME + "x: ")
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_colours_that_are_left_on_end_before_a_prompt(name: str) -> None:
+    rendering = WHO["safe"].rendering(lambda request, sentence: None)
+    rendering.text("r", "stdout", LEFT[name])
+    assert rendering.question("x: ") == (PLAIN, NAME + "x: ")

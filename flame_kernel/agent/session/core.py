@@ -4,7 +4,6 @@ It has the namespace, the shell, the lanes and the output. Its owner submits req
 files of the agent call it ``host``.
 """
 
-import collections
 import itertools
 import os
 import platform
@@ -25,16 +24,11 @@ from ..output.comms import Comms
 from ..output.stdin import Prompts
 from ..remote import bulk, modules, objects
 from ..shell import ipython, mini
-from . import monitor, stacks
+from . import monitor, side, stacks
 from .lane import Lane
-from .usage import Usage
 
-# Requests that run no cell: a helper thread answers them, also while a cell runs.
-SIDE_REQUESTS = ("complete", "inspect", "usage", "comm_info", "comm_announce", "open_lane", "close_lane", "cwd")
 # The names of lanes that serve objects while a cell runs begin with this.
 HELPER = "~"
-# Seconds that such a request waits for a shell that is still being made.
-START_PATIENCE = 10.0
 # Seconds after which an interrupt that was dropped is sent again.
 ONCE_MORE = 0.05
 
@@ -69,19 +63,15 @@ class Core:
         self.debug = Debugger(self, self._append)
         self._prompts = Prompts(self._append, self._settle, lambda: self.closed)
         self._lock = threading.Lock()
-        self._side = collections.deque()
-        self._side_wake = threading.Semaphore(0)
-        self._side_thread = threads.make("side", self._serve_side)
+        self._side = side.Side(self, self._append)
         self.capture = None
         self.comms = None
         self._callbacks = Callbacks(self)
         self.modules = modules.Modules()
         self.objects = objects.Objects(self)
         self._helpers = itertools.count(1)
-        self._usage = Usage()
         self.namespace = self._make_namespace()
         streams.install()
-        self._side_thread.start()
 
     def __repr__(self):
         return "<Core %r %s>" % (self.session_id, self.place.name)
@@ -157,7 +147,7 @@ class Core:
 
     async def perform(self, request):
         """One execute_request, or one for an object: the content of its reply."""
-        self._user_begins()
+        self.user_begins()
         if request["kind"] == "object":
             return await self.objects.perform(request)
         allow_stdin, silent = request.get("allow_stdin", False), request.get("silent", False)
@@ -183,7 +173,7 @@ class Core:
             self.tell(request["id"], hint)
         return reply
 
-    def _user_begins(self):
+    def user_begins(self):
         """What the user asks for may come from the notebook's folder; nothing did before."""
         if self.folder is not None:
             self.folder.open()
@@ -308,9 +298,8 @@ class Core:
         """Begin a request ``{"kind", "id", …}``; returns at once, the reply is an event."""
         if request["kind"] in monitor.KINDS:
             monitor.begin(self, request)
-        elif request["kind"] in SIDE_REQUESTS + modules.KINDS:
-            self._side.append(request)
-            self._side_wake.release()
+        elif request["kind"] in side.KINDS:
+            self._side.submit(request)
         elif request["kind"] == "execute":
             self.lane(request.get("lane") or "").submit(request)
         elif request["kind"] == "debug":
@@ -337,7 +326,7 @@ class Core:
     def _submit_object(self, request):
         """A request for an object never waits for a cell: while one runs, a helper lane takes the request."""
         if "op" in request:
-            self._user_begins()
+            self.user_begins()
             content, buffers = self.objects.at_once(request)
             self._append("object_reply", request["id"], content, buffers=buffers)
             return
@@ -362,59 +351,6 @@ class Core:
             if others:
                 del self.lanes[name]
                 lane.close()
-
-    def _serve_side(self):
-        # The first completion imports jedi, which takes longer than a front end waits. So one is made beforehand.
-        patience = self.place.warm_up_after
-        while True:
-            if not self._side_wake.acquire(timeout=patience):
-                patience = None
-                self._side_reply({"kind": "complete", "code": "import os\nos.path.jo", "cursor_pos": 20})
-                continue
-            if self.closed:
-                return
-            request = self._side.popleft()
-            streams.set_current(Cell(request["id"], self))
-            self._append(request["kind"] + "_reply", request["id"], self._side_reply(request))
-
-    def _side_reply(self, request):
-        try:
-            if request["kind"] == "usage":
-                return self._usage.reply()
-            if request["kind"] == "cwd":
-                return {"status": "ok", "cwd": os.getcwd()}
-            if request["kind"] in modules.KINDS:
-                return self.modules.reply(request)
-            if not self._started.wait(START_PATIENCE):
-                raise RuntimeError("the session is still starting")
-            return self._reply_of_shell(request)
-        except BaseException as e:  # a property of the user's may raise anything; the front end waits for an answer
-            return {"status": "error", "ename": type(e).__name__, "evalue": str(e), "traceback": []}
-
-    def _reply_of_shell(self, request):
-        """The reply to what needs the shell, or what came with it."""
-        kind = request["kind"]
-        if kind in ("complete", "inspect") and request.get("id") is not None:
-            self._user_begins()
-        if kind == "complete":
-            return self.shell.complete(request["code"], request["cursor_pos"])
-        if kind == "inspect":
-            omit = tuple(request.get("omit_sections") or ())
-            return self.shell.inspect(request["code"], request["cursor_pos"], request.get("detail_level", 0), omit)
-        if kind == "comm_info":
-            return self.comms.info()
-        if kind == "comm_announce":
-            return self.comms.announce()
-        if kind == "open_lane":
-            self.lane(request["lane"])
-            return {"status": "ok"}
-        if kind == "close_lane":
-            lane = self.lanes.get(request["lane"])
-            if lane is not None and lane.name:
-                lane.close()
-                lane.join(2.0)
-            return {"status": "ok"}
-        raise ValueError("unknown request kind %r" % kind)
 
     def interrupt(self, request_id=None, gently=False):
         """Stop what runs, or only request ``request_id``. Returns the strongest thing done: see Lane.interrupt.
@@ -490,9 +426,7 @@ class Core:
         self.closed = True
         streams.set_current(None)
         self._started.set()
-        self._side_wake.release()
-        if self._side_thread is not threading.current_thread():
-            self._side_thread.join(2.0)
+        self._side.close()
         if self.capture is not None:
             self.capture.close()
         streams.uninstall()

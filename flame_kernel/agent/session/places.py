@@ -20,14 +20,12 @@ class Place:
                        ``sys.path`` and ``sys.last_value``, and code that belongs to no cell finds the session's shell
     stops_all_threads  whether a breakpoint stops every thread of the process, or those of cells alone
     own_group          whether a command of a cell needs a process group of its own so that a Stop reaches all of it
-    warm_up_after      seconds of quiet after which the session prepares for its first completion, or None
     """
 
     name = ""
     owns_process = False
     stops_all_threads = False
     own_group = True
-    warm_up_after = None
 
     def __init__(self, session_id):
         self.session_id = session_id
@@ -130,7 +128,6 @@ class Child(Place):
     owns_process = True
     stops_all_threads = True
     own_group = False
-    warm_up_after = 1.0
     # The first flushes of a cell are waited for until the server has the text: the cell may be about to crash.
     FIRST_FLUSHES = 8
 
