@@ -65,7 +65,7 @@ import time
 
 from . import own, sockets, threads
 from .remote import bulk, files
-from .session import checkup, places
+from .session import checkup, child, places
 from .session import session as live
 from .session.session import Refusal
 from .wire import message as wire
@@ -85,12 +85,18 @@ _ended = {}  # name -> (when, why)
 _lock = threading.Lock()
 _boot_id = []
 _reaper = []
+_bundle = []
+_packing = threading.Lock()
 
 
 def bundle():
-    """The text of this agent as it was pushed: ``(loader, JSON text)``; a child is given the same."""
+    """This agent for a child: its text as it was pushed, and what was compiled of it; packed for the first one."""
     package = sys.modules[own.PACKAGE]
-    return package.LOADER, package.BUNDLE
+    with _packing:
+        if not _bundle:
+            _bundle.append(child.agent_frames(package.LOADER, package.BUNDLE, package.CODES))
+            package.CODES.clear()
+    return _bundle[0]
 
 
 def handle(data):
@@ -215,7 +221,7 @@ def _open(request):
             if attach == "must":
                 raise _no_session(session_id)
             try:
-                session = live.Session(session_id, place, request.get("shell") or "auto", request, bundle())
+                session = live.Session(session_id, place, request.get("shell") or "auto", request, bundle)
             except (RuntimeError, OSError) as e:
                 raise Refusal("cannot_start", "the session cannot start there: %s" % e)
         epoch = session.attach(

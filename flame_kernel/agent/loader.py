@@ -3,11 +3,12 @@
 ``boot`` takes the agent's files as JSON text ``{"name": package name, "files": [[module, source], …]}``, in an order in
 which each imports only what stands before it, and returns the package. A module's name is dotted where it lies in a
 folder, which becomes a package when its first module comes. ``boot`` may be called by many clients at once, and again:
-who comes second finds it loaded, or waits. ``loader`` is this file's own text, for those who hand both on.
+who comes second finds it loaded, or waits. ``loader`` is this file's own text, for those who hand both on. ``codes``
+is what the very same Python has compiled already: ``{module: code}``; the package keeps its own as ``CODES``.
 """
 
 
-def boot(text, loader=None):
+def boot(text, loader=None, codes=None):
     import json
     import linecache
     import sys
@@ -38,7 +39,9 @@ def boot(text, loader=None):
         sys.modules[full] = module
         # Tracebacks of the agent show its source; an entry without a time is never checked against the disk.
         linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-        exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)
+        code = (codes or {}).get(short) or compile(source, filename, "exec", dont_inherit=True)
+        package.CODES[short] = code
+        exec(code, module.__dict__)
         setattr(room, last, module)
 
     package = types.ModuleType(name, "The agent of Remote Flame.")
@@ -50,7 +53,7 @@ def boot(text, loader=None):
     with package.loading:
         if not package.loaded:
             sys.modules[name] = package  # who failed before us took it out
-            package.LOADER, package.BUNDLE = loader, text
+            package.LOADER, package.BUNDLE, package.CODES = loader, text, {}
             try:
                 for short, source in bundle["files"]:
                     load(short, source)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from IPython.core.history import HistoryManager
 from IPython.core.interactiveshell import InteractiveShellABC
 from traitlets.config import Config
+
+# Seconds from the first cell that is not in the database until it is written, and all that have come since with it.
+WRITE_AFTER = 1.0
+# Cells that IPython's manager keeps before it writes by itself.
+_NEVER = 1 << 30
 
 
 class _Shell:
@@ -25,12 +32,19 @@ InteractiveShellABC.register(_Shell)
 
 
 class History:
-    """IPython's own history database, fed with what runs on the far side."""
+    """IPython's own history database, fed with what runs on the far side. To be made where an event loop will run.
+
+    A transaction costs as much as a third of a short cell, so cells do not wait for one: IPython's thread writes once a
+    second, and whatever asks for the history, and the end, write what is not there yet.
+    """
 
     def __init__(self, profile_dir: Any, config: Config) -> None:
         self._line = 0
         self._lines: dict[int, int] = {}  # execution count -> line: counts repeat, lines of the database must not
         self._manager: Any = HistoryManager(shell=_Shell(profile_dir), config=config)  # type: ignore[arg-type]
+        self._manager.db_cache_size = _NEVER
+        self._loop: asyncio.AbstractEventLoop | None = None  # known with the first cell
+        self._is_due = False
 
     def storing(self, count: int, code: str) -> Callable[[], None]:
         """Cell ``count`` is being sent: what is returned stores it, once, however often it is called."""
@@ -43,6 +57,8 @@ class History:
             if not stored:
                 stored = True
                 self._manager.store_inputs(line, _storable(code))
+                self._loop = asyncio.get_running_loop()
+                self._write_soon()
 
         return store
 
@@ -52,6 +68,20 @@ class History:
         if line is not None:
             self._manager.output_hist_reprs[line] = _storable(text)
             self._manager.store_output(line)
+            if self._loop is not None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: the end writes it
+                    self._loop.call_soon_threadsafe(self._write_soon)
+
+    def _write_soon(self) -> None:
+        if not self._is_due and self._loop is not None:
+            self._is_due = True
+            self._loop.call_later(WRITE_AFTER, self._write)
+
+    def _write(self) -> None:
+        """Have IPython's thread do it."""
+        self._is_due = False
+        if self._manager.save_flag is not None:
+            self._manager.save_flag.set()
 
     def reply(
         self,
@@ -68,6 +98,7 @@ class History:
         """The content of a history_reply
         (https://jupyter-client.readthedocs.io/en/stable/messaging.html#history)."""
         manager = self._manager
+        manager.writeout_cache()
         if hist_access_type == "tail":
             found = manager.get_tail(n, raw=raw, output=output, include_latest=True)
         elif hist_access_type == "range":

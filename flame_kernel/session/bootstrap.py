@@ -109,7 +109,7 @@ def with_agent(call: Callable[[], T], execute: Callable[[str], object]) -> T:
 def push_source() -> str:
     """What Flame's ``execute`` is given. It leaves no name behind in the globals that all its clients share."""
     _, loader, bundle = _read()
-    packed = base64.b64encode(zlib.compress(json.dumps([loader, bundle]).encode(), 9)).decode("ascii")
+    packed = base64.b64encode(zlib.compress(json.dumps([loader, bundle]).encode(), 6)).decode("ascii")
     return (
         "(lambda parts, space: (exec(parts[0], space), space['boot'](parts[1], parts[0])))("
         "__import__('json').loads(__import__('zlib').decompress(__import__('base64').b64decode("

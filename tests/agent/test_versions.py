@@ -135,7 +135,7 @@ def test_what_is_put_out_ends_sessions_of_both() -> None:
 # -- loading -----------------------------------------------------------------------------------------------------------
 
 LOADING = """
-import json, linecache, sys
+import json, linecache, marshal, sys
 space = {}
 exec(open(sys.argv[1]).read(), space)
 NAME = "flame_agent_0123456789ab"
@@ -173,6 +173,13 @@ assert boot(GOOD) is package and boot([["room.third", BAD["raises"]]]) is packag
 assert sorted(name[len(NAME):] for name in sys.modules if name.startswith(NAME)) == [
     "", ".own", ".room", ".room.first", ".room.inner", ".room.inner.second"]
 assert linecache.getline("<%s/room/inner/second.py>" % NAME, 3) == "    return y / 0\\n"
+# What was compiled of it makes another one, without its text being compiled again.
+codes = dict(package.CODES)
+for name in [name for name in sys.modules if name.startswith(NAME)]:
+    del sys.modules[name]
+text = json.dumps({"name": NAME, "files": [[short, "1 +"] for short, _ in GOOD]})
+again = space["boot"](text, "the loader", marshal.loads(marshal.dumps(codes)))
+assert again is not package and again.room.inner.second.y == 2
 print("good")
 """
 

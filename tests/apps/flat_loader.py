@@ -1,7 +1,7 @@
 """Puts an agent of the released form into a process: one folder of modules, no rooms. What ``loader.py`` was then."""
 
 
-def boot(text, loader=None):
+def boot(text, loader=None, codes=None):  # a child is given them; this one compiles
     import json
     import linecache
     import sys
@@ -18,7 +18,7 @@ def boot(text, loader=None):
     package = sys.modules.setdefault(name, package)
     with package.loading:
         if not package.loaded:
-            package.LOADER, package.BUNDLE = loader, text
+            package.LOADER, package.BUNDLE, package.CODES = loader, text, {}
             for short, source in bundle["files"]:
                 full, filename = name + "." + short, "<%s/%s.py>" % (name, short)
                 module = types.ModuleType(full)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import socket
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -297,6 +298,22 @@ def test_history(ipython_dir: dict[str, str], flame_server: Callable[..., FlameS
             "beta = 2",
         ]
     assert not list(Path(os.environ["IPYTHONDIR"]).rglob("history.sqlite-journal"))
+
+
+def test_cells_come_into_the_database_though_nobody_asks(ipython_dir: dict[str, str], tmp_path: Path) -> None:
+    """Of a kernel that is killed only the last second is lost."""
+
+    def written() -> list[str]:
+        (file,) = Path(ipython_dir["IPYTHONDIR"]).rglob("history.sqlite")
+        with contextlib.closing(sqlite3.connect(file, timeout=10)) as database:
+            return [source for (source,) in database.execute("SELECT source FROM history ORDER BY line")]
+
+    with remote_flame(env=ipython_dir) as k:
+        for code in ("first = 1", "second = 2"):
+            k.execute(code)
+        wait_until(lambda: written() == ["first = 1", "second = 2"], "the first cells in the database")
+        k.execute("third = 3")
+        wait_until(lambda: written()[2:] == ["third = 3"], "the next")
 
 
 def test_history_with_output(ipython_dir: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ the child runs code in C, and its subprocesses have it too.
 import array
 import collections
 import itertools
+import marshal
 import os
 import signal
 import socket
@@ -31,12 +32,12 @@ from . import child_stacks, exit_reason, monitor, stops, top
 
 _LENGTH = struct.Struct(">Q")
 
-# What the new interpreter runs first: it takes the loader and the agent's text from the socket. The current folder is
-# not on its path meanwhile, as a json.py may lie there; cells have it on their path later, see ``folder``.
+# What the new interpreter runs first: it takes the agent from the socket, as ``agent_frames`` has it. The folder in which
+# it starts is not on its path meanwhile, as a json.py may lie there; cells have it on their path later, see ``folder``.
 BOOT = (
     launch.LEAVE_FOLDER
     + """\
-import socket
+import marshal, socket
 s = socket.socket(fileno=int(sys.argv[1]))
 def read(n):
     parts = []
@@ -47,9 +48,13 @@ def read(n):
         parts.append(part)
         n -= len(part)
     return b"".join(parts)
+def frame():
+    return read(int.from_bytes(read(8), "big"))
 space = {}
-exec(read(int.from_bytes(read(8), "big")).decode(), space)
-space["boot"](read(int.from_bytes(read(8), "big")).decode()).%s(s, left)
+exec(frame().decode(), space)
+text, version, codes = frame(), frame(), frame()
+codes = marshal.loads(codes) if version == sys.version.encode() else None
+space["boot"](text.decode(), codes=codes).%s(s, left)
 """
     % wire.CHILD
 )
@@ -70,6 +75,12 @@ _children = set()  # process ids of living children, of this version of the agen
 def pids():
     """The processes in which sessions live: an interrupt of another session's cell must not reach them."""
     return set(_children)
+
+
+def agent_frames(loader, text, codes):
+    """The agent for another process of this machine, as ``BOOT`` reads it: its text, and what this very Python has
+    compiled of it, which takes a child the better part of its start."""
+    return loader.encode(), text.encode(), sys.version.encode(), marshal.dumps(codes)
 
 
 def send_frame(sock, data):
@@ -102,7 +113,7 @@ def _read(sock, size):
 class ChildCore:
     """Stands in the server for the Core in a child, with the same interface.
 
-    bundle     the agent's own text: ``(loader, JSON text for it)``
+    bundle     gives the agent itself: ``agent_frames``
     """
 
     def __init__(self, session_id, place, log, shell, bundle):
@@ -184,8 +195,8 @@ class ChildCore:
     def _bring_up(self, sock, folder):
         """Give a new process its text. On a thread of its own: it takes as long as an interpreter takes to start."""
         try:
-            for part in self._bundle:
-                send_frame(sock, part.encode())
+            for part in self._bundle():
+                send_frame(sock, part)
             send_frame(sock, wire.encode({"session": self.session_id, "shell": self._shell, "scratch": folder}))
             with self._send_lock:
                 for frame in self._unsent:

@@ -43,7 +43,7 @@ class Session:
     """
     place       "process", "child" or "main"
     options     of ``open``: linger (seconds), journal (bytes), when_full ("drop" or "block")
-    bundle      the agent's own text, for a child
+    bundle      gives the agent's own text, for a child
     """
 
     def __init__(self, session_id, place, shell, options, bundle):
