@@ -32,8 +32,8 @@ from . import child_stacks, exit_reason, monitor, stops, top
 
 _LENGTH = struct.Struct(">Q")
 
-# What the new interpreter runs first: it takes the agent from the socket, as ``agent_frames`` has it. The folder in which
-# it starts is not on its path meanwhile, as a json.py may lie there; cells have it on their path later, see ``folder``.
+# What the new interpreter runs first: it takes the agent from the socket, as ``agent_frames`` has it. The folder
+# where it starts is not on its path meanwhile, as a json.py may lie there; cells have it there later, see ``folder``.
 BOOT = (
     launch.LEAVE_FOLDER
     + """\
