@@ -7,7 +7,8 @@ A request is a message of ``wire``: ``{"op", "n", …}``; the answer echoes ``n`
 code and a sentence. Every op is short, but a parked ``poll`` or ``watch``: on a multiplex server one call stops all
 others, so there they do not park.
 
-    hello                                       who and where this server is; a ticket for one act on this connection
+    hello     session?                          who and where this server is; a ticket for one act on this connection;
+                                                ``newest``: the number of the newest event of the session
     checkup                                     what a client's doctor wants to know
     open      session, ticket, place, shell, client, client_id?, notebook?, attach?, linger?, journal?, when_full?
                                                 make or take up a session, and be its owner
@@ -193,7 +194,11 @@ def _hello(request):
 
 
 def _greet(request):
-    return dict(_hello(request), ticket=sockets.ticket())
+    hello = dict(_hello(request), ticket=sockets.ticket())
+    session = _sessions.get(request.get("session"))
+    if session is not None:
+        hello["newest"] = session.log.newest
+    return hello
 
 
 def is_bare_flameserver():

@@ -261,7 +261,7 @@ _CHECKUP = record(
 )
 
 RESULTS: dict[str, Check] = {
-    "hello": record(_HELLO, {**_HELLO_TOO, "ticket": _name}),
+    "hello": record(_HELLO, {**_HELLO_TOO, "ticket": _name, "newest": _count}),
     "checkup": _CHECKUP,
     "open": record(
         {**_HELLO, "epoch": _count, "fresh": flag, "newest": _count, "place": _name, "ready": maybe(_READY)},

@@ -72,6 +72,8 @@ class Line:
         # A request that was sent ahead: itself, its number, the connection, and what waits for the answer.
         self.ahead: tuple[dict[str, Any], str, Connection, Callable[[], bytes]] | None = None
         self.lost_at = 0  # how often lines had been mended when this one broke last
+        # Since when something is known to be on its way here, and the bytes that had come until then.
+        self.owed: tuple[float, int] | None = None
 
 
 class Link:
@@ -422,6 +424,18 @@ class Link:
                 return None
             silent, since, reason = True, max(self._heard, min(one for one in asked if one is not None)), ""
         return Outage(self.location, silent, since, time.time() - (now - since), reason)
+
+    def owes(self, line: Line, something: bool) -> None:
+        """Another line has been answered, by which it is known whether ``something`` should come by this one. Where
+        nothing does come for SILENT, the line is dead, though the server is not; and it is ended."""
+        now, received, asked = time.monotonic(), line.connection.bytes_received, line.asked
+        if not something or asked is None:
+            line.owed = None
+        elif line.owed is None or line.owed[1] != received or line.owed[0] < asked:
+            line.owed = now, received
+        elif now - line.owed[0] > SILENT:
+            line.owed = None
+            line.connection.abort()
 
     def _probe(self) -> None:
         """Whether a new connection is answered while the old ones are not: then those are dead, and are ended."""

@@ -379,7 +379,14 @@ class Session:
     def _give_sign(self) -> None:
         """The link has heard nothing for a while, and a cell runs."""
         if self._calls.empty():
-            self._calls.put(Call({"op": "hello"}))
+            sign = Call({"op": "hello", "session": self.session_id})
+            sign.future.add_done_callback(self._signed)
+            self._calls.put(sign)
+
+    def _signed(self, sign: Future[Any]) -> None:
+        """The server is there. Events that it has sent, and that do not come, are on a line that is dead."""
+        if not sign.cancelled() and sign.exception() is None:
+            self._link.owes(self._events, sign.result().get("newest", 0) > self._inbox.ack)
 
     def _tell(self, trouble: Outage | None) -> None:
         waits = "; the interrupt waits for it, Stop again ends the wait" if self._stopping else ""

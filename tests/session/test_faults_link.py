@@ -181,3 +181,17 @@ def test_input_over_a_link_that_breaks(k: Kernel, link: FlakyLink) -> None:
     assert ok(run).result == "'Ada'"
     assert run.prompts == [("name? ", False)]
     wait_until(lambda: link.still_to_swallow == 0, "two lost answers")
+
+
+def test_only_the_line_of_events_is_dead(k: Kernel, link: FlakyLink) -> None:
+    """The server answers by the other line that there is something to see: nobody waits for the poll's own end, which
+    is half a minute away."""
+    run = k.submit(numbered(60, pause=0.05))
+    k.wait_for_output(run, "line 000003")
+    # Between two polls there is none to be lost.
+    k.wait_for(lambda: link.lose(b'"op":"poll"') == 1, "a poll that waits")
+    accepted = link.accepted
+    k.wait(run, 15)
+    is_exact(run, 60)
+    assert link.accepted == accepted + 1
+    is_exact(k.execute(numbered(3)), 3, runs=2)

@@ -63,6 +63,7 @@ class _Pair:
         self.request = b""  # the last whole one
         self.taken_over = False  # what passes now is no Pyro messages
         self.quiet = False  # nothing came since from the server
+        self.lost = False  # nothing passes any more
         self.swallow: How | None = None  # the next answer is not delivered
         self.dying: tuple[How, Way] | None = None  # cut when that way has delivered what it holds
         self.draining: float | None = None  # said FIN both ways at this time; what still comes is thrown away
@@ -178,6 +179,18 @@ class FlakyLink(contextlib.AbstractContextManager["FlakyLink"]):
 
         def command() -> bool:
             return any(asking in pair.request and pair.quiet for pair in self._pairs)
+
+        return self._do(command)
+
+    def lose(self, asking: bytes) -> int:
+        """Connections whose last request has ``asking`` in it: nothing passes there any more, and nobody is told. How
+        many there are."""
+
+        def command() -> int:
+            lost = [pair for pair in self._pairs if asking in pair.request and not pair.lost]
+            for pair in lost:
+                pair.lost = True
+            return len(lost)
 
         return self._do(command)
 
@@ -413,7 +426,7 @@ class FlakyLink(contextlib.AbstractContextManager["FlakyLink"]):
         """Write what is due; then end what has ended."""
         now = time.monotonic()
         for pair, flow in list(itertools.chain.from_iterable(((p, f) for f in p.flows.values()) for p in self._pairs)):
-            if pair not in self._pairs or (self._state == "silent" and pair.draining is None):
+            if pair not in self._pairs or ((self._state == "silent" or pair.lost) and pair.draining is None):
                 continue
             try:
                 self._pour(flow, now)
