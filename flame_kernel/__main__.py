@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from .agent.wire.launch import leave_folder
@@ -10,16 +11,21 @@ if __name__ == "__main__":
     leave_folder()
 
 
-from .cli.install import Install
-from .kernel.app import FlameKernelApp
-
-
 def main() -> None:
     """Run the kernel until it is shut down; ``install …`` is ``jupyter flame install``."""
     leave_folder()
     if sys.argv[1:2] == ["install"]:
+        from .cli.install import Install
+
         Install.launch_instance(sys.argv[2:])
         return
+    if "-f" in sys.argv:  # else it is asked for its help, or its version
+        from .serve import early
+        from .session.bootstrap import agent_text
+
+        early.begin(agent_text(), os.environ, sys.argv[1:])
+    from .kernel.app import FlameKernelApp
+
     FlameKernelApp.launch_instance()
 
 

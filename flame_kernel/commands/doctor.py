@@ -25,6 +25,7 @@ from ..connect.tls import Tls
 from ..errors import AgentError, CannotConnect, FlameError, TargetError, cap
 from ..serve.embedded import EmbeddedServer
 from ..session.agent_client import AgentClient
+from ..session.bootstrap import agent_text
 from ..terminal import plain_text
 from .identify import introduce
 
@@ -93,7 +94,7 @@ def examine(target: Target) -> Iterator[Check]:
     if target.location is None:
         with contextlib.ExitStack() as stack:
             try:
-                server = stack.enter_context(contextlib.closing(EmbeddedServer()))
+                server = stack.enter_context(contextlib.closing(EmbeddedServer(agent_text())))
             except FlameError as error:
                 yield Check("server", FAILED, _shown(str(error)), "check that Pyro4 is installed here")
                 return

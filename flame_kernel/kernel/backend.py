@@ -10,7 +10,9 @@ from concurrent.futures import Future
 from ..commands.status import status
 from ..connect.target import Target
 from ..errors import FlameError
+from ..serve import early
 from ..serve.embedded import EmbeddedServer
+from ..session.bootstrap import agent_text
 from ..session.inbox import Event
 from ..session.session import Session
 
@@ -138,7 +140,7 @@ class FarSide:
             server = self._embedded
             if server is None or not server.is_running:
                 self._end_embedded()
-                server = self._embedded = EmbeddedServer()
+                server = self._embedded = early.take() or EmbeddedServer(agent_text())
             target = server.target(target)
             alive = lambda: server.is_running  # noqa: E731
         box: list[Session] = []

@@ -37,6 +37,7 @@ from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target
 from ..errors import FlameError, NotSent, UnsafeAnswer
 from ..security.offers import Offers, offered
+from ..serve import early
 from ..session.session import Session
 from ..terminal import plain_text
 from .backend import FarSide
@@ -149,6 +150,8 @@ class FlameKernel(Kernel):
         super().start()
         self._prompts.start(self.io_loop)
         signal.signal(signal.SIGINT, lambda *args: self.io_loop.add_callback_from_signal(self._interrupt_all))
+        if self._far.target.location is not None or self._far.trouble is not None:
+            early.drop()
         self._far.session()
 
     # -- who we are --------------------------------------------------------------------------------------------------

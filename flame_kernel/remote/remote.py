@@ -29,6 +29,7 @@ from ..errors import FlameError, TargetError, TransferError, UnsafeAnswer
 from ..files import transfer
 from ..security.offers import identifiers, modules
 from ..serve.embedded import EmbeddedServer
+from ..session.bootstrap import agent_text
 from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.session import Session
@@ -53,7 +54,7 @@ class Remote:
     """
 
     def __init__(self, target: Target, attach: str | None = None, client_id: str | None = None) -> None:
-        self._server = EmbeddedServer() if target.location is None else None
+        self._server = EmbeddedServer(agent_text()) if target.location is None else None
         self._closed = False
         self.on_link: Callable[[str | None], None] = lambda sentence: None
         made = threading.Event()

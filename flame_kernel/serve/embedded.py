@@ -1,8 +1,8 @@
 """A stock Flame server of our own, for those who name none: a process on this machine that ends with us.
 
-It is Pyro's own `flameserver.main`, with nothing of ours in it but `hardening`.  It listens on loopback, on a port of
-the system's choice, and every user of this machine could connect there: so it has a random key, which goes in over its
-stdin and stands neither in its arguments nor in the environment that cells see.
+It is Pyro's own `flameserver.main`, with `hardening`, and with the agent, which need not be pushed then.  It listens on
+loopback, on a port of the system's choice, and every user of this machine could connect there: so it has a random key,
+which goes in over its stdin and stands neither in its arguments nor in the environment that cells see.
 
 Its stdin stays open as long as we live.  Where that ends, by `close` or because we were killed, the server ends too.
 """
@@ -18,6 +18,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from ..agent.wire.launch import LEAVE_FOLDER, interpreter
 from ..connect.keys import keyless
 from ..connect.target import Location, Secret, Target
 from ..errors import FlameError
-from . import hardening
 
 _START_SECONDS = 20.0  # importing Pyro4 from a slow disk
 _GRACE_SECONDS = 4.0  # how long the server may take to end by itself: it gives its cells' exit handlers 3
@@ -75,12 +75,17 @@ exec(compile(told["hardening"], "<hardening>", "exec"), hardening.__dict__)
 hardened = hardening.harden(daemon)
 atexit.register(end_group)  # registered first, hence run last: what cells started and left behind
 threading.Thread(target=watch, name="flame-watch", daemon=True).start()
+space = {{}}
+with open(int(sys.argv[2])) as file:
+    loader, text = json.load(file)
+exec(loader, space)
+space["boot"](text, loader)
 print({_READY!r} + uri.location, flush=True)
 log = int(sys.argv[1])
 os.dup2(log, 1)
 os.dup2(log, 2)
 os.close(log)
-del sys.argv[1:], piece, told, null, log
+del sys.argv[1:], piece, told, null, log, space, file, loader, text
 try:
     daemon.requestLoop()
 except KeyboardInterrupt:
@@ -91,10 +96,14 @@ daemon.close()
 
 
 class EmbeddedServer:
-    """A running Flame server; made when it is ready to take connections. `close` it, and nothing of it is left."""
+    """A running Flame server; made when it is ready to take connections. `close` it, and nothing of it is left.
 
-    def __init__(self) -> None:
+    agent   the agent that is in it from the beginning: what its loader and the rest of it say, as `bootstrap` has them
+    """
+
+    def __init__(self, agent: tuple[str, str]) -> None:
         self._key = secrets.token_hex(32)
+        self._agent = agent
         self._process = self._start()
         try:
             self.location = self._wait()
@@ -148,23 +157,26 @@ class EmbeddedServer:
         except OSError:  # a service without stderr
             log = os.open(os.devnull, os.O_WRONLY)
         try:
-            process = subprocess.Popen(
-                [*interpreter(sys.executable), "-c", _LAUNCHER, str(log)],
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=keyless(os.environ),
-                pass_fds=(log,),
-                start_new_session=True,  # Ctrl-C in our terminal is for us; and its group can be ended as one
-            )
+            with tempfile.TemporaryFile() as agent:  # more than a pipe holds: one that does not read would stop us
+                agent.write(json.dumps(self._agent).encode())
+                agent.seek(0)
+                process = subprocess.Popen(
+                    [*interpreter(sys.executable), "-c", _LAUNCHER, str(log), str(agent.fileno())],
+                    bufsize=0,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env=keyless(os.environ),
+                    pass_fds=(log, agent.fileno()),
+                    start_new_session=True,  # Ctrl-C in our terminal is for us; and its group can be ended as one
+                )
         except OSError as error:
             raise self._failure("cannot be run", str(error).encode()) from error
         finally:
             os.close(log)
         assert process.stdin is not None
+        told = {"key": self._key, "hardening": Path(__file__).with_name("hardening.py").read_text("utf-8")}
         with contextlib.suppress(BrokenPipeError):  # it has died, and `_wait` reports of what
-            told = {"key": self._key, "hardening": Path(hardening.__file__).read_text("utf-8")}
             process.stdin.write(json.dumps(told).encode() + b"\n")  # less than a pipe holds
         return process
 

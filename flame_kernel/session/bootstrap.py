@@ -90,6 +90,11 @@ def agent_name() -> str:
     return _read()[0]
 
 
+def agent_text() -> tuple[str, str]:
+    """What is pushed: the text of the loader, and that of the rest."""
+    return _read()[1:]
+
+
 def is_missing(error: RemoteError) -> bool:
     """Whether a server has no agent of ours, or has not loaded all of it yet, for a client that is just pushing it."""
     return error.ename == "KeyError" or (error.ename == "AttributeError" and agent_name() in error.evalue)
@@ -108,8 +113,7 @@ def with_agent(call: Callable[[], T], execute: Callable[[str], object]) -> T:
 
 def push_source() -> str:
     """What Flame's ``execute`` is given. It leaves no name behind in the globals that all its clients share."""
-    _, loader, bundle = _read()
-    packed = base64.b64encode(zlib.compress(json.dumps([loader, bundle]).encode(), 6)).decode("ascii")
+    packed = base64.b64encode(zlib.compress(json.dumps(agent_text()).encode(), 6)).decode("ascii")
     return (
         "(lambda parts, space: (exec(parts[0], space), space['boot'](parts[1], parts[0])))("
         "__import__('json').loads(__import__('zlib').decompress(__import__('base64').b64decode("

@@ -37,6 +37,7 @@ from flame_kernel.serve.certs import Authority
 from flame_kernel.serve.embedded import EmbeddedServer
 from flame_kernel.serve.ignite import extinguish, ignite
 from flame_kernel.serve.in_app import Serving, serve
+from flame_kernel.session.bootstrap import agent_text
 
 pytestmark = pytest.mark.filterwarnings("ignore:isSet:DeprecationWarning", "ignore:fork:DeprecationWarning")
 
@@ -115,7 +116,7 @@ def ignited() -> Iterator[tuple[Target, int]]:
 
 @contextlib.contextmanager
 def embedded() -> Iterator[tuple[Target, int]]:
-    with contextlib.closing(EmbeddedServer()) as server:
+    with contextlib.closing(EmbeddedServer(agent_text())) as server:
         yield server.target(), server.pid
 
 

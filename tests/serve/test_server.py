@@ -20,8 +20,11 @@ from flame_kernel.connect.target import Target
 from flame_kernel.errors import CannotConnect, FlameError
 from flame_kernel.serve import embedded as server_module
 from flame_kernel.serve.embedded import EmbeddedServer
+from flame_kernel.session.bootstrap import agent_text
 
 ROOT = Path(__file__).parents[2]
+
+AGENT = agent_text()
 
 
 def ended(process: psutil.Process) -> bool:
@@ -34,7 +37,7 @@ def ended(process: psutil.Process) -> bool:
 
 @pytest.fixture
 def embedded() -> Iterator[EmbeddedServer]:
-    with contextlib.closing(EmbeddedServer()) as server:
+    with contextlib.closing(EmbeddedServer(AGENT)) as server:
         yield server
 
 
@@ -77,7 +80,10 @@ def test_its_environment_is_ours_without_keys(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PYRO_SERVERTYPE", "multiplex")  # for the user's own servers, not for this one
     monkeypatch.setenv("PYRO_COMMTIMEOUT", "0.1")
     monkeypatch.setenv("MY_OWN", "value")
-    with contextlib.closing(EmbeddedServer()) as server, contextlib.closing(Connection(server.target())) as connection:
+    with (
+        contextlib.closing(EmbeddedServer(AGENT)) as server,
+        contextlib.closing(Connection(server.target())) as connection,
+    ):
         environ = connection.call("evaluate", "dict(__import__('os').environ)")
         assert environ["MY_OWN"] == "value"
         assert not [name for name in environ if "KEY" in name and name.startswith(("FLAME", "PYRO"))]
@@ -88,7 +94,7 @@ def test_no_descriptor_of_ours_is_inherited() -> None:
     ours = os.open("/dev/zero", os.O_RDONLY)
     os.set_inheritable(ours, True)
     try:
-        with contextlib.closing(EmbeddedServer()) as server:
+        with contextlib.closing(EmbeddedServer(AGENT)) as server:
             folder = Path(f"/proc/{server.pid}/fd")
             targets = {int(link.name): os.readlink(link) for link in folder.iterdir()}
             with contextlib.closing(Connection(server.target())) as connection:
@@ -105,7 +111,10 @@ def test_no_descriptor_of_ours_is_inherited() -> None:
 
 
 def test_what_is_printed_there_goes_to_our_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    with contextlib.closing(EmbeddedServer()) as server, contextlib.closing(Connection(server.target())) as connection:
+    with (
+        contextlib.closing(EmbeddedServer(AGENT)) as server,
+        contextlib.closing(Connection(server.target())) as connection,
+    ):
         # More than a pipe holds: with nobody reading it, the server would stop here.
         connection.call("execute", "import os; os.write(1, b'o' * 200_000); os.write(2, b'e' * 200_000)")
         printed = capfd.readouterr()
@@ -115,7 +124,7 @@ def test_what_is_printed_there_goes_to_our_stderr(capfd: pytest.CaptureFixture[s
 
 def test_close_runs_exit_handlers_and_leaves_nothing(tmp_path: Path) -> None:
     done = tmp_path / "done"
-    server = EmbeddedServer()
+    server = EmbeddedServer(AGENT)
     with contextlib.closing(Connection(server.target())) as connection:
         connection.call("execute", f"import atexit; atexit.register(lambda: open({str(done)!r}, 'w').close())")
         connection.call("execute", "import subprocess; globals()['child'] = subprocess.Popen(['sleep', '1000'])")
@@ -132,7 +141,7 @@ def test_close_runs_exit_handlers_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_close_ends_a_server_that_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_GRACE_SECONDS", 0.2)
-    server = EmbeddedServer()
+    server = EmbeddedServer(AGENT)
     os.kill(server.pid, signal.SIGSTOP)
     server.close()
     assert not psutil.pid_exists(server.pid)
@@ -157,7 +166,8 @@ def test_close_does_not_wait_for_a_cell(embedded: EmbeddedServer, connection: Co
 _PARENT = """
 import sys
 from flame_kernel.serve.embedded import EmbeddedServer
-server = EmbeddedServer()
+from flame_kernel.session.bootstrap import agent_text
+server = EmbeddedServer(agent_text())
 print(server.pid, flush=True)
 sys.stdin.read()
 """
@@ -200,17 +210,20 @@ def test_a_start_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(server_module, "_START_SECONDS", 0.3 if "sleep" in script else 20)
         monkeypatch.setattr(server_module, "_GRACE_SECONDS", 0.1)
         with pytest.raises(FlameError, match=says):
-            EmbeddedServer()
+            EmbeddedServer(AGENT)
     python.unlink()
     with pytest.raises(FlameError, match="No such file"):
-        EmbeddedServer()
+        EmbeddedServer(AGENT)
 
 
 def test_the_current_folder_is_not_imported_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("Pyro4", "random", "signal", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w').close()\n")
-    with contextlib.closing(EmbeddedServer()) as server, contextlib.closing(Connection(server.target())) as connection:
+    with (
+        contextlib.closing(EmbeddedServer(AGENT)) as server,
+        contextlib.closing(Connection(server.target())) as connection,
+    ):
         assert connection.call("evaluate", "__import__('os').getcwd()") == str(tmp_path)
         assert connection.call("evaluate", "'' in __import__('sys').path") is False
     assert not (tmp_path / "owned").exists()
