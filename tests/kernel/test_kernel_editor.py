@@ -54,6 +54,8 @@ def kernel(request: pytest.FixtureRequest, nothing_is_left: None) -> Iterator[Ke
                 "def pump_all(first, *rest):\n"
                 "    '''All pumps at once.'''\n"
             )
+            # The kernel gives up on a completion that takes long, as the first one does on a busy machine.
+            wait_until(lambda: kernel.complete("pump_")["matches"], "a completion", 60)
             yield kernel
     finally:
         server.stop()
