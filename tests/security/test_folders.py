@@ -126,6 +126,8 @@ def test_opening_a_notebook_runs_nothing_of_its_folder(planted: Planted, tmp_pat
     (cache / "jedi").mkdir(parents=True)
     with remote_flame(cwd=planted.folder, env={"XDG_CACHE_HOME": str(cache)}) as kernel:
         kernel.ask("comm_info_request")
+        assert planted.ran == []
+        kernel.execute("1")
         wait_until(lambda: warmed(cache), "the preparation for the first completion", 60)
         assert planted.ran == []
 
