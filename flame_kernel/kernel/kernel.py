@@ -326,7 +326,9 @@ class FlameKernel(Kernel):
                 self._clients.ended(cell.request_id)
                 self._end_running(cell.request_id)
                 self._prompts.forget(cell.request_id)
-                self._first_tab.cell_ended(self._far.current)
+                session = self._far.current
+                # An app's own process gets jedi when somebody asks, and not before.
+                self._first_tab.cell_ended(session if session and session.server["place"] == "child" else None)
 
     async def _execute(self, cell: Execution, options: dict[str, Any]) -> dict[str, Any]:
         """The content of the reply to a cell; raises Stopped and FlameError where it cannot run."""
