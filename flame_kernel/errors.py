@@ -60,6 +60,10 @@ _CAUSES: dict[str, tuple[str, str]] = {
         "close other clients, or start it with a larger PYRO_THREADPOOL_SIZE",
     ),
     "closed": ("the server closed the connection", "look at what the server printed, then try again"),
+    "message_size": (
+        "it takes messages that are too small for anything",
+        "start it with a larger PYRO_MAX_MESSAGE_SIZE, such as 1000000, or without it",
+    ),
     "protocol": ("it does not speak this Pyro protocol", "run Pyro4 4.82 or one of the same wire protocol there"),
     "tls": (
         "the server wants TLS and this connection is plain",
