@@ -303,43 +303,49 @@ class Decoder:
         return made
 
     def _tagged(self, tag, content, depth):
-        maker = _CONTAINERS.get(tag)
-        if maker is not None:
-            return maker(self, self.values(content, depth))
-        if tag == "m":
-            return dict(zip(content, self.values(content.values(), depth)))
-        if tag == "d":
-            both = self.values(content, depth)
-            return dict(zip(self.keys(both[::2]), both[1::2]))
-        if tag in ("q", "e"):
-            packed = array("q" if tag == "q" else "d")
-            packed.frombytes(self.part(content))
-            if sys.byteorder == "big":
-                packed.byteswap()
-            self._count(len(packed))
-            return packed.tolist()
-        if tag == "b":
-            return bytes(self.part(content))
-        if tag == "B":
-            return bytearray(self.part(content))
+        reader = _READERS.get(tag)
+        if reader is not None:
+            return reader(self, content, depth)
         maker = _MAKERS.get(tag)
         if maker is not None:
             return maker(content)
         maker = _LONG_MAKERS.get(tag)
         if maker is not None:
             return maker(content, self._count)
-        maker = containers.READERS.get(tag)
-        if maker is not None:
-            return maker(self, content, depth)
-        if tag == "@" and self._resolve is not None:
-            return self._resolve(content)
-        if tag == "!":
-            if self._loads is None:
-                raise BadValue("a pickle, which is opened only where trust=True was given to flame.connect")
-            return self._loads(bytes(self.part(content)))
         from . import arrays
 
         return arrays.decode(self, tag, content, depth)
+
+    def _texts(self, content, depth):
+        return dict(zip(content, self.values(content.values(), depth)))
+
+    def _pairs(self, content, depth):
+        both = self.values(content, depth)
+        return dict(zip(self.keys(both[::2]), both[1::2]))
+
+    def _whole(self, content, depth):
+        return self._packed("q", content)
+
+    def _floats(self, content, depth):
+        return self._packed("d", content)
+
+    def _packed(self, code, number):
+        packed = array(code)
+        packed.frombytes(self.part(number))
+        if sys.byteorder == "big":
+            packed.byteswap()
+        self._count(len(packed))
+        return packed.tolist()
+
+    def _reference(self, content, depth):
+        if self._resolve is None:
+            raise BadValue("a reference to an object, where none is due")
+        return self._resolve(content)
+
+    def _pickle(self, content, depth):
+        if self._loads is None:
+            raise BadValue("a pickle, which is opened only where trust=True was given to flame.connect")
+        return self._loads(bytes(self.part(content)))
 
     def values(self, nodes, depth):
         """The values of several nodes, as a list."""
@@ -398,18 +404,27 @@ def _visits(key, known):
     return found
 
 
-def _make_slice(decoder, content):
-    start, stop, step = content
+def _read_slice(decoder, content, depth):
+    start, stop, step = decoder.values(content, depth)
     return slice(start, stop, step)
 
 
 _SEQUENCES = {tuple: "t", set: "s", frozenset: "f"}
-_CONTAINERS = {
-    "t": lambda decoder, items: tuple(items),
-    "s": lambda decoder, items: set(decoder.keys(items)),
-    "f": lambda decoder, items: frozenset(decoder.keys(items)),
-    "S": _make_slice,
+_READERS = {
+    "t": lambda decoder, content, depth: tuple(decoder.values(content, depth)),
+    "s": lambda decoder, content, depth: set(decoder.keys(decoder.values(content, depth))),
+    "f": lambda decoder, content, depth: frozenset(decoder.keys(decoder.values(content, depth))),
+    "S": _read_slice,
+    "m": Decoder._texts,
+    "d": Decoder._pairs,
+    "q": Decoder._whole,
+    "e": Decoder._floats,
+    "b": lambda decoder, content, depth: bytes(decoder.part(content)),
+    "B": lambda decoder, content, depth: bytearray(decoder.part(content)),
+    "@": Decoder._reference,
+    "!": Decoder._pickle,
 }
+_READERS.update(containers.READERS)
 _MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag not in LONG}
 _LONG_MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag in LONG}
 # What is not remembered for a second reference: strings and numbers.
