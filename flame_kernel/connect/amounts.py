@@ -32,6 +32,16 @@ def size_in_words(number: object) -> str:
     return f"{number:.0f} B"
 
 
+def time_in_words(seconds: object) -> str:
+    """A time as people read it: ``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``; ``?`` for what is no time."""
+    if not isinstance(seconds, (int, float)) or not abs(seconds) < 1e15:
+        return "?"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def truth(value: object) -> bool:
     """True or False, also as text. ValueError says what would do."""
     if isinstance(value, bool):

@@ -335,16 +335,7 @@ def _checked(path: Path, name: str, table: Any) -> dict[str, Any]:
             checked[key] = check_value(key, value, SETTINGS[key], whose)
     if "location" not in checked:
         raise TargetError(f'{whose} has no location; add location = "host:port"')
-    if "key" in checked:
-        check_source(checked["key"], whose)
-    if "key" in checked and "key_file" in checked:
-        raise TargetError(f"{whose} has a key and a key_file; keep one of them")
-    if "key_file" in checked:
-        checked["key"] = f"file:{path.parent / os.path.expanduser(checked.pop('key_file'))}"
-    elif checked.get("key", "").startswith("file:"):
-        checked["key"] = f"file:{path.parent / os.path.expanduser(checked['key'][5:])}"
-    if "ns_key_file" in checked:
-        checked["ns_key_file"] = str(path.parent / os.path.expanduser(checked["ns_key_file"]))
+    _find_keys(checked, path.parent, whose)
     return checked
 
 
@@ -363,6 +354,22 @@ def _members(path: Path, name: str, table: Any, targets: Mapping[str, Any]) -> l
     if not members:
         raise TargetError(f"{whose} is empty; name a target in its members, or remove it")
     return [one.strip() for one in members]
+
+
+def _find_keys(table: dict[str, Any], folder: Path, whose: str) -> None:
+    """Make ``key`` the one source of the key, and the paths of keys whole; they are relative to ``folder``."""
+    source = table.get("key", "")
+    if "key" in table:
+        check_source(source, whose)
+        if "key_file" in table:
+            raise TargetError(f"{whose} has a key and a key_file; keep one of them")
+    key_file = table.pop("key_file", None)
+    if key_file is None and source.startswith("file:"):
+        key_file = source.removeprefix("file:")
+    if key_file is not None:
+        table["key"] = f"file:{folder / os.path.expanduser(key_file)}"
+    if "ns_key_file" in table:
+        table["ns_key_file"] = str(folder / os.path.expanduser(table["ns_key_file"]))
 
 
 def check_value(key: str, value: Any, kind: type, whose: str) -> Any:

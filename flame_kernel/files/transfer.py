@@ -424,14 +424,7 @@ def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str)
     ``side``: "here", or "on" a location."""
     shown, kind, path = trees.shown(dst), there["kind"], trees.from_wire(there["path"])
     if kind == "folder":
-        places = [os.path.join(path, trees.from_wire(name)) if name else path for name, _ in sources]
-        seen: set[bytes] = set()
-        for place, (_, what) in zip(places, sources, strict=True):
-            if place in seen:
-                raise TransferError(f"two of the sources would both become {trees.shown(place)}; copy them one by one")
-            if place != path or what == "file":
-                seen.add(place)
-        return places
+        return _places_in(path, sources)
     if kind == "other":
         raise TransferError(f"{shown} is neither a file nor a folder; name another destination")
     if len(sources) > 1 or (kind == "file" and (sources[0][1] == "folder" or dst.endswith("/"))):
@@ -441,6 +434,18 @@ def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str)
     if kind == "missing" and dst.endswith("/") and sources[0][1] == "file":
         raise TransferError(f"folder '{shown}' does not exist {side}; create it first, or leave out the / at its end")
     return [path.rstrip(b"/") or b"/"]
+
+
+def _places_in(folder: bytes, sources: list[tuple[str, str]]) -> list[bytes]:
+    """The same, where ``dst`` is a folder that is there."""
+    places = [os.path.join(folder, trees.from_wire(name)) if name else folder for name, _ in sources]
+    seen: set[bytes] = set()
+    for place, (_, what) in zip(places, sources, strict=True):
+        if place in seen:
+            raise TransferError(f"two of the sources would both become {trees.shown(place)}; copy them one by one")
+        if place != folder or what == "file":
+            seen.add(place)
+    return places
 
 
 def _chosen(dst: str, sources: list[tuple[str, str]]) -> tuple[ChosenFolder, list[Names]]:

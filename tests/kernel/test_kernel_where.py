@@ -71,7 +71,7 @@ def test_where_the_cell_is(site: Site) -> None:
     assert f"  In[{count - 1}], line 5, in inner" in lines or f"  In[{count - 1}], line 4, in inner" in lines
     assert "flame_agent" not in text
     assert "worker" not in text
-    assert re.search(r"^\d+ more, of threads and tasks: %flame where --all$", text, re.MULTILINE)
+    assert re.search(r"^\d+ more threads? or tasks?: %flame where --all$", text, re.MULTILINE)
     # All: the thread beside it, and what the app does, but nothing of ours.
     text = look(k, "%flame where --all")
     assert re.search(r"^thread worker(: waiting)?\n.*threading\.py, line \d+, in wait\n", text, re.MULTILINE)
