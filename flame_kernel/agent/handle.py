@@ -66,9 +66,9 @@ import sys
 import threading
 import time
 
-from . import large_messages, own, sockets, threads
+from . import own, sockets, threads
 from .remote import bulk, files
-from .session import checkup, child, places
+from .session import checkup, child, large_messages, places
 from .session import session as live
 from .session.session import Refusal
 from .wire import message as wire

@@ -1,5 +1,5 @@
 """Messages that are larger than the server takes: PYRO_MAX_MESSAGE_SIZE there. They cross in parts, see
-`agent/large_messages.py`; and the agent itself is pushed in parts."""
+`agent/session/large_messages.py`; and the agent itself is pushed in parts."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ bytes}``, and it fetches that in parts as well.
 
 import sys
 
-from . import sockets
-from .wire import message as wire
+from .. import sockets
+from ..wire import message as wire
 
 # Bytes of a request in parts: memory that is taken before anybody knows what it is.
 LARGEST = 1 << 30
