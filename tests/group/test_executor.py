@@ -147,6 +147,7 @@ def test_a_server_that_is_killed_takes_no_call_along_twice(
     ):
         futures = [executor.submit(note, str(path), number) for number in range(6)]
         wait_until(lambda: all(future.done() for future in futures[1:]), "the others are done")
+        wait_until(lambda: "0\n" in path.read_text(), "the first is under way")
         busy = next(member for member in group.members if member.state == "busy")
         (doomed if busy.location == doomed.location else other).kill()
         with pytest.raises(flame.FlameError):
