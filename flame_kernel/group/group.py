@@ -33,6 +33,7 @@ from ..remote.remote import Remote
 from ..terminal import plain_text
 from . import folding
 from .cell import CellResults, run_cell
+from .executor import GroupExecutor
 from .future import GroupFuture, Make
 from .member import Job, Member
 from .output import HostOutput
@@ -246,6 +247,30 @@ class Group(Calls, Sequence[Remote]):
         Raises GroupError where a host has none.
         """
         return joined(self.pull(name).answers())
+
+    def executor(self, retries: int = 0) -> GroupExecutor:
+        """Share calls out among the members: a ``concurrent.futures.Executor``.
+
+        ``retries`` is how often a call is made again whose host was lost while it ran; 0: never, as it may have run.
+        """
+        return GroupExecutor(self._members, retries)
+
+    def map(
+        self, function: Callable[..., Any], /, *iterables: Iterable[Any], chunksize: int | None = None
+    ) -> list[Any]:
+        """The function of each item, shared out among the members; the results in order.
+
+        ``chunksize`` items go to a member at once; None takes a fourth of its share.
+        """
+        return list(self.imap(function, *iterables, chunksize=chunksize))
+
+    def imap(
+        self, function: Callable[..., Any], /, *iterables: Iterable[Any], chunksize: int | None = None
+    ) -> Iterator[Any]:
+        """As ``map``, each result as soon as it is there and all before it are."""
+        rows = list(zip(*iterables, strict=False))
+        size = chunksize or max(1, len(rows) // (4 * len(self)))
+        return self.executor().map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
 
     @contextlib.contextmanager
     def sync_imports(self) -> Iterator[None]:

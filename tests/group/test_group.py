@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy
+import pandas
 import pytest
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
@@ -83,7 +85,6 @@ def test_names_functions_parts(web: Group) -> None:
 
 
 def test_arrays_and_frames_in_parts(web: Group) -> None:
-    numpy, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
     web.scatter("part", numpy.arange(10.0))
     assert numpy.array_equal(web.gather("part"), numpy.arange(10.0))
     frame = pandas.DataFrame({"a": range(7), "b": list("abcdefg")})
