@@ -35,7 +35,7 @@ from . import folding
 from .cell import CellResults, run_cell
 from .executor import GroupExecutor
 from .future import GroupFuture, Make
-from .member import Job, Member
+from .member import Job, Load, Member, load_settings
 from .output import HostOutput
 from .parts import joined, parts
 from .results import Results
@@ -168,11 +168,15 @@ class Group(Calls, Sequence[Remote]):
             _open.add(self)
 
     def __repr__(self) -> str:
-        states: dict[str, list[str]] = {}
+        return f"<Group of {len(self)}; {self.states}>"
+
+    @property
+    def states(self) -> str:
+        """What its members do, in words: ``idle: web[1-3]; connecting: db``."""
+        found: dict[str, list[str]] = {}
         for member in self._members:
-            states.setdefault(member.state, []).append(member.label)
-        told = "; ".join(f"{state}: {folding.names(hosts)}" for state, hosts in states.items())
-        return f"<Group of {len(self)}; {told}>"
+            found.setdefault(member.state, []).append(member.label)
+        return "; ".join(f"{state}: {folding.names(hosts)}" for state, hosts in found.items())
 
     # -- a sequence ----------------------------------------------------------------------------------------------------
 
@@ -455,35 +459,40 @@ def group(
     where: str | Sequence[str] | Sequence[Remote] | None = None,
     *,
     timeout: float | None = None,
+    known: Mapping[str, Remote] | None = None,
+    load: Load = load_settings,
     **settings: Any,
 ) -> Group:
     """Several sessions as one: names, patterns and groups of ``targets.toml``, ``host:port``, or `Remote`s.
 
     ``where`` is as in ``"web"``, ``"web1,web2"``, ``"web[1:3]"``, ``"all"``, ``"furnace*4"``, or a list of such words;
     without it the default group of ``targets.toml``.  ``timeout`` is in seconds for connecting; ``settings`` are those
-    of `flame.connect` for every member.  A member is connected when it is first used.
+    of `flame.connect` for every member.  A member is connected when it is first used; those in ``known`` are already,
+    and the group leaves them open.  ``load`` makes a member's target of its name and the settings.
 
     Raises TargetError.
     """
     gate = threading.BoundedSemaphore(AT_ONCE)
-    if where is not None and not isinstance(where, str) and where and isinstance(where[0], Remote):
-        remotes = cast(Sequence[Remote], where)
-        if any(not isinstance(one, Remote) for one in remotes):
-            raise TargetError("a group is made of names, or of remotes, and not of both")
-        return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in _labelled(remotes)])
+    if where and not isinstance(where, str) and any(isinstance(one, Remote) for one in where):
+        remotes = _labelled(where)
+        return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in remotes])
     file = TargetsFile(targets_path(os.environ))
     if where is None:
         if file.default_group is None:
             raise TargetError(f"no group is named, and {file.path} has no default_group; name one, or targets")
         where = file.default_group
-    chosen = select(cast("str | Sequence[str]", where), file)
+    known = known or {}
+    chosen = select(cast("str | Sequence[str]", where), file, {name: str(one.location) for name, one in known.items()})
     given = {name: value for name, value in settings.items() if value is not None}
     given.setdefault("timeouts", Timeouts(connect=CONNECT if timeout is None else timeout))
-    return Group([Member(one, given, gate, _back) for one in chosen])
+    return Group([Member(one, given, gate, _back, known.get(one.label), load) for one in chosen])
 
 
-def _labelled(remotes: Sequence[Remote]) -> list[tuple[str, Remote]]:
+def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
     """Each remote with a name of its own: the target's, or with a number where several have the same."""
+    remotes = [one for one in given if isinstance(one, Remote)]
+    if len(remotes) < len(given):
+        raise TargetError("a group is made of names, or of remotes, and not of both")
     names = [remote.name for remote in remotes]
     counts: dict[str, int] = {}
     found = []
