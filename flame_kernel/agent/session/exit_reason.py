@@ -129,6 +129,14 @@ def in_words(pid, status, stop, memory, peak, floor):
     return "the session's process %d %s" % (pid, what) + (" (%s)" % ", ".join(details) if details else "")
 
 
+def not_begun(executable):
+    """What else is to be known of a process that has ended before its session began."""
+    return (
+        " before its session began: sys.executable there is %s, which must be the Python of the server, "
+        "what it said is on the server's stderr, and place = process needs no second Python" % executable
+    )
+
+
 def signal_name(status):
     """The signal's name in a status; None where there is none."""
     if status is None or status >= 0:
