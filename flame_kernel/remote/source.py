@@ -10,6 +10,7 @@ import inspect
 import linecache
 import os
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from typing import Any
 from ..errors import CannotTravel
 
 _FUTURE = __future__.annotations.compiler_flag
+# Python 3.11 fails now and then where two threads make syntax trees at once (SystemError, "recursion depth mismatch").
+_PARSING = threading.Lock()
 # Code of a class's body, and of what runs with it.
 _AT_ONCE = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>")
 
@@ -149,7 +152,8 @@ def _read(code: types.CodeType) -> set[str]:
 
 @functools.lru_cache(maxsize=32)
 def _tree(text: str) -> ast.Module:
-    return ast.parse(text)
+    with _PARSING:
+        return ast.parse(text)
 
 
 def _first_line(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> int:
