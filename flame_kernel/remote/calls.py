@@ -76,6 +76,7 @@ class Calls:
         self.timeout: float | None = None
         self.allow_stdin: bool | None = None
         self.show: Sink | None = None
+        self.write: Callable[[str, str], None] = write
         self.on_takeover: Callable[[str, str], None] = lambda ask_id, client: None
         self._bulk = Bulk(session)
         self._stand_in = stand_in
@@ -83,7 +84,7 @@ class Calls:
         self._pid = os.getpid()
         self._sinks: collections.OrderedDict[str, Sink] = collections.OrderedDict()
         self._lock = threading.Lock()
-        self._rendering = session.target.rendering(lambda request, sentence: write("stderr", f"[{sentence}]\n"))
+        self._rendering = session.target.rendering(lambda request, words: self.write("stderr", f"[{words}]\n"))
         self._rendering_lock = threading.RLock()
         self._libraries = [name for name in LIBRARIES if importlib.util.find_spec(name) is not None]
         # A SimpleQueue may be put into from anywhere, a destructor too.
@@ -333,7 +334,7 @@ class Calls:
         if may is None:
             return
         if may["type"] == "stream":
-            write(may["content"]["name"], may["content"]["text"])
+            self.write(may["content"]["name"], may["content"]["text"])
         elif self.show is not None:
             self.show(may)
 

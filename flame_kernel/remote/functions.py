@@ -15,6 +15,7 @@ import inspect
 import os
 import sys
 import sysconfig
+import threading
 import types
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,9 @@ from .proxy import RemoteObject
 
 _INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib", "stdlib", "platstdlib")})
 _NAMED = (types.FunctionType, types.BuiltinFunctionType, type, types.MethodDescriptorType, types.WrapperDescriptorType)
+
+# Python 3.11 fails now and then where two threads make syntax trees at once (SystemError, "recursion depth mismatch").
+_PARSING = threading.Lock()
 
 Thing = list[Any]
 
@@ -199,7 +203,8 @@ def _source(function: types.FunctionType) -> tuple[str, int, str]:
     try:
         lines = inspect.findsource(code)[0]
         whole = "".join(lines)
-        tree = ast.parse(whole)
+        with _PARSING:
+            tree = ast.parse(whole)
     except (OSError, TypeError, SyntaxError, ValueError, IndexError) as error:
         raise CannotTravel(
             f"the source of {function.__qualname__} cannot be read ({error}); define it in a file or a notebook's cell"

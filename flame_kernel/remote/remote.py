@@ -34,7 +34,7 @@ from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.session import Session
 from . import lookahead
-from .calls import Calls, Sink
+from .calls import Calls, Sink, Step
 from .console import Console, history_file
 from .functions import RemoteFunction, ship
 from .modules import SentModule, getmodule, sendmodule
@@ -175,6 +175,19 @@ class Remote:
     @show.setter
     def show(self, sink: Sink | None) -> None:
         self._calls.show = sink
+
+    @property
+    def write(self) -> Callable[[str, str], None]:
+        """What text of calls goes to, with the name of its stream: this process's own streams, unless it is set."""
+        return self._calls.write
+
+    @write.setter
+    def write(self, write: Callable[[str, str], None]) -> None:
+        self._calls.write = write
+
+    def perform(self, root: list[Any], steps: Sequence[Step], mode: str = "auto") -> Any:
+        """Evaluate a chain of attributes and calls there; see ``agent/remote/objects.py``."""
+        return self._calls.perform(root, steps, mode)
 
     # -- modules and built-in functions ------------------------------------------------------------------------------
 

@@ -106,6 +106,16 @@ def _thread_start(below):
     return start
 
 
+def _thread_class():
+    """The class whose ``start`` all threads pass: an app, or gevent, may have put another class, or a function, in the
+    place of ``threading.Thread``."""
+    for kind in (threading.Thread, threading.Timer):
+        for base in reversed(getattr(kind, "__mro__", ())):
+            if "start" in vars(base):
+                return base
+    return threading.Thread
+
+
 def _fork(below):
     def fork():
         cell = current()
@@ -157,7 +167,7 @@ class Hooks:
         self._layers = [
             Layer(builtins, "input", _input),
             Layer(getpass, "getpass", _getpass),
-            Layer(threading.Thread, "start", _thread_start),
+            Layer(_thread_class(), "start", _thread_start),
         ]
         if hasattr(os, "fork"):
             self._layers.append(Layer(own.shared(os), "fork", _fork))
