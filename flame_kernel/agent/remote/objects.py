@@ -24,7 +24,7 @@ import time
 import types
 
 from .. import own
-from ..output import streams
+from ..output import streams, sys_hooks
 from ..shell import compiler, tracebacks
 from ..wire import values
 from ..wire.pieces import PIECE, Incoming, Outgoing
@@ -117,7 +117,7 @@ class Objects:
         host = self._host
         cell = streams.Cell(request["id"], host, request.get("allow_stdin", False))
         streams.set_current(cell)
-        streams.check()
+        sys_hooks.check()
         self.release(request.get("release") or ())
         things = []
         try:
