@@ -12,14 +12,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from ..commands import help, monitor
+from ..commands import help, monitor, sessions
 from ..commands.doctor import bundle, examine, of_target
 from ..commands.kept import choose, header, label
 from ..commands.key_question import opened
 from ..commands.options import KERNEL, settings
 from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened
-from ..commands.tables import aligned
-from ..connect.amounts import size_in_words
 from ..connect.keys import Ask, has_key
 from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
@@ -212,7 +210,7 @@ class Commands:
         if name is None:
             living = await self._visit(lambda visitor: visitor.sessions(), target)
             own = present.session_id if present is not None else ""
-            self._say(cell, _table(living, own) if living else "no sessions there")
+            self._say(cell, sessions.table(living, own))
             return
         if present is not None and present.session_id == name:
             raise FlameError(f"{name} is this kernel's own session; restart the kernel to begin a new one")
@@ -470,25 +468,3 @@ def _is_ours(line: str) -> bool:
     """Whether a line at the top of a cell is an order."""
     text = line.strip()
     return text.startswith("%flame") or _LOADS.match(text) is not None
-
-
-def _table(living: list[dict[str, Any]], own: str) -> str:
-    """What lives on a server, a line each."""
-    rows = [("session", "notebook", "started", "state", "runs", "waiting", "attached")]
-    for one in living:
-        started = one.get("started")
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if isinstance(started, (int, float)) else ""
-        name = str(one.get("session"))
-        client = f"{one.get('client') or 'yes'}" if one.get("attached") else "no"
-        rows.append(
-            (
-                name + (" (this one)" if name == own else ""),
-                str(one.get("notebook") or "-").rpartition("/")[2],
-                when,
-                str(one.get("state") or ""),
-                str(one.get("code") or "")[:40],
-                size_in_words(one["waiting"]) if one.get("waiting") else "-",
-                client,
-            )
-        )
-    return "\n".join(aligned(rows))
