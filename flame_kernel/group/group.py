@@ -63,6 +63,13 @@ class Calls:
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Any:
         raise NotImplementedError
 
+    def _once(self, work: Work) -> Any:
+        """Do it on the first session of each server; those of the others have no answer."""
+        first: dict[str, Member] = {}
+        for member in self._group.members:
+            first.setdefault(member.where, member)
+        return self._do(lambda member, remote: work(remote) if first[member.where] is member else None)
+
     def execute(self, code: str, *, timeout: float | None = None) -> Any:
         """Run statements among the names of each session."""
         return self._do(lambda member, remote: remote.execute(code, timeout=timeout))
@@ -95,8 +102,8 @@ class Calls:
         return self._do(lambda member, remote: remote.push({name: shares[member.label]}))
 
     def put(self, *paths: transfer.Name, dst: transfer.Name | None = None) -> Any:
-        """Copy files and folders from here to each host, as `Remote.put`."""
-        return self._do(lambda member, remote: remote.put(*paths, dst=dst, progress=False))
+        """Copy files and folders from here to each host, as `Remote.put`; once to each server."""
+        return self._once(lambda remote: remote.put(*paths, dst=dst, progress=False))
 
     def get(self, *paths: transfer.Name, dst: transfer.Name = ".") -> Any:
         """Copy files and folders from each host into a folder of its own, ``dst/HOST/``."""
@@ -109,9 +116,9 @@ class Calls:
         return self._do(fetch)
 
     def sync(self, source: str, destination: str, *, delete: bool = False, exclude: Sequence[str] = ()) -> Any:
-        """Make a folder on each host the same as one here."""
+        """Make a folder on each host the same as one here; once to each server."""
         wishes = sync.Wishes(delete=delete, exclude=tuple(exclude))
-        return self._do(lambda member, remote: sync.sync_up(remote.session, source, destination, wishes))
+        return self._once(lambda remote: sync.sync_up(remote.session, source, destination, wishes))
 
     def sendmodule(self, module: str | ModuleType, source: str | None = None) -> Any:
         """Make a module importable on each host, as `Remote.sendmodule`."""

@@ -42,6 +42,7 @@ class Member:
     """One session of a group.
 
     label     names it to people
+    where     its target's name, or its location
     settings  as for `load_target`'s ``overrides``
     gate      how many connect at once
     load      makes the target of its name and the settings
@@ -58,7 +59,7 @@ class Member:
         load: Load = load_settings,
     ) -> None:
         self.label = chosen.label
-        self._where = chosen.where
+        self.where = chosen.where
         self._settings = dict(settings)
         self._gate = gate
         self._on_back = on_back
@@ -100,7 +101,7 @@ class Member:
     @property
     def location(self) -> str:
         remote = self._remote
-        return self._where if remote is None else remote.location
+        return self.where if remote is None else remote.location
 
     @property
     def known(self) -> Remote | None:
@@ -140,7 +141,7 @@ class Member:
         self._is_connecting = True
         try:
             with self._gate:
-                made = Remote(self._load(self._where, self._settings))
+                made = Remote(self._load(self.where, self._settings))
         except FlameError as error:
             if isinstance(error, CannotConnect):
                 self._failure = (time.monotonic(), error)
