@@ -92,6 +92,12 @@ class FarSide:
         threading.Thread(target=self._change, args=(target, attach, future), name="flame-connect", daemon=True).start()
         return future
 
+    def turn_to(self, target: Target, trouble: FlameError | None = None) -> None:
+        """Cells run at ``target`` from now on, or hear of ``trouble``; there is no session that has to be left."""
+        with self._lock:
+            self._opening, self.count = None, 1
+            self.target, self.trouble = target, trouble
+
     def _change(self, target: Target, attach: str | None, future: Future[Session]) -> None:
         made: Future[Session] = Future()
         self._open(made, None, target, attach)

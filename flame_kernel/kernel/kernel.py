@@ -42,7 +42,7 @@ from ..session.session import Session
 from ..terminal import plain_text
 from .backend import FarSide
 from .clients import Clients
-from .commands import Cell, Commands
+from .commands import Commands
 from .debugger import Debugger, is_there
 from .dispatch import EMPTY, QUESTIONS, Dispatch, begins, overtakes
 from .editor import Editor
@@ -51,6 +51,8 @@ from .history import History
 from .iopub import Publisher, pack
 from .link_status import LinkStatus
 from .outgoing import Outgoing
+from .restart import Memory
+from .sessions import Cell
 from .stdin import Prompts
 from .waits import Stopped, Waits
 
@@ -114,16 +116,19 @@ class FlameKernel(Kernel):
             self._prompts.on_event,
             self.iopub_thread if isinstance(self.iopub_thread, Outgoing) else None,
         )
-        trouble: FlameError | None = None
-        try:
-            target = self._load(None)
-        except FlameError as e:
-            trouble, target = e, Target()
-        self._far = self._make_far(target, trouble)
+        self._far = self._make_far(Target())
         self._local: FarSide | None = None
         self._editor = Editor(self._far)
         self._first_tab = FirstTab()
-        self._commands = Commands(self._far, self._publisher, self._waits, self._clients, self._load, self._local_far)
+        connection_file = getattr(self.parent, "abs_connection_file", "")
+        self._memory = Memory(connection_file, self.session.key if self.session is not None else b"")
+        self._commands = Commands(
+            self._far, self._publisher, self._waits, self._clients, self._load, self._local_far, self._memory
+        )
+        try:
+            self._far.turn_to(self._commands.sessions.first_target())
+        except FlameError as e:
+            self._far.turn_to(Target(), e)
         self._debugger = Debugger(lambda: self._far, self._publisher)
         for msg_type in COMMS:
             self.shell_handlers[msg_type] = self._comm
@@ -219,7 +224,17 @@ class FlameKernel(Kernel):
     ) -> None:
         """A message of a shell, whose turn it decides."""
         self._first_tab.heard(str(header.get("msg_type")))
+        if header.get("msg_type") == "execute_request":
+            self._tell_of_output(header, code)
         await self._dispatch.handle(self.dispatch_shell, subshell_id, msg, header, code)
+
+    def _tell_of_output(self, header: Mapping[str, Any], code: str) -> None:
+        """In the first cell of a page that was opened again, while it may still wait for one of the page before."""
+        count = self._clients.output_to_see(str(header.get("session")))
+        if count and not code.startswith(("%flame replay", "%flame attach")):
+            what = "1 cell was" if count == 1 else f"{count} cells were"
+            text = f"[{what} not finished when this notebook was last open; see the output: %flame replay --missed]\n"
+            self._send_iopub("stream", {"name": "stdout", "text": text}, {"header": header}, topic="stream.stdout")
 
     def shell_channel_thread_main(self, msg: Any) -> None:  # type: ignore[override]  # a callback, of any kind
         """A message of the shell channel has come."""
@@ -314,7 +329,8 @@ class FlameKernel(Kernel):
             # A silent one, and an order that has overtaken a cell, take no output that has no parent.
             is_cell = not (cell.silent or overtakes())
             self._publisher.remember(cell.request_id, cell.parent, self._parent_ident["shell"], cell=is_cell)
-            self._clients.began(cell.request_id, cell.parent["header"].get("session", ""))
+            if is_cell:
+                self._clients.began(cell.request_id, cell.parent["header"].get("session", ""))
             self._first_tab.cell_begins()
             if cell.counts:
                 # While the far side is at work already, but before anybody can ask for it.
@@ -332,14 +348,14 @@ class FlameKernel(Kernel):
 
     async def _execute(self, cell: Execution, options: dict[str, Any]) -> dict[str, Any]:
         """The content of the reply to a cell; raises Stopped and FlameError where it cannot run."""
-        far, code, followed = await self._route(cell.request_id, cell.code)
+        far, code, followed = await self._route(cell)
         if far is None:
             return {"user_expressions": {}, "payload": [], "status": "ok", **followed, "execution_count": cell.count}
         session = await self._waits.until(far.session(for_cell=True))
         python = self._source.as_python(code) if far is self._far and await self._is_mini(session) else code
         self._publisher.belongs(cell.request_id, session)
         if far is self._far:
-            self._commands.caution(cell.request_id, session)
+            self._commands.sessions.caution(cell.request_id, session)
         self._running[cell.request_id] = far
         options["raw"] = None if python == code else code
         answer = self._waits.begin(lambda: session.execute(cell.request_id, python, **options))
@@ -366,10 +382,10 @@ class FlameKernel(Kernel):
         if far is not None:
             self._lines[far].cell_ended(request_id)
 
-    async def _route(self, request_id: str, code: str) -> tuple[FarSide | None, str, dict[str, Any]]:
+    async def _route(self, execution: Execution) -> tuple[FarSide | None, str, dict[str, Any]]:
         """Where a cell goes, and what is left of it when its ``%flame`` lines are done: nowhere, where nothing is; and
         the reply of the cell that the last of them has followed."""
-        lines = code.split("\n")
+        request_id, lines = execution.request_id, execution.code.split("\n")
         if lines[0].strip() == LOCAL:
             return self._local_far(), "\n".join(lines[1:]), {}
         parent = self.get_parent()
@@ -382,6 +398,8 @@ class FlameKernel(Kernel):
             lambda moves: (self._dispatch.moving.add if moves else self._dispatch.moving.discard)(request_id),
         )
         rest, followed = await self._commands.of_cell(lines, cell)
+        if rest is not None:
+            await self._commands.sessions.before_cell(cell, execution.counts)
         return (None if rest is None else self._far), "\n".join(rest or ()), followed
 
     def _follow(self, request_id: str) -> None:
@@ -593,6 +611,8 @@ class FlameKernel(Kernel):
         """The session ends on the far side with all it runs, so that a restart begins with fresh names; but one that
         was given a name lives on when the kernel is shut down for good."""
         keep = self._far.is_kept and not restart
+        if not restart:
+            self._memory.forget()
         self._waits.stop()
         loop = asyncio.get_running_loop()
         closing = [loop.run_in_executor(None, self._far.close, keep)]
