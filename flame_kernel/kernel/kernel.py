@@ -52,7 +52,7 @@ from .iopub import Publisher, pack
 from .link_status import LinkStatus
 from .outgoing import Outgoing
 from .restart import Memory
-from .sessions import Cell
+from .sessions import MOST_CELLS, Cell
 from .stdin import Prompts
 from .waits import Stopped, Waits
 
@@ -76,7 +76,7 @@ class Execution:
     """One execute_request on its way.
 
     counts      whether it is stored, and counted
-    count       its number: that of the next cell
+    count       its number, the same for a cell of the far side, of this machine, and of ``%flame`` lines
     remember    writes it into the history, once
     """
 
@@ -87,6 +87,11 @@ class Execution:
     counts: bool
     count: int
     remember: Callable[[], None] = lambda: None
+
+    @property
+    def shown_count(self) -> int:
+        """The number in its reply: for what is not counted, that of the cell before, as ipykernel has it."""
+        return self.count if self.counts else self.count - 1
 
 
 class FlameKernel(Kernel):
@@ -202,7 +207,7 @@ class FlameKernel(Kernel):
 
     @property
     def execution_count(self) -> int:
-        """The number of the cell that is being executed, or comes next: the far side counts."""
+        """The number of the cell that comes next, or is just about to begin."""
         return self._far.count
 
     @execution_count.setter
@@ -297,8 +302,9 @@ class FlameKernel(Kernel):
     ) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute"""
         parent = self.get_parent()
-        counts = store_history and not silent
+        counts = store_history and not silent and bool(code.strip())
         cell = Execution(parent["header"]["msg_id"], parent, code, silent, counts, self._far.count)
+        self._far.count += counts  # the next one may begin meanwhile: on a subshell, or an order that need not wait
         options: dict[str, Any] = {
             "silent": silent,
             "store_history": store_history,
@@ -306,21 +312,22 @@ class FlameKernel(Kernel):
             "allow_stdin": allow_stdin,
             "cell_id": cell_id,
             "lane": parent["header"].get("subshell_id"),
+            "count": None if silent else cell.count,
         }
         with self._executing(cell):
             try:
                 return await self._execute(cell, options)
             except Stopped:
                 what = "connecting" if self._far.current is None else "waiting"
-                return self._error(cell.request_id, "KeyboardInterrupt", f"stopped while {what}", silent)
+                return self._error(cell, "KeyboardInterrupt", f"stopped while {what}")
             except NotSent as e:
-                return self._error(cell.request_id, "KeyboardInterrupt", str(e), silent)
+                return self._error(cell, "KeyboardInterrupt", str(e))
             except FlameError as e:
-                return self._error(cell.request_id, type(e).__name__, str(e), silent)
+                return self._error(cell, type(e).__name__, str(e))
             except Exception as e:  # a defect of ours: without a reply a front end waits for ever
                 self.log.error("defect in do_execute", exc_info=True)
                 words = f"{e} (a defect of Remote Flame; see the kernel's log)"
-                return self._error(cell.request_id, type(e).__name__, words, silent)
+                return self._error(cell, type(e).__name__, words)
 
     @contextlib.contextmanager
     def _executing(self, cell: Execution) -> Iterator[None]:
@@ -350,7 +357,13 @@ class FlameKernel(Kernel):
         """The content of the reply to a cell; raises Stopped and FlameError where it cannot run."""
         far, code, followed = await self._route(cell)
         if far is None:
-            return {"user_expressions": {}, "payload": [], "status": "ok", **followed, "execution_count": cell.count}
+            return {
+                "user_expressions": {},
+                "payload": [],
+                "status": "ok",
+                **followed,
+                "execution_count": cell.shown_count,
+            }
         session = await self._waits.until(far.session(for_cell=True))
         python = self._source.as_python(code) if far is self._far and await self._is_mini(session) else code
         self._publisher.belongs(cell.request_id, session)
@@ -364,18 +377,19 @@ class FlameKernel(Kernel):
         reply = self._publisher.rendering(session).reply(cell.request_id, reply)
         if reply.get("status") not in ("ok", "error", "aborted"):
             raise UnsafeAnswer(session.location, "a cell that has ended without saying how")
-        if far is self._far and isinstance(reply.get("execution_count"), int):
-            self._far.count = reply["execution_count"] + cell.counts
+        count = reply.get("execution_count")
+        if cell.counts and type(count) is int and cell.count < count < MOST_CELLS:
+            self._far.count = max(self._far.count, count + 1)  # a session that had run cells already
             return reply
-        return dict(reply, execution_count=cell.count)
+        return dict(reply, execution_count=cell.shown_count)
 
-    def _error(self, request_id: str, ename: str, evalue: str, silent: bool) -> dict[str, Any]:
+    def _error(self, cell: Execution, ename: str, evalue: str) -> dict[str, Any]:
         """Words of ours in place of a result; they may quote what a server said."""
         ename, evalue = plain_text(ename), plain_text(evalue)
         content = {"ename": ename, "evalue": evalue, "traceback": [f"\x1b[0;31m{ename}\x1b[0m: {evalue}"]}
-        if not silent:
-            self._publisher.message(request_id, "error", content)
-        return dict(content, status="error", execution_count=self._far.count, user_expressions={}, payload=[])
+        if not cell.silent:
+            self._publisher.message(cell.request_id, "error", content)
+        return dict(content, status="error", execution_count=cell.shown_count, user_expressions={}, payload=[])
 
     def _end_running(self, request_id: str) -> None:
         far = self._running.pop(request_id, None)
@@ -424,7 +438,9 @@ class FlameKernel(Kernel):
             )
 
     def _publish_execute_input(self, code: str, parent: Any, execution_count: int) -> None:
-        """As ipykernel's: for all front ends, so without the key in a command line."""
+        """As ipykernel's: for all front ends, so without the key in a command line; with the number of the reply."""
+        if not parent["content"].get("store_history", True) or not code.strip():
+            execution_count -= 1
         super()._publish_execute_input(without_key(code), parent, execution_count)  # type: ignore[no-untyped-call, unused-ignore]
 
     # -- the editor's questions --------------------------------------------------------------------------------------

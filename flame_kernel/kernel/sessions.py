@@ -35,6 +35,8 @@ ASK_EVERY = 0.5
 # How long each server is waited for where all are asked for a session, and how many at a time.
 SEARCH = Timeouts(connect=5.0, call=10.0, login=15.0)
 AT_ONCE = 8
+# No notebook has run so many cells; a server that says so is not believed.
+MOST_CELLS = 10**8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -366,8 +368,7 @@ class Sessions:
         self._publisher.prompt(session)
         for one in running:
             reply = await asyncio.wrap_future(session.follow(one["request"]))
-            if isinstance(reply.get("execution_count"), int):
-                self._far.count = reply["execution_count"] + 1
+            self._counted(reply.get("execution_count"))
         return reply
 
     async def _announce_widgets(self, session: Session) -> None:
@@ -378,8 +379,13 @@ class Sessions:
 
     async def _count(self, session: Session) -> None:
         """The number of the next cell, where others have run there already."""
-        counts = [one["count"] for one in await self.cells(session) if isinstance(one.get("count"), int)]
-        self._far.count = max(counts, default=0) + 1
+        for one in await self.cells(session):
+            self._counted(one.get("count"))
+
+    def _counted(self, count: object) -> None:
+        """A cell of that number has run there."""
+        if isinstance(count, int) and self._far.count <= count < MOST_CELLS:
+            self._far.count = count + 1
 
     async def _look_on(self, cell: Cell, name: str, target: Target) -> None:
         """Publish what a session says, until Stop."""
