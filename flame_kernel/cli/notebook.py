@@ -23,24 +23,15 @@ from .parser import Parser
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
+    from nbformat import NotebookNode
 
 
 def run(command: Connecting, file: str, words: list[str]) -> int | None:
     """Run the notebook ``file`` with the options ``words`` behind it; the exit code."""
     options = _parser().parse_args(words)
-    try:
-        import nbformat
-        from nbclient import NotebookClient
-        from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-    except ImportError as e:
-        raise TargetError(f"running a notebook needs {e.name}: {pip_install('notebook')}") from None
+    _check_libraries()
     path = Path(file).expanduser()
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except OSError as e:
-        raise TargetError(f"cannot read {path}: {e.strerror}; name a notebook here") from None
-    except Exception as e:  # nbformat's own, json's, and what a file that is none may bring about
-        raise TargetError(f"{path} is no notebook: {str(e).splitlines()[0]}") from None
+    notebook = _read(path)
     output = path if options.inplace else Path(options.output).expanduser() if options.output else None
     if output is not None and not output.absolute().parent.is_dir():
         raise TargetError(f"the folder {output.absolute().parent} for the result does not exist; create it first")
@@ -48,36 +39,68 @@ def run(command: Connecting, file: str, words: list[str]) -> int | None:
     environ = _environ(command)
     log = logging.getLogger("flame.notebook")
     log.setLevel(command.log_level if command.log_level == logging.DEBUG else logging.ERROR)
-    failure = ""
     with tempfile.TemporaryDirectory(prefix="flame-") as folder, _progress(path.name, cells) as begun:
-        client = NotebookClient(
-            notebook,
-            km=_manager(Path(folder), environ, log),
-            timeout=options.timeout,
-            allow_errors=options.allow_errors,
-            resources={"metadata": {"path": str(path.absolute().parent)}},
-            on_cell_execute=lambda **_: begun(),
-            log=log,
-        )
-        try:
-            with open(Path(folder, "log"), "wb") as said:  # what the kernel itself says, which is no output of cells
-                client.execute(cleanup_kc=True, stdout=said, stderr=said)
-        except CellExecutionError as e:
-            failure = f"a cell failed: {e.ename}: {e.evalue!s}"
-        except CellTimeoutError:
-            failure = f"a cell took more than {options.timeout:g} s"
-        except DeadKernelError:
-            log_text = Path(folder, "log").read_text("utf-8", "replace").strip()
-            failure = "the kernel has died" + (f": {log_text[-1000:]}" if log_text else "")
-        finally:
-            if output is not None:
-                nbformat.write(notebook, output)
+        settings = {
+            "km": _manager(Path(folder), environ, log),
+            "timeout": options.timeout,
+            "allow_errors": options.allow_errors,
+            "resources": {"metadata": {"path": str(path.absolute().parent)}},
+            "on_cell_execute": lambda **_: begun(),
+            "log": log,
+        }
+        failure = _execute(notebook, settings, Path(folder, "log"), output)
     if failure:
         print(plain_text(f"jupyter flame run: {path}: {failure}"), file=sys.stderr)
         return FAILED
     if output is not None:
         print(f"{output}: {cells} cells")
     return None
+
+
+def _check_libraries() -> None:
+    try:
+        import nbclient  # noqa: F401
+        import nbformat  # noqa: F401
+    except ImportError as e:
+        raise TargetError(f"running a notebook needs {e.name}: {pip_install('notebook')}") from None
+
+
+def _read(path: Path) -> NotebookNode:
+    import nbformat
+
+    try:
+        notebook: NotebookNode = nbformat.read(path, as_version=4)
+    except OSError as e:
+        raise TargetError(f"cannot read {path}: {e.strerror}; name a notebook here") from None
+    except Exception as e:  # nbformat's own, json's, and what a file that is none may bring about
+        raise TargetError(f"{path} is no notebook: {str(e).splitlines()[0]}") from None
+    return notebook
+
+
+def _execute(notebook: NotebookNode, settings: dict[str, Any], log: Path, output: Path | None) -> str:
+    """Run the cells, and write the notebook to ``output`` whatever becomes of them; what failed, in words, or "".
+
+    ``log`` takes what the kernel itself says, which is no output of cells.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    client = NotebookClient(notebook, **settings)
+    try:
+        with open(log, "wb") as said:
+            client.execute(cleanup_kc=True, stdout=said, stderr=said)
+    except CellExecutionError as e:
+        return f"a cell failed: {e.ename}: {e.evalue!s}"
+    except CellTimeoutError:
+        return f"a cell took more than {settings['timeout']:g} s"
+    except DeadKernelError:
+        text = log.read_text("utf-8", "replace").strip()
+        return "the kernel has died" + (f": {text[-1000:]}" if text else "")
+    finally:
+        if output is not None:
+            nbformat.write(notebook, output)
+    return ""
 
 
 @contextlib.contextmanager

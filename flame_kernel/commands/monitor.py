@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
-from ..connect.amounts import size_in_words
+from ..connect.amounts import size_in_words, time_in_words
 from ..errors import FlameError, SessionGone, UnsafeAnswer
 from ..security import answers
 from ..session.session import Session
@@ -76,30 +76,38 @@ def where_text(reply: dict[str, Any], everything: bool, location: str, more: str
     """The words of a where_reply."""
     answers.reply("where", reply, location)
     try:
-        cells = [stack for stack in reply["stacks"] if stack["kind"] == "cell"]
-        others = [stack for stack in reply["stacks"] if stack["kind"] != "cell"]
-        place = {"child": "a child of the server"}.get(reply["place"], "the server's own process")
-        head = f"pid {int(reply['pid'])}, {place}"
-        parts = [_stack(stack, head if stack is cells[0] else "") for stack in cells] or [f"no cell runs ({head})"]
-        if reply.get("note"):
-            parts.insert(0, f"seen from outside, as {reply['note']}")
-        left_out = int(reply.get("left_out") or 0)
-        if everything:
-            parts += [_stack(stack, "") for stack in others]
-            parts += [f"[{left_out} more left out]"] if left_out else []
-        elif others:
-            count = len(others) + left_out
-            parts.append(f"{count} more, of threads and tasks" + (f": {more}" if more else ""))
+        parts = _cells(reply) + _others(reply, everything, more)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnsafeAnswer(location, f"stacks of the wrong shape ({error})") from None
     return plain_text("\n\n".join(parts))
+
+
+def _cells(reply: dict[str, Any]) -> list[str]:
+    """The stacks of cells that run, the first of them with its process."""
+    place = {"child": "a child of the server"}.get(reply["place"], "the server's own process")
+    head = f"pid {int(reply['pid'])}, {place}"
+    cells = [stack for stack in reply["stacks"] if stack["kind"] == "cell"]
+    parts = [_stack(stack, head if stack is cells[0] else "") for stack in cells] or [f"no cell runs ({head})"]
+    return [f"seen from outside, as {reply['note']}", *parts] if reply.get("note") else parts
+
+
+def _others(reply: dict[str, Any], everything: bool, more: str) -> list[str]:
+    """The stacks of threads and tasks; or how many there are, and that ``more`` shows them."""
+    others = [stack for stack in reply["stacks"] if stack["kind"] != "cell"]
+    left_out = int(reply.get("left_out") or 0)
+    if everything:
+        return [_stack(stack, "") for stack in others] + ([f"[{left_out} more left out]"] if left_out else [])
+    count = len(others) + left_out
+    if not others:
+        return []
+    return [f"{count} more thread{'s or tasks' if count > 1 else ' or task'}" + (f": {more}" if more else "")]
 
 
 def _stack(stack: dict[str, Any], head: str) -> str:
     named = {"cell": f"{stack['name']}", "task": f"task {stack['name']}"}.get(stack["kind"], f"thread {stack['name']}")
     facts = [head, stack["state"] or ""]
     if isinstance(stack.get("since"), (int, float)):
-        facts.append(f"for {duration(stack['since'])}")
+        facts.append(f"for {time_in_words(stack['since'])}")
     lines = [": ".join(part for part in (named, ", ".join(fact for fact in facts if fact)) if part)]
     for frame in stack["frames"]:
         if "left_out" in frame:
@@ -117,16 +125,6 @@ def _short(path: str) -> str:
     return path if len(parts) < 5 or len(path) < 60 else "…/" + "/".join(parts[-3:])
 
 
-def duration(seconds: float) -> str:
-    """``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``; ``?`` for what is no time."""
-    if not abs(seconds) < 1e15:
-        return "?"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 # -- figures
 
 
@@ -134,31 +132,43 @@ def top_text(reply: dict[str, Any], location: str) -> str:
     """The words of a top_reply."""
     answers.reply("top", reply, location)
     try:
-        lines = [f"pid {int(reply['pid'])} on {reply['host']}, up {duration(float(reply.get('age') or 0))}"]
-        machine = f"{reply.get('cpus') or '?'} CPUs, load {', '.join(map(str, reply.get('load') or ['?']))}"
-        lines.append(f"CPU     {float(reply.get('cpu') or 0):6.1f} % of one CPU    (machine: {machine})")
-        used, total = reply.get("machine_memory") or (None, None)
-        of = f"(machine: {size_in_words(used)} of {size_in_words(total)} used)" if total else ""
-        lines.append(f"memory  {size_in_words(reply.get('memory')):>10}           {of}".rstrip())
-        lines.append(f"threads {int(reply.get('thread_count') or 0)}")
-        shown = reply.get("threads") or []
-        lines += [f"  {float(one['cpu']):6.1f} %  {one['name']} ({one['id']})" for one in shown]
-        lines += _more(reply.get("busy_count"), shown)
-        below = reply.get("children") or []
-        lines.append(f"subprocesses {int(reply.get('child_count') or 0)}")
-        lines += [
-            f"  {float(one['cpu']):6.1f} %  {size_in_words(one['memory']):>10}  {one['name']} (pid {one['pid']})"
-            for one in below
-        ]
-        lines += _more(reply.get("child_count"), below)
-        files = reply.get("files") or []
-        others = ", ".join(f"{int(count)} {name}" for name, count in (reply.get("others") or {}).items())
-        lines.append(f"open files {int(reply.get('file_count') or 0)}" + (f"; and {others}" if others else ""))
-        lines += [f"  {one}" for one in files]
-        lines += _more(reply.get("file_count"), files)
+        lines = _usage(reply) + _threads(reply) + _subprocesses(reply) + _open_files(reply)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnsafeAnswer(location, f"figures of the wrong shape ({error})") from None
     return plain_text("\n".join(lines))
+
+
+def _usage(reply: dict[str, Any]) -> list[str]:
+    machine = f"{reply.get('cpus') or '?'} CPUs, load {', '.join(map(str, reply.get('load') or ['?']))}"
+    used, total = reply.get("machine_memory") or (None, None)
+    of = f"(machine: {size_in_words(used)} of {size_in_words(total)} used)" if total else ""
+    return [
+        f"pid {int(reply['pid'])} on {reply['host']}, up {time_in_words(float(reply.get('age') or 0))}",
+        f"CPU     {float(reply.get('cpu') or 0):6.1f} % of one CPU    (machine: {machine})",
+        f"memory  {size_in_words(reply.get('memory')):>10}           {of}".rstrip(),
+    ]
+
+
+def _threads(reply: dict[str, Any]) -> list[str]:
+    shown = reply.get("threads") or []
+    lines = [f"  {float(one['cpu']):6.1f} %  {one['name']} ({one['id']})" for one in shown]
+    return [f"threads {int(reply.get('thread_count') or 0)}", *lines, *_more(reply.get("busy_count"), shown)]
+
+
+def _subprocesses(reply: dict[str, Any]) -> list[str]:
+    shown = reply.get("children") or []
+    lines = [
+        f"  {float(one['cpu']):6.1f} %  {size_in_words(one['memory']):>10}  {one['name']} (pid {one['pid']})"
+        for one in shown
+    ]
+    return [f"subprocesses {int(reply.get('child_count') or 0)}", *lines, *_more(reply.get("child_count"), shown)]
+
+
+def _open_files(reply: dict[str, Any]) -> list[str]:
+    shown = reply.get("files") or []
+    others = ", ".join(f"{int(count)} {name}" for name, count in (reply.get("others") or {}).items())
+    head = f"open files {int(reply.get('file_count') or 0)}" + (f"; and {others}" if others else "")
+    return [head, *(f"  {one}" for one in shown), *_more(reply.get("file_count"), shown)]
 
 
 def _more(count: Any, shown: list[Any]) -> list[str]:

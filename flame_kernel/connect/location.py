@@ -101,30 +101,20 @@ class Location:
             return cls._parse_ssh(place[6:])
         shown = repr(_without_password(text))
         scheme, colon, rest = place.partition(":")
-        if colon and scheme.upper() == "PYRO":
+        scheme = scheme.upper() if colon else ""
+        if scheme == "PYRO":
             name, at, place = rest.partition("@")
             if not at or name != _FLAME_NAME:
                 raise TargetError(
                     f"{shown} is not the URI of a Flame server; it looks like PYRO:{_FLAME_NAME}@host:port"
                 )
-        elif colon and scheme.upper() in ("NS", "PYRONAME"):
+        elif scheme in ("NS", "PYRONAME"):
             return cls._parse_name(rest, shown)
-        elif colon and (scheme.upper() in ("PYROMETA", "PYROLOC") or rest.startswith("//")):
+        elif scheme in ("PYROMETA", "PYROLOC") or (colon and rest.startswith("//")):
             raise TargetError(f"{shown} is not the address of a Flame server; give host:port, such as localhost:9999")
         if place.startswith("./u:"):
             return cls(path=_socket_path(place[4:]))
-        if place.startswith("["):
-            host, bracket, port = place[1:].partition("]:")
-            if not bracket or not _is_ipv6(host):
-                raise TargetError(f"{shown} is not an IPv6 address with a port; it looks like [::1]:9999")
-            return cls(host=host, port=_port(port, text))
-        host, colon, port = place.rpartition(":")
-        if not colon:
-            raise TargetError(f"{shown} has no port; give host:port, such as localhost:9999")
-        if ":" in host:
-            raise TargetError(f"{shown} has several colons; write an IPv6 address in brackets, such as [::1]:9999")
-        if not _HOST_NAME.fullmatch(host):
-            raise TargetError(f"{shown} has no usable host name; give host:port, such as localhost:9999")
+        host, port = _host_and_port(place, shown)
         return cls(host=host, port=_port(port, text))
 
     @classmethod
@@ -204,6 +194,23 @@ def _refuse(sentence: str) -> NoReturn:
 def _without_password(text: str) -> str:
     """``text`` as it may be shown: what stands between a user's name and the @ of a URL is nobody's business."""
     return re.sub(r"(//[^/@:]*:).*@", r"\1…@", text)
+
+
+def _host_and_port(place: str, shown: str) -> tuple[str, str]:
+    """The two parts of ``host:port``; an IPv6 address stands in brackets."""
+    if place.startswith("["):
+        host, bracket, port = place[1:].partition("]:")
+        if not bracket or not _is_ipv6(host):
+            raise TargetError(f"{shown} is not an IPv6 address with a port; it looks like [::1]:9999")
+        return host, port
+    host, colon, port = place.rpartition(":")
+    if not colon:
+        raise TargetError(f"{shown} has no port; give host:port, such as localhost:9999")
+    if ":" in host:
+        raise TargetError(f"{shown} has several colons; write an IPv6 address in brackets, such as [::1]:9999")
+    if not _HOST_NAME.fullmatch(host):
+        raise TargetError(f"{shown} has no usable host name; give host:port, such as localhost:9999")
+    return host, port
 
 
 def _port(text: str, whole: str) -> int:

@@ -228,6 +228,9 @@ _FROM_ENVIRON = ("key_file", "ns_key_file", "place", "session", "shell", "linger
 _OVERRIDES = (*SETTINGS, "insecure", "timeouts", "config")
 # What belongs to a server rather than to a way of using it.
 _CREDENTIALS = ("key", "tls", "allow_plain")
+_KEY_OF_NOTHING = "FLAME_KEY_FILE is not used: it is the key of the server in FLAME_TARGET, which is not set"
+# Settings of which a Target has what they lead to.
+_READ = ("key", "key_file", "ns_key_file", "tls", "ssh")
 
 
 def load_target(
@@ -249,69 +252,96 @@ def load_target(
     defaults    settings that hold where nothing else says otherwise, as strings; ``target`` among them
     """
     environ = os.environ if environ is None else environ
+    defaults = defaults or {}
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    path = targets_path(environ, config_dir)
-    if "config" in given:
-        path = Path(os.path.expanduser(given.pop("config")))
-        if not path.exists():
-            raise TargetError(f"there is no configuration file {path}; name one that is there")
-    file = TargetsFile(path)
+    file = _targets_file(given.pop("config", None), environ, config_dir)
     for unknown in given.keys() - set(_OVERRIDES):
         raise TargetError(f"{unknown!r} is no setting of a target; there are {', '.join(_OVERRIDES)}")
-    named = environ.get("FLAME_TARGET") or None
-    is_kernelspec = bool(environ.get("FLAME_KERNELSPEC"))
-    chosen = (
-        name_or_location
-        or (named if is_kernelspec else None)
-        or file.default
-        or named
-        or (defaults or {}).get("target")
-    )
-
+    ours = _Environ.read(environ)
+    chosen = name_or_location or ours.chosen(file.default, defaults.get("target"))
+    name, location, settings = None, None, ours.settings
     warnings: tuple[str, ...] = ()
-    from_environ = _from_environ(environ)
-    their_key = from_environ.pop("key", None)
-    name: str | None = None
-    location: Location | None = None
-    settings = from_environ
     if chosen is not None:
         name, location, table = _look_up(chosen, file, given.pop("ssh", None))
-        kernelspecs = is_kernelspec and not name_or_location
-        settings = table | from_environ if kernelspecs else from_environ | table
-        if their_key is not None and named is not None and ("key" not in settings or kernelspecs):
-            with contextlib.suppress(TargetError):  # FLAME_TARGET may be anything; it is not what was asked for
-                if _look_up(named, file, None)[1] == location:
-                    settings["key"] = their_key
-        elif their_key is not None and named is None and not {"key", "key_file"} & (settings.keys() | given.keys()):
-            warnings = ("FLAME_KEY_FILE is not used: it is the key of the server in FLAME_TARGET, which is not set",)
-    lowest = {key: value for key, value in (defaults or {}).items() if key != "target"}
-    settings = {key: check_value(key, lowest[key], SETTINGS[key], "the configuration") for key in lowest} | settings
+        settings, warnings = ours.joined(table, location, file, given, wins=ours.is_kernelspec and not name_or_location)
+    settings = _from_defaults(defaults) | settings
     settings |= _from_overrides(given, settings)
-
-    key: Secret | None = None
-    if location is not None and settings.get("key") is not None:
-        key, more = _key(settings["key"], name or str(location), environ, ask)
-        warnings = (*warnings, *more)
-        if not key.reveal():
-            raise TargetError(
-                "the key given is empty, which to Pyro means no key at all; give the server's PYRO_HMAC_KEY"
-            )
+    if location is None:
+        return Target(name=name, ask=ask, warnings=warnings, **_others(settings))
+    key, more = _key(settings.get("key"), name or str(location), environ, ask)
     ns_key = None
-    if location is not None and location.name:
+    if location.name:
         location = _with_name_server(location, environ)
-        if settings.get("ns_key_file"):
-            ns_key, _ = read_key(Path(os.path.expanduser(settings["ns_key_file"])))
+        ns_key = _ns_key(settings.get("ns_key_file"))
     tls = None
-    if location is not None and settings.get("tls") is not None:
+    if settings.get("tls") is not None:
         tls = Tls(**settings["tls"], known=configuration_folder(environ, config_dir) / KNOWN_SERVERS)
-    rest = {
-        name: settings[name]
-        for name in (*SETTINGS, "insecure", "timeouts")
-        if name in settings and name not in ("key", "key_file", "ns_key_file", "tls", "ssh")
+    warnings = (*warnings, *more)
+    return Target(location, key, name=name, tls=tls, ns_key=ns_key, ask=ask, warnings=warnings, **_others(settings))
+
+
+def _targets_file(named: str | None, environ: Mapping[str, str], config_dir: Path | None) -> TargetsFile:
+    """The usual one, which may be missing, or the one that is ``named``."""
+    if named is None:
+        return TargetsFile(targets_path(environ, config_dir))
+    path = Path(os.path.expanduser(named))
+    if not path.exists():
+        raise TargetError(f"there is no configuration file {path}; name one that is there")
+    return TargetsFile(path)
+
+
+@dataclass(frozen=True)
+class _Environ:
+    """What the environment says: FLAME_TARGET, its key, and other settings."""
+
+    target: str | None
+    is_kernelspec: bool  # an installed one, which is meant before the default of the file
+    key: str | None
+    settings: dict[str, Any]
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> _Environ:
+        settings = _from_environ(environ)
+        key = settings.pop("key", None)
+        return cls(environ.get("FLAME_TARGET") or None, bool(environ.get("FLAME_KERNELSPEC")), key, settings)
+
+    def chosen(self, files_default: str | None, configured: str | None) -> str | None:
+        """The target of who names none."""
+        names = (self.target, files_default) if self.is_kernelspec else (files_default, self.target)
+        return next((name for name in (*names, configured) if name), None)
+
+    def joined(
+        self, table: dict[str, Any], location: Location, file: TargetsFile, given: Mapping[str, Any], *, wins: bool
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """These settings and those of a target in the file, and warnings; where both have one, this one ``wins`` or
+        the file's does. The key is that of the server that FLAME_TARGET names, and of no other."""
+        settings = table | self.settings if wins else self.settings | table
+        if self.key is None:
+            return settings, ()
+        if self.target is not None:
+            with contextlib.suppress(TargetError):  # FLAME_TARGET may be anything; it is not what was asked for
+                if (wins or "key" not in settings) and _look_up(self.target, file, None)[1] == location:
+                    settings["key"] = self.key
+        elif not {"key", "key_file"} & (settings.keys() | given.keys()):
+            return settings, (_KEY_OF_NOTHING,)
+        return settings, ()
+
+
+def _from_defaults(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: check_value(key, value, SETTINGS[key], "the configuration")
+        for key, value in defaults.items()
+        if key != "target"
     }
-    if rest.get("fast"):
-        rest.setdefault("timeouts", Timeouts.fast())
-    return Target(location, key, name=name, tls=tls, ns_key=ns_key, ask=ask, warnings=warnings, **rest)
+
+
+def _others(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a Target has under their own names."""
+    names = [*(name for name in SETTINGS if name not in _READ), "insecure", "timeouts"]
+    found = {name: settings[name] for name in names if name in settings}
+    if found.get("fast"):
+        found.setdefault("timeouts", Timeouts.fast())
+    return found
 
 
 def _with_name_server(location: Location, environ: Mapping[str, str]) -> Location:
@@ -332,8 +362,19 @@ def usual_name_server(environ: Mapping[str, str]) -> Location:
     return name_server(place or "localhost")
 
 
-def _key(given: Secret | str, name: str, environ: Mapping[str, str], ask: Ask | None) -> tuple[Secret, tuple[str, ...]]:
-    return (given, ()) if isinstance(given, Secret) else from_source(given, name, environ=environ, ask=ask)
+def _key(
+    given: Secret | str | None, name: str, environ: Mapping[str, str], ask: Ask | None
+) -> tuple[Secret | None, tuple[str, ...]]:
+    if given is None:
+        return None, ()
+    key, warnings = (given, ()) if isinstance(given, Secret) else from_source(given, name, environ=environ, ask=ask)
+    if not key.reveal():
+        raise TargetError("the key given is empty, which to Pyro means no key at all; give the server's PYRO_HMAC_KEY")
+    return key, warnings
+
+
+def _ns_key(file: str | None) -> Secret | None:
+    return read_key(Path(os.path.expanduser(file)))[0] if file else None
 
 
 def _look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | None, Location, dict[str, Any]]:

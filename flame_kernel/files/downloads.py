@@ -70,32 +70,40 @@ def find(far: FarFiles, sources: list[str], cwd: str | None) -> list[tuple[str, 
         entries = answer.get("found")
         if not isinstance(entries, list):
             raise UnsafeAnswer(far.location, "files that are not listed")
-        magic = any(c in source for c in "*?[")
         own = plain_name(source)
         named = [one for one in entries if isinstance(one, dict) and one.get("kind") in ("file", "folder", "other")]
         if not named:
             raise TransferError(f"'{trees.shown(source)}' not found on {far.location}; check the path")
+        # A pattern that is the name of a file, brackets and all, names just that.
+        is_pattern = any(c in source for c in "*?[") and [one.get("name") for one in named] != [own]
+        if len(named) > 1 and not is_pattern:
+            raise UnsafeAnswer(far.location, "more files than were asked for")
         for one in named:
-            what = description(one, far.location)
-            path, name = one.get("path"), one.get("name")
-            if not isinstance(path, str) or not isinstance(name, str):
-                raise UnsafeAnswer(far.location, "a file without a name")
-            what["real"] = str(one.get("real", path))
-            if what["kind"] == "other":
-                raise TransferError(f"{trees.shown(path[:500])} at {far.location} is neither a file nor a folder")
-            # A pattern that is the name of a file, brackets and all, names just that.
-            if magic and len(named) == 1 and own == name:
-                magic = False
-            if magic:
-                pattern = source.rstrip("/").rpartition("/")[2]
-                hidden = name.startswith(".") and not pattern.startswith(".")
-                if hidden or (pattern != "**" and not fnmatch.fnmatchcase(name, pattern)):
-                    raise UnsafeAnswer(far.location, f"a file {trees.shown(name[:200])} that was not asked for")
-                _checked(name, far.location)
-            found.append((path, name if magic else own, what))
-            if not magic and len(named) > 1:
-                raise UnsafeAnswer(far.location, "more files than were asked for")
+            path, name, what = _found(one, far.location)
+            if is_pattern:
+                _check_asked_for(name, source.rstrip("/").rpartition("/")[2], far.location)
+            found.append((path, name if is_pattern else own, what))
     return found
+
+
+def _found(raw: dict[str, Any], location: str) -> tuple[str, str, Message]:
+    """The path, the name and the description of one thing that the far side has found."""
+    what = description(raw, location)
+    path, name = raw.get("path"), raw.get("name")
+    if not isinstance(path, str) or not isinstance(name, str):
+        raise UnsafeAnswer(location, "a file without a name")
+    what["real"] = str(raw.get("real", path))
+    if what["kind"] == "other":
+        raise TransferError(f"{trees.shown(path[:500])} at {location} is neither a file nor a folder")
+    return path, name, what
+
+
+def _check_asked_for(name: str, pattern: str, location: str) -> None:
+    """UnsafeAnswer where the pattern does not match this name of the far side's, as a shell would have it."""
+    hidden = name.startswith(".") and not pattern.startswith(".")
+    if hidden or (pattern != "**" and not fnmatch.fnmatchcase(name, pattern)):
+        raise UnsafeAnswer(location, f"a file {trees.shown(name[:200])} that was not asked for")
+    _checked(name, location)
 
 
 def _checked(text: Any, location: str) -> bytes:
@@ -195,19 +203,11 @@ class Downloads:
 
     def receive(self, far: FarFiles, batch: list[Arrival]) -> None:
         """Fetch what of the batch is not here yet. After a ConnectionLost, again with a new ``far``."""
+        for one in batch:
+            if not one.done:
+                self._prepare(one)
         try:
-            for one in batch:
-                if not one.done:
-                    self._prepare(one)
-            wanted = [one for one in batch if not one.done and one.kind == "file"]
-            for one in wanted:
-                if one.size >= SMALL:
-                    self._look(far, one)
-            wanted = [one for one in wanted if not one.done]
-            while wanted:
-                count = _one_call(wanted) if far.calls else len(wanted)
-                far.ask_all([self._question(far, one) for one in wanted[:count]])
-                del wanted[:count]
+            self._fetch(far, [one for one in batch if not one.done and one.kind == "file"])
         finally:
             for one in batch:
                 if one.incoming is not None:  # cut, or interrupted: what is here is kept for another time
@@ -215,11 +215,25 @@ class Downloads:
                     one.incoming = None
         for one in batch:
             if one.kind == "end" and one.place in self._made:
-                self._made.discard(one.place)
-                try:
-                    self._folder.set_attributes(one.place, one.what["mode"], one.what["mtime"])
-                except (OSError, trees.Refused) as e:
-                    self._fail(one, e)
+                self._finish_folder(one)
+
+    def _fetch(self, far: FarFiles, files: list[Arrival]) -> None:
+        for one in files:
+            if one.size >= SMALL:
+                self._look(far, one)
+        wanted = [one for one in files if not one.done]
+        while wanted:
+            count = _one_call(wanted) if far.calls else len(wanted)
+            far.ask_all([self._question(far, one) for one in wanted[:count]])
+            del wanted[:count]
+
+    def _finish_folder(self, one: Arrival) -> None:
+        """All that is in it has come: now it gets its mode and time."""
+        self._made.discard(one.place)
+        try:
+            self._folder.set_attributes(one.place, one.what["mode"], one.what["mtime"])
+        except (OSError, trees.Refused) as e:
+            self._fail(one, e)
 
     def _prepare(self, one: Arrival) -> None:
         """What needs no question: folders, links, what is left out; and files whose place is wrong."""

@@ -225,42 +225,38 @@ class Sync(Transfer):
     # -- what is to be done
 
     def _plan(self, source: dict[Names, Entry], there: dict[Names, Entry], first: list[tuple[Names, Entry]]) -> _Plan:
-        plan = _Plan(list(first))
-        made: set[Names] = {names for names, _ in first}
-        unread: set[Names] = set()
+        plan = _Plan(list(first), made={names for names, _ in first})
         there = {names: what for names, what in there.items() if names[-1:] != (b"",)}  # a folder that is not readable
         for names, what in source.items():
-            old = there.get(names)
-            kind = what["kind"]
-            if kind == "odd":
-                unread.add(names[:-1] if names[-1:] == (b"",) else names)
+            if what["kind"] == "odd":
+                plan.unread.add(names[:-1] if names[-1:] == (b"",) else names)
                 self._tally.note(b"/".join(names), f"left out: {what.get('reason', 'it cannot be copied')}")
                 continue
-            in_the_way = self._wishes.delete and old is not None and (old["kind"] == "folder") != (kind == "folder")
-            if in_the_way or (old is not None and (old["kind"], kind) == ("file", "link")):
-                plan.before += [one for one in there if one[: len(names)] == names]
+            old = there.get(names)
+            if old is not None and self._is_in_the_way(old["kind"], what["kind"]):
+                plan.before += [one for one in there if _is_in(one, names)]
                 old = None
-            if kind == "folder":
-                if old is None:
-                    made.add(names)
-                    plan.copied.append((names, what))
-            elif old is None or not self._same(what, old):
-                plan.copied.append((names, what))
-            else:
-                self._tally.skipped += 1
+            self._plan_copy(plan, names, what, old)
         # The ends of folders that are made come behind what is in them.
-        plan.copied = _with_ends(plan.copied, made)
+        plan.copied = _with_ends(plan.copied, plan.made)
         if self._wishes.delete:
-            gone = set(plan.before)
-            plan.after = [
-                one
-                for one in there
-                if one not in source and one not in gone and not any(one[: len(top)] == top for top in unread)
-            ]
-        for kept in (plan.before, plan.after):
-            kept.sort(key=lambda names: (-len(names), names))
+            plan.delete(there, source)
         plan.folders = {names for names, what in there.items() if what["kind"] == "folder"}
         return plan
+
+    def _plan_copy(self, plan: _Plan, names: Names, what: Entry, old: Entry | None) -> None:
+        """Copy it, if it is not there as it is."""
+        is_folder = what["kind"] == "folder"
+        if old is None or not (is_folder or self._same(what, old)):
+            plan.copied.append((names, what))
+            if is_folder:
+                plan.made.add(names)
+        elif not is_folder:
+            self._tally.skipped += 1
+
+    def _is_in_the_way(self, old: str, new: str) -> bool:
+        """Whether what is of the kind ``old`` goes before what is of the kind ``new`` can come in its place."""
+        return (old, new) == ("file", "link") or (self._wishes.delete and (old == "folder") != (new == "folder"))
 
     def _same(self, what: Entry, old: Entry) -> bool:
         if what["kind"] != old["kind"]:
@@ -352,13 +348,28 @@ class Sync(Transfer):
 class _Plan:
     """What is to be done: what is in the way goes ``before``, then all is ``copied``, and the rest goes ``after``.
 
-    ``folders`` are those of the destination.
+    made     folders that there will be;  unread  of the source, what could not be read: nothing of it is deleted
+    folders  those of the destination
     """
 
     copied: list[tuple[Names, Entry]]
     before: list[Names] = field(default_factory=list)
     after: list[Names] = field(default_factory=list)
+    made: set[Names] = field(default_factory=set)
+    unread: set[Names] = field(default_factory=set)
     folders: set[Names] = field(default_factory=set)
+
+    def delete(self, there: Iterable[Names], source: Iterable[Names]) -> None:
+        """What is ``there`` and not in the source goes, what is in a folder before the folder."""
+        kept = {*source, *self.before}
+        self.after = [one for one in there if one not in kept and not any(_is_in(one, top) for top in self.unread)]
+        for gone in (self.before, self.after):
+            gone.sort(key=lambda names: (-len(names), names))
+
+
+def _is_in(names: Names, top: Names) -> bool:
+    """Whether it is ``top``, or below it."""
+    return names[: len(top)] == top
 
 
 def _with_ends(copied: list[tuple[Names, Entry]], made: set[Names]) -> list[tuple[Names, Entry]]:

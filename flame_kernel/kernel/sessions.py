@@ -15,8 +15,7 @@ from ..commands.kept import label
 from ..commands.key_question import opened
 from ..commands.options import settings
 from ..commands.parsing import Line
-from ..commands.tables import aligned
-from ..connect.amounts import size_in_words
+from ..commands.sessions import table
 from ..connect.keys import Ask
 from ..connect.location import Location
 from ..connect.target import Target, Timeouts
@@ -220,7 +219,7 @@ class Sessions:
         if name is None:
             living = await self._visit(lambda visitor: visitor.sessions(), target)
             own = present.session_id if present is not None else ""
-            self._say(cell, _table(living, own) if living else "no sessions there")
+            self._say(cell, table(living, own))
             return
         if present is not None and present.session_id == name:
             raise FlameError(f"{name} is this kernel's own session; restart the kernel to begin a new one")
@@ -450,25 +449,3 @@ class Sessions:
     async def cells(self, session: Session) -> list[dict[str, Any]]:
         cells = await self._waits.until(session.ask("cells"))
         return [one for one in cells if isinstance(one, dict)] if isinstance(cells, list) else []
-
-
-def _table(living: list[dict[str, Any]], own: str) -> str:
-    """What lives on a server, a line each."""
-    rows = [("session", "notebook", "started", "state", "runs", "waiting", "attached")]
-    for one in living:
-        started = one.get("started")
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if isinstance(started, (int, float)) else ""
-        name = str(one.get("session"))
-        client = f"{one.get('client') or 'yes'}" if one.get("attached") else "no"
-        rows.append(
-            (
-                name + (" (this one)" if name == own else ""),
-                str(one.get("notebook") or "-").rpartition("/")[2],
-                when,
-                str(one.get("state") or ""),
-                str(one.get("code") or "")[:40],
-                size_in_words(one["waiting"]) if one.get("waiting") else "-",
-                client,
-            )
-        )
-    return "\n".join(aligned(rows))

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..commands import help, monitor
+from ..commands import help, monitor, sessions
 from ..commands.code_words import assignments, call_of, identifier, script
 from ..commands.doctor import bundle, examine, of_target
 from ..commands.far_path import get_paths, put_paths, sync_paths
@@ -21,7 +21,6 @@ from ..commands.language import BY_NAME
 from ..commands.options import MAGICS, settings
 from ..commands.parsing import Line, find, parse, words_of
 from ..commands.status import status
-from ..commands.tables import aligned
 from ..connect.keys import Ask
 from ..connect.target import load_target
 from ..errors import FlameError, TargetError
@@ -120,14 +119,7 @@ class Commands:
             if line["kill"] is not None:
                 self._kill(remote, line["kill"])
                 return
-            rows: list[tuple[str, ...]] = [("session", "place", "client", "pid", "state", "age", "waiting")]
-            for one in remote.session.sessions().result():
-                own = " (this one)" if one.get("session") == remote.session.session_id else ""
-                age = f"{float(one.get('age') or 0):.0f} s"
-                waiting = f"{one.get('waiting') or 0} bytes"
-                shown = (str(one.get(name) or "-") for name in rows[0][1:5])
-                rows.append((f"{one.get('session')}{own}", *shown, age, waiting))
-            print("\n".join(aligned(rows)))
+            print(sessions.table(remote.session.sessions().result(), remote.session.session_id))
 
     def _kill(self, remote: Remote, name: str) -> None:
         if name == remote.session.session_id:

@@ -98,25 +98,38 @@ def raised_there(content: Mapping[str, Any], facts: Mapping[str, Any]) -> Remote
     kind = _Plain if known is None else _class(known)
     args = facts.get("args")
     arguments = args if type(args) is tuple else ()
-    if known is not None and issubclass(kind, UnicodeError) and not _is_unicode(kind, arguments):
-        kind = _class("UnicodeError")
-    error = kind.__new__(kind, *arguments) if _is_unicode(kind, arguments) else kind.__new__(kind)
-    if _is_unicode(kind, arguments):
-        for name, value in zip(("encoding", "object", "start", "end", "reason"), arguments, strict=False):
-            setattr(error, name, value)
-    if not issubclass(kind, StopIteration):  # whose argument is a value
+    error = _made(kind, arguments)
+    if not isinstance(error, StopIteration):  # whose argument is a value
         arguments = tuple(plain_text(one) if isinstance(one, str) else one for one in arguments)
     error.args = arguments or ((evalue,) if evalue else ())
     for base, names in _FACTS.items():
-        if issubclass(kind, base):
-            for name, kinds in names.items():
-                if name in facts and isinstance(facts[name], kinds) and _is_sound(facts[name], kinds):
-                    fact = facts[name]
-                    setattr(error, name, plain_text(fact) if isinstance(fact, str) and kinds != (object,) else fact)
+        if isinstance(error, base):
+            _set_facts(error, names, facts)
     error.ename, error.evalue = ename, evalue
     error.traceback = cap(text, _MAX_TEXT, keep_end=True)
     error.lines = lines  # type: ignore[attr-defined]
     return error
+
+
+def _made(kind: type[RemoteError], arguments: tuple[Any, ...]) -> RemoteError:
+    """An exception of this class, without its facts; a UnicodeDecodeError or UnicodeEncodeError with the five that it
+    has to have, or if they are not sound a UnicodeError."""
+    if not issubclass(kind, UnicodeError):
+        return kind.__new__(kind)
+    if not _is_unicode(kind, arguments):
+        kind = _class("UnicodeError")
+        return kind.__new__(kind)
+    error = kind.__new__(kind, *arguments)
+    for name, value in zip(("encoding", "object", "start", "end", "reason"), arguments, strict=True):
+        setattr(error, name, value)
+    return error
+
+
+def _set_facts(error: RemoteError, names: Mapping[str, tuple[type, ...]], facts: Mapping[str, Any]) -> None:
+    for name, kinds in names.items():
+        fact = facts.get(name)
+        if name in facts and isinstance(fact, kinds) and _is_sound(fact, kinds):
+            setattr(error, name, plain_text(fact) if isinstance(fact, str) and kinds != (object,) else fact)
 
 
 _MAX_TEXT = 200_000

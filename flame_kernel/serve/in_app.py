@@ -61,42 +61,26 @@ def serve(
     A daemon that has no key is given one: other clients of it need it then too.  ``Pyro4.config.THREADPOOL_SIZE`` and
     ``MAX_MESSAGE_SIZE`` are raised and set for the whole process where they are the defaults.  Raises TargetError.
     """
-    if daemon is not None and where:
-        raise TargetError(
-            f"{', '.join(where)} cannot be chosen for a daemon that is there already; leave them or it out"
-        )
-    for name in ("unix", "tls"):
-        if where.get(name) is not None:
-            where[name] = Path(where[name])
-    plan = Plan(**where, harden=harden) if daemon is None else _plan_of(daemon, harden)
-    path = Path(key_file) if key_file is not None else None
-    if daemon is not None and daemon._pyroHmacKey is not None and path is not None and not path.exists():
-        raise TargetError(f"this daemon has a key already, and there is no {path}; leave key_file out")
-    ends: list[Callable[[], Any]] = []
+    plan = _plan_for(where, harden) if daemon is None else _plan_of(daemon, harden, where)
     made: KeyFile | None = None
     with contextlib.ExitStack() as undo:
-        if daemon is None or daemon._pyroHmacKey is None or path is not None:
-            made = KeyFile.get(path)
+        if key_file is not None or getattr(daemon, "_pyroHmacKey", None) is None:
+            made = _key_file(daemon, key_file)
             undo.callback(made.remove)
+        loop: threading.Thread | None = None
+        ends: list[Callable[[], Any]]
         if daemon is None:
-            if plan.unix is not None:
-                clear_socket(plan.unix)
             daemon = _make_daemon(plan)
             loop = threading.Thread(target=daemon.requestLoop, name="flame-serving", daemon=True)
-            ends += [daemon.shutdown, loop.join]
+            ends = [daemon.shutdown, loop.join]
         else:
-            loop = None
-            ends.append(lambda: daemon.unregister(_NAME))
+            ends = [lambda: daemon.unregister(_NAME)]
         if made is not None:
             _give_key(daemon, made)
+            ends.append(made.remove)
         uri = _register(daemon, plan)
         if plan.harden:
-            try:
-                ends.insert(0, hardening.harden(daemon).undo)
-            except ValueError as error:
-                raise TargetError(str(error)) from error
-        if made is not None:
-            ends.append(made.remove)
+            ends.insert(0, _harden(daemon))
         if loop is not None:
             loop.start()
         undo.pop_all()
@@ -107,8 +91,18 @@ def serve(
     return Serving(plan.location(uri.port), lines[0], ends)
 
 
-def _plan_of(daemon: Any, harden: bool) -> Plan:
+def _plan_for(where: dict[str, Any], harden: bool) -> Plan:
+    """What was asked for, of a daemon that is to be made."""
+    paths = {name: Path(where[name]) for name in ("unix", "tls") if where.get(name) is not None}
+    return Plan(**{**where, **paths}, harden=harden)
+
+
+def _plan_of(daemon: Any, harden: bool, where: dict[str, Any]) -> Plan:
     """What a daemon of the app's own is like; TargetError where Flame must not be opened there."""
+    if where:
+        raise TargetError(
+            f"{', '.join(where)} cannot be chosen for a daemon that is there already; leave them or it out"
+        )
     server = getattr(daemon, "transportServer", None)
     if server is None:
         raise TargetError("that is no Pyro4 daemon that listens; give one, or none to have it made")
@@ -130,6 +124,8 @@ def _make_daemon(plan: Plan) -> Any:
     from Pyro4 import core, errors
     from Pyro4.configuration import config
 
+    if plan.unix is not None:
+        clear_socket(plan.unix)
     before = {name: getattr(config, name) for name in (*plan.settings, "SERIALIZERS_ACCEPTED", "SERVERTYPE")}
     umask = os.umask(0o077) if plan.unix else None
     try:
@@ -170,6 +166,22 @@ def _register(daemon: Any, plan: Plan) -> Any:
         return flame.start(daemon)
     finally:
         config.FLAME_ENABLED, config.SERIALIZERS_ACCEPTED = before
+
+
+def _key_file(daemon: Any, name: str | os.PathLike[str] | None) -> KeyFile:
+    path = None if name is None else Path(name)
+    if getattr(daemon, "_pyroHmacKey", None) is not None and path is not None and not path.exists():
+        raise TargetError(f"this daemon has a key already, and there is no {path}; leave key_file out")
+    return KeyFile.get(path)
+
+
+def _harden(daemon: Any) -> Callable[[], Any]:
+    """Shut out from ``daemon`` who has no key; returns what undoes it."""
+    try:
+        undo: Callable[[], Any] = hardening.harden(daemon).undo
+    except ValueError as error:
+        raise TargetError(str(error)) from error
+    return undo
 
 
 def _give_key(daemon: Any, made: KeyFile) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import collections
 import dataclasses
 import datetime
 import decimal
 import enum
+import itertools
 import json
 import math
 import pathlib
@@ -15,6 +17,7 @@ import random
 import struct
 import threading
 import time
+import types
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterator
@@ -68,11 +71,30 @@ ATOMS = (
     | st.text(st.characters(exclude_characters="\0"), max_size=20).map(pathlib.Path)
     | st.sampled_from([pathlib.PureWindowsPath("c:\\x\\y"), pathlib.PureWindowsPath("//host/share/x")])
 )
+FACTORIES = [
+    None,
+    list,
+    dict,
+    set,
+    int,
+    float,
+    str,
+    tuple,
+    bool,
+    bytes,
+    object,
+    collections.OrderedDict,
+    collections.deque,
+]
+PACKED = st.sampled_from("bBhHiIlLqQfd").flatmap(
+    lambda code: st.lists(st.integers(0, 127), max_size=9).map(lambda numbers: array.array(code, numbers))
+)
+PACKED |= st.text(max_size=9).map(lambda text: array.array("u", text))
 # What compares equal to itself, for keys and sets.
 KEYS = st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.binary(max_size=9) | st.dates()
 KEYS |= st.tuples(KEYS, KEYS) | st.frozensets(KEYS, max_size=3) | st.fractions() | st.floats(allow_nan=False)
 PLAIN = st.recursive(
-    ATOMS | st.binary(max_size=20).map(bytearray),
+    ATOMS | st.binary(max_size=20).map(bytearray) | PACKED,
     lambda inner: (
         st.lists(inner, max_size=5)
         | st.lists(inner, max_size=5).map(tuple)
@@ -81,6 +103,16 @@ PLAIN = st.recursive(
         | st.sets(KEYS, max_size=5)
         | st.frozensets(KEYS, max_size=5)
         | st.builds(slice, inner, inner, inner)
+        | st.dictionaries(KEYS, inner, max_size=5).map(collections.OrderedDict)
+        | st.dictionaries(KEYS, st.integers(), max_size=5).map(collections.Counter)
+        | st.builds(collections.defaultdict, st.sampled_from(FACTORIES), st.dictionaries(KEYS, inner, max_size=5))
+        | st.builds(collections.deque, st.lists(inner, max_size=5), st.none() | st.integers(0, 9))
+        | st.dictionaries(st.text(max_size=9), inner, max_size=3).map(lambda made: types.SimpleNamespace(**made))
+        | st.dictionaries(KEYS, inner, max_size=3).map(collections.UserDict)
+        | st.lists(inner, max_size=3).map(collections.UserList)
+        | st.lists(st.dictionaries(KEYS, inner, max_size=2), min_size=1, max_size=2).map(
+            lambda maps: collections.ChainMap(*maps)
+        )
         | st.lists(st.integers(-(2**65), 2**65), min_size=30, max_size=40)
         | st.lists(st.floats(), min_size=30, max_size=40)
         | inner.map(lambda value: [value, value])  # shared
@@ -227,6 +259,12 @@ def test_tables_are_the_same(remote: Remote) -> None:
         {1: "int", "1": "str", b"1": "bytes", (1,): "tuple", None: "none"},
         uuid.UUID(int=5),
         [[[[]]]],
+        memoryview(b"abc"),
+        memoryview(bytearray(b"abcdef"))[::2],
+        memoryview(array.array("d", range(6))).cast("B").cast("d", [2, 3]),
+        memoryview(b""),
+        types.MappingProxyType({1: [2]}),
+        collections.defaultdict(collections.defaultdict, {1: collections.defaultdict(int, {2: 3})}),
     ],
     ids=lambda value: "large int" if isinstance(value, int) else repr(value)[:30],
 )
@@ -238,6 +276,75 @@ def test_what_is_shared_stays_shared() -> None:
     inner = [1]
     one, two, three = through([inner, inner, {"k": inner}])
     assert one is two is three["k"]
+
+
+@pytest.mark.parametrize("levels", [95, 150, 900, 2900])
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda inner: [inner],
+        lambda inner: (inner,),
+        lambda inner: {"a": inner},
+        lambda inner: {1: inner, 2: [3]},
+        lambda inner: frozenset([inner]),
+        lambda inner: collections.deque([inner], 5),
+        lambda inner: collections.defaultdict(list, {"a": inner}),
+    ],
+    ids=["list", "tuple", "dict", "other dict", "frozenset", "deque", "defaultdict"],
+)
+def test_it_is_nested_to_pythons_own_limit(levels: int, around: Callable[[Any], Any]) -> None:
+    before, again = deep(levels, around), through(deep(levels, around))
+    for _ in range(levels):
+        assert type(again) is type(before)
+        assert len(again) == len(before)
+        before, again = (next(iter(one.values() if isinstance(one, dict) else one)) for one in (before, again))
+    assert before == again == ()
+
+
+def test_what_contains_itself_does_so_there() -> None:
+    loop: list[Any] = []
+    loop.append({"self": loop})
+    back = through(loop)
+    assert back[0]["self"] is back
+    through_tuple: Any = ([],)
+    through_tuple[0].append(through_tuple)
+    back = through(through_tuple)
+    assert type(back) is tuple
+    assert back[0][0] is back
+    queue: Any = collections.deque(maxlen=3)
+    queue.append(collections.defaultdict(list, {1: queue}))
+    back = through([queue, queue])
+    assert back[0] is back[1] is back[0][0][1]
+    assert back[0].maxlen == 3
+    assert back[0][0].default_factory is list
+
+
+def test_records_that_know_each_other_do_so_there() -> None:
+    root: dict[str, Any] = {"children": []}
+    root["children"] = [{"name": name, "parent": root} for name in range(100)]
+    back = through(root)
+    assert all(child["parent"] is back for child in back["children"])
+    chain: list[Any] = [{"at": at} for at in range(500)]
+    for one, other in itertools.pairwise(chain):
+        one["next"], other["before"] = other, one
+    back = through(chain)
+    assert [one["at"] for one in back] == list(range(500))
+    assert all(one["next"] is other and other["before"] is one for one, other in itertools.pairwise(back))
+
+
+def test_deep_and_shared(remote: Remote, old: Remote) -> None:
+    shared = [1]
+    value: list[Any] = shared
+    for _ in range(800):
+        value = [value, shared]
+    for side in (remote, old):
+        side["x"] = value
+        back = side.evaluate("x", ref=True).fetch()
+        bottom = back[1]
+        for _ in range(800):
+            assert back[1] is bottom
+            back = back[0]
+        assert back is bottom
 
 
 class Colour(enum.IntEnum):
@@ -256,16 +363,21 @@ class Text(str):
     __slots__ = ()
 
 
-def cyclic() -> list[Any]:
-    value: list[Any] = []
-    value.append({"self": value})
+class Ordered(collections.OrderedDict[str, int]):
+    pass
+
+
+def deep(levels: int, around: Callable[[Any], Any] = lambda inner: [inner]) -> Any:
+    value: Any = ()
+    for _ in range(levels):
+        value = around(value)
     return value
 
 
-def deep(levels: int) -> list[Any]:
-    value: list[Any] = []
-    for _ in range(levels):
-        value = [value]
+def everything_in_everything(count: int) -> list[Any]:
+    value: list[Any] = [[] for _ in range(count)]
+    for one in value:
+        one.extend(value)
     return value
 
 
@@ -282,11 +394,12 @@ NOT_PLAIN: list[tuple[Any, str]] = [
     (Point(1), "Point is no plain value"),
     (Pair(1, 2), "Pair is no plain value"),
     (Text("a"), "Text is no plain value"),
-    (collections.OrderedDict(), "OrderedDict is no plain value"),
+    (Ordered(), "Ordered is no plain value"),
+    (collections.defaultdict(lambda: 0), "a defaultdict whose factory is <lambda>"),
+    (memoryview(np.zeros(2, "i4,f8")), "a memoryview of the format"),
     ([1, {"k": threading.Lock()}], "lock is no plain value"),
-    (cyclic(), "contains itself"),
-    (deep(1000), "nested deeper than 150 levels"),
-    (deep(100_000), "nested"),
+    (everything_in_everything(14), "contains itself in too many ways"),
+    (deep(100_000), "nested deeper than 3000 levels"),
     (bomb(), "more than 20000000 values"),
     (np.array([object()]), "Python objects"),
     (np.zeros(2, [(("title", "name"), "i4")]), "titles"),
@@ -309,7 +422,14 @@ def test_what_is_not_plain_is_refused_before_it_is_sent(remote: Remote) -> None:
 
 def test_what_is_not_plain_there_stays_there(remote: Remote) -> None:
     remote.execute("import enum, collections\nclass C(enum.IntEnum): RED = 1\nP = collections.namedtuple('P', 'a')(1)")
-    for expression in ("C.RED", "P", "[C.RED]", "collections.OrderedDict()", "(x for x in ())", "{1: object()}"):
+    for expression in (
+        "C.RED",
+        "P",
+        "[C.RED]",
+        "collections.defaultdict(lambda: 1)",
+        "(x for x in ())",
+        "{1: object()}",
+    ):
         one = remote.evaluate(expression)
         assert isinstance(one, RemoteObject)
         with pytest.raises(CannotTravel, match=r"trust=True.* run code here"):
@@ -385,6 +505,42 @@ HOSTILE: dict[str, list[bytes]] = {
     "zone": parts({"z": "../../../etc/passwd"}),
     "zone of a module": parts({"z": "os.path"}),
     "path of a class": parts({"p": ["os", "x"]}),
+    "a factory of another's": parts({"dd": ["os.system", 1, 2]}),
+    "a factory that is none": parts({"dd": [["list"], 1, 2]}),
+    "a defaultdict of half a pair": parts({"dd": ["list", 1]}),
+    "ordered keys that collide": parts({"od": [n // 2 * (2**61 - 1) for n in range(100_000)]}),
+    "a deque that is too long": parts({"dq": [1, 2, 3]}),
+    "a deque of a negative length": parts({"dq": [-1]}),
+    "a deque of nothing": parts({"dq": []}),
+    "a namespace of numbers": parts({"ns": [1]}),
+    "a proxy of itself": parts({"mp": {"mp": {"m": {}}}}),
+    "a chain of lists": parts({"cm": [[1]]}),
+    "an array of another code": parts({"ar": ["O", 8, 1]}, b"\0" * 8),
+    "an array of half an item": parts({"ar": ["d", 8, 1]}, b"\0" * 9),
+    "an array of another size": parts({"ar": ["d", 4, 1]}, b"\0" * 8),
+    "an array of text that is none": parts({"ar": ["u", 0, 1]}, b"\xff\xff"),
+    "a view of objects": parts({"mv": ["O", 8, [1], False, 1]}, b"\0" * 8),
+    "a view of pointers": parts({"mv": ["P", 8, [1], False, 1]}, b"\0" * 8),
+    "a view that claims": parts({"mv": ["d", 8, [10**9], False, 1]}, b"\0" * 8),
+    "a view of many axes": parts({"mv": ["B", 1, [1] * 100, False, 1]}, b"\0"),
+    "a view of nothing on two axes": parts({"mv": ["B", 1, [0, 10**18], False, 1]}, b""),
+    "an entry that there is not": parts({"G": [[None, {"~": 7}]]}),
+    "an entry before it is there": parts({"G": [[None, [{"~": 1}]], [None, 1]]}),
+    "an entry in itself": parts({"G": [[None, {"t": [{"~": 0}]}]]}),
+    "an entry of another class": parts({"G": [[[], {"m": {}}]]}),
+    "an entry that is not empty": parts({"G": [[[1], [2]]]}),
+    "an entry that cannot be filled": parts({"G": [[{"t": []}, {"t": [{"~": 0}]}]]}),
+    "entries without any": parts({"G": []}),
+    "entries in entries": parts([{"G": [[None, 1]]}]),
+    "an entry of no value": parts([{"~": 0}]),
+    "entries that unfold": parts(
+        {"G": [[None, {"t": [0] * 10}], *([None, {"t": [{"~": n}, {"~": n}]}] for n in range(60))]}
+    ),
+    "entries that are deep": parts(
+        {"G": [[None, {"t": []}], *([None, {"t": [{"t": [{"~": n}]}]}] for n in range(9000))]}
+    ),
+    "entries that contain each other": parts({"G": [[[], [{"~": n} for n in range(14)]]] * 14}),
+    "an entry as its own key": parts({"G": [[{"m": {}}, {"d": [{"t": [{"~": 0}]}, 1]}]]}),
     "object array": parts({"a": ["O", [1], "C", 1]}, b"\0" * 8),
     "array of a module": parts({"a": ["os:system", [1], "C", 1]}, b"\0" * 8),
     "array that claims": parts({"a": ["<f8", [10**12], "C", 1]}, b"\0" * 8),
@@ -453,7 +609,19 @@ def test_reading_imports_three_libraries_at_most() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["values", "scalars", "arrays", "dtypes", "arrow_stream", "pandas_metadata", "pieces", "message"]
+    "name",
+    [
+        "values",
+        "scalars",
+        "containers",
+        "nesting",
+        "arrays",
+        "dtypes",
+        "arrow_stream",
+        "pandas_metadata",
+        "pieces",
+        "message",
+    ],
 )
 def test_the_codec_has_nothing_that_opens_what_was_sent(name: str) -> None:
     """No pickle, no evaluation, no import by a name."""

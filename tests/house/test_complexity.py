@@ -22,22 +22,6 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.Assert)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 
-# Temporary: functions of this side that were above it when the rule came. Each is to be made readable, and leaves.
-TEMPORARY = {
-    "cli/notebook.py:run",
-    "commands/monitor.py:where_text",
-    "commands/monitor.py:top_text",
-    "connect/location.py:Location.parse",
-    "connect/target.py:load_target",
-    "connect/targets_file.py:_checked",
-    "files/downloads.py:find",
-    "files/downloads.py:Downloads.receive",
-    "files/sync.py:Sync._plan",
-    "files/transfer.py:_places",
-    "remote/exceptions.py:raised_there",
-    "serve/in_app.py:serve",
-}
-
 
 def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """The functions below a node, with their dotted names."""
@@ -85,10 +69,7 @@ def test_a_function_has_few_ways_through_it() -> None:
     for name, path in FILES.items():
         for one, ways in too_many(path.read_text(encoding="utf-8")).items():
             found[f"{name}:{one}"] = ways
-    new = {one: ways for one, ways in found.items() if one not in TEMPORARY}
-    assert not new, f"{new}: at most {MOST} each, or a sentence '{REASON} …' in the docstring"
-    mended = TEMPORARY - set(found)
-    assert not mended, f"mended, so no exceptions any more; take them out of TEMPORARY: {sorted(mended)}"
+    assert not found, f"{found}: at most {MOST} each, or a sentence '{REASON} …' in the docstring"
 
 
 def test_the_counter_counts() -> None:

@@ -71,7 +71,7 @@ def test_where_the_cell_is(site: Site) -> None:
     assert f"  In[{count - 1}], line 5, in inner" in lines or f"  In[{count - 1}], line 4, in inner" in lines
     assert "flame_agent" not in text
     assert "worker" not in text
-    assert re.search(r"^\d+ more, of threads and tasks: %flame where --all$", text, re.MULTILINE)
+    assert re.search(r"^\d+ more threads? or tasks?: %flame where --all$", text, re.MULTILINE)
     # All: the thread beside it, and what the app does, but nothing of ours.
     text = look(k, "%flame where --all")
     assert re.search(r"^thread worker(: waiting)?\n.*threading\.py, line \d+, in wait\n", text, re.MULTILINE)
@@ -180,13 +180,13 @@ def test_what_it_uses(site: Site) -> None:
     cpu = re.search(r"^CPU +(\d+\.\d) % of one CPU +\(machine: \d+ CPUs, load ", text, re.MULTILINE)
     assert cpu is not None
     assert float(cpu.group(1)) > 0
-    assert re.search(r"^memory +\d+\.\d MB +\(machine: .* used\)$", text, re.MULTILINE)
+    assert re.search(r"^memory +\d+(\.\d)? MiB +\(machine: .* used\)$", text, re.MULTILINE)
     assert re.search(r"^threads \d+\n +\d+\.\d %  ", text, re.MULTILINE)
     assert re.search(r"^  \d+ /dev/zero$", text, re.MULTILINE)
     k.interrupt()
     k.wait(run)
     ok(k.execute("kept.close(); p = subprocess.Popen(['sleep', '1000'])"))
-    assert re.search(r"^subprocesses 1\n +0\.0 % +\S+ [MkB]+ +sleep \(pid \d+\)$", look(k, "%flame top"), re.MULTILINE)
+    assert re.search(r"^subprocesses 1\n +0\.0 % +\S+ [MKiB]+ +sleep \(pid \d+\)$", look(k, "%flame top"), re.MULTILINE)
     ok(k.execute("p.kill(); _ = p.wait()"))
 
 

@@ -6,6 +6,7 @@ memory or time than there is.
 
 from __future__ import annotations
 
+import array
 import collections
 import datetime
 import decimal
@@ -34,9 +35,16 @@ def examples(kind: str) -> list[Any]:
         plain = [{"a": (1, {2}), 3: b"y" * 2000}, 2**80, datetime.date(2020, 1, 2), list(range(99)), [shared, shared]]
         numbers = [decimal.Decimal("1.5"), fractions.Fraction(3, 7), range(5), 1j, slice(1, 2), datetime.timedelta(1)]
         dtypes = ["<i4", "<U3", ">M8[25s]", [("a", "i1"), ("b", "f8", (2,))], [("x", [("y", "U2"), ("z", ">u4")])]]
-        arrays = [np.zeros((2, 2), one) for one in dtypes] + [np.zeros(2, one)[0] for one in dtypes]
-        arrays += [np.dtype([("a", "i4"), ("b", "S3")], align=True), np.str_("ä")]
-        return [*plain, *numbers, *arrays]
+        whole = [np.zeros((2, 2), one) for one in dtypes] + [np.zeros(2, one)[0] for one in dtypes]
+        whole += [np.dtype([("a", "i4"), ("b", "S3")], align=True), np.str_("ä")]
+        loop: list[Any] = [1]
+        loop.append({"self": loop})
+        deep: Any = ()
+        for _ in range(130):
+            deep = (deep, {1: "a"})
+        kinds = [collections.OrderedDict(a=1), collections.defaultdict(list, {2: [3]}), collections.Counter("aab")]
+        more = [collections.deque([1, (2,)], 4), array.array("h", [1, 2]), memoryview(array.array("d", [1.5] * 6))]
+        return [*plain, *numbers, *whole, *kinds, *more, loop, deep]
     nested = pa.table({"l": [[1], [2, 3]], "s": [{"x": 1, "y": None}] * 2, "n": pa.nulls(2), "b": [b"a", None]})
     words = pa.table(
         {"d": pa.array(["a", "b", "a"]).dictionary_encode(), "t": pa.array([1, 2, 3], pa.timestamp("s", "UTC"))}

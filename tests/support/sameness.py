@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import array
+import collections
 import math
+import types
 from typing import Any
 
 
@@ -18,8 +21,24 @@ def same(one: Any, other: Any) -> bool:
         return same(one.real, other.real) and same(one.imag, other.imag)
     if kind in (list, tuple):
         return len(one) == len(other) and all(map(same, one, other))
-    if kind is dict:
-        return same(list(one.items()), list(other.items()))
+    if issubclass(kind, dict):
+        facts = [getattr(value, "default_factory", None) for value in (one, other)]
+        return facts[0] is facts[1] and same(list(one.items()), list(other.items()))
+    if kind is collections.deque:
+        return one.maxlen == other.maxlen and same(list(one), list(other))
+    if kind is array.array:
+        return bool(one.typecode == other.typecode and same(one.tolist(), other.tolist()))
+    if kind is memoryview:
+        facts = [(view.format, view.shape, view.readonly) for view in (one, other)]
+        return facts[0] == facts[1] and same(one.tolist(), other.tolist())
+    if kind is types.SimpleNamespace:
+        return same(vars(one), vars(other))
+    if kind in (types.MappingProxyType, collections.UserDict):
+        return same(dict(one), dict(other))
+    if kind is collections.UserList:
+        return same(one.data, other.data)
+    if kind is collections.ChainMap:
+        return same(one.maps, other.maps)
     if kind in (set, frozenset):
         return len(one) == len(other) and all(any(same(a, b) for b in other) for a in one)
     if kind is slice:

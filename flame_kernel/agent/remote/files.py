@@ -292,7 +292,8 @@ def call(data, talk, number):
 
 
 def _folder(request):
-    return trees.from_wire(request["cwd"] or os.getcwd())
+    """Where relative paths begin. A client that names no folder has none of these, and ours may be deleted."""
+    return trees.from_wire(request["cwd"] or "/")
 
 
 def _error(error):

@@ -12,6 +12,7 @@ the child runs code in C, and its subprocesses have it too.
 
 import array
 import collections
+import errno
 import itertools
 import marshal
 import os
@@ -28,7 +29,7 @@ from ..remote import bulk
 from ..shell import compiler
 from ..wire import launch
 from ..wire import message as wire
-from . import child_stacks, exit_reason, monitor, stops, top
+from . import child_stacks, descriptors, exit_reason, monitor, stops, top
 
 _LENGTH = struct.Struct(">Q")
 
@@ -39,6 +40,7 @@ BOOT = (
     + """\
 import marshal, socket
 s = socket.socket(fileno=int(sys.argv[1]))
+s.settimeout(None)
 def read(n):
     parts = []
     while n:
@@ -65,6 +67,9 @@ ASKED_GRACE = 2.5
 TEXTS, LONG_TEXT = 200, 100_000
 # Seconds that a child has to say where it is; then its stacks are read without its help.
 WHERE_PATIENCE = 1.5
+
+# Errors of the system by which a path is no program that it can start.
+NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.EPERM)
 
 # Requests that run the user's code, and can be stopped.
 CELLS = ("execute", "object")
@@ -148,12 +153,12 @@ class ChildCore:
             raise RuntimeError("its sys.executable is empty, so it cannot start a child: use place = process")
         if os.name != "posix":
             raise RuntimeError("child sessions need a POSIX server: use place = process")
-        ours, theirs = [_high(one) for one in socket.socketpair()]
+        ours, theirs = [descriptors.high_socket(one) for one in socket.socketpair()]
         # For descriptors: connections that the child uses itself.
-        giver, taker = [_high(one) for one in socket.socketpair()]
+        giver, taker = [descriptors.high_socket(one) for one in socket.socketpair()]
         # The child writes its stacks into the first one; the others are its descriptors 1 and 2. It reads those itself.
         # What it has not read when it dies is read here.
-        pipes = [[_high_number(number) for number in os.pipe()] for _ in range(3)]
+        pipes = [[descriptors.high_number(number) for number in os.pipe()] for _ in range(3)]
         theirs_too = [taker.fileno()] + pipes[0][1:] + pipes[1] + pipes[2]
         try:
             self._process = subprocess.Popen(
@@ -162,16 +167,19 @@ class ChildCore:
                 + [str(number) for number in theirs_too],
                 pass_fds=[theirs.fileno()] + theirs_too,
                 stdin=subprocess.DEVNULL,
-                stdout=_inherited(1),
-                stderr=_inherited(2),
+                stdout=descriptors.inherited(1),
+                stderr=descriptors.inherited(2),
                 start_new_session=True,
                 env=launch.without_secrets(os.environ),
             )
-        except BaseException:  # goes on, whatever it is; what nobody will use is closed
+        except BaseException as e:  # goes on, whatever it is; what nobody will use is closed
             ours.close()
             giver.close()
             for r, _ in pipes:
                 os.close(r)
+            if isinstance(e, OSError) and e.errno in NO_PROGRAM:
+                why = "its sys.executable, %s, is no program that can be started (%s)" % (sys.executable, e.strerror)
+                raise RuntimeError(why + ": use place = process")
             raise
         finally:
             theirs.close()
@@ -263,6 +271,8 @@ class ChildCore:
             self._process = None
         status, peak = ended
         why = exit_reason.in_words(pid, status, self._stops.sent, self._memory, peak, self._floor)
+        if self.described is None and status is not None and status >= 0:
+            why += exit_reason.not_begun(sys.executable)
         request_id = next((i for i, (kind, _) in lost.items() if kind in CELLS), None)
         for name, text in zip(("stdout", "stderr"), unread[1:]):
             if text:
@@ -322,7 +332,7 @@ class ChildCore:
 
     def carry(self, request, key, sock):
         """Have the child send or take a large value over ``sock``; see ``bulk``. OSError if the child ends."""
-        done, theirs = [_high(one) for one in socket.socketpair()]
+        done, theirs = [descriptors.high_socket(one) for one in socket.socketpair()]
         try:
             given = [theirs.fileno()]
             if not hasattr(sock, "pending"):  # of TLS only this process can read what comes
@@ -461,32 +471,6 @@ class ChildCore:
             self._reader.join(patience)
             if not self._reader.is_alive():
                 return
-
-
-def _high_number(number):
-    """The descriptor, moved above 2: a server may have closed its stdin, stdout or stderr."""
-    if number > 2:
-        return number
-    import fcntl
-
-    high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(number)
-    return high
-
-
-def _high(sock):
-    """The same for a socket."""
-    number = sock.detach()
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, _high_number(number))
-
-
-def _inherited(number):
-    """What a child gets as its stdout or stderr: the server's own. Nothing where the server has closed it, as another
-    file has its number then."""
-    try:
-        return None if os.get_inheritable(number) else subprocess.DEVNULL
-    except OSError:
-        return subprocess.DEVNULL
 
 
 def signal_group(pid, sign):

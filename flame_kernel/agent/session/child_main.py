@@ -54,6 +54,7 @@ def main(sock, left=()):
     me.for_main = collections.deque()  # what the next SIGINT has it call
     sender = threads.start("sender", _send_events, sock, log)
     taker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, taker)
+    taker.settimeout(None)  # gevent's, and those of an app with a default timeout, do not wait
     threads.start("receiver", _receive, sock, taker, me, log, sender)
     while True:  # close ends the process; a lane that ended for another reason has another one in its place
         me.run_on_main()

@@ -237,8 +237,7 @@ def _make_class():
             yield  # IPython 9 replaces the write method of sys.stdout here, and that is the whole process's
 
         def _showtraceback(self, etype, evalue, stb):
-            sys.stdout.flush()
-            sys.stderr.flush()
+            streams.flush_all()
             content = {"ename": etype.__name__, "evalue": self.text_of(evalue), "traceback": list(stb)}
             self.record_error(dict(content, in_displayhook=self.displayhook.message is not None))
             self._host.publish("error", content)

@@ -22,6 +22,7 @@ import uuid
 from base64 import b64encode
 
 from .. import own
+from ..output import streams
 from . import compiler, system, tracebacks
 from . import ipython_hooks as hooks
 
@@ -141,8 +142,7 @@ class Publisher:
         return found
 
     def send(self, msg_type, content):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        streams.flush_all()
         content = clean(content)
         if self._hooks:
             header = {"msg_id": uuid.uuid4().hex, "msg_type": msg_type}

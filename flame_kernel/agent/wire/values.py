@@ -21,11 +21,12 @@ import json
 import sys
 from array import array
 
+from . import containers, nesting
 from . import message as wire
 from .scalars import LEAVES, LONG, ZONES, BadValue, NotPlain, TooLarge, class_name, zone
 
-# A list in a list in a list … so deep.
-MAX_DEPTH = 150
+# A list in a list in a list … so deep; deeper ones are cut, see ``nesting``.
+MAX_DEPTH = 100
 # Values in all, where a shared one counts each time: whoever prints or compares them visits so many.
 MAX_UNFOLDED = 20000000
 # Keys of one dict or set with the same hash: each is compared with all of them.
@@ -58,8 +59,12 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
     encoder = Encoder(reference, dumps, libraries, limit, array_limit)
     try:
         text = _encoder.encode(encoder.node(value, 0)).encode("ascii")
-    except RecursionError:
-        raise NotPlain("it is nested too deep")
+    except (nesting.Tangled, RecursionError):
+        encoder = Encoder(reference, dumps, libraries, limit, array_limit)
+        try:
+            text = _encoder.encode(nesting.encode(encoder, value)).encode("ascii")
+        except RecursionError:
+            raise NotPlain("it is nested too deep")
     if wire.has_too_many_values(text):
         raise NotPlain("it holds more than %d values; an array or bytes can be of any size" % wire.MAX_VALUES)
     if limit is not None and len(text) > limit:
@@ -80,6 +85,7 @@ class Encoder:
         self._dumps = dumps
         self._under_way = set()  # ids of the containers around what is looked at
         self._finished = {}  # id -> (number, unfolded size, the object: as long as it is kept the id is its own)
+        self._entries = 0  # those of them that are entries of ``nesting``: their references are no numbers
         self._unfolded = 0
 
     def node(self, value, depth):
@@ -98,11 +104,11 @@ class Encoder:
         finished = self._finished.get(id(value))
         if finished is not None:
             self.count(finished[1])
-            return {"r": finished[0]}
+            return {"r": finished[0]} if type(finished[0]) is int else finished[0]
         if id(value) in self._under_way:
-            raise NotPlain("a %s contains itself" % class_name(kind))
+            raise nesting.Tangled("a %s contains itself" % class_name(kind))
         if depth > MAX_DEPTH:
-            raise NotPlain("it is nested deeper than %d levels" % MAX_DEPTH)
+            raise nesting.Tangled("it is nested deeper than %d levels" % MAX_DEPTH)
         before = self._unfolded
         self._under_way.add(id(value))
         try:
@@ -110,8 +116,24 @@ class Encoder:
         finally:
             self._under_way.discard(id(value))
         self.count(1)
-        self._finished[id(value)] = (len(self._finished), self._unfolded - before, value)
+        self._finished[id(value)] = (len(self._finished) - self._entries, self._unfolded - before, value)
         return node
+
+    def entry(self, value, reference):
+        """The node of one of ``nesting``'s entries, which others name by ``reference`` from now on."""
+        known = self._finished.get(id(value))
+        if known is not None and type(known[0]) is int:  # it has been written within another entry
+            return {"r": known[0]}
+        before = self._unfolded
+        node = self._compound(value, type(value), 0)
+        self.count(1)
+        self.finish(value, reference, self._unfolded - before)
+        return node
+
+    def finish(self, value, reference, size):
+        """From now on ``reference`` stands for ``value``, an entry."""
+        self._entries += id(value) not in self._finished
+        self._finished[id(value)] = (reference, size, value)
 
     def _compound(self, value, kind, depth):
         if kind is list:
@@ -130,6 +152,9 @@ class Encoder:
         leaf = LEAVES.get(kind)
         if leaf is not None:
             return {leaf[0]: leaf[1](value)}
+        writer = containers.WRITERS.get(kind)
+        if writer is not None:
+            return writer(self, value, depth)
         if kind in ZONES:
             return {"z": zone(value)}
         from . import arrays
@@ -213,7 +238,7 @@ def decode(parts, resolve=None, loads=None):
         raise BadValue("a value of more than %d parts" % wire.MAX_VALUES)
     try:
         tree = wire.read_json(text, MAX_DIGITS)
-        return Decoder(parts, resolve, loads).value(tree, 0)
+        return Decoder(parts, resolve, loads).root(tree)
     except RecursionError:
         raise BadValue("a value that is nested too deep")
     except BadValue:
@@ -231,7 +256,24 @@ class Decoder:
         self._resolve = resolve
         self._loads = loads
         self._finished = []  # (value, its unfolded size)
-        self._unfolded = 0
+        self.unfolded = 0
+        self._entries = None
+
+    def root(self, tree):
+        """The value of the whole text."""
+        if type(tree) is dict and "G" in tree and len(tree) == 1:
+            self._entries = nesting.Entries(self, tree["G"])
+            return self._entries.value()
+        return self.value(tree, 0)
+
+    def bare(self, node):
+        """The value of a node that no other one refers to by its number."""
+        if type(node) is list:
+            return self.values(node, 0)
+        if type(node) is not dict:
+            return node
+        ((tag, content),) = node.items()
+        return self.value(node, 0) if tag == "r" or tag in _ATOMS else self._tagged(tag, content, 0)
 
     def value(self, node, depth):
         """The value that ``node`` of the JSON text stands for."""
@@ -240,7 +282,7 @@ class Decoder:
             return node
         if depth > 2 * MAX_DEPTH:
             raise BadValue("a value that is nested too deep")
-        before = self._unfolded
+        before = self.unfolded
         if kind is list:
             made = self.values(node, depth)
         else:
@@ -249,48 +291,61 @@ class Decoder:
                 made, size = self._finished[content if content >= 0 else len(self._finished)]
                 self._count(size)
                 return made
+            if tag == "~" and self._entries is not None:
+                made, size = self._entries.named(content, depth)
+                self._count(size)
+                return made
             if tag in _ATOMS:
                 return _ATOMS[tag](self, content)
             made = self._tagged(tag, content, depth)
         self._count(1)
-        self._finished.append((made, self._unfolded - before))
+        self._finished.append((made, self.unfolded - before))
         return made
 
     def _tagged(self, tag, content, depth):
-        maker = _CONTAINERS.get(tag)
-        if maker is not None:
-            return maker(self, self.values(content, depth))
-        if tag == "m":
-            return dict(zip(content, self.values(content.values(), depth)))
-        if tag == "d":
-            both = self.values(content, depth)
-            return dict(zip(self.keys(both[::2]), both[1::2]))
-        if tag in ("q", "e"):
-            packed = array("q" if tag == "q" else "d")
-            packed.frombytes(self.part(content))
-            if sys.byteorder == "big":
-                packed.byteswap()
-            self._count(len(packed))
-            return packed.tolist()
-        if tag == "b":
-            return bytes(self.part(content))
-        if tag == "B":
-            return bytearray(self.part(content))
+        reader = _READERS.get(tag)
+        if reader is not None:
+            return reader(self, content, depth)
         maker = _MAKERS.get(tag)
         if maker is not None:
             return maker(content)
         maker = _LONG_MAKERS.get(tag)
         if maker is not None:
             return maker(content, self._count)
-        if tag == "@" and self._resolve is not None:
-            return self._resolve(content)
-        if tag == "!":
-            if self._loads is None:
-                raise BadValue("a pickle, which is opened only where trust=True was given to flame.connect")
-            return self._loads(bytes(self.part(content)))
         from . import arrays
 
         return arrays.decode(self, tag, content, depth)
+
+    def _texts(self, content, depth):
+        return dict(zip(content, self.values(content.values(), depth)))
+
+    def _pairs(self, content, depth):
+        both = self.values(content, depth)
+        return dict(zip(self.keys(both[::2]), both[1::2]))
+
+    def _whole(self, content, depth):
+        return self._packed("q", content)
+
+    def _floats(self, content, depth):
+        return self._packed("d", content)
+
+    def _packed(self, code, number):
+        packed = array(code)
+        packed.frombytes(self.part(number))
+        if sys.byteorder == "big":
+            packed.byteswap()
+        self._count(len(packed))
+        return packed.tolist()
+
+    def _reference(self, content, depth):
+        if self._resolve is None:
+            raise BadValue("a reference to an object, where none is due")
+        return self._resolve(content)
+
+    def _pickle(self, content, depth):
+        if self._loads is None:
+            raise BadValue("a pickle, which is opened only where trust=True was given to flame.connect")
+        return self._loads(bytes(self.part(content)))
 
     def values(self, nodes, depth):
         """The values of several nodes, as a list."""
@@ -325,8 +380,8 @@ class Decoder:
         self._count(size >> 6)
 
     def _count(self, values):
-        self._unfolded += values
-        if self._unfolded > MAX_UNFOLDED:
+        self.unfolded += values
+        if self.unfolded > MAX_UNFOLDED:
             raise BadValue("a value of more than %d parts, shared ones counted each time" % MAX_UNFOLDED)
 
 
@@ -349,18 +404,27 @@ def _visits(key, known):
     return found
 
 
-def _make_slice(decoder, content):
-    start, stop, step = content
+def _read_slice(decoder, content, depth):
+    start, stop, step = decoder.values(content, depth)
     return slice(start, stop, step)
 
 
 _SEQUENCES = {tuple: "t", set: "s", frozenset: "f"}
-_CONTAINERS = {
-    "t": lambda decoder, items: tuple(items),
-    "s": lambda decoder, items: set(decoder.keys(items)),
-    "f": lambda decoder, items: frozenset(decoder.keys(items)),
-    "S": _make_slice,
+_READERS = {
+    "t": lambda decoder, content, depth: tuple(decoder.values(content, depth)),
+    "s": lambda decoder, content, depth: set(decoder.keys(decoder.values(content, depth))),
+    "f": lambda decoder, content, depth: frozenset(decoder.keys(decoder.values(content, depth))),
+    "S": _read_slice,
+    "m": Decoder._texts,
+    "d": Decoder._pairs,
+    "q": Decoder._whole,
+    "e": Decoder._floats,
+    "b": lambda decoder, content, depth: bytes(decoder.part(content)),
+    "B": lambda decoder, content, depth: bytearray(decoder.part(content)),
+    "@": Decoder._reference,
+    "!": Decoder._pickle,
 }
+_READERS.update(containers.READERS)
 _MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag not in LONG}
 _LONG_MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag in LONG}
 # What is not remembered for a second reference: strings and numbers.

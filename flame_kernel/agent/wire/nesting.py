@@ -1,0 +1,195 @@
+"""Values that are nested deeper than the codec follows, or that contain themselves. Both sides import it.
+
+Such a value is cut: some of the containers in it are *entries* of their own, and what holds one names it::
+
+    {"G": [[empty, node], …]}    the entries; the last one is the value
+    {"~": n}                     entry n
+
+An entry is read after those that it names, unless it contains itself: so what can be filled later (a list, a dict …)
+is there from the beginning, empty, as ``empty`` says; that is null for any other.  A value that contains itself has to
+have one of these in each of its circles, as Python's own have.
+"""
+
+import collections
+from array import array
+
+from . import containers
+from .scalars import BadValue, NotPlain, class_name
+
+# Levels of one entry.
+STEP = 40
+# Levels in all: Python's own printing and comparing ends here, or before.
+MAX_LEVELS = 3000
+# Steps of somebody who prints a value that contains itself, and leaves off where he meets what he is in.
+MAX_VISITS = 1000000
+
+_ATOMS = {str, int, float, bool, bytes, type(None), complex, bytearray, memoryview, array}
+_FLAT = {list, tuple, set, frozenset, collections.deque}
+_KEYED = {dict, collections.OrderedDict, collections.defaultdict, collections.Counter}
+# What makes the node of an empty one, for each class that can be filled.
+_EMPTY = {
+    list: lambda value: [],
+    dict: lambda value: {"m": {}},
+    set: lambda value: {"s": []},
+    collections.OrderedDict: lambda value: {"od": []},
+    collections.Counter: lambda value: {"ct": []},
+    collections.defaultdict: lambda value: {"dd": [containers.factory_name(value)]},
+    collections.deque: lambda value: {"dq": [value.maxlen]},
+}
+
+
+class Tangled(NotPlain):
+    """A value that has to be cut first."""
+
+
+def children(value):
+    """What a container holds; nothing for what is none, or not known here."""
+    kind = type(value)
+    if kind in _FLAT:
+        return [one for one in list(value) if type(one) not in _ATOMS]
+    if kind in _KEYED:
+        both = list(value.keys()) + list(value.values())
+        return [one for one in both if type(one) not in _ATOMS]
+    if kind in (collections.UserDict, collections.UserList):
+        return [value.data]
+    if kind is collections.ChainMap:
+        return list(value.maps)
+    if kind is containers.SimpleNamespace:
+        return [one for one in vars(value).values() if type(one) not in _ATOMS]
+    if kind is containers.MappingProxyType:
+        return [one for one in list(value.values()) if type(one) not in _ATOMS]
+    return ()
+
+
+def encode(encoder, value):
+    """The ``G`` node of a value, by a ``values.Encoder`` that has seen nothing yet."""
+    entries, recursive = _cut(value)
+    empties = [_EMPTY[type(one)](one) if type(one) in _EMPTY else None for one in entries]
+    for number, one in enumerate(entries):
+        if empties[number] is not None:
+            encoder.finish(one, {"~": number}, 1)
+    nodes = []
+    for number, one in enumerate(entries):
+        nodes.append([empties[number], encoder.entry(one, {"~": number})])
+    if recursive:
+        _check_visits(value, NotPlain)
+    return {"G": nodes}
+
+
+def _cut(value):
+    """``(what becomes an entry, in the order of reading; whether anything contains itself)``."""
+    entries, chosen = [], set()
+    heights = {}  # id of what is done -> (levels in its entry, levels in all)
+    keep = []  # ids stay theirs
+    path, on_path, recursive = [[value, iter(children(value)), 0, 0]], {id(value)}, False
+    while path:
+        here = path[-1]
+        for child in here[1]:
+            known = heights.get(id(child))
+            if known is not None:
+                here[2], here[3] = max(here[2], known[0]), max(here[3], known[1])
+            elif id(child) in on_path:
+                recursive = True
+                _choose(path, child, chosen)
+            else:
+                on_path.add(id(child))
+                keep.append(child)
+                path.append([child, iter(children(child)), 0, 0])
+                break
+        else:
+            path.pop()
+            one, _, levels, height = here
+            levels, height = levels + 1, height + 1
+            if height > MAX_LEVELS:
+                raise NotPlain("it is nested deeper than %d levels" % MAX_LEVELS)
+            on_path.discard(id(one))
+            if levels >= STEP or id(one) in chosen or not path:
+                entries.append(one)
+                levels = 0
+            heights[id(one)] = (levels, height)
+            if path:
+                path[-1][2], path[-1][3] = max(path[-1][2], levels), max(path[-1][3], height)
+    return entries, recursive
+
+
+def _choose(path, target, chosen):
+    """Of a circle, the first one that can be filled later becomes an entry."""
+    inside = False
+    for step in path:
+        inside = inside or step[0] is target
+        if inside and type(step[0]) in _EMPTY:
+            chosen.add(id(step[0]))
+            return
+    raise NotPlain("a %s contains itself" % class_name(type(target)))
+
+
+def _check_visits(value, error):
+    """Raise where a value that contains itself does so on so many ways that printing it takes for ever."""
+    path, on_path, visits = [(value, iter(children(value)))], {id(value)}, 0
+    while path:
+        for child in path[-1][1]:
+            visits += 1
+            if visits > MAX_VISITS:
+                raise error("a value that contains itself in too many ways")
+            if id(child) not in on_path:
+                on_path.add(id(child))
+                path.append((child, iter(children(child))))
+                break
+        else:
+            on_path.discard(id(path.pop()[0]))
+
+
+class Entries:
+    """The entries of a value that is read."""
+
+    def __init__(self, decoder, content):
+        self._decoder = decoder
+        self._nodes = content
+        self._made = [None if empty is None else decoder.bare(empty) for empty, _ in content]
+        self._done = [False] * len(content)
+        self._sizes = [1] * len(content)
+        self._heights = [0] * len(content)
+        self._height = 0
+        self._recursive = False
+        if not all(made is None or (type(made) in _EMPTY and not made) for made in self._made):
+            raise BadValue("an entry that cannot be filled")
+
+    def value(self):
+        """The value itself: the last one."""
+        for number, (empty, node) in enumerate(self._nodes):
+            before, self._height = self._decoder.unfolded, 0
+            made = self._decoder.bare(node)
+            if empty is None:
+                self._made[number] = made
+            else:
+                self._fill(self._made[number], made)
+            self._done[number] = True
+            self._sizes[number] = self._decoder.unfolded - before + 1
+            self._heights[number] = self._height
+        if self._recursive:
+            _check_visits(self._made[-1], BadValue)
+        return self._made[-1]
+
+    def named(self, number, depth):
+        """``(entry, its unfolded size)``."""
+        if type(number) is not int or not 0 <= number < len(self._made):
+            raise BadValue("an entry that there is not")
+        if not self._done[number]:
+            if self._nodes[number][0] is None:
+                raise BadValue("an entry that is not there yet")
+            self._recursive = True
+        self._height = max(self._height, self._heights[number] + depth)
+        if self._height > 2 * MAX_LEVELS:
+            raise BadValue("a value that is nested too deep")
+        return self._made[number], self._sizes[number]
+
+    @staticmethod
+    def _fill(empty, made):
+        if type(empty) is not type(made):
+            raise BadValue("an entry of another class than was said")
+        if type(made) in _KEYED:
+            dict.update(empty, made) if type(made) is not collections.OrderedDict else empty.update(made)
+        elif type(made) is set:
+            empty.update(made)
+        else:
+            empty.extend(made)
