@@ -187,6 +187,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--watch",), "follow its output read-only, until Stop", group="how"),
             ON_CONNECTION,
         ),
+        more="The Remote Flame kernel looks on the present server, then where it was before, and at all targets.",
         examples=("%flame attach nightly", "%flame attach nightly --watch"),
         moves=True,
         expands=True,
