@@ -35,7 +35,7 @@ from .exceptions import raised_there
 from .foreground import show_before, write
 
 # Libraries whose values can be read here, where they are installed.
-LIBRARIES = ("numpy", "pandas", "pyarrow")
+LIBRARIES = ("numpy", "pandas", "pyarrow", "polars")
 # Requests whose output still goes where theirs went: threads that they have started may print.
 REMEMBERED = 256
 # Seconds between what a collected stand-in says and what the far side hears of it, when no other call takes it along.

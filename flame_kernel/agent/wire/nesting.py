@@ -58,6 +58,8 @@ def children(value):
         return [one for one in vars(value).values() if type(one) not in _ATOMS]
     if kind is containers.MappingProxyType:
         return [one for one in list(value.values()) if type(one) not in _ATOMS]
+    if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and value.dtype.kind == "O":
+        return [one for one in value.ravel().tolist() if type(one) not in _ATOMS]
     return ()
 
 

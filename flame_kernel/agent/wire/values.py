@@ -79,7 +79,7 @@ class Encoder:
     def __init__(self, reference, dumps, libraries, limit, array_limit):
         self.parts = [b""]
         self.libraries = libraries
-        self.array_limit = array_limit
+        self._array_limit = array_limit
         self._room = limit
         self._reference = reference
         self._dumps = dumps
@@ -159,7 +159,7 @@ class Encoder:
             return {"z": zone(value)}
         from . import arrays
 
-        node = arrays.encode(self, value, kind)
+        node = arrays.encode(self, value, kind, depth)
         if node is not None:
             return node
         if self._reference is not None:
@@ -200,6 +200,20 @@ class Encoder:
             self.take(sum(map(len, keys)))
             return {"m": dict(zip(keys, self.nodes(values, depth)))}
         return {"d": self.nodes([thing for pair in zip(keys, values) for thing in pair], depth)}
+
+    def has(self, library):
+        """Whether the other side has a library; one that is not known to be missing is taken to be there."""
+        return self.libraries is None or library in self.libraries
+
+    @property
+    def limited(self):
+        """Whether there is a limit for an array or a table."""
+        return self._array_limit is not None
+
+    def whole(self, size):
+        """An array or a table of so many bytes comes: TooLarge beyond the limit."""
+        if self._array_limit is not None and size > self._array_limit:
+            raise TooLarge("an array of %d bytes" % size)
 
     def buffer(self, data):
         """The number of one more part; ``data`` is bytes-like, flat."""
@@ -258,6 +272,7 @@ class Decoder:
         self._finished = []  # (value, its unfolded size)
         self.unfolded = 0
         self._entries = None
+        self.failed = None  # what the caller's own function has raised
 
     def root(self, tree):
         """The value of the whole text."""
@@ -266,14 +281,16 @@ class Decoder:
             return self._entries.value()
         return self.value(tree, 0)
 
-    def bare(self, node):
+    def bare(self, node, depth=0):
         """The value of a node that no other one refers to by its number."""
         if type(node) is list:
-            return self.values(node, 0)
+            return self.values(node, depth)
         if type(node) is not dict:
             return node
         ((tag, content),) = node.items()
-        return self.value(node, 0) if tag == "r" or tag in _ATOMS else self._tagged(tag, content, 0)
+        if depth > 2 * MAX_DEPTH:
+            raise BadValue("a value that is nested too deep")
+        return self.value(node, depth) if tag == "r" or tag in _ATOMS else self._tagged(tag, content, depth)
 
     def value(self, node, depth):
         """The value that ``node`` of the JSON text stands for."""
@@ -340,12 +357,20 @@ class Decoder:
     def _reference(self, content, depth):
         if self._resolve is None:
             raise BadValue("a reference to an object, where none is due")
-        return self._resolve(content)
+        return self._passed(self._resolve, content)
 
     def _pickle(self, content, depth):
         if self._loads is None:
             raise BadValue("a pickle, which is opened only where trust=True was given to flame.connect")
-        return self._loads(bytes(self.part(content)))
+        return self._passed(self._loads, bytes(self.part(content)))
+
+    def _passed(self, function, content):
+        """What a function of the caller's gives; its error is the caller's too."""
+        try:
+            return function(content)
+        except Exception as e:  # goes on as it is; whoever makes errors of libraries into BadValue knows it by this
+            self.failed = e
+            raise
 
     def values(self, nodes, depth):
         """The values of several nodes, as a list."""
