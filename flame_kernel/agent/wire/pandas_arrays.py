@@ -23,7 +23,10 @@ _MASKED = re.compile(r"U?Int(8|16|32|64)|Float(32|64)|boolean")
 
 
 def words(encoder, dtype, pandas, depth):
-    """A dtype of pandas as a list; NotPlain for one that it is not pandas' own."""
+    """A dtype of pandas as a list; NotPlain for one that is not pandas' own.
+
+    Branches because each dtype has words of its own.
+    """
     kind = type(dtype)
     name = kind.__name__ if (kind.__module__ or "").partition(".")[0] == "pandas" else None
     if name == "DatetimeTZDtype":
@@ -348,6 +351,10 @@ def _read_masked(decoder, content, depth, pandas):
 
 
 def _read_sparse(decoder, content, depth, pandas):
+    """A sparse array.
+
+    Branches because each thing that may be wrong with one is told by a sentence of its own.
+    """
     length, kind, dtype, values, places = content
     if dtype[0] != "sparse" or kind not in ("integer", "block"):
         raise BadValue("a sparse array of another dtype")
