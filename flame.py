@@ -8,6 +8,8 @@ from flame_kernel.errors import (
     CannotTravel,
     ConnectionLost,
     FlameError,
+    GroupError,
+    NotAnswered,
     ObjectGone,
     RemoteError,
     SessionGone,
@@ -18,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from flame_kernel.group.group import group
     from flame_kernel.remote.remote import connect
     from flame_kernel.serve.in_app import serve
 
@@ -26,11 +29,14 @@ __all__ = [
     "CannotTravel",
     "ConnectionLost",
     "FlameError",
+    "GroupError",
+    "NotAnswered",
     "ObjectGone",
     "RemoteError",
     "SessionGone",
     "TargetError",
     "connect",
+    "group",
     "load_ipython_extension",
     "serve",
     "unload_ipython_extension",
@@ -41,6 +47,8 @@ def __getattr__(name: str) -> Any:
     """Loaded when they are asked for: an app that serves needs no client, and neither needs a kernel."""
     if name == "connect":
         from flame_kernel.remote.remote import connect as found
+    elif name == "group":
+        from flame_kernel.group.group import group as found  # type: ignore[assignment]
     elif name == "serve":
         from flame_kernel.serve.in_app import serve as found  # type: ignore[assignment]
     else:

@@ -14,6 +14,8 @@
      ├─ CannotTravel         a value that is not plain, and no trust to send it as a pickle; a TypeError too
      ├─ ObjectGone           what a stand-in here stood for is no more; a ReferenceError too
      ├─ NotSent              a request was stopped before it was sent
+     ├─ NotAnswered          a host of a group did not answer while the others did
+     ├─ GroupError           some hosts of a group failed; ``errors`` has what each raised
      ├─ RemoteError          the code on the far side raised; name, message and traceback as text
      └─ AgentError           our agent on the server refused
 
@@ -24,6 +26,7 @@ All of them survive ``pickle`` and ``copy``, since notebooks' parallel libraries
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .terminal import one_line, plain_text
@@ -60,6 +63,10 @@ _CAUSES: dict[str, tuple[str, str]] = {
         "close other clients, or start it with a larger PYRO_THREADPOOL_SIZE",
     ),
     "closed": ("the server closed the connection", "look at what the server printed, then try again"),
+    "message_size": (
+        "it takes messages that are too small for anything",
+        "start it with a larger PYRO_MAX_MESSAGE_SIZE, such as 1000000, or without it",
+    ),
     "protocol": ("it does not speak this Pyro protocol", "run Pyro4 4.82 or one of the same wire protocol there"),
     "tls": (
         "the server wants TLS and this connection is plain",
@@ -321,6 +328,47 @@ class TransferError(FlameError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class NotAnswered(FlameError):
+    """The host at ``location`` did not answer while the others of its group did; ``detail`` says how that showed."""
+
+    def __init__(self, location: str, detail: str) -> None:
+        super().__init__(location, detail)
+        self.location, self.detail = self.args
+
+    def __str__(self) -> str:
+        return f"{self.location} does not answer: {self.detail}"
+
+
+class GroupError(FlameError):
+    """Some hosts of a group failed: ``errors`` are what they raised, by host; ``results`` has the others' answers.
+
+    ``total`` is how many hosts there are; ``lines`` tell the errors for people, equal ones once.
+    """
+
+    def __init__(
+        self, total: int, errors: Mapping[str, BaseException], results: Any = None, lines: Sequence[str] = ()
+    ) -> None:
+        super().__init__(total)
+        self.total = total
+        self.errors = dict(errors)
+        self.results = results
+        self.lines = list(lines)
+
+    def __str__(self) -> str:
+        if not self.errors:
+            return f"some of {self.total} hosts failed"
+        host, error = next(iter(self.errors.items()))
+        name, words = type(error).__name__, str(error)
+        if isinstance(error, RemoteError):
+            name, words = error.ename, error.evalue
+        first = "" if len(self.errors) == 1 else "the first, "
+        return f"{len(self.errors)} of {self.total} hosts failed; {first}{host}: {one_line(f'{name}: {words}', 500)}"
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: each different error, four of them whole."""
+        return [*self.lines, f"{type(self).__name__}: {len(self.errors)} of {self.total} hosts failed"]
 
 
 def cap(text: str, limit: int, keep_end: bool = False) -> str:

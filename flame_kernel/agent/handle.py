@@ -2,6 +2,7 @@
 
 Large values cross the connection of a call of ``carry`` (see ``bulk``), files that of ``take_files``; on a multiplex
 server files go by ``call_files``, each call with a number that is good once, in a conversation that ``files`` begins.
+Messages that are too large for the server go by ``part`` and ``rest``, see ``large_messages``.
 
 A request is a message of ``wire``: ``{"op", "n", …}``; the answer echoes ``n`` and has ``result``, or ``error`` with a
 code and a sentence. Every op is short, but a parked ``poll`` or ``watch``: on a multiplex server one call stops all
@@ -25,6 +26,7 @@ others, so there they do not park.
     kill      session, life                     anybody else ends the very one that ``sessions`` has told of
     sessions                                    what lives here
     files     session, epoch                    begin a conversation about files by calls: {"talk": its name}
+    call_files session, epoch, talk, number     ``call_files``, where the server has no thread for one more connection
     ask       session, ticket, client, client_id ask its owner to let go: {"asked": id}
     asked     session, id                       {"state": "waiting" | "granted" | "refused"}
     consent   session, epoch, id, allow         the owner's answer: {"done": whether it still waited}
@@ -66,7 +68,7 @@ import time
 
 from . import own, sockets, threads
 from .remote import bulk, files
-from .session import checkup, child, places
+from .session import checkup, child, large_messages, places
 from .session import session as live
 from .session.session import Refusal
 from .wire import message as wire
@@ -102,13 +104,17 @@ def bundle():
 
 def handle(data):
     """Answer one request of a client; bytes in, bytes out, never an exception."""
+    return large_messages.fitting(_answer_to(data))
+
+
+def _answer_to(data):
     n = None
     sockets.tune()
     try:
         request, buffers = wire.decode(data)
         n = request.get("n")
         if buffers:
-            request["request"]["buffers"] = [bytes(b) for b in buffers]
+            request.setdefault("request", {})["buffers"] = [bytes(b) for b in buffers]
         op = _OPS.get(request.get("op"))
         if op is None:
             raise Refusal("unknown_op", "this agent knows no op %r" % (request.get("op"),))
@@ -139,7 +145,17 @@ def take_files(data):
 def call_files(data):
     """Called through Flame by a session's owner with ``talk``, ``number`` and the frames of requests: the frames of
     answers, see ``files.call``. A message that is sent again is refused, and so is one of an earlier owner."""
-    return _bytes_of(_call_files, data, None)
+    return large_messages.fitting(_bytes_of(_call_files, data, None))
+
+
+def part(data):
+    """Called through Flame with one more part of a request; the last one is answered as the whole would be."""
+    return _bytes_of(_part, data, None)
+
+
+def rest(data):
+    """Called through Flame for the bytes from ``at`` on of an answer that was ``large``."""
+    return _bytes_of(lambda request, buffers, daemon: [large_messages.give(request["at"])], data, None)
 
 
 def _daemon(caller):
@@ -152,8 +168,8 @@ def _bytes_of(function, data, daemon):
     answers. Nothing follows what a connection has carried."""
     try:
         request, buffers = wire.decode(data)
-        buffers = function(request, buffers, daemon)
-        return b"" if buffers is None else wire.encode({"result": {}}, buffers)
+        found = function(request, buffers, daemon)
+        return found or b"" if found is None or type(found) is bytes else wire.encode({"result": {}}, found)
     except Refusal as e:
         return wire.encode({"error": {"code": e.code, "message": str(e)}})
     except KeyError as e:
@@ -169,6 +185,11 @@ def _carry(request, buffers, daemon):
 def _take_files(request, buffers, daemon):
     _acting(request, carries=True)
     files.take(bytes.fromhex(request["nonce"]), daemon)
+
+
+def _part(request, buffers, daemon):
+    whole = large_messages.take(request, buffers[0])
+    return whole and {wire.HANDLE: handle, wire.CALL_FILES: call_files}[request["of"]](whole)
 
 
 def _call_files(request, buffers, daemon):
@@ -189,6 +210,7 @@ def _hello(request):
         "python": list(sys.version_info[:3]),
         "servertype": _pyro_config("SERVERTYPE", "thread"),
         "bare": is_bare_flameserver(),
+        "max_message": large_messages.most(),
         "main": getattr(sys.modules.get("__main__"), "__file__", None) or "",
     }
 
@@ -377,6 +399,7 @@ _OPS = {
     "kill": _kill,
     "sessions": _list,
     "files": _files,
+    "call_files": lambda request: ({}, _call_files(request, request["request"]["buffers"], None)),
     "ask": _ask,
     "asked": _asked,
     "consent": _consent,

@@ -140,7 +140,8 @@ class Connection:
     RemoteError close it: what comes next on a broken stream belongs to nobody.
 
     ``pickle_protocol`` is that of requests.  It starts at 2, which all servers read; set it to 4 once the server is
-    known to run Python 3.4 or newer, and large bytes travel as they are instead of as text.
+    known to run Python 3.4 or newer, and large bytes travel as they are instead of as text.  ``max_message`` is
+    what the server says of its PYRO_MAX_MESSAGE_SIZE, 0 for no limit; who has more to ask cuts it into parts.
 
     A daemon may have other objects than Flame's: ``name`` is the one that is called, and ``serializer`` what it reads.
     """
@@ -151,6 +152,7 @@ class Connection:
         self._serializer = serializer
         self.timeouts = target.timeouts
         self.pickle_protocol = 2
+        self.max_message = 0
         self.bytes_sent = 0
         self.bytes_received = 0
         self.calls = 0

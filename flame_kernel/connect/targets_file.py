@@ -22,6 +22,9 @@
     tls = { ca = "ca.pem", certificate = "client.pem" }
     ns_key_file = "names.key"            # of the name server, where the location is a name that it knows
 
+    [groups.web]                         # several targets under one name; see `selection.py`
+    members = ["furnace", "pi-*", "@racks"]
+
 A key itself never stands in it. Reading and editing raise TargetError, one sentence with the next step.
 """
 
@@ -29,8 +32,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +50,8 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 _WHAT = "the configuration file"
+_ENTRIES = ("default", "default_group", "targets", "groups")
+_GROUP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _MAX_CONFIG = 1 << 20  # bytes
 
 # What a target can be told in the file, but for its location: name, and type.
@@ -104,7 +110,8 @@ def configuration_folder(environ: Mapping[str, str], config_dir: Path | None = N
 
 
 class TargetsFile:
-    """The file at ``path`` as it was read: ``default`` (a name, or None) and ``tables`` (settings by name).
+    """The file at ``path`` as it was read: ``default`` and ``default_group`` (a name, or None), ``tables`` (settings by
+    name) and ``groups`` (their members as they are written, by name).
 
     Empty where there is no such file. In ``tables`` the paths of files are whole and ``tls`` is always a table.
     """
@@ -113,6 +120,8 @@ class TargetsFile:
         self.path = path
         self.default: str | None = None
         self.tables: dict[str, dict[str, Any]] = {}
+        self.groups: dict[str, list[str]] = {}
+        self.default_group: str | None = None
         if path.exists():
             raw, status = read_small(path, _WHAT, _MAX_CONFIG)
             note_variables(raw.decode("utf-8", "replace"))
@@ -126,9 +135,10 @@ class TargetsFile:
     def _take(self, content: dict[str, Any], status: os.stat_result | None) -> None:
         path = self.path
         for entry in content:
-            if entry not in ("default", "targets"):
+            if entry not in _ENTRIES:
                 raise TargetError(
-                    f"{_WHAT} {path} has an unknown entry {entry!r}; there are default and [targets.NAME]"
+                    f"{_WHAT} {path} has an unknown entry {entry!r}; there are default, default_group, "
+                    "[targets.NAME] and [groups.NAME]"
                 )
         targets = content.get("targets", {})
         if not isinstance(targets, dict):
@@ -142,6 +152,28 @@ class TargetsFile:
                 f"the default {default!r} in {path} is none of its targets; add [targets.{default}] or change it"
             )
         self.default = default
+        self._take_groups(content)
+
+    def _take_groups(self, content: dict[str, Any]) -> None:
+        path, groups = self.path, content.get("groups", {})
+        if not isinstance(groups, dict):
+            raise TargetError(f"groups in {path} is no table; write [groups.NAME]")
+        self.groups = {name: _members(path, name, table, self.tables) for name, table in groups.items()}
+        default = content.get("default_group")
+        if default is not None and not (isinstance(default, str) and default in self.groups):
+            raise TargetError(
+                f"the default_group {default!r} in {path} is none of its groups; add [groups.{default}] or change it"
+            )
+        self.default_group = default
+
+    def with_targets(self, locations: Mapping[str, str]) -> TargetsFile:
+        """The same with these beside its targets, not to be written."""
+        if not locations:
+            return self
+        made = object.__new__(TargetsFile)
+        made.__dict__.update(self.__dict__)
+        made.tables = self.tables | {name: {"location": where} for name, where in locations.items()}
+        return made
 
     # --- editing: the user's comments and order stay, the file is replaced as a whole, and others never read it
 
@@ -194,6 +226,49 @@ class TargetsFile:
 
         self._edit(change)
 
+    def set_group(self, name: str, members: Sequence[str]) -> None:
+        """Write down a group, or give it other members; those as in the file."""
+
+        def change(content: Any, toml: Any) -> None:
+            if "groups" not in content:
+                content["groups"] = toml.table(is_super_table=True)
+            if name not in content["groups"]:
+                content["groups"][name] = toml.table()
+            content["groups"][name]["members"] = list(members)
+
+        self._edit(change)
+
+    def remove_group(self, name: str) -> None:
+        """Take a group out, and not its members; where it was the default there is none any more."""
+        self._known_group(name)
+
+        def change(content: Any, toml: Any) -> None:
+            del content["groups"][name]
+            if not content["groups"]:
+                del content["groups"]
+            if content.get("default_group") == name:
+                del content["default_group"]
+
+        self._edit(change)
+
+    def set_default_group(self, name: str | None) -> None:
+        """Choose the group of those who name none; None: there is none."""
+        if name is not None:
+            self._known_group(name)
+
+        def change(content: Any, toml: Any) -> None:
+            if name is not None:
+                content["default_group"] = name
+            elif "default_group" in content:
+                del content["default_group"]
+
+        self._edit(change)
+
+    def _known_group(self, name: str) -> None:
+        if name not in self.groups:
+            known = f"it has {', '.join(sorted(self.groups))}" if self.groups else "it has none"
+            raise TargetError(f"there is no group {name!r} in {self.path} ({known}); name one of those")
+
     def _known(self, name: str) -> None:
         if name not in self.tables:
             known = f"it has {', '.join(sorted(self.tables))}" if self.tables else "it has none"
@@ -216,6 +291,7 @@ class TargetsFile:
         with _reporting(self.path):
             private_files.replace(Path(os.path.realpath(self.path)), text.encode())
         self.default, self.tables = made.default, made.tables
+        self.default_group, self.groups = made.default_group, made.groups
 
 
 def _fill(table: Any, settings: Mapping[str, Any], toml: Any) -> None:
@@ -270,6 +346,23 @@ def _checked(path: Path, name: str, table: Any) -> dict[str, Any]:
         raise TargetError(f'{whose} has no location; add location = "host:port"')
     _find_keys(checked, path.parent, whose)
     return checked
+
+
+def _members(path: Path, name: str, table: Any, targets: Mapping[str, Any]) -> list[str]:
+    """The members of a group as they are written; TargetError for what can be none."""
+    whose = f"group {name} in {path}"
+    if not isinstance(table, dict) or table.keys() - {"members"}:
+        raise TargetError(f'{whose} has one setting: members = ["target", "pattern-*", "@group"]')
+    if not _GROUP_NAME.fullmatch(name) or name == "all":
+        raise TargetError(f"{whose} has no usable name; use letters, digits and _ . -, and not the word all")
+    if name in targets:
+        raise TargetError(f"{name} in {path} is a target and a group; give one of them another name")
+    members = table.get("members")
+    if not (isinstance(members, list) and all(isinstance(one, str) and one.strip() for one in members)):
+        raise TargetError(f'{whose} has no members; write members = ["target", "pattern-*", "@group"]')
+    if not members:
+        raise TargetError(f"{whose} is empty; name a target in its members, or remove it")
+    return [one.strip() for one in members]
 
 
 def _find_keys(table: dict[str, Any], folder: Path, whose: str) -> None:

@@ -1,7 +1,8 @@
 """FarFiles: the far side's files, asked over a connection of their own that the far side's function has taken over.
 
 Requests go out without waiting for the answers of those before, so a folder of small files costs no round trip each.
-On a multiplex server, where a function that stays would stop everybody else, the same requests go by short calls.
+On a multiplex server, where a function that stays would stop everybody else, the same requests go by short calls; and
+so they do, over the session's own connection, where the server has no thread for one more.
 What is asked and answered is listed in `agent/remote/files.py`.
 """
 
@@ -10,15 +11,18 @@ from __future__ import annotations
 import collections
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import TimeoutError
 from typing import Any
 
 from ..agent.wire import frames, trees
 from ..agent.wire import message as wire
 from ..connect.connection import Connection
-from ..connect.target import Target
 from ..errors import (
     MAX_MESSAGE,
     MAX_NAME,
+    AgentError,
+    CannotConnect,
+    ConnectionLost,
     FlameError,
     RemoteError,
     SessionGone,
@@ -27,13 +31,16 @@ from ..errors import (
     cap,
 )
 from ..security import answers
-from ..session.bootstrap import agent_name
+from ..session import large_messages
+from ..session.session import Session
 from ..session.taken_over import refusal, taken_over
 
 # Bytes of a file in one call on a multiplex server, which serves nobody else meanwhile.
 BURST = 2 << 20
 # About how many characters of requests go into one frame; escapes make up to twelve times as many bytes of them.
 _MAX_TEXT = 80_000
+# Seconds that the session's own connection may take to bring an answer.
+_PATIENCE = 60.0
 
 Message = dict[str, Any]
 # Called with each frame of an answer: its kind, and a dict, a memoryview, or a number of zeros.
@@ -41,34 +48,36 @@ Handler = Callable[[int, Any], None]
 
 
 class FarFiles:
-    """The far side's file functions at ``target``; for one thread, and for one connection's life.
+    """The far side's file functions for ``session``; for one thread, and for one connection's life.
 
-    message  makes a request of the session's owner of a dict and buffers: it names the session and the epoch
-    talk     on a multiplex server the name of a conversation, which the agent gave: no connection is taken over
+    calls  whether requests go by calls, in a conversation that the agent has named: no connection is taken over
+    own    whether it has a connection of its own; else all goes by the session's
 
     Raises what `transport.Connection` raises; where the connection breaks later, ConnectionLost; SessionGone where the
     session has ended there, or is another client's by now.
     """
 
-    def __init__(self, target: Target, message: Callable[..., bytes], talk: str | None = None) -> None:
-        self.calls = talk is not None
-        self._message = message
-        self._talk = talk or ""
+    def __init__(self, session: Session, *, calls: bool = False, own: bool = True) -> None:
+        self.calls = calls
+        self._session = session
+        self._talk = _talk(session) if calls else ""
         self._number = 1  # of the next call
         self._pending: collections.deque[tuple[str, Handler]] = collections.deque()  # of which op, and who takes it
         self._out = frames.Box()
         self._in = frames.Box()
-        self._connection = Connection(target)
-        self.location = self._connection.location
+        self.location = session.location
+        self._connection = Connection(session.target) if own else None
         try:
-            self._connection.pickle_protocol = 4
-            secret = target.key.reveal() if target.key is not None else None
-            if self.calls:
+            if self._connection is not None:
+                self._connection.pickle_protocol = 4
+                self._connection.max_message = session.max_message
+            if self._connection is None or self.calls:
                 key = frames.call_key(self._talk, self._number)  # Pyro signs these calls itself
                 self.frames = frames.Frames(self._out.send, self._in.receive, key, b"client")
             else:
+                secret = session.target.key.reveal() if session.target.key is not None else None
                 ours = os.urandom(frames.NONCE)
-                request = self._message({"nonce": ours.hex()})
+                request = session.wire_message({"nonce": ours.hex()})
                 try:
                     self._wire = taken_over(self._connection, wire.TAKE_FILES, request)
                 except RemoteError as e:
@@ -86,7 +95,8 @@ class FarFiles:
 
     def close(self) -> None:
         """Close the connection. What is under way there ends: a part that is worth it stays."""
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
         self._pending.clear()
 
     def _gone(self, error: RemoteError) -> FlameError:
@@ -174,23 +184,68 @@ class FarFiles:
             self.close()
             raise UnsafeAnswer(self.location, "no answer to what was asked")
         number, self._number = self._number, self._number + 1
-        data = self._message({"talk": self._talk, "number": number}, [self._out.sent])
+        data, asked = bytes(self._out.sent), {"talk": self._talk, "number": number}
         self._out.sent.clear()
         self.frames.restart(frames.call_key(self._talk, number), frames.call_key(self._talk, number + 1))
+        if self._connection is None:
+            self._in.refill(self._by_session(asked, data))
+            return
         try:
-            answer = self._connection.invoke(f"{agent_name()}.{wire.CALL_FILES}", data)
+            message = self._session.wire_message(asked, [data])
+            answer = large_messages.ask(self._connection, wire.CALL_FILES, message)()
         except RemoteError as e:
             raise self._gone(e) from None
-        self._in.refill(self._answered(answer))
+        self._in.refill(self._answered(self._connection, answer))
 
-    def _answered(self, answer: bytes) -> memoryview:
+    def _answered(self, connection: Connection, answer: bytes) -> memoryview:
         """The frames in the answer to a call."""
         try:
-            (found,) = wire.decode(answer)[1]
-            return memoryview(found)
+            said, found = wire.decode(answer)
+            if "large" in said:
+                found = wire.decode(large_messages.rest(connection, said["large"]))[1]
+            (one,) = found
+            return memoryview(one)
         except (wire.WireError, ValueError) as e:  # no frames: it says why
             self.close()
             raise refusal(answer, self.location) from e
+
+    def _by_session(self, asked: Message, data: bytes) -> memoryview:
+        """The same, over the session's own connection."""
+        try:
+            (found,) = self._session.ask("call_files", [data], **asked).result(_PATIENCE)["buffers"]
+        except TimeoutError:
+            raise ConnectionLost(self.location, f"nothing came for {_PATIENCE:g} s") from None
+        except AgentError as e:
+            if e.code == "stale":  # it was done before a cut, and its answer is lost: a new conversation goes on
+                raise ConnectionLost(self.location, e.message) from e
+            raise
+        except (KeyError, ValueError) as e:
+            raise UnsafeAnswer(self.location, "an answer that is none") from e
+        return memoryview(found)
+
+
+def far_files(session: Session) -> FarFiles:
+    """The far side's files by the way that the server has for them."""
+    if session.server.get("servertype") == "multiplex":
+        return FarFiles(session, calls=True)
+    try:
+        return FarFiles(session)
+    except CannotConnect as e:
+        if e.cause != "pool_full":
+            raise
+    return FarFiles(session, calls=True, own=False)
+
+
+def _talk(session: Session) -> str:
+    """A conversation about files by calls, as the agent names it."""
+    try:
+        answer = session.ask("files").result(_PATIENCE)
+    except TimeoutError:
+        raise ConnectionLost(session.location, f"nothing came for {_PATIENCE:g} s") from None
+    talk = answer.get("talk") if isinstance(answer, dict) else None
+    if not isinstance(talk, str) or len(talk) > MAX_NAME:
+        raise UnsafeAnswer(session.location, "a conversation without a name")
+    return talk
 
 
 def error_in(answer: Message) -> tuple[str, str]:

@@ -17,18 +17,18 @@ import random
 import socket
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..agent.wire import frames, trees
-from ..errors import MAX_NAME, CannotConnect, ConnectionLost, TransferError, UnsafeAnswer
+from ..connect.amounts import size_in_words, time_in_words
+from ..errors import CannotConnect, ConnectionLost, TransferError, UnsafeAnswer
 from ..session.session import Session
 from .destination import ChosenFolder, Names, plain_name
 from .downloads import Arrival, Downloads, description, find
-from .far_files import BURST, FarFiles, Message, error_in
+from .far_files import BURST, FarFiles, Message, error_in, far_files
 from .progress import Tally
 from .uploads import Departure, Uploads
 
@@ -40,8 +40,6 @@ BATCH = 256
 _CWD_PATIENCE = 10.0
 # Bytes that ``getfile`` brings into memory, and how many of them may be zeros that only travel as their number.
 MAX_CONTENT, MAX_ZEROS = 2 << 30, 256 << 20
-# Seconds in which a conversation about files has to begin.
-_TALK_PATIENCE = 10.0
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -64,13 +62,8 @@ class Transferred:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        size, unit = float(self.bytes), "B"
-        for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-            if size < 1024 or unit == "TiB":
-                break
-            size /= 1024
-        amount = f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        text = f"{self.files} file{'' if self.files == 1 else 's'}, {amount} in {self.seconds:.1f} s"
+        size, took = size_in_words(self.bytes), time_in_words(self.seconds)
+        text = f"{self.files} file{'' if self.files == 1 else 's'}, {size} in {took}"
         if self.skipped:
             text += f"; {self.skipped} there already"
         return "\n".join((text, *self.notes))
@@ -257,8 +250,8 @@ class Transfer:
         while not self._stopped:
             try:
                 if self._far is None:
-                    talk = self._talk() if self._calls else None
-                    self._far = FarFiles(self._session.target, self._session.wire_message, talk)
+                    self._far = far_files(self._session)
+                    self._calls = self._far.calls
                 return step(self._far, *args, **kwargs)
             except (ConnectionLost, CannotConnect) as e:
                 if self._far is not None:
@@ -272,18 +265,6 @@ class Transfer:
                 time.sleep(delay * random.uniform(0.8, 1.2))
                 delay = min(delay * 2, RETRY_LAST)
         raise TransferError("stopped; what was copied whole stays")
-
-    def _talk(self) -> str:
-        """A conversation about files by calls, as the agent names it."""
-        asked = self._session.ask("files")
-        try:
-            answer = asked.result(_TALK_PATIENCE)
-        except futures.TimeoutError:
-            raise ConnectionLost(self._location, f"nothing came for {_TALK_PATIENCE:g} s") from None
-        talk = answer.get("talk") if isinstance(answer, dict) else None
-        if not isinstance(talk, str) or len(talk) > MAX_NAME:
-            raise UnsafeAnswer(self._location, "a conversation without a name")
-        return talk
 
     def _far_cwd(self, paths: list[str]) -> Callable[[], str | None]:
         """Asks the session, if a path needs it, in which folder its cells are; the answer may take until it is used."""
@@ -348,7 +329,7 @@ class _Content:
             raise UnsafeAnswer(self._location, "more bytes than were announced")
         self._zeros += size if kind == frames.HOLE else 0
         if self._zeros > MAX_ZEROS:
-            raise self._too_large(f"more than {MAX_ZEROS >> 20} MiB of nothing but zeros")
+            raise self._too_large(f"more than {size_in_words(MAX_ZEROS)} of nothing but zeros")
         self.bytes += bytes(size) if kind == frames.HOLE else payload
 
     def _control(self, answer: Message) -> None:
@@ -358,7 +339,7 @@ class _Content:
         if answer.get("more"):
             self._size = description(dict(answer, kind="file"), self._location)["size"]
             if self._size > MAX_CONTENT:
-                raise self._too_large(f"{self._size} bytes")
+                raise self._too_large(size_in_words(self._size))
             return
         self.more = answer.get("last") is False
         if self.more and len(self.bytes) == self._before:

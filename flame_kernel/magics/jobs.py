@@ -17,6 +17,7 @@ from typing import Any
 from ..commands.tables import aligned
 from ..errors import FlameError, RemoteError, SessionGone
 from ..remote.exceptions import raised_there
+from ..remote.kept_text import KeptText
 from ..remote.remote import Remote
 from ..session.inbox import Event
 
@@ -26,30 +27,6 @@ KEPT = 8_000_000
 LANE_PATIENCE = 5.0
 
 _RICH = ("display_data", "update_display_data", "execute_result")
-
-
-class _Kept:
-    """Text up to a limit: of more the beginning goes, and a note says how much."""
-
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
-        self._size = 0
-        self._dropped = 0
-
-    def add(self, text: str) -> None:
-        self._pieces.append(text)
-        self._size += len(text)
-        while self._size > KEPT:
-            first = self._pieces.pop(0)
-            gone = min(len(first), self._size - KEPT)
-            if gone < len(first):
-                self._pieces.insert(0, first[gone:])
-            self._size -= gone
-            self._dropped += gone
-
-    def __str__(self) -> str:
-        note = f"[{self._dropped} characters left out: a job keeps {KEPT}]\n" if self._dropped else ""
-        return note + "".join(list(self._pieces))
 
 
 def cell_error(content: dict[str, Any]) -> RemoteError:
@@ -107,7 +84,7 @@ class Job:
         self._shown = shown
         self._show = show
         self._keep = keep
-        self._text = {"both": _Kept(), "stdout": _Kept(), "stderr": _Kept()}
+        self._text = {name: KeptText(KEPT, "a job") for name in ("both", "stdout", "stderr")}
         self._rich: list[dict[str, Any]] = []
         self._rich_size = 0
         self._error: dict[str, Any] | None = None

@@ -19,7 +19,7 @@ from typing import Any
 from ..agent.wire import trees
 from ..commands.tab import Wanted
 from ..errors import FlameError
-from ..files.far_files import FarFiles
+from ..files.far_files import far_files
 from ..files.transfer import wire_path
 from ..security.offers import modules, offered, paths
 from ..session.agent_client import AgentClient
@@ -146,9 +146,7 @@ def _paths_there(session: Session, path: str) -> list[str]:
     folder = path[: len(path) - len(path.rpartition("/")[2])]
     cwd = session.request("cwd").result(PATIENCE).get("cwd") if not path.startswith(("/", "~")) else None
     pattern = "".join(f"[{sign}]" if sign in "*?[" else sign for sign in path) + "*"
-    calls = session.server.get("servertype") == "multiplex"
-    talk = session.ask("files").result(PATIENCE)["talk"] if calls else None
-    with contextlib.closing(FarFiles(session.target, session.wire_message, talk)) as far:
+    with contextlib.closing(far_files(session)) as far:
         entries = far.request(op="find", sources=[wire_path(pattern)], cwd=cwd).get("found")
     kinds = {}
     for one in entries if isinstance(entries, list) else []:

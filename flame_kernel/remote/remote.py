@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import queue
 import sys
@@ -34,9 +35,9 @@ from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.session import Session
 from . import lookahead
-from .calls import Calls, Sink
+from .calls import Calls, Sink, Step
 from .console import Console, history_file
-from .functions import RemoteFunction, ship
+from .functions import RemoteFunction
 from .modules import SentModule, getmodule, sendmodule
 from .proxy import chain, reference, stand_in
 
@@ -176,6 +177,19 @@ class Remote:
     def show(self, sink: Sink | None) -> None:
         self._calls.show = sink
 
+    @property
+    def write(self) -> Callable[[str, str], None]:
+        """What text of calls goes to, with the name of its stream: this process's own streams, unless it is set."""
+        return self._calls.write
+
+    @write.setter
+    def write(self, write: Callable[[str, str], None]) -> None:
+        self._calls.write = write
+
+    def perform(self, root: list[Any], steps: Sequence[Step], mode: str = "auto") -> Any:
+        """Evaluate a chain of attributes and calls there; see ``agent/remote/objects.py``."""
+        return self._calls.perform(root, steps, mode)
+
     # -- modules and built-in functions ------------------------------------------------------------------------------
 
     @property
@@ -211,9 +225,14 @@ class Remote:
 
         What it returns comes as any result does; an ``async def`` is awaited there.
         """
-        bundle, first, named = ship(function)
-        call = ("call", (*first, *args), {**named, **kwargs})
-        return self._calls.perform(["function"], (bundle, call), **{"await": True})  # type: ignore[arg-type]
+        while isinstance(function, (RemoteFunction, functools.partial)):
+            if isinstance(function, functools.partial):
+                args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
+                function = function.func
+            else:
+                function = function.local
+        call = ("call", args, kwargs)
+        return self._calls.perform(["function", function], (call,), **{"await": True})  # type: ignore[arg-type]
 
     def remote(self, function: Callable[..., Any]) -> RemoteFunction:
         """Decorator: a function of this side that runs over there when it is called."""

@@ -281,6 +281,7 @@ RESULTS: dict[str, Check] = {
     "kill": _DONE,
     "sessions": listing(_SESSION, 100_000),
     "files": record({"talk": _name}),
+    "call_files": record({}),
     "ask": record({"asked": _name}),
     "asked": record({"state": one_of("waiting", "granted", "refused")}),
     "consent": _DONE,

@@ -37,7 +37,8 @@ from ..errors import (
     UnsafeAnswer,
 )
 from ..security import answers
-from .bootstrap import agent_name, is_missing, with_agent
+from . import large_messages
+from .bootstrap import is_missing, with_agent
 from .local_process import LocalProcess
 from .outage import Outage, cause, is_silence
 
@@ -111,6 +112,7 @@ class Link:
         self._nonce = uuid.uuid4().hex[:16]
         self._counter = itertools.count(1)
         self._modern = False
+        self.max_message = 0
         self._lock = threading.Lock()
         self._broken: dict[str, FlameError] = {}
         self._lost_since = 0.0
@@ -158,11 +160,13 @@ class Link:
         raise AssertionError  # not reached: count() has no end
 
     def _execute(self, source: str) -> None:
-        self.calls.connection.call("execute", source)
+        self.calls.connection = large_messages.execute(self.calls.connection, source, self._connect)
 
     def with_ticket(self, request: dict[str, Any]) -> Any:
         """The result of an op of one who owns no session yet: it shows that it is no old message, sent again."""
         hello = self.exchange(self.calls, {"op": "hello"})[0]
+        self.max_message = large_messages.check(hello.get("max_message"), self.location)
+        self.calls.connection.max_message = self.max_message
         if request["op"] == "hello":
             return hello
         ticket = hello.get("ticket") if isinstance(hello, dict) else None
@@ -178,12 +182,12 @@ class Link:
         self.boot = server["boot"]
         self._neighbour = LocalProcess.of(server)
         self._modern = tuple(server["python"]) >= (3, 4)
-        self._raise_pickle_protocol(self.calls.connection)
+        self._know_server(self.calls.connection)
 
     def add_line(self, name: str) -> Line:
         """One more connection."""
         line = Line(name, Connection(self.target))
-        self._raise_pickle_protocol(line.connection)
+        self._know_server(line.connection)
         self._lines.append(line)
         return line
 
@@ -191,7 +195,8 @@ class Link:
         """Watch over the lines from now on."""
         self._watcher.start()
 
-    def _raise_pickle_protocol(self, connection: Connection) -> None:
+    def _know_server(self, connection: Connection) -> None:
+        connection.max_message = self.max_message
         if self._modern:
             connection.pickle_protocol = 4
 
@@ -236,13 +241,14 @@ class Link:
     ) -> tuple[dict[str, Any], str, Connection, Callable[[], bytes]]:
         n = self.number()
         message = wire.encode(dict(request, n=n), buffers)
-        hear = connection.ask(f"{agent_name()}.{wire.HANDLE}", message, timeout=timeout)
-        return request, n, connection, hear
+        return request, n, connection, large_messages.ask(connection, wire.HANDLE, message, timeout)
 
     def _answer(self, request: dict[str, Any], n: str, connection: Connection, hear: Callable[[], bytes]) -> Answer:
         data = hear()
         try:
             answer, buffers = wire.decode(data)
+            if "large" in answer:
+                answer, buffers = wire.decode(large_messages.rest(connection, answer["large"]))
         except wire.WireError as e:
             connection.close()
             raise UnsafeAnswer(connection.location, str(e)) from e
@@ -332,7 +338,7 @@ class Link:
                         continue
                     self._note_lost(line, e)
                     continue
-                self._raise_pickle_protocol(connection)
+                self._know_server(connection)
                 line.connection = connection
                 if self.closing.is_set():  # close() may have looked before this one was there
                     connection.close()

@@ -161,9 +161,11 @@ class Session:
         lane: str | None = None,
         cell_id: str | None = None,
         raw: str | None = None,
+        count: int | None = None,
     ) -> Future[Reply]:
         """Run a cell; the future holds the content of its execute_reply. ``lane`` is the subshell's id; ``raw`` the
-        cell's text where ``code`` is not that: a debugger knows the cell by it."""
+        cell's text where ``code`` is not that: a debugger knows the cell by it. ``count`` is the number that it has
+        here; without, the far side counts."""
         request = {
             "kind": "execute",
             "id": request_id,
@@ -175,6 +177,7 @@ class Session:
             "lane": lane or "",
             "cell_id": cell_id,
             "raw": raw,
+            "count": count,
         }
         return self._submit(request)
 
@@ -256,9 +259,9 @@ class Session:
         """The reply of a cell that was under way when this session was taken up."""
         return self._followed[request_id]
 
-    def ask(self, op: str, **fields: Any) -> Future[Any]:
-        """Any op of the agent on this session: its result, where that has events with their buffers in them."""
-        return self._call({"op": op, **fields})
+    def ask(self, op: str, buffers: Sequence[Any] = (), **fields: Any) -> Future[Any]:
+        """Any op of the agent on this session: its result, its buffers in it, or in the events that it has."""
+        return self._call({"op": op, **fields}, buffers)
 
     def wire_message(self, request: dict[str, Any], buffers: Sequence[Any] = ()) -> bytes:
         """A request of the agent on this session, for a connection that is not of the link."""
@@ -267,6 +270,11 @@ class Session:
     def answer(self, input_id: int, value: str | None) -> Future[Any]:
         """The user's line for an ``input_request`` event; None is end of file."""
         return self._call({"op": "answer", "input_id": input_id, "value": value})
+
+    @property
+    def max_message(self) -> int:
+        """Bytes of a message that the server takes; 0 for no limit."""
+        return self._link.max_message
 
     def sessions(self) -> Future[Any]:
         """What lives on the server: a list of dicts (session, place, client, pid, age, waiting)."""
@@ -321,8 +329,8 @@ class Session:
     def _message(self, message: dict[str, Any]) -> dict[str, Any]:
         return dict(message, session=self.session_id, epoch=self._epoch)
 
-    def _call(self, message: dict[str, Any]) -> Future[Any]:
-        call = Call(self._message(message))
+    def _call(self, message: dict[str, Any], buffers: Sequence[Any] = ()) -> Future[Any]:
+        call = Call(self._message(message), buffers)
         self._put(call)
         return call.future
 
@@ -360,6 +368,8 @@ class Session:
                 )
                 if isinstance(result, dict) and "events" in result:
                     result = dict(result, events=self._decoded(result["events"], buffers))
+                elif isinstance(result, dict) and buffers:
+                    result = dict(result, buffers=buffers)
             except Exception as e:  # a defect of ours too: the one who waits shall see it, and the thread goes on
                 call.future.set_exception(e)
             else:

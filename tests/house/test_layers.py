@@ -33,7 +33,7 @@ USERS = {
         *("commands.source", "kernel.history", "magics.extension", "magics.cells", "magics.commands"),
         *("magics.completion", "magics.arguments"),
     },
-    "tqdm": {"files.progress"},
+    "tqdm": {"files.progress", "group.future"},
     "argcomplete": {"cli.completion"},
     "prompt_toolkit": {"remote.prompt"},
     "pygments": {"remote.prompt"},

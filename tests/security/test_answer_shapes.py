@@ -79,6 +79,7 @@ RESULTS: dict[str, Any] = {
     "kill": {"closed": False},
     "sessions": [SESSION],
     "files": {"talk": "ab" * 32},
+    "call_files": {},
     "ask": {"asked": "1"},
     "asked": {"state": "waiting"},
     "consent": {"done": True},

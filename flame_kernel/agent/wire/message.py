@@ -24,7 +24,10 @@ MAGIC = b"FLM1"
 # What is called of the agent, below its package: all of it by Flame's ``invokeModule`` but what a child begins with.
 HANDLE, CARRY = "handle.handle", "handle.carry"
 TAKE_FILES, CALL_FILES = "handle.take_files", "handle.call_files"
+PART, REST = "handle.part", "handle.rest"
 CHILD = "session.child_main.main"
+# Bytes that Pyro and pickle need beside a message, at most.
+SPARE = 4096
 
 # Messages of comms, which go by these names in both directions.
 COMMS = ("comm_open", "comm_msg", "comm_close")

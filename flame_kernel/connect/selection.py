@@ -1,0 +1,203 @@
+"""Which servers are meant by ``web``, ``web1,web2``, ``web[1:3]``, ``web,-web2``, ``furnace*4`` or ``all``.
+
+A selection is words between commas, each one of these:
+
+- the name of a target or of a group (``@web`` is a group only), or a location such as ``host:port``;
+- ``all``: each target of ``targets.toml``;
+- ``pi-*``, ``lab?``, ``[ab]-pi``: the targets whose names match, as in a shell;
+- ``web[0]``, ``web[1:3]``, ``web[::2]``: some members of a group, counted as Python counts;
+- ``furnace*4``: four sessions on one server;
+- ``-web2``: not this one, or not these.
+
+The order is the one in which they are named, that of the file for ``all`` and patterns, and nobody comes twice.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import TargetError
+from .location import Location
+from .targets_file import TargetsFile, located
+
+ALL = "all"
+# Sessions of one group; a server of Pyro's stock configuration takes some twenty.
+MOST = 1000
+
+_SLICE = re.compile(r"(?P<name>@?[^\[\]]+)\[(?P<index>-?\d*(?::-?\d*){0,2})\]")
+_COPIES = re.compile(r"(?P<name>.+)\*(?P<count>\d{1,4})")
+_PATTERN = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One session of a selection: ``label`` names it to people, ``where`` is the target's name or a location."""
+
+    label: str
+    where: str
+
+
+def select(words: str | Sequence[str], file: TargetsFile, also: Mapping[str, str] | None = None) -> list[Chosen]:
+    """The sessions that ``words`` mean, one at least; raises TargetError, one sentence.
+
+    ``also`` are names that count as targets beside those of the file, each with its location.
+    """
+    file = file.with_targets(also or {})
+    parts = _parts(words) if isinstance(words, str) else [part for one in words for part in _parts(one)]
+    if not parts:
+        raise TargetError("no target is named; write names, patterns or groups of targets.toml, with commas between")
+    found = _chosen(parts, file)
+    if not found:
+        raise TargetError(f"nothing is left of {', '.join(parts)}; take out fewer")
+    if len(found) > MOST:
+        raise TargetError(f"{len(found)} sessions are more than a group can have ({MOST}); name fewer")
+    chosen = list(found.values())
+    _check_distinct(chosen, file)
+    return chosen
+
+
+def _chosen(parts: Sequence[str], file: TargetsFile) -> dict[str, Chosen]:
+    """What is chosen, by label; where all parts take out, they do so from all targets."""
+    found: dict[str, Chosen] = {}
+    if all(part.startswith("-") for part in parts):
+        found = {one.label: one for one in _one(ALL, file, ())}
+    for part in parts:
+        if not part.startswith("-"):
+            found |= {one.label: one for one in _one(part, file, ())}
+            continue
+        for one in _one(part[1:].strip(), file, ()):
+            if found.pop(one.label, None) is None:
+                raise TargetError(f"{part} takes out {one.label}, which was not chosen before it; leave it out")
+    return found
+
+
+def is_group(words: str, file: TargetsFile) -> bool:
+    """Whether ``words`` mean a group, rather than one server that has a name or a location of its own."""
+    if words in file.tables:
+        return False
+    if words in file.groups or words == ALL or words.startswith(("@", "-")) or len(_parts(words)) > 1:
+        return True
+    named = _SLICE.fullmatch(words) or _COPIES.fullmatch(words)
+    return named is not None or (":" not in words and _PATTERN.search(words) is not None)
+
+
+def _parts(words: str) -> list[str]:
+    """The words between commas that are in no bracket."""
+    return [part.strip() for part in re.split(r",(?![^\[\]]*\])", words) if part.strip()]
+
+
+def _one(word: str, file: TargetsFile, within: tuple[str, ...]) -> list[Chosen]:
+    """What one word means; ``within`` are the groups that led to it."""
+    if word == ALL:
+        if not file.tables:
+            raise TargetError(f"all means the targets of {file.path}, and it has none; jupyter flame add writes one")
+        return [Chosen(name, name) for name in file.tables]
+    if word in file.tables:
+        return [Chosen(word, word)]
+    if word.removeprefix("@") in file.groups:
+        return _group(word.removeprefix("@"), file, within)
+    sliced = _SLICE.fullmatch(word)
+    if sliced is not None and sliced["name"].removeprefix("@") in file.groups and sliced["index"]:
+        return _sliced(sliced["name"].removeprefix("@"), sliced["index"], file, within)
+    copies = _COPIES.fullmatch(word)
+    if copies is not None and (copies["name"] in file.tables or ":" in copies["name"]):
+        return _copies(copies["name"], int(copies["count"]))
+    if ":" in word:
+        Location.parse(word)
+        return [Chosen(word, word)]
+    return _matching(word, file)
+
+
+def _matching(word: str, file: TargetsFile) -> list[Chosen]:
+    """The targets whose names match a pattern; TargetError for what is none, or matches nobody."""
+    if word.startswith("@") or not _PATTERN.search(word):
+        what = "group" if word.startswith("@") else "target or group"
+        raise TargetError(_unknown(word.removeprefix("@"), file, what))
+    matching = [Chosen(name, name) for name in file.tables if fnmatch.fnmatchcase(name, word)]
+    if not matching:
+        raise TargetError(f"the pattern {word} matches no target in {file.path}; {_known(file)}")
+    return matching
+
+
+def _group(name: str, file: TargetsFile, within: tuple[str, ...]) -> list[Chosen]:
+    if name in within:
+        circle = " → ".join((*within[within.index(name) :], name))
+        raise TargetError(f"the group {name} is a member of itself ({circle}); take one of them out in {file.path}")
+    chosen: dict[str, Chosen] = {}
+    for member in file.groups[name]:
+        leaves_out = member.startswith("-")
+        try:
+            found = _one(member.removeprefix("-").strip(), file, (*within, name))
+        except TargetError as error:
+            if within and str(error).startswith("group "):
+                raise
+            raise TargetError(f"group {name}: {error}") from None
+        for one in found:
+            if leaves_out:
+                chosen.pop(one.label, None)
+            elif one.label in chosen and member == one.where:
+                raise TargetError(
+                    f"group {name} names {one.label} twice in {file.path}; for two sessions on it write {one.label}*2"
+                )
+            else:
+                chosen[one.label] = one
+    if not chosen:
+        raise TargetError(f"group {name} in {file.path} has nobody left; take out fewer of its members")
+    return list(chosen.values())
+
+
+def _sliced(name: str, index: str, file: TargetsFile, within: tuple[str, ...]) -> list[Chosen]:
+    members = _group(name, file, within)
+    numbers = [int(part) if part else None for part in index.split(":")]
+    if len(numbers) == 1 and numbers[0] is not None:
+        if not -len(members) <= numbers[0] < len(members):
+            raise TargetError(
+                f"group {name} has {len(members)} members, and none with the number {numbers[0]}; they count from 0"
+            )
+        return [members[numbers[0]]]
+    if len(numbers) == 3 and numbers[2] == 0:
+        raise TargetError(f"{name}[{index}] has a step of 0; leave the step out, or write 1 or more")
+    found = members[slice(*numbers)]
+    if not found:
+        raise TargetError(f"{name}[{index}] is nobody: group {name} has {len(members)} members, which count from 0")
+    return found
+
+
+def _copies(where: str, count: int) -> list[Chosen]:
+    if not 1 <= count <= MOST:
+        raise TargetError(f"{where}*{count} is no number of sessions; write 1 to {MOST}")
+    if ":" in where:
+        Location.parse(where)
+    return [Chosen(f"{where}/{number}", where) for number in range(1, count + 1)]
+
+
+def _check_distinct(chosen: Sequence[Chosen], file: TargetsFile) -> None:
+    """Two names of one server are a mistake: what is meant to run once on each host would run twice on one."""
+    seen: dict[Location, Chosen] = {}
+    for one in chosen:
+        table = file.tables.get(one.where, {"location": one.where})
+        location = located(table["location"], table.get("ssh"))
+        other = seen.setdefault(location, one)
+        if other.where != one.where:
+            raise TargetError(
+                f"{other.label} and {one.label} are the same server, {location}; leave one out, "
+                f"or write {other.label}*2 for two sessions on it"
+            )
+
+
+def _known(file: TargetsFile) -> str:
+    names = [*file.tables, *(f"@{name}" for name in file.groups)]
+    return f"there are {', '.join(_few(names))}" if names else "it has none"
+
+
+def _few(names: Sequence[str], most: int = 12) -> Iterator[str]:
+    yield from names[:most]
+    if len(names) > most:
+        yield f"and {len(names) - most} more"
+
+
+def _unknown(word: str, file: TargetsFile, what: str) -> str:
+    return f"there is no {what} {word!r} in {file.path}; {_known(file)}; or give host:port"

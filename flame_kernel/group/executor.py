@@ -1,0 +1,183 @@
+"""GroupExecutor: calls shared out among the members of a group, each to one that has nothing to do.
+
+    with group.executor() as executor:
+        executor.submit(function, 3).result(); list(executor.map(function, range(1000), chunksize=10))
+
+It is a ``concurrent.futures.Executor``, so ``loop.run_in_executor`` and joblib (``joblib_backend.py``) take it.
+
+A call that may have run is never made again, unless ``retries`` says so: where its host was lost before the call was
+sent, another member makes it; where it was lost later, the call's future has the error.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import Any, TypeVar
+
+from ..errors import CannotConnect, TargetError
+from ..remote.remote import Remote
+from .member import AGAIN, Member
+from .results import is_unreachable
+
+T = TypeVar("T")
+
+
+class Task:
+    """One call, or several that one member makes one after the other."""
+
+    __slots__ = ("future", "tries", "work")
+
+    def __init__(self, work: Callable[[Remote], Any], tries: int) -> None:
+        self.work = work
+        self.tries = tries  # how often it may be made
+        self.future: Future[Any] = Future()
+
+
+class GroupExecutor(Executor):
+    """Calls of functions of this side on whichever member is free.
+
+    members  those of a group; the executor ends no session
+    retries  how often a call is made again when its host was lost while it ran; 0: never, as it may have run
+    """
+
+    def __init__(self, members: Sequence[Member], retries: int = 0) -> None:
+        if retries < 0:
+            raise TargetError(f"retries is a number from 0 on, not {retries}")
+        self._members = list(members)
+        self._retries = retries
+        self._lock = threading.RLock()
+        self._waiting: collections.deque[Task] = collections.deque()
+        self._free = list(members)
+        self._away: dict[Member, tuple[float, Exception]] = {}
+        self._running: dict[Member, Task] = {}
+        self._idle = threading.Condition(self._lock)
+        self._is_shut = False
+
+    def __repr__(self) -> str:
+        with self._lock:
+            return f"<GroupExecutor {len(self._running)} of {len(self._members)} busy, {len(self._waiting)} waiting>"
+
+    @property
+    def workers(self) -> int:
+        """How many calls can run at once."""
+        return len(self._members)
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Have ``fn(*args, **kwargs)`` called by a member that is free, or by the first that will be."""
+        return self.give(lambda remote: remote.run(fn, *args, **kwargs))
+
+    def give(self, work: Callable[[Remote], T]) -> Future[T]:
+        """Have ``work`` called, here, with the remote of a member that is free."""
+        task = Task(work, self._retries + 1)
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._waiting.append(task)
+        self._share()
+        return task.future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """``fn`` of each item, in order, as results come; ``chunksize`` items go to a member at once."""
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        rows = list(zip(*iterables, strict=False))
+        chunks = [rows[at : at + chunksize] for at in range(0, len(rows), chunksize)]
+        futures = collections.deque(self.give(partial(_each, fn, chunk)) for chunk in chunks)
+        return _in_order(futures, None if timeout is None else time.monotonic() + timeout)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """No more calls; with ``cancel_futures`` those that wait are not made. The sessions go on."""
+        with self._lock:
+            self._is_shut = True
+            if cancel_futures:
+                while self._waiting:
+                    self._waiting.pop().future.cancel()
+            if wait:
+                self._idle.wait_for(lambda: not self._waiting and not self._running)
+
+    # -- sharing out ---------------------------------------------------------------------------------------------------
+
+    def _share(self) -> None:
+        """Give each member that is free a call that waits."""
+        while (pair := self._next()) is not None:
+            member, task = pair
+            member.submit(task.work, partial(self._done, member, task))
+
+    def _next(self) -> tuple[Member, Task] | None:
+        """A member that is free and the call that it is to make; None where there is no such pair."""
+        with self._lock:
+            self._bring_back()
+            while self._waiting and self._free:
+                task = self._waiting.popleft()
+                if not _begins(task):
+                    continue
+                member = self._free.pop(0)
+                self._running[member] = task
+                return member, task
+            lost: list[Task] = []
+            if len(self._away) == len(self._members):
+                lost, self._waiting = list(self._waiting), collections.deque()
+            self._idle.notify_all()
+        for task in lost:
+            if _begins(task):
+                task.future.set_exception(next(iter(self._away.values()))[1])
+        return None
+
+    def _bring_back(self) -> None:
+        """Members that could not be reached are tried again after a while."""
+        now = time.monotonic()
+        for member, (since, _) in list(self._away.items()):
+            if now - since > AGAIN:
+                del self._away[member]
+                self._free.append(member)
+
+    def _done(self, member: Member, task: Task, value: Any, error: Exception | None) -> None:
+        """On the member's thread: the call is over."""
+        task.tries -= 1
+        never_ran = isinstance(error, CannotConnect)
+        again = error is not None and is_unreachable(error) and (never_ran or task.tries > 0)
+        with self._lock:
+            del self._running[member]
+            if isinstance(error, CannotConnect):
+                self._away[member] = (time.monotonic(), error)
+            else:
+                self._free.append(member)
+            if again:
+                self._waiting.appendleft(task)
+        if not again and error is None:
+            task.future.set_result(value)
+        elif not again:
+            task.future.set_exception(error)
+        self._share()
+
+
+def _begins(task: Task) -> bool:
+    """Whether a call is to be made: not where it was cancelled while it waited."""
+    return task.future.running() or task.future.set_running_or_notify_cancel()
+
+
+def _each(fn: Callable[..., T], rows: Sequence[tuple[Any, ...]], remote: Remote) -> list[T]:
+    return [remote.run(fn, *row) for row in rows]
+
+
+def _in_order(futures: collections.deque[Future[list[T]]], end: float | None) -> Iterator[T]:
+    """The items of the futures' lists; what is not looked at any more is cancelled."""
+    try:
+        while futures:
+            yield from futures.popleft().result(None if end is None else max(0.0, end - time.monotonic()))
+    finally:
+        for future in futures:
+            future.cancel()

@@ -1,0 +1,131 @@
+"""Equal outputs of many hosts told once: the largest share first, each other one as a difference from it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+# Hosts that a headline names before it says "and 41 more".
+NAMED = 8
+
+# What differs from host to host and from run to run: addresses of objects, times, numbers.
+_PASSING = re.compile(r"0x[0-9a-fA-F]+|\d+(?:[.:,_-]\d+)*")
+_NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>0|[1-9]\d*)(?P<after>\D*)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One text, and the hosts that gave it. ``alike`` tells that they differ in numbers, which were masked."""
+
+    hosts: tuple[str, ...]
+    text: str
+    alike: bool = False
+
+
+def fold(texts: Mapping[str, str], mask: bool = False) -> list[Block]:
+    """The texts by host as blocks: those of most hosts first, among equals the one that came first.
+
+    With ``mask`` texts that differ only in numbers, times and addresses count as equal; the block shows the first.
+    """
+    found: dict[str, list[str]] = {}
+    for host, text in texts.items():
+        found.setdefault(masked(text) if mask else text, []).append(host)
+    blocks = []
+    for hosts in found.values():
+        first = texts[hosts[0]]
+        blocks.append(Block(tuple(hosts), first, any(texts[host] != first for host in hosts)))
+    return sorted(blocks, key=lambda block: -len(block.hosts))
+
+
+def masked(text: str) -> str:
+    """The text with each number, time and address as ``#``."""
+    return _PASSING.sub("#", text)
+
+
+def difference(text: str, base: str) -> str:
+    """What one has to change in ``base`` to get ``text``, a line each, ``-`` and ``+`` before it; the text itself where
+    that is shorter."""
+    old, new = base.splitlines(), text.splitlines()
+    lines = [line for line in difflib.unified_diff(old, new, n=1, lineterm="") if not line.startswith(("---", "+++"))]
+    if not lines or len(lines) >= len(new) + len(old):
+        return text
+    return "\n".join("  …" if line.startswith("@@") else line for line in lines[1:])
+
+
+def names(hosts: Sequence[str], most: int | None = NAMED) -> str:
+    """Hosts in few words: ``web[1-47], db``; of more than ``most`` of those the others are counted. None: all."""
+    runs = _runs(hosts)
+    if most is None or len(runs) <= most:
+        return ", ".join(run for run, _ in runs)
+    shown = runs[:most]
+    return f"{', '.join(run for run, _ in shown)} and {len(hosts) - sum(count for _, count in shown)} more"
+
+
+def _runs(hosts: Iterable[str]) -> list[tuple[str, int]]:
+    """Each word with the number of hosts it stands for: three or more that are counted through become one."""
+    numbered: dict[tuple[str, str], list[int]] = {}
+    order: list[tuple[str, str] | str] = []
+    for host in hosts:
+        match = _NUMBERED.fullmatch(host) if ":" not in host else None
+        if match is None:
+            order.append(host)
+            continue
+        kind = (match["before"], match["after"])
+        if kind not in numbered:
+            order.append(kind)
+        numbered.setdefault(kind, []).append(int(match["number"]))
+    found: list[tuple[str, int]] = []
+    for one in order:
+        if isinstance(one, str):
+            found.append((one, 1))
+            continue
+        before, after = one
+        spans = _spans(sorted(set(numbered[one])))
+        if all(last - first < 2 for first, last in spans):
+            found += [(f"{before}{number}{after}", 1) for number in numbered[one]]
+            continue
+        words = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+        found.append((f"{before}[{words}]{after}", len(numbered[one])))
+    return found
+
+
+def _spans(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    spans: list[tuple[int, int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1] = (spans[-1][0], number)
+        else:
+            spans.append((number, number))
+    return spans
+
+
+def headline(block: Block, total: int, first: bool, width: int = 100) -> str:
+    """The line above a block: ``── 47 of 50 hosts: web[1-47] ──``."""
+    count = len(block.hosts)
+    if total == 1 or (count == total and first):
+        words = block.hosts[0] if total == 1 else f"all {total} hosts: {names(block.hosts)}"
+    elif count == 1:
+        words = block.hosts[0]
+    else:
+        words = f"{count} of {total} hosts: {names(block.hosts)}"
+    if block.alike:
+        words += " (numbers differ)"
+    return f"── {words} {'─' * max(2, min(width, 79) - len(words) - 4)}"
+
+
+def told(texts: Mapping[str, str], *, diff: bool = True, mask: bool = False, total: int | None = None) -> str:
+    """The texts by host for people: a headline and the text for each block. Hosts that gave no text are named last."""
+    spoken = {host: text.rstrip("\n") for host, text in texts.items() if text.strip()}
+    silent = [host for host in texts if host not in spoken]
+    total = len(texts) if total is None else total
+    blocks, lines = fold(spoken, mask), []
+    for number, block in enumerate(blocks):
+        lines.append(headline(block, total, not number))
+        base = blocks[0].text
+        is_other = number and diff and len(blocks[0].hosts) > 1
+        lines.append(difference(block.text, base) if is_other else block.text)
+    if silent and spoken:
+        lines.append(f"── no output: {names(silent)}")
+    return "\n".join(lines)

@@ -1,0 +1,152 @@
+"""GroupFuture: the answers of many hosts, on their way."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from ..errors import GroupError
+from ..remote.kept_text import KeptText
+from .output import KEPT
+from .results import Results
+
+# Seconds between two looks of a bar at what is done.
+LOOK = 0.1
+
+Make = Callable[[tuple[str, ...], Mapping[str, Any], Mapping[str, Exception], float], Results]
+
+
+class GroupFuture(Future[Results]):
+    """A future of `Results`, that can be watched while hosts answer.
+
+    ``for host, answer in future`` gives each answer as it comes, and raises GroupError at the end where hosts failed.
+    ``result()`` raises it too; ``future.results`` has all that is there, whatever failed.
+    """
+
+    def __init__(self, hosts: tuple[str, ...], stop: Callable[[str], None], make: Make = Results) -> None:
+        super().__init__()
+        self.hosts = hosts
+        self._stop = stop
+        self._make = make
+        self._ok: dict[str, Any] = {}
+        self._errors: dict[str, Exception] = {}
+        self._order: list[str] = []  # as they answered
+        self._text: dict[str, KeptText] = {}
+        self._news = threading.Condition()
+        self._begun = time.monotonic()
+        self._ended: float | None = None
+
+    def __repr__(self) -> str:
+        state = "done" if self.done() else f"{self.progress} of {len(self.hosts)} hosts are done"
+        return f"<GroupFuture {state}, {self.elapsed:.1f} s>"
+
+    # -- for those who ask ---------------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> int:
+        """How many hosts are done, in whatever way."""
+        return len(self._order)
+
+    def __len__(self) -> int:
+        return len(self.hosts)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began, or that it took."""
+        return (time.monotonic() if self._ended is None else self._ended) - self._begun
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """The hosts that have not answered yet."""
+        with self._news:
+            return tuple(host for host in self.hosts if host not in self._ok and host not in self._errors)
+
+    @property
+    def results(self) -> Results:
+        """What is there by now; a host that has not answered yet is in none of its parts."""
+        with self._news:
+            made = self._make(self.hosts, dict(self._ok), dict(self._errors), self.elapsed)
+            made.text = {host: str(self._text[host]) for host in self.hosts if host in self._text}
+            return made
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until all hosts are done, or for ``timeout`` seconds; whether they are. Raises nothing of theirs."""
+        with self._news:
+            return self._news.wait_for(lambda: len(self._order) == len(self.hosts), timeout)
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        for number in range(len(self.hosts)):
+            with self._news:
+                self._news.wait_for(lambda number=number: len(self._order) > number)  # type: ignore[misc]
+                host = self._order[number]
+                if host not in self._ok:
+                    continue
+                answer = self._ok[host]
+            yield host, answer
+        self.results.raise_failed()
+
+    def wait_interactive(self, timeout: float | None = None) -> bool:
+        """As ``wait``, with a bar."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where a notebook has no widgets, the bar is text
+            from tqdm.auto import tqdm
+        tqdm.monitor_interval = 0
+        end = None if timeout is None else time.monotonic() + timeout
+        with tqdm(total=len(self.hosts), unit="host") as bar:
+            while True:
+                done = self.wait(LOOK if end is None else max(0.0, min(LOOK, end - time.monotonic())))
+                bar.update(self.progress - bar.n)
+                if done or (end is not None and time.monotonic() >= end):
+                    return done
+
+    def interrupt(self) -> None:
+        """Stop what runs on the hosts that are not done, as Ctrl-C would; what waits there does not begin."""
+        for host in self.pending:
+            self._stop(host)
+
+    def cancel(self) -> bool:
+        """As ``interrupt``; False where all is done. The future ends when the hosts have."""
+        if self.done():
+            return False
+        self.interrupt()
+        return True
+
+    # -- for the group -------------------------------------------------------------------------------------------------
+
+    def answered(self, host: str, answer: Any) -> None:
+        """``host`` has answered; what comes after its first answer counts no more."""
+        self._settle(host, lambda: self._ok.update({host: answer}))
+
+    def failed(self, host: str, error: Exception) -> None:
+        """``host`` has no answer, for this reason."""
+        self._settle(host, lambda: self._errors.update({host: error}))
+
+    def printed(self, host: str, text: str) -> None:
+        """A call on ``host`` has printed something."""
+        with self._news:
+            if host not in self._text:
+                self._text[host] = KeptText(KEPT, "a group")
+            self._text[host].add(text)
+
+    def _settle(self, host: str, note: Callable[[], None]) -> None:
+        with self._news:
+            if host in self._ok or host in self._errors:
+                return
+            note()
+            if len(self._order) + 1 == len(self.hosts):
+                self._ended = time.monotonic()
+            self._order.append(host)
+            self._news.notify_all()
+            if self._ended is None:
+                return
+        results = self.results
+        try:
+            results.raise_failed()
+        except GroupError as error:
+            self.set_exception(error)
+        else:
+            self.set_result(results)

@@ -1,0 +1,524 @@
+"""Group: many far sides as one; what ``flame.group`` returns.
+
+    web = flame.group("web")
+    web.execute("import platform"); web.evaluate("platform.node()")
+    web.run(function, 3); web.map(function, range(1000)); web["x"] = 4; web.scatter("part", rows)
+    web.noblock.execute("import numpy")     # a future
+
+What a call gives is a `Results`: a mapping by host.  It raises GroupError where the code failed on a host; one that
+cannot be reached is a row among ``results.errors``, and a line on stderr.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import contextlib
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from types import ModuleType
+from typing import Any, cast, overload
+
+from ..connect.selection import Chosen, select
+from ..connect.target import Timeouts
+from ..connect.targets_file import TargetsFile, targets_path
+from ..errors import FlameError, GroupError, NotAnswered, TargetError
+from ..files import sync, transfer
+from ..remote.remote import Remote
+from ..terminal import plain_text
+from . import folding
+from .cell import CellResults, run_cell
+from .executor import GroupExecutor
+from .future import GroupFuture, Make
+from .member import Job, Load, Member, load_settings
+from .output import HostOutput
+from .parts import joined, parts
+from .results import Results
+
+# How many connect at once.
+AT_ONCE = 16
+# Seconds: to connect to a member, unless its target says otherwise.
+CONNECT = 5.0
+# Seconds that a host without a sign of life is waited for when all others are done.
+PATIENCE = 2.0
+# Seconds between two looks at who is silent.
+_LOOK = 0.25
+# Seconds within which Stop has reached all that can be reached.
+_STOP = 2.0
+
+Work = Callable[[Remote], Any]
+
+
+class Calls:
+    """What a group can be asked; ``_do`` says whether it is waited for."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Any:
+        raise NotImplementedError
+
+    def _once(self, work: Work) -> Any:
+        """Do it on the first session of each server; those of the others have no answer."""
+        first: dict[str, Member] = {}
+        for member in self._group.members:
+            first.setdefault(member.where, member)
+        return self._do(lambda member, remote: work(remote) if first[member.where] is member else None)
+
+    def execute(self, code: str, *, timeout: float | None = None) -> Any:
+        """Run statements among the names of each session."""
+        return self._do(lambda member, remote: remote.execute(code, timeout=timeout))
+
+    def evaluate(self, expression: str, *, ref: bool = False, timeout: float | None = None) -> Any:
+        """The value of an expression on each host; with ``ref`` a stand-in for it."""
+        return self._do(lambda member, remote: remote.evaluate(expression, ref=ref, timeout=timeout))
+
+    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of this side on each host, as `Remote.run` does."""
+        return self._do(lambda member, remote: remote.run(function, *args, **kwargs))
+
+    def push(self, values: Mapping[str, Any]) -> Any:
+        """Bind names on each host to the same values."""
+        return self._do(lambda member, remote: remote.push(values))
+
+    def pull(self, names: str | Sequence[str]) -> Any:
+        """The value of a name on each host, or of several names as a dict."""
+        if isinstance(names, str):
+            return self._do(lambda member, remote: remote.pull([names])[names])
+        return self._do(lambda member, remote: remote.pull(names))
+
+    def scatter(self, name: str, values: Sequence[Any]) -> Any:
+        """Bind a name on each host to its part of ``values``: a list, an array, a frame, … in order, as even as may be.
+
+        Raises FlameError where there are fewer items than hosts.
+        """
+        labels = self._group.labels
+        shares = dict(zip(labels, parts(values, labels), strict=True))
+        return self._do(lambda member, remote: remote.push({name: shares[member.label]}))
+
+    def put(self, *paths: transfer.Name, dst: transfer.Name | None = None) -> Any:
+        """Copy files and folders from here to each host, as `Remote.put`; once to each server."""
+        return self._once(lambda remote: remote.put(*paths, dst=dst, progress=False))
+
+    def get(self, *paths: transfer.Name, dst: transfer.Name = ".") -> Any:
+        """Copy files and folders from each host into a folder of its own, ``dst/HOST/``."""
+
+        def fetch(member: Member, remote: Remote) -> Any:
+            folder = os.path.join(os.fsdecode(dst), folder_of(member.label))
+            os.makedirs(folder, exist_ok=True)
+            return remote.get(*paths, dst=folder, progress=False)
+
+        return self._do(fetch)
+
+    def sync(self, source: str, destination: str, *, delete: bool = False, exclude: Sequence[str] = ()) -> Any:
+        """Make a folder on each host the same as one here; once to each server."""
+        wishes = sync.Wishes(delete=delete, exclude=tuple(exclude))
+        return self._once(lambda remote: sync.sync_up(remote.session, source, destination, wishes))
+
+    def sendmodule(self, module: str | ModuleType, source: str | None = None) -> Any:
+        """Make a module importable on each host, as `Remote.sendmodule`."""
+        return self._do(lambda member, remote: remote.sendmodule(module, source))
+
+    def cell(
+        self,
+        code: str,
+        *,
+        values: Mapping[str, Any] | None = None,
+        on_text: Callable[[str, str, str], None] | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+    ) -> Any:
+        """Run a cell on each host: `CellResults`, with all that it shows there.
+
+        ``values`` are bound to names before it; ``on_text`` is told each piece of text as it comes: host, stream, text.
+        """
+        outputs = {
+            label: HostOutput(label, None if on_text is None else partial(on_text, label))
+            for label in self._group.labels
+        }
+
+        def work(member: Member, remote: Remote) -> HostOutput:
+            if values:
+                remote.push(values)
+            return run_cell(remote, code, outputs[member.label], silent=silent, store_history=store_history)
+
+        return self._do(work, partial(CellResults, outputs))
+
+
+class NoBlock(Calls):
+    """``group.noblock``: each call gives a `GroupFuture` at once."""
+
+    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
+        return self._group._begin(work, make)
+
+
+class Group(Calls, Sequence[Remote]):
+    """Several sessions, asked together. Made by `group`; a context manager, which closes it.
+
+    A sequence of `Remote`s: ``web[0]``, ``web["web1"]``; ``web[1:3]`` is a group of some of them, that shares their
+    sessions.  ``web["x"]`` with a name that is no host's is that variable on each host.
+    """
+
+    def __init__(self, members: Sequence[Member], owner: Group | None = None) -> None:
+        super().__init__(self)
+        self._members = list(members)
+        self._owner = owner
+        self._cautions: list[str] = []
+        self.noblock = NoBlock(self)
+        self.patience: float = PATIENCE if owner is None else owner.patience
+        if owner is None:
+            _open.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Group of {len(self)}; {self.states}>"
+
+    @property
+    def states(self) -> str:
+        """What its members do, in words: ``idle: web[1-3]; connecting: db``."""
+        found: dict[str, list[str]] = {}
+        for member in self._members:
+            found.setdefault(member.state, []).append(member.label)
+        return "; ".join(f"{state}: {folding.names(hosts)}" for state, hosts in found.items())
+
+    # -- a sequence ----------------------------------------------------------------------------------------------------
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the members, in order."""
+        return tuple(member.label for member in self._members)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return tuple(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Remote]:
+        return (self._remote(member) for member in self._members)
+
+    def __contains__(self, one: object) -> bool:
+        return one in self.labels or any(member.known is one for member in self._members)
+
+    @overload
+    def __getitem__(self, which: int) -> Remote: ...
+    @overload
+    def __getitem__(self, which: slice) -> Group: ...
+    @overload
+    def __getitem__(self, which: str) -> Any: ...
+    def __getitem__(self, which: int | slice | str) -> Any:
+        if isinstance(which, str):
+            for member in self._members:
+                if member.label == which:
+                    return self._remote(member)
+            return self.pull(which)
+        if isinstance(which, slice):
+            return self.some(self.labels[which])
+        return self._remote(self._members[which])
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.push({name: value})
+
+    def some(self, labels: Iterable[str]) -> Group:
+        """A group of some members; it shares their sessions."""
+        wanted = list(labels)
+        known = {member.label: member for member in self._members}
+        for label in wanted:
+            if label not in known:
+                raise TargetError(f"{label} is no member of this group; there are {folding.names(self.labels)}")
+        if not wanted:
+            raise TargetError(f"nobody is chosen; the members are {folding.names(self.labels)}")
+        return Group([known[label] for label in wanted], self._owner or self)
+
+    def _remote(self, member: Member) -> Remote:
+        """The member's remote, connected on its own thread behind what it does."""
+        future = Group([member], self._owner or self)._begin(lambda member, remote: remote)
+        return cast(Remote, self._waited(future)[member.label])
+
+    # -- asking --------------------------------------------------------------------------------------------------------
+
+    @property
+    def modules(self) -> Chain:
+        """``group.modules.os.getloadavg()``: a function of a module, on each host."""
+        return Chain(self, "module", ())
+
+    @property
+    def builtins(self) -> Chain:
+        """``group.builtins.len("abc")``."""
+        return Chain(self, "builtins", ())
+
+    def gather(self, name: str) -> Any:
+        """The parts of a name of all hosts as one: lists one behind the other, arrays and frames likewise.
+
+        Raises GroupError where a host has none.
+        """
+        return joined(self.pull(name).answers())
+
+    def executor(self, retries: int = 0) -> GroupExecutor:
+        """Share calls out among the members: a ``concurrent.futures.Executor``.
+
+        ``retries`` is how often a call is made again whose host was lost while it ran; 0: never, as it may have run.
+        """
+        return GroupExecutor(self._members, retries)
+
+    def map(
+        self, function: Callable[..., Any], /, *iterables: Iterable[Any], chunksize: int | None = None
+    ) -> list[Any]:
+        """The function of each item, shared out among the members; the results in order.
+
+        ``chunksize`` items go to a member at once; None takes a fourth of its share.
+        """
+        return list(self.imap(function, *iterables, chunksize=chunksize))
+
+    def imap(
+        self, function: Callable[..., Any], /, *iterables: Iterable[Any], chunksize: int | None = None
+    ) -> Iterator[Any]:
+        """As ``map``, each result as soon as it is there and all before it are."""
+        rows = list(zip(*iterables, strict=False))
+        size = chunksize or max(1, len(rows) // (4 * len(self)))
+        return self.executor().map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
+
+    @contextlib.contextmanager
+    def sync_imports(self) -> Iterator[None]:
+        """``with group.sync_imports(): import numpy``: what is imported here inside is imported on each host too."""
+        before, group, thread = builtins.__import__, self, threading.get_ident()
+        depth = [0]
+
+        def both(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+            if depth[0] or level or threading.get_ident() != thread:
+                return before(name, globals, locals, fromlist, level)
+            depth[0] += 1
+            try:
+                found = before(name, globals, locals, fromlist, level)
+                line = f"from {name} import {', '.join(fromlist)}" if fromlist else f"import {name}"
+                group.execute(line)
+                return found
+            finally:
+                depth[0] -= 1
+
+        builtins.__import__ = both
+        try:
+            yield
+        finally:
+            builtins.__import__ = before
+
+    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Results:
+        return self._waited(self._begin(work, make))
+
+    def _begin(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
+        jobs: dict[str, Job] = {}
+        known = {member.label: member for member in self._members}
+
+        def stop(label: str) -> None:
+            if label in jobs:
+                known[label].stop(jobs[label])
+
+        future = GroupFuture(self.labels, stop, make)
+
+        def done(member: Member, value: Any, error: Exception | None) -> None:
+            if error is None:
+                future.answered(member.label, value)
+            else:
+                future.failed(member.label, error)
+
+        for member in self._members:
+            jobs[member.label] = member.submit(partial(_worked, member, work, future), partial(done, member))
+        if not future.done():
+            watch = threading.Thread(target=self._watch, args=(future,), name="flame-group", daemon=True)
+            watch.start()
+        return future
+
+    def _watch(self, future: GroupFuture) -> None:
+        """Wait no longer than ``patience`` for hosts that give no sign of life, once all others are done."""
+        known = {member.label: member for member in self._members}
+        since: dict[str, float] = {}
+        while not future.wait(_LOOK):
+            pending = [known[label] for label in future.pending]
+            silent = [member for member in pending if member.is_silent]
+            now = time.monotonic()
+            since = {member.label: since.get(member.label, now) for member in silent}
+            if len(silent) < len(pending) or not future.progress:
+                continue
+            for member in silent:
+                if now - since[member.label] >= self.patience:
+                    words = "its link is down, and the others are done; what was asked may still run there"
+                    future.failed(member.label, NotAnswered(member.label, words))
+
+    def _waited(self, future: GroupFuture) -> Results:
+        """The results; Ctrl-C stops what runs on all hosts, and is raised when they have stopped, or after 2 s."""
+        try:
+            future.wait()
+        except KeyboardInterrupt:
+            future.interrupt()
+            with contextlib.suppress(KeyboardInterrupt):  # pressed again: leave at once
+                future.wait(_STOP)
+            tell_text(future.results)
+            left = future.pending
+            if left:
+                print(f"[not stopped yet: {folding.names(left)}]", file=sys.stderr)
+            raise
+        results = future.results
+        tell_text(results)
+        if results.unreachable and results.ok:
+            words = folding.names(list(results.unreachable))
+            print(f"[{len(results.unreachable)} of {len(results)} hosts do not answer: {words}]", file=sys.stderr)
+        return future.result()
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """Stop what runs on all hosts."""
+        for member in self._members:
+            remote = member.known
+            if remote is not None:
+                with contextlib.suppress(FlameError):  # a host that is gone runs nothing of ours that could be stopped
+                    remote.interrupt()
+
+    def close(self) -> None:
+        """End the sessions, all at once; of a part of a group nothing. Idempotent."""
+        if self._owner is None:
+            self._leave(Remote.close)
+
+    def detach(self) -> None:
+        """Leave: the sessions live on there, with what they run."""
+        if self._owner is None:
+            self._leave(Remote.detach)
+
+    def _leave(self, leave: Callable[[Remote], None]) -> None:
+        _open.discard(self)
+        threads = [threading.Thread(target=member.close, args=(leave,), daemon=True) for member in self._members]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def __enter__(self) -> Group:  # noqa: PYI034
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Chain:
+    """A path into modules or built-in functions of all hosts; a call of it is made on each."""
+
+    def __init__(self, group: Group, root: str, path: tuple[str, ...]) -> None:
+        self._group = group
+        self._root = root
+        self._path = path
+
+    def __getattr__(self, name: str) -> Chain:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return Chain(self._group, self._root, (*self._path, name))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it on each host."""
+        return self._ask((("call", args, kwargs),))
+
+    def fetch(self) -> Any:
+        """Its value on each host."""
+        return self._ask(())
+
+    def __repr__(self) -> str:
+        return f"<{'.'.join((self._root, *self._path))} on {len(self._group)} hosts>"
+
+    def _ask(self, steps: tuple[Any, ...]) -> Any:
+        path, root = self._path, [self._root]
+        if self._root == "module":
+            if not path:
+                raise TargetError("name a module: group.modules.os.getloadavg()")
+            root, path = ["module", path[0]], path[1:]
+        chain = (*(("get", name) for name in path), *steps)
+        return self._group._do(lambda member, remote: remote.perform(root, chain))
+
+
+def _worked(member: Member, work: Callable[[Member, Remote], Any], future: GroupFuture, remote: Remote) -> Any:
+    """What ``work`` gives for a member; what calls print meanwhile is kept with the results."""
+    member.text = lambda name, text: future.printed(member.label, text)
+    try:
+        return work(member, remote)
+    finally:
+        member.text = None
+
+
+def tell_text(results: Results) -> None:
+    """Print what calls have printed on their hosts, once where they agree."""
+    texts = {host: text for host, text in results.text.items() if text}
+    if texts:
+        print(plain_text(folding.told(texts, total=len(results))))
+
+
+def folder_of(label: str) -> str:
+    """A member's label as the name of a folder."""
+    return "".join(one if one.isalnum() or one in "._-@" else "_" for one in label).lstrip(".") or "_"
+
+
+# -- making one --------------------------------------------------------------------------------------------------------
+
+
+def group(
+    where: str | Sequence[str] | Sequence[Remote] | None = None,
+    *,
+    timeout: float | None = None,
+    known: Mapping[str, Remote] | None = None,
+    load: Load = load_settings,
+    **settings: Any,
+) -> Group:
+    """Several sessions as one: names, patterns and groups of ``targets.toml``, ``host:port``, or `Remote`s.
+
+    ``where`` is as in ``"web"``, ``"web1,web2"``, ``"web[1:3]"``, ``"all"``, ``"furnace*4"``, or a list of such words;
+    without it the default group of ``targets.toml``.  ``timeout`` is in seconds for connecting; ``settings`` are those
+    of `flame.connect` for every member.  A member is connected when it is first used; those in ``known`` are already,
+    and the group leaves them open.  ``load`` makes a member's target of its name and the settings.
+
+    Raises TargetError.
+    """
+    gate = threading.BoundedSemaphore(AT_ONCE)
+    if where and not isinstance(where, str) and any(isinstance(one, Remote) for one in where):
+        remotes = _labelled(where)
+        return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in remotes])
+    file = TargetsFile(targets_path(os.environ))
+    if where is None:
+        if file.default_group is None:
+            raise TargetError(f"no group is named, and {file.path} has no default_group; name one, or targets")
+        where = file.default_group
+    known = known or {}
+    chosen = select(cast("str | Sequence[str]", where), file, {name: str(one.location) for name, one in known.items()})
+    given = {name: value for name, value in settings.items() if value is not None}
+    given.setdefault("timeouts", Timeouts(connect=CONNECT if timeout is None else timeout))
+    return Group([Member(one, given, gate, _back, known.get(one.label), load) for one in chosen])
+
+
+def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
+    """Each remote with a name of its own: the target's, or with a number where several have the same."""
+    remotes = [one for one in given if isinstance(one, Remote)]
+    if len(remotes) < len(given):
+        raise TargetError("a group is made of names, or of remotes, and not of both")
+    names = [remote.name for remote in remotes]
+    counts: dict[str, int] = {}
+    found = []
+    for name, remote in zip(names, remotes, strict=True):
+        counts[name] = counts.get(name, 0) + 1
+        found.append((f"{name}/{counts[name]}" if names.count(name) > 1 else name, remote))
+    return found
+
+
+def _back(label: str) -> None:
+    print(f"[{label} is there again, in a new session: names of before are lost]", file=sys.stderr)
+
+
+# What a script has left open when it ends.
+_open: weakref.WeakSet[Group] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for one in list(_open):
+        with contextlib.suppress(FlameError, GroupError):
+            one.close()

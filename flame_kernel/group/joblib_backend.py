@@ -1,0 +1,95 @@
+"""joblib on a group: ``with flame.joblib(group): Parallel()(delayed(f)(i) for i in range(100))``.
+
+joblib is the user's own; it is imported when it is asked for. scikit-learn's ``n_jobs`` goes by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from ..errors import TargetError
+from ..remote.remote import Remote
+from .executor import GroupExecutor
+from .group import Group
+
+NAME = "flame"
+
+
+@contextlib.contextmanager
+def joblib(group: Group, retries: int = 0) -> Iterator[None]:
+    """Within it joblib's ``Parallel`` makes its calls on the members of ``group``.
+
+    Raises TargetError where joblib is not installed here.
+    """
+    backend = register()
+    from joblib import parallel_config
+
+    with parallel_config(backend=backend, group=group, retries=retries, n_jobs=len(group)):
+        yield
+
+
+def register() -> str:
+    """Tell joblib of the backend ``flame``: ``parallel_config(backend="flame", group=group)``; its name."""
+    try:
+        from joblib import register_parallel_backend
+    except ImportError:
+        raise TargetError("joblib is not installed here; pip install joblib") from None
+    register_parallel_backend(NAME, _backend())
+    return NAME
+
+
+def _backend() -> type[Any]:
+    from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
+
+    class FlameBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
+        """Batches of joblib's calls, each batch on one member of a group."""
+
+        supports_retrieve_callback = True
+        default_n_jobs = -1
+
+        def __init__(self, group: Group | None = None, retries: int = 0, **options: Any) -> None:
+            super().__init__(**options)
+            if group is None:
+                raise TargetError('name the group: parallel_config(backend="flame", group=group)')
+            self._group = group
+            self._retries = retries
+            self._executor: GroupExecutor | None = None
+
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            workers = len(self._group)
+            return workers if n_jobs in (None, -1) else max(1, min(n_jobs, workers))
+
+        def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+            self.parallel = parallel
+            self._executor = self._group.executor(self._retries)
+            return self.effective_n_jobs(n_jobs)
+
+        def submit(self, func: Any, callback: Callable[[Any], None] | None = None) -> Future[Any]:
+            assert self._executor is not None
+            calls = list(func.items)
+
+            def work(remote: Remote) -> list[Any]:
+                return [remote.run(function, *args, **kwargs) for function, args, kwargs in calls]
+
+            future = self._executor.give(work)
+            if callback is not None:
+                future.add_done_callback(callback)
+            return future
+
+        def retrieve_result_callback(self, out: Future[Any]) -> Any:
+            return out.result()
+
+        def terminate(self) -> None:
+            if self._executor is not None:
+                self._executor.shutdown(wait=False, cancel_futures=True)
+                self._executor = None
+
+        def abort_everything(self, ensure_ready: bool = True) -> None:
+            self.terminate()
+            if ensure_ready:
+                self.configure(parallel=self.parallel)
+
+    return FlameBackend

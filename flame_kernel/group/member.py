@@ -1,0 +1,199 @@
+"""Member: one far side of a group; connected when it is first used, and asked one thing after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..connect.selection import Chosen
+from ..connect.target import Target, load_target
+from ..errors import CannotConnect, FlameError, NotSent
+from ..remote.remote import Remote
+
+# Seconds after which a host that could not be reached is tried anew; before, the same error is given again at once.
+AGAIN = 15.0
+
+Work = Callable[[Remote], Any]
+Load = Callable[[str, Mapping[str, Any]], Target]
+Done = Callable[[Any, Exception | None], None]
+
+
+def load_settings(where: str, settings: Mapping[str, Any]) -> Target:
+    """The target at ``where``, with these settings above all others. Raises TargetError."""
+    return load_target(where, overrides=settings)
+
+
+class Job:
+    """Something that a member is to do: ``work`` with its remote; ``done`` is told the value, or the error."""
+
+    __slots__ = ("done", "is_stopped", "work")
+
+    def __init__(self, work: Work, done: Done) -> None:
+        self.work = work
+        self.done = done
+        self.is_stopped = False
+
+
+class Member:
+    """One session of a group.
+
+    label     names it to people
+    where     its target's name, or its location
+    settings  as for `load_target`'s ``overrides``
+    gate      how many connect at once
+    load      makes the target of its name and the settings
+    on_back   told when it is there again, after it could not be reached or its session was lost
+    """
+
+    def __init__(
+        self,
+        chosen: Chosen,
+        settings: Mapping[str, Any],
+        gate: threading.Semaphore,
+        on_back: Callable[[str], None],
+        remote: Remote | None = None,
+        load: Load = load_settings,
+    ) -> None:
+        self.label = chosen.label
+        self.where = chosen.where
+        self._settings = dict(settings)
+        self._gate = gate
+        self._on_back = on_back
+        self._load = load
+        self._remote = remote
+        self._is_ours = remote is None
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._present: Job | None = None
+        self._is_connecting = False
+        self._failure: tuple[float, FlameError] | None = None
+        self._was_there = False
+        self._closed = False
+        self.text: Callable[[str, str], None] | None = None  # where what is printed by calls goes, while one runs
+
+    def __repr__(self) -> str:
+        return f"<Member {self.label} {self.state}>"
+
+    @property
+    def state(self) -> str:
+        """In a word: connecting, busy, idle, silent, lost, or "not connected"."""
+        remote = self._remote
+        if self._is_connecting:
+            return "connecting"
+        if remote is None:
+            return "not connected"
+        if remote.session.gone is not None:
+            return "lost"
+        if remote.session.trouble is not None:
+            return "silent"
+        return "idle" if self._present is None else "busy"
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether its link is down, or its server does not answer."""
+        return self.state == "silent"
+
+    @property
+    def location(self) -> str:
+        remote = self._remote
+        return self.where if remote is None else remote.location
+
+    @property
+    def known(self) -> Remote | None:
+        """The remote, where there is one by now."""
+        return self._remote
+
+    def submit(self, work: Work, done: Done) -> Job:
+        """Have something done, behind all that was submitted before. ``done`` is called on the member's thread."""
+        job = Job(work, done)
+        with self._lock:
+            if self._closed:
+                job.done(None, FlameError(f"the group of {self.label} is closed; make another one"))
+                return job
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"flame-member-{self.label}", daemon=True)
+                self._thread.start()
+        self._jobs.put(job)
+        return job
+
+    def stop(self, job: Job) -> None:
+        """Stop a job: one that waits does not begin, one that runs is interrupted there."""
+        job.is_stopped = True
+        remote = self._remote
+        if self._present is job and remote is not None:
+            with contextlib.suppress(FlameError):  # it is told by the job's own end
+                remote.interrupt()
+
+    def connected(self) -> Remote:
+        """The remote; connects where there is none. Raises CannotConnect, TargetError and the like."""
+        remote = self._remote
+        if remote is not None and remote.session.gone is None:
+            return remote
+        if self._failure is not None and time.monotonic() - self._failure[0] < AGAIN:
+            raise self._failure[1].with_traceback(None)
+        if remote is not None and not self._is_ours:
+            raise remote.session.gone or FlameError(f"{self.label} is gone")
+        self._is_connecting = True
+        try:
+            with self._gate:
+                made = Remote(self._load(self.where, self._settings))
+        except FlameError as error:
+            if isinstance(error, CannotConnect):
+                self._failure = (time.monotonic(), error)
+            raise
+        finally:
+            self._is_connecting = False
+        if remote is not None:
+            remote.close()
+        made.write = self._write
+        self._remote = made
+        if self._was_there or self._failure is not None:
+            self._on_back(self.label)
+        self._was_there, self._failure = True, None
+        return made
+
+    def close(self, leave: Callable[[Remote], None] = Remote.close) -> None:
+        """End the session, or leave it in another way. Idempotent."""
+        with self._lock:
+            self._closed = True
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._jobs.put(None)
+        remote, self._remote = self._remote, None
+        if remote is not None and self._is_ours:
+            with contextlib.suppress(FlameError):
+                leave(remote)
+        if thread is not None and thread is not threading.current_thread() and not self._is_connecting:
+            thread.join()
+
+    def _write(self, name: str, text: str) -> None:
+        write = self.text
+        if write is not None:
+            write(name, text)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._do(job)
+        if self._closed and self._remote is not None:  # it came while the group was closed
+            with contextlib.suppress(FlameError):
+                self._remote.close()
+
+    def _do(self, job: Job) -> None:
+        value, error = None, None
+        self._present = job
+        try:
+            if job.is_stopped or self._closed:
+                raise NotSent(self.location)
+            value = job.work(self.connected())
+        except Exception as raised:  # for the one who waits
+            error = raised
+        except BaseException as raised:  # KeyboardInterrupt of the far side, SystemExit: no end of this thread
+            error = FlameError(f"{type(raised).__name__} at {self.label}")
+        finally:
+            self._present = None
+        job.done(value, error)

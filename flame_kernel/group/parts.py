@@ -1,0 +1,68 @@
+"""A sequence in parts, one for each host, and parts as one sequence again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import FlameError
+from . import folding
+
+
+def parts(values: Any, hosts: Sequence[str]) -> list[Any]:
+    """``values`` in as many parts as there are hosts, in order, none longer than another by more than one item.
+
+    Raises FlameError where there are fewer items than hosts.
+    """
+    try:
+        count = len(values)
+    except TypeError:
+        raise FlameError(
+            f"a {type(values).__name__} has no length and cannot be scattered; make a list of it"
+        ) from None
+    if count < len(hosts):
+        without = folding.names(hosts[count:])
+        raise FlameError(
+            f"{count} items do not go round {len(hosts)} hosts: {without} would have none; take fewer hosts, or push"
+        )
+    whole, more = divmod(count, len(hosts))
+    cut = getattr(values, "iloc", values)  # of a frame or a Series by its rows
+    found, at = [], 0
+    for number in range(len(hosts)):
+        end = at + whole + (number < more)
+        found.append(cut[at:end])
+        at = end
+    return found
+
+
+def joined(found: Sequence[Any]) -> Any:
+    """Parts one behind the other: arrays as one array, frames as one frame, text as text, else as a list.
+
+    Raises FlameError where they are of different kinds.
+    """
+    first = found[0]
+    kinds = {type(one) for one in found}
+    if len(kinds) > 1:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise FlameError(f"the parts are of different kinds ({names}) and make no whole; pull them one by one")
+    try:
+        return _joined(found, type(first))
+    except (TypeError, ValueError) as error:
+        raise FlameError(f"the parts make no whole: {error}; pull them one by one") from None
+
+
+def _joined(found: Sequence[Any], kind: type) -> Any:
+    module = kind.__module__.partition(".")[0]
+    if module == "numpy":
+        return sys.modules["numpy"].concatenate(found)
+    if module == "pandas":
+        return sys.modules["pandas"].concat(found)
+    if issubclass(kind, (str, bytes, bytearray)):
+        return kind().join(found)
+    if issubclass(kind, (set, frozenset)):
+        return kind().union(*found)
+    if issubclass(kind, dict):
+        return {key: value for one in found for key, value in one.items()}
+    items = [item for one in found for item in one]
+    return tuple(items) if issubclass(kind, tuple) else items

@@ -1,0 +1,147 @@
+"""Results: what each host of a group has answered, in the group's order, and told once where hosts agree."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..errors import CannotConnect, ConnectionLost, GroupError, NotAnswered, RemoteError, SessionGone, TargetError
+from ..terminal import plain_text
+from . import folding
+
+# Errors that are shown whole; of more only their first lines.
+WHOLE = 4
+# Characters of a value's repr that a table shows.
+_SHOWN = 2000
+
+# The host could not be asked, or did not answer: no failure of the code that was to run there.
+UNREACHABLE = (CannotConnect, NotAnswered, ConnectionLost, SessionGone, TargetError)
+
+
+class Results(Mapping[str, Any]):
+    """A mapping from hosts to what they answered; ``results[host]`` raises what was raised there.
+
+    ok           the answers of those hosts that gave one, by host
+    errors       what the others raised, by host; those that could not be reached are among them
+    unreachable  those alone that could not be reached, or did not answer
+    text         what calls have printed on their hosts, by host
+    elapsed      seconds until the last one was there
+    """
+
+    def __init__(self, hosts: tuple[str, ...], ok: Mapping[str, Any], errors: Mapping[str, Exception], elapsed: float):
+        self._hosts = hosts
+        self.ok = {host: ok[host] for host in hosts if host in ok}
+        self.errors = {host: errors[host] for host in hosts if host in errors}
+        self.text: dict[str, str] = {}
+        self.elapsed = elapsed
+
+    @property
+    def unreachable(self) -> dict[str, Exception]:
+        return {host: error for host, error in self.errors.items() if is_unreachable(error)}
+
+    @property
+    def failed(self) -> dict[str, Exception]:
+        """What was raised by the code, by host."""
+        return {host: error for host, error in self.errors.items() if not is_unreachable(error)}
+
+    def __getitem__(self, host: str | int) -> Any:
+        if isinstance(host, int):
+            host = self._hosts[host]
+        if host in self.errors:
+            raise self.errors[host]
+        return self.ok[host]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hosts)
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    def answers(self) -> list[Any]:
+        """The answers alone, in the group's order; raises GroupError where a host has none."""
+        if self.errors:
+            raise self._error()
+        return list(self.ok.values())
+
+    def fold(self, mask: bool = False) -> list[tuple[Any, tuple[str, ...]]]:
+        """Equal answers once, each with its hosts, those of most hosts first. Answers are equal whose reprs are."""
+        blocks = folding.fold({host: repr(value) for host, value in self.ok.items()}, mask)
+        return [(self.ok[block.hosts[0]], block.hosts) for block in blocks]
+
+    def raise_failed(self) -> None:
+        """Raise GroupError where the code failed on a host, or no host at all has answered."""
+        if self.failed or (self.errors and not self.ok):
+            raise self._error()
+
+    def _error(self) -> GroupError:
+        return GroupError(len(self), self.errors, self, told_errors(self.errors, len(self), WHOLE))
+
+    # -- for people ----------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        total = len(self._hosts)
+        lines = []
+        for number, (value, hosts) in enumerate(self.fold()):
+            block = folding.Block(hosts, "")
+            lines.append(folding.headline(block, total, not number))
+            lines.append(plain_text(_short(value)))
+        lines += told_errors(self.errors, total)
+        return "\n".join(lines) or f"no answers of {total} hosts"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for value, hosts in self.fold():
+            rows.append((folding.names(hosts), len(hosts), html.escape(plain_text(_short(value))), ""))
+        for error, hosts in _folded(self.errors):
+            rows.append((folding.names(hosts), len(hosts), html.escape(plain_text(error)), "color: #c62828"))
+        cells = "".join(
+            f"<tr><td style='text-align: left'>{html.escape(plain_text(named))}</td><td>{count}</td>"
+            f"<td style='text-align: left; {style}'><pre style='margin: 0; {style}'>{text}</pre></td></tr>"
+            for named, count, text, style in rows
+        )
+        head = "<tr><th style='text-align: left'>hosts</th><th></th><th style='text-align: left'>answer</th></tr>"
+        return f"<table><thead>{head}</thead><tbody>{cells}</tbody></table>"
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether the host could not be asked, rather than that the code failed on it."""
+    return isinstance(error, UNREACHABLE) and not isinstance(error, RemoteError)
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error as its last line would say it."""
+    if isinstance(error, RemoteError):
+        name, words = str(error.ename), str(error.evalue)
+    else:
+        name, words = type(error).__name__, str(error)
+    return name + (f": {words}" if words else "")
+
+
+def told_errors(errors: Mapping[str, BaseException], total: int, whole: int = 0) -> list[str]:
+    """Equal errors once, with their hosts; the first ``whole`` with their traceback."""
+    lines = []
+    for number, (words, hosts) in enumerate(_folded(errors)):
+        error = errors[hosts[0]]
+        what = "not reachable" if is_unreachable(error) else "failed"
+        count = hosts[0] if len(hosts) == 1 else f"{len(hosts)} of {total} hosts: {folding.names(hosts)}"
+        headed = f"── {what}: {count} "
+        lines.append(headed + "─" * max(2, 79 - len(headed)))
+        traceback = getattr(error, "traceback", "") if number < whole else ""
+        lines.append(plain_text(str(traceback).rstrip("\n")) if traceback else plain_text(words))
+    return lines
+
+
+def _folded(errors: Mapping[str, BaseException]) -> list[tuple[str, tuple[str, ...]]]:
+    """Errors that say the same but for the host's own name and location, with their hosts."""
+    said = {}
+    for host, error in errors.items():
+        words = in_a_line(error)
+        location = getattr(error, "location", None)
+        said[host] = words.replace(str(location), "it") if location and len(errors) > 1 else words
+    return [(block.text, block.hosts) for block in folding.fold(said)]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… [{len(text) - _SHOWN} characters more]"

@@ -1,0 +1,100 @@
+"""Messages that are larger than the server takes: PYRO_MAX_MESSAGE_SIZE there. They cross in parts, see
+`agent/session/large_messages.py`; and the agent itself is pushed in parts."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+
+from ..agent.wire import message as wire
+from ..connect.connection import MAX_MESSAGE, Connection
+from ..errors import CallTimeout, CannotConnect, ConnectionLost, UnsafeAnswer
+from .bootstrap import agent_name
+from .taken_over import refusal
+
+# Bytes of a message that a server must take at least.
+LEAST = 4 * wire.SPARE
+
+_ASK_LIMIT = "__import__('Pyro4').config.MAX_MESSAGE_SIZE"
+
+
+def check(most: object, location: str) -> int:
+    """The largest message that a server says it takes, 0 without a limit. Raises CannotConnect where it is too small
+    for anything."""
+    limit = most if type(most) is int else 0
+    if 0 < limit < LEAST:
+        raise CannotConnect(location, "message_size", f"{limit} bytes")
+    return limit
+
+
+def ask(connection: Connection, function: str, message: bytes, timeout: float | None = None) -> Callable[[], bytes]:
+    """Begin a call of the agent's ``function``; what is returned waits for the answer, which may be ``large``."""
+    most = connection.max_message
+    if not most or len(message) + wire.SPARE <= most:
+        return connection.ask(f"{agent_name()}.{function}", message, timeout=timeout)
+    whole, size, at = memoryview(message), most - wire.SPARE, 0
+    while True:
+        piece = whole[at : at + size]
+        last = at + len(piece) == len(whole)
+        part = wire.encode({"of": function, "at": at, "last": last}, [piece])
+        if last:
+            return connection.ask(f"{agent_name()}.{wire.PART}", part, timeout=timeout)
+        answer = connection.invoke(f"{agent_name()}.{wire.PART}", part, timeout=timeout)
+        if answer:
+            raise refusal(answer, connection.location)
+        at += len(piece)
+
+
+def rest(connection: Connection, size: object) -> bytes:
+    """The answer of ``size`` bytes that the server could not give at once. Raises UnsafeAnswer where it does not come
+    to that."""
+    whole = bytearray()
+    if type(size) is not int or not 0 < size <= MAX_MESSAGE:
+        raise _unsafe(connection, "an answer of a size that none has")
+    while len(whole) < size:
+        answer = connection.invoke(f"{agent_name()}.{wire.REST}", wire.encode({"at": len(whole)}))
+        try:
+            (piece,) = wire.decode(answer)[1]
+        except (wire.WireError, ValueError) as e:
+            connection.close()
+            raise refusal(answer, connection.location) from e
+        if not 0 < len(piece) <= size - len(whole):
+            raise _unsafe(connection, "a part of an answer that does not fit")
+        whole += piece
+    return bytes(whole)
+
+
+def _unsafe(connection: Connection, what: str) -> UnsafeAnswer:
+    connection.close()
+    return UnsafeAnswer(connection.location, what)
+
+
+def execute(connection: Connection, source: str, again: Callable[[], Connection]) -> Connection:
+    """Have Flame execute ``source``, in parts where the server takes no message of that size, as is asked when it has
+    ended the connection; ``again`` makes another one. The connection that is good."""
+    try:
+        connection.call("execute", source)
+        return connection
+    except ConnectionLost as e:
+        if isinstance(e, (CallTimeout, UnsafeAnswer)):
+            raise
+        fresh = again()
+        try:
+            most = check(fresh.call("evaluate", _ASK_LIMIT), fresh.location)
+            if not 0 < most < len(source) + wire.SPARE:
+                raise
+            for step in _steps(source, most - wire.SPARE):
+                fresh.call("execute", step)
+        except BaseException:  # goes on, whatever it is; the connection is closed
+            fresh.close()
+            raise
+        return fresh
+
+
+def _steps(source: str, size: int) -> Iterator[str]:
+    """The same as ``source``, in statements of about ``size`` characters; what they gather is gone with the last."""
+    modules, name = "__import__('sys').modules", f"{agent_name()}.{uuid.uuid4().hex}"
+    yield f"{modules}[{name!r}] = []"
+    for at in range(0, len(source), size // 2):  # quotes and backslashes count twice
+        yield f"{modules}[{name!r}].append({source[at : at + size // 2]!r})"
+    yield f"exec(''.join({modules}.pop({name!r})))"

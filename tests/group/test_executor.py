@@ -1,0 +1,176 @@
+"""Calls shared out among members: an executor, joblib on it, and hosts that are lost while they work."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Executor
+from pathlib import Path
+
+import joblib as parallel
+import pytest
+from farside import FlameServer, wait_until
+
+import flame
+from flame_kernel.group.group import Group
+from flame_kernel.group.joblib_backend import joblib, register
+
+
+@pytest.fixture
+def pair(server: FlameServer) -> Iterator[Group]:
+    """Two children of one server."""
+    with flame.group(f"{server.location}*2", shell="mini") as group:
+        yield group
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def who(number: int) -> tuple[int, int]:
+    import os
+
+    return number, os.getpid()
+
+
+def test_calls_are_shared_out_and_come_back_in_order(pair: Group) -> None:
+    with pair.executor() as executor:
+        assert isinstance(executor, Executor)
+        assert executor.submit(square, 3).result() == 9
+        assert list(executor.map(square, range(20))) == [n * n for n in range(20)]
+        assert list(executor.map(pow, range(5), [2] * 5, chunksize=2)) == [0, 1, 4, 9, 16]
+        assert list(executor.map(square, [])) == []
+        with pytest.raises(ValueError, match="chunksize"):
+            executor.map(square, [1], chunksize=0)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(square, 3)
+    assert pair.map(square, range(9)) == [n * n for n in range(9)]
+    numbers, pids = zip(*pair.imap(who, range(40), chunksize=1), strict=True)
+    assert numbers == tuple(range(40))
+    assert len(set(pids)) == 2
+
+
+def test_errors_and_calls_that_are_cancelled(pair: Group, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    def hold(path: str) -> None:
+        import os
+        import time
+
+        while not os.path.exists(path):
+            time.sleep(0.01)
+
+    with pair.executor() as executor:
+        with pytest.raises(ZeroDivisionError):
+            executor.submit(lambda: 1 / 0).result()
+        held = [executor.submit(hold, str(gate)) for _ in range(2)]
+        waiting = executor.submit(square, 2)
+        later = executor.submit(square, 3)
+        assert waiting.cancel()
+        assert "2 of 2 busy" in repr(executor)
+        gate.touch()
+        assert later.result() == 9
+        assert [one.result() for one in held] == [None, None]
+        with pytest.raises(CancelledError):
+            waiting.result()
+
+
+def test_an_event_loop_takes_it(pair: Group) -> None:
+    async def work() -> list[int]:
+        loop = asyncio.get_running_loop()
+        with pair.executor() as executor:
+            return await asyncio.gather(*(loop.run_in_executor(executor, square, n) for n in range(6)))
+
+    assert asyncio.run(work()) == [n * n for n in range(6)]
+
+
+def die_the_first_time(path: str) -> int:
+    import os
+
+    with open(path, "a") as file:
+        file.write("x")
+    if os.path.getsize(path) == 1:
+        os._exit(3)
+    return os.path.getsize(path)
+
+
+def test_a_call_that_may_have_run_is_not_made_again(pair: Group, tmp_path: Path) -> None:
+    path = tmp_path / "calls"
+    with pair.executor() as executor:
+        with pytest.raises(flame.SessionGone):
+            executor.submit(die_the_first_time, str(path)).result()
+        assert path.read_text() == "x"
+        assert list(executor.map(square, range(4))) == [0, 1, 4, 9]  # the member is there again
+
+
+def test_retries_make_it_again(pair: Group, tmp_path: Path) -> None:
+    path = tmp_path / "calls"
+    with pair.executor(retries=1) as executor:
+        assert executor.submit(die_the_first_time, str(path)).result() == 2
+    with pytest.raises(flame.TargetError, match="retries is a number"):
+        pair.executor(retries=-1)
+
+
+def test_others_do_the_work_of_a_host_that_is_not_there(server: FlameServer) -> None:
+    with flame.group(["127.0.0.1:9", server.location], shell="mini", place="process") as group:
+        assert group.map(square, range(10), chunksize=1) == [n * n for n in range(10)]
+    with (
+        flame.group("127.0.0.1:9,127.0.0.1:10") as nobody,
+        nobody.executor() as executor,
+        pytest.raises(flame.CannotConnect),
+    ):
+        executor.submit(square, 2).result()
+
+
+def test_a_server_that_is_killed_takes_no_call_along_twice(
+    flame_server: Callable[..., FlameServer], tmp_path: Path
+) -> None:
+    doomed, other = flame_server(), flame_server()
+    path = tmp_path / "calls"
+
+    def note(path: str, number: int) -> int:
+        import os
+        import time
+
+        with open(path, "a") as file:
+            file.write(f"{number}\n")
+        while number == 0 and not os.path.exists(path + ".on"):
+            time.sleep(0.01)
+        return number
+
+    with (
+        flame.group([doomed.location, other.location], shell="mini", place="process", fast=True) as group,
+        group.executor() as executor,
+    ):
+        futures = [executor.submit(note, str(path), number) for number in range(6)]
+        wait_until(lambda: all(future.done() for future in futures[1:]), "the others are done")
+        wait_until(lambda: "0\n" in path.read_text(), "the first is under way")
+        busy = next(member for member in group.members if member.state == "busy")
+        (doomed if busy.location == doomed.location else other).kill()
+        with pytest.raises(flame.FlameError):
+            futures[0].result(60)
+    assert sorted(path.read_text().split()) == [str(number) for number in range(6)]
+
+
+def test_joblib(pair: Group) -> None:
+    with joblib(pair):
+        work = parallel.Parallel()
+        assert work(parallel.delayed(square)(n) for n in range(30)) == [n * n for n in range(30)]
+        assert work(parallel.delayed(math.sqrt)(n) for n in (4, 9)) == [2.0, 3.0]
+        with pytest.raises(ZeroDivisionError):
+            work(parallel.delayed(lambda n: 1 / n)(n) for n in (0, 1))
+    assert register() == "flame"
+    with parallel.parallel_config(backend="flame", group=pair):
+        results = parallel.Parallel(n_jobs=2)(parallel.delayed(who)(n) for n in range(30))
+    assert len({pid for _, pid in results}) == 2
+    assert os.getpid() not in {pid for _, pid in results}
+    assert threading.active_count() < 60
+
+
+def test_a_member_that_works_for_two_is_asked_one_thing_at_a_time(pair: Group) -> None:
+    with pair.executor() as one, pair.executor() as two:
+        futures = [executor.submit(square, n) for n in range(10) for executor in (one, two)]
+        assert sum(future.result() for future in futures) == 2 * sum(n * n for n in range(10))
