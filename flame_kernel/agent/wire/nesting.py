@@ -47,8 +47,8 @@ def _both(value):
 
 
 # What each container holds.
-_HOLDS = {kind: list for kind in _FLAT}
-_HOLDS.update({kind: _both for kind in _KEYED})
+_HOLDS = dict.fromkeys(_FLAT, list)
+_HOLDS.update(dict.fromkeys(_KEYED, _both))
 _HOLDS.update({kind: lambda value: [value.data] for kind in (collections.UserDict, collections.UserList)})
 _HOLDS[collections.ChainMap] = lambda value: value.maps
 _HOLDS[containers.SimpleNamespace] = lambda value: list(vars(value).values())
