@@ -34,6 +34,7 @@ from .bulk import Bulk
 from .exceptions import raised_there
 from .foreground import show_before, write
 from .functions import Shipment
+from .records import known_class
 
 # Libraries whose values can be read here, where they are installed.
 LIBRARIES = ("numpy", "pandas", "pyarrow", "polars")
@@ -294,7 +295,7 @@ class Calls:
     def decode(self, buffers: Sequence[Any]) -> Any:
         """The value in the buffers of a reply."""
         target = self.session.target
-        return values.decode(buffers, None, opener(target.trust))
+        return values.decode(buffers, None, opener(target.trust), known_class)
 
     def error(self, reply: dict[str, Any], buffers: Sequence[Any]) -> FlameError:
         """The exception that a reply of the status ``error`` tells of."""

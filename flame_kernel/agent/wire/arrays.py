@@ -39,9 +39,7 @@ def decode(decoder, tag, content, depth):
         return reader(decoder, content, depth, _library(library))
     except (BadValue, RecursionError):
         raise
-    except (
-        Exception
-    ) as e:  # of the reference or the pickle in it, or of the libraries, each of which has errors of its own
+    except Exception as e:  # of the caller's functions, or of libraries, each of which has errors of its own
         if decoder.failed is e:
             raise
         raise BadValue("an array or a table that is none (%s: %s)" % (type(e).__name__, str(e)[:200]))
