@@ -238,7 +238,7 @@ class Group(Calls, Sequence[Remote]):
     def _remote(self, member: Member) -> Remote:
         """The member's remote, connected on its own thread behind what it does."""
         future = Group([member], self._owner or self)._begin(lambda member, remote: remote)
-        return cast(Remote, self._waited(future)[member.label])
+        return cast(Remote, self.wait_for(future)[member.label])
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
@@ -308,7 +308,7 @@ class Group(Calls, Sequence[Remote]):
             builtins.__import__ = before
 
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Results:
-        return self._waited(self._begin(work, make))
+        return self.wait_for(self._begin(work, make))
 
     def _begin(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
         jobs: dict[str, Job] = {}
@@ -349,8 +349,12 @@ class Group(Calls, Sequence[Remote]):
                     words = "its link is down, and the others are done; what was asked may still run there"
                     future.failed(member.label, NotAnswered(member.label, words))
 
-    def _waited(self, future: GroupFuture) -> Results:
-        """The results; Ctrl-C stops what runs on all hosts, and is raised when they have stopped, or after 2 s."""
+    def wait_for(self, future: GroupFuture, tell: bool = True) -> Results:
+        """The results of a call of ``noblock``; raises GroupError where it failed. What calls print, and who does not
+        answer, appears here unless ``tell`` is False.
+
+        Ctrl-C stops what runs on all hosts, and is raised when they have stopped, or after 2 s.
+        """
         try:
             future.wait()
         except KeyboardInterrupt:
@@ -363,8 +367,9 @@ class Group(Calls, Sequence[Remote]):
                 print(f"[not stopped yet: {folding.names(left)}]", file=sys.stderr)
             raise
         results = future.results
-        tell_text(results)
-        if results.unreachable and results.ok:
+        if tell:
+            tell_text(results)
+        if tell and results.unreachable and results.ok:
             words = folding.names(list(results.unreachable))
             print(f"[{len(results.unreachable)} of {len(results)} hosts do not answer: {words}]", file=sys.stderr)
         return future.result()
@@ -468,6 +473,7 @@ def group(
     timeout: float | None = None,
     known: Mapping[str, Remote] | None = None,
     load: Load = load_settings,
+    file: TargetsFile | None = None,
     **settings: Any,
 ) -> Group:
     """Several sessions as one: names, patterns and groups of ``targets.toml``, ``host:port``, or `Remote`s.
@@ -475,7 +481,8 @@ def group(
     ``where`` is as in ``"web"``, ``"web1,web2"``, ``"web[1:3]"``, ``"all"``, ``"furnace*4"``, or a list of such words;
     without it the default group of ``targets.toml``.  ``timeout`` is in seconds for connecting; ``settings`` are those
     of `flame.connect` for every member.  A member is connected when it is first used; those in ``known`` are already,
-    and the group leaves them open.  ``load`` makes a member's target of its name and the settings.
+    and the group leaves them open.  ``load`` makes a member's target of its name and the settings;
+    ``file`` is another one than the usual targets.toml.
 
     Raises TargetError.
     """
@@ -483,7 +490,7 @@ def group(
     if where and not isinstance(where, str) and any(isinstance(one, Remote) for one in where):
         remotes = _labelled(where)
         return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in remotes])
-    file = TargetsFile(targets_path(os.environ))
+    file = file or TargetsFile(targets_path(os.environ))
     if where is None:
         if file.default_group is None:
             raise TargetError(f"no group is named, and {file.path} has no default_group; name one, or targets")
