@@ -275,9 +275,8 @@ def sent(error: BaseException, travels: Callable[[Any], bool]) -> dict[str, Any]
     kind = type(error)
     is_from_there = isinstance(error, RaisedThere)
     is_own = not is_from_there and not is_installed(kind.__module__) and travels(kind)
-    attributes = {name: one for name, one in vars(error).items() if name.isidentifier() and name[:2] != "__"}
-    for name in _OURS if is_from_there else ():
-        attributes.pop(name, None)
+    left_out = _OURS if is_from_there else frozenset()
+    attributes = {name: vars(error)[name] for name in vars(error).keys() - left_out if name[:2] != "__"}
     return {
         "kind": kind if is_own else None,
         "classes": getattr(error, "classes", None) if is_from_there else _classes_of(kind),
