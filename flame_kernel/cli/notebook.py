@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def run(command: Connecting, file: str, words: list[str]) -> int | None:
     notebook = _read(path)
     given = parameters(options.parameters)
     if command.is_group:
-        return _on_each(command, path, notebook, options)
+        return _on_each(command, path, options)
     if options.failed:
         raise TargetError("--failed is for several servers, whose notebooks are in the folder of -o; name them with -t")
     inject(notebook, given)
@@ -202,7 +203,7 @@ def _tags(cell: NotebookNode) -> list[str]:
 # -- on several servers ----------------------------------------------------------------------------------------------
 
 
-def _on_each(command: Connecting, path: Path, notebook: NotebookNode, options: argparse.Namespace) -> int:
+def _on_each(command: Connecting, path: Path, options: argparse.Namespace) -> int:
     """Run the notebook on each server of a group: ``NAME.HOST.ipynb`` in the folder of ``-o``, a table at the end.
 
     Each has a process of its own. The exit code is 0, 1 where some failed, and 4 where none was reached.
@@ -210,42 +211,55 @@ def _on_each(command: Connecting, path: Path, notebook: NotebookNode, options: a
     if not options.output or options.inplace:
         raise TargetError("on several servers each has a notebook of its own; name their folder: -o FOLDER")
     folder = Path(options.output).expanduser()
-    file = command.targets()
-    chosen = {one.label: one.where for one in select(command.where or "", file)}
+    chosen = {one.label: one.where for one in select(command.where or "", command.targets())}
     outputs = {label: folder / f"{path.stem}.{folder_of(label)}.ipynb" for label in chosen}
     if options.failed:
         chosen = {label: where for label, where in chosen.items() if not _went_well(outputs[label])}
-        if not chosen:
-            print("no run has failed: nothing to do")
-            return DONE
+    if not chosen:
+        print("no run has failed: nothing to do")
+        return DONE
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise TargetError(f"cannot make the folder {folder}: {e.strerror}; name another one") from None
-    cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
-    rows, codes = [], []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         runs = {
             label: pool.submit(_one, [*_words(command, where), str(path), "-o", str(outputs[label]), *_behind(options)])
             for label, where in chosen.items()
         }
-        for label, done in runs.items():
-            code, seconds, said = done.result()
-            codes.append((code, said))
-            state = "done" if code == 0 else said.strip().splitlines()[-1] if said.strip() else "failed"
-            rows.append((label, state, str(cells), f"{seconds:.1f} s", str(outputs[label]) if code == 0 else ""))
-    show_table(("host", "state", "cells", "time", "notebook"), rows)
-    if all(code == 0 for code, _ in codes):
+    done = {label: one.result() for label, one in runs.items()}
+    rows = [(label, one.state, f"{one.seconds:.1f} s", str(outputs[label])) for label, one in done.items()]
+    show_table(("host", "state", "time", "notebook"), rows)
+    if all(one.code == 0 for one in done.values()):
         return DONE
-    return NONE_REACHED if all("cannot reach" in said for _, said in codes) else FAILED
+    return FAILED if any(one.was_reached for one in done.values()) else NONE_REACHED
 
 
-def _one(words: list[str]) -> tuple[int, float, str]:
-    """Run ``jupyter flame run`` with these words: its exit code, seconds, and what it said on stderr."""
+@dataclass(frozen=True)
+class _Done:
+    """One run that is over: its exit code, how long it took, and what it said on stderr."""
+
+    code: int
+    seconds: float
+    said: str
+
+    @property
+    def state(self) -> str:
+        """How it ended, in a line."""
+        lines = self.said.strip().splitlines()
+        return "done" if self.code == 0 else lines[-1] if lines else "failed"
+
+    @property
+    def was_reached(self) -> bool:
+        return self.code == 0 or "cannot reach" not in self.said
+
+
+def _one(words: list[str]) -> _Done:
+    """Run ``jupyter flame run`` with these words."""
     begun = time.monotonic()
     line = [sys.executable, "-m", "flame_kernel.cli", "run", *words]
     done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    return done.returncode, time.monotonic() - begun, done.stderr
+    return _Done(done.returncode, time.monotonic() - begun, done.stderr)
 
 
 def _words(command: Connecting, where: str) -> list[str]:

@@ -495,12 +495,9 @@ def group(
         remotes = _labelled(where)
         return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in remotes])
     file = file or TargetsFile(targets_path(os.environ))
-    if where is None:
-        if file.default_group is None:
-            raise TargetError(f"no group is named, and {file.path} has no default_group; name one, or targets")
-        where = file.default_group
     known = known or {}
-    chosen = select(cast("str | Sequence[str]", where), file, {name: str(one.location) for name, one in known.items()})
+    words = cast("str | Sequence[str]", _usual(file) if where is None else where)
+    chosen = select(words, file, {name: str(one.location) for name, one in known.items()})
     given = {name: value for name, value in settings.items() if value is not None}
     given.setdefault("timeouts", Timeouts(connect=CONNECT if timeout is None else timeout))
     shared = {} if shared is None else shared
@@ -508,6 +505,13 @@ def group(
         if one.label not in shared or shared[one.label].is_closed:
             shared[one.label] = Member(one, given, gate, _back, known.get(one.label), load)
     return Group([shared[one.label] for one in chosen])
+
+
+def _usual(file: TargetsFile) -> str:
+    """The default group; raises TargetError where there is none."""
+    if file.default_group is None:
+        raise TargetError(f"no group is named, and {file.path} has no default_group; name one, or targets")
+    return file.default_group
 
 
 def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
