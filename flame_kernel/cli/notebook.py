@@ -222,12 +222,17 @@ def _on_each(command: Connecting, path: Path, options: argparse.Namespace) -> in
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise TargetError(f"cannot make the folder {folder}: {e.strerror}; name another one") from None
+    lines = {
+        label: [*_words(command, where), str(path), "-o", str(outputs[label]), *_behind(options)]
+        for label, where in chosen.items()
+    }
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = {
-            label: pool.submit(_one, [*_words(command, where), str(path), "-o", str(outputs[label]), *_behind(options)])
-            for label, where in chosen.items()
-        }
-    done = {label: one.result() for label, one in runs.items()}
+        done = dict(zip(lines, pool.map(_one, lines.values()), strict=True))
+    return _tell(done, outputs)
+
+
+def _tell(done: dict[str, _Done], outputs: dict[str, Path]) -> int:
+    """The table of all runs; the exit code."""
     rows = [(label, one.state, f"{one.seconds:.1f} s", str(outputs[label])) for label, one in done.items()]
     show_table(("host", "state", "time", "notebook"), rows)
     if all(one.code == 0 for one in done.values()):

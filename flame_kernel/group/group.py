@@ -490,21 +490,24 @@ def group(
 
     Raises TargetError.
     """
-    gate = threading.BoundedSemaphore(AT_ONCE)
     if where and not isinstance(where, str) and any(isinstance(one, Remote) for one in where):
-        remotes = _labelled(where)
-        return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in remotes])
+        return _of_remotes(where)
     file = file or TargetsFile(targets_path(os.environ))
     known = known or {}
     words = cast("str | Sequence[str]", _usual(file) if where is None else where)
     chosen = select(words, file, {name: str(one.location) for name, one in known.items()})
     given = {name: value for name, value in settings.items() if value is not None}
     given.setdefault("timeouts", Timeouts(connect=CONNECT if timeout is None else timeout))
-    shared = {} if shared is None else shared
+    shared, gate = {} if shared is None else shared, threading.BoundedSemaphore(AT_ONCE)
     for one in chosen:
         if one.label not in shared or shared[one.label].is_closed:
             shared[one.label] = Member(one, given, gate, _back, known.get(one.label), load)
     return Group([shared[one.label] for one in chosen])
+
+
+def _of_remotes(remotes: Sequence[Any]) -> Group:
+    gate = threading.BoundedSemaphore(AT_ONCE)
+    return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in _labelled(remotes)])
 
 
 def _usual(file: TargetsFile) -> str:
