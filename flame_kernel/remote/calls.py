@@ -190,7 +190,7 @@ class Calls:
         try:
             return list(values.encode(value, lambda one: self._reference(self, one), dumps if trust else None))
         except scalars.NotPlain as error:
-            raise CannotTravel(f"{error}, so it does not go to {self.name}; {ADVICE}") from None
+            raise CannotTravel(f"cannot send this to {self.name}: {error}; {ADVICE}") from None
 
     def _wait(self, request: dict[str, Any], parts: Sequence[Any], timeout: float | None) -> Reply:
         """Send a request, and serve it until its reply is here."""
@@ -254,7 +254,7 @@ class Calls:
                 message = str(reply["message"])[:2000]
                 if reply.get("why") == "unreadable":
                     raise CannotTravel(f"{self.name} cannot read what was sent: {message}")
-                raise CannotTravel(f"at {self.name} {message}, so it stays there; {FETCH_ADVICE}")
+                raise CannotTravel(f"cannot fetch this from {self.name}: {message}; {FETCH_ADVICE}")
             elif status == "error":
                 raise self.error(reply, buffers)
             raise KeyError(status)
@@ -367,6 +367,6 @@ ADVICE = (
     "flame.connect(…, trust=True), which sends such things as pickles"
 )
 FETCH_ADVICE = (
-    "fetch what is plain of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "
+    "fetch a plain part of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "
     "they run code here"
 )

@@ -76,7 +76,7 @@ def ship(function: Any) -> tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
         thing = _by_name(function)
         if thing is None:
-            raise CannotTravel(f"{name} is no function that has a source; give one that def or lambda has made")
+            raise CannotTravel(f"{name} is not a function with source; give one made by def or lambda")
         shipment.spaces.append({"call": thing})
         entry = shipment.plain("lambda *args, **kwargs: call(*args, **kwargs)")
     return {"entry": entry, "functions": shipment.functions, "spaces": shipment.spaces}, args, kwargs

@@ -186,15 +186,15 @@ def test_its_errors_show_its_lines(pi: Remote) -> None:
 
 
 REFUSED: list[tuple[Any, str]] = [
-    (uses_a_lock, r"uses_a_lock uses LOCK, .*lock is no plain value; make it inside the function"),
+    (uses_a_lock, r"uses_a_lock uses LOCK, .*lock is not plain data; make it inside the function"),
     (uses_it_deeply, r"uses_it_deeply\.uses_a_lock uses LOCK"),
     (uses_a_class, r"uses_a_class uses Local, a class of this side"),
     (uses_nothing_known, r"uses there_is_no_such_name, which is not defined here; import it inside"),
     (Local().method, r"Local\.method is bound to an object of this side"),
-    (Local(), r"no function that has a source"),
-    (functools.lru_cache(triple), r"no function that has a source"),
+    (Local(), r"not a function with source"),
+    (functools.lru_cache(triple), r"not a function with source"),
     (eval("lambda: 1"), r"source of .*lambda.* cannot be read.*; define it in a file or a notebook's cell"),
-    (3, r"no function that has a source"),
+    (3, r"not a function with source"),
 ]
 
 

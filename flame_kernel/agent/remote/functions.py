@@ -101,7 +101,7 @@ class _Builder:
         arguments = [cell for free, cell in zip(plan["free"], cells) if free in given]
         function = made["make"](*arguments)
         if not isinstance(function, types.FunctionType):
-            raise values.BadValue("%s is no function there" % name)
+            raise values.BadValue("%s is not a function there" % name)
         return function
 
 

@@ -394,7 +394,7 @@ class Core:
                 self.lanes.pop(lane.name, None)
             else:
                 self.lanes[lane.name] = Lane(self, lane.name)
-        words = "Abandoned in %s: its thread goes on until that call returns; the names are kept.\n" % where
+        words = "Abandoned in %s: its thread goes on until that call returns; the variables are kept.\n" % where
         self.tell(request["id"], words)
         if request["kind"] == "comm":
             self._append("comm_reply", request["id"], {"status": "error"})

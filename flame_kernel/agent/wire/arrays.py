@@ -51,7 +51,7 @@ def decode(decoder, tag, content, depth):
     except BadValue:
         raise
     except Exception as e:  # of the three libraries, each of which has errors of its own
-        raise BadValue("an array or a table that is none (%s: %s)" % (type(e).__name__, str(e)[:200]))
+        raise BadValue("an array or a table that cannot be read (%s: %s)" % (type(e).__name__, str(e)[:200]))
 
 
 def _library(name):
@@ -137,7 +137,7 @@ def _read_scalar(decoder, content, depth):
     dtype, layout = dtypes.make(numpy, words)
     data = decoder.part(number)
     if type(words) is list or len(data) != dtype.itemsize or not dtype.itemsize:
-        raise BadValue("a scalar that is none")
+        raise BadValue("a scalar that cannot be read")
     dtypes.check_shape([], layout)
     dtypes.check_text(numpy, data, 1, layout)
     decoder.count_bytes(len(data))
@@ -197,7 +197,7 @@ def _table(decoder, number):
         table = pyarrow.ipc.open_stream(pyarrow.py_buffer(data)).read_all()
         table.validate(full=True)
     except (pyarrow.ArrowException, OSError, ValueError) as e:
-        raise BadValue("a table that is none: %s" % str(e)[:200])
+        raise BadValue("a table that cannot be read: %s" % str(e)[:200])
     if schema.dictionaries:
         _check_dictionaries(table, len(data))
     return table, schema
