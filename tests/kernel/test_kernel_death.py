@@ -42,7 +42,7 @@ def test_the_cause_is_told_in_the_cell(name: str) -> None:
         run = died(k, "import ctypes\n\nctypes.string_at(0)")
         said = run.error["evalue"] if run.error else ""
         assert said.startswith(
-            f"the session's process {pid} ended with signal SIGSEGV (code in C used memory that is not"
+            f"the session's process {pid} ended with signal SIGSEGV (invalid memory access in C code"
         )
         assert re.search(r"(peak memory|memory below) \d+(\.\d)? [MG]iB\)", said)
         assert "Fatal Python error: Segmentation fault" in run.traceback  # faulthandler's words
