@@ -176,7 +176,7 @@ def _evaluated(remote: Remote, expression: str) -> Any:
     try:
         return remote.evaluate(expression)
     except RemoteError as e:
-        raise TargetError(str(e).splitlines()[0]) from e
+        raise TargetError(f"{e.ename}: {e.evalue}".splitlines()[0]) from e
     except FlameError:
         raise
     except Exception as e:  # whatever the far side has raised
