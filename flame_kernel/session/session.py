@@ -161,9 +161,11 @@ class Session:
         lane: str | None = None,
         cell_id: str | None = None,
         raw: str | None = None,
+        count: int | None = None,
     ) -> Future[Reply]:
         """Run a cell; the future holds the content of its execute_reply. ``lane`` is the subshell's id; ``raw`` the
-        cell's text where ``code`` is not that: a debugger knows the cell by it."""
+        cell's text where ``code`` is not that: a debugger knows the cell by it. ``count`` is the number that it has
+        here; without, the far side counts."""
         request = {
             "kind": "execute",
             "id": request_id,
@@ -175,6 +177,7 @@ class Session:
             "lane": lane or "",
             "cell_id": cell_id,
             "raw": raw,
+            "count": count,
         }
         return self._submit(request)
 

@@ -38,16 +38,18 @@ class Cell:
     request_id    the front end's msg_id, which every event of the cell carries
     host          the session core
     allow_stdin   whether the front end answers input requests
+    count         its number, where the client counts cells
     """
 
-    __slots__ = ("__weakref__", "allow_stdin", "flushes", "host", "lane", "request_id", "silent")
+    __slots__ = ("__weakref__", "allow_stdin", "count", "flushes", "host", "lane", "request_id", "silent")
 
-    def __init__(self, request_id, host, allow_stdin=False, silent=False, lane=""):
+    def __init__(self, request_id, host, allow_stdin=False, silent=False, lane="", count=None):
         self.request_id = request_id
         self.host = host
         self.allow_stdin = allow_stdin
         self.silent = silent
         self.flushes = 0  # how often it has flushed
+        self.count = count
         self.lane = lane  # the name of the lane that runs it
 
 

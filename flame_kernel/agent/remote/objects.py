@@ -3,7 +3,7 @@
 A request has a *root*, *steps* from there, and a *mode*, which says what comes back::
 
     root    ["module", name]  ["builtins"]  ["modules"]  ["names"]  ["user_names"]  ["held", id]  ["eval", code]
-            ["exec", code];  ["value"] and ["function"] stand in front of the steps, the latter as ``functions`` says
+            ["exec", code]  ["function", reference], which is as ``functions`` says
     steps   (word, …): see ``_STEPS``; their arguments are values of ``values``, held objects among them
     mode    auto: the value if it is plain and not large, else a reference      value: by value, whatever its size
             keep: a reference    items: the next few of an iterator             none: nothing
@@ -19,16 +19,17 @@ import builtins
 import importlib
 import linecache
 import os
+import sys
 import threading
 import time
 import types
 
 from .. import own
 from ..output import streams, sys_hooks
-from ..shell import tracebacks
+from ..shell import compiler, tracebacks
 from ..wire import values
 from ..wire.pieces import PIECE, Incoming, Outgoing
-from . import description, functions
+from . import description, exceptions, functions, loops
 from .operations import FUNCTIONS
 
 # Bytes up to which a result comes by value unless asked for: of an array or a table, and of anything else.
@@ -59,6 +60,7 @@ class Objects:
         self._staged = {}  # ticket -> Incoming: large arguments that come
         self._lock = threading.Lock()
         self._texts = []
+        self._classes = functions.Classes()
 
     def __repr__(self):
         return "<Objects %s, %d held>" % (self._mark, len(self._held))
@@ -118,19 +120,32 @@ class Objects:
         streams.set_current(cell)
         sys_hooks.check()
         self.release(request.get("release") or ())
+        things = []
         try:
-            thing = self._chain(request)
-            if request.get("await") and isinstance(thing, types.CoroutineType):
+            with loops.none_runs():
+                thing, awaits = self._chain(request, things)
+            if awaits and isinstance(thing, types.CoroutineType):
                 thing = await thing
-            return self._answer(thing, request)
-        except Gone as e:
-            return {"status": "gone", "message": str(e)}, ()
-        except values.BadValue as e:
-            return {"status": "refused", "why": "unreadable", "message": str(e)}, ()
-        except values.NotPlain as e:
-            return {"status": "refused", "why": "not plain", "message": str(e)}, ()
+            with loops.none_runs():
+                return self._answer(thing, request)
         except BaseException as e:  # the user's code may raise anything; the client is told, as of a cell
-            return self._error(e)
+            return self._failed(e.error if isinstance(e, functions.Failed) else e, things)
+
+    def _failed(self, exc, things):
+        """What the client is told of what could not be done, or was raised."""
+        if isinstance(exc, Gone):
+            return {"status": "gone", "message": str(exc)}, ()
+        if isinstance(exc, values.BadValue):
+            return {"status": "refused", "why": "unreadable", "message": str(exc)}, ()
+        if isinstance(exc, values.NotPlain):
+            return {"status": "refused", "why": "not plain", "message": str(exc)}, ()
+        if isinstance(exc, functions.Lacking):
+            return {"status": "refused", "why": "lacks", "message": str(exc)}, ()
+        content, buffers = self._error(exc)
+        name = getattr(exc, "name", None)
+        if isinstance(exc, NameError) and things and name in things[0].absent:
+            content["absent"] = name
+        return content, buffers
 
     def at_once(self, request):
         """A request that runs no code of the user's: a piece of a large value, how much of one has come, or what the
@@ -151,8 +166,8 @@ class Objects:
             self._staged.pop(request["ticket"], None)
         return {"status": "ok"}, ()
 
-    def _chain(self, request):
-        """What the steps of a request lead to."""
+    def _chain(self, request, made):
+        """What a request leads to, and whether that is to be awaited. ``made`` gets its Things."""
         if request.get("staged"):
             staged = self._staged.pop(request["staged"], None)
             if staged is None:
@@ -163,13 +178,34 @@ class Objects:
         else:
             parts = request.get("buffers") or [b"[]"]
         loads = _unpickle if request.get("trust") else None
-        steps = values.decode(parts, self.held, loads)
-        thing = self._root(request["root"], steps)
+        lists, at = [], 0
+        for length in request.get("things") or [len(parts)]:
+            lists.append(parts[at : at + length])
+            at += length
+        names = self._host.namespace.__dict__
+        things = functions.Things(lists[1:], self.held, loads, self._classes, names, self._remember_file)
+        made.append(things)
+        steps = values.decode(lists[0], things.resolve, loads, self._class)
+        root = request["root"]
+        thing = things.resolve(root[1]) if root[0] == "function" else None
+        things.finish()
+        awaits = request.get("await", False)
+        if root[0] in ("eval", "exec"):
+            thing, awaits = self._run(*root)
+        elif root[0] != "function":
+            thing = self._root(root)
         for step in steps:
-            thing = _STEPS[step[0]](thing, *step[1:])
-        return thing
+            thing = self._exit(thing, step[1]) if step[0] == "exit" else _STEPS[step[0]](thing, *step[1:])
+        return thing, awaits
 
-    def _root(self, root, steps):
+    def _exit(self, thing, sent):
+        """The end of a ``with`` block there: ``sent`` is None, or tells of the exception that ended it."""
+        if sent is None:
+            return thing.__exit__(None, None, None)
+        error = exceptions.made(sent, self._host.namespace.__dict__)
+        return thing.__exit__(type(error), error, None)
+
+    def _root(self, root):
         kind = root[0]
         if kind == "module":
             return importlib.import_module(root[1])
@@ -179,21 +215,18 @@ class Objects:
             return self._host.namespace.__dict__
         if kind == "held":
             return self.held(root[1])
-        if kind == "value":
-            return steps.pop(0)
-        if kind == "function":
-            return functions.build(steps.pop(0), self._remember_file)
         if kind == "modules":
             return description.modules()
         if kind == "user_names":
             return self._user_names()
-        if kind == "eval":
-            code = compile(root[1].strip(), self._remember(root[1].strip(), "evaluate"), "eval", dont_inherit=True)
-            return eval(code, self._host.namespace.__dict__)
-        if kind == "exec":
-            code = compile(root[1], self._remember(root[1], "execute"), "exec", dont_inherit=True)
-            return exec(code, self._host.namespace.__dict__)
         raise values.BadValue("the unknown root %r" % (kind,))
+
+    def _run(self, kind, code):
+        """The value of text that is evaluated or executed; and whether that is a coroutine of it, which awaits."""
+        mode, what = ("eval", "evaluate") if kind == "eval" else ("exec", "execute")
+        code = code.strip() if kind == "eval" else code
+        step = compiler.step(code, self._remember(code, what), mode)
+        return step.start(self._host.namespace.__dict__), step.awaits
 
     def _user_names(self):
         """The names that the user has made, sorted."""
@@ -236,14 +269,36 @@ class Objects:
             return self._items(thing, request)
         if mode == "value":
             dumps = _pickle if request.get("trust") else None
-            return self._by_value(values.encode(thing, dumps=dumps, libraries=libraries))
+            parts = values.encode(thing, dumps=dumps, libraries=libraries, classes=self._told)
+            return self._by_value(parts)
         if isinstance(thing, types.ModuleType):
             return {"status": "ok", "how": "held", "held": self.hold(thing)}, ()
         try:
-            parts = values.encode(thing, libraries=libraries, limit=VALUE_LIMIT, array_limit=ARRAY_LIMIT)
+            limits = {"limit": VALUE_LIMIT, "array_limit": ARRAY_LIMIT}
+            parts = values.encode(thing, libraries=libraries, classes=self._told_of_sent, **limits)
         except (values.NotPlain, values.TooLarge):
             return {"status": "ok", "how": "held", "held": self.hold(thing)}, ()
         return self._by_value(parts)
+
+    def _told(self, kind):
+        """What the client is told of a record's class."""
+        return [self._classes.key(kind), str(kind.__module__), kind.__qualname__]
+
+    def _told_of_sent(self, kind):
+        """The same of a class that came from the client; None of any other, whose object stays here."""
+        return self._told(kind) if self._classes.key(kind) is not None else None
+
+    def _class(self, key, module, name):
+        """The class that the client means by what it was told of one; None where that is not here any more."""
+        known = self._classes.get(key)
+        if known is not None:
+            return known[0]
+        found = sys.modules.get(module)
+        if found is None or module == "__main__":
+            found = self._host.namespace
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return found if isinstance(found, type) else None
 
     def _by_value(self, parts):
         if sum(map(len, parts)) <= PIECE and len(parts) <= MAX_PARTS:
@@ -304,6 +359,7 @@ class Objects:
     def _entries(self, items, libraries):
         """For each item the number of its parts or its description; or None, and all of them in one value."""
         limits = {"libraries": libraries, "limit": VALUE_LIMIT // 4, "array_limit": ARRAY_LIMIT // 4}
+        limits["classes"] = self._told_of_sent
         try:
             return None, values.encode(items, **limits)
         except (values.NotPlain, values.TooLarge):
@@ -321,18 +377,8 @@ class Objects:
 
     def _error(self, exc):
         """An exception in words, and its plain attributes, from which the client makes an exception."""
-        facts = {"args": _plain_or(exc.args, ())}
-        for name in _FACTS:
-            try:
-                fact = getattr(exc, name, None)
-            except Exception:  # a property of the user's may raise anything; that fact is left out
-                fact = None
-            if fact is not None:
-                facts[name] = _plain_or(fact, None)
-        bases = [kind.__name__ for kind in type(exc).__mro__ if kind.__module__ == "builtins"]
-        content = {"status": "error", "ename": values.class_name(type(exc)), "evalue": tracebacks.evalue(exc)}
-        content.update(bases=bases, traceback=self._lines(exc))
-        return content, values.encode(facts)
+        content, facts = exceptions.told(exc, self._lines, self._classes.key)
+        return dict(content, status="error"), exceptions.encoded(facts, self.hold)
 
     def _lines(self, exc):
         """Its traceback from the user's first frame on; only the last line if no code of the user's ran."""
@@ -345,19 +391,6 @@ class Objects:
         if shell is not None and shell.name == "mini":  # it knows which files are cells
             return shell.format_exception((type(exc), exc, tb))["traceback"]
         return tracebacks.Formatter().lines(exc, tb)
-
-
-# Attributes of built-in exceptions that their arguments do not give.
-_FACTS = ("errno", "strerror", "filename", "filename2", "name", "path", "value", "msg", "lineno", "offset", "text")
-_FACT_LIMIT = 1 << 16
-
-
-def _plain_or(thing, other):
-    try:
-        values.encode(thing, libraries=(), limit=_FACT_LIMIT)
-    except (values.NotPlain, values.TooLarge):
-        return other
-    return thing
 
 
 def _pickle(thing):
@@ -396,20 +429,6 @@ def _get(thing, name):
         raise
 
 
-def _exit(thing, error):
-    """The end of a ``with`` block there: ``error`` is None, or the class's name and the text of what ended it."""
-    if error is None:
-        return thing.__exit__(None, None, None)
-    kind = getattr(builtins, error[0], None)
-    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-        kind = RuntimeError
-    try:
-        raised = kind(error[1])
-    except Exception:  # a class of the user's may want other arguments, and raise anything
-        raised = RuntimeError(error[1])
-    return thing.__exit__(type(raised), raised, None)
-
-
 def _set_item(thing, key, value):
     thing[key] = value
 
@@ -428,7 +447,6 @@ _STEPS = {
     "delete_item": _delete_item,
     "op": lambda thing, name, *args: FUNCTIONS[name](thing, *args),
     "reversed": lambda thing, name, other: FUNCTIONS[name](other, thing),
-    "exit": _exit,
     "about": description.about,
     "rich": description.bundle,
 }

@@ -151,7 +151,7 @@ class Core:
         if request["kind"] == "object":
             return await self.objects.perform(request)
         allow_stdin, silent = request.get("allow_stdin", False), request.get("silent", False)
-        cell = Cell(request["id"], self, allow_stdin, silent, request.get("lane") or "")
+        cell = Cell(request["id"], self, allow_stdin, silent, request.get("lane") or "", request.get("count"))
         streams.set_current(cell)
         sys_hooks.check()
         self.comms.begin()

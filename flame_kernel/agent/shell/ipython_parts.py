@@ -290,8 +290,15 @@ def classes():
             super().__init__(shell=shell, enabled=False, hist_file=":memory:", **kwargs)
             self.outputs = collections.defaultdict(list)  # IPython 9 has one for all shells of a process
 
-        def store_inputs(self, *args, **kwargs):
-            super().store_inputs(*args, **kwargs)
+        def store_inputs(self, line_num, *args, **kwargs):
+            kept = self.input_hist_parsed, self.input_hist_raw
+            for inputs in kept:
+                inputs.extend([""] * (line_num - len(inputs)))  # cells that were not for this shell
+            known = len(kept[0])
+            super().store_inputs(line_num, *args, **kwargs)
+            for inputs in kept:
+                if line_num < known < len(inputs):  # another cell, on a subshell, has begun before this one
+                    inputs[line_num] = inputs.pop()
             self.db_input_cache = []
             for kept in (self.outputs, getattr(self, "exceptions", {}), self.output_hist_reprs):
                 while len(kept) > KEEP_CELLS:  # like Out, which IPython itself culls
