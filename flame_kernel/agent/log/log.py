@@ -308,8 +308,7 @@ class EventLog:
                     held = max(self._last_sent + pause, noticed + GRACE) - now
                 if held <= 0:
                     batch = [_sent(event, number) for number, event in self._journal.take(ack, limit)]
-                    # A reader that has all and has not said so would wait here for the writer that waits for it.
-                    if batch or self._closed or (self._held_up and self._sent):
+                    if batch or self._is_to_answer():
                         self.cells.sent(batch)
                         self._shown = self._journal.position
                         self._last_sent = now
@@ -321,6 +320,11 @@ class EventLog:
             if left <= 0 or is_over():
                 return []
             news.acquire(timeout=left if deadline is None else min(left, LOOK_AROUND))
+
+    def _is_to_answer(self):
+        """Whether a poll ends with nothing: a reader that has all and has not said so yet would wait here for the
+        writer that waits for it."""
+        return self._closed or (self._held_up and self._sent > 0)
 
     def _pause(self, ack, gap, limit):
         """How long after the latest batch what comes after ``ack`` may wait for more: not at all if somebody waits for

@@ -19,10 +19,8 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
     """``(event, "")``; or ``(None, a sentence for the user)`` for a comm's message that is too large: nothing can stand
     for it. ``clean`` makes content of what JSON cannot carry."""
     text = _as_json(content, clean)
-    about = _as_json(metadata, clean) if metadata else ""
-    size, why = _why_left_out(msg_type, text, buffers or ())
-    if about and (about[0] != "{" or len(about) > MAX_METADATA):
-        size, why = "", "its metadata is no object of at most %s" % size_in_words(MAX_METADATA)
+    about = _as_json(metadata or {}, clean)
+    size, why = _why_left_out(msg_type, text, about, buffers or ())
     made = {"type": msg_type, "request": request_id, "content": {}}
     if why and msg_type in COMMS:
         return None, "[%s%s left out: %s]\n" % (msg_type, size and " of " + size, why)
@@ -32,7 +30,7 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
         made["json"] = text.encode("ascii")
     else:
         made["content"] = json.loads(text)
-    if about and not why:
+    if metadata and not why:
         made["metadata"] = json.loads(about)
     if buffers:
         made["buffers"] = [bytes(b) for b in buffers]
@@ -49,7 +47,7 @@ def _as_json(content, clean):
         return json.dumps(content, default=repr, skipkeys=True)
 
 
-def _why_left_out(msg_type, text, buffers):
+def _why_left_out(msg_type, text, about, buffers):
     """``(its size, why a message cannot cross)`` in words; ``("", "")`` where it can."""
     size = len(text)
     whole = size + sum(len(memoryview(one)) for one in buffers)
@@ -59,6 +57,8 @@ def _why_left_out(msg_type, text, buffers):
         return size_in_words(whole), "more than the %s of one message" % size_in_words(MAX_EVENT)
     if len(buffers) > MAX_BUFFERS:
         return "", "it has more than %d buffers" % MAX_BUFFERS
+    if about[0] != "{" or len(about) > MAX_METADATA:
+        return "", "its metadata is no object of at most %s" % size_in_words(MAX_METADATA)
     # Of large content who reads it finds that out, and says so in its place.
     return "", "" if msg_type in LARGE or "execute" not in msg_type else why_unread(text.encode("ascii"))
 
