@@ -493,11 +493,10 @@ def group(
     if where and not isinstance(where, str) and any(isinstance(one, Remote) for one in where):
         return _of_remotes(where)
     file = file or TargetsFile(targets_path(os.environ))
-    known = known or {}
     words = cast("str | Sequence[str]", _usual(file) if where is None else where)
-    chosen = select(words, file, {name: str(one.location) for name, one in known.items()})
-    given = {name: value for name, value in settings.items() if value is not None}
-    given.setdefault("timeouts", Timeouts(connect=CONNECT if timeout is None else timeout))
+    known, locations = known or {}, {name: str(one.location) for name, one in (known or {}).items()}
+    chosen = select(words, file, locations)
+    given = {"timeouts": Timeouts(connect=timeout or CONNECT)} | _given(settings)
     shared, gate = {} if shared is None else shared, threading.BoundedSemaphore(AT_ONCE)
     for one in chosen:
         if one.label not in shared or shared[one.label].is_closed:
@@ -508,6 +507,10 @@ def group(
 def _of_remotes(remotes: Sequence[Any]) -> Group:
     gate = threading.BoundedSemaphore(AT_ONCE)
     return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in _labelled(remotes)])
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _usual(file: TargetsFile) -> str:
