@@ -490,7 +490,7 @@ def group(
 
     Raises TargetError.
     """
-    if where and not isinstance(where, str) and any(isinstance(one, Remote) for one in where):
+    if _has_remotes(where):
         return _of_remotes(where)
     file = file or TargetsFile(targets_path(os.environ))
     words = cast("str | Sequence[str]", _usual(file) if where is None else where)
@@ -504,7 +504,11 @@ def group(
     return Group([shared[one.label] for one in chosen])
 
 
-def _of_remotes(remotes: Sequence[Any]) -> Group:
+def _has_remotes(where: str | Sequence[Any] | None) -> bool:
+    return where is not None and not isinstance(where, str) and any(isinstance(one, Remote) for one in where)
+
+
+def _of_remotes(remotes: Any) -> Group:
     gate = threading.BoundedSemaphore(AT_ONCE)
     return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in _labelled(remotes)])
 
