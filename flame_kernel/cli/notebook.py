@@ -133,7 +133,7 @@ def _parser() -> Parser:
 def _environ(command: Connecting) -> dict[str, str]:
     """What tells the kernel where to go, as an installed kernelspec does."""
     options = vars(command.options)
-    if protection(options) or options.get("key") or options.get("trust"):
+    if protection(options) or any(options.get(name) for name in ("key", "trust", "rich")):
         raise TargetError(
             "a notebook's kernel takes how a link is protected from targets.toml; write the server down "
             "(jupyter flame targets add), and name it with -t"

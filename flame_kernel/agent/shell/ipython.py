@@ -89,6 +89,14 @@ class IPythonShell:
     def execution_count(self):
         return self.ip.execution_count
 
+    def shows_text_only(self, text_only):
+        """Whether the client shows neither HTML nor widgets: then tqdm and others draw for a terminal."""
+        config = self.ip.config
+        if text_only:
+            config.pop("IPKernelApp", None)
+        elif "IPKernelApp" not in config:
+            config.IPKernelApp.connection_file = ""  # being there is what libraries look for
+
     def displayhook(self, value):
         """``sys.displayhook`` for code of this session."""
         self.ip.displayhook(value)
