@@ -115,7 +115,7 @@ def test_a_good_target_in_the_next_cell(flame_server: Start) -> None:
         first_error(k)
         run = k.execute(f"%flame connect {server.location}")
         assert run.error is None
-        assert run.stdout.startswith("cells run on ")
+        assert run.stdout.startswith("cells run at ")
         run = k.execute("import os\nprint('there')\nos.getppid()")
         assert (run.stdout, run.result) == ("there\n", str(server.pid))
         # And the other way round: where nobody is, one does not go, and the names are kept.
