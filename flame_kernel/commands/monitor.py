@@ -348,4 +348,6 @@ class Views:
     def end_in_words(self, kind: str, expression: str) -> str:
         """The same, and what was ended."""
         ended = self.end(kind, expression)
-        return f"no longer shown: {', '.join(ended)}" if ended else "nothing of that kind is shown"
+        if kind == "watch":
+            return f"stopped watching {', '.join(ended)}" if ended else "nothing is being watched"
+        return f"stopped showing {kind}" if ended else f"{kind} is not being shown"

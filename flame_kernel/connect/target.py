@@ -178,13 +178,9 @@ class Target:
     @property
     def _hint(self) -> str:
         """Why no rich output of this server is shown, and what to do."""
-        where = self.name or str(self.location)
         ssh = self.location is not None and self.location.ssh is not None
-        ways = "--key-file FILE" if ssh else "ssh://… or --key-file FILE"
-        return (
-            f"HTML tables and widgets are off, as {where} has no key: connect with {ways}, or, without pickles, by: "
-            f"%flame connect {where} --rich"
-        )
+        ways = "--key-file or --rich" if ssh else "--key-file, ssh:// or --rich"
+        return f"HTML and widgets are off: this server has no key; %flame connect with {ways}"
 
     @property
     def protection(self) -> str:

@@ -231,8 +231,7 @@ def test_rich_output_is_withheld_and_said_once_a_session() -> None:
     assert [sentence for _, sentence in shown.said] == [
         "terminal control sequences " + ADVICE,
         "image/jpeg withheld: it is no JPEG",
-        f"{HINT}gpu1.example:9999 has no key: connect with ssh://… or --key-file FILE, or, without pickles, by: "
-        "%flame connect gpu1.example:9999 --rich",
+        f"{HINT}%flame connect with --key-file, ssh:// or --rich",
     ]
     # A cell that would look empty says why; one whose text is shown does not.
     assert shown.display("next", text_html="<b>") is None

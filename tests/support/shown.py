@@ -12,7 +12,7 @@ PLACE = Location("gpu1.example", 9999)
 
 
 ADVICE = "withheld: this server has no key"
-HINT = "HTML tables and widgets are off, as "  # how the sentence about rich output begins
+HINT = "HTML and widgets are off: this server has no key; "  # how the sentence about rich output begins
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
