@@ -85,7 +85,9 @@ def test_a_notebook_whose_cells_are_sent_at_once(path: Path, tmp_path: Path) -> 
                 assert run.reply is not None
                 assert run.reply["status"] == ("error" if may else "ok"), cell.source
                 shown = {output.output_type for output in cell.outputs}
-                assert {one.type for one in run.output} - {"update_display_data", "clear_output"} == shown, cell.source
+                if again == "in the same kernel" and cell.source.startswith("%load_ext"):
+                    shown.add("stream")  # IPython says that it is loaded already
+                assert {one.type for one in run.output} - {"update_display_data", "clear_output"} == shown, run
                 begun.append(run.sent + run.of_type("execute_input")[0].at)
             assert begun == sorted(begun)
     assert sorted(map(str, tmp_path.iterdir())) == sorted(beside)
