@@ -317,4 +317,4 @@ class Commands:
 def where(remote: Remote) -> str:
     """Where the cells of a connection run, in words."""
     gone = remote.session.gone
-    return plain_text(status(remote.session) if gone is None else str(gone))
+    return plain_text(status(remote.session) if gone is None else str(gone)).replace("\n", "\n    ")

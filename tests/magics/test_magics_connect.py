@@ -38,7 +38,8 @@ def test_several_connections_one_of_them_current(
     assert shell.ok("pi['where'], app['where']").value == ("pi", "app")
     status = shell.ok("%flame").out
     assert status.splitlines()[0].startswith("* pi: ")
-    assert status.splitlines()[1].startswith("  app: ")
+    assert status.splitlines()[2].startswith("  app: ")
+    assert max(map(len, status.splitlines())) <= 100
     own = shell["pi"].session.session_id
     is_one_sentence(shell.run(f"%flame sessions -t pi --kill {own}"), "%flame disconnect")
     is_one_sentence(shell.run("%flame sessions --kill nobodys"), "no session 'nobodys'")
