@@ -137,9 +137,8 @@ def test_a_restart_gives_fresh_names_on_the_same_target(flame_server: Start) -> 
             assert run.error is not None
             assert run.error["ename"] == "NameError"
             assert pid_of(k) != before
-            assert (
-                k.execute("%flame status").stdout.splitlines()[0].split("(")[1] == where.splitlines()[0].split("(")[1]
-            )
+            again = k.execute("%flame status").stdout
+            assert again.splitlines()[0].split("(")[1] == where.splitlines()[0].split("(")[1]  # but for a port
             wait_until(lambda pid=before: not psutil.pid_exists(pid), "the end of the old session's process")  # type: ignore[misc]
 
 
