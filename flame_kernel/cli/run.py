@@ -52,10 +52,14 @@ class Program(Foreground):
         return INTERRUPTED if self.presses else FAILED
 
 
+SEVERAL = "; or several: a group, web1,web2, pi-*, all"
+
+
 class Exec(Connecting):
     """Statements."""
 
     title = "exec"
+    several = SEVERAL
     about = """
         Run statements on the server, and show what they print; a last expression is shown as by a cell.
 
@@ -70,10 +74,17 @@ class Exec(Connecting):
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("code", nargs="*", metavar="CODE", help="statements; - or none: from stdin")
+        parser.add_argument("--json", action="store_true", help="of several servers: a line of JSON each")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
         code = _code(options.code)
+        if self.is_group:
+            from . import on_group
+
+            return on_group.cell(self, code, as_json=options.json)
+        if options.json:
+            raise TargetError("--json is for several servers, a line each; name them with -t web1,web2, or use eval")
         with self.remote() as remote:
             return Program(remote).execute(_for_shell(remote, code))
 
@@ -82,6 +93,7 @@ class Eval(Connecting):
     """An expression."""
 
     title = "eval"
+    several = SEVERAL
     about = """
         Print the value of an expression on the server: its repr, or JSON.
 
@@ -101,6 +113,10 @@ class Eval(Connecting):
         code = _code(options.code).strip()
         if not code:
             raise TargetError("there is no expression; write one, such as 6*7")
+        if self.is_group:
+            from . import on_group
+
+            return on_group.value(self, code, as_json=options.json)
         with self.remote() as remote:
             if not options.json:
                 return Program(remote).execute(f"print(repr((\n{code}\n)))")
@@ -160,7 +176,7 @@ def _evaluated(remote: Remote, expression: str) -> Any:
     try:
         return remote.evaluate(expression)
     except RemoteError as e:
-        raise TargetError(str(e).splitlines()[0]) from e
+        raise TargetError(f"{e.ename}: {e.evalue}".splitlines()[0]) from e
     except FlameError:
         raise
     except Exception as e:  # whatever the far side has raised

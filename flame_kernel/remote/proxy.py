@@ -307,7 +307,7 @@ def _delete_item(self: RemoteObject, key: Any) -> None:
 
 
 def _exit(self: RemoteObject, kind: Any, error: Any, tb: Any) -> Any:
-    ended = None if error is None else (type(error).__name__, str(error))
+    ended = None if error is None else self._flame_calls.sent(error)
     return bool(_do(self, ("exit", ended), "auto"))
 
 
