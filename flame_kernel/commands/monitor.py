@@ -348,6 +348,4 @@ class Views:
     def end_in_words(self, kind: str, expression: str) -> str:
         """The same, and what was ended."""
         ended = self.end(kind, expression)
-        if kind == "watch":
-            return f"stopped watching {', '.join(ended)}" if ended else "nothing is being watched"
-        return f"stopped showing {kind}" if ended else f"{kind} is not being shown"
+        return f"stopped watching {', '.join(ended)}" if ended else "nothing is being watched"

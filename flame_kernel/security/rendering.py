@@ -202,7 +202,7 @@ class Rendering:
         said.add(what)
         if len(said) > _SENTENCES:
             what = "and more"
-        self._say(request, f"{what} withheld: {advice}" if advice else f"{what} withheld")
+        self._say(request, f"{what} not shown: {advice}" if advice else f"{what} not shown")
 
     def admit(self, request: str | None) -> bool:
         """Whether one more message may come now that is no text; said once a request, and once a second, if not."""

@@ -130,9 +130,9 @@ def test_a_view_of_where_is_renewed_in_place(site: Site) -> None:
     k.interrupt()
     k.wait(run)
     k.wait_for(lambda: "no cell runs" in latest(), "the end of the cell in the view")
-    assert look(k, "%flame where --end") == "stopped showing where\n"
+    assert look(k, "%flame where --end") == "stopped watching where\n"
     k.wait_for(lambda: latest().endswith("(ended)"), "the end of the view")
-    assert look(k, "%flame where --end") == "where is not being shown\n"
+    assert look(k, "%flame where --end") == "nothing is being watched\n"
     ok(k.execute(AFTER))
 
 

@@ -68,8 +68,8 @@ def test_what_could_act_is_withheld_and_said_in_one_line(kernel: Kernel) -> None
     assert sorted(lines) == sorted(
         [
             f"image/svg+xml {ADVICE}",
-            "image/png withheld: it is no PNG",
-            "image/jpeg withheld: it has 60000 by 60000 pixels",
+            "image/png not shown: it is not a PNG",
+            "image/jpeg not shown: it has 60000 by 60000 pixels",
             f"terminal control sequences {ADVICE}",
             f"a payload (set_next_input) {ADVICE}",
         ]
@@ -259,7 +259,7 @@ def test_a_hundred_megabytes_of_a_type() -> None:
         assert run.displays == []
         hint, *lines = said(run)
         assert hint.startswith(HINT)
-        assert [line.split(" withheld")[0] for line in lines] == [
+        assert [line.split(" not shown")[0] for line in lines] == [
             "text/html",
             "a text of more than 32 million characters",
         ]

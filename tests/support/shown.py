@@ -11,7 +11,7 @@ from flame_kernel.connect.target import Location, Target
 PLACE = Location("gpu1.example", 9999)
 
 
-ADVICE = "withheld: this server has no key"
+ADVICE = "not shown: this server has no key"
 HINT = "HTML and widgets are off: this server has no key; "  # how the sentence about rich output begins
 
 
