@@ -95,7 +95,7 @@ class GroupExecutor(Executor):
             raise ValueError("chunksize must be >= 1.")
         rows = list(zip(*iterables, strict=False))
         chunks = [rows[at : at + chunksize] for at in range(0, len(rows), chunksize)]
-        futures = collections.deque(self.give(partial(_each, fn, chunk)) for chunk in chunks)
+        futures = collections.deque(self.give(partial(each_of, fn, chunk)) for chunk in chunks)
         return _in_order(futures, None if timeout is None else time.monotonic() + timeout)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -169,8 +169,18 @@ def _begins(task: Task) -> bool:
     return task.future.running() or task.future.set_running_or_notify_cancel()
 
 
-def _each(fn: Callable[..., T], rows: Sequence[tuple[Any, ...]], remote: Remote) -> list[T]:
-    return [remote.run(fn, *row) for row in rows]
+def each_of(fn: Callable[..., T], rows: Sequence[tuple[Any, ...]], remote: Remote) -> list[T]:
+    """``fn`` of each row, in one request."""
+    if len(rows) == 1:
+        return [remote.run(fn, *rows[0])]
+
+    def each(rows: Sequence[tuple[Any, ...]]) -> list[T]:
+        return [fn(*row) for row in rows]
+
+    each.__module__ = "__main__"  # so it goes by its source, as functions of the user's do: nothing of ours is there
+    each.__annotations__ = {}
+    found: list[T] = remote.run(each, rows)
+    return found
 
 
 def _in_order(futures: collections.deque[Future[list[T]]], end: float | None) -> Iterator[T]:

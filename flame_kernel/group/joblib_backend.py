@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import TargetError
 from ..remote.remote import Remote
-from .executor import GroupExecutor
+from .executor import GroupExecutor, each_of
 from .group import Group
 
 NAME = "flame"
@@ -72,6 +72,9 @@ def _backend() -> type[Any]:
             calls = list(func.items)
 
             def work(remote: Remote) -> list[Any]:
+                first = calls[0][0]
+                if all(function is first and not kwargs for function, _, kwargs in calls):
+                    return each_of(first, [tuple(args) for _, args, _ in calls], remote)
                 return [remote.run(function, *args, **kwargs) for function, args, kwargs in calls]
 
             future = self._executor.give(work)
