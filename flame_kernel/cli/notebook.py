@@ -133,7 +133,7 @@ def _parser() -> Parser:
 def _environ(command: Connecting) -> dict[str, str]:
     """The variables that tell the kernel where to connect, as an installed kernelspec does."""
     options = vars(command.options)
-    if protection(options) or options.get("key") or options.get("trust"):
+    if protection(options) or any(options.get(name) for name in ("key", "trust", "rich")):
         raise TargetError(
             "for a notebook, the protection of the link must be in targets.toml: save the server "
             "(jupyter flame targets add) and name it with -t"
