@@ -60,7 +60,8 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
     """
 
     def made():
-        return Encoder(reference, dumps, libraries, limit, array_limit, classes)
+        kind = Encoder if dumps is None else Trusting
+        return kind(reference, dumps, libraries, limit, array_limit, classes)
 
     encoder = made()
     try:
@@ -129,28 +130,12 @@ class Encoder:
         before = self._unfolded
         self._under_way.add(id(value))
         try:
-            make = self._compound if self.pickled is None else self._trusted
-            node = make(value, kind, depth)
+            node = self.compound(value, kind, depth)
         finally:
             self._under_way.discard(id(value))
         self.count(1)
         self._finished[id(value)] = (len(self._finished) - self._entries, self._unfolded - before, value)
         return node
-
-    def _trusted(self, value, kind, depth):
-        """The same where what is not plain may be pickled: what was written of such a value is taken back."""
-        parts, finished, unfolded, mark = len(self.parts), len(self._finished), self._unfolded, self.pickled.mark()
-        try:
-            return self._compound(value, kind, depth)
-        except nesting.Tangled:
-            raise
-        except NotPlain:
-            del self.parts[parts:]
-            while len(self._finished) > finished:
-                self._finished.popitem()
-            self._unfolded = unfolded
-            self.pickled.back_to(mark)
-            return self.pickled.node(value)
 
     def entry(self, value, reference):
         """The node of one of ``nesting``'s entries, which others name by ``reference`` from now on."""
@@ -158,8 +143,7 @@ class Encoder:
         if known is not None and type(known[0]) is int:  # it has been written within another entry
             return {"r": known[0]}
         before = self._unfolded
-        make = self._compound if self.pickled is None else self._trusted
-        node = make(value, type(value), 0)
+        node = self.compound(value, type(value), 0)
         self.count(1)
         self.finish(value, reference, self._unfolded - before)
         return node
@@ -169,7 +153,8 @@ class Encoder:
         self._entries += id(value) not in self._finished
         self._finished[id(value)] = (reference, size, value)
 
-    def _compound(self, value, kind, depth):
+    def compound(self, value, kind, depth):
+        """The node of anything that is more than a text or a number."""
         if kind is list:
             return self._list(value, depth)
         if kind is dict:
@@ -274,6 +259,24 @@ class Encoder:
             self._room -= size
             if self._room < 0:
                 raise TooLarge("more than the limit")
+
+
+class Trusting(Encoder):
+    """The same where what is not plain may be pickled: what was written of such a value is taken back."""
+
+    def compound(self, value, kind, depth):
+        parts, finished, unfolded, mark = len(self.parts), len(self._finished), self._unfolded, self.pickled.mark()
+        try:
+            return Encoder.compound(self, value, kind, depth)
+        except nesting.Tangled:
+            raise
+        except NotPlain:
+            del self.parts[parts:]
+            while len(self._finished) > finished:
+                self._finished.popitem()
+            self._unfolded = unfolded
+            self.pickled.back_to(mark)
+            return self.pickled.node(value)
 
 
 def decode(parts, resolve=None, loads=None, classes=None):
