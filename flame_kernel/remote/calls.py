@@ -204,7 +204,7 @@ class Calls:
             return list(values.encode(value, shipment.reference, shipment.pickles))
         except scalars.NotPlain as error:
             advice = "" if self.session.target.trust else f"; {ADVICE}"
-            raise CannotTravel(f"{error}, so it does not go to {self.name}{advice}") from None
+            raise CannotTravel(f"cannot send this to {self.name}: {error}{advice}") from None
 
     def _wait(self, request: dict[str, Any], parts: Sequence[Any], timeout: float | None) -> Reply:
         """Send a request, and serve it until its reply is here."""
@@ -283,7 +283,7 @@ class Calls:
         if why == "unreadable":
             return CannotTravel(f"{self.name} cannot read what was sent: {message}")
         advice = "" if self.session.target.trust else f"; {FETCH_ADVICE}"
-        return CannotTravel(f"at {self.name} {message}, so it stays there{advice}")
+        return CannotTravel(f"cannot fetch this from {self.name}: {message}{advice}")
 
     def demand(self, root: list[Any], steps: Sequence[Step], kind: type[Value], **options: Any) -> Value:
         """The value of a chain that can be of no other class than ``kind``; UnsafeAnswer where it is of another."""
@@ -401,6 +401,6 @@ ADVICE = (
 )
 _LACKS = "%s has no module %s, which a function uses; send it with sendmodule(%r)"
 FETCH_ADVICE = (
-    "fetch what is plain of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "
+    "fetch a plain part of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "
     "they run code here"
 )

@@ -187,7 +187,7 @@ class Encoder:
             reference = self._reference(value)
             if reference is not None:
                 return {"@": reference}
-        raise NotPlain("a %s is no plain value" % class_name(kind))
+        raise NotPlain("a %s is not plain data" % class_name(kind))
 
     def nodes(self, values, depth):
         """The nodes of several values, as a list."""
