@@ -281,6 +281,23 @@ def _submit(request):
     return {"new": _acting(request).submit(request["request"])}
 
 
+def _submits(request):
+    """Several requests in one call, in order: ``more`` are those behind the first, each with how many buffers it has;
+    the first has those that are left."""
+    session, first = _acting(request), request["request"]
+    buffers = first.pop("buffers", [])
+    at = len(buffers) - sum(count for _, count in request["more"])
+    if buffers[:at]:
+        first["buffers"] = buffers[:at]
+    new = [session.submit(first)]
+    for one, count in request["more"]:
+        if count:
+            one["buffers"] = buffers[at : at + count]
+            at += count
+        new.append(session.submit(one))
+    return {"new": any(new)}
+
+
 def _poll(request):
     session = _session(request)
     connection = sockets.current()
@@ -391,6 +408,7 @@ _OPS = {
     "checkup": _checkup,
     "open": _open,
     "submit": _submit,
+    "submits": _submits,
     "poll": _poll,
     "interrupt": _interrupt,
     "answer": _answer,

@@ -273,6 +273,7 @@ RESULTS: dict[str, Check] = {
         },
     ),
     "submit": _DONE,
+    "submits": _DONE,
     "poll": record(_BATCH),
     "interrupt": record({}, {"done": _name}),
     "answer": _DONE,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import queue
 import threading
 import time
 import uuid
@@ -28,6 +27,7 @@ from .inbox import Event, Inbox
 from .link import Link
 from .outage import Outage
 from .requests import CELLS, Call, Reply, Request
+from .sending import Sending
 
 # Seconds between two batches of mere text: at most 40 a second, of two streams each.
 GAP = 0.025
@@ -38,8 +38,6 @@ POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
 # Bytes asked for in one poll: fewer after one that was cut or slow (in seconds), more after a quick and full one.
 BATCH_LEAST, BATCH_FIRST, BATCH_MOST = 1 << 12, 1 << 16, 1 << 21
 QUICK, SLOW = 0.5, 3.0
-# Bytes a second of the slowest line on which a large message still gets through.
-SLOWEST = 50_000
 # Seconds in which a client that was killed is found out by the agent, and its session can be had.
 AWAY = 4.0
 
@@ -79,9 +77,6 @@ class Session:
         self._on_link = on_link
         self._pending: dict[str, Request] = {}
         self._stopping: set[str] = set()  # cells whose interrupt is not answered yet
-        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self._calls_lock = threading.Lock()
-        self._calls_over = False
         self._poll_soon = threading.Event()
         self._link = Link(
             target,
@@ -92,6 +87,7 @@ class Session:
             alive=alive,
         )
         self.target = self._link.target
+        self._sending = Sending(self._link, self.target, self._decoded)
         try:
             self.server = self._open(attach)
             try:
@@ -114,7 +110,7 @@ class Session:
             self.ready.set_result(self.server["ready"])
         self._threads = [
             threading.Thread(target=run, name=f"flame-{name}", daemon=True)
-            for name, run in (("calls", self._run_calls), ("events", self._run_events))
+            for name, run in (("calls", self._sending.run), ("events", self._run_events))
         ]
         for thread in self._threads:
             thread.start()
@@ -337,46 +333,11 @@ class Session:
         return call.future
 
     def _put(self, call: Call) -> None:
-        with self._calls_lock:
-            over = self._calls_over
-            if not over:
-                self._calls.put(call)
-        if over:
+        if not self._sending.put(call):
             call.future.set_exception(self.gone or SessionGone(self.location, "it was closed here"))
         self._link.hurry()
 
     # -- the calls thread --------------------------------------------------------------------------------------------
-
-    def _run_calls(self) -> None:
-        while True:
-            call = self._calls.get()
-            if call is None:
-                return
-            if not call.future.set_running_or_notify_cancel():
-                continue
-            request = call.request or Request("")
-            request.state = "sent"
-
-            def unknown(request: Request = request) -> None:
-                request.state = "unknown"
-
-            try:
-                result, buffers = self._link.insist(
-                    self._link.calls,
-                    call.message,
-                    timeout=self.target.timeouts.call + sum(memoryview(b).nbytes for b in call.buffers) / SLOWEST,
-                    buffers=call.buffers,
-                    on_broken=unknown,
-                )
-                if isinstance(result, dict) and "events" in result:
-                    result = dict(result, events=self._decoded(result["events"], buffers))
-                elif isinstance(result, dict) and buffers:
-                    result = dict(result, buffers=buffers)
-            except Exception as e:  # a defect of ours too: the one who waits shall see it, and the thread goes on
-                call.future.set_exception(e)
-            else:
-                request.state = "begun"
-                call.future.set_result(result)
 
     def _decoded(self, events: list[Any], buffers: Sequence[Any]) -> list[Event]:
         """Events that are asked for by ``ask``; raises UnsafeAnswer."""
@@ -390,10 +351,10 @@ class Session:
 
     def _give_sign(self) -> None:
         """The link has heard nothing for a while, and a cell runs."""
-        if self._calls.empty():
+        if self._sending.is_idle:
             sign = Call({"op": "hello", "session": self.session_id})
             sign.future.add_done_callback(self._signed)
-            self._calls.put(sign)
+            self._sending.put(sign)
 
     def _signed(self, sign: Future[Any]) -> None:
         """The server is there. Events that it has sent, and that do not come, are on a line that is dead."""
@@ -411,14 +372,7 @@ class Session:
         for request_id in list(self._pending):
             self._settle(request_id, why)
         self._poll_soon.set()
-        self._no_more_calls()
-
-    def _no_more_calls(self) -> None:
-        """The calls thread ends behind what it has; those that come later are refused at once."""
-        with self._calls_lock:
-            if not self._calls_over:
-                self._calls_over = True
-                self._calls.put(None)
+        self._sending.end()
 
     # -- the events thread -------------------------------------------------------------------------------------------
 
@@ -529,7 +483,7 @@ class Session:
                     deadline = min(deadline, time.monotonic() + AWAY / 10)
         self._link.abort()
         self._poll_soon.set()
-        self._no_more_calls()
+        self._sending.end()
         deadline = time.monotonic() + min(timeout, 1.0)
         for thread in self._threads:
             if thread is not threading.current_thread():

@@ -1,0 +1,160 @@
+"""Sending: the calls of a session, on a thread of their own: one after the other, those that wait together.
+
+Requests that wait, such as the cells of a notebook that is run as a whole, go in one call: on a slow link that is one
+round trip in place of one for each. They begin in their order, and each is known there by its id, as ever.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..connect.target import Target
+from ..errors import AgentError
+from .inbox import Event
+from .link import Link
+from .requests import Call, Request
+
+# Bytes a second of the slowest line on which a large message still gets through.
+SLOWEST = 50_000
+# Requests that wait go in one call, up to so many behind the first, and bytes in all.
+TOGETHER, TOGETHER_BYTES = 63, 1 << 16
+
+
+class Sending:
+    """The queue of a session's calls, and what its thread does with them.
+
+    decoded  makes events of those that an answer brings
+    """
+
+    def __init__(self, link: Link, target: Target, decoded: Callable[[list[Any], Sequence[Any]], list[Event]]) -> None:
+        self._link = link
+        self._target = target
+        self._decoded = decoded
+        self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._is_over = False
+        self._out_of_turn: list[Call | None] = []  # what was taken from the queue before its turn
+
+    def __repr__(self) -> str:
+        return f"<Sending {self._queue.qsize()} waiting>"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call waits."""
+        return self._queue.empty()
+
+    def put(self, call: Call) -> bool:
+        """Send a call when its turn comes; False where no more is sent."""
+        with self._lock:
+            if not self._is_over:
+                self._queue.put(call)
+            return not self._is_over
+
+    def end(self) -> None:
+        """The thread ends behind what it has; calls that come later are refused at once."""
+        with self._lock:
+            if not self._is_over:
+                self._is_over = True
+                self._queue.put(None)
+
+    # -- the thread ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """What the thread does, until the end."""
+        while True:
+            call = self._out_of_turn.pop() if self._out_of_turn else self._queue.get()
+            if call is None:
+                return
+            if not call.future.set_running_or_notify_cancel():
+                continue
+            more = self._behind(call)
+            if more and self._submit_all([call, *more]):
+                continue
+            for one in (call, *more):
+                self._perform(one)
+
+    def _perform(self, call: Call) -> None:
+        """Send one call, and give its future the answer."""
+        request = call.request or Request("")
+        request.state = "sent"
+
+        def unknown() -> None:
+            request.state = "unknown"
+
+        try:
+            result, buffers = self._link.insist(
+                self._link.calls,
+                call.message,
+                timeout=self._target.timeouts.call + sum(memoryview(b).nbytes for b in call.buffers) / SLOWEST,
+                buffers=call.buffers,
+                on_broken=unknown,
+            )
+            if isinstance(result, dict) and "events" in result:
+                result = dict(result, events=self._decoded(result["events"], buffers))
+            elif isinstance(result, dict) and buffers:
+                result = dict(result, buffers=buffers)
+        except Exception as e:  # a defect of ours too: the one who waits shall see it, and the thread goes on
+            call.future.set_exception(e)
+        else:
+            request.state = "begun"
+            call.future.set_result(result)
+
+    def _behind(self, first: Call) -> list[Call]:
+        """The requests that stand in line behind this one, as many as go into one call with it."""
+        found: list[Call] = []
+        if first.request is None:  # no request: an interrupt, an answer
+            return found
+        size = _size_of(first)
+        while len(found) < TOGETHER and size < TOGETHER_BYTES:
+            try:
+                call = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if call is None or call.request is None or size + _size_of(call) > TOGETHER_BYTES:
+                self._out_of_turn.append(call)  # its turn is behind these
+                break
+            if call.future.set_running_or_notify_cancel():
+                found.append(call)
+                size += _size_of(call)
+        return found
+
+    def _submit_all(self, calls: list[Call]) -> bool:
+        """Send several requests in one call; False where the agent refuses one of them: then each goes by itself, and
+        those that have begun are known by their ids."""
+        requests = [call.request for call in calls if call.request is not None]
+
+        def state(word: str) -> None:
+            for request in requests:
+                request.state = word
+
+        state("sent")
+        more = [(call.message["request"], len(call.buffers)) for call in calls[1:]]
+        message = {**calls[0].message, "op": "submits", "more": more}
+        buffers = [buffer for call in calls for buffer in call.buffers]
+        try:
+            result, _ = self._link.insist(
+                self._link.calls,
+                message,
+                timeout=self._target.timeouts.call + TOGETHER_BYTES / SLOWEST,
+                buffers=buffers,
+                on_broken=lambda: state("unknown"),
+            )
+        except AgentError:
+            return False
+        except Exception as e:  # as for one call
+            for call in calls:
+                call.future.set_exception(e)
+        else:
+            state("begun")
+            for call in calls:
+                call.future.set_result(result)
+        return True
+
+
+def _size_of(call: Call) -> int:
+    """About how many bytes a request is on its way."""
+    code = call.message["request"].get("code") or ""
+    return sum(memoryview(buffer).nbytes for buffer in call.buffers) + len(code) + 500
