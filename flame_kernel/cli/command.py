@@ -27,6 +27,7 @@ from .. import __version__
 from ..connect.settings import FlameSettings
 from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError, TargetError
+from ..remote.foreground import flush_output
 from ..terminal import plain_text
 from .index import HELP, overview
 from .parser import Parser, meant
@@ -115,7 +116,7 @@ class Command(JupyterApp):
                 self.write_default_config()
                 self.exit(DONE)
             code = self.run(self.options) or DONE
-            sys.stdout.flush()
+            flush_output()
         except FlameError as error:
             self.log.debug("raised here:", exc_info=True)
             self._fail(str(error))

@@ -17,7 +17,7 @@ from ..terminal import plain_text
 from .command import FAILED
 from .connecting import Connecting
 from .parser import Parser
-from .run import Program
+from .program import Program
 from .sessions import Page
 
 
@@ -139,6 +139,6 @@ class CellConsole(console.Console):
 
 def _talk(remote: Remote) -> int | None:
     if not sys.stdin.isatty():
-        return Program(remote).execute(sys.stdin.read())
+        return Program(remote, ends=remote.session.target.session is None).execute(sys.stdin.read())
     CellConsole(remote).interact()
     return FAILED if remote.session.gone is not None else None

@@ -394,6 +394,7 @@ _EXECUTED: dict[str, Check] = {
     "ename": text(),
     "evalue": text(),
     "traceback": _lines,
+    "exit_status": maybe(whole(0, 255)),
 }
 _HELD = record(
     {"id": _name, "kind": one_of("object", "module", "class", "routine"), "class": text(500)},

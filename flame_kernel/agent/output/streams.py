@@ -48,7 +48,7 @@ class Cell:
     allow_stdin   whether the front end answers input requests
     """
 
-    __slots__ = ("__weakref__", "allow_stdin", "flushes", "host", "lane", "request_id", "silent")
+    __slots__ = ("__weakref__", "allow_stdin", "flushes", "host", "lane", "request_id", "silent", "threads")
 
     def __init__(self, request_id, host, allow_stdin=False, silent=False, lane=""):
         self.request_id = request_id
@@ -57,6 +57,7 @@ class Cell:
         self.silent = silent
         self.flushes = 0  # how often it has flushed
         self.lane = lane  # the name of the lane that runs it
+        self.threads = None  # where it runs as a program: those that it starts
 
 
 class LatestCell:
@@ -300,6 +301,8 @@ def _thread_start(below):
 
             # Both are called by C: an error of the user's passes no frame of ours, which its traceback would show.
             self.run = functools.partial(collections.deque, map(_call, (begin, self.run)), 0)
+            if cell.threads is not None:
+                cell.threads.add(self)
         return below(self)
 
     return start
