@@ -9,6 +9,7 @@ is what the very same Python has compiled already: ``{module: code}``; the packa
 
 
 def boot(text, loader=None, codes=None):
+    import builtins
     import json
     import linecache
     import sys
@@ -35,6 +36,7 @@ def boot(text, loader=None, codes=None):
         module = types.ModuleType(full)
         module.__package__ = parent
         module.__file__ = filename
+        module.__dict__["__builtins__"] = known  # not the module, in which cells may replace what they like
         room = folder(parent)
         sys.modules[full] = module
         # Tracebacks of the agent show its source; an entry without a time is never checked against the disk.
@@ -44,6 +46,7 @@ def boot(text, loader=None, codes=None):
         exec(code, module.__dict__)
         setattr(room, last, module)
 
+    known = dict(vars(builtins))
     package = types.ModuleType(name, "The agent of Remote Flame.")
     package.__path__ = []
     package.__package__ = name
@@ -57,6 +60,8 @@ def boot(text, loader=None, codes=None):
             try:
                 for short, source in bundle["files"]:
                     load(short, source)
+                if hasattr(package, "own"):
+                    package.own.keep_references()
             except BaseException:  # goes on, whatever it is; nothing of half an agent stays
                 for planted in [one for one in list(sys.modules) if one == name or one.startswith(name + ".")]:
                     sys.modules.pop(planted, None)

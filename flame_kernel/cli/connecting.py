@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from jupyter_core.paths import jupyter_config_dir
 
 from ..commands.options import KEY, KEY_FILE, OPTIONS, PLACE, SESSION, SHELL, TRUST, settings
+from ..connect.selection import is_group
 from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target
 from ..errors import TargetError
@@ -36,11 +37,13 @@ class Connecting(Command):
 
     alone       whether, where no server is named and none is the default, one is started for it on this machine
     word        whether the server can be named by a word of its own as well as by ``-t``
+    several     what is said of several servers, where the command takes a group
     session     what ``--session`` is for, in the help; empty for a command that has no such option
     """
 
     alone: ClassVar[bool] = True
     word: ClassVar[bool] = False
+    several: ClassVar[str] = ""
     session: ClassVar[str] = "take up, or make, the session of this name; it is left alive at the end"
 
     def arguments(self, parser: Parser) -> None:
@@ -51,7 +54,7 @@ class Connecting(Command):
             "-t",
             "--target",
             metavar="TARGET",
-            help="a saved name, host:port, ssh://user@host/port, ./u:socket or ns:NAME",
+            help="a saved name, host:port, ssh://user@host/port, ./u:socket or ns:NAME" + self.several,
         )
         key = group.add_mutually_exclusive_group()
         KEY_FILE.add_to(key)
@@ -83,17 +86,26 @@ class Connecting(Command):
             raise TargetError(f"{word} and {option} are two servers; name one")
         return word or option
 
+    @property
+    def is_group(self) -> bool:
+        """Whether several servers are named. Raises TargetError."""
+        where = self.where
+        return where is not None and is_group(where, self.targets())
+
+    @property
+    def folder(self) -> Path:
+        """Jupyter's configuration folder."""
+        return Path(jupyter_config_dir())
+
+    def given(self, **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings of the command line, with ``more`` above them; and those of the configuration."""
+        given = settings({name: value for name, value in vars(self.options).items() if name not in _OTHER})
+        return given | more, FlameSettings(parent=self).values()
+
     def target(self, **more: Any) -> Target:
         """The server that is meant; ``more`` are settings that win. Raises TargetError."""
-        given = settings({name: value for name, value in vars(self.options).items() if name not in _OTHER})
-        folder = Path(jupyter_config_dir())
-        target = load_target(
-            self.where,
-            config_dir=folder,
-            overrides=given | more,
-            ask=self._ask,
-            defaults=FlameSettings(parent=self).values(),
-        )
+        given, defaults = self.given(**more)
+        target = load_target(self.where, config_dir=self.folder, overrides=given, ask=self._ask, defaults=defaults)
         if target.location is None and not self.alone:
             raise TargetError(
                 "no server is named, and there is no default; name one with -t, or jupyter flame targets default NAME"

@@ -20,6 +20,7 @@ class Files(Connecting):
     """A command that copies."""
 
     alone: ClassVar[bool] = False
+    several: ClassVar[str] = "; or several: a group, web1,web2, pi-*, all"
     session: ClassVar[str] = "relative paths there are of the folder in which this session's cells are"
 
     def arguments(self, parser: Parser) -> None:
@@ -35,7 +36,8 @@ class Files(Connecting):
 
     def is_target(self, name: str) -> bool:
         """Whether a name before a colon is that of a server."""
-        return name in self.targets().tables or name == self.options.target
+        file = self.targets()
+        return name in file.tables or name in file.groups or name == self.options.target
 
     @property
     def progress(self) -> bool | None:
@@ -71,6 +73,11 @@ class Put(Files):
 
     def run(self, options: argparse.Namespace) -> int | None:
         options.target, destination = put_paths(options.sources, options.destination, self.is_target, options.target)
+        if self.is_group:
+            from . import on_group
+
+            sources = options.sources
+            return on_group.files(self, lambda on: on.put(*sources, dst=destination), quiet=options.quiet)
         with self.files() as remote:
             self.say(transfer.put(remote.session, options.sources, destination, progress=self.progress))
         return None
@@ -100,6 +107,10 @@ class Get(Files):
     def run(self, options: argparse.Namespace) -> int | None:
         *paths, destination = options.paths if len(options.paths) > 1 else (*options.paths, ".")
         options.target, sources = get_paths(paths, destination, self.is_target, options.target)
+        if self.is_group:
+            from . import on_group
+
+            return on_group.files(self, lambda on: on.get(*sources, dst=destination), quiet=options.quiet)
         with self.files() as remote:
             self.say(transfer.get(remote.session, sources, destination, progress=self.progress))
         return None

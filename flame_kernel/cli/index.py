@@ -11,6 +11,7 @@ ABOUT = "A notebook, a console and commands on any remote Python process, throug
 # name -> (where its class is, what it is for). A command with commands of its own has them as `name word`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "targets": ("flame_kernel.cli.targets.Targets", "save servers under a name, with their key and protection"),
+    "groups": ("flame_kernel.cli.targets.Groups", "name several saved servers at once"),
     "install": ("flame_kernel.cli.install.Install", "make a kernel for a server: a tile in JupyterLab's launcher"),
     "list": ("flame_kernel.cli.install.List", "list the kernels that install has made"),
     "remove": ("flame_kernel.cli.install.Remove", "remove kernels that install has made"),

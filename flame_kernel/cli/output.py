@@ -1,19 +1,13 @@
-"""What commands print: tables for people, times in words, JSON for programs."""
+"""What commands print: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from ..commands.tables import aligned
 from ..remote.foreground import in_colour
-
-# Columns of the code of a cell that are shown in a table.
-CODE_WIDTH = 40
-# Seconds: no clock says more, and a calendar ends.
-FOR_EVER = 1e11
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -27,27 +21,3 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def show_json(value: Any) -> None:
     """Print ``value`` for a program."""
     print(json.dumps(value, indent=1, default=str))
-
-
-def length(seconds: Any) -> str:
-    """A time in words."""
-    if not isinstance(seconds, (int, float)) or not abs(seconds) < FOR_EVER:
-        return "-"
-    for unit, size_of in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size_of:
-            return f"{seconds / size_of:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def moment(stamp: Any) -> str:
-    """A time of day, with its date; ``-`` for what is none."""
-    if not isinstance(stamp, (int, float)) or not abs(stamp) < FOR_EVER:
-        return "-"
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(stamp))
-
-
-def first_line(code: Any) -> str:
-    """The first line of a cell, short."""
-    lines = str(code or "").strip().splitlines()
-    line = lines[0] if lines else ""
-    return line if len(line) <= CODE_WIDTH else line[: CODE_WIDTH - 1] + "…"

@@ -30,10 +30,14 @@ class Running(Connecting):
         return {} if self.options.shell or self.options.session else {"shell": "mini"}
 
 
+SEVERAL = "; or several: a group, web1,web2, pi-*, all"
+
+
 class Exec(Running):
     """Statements."""
 
     title = "exec"
+    several = SEVERAL
     about = """
         Run statements on the server, and show what they print; a last expression is shown as by a cell.
 
@@ -48,10 +52,17 @@ class Exec(Running):
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("code", nargs="*", metavar="CODE", help="statements; - or none: from stdin")
+        parser.add_argument("--json", action="store_true", help="of several servers: a line of JSON each")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
         code = _code(options.code)
+        if self.is_group:
+            from . import on_group
+
+            return on_group.cell(self, code, as_json=options.json)
+        if options.json:
+            raise TargetError("--json is for several servers, a line each; name them with -t web1,web2, or use eval")
         with self.remote() as remote:
             return self.program(remote).execute(_for_shell(remote, code))
 
@@ -60,6 +71,7 @@ class Eval(Running):
     """An expression."""
 
     title = "eval"
+    several = SEVERAL
     about = """
         Print the value of an expression on the server: its repr, or JSON.
 
@@ -79,6 +91,10 @@ class Eval(Running):
         code = _code(options.code).strip()
         if not code:
             raise TargetError("there is no expression; write one, such as 6*7")
+        if self.is_group:
+            from . import on_group
+
+            return on_group.value(self, code, as_json=options.json)
         with self.remote(**self.plain_shell) as remote:
             if not options.json:
                 return self.program(remote).execute(code, "expression")

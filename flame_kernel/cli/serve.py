@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jupyter_core.paths import jupyter_runtime_dir
 
+from ..connect.amounts import size_in_words
 from ..errors import TargetError
 from ..serve import standalone
 from ..serve.plan import MAX_MESSAGE, THREADS, Plan, from_environ
@@ -30,7 +31,7 @@ class Serve(Command):
         other machines they come by ssh, without any option here; or by TLS, with --host and --tls.
 
         Whoever gets in can do all that you can: guard the key file as a private key of ssh.
-        Up to {THREADS} connections, two for each session; messages of up to {MAX_MESSAGE // 2**20} MB. Pyro's own
+        Up to {THREADS} connections, two for each session; messages of up to {size_in_words(MAX_MESSAGE)}. Pyro's own
         PYRO_THREADPOOL_SIZE, PYRO_MAX_MESSAGE_SIZE, PYRO_COMMTIMEOUT, PYRO_SERVERTYPE, PYRO_NATHOST and PYRO_NATPORT
         hold; what would change who gets in does not.
         """

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from ..commands import sessions
 from ..connect import amounts
 from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
@@ -18,7 +19,7 @@ from ..session.screen import allowed, show
 from ..terminal import COLOUR, one_line, plain_text
 from .command import FAILED, CommandGroup
 from .connecting import Connecting, connecting
-from .output import first_line, length, moment, show_json, show_table
+from .output import show_json, show_table
 from .parser import Parser
 
 # How often a round trip is measured.
@@ -167,24 +168,8 @@ class List(Connecting):
         if not living:
             print("no sessions on this server")
             return None
-        header = ("session", "place", "notebook", "started", "state", "runs", "waiting", "client", "alone")
-        show_table(header, [_row(one) for one in living])
+        show_table(sessions.COLUMNS, sessions.rows(living))
         return None
-
-
-def _row(one: dict[str, Any]) -> tuple[str, ...]:
-    attached = bool(one.get("attached"))
-    return (
-        str(one.get("session")),
-        str(one.get("place")),
-        str(one.get("notebook") or "-").rpartition("/")[2],
-        moment(one.get("started")),
-        str(one.get("state")),
-        first_line(one.get("code")) or "-",
-        amounts.size_in_words(one["waiting"]) if one.get("waiting") else "-",
-        str(one.get("client") or "yes") if attached else "-",
-        "-" if attached else length(one.get("alone")),
-    )
 
 
 class Kill(Connecting):
@@ -347,7 +332,8 @@ class Page(Terminal):
         """A line above a cell's output."""
         number = "*" if cell.get("count") is None else cell["count"] or "-"
         part = "" if cell.get("complete", True) else "; its beginning is not kept any more"
-        line = plain_text(f"--- [{number}] {first_line(cell.get('code'))} ({moment(cell.get('started'))}{part})")
+        when = amounts.moment_in_words(cell.get("started"))
+        line = plain_text(f"--- [{number}] {sessions.first_line(cell.get('code'))} ({when}{part})")
         print(f"\x1b[1m{line}\x1b[0m" if in_colour("stdout") else line)
 
     def follow(self, events: list[Event], cells: Callable[[], list[dict[str, Any]]]) -> None:

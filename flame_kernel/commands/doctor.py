@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 
 from Pyro4 import constants
 
+from ..connect.amounts import size_in_words
 from ..connect.dial import addresses
 from ..connect.installation import another_flame
 from ..connect.name_server import found
@@ -378,7 +379,8 @@ class _Examination:
         yield Check("round trip", NOTE if slow else OK, words, slow)
         down, up = self._throughput(up=False), self._throughput(up=True)
         narrow = "files and figures will take their time" if min(down, up) < _NARROW else ""
-        yield Check("throughput", NOTE if narrow else OK, f"{_rate(down)} from there, {_rate(up)} to there", narrow)
+        words = f"{size_in_words(down)}/s from there, {size_in_words(up)}/s to there"
+        yield Check("throughput", NOTE if narrow else OK, words, narrow)
         if offsets:
             self._clock = _compared(offsets)
 
@@ -421,10 +423,10 @@ class _Examination:
         if not isinstance(folder, str) or not folder or not _is_count(free):
             return Check("disk", NOTE, "no folder for temporary files can be written there", "set TMPDIR of the server")
         wanted = self._target.journal or (journal if _is_count(journal) else 0)
-        words = f"{free / 1e9:.1f} GB free in {_text(folder)}, where output waits that nobody has read"
+        words = f"{size_in_words(free)} free in {_text(folder)}, where output waits that nobody has read"
         if free < wanted:
             cure = "make room there, or set a smaller journal"
-            return Check("disk", NOTE, f"{words}; up to {wanted / 1e6:.0f} MB of it are kept", cure)
+            return Check("disk", NOTE, f"{words}; up to {size_in_words(wanted)} of it are kept", cure)
         return Check("disk", OK, words)
 
 
@@ -452,16 +454,6 @@ def _tls_parts(settings: Tls) -> list[str]:
 
 def _seen(error: CannotConnect) -> str:
     return error.what + (f" ({error.detail})" if error.detail else "")
-
-
-def _rate(number: float) -> str:
-    return (
-        f"{number / 1e6:.0f} MB/s"
-        if number >= 1e7
-        else f"{number / 1e6:.1f} MB/s"
-        if number >= 1e5
-        else (f"{number / 1e3:.0f} kB/s")
-    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

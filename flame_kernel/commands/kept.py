@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
+from ..connect.amounts import moment_in_words
 from ..errors import FlameError
 
 
@@ -43,7 +43,6 @@ def label(cell: dict[str, Any]) -> str:
 def header(cell: dict[str, Any]) -> str:
     """One line above the output: which cell, and whether all of it is there."""
     started = cell.get("started")
-    known = isinstance(started, (int, float)) and abs(started) < 1e11  # else no calendar has it
-    when = time.strftime(" of %H:%M:%S", time.localtime(started)) if known else ""
+    when = f" of {moment_in_words(started, '%H:%M:%S')}" if isinstance(started, (int, float)) else ""
     part = "" if cell.get("complete", True) else "; its beginning is not kept any more"
     return f"--- {label(cell)}{when}{part}\n"

@@ -187,6 +187,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--watch",), "follow its output read-only, until Stop", group="how"),
             ON_CONNECTION,
         ),
+        more="The Remote Flame kernel looks on the present server, then where it was before, and at all targets.",
         examples=("%flame attach nightly", "%flame attach nightly --watch"),
         moves=True,
         expands=True,
@@ -399,6 +400,32 @@ COMMANDS: tuple[Command, ...] = (
         examples=("%flame getmodule textwrap", "%flame getmodule textwrap copy.py"),
         expands=True,
     ),
+    # -- several far sides
+    Command(
+        "px",
+        "run a line on several far sides at once",
+        (Argument("code", "STATEMENT", "what is to run; or --install: %px, %%px, %autopx are ours", tab=("code",)),),
+        (
+            Option(
+                ("-t", "--targets", "--target"),
+                "a group, web1,web2, web[1:3], all (default: the group of before, or the default group)",
+                "TARGETS",
+                tab=("target",),
+            ),
+        ),
+        more="As %%flame -t TARGETS with one line. %autoflame TARGETS sends every cell there, until %autoflame.",
+        examples=("%flame px -t web import platform; print(platform.node())", "%flame px --install"),
+        instead={KERNEL: "this kernel has one far side at a time; groups are for %load_ext flame and flame.group()"},
+        code=True,
+    ),
+    Command(
+        "result",
+        "show what the last cell on several far sides has given",
+        (),
+        (Option(("--mask",), "output that differs only in numbers and times counts as equal"),),
+        examples=("%flame result",),
+        instead={KERNEL: "this kernel has one far side at a time; %flame replay shows a cell's output again"},
+    ),
     # -- the rest
     Command(
         "jobs",
@@ -425,12 +452,32 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 # The options of a %%flame cell.
+# Those of a cell on several far sides: the words of ipyparallel's %%px, and two of our own.
+OUTPUTS = ("type", "engine", "order")
+ON_GROUP: tuple[Option, ...] = (
+    Option(("--stream",), "show text as it comes, the host before each line", group="stream"),
+    Option(("--no-stream",), "show text when all are done", group="stream"),
+    Option(("--fold",), "tell equal output once (the default for more than two hosts)", group="outputs"),
+    Option(("--no-diff",), "tell other output whole, and not as a difference"),
+    Option(("--mask",), "output that differs only in numbers and times counts as equal"),
+    Option(("--group-outputs",), "each host's output by itself, in this order", "HOW", OUTPUTS, group="outputs"),
+    Option(("-e",), "--group-outputs engine: host by host", group="outputs"),
+    Option(("-r",), "--group-outputs order: the displays of all hosts in turn", group="outputs"),
+    Option(("--progress-after",), "show who is done after S seconds (2; 0 at once, -1 never)", "S", kind=float),
+    Option(("--signal-on-interrupt",), "what Stop sends to the children there (SIGINT; 0: nothing)", "SIGNAL"),
+    Option(("--verbose",), "say where the cell runs"),
+)
 CELL = Command(
     "%%flame",
     "run the cell on a far side: its output, figures, prompts and errors are here, Ctrl-C and Stop go there",
     (),
     (
-        ON_CONNECTION,
+        Option(
+            ("-t", "--targets", "--target"),
+            "the connection's name (default: the current one); or several: a group, web1,web2, web[1:3], all",
+            "TARGET",
+            tab=("connection", "target"),
+        ),
         Option(("-i", "--in"), "push this variable before; repeatable", "VAR", tab=("name",), many=True),
         Option(("-o", "--pull"), "pull this variable after; repeatable", "VAR", tab=("code",), many=True),
         Option(("--out",), "bind the job here: its output, result, error", "NAME", tab=("name",)),
@@ -439,8 +486,11 @@ CELL = Command(
         Option(("--local",), "run the cell here, too"),
         Option(("--no-raise-error",), "show an error, and go on"),
         Option(("--timeout",), "interrupt the cell after S seconds", "S", kind=float),
+        *ON_GROUP,
     ),
-    examples=("%%flame -i samples -o mean", "%%flame --bg --out job"),
+    more="With several targets the cell runs on all of them at once, and equal output is told once. "
+    "--pull then gives a mapping by host, and --out binds the results.",
+    examples=("%%flame -i samples -o mean", "%%flame --bg --out job", "%%flame -t web --mask"),
     instead={KERNEL: "cells of this kernel run on the far side already: leave out the %%flame line"},
 )
 

@@ -1,14 +1,19 @@
-"""Amounts as people write them in settings, ``"90 min"``, ``"256 MB"``, ``"yes"``, and as they read them."""
+"""Amounts as people write them in settings, ``"90 min"``, ``"256 MB"``, ``"yes"``, and as they read them.
+
+Sizes are of 1024, written MB or MiB and shown as MiB.  ``agent/amounts.py`` has the words for sizes of the far side.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+import time
 
 _TIMES = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400}
 _SIZES = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _SIZES |= {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_NO_TIME = 1e11  # seconds: a calendar ends there
 _AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)")
 
 
@@ -23,23 +28,40 @@ def size(value: object) -> int:
 
 
 def size_in_words(number: object) -> str:
-    """A number of bytes as people read it: ``1.5 MB``, of 1000; ``?`` for what is no number."""
+    """A number of bytes as people read it: ``812 B``, ``1.5 MiB``; ``?`` for what is no number."""
     if not isinstance(number, (int, float)) or not abs(number) < 1e18:
         return "?"
-    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    for unit, one in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if number >= one:
-            return f"{number / one:.1f} {unit}"
+            return f"{_short(number / one)} {unit}"
     return f"{number:.0f} B"
 
 
 def time_in_words(seconds: object) -> str:
-    """A time as people read it: ``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``; ``?`` for what is no time."""
-    if not isinstance(seconds, (int, float)) or not abs(seconds) < 1e15:
+    """A time as people read it: ``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``; ``?`` for what is
+    no time."""
+    if not isinstance(seconds, (int, float)) or not abs(seconds) < _NO_TIME:
         return "?"
     if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+        return f"{_short(seconds) if seconds < 9.95 else round(seconds)} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 60:
+        return f"{minutes} min" + (f" {rest} s" if rest else "")
+    hours, rest = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h" + (f" {rest} min" if rest else "")
+    return f"{hours // 24} d" + (f" {hours % 24} h" if hours % 24 else "")
+
+
+def moment_in_words(stamp: object, form: str = "%Y-%m-%d %H:%M") -> str:
+    """Seconds since 1970 as a date and a time of day, here; ``?`` for what no calendar has."""
+    if not isinstance(stamp, (int, float)) or not abs(stamp) < _NO_TIME:
+        return "?"
+    return time.strftime(form, time.localtime(stamp))
+
+
+def _short(number: float) -> str:
+    return f"{number:.1f}".removesuffix(".0")
 
 
 def truth(value: object) -> bool:

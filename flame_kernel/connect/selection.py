@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import TargetError
@@ -40,21 +40,16 @@ class Chosen:
     where: str
 
 
-def select(words: str | Sequence[str], file: TargetsFile) -> list[Chosen]:
-    """The sessions that ``words`` mean, one at least; raises TargetError, one sentence."""
+def select(words: str | Sequence[str], file: TargetsFile, also: Mapping[str, str] | None = None) -> list[Chosen]:
+    """The sessions that ``words`` mean, one at least; raises TargetError, one sentence.
+
+    ``also`` are names that count as targets beside those of the file, each with its location.
+    """
+    file = file.with_targets(also or {})
     parts = _parts(words) if isinstance(words, str) else [part for one in words for part in _parts(one)]
     if not parts:
         raise TargetError("no target is named; write names, patterns or groups of targets.toml, with commas between")
-    found: dict[str, Chosen] = {}
-    if all(part.startswith("-") for part in parts):
-        found = {one.label: one for one in _one(ALL, file, ())}
-    for part in parts:
-        if part.startswith("-"):
-            for one in _one(part[1:].strip(), file, ()):
-                if found.pop(one.label, None) is None:
-                    raise TargetError(f"{part} takes out {one.label}, which was not chosen before it; leave it out")
-        else:
-            found |= {one.label: one for one in _one(part, file, ())}
+    found = _chosen(parts, file)
     if not found:
         raise TargetError(f"nothing is left of {', '.join(parts)}; take out fewer")
     if len(found) > MOST:
@@ -62,6 +57,21 @@ def select(words: str | Sequence[str], file: TargetsFile) -> list[Chosen]:
     chosen = list(found.values())
     _check_distinct(chosen, file)
     return chosen
+
+
+def _chosen(parts: Sequence[str], file: TargetsFile) -> dict[str, Chosen]:
+    """What is chosen, by label; where all parts take out, they do so from all targets."""
+    found: dict[str, Chosen] = {}
+    if all(part.startswith("-") for part in parts):
+        found = {one.label: one for one in _one(ALL, file, ())}
+    for part in parts:
+        if not part.startswith("-"):
+            found |= {one.label: one for one in _one(part, file, ())}
+            continue
+        for one in _one(part[1:].strip(), file, ()):
+            if found.pop(one.label, None) is None:
+                raise TargetError(f"{part} takes out {one.label}, which was not chosen before it; leave it out")
+    return found
 
 
 def is_group(words: str, file: TargetsFile) -> bool:

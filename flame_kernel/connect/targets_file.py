@@ -166,6 +166,15 @@ class TargetsFile:
             )
         self.default_group = default
 
+    def with_targets(self, locations: Mapping[str, str]) -> TargetsFile:
+        """The same with these beside its targets, not to be written."""
+        if not locations:
+            return self
+        made = object.__new__(TargetsFile)
+        made.__dict__.update(self.__dict__)
+        made.tables = self.tables | {name: {"location": where} for name, where in locations.items()}
+        return made
+
     # --- editing: the user's comments and order stay, the file is replaced as a whole, and others never read it
 
     def add(self, name: str, settings: Mapping[str, Any], *, default: bool = False) -> None:

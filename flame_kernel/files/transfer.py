@@ -23,6 +23,7 @@ from itertools import islice
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..agent.wire import frames, trees
+from ..connect.amounts import size_in_words, time_in_words
 from ..errors import CannotConnect, ConnectionLost, TransferError, UnsafeAnswer
 from ..session.session import Session
 from .destination import ChosenFolder, Names, plain_name
@@ -61,13 +62,8 @@ class Transferred:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        size, unit = float(self.bytes), "B"
-        for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-            if size < 1024 or unit == "TiB":
-                break
-            size /= 1024
-        amount = f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        text = f"{self.files} file{'' if self.files == 1 else 's'}, {amount} in {self.seconds:.1f} s"
+        size, took = size_in_words(self.bytes), time_in_words(self.seconds)
+        text = f"{self.files} file{'' if self.files == 1 else 's'}, {size} in {took}"
         if self.skipped:
             text += f"; {self.skipped} there already"
         return "\n".join((text, *self.notes))
@@ -333,7 +329,7 @@ class _Content:
             raise UnsafeAnswer(self._location, "more bytes than were announced")
         self._zeros += size if kind == frames.HOLE else 0
         if self._zeros > MAX_ZEROS:
-            raise self._too_large(f"more than {MAX_ZEROS >> 20} MiB of nothing but zeros")
+            raise self._too_large(f"more than {size_in_words(MAX_ZEROS)} of nothing but zeros")
         self.bytes += bytes(size) if kind == frames.HOLE else payload
 
     def _control(self, answer: Message) -> None:
@@ -343,7 +339,7 @@ class _Content:
         if answer.get("more"):
             self._size = description(dict(answer, kind="file"), self._location)["size"]
             if self._size > MAX_CONTENT:
-                raise self._too_large(f"{self._size} bytes")
+                raise self._too_large(size_in_words(self._size))
             return
         self.more = answer.get("last") is False
         if self.more and len(self.bytes) == self._before:

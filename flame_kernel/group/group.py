@@ -35,7 +35,7 @@ from . import folding
 from .cell import CellResults, run_cell
 from .executor import GroupExecutor
 from .future import GroupFuture, Make
-from .member import Job, Member
+from .member import Job, Load, Member, load_settings
 from .output import HostOutput
 from .parts import joined, parts
 from .results import Results
@@ -62,6 +62,13 @@ class Calls:
 
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Any:
         raise NotImplementedError
+
+    def _once(self, work: Work) -> Any:
+        """Do it on the first session of each server; those of the others have no answer."""
+        first: dict[str, Member] = {}
+        for member in self._group.members:
+            first.setdefault(member.where, member)
+        return self._do(lambda member, remote: work(remote) if first[member.where] is member else None)
 
     def execute(self, code: str, *, timeout: float | None = None) -> Any:
         """Run statements among the names of each session."""
@@ -95,8 +102,8 @@ class Calls:
         return self._do(lambda member, remote: remote.push({name: shares[member.label]}))
 
     def put(self, *paths: transfer.Name, dst: transfer.Name | None = None) -> Any:
-        """Copy files and folders from here to each host, as `Remote.put`."""
-        return self._do(lambda member, remote: remote.put(*paths, dst=dst, progress=False))
+        """Copy files and folders from here to each host, as `Remote.put`; once to each server."""
+        return self._once(lambda remote: remote.put(*paths, dst=dst, progress=False))
 
     def get(self, *paths: transfer.Name, dst: transfer.Name = ".") -> Any:
         """Copy files and folders from each host into a folder of its own, ``dst/HOST/``."""
@@ -109,9 +116,9 @@ class Calls:
         return self._do(fetch)
 
     def sync(self, source: str, destination: str, *, delete: bool = False, exclude: Sequence[str] = ()) -> Any:
-        """Make a folder on each host the same as one here."""
+        """Make a folder on each host the same as one here; once to each server."""
         wishes = sync.Wishes(delete=delete, exclude=tuple(exclude))
-        return self._do(lambda member, remote: sync.sync_up(remote.session, source, destination, wishes))
+        return self._once(lambda remote: sync.sync_up(remote.session, source, destination, wishes))
 
     def sendmodule(self, module: str | ModuleType, source: str | None = None) -> Any:
         """Make a module importable on each host, as `Remote.sendmodule`."""
@@ -168,11 +175,15 @@ class Group(Calls, Sequence[Remote]):
             _open.add(self)
 
     def __repr__(self) -> str:
-        states: dict[str, list[str]] = {}
+        return f"<Group of {len(self)}; {self.states}>"
+
+    @property
+    def states(self) -> str:
+        """What its members do, in words: ``idle: web[1-3]; connecting: db``."""
+        found: dict[str, list[str]] = {}
         for member in self._members:
-            states.setdefault(member.state, []).append(member.label)
-        told = "; ".join(f"{state}: {folding.names(hosts)}" for state, hosts in states.items())
-        return f"<Group of {len(self)}; {told}>"
+            found.setdefault(member.state, []).append(member.label)
+        return "; ".join(f"{state}: {folding.names(hosts)}" for state, hosts in found.items())
 
     # -- a sequence ----------------------------------------------------------------------------------------------------
 
@@ -227,7 +238,7 @@ class Group(Calls, Sequence[Remote]):
     def _remote(self, member: Member) -> Remote:
         """The member's remote, connected on its own thread behind what it does."""
         future = Group([member], self._owner or self)._begin(lambda member, remote: remote)
-        return cast(Remote, self._waited(future)[member.label])
+        return cast(Remote, self.wait_for(future)[member.label])
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
@@ -297,7 +308,7 @@ class Group(Calls, Sequence[Remote]):
             builtins.__import__ = before
 
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Results:
-        return self._waited(self._begin(work, make))
+        return self.wait_for(self._begin(work, make))
 
     def _begin(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
         jobs: dict[str, Job] = {}
@@ -338,8 +349,12 @@ class Group(Calls, Sequence[Remote]):
                     words = "its link is down, and the others are done; what was asked may still run there"
                     future.failed(member.label, NotAnswered(member.label, words))
 
-    def _waited(self, future: GroupFuture) -> Results:
-        """The results; Ctrl-C stops what runs on all hosts, and is raised when they have stopped, or after 2 s."""
+    def wait_for(self, future: GroupFuture, tell: bool = True) -> Results:
+        """The results of a call of ``noblock``; raises GroupError where it failed. What calls print, and who does not
+        answer, appears here unless ``tell`` is False.
+
+        Ctrl-C stops what runs on all hosts, and is raised when they have stopped, or after 2 s.
+        """
         try:
             future.wait()
         except KeyboardInterrupt:
@@ -352,8 +367,9 @@ class Group(Calls, Sequence[Remote]):
                 print(f"[not stopped yet: {folding.names(left)}]", file=sys.stderr)
             raise
         results = future.results
-        tell_text(results)
-        if results.unreachable and results.ok:
+        if tell:
+            tell_text(results)
+        if tell and results.unreachable and results.ok:
             words = folding.names(list(results.unreachable))
             print(f"[{len(results.unreachable)} of {len(results)} hosts do not answer: {words}]", file=sys.stderr)
         return future.result()
@@ -455,35 +471,42 @@ def group(
     where: str | Sequence[str] | Sequence[Remote] | None = None,
     *,
     timeout: float | None = None,
+    known: Mapping[str, Remote] | None = None,
+    load: Load = load_settings,
+    file: TargetsFile | None = None,
     **settings: Any,
 ) -> Group:
     """Several sessions as one: names, patterns and groups of ``targets.toml``, ``host:port``, or `Remote`s.
 
     ``where`` is as in ``"web"``, ``"web1,web2"``, ``"web[1:3]"``, ``"all"``, ``"furnace*4"``, or a list of such words;
     without it the default group of ``targets.toml``.  ``timeout`` is in seconds for connecting; ``settings`` are those
-    of `flame.connect` for every member.  A member is connected when it is first used.
+    of `flame.connect` for every member.  A member is connected when it is first used; those in ``known`` are already,
+    and the group leaves them open.  ``load`` makes a member's target of its name and the settings;
+    ``file`` is another one than the usual targets.toml.
 
     Raises TargetError.
     """
     gate = threading.BoundedSemaphore(AT_ONCE)
-    if where is not None and not isinstance(where, str) and where and isinstance(where[0], Remote):
-        remotes = cast(Sequence[Remote], where)
-        if any(not isinstance(one, Remote) for one in remotes):
-            raise TargetError("a group is made of names, or of remotes, and not of both")
-        return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in _labelled(remotes)])
-    file = TargetsFile(targets_path(os.environ))
+    if where and not isinstance(where, str) and any(isinstance(one, Remote) for one in where):
+        remotes = _labelled(where)
+        return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in remotes])
+    file = file or TargetsFile(targets_path(os.environ))
     if where is None:
         if file.default_group is None:
             raise TargetError(f"no group is named, and {file.path} has no default_group; name one, or targets")
         where = file.default_group
-    chosen = select(cast("str | Sequence[str]", where), file)
+    known = known or {}
+    chosen = select(cast("str | Sequence[str]", where), file, {name: str(one.location) for name, one in known.items()})
     given = {name: value for name, value in settings.items() if value is not None}
     given.setdefault("timeouts", Timeouts(connect=CONNECT if timeout is None else timeout))
-    return Group([Member(one, given, gate, _back) for one in chosen])
+    return Group([Member(one, given, gate, _back, known.get(one.label), load) for one in chosen])
 
 
-def _labelled(remotes: Sequence[Remote]) -> list[tuple[str, Remote]]:
+def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
     """Each remote with a name of its own: the target's, or with a number where several have the same."""
+    remotes = [one for one in given if isinstance(one, Remote)]
+    if len(remotes) < len(given):
+        raise TargetError("a group is made of names, or of remotes, and not of both")
     names = [remote.name for remote in remotes]
     counts: dict[str, int] = {}
     found = []

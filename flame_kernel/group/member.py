@@ -18,7 +18,13 @@ from ..remote.remote import Remote
 AGAIN = 15.0
 
 Work = Callable[[Remote], Any]
+Load = Callable[[str, Mapping[str, Any]], Target]
 Done = Callable[[Any, Exception | None], None]
+
+
+def load_settings(where: str, settings: Mapping[str, Any]) -> Target:
+    """The target at ``where``, with these settings above all others. Raises TargetError."""
+    return load_target(where, overrides=settings)
 
 
 class Job:
@@ -36,8 +42,10 @@ class Member:
     """One session of a group.
 
     label     names it to people
+    where     its target's name, or its location
     settings  as for `load_target`'s ``overrides``
     gate      how many connect at once
+    load      makes the target of its name and the settings
     on_back   told when it is there again, after it could not be reached or its session was lost
     """
 
@@ -48,12 +56,14 @@ class Member:
         gate: threading.Semaphore,
         on_back: Callable[[str], None],
         remote: Remote | None = None,
+        load: Load = load_settings,
     ) -> None:
         self.label = chosen.label
-        self._where = chosen.where
+        self.where = chosen.where
         self._settings = dict(settings)
         self._gate = gate
         self._on_back = on_back
+        self._load = load
         self._remote = remote
         self._is_ours = remote is None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -91,7 +101,7 @@ class Member:
     @property
     def location(self) -> str:
         remote = self._remote
-        return self._where if remote is None else remote.location
+        return self.where if remote is None else remote.location
 
     @property
     def known(self) -> Remote | None:
@@ -131,7 +141,7 @@ class Member:
         self._is_connecting = True
         try:
             with self._gate:
-                made = Remote(self._target())
+                made = Remote(self._load(self.where, self._settings))
         except FlameError as error:
             if isinstance(error, CannotConnect):
                 self._failure = (time.monotonic(), error)
@@ -160,9 +170,6 @@ class Member:
                 leave(remote)
         if thread is not None and thread is not threading.current_thread() and not self._is_connecting:
             thread.join()
-
-    def _target(self) -> Target:
-        return load_target(self._where, overrides=self._settings)
 
     def _write(self, name: str, text: str) -> None:
         write = self.text

@@ -25,7 +25,7 @@ class FarSide:
     on_link     called with a sentence when the link breaks, None when it is back
     trouble     why there is no usable target: what every cell is told, until ``connect``
 
-    ``count`` is the execution count of the next cell; ``client_id`` is how the agents know us.
+    ``count`` is the number of the notebook's next cell, wherever that runs; ``client_id`` is how the agents know us.
     """
 
     def __init__(
@@ -79,7 +79,6 @@ class FarSide:
                 future.set_exception(old.gone)
                 return future
             self._opening = future
-            self.count = 1
         threading.Thread(target=self._open, args=(future, old), name="flame-connect", daemon=True).start()
         return future
 
@@ -91,6 +90,12 @@ class FarSide:
         future: Future[Session] = Future()
         threading.Thread(target=self._change, args=(target, attach, future), name="flame-connect", daemon=True).start()
         return future
+
+    def turn_to(self, target: Target, trouble: FlameError | None = None) -> None:
+        """Cells run at ``target`` from now on, or hear of ``trouble``; there is no session that has to be left."""
+        with self._lock:
+            self._opening = None
+            self.target, self.trouble = target, trouble
 
     def _change(self, target: Target, attach: str | None, future: Future[Session]) -> None:
         made: Future[Session] = Future()
@@ -110,7 +115,7 @@ class FarSide:
         session = made.result()
         with self._lock:
             before, self._opening = self._opening, made
-            self.target, self.trouble, self.count = target, None, 1
+            self.target, self.trouble = target, None
         if before is not None:  # perhaps it is still being opened
             before.add_done_callback(lambda left: _leave(left, keep=session))
         if target.location is not None:

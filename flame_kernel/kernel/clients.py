@@ -14,6 +14,7 @@ class Clients:
 
     def __init__(self) -> None:
         self._heard: collections.OrderedDict[str, float] = collections.OrderedDict()
+        self._asked: collections.OrderedDict[str, None] = collections.OrderedDict()  # front ends that asked for a cell
         self._cells: collections.OrderedDict[str, tuple[str, float | None]] = collections.OrderedDict()
 
     def heard(self, front: str) -> None:
@@ -22,6 +23,15 @@ class Clients:
         self._heard.move_to_end(front)
         while len(self._heard) > REMEMBERED:
             self._heard.popitem(last=False)
+
+    def output_to_see(self, front: str) -> int:
+        """For the first cell that ``front`` asks for, how many cells it cannot have seen whole; later 0."""
+        if front in self._asked:
+            return 0
+        self._asked[front] = None
+        while len(self._asked) > REMEMBERED:
+            self._asked.popitem(last=False)
+        return len(self.missed(front))
 
     def began(self, request_id: str, front: str) -> None:
         """``front`` asked for a cell."""

@@ -42,7 +42,7 @@ from ..session.session import Session
 from ..terminal import plain_text
 from .backend import FarSide
 from .clients import Clients
-from .commands import Cell, Commands
+from .commands import Commands
 from .debugger import Debugger, is_there
 from .dispatch import EMPTY, QUESTIONS, Dispatch, begins, overtakes
 from .editor import Editor
@@ -51,6 +51,8 @@ from .history import History
 from .iopub import Publisher, pack
 from .link_status import LinkStatus
 from .outgoing import Outgoing
+from .restart import Memory
+from .sessions import MOST_CELLS, Cell
 from .stdin import Prompts
 from .waits import Stopped, Waits
 
@@ -74,7 +76,7 @@ class Execution:
     """One execute_request on its way.
 
     counts      whether it is stored, and counted
-    count       its number: that of the next cell
+    count       its number, the same for a cell of the far side, of this machine, and of ``%flame`` lines
     remember    writes it into the history, once
     """
 
@@ -85,6 +87,11 @@ class Execution:
     counts: bool
     count: int
     remember: Callable[[], None] = lambda: None
+
+    @property
+    def shown_count(self) -> int:
+        """The number in its reply: for what is not counted, that of the cell before, as ipykernel has it."""
+        return self.count if self.counts else self.count - 1
 
 
 class FlameKernel(Kernel):
@@ -114,16 +121,19 @@ class FlameKernel(Kernel):
             self._prompts.on_event,
             self.iopub_thread if isinstance(self.iopub_thread, Outgoing) else None,
         )
-        trouble: FlameError | None = None
-        try:
-            target = self._load(None)
-        except FlameError as e:
-            trouble, target = e, Target()
-        self._far = self._make_far(target, trouble)
+        self._far = self._make_far(Target())
         self._local: FarSide | None = None
         self._editor = Editor(self._far)
         self._first_tab = FirstTab()
-        self._commands = Commands(self._far, self._publisher, self._waits, self._clients, self._load, self._local_far)
+        connection_file = getattr(self.parent, "abs_connection_file", "")
+        self._memory = Memory(connection_file, self.session.key if self.session is not None else b"")
+        self._commands = Commands(
+            self._far, self._publisher, self._waits, self._clients, self._load, self._local_far, self._memory
+        )
+        try:
+            self._far.turn_to(self._commands.sessions.first_target())
+        except FlameError as e:
+            self._far.turn_to(Target(), e)
         self._debugger = Debugger(lambda: self._far, self._publisher)
         for msg_type in COMMS:
             self.shell_handlers[msg_type] = self._comm
@@ -197,7 +207,7 @@ class FlameKernel(Kernel):
 
     @property
     def execution_count(self) -> int:
-        """The number of the cell that is being executed, or comes next: the far side counts."""
+        """The number of the cell that comes next, or is just about to begin."""
         return self._far.count
 
     @execution_count.setter
@@ -219,7 +229,17 @@ class FlameKernel(Kernel):
     ) -> None:
         """A message of a shell, whose turn it decides."""
         self._first_tab.heard(str(header.get("msg_type")))
+        if header.get("msg_type") == "execute_request":
+            self._tell_of_output(header, code)
         await self._dispatch.handle(self.dispatch_shell, subshell_id, msg, header, code)
+
+    def _tell_of_output(self, header: Mapping[str, Any], code: str) -> None:
+        """In the first cell of a page that was opened again, while it may still wait for one of the page before."""
+        count = self._clients.output_to_see(str(header.get("session")))
+        if count and not code.startswith(("%flame replay", "%flame attach")):
+            what = "1 cell was" if count == 1 else f"{count} cells were"
+            text = f"[{what} not finished when this notebook was last open; see the output: %flame replay --missed]\n"
+            self._send_iopub("stream", {"name": "stdout", "text": text}, {"header": header}, topic="stream.stdout")
 
     def shell_channel_thread_main(self, msg: Any) -> None:  # type: ignore[override]  # a callback, of any kind
         """A message of the shell channel has come."""
@@ -282,8 +302,9 @@ class FlameKernel(Kernel):
     ) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute"""
         parent = self.get_parent()
-        counts = store_history and not silent
+        counts = store_history and not silent and bool(code.strip())
         cell = Execution(parent["header"]["msg_id"], parent, code, silent, counts, self._far.count)
+        self._far.count += counts  # the next one may begin meanwhile: on a subshell, or an order that need not wait
         options: dict[str, Any] = {
             "silent": silent,
             "store_history": store_history,
@@ -291,21 +312,22 @@ class FlameKernel(Kernel):
             "allow_stdin": allow_stdin,
             "cell_id": cell_id,
             "lane": parent["header"].get("subshell_id"),
+            "count": None if silent else cell.count,
         }
         with self._executing(cell):
             try:
                 return await self._execute(cell, options)
             except Stopped:
                 what = "connecting" if self._far.current is None else "waiting"
-                return self._error(cell.request_id, "KeyboardInterrupt", f"stopped while {what}", silent)
+                return self._error(cell, "KeyboardInterrupt", f"stopped while {what}")
             except NotSent as e:
-                return self._error(cell.request_id, "KeyboardInterrupt", str(e), silent)
+                return self._error(cell, "KeyboardInterrupt", str(e))
             except FlameError as e:
-                return self._error(cell.request_id, type(e).__name__, str(e), silent)
+                return self._error(cell, type(e).__name__, str(e))
             except Exception as e:  # a defect of ours: without a reply a front end waits for ever
                 self.log.error("defect in do_execute", exc_info=True)
                 words = f"{e} (a defect of Remote Flame; see the kernel's log)"
-                return self._error(cell.request_id, type(e).__name__, words, silent)
+                return self._error(cell, type(e).__name__, words)
 
     @contextlib.contextmanager
     def _executing(self, cell: Execution) -> Iterator[None]:
@@ -314,7 +336,8 @@ class FlameKernel(Kernel):
             # A silent one, and an order that has overtaken a cell, take no output that has no parent.
             is_cell = not (cell.silent or overtakes())
             self._publisher.remember(cell.request_id, cell.parent, self._parent_ident["shell"], cell=is_cell)
-            self._clients.began(cell.request_id, cell.parent["header"].get("session", ""))
+            if is_cell:
+                self._clients.began(cell.request_id, cell.parent["header"].get("session", ""))
             self._first_tab.cell_begins()
             if cell.counts:
                 # While the far side is at work already, but before anybody can ask for it.
@@ -332,14 +355,20 @@ class FlameKernel(Kernel):
 
     async def _execute(self, cell: Execution, options: dict[str, Any]) -> dict[str, Any]:
         """The content of the reply to a cell; raises Stopped and FlameError where it cannot run."""
-        far, code, followed = await self._route(cell.request_id, cell.code)
+        far, code, followed = await self._route(cell)
         if far is None:
-            return {"user_expressions": {}, "payload": [], "status": "ok", **followed, "execution_count": cell.count}
+            return {
+                "user_expressions": {},
+                "payload": [],
+                "status": "ok",
+                **followed,
+                "execution_count": cell.shown_count,
+            }
         session = await self._waits.until(far.session(for_cell=True))
         python = self._source.as_python(code) if far is self._far and await self._is_mini(session) else code
         self._publisher.belongs(cell.request_id, session)
         if far is self._far:
-            self._commands.caution(cell.request_id, session)
+            self._commands.sessions.caution(cell.request_id, session)
         self._running[cell.request_id] = far
         options["raw"] = None if python == code else code
         answer = self._waits.begin(lambda: session.execute(cell.request_id, python, **options))
@@ -348,28 +377,29 @@ class FlameKernel(Kernel):
         reply = self._publisher.rendering(session).reply(cell.request_id, reply)
         if reply.get("status") not in ("ok", "error", "aborted"):
             raise UnsafeAnswer(session.location, "a cell that has ended without saying how")
-        if far is self._far and isinstance(reply.get("execution_count"), int):
-            self._far.count = reply["execution_count"] + cell.counts
+        count = reply.get("execution_count")
+        if cell.counts and type(count) is int and cell.count < count < MOST_CELLS:
+            self._far.count = max(self._far.count, count + 1)  # a session that had run cells already
             return reply
-        return dict(reply, execution_count=cell.count)
+        return dict(reply, execution_count=cell.shown_count)
 
-    def _error(self, request_id: str, ename: str, evalue: str, silent: bool) -> dict[str, Any]:
+    def _error(self, cell: Execution, ename: str, evalue: str) -> dict[str, Any]:
         """Words of ours in place of a result; they may quote what a server said."""
         ename, evalue = plain_text(ename), plain_text(evalue)
         content = {"ename": ename, "evalue": evalue, "traceback": [f"\x1b[0;31m{ename}\x1b[0m: {evalue}"]}
-        if not silent:
-            self._publisher.message(request_id, "error", content)
-        return dict(content, status="error", execution_count=self._far.count, user_expressions={}, payload=[])
+        if not cell.silent:
+            self._publisher.message(cell.request_id, "error", content)
+        return dict(content, status="error", execution_count=cell.shown_count, user_expressions={}, payload=[])
 
     def _end_running(self, request_id: str) -> None:
         far = self._running.pop(request_id, None)
         if far is not None:
             self._lines[far].cell_ended(request_id)
 
-    async def _route(self, request_id: str, code: str) -> tuple[FarSide | None, str, dict[str, Any]]:
+    async def _route(self, execution: Execution) -> tuple[FarSide | None, str, dict[str, Any]]:
         """Where a cell goes, and what is left of it when its ``%flame`` lines are done: nowhere, where nothing is; and
         the reply of the cell that the last of them has followed."""
-        lines = code.split("\n")
+        request_id, lines = execution.request_id, execution.code.split("\n")
         if lines[0].strip() == LOCAL:
             return self._local_far(), "\n".join(lines[1:]), {}
         parent = self.get_parent()
@@ -382,6 +412,8 @@ class FlameKernel(Kernel):
             lambda moves: (self._dispatch.moving.add if moves else self._dispatch.moving.discard)(request_id),
         )
         rest, followed = await self._commands.of_cell(lines, cell)
+        if rest is not None:
+            await self._commands.sessions.before_cell(cell, execution.counts)
         return (None if rest is None else self._far), "\n".join(rest or ()), followed
 
     def _follow(self, request_id: str) -> None:
@@ -406,7 +438,9 @@ class FlameKernel(Kernel):
             )
 
     def _publish_execute_input(self, code: str, parent: Any, execution_count: int) -> None:
-        """As ipykernel's: for all front ends, so without the key in a command line."""
+        """As ipykernel's: for all front ends, so without the key in a command line; with the number of the reply."""
+        if not parent["content"].get("store_history", True) or not code.strip():
+            execution_count -= 1
         super()._publish_execute_input(without_key(code), parent, execution_count)  # type: ignore[no-untyped-call, unused-ignore]
 
     # -- the editor's questions --------------------------------------------------------------------------------------
@@ -593,6 +627,8 @@ class FlameKernel(Kernel):
         """The session ends on the far side with all it runs, so that a restart begins with fresh names; but one that
         was given a name lives on when the kernel is shut down for good."""
         keep = self._far.is_kept and not restart
+        if not restart:
+            self._memory.forget()
         self._waits.stop()
         loop = asyncio.get_running_loop()
         closing = [loop.run_in_executor(None, self._far.close, keep)]

@@ -21,6 +21,7 @@ from ..commands.code_words import identifier
 from ..commands.parsing import Line
 from ..commands.source import Source
 from ..errors import FlameError, RemoteError
+from ..group.future import GroupFuture
 from ..remote.exceptions import RaisedThere
 from ..remote.foreground import show_before
 from ..remote.remote import Remote
@@ -32,6 +33,7 @@ from ..session.user import ask_line
 from ..terminal import coloured_text, plain_text
 from .comms import Relay
 from .connections import Connections
+from .groups import Groups
 from .jobs import Job, cell_error
 from .output import CellOutput
 
@@ -83,6 +85,7 @@ class Cells:
         self.takeovers: weakref.WeakKeyDictionary[Session, dict[str, str]] = weakref.WeakKeyDictionary()
         self._shell = shell
         self._connections = connections
+        self.groups = Groups(shell, connections)
         self._numbers = itertools.count(1)
         self._source = Source()
         # What number, here, a cell of a session has that has this number there.
@@ -95,9 +98,18 @@ class Cells:
     def __repr__(self) -> str:
         return f"<Cells {sum(not job.done() for job in self.jobs)} in the background>"
 
-    def run(self, wishes: Wishes, code: str) -> Job | None:
-        """One ``%%flame`` cell; the job if it is not waited for."""
+    def run(self, wishes: Wishes, code: str) -> Job | GroupFuture | None:
+        """One ``%%flame`` cell; the job if it is not waited for, or on several far sides their future."""
         line = wishes.line
+        if self.groups.means(line["target"]):
+            return self.groups.run(
+                line,
+                code,
+                self._local_values(line["in"]),
+                background=wishes.background,
+                raise_error=wishes.raise_error,
+                seconds=wishes.seconds,
+            )
         name, remote = self._connections.pick(line["target"])
         pushed = self._local_values(line["in"])
         out = line["out"]

@@ -12,16 +12,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..commands import help, monitor
+from ..commands import help, monitor, sessions
 from ..commands.code_words import assignments, call_of, identifier, script
 from ..commands.doctor import bundle, examine, of_target
 from ..commands.far_path import get_paths, put_paths, sync_paths
 from ..commands.key_question import opened
 from ..commands.language import BY_NAME
 from ..commands.options import MAGICS, settings
-from ..commands.parsing import Line, find, parse, words_of
+from ..commands.parsing import Line, find, parse, parse_cell, words_of
 from ..commands.status import status
-from ..commands.tables import aligned
 from ..connect.keys import Ask
 from ..connect.target import load_target
 from ..errors import FlameError, TargetError
@@ -91,7 +90,10 @@ class Commands:
             name, remote = self._connections.pick(line["name"])
             print(f"{name}: {where(remote)}")
             return
-        if not self._connections.items():
+        groups = self._cells.groups.items()
+        for words, chosen in groups:
+            print(f"  {words}: {chosen.states}")
+        if not self._connections.items() and not groups:
             print("not connected. Try: %flame connect HOST:PORT (or just %flame connect for a local test server)")
         for name, remote in self._connections.items():
             print(f"{'*' if name == self._connections.current else ' '} {name}: {where(remote)}")
@@ -111,6 +113,13 @@ class Commands:
         self._shell.display_pub.publish(in_thread(checks, ask_line, undo=lambda shown: None))
 
     def _disconnect(self, line: Line) -> None:
+        groups = self._cells.groups
+        for words, _ in groups.items():
+            if line["all"] or line["name"] == words:
+                groups.disconnect(words, line["keep"])
+                print(f"{words}: disconnected")
+                if not line["all"]:
+                    return
         for name in self._connections.names if line["all"] else [line["name"]]:
             gone = self._connections.disconnect(name, line["keep"])
             print(f"{gone}: disconnected")
@@ -120,14 +129,7 @@ class Commands:
             if line["kill"] is not None:
                 self._kill(remote, line["kill"])
                 return
-            rows: list[tuple[str, ...]] = [("session", "place", "client", "pid", "state", "age", "waiting")]
-            for one in remote.session.sessions().result():
-                own = " (this one)" if one.get("session") == remote.session.session_id else ""
-                age = f"{float(one.get('age') or 0):.0f} s"
-                waiting = f"{one.get('waiting') or 0} bytes"
-                shown = (str(one.get(name) or "-") for name in rows[0][1:5])
-                rows.append((f"{one.get('session')}{own}", *shown, age, waiting))
-            print("\n".join(aligned(rows)))
+            print(sessions.table(remote.session.sessions().result(), remote.session.session_id))
 
     def _kill(self, remote: Remote, name: str) -> None:
         if name == remote.session.session_id:
@@ -196,6 +198,18 @@ class Commands:
             raise FlameError(f"cannot read {file}: {reason}; %flame run takes a script of this machine") from None
         self._cells.follow(name, remote, script(source, path.name, arguments), hide="_flame_script")
         return None
+
+    def _px(self, line: Line) -> None:
+        target = line["target"] or ":"
+        cell = parse_cell(f"-t {target}", MAGICS)
+        self._cells.groups.run(cell, line["code"], {})
+
+    def _result(self, line: Line) -> None:
+        groups = self._cells.groups
+        if groups.last is None:
+            raise FlameError("no cell has run on several far sides yet; %%flame -t TARGETS runs one")
+        cell = parse_cell("--fold --mask" if line["mask"] else "--fold", MAGICS)
+        groups.show_again(cell)
 
     # -- names -------------------------------------------------------------------------------------------------------
 

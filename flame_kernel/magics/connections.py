@@ -48,6 +48,11 @@ class Connections:
         self._asked: dict[str, tuple[str | None, dict[str, Any]]] = {}  # how each was connected
         self.current: str | None = None
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The settings that hold where nothing else says otherwise."""
+        return self._defaults()
+
     def __repr__(self) -> str:
         return f"<Connections {', '.join(self._remotes) or 'none'}; current {self.current}>"
 

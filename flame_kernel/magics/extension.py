@@ -17,6 +17,7 @@ from ..commands.parsing import parse_cell
 from ..connect.installation import another_flame
 from ..connect.settings import FlameSettings, file_config
 from ..errors import FlameError, SessionGone
+from ..group.future import GroupFuture
 from ..remote.remote import Remote
 from ..terminal import plain_text
 from .cells import Cells, Wishes
@@ -24,6 +25,7 @@ from .commands import Commands
 from .completion import Matcher
 from .connections import Connections, forget_key
 from .jobs import Job
+from .px import INSTALLED, Auto, install
 
 
 @magics_class
@@ -45,6 +47,7 @@ class FlameMagics(Magics):
         self.cells = Cells(shell, self.connections)
         self.commands = Commands(shell, self.connections, self.cells)
         self.matcher = Matcher(self)
+        self.auto = Auto()
 
     def __repr__(self) -> str:
         return f"<FlameMagics {self.connections!r}>"
@@ -55,13 +58,15 @@ class FlameMagics(Magics):
         """Replaced by the list of commands, below."""
         try:
             forget_key(self.shell, line)
+            if line.split() == ["px", "--install"]:
+                return install(self, self.shell)
             return self.commands.run(line)
         except (FlameError, KeyboardInterrupt) as e:
             raise in_one_line(e) from None
 
     @cell_magic("flame")  # type: ignore[arg-type]  # IPython does not annotate it
     @no_var_expand
-    def flame_cell(self, line: str, cell: str) -> Job | None:
+    def flame_cell(self, line: str, cell: str) -> Job | GroupFuture | None:
         """Replaced by its options, below."""
         try:
             read = parse_cell(line, MAGICS)
@@ -76,9 +81,22 @@ class FlameMagics(Magics):
         except (FlameError, KeyboardInterrupt) as e:
             raise in_one_line(e) from None
 
+    @line_magic("autoflame")  # type: ignore[arg-type]  # IPython does not annotate it
+    @no_var_expand
+    def autoflame(self, line: str) -> None:
+        """``%autoflame web``: every cell from now on runs on that group, as with ``%%flame -t web``.
+
+        ``%autoflame`` ends it.
+        """
+        try:
+            print(self.auto.toggle(line))
+        except FlameError as e:
+            raise in_one_line(e) from None
+
     def close(self) -> None:
         """End the connections."""
         self.commands.close()
+        self.cells.groups.close()
         self.connections.close()
 
 
@@ -119,6 +137,7 @@ def load_ipython_extension(shell: Any) -> None:
     shell.register_magics(magics)
     shell.Completer.custom_matchers.append(magics.matcher.match)
     shell.input_transformers_cleanup.append(asked)
+    shell.input_transformers_cleanup.append(magics.auto)
     atexit.register(magics.close)
 
 
@@ -131,8 +150,10 @@ def unload_ipython_extension(shell: Any) -> None:
     atexit.unregister(magics.close)
     shell.Completer.custom_matchers.remove(magics.matcher.match)
     shell.input_transformers_cleanup.remove(asked)
+    shell.input_transformers_cleanup.remove(magics.auto)
     for kind in ("line", "cell"):
-        shell.magics_manager.magics[kind].pop("flame", None)
+        for name in ("flame", "autoflame", *INSTALLED):
+            shell.magics_manager.magics[kind].pop(name, None)
     del shell.magics_manager.registry["FlameMagics"]
 
 

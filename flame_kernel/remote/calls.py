@@ -33,6 +33,7 @@ from ..terminal import one_line
 from .bulk import Bulk
 from .exceptions import raised_there
 from .foreground import show_before, write
+from .functions import Shipment
 
 # Libraries whose values can be read here, where they are installed.
 LIBRARIES = ("numpy", "pandas", "pyarrow")
@@ -158,8 +159,17 @@ class Calls:
         self._check()
         timeout = options.pop("timeout", self.timeout)
         trust = self.session.target.trust
-        parts = self._encode(list(steps), trust)
+        shipment = Shipment(
+            lambda one: self._reference(self, one), dumps if trust else None, self.session.server.get("python")
+        )
+        if root[0] == "function":
+            root = ["function", shipment.entry(root[1])]
+        parts = self._encode(list(steps), shipment)
         request = {"root": root, "mode": mode, "libraries": self._libraries, "trust": trust, **options}
+        things = shipment.parts()
+        if things:
+            request["things"] = [len(parts), *map(len, things)]
+            parts = [*parts, *(part for one in things for part in one)]
         request["allow_stdin"] = self._may_ask() if self.allow_stdin is None else self.allow_stdin
         ticket = self._bulk.stage(parts, timeout)
         if ticket is not None:
@@ -186,9 +196,9 @@ class Calls:
                 f"this connection to {self.location} belongs to process {self._pid}; connect again in this one"
             )
 
-    def _encode(self, value: Any, trust: bool) -> list[Any]:
+    def _encode(self, value: Any, shipment: Shipment) -> list[Any]:
         try:
-            return list(values.encode(value, lambda one: self._reference(self, one), dumps if trust else None))
+            return list(values.encode(value, shipment.reference, shipment.pickles))
         except scalars.NotPlain as error:
             raise CannotTravel(f"{error}, so it does not go to {self.name}; {ADVICE}") from None
 
@@ -251,10 +261,7 @@ class Calls:
             elif status == "gone":
                 raise ObjectGone(self.location)
             elif status == "refused":
-                message = str(reply["message"])[:2000]
-                if reply.get("why") == "unreadable":
-                    raise CannotTravel(f"{self.name} cannot read what was sent: {message}")
-                raise CannotTravel(f"at {self.name} {message}, so it stays there; {FETCH_ADVICE}")
+                raise self._refusal(reply)
             elif status == "error":
                 raise self.error(reply, buffers)
             raise KeyError(status)
@@ -262,6 +269,14 @@ class Calls:
             if isinstance(error, FlameError):
                 raise
             raise self.misshapen(error) from None
+
+    def _refusal(self, reply: Reply) -> CannotTravel:
+        message, why = str(reply["message"])[:2000], reply.get("why")
+        if why == "lacks":
+            return CannotTravel(_LACKS % (self.name, message, message.partition(".")[0]))
+        if why == "unreadable":
+            return CannotTravel(f"{self.name} cannot read what was sent: {message}")
+        return CannotTravel(f"at {self.name} {message}, so it stays there; {FETCH_ADVICE}")
 
     def demand(self, root: list[Any], steps: Sequence[Step], kind: type[Value], **options: Any) -> Value:
         """The value of a chain that can be of no other class than ``kind``; UnsafeAnswer where it is of another."""
@@ -366,6 +381,7 @@ ADVICE = (
     "send plain data (numbers, text, bytes, containers, arrays), run a function by pi.run, or connect with "
     "flame.connect(…, trust=True), which sends such things as pickles"
 )
+_LACKS = "%s has no module %s, which a function uses; send it with sendmodule(%r)"
 FETCH_ADVICE = (
     "fetch what is plain of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "
     "they run code here"

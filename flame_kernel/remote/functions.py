@@ -1,36 +1,46 @@
-"""Functions on their way to the far side: by their source, with the names, defaults and closure that they use.
+"""Functions and classes on their way to the far side: by their source, with the names that they use.
 
-What a function needs goes along if it is plain data, a stand-in, a module or something of an installed library (both
-by their name, to be imported there), or another function of the user's, for which the same holds.  Anything else is
-refused before anything was sent, by the variable's name and with what to do.
+What a function needs goes along: plain data, stand-ins, modules and what installed libraries have (by name, to be
+imported there), functions and classes of the user's, for which the same holds, and objects that are made by a call of
+such (compiled patterns, loggers, partials).  What is not defined here may be among the session's names there.  Anything
+else is refused before anything was sent, by the variable's name and with what to do.  See the agent's
+``remote/functions.py`` for what is sent.
 """
 
 from __future__ import annotations
 
-import ast
 import builtins
-import dis
+import collections
+import copyreg
 import functools
 import inspect
+import logging
+import marshal
 import os
+import re
 import sys
-import sysconfig
-import threading
 import types
-from collections.abc import Callable
+import uuid
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..agent.wire import scalars, values
 from ..errors import CannotTravel
-from .proxy import RemoteObject
+from . import by_name, source
 
-_INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib", "stdlib", "platstdlib")})
-_NAMED = (types.FunctionType, types.BuiltinFunctionType, type, types.MethodDescriptorType, types.WrapperDescriptorType)
+# What a shipped function may not need from here to be run there in place of being called back.
+_FIXED = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset, range, types.ModuleType)
+_LRU = type(functools.lru_cache(maxsize=1)(lambda: None))
+_CLASS = "__class__"
+_CONTAINERS = frozenset({dict, list, set})
+# What is no function, and is made by a call that says all of it.
+_MADE = (re.Pattern, logging.Logger, types.GenericAlias)
 
-# Python 3.11 fails now and then where two threads make syntax trees at once (SystemError, "recursion depth mismatch").
-_PARSING = threading.Lock()
-
-Thing = list[Any]
+Reference = Any
+# Each class of the user's that was sent, by the key that it has there: once made it is the same in later calls.
+_keys: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+_classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 
 
 class RemoteFunction:
@@ -55,212 +65,405 @@ class RemoteFunction:
         return self if instance is None else types.MethodType(self, instance)
 
 
-def ship(function: Any) -> tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]:
-    """What is sent of ``function``, and the arguments that a ``functools.partial`` has for it; raises CannotTravel."""
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    while isinstance(function, (RemoteFunction, functools.partial)):
-        if isinstance(function, functools.partial):
-            args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
-            function = function.func
-        else:
-            function = function.local
-    if isinstance(function, types.MethodType):
-        raise CannotTravel(
-            f"{function.__qualname__} is bound to an object of this side; make a function that is given plain data"
-        )
-    shipment = _Shipment()
-    if isinstance(function, types.FunctionType) and not _is_installed(function.__module__):
-        entry = shipment.function(function, ())
-    else:
-        name = getattr(function, "__qualname__", None) or type(function).__qualname__
-        thing = _by_name(function)
-        if thing is None:
-            raise CannotTravel(f"{name} is no function that has a source; give one that def or lambda has made")
-        shipment.spaces.append({"call": thing})
-        entry = shipment.plain("lambda *args, **kwargs: call(*args, **kwargs)")
-    return {"entry": entry, "functions": shipment.functions, "spaces": shipment.spaces}, args, kwargs
+def class_key(kind: type) -> str:
+    """By what the far side knows a class of the user's."""
+    key = _keys.get(kind)
+    if key is None:
+        key = _keys[kind] = uuid.uuid4().hex
+        _classes[key] = kind
+    return key
 
 
-class _Shipment:
-    """What one function needs, found by following it. One use."""
+def sent_class(key: object) -> type | None:
+    """The class of the user's that went to a far side under a key."""
+    return _classes.get(key) if isinstance(key, str) else None
 
-    def __init__(self) -> None:
-        self.functions: list[dict[str, Any]] = []
-        self.spaces: list[dict[str, Thing]] = []
-        self._numbers: dict[types.FunctionType, int] = {}
+
+class Shipment:
+    """The functions, classes and objects that one request needs. One use.
+
+    reference  gives the id of a stand-in, or None for anything else
+    dumps      makes a pickle, where trust is given
+    python     the far side's version, such as [3, 11, 7]: between equal ones code goes without its source, under trust
+
+    ``reference`` of this is what `values.encode` is given; ``parts`` is what is sent then.
+    """
+
+    def __init__(
+        self,
+        reference: Callable[[Any], str | None],
+        dumps: Callable[[Any], bytes] | None = None,
+        python: Any = None,
+    ) -> None:
+        self._stand_in = reference
+        self._pickle = dumps
+        same = isinstance(python, list) and python[:2] == list(sys.version_info[:2])
+        self._may_marshal = dumps is not None and same
+        self._items: list[dict[str, Any]] = []
+        self._spaces: list[dict[str, Any]] = []
+        self._plain: list[Any] = []
+        self._contents: list[list[Any]] = []
+        self._numbers: dict[int, int] = {}
         self._space_of: dict[int, int] = {}
+        self._kept: list[Any] = []  # an id is its object's as long as that is kept
+        self._referred = 0
+        self._path: tuple[str, ...] = ()
+        self._inside = False
 
-    def plain(self, source: str) -> int:
-        """A function of ours, in the last space."""
-        self.functions.append(_plan("call", source, "call", 1, space=len(self.spaces) - 1))
-        return len(self.functions) - 1
+    def __repr__(self) -> str:
+        return f"<Shipment of {len(self._items)}>"
 
-    def function(self, function: types.FunctionType, path: tuple[str, ...]) -> int:
-        """The number of a function, which is taken along with all it needs."""
-        if function in self._numbers:
-            return self._numbers[function]
-        path = (*path, function.__name__)
-        number = self._numbers[function] = len(self.functions)
-        source, line, file = _source(function)
-        space = self._space_of.setdefault(id(function.__globals__), len(self.spaces))
-        if space == len(self.spaces):
-            self.spaces.append({})
-        free = list(function.__code__.co_freevars)
-        plan = _plan(function.__code__.co_name, source, file, line, space=space, free=free)
-        self.functions.append(plan)
-        for name, cell in zip(free, function.__closure__ or (), strict=True):
-            try:
-                content = cell.cell_contents
-            except ValueError:
-                raise CannotTravel(
-                    f"{'.'.join(path)} uses {name}, which has no value yet; call it when it has one"
-                ) from None
-            plan["cells"].append(self._thing(content, name, path))
-        if function.__defaults__ is not None:
-            plan["defaults"] = [self._thing(one, "a default", path) for one in function.__defaults__]
-        if function.__kwdefaults__ is not None:
-            kwdefaults = function.__kwdefaults__.items()
-            plan["kwdefaults"] = {name: self._thing(one, f"the default of {name}", path) for name, one in kwdefaults}
-        for name in sorted(_global_names(function.__code__)):
-            if name in function.__globals__:
-                self.spaces[space][name] = self._thing(function.__globals__[name], name, path)
-            elif not hasattr(builtins, name) and name not in ("__name__", "__builtins__"):
-                raise CannotTravel(
-                    f"{'.'.join(path)} uses {name}, which is not defined here; import it inside the function, "
-                    "or give it as an argument"
-                )
-        return number
+    def dumps(self, value: Any) -> bytes:
+        """A pickle, where trust is given."""
+        assert self._pickle is not None
+        self._referred += 1
+        return self._pickle(value)
 
-    def _thing(self, one: Any, name: str, path: tuple[str, ...]) -> Thing:
+    @property
+    def pickles(self) -> Callable[[Any], bytes] | None:
+        return None if self._pickle is None else self.dumps
+
+    def entry(self, function: Any) -> Reference:
+        """What stands for a function that is to be run there; raises CannotTravel."""
+        name = getattr(function, "__qualname__", None) or type(function).__qualname__
+        if not callable(function):
+            raise CannotTravel(f"{name} is no function that has a source; give one that def or lambda has made")
+        self._inside = True
+        try:
+            made = self.reference(function)
+        finally:
+            self._inside = False
+        if made is None:
+            raise CannotTravel(f"{name} is no function that has a source; give one that def or lambda has made")
+        return made
+
+    def parts(self) -> list[list[Any]]:
+        """The parts of each value that goes behind those of the request; nothing where nothing is needed."""
+        if not self._items:
+            return []
+        head = {"items": self._items, "spaces": self._spaces}
+        plain = values.encode(self._plain, self._stand_in)
+        return [values.encode(head), plain, *self._contents]
+
+    # -- what stands for something -------------------------------------------------------------------------------------
+
+    def reference(self, one: Any) -> Reference | None:
+        """What stands for something that is no plain value; None where nothing does."""
         while isinstance(one, RemoteFunction):
             one = one.local
+        made = self._stand_in(one)
+        if made is None:
+            made = self._named(one)
+        if made is None:
+            made = self._item(one)
+        if made is not None:
+            self._referred += 1
+        return made
+
+    def _named(self, one: Any) -> Reference | None:
         if isinstance(one, types.ModuleType):
-            return ["module", one.__name__]
-        if isinstance(one, types.FunctionType) and not _is_installed(one.__module__):
-            return ["function", self.function(one, path)]
-        if isinstance(one, _NAMED):
-            thing = _by_name(one)
-            if thing is not None:
-                return thing
-        elif issubclass(type(one), RemoteObject):
-            return ["value", one]
+            name = "os.path" if one is os.path else one.__name__
+            return ["module", name, not by_name.is_installed(one.__name__)]
+        return by_name.find(one)
+
+    def _item(self, one: Any) -> Reference | None:
+        number = self._numbers.get(id(one))
+        if number is not None:
+            return ["item", number]
+        if isinstance(one, types.FunctionType):
+            self._function(one)
+        elif isinstance(one, type):
+            if not self._class(one):
+                return None
+        elif isinstance(one, _LRU):
+            item = self._add(one, "lru", **one.cache_parameters())
+            item["function"] = self._content([one.__wrapped__], "its function")
+        elif self._inside or self._is_call(one):
+            return self._reduced(one)
         else:
-            try:
-                values.encode(one, lambda inner: "" if issubclass(type(inner), RemoteObject) else None)
-                return ["value", one]
-            except scalars.NotPlain as error:
-                reason = str(error)
+            return None
+        return ["item", self._numbers[id(one)]]
+
+    def _is_call(self, one: Any) -> bool:
+        """Whether an argument may be made there by a call, as it is never looked at here again."""
+        if isinstance(one, types.MethodType):
+            return isinstance(one.__self__, type)
+        if isinstance(one, types.BuiltinMethodType):
+            return type(one.__self__) in _FIXED
+        return isinstance(one, _MADE) or (by_name.is_installed(type(one).__module__) and callable(one))
+
+    def _add(self, one: Any, kind: str, **fields: Any) -> dict[str, Any]:
+        self._numbers[id(one)] = len(self._items)
+        self._kept.append(one)
+        item = {"kind": kind, **fields}
+        self._items.append(item)
+        return item
+
+    def _content(self, value: Any, name: str) -> list[Any]:
+        """Where the far side finds a value that something needs."""
+        before = self._referred
+        inside, self._inside = self._inside, True
+        try:
+            parts = values.encode(value, self.reference, self.pickles)
+        except scalars.NotPlain as error:
             raise CannotTravel(
-                f"{'.'.join(path)} uses {name}, which does not go to the far side: {reason}; "
+                f"{'.'.join(self._path)} uses {name}, which does not go to the far side: {error}; "
                 "make it inside the function, or give what it is made from as an argument"
-            )
-        what = "a class" if isinstance(one, type) else "a function without a source"
-        raise CannotTravel(
-            f"{'.'.join(path)} uses {name}, {what} of this side ({scalars.class_name(one)}); define it inside the "
-            "function, or send its module with sendmodule and import it inside the function"
-        )
+            ) from None
+        finally:
+            self._inside = inside
+        if self._referred == before:
+            self._plain.append(value)
+            return ["plain", len(self._plain) - 1]
+        self._contents.append(list(parts))
+        return ["content", len(self._contents) - 1]
 
+    def _variable(self, value: Any, name: str) -> list[Any]:
+        """The same for what a name stands for. A table that holds functions is there before they are: they may use it,
+        or enter themselves."""
+        number = self._numbers.get(id(value))
+        place = self._content([value], name) if number is None or type(value) not in _CONTAINERS else None
+        if place is not None and (place[0] == "plain" or type(value) not in _CONTAINERS):
+            return place
+        if place is not None:
+            number = len(self._items)
+            self._add(value, "container", of=type(value).__name__, content=place)
+        self._contents.append(values.encode([object()], lambda one: ["item", number]))
+        return ["content", len(self._contents) - 1]
 
-def _plan(name: str, source: str, file: str, line: int, *, space: int, free: list[str] | None = None) -> dict[str, Any]:
-    plan: dict[str, Any] = {"name": name, "source": source, "file": file, "line": line, "space": space}
-    return {**plan, "free": free or [], "cells": [], "defaults": None, "kwdefaults": None}
+    # -- functions -----------------------------------------------------------------------------------------------------
 
+    def _function(self, function: types.FunctionType) -> None:
+        owner = _owner(function)
+        if owner is not None:
+            item = self._add(function, "attribute", name=function.__name__)
+            item["of"] = self._content([owner], function.__qualname__)
+            return
+        if _is_dispatch(function):
+            item = self._add(function, "dispatch")
+            registry = function.registry  # type: ignore[attr-defined]
+            registered = [[kind, one] for kind, one in registry.items() if kind is not object]
+            item["functions"] = self._content([registry[object], registered], "what is registered")
+            return
+        try:
+            text = source.of_function(function)
+        except CannotTravel:
+            if not self._may_marshal:
+                raise
+            self._bare(function)
+            return
+        is_decorated = by_name.is_installed(_file_module(function)) and hasattr(function, "__wrapped__")
+        if is_decorated and self._decorated(function):
+            return
+        self._filled(function, text)
 
-def _is_installed(module: str | None) -> bool:
-    """Whether a module is one of Python or of an installed library: the far side has its own, or has not."""
-    root = (module or "__main__").partition(".")[0]
-    if root in sys.stdlib_module_names and root != "__main__":
+    def _bare(self, function: types.FunctionType) -> None:
+        """A function without a source, as code: Python there is of the same version."""
+        code = {"code": marshal.dumps(function.__code__)}
+        self._filled(function, source.Source("", 1, function.__code__.co_filename), **code)
+
+    def _filled(self, function: types.FunctionType, text: source.Source, **more: Any) -> None:
+        code = function.__code__
+        item = self._add(function, "function", name=code.co_name, qualname=function.__qualname__, **more)
+        item.update(source=text.text, file=text.file, line=text.line, free=list(code.co_freevars), cells=[])
+        path, self._path = self._path, (*self._path, function.__name__)
+        try:
+            for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+                item["cells"].append(self._cell(cell, name))
+            defaults = (function.__defaults__, function.__kwdefaults__)
+            item["defaults"] = None if defaults == (None, None) else self._content(list(defaults), "a default")
+            self._names(item, function.__globals__, code, source.global_names(code))
+        finally:
+            self._path = path
+
+    def _cell(self, cell: types.CellType, name: str) -> list[Any]:
+        try:
+            content = cell.cell_contents
+        except ValueError:
+            raise CannotTravel(
+                f"{'.'.join(self._path)} uses {name}, which has no value yet; call it when it has one"
+            ) from None
+        return self._variable(content, name)
+
+    def _names(self, item: dict[str, Any], space: dict[str, Any], code: types.CodeType, names: set[str]) -> None:
+        """The global names that something reads; those that are not here may be there."""
+        number = self._space_of.setdefault(id(space), len(self._spaces))
+        if number == len(self._spaces):
+            self._kept.append(space)
+            self._spaces.append({"name": str(space.get("__name__") or "flame_function"), "names": {}})
+        item["space"], item["missing"], item["modules"] = number, [], []
+        known = self._spaces[number]["names"]
+        for name in sorted(names):
+            if name in space and name not in ("__name__", "__builtins__"):
+                if isinstance(space[name], types.ModuleType):
+                    item["modules"] += _submodules(space[name], source.attributes(code))
+                if name not in known:
+                    known[name] = None
+                    known[name] = self._variable(space[name], name)
+            elif not hasattr(builtins, name) and name not in ("__name__", "__builtins__"):
+                item["missing"].append(name)
+
+    def _decorated(self, function: types.FunctionType) -> bool:
+        """A function under a decorator of a library, made anew there by the decorator; whether that can be."""
+        inner = inspect.unwrap(function)
+        closure = [cell.cell_contents for cell in function.__closure__ or ()]
+        if not isinstance(inner, types.FunctionType) or all(_is_simple(one) for one in closure):
+            return False
+        try:
+            text = source.of_function(inner, dressed=True)
+        except CannotTravel:
+            return False
+        if not text.text.lstrip().startswith("@"):
+            return False
+        self._definition(function, inner.__name__, text, inner.__globals__, dict(_closure([inner])))
         return True
-    file = getattr(sys.modules.get(root), "__file__", None)
-    return bool(file) and str(file).startswith(_INSTALLED) and root != "__main__"
+
+    # -- classes -------------------------------------------------------------------------------------------------------
+
+    def _class(self, kind: type) -> bool:
+        text = source.of_class(kind)
+        if text is None:
+            return self._class_without_source(kind)
+        functions = list(source.functions_of(kind))
+        space = functions[0].__globals__ if functions else vars(sys.modules.get(kind.__module__, builtins))
+        local = dict(_closure(functions))
+        names = zip(text.bases, getattr(kind, "__orig_bases__", kind.__bases__), strict=False)
+        local.update((name, base) for name, base in names if name is not None and name not in space)
+        local.pop(kind.__name__, None)
+        item = self._definition(kind, kind.__name__, text, space, local)
+        item.update(key=class_key(kind), qualname=kind.__qualname__)
+        changed = _attributes(kind)
+        if changed:
+            item["attributes"] = self._content(changed, "its attributes")
+        return True
+
+    def _definition(
+        self, one: Any, name: str, text: source.Source, space: dict[str, Any], local: dict[str, Any]
+    ) -> dict[str, Any]:
+        """A definition that is run there as it stands."""
+        future = source.has_future_annotations(one if isinstance(one, type) else inspect.unwrap(one))
+        code = source.compiled(text, future)
+        if not future and not all(
+            hasattr(builtins, one) or one in space or one in local for one in source.names_at_once(code)
+        ):
+            future, code = True, source.compiled(text, True)  # an annotation, perhaps, that names what is not there yet
+        names, annotated = source.global_names(code), source.annotated(text) if future else set()
+        names |= {name for name in annotated & set(space) if self._named(space[name]) is not None}
+        local = {name: one for name, one in local.items() if name in names}
+        item = self._add(one, "definition", name=name, source=text.text, file=text.file, line=text.line, future=future)
+        path, self._path = self._path, (*self._path, name)
+        try:
+            item["needs"] = sorted((source.names_at_once(code) | annotated) & names - {name})
+            item["free"] = {free: self._content([value], free) for free, value in local.items()}
+            self._names(item, space, code, names - set(local) - {name})
+            if name in space and name in names:
+                self._spaces[item["space"]]["names"].setdefault(name, self._content([space[name]], name))
+        finally:
+            self._path = path
+        return item
+
+    def _class_without_source(self, kind: type) -> bool:
+        """A named tuple or an enum that a call has made; of others a pickle may be, under trust."""
+        made: list[Any] | None = None
+        fields = getattr(kind, "_fields", None)
+        members = getattr(kind, "__members__", None)
+        if kind.__bases__ == (tuple,) and isinstance(fields, tuple):
+            defaults = tuple(getattr(kind, "_field_defaults", {}).values())
+            made = [collections.namedtuple, (kind.__name__, list(fields)), defaults]  # noqa: PYI024
+        elif members and isinstance(members, types.MappingProxyType):
+            made = [kind.__bases__[-1], (kind.__name__, {name: one.value for name, one in members.items()}), ()]
+        if made is None:
+            if self._pickle is not None:
+                return False
+            raise CannotTravel(
+                f"{'.'.join(self._path) or 'it'} uses {kind.__qualname__}, a class of this side "
+                f"({scalars.class_name(kind)}) whose source cannot be read; define it in a file or a notebook's cell"
+            )
+        item = self._add(kind, "made", key=class_key(kind), module=kind.__module__)
+        item["call"] = self._content(made, kind.__qualname__)
+        return True
+
+    # -- objects that a call makes -------------------------------------------------------------------------------------
+
+    def _reduced(self, one: Any) -> Reference | None:
+        """What Python's own protocol says how an object is made: of what, and what it then holds."""
+        try:
+            found = _reduction(one)
+        except Exception:  # the protocol runs the object's code, which refuses as it likes
+            return None
+        if not isinstance(found, tuple) or len(found) < 2:
+            return None
+        make, args, state, listed, pairs = (*found, None, None, None)[:5]
+        item = self._add(one, "reduced")
+        path, self._path = self._path, self._path or (type(one).__qualname__,)
+        try:
+            item["new"] = self._content([make, args], type(one).__qualname__)
+            if (state, listed, pairs) != (None, None, None):
+                content = [state, list(listed or ()), [list(pair) for pair in pairs or ()]]
+                item["state"] = self._content(content, type(one).__qualname__)
+        except CannotTravel:
+            if self._path != path:  # it is an argument: it is refused by its own name
+                return None
+            raise
+        finally:
+            self._path = path
+        return ["item", self._numbers[id(one)]]
 
 
-def _by_name(one: Any) -> Thing | None:
-    """Something that a module has by a name, and that is to be had there by the same; None where it is not so."""
-    module, name = getattr(one, "__module__", None), getattr(one, "__qualname__", None)
-    module = module or getattr(getattr(one, "__objclass__", None), "__module__", None)  # of a method such as str.upper
-    if not isinstance(module, str) or not isinstance(name, str) or not _is_installed(module):
-        return None
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
+def _reduction(one: Any) -> Any:
+    special = copyreg.dispatch_table.get(type(one))
+    return special(one) if special is not None else one.__reduce_ex__(4)
+
+
+def _submodules(module: types.ModuleType, attributes: set[str]) -> list[str]:
+    """What lies in a package and is imported here, and is named by code that has these attributes in it."""
+    if not hasattr(module, "__path__"):
+        return []
+    before = module.__name__ + "."
+    below = [name for name, one in list(sys.modules.items()) if name.startswith(before) and one is not None]
+    return sorted(name for name in below if attributes.issuperset(name[len(before) :].split(".")))
+
+
+def _owner(function: types.FunctionType) -> type | None:
+    """The user's class that has a function as a method; None for a function by itself."""
+    above, _, name = function.__qualname__.rpartition(".")
+    found: Any = sys.modules.get(function.__module__ or "")
+    for part in above.split(".") if above else ():
         found = getattr(found, part, None)
-    return ["name", module, name] if found is one else None
+    if not isinstance(found, type) or found.__dict__.get(name) is not function:
+        return None
+    return found
 
 
-def _global_names(code: types.CodeType) -> set[str]:
-    """The global names that code, and what is defined in it, reads."""
-    names = {str(one.argval) for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _global_names(constant)
-    return names
+def _is_dispatch(function: types.FunctionType) -> bool:
+    return function.__code__.co_filename == functools.__file__ and hasattr(function, "registry")
 
 
-def _source(function: types.FunctionType) -> tuple[str, int, str]:
-    """``(source without decorators, number of its first line, name of its file)``; raises CannotTravel."""
-    code = function.__code__
-    try:
-        lines = inspect.findsource(code)[0]
-        whole = "".join(lines)
-        with _PARSING:
-            tree = ast.parse(whole)
-    except (OSError, TypeError, SyntaxError, ValueError, IndexError) as error:
-        raise CannotTravel(
-            f"the source of {function.__qualname__} cannot be read ({error}); define it in a file or a notebook's cell"
-        ) from None
-    file = os.path.basename(code.co_filename)
-    if code.co_name == "<lambda>":
-        node = _lambda(function, tree, whole)
-        segment = ast.get_source_segment(whole, node)
-        return f"({segment})", node.lineno, file
-    for found in ast.walk(tree):
-        if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)) and found.name == code.co_name:
-            first = min([found.lineno, *(decorator.lineno for decorator in found.decorator_list)])
-            if code.co_firstlineno in (first, found.lineno):
-                return "".join(lines[found.lineno - 1 : found.end_lineno]), found.lineno, file
-    raise CannotTravel(f"{function.__qualname__} is not in its file any more; reload that, or define it again")
+def _file_module(function: types.FunctionType) -> str:
+    return str(function.__globals__.get("__name__") or "__main__")
 
 
-def _lambda(function: types.FunctionType, tree: ast.AST, whole: str) -> ast.Lambda:
-    """The node of a lambda: the only one in its line, or the only one there that comes to the same code."""
-    code = function.__code__
-    near = [one for one in ast.walk(tree) if isinstance(one, ast.Lambda) and one.lineno == code.co_firstlineno]
-    if len(near) > 1:
-        places = _places(code)
-        if places:
-            near = [one for one in near if all(_holds(one.body, place) for place in places)]
-            near.sort(key=lambda one: len(ast.get_source_segment(whole, one) or ""))
-            near = near[:1]  # one within another: the places of the inner are those of the outer one too
-        else:
-            near = [one for one in near if _compiles_to(one, code, whole)]
-    if len({ast.get_source_segment(whole, one) for one in near}) != 1:
-        raise CannotTravel("the source of this lambda cannot be told from others in its line; use def, or a line each")
-    return near[0]
+def _is_simple(one: Any) -> bool:
+    """Whether a decorator's closure goes by itself."""
+    return isinstance(one, (types.FunctionType, type)) or type(one) in _FIXED or type(one) in (dict, list, set)
 
 
-def _places(code: types.CodeType) -> list[tuple[int, int]]:
-    """Where the parts of the code stand, ``(line, column in bytes)``; nothing before Python 3.11."""
-    positions: Any = getattr(code, "co_positions", list)()
-    return [(line, column) for line, _, column, end in positions if line and end]
+def _closure(functions: list[types.FunctionType]) -> Iterator[tuple[str, Any]]:
+    for function in functions:
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            if name != _CLASS:
+                try:
+                    yield name, cell.cell_contents
+                except ValueError:
+                    continue
 
 
-def _holds(node: ast.expr, place: tuple[int, int]) -> bool:
-    end = (node.end_lineno or node.lineno, node.end_col_offset or 0)
-    return (node.lineno, node.col_offset) <= place <= end
-
-
-def _compiles_to(node: ast.Lambda, code: types.CodeType, whole: str) -> bool:
-    """Whether a lambda comes to this code, in a function that has the same free names."""
-    free = ", ".join(code.co_freevars) or "_"
-    outer = compile(f"lambda {free}: ({ast.get_source_segment(whole, node)})", "lambda", "eval").co_consts[0]
-    facts = (code.co_code, code.co_names, code.co_varnames, _constants(code))
-    return any(
-        (one.co_code, one.co_names, one.co_varnames, _constants(one)) == facts
-        for one in getattr(outer, "co_consts", ())
-        if isinstance(one, types.CodeType)
-    )
-
-
-def _constants(code: types.CodeType) -> tuple[Any, ...]:
-    return tuple(one.co_code if isinstance(one, types.CodeType) else (type(one), one) for one in code.co_consts)
+def _attributes(kind: type) -> dict[str, Any]:
+    """The plain data of a class as it is now, where that may be other than its source says."""
+    if type(kind) is not type or issubclass(kind, tuple):
+        return {}
+    return {
+        name: one
+        for name, one in vars(kind).items()
+        if type(one) in _FIXED[:7] and not (name.startswith("__") and name.endswith("__"))
+    }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import queue
 import sys
@@ -36,7 +37,7 @@ from ..session.session import Session
 from . import lookahead
 from .calls import Calls, Sink, Step
 from .console import Console, history_file
-from .functions import RemoteFunction, ship
+from .functions import RemoteFunction
 from .modules import SentModule, getmodule, sendmodule
 from .proxy import chain, reference, stand_in
 
@@ -224,9 +225,14 @@ class Remote:
 
         What it returns comes as any result does; an ``async def`` is awaited there.
         """
-        bundle, first, named = ship(function)
-        call = ("call", (*first, *args), {**named, **kwargs})
-        return self._calls.perform(["function"], (bundle, call), **{"await": True})  # type: ignore[arg-type]
+        while isinstance(function, (RemoteFunction, functools.partial)):
+            if isinstance(function, functools.partial):
+                args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
+                function = function.func
+            else:
+                function = function.local
+        call = ("call", args, kwargs)
+        return self._calls.perform(["function", function], (call,), **{"await": True})  # type: ignore[arg-type]
 
     def remote(self, function: Callable[..., Any]) -> RemoteFunction:
         """Decorator: a function of this side that runs over there when it is called."""

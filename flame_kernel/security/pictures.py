@@ -34,7 +34,7 @@ def check(mime: str, text: object) -> None:
     if not isinstance(text, str):
         raise NoPicture("it is no base64 text")
     if len(text) > MAX_BYTES * 4 // 3 + 1024:
-        raise NoPicture(f"it has more than {MAX_BYTES // 2**20} MB")
+        raise NoPicture(f"it has more than {MAX_BYTES >> 20} MiB")
     try:
         # Pictures come in lines of 76 characters, too; anything else that is no base64 is an error.
         data = base64.b64decode(text.replace("\n", "").replace("\r", "").encode("ascii"), validate=True)

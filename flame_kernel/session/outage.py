@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from ..connect import amounts
 from ..errors import CallTimeout, CannotConnect, ConnectionLost, FlameError
 
 # Seconds that a link is lost before it is told why: most links are back by then.
@@ -32,13 +33,12 @@ class Outage:
         return 1.0 if self.age < 10 else 5.0 if self.age < 100 else 60.0
 
     def __str__(self) -> str:
+        age = amounts.time_in_words(round(self.age))
         if self.silent:
-            since = time.strftime("%H:%M:%S", time.localtime(self.clock))
-            return (
-                f"{self.location} not responding since {since} ({_length(self.age)}), waiting; the cell may go on there"
-            )
+            since = amounts.moment_in_words(self.clock, "%H:%M:%S")
+            return f"{self.location} not responding since {since} ({age}), waiting; the cell may go on there"
         cause = f" ({self.cause})" if self.cause and self.age > WORTH_A_CAUSE else ""
-        return f"link to {self.location} lost {_length(self.age)} ago, retrying; the cell goes on there{cause}"
+        return f"link to {self.location} lost {age} ago, retrying; the cell goes on there{cause}"
 
 
 def is_silence(error: FlameError) -> bool:
@@ -52,11 +52,3 @@ def cause(error: FlameError) -> str:
     if isinstance(error, CannotConnect):
         return error.what
     return error.detail if isinstance(error, ConnectionLost) else str(error)
-
-
-def _length(seconds: float) -> str:
-    """A time in words: ``4 s``, ``3 min``, ``2 h 5 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = int(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

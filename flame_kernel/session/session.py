@@ -162,11 +162,13 @@ class Session:
         lane: str | None = None,
         cell_id: str | None = None,
         raw: str | None = None,
+        count: int | None = None,
         program: dict[str, Any] | None = None,
     ) -> Future[Reply]:
         """Run a cell; the future holds the content of its execute_reply. ``lane`` is the subshell's id; ``raw`` the
-        cell's text where ``code`` is not that: a debugger knows the cell by it; ``program`` how it runs as a program,
-        see ``agent/session/program.py``."""
+        cell's text where ``code`` is not that: a debugger knows the cell by it. ``count`` is the number that it has
+        here; without, the far side counts. ``program`` is how it runs as a program: see
+        ``agent/session/program.py``."""
         request = {
             "kind": "execute",
             "id": request_id,
@@ -178,6 +180,7 @@ class Session:
             "lane": lane or "",
             "cell_id": cell_id,
             "raw": raw,
+            "count": count,
         }
         return self._submit(request | {"program": program} if program else request)
 

@@ -140,7 +140,7 @@ space = {}
 exec(open(sys.argv[1]).read(), space)
 NAME = "flame_agent_0123456789ab"
 GOOD = [
-    ["own", "x = 1\\n"],
+    ["own", "x = 1\\ndef keep_references():\\n    global kept\\n    kept = True\\n"],
     ["room.first", "from .. import own\\ny = own.x + 1\\n"],
     ["room.inner.second", "from ..first import y\\ndef fails():\\n    return y / 0\\n"],
 ]
@@ -168,7 +168,7 @@ for why, source in BAD.items():
             raise AssertionError(why)
         assert left() == [], (why, at, left())
 package = boot(GOOD)
-assert package.room.inner.second.y == 2 and package.LOADER == "the loader"
+assert package.room.inner.second.y == 2 and package.own.kept and package.LOADER == "the loader"
 assert boot(GOOD) is package and boot([["room.third", BAD["raises"]]]) is package
 assert sorted(name[len(NAME):] for name in sys.modules if name.startswith(NAME)) == [
     "", ".own", ".room", ".room.first", ".room.inner", ".room.inner.second"]

@@ -329,7 +329,7 @@ def test_far_away_with_a_clock_of_its_own_and_little_room(flame_server: Start, t
     assert code == 0
     assert checks["clock"]["verdict"] == checks["disk"]["verdict"] == "note"
     assert checks["clock"]["words"] == "100 s behind ours"
-    assert "MB of it are kept" in checks["disk"]["words"]
+    assert "GiB of it are kept" in checks["disk"]["words"]
     assert checks["round trip"]["verdict"] == "note"
     assert checks["throughput"]["verdict"] == "note"
 

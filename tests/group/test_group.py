@@ -276,11 +276,19 @@ def test_sessions_of_others_are_left_alone(servers: dict[str, FlameServer]) -> N
 
 def test_files_to_all_and_each_ones_into_a_folder(web: Group, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("hello")
-    target = tmp_path / "there"
-    web.put(tmp_path / "a.txt", dst=f"{target}.txt")
-    assert Path(f"{target}.txt").read_text() == "hello"
-    web.get(f"{target}.txt", dst=tmp_path / "back")
+    web.put(tmp_path / "a.txt", dst="there.txt")
+    assert web.evaluate("open('there.txt').read()").answers() == ["hello"] * 3
+    web.get("there.txt", dst=tmp_path / "back")
     assert sorted(path.parent.name for path in (tmp_path / "back").rglob("*.txt")) == list(HOSTS)
+
+
+def test_a_file_goes_once_to_a_server(servers: dict[str, FlameServer], tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    where = servers["web1"].location
+    with flame.group([f"{where}*3"], place="process", shell="mini") as group:
+        results = group.put(tmp_path / "a.txt", dst="once.txt")
+        assert [None if one is None else one.files for one in results.answers()] == [1, None, None]
+        assert group.evaluate("open('once.txt').read()").answers() == ["hello"] * 3
 
 
 def test_imports_here_and_there(web: Group) -> None:

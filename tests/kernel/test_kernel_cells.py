@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,62 @@ def test_counts_go_up_by_one_a_cell(kernel: Kernel) -> None:
         assert count_of(run) == start + n
         assert [m.content["execution_count"] for m in run.of_type("execute_input")] == [start + n]
         assert [m.content["execution_count"] for m in run.of_type("execute_result")] == [start + n] * shown
+
+
+@pytest.mark.parametrize("place", ["child", "process", "child-bare"])
+def test_all_that_has_a_number_has_the_same(place: str) -> None:
+    """Input, value, reply, In, Out, and the traceback; behind cells that are not counted, and those for elsewhere."""
+    with kernel_at(place) as site:
+        number_everything(site.kernel)
+
+
+def number_everything(kernel: Kernel) -> None:
+    n = count_of(ok(kernel.execute("0")))
+    for code, options in (
+        ("None", {"silent": True}),
+        ("3", {"store_history": False}),
+        ("", {}),
+        ("1/0", {"silent": True}),
+    ):
+        run = kernel.execute(code, **options)  # type: ignore[arg-type]
+        assert count_of(run) == n
+        assert [m.content["execution_count"] for m in run.of_type("execute_input")] in ([], [n])
+    for number, code in enumerate(
+        ("'a'", "%flame status", "%%local\n'b'", "%flame nothing", "# none\n%flame status\n'c'", "%%local\n1/0", "1/0"),
+        n + 1,
+    ):
+        run = kernel.execute(code)
+        numbers = [m.content["execution_count"] for m in run.of_type("execute_input", "execute_result")]
+        assert set(numbers) | {count_of(run)} == {number}, code
+        if code.endswith("1/0"):
+            assert f"In[{number}]" in uncoloured(run.traceback)
+    last = ok(kernel.execute("[In[n] for n in range(-8, 0)], len(In)"))
+    inputs = ["'a'", "", "", "", "'c'", "", "1/0", "[In[n] for n in range(-8, 0)], len(In)"]
+    assert ast.literal_eval(last.result or "") == (inputs, n + 9)
+    assert ok(kernel.execute(f"Out[{n + 1}], _{n + 5}, _i{n + 1}")).result == repr(("a", "c", "'a'"))
+    local = ok(kernel.execute("%%local\nIn[-1], len(In), Out"))
+    assert local.result == repr(("In[-1], len(In), Out", n + 11, {n + 3: "b"}))
+
+
+def test_a_cell_of_a_subshell_has_its_own_number(kernel: Kernel, tmp_path: Path) -> None:
+    """While one of the main shell runs, and shows its value later."""
+    go = tmp_path / "go"
+    n = count_of(ok(kernel.execute("import os, time")))
+    shell = kernel.ask("create_subshell_request", {}, channel="control")["subshell_id"]
+    try:
+        first = kernel.submit(f"print('on')\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n'first'")
+        kernel.wait_for_output(first, "on")
+        second = kernel.execute("'second'", subshell=shell)
+        go.touch()
+        kernel.wait(first)
+        third = kernel.execute("'third'")
+        for number, run in enumerate((first, second, third), n + 1):
+            numbers = [m.content["execution_count"] for m in run.of_type("execute_input", "execute_result")]
+            assert set(numbers) | {count_of(run)} == {number}
+        kept = kernel.execute(f"[Out[n] for n in range({n + 1}, {n + 4})], In[{n + 2}]")
+        assert kept.result == repr((["first", "second", "third"], "'second'"))
+    finally:
+        kernel.ask("delete_subshell_request", {"subshell_id": shell}, channel="control")
 
 
 def test_a_silent_cell_leaves_no_trace(kernel: Kernel) -> None:

@@ -104,7 +104,7 @@ def test_a_path_of_another_server(flame_server: Start, tmp_path: Path) -> None:
         assert ((tmp_path / "back").read_text(), (lab.cwd / "z").exists()) == ("text", True)
         assert "two servers" in wrong(k.execute("%flame put -t other x lab:y"))
         ok(k.execute("1"))
-        assert ok(k.execute("%flame sessions -t lab")).stdout == "no sessions there\n"
+        assert ok(k.execute("%flame sessions -t lab")).stdout == "no sessions on this server\n"
         # Its own server is meant by its name too, once cells run there.
         ok(k.execute("%flame connect lab\nimport os\nos.mkdir('down'); os.chdir('down')"))
         ok(k.execute("%flame put x lab:here"))

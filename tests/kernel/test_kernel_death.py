@@ -44,7 +44,7 @@ def test_the_cause_is_told_in_the_cell(name: str) -> None:
         assert said.startswith(
             f"the session's process {pid} ended with signal SIGSEGV (code in C used memory that is not"
         )
-        assert re.search(r"(peak memory|memory below) \d+(\.\d)? [MG]B\)", said)
+        assert re.search(r"(peak memory|memory below) \d+(\.\d)? [MG]iB\)", said)
         assert "Fatal Python error: Segmentation fault" in run.traceback  # faulthandler's words
         assert re.search(r"line 3 in <(module|cell line: \d+)>", run.traceback)
         assert k.execute("'kept' in globals()").result == "False"
@@ -114,7 +114,7 @@ def test_one_that_the_oom_killer_has_taken() -> None:
                 assert "signal SIGKILL (" in said
                 assert "probably the OOM killer, as the count of processes killed for want of memory rose in" in said
                 # A process begins with the peak of the one that forked it, here of all tests: that may hide its own.
-                peak = re.search(r"(peak memory|memory below) (\d+(?:\.\d)?) ([MG])B", said)
+                peak = re.search(r"(peak memory|memory below) (\d+(?:\.\d)?) ([MG])iB", said)
                 assert peak is not None, said
                 if peak[1] == "peak memory":
                     assert peak[3] == "M"

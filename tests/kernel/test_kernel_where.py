@@ -180,13 +180,13 @@ def test_what_it_uses(site: Site) -> None:
     cpu = re.search(r"^CPU +(\d+\.\d) % of one CPU +\(machine: \d+ CPUs, load ", text, re.MULTILINE)
     assert cpu is not None
     assert float(cpu.group(1)) > 0
-    assert re.search(r"^memory +\d+\.\d MB +\(machine: .* used\)$", text, re.MULTILINE)
+    assert re.search(r"^memory +\d+(\.\d)? MiB +\(machine: .* used\)$", text, re.MULTILINE)
     assert re.search(r"^threads \d+\n +\d+\.\d %  ", text, re.MULTILINE)
     assert re.search(r"^  \d+ /dev/zero$", text, re.MULTILINE)
     k.interrupt()
     k.wait(run)
     ok(k.execute("kept.close(); p = subprocess.Popen(['sleep', '1000'])"))
-    assert re.search(r"^subprocesses 1\n +0\.0 % +\S+ [MkB]+ +sleep \(pid \d+\)$", look(k, "%flame top"), re.MULTILINE)
+    assert re.search(r"^subprocesses 1\n +0\.0 % +\S+ [MKiB]+ +sleep \(pid \d+\)$", look(k, "%flame top"), re.MULTILINE)
     ok(k.execute("p.kill(); _ = p.wait()"))
 
 

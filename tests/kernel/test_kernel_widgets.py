@@ -148,7 +148,7 @@ def test_buffers_both_ways(k: Kernel, front: Front) -> None:
 
 def test_a_message_that_is_too_large_is_left_out(k: Kernel) -> None:
     run = ok(k.execute("image = w.Image()\nimage.value = bytes(70_000_000)\nimage.width = '9'"))
-    assert "[comm_msg of 70 MB left out: more than the 60 MB of one message]" in run.stderr
+    assert "[comm_msg of 66.8 MiB left out: more than the 60 MiB of one message]" in run.stderr
     assert updates(run, of_model(run, "ImageModel")) == [{"width": "9"}]
 
 

@@ -16,6 +16,7 @@ import pytest
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
 
+from flame_kernel.agent import amounts as far_amounts
 from flame_kernel.agent.wire.machine import machine
 from flame_kernel.connect import amounts
 from flame_kernel.connect.target import Location, Target, Timeouts, load_target
@@ -198,6 +199,39 @@ def test_trouble_in_words() -> None:
 )
 def test_amounts(read: Callable[[object], Any], text: object, value: object) -> None:
     assert read(text) == value
+
+
+@pytest.mark.parametrize(
+    ("read", "value", "text"),
+    [
+        (amounts.size_in_words, 0, "0 B"),
+        (amounts.size_in_words, 1023, "1023 B"),
+        (amounts.size_in_words, 1536, "1.5 KiB"),
+        (amounts.size_in_words, 64 << 20, "64 MiB"),
+        (amounts.size_in_words, 3 << 30, "3 GiB"),
+        (amounts.size_in_words, None, "?"),
+        (amounts.size_in_words, float("nan"), "?"),
+        (amounts.time_in_words, 0.04, "0 s"),
+        (amounts.time_in_words, 1.23, "1.2 s"),
+        (amounts.time_in_words, 9.96, "10 s"),
+        (amounts.time_in_words, 59.7, "1 min"),
+        (amounts.time_in_words, 185, "3 min 5 s"),
+        (amounts.time_in_words, 3600, "1 h"),
+        (amounts.time_in_words, 7800, "2 h 10 min"),
+        (amounts.time_in_words, 5 * 86400 + 7200, "5 d 2 h"),
+        (amounts.time_in_words, "long", "?"),
+        (amounts.time_in_words, float("inf"), "?"),
+        (amounts.moment_in_words, 1e12, "?"),
+        (amounts.moment_in_words, None, "?"),
+    ],
+)
+def test_amounts_in_words(read: Callable[[object], str], value: object, text: str) -> None:
+    assert read(value) == text
+
+
+def test_both_sides_have_the_same_words_for_sizes() -> None:
+    for size in (1024, 1536, 100 << 10, 81 << 20, 5 << 30, 1234567890):
+        assert far_amounts.size_in_words(size) == amounts.size_in_words(size)
 
 
 @pytest.mark.parametrize("text", ["", "h", "-1", "1 parsec", "1e9", "nan", float("inf"), -1, True, "1 2"])

@@ -40,7 +40,12 @@ def load_agent(folder, name="flame_agent_test"):
     package.__path__ = [folder]
     package.__package__ = name
     sys.modules[name] = package
-    for part, place in (("streams", "output.streams"), ("ishell", "shell.ipython"), ("places", "session.places")):
+    for part, place in (
+        ("streams", "output.streams"),
+        ("sys_hooks", "output.sys_hooks"),
+        ("ishell", "shell.ipython"),
+        ("places", "session.places"),
+    ):
         setattr(package, part, importlib.import_module(name + "." + place))
     return package
 
@@ -57,7 +62,7 @@ class Host:
         self._count = 0
         self.namespace = types.ModuleType(self.place.namespace_name)
         sys.modules[self.namespace.__name__] = self.namespace
-        agent.streams.install()
+        agent.sys_hooks.install()
         self.loop = asyncio.new_event_loop()
         if place == "process":
             self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -132,7 +137,7 @@ class Host:
             self._thread.join(10)
             sys.modules.pop(self.namespace.__name__, None)
         self.loop.close()
-        self.agent.streams.uninstall()
+        self.agent.sys_hooks.uninstall()
 
 
 class Answer:

@@ -21,6 +21,7 @@ import sys
 import threading
 
 from .. import threads
+from ..amounts import size_in_words
 from ..output import streams
 from ..shell import compiler
 from . import dap, tracing, variables
@@ -334,7 +335,7 @@ class Debugger:
             with open(path, "rb") as file:
                 text = file.read(MOST_SOURCE + 1)
             if len(text) > MOST_SOURCE:
-                return _failure(message, "%s is longer than %d MB" % (path, MOST_SOURCE >> 20))
+                return _failure(message, "%s is longer than %s" % (path, size_in_words(MOST_SOURCE)))
             return {"content": text.decode("utf-8", "replace")}
         except OSError:
             lines = linecache.getlines(path)  # of cells, and of modules that were sent

@@ -16,6 +16,7 @@ Sizes are bytes of output as they go over the link, and a little for each event.
 
 import marshal
 
+from ..amounts import size_in_words
 from . import spill
 
 # Bytes of a block; a small cap makes them smaller.
@@ -328,7 +329,7 @@ class Journal:
             self._closed_more = False
             self._spill_waiting(may_drop)
         if self.cap is not None and self.waiting > self.cap and may_drop:
-            reason = "the journal's cap of %s was reached while nobody read" % _in_words(self.cap)
+            reason = "the journal's cap of %s was reached while nobody read" % size_in_words(self.cap)
             while self.waiting > self.cap and self._drop(self.cap // 2, reason):
                 pass
         return self.oldest != oldest
@@ -457,10 +458,3 @@ def _substitutes(block, error):
         content = {"name": "stderr", "text": "" if n else text}
         made.append({"type": "stream", "request": None, "content": content, "size": 0})
     return made
-
-
-def _in_words(size):
-    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if size >= unit:
-            return ("%.1f" % (size / unit)).replace(".0", "") + " " + name
-    return "%d bytes" % size

@@ -2,11 +2,12 @@
 
 import json
 
+from ..amounts import size_in_words
 from ..wire.message import COMMS
 
 # Bytes of JSON in one event, and with its buffers; a client takes messages of 64 MiB.
-MAX_CONTENT = 32000000
-MAX_EVENT = 60000000
+MAX_CONTENT = 32 << 20
+MAX_EVENT = 60 << 20
 
 
 def event(msg_type, request_id, content, metadata=None, buffers=None):
@@ -22,8 +23,8 @@ def event(msg_type, request_id, content, metadata=None, buffers=None):
         whole = size + sum(map(len, made.get("buffers", ())))
         if whole > MAX_EVENT or size > MAX_CONTENT:
             most = MAX_EVENT if size <= MAX_CONTENT else MAX_CONTENT
-            words = "[%s of %.0f MB left out: more than the %d MB of one message]\n"
-            return None, words % (msg_type, whole / 1e6, most // 10**6)
+            words = "[%s of %s left out: more than the %s of one message]\n"
+            return None, words % (msg_type, size_in_words(whole), size_in_words(most))
     elif size > MAX_CONTENT:
         made["content"] = _left_out(msg_type, content, size)
     return made, ""
@@ -40,7 +41,7 @@ def _plain(content):
 
 def _left_out(msg_type, content, size):
     """What is sent in place of content too large for one message: the same, a note for its large part."""
-    note = "[%.0f MB left out: more than the %d MB of one message]" % (size / 1e6, MAX_CONTENT // 10**6)
+    note = "[%s left out: more than the %s of one message]" % (size_in_words(size), size_in_words(MAX_CONTENT))
     if "data" in content:
         return dict(content, data={"text/plain": note}, metadata={})
     if "traceback" in content:

@@ -1,5 +1,6 @@
 """What cells ask the user: ``input()``, ``getpass()``, lines of ``sys.stdin``. Each is an event, and waits."""
 
+import _thread
 import sys
 import threading
 
@@ -22,7 +23,7 @@ class Prompts:
         self._append = append
         self._settle = settle
         self._closed = closed
-        self._waiting = {}  # id -> [semaphore, the user's line, the request that asks]
+        self._waiting = {}  # id -> [raw lock, the user's line, the request that asks]
         self._count = 0
         self._lock = threading.Lock()
 
@@ -36,7 +37,8 @@ class Prompts:
         if not cell.allow_stdin:
             name = "getpass" if password else "raw_input"
             raise _stdin_error()("%s was called, but this frontend does not support input requests." % name)
-        answered = threading.Semaphore(0)
+        answered = _thread.allocate_lock()
+        answered.acquire()
         with self._lock:
             self._count += 1
             input_id = self._count
@@ -68,7 +70,8 @@ class Prompts:
         if waiting is None:
             return False
         waiting[1] = value
-        waiting[0].release()
+        if waiting[0].locked():
+            waiting[0].release()
         return True
 
 

@@ -1,26 +1,18 @@
-"""stdout, stderr, stdin and the hooks of ``sys``, by session: whose code runs decides where its output goes.
+"""stdout, stderr and stdin by session: whose code runs decides where its output goes.
 
 ``current()`` is the cell for which the calling thread or task runs, or None for the host's own code.  A context
-variable carries it, so that asyncio tasks keep the cell that made them; ``Thread.start`` hands it on to threads.
+variable carries it, so that asyncio tasks keep the cell that made them; ``Thread.start`` hands it on to threads (see
+``sys_hooks``, which puts these streams into ``sys``).
 
-``install`` puts dispatchers into the dict of ``sys``, where C code finds them.  Code that reads or assigns
-``sys.stdout`` meets a property on the class of the ``sys`` module: the host's threads see and replace their own object,
-and an assignment in a session (``redirect_stdout``) holds for that session alone.  Versions of the agent stack: each
-calls what it found.  When the last session has ended, all is as it was.
+What a session finds as ``sys.stdout`` is a stream that asks for no assignment: a Tee keeps it and writes to it.  What
+``print`` finds, in the dict of ``sys``, is a dispatcher to what has been assigned.
 """
 
-import builtins
 import codecs
-import collections
-import functools
-import getpass
 import io
-import operator
 import os
 import sys
 import threading
-
-from ..patches import Layer
 
 try:
     from contextvars import ContextVar
@@ -46,16 +38,18 @@ class Cell:
     request_id    the front end's msg_id, which every event of the cell carries
     host          the session core
     allow_stdin   whether the front end answers input requests
+    count         its number, where the client counts cells
     """
 
-    __slots__ = ("__weakref__", "allow_stdin", "flushes", "host", "lane", "request_id", "silent", "threads")
+    __slots__ = ("__weakref__", "allow_stdin", "count", "flushes", "host", "lane", "request_id", "silent", "threads")
 
-    def __init__(self, request_id, host, allow_stdin=False, silent=False, lane=""):
+    def __init__(self, request_id, host, allow_stdin=False, silent=False, lane="", count=None):
         self.request_id = request_id
         self.host = host
         self.allow_stdin = allow_stdin
         self.silent = silent
         self.flushes = 0  # how often it has flushed
+        self.count = count
         self.lane = lane  # the name of the lane that runs it
         self.threads = None  # where it runs as a program: those that it starts
 
@@ -101,7 +95,8 @@ class _Bytes(io.RawIOBase):
 
 
 class OutStream(io.TextIOBase):
-    """``sys.stdout`` or ``sys.stderr``: passes text to the session of the caller, or to the host's own stream."""
+    """What code of a session finds as ``sys.stdout`` or ``sys.stderr``, and may keep: its text goes to the session of
+    the caller whatever has been assigned since, and in the host's own code to the host's own stream."""
 
     encoding = "utf-8"
     errors = "replace"
@@ -121,20 +116,13 @@ class OutStream(io.TextIOBase):
 
     def _target(self):
         """The stream that gets the text; None if the caller's session gets it."""
-        cell = current()
-        if cell is None:
-            return self.below
-        return cell.host.redirects.get(self._name)
+        return self.below if current() is None else None
 
     def write(self, text):
         cell = _current.get()  # ``current()``, without the call: a print does this twice
         host = None if cell is None else cell.host
         if host is None or host.closed:
             return self.below.write(text) if self.below is not None else len(text)
-        if host.redirects:
-            other = host.redirects.get(self._name)
-            if other is not None:
-                return other.write(text)
         if not isinstance(text, str):
             raise TypeError("write() argument must be str, not %s" % type(text))
         host.write(cell, self._name, text)
@@ -178,8 +166,43 @@ class OutStream(io.TextIOBase):
         return getattr(self.below, name)
 
 
+class OutDispatcher(OutStream):
+    """What C code finds in the dict of ``sys``, ``print`` before all: the stream that stands in ``sys.stdout`` now."""
+
+    def _target(self):
+        cell = current()
+        return self.below if cell is None else _assigned(cell, self._name)
+
+    def write(self, text):
+        cell = _current.get()
+        if cell is not None and cell.host.redirects and not cell.host.closed:
+            other = _assigned(cell, self._name)
+            if other is not None:
+                return other.write(text)
+        return OutStream.write(self, text)
+
+
+class _Nowhere(io.TextIOBase):
+    """In the place of a ``sys.stdout`` that is None: ``print`` says nothing then."""
+
+    def write(self, text):
+        return len(text)
+
+    def readline(self, size=-1):
+        raise RuntimeError("lost sys.stdin")
+
+
+_nowhere = _Nowhere()
+
+
+def _assigned(cell, name):
+    """What the caller's session has assigned to ``sys.<name>``; None if nothing."""
+    other = cell.host.redirects.get(name, cell)
+    return None if other is cell else _nowhere if other is None else other
+
+
 class InStream(io.TextIOBase):
-    """``sys.stdin``: in a session a line is asked for in the notebook."""
+    """``sys.stdin`` as code of a session finds it: a line is asked for in the notebook."""
 
     encoding = "utf-8"
     errors = "strict"
@@ -189,8 +212,7 @@ class InStream(io.TextIOBase):
         self.below = below
 
     def _target(self):
-        cell = current()
-        return self.below if cell is None else cell.host.redirects.get("stdin")
+        return self.below if current() is None else None
 
     def readable(self):
         return True
@@ -229,245 +251,18 @@ class InStream(io.TextIOBase):
         return target.fileno()
 
 
-def _displayhook(below):
-    def displayhook(value):
+class InDispatcher(InStream):
+    """What C code finds in the dict of ``sys``: the stream that stands in ``sys.stdin`` now."""
+
+    def _target(self):
         cell = current()
-        if cell is None:
-            return below(value)
-        return cell.host.redirects.get("displayhook", cell.host.shell.displayhook)(value)
-
-    return displayhook
+        return self.below if cell is None else _assigned(cell, "stdin")
 
 
-def _excepthook(below):
-    def excepthook(etype, value, tb):
-        cell = current()
-        if cell is None:
-            return below(etype, value, tb)
-        hook = cell.host.redirects.get("excepthook")
-        if hook is not None:
-            return hook(etype, value, tb)
-        lines = cell.host.shell.format_exception((etype, value, tb))["traceback"]
-        cell.host.write(cell, "stderr", "\n".join(lines) + "\n")
-
-    return excepthook
-
-
-SYS_NAMES = ("stdout", "stderr", "stdin", "displayhook", "excepthook")
-
-
-def _unraisablehook(below):
-    def unraisablehook(unraisable):
-        cell = current()
-        if cell is None or not issubclass(unraisable.exc_type, KeyboardInterrupt) or not cell.host.dropped(cell):
-            below(unraisable)
-
-    return unraisablehook
-
-
-def _input(below):
-    def input(prompt=""):
-        cell = current()
-        if cell is None or "stdin" in cell.host.redirects:
-            return below(prompt)
-        return cell.host.input(str(prompt))
-
-    input.__doc__ = below.__doc__
-    return input
-
-
-def _getpass(below):
-    def getpass(prompt="Password: ", stream=None, **other):
-        cell = current()
-        if cell is None:
-            return below(prompt, stream, **other)
-        return cell.host.input(str(prompt), password=True)
-
-    return getpass
-
-
-_call = operator.methodcaller("__call__")
-
-
-def _thread_start(below):
-    def start(self):
-        cell = current()
-        if cell is not None:
-
-            def begin():
-                set_current(cell)
-                self.__dict__.pop("run", None)  # Thread.run clears its own references; so do we
-                cell.host.debug.begin()
-
-            # Both are called by C: an error of the user's passes no frame of ours, which its traceback would show.
-            self.run = functools.partial(collections.deque, map(_call, (begin, self.run)), 0)
-            if cell.threads is not None:
-                cell.threads.add(self)
-        return below(self)
-
-    return start
-
-
-def _thread_class():
-    """The class whose ``start`` all threads pass: an app, or gevent, may have put another class, or a function, in the
-    place of ``threading.Thread``."""
-    for kind in (threading.Thread, threading.Timer):
-        for base in reversed(getattr(kind, "__mro__", ())):
-            if "start" in vars(base):
-                return base
-    return threading.Thread
-
-
-def _fork(below):
-    def fork():
-        cell = current()
-        if cell is not None:
-            cell.host.before_fork()
-        return below()
-
-    return fork
-
-
-def _sys_property(name, hooks):
-    """``sys.<name>``, read and assigned: a session's own while it has one, else that of the class below."""
-    inherited = getattr(type(sys), name, None)
-
-    def get(module):
-        cell = current()
-        if cell is not None:
-            return cell.host.redirects.get(name, hooks.mine[name])
-        if isinstance(inherited, property):
-            return inherited.fget(module)
-        return hooks.below(name)
-
-    def put(module, value):
-        cell = current()
-        if cell is not None:
-            if value is hooks.mine[name]:
-                cell.host.redirects.pop(name, None)
-            else:
-                cell.host.redirects[name] = value
-        elif isinstance(inherited, property):
-            inherited.fset(module, value)
-        else:
-            hooks.replace(name, value)
-
-    return property(get, put)
-
-
-class Hooks:
-    """The dispatchers of one version of the agent, between install and restore.
-
-    Versions stack, and may end in any order.  One that ends below another stays and passes everything on; the one above
-    removes it when it ends itself.  ``patches`` does the same for what is no part of ``sys``.
-    """
-
-    def __init__(self):
-        d = sys.__dict__
-        self._found = {name: d.get(name) for name in SYS_NAMES}
-        self._state = {"live": True, "found": self._found, "class": type(sys)}
-        self._layers = [
-            Layer(builtins, "input", _input),
-            Layer(getpass, "getpass", _getpass),
-            Layer(_thread_class(), "start", _thread_start),
-        ]
-        if hasattr(os, "fork"):
-            self._layers.append(Layer(os, "fork", _fork))
-        if hasattr(sys, "unraisablehook"):
-            self._layers.append(Layer(sys, "unraisablehook", _unraisablehook))
-        found = self._found
-        self.mine = {
-            "stdout": OutStream("stdout", found["stdout"]),
-            "stderr": OutStream("stderr", found["stderr"]),
-            "stdin": InStream(found["stdin"]),
-            "displayhook": _displayhook(found["displayhook"]),
-            "excepthook": _excepthook(found["excepthook"]),
-        }
-        for mine in self.mine.values():
-            mine._flame_hooks = self._state
-        below = type(sys)
-        members = {name: _sys_property(name, self) for name in SYS_NAMES}
-        # importlib makes each new module by ``type(sys)(name)``: it is to be a plain one.
-        members["__new__"] = lambda cls, *args, **kwargs: below(*args, **kwargs)
-        members["_flame_hooks"] = self._state
-        self._class = type("module", (below,), members)
-        d.update(self.mine)
-        sys.__class__ = self._class
-
-    def below(self, name):
-        """What the host itself has as ``sys.<name>``."""
-        return self._found[name]
-
-    def replace(self, name, value):
-        """The host assigns ``sys.<name>``: it becomes what is below the dispatcher; sessions do not notice."""
-        self._found[name] = value
-        mine = self.mine[name]
-        if isinstance(mine, (OutStream, InStream)):
-            mine.below = value
-        else:
-            make = _displayhook if name == "displayhook" else _excepthook
-            self.mine[name] = sys.__dict__[name] = make(value)
-            self.mine[name]._flame_hooks = self._state
-
-    def restore(self):
-        """Put back what was found, except where others have put something above ours since, which calls ours."""
-        self._state["live"] = False
-        d = sys.__dict__
-        for name in SYS_NAMES:
-            value = d.get(name)
-            while _ended(value):
-                value = value._flame_hooks["found"][name]
-            d[name] = value
-        kind = type(sys)
-        while _ended(kind):
-            kind = kind.__dict__["_flame_hooks"]["class"]
-        sys.__class__ = kind
-        for layer in self._layers:
-            layer.remove()
-
-    def check(self):
-        """At the start of a cell: put our dispatchers in again if stock Flame's console or others replaced them."""
-        d = sys.__dict__
-        if type(sys) is not self._class:
-            return  # a newer agent stands above, and calls ours
-        for name, mine in self.mine.items():
-            if d.get(name) is not mine and not isinstance(d.get(name), type(mine)):
-                self.replace(name, d.get(name))
-                d[name] = self.mine[name]
-
-
-def _ended(thing):
-    """Whether a dispatcher, or a class of ``sys``, belongs to a version whose sessions have all ended."""
-    state = getattr(thing, "__dict__", {}).get("_flame_hooks")
-    return state is not None and not state["live"]
-
-
-_hooks = None
-_users = 0
-_lock = threading.Lock()
-
-
-def install():
-    """One session more needs the dispatchers."""
-    global _hooks, _users
-    with _lock:
-        _users += 1
-        if _hooks is None:
-            _hooks = Hooks()
-
-
-def uninstall():
-    """One session less; with the last one everything is as it was found."""
-    global _hooks, _users
-    with _lock:
-        _users -= 1
-        if _users == 0 and _hooks is not None:
-            _hooks.restore()
-            _hooks = None
-
-
-def check():
-    """See Hooks.check."""
-    hooks = _hooks
-    if hooks is not None:
-        hooks.check()
+def flush_all():
+    """Flush what stands in ``sys.stdout`` and ``sys.stderr``; the user's own thing there may be None, or fail."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except Exception:  # of the user's stream; what it shows is not ours
+            pass

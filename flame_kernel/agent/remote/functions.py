@@ -1,108 +1,430 @@
-"""Makes functions of source that the client sends, with the names, the defaults and the closure that they had there.
+"""Makes the functions, classes and objects that a request of the client needs, of their source and what it uses.
 
-What is sent of one (see the client's ``functions``)::
+What is sent (see the client's ``functions``), as values of ``values`` behind those of the request: a *head*, a list of
+plain data, and *contents*, which hold references to others::
 
-    bundle    {"entry": number, "functions": [function, …], "spaces": [{name: thing}, …]}
-    function  {"name", "source", "file", "line", "free": [name, …], "cells": [thing, …], "space": number,
-               "defaults": [thing, …] or None, "kwdefaults": {name: thing} or None}
-    thing     ["value", value]   ["module", name]   ["name", module, qualified name]   ["function", number]
+    head       {"items": [item, …], "spaces": [{"name": module, "names": {name: place}}, …]}
+    place      ["plain", n] or ["content", n]: a list with one value, or a few
+    reference  id of a held object   ["item", n]   ["module", name, is the user's own]   ["name", module, path]
 
-Functions of one module share a *space*: their global names. An annotation is not evaluated: it may name anything.
+    function    name, qualname, source or code, file, line, free, cells, defaults, space, missing, modules, attributes
+    definition  a class, or a function with its decorators: name, source, file, line, free, needs, space, missing, …;
+                with a key it is a class, and made once in a session
+    made        a class by a call: key, call    reduced  an object: new (callable and arguments), state
+    attribute   of, name    lru  function, maxsize, typed    dispatch  functions    container  of, content
+
+Functions of one module share a *space*, their global names. An item is made when it is first asked for, and what it
+uses only later is filled in behind it, so they may use each other.  The annotations of a function are not evaluated:
+they may name anything.  ``missing`` names may be among those of the session.
 """
+
+import __future__
 
 import ast
 import builtins
+import contextlib
+import functools
 import importlib
+import marshal
+import sys
 import types
 
 from ..wire import values
 
-_FACTORY = "def make(%s):\n    return None"
+_FACTORY = """
+def make(%s):
+    def fill(flame_values):
+        %s
+    return None, fill
+"""
 _ANNOTATED = (ast.FunctionDef, ast.AsyncFunctionDef)
+_ALONE = ("__class__",)
 
 
-def build(bundle, remember):
-    """The function of a bundle. ``remember(file, source)`` gives a name by which tracebacks find its lines."""
-    return _Builder(bundle, remember).entry()
+class Failed(Exception):
+    """What was raised while a thing was made: ``error``. No class that reading a value would take for its own."""
+
+    def __init__(self, error):
+        Exception.__init__(self, error)
+        self.error = error
 
 
-class _Builder:
-    def __init__(self, bundle, remember):
-        self._bundle = bundle
+class Lacking(Exception):
+    """A module of the user's own is not here; the text says which."""
+
+
+class _Waits(Exception):
+    """An item is needed that is itself being made."""
+
+
+class Classes:
+    """The classes of a session that the client has sent, which are made once."""
+
+    def __init__(self):
+        self._made = {}  # key -> (class, its global names)
+        self._keys = {}  # id of the class -> key
+
+    def __repr__(self):
+        return "<Classes %d>" % len(self._made)
+
+    def get(self, key):
+        return self._made.get(key)
+
+    def add(self, key, kind, space):
+        self._made[key] = (kind, space)
+        self._keys[id(kind)] = key
+
+    def key(self, kind):
+        """By what the client knows a class; None where it is not one of its own."""
+        return self._keys.get(id(kind))
+
+
+class Things:
+    """What one request needs.
+
+    parts      the parts of each value: head, plain data, contents
+    held       gives the object behind an id
+    loads      opens a pickle, or is None
+    classes    Classes of the session
+    names      the session's names
+    remember   ``remember(file, source)`` gives a name by which tracebacks find lines
+    """
+
+    def __init__(self, parts, held, loads, classes, names, remember):
+        head = values.decode(parts[0]) if parts else {"items": [], "spaces": []}
+        self._parts = parts
+        self._held = held
+        self._loads = loads
+        self._classes = classes
+        self._session = names
         self._remember = remember
+        self._items = head["items"]
+        self._spaces = [{"__builtins__": builtins, "__name__": one["name"]} for one in head["spaces"]]
+        self._names = [one["names"] for one in head["spaces"]]
+        self._contents = {}
         self._made = {}
         self._under_way = set()
-        self._spaces = [{"__builtins__": builtins, "__name__": "flame_function"} for _ in bundle["spaces"]]
+        self._waiting = []  # what is filled in later: functions without arguments
+        self.absent = set()  # names that are neither there nor here
+        for number, one in enumerate(self._names):
+            self._waiting += [functools.partial(self._name, number, name) for name in one if one[name] is not None]
 
-    def entry(self):
-        function = self._function(self._bundle["entry"])
-        filled = -1
-        while filled != len(self._made):  # a name may stand for a function that has names of its own
-            filled = len(self._made)
-            for space, names in zip(self._spaces, self._bundle["spaces"]):
-                for name, thing in names.items():
-                    if name not in space:
-                        space[name] = self._thing(thing)
-        return function
+    # -- what is asked for -------------------------------------------------------------------------------------------
 
-    def _thing(self, thing):
-        kind = thing[0]
-        if kind == "value":
-            return thing[1]
-        if kind == "function":
-            return self._function(thing[1])
-        found = importlib.import_module(thing[1])
+    def resolve(self, reference):
+        """The object that a reference stands for; raises Failed."""
+        try:
+            return self._resolve(reference)
+        except (Failed, _Waits):
+            raise
+        except BaseException as e:  # an import, a class's body or a decorator may raise anything; it is told as it is
+            raise Failed(e)
+
+    def finish(self):
+        """Fill in what functions and classes use; raises Failed."""
+        self._fill()
+        if self._waiting:
+            raise Failed(values.BadValue("classes that need each other"))
+
+    def _resolve(self, reference):
+        if type(reference) is str:
+            return self._held(reference)
+        kind = reference[0]
+        if kind == "item":
+            return self._item(reference[1])
+        if kind == "module":
+            return self._module(reference[1], reference[2])
         if kind == "name":
-            for part in thing[2].split("."):
+            found = self._module(reference[1], False)
+            for part in reference[2].split("."):
                 found = getattr(found, part)
-        return found
+            return found
+        raise values.BadValue("the unknown reference %r" % (kind,))
 
-    def _function(self, number):
-        if number in self._made:
-            return self._made[number]
-        if number in self._under_way:
-            raise values.BadValue("functions that close over each other")
-        self._under_way.add(number)
-        plan = self._bundle["functions"][number]
-        cells = [self._thing(thing) if thing != ["function", number] else None for thing in plan["cells"]]
-        function = self._compile(plan, cells)
-        if plan["defaults"] is not None:
-            function.__defaults__ = tuple(self._thing(thing) for thing in plan["defaults"])
-        if plan["kwdefaults"] is not None:
-            function.__kwdefaults__ = {name: self._thing(thing) for name, thing in plan["kwdefaults"].items()}
-        self._made[number] = function
-        self._under_way.discard(number)
-        return function
+    def _module(self, name, is_own):
+        try:
+            return importlib.import_module(name)
+        except ImportError as e:
+            if getattr(e, "name", None) not in (name, name.partition(".")[0]):
+                raise
+            if is_own:
+                raise Lacking(name)
+            raise e.with_traceback(None)  # the import system's lines tell nothing
 
-    def _compile(self, plan, cells):
-        """Compile the function inside another one, whose arguments are its free names."""
-        source, name = plan["source"], plan["name"]
+    def _value(self, place):
+        """The value at a place, read once."""
+        kind, number = place
+        if kind == "plain":
+            if "plain" not in self._contents:
+                self._contents["plain"] = values.decode(self._parts[1], self.resolve, self._loads)
+            return self._contents["plain"][number]
+        if number not in self._contents:
+            self._contents[number] = values.decode(self._parts[2 + number], self.resolve, self._loads)
+        return self._contents[number]
+
+    def _item(self, number):
+        if number not in self._made:
+            if number in self._under_way:
+                raise _Waits()
+            self._under_way.add(number)
+            try:
+                item = self._items[number]
+                self._made[number] = made = _MAKERS[item["kind"]](self, item, number)
+            finally:
+                self._under_way.discard(number)
+            return made
+        return self._made[number]
+
+    # -- filling in ----------------------------------------------------------------------------------------------------
+
+    def _later(self, function, *args):
+        self._waiting.append(functools.partial(function, *args))
+
+    def _fill(self):
+        """Do what waits; what needs something that is under way waits on."""
+        postponed = []
+        while self._waiting:
+            task = self._waiting.pop()
+            try:
+                task()
+            except _Waits:
+                postponed.append(task)
+            except BaseException:  # goes on, whatever it is
+                self._waiting += [task] + postponed
+                raise
+            else:
+                self._waiting += postponed
+                postponed = []
+        self._waiting += postponed
+
+    def _name(self, number, name):
+        """A global name of a space."""
+        space = self._spaces[number]
+        if name not in space:
+            place = self._names[number].get(name)
+            if place is None:
+                return
+            value = self._value(place)[0]
+            space.setdefault(name, value)
+
+    def _prepare(self, item):
+        """Submodules that are used, and names that may be the session's."""
+        space = self._spaces[item["space"]]
+        for name in item["modules"]:
+            self._module(name, False)
+        for name in item["missing"]:
+            if name in self._session:
+                space.setdefault(name, self._session[name])
+            elif name not in space:
+                self.absent.add(name)
+        return space
+
+    # -- functions -----------------------------------------------------------------------------------------------------
+
+    def _function(self, item, number):
+        space = self._prepare(item)
+        if "code" in item:
+            code = marshal.loads(item["code"])
+            cells = tuple(types.CellType() for _ in item["free"])
+            made = types.FunctionType(code, space, item["name"], None, cells)
+            fill = functools.partial(_fill_cells, cells)
+        else:
+            given = {}
+            if "__class__" in item["free"]:
+                given["__class__"] = self._value(item["cells"][item["free"].index("__class__")])[0]
+            made, fill = self._compile(item, space, given)
+        if not isinstance(made, types.FunctionType):
+            raise values.BadValue("%s is no function there" % item["name"])
+        made.__qualname__ = item["qualname"]
+        self._made[number] = made
+        if item["cells"]:
+            self._later(lambda: fill([self._value(place)[0] for place in item["cells"]]))
+        if item["defaults"] is not None:
+            self._later(self._set_defaults, made, item)
+        if item.get("attributes"):
+            self._later(lambda: made.__dict__.update(self._value(item["attributes"])))
+        return made
+
+    def _set_defaults(self, function, item):
+        function.__defaults__, function.__kwdefaults__ = self._value(item["defaults"])
+
+    def _compile(self, item, space, given, whole=True, flags=0):
+        """Run a definition inside a function, whose arguments are its free names: what it makes, and what sets these.
+
+        ``given`` are the values that are needed at once; ``whole`` as for ``_undress``, None to leave it as it is.
+        """
+        source, name = item["source"], item["name"]
         try:
             (node,) = _parse(source)
         except SyntaxError as e:
             raise values.BadValue("this Python does not know the syntax of %s: %s, line %s" % (name, e.msg, e.lineno))
         is_lambda = isinstance(node, ast.Expr)
-        function = node.value if is_lambda else node
-        _undress(function)
-        given = [free for free in plan["free"] if is_lambda or free != name]
-        factory = ast.parse(_FACTORY % ", ".join(given)).body[0]
-        if is_lambda:
-            factory.body[0].value = function
-        else:
-            factory.body[0].value = ast.Name(name, ast.Load())
-            factory.body.insert(0, function)
+        definition = node.value if is_lambda else node
+        if whole is not None:
+            _undress(definition, whole)
+        free = list(item["free"])
+        is_alone = not (free or is_lambda)
         module = ast.parse("")
-        module.body = [ast.fix_missing_locations(factory)]
-        ast.increment_lineno(function, plan["line"] - 1)
-        file = self._remember(plan["file"], "\n" * (plan["line"] - 1) + source)
-        space = self._spaces[plan["space"]]
+        module.body = [ast.fix_missing_locations(definition if is_alone else _factory(definition, name, free))]
+        ast.increment_lineno(definition, item["line"] - 1)
+        file = self._remember(item["file"], "\n" * (item["line"] - 1) + source)
         made = {}
-        exec(compile(module, file, "exec", dont_inherit=True), space, made)
-        arguments = [cell for free, cell in zip(plan["free"], cells) if free in given]
-        function = made["make"](*arguments)
-        if not isinstance(function, types.FunctionType):
-            raise values.BadValue("%s is no function there" % name)
-        return function
+        exec(compile(module, file, "exec", flags, True), space, made)
+        if is_alone:
+            return made[name], None
+        thing, fill = made["make"](**given)
+        return thing, lambda found: fill([value for one, value in zip(free, found) if one not in _ALONE])
+
+    # -- classes, and functions with their decorators ------------------------------------------------------------------
+
+    def _definition(self, item, number):
+        key, space = item.get("key"), self._prepare(item)
+        known = None if key is None else self._classes.get(key)
+        if known is not None:
+            self._later(lambda: known[1].update(self._all(item["space"])))
+            return known[0]
+        for name in item["needs"]:
+            self._name(item["space"], name)
+        needed = [name for name in item["free"] if name in item["needs"]]
+        given = {name: self._value(item["free"][name])[0] for name in needed}
+        self._fill()
+        flag = getattr(getattr(__future__, "annotations", None), "compiler_flag", 0)  # none on Python 3.6
+        whole = False if item["future"] and not flag else None
+        with self._as_module(space, item["future"]):
+            made, fill = self._compile(item, space, given, whole, flag if item["future"] else 0)
+        self._made[number] = made
+        if item["free"]:
+            self._later(lambda: fill([self._value(item["free"][one])[0] for one in item["free"]]))
+        if key is not None:
+            self._classes.add(key, made, space)
+            made.__qualname__, made.__module__ = item["qualname"], space["__name__"]
+            if item.get("attributes"):
+                self._later(self._set_attributes, made, item)
+        return made
+
+    @contextlib.contextmanager
+    def _as_module(self, space, is_text):
+        """While a definition is run whose annotations are text: they may be looked for in its module, which is none of
+        this process."""
+        if not is_text:
+            yield
+            return
+        name, passing = space["__name__"], "flame_sent_%x" % id(space)
+        module = sys.modules[passing] = types.ModuleType(passing)
+        module.__dict__.update(space)
+        space["__name__"] = passing
+        try:
+            yield
+        finally:
+            space["__name__"] = name
+            del sys.modules[passing]
+
+    def _all(self, number):
+        for name in self._names[number]:
+            self._name(number, name)
+        return self._spaces[number]
+
+    def _set_attributes(self, kind, item):
+        for name, value in self._value(item["attributes"]).items():
+            if vars(kind).get(name, kind) != value:
+                setattr(kind, name, value)
+
+    def _class_by_call(self, item, number):
+        known = self._classes.get(item["key"])
+        if known is not None:
+            return known[0]
+        make, args, defaults = self._value(item["call"])
+        made = make(*args)
+        made.__module__ = item["module"]
+        if defaults:
+            made.__new__.__defaults__ = defaults
+            made._field_defaults = dict(zip(made._fields[-len(defaults) :], defaults))
+        self._classes.add(item["key"], made, {})
+        return made
+
+    # -- objects -------------------------------------------------------------------------------------------------------
+
+    def _reduced(self, item, number):
+        make, args = self._value(item["new"])
+        made = self._made[number] = make(*args)
+        if "state" in item:
+            try:
+                self._set_state(made, item)
+            except _Waits:
+                self._later(self._set_state, made, item)
+        return made
+
+    def _set_state(self, made, item):
+        state, listed, pairs = self._value(item["state"])
+        if hasattr(made, "__setstate__") and state is not None:
+            made.__setstate__(state)
+        elif state is not None:
+            plain, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+            for name, value in (plain or {}).items():
+                made.__dict__[name] = value
+            for name, value in (slots or {}).items():
+                setattr(made, name, value)
+        for one in listed:
+            made.append(one)
+        for key, value in pairs:
+            made[key] = value
+
+    def _container(self, item, number):
+        made = {"dict": dict, "list": list, "set": set}[item["of"]]()
+        self._later(self._put_into, made, item)
+        return made
+
+    def _put_into(self, made, item):
+        content = self._value(item["content"])[0]
+        if type(made) is list:
+            made[:] = content
+        else:
+            made.update(content)
+
+    def _attribute(self, item, number):
+        return getattr(self._value(item["of"])[0], item["name"])
+
+    def _lru(self, item, number):
+        made = functools.lru_cache(maxsize=item["maxsize"], typed=item["typed"])
+        return made(self._value(item["function"])[0])
+
+    def _dispatch(self, item, number):
+        base, registered = self._value(item["functions"])
+        made = functools.singledispatch(base)
+        for kind, function in registered:
+            made.register(kind, function)
+        return made
+
+
+_MAKERS = {
+    "function": Things._function,
+    "definition": Things._definition,
+    "made": Things._class_by_call,
+    "reduced": Things._reduced,
+    "container": Things._container,
+    "attribute": Things._attribute,
+    "lru": Things._lru,
+    "dispatch": Things._dispatch,
+}
+
+
+def _fill_cells(cells, found):
+    for cell, value in zip(cells, found):
+        cell.cell_contents = value
+
+
+def _factory(definition, name, free):
+    """A function around a definition, whose arguments are its free names: it returns what is defined, and what sets
+    them later."""
+    is_lambda = isinstance(definition, ast.Lambda)
+    listed = ", ".join(one for one in free if one not in _ALONE)
+    setting = "nonlocal %s\n        (%s,) = flame_values" % (listed, listed) if listed else "pass"
+    arguments = ", ".join("%s=None" % one for one in free if is_lambda or one != name)
+    factory = ast.parse(_FACTORY % (arguments, setting)).body[0]
+    factory.body[-1].value.elts[0] = definition if is_lambda else ast.Name(name, ast.Load())
+    if not is_lambda:
+        factory.body.insert(0, definition)  # before what sets its names, which may be its own too
+    return factory
 
 
 def _parse(source):
@@ -114,18 +436,28 @@ def _parse(source):
     return ast.parse(source).body
 
 
-def _undress(function):
-    """Remove from a definition what would be evaluated with it: decorators, defaults, annotations."""
-    arguments = function.args
-    arguments.defaults = [_none() for _ in arguments.defaults]
-    arguments.kw_defaults = [default and _none() for default in arguments.kw_defaults]
+def _undress(definition, whole):
+    """Remove from a definition what would be evaluated with it: annotations, and of a ``whole`` function decorators and
+    defaults."""
+    if isinstance(definition, ast.ClassDef):
+        for node in ast.walk(definition):
+            if isinstance(node, _ANNOTATED):
+                _undress(node, False)
+            elif isinstance(node, ast.AnnAssign):
+                node.annotation = ast.Str("annotation") if sys.version_info < (3, 8) else ast.Constant("annotation")
+        return
+    arguments = definition.args
+    if whole:
+        arguments.defaults = [_none() for _ in arguments.defaults]
+        arguments.kw_defaults = [default and _none() for default in arguments.kw_defaults]
     every = list(getattr(arguments, "posonlyargs", ())) + arguments.args + arguments.kwonlyargs
     for argument in every + [arguments.vararg, arguments.kwarg]:
         if argument is not None:
             argument.annotation = None
-    if isinstance(function, _ANNOTATED):
-        function.decorator_list = []
-        function.returns = None
+    if isinstance(definition, _ANNOTATED):
+        definition.returns = None
+        if whole:
+            definition.decorator_list = []
 
 
 def _none():

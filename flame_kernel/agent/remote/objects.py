@@ -3,7 +3,7 @@
 A request has a *root*, *steps* from there, and a *mode*, which says what comes back::
 
     root    ["module", name]  ["builtins"]  ["modules"]  ["names"]  ["user_names"]  ["held", id]  ["eval", code]
-            ["exec", code];  ["value"] and ["function"] stand in front of the steps, the latter as ``functions`` says
+            ["exec", code]  ["function", reference], which is as ``functions`` says
     steps   (word, …): see ``_STEPS``; their arguments are values of ``values``, held objects among them
     mode    auto: the value if it is plain and not large, else a reference      value: by value, whatever its size
             keep: a reference    items: the next few of an iterator             none: nothing
@@ -24,11 +24,11 @@ import time
 import types
 
 from .. import own
-from ..output import streams
-from ..shell import tracebacks
+from ..output import streams, sys_hooks
+from ..shell import compiler, tracebacks
 from ..wire import values
 from ..wire.pieces import PIECE, Incoming, Outgoing
-from . import description, functions
+from . import description, functions, loops
 from .operations import FUNCTIONS
 
 # Bytes up to which a result comes by value unless asked for: of an array or a table, and of anything else.
@@ -59,6 +59,7 @@ class Objects:
         self._staged = {}  # ticket -> Incoming: large arguments that come
         self._lock = threading.Lock()
         self._texts = []
+        self._classes = functions.Classes()
 
     def __repr__(self):
         return "<Objects %s, %d held>" % (self._mark, len(self._held))
@@ -116,21 +117,34 @@ class Objects:
         host = self._host
         cell = streams.Cell(request["id"], host, request.get("allow_stdin", False))
         streams.set_current(cell)
-        streams.check()
+        sys_hooks.check()
         self.release(request.get("release") or ())
+        things = []
         try:
-            thing = self._chain(request)
-            if request.get("await") and isinstance(thing, types.CoroutineType):
+            with loops.none_runs():
+                thing, awaits = self._chain(request, things)
+            if awaits and isinstance(thing, types.CoroutineType):
                 thing = await thing
-            return self._answer(thing, request)
-        except Gone as e:
-            return {"status": "gone", "message": str(e)}, ()
-        except values.BadValue as e:
-            return {"status": "refused", "why": "unreadable", "message": str(e)}, ()
-        except values.NotPlain as e:
-            return {"status": "refused", "why": "not plain", "message": str(e)}, ()
+            with loops.none_runs():
+                return self._answer(thing, request)
         except BaseException as e:  # the user's code may raise anything; the client is told, as of a cell
-            return self._error(e)
+            return self._failed(e.error if isinstance(e, functions.Failed) else e, things)
+
+    def _failed(self, exc, things):
+        """What the client is told of what could not be done, or was raised."""
+        if isinstance(exc, Gone):
+            return {"status": "gone", "message": str(exc)}, ()
+        if isinstance(exc, values.BadValue):
+            return {"status": "refused", "why": "unreadable", "message": str(exc)}, ()
+        if isinstance(exc, values.NotPlain):
+            return {"status": "refused", "why": "not plain", "message": str(exc)}, ()
+        if isinstance(exc, functions.Lacking):
+            return {"status": "refused", "why": "lacks", "message": str(exc)}, ()
+        content, buffers = self._error(exc)
+        name = getattr(exc, "name", None)
+        if isinstance(exc, NameError) and things and name in things[0].absent:
+            content["absent"] = name
+        return content, buffers
 
     def at_once(self, request):
         """A request that runs no code of the user's: a piece of a large value, how much of one has come, or what the
@@ -151,8 +165,8 @@ class Objects:
             self._staged.pop(request["ticket"], None)
         return {"status": "ok"}, ()
 
-    def _chain(self, request):
-        """What the steps of a request lead to."""
+    def _chain(self, request, made):
+        """What a request leads to, and whether that is to be awaited. ``made`` gets its Things."""
         if request.get("staged"):
             staged = self._staged.pop(request["staged"], None)
             if staged is None:
@@ -163,13 +177,27 @@ class Objects:
         else:
             parts = request.get("buffers") or [b"[]"]
         loads = _unpickle if request.get("trust") else None
-        steps = values.decode(parts, self.held, loads)
-        thing = self._root(request["root"], steps)
+        lists, at = [], 0
+        for length in request.get("things") or [len(parts)]:
+            lists.append(parts[at : at + length])
+            at += length
+        names = self._host.namespace.__dict__
+        things = functions.Things(lists[1:], self.held, loads, self._classes, names, self._remember_file)
+        made.append(things)
+        steps = values.decode(lists[0], things.resolve, loads)
+        root = request["root"]
+        thing = things.resolve(root[1]) if root[0] == "function" else None
+        things.finish()
+        awaits = request.get("await", False)
+        if root[0] in ("eval", "exec"):
+            thing, awaits = self._run(*root)
+        elif root[0] != "function":
+            thing = self._root(root)
         for step in steps:
             thing = _STEPS[step[0]](thing, *step[1:])
-        return thing
+        return thing, awaits
 
-    def _root(self, root, steps):
+    def _root(self, root):
         kind = root[0]
         if kind == "module":
             return importlib.import_module(root[1])
@@ -179,21 +207,18 @@ class Objects:
             return self._host.namespace.__dict__
         if kind == "held":
             return self.held(root[1])
-        if kind == "value":
-            return steps.pop(0)
-        if kind == "function":
-            return functions.build(steps.pop(0), self._remember_file)
         if kind == "modules":
             return description.modules()
         if kind == "user_names":
             return self._user_names()
-        if kind == "eval":
-            code = compile(root[1].strip(), self._remember(root[1].strip(), "evaluate"), "eval", dont_inherit=True)
-            return eval(code, self._host.namespace.__dict__)
-        if kind == "exec":
-            code = compile(root[1], self._remember(root[1], "execute"), "exec", dont_inherit=True)
-            return exec(code, self._host.namespace.__dict__)
         raise values.BadValue("the unknown root %r" % (kind,))
+
+    def _run(self, kind, code):
+        """The value of text that is evaluated or executed; and whether that is a coroutine of it, which awaits."""
+        mode, what = ("eval", "evaluate") if kind == "eval" else ("exec", "execute")
+        code = code.strip() if kind == "eval" else code
+        step = compiler.step(code, self._remember(code, what), mode)
+        return step.start(self._host.namespace.__dict__), step.awaits
 
     def _user_names(self):
         """The names that the user has made, sorted."""

@@ -100,7 +100,9 @@ def read_stacks(text, code, texts=()):
 def without_ours(text):
     """The lines of a dump without the frames of the agent's, and of what began the child."""
     lines = [(line, _FRAME.match(line)) for line in text.splitlines()]
-    return [line for line, frame in lines if not (frame and (own.is_file(frame.group(1)) or frame.group(1) == "<string>"))]
+    return [
+        line for line, frame in lines if not (frame and (own.is_file(frame.group(1)) or frame.group(1) == "<string>"))
+    ]
 
 
 def _threads_in(text):

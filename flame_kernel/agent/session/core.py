@@ -17,13 +17,13 @@ from ..debug import dap
 from ..debug.debugger import Debugger
 from ..debug.tracing import lines_of
 from ..log import messages
-from ..output import streams, widgets
+from ..output import streams, sys_hooks, widgets
 from ..output.capture import Capture
 from ..output.comm_callbacks import Callbacks
 from ..output.comms import Comms
 from ..output.stdin import Prompts
 from ..remote import bulk, modules, objects
-from ..shell import ipython, mini
+from ..shell import ipython, mini, tracebacks
 from . import monitor, program, program_pipes, side, stacks
 from .lane import Lane
 
@@ -72,7 +72,7 @@ class Core:
         self.objects = objects.Objects(self)
         self._helpers = itertools.count(1)
         self.namespace = self._make_namespace()
-        streams.install()
+        sys_hooks.install()
 
     def __repr__(self):
         return "<Core %r %s>" % (self.session_id, self.place.name)
@@ -152,9 +152,9 @@ class Core:
         if request["kind"] == "object":
             return await self.objects.perform(request)
         allow_stdin, silent = request.get("allow_stdin", False), request.get("silent", False)
-        cell = Cell(request["id"], self, allow_stdin, silent, request.get("lane") or "")
+        cell = Cell(request["id"], self, allow_stdin, silent, request.get("lane") or "", request.get("count"))
         streams.set_current(cell)
-        streams.check()
+        sys_hooks.check()
         self.comms.begin()
         self.debug.begin()
         if self.take_interrupts is not None and not cell.lane:
@@ -183,7 +183,15 @@ class Core:
 
     def interrupted_reply(self, request):
         """The reply of a cell whose interrupt was not caught by its shell."""
-        error = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["KeyboardInterrupt"]}
+        return self._error_reply(
+            request, {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["KeyboardInterrupt"]}
+        )
+
+    def failed_reply(self, request, error):
+        """The reply of a cell whose shell has failed, or we."""
+        return self._error_reply(request, tracebacks.content(error))
+
+    def _error_reply(self, request, error):
         if request["kind"] == "object":
             return dict(error, status="error"), ()
         self._append("error", request["id"], dict(error))
@@ -441,7 +449,7 @@ class Core:
         self._side.close()
         if self.capture is not None:
             self.capture.close()
-        streams.uninstall()
+        sys_hooks.uninstall()
 
 
 Cell = streams.Cell

@@ -9,6 +9,8 @@ import signal
 import sys
 import time
 
+from ..amounts import size_in_words
+
 # What a signal means, for a user.
 MEANINGS = {
     "SIGSEGV": "code in C used memory that is not its own",
@@ -123,7 +125,7 @@ def in_words(pid, status, stop, memory, peak, floor):
         details = [MEANINGS[name]] if name in MEANINGS else []
         details += [memory.verdict()] if name == "SIGKILL" else []
     if peak is not None:
-        details.append("peak memory %s" % size(peak) if peak > floor else "memory below %s" % size(floor))
+        details.append(("peak memory " if peak > floor else "memory below ") + size_in_words(max(peak, floor)))
     return "the session's process %d %s" % (pid, what) + (" (%s)" % ", ".join(details) if details else "")
 
 
@@ -143,8 +145,3 @@ def signal_name(status):
         return signal.Signals(-status).name
     except ValueError:
         return "number %d" % -status
-
-
-def size(number):
-    """Bytes for people: ``420 MB``."""
-    return "%.1f GB" % (number / 1e9) if number >= 1e9 else "%d MB" % max(1, round(number / 1e6))

@@ -100,6 +100,7 @@ class Lane:
         self.thread_id = None
         self.native_id = None
         self.loop = asyncio.new_event_loop()
+        self._keep_time()
         self._guard = Guard(by_signal=on_main)
         self._queue = collections.deque()
         self._accepted = collections.deque()  # of what was submitted and is not done: atomic, unlike a number
@@ -123,6 +124,14 @@ class Lane:
 
     def __repr__(self):
         return "<Lane %r %s>" % (self.name, "idle" if self.request is None else "busy")
+
+    def _keep_time(self):
+        """The loop goes by our own clock: a cell that replaces ``time.monotonic`` would stop or break it."""
+        try:
+            if isinstance(self.loop, asyncio.BaseEventLoop):
+                self.loop.time = time.monotonic
+        except AttributeError:  # a loop of somebody's own, which allows no such thing
+            pass
 
     # -- the thread --------------------------------------------------------------------------------------------------
 
@@ -181,6 +190,8 @@ class Lane:
                 reply = await self._step(self.host.perform(request))
         except (KeyboardInterrupt, asyncio.CancelledError):
             pass
+        except Exception as e:  # what a cell has broken may fail us anywhere; the lane goes on
+            reply = self.host.failed_reply(request, e)
         if hasattr(self._task, "uncancel"):
             self._task.uncancel()
         if self.abandoned:

@@ -99,6 +99,21 @@ class Step:
         return eval(self.code, namespace)
 
 
+def step(source, filename, mode):
+    """A text by itself as one Step: an expression in the mode ``eval``, statements in ``exec``; it may await at its
+    top."""
+    may_await = await_py36.may_await(source)
+    try:
+        return Step(compile(source, filename, mode, _AWAIT if may_await else 0, True), False)
+    except SyntaxError:
+        if _AWAIT or not may_await:
+            raise
+        function = await_py36.compile_awaiting(source, filename, 0, mode == "eval")
+        if function is None:
+            raise
+        return function
+
+
 class Compiler:
     """The compiler of one session: remembers ``from __future__`` and the texts of its cells."""
 

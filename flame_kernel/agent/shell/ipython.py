@@ -9,12 +9,11 @@ is in ``ipython_hooks``.
 import importlib.util
 import os
 import sys
-import traceback
 import types
 
 from .. import own
 from ..output.figures import Figures
-from . import ipython_class, ipython_parts, jedi_cache, system
+from . import ipython_class, ipython_parts, jedi_cache, system, tracebacks
 from . import ipython_hooks as hooks
 
 OLDEST = (7, 17)  # the first that runs a cell on a loop that is running already
@@ -169,7 +168,7 @@ class IPythonShell:
         try:
             self.ip.showtraceback((type(error), error, _without_agent(error.__traceback__)), tb_offset=0)
         except BaseException as e:  # IPython's formatter, or the error itself, fails; a plain traceback is shown
-            content = _plain_error(e)
+            content = tracebacks.content(e)
             self.ip.record_error(content)
             self._host.publish("error", content)
 
@@ -192,7 +191,7 @@ class IPythonShell:
             with hooks.serving(self.ip):
                 lines = self.ip.traceback_lines(etype, value, tb)
         except Exception:  # IPython's formatter, or the error's own methods, fail; the error is shown all the same
-            lines = traceback.format_exception(etype, value, tb)
+            return tracebacks.content(value, tb)
         return {"ename": etype.__name__, "evalue": self.ip.text_of(value), "traceback": lines}
 
     def bundle(self, value):
@@ -272,12 +271,3 @@ def _without_agent(tb):
             break
         tb = tb.tb_next
     return tb
-
-
-def _plain_error(error):
-    try:
-        text = str(error)
-    except Exception:  # the user's __str__
-        text = ""
-    lines = traceback.format_exception(type(error), error, error.__traceback__)
-    return {"ename": type(error).__name__, "evalue": text, "traceback": lines}

@@ -66,6 +66,7 @@ def _make_class():
             self._host = host
             self._owns_process = host.place.owns_process
             self._main = sys.modules.get("__main__")
+            self._next_count = 1
             self._errors = {}  # request id -> what _showtraceback has shown in it
             self._last_exc_info = None
             self.own_group = host.place.own_group
@@ -82,6 +83,22 @@ def _make_class():
                 atexit.unregister(self._remove_profile)
                 self.profile_dir = None
             self.kernel = comms.Kernel(self)
+
+        @property
+        def execution_count(self):
+            """The number of the cell that asks, or of the next one. IPython counts one up while a cell runs, or at its
+            end; of cells that run beside each other each has its own."""
+            cell = streams.current()
+            count = getattr(cell, "count", None)
+            return self._next_count if count is None else count
+
+        @execution_count.setter
+        def execution_count(self, value):
+            cell = streams.current()
+            if getattr(cell, "count", None) is not None:
+                cell.count = value
+                value = max(value, self._next_count) if value > 1 else value
+            self._next_count = value
 
         # -- construction: what IPython would take for itself --------------------------------------------------------
 
@@ -193,6 +210,9 @@ def _make_class():
             """Returns the dict that will hold what was shown of an error: ename, evalue, traceback, in_displayhook."""
             cell = streams.current()
             error = self._errors[cell.request_id if cell else None] = {}
+            inputs = self.history_manager.input_hist_raw
+            if cell is not None and cell.count is not None and any(inputs[cell.count : cell.count + 1]):
+                cell.count = self._next_count  # cells have run here that their client knows nothing of
             return error
 
         def end_cell(self):
@@ -217,8 +237,7 @@ def _make_class():
             yield  # IPython 9 replaces the write method of sys.stdout here, and that is the whole process's
 
         def _showtraceback(self, etype, evalue, stb):
-            sys.stdout.flush()
-            sys.stderr.flush()
+            streams.flush_all()
             content = {"ename": etype.__name__, "evalue": self.text_of(evalue), "traceback": list(stb)}
             self.record_error(dict(content, in_displayhook=self.displayhook.message is not None))
             self._host.publish("error", content)

@@ -22,6 +22,7 @@ import uuid
 from base64 import b64encode
 
 from .. import own
+from ..output import streams
 from . import compiler, system, tracebacks
 from . import ipython_hooks as hooks
 
@@ -141,8 +142,7 @@ class Publisher:
         return found
 
     def send(self, msg_type, content):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        streams.flush_all()
         content = clean(content)
         if self._hooks:
             header = {"msg_id": uuid.uuid4().hex, "msg_type": msg_type}
@@ -290,8 +290,15 @@ def classes():
             super().__init__(shell=shell, enabled=False, hist_file=":memory:", **kwargs)
             self.outputs = collections.defaultdict(list)  # IPython 9 has one for all shells of a process
 
-        def store_inputs(self, *args, **kwargs):
-            super().store_inputs(*args, **kwargs)
+        def store_inputs(self, line_num, *args, **kwargs):
+            kept = self.input_hist_parsed, self.input_hist_raw
+            for inputs in kept:
+                inputs.extend([""] * (line_num - len(inputs)))  # cells that were not for this shell
+            known = len(kept[0])
+            super().store_inputs(line_num, *args, **kwargs)
+            for inputs in kept:
+                if line_num < known < len(inputs):  # another cell, on a subshell, has begun before this one
+                    inputs[line_num] = inputs.pop()
             self.db_input_cache = []
             for kept in (self.outputs, getattr(self, "exceptions", {}), self.output_hist_reprs):
                 while len(kept) > KEEP_CELLS:  # like Out, which IPython itself culls

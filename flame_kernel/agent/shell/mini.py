@@ -84,10 +84,10 @@ class MiniShell:
         if not code or code.isspace():
             return self._reply(self.execution_count - 1)
         store_history = store_history and not silent
-        count = self.execution_count
+        count = self._number(streams.current())
         shown_count = count if store_history else count - 1
         if store_history:
-            self.execution_count += 1
+            self.execution_count = max(self.execution_count, count + 1)
             self._store_input(code, count)
         error = None
         try:
@@ -113,6 +113,15 @@ class MiniShell:
             error = error or self._failed(e, silent)
         return self._reply(shown_count, error)
 
+    def _number(self, cell):
+        """The number of a cell: that which its client has given it, or else the next one."""
+        count = getattr(cell, "count", None)
+        if count is None:
+            return self.execution_count
+        if any(self._in[count : count + 1]):
+            count = cell.count = self.execution_count  # cells have run here that their client knows nothing of
+        return count
+
     def run_inner(self, code):
         """Run the body of a cell magic; nothing is shown."""
         name = self._compiler.remember(code, self.execution_count - 1)
@@ -131,13 +140,14 @@ class MiniShell:
         ns, text = self.user_ns, code.rstrip("\n")
         ns["_iii"], ns["_ii"], ns["_i"] = ns.get("_ii", ""), ns.get("_i", ""), self._latest_input
         ns["_i%d" % count] = self._latest_input = text
-        self._in.append(text)
+        self._in.extend([""] * (count + 1 - len(self._in)))  # cells that were not for this shell
+        self._in[count] = text
 
     # -- values ------------------------------------------------------------------------------------------------------
 
     def displayhook(self, value):
         """``sys.displayhook`` for code of this session: shows a value, and keeps it as ``_`` and in ``Out``."""
-        self._show(value, self.execution_count - 1)
+        self._show(value, getattr(streams.current(), "count", None) or self.execution_count - 1)
 
     def _show(self, value, count):
         if "_" in builtins.__dict__ and self.user_ns.get("_") is self._given[0]:

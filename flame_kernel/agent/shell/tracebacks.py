@@ -54,6 +54,12 @@ def exception_only(exc):
     return [(head + ansi.colour(":", ansi.RED) + " " + text if text else head) + "\n"]
 
 
+def content(exc, tb=None):
+    """``{"ename", "evalue", "traceback"}`` of an exception, where its shell cannot show it; never fails."""
+    lines = Formatter().lines(exc, exc.__traceback__ if tb is None else tb)
+    return {"ename": ename(exc), "evalue": evalue(exc), "traceback": lines}
+
+
 class Formatter:
     """Writes tracebacks. ``compiler`` knows which file names are cells."""
 

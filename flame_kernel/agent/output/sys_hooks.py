@@ -1,0 +1,282 @@
+"""The hooks of ``sys`` and others through which code of a session meets its own streams, input and errors.
+
+``install`` puts dispatchers into the dict of ``sys``, where C code finds them.  Code that reads or assigns
+``sys.stdout`` meets a property on the class of the ``sys`` module: the host's threads see and replace their own object,
+and an assignment in a session (``redirect_stdout``) holds for that session alone.  Versions of the agent stack: each
+calls what it found.  When the last session has ended, all is as it was.
+"""
+
+import builtins
+import collections
+import functools
+import getpass
+import operator
+import os
+import sys
+import threading
+
+from .. import own
+from ..patches import Layer
+from .streams import InDispatcher, InStream, OutDispatcher, OutStream, current, set_current
+
+
+def _dispatching(name, below, own):
+    """A dispatcher for a hook of ``sys``: what stands in ``sys.<name>`` now."""
+
+    def dispatch(*args):
+        cell = current()
+        if cell is None:
+            return below(*args)
+        return cell.host.redirects.get(name, own)(*args)
+
+    dispatch.__name__ = name
+    return dispatch
+
+
+def _own_hook(name, hooks, call):
+    """What code of a session finds as ``sys.<name>``, a hook, and may keep: it asks for no assignment."""
+
+    def own(*args):
+        cell = current()
+        return hooks.below(name)(*args) if cell is None else call(cell, *args)
+
+    own.__name__ = name
+    return own
+
+
+def _show_value(cell, value):
+    cell.host.shell.displayhook(value)
+
+
+def _show_exception(cell, etype, value, tb):
+    lines = cell.host.shell.format_exception((etype, value, tb))["traceback"]
+    cell.host.write(cell, "stderr", "\n".join(lines) + "\n")
+
+
+SYS_NAMES = ("stdout", "stderr", "stdin", "displayhook", "excepthook")
+
+
+def _unraisablehook(below):
+    def unraisablehook(unraisable):
+        cell = current()
+        if cell is None or not issubclass(unraisable.exc_type, KeyboardInterrupt) or not cell.host.dropped(cell):
+            below(unraisable)
+
+    return unraisablehook
+
+
+def _input(below):
+    def input(prompt=""):
+        cell = current()
+        if cell is None or "stdin" in cell.host.redirects:
+            return below(prompt)
+        return cell.host.input(str(prompt))
+
+    input.__doc__ = below.__doc__
+    return input
+
+
+def _getpass(below):
+    def getpass(prompt="Password: ", stream=None, **other):
+        cell = current()
+        if cell is None:
+            return below(prompt, stream, **other)
+        return cell.host.input(str(prompt), password=True)
+
+    return getpass
+
+
+_call = operator.methodcaller("__call__")
+
+
+def _thread_start(below):
+    def start(self):
+        cell = current()
+        if cell is not None:
+
+            def begin():
+                set_current(cell)
+                self.__dict__.pop("run", None)  # Thread.run clears its own references; so do we
+                cell.host.debug.begin()
+
+            # Both are called by C: an error of the user's passes no frame of ours, which its traceback would show.
+            self.run = functools.partial(collections.deque, map(_call, (begin, self.run)), 0)
+            if cell.threads is not None:
+                cell.threads.add(self)
+        return below(self)
+
+    return start
+
+
+def _thread_class():
+    """The class whose ``start`` all threads pass: an app, or gevent, may have put another class, or a function, in the
+    place of ``threading.Thread``."""
+    for kind in (threading.Thread, threading.Timer):
+        for base in reversed(getattr(kind, "__mro__", ())):
+            if "start" in vars(base):
+                return base
+    return threading.Thread
+
+
+def _fork(below):
+    def fork():
+        cell = current()
+        if cell is not None:
+            cell.host.before_fork()
+        return below()
+
+    return fork
+
+
+def _sys_property(name, hooks):
+    """``sys.<name>``, read and assigned: a session's own while it has one, else that of the class below."""
+    inherited = getattr(type(sys), name, None)
+
+    def get(module):
+        cell = current()
+        if cell is not None:
+            return cell.host.redirects.get(name, hooks.own[name])
+        if isinstance(inherited, property):
+            return inherited.fget(module)
+        return hooks.below(name)
+
+    def put(module, value):
+        cell = current()
+        if cell is not None:
+            if value is hooks.own[name] or value is hooks.mine[name]:
+                cell.host.redirects.pop(name, None)
+            else:
+                cell.host.redirects[name] = value
+        elif isinstance(inherited, property):
+            inherited.fset(module, value)
+        else:
+            hooks.replace(name, value)
+
+    return property(get, put)
+
+
+class Hooks:
+    """The dispatchers of one version of the agent, between install and restore.
+
+    Versions stack, and may end in any order.  One that ends below another stays and passes everything on; the one above
+    removes it when it ends itself.  ``patches`` does the same for what is no part of ``sys``.
+    """
+
+    def __init__(self):
+        d = sys.__dict__
+        self._found = {name: d.get(name) for name in SYS_NAMES}
+        self._state = {"live": True, "found": self._found, "class": type(sys)}
+        self._layers = [
+            Layer(builtins, "input", _input),
+            Layer(getpass, "getpass", _getpass),
+            Layer(_thread_class(), "start", _thread_start),
+        ]
+        if hasattr(os, "fork"):
+            self._layers.append(Layer(own.shared(os), "fork", _fork))
+        if hasattr(sys, "unraisablehook"):
+            self._layers.append(Layer(sys, "unraisablehook", _unraisablehook))
+        found = self._found
+        # What code of a session finds as ``sys.<name>``, and the dispatchers in the dict of ``sys``.
+        self.own = {
+            "stdout": OutStream("stdout", found["stdout"]),
+            "stderr": OutStream("stderr", found["stderr"]),
+            "stdin": InStream(found["stdin"]),
+            "displayhook": _own_hook("displayhook", self, _show_value),
+            "excepthook": _own_hook("excepthook", self, _show_exception),
+        }
+        self.mine = {
+            "stdout": OutDispatcher("stdout", found["stdout"]),
+            "stderr": OutDispatcher("stderr", found["stderr"]),
+            "stdin": InDispatcher(found["stdin"]),
+        }
+        for name in ("displayhook", "excepthook"):
+            self.mine[name] = _dispatching(name, found[name], self.own[name])
+        for mine in self.mine.values():
+            mine._flame_hooks = self._state
+        below = type(sys)
+        members = {name: _sys_property(name, self) for name in SYS_NAMES}
+        # importlib makes each new module by ``type(sys)(name)``: it is to be a plain one.
+        members["__new__"] = lambda cls, *args, **kwargs: below(*args, **kwargs)
+        members["_flame_hooks"] = self._state
+        self._class = type("module", (below,), members)
+        d.update(self.mine)
+        sys.__class__ = self._class
+
+    def below(self, name):
+        """What the host itself has as ``sys.<name>``."""
+        return self._found[name]
+
+    def replace(self, name, value):
+        """The host assigns ``sys.<name>``: it becomes what is below the dispatcher; sessions do not notice."""
+        if value is self.own[name] or value is self.mine[name]:
+            return  # put back by code that a session's has left to the host: it would be below itself
+        self._found[name] = value
+        mine = self.mine[name]
+        if isinstance(mine, (OutStream, InStream)):
+            mine.below = self.own[name].below = value
+        else:
+            self.mine[name] = sys.__dict__[name] = _dispatching(name, value, self.own[name])
+            self.mine[name]._flame_hooks = self._state
+
+    def restore(self):
+        """Put back what was found, except where others have put something above ours since, which calls ours."""
+        self._state["live"] = False
+        d = sys.__dict__
+        for name in SYS_NAMES:
+            value = d.get(name)
+            while _ended(value):
+                value = value._flame_hooks["found"][name]
+            d[name] = value
+        kind = type(sys)
+        while _ended(kind):
+            kind = kind.__dict__["_flame_hooks"]["class"]
+        sys.__class__ = kind
+        for layer in self._layers:
+            layer.remove()
+
+    def check(self):
+        """At the start of a cell: put our dispatchers in again if stock Flame's console or others replaced them."""
+        d = sys.__dict__
+        if type(sys) is not self._class:
+            return  # a newer agent stands above, and calls ours
+        for name, mine in self.mine.items():
+            if d.get(name) is self.own[name] or type(d.get(name)) is not type(mine):
+                self.replace(name, d.get(name))
+                d[name] = self.mine[name]
+
+
+def _ended(thing):
+    """Whether a dispatcher, or a class of ``sys``, belongs to a version whose sessions have all ended."""
+    state = getattr(thing, "__dict__", {}).get("_flame_hooks")
+    return state is not None and not state["live"]
+
+
+_hooks = None
+_users = 0
+_lock = threading.Lock()
+
+
+def install():
+    """One session more needs the dispatchers."""
+    global _hooks, _users
+    with _lock:
+        _users += 1
+        if _hooks is None:
+            _hooks = Hooks()
+
+
+def uninstall():
+    """One session less; with the last one everything is as it was found."""
+    global _hooks, _users
+    with _lock:
+        _users -= 1
+        if _users == 0 and _hooks is not None:
+            _hooks.restore()
+            _hooks = None
+
+
+def check():
+    """See Hooks.check."""
+    hooks = _hooks
+    if hooks is not None:
+        hooks.check()

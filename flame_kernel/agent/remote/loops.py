@@ -1,0 +1,50 @@
+"""Lets code that is called, and not awaited, run event loops of its own on a lane's thread, whose loop runs."""
+
+import asyncio
+import contextlib
+
+
+class Spare(asyncio.AbstractEventLoop):
+    """What ``asyncio.get_event_loop()`` gives meanwhile: a loop that is made when it is first used."""
+
+    def __init__(self):
+        object.__setattr__(self, "made", [])
+
+    def __getattribute__(self, name):
+        made = object.__getattribute__(self, "made")
+        if name == "made":
+            return made
+        if name == "__class__":
+            return Spare
+        if not made:
+            made.append(asyncio.new_event_loop())
+        return getattr(made[0], name)
+
+    def __setattr__(self, name, value):
+        setattr(self.made[0], name, value)
+
+    def __repr__(self):
+        return repr(self.made[0]) if self.made else "<an event loop, not used yet>"
+
+    def __del__(self):
+        if self.made and not self.made[0].is_closed():
+            self.made[0].close()
+
+
+@contextlib.contextmanager
+def none_runs():
+    """For what is called within it no loop runs on this thread: ``asyncio.run`` and ``run_until_complete`` work."""
+    running = asyncio._get_running_loop()
+    if running is None:
+        yield
+        return
+    spare = Spare()
+    asyncio._set_running_loop(None)
+    asyncio.set_event_loop(spare)
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop(running)
+        asyncio._set_running_loop(running)
+        if spare.made and not spare.made[0].is_running():
+            spare.made[0].close()

@@ -1,0 +1,241 @@
+"""The source of functions and classes of this side: from files, notebooks' cells, archives and the prompt."""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import dis
+import functools
+import inspect
+import linecache
+import os
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CannotTravel
+
+_FUTURE = __future__.annotations.compiler_flag
+# Python 3.11 fails now and then where two threads make syntax trees at once (SystemError, "recursion depth mismatch").
+_PARSING = threading.Lock()
+# Code of a class's body, and of what runs with it.
+_AT_ONCE = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The text of a definition, the number of its first line, and the name of its file."""
+
+    text: str
+    line: int
+    file: str
+    bases: tuple[str | None, ...] = ()
+
+
+def of_function(function: types.FunctionType, dressed: bool = False) -> Source:
+    """A function's, without its decorators unless ``dressed``; raises CannotTravel."""
+    code = function.__code__
+    try:
+        lines = inspect.findsource(code)[0]
+        whole = "".join(lines)
+        tree = _tree(whole)
+    except (OSError, TypeError, SyntaxError, ValueError, IndexError) as error:
+        raise CannotTravel(
+            f"the source of {function.__qualname__} cannot be read ({error}); define it in a file or a notebook's cell"
+        ) from None
+    file = os.path.basename(code.co_filename)
+    if code.co_name == "<lambda>":
+        node = _lambda(function, tree, whole)
+        return Source(f"({ast.get_source_segment(whole, node)})", node.lineno, file)
+    for found in ast.walk(tree):
+        if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef)) and found.name == code.co_name:
+            first = _first_line(found)
+            if code.co_firstlineno in (first, found.lineno):
+                start = first if dressed else found.lineno
+                return Source("".join(lines[start - 1 : found.end_lineno]), start, file)
+    raise CannotTravel(f"{function.__qualname__} is not in its file any more; reload that, or define it again")
+
+
+def of_class(kind: type) -> Source | None:
+    """A class's, with its decorators; None where it has none."""
+    for file in _files(kind):
+        lines = linecache.getlines(file, vars(sys.modules.get(kind.__module__, types)))
+        try:
+            tree = _tree("".join(lines))
+        except (SyntaxError, ValueError):
+            continue
+        found = list(_classes(tree, kind.__qualname__.replace("<locals>.", "").split(".")))
+        held = [node for node in found if any(_first_line(node) <= line <= _end(node) for line in _lines(kind, file))]
+        for node in (held or found)[-1:]:
+            first = _first_line(node)
+            text = "".join(lines[first - 1 : node.end_lineno])
+            bases = tuple(base.id if isinstance(base, ast.Name) else None for base in node.bases)
+            return Source(text, first, os.path.basename(file), bases)
+    return None
+
+
+def functions_of(kind: type) -> Iterator[types.FunctionType]:
+    """The functions in a class's body, also those in properties, class methods and under decorators."""
+    for one in list(vars(kind).values()):
+        if isinstance(one, (classmethod, staticmethod)):
+            one = one.__func__
+        for inner in (one.fget, one.fset, one.fdel) if isinstance(one, property) else (one,):
+            inner = inspect.unwrap(inner) if callable(inner) and not isinstance(inner, type) else inner
+            if isinstance(inner, types.FunctionType) and inner.__qualname__.startswith(kind.__qualname__ + "."):
+                yield inner
+
+
+def has_future_annotations(one: types.FunctionType | type) -> bool:
+    """Whether annotations are not evaluated where it is defined."""
+    if isinstance(one, types.FunctionType):
+        return bool(one.__code__.co_flags & _FUTURE)
+    feature = vars(sys.modules.get(one.__module__, types)).get("annotations")
+    methods = any(method.__code__.co_flags & _FUTURE for method in functions_of(one))
+    return methods or getattr(feature, "compiler_flag", 0) == _FUTURE
+
+
+def compiled(source: Source, future: bool) -> types.CodeType:
+    """The code of a definition by itself, with its names as global ones."""
+    text = source.text if source.text[:1] not in " \t" else "if 1:\n" + source.text
+    code: types.CodeType = compile(text, source.file, "exec", _FUTURE if future else 0, dont_inherit=True)
+    return code
+
+
+def annotated(text: Source) -> set[str]:
+    """The names in the annotations of a definition."""
+    tree = _tree(text.text if text.text[:1] not in " \t" else "if 1:\n" + text.text)
+    found = [node.annotation for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
+    return {name.id for one in found for name in ast.walk(one) if isinstance(name, ast.Name)}
+
+
+def global_names(code: types.CodeType) -> set[str]:
+    """The global names that code, and what is defined in it, reads."""
+    names = _read(code)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= global_names(constant)
+    return names
+
+
+def attributes(code: types.CodeType) -> set[str]:
+    """The names of attributes in code, and in what is defined in it; and other names."""
+    return set(code.co_names).union(*(attributes(one) for one in code.co_consts if isinstance(one, types.CodeType)))
+
+
+def names_at_once(code: types.CodeType) -> set[str]:
+    """Those that are read when a definition is run: not in the bodies of its functions."""
+    names = _read(code)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            is_body = not constant.co_flags & inspect.CO_OPTIMIZED
+            if is_body or constant.co_name in _AT_ONCE:
+                names |= names_at_once(constant)
+    return names
+
+
+def writes_outside(code: types.CodeType) -> bool:
+    """Whether a function sets names that are not its own."""
+    free = set(code.co_freevars)
+    for one in dis.get_instructions(code):
+        if one.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") or (one.opname == "STORE_DEREF" and one.argval in free):
+            return True
+    return any(isinstance(one, types.CodeType) and writes_outside(one) for one in code.co_consts)
+
+
+def _read(code: types.CodeType) -> set[str]:
+    loads = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS")
+    return {str(one.argval) for one in dis.get_instructions(code) if one.opname in loads}
+
+
+@functools.lru_cache(maxsize=32)
+def _tree(text: str) -> ast.Module:
+    with _PARSING:
+        return ast.parse(text)
+
+
+def _first_line(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+
+
+def _end(node: ast.ClassDef) -> int:
+    return node.end_lineno or node.lineno
+
+
+def _files(kind: type) -> Iterator[str]:
+    """Where the class may be defined: where its methods are, its module's file, what was typed last."""
+    seen = dict.fromkeys(function.__code__.co_filename for function in functions_of(kind))
+    module = sys.modules.get(kind.__module__)
+    file = getattr(module, "__file__", None)
+    if isinstance(file, str):
+        seen[file] = None
+    elif not seen:
+        seen.update(dict.fromkeys(name for name in reversed(linecache.cache) if not os.path.exists(name)))
+    return iter(seen)
+
+
+def _lines(kind: type, file: str) -> list[int]:
+    """Lines of a file in which its methods begin; or, from Python 3.13 on, it itself."""
+    first = vars(kind).get("__firstlineno__")
+    lines = [one.__code__.co_firstlineno for one in functions_of(kind) if one.__code__.co_filename == file]
+    return [first] if isinstance(first, int) else lines
+
+
+def _classes(node: ast.AST, names: list[str]) -> Iterator[ast.ClassDef]:
+    """The definitions of a class by its qualified name, as they stand in the text."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            if child.name != names[0]:
+                continue
+            if len(names) > 1:
+                yield from _classes(child, names[1:])
+            elif isinstance(child, ast.ClassDef):
+                yield child
+        elif not isinstance(child, ast.expr):
+            yield from _classes(child, names)
+
+
+def _lambda(function: types.FunctionType, tree: ast.AST, whole: str) -> ast.Lambda:
+    """The node of a lambda: the only one in its line, or the only one there that comes to the same code."""
+    code = function.__code__
+    near = [one for one in ast.walk(tree) if isinstance(one, ast.Lambda) and one.lineno == code.co_firstlineno]
+    if len(near) > 1:
+        places = _places(code)
+        if places:
+            near = [one for one in near if all(_holds(one.body, place) for place in places)]
+            near.sort(key=lambda one: len(ast.get_source_segment(whole, one) or ""))
+            near = near[:1]  # one within another: the places of the inner are those of the outer one too
+        else:
+            near = [one for one in near if _compiles_to(one, code, whole)]
+    if len({ast.get_source_segment(whole, one) for one in near}) != 1:
+        raise CannotTravel("the source of this lambda cannot be told from others in its line; use def, or a line each")
+    return near[0]
+
+
+def _places(code: types.CodeType) -> list[tuple[int, int]]:
+    """Where the parts of the code stand, ``(line, column in bytes)``; nothing before Python 3.11."""
+    positions: Any = getattr(code, "co_positions", list)()
+    return [(line, column) for line, _, column, end in positions if line and end]
+
+
+def _holds(node: ast.expr, place: tuple[int, int]) -> bool:
+    end = (node.end_lineno or node.lineno, node.end_col_offset or 0)
+    return (node.lineno, node.col_offset) <= place <= end
+
+
+def _compiles_to(node: ast.Lambda, code: types.CodeType, whole: str) -> bool:
+    """Whether a lambda comes to this code, in a function that has the same free names."""
+    free = ", ".join(code.co_freevars) or "_"
+    outer = compile(f"lambda {free}: ({ast.get_source_segment(whole, node)})", "lambda", "eval").co_consts[0]
+    facts = (code.co_code, code.co_names, code.co_varnames, _constants(code))
+    return any(
+        (one.co_code, one.co_names, one.co_varnames, _constants(one)) == facts
+        for one in getattr(outer, "co_consts", ())
+        if isinstance(one, types.CodeType)
+    )
+
+
+def _constants(code: types.CodeType) -> tuple[Any, ...]:
+    return tuple(one.co_code if isinstance(one, types.CodeType) else (type(one), one) for one in code.co_consts)

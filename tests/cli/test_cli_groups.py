@@ -1,0 +1,108 @@
+"""``jupyter flame groups``, and ``-t web``: commands on several servers, folded, as JSON, and by exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import farside
+import pytest
+from farside import FlameServer
+from shell import flame
+
+WARM = ("flame_kernel.group.group",)
+pytestmark = pytest.mark.usefixtures("warm_commands")
+
+HOSTS = ("web1", "web2", "web3")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, FlameServer]]:
+    made = {name: FlameServer(farside.pythons()[-1], unix=True) for name in HOSTS}
+    yield made
+    for one in made.values():
+        one.stop()
+
+
+@pytest.fixture(autouse=True)
+def saved(servers: dict[str, FlameServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A targets.toml of the three servers and one that is dead; the user's folder is empty."""
+    path = tmp_path / "targets.toml"
+    path.touch(mode=0o600)
+    text = "".join(
+        f'[targets.{name}]\nlocation = "{one.location}"\nplace = "process"\nshell = "mini"\n'
+        for name, one in servers.items()
+    )
+    path.write_text(text + '[targets.dead]\nlocation = "127.0.0.1:9"\n[groups.web]\nmembers = ["web*"]\n')
+    monkeypatch.setenv("FLAME_CONFIG", str(path))
+    return path
+
+
+def test_groups_are_saved_listed_and_removed(saved: Path) -> None:
+    assert flame("groups", "add", "some", "web1", "dead", "--default").out.endswith(": web1, dead\n")
+    listed = flame("groups", "list").out.splitlines()
+    assert listed[0].split() == ["group", "members", "servers"]
+    assert listed[1].split() == ["web", "web*", "web[1-3]"]
+    assert listed[2].startswith("some (default)")
+    assert json.loads(flame("groups", "list", "--json").out)["some"] == {"members": ["web1", "dead"], "default": True}
+    shown = flame("groups", "show", "web,-web2").out.splitlines()
+    assert [line.split()[0] for line in shown] == ["host", "web1", "web3"]
+    assert flame("groups", "default").out == "the default group is some\n"
+    assert flame("groups", "default", "--none").out == "there is no default group\n"
+    assert flame("groups", "remove", "some").out == "removed group 'some'\n"
+    for words in (("groups", "remove", "some"), ("groups", "default", "some"), ("groups", "show", "some")):
+        done = flame(*words)
+        assert (done.code, done.err.count("\n")) == (1, 1)
+        assert "'some'" in done.err
+    done = flame("groups", "add", "bad name", "web1")
+    assert (done.code, "no usable name" in done.err) == (1, True)
+    assert "bad name" not in saved.read_text()
+
+
+def test_statements_on_all_are_told_once() -> None:
+    done = flame("exec", "-t", "web", "print('hello'); 6 * 7")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count("hello") == 1
+    assert "all 3 hosts: web[1-3]" in done.out
+    assert flame("eval", "-t", "web1,web2", "6 * 7").out.splitlines()[1] == "42"
+
+
+def test_those_that_fail_are_told_apart() -> None:
+    done = flame("exec", "-t", "web1,dead", "print('hello')")
+    assert done.code == 1
+    assert "hello" in done.out
+    assert "dead" not in done.out.replace("1 of 2 hosts", "")
+    assert "not reachable: dead" in done.err
+    done = flame("exec", "-t", "web", "1 / 0")
+    assert done.code == 1
+    assert done.err.count("ZeroDivisionError: division by zero") == 1
+    assert flame("exec", "-t", "dead,127.0.0.1:10", "1").code == 4
+    done = flame("exec", "-t", "web,nobody", "1")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+
+
+def test_a_line_of_json_for_each() -> None:
+    done = flame("exec", "-t", "web1,dead", "--json", "print('x'); 3")
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [(line["host"], line["status"], line["value"]) for line in lines] == [
+        ("web1", "ok", "3"),
+        ("dead", "unreachable", None),
+    ]
+    assert lines[0]["stdout"] == "x\n3\n"
+    assert "connection refused" in lines[1]["error"]
+    lines = [json.loads(line) for line in flame("eval", "-t", "web", "--json", "[1, None]").out.splitlines()]
+    assert [line["value"] for line in lines] == [[1, None]] * 3
+    assert flame("exec", "-t", "web1", "--json", "1").code == 1
+
+
+def test_files_to_all_and_from_all(servers: dict[str, FlameServer], tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    done = flame("put", str(tmp_path / "a.txt"), "web:sent.txt")
+    assert (done.code, done.err) == (0, "")
+    assert "all 3 hosts" in done.out
+    for one in servers.values():
+        assert (Path(one.cwd) / "sent.txt").read_text() == "hello"
+    done = flame("get", "-q", "web:sent.txt", str(tmp_path / "back"))
+    assert (done.code, done.out) == (0, "")
+    assert sorted(path.parent.name for path in (tmp_path / "back").rglob("sent.txt")) == list(HOSTS)

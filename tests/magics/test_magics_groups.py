@@ -1,0 +1,216 @@
+"""``%%flame -t web``: cells on several far sides, folded; px's options; figures side by side; Stop; hosts that fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import farside
+import pytest
+from farside import FlameServer, wait_until
+from notebook_shell import Shell, ipython, is_one_sentence
+
+HOSTS = ("web1", "web2", "web3")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, FlameServer]]:
+    made = {name: FlameServer(farside.pythons()[-1], unix=True) for name in HOSTS}
+    yield made
+    for one in made.values():
+        one.stop()
+
+
+@pytest.fixture
+def shell(servers: dict[str, FlameServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    """An IPython whose targets.toml has the three servers, one that is dead, and groups of them."""
+    path = tmp_path / "targets.toml"
+    path.touch(mode=0o600)
+    text = "".join(
+        f'[targets.{name}]\nlocation = "{one.location}"\nplace = "process"\nshell = "mini"\n'
+        for name, one in servers.items()
+    )
+    text += '[targets.dead]\nlocation = "127.0.0.1:9"\n[groups.web]\nmembers = ["web*"]\n'
+    path.write_text('default_group = "web"\n' + text + '[groups.some]\nmembers = ["web1", "dead"]\n')
+    monkeypatch.setenv("FLAME_CONFIG", str(path))
+    with ipython(tmp_path) as one:
+        yield one
+
+
+def test_equal_output_is_told_once(shell: Shell) -> None:
+    ran = shell.ok("%%flame -t web\nprint('hello')\n6 * 7")
+    assert ran.out.count("hello") == 1
+    assert ran.out.count("42") == 1
+    assert "all 3 hosts: web[1-3]" in ran.out
+
+
+def test_what_differs_is_told_as_a_difference(shell: Shell) -> None:
+    shell.ok("%%flame -t web\nlines = [f'line {n}' for n in range(9)]")
+    shell.ok("%%flame -t 2\nlines[4] = 'ODD'")
+    ran = shell.ok("%%flame -t web\nprint('\\n'.join(lines))")
+    assert "2 of 3 hosts: web1, web2" in ran.out
+    assert "-line 4\n+ODD" in ran.out
+    assert ran.out.count("line 7") == 1
+    assert shell.ok("%%flame -t web --no-diff\nprint('\\n'.join(lines))").out.count("line 7") == 2
+    masked = shell.ok("%%flame -t web --mask\nimport os; print('pid', os.getpid())")
+    assert "all 3 hosts: web[1-3] (numbers differ)" in masked.out
+
+
+def test_two_hosts_are_told_as_they_speak(shell: Shell) -> None:
+    ran = shell.ok("%%flame -t web1,web2\nprint('a\\nb')")
+    assert sorted(ran.out.split("\n")) == ["", "[web1] a", "[web1] b", "[web2] a", "[web2] b"]
+    assert "all 2 hosts" in shell.ok("%%flame -t web1,web2 --fold\nprint('a')").out
+    streamed = shell.ok("%%flame -t web --stream\nprint('x', end='')")
+    assert sorted(streamed.out.split()) == sorted(f"[{name}] x".split()[n] for name in HOSTS for n in (0, 1))
+
+
+def test_each_host_by_itself_as_px_does(shell: Shell) -> None:
+    code = "import sys\nprint('out')\nprint('err', file=sys.stderr)"
+    ran = shell.ok(f"%%flame -t web -e\n{code}")
+    assert ran.out.split() == [word for name in HOSTS for word in (f"[stdout:{name}]", "out")]
+    assert ran.err.split() == [word for name in HOSTS for word in (f"[stderr:{name}]", "err")]
+    assert "[stdout:web3]" in shell.ok(f"%%flame -t web --group-outputs type\n{code}").out
+    assert "[stdout:web3]" in shell.ok(f"%%flame -t web -r\n{code}").out
+
+
+def test_values_there_and_back(shell: Shell) -> None:
+    shell.ok("n = 5")
+    shell.ok("%%flame -t web -i n -o m --out later\nm = n + 1")
+    pulled, future = shell.names["m"], shell.names["later"]
+    assert dict(pulled) == dict.fromkeys(HOSTS, 6)
+    assert pulled[0] == 6
+    assert future.done()
+    assert future.results.outputs["web2"].state == "done"
+    ran = shell.ok("job = None\nfuture = get_ipython().run_cell_magic('flame', '-t web -a', 'n')\nfuture.wait(30)")
+    assert ran.value is True
+    assert "5" in shell.ok("%flame result").out
+
+
+def test_those_that_fail(shell: Shell) -> None:
+    shell.ok("%%flame -t web\nhost_ok = True")
+    shell.ok("%%flame -t 0:2\nodd = 1")
+    ran = shell.run("%%flame -t web\nprint('before', odd)")
+    assert type(ran.error).__name__ == "GroupError"
+    assert "2 of 3 hosts: web1, web2" in ran.out
+    assert "failed: web3" in ran.text
+    assert "NameError: name 'odd' is not defined" in ran.text
+    assert "1 of 3 hosts failed" in ran.text
+    assert list(ran.error.errors) == ["web3"]  # type: ignore[union-attr]
+    shown = shell.run("%%flame -t web --no-raise-error\nprint('before', odd)")
+    assert shown.error is None
+    assert "NameError" in shown.err
+
+
+def test_a_host_that_is_not_there_is_a_row(shell: Shell) -> None:
+    ran = shell.run("%%flame -t some --fold\nprint('x')")
+    assert "x" in ran.out
+    assert "not reachable: dead" in ran.text
+    assert "connection refused" in ran.text
+
+
+def test_figures_side_by_side(shell: Shell) -> None:
+    code = (
+        "import struct, zlib, os\n"
+        "def chunk(kind, data):\n"
+        "    body = kind + data\n"
+        "    return struct.pack('>I', len(data)) + body + struct.pack('>I', zlib.crc32(body))\n"
+        "row = bytes([0, os.getpid() % 256, 0, 0])\n"
+        "png = (b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 1, 1, 8, 2, 0, 0, 0))\n"
+        "       + chunk(b'IDAT', zlib.compress(row)) + chunk(b'IEND', b''))\n"
+        "class Figure:\n"
+        "    def _repr_png_(self):\n"
+        "        return png\n"
+        "Figure()"
+    )
+    shell.ok("from IPython.utils.capture import capture_output")
+    ran = shell.ok(
+        "with capture_output() as kept:\n"
+        f"    get_ipython().run_cell_magic('flame', '-t web', {code!r})\n"
+        "[one.data for one in kept.outputs]"
+    )
+    (data,) = ran.value
+    assert data["text/html"].count("<img src='data:image/png;base64,") == 3
+    assert "<figcaption>web1</figcaption>" in data["text/html"]
+
+
+def test_stop_reaches_all(shell: Shell) -> None:
+    shell.ok("%%flame -t web\n1")
+    cells = shell.ip.magics_manager.registry["FlameMagics"].cells
+    members = cells.groups.of("web").members
+
+    def press() -> None:
+        wait_until(lambda: all(member.state == "busy" for member in members), "all are busy")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    ran = shell.run("%%flame -t web\nimport time\nprint('begun')\nwhile True:\n    time.sleep(0.01)")
+    presser.join()
+    assert isinstance(ran.error, KeyboardInterrupt)
+    assert "begun" in ran.out
+    wait_until(lambda: all(member.state == "idle" for member in members), "all have stopped")
+
+
+def test_a_cell_that_takes_too_long(shell: Shell) -> None:
+    ran = shell.run("%%flame -t web --timeout 0.5\nimport time\nwhile True:\n    time.sleep(0.01)")
+    assert type(ran.error).__name__ == "GroupError"
+    assert "KeyboardInterrupt" in ran.text
+
+
+def test_px_in_its_own_words(shell: Shell) -> None:
+    assert "all 3 hosts" in shell.ok("%flame px -t web print('x')").out
+    shell.ok("%flame px --install")
+    assert "all 3 hosts" in shell.ok("%px print('x')").out
+    assert "[web2] x" in shell.ok("%%px -t 1,2\nprint('x')").out
+    assert "2 hosts: web2, web3" in shell.ok("%%px -t 1: --fold\nprint('y')").out
+    assert "2 hosts: web2, web3" in shell.ok("%pxresult").out
+    is_one_sentence(shell.run("%%px -t 7\n1"), "7 is nobody; the members count from 0 to 2")
+
+
+def test_every_cell_there_until_it_is_said_again(shell: Shell) -> None:
+    assert "every cell runs on web" in shell.ok("%autoflame web").out
+    try:
+        assert "all 3 hosts" in shell.ok("print('far')").out
+        assert "%%flame" in shell.ok("%flame help").out
+    finally:
+        assert "cells run here again" in shell.ok("%autoflame").out
+    assert shell.ok("print('near')").out == "near\n"
+
+
+def test_groups_in_status_and_their_end(shell: Shell) -> None:
+    shell.ok("%%flame -t web1,web3\n1")
+    assert "web1,web3: idle: web1, web3" in shell.ok("%flame status").out
+    assert "web1,web3: disconnected" in shell.ok("%flame disconnect web1,web3").out
+    assert "web1,web3" not in shell.ok("%flame status").out
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("-t web,nobody", "there is no target or group 'nobody'"),
+        ("-t db*", "matches no target"),
+        ("-t web --signal-on-interrupt SIGFOO", "SIGFOO is no signal"),
+        ("-t web -e -r", "-e"),
+        ("-t web --group-outputs host", "type, engine"),
+        ("-t web -i nothing_here", "there is no variable 'nothing_here' here"),
+    ],
+)
+def test_mistakes(shell: Shell, line: str, said: str) -> None:
+    ran = shell.run(f"%%flame {line}\n1")
+    assert ran.error is not None
+    assert said in ran.text
+    assert "Traceback" not in ran.text
+
+
+def test_a_connection_of_the_notebook_is_a_member(shell: Shell, servers: dict[str, FlameServer]) -> None:
+    shell.ok(f"%flame connect {servers['web1'].location} --as own --place process")
+    shell.ok("%%flame -t own\nmine = 3")
+    ran = shell.ok("%%flame -t own,web2 --fold\nprint(globals().get('mine'))")
+    assert "3" in ran.out
+    assert "None" in ran.out
+    shell.ok("%flame disconnect own,web2")
+    assert shell.ok("%%flame -t own\nprint(mine)").out == "3\n"
+    shell.ok("%flame disconnect own")
