@@ -28,11 +28,12 @@ from ..connect.settings import FlameSettings
 from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError, TargetError
 from ..remote.foreground import flush_output
+from ..remote.program import DONE, FAILED, INTERRUPTED
 from ..terminal import plain_text
 from .index import HELP, overview
 from .parser import Parser, meant
 
-DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+MISUSED = 2
 
 _TRAIT = re.compile(r"--[A-Z]\w*\.\w")
 

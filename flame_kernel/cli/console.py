@@ -11,13 +11,12 @@ from typing import Any, ClassVar
 from ..errors import AgentError, TargetError
 from ..remote import console
 from ..remote.foreground import in_colour, write
+from ..remote.program import FAILED, Program
 from ..remote.remote import Remote
 from ..session.requests import Reply
 from ..terminal import plain_text
-from .command import FAILED
 from .connecting import Connecting
 from .parser import Parser
-from .program import Program
 from .sessions import Page
 
 

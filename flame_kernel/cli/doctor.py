@@ -11,7 +11,7 @@ from ..commands.doctor import MARKS, NOTE, OK, SKIPPED, Check, examine, folded, 
 from ..connect.target import Target
 from ..errors import TargetError
 from ..remote.foreground import in_colour
-from .command import DONE, FAILED
+from ..remote.program import DONE, FAILED
 from .connecting import Connecting
 from .output import show_json
 from .parser import Parser

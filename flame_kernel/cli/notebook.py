@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from ..commands.options import protection
 from ..connect.installation import pip_install
 from ..errors import TargetError
+from ..remote.program import FAILED
 from ..terminal import plain_text
 from . import kernelspec
-from .command import FAILED
 from .connecting import Connecting
 from .parser import Parser
 

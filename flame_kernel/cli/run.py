@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from ..errors import FlameError, RemoteError, TargetError
 from ..remote.modules import sendmodule
+from ..remote.program import Program
 from ..remote.remote import Remote
 from .connecting import Connecting
 from .parser import Parser
-from .program import Program
 from .scripts import decoded, modules_beside
 
 

@@ -219,17 +219,21 @@ class ChildCore:
                 self._log.append({"type": "stream", "request": request_id, "content": {"name": name, "text": text}})
         self._log.append({"type": "died", "request": None, "content": {"pid": pid, "status": status, "reason": why}})
         for request_id, (kind, _) in lost.items():
-            error = {"ename": "SessionDied", "evalue": why + "; its names are gone, the next cell starts a fresh one"}
-            shown = [error["ename"] + ": " + error["evalue"]] + unread[0].splitlines()
-            exited = self._programs.knows(request_id) and status is not None
-            if exited:
-                shown = [why] + child_stacks.without_ours(unread[0])
-            if kind == "execute" and not (exited and status >= 0):  # a program may end its process
-                self._log.append({"type": "error", "request": request_id, "content": dict(error, traceback=shown)})
-            reply = dict(error, status="error", traceback=shown, user_expressions={}, payload=[])
-            if exited:
-                reply["exit_status"] = status if status >= 0 else 128 - status
-            self._log.append({"type": kind + "_reply", "request": request_id, "content": reply})
+            self._tell_the_end(request_id, kind, status, why, unread[0])
+
+    def _tell_the_end(self, request_id, kind, status, why, dump):
+        """The reply of a request that the process has not answered: ``why``, and the stacks of its crash. The end of a
+        program's process is the program's own."""
+        error = {"ename": "SessionDied", "evalue": why + "; its names are gone, the next cell starts a fresh one"}
+        shown = [error["ename"] + ": " + error["evalue"]] + dump.splitlines()
+        more = {}
+        if self._programs.knows(request_id) and status is not None:
+            shown = [why] + child_stacks.without_ours(dump)
+            more["exit_status"] = status if status >= 0 else 128 - status
+        if kind == "execute" and (not more or status < 0):
+            self._log.append({"type": "error", "request": request_id, "content": dict(error, traceback=shown)})
+        reply = dict(error, status="error", traceback=shown, user_expressions={}, payload=[], **more)
+        self._log.append({"type": kind + "_reply", "request": request_id, "content": reply})
 
     def _send(self, message, buffers=(), descriptors=()):
         frame = wire.encode(message, buffers)

@@ -14,12 +14,14 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..errors import FlameError
-from ..remote.foreground import Far, Foreground, Left, is_typed, write_bytes
 from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.session import Session
 from ..terminal import plain_text
-from .command import DONE, FAILED, INTERRUPTED
+from .foreground import Far, Foreground, Left, is_typed, write_bytes
+
+# Exit statuses, of a shell's.
+DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 # Bytes of stdin that go in one request, about; requests that are under way at once; pieces that are read ahead.
 PIECE, WINDOW, AHEAD = 1 << 20, 3, 16
