@@ -52,7 +52,7 @@ _CAUSES: dict[str, tuple[str, str]] = {
     "key_wrong": ("the key is not the one of the server", "give the file with the server's own key as key_file"),
     "key_missing_here": (
         "the server demands a key and none is set here",
-        "put the server's key in a file of mode 0600 and name it as key_file (or in FLAME_KEY_FILE)",
+        "put the server's key in a file of mode 0600 and name it as key_file (FLAME_KEY_FILE is FLAME_TARGET's alone)",
     ),
     "key_missing_there": (
         "a key is set here but the server has none, so anyone could use it",
@@ -79,7 +79,8 @@ _CAUSES: dict[str, tuple[str, str]] = {
     ),
     "tls_untrusted": (
         "its certificate is not signed by the CA that is trusted for it",
-        "give the CA of this very server as tls.ca (--tls-ca)",
+        "give the CA of this very server as tls.ca (--tls-ca); or have it send its intermediate certificates too, "
+        "behind its own in PYRO_SSL_SERVERCERT",
     ),
     "tls_self_signed": (
         "its certificate is signed by itself and not the one that is trusted",
@@ -140,6 +141,10 @@ _CAUSES: dict[str, tuple[str, str]] = {
         "register it with an address that others can reach, or go there by ssh://user@host/port",
     ),
     "ssh": ("ssh did not get there", "check it by hand: ssh to the same host; %flame connect tries again"),
+    "ssh_forbids": (
+        "the ssh server there does not lead on to it",
+        "see AllowTcpForwarding, PermitOpen and, for a socket, AllowStreamLocalForwarding in its sshd_config",
+    ),
     "ssh_denied": ("ssh did not get in", "log in once by hand with the same name, or mend its configuration"),
 }
 
