@@ -122,7 +122,8 @@ def addresses(place: Location) -> list[tuple[int, Any]]:
     """``(family, address)`` of a host, IPv4 first, as Pyro binds; raises CannotConnect. The system's resolver has its
     own deadline, not ours."""
     try:
-        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+        host = "localhost" if place.host.lower() == "localhost." else place.host  # which few resolvers know
+        found = socket.getaddrinfo(host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a host name"
         raise CannotConnect(str(place), "unresolvable", reason) from error

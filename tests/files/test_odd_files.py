@@ -88,7 +88,7 @@ def test_a_folder_comes_into_one_that_is_not_there_yet(dry: bool, pi: Remote, tm
         done = sync(pi.session, str(tmp_path / "s"), str(to), Wishes(dry_run=dry), False)
         assert done.transferred.files == 1
         assert tree(tmp_path / name) == ([] if dry else ["new", "new/s", "new/s/a"])
-        with pytest.raises(TransferError, match="make it first"):
+        with pytest.raises(TransferError, match="create it first"):
             sync(pi.session, str(tmp_path / "s"), str(tmp_path / name / "no" / "no"), Wishes(dry_run=dry), False)
 
 
