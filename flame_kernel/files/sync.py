@@ -163,6 +163,9 @@ class Sync(Transfer):
 
     def _kind(self, folder: ChosenFolder, place: Names) -> str:
         try:
+            for depth in range(1, len(place)):  # in a dry run the folder that it comes into may be missing
+                if folder.describe(place[:depth])["kind"] == "missing":
+                    return "missing"
             return str(folder.describe(place)["kind"])
         except (OSError, trees.Refused) as e:
             raise TransferError(str(trees.why(e) if isinstance(e, OSError) else e)) from None
