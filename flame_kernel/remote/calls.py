@@ -31,12 +31,13 @@ from ..session.session import Session
 from ..session.user import next_of
 from ..terminal import one_line
 from .bulk import Bulk
-from .exceptions import raised_there
+from .exceptions import of_call, sent
 from .foreground import show_before, write
 from .functions import Shipment
+from .records import known_class
 
 # Libraries whose values can be read here, where they are installed.
-LIBRARIES = ("numpy", "pandas", "pyarrow")
+LIBRARIES = ("numpy", "pandas", "pyarrow", "polars")
 # Requests whose output still goes where theirs went: threads that they have started may print.
 REMEMBERED = 256
 # Seconds between what a collected stand-in says and what the far side hears of it, when no other call takes it along.
@@ -159,9 +160,7 @@ class Calls:
         self._check()
         timeout = options.pop("timeout", self.timeout)
         trust = self.session.target.trust
-        shipment = Shipment(
-            lambda one: self._reference(self, one), dumps if trust else None, self.session.server.get("python")
-        )
+        shipment = self._shipment()
         if root[0] == "function":
             root = ["function", shipment.entry(root[1])]
         parts = self._encode(list(steps), shipment)
@@ -196,11 +195,15 @@ class Calls:
                 f"this connection to {self.location} belongs to process {self._pid}; connect again in this one"
             )
 
+    def _shipment(self) -> Shipment:
+        pickles = dumps if self.session.target.trust else None
+        return Shipment(lambda one: self._reference(self, one), pickles, self.session.server.get("python"))
+
     def _encode(self, value: Any, shipment: Shipment) -> list[Any]:
         try:
             return list(values.encode(value, shipment.reference, shipment.pickles))
         except scalars.NotPlain as error:
-            raise CannotTravel(f"{error}, so it does not go to {self.name}; {ADVICE}") from None
+            raise CannotTravel(f"cannot send this to {self.name}: {error}; {ADVICE}") from None
 
     def _wait(self, request: dict[str, Any], parts: Sequence[Any], timeout: float | None) -> Reply:
         """Send a request, and serve it until its reply is here."""
@@ -263,12 +266,14 @@ class Calls:
             elif status == "refused":
                 raise self._refusal(reply)
             elif status == "error":
-                raise self.error(reply, buffers)
-            raise KeyError(status)
+                raised = self.error(reply, buffers)
+            else:
+                raise KeyError(status)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, FlameError):
                 raise
             raise self.misshapen(error) from None
+        raise raised
 
     def _refusal(self, reply: Reply) -> CannotTravel:
         message, why = str(reply["message"])[:2000], reply.get("why")
@@ -276,7 +281,7 @@ class Calls:
             return CannotTravel(_LACKS % (self.name, message, message.partition(".")[0]))
         if why == "unreadable":
             return CannotTravel(f"{self.name} cannot read what was sent: {message}")
-        return CannotTravel(f"at {self.name} {message}, so it stays there; {FETCH_ADVICE}")
+        return CannotTravel(f"cannot fetch this from {self.name}: {message}; {FETCH_ADVICE}")
 
     def demand(self, root: list[Any], steps: Sequence[Step], kind: type[Value], **options: Any) -> Value:
         """The value of a chain that can be of no other class than ``kind``; UnsafeAnswer where it is of another."""
@@ -294,14 +299,25 @@ class Calls:
     def decode(self, buffers: Sequence[Any]) -> Any:
         """The value in the buffers of a reply."""
         target = self.session.target
-        return values.decode(buffers, None, opener(target.trust))
+        return values.decode(buffers, None, opener(target.trust), known_class)
 
-    def error(self, reply: dict[str, Any], buffers: Sequence[Any]) -> FlameError:
+    def error(self, reply: dict[str, Any], buffers: Sequence[Any]) -> Exception:
         """The exception that a reply of the status ``error`` tells of."""
         if reply.get("ename") == "SessionDied":
             return SessionGone(self.location, str(reply.get("evalue"))[:2000].partition(";")[0])
-        facts = values.decode(buffers) if buffers else {}
-        return raised_there(reply, facts if isinstance(facts, dict) else {})
+        facts = values.decode(buffers, lambda about: self._stand_in(self, about)) if buffers else {}
+        return of_call(reply, facts if isinstance(facts, dict) else {})
+
+    def sent(self, error: BaseException) -> dict[str, Any]:
+        """An exception of this side, for the far side to make one of."""
+        return sent(error, self._travels)
+
+    def _travels(self, value: Any) -> bool:
+        try:
+            self._encode(value, self._shipment())
+        except FlameError:
+            return False
+        return True
 
     # -- what was collected here -------------------------------------------------------------------------------------
 
@@ -383,6 +399,6 @@ ADVICE = (
 )
 _LACKS = "%s has no module %s, which a function uses; send it with sendmodule(%r)"
 FETCH_ADVICE = (
-    "fetch what is plain of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "
+    "fetch a plain part of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "
     "they run code here"
 )

@@ -1,21 +1,28 @@
-"""Exceptions of the far side as exceptions here: of our own class and of the built-in one that they are there.
+"""Exceptions of the far side as exceptions here: of the class that they are there, where both sides know it.
 
-The table is fixed: a name that a server sends is looked for in it and nowhere else, and nothing in it ends a program
-(SystemExit, KeyboardInterrupt).  So ``except ZeroDivisionError`` and ``except RemoteError`` both work.
+A class of the user's own that was sent is that class itself.  Any other is looked for in a fixed table of built-in ones
+and among the exception classes that this program has loaded; nothing is imported, or run, because a server names it,
+and nothing in the table ends a program (SystemExit, KeyboardInterrupt).  What is made is of that class and a
+RemoteError too, so ``except ZeroDivisionError`` and ``except RemoteError`` both work; its message, arguments and
+attributes are the far side's, and the traceback there is a note beside them.
 
 All text in one becomes text that a terminal can be shown, since Python and IPython print it without asking us: of a
-SyntaxError the file's name and the line, of any other the arguments.
+SyntaxError the file's name and the line, of any other the arguments and attributes.
 """
 
 from __future__ import annotations
 
 import builtins
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
-from ..errors import MAX_MESSAGE, RemoteError, cap
+from ..errors import MAX_MESSAGE, FlameError, RemoteError, cap
 from ..terminal import COLOUR, coloured_text, one_line, plain_text
+from .by_name import is_installed
+from .functions import sent_class
 
 _NAMES = """
 ArithmeticError AssertionError AttributeError BlockingIOError BrokenPipeError BufferError ChildProcessError
@@ -27,7 +34,10 @@ SyntaxError SystemError TabError TimeoutError TypeError UnboundLocalError Unicod
 UnicodeError UnicodeTranslateError ValueError ZeroDivisionError BytesWarning DeprecationWarning FutureWarning
 ImportWarning PendingDeprecationWarning ResourceWarning RuntimeWarning SyntaxWarning UnicodeWarning UserWarning Warning
 """
-_BUILTIN: dict[str, type[Exception]] = {name: getattr(builtins, name) for name in _NAMES.split()}
+_BUILTIN: dict[str, Any] = {name: getattr(builtins, name) for name in _NAMES.split()}
+_GROUP: Any = getattr(builtins, "ExceptionGroup", None)  # from Python 3.11 on
+if _GROUP is not None:
+    _BUILTIN["ExceptionGroup"] = _GROUP
 # The attributes that a built-in exception has beside its arguments, and what they may be.
 _FACTS: dict[type[Exception], dict[str, tuple[type, ...]]] = {
     OSError: {
@@ -37,7 +47,7 @@ _FACTS: dict[type[Exception], dict[str, tuple[type, ...]]] = {
         "filename2": (str, bytes, int),
     },
     ImportError: {"name": (str,), "path": (str,), "msg": (str,)},
-    AttributeError: {"name": (str,)},
+    AttributeError: {"name": (str,), "obj": (object,)},
     NameError: {"name": (str,)},
     StopIteration: {"value": (object,)},
     SyntaxError: {"msg": (str,), "filename": (str,), "lineno": (int,), "offset": (int,), "text": (str,)},
@@ -47,18 +57,18 @@ _FACTS: dict[type[Exception], dict[str, tuple[type, ...]]] = {
 class RaisedThere:
     """What every exception of the far side has here, beside `RemoteError`'s name, text and traceback.
 
-    ``traceback`` is its text, source lines included; ``lines`` the same in colours, as IPython shows it.
+    ``traceback`` is its text, source lines included; ``lines`` the same in colours, as IPython shows it. ``classes``
+    are what it is of there, as module and name.
     """
 
     ename: str
     evalue: str
     traceback: str
     lines: list[str]
+    classes: list[list[str]]
 
     def __str__(self) -> str:
-        text = f"{self.ename}: {self.evalue}" if self.evalue else self.ename
-        is_alone = self.traceback.strip() in ("", text)  # no code of anybody's was running there
-        return text if is_alone else f"{text}\n\nOn the far side:\n{self.traceback}"
+        return self.evalue
 
     def __repr__(self) -> str:
         return f"{self.ename}({', '.join(map(_repr, getattr(self, 'args', ())))})"
@@ -82,57 +92,229 @@ class _Plain(RaisedThere, RemoteError):
 _Plain.__name__ = _Plain.__qualname__ = "RemoteError"
 
 
-@functools.cache
-def _class(name: str) -> type[RemoteError]:
-    """Our class for the built-in exception ``name``."""
-    return type(name, (RaisedThere, RemoteError, _BUILTIN[name]), {"__module__": __name__, "__doc__": _Plain.__doc__})
+@functools.lru_cache(maxsize=256)
+def _mixed(kind: Any) -> type[RemoteError]:
+    """Our class for an exception class that is here; TypeError where there can be none."""
+    about = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (RaisedThere, RemoteError, kind), about)
 
 
-def raised_there(content: Mapping[str, Any], facts: Mapping[str, Any]) -> RemoteError:
-    """The exception that a reply tells of; nothing in either of its arguments is trusted to be anything."""
+def raised_there(content: Mapping[str, Any], facts: Mapping[str, Any], room: list[int] | None = None) -> RemoteError:
+    """The exception that a reply tells of; nothing in either of its arguments is trusted to be anything. ``room`` is
+    how many members of groups there may be."""
     ename, evalue = _text(content.get("ename"), one_line), cap(_text(content.get("evalue"), plain_text), MAX_MESSAGE)
     lines = content.get("traceback")
     lines = [_text(line, coloured_text) for line in lines] if isinstance(lines, list) else []
     text = COLOUR.sub("", "\n".join(lines))
-    known = _known_base(content.get("bases"))
-    kind = _Plain if known is None else _class(known)
     args = facts.get("args")
     arguments = args if type(args) is tuple else ()
-    error = _made(kind, arguments)
-    if not isinstance(error, StopIteration):  # whose argument is a value
-        arguments = tuple(plain_text(one) if isinstance(one, str) else one for one in arguments)
-    error.args = arguments or ((evalue,) if evalue else ())
-    for base, names in _FACTS.items():
-        if isinstance(error, base):
-            _set_facts(error, names, facts)
+    error = _made(_kind(content), arguments, facts, [_MOST] if room is None else room)
+    if _GROUP is not None and isinstance(error, _GROUP):
+        arguments = (error.message, list(error.exceptions))
+    _fill(error, arguments or ((evalue,) if evalue else ()), facts)
     error.ename, error.evalue = ename, evalue
     error.traceback = cap(text, _MAX_TEXT, keep_end=True)
     error.lines = lines  # type: ignore[attr-defined]
+    error.classes = [[*one] for one in _places(content)]  # type: ignore[attr-defined]
+    _note(error, facts, _beside(error, content))
     return error
 
 
-def _made(kind: type[RemoteError], arguments: tuple[Any, ...]) -> RemoteError:
+def of_call(content: Mapping[str, Any], facts: Mapping[str, Any]) -> Exception:
+    """The same, or an exception of the user's own class where the far side has that from here."""
+    own = sent_class(content.get("key"))
+    error = raised_there(content, facts)
+    if own is None or not issubclass(own, Exception) or issubclass(own, FlameError):
+        return error
+    base = next(kind for kind in own.__mro__ if kind.__module__ == "builtins")
+    try:
+        made: Exception = base.__new__(own, *error.args)
+    except TypeError:  # arguments that Python's own class does not take
+        return error
+    _fill(made, error.args, facts)
+    _note(made, facts, _beside(error, content))
+    if sys.version_info < (3, 11):  # it shows no notes
+        made.__cause__ = error
+    return made
+
+
+def _beside(error: RemoteError, content: Mapping[str, Any]) -> str:
+    """What stands beside an exception: its traceback there, and what may help."""
+    text = f"{error.ename}: {error.evalue}" if error.evalue else error.ename
+    is_alone = error.traceback.strip() in ("", text)  # no code of anybody's was running there
+    parts = [] if is_alone else [f"On the far side:\n{error.traceback}"]
+    absent = content.get("absent")
+    if isinstance(absent, str):
+        parts.append(f"{one_line(absent, 200)} is neither defined here nor in the session there")
+    return "\n".join(parts)
+
+
+def _note(error: BaseException, facts: Mapping[str, Any], text: str) -> None:
+    notes = facts.get("notes")
+    kept = [cap(plain_text(note), MAX_MESSAGE) for note in _strings(notes)[:_MOST]]
+    if text or kept:
+        error.__dict__["__notes__"] = [*kept, *filter(None, [text])]
+
+
+def _strings(listed: Any) -> list[str]:
+    return [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+
+
+def _places(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The classes of an exception there: module and qualified name."""
+    listed = content.get("classes")
+    found = []
+    for one in listed[:_MOST] if isinstance(listed, list) else ():
+        if isinstance(one, list) and len(one) == 2 and all(isinstance(part, str) for part in one):
+            found.append((one[0][:500], one[1][:500]))
+    return found
+
+
+def _kind(content: Mapping[str, Any]) -> type[RemoteError]:
+    """The nearest class that is here."""
+    places = _places(content)
+    loaded = _loaded(set(places)) if any(module != "builtins" for module, _ in places) else {}
+    for module, name in places:
+        kind = _BUILTIN.get(name) if module == "builtins" else loaded.get((module, name))
+        if kind is not None:
+            try:
+                return _mixed(kind)
+            except TypeError:  # its objects are laid out in another way than ours
+                continue
+    known = _known_base(content.get("bases"))
+    return _Plain if known is None else _mixed(_BUILTIN[known])
+
+
+def _loaded(wanted: set[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+    """Of the exception classes that this program has loaded those with these names: of libraries, and none that does
+    anything when a class is derived from it."""
+    found: dict[tuple[str, str], Any] = {}
+    seen: set[type] = set()
+    waiting: list[type[Exception]] = [Exception]
+    while waiting:
+        for kind in type.__subclasses__(waiting.pop()):
+            if kind in seen or type(kind) is not type or issubclass(kind, FlameError):
+                continue
+            seen.add(kind)
+            waiting.append(kind)
+            place = (kind.__module__, kind.__qualname__)
+            if place in wanted and _is_plain(kind, *place):
+                found[place] = kind
+    return found
+
+
+def _is_plain(kind: type[Exception], module: str, name: str) -> bool:
+    if module == "__main__" or hasattr(kind.__init_subclass__, "__func__"):
+        return False
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = vars(found).get(part) if isinstance(found, (type, ModuleType)) else None
+    return found is kind
+
+
+def _made(
+    kind: type[RemoteError], arguments: tuple[Any, ...], facts: Mapping[str, Any], room: list[int]
+) -> RemoteError:
     """An exception of this class, without its facts; a UnicodeDecodeError or UnicodeEncodeError with the five that it
-    has to have, or if they are not sound a UnicodeError."""
+    has to have, or if they are not sound a UnicodeError; a group with its members, or an Exception."""
+    base: Any = next(one for one in kind.__mro__ if one.__module__ == "builtins" and one in _MAKERS)
+    if base is _GROUP:
+        members = [raised_there(*one, room) for one in _members(facts, room)]
+        if not members:
+            return _Plain.__new__(_Plain)
+        return cast("RemoteError", base.__new__(kind, _text(facts.get("message"), plain_text), members))
     if not issubclass(kind, UnicodeError):
-        return kind.__new__(kind)
+        return cast("RemoteError", base.__new__(kind))
     if not _is_unicode(kind, arguments):
-        kind = _class("UnicodeError")
+        kind = _mixed(_BUILTIN["UnicodeError"])
         return kind.__new__(kind)
-    error = kind.__new__(kind, *arguments)
+    error = cast("RemoteError", base.__new__(kind, *arguments))
     for name, value in zip(("encoding", "object", "start", "end", "reason"), arguments, strict=True):
-        setattr(error, name, value)
+        getattr(base, name).__set__(error, value)
     return error
 
 
-def _set_facts(error: RemoteError, names: Mapping[str, tuple[type, ...]], facts: Mapping[str, Any]) -> None:
+def _members(facts: Mapping[str, Any], room: list[int]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The members of a group, each as a reply tells of one."""
+    listed = facts.get("members")
+    found = []
+    for one in listed[: room[0]] if isinstance(listed, list) else ():
+        room[0] -= 1
+        if isinstance(one, list) and [type(part) for part in one] == [dict, dict]:
+            found.append((one[0], one[1]))
+    return found
+
+
+def _fill(error: Exception, arguments: tuple[Any, ...], facts: Mapping[str, Any]) -> None:
+    """Its arguments and attributes, without running anything of its class."""
+    if not isinstance(error, StopIteration):  # whose argument is a value
+        arguments = tuple(map(_shown, arguments))
+    BaseException.args.__set__(error, arguments)  # type: ignore[attr-defined]
+    for base, names in _FACTS.items():
+        if isinstance(error, base):
+            _set_facts(error, base, names, facts)
+    attributes = facts.get("attributes")
+    for name, value in attributes.items() if isinstance(attributes, dict) else ():
+        is_name = isinstance(name, str) and name.isidentifier() and not name.startswith("__")
+        if is_name and name not in _OURS and not callable(getattr(type(error), name, None)):
+            error.__dict__[name] = _shown(value)
+
+
+def _shown(value: Any, depth: int = 0) -> Any:
+    """A value whose text a terminal can be shown, since an exception is printed with it."""
+    if type(value) is str:
+        return plain_text(value)
+    if depth < 3 and type(value) in (list, tuple):
+        return type(value)(_shown(one, depth + 1) for one in value)
+    return value
+
+
+def sent(error: BaseException, travels: Callable[[Any], bool]) -> dict[str, Any]:
+    """An exception of this side in words, for the far side to make one of: its class, arguments and attributes, as far
+    as they go there. ``travels`` says of a value whether it does."""
+    kind = type(error)
+    is_from_there = isinstance(error, RaisedThere)
+    is_own = not is_from_there and not is_installed(kind.__module__) and travels(kind)
+    left_out = _OURS if is_from_there else frozenset()
+    attributes = {name: vars(error)[name] for name in vars(error).keys() - left_out if name[:2] != "__"}
+    return {
+        "kind": kind if is_own else None,
+        "classes": getattr(error, "classes", None) if is_from_there else _classes_of(kind),
+        "args": tuple(one if travels(one) else str(one) for one in error.args),
+        "attributes": {name: one for name, one in attributes.items() if travels(one)},
+        "facts": {name: one for name, one in _facts_of(error).items() if travels(one)},
+        "text": str(error),
+    }
+
+
+def _classes_of(kind: type) -> list[list[str]]:
+    """What an exception of this class is of; a program's own classes are not the session's of the same name."""
+    kinds = [one for one in kind.__mro__ if issubclass(one, BaseException) and one.__module__ != "__main__"]
+    return [[one.__module__, one.__qualname__] for one in kinds]
+
+
+def _facts_of(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, UnicodeError):
+        return {}
+    names = {name for base, facts in _FACTS.items() if isinstance(error, base) for name in facts}
+    found = {name: getattr(error, name, None) for name in (*names, "code")}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _set_facts(error: Exception, base: Any, names: Mapping[str, tuple[type, ...]], facts: Mapping[str, Any]) -> None:
     for name, kinds in names.items():
         fact = facts.get(name)
-        if name in facts and isinstance(fact, kinds) and _is_sound(fact, kinds):
-            setattr(error, name, plain_text(fact) if isinstance(fact, str) and kinds != (object,) else fact)
+        if name in facts and hasattr(base, name) and isinstance(fact, kinds) and _is_sound(fact, kinds):
+            fact = plain_text(fact) if isinstance(fact, str) and kinds != (object,) else fact
+            getattr(base, name).__set__(error, fact)
 
 
 _MAX_TEXT = 200_000
+# Classes, attributes, notes and members of one exception.
+_MOST = 100
+# What an exception of ours has beside what it has there.
+_OURS = frozenset({"ename", "evalue", "traceback", "lines", "classes", "args", "with_traceback", "add_note"})
+_MAKERS = frozenset({*_BUILTIN.values(), Exception, object})
 _UNICODE = {UnicodeDecodeError: bytes, UnicodeEncodeError: str}
 
 

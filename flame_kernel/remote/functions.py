@@ -127,14 +127,14 @@ class Shipment:
         """What stands for a function that is to be run there; raises CannotTravel."""
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
         if not callable(function):
-            raise CannotTravel(f"{name} is no function that has a source; give one that def or lambda has made")
+            raise CannotTravel(f"{name} is not a function with source; give one made by def or lambda")
         self._inside = True
         try:
             made = self.reference(function)
         finally:
             self._inside = False
         if made is None:
-            raise CannotTravel(f"{name} is no function that has a source; give one that def or lambda has made")
+            raise CannotTravel(f"{name} is not a function with source; give one made by def or lambda")
         return made
 
     def parts(self) -> list[list[Any]]:
@@ -148,7 +148,7 @@ class Shipment:
     # -- what stands for something -------------------------------------------------------------------------------------
 
     def reference(self, one: Any) -> Reference | None:
-        """What stands for something that is no plain value; None where nothing does."""
+        """What stands for something that is not plain data; None where nothing does."""
         while isinstance(one, RemoteFunction):
             one = one.local
         made = self._stand_in(one)
@@ -325,6 +325,9 @@ class Shipment:
         if text is None:
             return self._class_without_source(kind)
         functions = list(source.functions_of(kind))
+        # Those of a named tuple that a class statement makes are of another module, which is none.
+        if issubclass(kind, tuple):
+            functions = [one for one in functions if one.__globals__.get("__name__") == kind.__module__]
         space = functions[0].__globals__ if functions else vars(sys.modules.get(kind.__module__, builtins))
         local = dict(_closure(functions))
         names = zip(text.bases, getattr(kind, "__orig_bases__", kind.__bases__), strict=False)

@@ -307,7 +307,7 @@ def _delete_item(self: RemoteObject, key: Any) -> None:
 
 
 def _exit(self: RemoteObject, kind: Any, error: Any, tb: Any) -> Any:
-    ended = None if error is None else (type(error).__name__, str(error))
+    ended = None if error is None else self._flame_calls.sent(error)
     return bool(_do(self, ("exit", ended), "auto"))
 
 
@@ -384,7 +384,7 @@ class RemoteIterator:
         if "error" in reply:
             self._error = self._calls.error(reply["error"], buffers)
         if type(items) is not list:
-            raise TypeError("items that are none")
+            raise TypeError("items that cannot be read")
         self._items = items[::-1]
         self._done = bool(reply["done"])
         if "iterator" in reply:

@@ -348,7 +348,8 @@ def test_errors_are_the_local_classes(pi: Remote) -> None:
     assert error.args == ("integer division or modulo by zero",)
     assert "return x // 0  # here" in error.traceback
     assert "half(1)" in error.traceback
-    assert "return x // 0  # here" in str(error)
+    assert str(error) == error.evalue
+    assert any("return x // 0  # here" in note for note in error.__notes__)
     assert "\x1b" not in error.traceback
     assert any("\x1b[" in line for line in error._render_traceback_())
     with pytest.raises(FileNotFoundError) as missing:
@@ -394,7 +395,7 @@ def test_no_class_is_looked_up_for_a_server() -> None:
     ):
         error = raised_there({"ename": "X", "evalue": "y", "bases": bases, "traceback": 3}, {"args": "no tuple"})
         assert not isinstance(error, (SystemExit, KeyboardInterrupt))
-        assert str(error) == "X: y"
+        assert str(error) == "y"
     error = raised_there(
         {
             "ename": "A\x1b]0;title\x07" * 1000,

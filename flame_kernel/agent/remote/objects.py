@@ -19,6 +19,7 @@ import builtins
 import importlib
 import linecache
 import os
+import sys
 import threading
 import time
 import types
@@ -28,7 +29,7 @@ from ..output import streams, sys_hooks
 from ..shell import compiler, tracebacks
 from ..wire import values
 from ..wire.pieces import PIECE, Incoming, Outgoing
-from . import description, functions, loops
+from . import description, exceptions, functions, loops
 from .operations import FUNCTIONS
 
 # Bytes up to which a result comes by value unless asked for: of an array or a table, and of anything else.
@@ -184,7 +185,7 @@ class Objects:
         names = self._host.namespace.__dict__
         things = functions.Things(lists[1:], self.held, loads, self._classes, names, self._remember_file)
         made.append(things)
-        steps = values.decode(lists[0], things.resolve, loads)
+        steps = values.decode(lists[0], things.resolve, loads, self._class)
         root = request["root"]
         thing = things.resolve(root[1]) if root[0] == "function" else None
         things.finish()
@@ -194,8 +195,15 @@ class Objects:
         elif root[0] != "function":
             thing = self._root(root)
         for step in steps:
-            thing = _STEPS[step[0]](thing, *step[1:])
+            thing = self._exit(thing, step[1]) if step[0] == "exit" else _STEPS[step[0]](thing, *step[1:])
         return thing, awaits
+
+    def _exit(self, thing, sent):
+        """The end of a ``with`` block there: ``sent`` is None, or tells of the exception that ended it."""
+        if sent is None:
+            return thing.__exit__(None, None, None)
+        error = exceptions.made(sent, self._host.namespace.__dict__)
+        return thing.__exit__(type(error), error, None)
 
     def _root(self, root):
         kind = root[0]
@@ -261,14 +269,36 @@ class Objects:
             return self._items(thing, request)
         if mode == "value":
             dumps = _pickle if request.get("trust") else None
-            return self._by_value(values.encode(thing, dumps=dumps, libraries=libraries))
+            parts = values.encode(thing, dumps=dumps, libraries=libraries, classes=self._told)
+            return self._by_value(parts)
         if isinstance(thing, types.ModuleType):
             return {"status": "ok", "how": "held", "held": self.hold(thing)}, ()
         try:
-            parts = values.encode(thing, libraries=libraries, limit=VALUE_LIMIT, array_limit=ARRAY_LIMIT)
+            limits = {"limit": VALUE_LIMIT, "array_limit": ARRAY_LIMIT}
+            parts = values.encode(thing, libraries=libraries, classes=self._told_of_sent, **limits)
         except (values.NotPlain, values.TooLarge):
             return {"status": "ok", "how": "held", "held": self.hold(thing)}, ()
         return self._by_value(parts)
+
+    def _told(self, kind):
+        """What the client is told of a record's class."""
+        return [self._classes.key(kind), str(kind.__module__), kind.__qualname__]
+
+    def _told_of_sent(self, kind):
+        """The same of a class that came from the client; None of any other, whose object stays here."""
+        return self._told(kind) if self._classes.key(kind) is not None else None
+
+    def _class(self, key, module, name):
+        """The class that the client means by what it was told of one; None where that is not here any more."""
+        known = self._classes.get(key)
+        if known is not None:
+            return known[0]
+        found = sys.modules.get(module)
+        if found is None or module == "__main__":
+            found = self._host.namespace
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return found if isinstance(found, type) else None
 
     def _by_value(self, parts):
         if sum(map(len, parts)) <= PIECE and len(parts) <= MAX_PARTS:
@@ -329,6 +359,7 @@ class Objects:
     def _entries(self, items, libraries):
         """For each item the number of its parts or its description; or None, and all of them in one value."""
         limits = {"libraries": libraries, "limit": VALUE_LIMIT // 4, "array_limit": ARRAY_LIMIT // 4}
+        limits["classes"] = self._told_of_sent
         try:
             return None, values.encode(items, **limits)
         except (values.NotPlain, values.TooLarge):
@@ -346,18 +377,8 @@ class Objects:
 
     def _error(self, exc):
         """An exception in words, and its plain attributes, from which the client makes an exception."""
-        facts = {"args": _plain_or(exc.args, ())}
-        for name in _FACTS:
-            try:
-                fact = getattr(exc, name, None)
-            except Exception:  # a property of the user's may raise anything; that fact is left out
-                fact = None
-            if fact is not None:
-                facts[name] = _plain_or(fact, None)
-        bases = [kind.__name__ for kind in type(exc).__mro__ if kind.__module__ == "builtins"]
-        content = {"status": "error", "ename": values.class_name(type(exc)), "evalue": tracebacks.evalue(exc)}
-        content.update(bases=bases, traceback=self._lines(exc))
-        return content, values.encode(facts)
+        content, facts = exceptions.told(exc, self._lines, self._classes.key)
+        return dict(content, status="error"), exceptions.encoded(facts, self.hold)
 
     def _lines(self, exc):
         """Its traceback from the user's first frame on; only the last line if no code of the user's ran."""
@@ -370,19 +391,6 @@ class Objects:
         if shell is not None and shell.name == "mini":  # it knows which files are cells
             return shell.format_exception((type(exc), exc, tb))["traceback"]
         return tracebacks.Formatter().lines(exc, tb)
-
-
-# Attributes of built-in exceptions that their arguments do not give.
-_FACTS = ("errno", "strerror", "filename", "filename2", "name", "path", "value", "msg", "lineno", "offset", "text")
-_FACT_LIMIT = 1 << 16
-
-
-def _plain_or(thing, other):
-    try:
-        values.encode(thing, libraries=(), limit=_FACT_LIMIT)
-    except (values.NotPlain, values.TooLarge):
-        return other
-    return thing
 
 
 def _pickle(thing):
@@ -421,20 +429,6 @@ def _get(thing, name):
         raise
 
 
-def _exit(thing, error):
-    """The end of a ``with`` block there: ``error`` is None, or the class's name and the text of what ended it."""
-    if error is None:
-        return thing.__exit__(None, None, None)
-    kind = getattr(builtins, error[0], None)
-    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-        kind = RuntimeError
-    try:
-        raised = kind(error[1])
-    except Exception:  # a class of the user's may want other arguments, and raise anything
-        raised = RuntimeError(error[1])
-    return thing.__exit__(type(raised), raised, None)
-
-
 def _set_item(thing, key, value):
     thing[key] = value
 
@@ -453,7 +447,6 @@ _STEPS = {
     "delete_item": _delete_item,
     "op": lambda thing, name, *args: FUNCTIONS[name](thing, *args),
     "reversed": lambda thing, name, other: FUNCTIONS[name](other, thing),
-    "exit": _exit,
     "about": description.about,
     "rich": description.bundle,
 }

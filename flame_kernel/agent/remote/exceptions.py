@@ -1,0 +1,132 @@
+"""Exceptions between the sides: one in words and plain data for the client, and one made of what the client tells.
+
+told   ename, evalue, traceback: text; bases: names of its built-in classes; classes: all of them as [module,
+       qualified name]; key: by which the client knows its own class.  Beside it facts, a value: args, attributes (of
+       its __dict__), notes, those of built-in exceptions by name, and the message and members of a group
+sent   {"kind": its class, where that travels, "classes", "args", "attributes", "facts", "text"}
+"""
+
+import builtins
+import importlib
+
+from ..shell import tracebacks
+from ..wire import values
+
+# Attributes of built-in exceptions that their arguments do not give.
+FACTS = ("errno", "strerror", "filename", "filename2", "name", "path", "value", "msg", "obj")
+FACTS += ("lineno", "offset", "end_lineno", "end_offset", "text", "code")
+LIMIT = 1 << 16
+# Attributes, classes, and members of a group that are told, and how deep groups nest.
+MOST = 100
+DEPTH = 4
+
+
+class Held:
+    """Stands for an object that has no plain value, until the client has a stand-in for it."""
+
+    def __init__(self, thing):
+        self.thing = thing
+
+
+def told(exc, lines, key, depth=0):
+    """An exception for the client: ``(content, facts)``. ``lines`` gives a traceback, ``key`` the client's name of a
+    class."""
+    kinds = type(exc).__mro__[:MOST]
+    content = {"ename": values.class_name(type(exc)), "evalue": tracebacks.evalue(exc), "traceback": lines(exc)}
+    content["bases"] = [kind.__name__ for kind in kinds if kind.__module__ == "builtins"]
+    content["classes"] = [[str(kind.__module__), kind.__qualname__] for kind in kinds if issubclass(kind, Exception)]
+    own = key(type(exc))
+    if own is not None:
+        content["key"] = own
+    facts = dict(_facts(exc), args=tuple(_fact(one) for one in exc.args[:MOST]))
+    members = _attribute(exc, "exceptions")
+    if "BaseExceptionGroup" in content["bases"] and depth < DEPTH:
+        facts["members"] = [list(told(one, lambda e: [], key, depth + 1)) for one in members[:MOST]]
+        facts["message"] = exc.message[:LIMIT]
+    return content, facts
+
+
+def _facts(exc):
+    """Its attributes: those of built-in exceptions, and its own."""
+    facts = {name: _fact(_attribute(exc, name)) for name in FACTS if _attribute(exc, name) is not None}
+    attributes = dict(_attribute(exc, "__dict__") or {})
+    notes = attributes.pop("__notes__", None)
+    if isinstance(notes, list):
+        facts["notes"] = [str(note)[:LIMIT] for note in notes[:MOST]]
+    if isinstance(exc, SystemExit):
+        attributes["code"] = exc.code
+    names = [name for name in attributes if isinstance(name, str)][:MOST]
+    facts["attributes"] = {name: _fact(attributes[name]) for name in names}
+    return facts
+
+
+def encoded(facts, hold):
+    """The parts of facts; ``hold`` describes an object that stays here."""
+    try:
+        return values.encode(facts, lambda one: hold(one.thing) if type(one) is Held else None, libraries=())
+    except (values.NotPlain, values.TooLarge):
+        return values.encode({})
+
+
+def _attribute(exc, name):
+    try:
+        return getattr(exc, name, None)
+    except Exception:  # a property of the user's may raise anything; that fact is left out
+        return None
+
+
+def _fact(thing):
+    """A plain value, as long as it is not large; or what stands for it."""
+    try:
+        values.encode(thing, libraries=(), limit=LIMIT)
+    except values.NotPlain:
+        return Held(thing)
+    except values.TooLarge:
+        return thing[: LIMIT // 4] if type(thing) in (str, bytes) else None
+    return thing
+
+
+def made(sent, names):
+    """The exception that the client tells of; ``names`` are those of the session."""
+    kind = sent.get("kind")
+    if not _is_exception(kind):
+        kind = next(filter(_is_exception, (_class(one, names) for one in sent["classes"])), Exception)
+    args = sent["args"]
+    try:
+        base = next(one for one in kind.__mro__ if one.__module__ == "builtins")
+        error = kind(*args) if kind is base else base.__new__(kind, *args)
+        if kind is not base:
+            base.__init__(error, *args)
+        error.args = args
+    except Exception:  # a class may want other arguments than it shows
+        try:
+            error = kind(sent["text"])
+        except Exception:  # the same
+            error = RuntimeError(sent["text"])
+    for name, fact in sent["facts"].items():
+        try:
+            setattr(error, name, fact)
+        except Exception:  # a property of the user's class
+            pass
+    error.__dict__.update(sent["attributes"])
+    return error
+
+
+def _is_exception(kind):
+    return isinstance(kind, type) and issubclass(kind, BaseException)
+
+
+def _class(place, names):
+    module, path = place
+    try:
+        if module == "__main__":
+            found = names[path.partition(".")[0]]
+            rest = path.split(".")[1:]
+        else:
+            found = builtins if module == "builtins" else importlib.import_module(module)
+            rest = path.split(".")
+        for part in rest:
+            found = getattr(found, part)
+    except Exception:  # it is not here, or its module fails; the next class of the list may do
+        return None
+    return found
