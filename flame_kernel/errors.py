@@ -79,8 +79,8 @@ _CAUSES: dict[str, tuple[str, str]] = {
     ),
     "tls_untrusted": (
         "its certificate is not signed by the CA that is trusted for it",
-        "give this server's CA as tls.ca (--tls-ca); or have it send its intermediate certificates too, behind its own in "
-        "PYRO_SSL_SERVERCERT",
+        "give this server's CA as tls.ca (--tls-ca); or have it send its intermediate certificates too, "
+        "behind its own in PYRO_SSL_SERVERCERT",
     ),
     "tls_self_signed": (
         "its certificate is self-signed, and not the one that is trusted here",
