@@ -32,7 +32,7 @@ def main() -> None:
 
             FlameApp.launch_instance()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read what we print has had enough: `… | head`
+    except BrokenPipeError:  # the reader of our output has closed the pipe: `… | head`
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for number in (1, 2):
             if not os.isatty(number):

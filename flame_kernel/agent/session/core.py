@@ -162,6 +162,7 @@ class Core:
         self.latest = cell
         if request.get("program"):
             return await program.run(self, cell, request, request.pop("descriptors"))
+        self.shell.shows_text_only(bool(request.get("text_only")))
         reply = await self.shell.run_cell(
             request["code"],
             silent=cell.silent,
