@@ -35,9 +35,10 @@ from .callbacks import Handed
 from .exceptions import of_call, sent
 from .foreground import show_before, write
 from .functions import Shipment
+from .records import known_class
 
 # Libraries whose values can be read here, where they are installed.
-LIBRARIES = ("numpy", "pandas", "pyarrow")
+LIBRARIES = ("numpy", "pandas", "pyarrow", "polars")
 # Requests whose output still goes where theirs went: threads that they have started may print.
 REMEMBERED = 256
 # Seconds between what a collected stand-in says and what the far side hears of it, when no other call takes it along.
@@ -337,7 +338,7 @@ class Calls:
     def decode(self, buffers: Sequence[Any]) -> Any:
         """The value in the buffers of a reply."""
         target = self.session.target
-        return values.decode(buffers, None, opener(target.trust))
+        return values.decode(buffers, None, opener(target.trust), known_class)
 
     def error(self, reply: dict[str, Any], buffers: Sequence[Any]) -> Exception:
         """The exception that a reply of the status ``error`` tells of."""

@@ -384,6 +384,9 @@ class Shipment:
         if text is None:
             return self._class_without_source(kind)
         functions = list(source.functions_of(kind))
+        # Those of a named tuple that a class statement makes are of another module, which is none.
+        if issubclass(kind, tuple):
+            functions = [one for one in functions if one.__globals__.get("__name__") == kind.__module__]
         space = functions[0].__globals__ if functions else vars(sys.modules.get(kind.__module__, builtins))
         local = dict(_closure(functions))
         names = zip(text.bases, getattr(kind, "__orig_bases__", kind.__bases__), strict=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import collections
-import dataclasses
 import datetime
 import decimal
 import enum
@@ -347,20 +346,16 @@ def test_deep_and_shared(remote: Remote, old: Remote) -> None:
         assert back is bottom
 
 
-class Colour(enum.IntEnum):
-    RED = 1
-
-
-@dataclasses.dataclass
-class Point:
-    x: int
-
-
-Pair = collections.namedtuple("Pair", "a b")  # noqa: PYI024
-
-
 class Text(str):
     __slots__ = ()
+
+
+class Special(np.ndarray):
+    pass
+
+
+class SpecialFrame(pd.DataFrame):
+    pass
 
 
 class Ordered(collections.OrderedDict[str, int]):
@@ -390,9 +385,6 @@ def bomb() -> list[Any]:
 
 NOT_PLAIN: list[tuple[Any, str]] = [
     (object(), "a object is no plain value"),
-    (Colour.RED, "Colour is no plain value"),
-    (Point(1), "Point is no plain value"),
-    (Pair(1, 2), "Pair is no plain value"),
     (Text("a"), "Text is no plain value"),
     (Ordered(), "Ordered is no plain value"),
     (collections.defaultdict(lambda: 0), "a defaultdict whose factory is <lambda>"),
@@ -401,12 +393,11 @@ NOT_PLAIN: list[tuple[Any, str]] = [
     (everything_in_everything(14), "contains itself in too many ways"),
     (deep(100_000), "nested deeper than 3000 levels"),
     (bomb(), "more than 20000000 values"),
-    (np.array([object()]), "Python objects"),
+    (np.array([object()]), "a object is no plain value"),
     (np.zeros(2, [(("title", "name"), "i4")]), "titles"),
-    (np.ma.array([1]), "MaskedArray is no plain value"),
-    (pd.DataFrame({"a": [1, "x"]}), "Arrow cannot take"),
-    (pd.DataFrame({"a": [1, None]}, dtype=object), "Arrow would change"),
-    (pd.DataFrame({"a": [(1, 2)]}), "Arrow would change"),
+    (pd.DataFrame({"a": [1, "x"], "b": [object(), 2]}), "a object is no plain value, in the column 'b'"),
+    (np.zeros(2, "i4").view(Special), "Special is no plain value"),
+    (SpecialFrame({"a": [1]}), "SpecialFrame is no plain value"),
 ]
 
 
@@ -422,14 +413,8 @@ def test_what_is_not_plain_is_refused_before_it_is_sent(remote: Remote) -> None:
 
 def test_what_is_not_plain_there_stays_there(remote: Remote) -> None:
     remote.execute("import enum, collections\nclass C(enum.IntEnum): RED = 1\nP = collections.namedtuple('P', 'a')(1)")
-    for expression in (
-        "C.RED",
-        "P",
-        "[C.RED]",
-        "collections.defaultdict(lambda: 1)",
-        "(x for x in ())",
-        "{1: object()}",
-    ):
+    assert all(isinstance(remote.evaluate(expression), RemoteObject) for expression in ("C.RED", "P", "[C.RED]"))
+    for expression in ("collections.defaultdict(lambda: 1)", "(x for x in ())", "{1: object()}"):
         one = remote.evaluate(expression)
         assert isinstance(one, RemoteObject)
         with pytest.raises(CannotTravel, match=r"trust=True.* run code here"):
@@ -556,7 +541,6 @@ HOSTILE: dict[str, list[bytes]] = {
     ),
     "scalar": parts({"g": ["<f8", 1]}, b"\0"),
     "table": parts({"k": 1}, b"\xff" * 100),
-    "frame": parts({"P": ["DataFrame", 1, None, None]}, b"\0" * 100),
 }
 
 
@@ -615,6 +599,7 @@ def test_reading_imports_three_libraries_at_most() -> None:
         "scalars",
         "containers",
         "nesting",
+        "records",
         "arrays",
         "dtypes",
         "arrow_stream",

@@ -177,7 +177,18 @@ def test_what_is_wrong_with_the_order_is_said() -> None:
 
 def test_the_agent_needs_the_standard_library_only() -> None:
     optional = {
-        *("numpy", "pandas", "pyarrow", "cloudpickle", "IPython", "psutil", "matplotlib", "matplotlib_inline", "jedi"),
+        *(
+            "numpy",
+            "pandas",
+            "pyarrow",
+            "polars",
+            "cloudpickle",
+            "IPython",
+            "psutil",
+            "matplotlib",
+            "matplotlib_inline",
+            "jedi",
+        ),
         *("ipykernel", "traitlets", "Pyro4", "comm", "debugpy", "pydevd", "pydevd_tracing", "_pydevd_bundle"),
         "_pydevd_sys_monitoring",
     }

@@ -54,7 +54,15 @@ def examples(kind: str) -> list[Any]:
     )
     more = pd.DataFrame({"p": pd.period_range("2020", periods=2, freq="M"), "s": pd.array(["a", None], "string")})
     levels = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "x"), ("b", "y")]))
-    return [pa.table({"a": [1, 2, 3]}), nested, words, frame, more, levels, frame["a"], pd.Index(["a", "b"])]
+    mixed = pd.DataFrame({"a": [1, "x", None], "l": [[1], {"y": 2}, (3,)], "s": pd.arrays.SparseArray([0, 0, 1])})
+    cut = pd.cut(pd.Series([1, 5, 9]), 2)
+    many = pd.DataFrame({"t": ["é%d" % at if at % 3 else None for at in range(40)]})  # noqa: UP031
+    index = pd.MultiIndex.from_product([[1, 2], ["a", None]], names=["k", None])
+    scalars = [pd.Timestamp("2024", tz="Europe/Berlin"), pd.Period("2024", "M"), pd.Interval(1, 2), pd.Timedelta("1s")]
+    objects = [np.array([[1, "a"], [None, [2]]], object), np.array([(1, "a")], [("n", "i4"), ("o", "O")])]
+    kinds = [np.ma.array([1, 2], mask=[0, 1]), np.rec.array([(1, 2.5)], names="a,b"), pd.array([1, None], dtype="Int8")]
+    tables = [pa.table({"a": [1, 2, 3]}), nested, words, frame, more, levels, frame["a"], pd.Index(["a", "b"])]
+    return [*tables, mixed, cut, many, index, *scalars, *objects, *kinds, pa.record_batch({"a": [1]}), pa.scalar("x")]
 
 
 def mutants(seeds: list[Seed], count: int, chance: random.Random) -> Iterator[Seed]:

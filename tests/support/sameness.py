@@ -44,6 +44,8 @@ def same(one: Any, other: Any) -> bool:
     if kind is slice:
         return same((one.start, one.stop, one.step), (other.start, other.stop, other.step))
     module = kind.__module__.partition(".")[0]
+    if kind.__name__ == "MaskedConstant":
+        return one is other
     if module in ("numpy", "pandas", "pyarrow"):
         return _same_there(module, one, other)
     if kind.__name__ == "Decimal":
@@ -53,24 +55,38 @@ def same(one: Any, other: Any) -> bool:
 
 def _same_there(module: str, one: Any, other: Any) -> bool:
     if module == "numpy":
-        import numpy
-
-        a, b = numpy.asarray(one), numpy.asarray(other)
-        alike = a.dtype == b.dtype and a.shape == b.shape and _same_bytes(a, b)
-        both_whole = a.flags.forc and b.flags.forc
-        return alike and (not both_whole or a.flags.f_contiguous == b.flags.f_contiguous)
+        return _same_arrays(one, other)
     if module == "pyarrow":
-        return bool(one.equals(other, check_metadata=True))
+        metadata = {"check_metadata": True} if hasattr(one, "schema") or hasattr(one, "metadata") else {}
+        return bool(one.equals(other, **metadata))
     import pandas
 
-    check = {"DataFrame": "frame", "Series": "series"}.get(type(one).__name__, "index")
-    exact = {"check_exact": True} | ({} if check == "index" else {"check_freq": True})
-    getattr(pandas.testing, f"assert_{check}_equal")(one, other, **exact)
+    check = {"DataFrame": "frame", "Series": "series"}.get(type(one).__name__)
+    if check is None and isinstance(one, pandas.Index):
+        check = "index"
+    if check is None and not isinstance(one, pandas.api.extensions.ExtensionArray):
+        return one is other or (repr(one) == repr(other) and bool(one == other))
+    exact = {"check_exact": True} | ({} if check in ("index", None) else {"check_freq": True})
+    getattr(pandas.testing, f"assert_{check or 'extension_array'}_equal")(one, other, **exact)
     return True
 
 
+def _same_arrays(one: Any, other: Any) -> bool:
+    import numpy
+
+    if one is numpy.ma.masked or isinstance(one, numpy.dtype):
+        return bool(one is other or one == other)
+    a, b = numpy.asarray(one), numpy.asarray(other)
+    if a.dtype != b.dtype or a.shape != b.shape or not _same_bytes(a, b):
+        return False
+    both_whole = a.flags.forc and b.flags.forc
+    return not both_whole or bool(a.flags.f_contiguous == b.flags.f_contiguous)
+
+
 def _same_bytes(a: Any, b: Any) -> bool:
-    """Of fields, not of what may lie between them."""
+    """Of fields, not of what may lie between them; of objects, these."""
     if a.dtype.names is not None:
         return all(_same_bytes(a[name], b[name]) for name in a.dtype.names)
+    if a.dtype.hasobject:
+        return same(a.ravel().tolist(), b.ravel().tolist())
     return bool(a.tobytes() == b.tobytes())

@@ -19,6 +19,7 @@ import builtins
 import importlib
 import linecache
 import os
+import sys
 import threading
 import time
 import types
@@ -203,7 +204,7 @@ class Objects:
             at += length
         names = self._host.namespace.__dict__
         things = functions.Things(lists[1:], self.held, loads, self._classes, names, self._remember_file, called.make)
-        return things, values.decode(lists[0], things.resolve, loads)
+        return things, values.decode(lists[0], things.resolve, loads, self._class)
 
     def _chain(self, request, made, called):
         """What a request leads to, and whether that is to be awaited. ``made`` gets its Things."""
@@ -292,14 +293,36 @@ class Objects:
             return self._items(thing, request)
         if mode == "value":
             dumps = _pickle if request.get("trust") else None
-            return self._by_value(values.encode(thing, dumps=dumps, libraries=libraries))
+            parts = values.encode(thing, dumps=dumps, libraries=libraries, classes=self._told)
+            return self._by_value(parts)
         if isinstance(thing, types.ModuleType):
             return {"status": "ok", "how": "held", "held": self.hold(thing)}, ()
         try:
-            parts = values.encode(thing, libraries=libraries, limit=VALUE_LIMIT, array_limit=ARRAY_LIMIT)
+            limits = {"limit": VALUE_LIMIT, "array_limit": ARRAY_LIMIT}
+            parts = values.encode(thing, libraries=libraries, classes=self._told_of_sent, **limits)
         except (values.NotPlain, values.TooLarge):
             return {"status": "ok", "how": "held", "held": self.hold(thing)}, ()
         return self._by_value(parts)
+
+    def _told(self, kind):
+        """What the client is told of a record's class."""
+        return [self._classes.key(kind), str(kind.__module__), kind.__qualname__]
+
+    def _told_of_sent(self, kind):
+        """The same of a class that came from the client; None of any other, whose object stays here."""
+        return self._told(kind) if self._classes.key(kind) is not None else None
+
+    def _class(self, key, module, name):
+        """The class that the client means by what it was told of one; None where that is not here any more."""
+        known = self._classes.get(key)
+        if known is not None:
+            return known[0]
+        found = sys.modules.get(module)
+        if found is None or module == "__main__":
+            found = self._host.namespace
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return found if isinstance(found, type) else None
 
     def _by_value(self, parts):
         if sum(map(len, parts)) <= PIECE and len(parts) <= MAX_PARTS:
@@ -360,6 +383,7 @@ class Objects:
     def _entries(self, items, libraries):
         """For each item the number of its parts or its description; or None, and all of them in one value."""
         limits = {"libraries": libraries, "limit": VALUE_LIMIT // 4, "array_limit": ARRAY_LIMIT // 4}
+        limits["classes"] = self._told_of_sent
         try:
             return None, values.encode(items, **limits)
         except (values.NotPlain, values.TooLarge):

@@ -214,9 +214,7 @@ class _Table:
 class Schema:
     """What a schema says.
 
-    categorical  names of the columns that are dictionary-encoded;  dictionaries  whether any is, or what is in one
-    nested_dictionaries  whether dictionaries are in the cells of a column
-    pandas       what its metadata tell pandas of each column, as ``pandas_metadata.check`` has it
+    dictionaries  whether any column is dictionary-encoded, or what is in one
     """
 
     def __init__(self, table, version, size):
@@ -225,18 +223,16 @@ class Schema:
         self._version = version
         self._room = size
         self.layouts = {}  # id of a dictionary -> the layout of its values
-        self.nested_dictionaries = False
         text = self._pairs(table.tables(2)).get(b"pandas")
-        self.categorical, self.columns, self._names = set(), [], []
+        self.columns, self._names = [], []
         self._columns(table.tables(1))
         self.dictionaries = bool(self.layouts)
-        self.pandas = {} if text is None else pandas_metadata.check(text, self._names)
+        if text is not None:
+            pandas_metadata.check(text, self._names)
 
     def _columns(self, fields):
         for field in fields:
             name = field.text(0).decode("utf-8")
-            if field.has(4):
-                self.categorical.add(name)
             self._names.append(name)
             layout = []
             self._take(len(name))
@@ -279,7 +275,6 @@ class Schema:
             if known in self.layouts:
                 raise BadValue("two Arrow columns of one dictionary")
             here = self.layouts[known] = []
-            self.nested_dictionaries = self.nested_dictionaries or depth > 0
         here.append((buffers, NESTED if nested else 1, has_bytes))
         for child in field.tables(5):
             self._take(len(child.text(0)))

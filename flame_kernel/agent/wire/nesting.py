@@ -42,22 +42,27 @@ class Tangled(NotPlain):
     """A value that has to be cut first."""
 
 
+def _both(value):
+    return list(value.keys()) + list(value.values())
+
+
+# What each container holds.
+_HOLDS = dict.fromkeys(_FLAT, list)
+_HOLDS.update(dict.fromkeys(_KEYED, _both))
+_HOLDS.update({kind: lambda value: [value.data] for kind in (collections.UserDict, collections.UserList)})
+_HOLDS[collections.ChainMap] = lambda value: value.maps
+_HOLDS[containers.SimpleNamespace] = lambda value: list(vars(value).values())
+_HOLDS[containers.MappingProxyType] = lambda value: list(value.values())
+
+
 def children(value):
     """What a container holds; nothing for what is none, or not known here."""
     kind = type(value)
-    if kind in _FLAT:
-        return [one for one in list(value) if type(one) not in _ATOMS]
-    if kind in _KEYED:
-        both = list(value.keys()) + list(value.values())
-        return [one for one in both if type(one) not in _ATOMS]
-    if kind in (collections.UserDict, collections.UserList):
-        return [value.data]
-    if kind is collections.ChainMap:
-        return list(value.maps)
-    if kind is containers.SimpleNamespace:
-        return [one for one in vars(value).values() if type(one) not in _ATOMS]
-    if kind is containers.MappingProxyType:
-        return [one for one in list(value.values()) if type(one) not in _ATOMS]
+    holds = _HOLDS.get(kind)
+    if holds is not None:
+        return [one for one in holds(value) if type(one) not in _ATOMS]
+    if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and value.dtype.kind == "O":
+        return [one for one in value.ravel().tolist() if type(one) not in _ATOMS]
     return ()
 
 

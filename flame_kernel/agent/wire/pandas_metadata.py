@@ -58,10 +58,7 @@ _EXTENSIONS = {
 
 
 def check(text, names):
-    """Raise BadValue unless pandas may see this (bytes) with columns of these names.
-
-    Returns the name of each column's dtype, by its ``field_name``.
-    """
+    """Raise BadValue unless pandas may see this (bytes) with columns of these names."""
     told = _json(text, "the metadata of pandas")
     if _depth(told, 0) > MAX_DEPTH:
         raise BadValue("metadata of pandas that are nested too deep")
@@ -73,17 +70,15 @@ def check(text, names):
     _check_index(index)
     for level in levels:
         _check_column(level, _NAMES_KIND, set())
-    types, shown, seen = {}, {}, set()
+    shown, seen = {}, set()
     for column in columns:
         _check_column(column, _KIND, seen)
         field = column.get("field_name", column["name"])
-        _need(type(field) is str and field not in types)
-        types[field] = column["numpy_type"]
+        _need(type(field) is str and field not in shown)
         shown[field] = column["name"]
     if len(levels) > 1:
         for name in names:
             _need((name in index and names.count(name) == 1) or _LEVELS.fullmatch(shown.get(name, name) or ""))
-    return types
 
 
 def check_extension(name, metadata):

@@ -10,7 +10,8 @@ strings and arrays stand for None, bool, int, float, str and list; anything else
     {"r": n}           the n-th thing that was finished in this text, once more
     {"@": …}           an object that stays where it is, by its reference   {"!": n}  a pickle, between those who trust
 
-and those of ``LEAVES`` and of ``arrays``.  Only exact classes are plain: a namedtuple, an enum or a dataclass is not.
+and those of ``LEAVES``, ``containers``, ``arrays`` and ``records``.  Only exact classes are plain, and records of
+classes that the other side can be told of.
 
 Reading builds these classes and nothing else: no name that was sent is imported or looked up.  What costs is counted:
 the values in the text, their depth, the size of the tree where a shared reference counts each time, and keys that
@@ -21,7 +22,7 @@ import json
 import sys
 from array import array
 
-from . import containers, nesting
+from . import containers, nesting, records
 from . import message as wire
 from .scalars import LEAVES, LONG, ZONES, BadValue, NotPlain, TooLarge, class_name, zone
 
@@ -46,21 +47,22 @@ _INT64 = 1 << 63
 _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
 
 
-def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_limit=None):
+def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_limit=None, classes=None):
     """The parts of ``value``: a list of its JSON text and its buffers, bytes-like.
 
     reference    called with what is not plain; what it returns other than None goes into the text in its place
     dumps        then called, where trust is given: bytes of a pickle
     libraries    names of those that the other side has too; None stands for all
     limit, array_limit  bytes: of all, and of one array or table; TooLarge beyond
+    classes      called with the class of a record: what is told of it, see ``records``, or None where it is not sent
 
     Raises NotPlain, TooLarge.
     """
-    encoder = Encoder(reference, dumps, libraries, limit, array_limit)
+    encoder = Encoder(reference, dumps, libraries, limit, array_limit, classes)
     try:
         text = _encoder.encode(encoder.node(value, 0)).encode("ascii")
     except (nesting.Tangled, RecursionError):
-        encoder = Encoder(reference, dumps, libraries, limit, array_limit)
+        encoder = Encoder(reference, dumps, libraries, limit, array_limit, classes)
         try:
             text = _encoder.encode(nesting.encode(encoder, value)).encode("ascii")
         except RecursionError:
@@ -76,10 +78,12 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
 class Encoder:
     """One value on its way into parts; see ``encode``. One use."""
 
-    def __init__(self, reference, dumps, libraries, limit, array_limit):
+    def __init__(self, reference, dumps, libraries, limit, array_limit, classes):
         self.parts = [b""]
         self.libraries = libraries
-        self.array_limit = array_limit
+        self.classes = classes
+        self.references = reference is not None
+        self._array_limit = array_limit
         self._room = limit
         self._reference = reference
         self._dumps = dumps
@@ -159,7 +163,9 @@ class Encoder:
             return {"z": zone(value)}
         from . import arrays
 
-        node = arrays.encode(self, value, kind)
+        node = arrays.encode(self, value, kind, depth)
+        if node is None:
+            node = records.encode(self, value, kind, depth)
         if node is not None:
             return node
         if self._reference is not None:
@@ -201,6 +207,20 @@ class Encoder:
             return {"m": dict(zip(keys, self.nodes(values, depth)))}
         return {"d": self.nodes([thing for pair in zip(keys, values) for thing in pair], depth)}
 
+    def has(self, library):
+        """Whether the other side has a library; one that is not known to be missing is taken to be there."""
+        return self.libraries is None or library in self.libraries
+
+    @property
+    def limited(self):
+        """Whether there is a limit for an array or a table."""
+        return self._array_limit is not None
+
+    def whole(self, size):
+        """An array or a table of so many bytes comes: TooLarge beyond the limit."""
+        if self._array_limit is not None and size > self._array_limit:
+            raise TooLarge("an array of %d bytes" % size)
+
     def buffer(self, data):
         """The number of one more part; ``data`` is bytes-like, flat."""
         self.take(len(data))
@@ -223,11 +243,12 @@ class Encoder:
                 raise TooLarge("more than the limit")
 
 
-def decode(parts, resolve=None, loads=None):
+def decode(parts, resolve=None, loads=None, classes=None):
     """The value in ``parts``, a list of bytes-like objects.
 
     resolve   called with what stands behind ``@``
     loads     called with a pickle's bytes; where it is None a pickle is refused
+    classes   called with what is told of a record's class: the class, or None where it is not known
 
     Raises BadValue, and what ``resolve`` and ``loads`` raise.
     """
@@ -238,7 +259,7 @@ def decode(parts, resolve=None, loads=None):
         raise BadValue("a value of more than %d parts" % wire.MAX_VALUES)
     try:
         tree = wire.read_json(text, MAX_DIGITS)
-        return Decoder(parts, resolve, loads).root(tree)
+        return Decoder(parts, resolve, loads, classes).root(tree)
     except RecursionError:
         raise BadValue("a value that is nested too deep")
     except BadValue:
@@ -250,14 +271,16 @@ def decode(parts, resolve=None, loads=None):
 class Decoder:
     """Parts on their way back; see ``decode``. One use."""
 
-    def __init__(self, parts, resolve, loads):
+    def __init__(self, parts, resolve, loads, classes):
         self._parts = parts
         self._unused = set(range(1, len(parts)))
         self._resolve = resolve
         self._loads = loads
+        self.classes = classes
         self._finished = []  # (value, its unfolded size)
         self.unfolded = 0
         self._entries = None
+        self.failed = None  # what the caller's own function has raised
 
     def root(self, tree):
         """The value of the whole text."""
@@ -266,14 +289,16 @@ class Decoder:
             return self._entries.value()
         return self.value(tree, 0)
 
-    def bare(self, node):
+    def bare(self, node, depth=0):
         """The value of a node that no other one refers to by its number."""
         if type(node) is list:
-            return self.values(node, 0)
+            return self.values(node, depth)
         if type(node) is not dict:
             return node
         ((tag, content),) = node.items()
-        return self.value(node, 0) if tag == "r" or tag in _ATOMS else self._tagged(tag, content, 0)
+        if depth > 2 * MAX_DEPTH:
+            raise BadValue("a value that is nested too deep")
+        return self.value(node, depth) if tag == "r" or tag in _ATOMS else self._tagged(tag, content, depth)
 
     def value(self, node, depth):
         """The value that ``node`` of the JSON text stands for."""
@@ -340,12 +365,20 @@ class Decoder:
     def _reference(self, content, depth):
         if self._resolve is None:
             raise BadValue("a reference to an object, where none is due")
-        return self._resolve(content)
+        return self._passed(self._resolve, content)
 
     def _pickle(self, content, depth):
         if self._loads is None:
             raise BadValue("a pickle, which is opened only where trust=True was given to flame.connect")
-        return self._loads(bytes(self.part(content)))
+        return self._passed(self._loads, bytes(self.part(content)))
+
+    def _passed(self, function, content):
+        """What a function of the caller's gives; its error is the caller's too."""
+        try:
+            return function(content)
+        except Exception as e:  # goes on as it is; whoever makes errors of libraries into BadValue knows it by this
+            self.failed = e
+            raise
 
     def values(self, nodes, depth):
         """The values of several nodes, as a list."""
@@ -425,6 +458,7 @@ _READERS = {
     "!": Decoder._pickle,
 }
 _READERS.update(containers.READERS)
+_READERS.update(records.READERS)
 _MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag not in LONG}
 _LONG_MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag in LONG}
 # What is not remembered for a second reference: strings and numbers.
