@@ -216,7 +216,7 @@ def _read_data(decoder, content, depth):
         raise BadValue("an object whose names and values do not fit each other")
     values = dict(zip(names, items))
     fields = None if kind is None else vars(kind).get("__dataclass_fields__")
-    if fields is not None and (told is None or set(fields) <= set(names)):
+    if fields is not None and (told is None or _own_fields(fields) <= set(names)):
         try:
             made = object.__new__(kind)
         except TypeError:  # it is one of a built-in class too
@@ -227,6 +227,12 @@ def _read_data(decoder, content, depth):
     if kind is not None and issubclass(kind, enum.Enum):  # of facts that go back to where they came from
         return kind.__members__.get(values.get("name"), Facts(told, values))
     return Facts(told, values)
+
+
+def _own_fields(fields):
+    """The names of those that an object has: not of class variables, nor of what is only given to ``__init__``."""
+    kinds = {name: getattr(getattr(one, "_field_type", None), "name", "_FIELD") for name, one in fields.items()}
+    return {name for name in kinds if kinds[name] == "_FIELD"}
 
 
 def _filled(made, kind, values):
