@@ -216,5 +216,5 @@ def common_config(options: argparse.Namespace) -> Config:
 def _log_level(text: str) -> int:
     found = int(text) if text.isdigit() else getattr(logging, text.upper(), None)
     if not isinstance(found, int):
-        raise argparse.ArgumentTypeError(f"{text!r} is no log level; give DEBUG, INFO, WARN, ERROR or a number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a log level; give DEBUG, INFO, WARN, ERROR or a number")
     return found

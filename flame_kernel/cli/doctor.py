@@ -25,8 +25,9 @@ class Doctor(Connecting):
 
     title = "doctor"
     about = """
-        Check the way to a server and what is there, one line a check, in the order in which things can go wrong; each
-        that failed has its cure, and those that need it are skipped. Nothing is changed there.
+        Check the connection to a server and what is installed there: one line for each check, in the order in which
+        things can go wrong. A check that failed tells its cure, and those that depend on it are skipped. Nothing is
+        changed there.
 
           ✓ well   ! it works, and could be better   ✗ failed   - skipped
 

@@ -73,7 +73,7 @@ def _read(path: Path) -> NotebookNode:
     except OSError as e:
         raise TargetError(f"cannot read {path}: {e.strerror}; name a notebook here") from None
     except Exception as e:  # nbformat's own, json's, and what a file that is none may bring about
-        raise TargetError(f"{path} is no notebook: {str(e).splitlines()[0]}") from None
+        raise TargetError(f"{path} is not a notebook: {str(e).splitlines()[0]}") from None
     return notebook
 
 
@@ -135,8 +135,8 @@ def _environ(command: Connecting) -> dict[str, str]:
     options = vars(command.options)
     if protection(options) or options.get("key") or options.get("trust"):
         raise TargetError(
-            "a notebook's kernel takes how a link is protected from targets.toml; write the server down "
-            "(jupyter flame targets add), and name it with -t"
+            "for a notebook, the protection of the link must be in targets.toml: save the server "
+            "(jupyter flame targets add) and name it with -t"
         )
     target = command.target()  # says what is wrong with it before a kernel is started
     where = command.where

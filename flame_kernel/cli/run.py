@@ -136,7 +136,7 @@ class Run(Connecting):
     about = """
         Run a script of this machine on the server, as `ssh there python FILE ARGUMENTS` would: its stdin, stdout and
         stderr are those of this command, its exit status too, and Ctrl-C stops it there (130). The modules and
-        packages of its folder that it imports go along, into memory. With --session its names stay, for a look.
+        packages that it imports from its folder are sent along, into memory. With --session its variables are kept.
 
         A notebook is run by nbclient, its kernel on the server; the options behind it are:
           -o FILE, --output FILE   where to write it with its outputs, also when a cell fails

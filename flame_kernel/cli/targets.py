@@ -51,7 +51,7 @@ def _settings(parser: Parser) -> None:
     key.add_argument("--key-file", type=Path, metavar="FILE", help="the server's key, in a file of mode 0600")
     key.add_argument("--key", metavar="SOURCE", help="keyring (you are asked once), prompt (each time), or env:NAME")
     parser.add_argument("--place", choices=PLACES, help="where cells run: inside the server's process, or in a child")
-    parser.add_argument("--session", metavar="NAME", help="take up the session of this name")
+    parser.add_argument("--session", metavar="NAME", help="attach to the session of this name")
     parser.add_argument("--shell", choices=SHELLS, help="with IPython or without")
     parser.add_argument("--trust", action="store_true", default=None, help="let this server run code here (pickles)")
     parser.add_argument("--linger", metavar="TIME", help='how long a session waits for its client, such as "24 h"')

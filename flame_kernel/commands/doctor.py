@@ -276,13 +276,18 @@ class _Examination:
     def _tls_words(self) -> str:
         settings = self._target.tls
         if settings is None:
-            return "none" if self._target.is_private else "none: others on the way can read along"
+            return "none" if self._target.is_private else "none: others on the network can read what is sent"
         return "; ".join(_tls_parts(settings))
 
     def _tls(self) -> Check:
         settings = self._target.tls
         if settings is not None and not settings.verify:
-            return Check("TLS", NOTE, "spoken, and not verified: anyone in between can read and act", "name its CA")
+            return Check(
+                "TLS",
+                NOTE,
+                "in use, but the certificate is not checked: anyone in between can read and change what is sent",
+                "name its CA",
+            )
         return Check("TLS", OK, self._tls_words())
 
     def _key(self) -> Check:
@@ -311,7 +316,7 @@ class _Examination:
         except CannotConnect as error:
             raise self._diagnosed(error) from error
         except FlameError as error:
-            raise _Failed("Flame", f"it does not evaluate: {error}", "is it a Flame server, and is it well?") from error
+            raise _Failed("Flame", f"it does not run code: {error}", "is it a Flame server, and is it well?") from error
         if not isinstance(version, list) or len(version) != 3 or not all(map(_is_count, version)):
             raise _Failed("Flame", "it does not say which Python it is", "check that you reach the server you mean")
         self._python = tuple(version)
@@ -322,7 +327,10 @@ class _Examination:
         kind = kind.decode("ascii", "replace") if isinstance(kind, bytes) else kind  # Python 2
         if kind != "multiplex":
             return Check("server type", OK, _shown(str(kind)))
-        words = "multiplex, which serves one call at a time: output comes in short polls, and a long call stops all"
+        words = (
+            "multiplex, which serves one call at a time: output comes in short polls, "
+            "and a long call holds up everything"
+        )
         return Check("server type", NOTE, words, "start it with PYRO_SERVERTYPE=thread")
 
     def _agent(self) -> Iterator[Check]:
@@ -378,7 +386,7 @@ class _Examination:
         slow = "each cell takes at least that long; is there a nearer way?" if middle > _SLOW else ""
         yield Check("round trip", NOTE if slow else OK, words, slow)
         down, up = self._throughput(up=False), self._throughput(up=True)
-        narrow = "files and figures will take their time" if min(down, up) < _NARROW else ""
+        narrow = "files and figures will be slow" if min(down, up) < _NARROW else ""
         words = f"{size_in_words(down)}/s from there, {size_in_words(up)}/s to there"
         yield Check("throughput", NOTE if narrow else OK, words, narrow)
         if offsets:

@@ -348,4 +348,4 @@ class Views:
     def end_in_words(self, kind: str, expression: str) -> str:
         """The same, and what was ended."""
         ended = self.end(kind, expression)
-        return f"no longer shown: {', '.join(ended)}" if ended else "nothing of that kind is shown"
+        return f"stopped watching {', '.join(ended)}" if ended else "nothing is being watched"

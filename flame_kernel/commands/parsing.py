@@ -65,8 +65,8 @@ def refuse_key(text: str) -> None:
     """Raise FlameError where a key itself stands in a line of ours."""
     if has_key(text):
         raise FlameError(
-            "--key holds a key itself, and a key has no place in a cell, where all who see the notebook see it; take "
-            "it out: use --key-file FILE, --key keyring, prompt or env:NAME, or targets.toml"
+            "--key contains the key itself, and everyone who sees the notebook would see it; take it out: use "
+            "--key-file FILE, --key keyring, prompt or env:NAME, or targets.toml"
         )
 
 

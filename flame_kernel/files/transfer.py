@@ -275,7 +275,7 @@ class Transfer:
         def answer() -> str:
             reply = asked.result(_CWD_PATIENCE)
             if reply.get("status") != "ok" or not isinstance(reply.get("cwd"), str):
-                raise TransferError("the folder that cells are in there is gone; give a path from / or ~")
+                raise TransferError("the working folder of the cells no longer exists there; give a path from / or ~")
             return str(reply["cwd"])
 
         return answer
@@ -348,14 +348,14 @@ class _Content:
 
     def _too_large(self, what: str) -> TransferError:
         return TransferError(
-            f"{self._shown} at {self._location} has {what}: too much to be had in memory; use get, which writes a file"
+            f"{self._shown} at {self._location} has {what}: too large for memory; use get, which writes a file"
         )
 
 
 def wire_path(path: str) -> str:
     """A path of the far side, as the user writes it, for the wire."""
     if not path or "\0" in path:
-        raise TransferError(f"{path!r} is no name of a file; name a file or a folder")
+        raise TransferError(f"{path!r} is not the name of a file; name a file or a folder")
     return str(trees.to_wire(os.fsencode(path)))
 
 
@@ -374,7 +374,7 @@ def _local_sources(patterns: list[str]) -> list[tuple[bytes, str, str]]:
     found = []
     for pattern in patterns:
         if not pattern or "\0" in pattern:
-            raise TransferError(f"{pattern!r} is no name of a file; name a file or a folder")
+            raise TransferError(f"{pattern!r} is not the name of a file; name a file or a folder")
         path = os.path.expanduser(pattern)
         plain = os.path.lexists(path) or not glob.has_magic(path)
         matches = [path] if plain else sorted(glob.glob(path, recursive=True))

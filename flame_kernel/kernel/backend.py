@@ -170,7 +170,7 @@ class FarSide:
         session = self.current
         if session is None:
             opening = self._opening
-            where = str(self.target.location) if self.target.location else "a flame server of its own"
+            where = str(self.target.location) if self.target.location else "its own local server"
             if opening is not None and not opening.done():
                 return f"connecting to {where}"
             left = _session_of(opening)

@@ -61,7 +61,7 @@ class Publisher:
     send        ``Session.send`` of jupyter_client, bound to the iopub socket: ``send(msg_type, content, parent, …)``
     on_result   called with the execution count and the text/plain of an ``execute_result``
     on_input    called with ``(session, event, parent, ident)`` for an ``input_request``; ``(session, None, …)`` when
-                the far side does not wait any more
+                the far side is no longer waiting
     outgoing    where ``send`` puts messages: no output is published while that is full
     """
 

@@ -405,7 +405,7 @@ class Sessions:
     async def detach(self, cell: Cell, line: Line) -> None:
         session = self._left()
         if self._far.target.location is None:
-            raise FlameError("this kernel's own server ends with the kernel, so its session cannot be left")
+            raise FlameError("this kernel's own server ends with the kernel, so its session cannot be detached")
         name = session.session_id
         await self._waits.until(on_thread(self._far.detach, "detach"))
         self._say(
@@ -438,12 +438,12 @@ class Sessions:
         session = self._far.current
         waiting = self._publisher.takeovers(session) if session is not None else {}
         if session is None or not waiting:
-            raise FlameError("nobody asks for this session")
+            raise FlameError("nobody is asking for this session")
         for ask_id, who in list(waiting.items()):
             done = await self._waits.until(session.ask("consent", id=ask_id, allow=allow))
             waiting.pop(ask_id, None)
             heard = isinstance(done, dict) and done.get("done")
-            told = ("may have this session" if allow else "is refused") if heard else "does not wait any more"
+            told = ("may have this session" if allow else "is refused") if heard else "is no longer waiting"
             self._say(cell, f"{who} {told}")
 
     async def cells(self, session: Session) -> list[dict[str, Any]]:

@@ -160,7 +160,7 @@ class Cells:
                 return presses < 3
 
             if not output.follow(reply, interrupt):
-                raise FlameError(f"the cell does not stop, and is not followed any more; it runs on at {remote.name}")
+                raise FlameError(f"the cell does not stop and is no longer followed; it keeps running at {remote.name}")
             content = reply.result()
             if content.get("status") == "ok" or (output.error is None and content.get("status") != "error"):
                 continue
@@ -431,7 +431,7 @@ class Cells:
         self.jobs.append(job)
         job.reply.add_done_callback(lambda done: job.finish(done.exception()))
         raise FlameError(
-            f"the cell does not stop, and is not waited for any more; it is job {job.number} on {job.target} now: "
+            f"the cell does not stop and is no longer waited for; it is job {job.number} on {job.target} now: "
             "%flame jobs"
         )
 

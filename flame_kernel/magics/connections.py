@@ -30,7 +30,7 @@ T = TypeVar("T")
 READY_PATIENCE = 10.0
 
 _KEY_WARNING = (
-    "Warning: a key in the command line stands in this cell for whoever sees the notebook. It was taken out of "
+    "Warning: everyone who sees this notebook sees the key in this cell. It was taken out of "
     "IPython's history; take it out of the cell too. --key says where the key is: keyring, prompt or env:NAME; "
     "--key-file reads it from a file.\n"
 )

@@ -215,7 +215,7 @@ class Calls:
         try:
             return list(values.encode(value, shipment.reference, shipment.pickles))
         except scalars.NotPlain as error:
-            raise CannotTravel(f"{error}, so it does not go to {self.name}; {ADVICE}") from None
+            raise CannotTravel(f"cannot send this to {self.name}: {error}; {ADVICE}") from None
 
     def _wait(
         self, request: dict[str, Any], parts: Sequence[Any], timeout: float | None, handed: Handed | None
@@ -320,7 +320,7 @@ class Calls:
             return CannotTravel(_LACKS % (self.name, message, message.partition(".")[0]))
         if why == "unreadable":
             return CannotTravel(f"{self.name} cannot read what was sent: {message}")
-        return CannotTravel(f"at {self.name} {message}, so it stays there; {FETCH_ADVICE}")
+        return CannotTravel(f"cannot fetch this from {self.name}: {message}; {FETCH_ADVICE}")
 
     def demand(self, root: list[Any], steps: Sequence[Step], kind: type[Value], **options: Any) -> Value:
         """The value of a chain that can be of no other class than ``kind``; UnsafeAnswer where it is of another."""
@@ -438,6 +438,6 @@ ADVICE = (
 )
 _LACKS = "%s has no module %s, which a function uses; send it with sendmodule(%r)"
 FETCH_ADVICE = (
-    "fetch what is plain of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "
+    "fetch a plain part of it, or connect with flame.connect(…, trust=True), which brings such things as pickles: "
     "they run code here"
 )

@@ -133,14 +133,14 @@ class Shipment:
         """What stands for a function that is to be run there; raises CannotTravel."""
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
         if not callable(function):
-            raise CannotTravel(f"{name} is no function that has a source; give one that def or lambda has made")
+            raise CannotTravel(f"{name} is not a function with source; give one made by def or lambda")
         self._inside = True
         try:
             made = self.reference(function)
         finally:
             self._inside = False
         if made is None:
-            raise CannotTravel(f"{name} is no function that has a source; give one that def or lambda has made")
+            raise CannotTravel(f"{name} is not a function with source; give one made by def or lambda")
         return made
 
     def parts(self) -> list[list[Any]]:
@@ -154,7 +154,7 @@ class Shipment:
     # -- what stands for something -------------------------------------------------------------------------------------
 
     def reference(self, one: Any) -> Reference | None:
-        """What stands for something that is no plain value; None where nothing does."""
+        """What stands for something that is not plain data; None where nothing does."""
         made = self._stand_in(one)
         if made is None and not self._inside:
             made = self._called_back(one)

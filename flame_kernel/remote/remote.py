@@ -429,7 +429,7 @@ def _sources(
 
 def _module(calls: Calls, name: str, goes_on: bool) -> Any:
     if not all(part.isidentifier() for part in _text(name).split(".")):
-        raise TargetError(f"{name!r} is no name of a module; write one such as os or os.path")
+        raise TargetError(f"{name!r} is not the name of a module; write one such as os or os.path")
     return chain(calls, ["module", name]) if goes_on else calls.perform(["module", name], ())
 
 
@@ -447,7 +447,7 @@ def _name(name: Any) -> str:
 
 def _text(code: Any) -> str:
     if not isinstance(code, str):
-        raise TypeError(f"text is wanted, not {type(code).__name__}")
+        raise TypeError(f"expected text, not {type(code).__name__}")
     return code
 
 
@@ -465,7 +465,7 @@ def pull(calls: Calls, names: Sequence[str]) -> dict[str, Any]:
     except NameError as error:
         raise FlameError(f"there is no variable {error.name!r} at {calls.name}; dir() there shows all") from None
     if len(found) != len(names):
-        raise UnsafeAnswer(calls.name, f"{len(found)} values where {len(names)} are due")
+        raise UnsafeAnswer(calls.name, f"{len(found)} values for {len(names)} names")
     return dict(zip(names, found, strict=True))
 
 

@@ -47,7 +47,7 @@ _MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
 PROMPT_WIDTH, _NAME_WIDTH = 78, 40
 MAX_PROMPT = 2000
 
-_ADVICE = "this server is not authenticated; give it a key, or trust = true"
+_ADVICE = "this server has no key; connect with --key-file, or add --trust"
 
 
 class Rendering:
@@ -192,7 +192,7 @@ class Rendering:
         said.add(what)
         if len(said) > _SENTENCES:
             what = "and more"
-        self._say(request, f"{what} withheld: {advice}" if advice else f"{what} withheld")
+        self._say(request, f"{what} not shown: {advice}" if advice else f"{what} not shown")
 
     def admit(self, request: str | None) -> bool:
         """Whether one more message may come now that is no text; said once a request, and once a second, if not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from typing import Any
@@ -313,3 +314,78 @@ def test_events_of_the_wrong_shape_are_refused(event: dict[str, Any]) -> None:
 def test_a_message_over_the_limit_is_refused() -> None:
     with pytest.raises(wire.WireError, match="the limit is 10"):
         wire.decode(wire.encode({"a": 1}), limit=10)
+
+
+def large(kind: str, content: Any) -> dict[str, Any]:
+    return {"type": kind, "request": "r", "content": {}, "json": json.dumps(content).encode(), "number": 1}
+
+
+def test_large_content_travels_as_it_was_written() -> None:
+    content = {"data": {"text/plain": "é" * 10_000, "application/json": [1.5, None, {"a": []}]}, "metadata": {}}
+    plain, buffers = wire.encode_events([large("display_data", content)])
+    assert plain[0]["content"] == {}
+    (kept,) = wire.decode_events(plain, buffers, keep=True)
+    assert bytes(kept["json"]) == buffers[0]
+    (got,) = wire.decode_events(plain, buffers)
+    assert got["content"] == content
+    assert "json" not in got
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"nothing",
+        b"[" * 100_000,
+        b'{"data": ' + b"9" * 5000 + b"}",
+        b'{"data": [' + b"[]," * wire.MAX_VALUES + b"0]}",
+        b'{"data": [' + b"1," * (wire.MAX_NUMBERS + 1) + b"0]}",
+    ],
+)
+def test_large_content_that_cannot_be_read_is_a_line_that_says_so(text: bytes) -> None:
+    event = {"type": "display_data", "request": "r", "number": 7, "content": {}, "json_buffer": 0, "metadata": {}}
+    (got,) = wire.decode_events([event], [text])
+    assert got["content"]["text"].startswith("[display_data left out: it ")
+    assert got["content"]["name"] == "stderr"
+    assert (got["type"], got["request"], got["number"]) == ("stream", "r", 7)
+
+
+def test_many_numbers_are_read() -> None:
+    event = {"type": "comm_msg", "request": "r", "content": {}, "json_buffer": 0}
+    (got,) = wire.decode_events([event], [b'{"data": [' + b"1," * wire.MAX_VALUES + b"0]}"])
+    assert len(got["content"]["data"]) == wire.MAX_VALUES + 1
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "execute_reply", "request": "r", "content": {}, "json_buffer": 0},
+        {"type": "ready", "request": None, "content": {}, "json_buffer": 0},
+        {"type": "display_data", "request": "r", "content": {}, "json_buffer": 1},
+        {"type": "display_data", "request": "r", "content": {}, "json_buffer": "0"},
+        {"type": "comm_msg", "request": "r", "content": {}, "json_buffer": 0, "buffers": [0]},
+        {"type": [], "request": "r", "content": {}, "json_buffer": 0},
+    ],
+)
+def test_large_content_where_there_is_none_is_refused(event: dict[str, Any]) -> None:
+    with pytest.raises(wire.WireError):
+        wire.decode_events([event], [b"{}"])
+    with pytest.raises(wire.WireError):
+        wire.decode_events([event], [b"{}"], keep=True)
+
+
+def test_a_reader_who_has_all_does_not_wait_for_a_writer_who_waits_for_it() -> None:
+    """It has asked ahead, with what it has shown: the answer comes at once, and the next question frees the writer."""
+    log = events.EventLog(bound=1000)
+    log.append({"type": "display_data", "request": "r", "content": {"data": "x" * 5000}})
+    assert [event["number"] for event in log.poll(0)] == [1]
+    writer = threading.Thread(target=log.wait_for_room)
+    writer.start()
+    began = time.monotonic()
+    assert log.poll(0, wait=30.0, after=1) == []
+    assert time.monotonic() - began < 20
+    assert log.poll(1) == []
+    writer.join(20)
+    assert not writer.is_alive()

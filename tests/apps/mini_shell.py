@@ -44,7 +44,7 @@ class Host:
         self.namespace = types.ModuleType("flame_session_ab12")
         sys.modules["flame_session_ab12"] = self.namespace
 
-    def publish(self, msg_type, content, metadata=None, buffers=None):
+    def publish(self, msg_type, content, metadata=None, buffers=None, clean=None):
         self.events.append([msg_type, json.loads(json.dumps(content))])
 
     def write(self, cell, name, text):

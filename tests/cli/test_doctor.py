@@ -194,15 +194,15 @@ def test_a_name_server_and_a_name(flame_server: Start) -> None:
 
 def test_what_would_be_in_the_open(key_file: Callable[[str], Path]) -> None:
     """It is not even tried."""
-    fails("protection", "neither TLS, ssh nor a key protects the way", "reach it by ssh://", "192.0.2.1:9999")
-    fails("protection", "can be read and replayed", "by TLS", "192.0.2.1:9999", "--key-file", str(key_file("x")))
+    fails("protection", "neither encryption nor a key", "reach it by ssh://", "192.0.2.1:9999")
+    fails("protection", "others could read and replay it", "by TLS", "192.0.2.1:9999", "--key-file", str(key_file("x")))
 
 
 def test_keys(flame_server: Start, key_file: Callable[[str], Path]) -> None:
     keyed, free = flame_server(key=random_key()), flame_server()
     wrong = str(key_file(random_key()))
-    fails("key", "the server demands a key and none is set here", "mode 0600", keyed.location)
-    fails("key", "the key is not the one of the server", "own key", keyed.location, "--key-file", wrong)
+    fails("key", "this server needs a key", "chmod 600", keyed.location)
+    fails("key", "wrong key for this server", "--key-file", keyed.location, "--key-file", wrong)
     fails("key", "a key is set here but the server has none", "PYRO_HMAC_KEY", free.location, "--key-file", wrong)
     fails("target", "is open to others", "chmod 600", free.location, "--key-file", _opened(wrong))
     _, checks = diagnosed(free.location)
@@ -221,8 +221,8 @@ def test_tls(flame_server: Start, tmp_path: Path) -> None:
     there = {"PYRO_SSL": "true", "PYRO_SSL_SERVERCERT": str(tmp_path / "a" / "server.pem")}
     safe, plain = flame_server(env=there), flame_server()
     ca, other = (str(tmp_path / name / "ca.pem") for name in ("a", "b"))
-    fails("TLS", "the server wants TLS", "--tls-ca", safe.location)
-    fails("TLS", "the server speaks none", "PYRO_SSL=true", plain.location, "--tls-ca", ca)
+    fails("TLS", "the server needs TLS", "--tls-ca", safe.location)
+    fails("TLS", "the server does not speak it", "PYRO_SSL=true", plain.location, "--tls-ca", ca)
     fails("TLS", "not signed by the CA", "tls.ca", safe.location, "--tls-ca", other)
     _, checks = diagnosed(plain.location, "--tls-ca", ca)
     assert checks["answer"]["words"] == "a Pyro4 daemon without TLS"

@@ -474,3 +474,18 @@ def test_the_app_is_as_it_was_found(place: str) -> None:
     assert {name: after[name] for name in before if after[name] != before[name]} == {}
     assert {name.split(".")[0] for name in planted} == {planted[0].split(".")[0]}
     assert planted[0].startswith("flame_agent_")
+
+
+@pytest.mark.parametrize("place", ["child", "process"])
+def test_a_hundred_cells_at_once_with_values_and_text(place: str) -> None:
+    """All of them are queued before the first one ends: each is answered, in order, with its own value and text."""
+    with kernel_at(place) as site:
+        k = site.kernel
+        ok(k.execute("import sys\na = 0"))
+        runs = [k.submit("a += 1\nprint(a, flush=True)\nprint(-a, file=sys.stderr, flush=True)\na") for _ in range(100)]
+        for n, run in enumerate(runs, 1):
+            ok(k.wait(run))
+            assert (run.result, run.stdout, run.stderr) == (str(n), f"{n}\n", f"{-n}\n")
+        runs = [k.submit("a += 1\na") for _ in range(100)]
+        for n, run in enumerate(runs, 101):
+            assert ok(k.wait(run)).result == str(n)

@@ -63,7 +63,7 @@ def test_what_crosses_to_the_far_side_and_back(tmp_path: Path) -> None:
         ok(k.execute("%flame pull c"))
         assert k.execute("%%local\nc").result == "[{'k': (1, 2.5)}]"
         assert "no variable 'nothing'" in wrong(k.execute("%flame pull nothing"))
-        assert "'1x' is no variable" in wrong(k.execute("%flame push 1x"))
+        assert "'1x' is not a variable name" in wrong(k.execute("%flame push 1x"))
 
         assert ok(k.execute("%flame sendmodule pkg/\nimport pkg; pkg.answer")).result == "42"
         assert ok(k.execute("%flame sendmodule mod.py\nimport mod; mod.answer")).result == "6"

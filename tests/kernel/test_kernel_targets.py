@@ -72,7 +72,7 @@ def test_the_kernels_own_server() -> None:
         # No two kernels share one, and nobody gets in without the key.
         assert f":{listening.laddr.port} " not in other.execute("%flame status").stdout
         refused = other.execute(f"%flame connect 127.0.0.1:{listening.laddr.port}", allow_stdin=False)
-        assert "the server demands a key and none is set here" in one_sentence(refused)
+        assert "this server needs a key" in one_sentence(refused)
 
 
 def test_the_key_of_its_own_server_is_nowhere_to_be_read() -> None:
@@ -312,7 +312,7 @@ def test_a_keyed_server(flame_server: Start, key_file: Callable[[str], Path], tm
         connected(typed)
         asks = f"Key of the flame server at {server.location}: "
         assert typed.prompts == [(asks, True), (f"Wrong key. {asks}", True)]
-        assert "holds a key itself" in one_sentence(k.execute(f"%flame connect {server.location} --key {key}"))
+        assert "contains the key itself" in one_sentence(k.execute(f"%flame connect {server.location} --key {key}"))
         assert key not in str(k.history(n=20)) + k.log_text() + str(typed.messages)
         connected(k.execute(f"%flame connect {server.location} --key-file {path}"))
         assert ppid_of(k) == server.pid
@@ -397,7 +397,7 @@ def test_help_and_wrong_usage() -> None:
             "%%flame\n1": "leave out the %%flame line",
             "y = %flame eval 1": "write the expression itself",
             "%flame connect h:1 --key-file /no/such/file": "cannot read the key file /no/such/file",
-            "%flame connect h:1 --session a/b": "no usable name",
+            "%flame connect h:1 --session a/b": "not a usable name",
             "%flame connect http://h:1": "not the address of a Flame server",
             "%flame connect ./u:" + "x" * 200: "at most 107 bytes",
             "x = 1\n%flame status": "at the top of a cell",

@@ -254,7 +254,7 @@ def test_looking_in_at_a_terminal(pi: Shell) -> None:
     assert "(ended)" in pi.ok("%flame watch len(looks) --every 0.2").out
     begun.join()
     watching.join()
-    assert pi.ok("%flame watch --end").out == "nothing of that kind is shown\n"
+    assert pi.ok("%flame watch --end").out == "nothing is being watched\n"
 
 
 def test_a_cell_that_does_not_stop_is_abandoned(shell: Shell, live_app: Callable[..., LiveApp]) -> None:
@@ -303,9 +303,9 @@ def test_of_a_server_that_nobody_vouches_for_text_is_shown(pi: Shell) -> None:
     pi.ok("%%capture seen\n%%flame\nfrom IPython.display import HTML\nHTML('<b>1</b>')")
     (shown,) = pi["seen"].outputs
     assert set(shown.data) == {"text/plain"}
-    assert "text/html withheld" in pi["seen"].stderr
+    assert "text/html not shown" in pi["seen"].stderr
     assert pi.ok("%%flame --out job\nprint('\\x1b]0;title\\x07text')").out == "text\n"
-    assert pi["job"].output == "text\n" or "withheld" in pi["job"].output
+    assert pi["job"].output == "text\n" or "not shown" in pi["job"].output
 
 
 def test_widgets_are_text_in_one_sentence(pi: Shell) -> None:

@@ -85,7 +85,7 @@ def test_what_is_gone_is_said_and_made_again(shell: Shell, flame_server: Callabl
     server = flame_server()
     shell.ok(f"%flame connect {server.location} --as pi")
     ran = shell.run("%%flame\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    is_one_sentence(ran, "session", "gone")
+    is_one_sentence(ran, "session", "variables are lost")
     job = shell.ok("%%flame --bg\nimport time\nwhile True: time.sleep(0.01)").value
     shell.run("%flame exec import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert job.wait(20)
@@ -149,7 +149,7 @@ def test_a_key_is_asked_for(shell: Shell, flame_server: Callable[..., FlameServe
     assert asked[1] == f"Wrong key. {asked[0]}"
     assert shell.ok("%flame eval 3").value == 3
     shell.ok("%flame disconnect")
-    is_one_sentence(shell.run(f"%flame connect {server.location}"), "demands a key")
+    is_one_sentence(shell.run(f"%flame connect {server.location}"), "needs a key")
     assert KEY not in ran.text
 
 
@@ -171,8 +171,8 @@ def test_a_key_in_the_line_leaves_no_trace(
 ) -> None:
     server = flame_server(key=KEY)
     ran = shell.run(f"%flame connect {server.location} --as pi --key {KEY}")
-    assert "a key in the command line" in ran.err
-    assert "holds a key itself" in ran.text
+    assert "sees the key in this cell" in ran.err
+    assert "contains the key itself" in ran.text
     monkeypatch.setenv("LAB_KEY", KEY)
     shell.ok(f"%flame connect {server.location} --as pi --key env:LAB_KEY")
     assert "--key env:LAB_KEY" in shell.ip.history_manager.input_hist_raw[-1]

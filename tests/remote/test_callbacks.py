@@ -169,7 +169,7 @@ def test_exceptions_go_there_and_come_back_as_they_are(pi: Remote) -> None:
     with pytest.raises(Mine) as caught:
         pi.run(work, pi.on(raises))
     assert caught.value is raised
-    with pytest.raises(CannotTravel, match="lock is no plain value"):
+    with pytest.raises(CannotTravel, match="lock is not plain"):
         pi.run(once, pi.on(threading.Lock))
     with pytest.raises(SystemExit):
         pi.run(once, pi.on(lambda: (_ for _ in ()).throw(SystemExit(3))))

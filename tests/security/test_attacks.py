@@ -129,6 +129,7 @@ def _events() -> list[dict[str, Any]]:
         {"type": "execute_result", "request": "r", "content": {"data": {}, "execution_count": 1}, "metadata": {}},
         {"type": "update_display_data", "request": "r", "content": {"transient": {"display_id": "d"}}},
         {"type": "input_request", "request": "r", "content": {"input_id": 1, "prompt": "? "}},
+        {"type": "comm_msg", "request": "r", "content": {}, "json": b'{"comm_id": "c", "data": [1, {"a": []}]}'},
     ]
 
 

@@ -234,7 +234,7 @@ def test_rich_output_is_withheld_and_said_once_a_cell() -> None:
         "application/javascript " + ADVICE,
         "image/svg+xml " + ADVICE,
         "application/vnd.jupyter.widget-view+json " + ADVICE,
-        "image/jpeg withheld: it is no JPEG",
+        "image/jpeg not shown: it is not a JPEG",
         "output of an unknown type " + ADVICE,
     ]
     assert shown.display("next", text_html="<b>") is None
@@ -246,7 +246,7 @@ def test_what_is_said_is_bounded() -> None:
     for number in range(1000):
         shown.display(**{f"text_x{number}": "x"})
     assert len(shown.said) == 9
-    assert shown.said[-1][1].startswith("and more withheld")
+    assert shown.said[-1][1].startswith("and more not shown")
     for number in range(2000):
         shown.display(f"cell {number}", text_html="x")
     assert len(shown.rendering._said) <= 501
@@ -295,7 +295,7 @@ def test_messages_are_as_many_as_a_front_end_takes() -> None:
     assert passed == 3000
     shown.now += 1.0
     assert sum(shown.display(text_plain="x") is not None for _ in range(10_000)) == 1000
-    assert shown.said == [("cell", "output beyond 1000 messages a second withheld")]
+    assert shown.said == [("cell", "output beyond 1000 messages a second not shown")]
 
 
 def test_payloads_change_no_notebook() -> None:

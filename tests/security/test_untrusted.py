@@ -68,8 +68,8 @@ def test_what_could_act_is_withheld_and_said_in_one_line(kernel: Kernel) -> None
             f"text/html {ADVICE}",
             f"image/svg+xml {ADVICE}",
             f"application/javascript {ADVICE}",
-            "image/png withheld: it is no PNG",
-            "image/jpeg withheld: it has 60000 by 60000 pixels",
+            "image/png not shown: it is not a PNG",
+            "image/jpeg not shown: it has 60000 by 60000 pixels",
             f"terminal control sequences {ADVICE}",
             f"a payload (set_next_input) {ADVICE}",
         ]
@@ -242,7 +242,7 @@ def test_a_hundred_megabytes_of_a_type() -> None:
     with contextlib.closing(_agent(large)) as agent, remote_flame(env={"FLAME_TARGET": agent.location}) as k:
         run = k.execute("1")
         assert run.displays == []
-        assert [line.split(" withheld")[0] for line in said(run)] == [
+        assert [line.split(" not shown")[0] for line in said(run)] == [
             "text/html",
             "a text of more than 32 million characters",
         ]

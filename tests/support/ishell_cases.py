@@ -90,8 +90,9 @@ class Host:
     def _open(self):
         self.shell = self.agent.ishell.IPythonShell(self)
 
-    def publish(self, msg_type, content, metadata=None, buffers=None):
+    def publish(self, msg_type, content, metadata=None, buffers=None, clean=None):
         cell = self.agent.streams.current()
+        content = content if clean is None else clean(content)
         json.dumps(content, allow_nan=False)
         self.events.append((cell.request_id if cell else None, msg_type, content))
 

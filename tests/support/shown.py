@@ -11,7 +11,7 @@ from flame_kernel.connect.target import Location, Target
 PLACE = Location("gpu1.example", 9999)
 
 
-ADVICE = "withheld: this server is not authenticated; give it a key, or trust = true"
+ADVICE = "not shown: this server has no key; connect with --key-file, or add --trust"
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

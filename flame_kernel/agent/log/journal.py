@@ -49,7 +49,8 @@ def size_of(event):
         size = len(marshal.dumps(content))
     except ValueError:  # not of plain values; it stays in memory then
         size = 0
-    return 4 * OVERHEAD + size + sum(len(b) for b in event.get("buffers") or ())
+    size += len(event.get("json", b"")) + sum(len(b) + OVERHEAD for b in event.get("buffers") or ())
+    return 4 * OVERHEAD + size
 
 
 def payload(event):

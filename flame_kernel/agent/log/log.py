@@ -105,6 +105,7 @@ class EventLog:
         self._keeper = _signal()
         self._readers = 0
         self._parked = False
+        self._held_up = False  # a writer waits until the reader has acknowledged more
         self._left = False
         self._closed = False
 
@@ -160,11 +161,16 @@ class EventLog:
         if self._lock.owner == _thread.get_ident():
             return  # a __del__ that prints, in the middle of the log's own work
         pause = LOOK_FIRST
-        while not self._closed and (len(self._incoming) > crowd or self._is_ahead()):
-            _wake(self._urgent)
-            _wake(self._keeper)
-            time.sleep(pause)
-            pause = min(pause * 2, LOOK_LAST)
+        try:
+            while not self._closed and (len(self._incoming) > crowd or self._is_ahead()):
+                self._held_up = True
+                _wake(self._urgent)
+                _wake(self._news)
+                _wake(self._keeper)
+                time.sleep(pause)
+                pause = min(pause * 2, LOOK_LAST)
+        finally:
+            self._held_up = False
 
     def hand_over(self, in_any_case):
         """Wait a moment until the reader has all that is here: text that was flushed must outlive a crash.
@@ -302,7 +308,7 @@ class EventLog:
                     held = max(self._last_sent + pause, noticed + GRACE) - now
                 if held <= 0:
                     batch = [_sent(event, number) for number, event in self._journal.take(ack, limit)]
-                    if batch or self._closed:
+                    if batch or self._is_to_answer():
                         self.cells.sent(batch)
                         self._shown = self._journal.position
                         self._last_sent = now
@@ -314,6 +320,11 @@ class EventLog:
             if left <= 0 or is_over():
                 return []
             news.acquire(timeout=left if deadline is None else min(left, LOOK_AROUND))
+
+    def _is_to_answer(self):
+        """Whether a poll ends with nothing: a reader that has all and has not said so yet would wait here for the
+        writer that waits for it."""
+        return self._closed or (self._held_up and self._sent > 0)
 
     def _pause(self, ack, gap, limit):
         """How long after the latest batch what comes after ``ack`` may wait for more: not at all if somebody waits for
@@ -479,6 +490,6 @@ class EventLog:
 
 def _sent(event, number):
     """An event as a reader gets it."""
-    sent = {key: event[key] for key in ("type", "request", "content", "metadata", "buffers") if key in event}
+    sent = {key: event[key] for key in ("type", "request", "content", "json", "metadata", "buffers") if key in event}
     sent["number"] = number
     return sent

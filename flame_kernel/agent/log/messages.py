@@ -3,45 +3,68 @@
 import json
 
 from ..amounts import size_in_words
-from ..wire.message import COMMS
+from ..wire.message import COMMS, INLINE_JSON, LARGE, why_unread
 
 # Bytes of JSON in one event, and with its buffers; a client takes messages of 64 MiB.
 MAX_CONTENT = 32 << 20
 MAX_EVENT = 60 << 20
 
 
-def event(msg_type, request_id, content, metadata=None, buffers=None):
+# Buffers of one message, at most, and bytes of its metadata.
+MAX_BUFFERS = 10000
+MAX_METADATA = 64 << 10
+
+
+def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None):
     """``(event, "")``; or ``(None, a sentence for the user)`` for a comm's message that is too large: nothing can stand
-    for it."""
-    content, size = _plain(content)
-    made = {"type": msg_type, "request": request_id, "content": content}
-    if metadata:
-        made["metadata"] = _plain(metadata)[0]
+    for it. ``clean`` makes content of what JSON cannot carry."""
+    text = _as_json(content, clean)
+    about = _as_json(metadata or {}, clean)
+    size, why = _why_left_out(msg_type, text, about, buffers or ())
+    made = {"type": msg_type, "request": request_id, "content": {}}
+    if why and msg_type in COMMS:
+        return None, "[%s%s left out: %s]\n" % (msg_type, size and " of " + size, why)
+    if why:
+        made["content"] = _left_out(content, "[%s left out: %s]" % (size or msg_type, why))
+    elif msg_type in LARGE and len(text) > INLINE_JSON:
+        made["json"] = text.encode("ascii")
+    else:
+        made["content"] = json.loads(text)
+    if metadata and not why:
+        made["metadata"] = json.loads(about)
     if buffers:
         made["buffers"] = [bytes(b) for b in buffers]
-    if msg_type in COMMS:
-        whole = size + sum(map(len, made.get("buffers", ())))
-        if whole > MAX_EVENT or size > MAX_CONTENT:
-            most = MAX_EVENT if size <= MAX_CONTENT else MAX_CONTENT
-            words = "[%s of %s left out: more than the %s of one message]\n"
-            return None, words % (msg_type, size_in_words(whole), size_in_words(most))
-    elif size > MAX_CONTENT:
-        made["content"] = _left_out(msg_type, content, size)
     return made, ""
 
 
-def _plain(content):
-    """``(content as JSON will carry it, its size)``: later changes of the user's objects do not show."""
+def _as_json(content, clean):
+    """The JSON text of content as it is now: later changes of the user's objects do not show."""
     try:
-        text = json.dumps(content)
+        return json.dumps(content, allow_nan=clean is None)
     except (TypeError, ValueError, RecursionError):
-        text = json.dumps(content, default=repr, skipkeys=True)
-    return json.loads(text), len(text)
+        if clean is not None:
+            return json.dumps(clean(content))
+        return json.dumps(content, default=repr, skipkeys=True)
 
 
-def _left_out(msg_type, content, size):
-    """What is sent in place of content too large for one message: the same, a note for its large part."""
-    note = "[%s left out: more than the %s of one message]" % (size_in_words(size), size_in_words(MAX_CONTENT))
+def _why_left_out(msg_type, text, about, buffers):
+    """``(its size, why a message cannot cross)`` in words; ``("", "")`` where it can."""
+    size = len(text)
+    whole = size + sum(len(memoryview(one)) for one in buffers)
+    if size > MAX_CONTENT:
+        return size_in_words(whole), "more than the %s of one message" % size_in_words(MAX_CONTENT)
+    if whole > MAX_EVENT:
+        return size_in_words(whole), "more than the %s of one message" % size_in_words(MAX_EVENT)
+    if len(buffers) > MAX_BUFFERS:
+        return "", "it has more than %d buffers" % MAX_BUFFERS
+    if about[0] != "{" or len(about) > MAX_METADATA:
+        return "", "its metadata is no object of at most %s" % size_in_words(MAX_METADATA)
+    # Of large content who reads it finds that out, and says so in its place.
+    return "", "" if msg_type in LARGE or "execute" not in msg_type else why_unread(text.encode("ascii"))
+
+
+def _left_out(content, note):
+    """What is sent in place of content that cannot be sent: the same, a note for its large part."""
     if "data" in content:
         return dict(content, data={"text/plain": note}, metadata={})
     if "traceback" in content:

@@ -239,7 +239,7 @@ class Things:
                 given["__class__"] = self._value(item["cells"][item["free"].index("__class__")])[0]
             made, fill = self._compile(item, space, given)
         if not isinstance(made, types.FunctionType):
-            raise values.BadValue("%s is no function there" % item["name"])
+            raise values.BadValue("%s is not a function there" % item["name"])
         made.__qualname__ = item["qualname"]
         self._made[number] = made
         if item["cells"]:

@@ -217,15 +217,15 @@ class Core:
 
     # -- output ------------------------------------------------------------------------------------------------------
 
-    def publish(self, msg_type, content, metadata=None, buffers=None):
-        """An event for the cell of the caller."""
+    def publish(self, msg_type, content, metadata=None, buffers=None, clean=None):
+        """An event for the cell of the caller; ``clean`` makes content of what JSON cannot carry."""
         cell = streams.current() or self.latest
-        self._append(msg_type, None if cell is None else cell.request_id, content, metadata, buffers)
+        self._append(msg_type, None if cell is None else cell.request_id, content, metadata, buffers, clean)
         if os.getpid() == self.pid:
             self._log.wait_for_room()  # as for text: a loop may display as much as another prints
 
-    def _append(self, msg_type, request_id, content, metadata=None, buffers=None):
-        event, left_out = messages.event(msg_type, request_id, content, metadata, buffers)
+    def _append(self, msg_type, request_id, content, metadata=None, buffers=None, clean=None):
+        event, left_out = messages.event(msg_type, request_id, content, metadata, buffers, clean)
         if left_out:
             self.tell(request_id, left_out)
         else:
@@ -398,7 +398,7 @@ class Core:
                 self.lanes.pop(lane.name, None)
             else:
                 self.lanes[lane.name] = Lane(self, lane.name)
-        words = "Abandoned in %s: its thread goes on until that call returns; the names are kept.\n" % where
+        words = "Abandoned in %s: its thread goes on until that call returns; the variables are kept.\n" % where
         self.tell(request["id"], words)
         if request["kind"] == "comm":
             self._append("comm_reply", request["id"], {"status": "error"})

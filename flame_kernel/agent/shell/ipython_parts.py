@@ -143,8 +143,8 @@ class Publisher:
 
     def send(self, msg_type, content):
         streams.flush_all()
-        content = clean(content)
         if self._hooks:
+            content = clean(content)
             header = {"msg_id": uuid.uuid4().hex, "msg_type": msg_type}
             parent = self.shell.get_parent().get("header", {})
             message = {"header": header, "msg_id": header["msg_id"], "msg_type": msg_type}
@@ -154,7 +154,7 @@ class Publisher:
                 if message is None:
                     return
             msg_type, content = message["header"]["msg_type"], message["content"]
-        self.host.publish(msg_type, content)
+        self.host.publish(msg_type, content, clean=clean)
 
 
 def classes():

@@ -32,12 +32,19 @@ SPARE = 4096
 # Messages of comms, which go by these names in both directions.
 COMMS = ("comm_open", "comm_msg", "comm_close")
 
+# Messages of cells whose content may be large: beyond INLINE_JSON characters its JSON text travels as a buffer of its
+# own, which is written once, there, and read once, here; what lies between takes it as bytes.
+LARGE = ("display_data", "update_display_data", "execute_result", "error") + COMMS
+INLINE_JSON = 4096
+
 # A buffer shorter than this is cheaper inside the JSON text.
 INLINE_TEXT = 1024
 
 # What one message may hold: a list or a number of two characters becomes a Python object of 30 times that.
 MAX_BUFFERS = 100000
 MAX_VALUES = 2000000
+# But of numbers, in lists of many: the points of a plot. And how many others may be among them.
+MAX_NUMBERS, FEW = 3 * MAX_VALUES, 100000
 # Digits of a whole number: Python's own limit, where it has one, for longer ones take seconds to read.
 MAX_DIGITS = 4300
 
@@ -131,6 +138,18 @@ def has_too_many_values(text):
     return found > MAX_VALUES
 
 
+def why_unread(text):
+    """Why nobody reads JSON text of a cell's (bytes), in words; "" where it can be read."""
+    if has_too_many_values(text):
+        others = text.count(b"[") + text.count(b"{") + text.count(b'"')
+        most = MAX_NUMBERS if others <= FEW else MAX_VALUES
+        if most == MAX_VALUES or text.count(b",") > most:
+            return "it has more than {:,} values".format(most)
+    if len(text) > MAX_DIGITS and b"0" * (MAX_DIGITS + 1) in text.translate(_DIGITS):
+        return "it has a number of more than {:,} digits".format(MAX_DIGITS)
+    return ""
+
+
 def _count(text):
     return text.count(b",") + text.count(b"[") + text.count(b"{")
 
@@ -140,6 +159,7 @@ def encode_events(events):
 
     An event is ``{"type", "request", "content", "metadata"?, "buffers"? (list of bytes), "number"?}``.  Long stream
     text leaves the JSON as a UTF-8 buffer (``"text_buffer": index``), other buffers as ``"buffers": [index, …]``.
+    Of large content there is ``"json"``, its text as bytes, which becomes a buffer (``"json_buffer": index``).
     """
     plain, buffers = [], []
     for event in events:
@@ -152,23 +172,31 @@ def encode_events(events):
             event["text_buffer"] = len(buffers)
             buffers.append(event["content"]["text"].encode("utf-8", "surrogatepass"))
             event["content"] = {"name": event["content"]["name"]}
+        if "json" in event:
+            event["json_buffer"] = len(buffers)
+            buffers.append(event.pop("json"))
         plain.append(event)
     return plain, buffers
 
 
-def decode_events(plain, buffers):
-    """The inverse of encode_events; raises WireError for events that it cannot have written."""
+def decode_events(plain, buffers, keep=False):
+    """The inverse of encode_events; raises WireError for events that it cannot have written.
+
+    Large content is read, unless one is to ``keep`` its text; where that cannot be, the event is a line that says so.
+    """
     events = []
     left = len(buffers)  # each is used once: a megabyte named a million times would be a million megabytes
     try:
         for event in plain:
             event = dict(event)
-            left -= len(event.get("buffers", ())) + ("text_buffer" in event)
+            left -= len(event.get("buffers", ())) + ("text_buffer" in event) + ("json_buffer" in event)
             if left < 0:
                 raise WireError("events that share their buffers")
             if "text_buffer" in event:
                 raw = buffers[event.pop("text_buffer")]
                 event["content"] = dict(event["content"], text=str(raw, "utf-8", "surrogatepass"))
+            if "json_buffer" in event:
+                event = _with_content(event, bytes(buffers[event.pop("json_buffer")]), keep)
             if "buffers" in event:
                 event["buffers"] = [buffers[i] for i in event["buffers"]]
             if not isinstance(event["type"], str) or not isinstance(event["content"], dict):
@@ -181,3 +209,20 @@ def decode_events(plain, buffers):
     except (KeyError, IndexError, TypeError, ValueError, UnicodeError) as e:
         raise WireError("event of the wrong shape: %r" % (e,))
     return events
+
+
+def _with_content(event, text, keep):
+    """An event with its large content, or what stands for it."""
+    if event["type"] not in LARGE:
+        raise WireError("event of the wrong shape")
+    if keep:
+        return dict(event, json=text)
+    why = why_unread(text)
+    try:
+        if not why:
+            return dict(event, content=read_json(text))
+    except (ValueError, RecursionError) as e:
+        why = "it cannot be read: %s" % e
+    left = {name: event[name] for name in ("request", "number") if name in event}
+    words = "[%s left out: %s]\n" % (event["type"], why)
+    return dict(left, type="stream", content={"name": "stderr", "text": words})

@@ -135,7 +135,7 @@ def encode(encoder, value, kind, depth):
         return {"re": [told, name, encoder.node(value._value_, depth + 1)]}
     if issubclass(kind, tuple):
         if getattr(value, "__dict__", None):
-            raise NotPlain("a %s with attributes beside its items is no plain value" % class_name(kind))
+            raise NotPlain("a %s with attributes beside its items is not plain data" % class_name(kind))
         return {"rt": [told, list(kind._fields)] + encoder.nodes(tuple(value), depth)}
     pairs = [thing for pair in _attributes(value, kind).items() for thing in pair]
     return {"rd": [told] + encoder.nodes(pairs, depth)}

@@ -174,7 +174,7 @@ class Encoder:
                 return {"@": reference}
         if self._dumps is not None:
             return {"!": self.buffer(self._dumps(value))}
-        raise NotPlain("a %s is no plain value" % class_name(kind))
+        raise NotPlain("a %s is not plain data" % class_name(kind))
 
     def nodes(self, values, depth):
         """The nodes of several values, as a list."""
