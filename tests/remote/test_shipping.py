@@ -445,7 +445,7 @@ def test_what_a_function_cannot_take_along_is_named(pi: Remote) -> None:
         CannotTravel, match=r"<lambda> uses LOCK, which does not go .* a _thread\.lock is not plain data"
     ):
         pi.run(lambda: LOCK)
-    with pytest.raises(CannotTravel, match=r"not plain data, so it does not go"):
+    with pytest.raises(CannotTravel, match=r"lock is not plain data; send"):
         pi.builtins.repr(LOCK)
 
 
