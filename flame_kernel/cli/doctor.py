@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterator
+from itertools import chain
 
 from ..commands.doctor import FAILED as BROKEN
 from ..commands.doctor import MARKS, NOTE, OK, SKIPPED, Check, examine, folded, of_target
+from ..commands.doctor_here import examine_lab
 from ..connect.target import Target
 from ..errors import TargetError
 from ..remote.foreground import in_colour
@@ -50,7 +52,7 @@ class Doctor(Connecting):
         target: Target | None = None
         try:
             target = self.target()
-            checks = examine(target)
+            checks: Iterator[Check] = chain(examine(target), examine_lab())
         except TargetError as error:
             checks = iter([of_target(error)])
         found = list(checks) if options.json else list(_shown(checks))

@@ -141,8 +141,11 @@ class Run(Connecting):
         A notebook is run by nbclient, its kernel on the server; the options behind it are:
           -o FILE, --output FILE   where to write it with its outputs, also when a cell fails
           --inplace                write it back
+          -p NAME=VALUE            a variable for it, as papermill's parameters
           --allow-errors           go on behind a cell that fails
           --timeout S              seconds that a cell may take
+        With -t GROUP (or web1,web2, pi-*, all) it runs on each server, into -o FOLDER; --failed runs those again that
+        failed there.
         """
     typed = """
         jupyter flame run -t gpu-box train.py --epochs 3 < data.csv > log.txt

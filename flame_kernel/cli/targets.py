@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..commands.options import OPTIONS, protection
+from ..commands.options import OPTIONS, RICH, protection
 from ..connect.keys import Secret, store_in_keyring
 from ..connect.location import Location
 from ..connect.selection import select
@@ -54,6 +54,7 @@ def _settings(parser: Parser) -> None:
     parser.add_argument("--session", metavar="NAME", help="attach to the session of this name")
     parser.add_argument("--shell", choices=SHELLS, help="with IPython or without")
     parser.add_argument("--trust", action="store_true", default=None, help="let this server run code here (pickles)")
+    parser.add_argument("--rich", action="store_true", default=None, help=RICH.help)
     parser.add_argument("--linger", metavar="TIME", help='how long a session waits for its client, such as "24 h"')
     parser.add_argument("--journal", metavar="SIZE", help='how much unread output is kept, such as "256 MB"')
     parser.add_argument("--when-full", choices=WHEN_FULL, help="when the journal is full: drop the middle, or wait")
@@ -150,6 +151,8 @@ def _protection(where: Location, table: dict[str, Any]) -> str:
         ways.append("key")
     if table.get("trust"):
         ways.append("trusted")
+    elif table.get("rich"):
+        ways.append("rich output")
     return ", ".join(ways) or "no key"
 
 

@@ -37,7 +37,7 @@ MARKS = {OK: "✓", NOTE: "!", FAILED: "✗", SKIPPED: "-"}
 # All checks but the first, which differ with the kind of location.
 _COMMON = (
     *("port", "answer", "TLS", "key", "Flame", "server type", "threads", "versions", "agent"),
-    *("round trip", "throughput", "IPython", "matplotlib", "ipywidgets", "debugpy", "clock", "disk"),
+    *("round trip", "throughput", "IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow", "clock", "disk"),
 )
 # Which check it is that fails where a connection does not come about for this cause; those of TLS begin so.
 _STAGES = {
@@ -198,7 +198,7 @@ class _Examination:
         yield self._server_type()
         yield from self._agent()
         yield from self._speed()
-        for name in ("IPython", "matplotlib", "ipywidgets", "debugpy"):
+        for name in ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow"):
             yield self._package(name)
         yield self._clock
         yield self._disk()
@@ -420,6 +420,7 @@ class _Examination:
                 "matplotlib": "no figures",
                 "ipywidgets": "no widgets made there",
                 "debugpy": "no debugger there",
+                "pyarrow": "Arrow tables do not travel, nor do DataFrames of some types",
             }
             return Check(name, NOTE, f"not installed there: {lacks[name]}", install)
         if name == "IPython" and _numbers(version) < _LEAST_IPYTHON:

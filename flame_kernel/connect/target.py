@@ -94,6 +94,7 @@ class Target:
     name: str | None = None
     shell: str = "auto"
     trust: bool = False  # the user's word that this server may send objects that run code here (pickles)
+    rich: bool = False  # … and for less: that what it shows is shown in full, HTML, JavaScript and widgets
     own: bool = False  # a server that we started ourselves, for this session
     tls: Tls | None = None  # None: plain, or inside of ssh
     allow_plain: bool = False  # the user's word for a link off this machine that everybody on its way can read
@@ -159,14 +160,27 @@ class Target:
     @property
     def rendering_level(self) -> str:
         """``full`` or ``safe``: how much of what this server sends is shown; see ``rendering``."""
-        return FULL if self.is_authenticated or self.trust else SAFE
+        return FULL if self.is_authenticated or self.trust or self.rich else SAFE
 
     def rendering(
-        self, say: Callable[[str | None, str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        say: Callable[[str | None, str], None],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        notebook: bool = False,
     ) -> Rendering:
-        """What is shown of one session's events, by what this target allows; ``say`` is told what is withheld."""
+        """What is shown of one session's events, by what this target allows; ``say`` is told what is withheld.
+        ``notebook``: it is shown where there could be HTML and widgets."""
         name = "" if self.own else self.name or str(self.location or "")
-        return Rendering(self.rendering_level, name, str(self.location), say, clock)
+        hint = self._hint if notebook else ""
+        return Rendering(self.rendering_level, name, str(self.location), say, clock, hint)
+
+    @property
+    def _hint(self) -> str:
+        """Why no rich output of this server is shown, and what to do."""
+        ssh = self.location is not None and self.location.ssh is not None
+        ways = "--key-file or --rich" if ssh else "--key-file, ssh:// or --rich"
+        return f"HTML and widgets are off: this server has no key; %flame connect with {ways}"
 
     @property
     def protection(self) -> str:

@@ -10,7 +10,8 @@
     place = "process"                    # auto | process | child | main
     session = "ab12"
     shell = "auto"                       # auto | ipython | mini
-    trust = true                         # what it sends may run code here
+    trust = true                         # what it sends may run code here (pickles); rich output too
+    rich = true                          # HTML and widgets in full though it has no key; no pickles
     linger = "24 h"                      # how long a session lives on there when nobody uses it
     journal = "256 MB"                   # unread output that is kept there; beyond it …
     when_full = "drop"                   # … the middle is dropped (with a mark), or the cell has to wait: block
@@ -64,6 +65,7 @@ SETTINGS: dict[str, type] = {
     "session": str,
     "shell": str,
     "trust": bool,
+    "rich": bool,
     "allow_plain": bool,
     "ns_key_file": str,
     "linger": object,

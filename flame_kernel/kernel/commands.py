@@ -11,6 +11,7 @@ from typing import Any
 
 from ..commands import help, monitor
 from ..commands.doctor import bundle, examine, of_target
+from ..commands.doctor_here import examine_lab
 from ..commands.kept import choose, header, label
 from ..commands.options import KERNEL, settings
 from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened
@@ -140,7 +141,7 @@ class Commands:
                     raise self._far.trouble
             except TargetError as error:
                 return bundle([of_target(error)])
-            return bundle(examine(target))
+            return bundle([*examine(target), *examine_lab()])
 
         shown = await self._waits.until(on_thread(checks, "doctor"))
         self._publisher.message(cell.request_id, "display_data", {"data": shown, "metadata": {}, "transient": {}})

@@ -131,7 +131,7 @@ class Publisher:
         with self._lock:
             known = self._sessions.get(session)
             if known is None:
-                known = self._sessions[session] = _Known(session.target.rendering(self._say))
+                known = self._sessions[session] = _Known(session.target.rendering(self._say, notebook=True))
                 known.requests.update((cell["request"], None) for cell in session.running)
             return known
 

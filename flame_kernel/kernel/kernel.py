@@ -59,6 +59,8 @@ from .waits import Stopped, Waits
 # Seconds: how long Tab waits for a far side that is still being connected, and an interrupt for its answer.
 EDITOR_PATIENCE = 5.0
 INTERRUPT_PATIENCE = 2.0
+# What a cell says that calls exit() or quit(): consoles end then, notebooks do nothing.
+EXIT_WORDS = "to end: shut the kernel down, or %flame disconnect; %flame detach leaves the session running there\n"
 # The first line of a cell for this machine.
 LOCAL = "%%local"
 
@@ -186,7 +188,7 @@ class FlameKernel(Kernel):
     @property
     def banner(self) -> str:  # type: ignore[override]
         where = plain_text(self._far.words())
-        return f"Remote Flame {__version__}: {where}\n%flame status says where cells run."
+        return f"Remote Flame {__version__}: {where}\n%flame connect WHERE changes that, %flame status shows it."
 
     @property
     def kernel_info(self) -> dict[str, Any]:
@@ -375,6 +377,8 @@ class FlameKernel(Kernel):
         cell.remember()
         reply = await asyncio.wrap_future(answer)
         reply = self._publisher.rendering(session).reply(cell.request_id, reply)
+        if any(one.get("source") == "ask_exit" for one in reply.get("payload") or () if isinstance(one, dict)):
+            self._publisher.stream(cell.request_id, "stdout", EXIT_WORDS)
         if reply.get("status") not in ("ok", "error", "aborted"):
             raise UnsafeAnswer(session.location, "a cell that has ended without saying how")
         count = reply.get("execution_count")

@@ -302,7 +302,7 @@ class Cells:
 
         session = remote.session
         if session not in self._renderings:
-            self._renderings[session] = session.target.rendering(say)
+            self._renderings[session] = session.target.rendering(say, notebook=True)
         return self._renderings[session]
 
     def _local_values(self, names: list[str]) -> dict[str, Any]:

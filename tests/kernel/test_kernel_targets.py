@@ -49,7 +49,7 @@ def one_sentence(run: Run) -> str:
 def connected(run: Run) -> str:
     """The line that ``%flame connect`` leaves."""
     assert run.error is None, run
-    assert run.stdout.startswith("cells run on "), run
+    assert run.stdout.startswith("cells run at "), run
     return run.stdout
 
 
@@ -137,7 +137,8 @@ def test_a_restart_gives_fresh_names_on_the_same_target(flame_server: Start) -> 
             assert run.error is not None
             assert run.error["ename"] == "NameError"
             assert pid_of(k) != before
-            assert k.execute("%flame status").stdout.split(" at ")[0].split(",")[0] == where.split(",")[0]
+            again = k.execute("%flame status").stdout
+            assert again.splitlines()[0].split("(")[1] == where.splitlines()[0].split("(")[1]  # but for a port
             wait_until(lambda pid=before: not psutil.pid_exists(pid), "the end of the old session's process")  # type: ignore[misc]
 
 
@@ -342,8 +343,9 @@ def test_the_status_in_words(flame_server: Start, bare_python: Python) -> None:
         pid = pid_of(k)
         status = k.execute("%flame status")
         version = ".".join(map(str, bare_python.version))
-        where = f"in a child process of the server at {server.location} (no key)"
-        assert status.stdout.startswith(f"cells run on {os.uname().nodename}, pid {pid}, Python {version}, {where}; ")
+        first, second = status.stdout.splitlines()
+        assert first == f"cells run at {server.location} (no key), in a child process of the server"
+        assert second.startswith(f"host {os.uname().nodename}, pid {pid}, Python {version}, built-in shell")
         assert "built-in shell" in status.stdout
         assert status.stdout.endswith("; link up\n")
         assert status.result is None
@@ -373,7 +375,7 @@ def test_help_and_wrong_usage() -> None:
             assert run.error is None
             for word in ("%flame connect [WHERE] [options]", "--key-file FILE", "--place", "--session NAME"):
                 assert word in run.stdout
-        assert k.execute("%flame").stdout.startswith("cells run on ")
+        assert k.execute("%flame").stdout.startswith("cells run at ")
         pid = pid_of(k)
         for text, said in {
             "%flame bogus": "there is no %flame bogus; %flame help lists the commands",
@@ -411,7 +413,7 @@ def test_help_and_wrong_usage() -> None:
 def test_a_flame_line_and_the_cell_below_it() -> None:
     with remote_flame() as k:
         run = k.execute("%flame status\n\n%flame status\nx = 5\nx")
-        assert run.stdout.count("cells run on") == 2
+        assert run.stdout.count("cells run at") == 2
         assert run.result == "5"
         run = k.execute("%%local\nimport os\nprint(os.getppid())\ny = 1")
         assert run.error is None

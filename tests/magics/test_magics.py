@@ -303,7 +303,8 @@ def test_of_a_server_that_nobody_vouches_for_text_is_shown(pi: Shell) -> None:
     pi.ok("%%capture seen\n%%flame\nfrom IPython.display import HTML\nHTML('<b>1</b>')")
     (shown,) = pi["seen"].outputs
     assert set(shown.data) == {"text/plain"}
-    assert "text/html not shown" in pi["seen"].stderr
+    assert pi["seen"].stderr.startswith("HTML and widgets are off: this server has no key; ")
+    assert pi["seen"].stderr.count("\n") == 1
     assert pi.ok("%%flame --out job\nprint('\\x1b]0;title\\x07text')").out == "text\n"
     assert pi["job"].output == "text\n" or "not shown" in pi["job"].output
 
@@ -311,8 +312,8 @@ def test_of_a_server_that_nobody_vouches_for_text_is_shown(pi: Shell) -> None:
 def test_widgets_are_text_in_one_sentence(pi: Shell) -> None:
     ran = pi.ok("%%flame\nimport ipywidgets\nipywidgets.IntSlider(value=3)\n")
     assert "IntSlider(value=3)" in ran.out
-    assert len(ran.err.splitlines()) <= 2
-    assert "idget" in ran.err
+    assert ran.err.count("HTML and widgets are off") <= 1  # once a session
+    assert len(ran.err.splitlines()) <= 1
 
 
 # -- jobs ------------------------------------------------------------------------------------------------------------

@@ -159,6 +159,7 @@ class Core:
         if self.take_interrupts is not None and not cell.lane:
             self.take_interrupts()  # pdb has left its own, of a ``continue``, or a cell has
         self.latest = cell
+        self.shell.shows_text_only(bool(request.get("text_only")))
         reply = await self.shell.run_cell(
             request["code"],
             silent=cell.silent,
