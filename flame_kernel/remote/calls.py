@@ -163,22 +163,20 @@ class Calls:
         """
         self._check()
         timeout = options.pop("timeout", self.timeout)
-        trust = self.session.target.trust
+        trust = self.session.target.trust and offered()
         handed = None if mode == "none" and root[0] == "names" else Handed(self.sent)
         shipment = self._shipment(handed)
         if root[0] == "function":
             root = ["function", shipment.entry(root[1])]
-<<<<<<< HEAD
         parts, things = self._parts(list(steps), shipment)
-        request = {"root": root, "mode": mode, "libraries": self._libraries, "trust": trust, **options, **things}
-=======
-        parts = self._encode(list(steps), shipment)
-        request = {"root": root, "mode": mode, "libraries": self._libraries, "trust": trust and offered(), **options}
-        things = shipment.parts()
-        if things:
-            request["things"] = [len(parts), *map(len, things)]
-            parts = [*parts, *(part for one in things for part in one)]
->>>>>>> main
+        request = {
+            "root": root,
+            "mode": mode,
+            "libraries": self._libraries,
+            "trust": trust and offered(),
+            **options,
+            **things,
+        }
         request["allow_stdin"] = self._may_ask() if self.allow_stdin is None else self.allow_stdin
         ticket = self._bulk.stage(parts, timeout)
         if ticket is not None:
@@ -208,9 +206,8 @@ class Calls:
                 f"this connection to {self.location} belongs to process {self._pid}; connect again in this one"
             )
 
-<<<<<<< HEAD
     def _shipment(self, handed: Handed | None = None) -> Shipment:
-        pickles = dumps if self.session.target.trust else None
+        pickles = pickler if self.session.target.trust else None
         return Shipment(lambda one: self._reference(self, one), pickles, self.session.server.get("python"), handed)
 
     def _parts(self, value: Any, shipment: Shipment) -> tuple[list[Any], dict[str, Any]]:
@@ -220,11 +217,6 @@ class Calls:
         if not things:
             return parts, {}
         return [*parts, *(part for one in things for part in one)], {"things": [len(parts), *map(len, things)]}
-=======
-    def _shipment(self) -> Shipment:
-        pickles = pickler if self.session.target.trust else None
-        return Shipment(lambda one: self._reference(self, one), pickles, self.session.server.get("python"))
->>>>>>> main
 
     def _encode(self, value: Any, shipment: Shipment) -> list[Any]:
         try:
@@ -290,7 +282,11 @@ class Calls:
         except FlameError as error:
             fields, value, raised = handed.failed(error)
             parts, things = self._parts(value, self._shipment())
-        fields |= {"callback_id": event["content"]["callback_id"], "trust": self.session.target.trust, **things}
+        fields |= {
+            "callback_id": event["content"]["callback_id"],
+            "trust": self.session.target.trust and offered(),
+            **things,
+        }
         ticket = self._bulk.stage(parts, None)
         if ticket is not None:
             fields["staged"], parts = ticket, []

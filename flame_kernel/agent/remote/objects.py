@@ -29,11 +29,7 @@ from ..output import streams, sys_hooks
 from ..shell import compiler, tracebacks
 from ..wire import values
 from ..wire.pieces import PIECE, Incoming, Outgoing
-<<<<<<< HEAD
-from . import callbacks, description, exceptions, functions, loops
-=======
-from . import description, exceptions, functions, loops, pickles
->>>>>>> main
+from . import callbacks, description, exceptions, functions, loops, pickles
 from .operations import FUNCTIONS
 
 # Bytes up to which a result comes by value unless asked for: of an array or a table, and of anything else.
@@ -201,6 +197,7 @@ class Objects:
             parts = staged.parts
         else:
             parts = request.get("buffers") or [b"[]"]
+        made = []
         loads = pickles.opener(lambda name: made[0].resolve(name)) if request.get("trust") else None
         lists, at = [], 0
         for length in request.get("things") or [len(parts)]:
@@ -208,6 +205,7 @@ class Objects:
             at += length
         names = self._host.namespace.__dict__
         things = functions.Things(lists[1:], self.held, loads, self._classes, names, self._remember_file, called.make)
+        made.append(things)
         return things, values.decode(lists[0], things.resolve, loads, self._class)
 
     def _chain(self, request, made, called):

@@ -215,13 +215,8 @@ def _read_data(decoder, content, depth):
     if len(names) != len(items) or not all(type(one) is str for one in names):
         raise BadValue("an object whose names and values do not fit each other")
     values = dict(zip(names, items))
-<<<<<<< HEAD
-    fields = None if kind is None else vars(kind).get("__dataclass_fields__")
-    if fields is not None and (told is None or _own_fields(fields) <= set(names)):
-=======
     own = kind is not None and "__dataclass_fields__" in vars(kind)
     if own and (told is None or told[0] is not None or _field_names(kind) <= set(names)):
->>>>>>> main
         try:
             made = object.__new__(kind)
         except TypeError:  # it is one of a built-in class too
@@ -234,17 +229,10 @@ def _read_data(decoder, content, depth):
     return Facts(told, values)
 
 
-<<<<<<< HEAD
-def _own_fields(fields):
-    """The names of those that an object has: not of class variables, nor of what is only given to ``__init__``."""
-    kinds = {name: getattr(getattr(one, "_field_type", None), "name", "_FIELD") for name, one in fields.items()}
-    return {name for name in kinds if kinds[name] == "_FIELD"}
-=======
 def _field_names(kind):
     import dataclasses
 
     return {field.name for field in dataclasses.fields(kind)}
->>>>>>> main
 
 
 def _filled(made, kind, values):
