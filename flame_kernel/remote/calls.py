@@ -169,14 +169,7 @@ class Calls:
         if root[0] == "function":
             root = ["function", shipment.entry(root[1])]
         parts, things = self._parts(list(steps), shipment)
-        request = {
-            "root": root,
-            "mode": mode,
-            "libraries": self._libraries,
-            "trust": trust and offered(),
-            **options,
-            **things,
-        }
+        request = {"root": root, "mode": mode, "libraries": self._libraries, "trust": trust, **options, **things}
         request["allow_stdin"] = self._may_ask() if self.allow_stdin is None else self.allow_stdin
         ticket = self._bulk.stage(parts, timeout)
         if ticket is not None:
