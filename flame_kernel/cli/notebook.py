@@ -92,7 +92,7 @@ def _read(path: Path) -> NotebookNode:
         notebook: NotebookNode = nbformat.read(path, as_version=4)
     except OSError as e:
         raise TargetError(f"cannot read {path}: {e.strerror}; name a notebook here") from None
-    except Exception as e:  # nbformat's own, json's, and what a file that is none may bring about
+    except Exception as e:  # nbformat's and json's own, and whatever a file that is not a notebook may cause
         raise TargetError(f"{path} is not a notebook: {str(e).splitlines()[0]}") from None
     return notebook
 
@@ -293,7 +293,7 @@ def _went_well(path: Path) -> bool:
 
 
 def _environ(command: Connecting) -> dict[str, str]:
-    """What tells the kernel where to go, as an installed kernelspec does."""
+    """The variables that tell the kernel where to connect, as an installed kernelspec does."""
     options = vars(command.options)
     if protection(options) or any(options.get(name) for name in ("key", "trust", "rich")):
         raise TargetError(

@@ -20,7 +20,7 @@ from .scripts import STATUS, modules_beside, program
 
 
 class Program(Foreground):
-    """Cells of a program: its streams are ours, its exit status too."""
+    """Runs cells as a program: with our streams, and an exit status."""
 
     def __init__(self, far: Far) -> None:
         super().__init__(far, leaves=True)
@@ -182,7 +182,7 @@ def _evaluated(remote: Remote, expression: str) -> Any:
         raise TargetError(f"{e.ename}: {e.evalue}".splitlines()[0]) from e
     except FlameError:
         raise
-    except Exception as e:  # whatever the far side has raised
+    except Exception as e:  # the far side's code may raise anything
         raise TargetError((str(e) or type(e).__name__).splitlines()[0]) from e
 
 
