@@ -1,4 +1,4 @@
-"""What those commands have in common that talk to a server: which one, how to get in, and who is asked what."""
+"""What commands that connect to a server share: which server, the connection, and questions to the user."""
 
 from __future__ import annotations
 

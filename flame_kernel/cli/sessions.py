@@ -101,7 +101,7 @@ class Status(Connecting):
 
 
 def _looked_at(target: Target) -> dict[str, Any]:
-    """What a server says of itself to one who starts nothing there."""
+    """What a server says of itself, asked without starting anything there."""
     with contextlib.closing(AgentClient(target)) as visitor:
         trips = []
         hello: Any = None
@@ -355,7 +355,7 @@ class Page(Terminal):
                 show(may, self)
 
     def stream(self, name: str, text: str) -> None:
-        """All of it is what was asked for, and so goes to stdout."""
+        """To stdout, whatever the stream: the output is what the user asked for."""
         write("stdout", text if in_colour("stdout") else COLOUR.sub("", text))
 
     def error(self, content: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from .command import Command, CommandGroup
 from .output import show_json, show_table
 from .parser import Parser
 
-# A file cannot say for good that a server may be reached in the open without a key.
+# Not saved in a file: permission to reach a server without encryption and without a key.
 _OPTIONS = tuple(option for option in OPTIONS if option.name != "insecure")
 
 

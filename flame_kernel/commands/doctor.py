@@ -1,7 +1,7 @@
 """Doctor: why can I not connect? One check a cause, in the order in which things can fail, each with its cure.
 
 A check that needs another one which has failed is skipped. The way there is the one that a session takes, so nothing
-is found here that a session would not find, and the rules for it hold: what may not be reached in the open is not.
+is found here that a session would not find, and the same rules hold: no open link to a server that needs a safe one.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def examine(target: Target) -> Iterator[Check]:
             yield check
     except (_Failed, FlameError) as error:
         failure = error.check if isinstance(error, _Failed) else _broken(left[0], error)
-        if failure.name not in left:  # what was well a moment ago
+        if failure.name not in left:  # it worked a moment ago
             failure = replace(failure, name=left[0])
         broken = failure.name
         # What was passed on the way there.
@@ -129,7 +129,7 @@ def examine(target: Target) -> Iterator[Check]:
 
 
 def of_target(error: TargetError) -> Check:
-    """The one check of a target that means nothing."""
+    """The one check of a target that cannot be used."""
     return _broken("target", error)
 
 
@@ -163,7 +163,7 @@ def _plan(target: Target) -> list[str]:
 
 
 def _broken(name: str, error: FlameError) -> Check:
-    """What failed in a way of its own: the link broke just then, say."""
+    """A failure that fits no check, for example a link that broke just then."""
     words, _, cure = str(error).partition("; ")
     return Check(name, FAILED, _shown(words), _shown(cure) or "try again, and look at what the server printed")
 
@@ -226,7 +226,7 @@ class _Examination:
             yield Check("name", OK, "a unix socket of this machine")
 
     def _protection(self) -> Check:
-        """Whether the way is safe enough to be gone at all: nothing has been sent before that."""
+        """Whether the link is safe enough to connect at all; nothing has been sent before this check."""
         try:
             self._target.check_exposure()
         except TargetError as error:

@@ -46,9 +46,9 @@ class Command:
     brief    what it does, in one line
     more     what else is to be known, in sentences
     examples lines that can be typed as they stand
-    instead  a face where it makes no sense: what to do there; ``{rest}`` stands for what was written behind it
+    instead  for a face where it makes no sense: what to do there; ``{rest}`` stands for the rest of the line
     code     its argument is code: what follows the options is taken as it stands
-    passes   it only looks, so in the kernel it need not wait for the cell that runs
+    passes   it changes nothing, so in the kernel it need not wait for the running cell
     moves    it changes where the kernel's cells run
     expands  {name} and $name in its line stand for variables of the notebook, as in other magics
     """

@@ -26,7 +26,7 @@ class Option:
     metavar  what stands for its value; empty for a switch, which has none
     kind     str, int or float
     tab      what Tab offers for the value: see ``tab.py``
-    group    of the options of one group only one may be given
+    group    options of one group exclude each other
     many     it may be given several times; the value is then a list
     faces    in which faces it makes sense
     """
@@ -111,7 +111,7 @@ _TLS = {
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the options of a connection stand for; TargetError for a time that is none."""
+    """The settings that the options of a connection stand for; TargetError for a time that cannot be used."""
     names = ("key_file", "key", "place", "session", "shell", "trust", "rich", "config")
     found = {name: values[name] for name in names if values.get(name)}
     seconds = values.get("timeout")

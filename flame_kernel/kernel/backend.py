@@ -131,7 +131,7 @@ class FarSide:
             session = self._make(target or self.target, attach)
         except FlameError as e:
             future.set_exception(e)
-        except Exception as e:  # a defect of ours must not leave a cell waiting for ever
+        except Exception as e:  # a bug of ours must not leave a cell waiting for ever
             future.set_exception(FlameError(f"cannot open a session: {type(e).__name__}: {e}"))
         else:
             future.set_result(session)

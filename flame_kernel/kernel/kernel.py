@@ -306,7 +306,7 @@ class FlameKernel(Kernel):
         parent = self.get_parent()
         counts = store_history and not silent and bool(code.strip())
         cell = Execution(parent["header"]["msg_id"], parent, code, silent, counts, self._far.count)
-        self._far.count += counts  # the next one may begin meanwhile: on a subshell, or an order that need not wait
+        self._far.count += counts  # the next one may begin meanwhile: on a subshell, or a command that need not wait
         options: dict[str, Any] = {
             "silent": silent,
             "store_history": store_history,
@@ -326,7 +326,7 @@ class FlameKernel(Kernel):
                 return self._error(cell, "KeyboardInterrupt", str(e))
             except FlameError as e:
                 return self._error(cell, type(e).__name__, str(e))
-            except Exception as e:  # a defect of ours: without a reply a front end waits for ever
+            except Exception as e:  # a bug of ours: without a reply the front end would wait for ever
                 self.log.error("defect in do_execute", exc_info=True)
                 words = f"{e} (a defect of Remote Flame; see the kernel's log)"
                 return self._error(cell, type(e).__name__, words)
@@ -335,7 +335,7 @@ class FlameKernel(Kernel):
     def _executing(self, cell: Execution) -> Iterator[None]:
         """While an execute_request is open: all that knows of it, from its first message to its reply."""
         with self._dispatch.running(cell.parent):
-            # A silent one, and an order that has overtaken a cell, take no output that has no parent.
+            # A silent one, and a command that has overtaken a cell, take no output that has no parent.
             is_cell = not (cell.silent or overtakes())
             self._publisher.remember(cell.request_id, cell.parent, self._parent_ident["shell"], cell=is_cell)
             if is_cell:

@@ -29,7 +29,7 @@ from .iopub import Publisher
 from .restart import Connection, Memory
 from .waits import Stopped, Waits, on_thread
 
-# Seconds between two looks whether a client has consented.
+# Seconds between two questions whether a client has agreed.
 ASK_EVERY = 0.5
 # How long each server is waited for where all are asked for a session, and how many at a time.
 SEARCH = Timeouts(connect=5.0, call=10.0, login=15.0)
@@ -96,7 +96,7 @@ class Sessions:
         self._known = [self._last] if self._last is not None else []  # connections of this kernel, the newest last
 
     def caution(self, request_id: str, session: Session) -> None:
-        """Say once a session how far its link is open to others."""
+        """Warn, once a session, if its link is not safe."""
         if self._cautioned is not session:
             self._cautioned = session
             for sentence in session.target.cautions():

@@ -1,4 +1,4 @@
-"""Sessions that live on, for the magics: taken up, watched, left, handed over, and their output once more."""
+"""Sessions that outlive a notebook, for the magics: attach, watch, detach, hand over, replay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..terminal import plain_text
 from .cells import Cells
 from .connections import Connections, in_thread
 
-# Seconds between two looks whether a client has consented; for an answer; and bytes of one.
+# Seconds between two questions whether a client has agreed; seconds for an answer; and bytes of one.
 ASK_EVERY, PATIENCE, BATCH = 0.5, 30.0, 1 << 18
 
 

@@ -53,7 +53,7 @@ class Commands:
         self._attaching = Attaching(shell, connections, cells)
 
     def run(self, text: str) -> Any:
-        """Carry out one line, without the ``%flame``; its value."""
+        """Carry out one line, without the ``%flame``; returns its value."""
         word, _, rest = text.strip().partition(" ")
         if word in BY_NAME and BY_NAME[word].expands:
             text = f"{word} {self._shell.var_expand(rest, depth=_NO_FRAME)}"
@@ -62,7 +62,7 @@ class Commands:
         return do(line)
 
     def close(self) -> None:
-        """End what is shown live."""
+        """End all live views."""
         self._views.end()
 
     def _remote(self, line: Line) -> Remote:
@@ -171,7 +171,7 @@ class Commands:
         except KeyboardInterrupt:
             if is_live:
                 raise
-            view.end()  # at a terminal, where nothing is renewed behind the prompt, Ctrl-C is its end
+            view.end()  # a terminal cannot update text above its prompt, so the view blocks until Ctrl-C
 
     # -- code --------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from ..agent.wire import scalars, values
 from ..errors import CallTimeout, CannotTravel, FlameError, ObjectGone, SessionGone, UnsafeAnswer
-from ..security.trust import dumps, opener
+from ..security.trust import offered, opener, pickler
 from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.screen import allowed
@@ -33,7 +33,7 @@ from ..terminal import one_line
 from .bulk import Bulk
 from .exceptions import of_call, sent
 from .foreground import show_before, write
-from .functions import Shipment
+from .functions import Shipment, sent_class
 from .records import known_class
 
 # Libraries whose values can be read here, where they are installed.
@@ -164,7 +164,7 @@ class Calls:
         if root[0] == "function":
             root = ["function", shipment.entry(root[1])]
         parts = self._encode(list(steps), shipment)
-        request = {"root": root, "mode": mode, "libraries": self._libraries, "trust": trust, **options}
+        request = {"root": root, "mode": mode, "libraries": self._libraries, "trust": trust and offered(), **options}
         things = shipment.parts()
         if things:
             request["things"] = [len(parts), *map(len, things)]
@@ -196,14 +196,15 @@ class Calls:
             )
 
     def _shipment(self) -> Shipment:
-        pickles = dumps if self.session.target.trust else None
+        pickles = pickler if self.session.target.trust else None
         return Shipment(lambda one: self._reference(self, one), pickles, self.session.server.get("python"))
 
     def _encode(self, value: Any, shipment: Shipment) -> list[Any]:
         try:
             return list(values.encode(value, shipment.reference, shipment.pickles))
         except scalars.NotPlain as error:
-            raise CannotTravel(f"cannot send this to {self.name}: {error}; {ADVICE}") from None
+            advice = "" if self.session.target.trust else f"; {ADVICE}"
+            raise CannotTravel(f"cannot send this to {self.name}: {error}{advice}") from None
 
     def _wait(self, request: dict[str, Any], parts: Sequence[Any], timeout: float | None) -> Reply:
         """Send a request, and serve it until its reply is here."""
@@ -281,7 +282,8 @@ class Calls:
             return CannotTravel(_LACKS % (self.name, message, message.partition(".")[0]))
         if why == "unreadable":
             return CannotTravel(f"{self.name} cannot read what was sent: {message}")
-        return CannotTravel(f"cannot fetch this from {self.name}: {message}; {FETCH_ADVICE}")
+        advice = "" if self.session.target.trust else f"; {FETCH_ADVICE}"
+        return CannotTravel(f"cannot fetch this from {self.name}: {message}{advice}")
 
     def demand(self, root: list[Any], steps: Sequence[Step], kind: type[Value], **options: Any) -> Value:
         """The value of a chain that can be of no other class than ``kind``; UnsafeAnswer where it is of another."""
@@ -299,7 +301,7 @@ class Calls:
     def decode(self, buffers: Sequence[Any]) -> Any:
         """The value in the buffers of a reply."""
         target = self.session.target
-        return values.decode(buffers, None, opener(target.trust), known_class)
+        return values.decode(buffers, None, opener(target.trust, sent_class), known_class)
 
     def error(self, reply: dict[str, Any], buffers: Sequence[Any]) -> Exception:
         """The exception that a reply of the status ``error`` tells of."""

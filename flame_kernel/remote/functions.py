@@ -83,7 +83,7 @@ class Shipment:
     """The functions, classes and objects that one request needs. One use.
 
     reference  gives the id of a stand-in, or None for anything else
-    dumps      makes a pickle, where trust is given
+    dumps      ``security.trust.pickler``, where trust is given
     python     the far side's version, such as [3, 11, 7]: between equal ones code goes without its source, under trust
 
     ``reference`` of this is what `values.encode` is given; ``parts`` is what is sent then.
@@ -92,11 +92,11 @@ class Shipment:
     def __init__(
         self,
         reference: Callable[[Any], str | None],
-        dumps: Callable[[Any], bytes] | None = None,
+        dumps: Callable[[Any, Callable[[object], Any]], Callable[[object], bytes]] | None = None,
         python: Any = None,
     ) -> None:
         self._stand_in = reference
-        self._pickle = dumps
+        self._pickle = None if dumps is None else dumps(python, self._in_a_pickle)
         same = isinstance(python, list) and python[:2] == list(sys.version_info[:2])
         self._may_marshal = dumps is not None and same
         self._items: list[dict[str, Any]] = []
@@ -107,6 +107,7 @@ class Shipment:
         self._space_of: dict[int, int] = {}
         self._kept: list[Any] = []  # an id is its object's as long as that is kept
         self._referred = 0
+        self._named_in_pickles: dict[int, Any] = {}
         self._path: tuple[str, ...] = ()
         self._inside = False
 
@@ -118,6 +119,27 @@ class Shipment:
         assert self._pickle is not None
         self._referred += 1
         return self._pickle(value)
+
+    def _in_a_pickle(self, one: object) -> Any:
+        """What stands in a pickle for what has a source, and for a stand-in; None for what is pickled."""
+        if not isinstance(one, (type, types.FunctionType)):
+            return self._stand_in(one)
+        if id(one) not in self._named_in_pickles:
+            self._kept.append(one)
+            self._named_in_pickles[id(one)] = self.reference(one) if self._has_source(one) else None
+        return self._named_in_pickles[id(one)]
+
+    @staticmethod
+    def _has_source(one: type | types.FunctionType) -> bool:
+        if by_name.is_installed(one.__module__):
+            return False
+        if isinstance(one, type):
+            return source.of_class(one) is not None
+        try:
+            source.of_function(one)
+        except CannotTravel:
+            return False
+        return True
 
     @property
     def pickles(self) -> Callable[[Any], bytes] | None:

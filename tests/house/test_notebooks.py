@@ -15,7 +15,9 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
 # The kernels of those that are not for ours.
-KERNELS = {"02-mixed-local-and-remote": "python3", "04-files-and-modules": "python3", "06-security": "python3"}
+KERNELS = dict.fromkeys(
+    ("02-mixed-local-and-remote", "04-files-and-modules", "06-security", "07-many-machines"), "python3"
+)
 
 
 def kinds(cell: Any) -> list[Any]:

@@ -27,6 +27,7 @@ from flame_kernel.remote.remote import Remote
 class Point:
     x: int
     y: Any = None
+    count: typing.ClassVar[int] = 0
 
 
 @dataclasses.dataclass(frozen=True)

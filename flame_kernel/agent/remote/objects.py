@@ -29,7 +29,7 @@ from ..output import streams, sys_hooks
 from ..shell import compiler, tracebacks
 from ..wire import values
 from ..wire.pieces import PIECE, Incoming, Outgoing
-from . import description, exceptions, functions, loops
+from . import description, exceptions, functions, loops, pickles
 from .operations import FUNCTIONS
 
 # Bytes up to which a result comes by value unless asked for: of an array or a table, and of anything else.
@@ -177,7 +177,7 @@ class Objects:
             parts = staged.parts
         else:
             parts = request.get("buffers") or [b"[]"]
-        loads = _unpickle if request.get("trust") else None
+        loads = pickles.opener(lambda name: made[0].resolve(name)) if request.get("trust") else None
         lists, at = [], 0
         for length in request.get("things") or [len(parts)]:
             lists.append(parts[at : at + length])
@@ -268,7 +268,7 @@ class Objects:
         if mode == "items":
             return self._items(thing, request)
         if mode == "value":
-            dumps = _pickle if request.get("trust") else None
+            dumps = pickles.pickler(request["trust"], self._classes) if request.get("trust") else None
             parts = values.encode(thing, dumps=dumps, libraries=libraries, classes=self._told)
             return self._by_value(parts)
         if isinstance(thing, types.ModuleType):
@@ -391,24 +391,6 @@ class Objects:
         if shell is not None and shell.name == "mini":  # it knows which files are cells
             return shell.format_exception((type(exc), exc, tb))["traceback"]
         return tracebacks.Formatter().lines(exc, tb)
-
-
-def _pickle(thing):
-    """A pickle, by cloudpickle if it is installed: that includes functions and classes of cells."""
-    try:
-        import cloudpickle as pickle
-    except ImportError:
-        import pickle
-    try:
-        return pickle.dumps(thing, 4)
-    except Exception as e:  # pickling runs the user's code, which may raise anything; its text is told
-        raise values.NotPlain("a %s cannot be pickled: %s" % (values.class_name(type(thing)), e))
-
-
-def _unpickle(data):
-    import pickle
-
-    return pickle.loads(data)
 
 
 # -- steps -----------------------------------------------------------------------------------------------------------

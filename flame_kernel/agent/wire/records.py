@@ -215,8 +215,8 @@ def _read_data(decoder, content, depth):
     if len(names) != len(items) or not all(type(one) is str for one in names):
         raise BadValue("an object whose names and values do not fit each other")
     values = dict(zip(names, items))
-    fields = None if kind is None else vars(kind).get("__dataclass_fields__")
-    if fields is not None and (told is None or set(fields) <= set(names)):
+    own = kind is not None and "__dataclass_fields__" in vars(kind)
+    if own and (told is None or told[0] is not None or _field_names(kind) <= set(names)):
         try:
             made = object.__new__(kind)
         except TypeError:  # it is one of a built-in class too
@@ -227,6 +227,12 @@ def _read_data(decoder, content, depth):
     if kind is not None and issubclass(kind, enum.Enum):  # of facts that go back to where they came from
         return kind.__members__.get(values.get("name"), Facts(told, values))
     return Facts(told, values)
+
+
+def _field_names(kind):
+    import dataclasses
+
+    return {field.name for field in dataclasses.fields(kind)}
 
 
 def _filled(made, kind, values):
