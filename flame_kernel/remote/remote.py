@@ -35,6 +35,7 @@ from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.session import Session
 from . import lookahead
+from .callbacks import CalledBack
 from .calls import Calls, Sink, Step
 from .console import Console, history_file
 from .functions import RemoteFunction
@@ -237,6 +238,12 @@ class Remote:
     def remote(self, function: Callable[..., Any]) -> RemoteFunction:
         """Decorator: a function of this side that runs over there when it is called."""
         return RemoteFunction(function, self.run, self.name)
+
+    def on(self, function: Callable[..., Any]) -> CalledBack:
+        """A function that is called back here, on the thread that waits, wherever a call is given it:
+        ``pi.run(train, report=pi.on(show))``. Without this a function whose source can go, and that changes nothing
+        here, runs there."""
+        return CalledBack(function)
 
     def __getitem__(self, name: str) -> Any:
         step = ("item", _name(name))

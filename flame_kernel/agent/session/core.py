@@ -232,6 +232,10 @@ class Core:
         else:
             self._log.append(event)
 
+    def append(self, msg_type, request_id, content, metadata=None, buffers=None):
+        """An event of a request, for whoever made that."""
+        self._append(msg_type, request_id, content, metadata, buffers)
+
     def write(self, cell, name, text):
         """Text that code of ``cell`` prints."""
         if os.getpid() != self.pid:
