@@ -36,7 +36,8 @@ def test_it_opens_sends_and_closes(kernel: Kernel) -> None:
 def test_a_message_of_the_front_end_arrives(kernel: Kernel) -> None:
     ok(kernel.execute("got = []\nc = Comm(target_name='target'); c.on_msg(lambda m: got.append(m['content']['data']))"))
     comm_id = str(ok(kernel.execute("c.comm_id")).result).strip("'")
-    kernel.wait(kernel.request("comm_msg", {"comm_id": comm_id, "data": {"x": 1}}))
+    sent = kernel.request("comm_msg", {"comm_id": comm_id, "data": {"x": 1}})
+    kernel.wait_for(lambda: sent.idle_at, "the end of a comm message")
     assert ok(kernel.execute("got")).result == "[{'x': 1}]"
 
 
@@ -57,7 +58,8 @@ def test_targets_of_the_kernels_comm_manager(kernel: Kernel) -> None:
         "opened = []\nget_ipython().kernel.comm_manager.register_target('mine', lambda comm, msg: opened.append(comm))"
     )
     ok(kernel.execute(code))
-    kernel.wait(kernel.request("comm_open", {"comm_id": "abc", "target_name": "mine", "data": {}}))
+    sent = kernel.request("comm_open", {"comm_id": "abc", "target_name": "mine", "data": {}})
+    kernel.wait_for(lambda: sent.idle_at, "the end of a comm message")
     assert comms(ok(kernel.execute("opened[0].send({'y': 2})"))) == [("comm_msg", {"y": 2})]
 
 
