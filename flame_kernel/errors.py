@@ -43,16 +43,16 @@ _CAUSES: dict[str, tuple[str, str]] = {
     "refused": ("connection refused", "is pyro4-flameserver running there?"),
     "timeout": ("no answer in time", "is the host up, and does a firewall let this port through?"),
     "unresolvable": ("the host name is unknown", "check its spelling, or give the IP address"),
-    "unreachable": ("there is no way to it", "check the network and the permissions"),
+    "unreachable": ("it cannot be reached", "check the network and the permissions"),
     "not_pyro": ("what answers there is not Pyro", _NOT_PYRO),
     "not_flame": (
         "a Pyro daemon answers there, but it offers no Flame",
         "start it as pyro4-flameserver with PYRO_FLAME_ENABLED=true, or call Pyro4.utils.flame.start(daemon) in it",
     ),
-    "key_wrong": ("the key is not the one of the server", "give the file with the server's own key as key_file"),
+    "key_wrong": ("wrong key for this server", "check --key-file (key_file)"),
     "key_missing_here": (
-        "the server demands a key and none is set here",
-        "put the server's key in a file of mode 0600 and name it as key_file (or in FLAME_KEY_FILE)",
+        "this server needs a key",
+        "save it in a file (chmod 600) and add --key-file FILE (or set FLAME_KEY_FILE)",
     ),
     "key_missing_there": (
         "a key is set here but the server has none, so anyone could use it",
@@ -64,25 +64,25 @@ _CAUSES: dict[str, tuple[str, str]] = {
     ),
     "closed": ("the server closed the connection", "look at what the server printed, then try again"),
     "message_size": (
-        "it takes messages that are too small for anything",
+        "it accepts only very small messages",
         "start it with a larger PYRO_MAX_MESSAGE_SIZE, such as 1000000, or without it",
     ),
     "protocol": ("it does not speak this Pyro protocol", "run Pyro4 4.82 or one of the same wire protocol there"),
     "tls": (
-        "the server wants TLS and this connection is plain",
-        "name the CA of its certificate (--tls-ca FILE, or tls in targets.toml), or say --tls and be asked",
+        "the server needs TLS and this connection has none",
+        "name its CA (--tls-ca FILE, or tls in targets.toml), or use --tls to be asked about its certificate",
     ),
     # TLS was spoken, and this came of it.
     "tls_plain": (
-        "TLS is demanded here and the server speaks none",
-        "start it with PYRO_SSL=true and PYRO_SSL_SERVERCERT, or remove tls here if it is the plain one that you mean",
+        "TLS is required here and the server does not speak it",
+        "start it with PYRO_SSL=true and PYRO_SSL_SERVERCERT, or remove tls here if you mean a server without TLS",
     ),
     "tls_untrusted": (
         "its certificate is not signed by the CA that is trusted for it",
-        "give the CA of this very server as tls.ca (--tls-ca)",
+        "give this server's CA as tls.ca (--tls-ca)",
     ),
     "tls_self_signed": (
-        "its certificate is signed by itself and not the one that is trusted",
+        "its certificate is self-signed, and not the one that is trusted here",
         "give that certificate as tls.ca (--tls-ca), or its fingerprint as tls.pin (--tls-pin)",
     ),
     "tls_expired": (
@@ -103,10 +103,10 @@ _CAUSES: dict[str, tuple[str, str]] = {
     ),
     "tls_changed": (
         "ITS CERTIFICATE HAS CHANGED: this may be somebody in between",
-        "ask the server's owner; only if it was renewed, change tls.pin, or strike its line in flame_known_servers",
+        "ask the server's owner; only if it was renewed, change tls.pin, or remove its line from flame_known_servers",
     ),
     "tls_client_missing": (
-        "the server wants a certificate of this client",
+        "the server needs a certificate from this client",
         "give it as tls.certificate with tls.key_file (--tls-cert, --tls-key)",
     ),
     "tls_client_refused": (
@@ -114,11 +114,11 @@ _CAUSES: dict[str, tuple[str, str]] = {
         "give one that is signed by the CA in the server's PYRO_SSL_CACERTS as tls.certificate (--tls-cert)",
     ),
     "tls_version": (
-        "it speaks no TLS that is still safe",
-        "run it on a Python with TLS 1.2 or newer, or reach it plainly through ssh",
+        "it speaks only old, unsafe versions of TLS",
+        "run it on a Python with TLS 1.2 or newer, or reach it by ssh, without TLS",
     ),
     "tls_failed": (
-        "no TLS connection comes about",
+        "the TLS connection failed",
         "check PYRO_SSL, PYRO_SSL_SERVERCERT and PYRO_SSL_CACERTS there, and tls here",
     ),
     # Where the location is a name that a name server knows.
@@ -132,15 +132,15 @@ _CAUSES: dict[str, tuple[str, str]] = {
     ),
     "name_unknown": ("its name server knows no such name", "jupyter flame discover lists those that it knows"),
     "name_not_flame": (
-        "that is the name of something else than a Flame server",
+        "that name belongs to something that is not a Flame server",
         "jupyter flame discover lists those that are",
     ),
     "name_elsewhere": (
-        "the name stands for an address that means that machine itself, from there",
+        "its name server gives an address that only works on that machine itself",
         "register it with an address that others can reach, or go there by ssh://user@host/port",
     ),
-    "ssh": ("ssh did not get there", "check it by hand: ssh to the same host; %flame connect tries again"),
-    "ssh_denied": ("ssh did not get in", "log in once by hand with the same name, or mend its configuration"),
+    "ssh": ("ssh could not reach the host", "check it by hand: ssh to the same host; %flame connect tries again"),
+    "ssh_denied": ("ssh could not log in", "log in once by hand with the same name, or correct ssh's configuration"),
 }
 
 # These may pass by themselves: a reconnecting client tries again. The others need a person.
@@ -256,7 +256,7 @@ class SessionGone(FlameError):
     def __str__(self) -> str:
         gone = f"the session at {self.location} is gone: {self.reason}"
         fate = f"; {self.fate}" if self.fate else ""
-        return f"{gone}{fate}; its names are lost, the next cell opens a new one"
+        return f"{gone}{fate}; its variables are lost; the next cell opens a new one"
 
 
 class TakenOver(SessionGone):

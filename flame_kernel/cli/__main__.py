@@ -31,7 +31,7 @@ def main() -> None:
 
             FlameApp.launch_instance()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read what we print has had enough: `… | head`
+    except BrokenPipeError:  # the reader of our output has closed the pipe: `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
 

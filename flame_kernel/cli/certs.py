@@ -35,7 +35,7 @@ class Certs(Command):
         )
         parser.add_argument("--client", action="append", default=[], metavar="NAME", help="a client; repeatable")
         parser.add_argument("--days", type=int, default=DAYS, help="how long certificates are valid (%(default)s)")
-        parser.add_argument("--replace", action="store_true", help="make again those that are there")
+        parser.add_argument("--replace", action="store_true", help="replace those that exist")
 
     def run(self, options: argparse.Namespace) -> int | None:
         if not options.host and not options.client:

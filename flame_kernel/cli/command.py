@@ -42,7 +42,7 @@ class Command(JupyterApp):
     title       the words that call it, such as ``targets add``
     about       what it is for; its first line is shown in lists
     typed       examples: lines that can be typed as they stand
-    takes_all   whether what stands behind its first word is none of our business: traits must stand before
+    takes_all   whether what follows its first word is passed on as it is; traits must come before it
     """
 
     name = "jupyter-flame"
@@ -79,7 +79,7 @@ class Command(JupyterApp):
             self._fail(f"there is no configuration file {self.config_file}")
         try:
             self.load_config_file(suppress_errors=False)
-            self.update_config(said)  # what is said wins over what is written
+            self.update_config(said)  # the command line wins over the configuration file
             FlameSettings(parent=self)
         except TraitError as error:
             self._fail(f"the configuration cannot be used: {error}")
@@ -87,7 +87,7 @@ class Command(JupyterApp):
             self._fail(f"{self.config_file or 'the configuration file'}: {type(error).__name__}: {error}")
 
     def parse_command_line(self, argv: Any = None) -> None:
-        """The words taken apart: ``options``, and what there is for traits."""
+        """Split the words into ``options`` and traits."""
         words = list(sys.argv[1:] if argv is None else argv)
         end = words.index("--") if "--" in words else len(words)
         if self.takes_all:
@@ -102,10 +102,10 @@ class Command(JupyterApp):
             self._fail(str(error), MISUSED)
 
     def migrate_config(self) -> None:
-        """There was none of ours in the days of IPython 3."""
+        """Nothing to migrate: there was no version of ours for IPython 3."""
 
     def start(self) -> None:
-        """Called when ``initialize`` has returned: do it, and exit."""
+        """Called when ``initialize`` has returned: run the command and exit."""
         try:
             super().start()  # --show-config, --generate-config
         except NoStart:
@@ -216,5 +216,5 @@ def common_config(options: argparse.Namespace) -> Config:
 def _log_level(text: str) -> int:
     found = int(text) if text.isdigit() else getattr(logging, text.upper(), None)
     if not isinstance(found, int):
-        raise argparse.ArgumentTypeError(f"{text!r} is no log level; give DEBUG, INFO, WARN, ERROR or a number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a log level; give DEBUG, INFO, WARN, ERROR or a number")
     return found

@@ -1,8 +1,8 @@
 """``jupyter flame completion``: Tab in bash, zsh and fish, by argcomplete, for commands, options, targets and kernels.
 
 The shell asks ``jupyter-flame`` itself, as argcomplete has it: the line is in environment variables, and the answer
-goes to a descriptor of its own (``offer``). What it knows is made of the commands' parsers and the targets file, so
-nothing has to be kept in step, and nobody is connected to.
+goes to a descriptor of its own (``offer``). Completions come from the commands' parsers and the targets file, so there
+is no second list to maintain, and no connection is made.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class _Finder(ExtendedCompletionFinder):
     about: dict[str, str]
 
     def match_class_completions(self, cword_prefix: str) -> list[tuple[Any, str]]:
-        """Traits only where one has begun to write one: there are many, and few want them."""
+        """Offer traits only when the user has begun to write one: there are many, and few need them."""
         return super().match_class_completions(cword_prefix) if cword_prefix[2:3].isupper() else []
 
     def _get_completions(self, comp_words: list[str], cword_prefix: str, *args: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""What those commands have in common that talk to a server: which one, how to get in, and who is asked what."""
+"""What commands that connect to a server share: which server, the connection, and questions to the user."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Connecting(Command):
     alone: ClassVar[bool] = True
     word: ClassVar[bool] = False
     several: ClassVar[str] = ""
-    session: ClassVar[str] = "take up, or make, the session of this name; it is left alive at the end"
+    session: ClassVar[str] = "attach to the session of this name, or create it; it is left alive at the end"
 
     def arguments(self, parser: Parser) -> None:
         if self.word:

@@ -113,7 +113,7 @@ class CellConsole(console.Console):
             self.guarded(partial(self._foreground.follow, told, session.follow(request), request))
 
     def end(self) -> None:
-        """A shell's own prompt says that it is over."""
+        """Nothing: the shell's own prompt shows that the console is closed."""
 
     def words(self) -> Sequence[tuple[str, str]]:
         """The target's name, and the number of the statement."""
@@ -132,7 +132,7 @@ class CellConsole(console.Console):
         return f"\x1b[31m{label}\x1b[0m" if in_colour("stdout") else label
 
     def ran(self, reply: Reply) -> None:
-        """Count on."""
+        """Use the next number."""
         count = reply.get("execution_count")
         self._count = count + 1 if isinstance(count, int) else self._count + 1
 

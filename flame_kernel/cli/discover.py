@@ -50,10 +50,10 @@ class Discover(Command):
     def arguments(self, parser: Parser) -> None:
         where = parser.add_mutually_exclusive_group()
         where.add_argument("--ns", metavar="HOST[:PORT]", help="the name server")
-        where.add_argument("--broadcast", action="store_true", help="ask this network who is a name server")
+        where.add_argument("--broadcast", action="store_true", help="find name servers on this network by a broadcast")
         parser.add_argument("--ns-key-file", metavar="FILE", help="the name server's key, in a file of mode 0600")
         parser.add_argument("--ssh", metavar="USER@HOST", help="reach the name server from that machine, by ssh")
-        parser.add_argument("--all", action="store_true", help="what is no Flame server as well, marked so")
+        parser.add_argument("--all", action="store_true", help="also list objects that are not Flame servers")
         parser.add_argument("--json", action="store_true", help="for programs: a list of objects")
 
     def run(self, options: argparse.Namespace) -> int | None:

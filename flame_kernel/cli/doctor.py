@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterator
+from itertools import chain
 
 from ..commands.doctor import FAILED as BROKEN
 from ..commands.doctor import MARKS, NOTE, OK, SKIPPED, Check, examine, folded, of_target
+from ..commands.doctor_here import examine_lab
 from ..connect.target import Target
 from ..errors import TargetError
 from ..remote.foreground import in_colour
@@ -25,8 +27,9 @@ class Doctor(Connecting):
 
     title = "doctor"
     about = """
-        Check the way to a server and what is there, one line a check, in the order in which things can go wrong; each
-        that failed has its cure, and those that need it are skipped. Nothing is changed there.
+        Check the connection to a server and what is installed there: one line for each check, in the order in which
+        things can go wrong. A check that failed tells its cure, and those that depend on it are skipped. Nothing is
+        changed there.
 
           ✓ well   ! it works, and could be better   ✗ failed   - skipped
 
@@ -49,7 +52,7 @@ class Doctor(Connecting):
         target: Target | None = None
         try:
             target = self.target()
-            checks = examine(target)
+            checks: Iterator[Check] = chain(examine(target), examine_lab())
         except TargetError as error:
             checks = iter([of_target(error)])
         found = list(checks) if options.json else list(_shown(checks))

@@ -21,10 +21,10 @@ class Files(Connecting):
 
     alone: ClassVar[bool] = False
     several: ClassVar[str] = "; or several: a group, web1,web2, pi-*, all"
-    session: ClassVar[str] = "relative paths there are of the folder in which this session's cells are"
+    session: ClassVar[str] = "relative paths there start in the working folder of this session"
 
     def arguments(self, parser: Parser) -> None:
-        parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar, and no word at the end")
+        parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar and no summary")
         super().arguments(parser)
 
     @contextlib.contextmanager
@@ -55,11 +55,11 @@ class Put(Files):
 
     title = "put"
     about = """
-        Copy files and folders to the server, as cp -r does: mode and time are kept, what is the same there is left
-        alone, a file goes on where an earlier try was cut, contents are checked, and put in place whole.
+        Copy files and folders to the server, like cp -r: mode and time are kept, files that are the same already are
+        skipped, and a copy that was cut resumes. Contents are checked, and a file is replaced only when it is complete.
 
-        Sources may have ~ and *; a relative DEST is of the folder that the server is in, ~ is the home there. It may be
-        written TARGET:PATH, in place of -t; ./a:b is a file with a colon in its name.
+        Sources may have ~ and *; a relative DEST starts in the server's working folder, and ~ is the home there. In
+        place of -t you can write TARGET:PATH; ./a:b is a file with a colon in its name.
         """
     typed = """
         jupyter flame put model.bin data/ gpu-box:/tmp/
@@ -88,12 +88,12 @@ class Get(Files):
 
     title = "get"
     about = """
-        Copy files and folders from the server, as cp -r does: time is kept, and the mode as far as the umask allows.
-        What is the same here is left alone, a file goes on where an earlier try was cut, contents are checked, and put
-        in place whole. Nothing outside of DEST is touched, whatever the server says.
+        Copy files and folders from the server, like cp -r: time is kept, and the mode as far as the umask allows.
+        Files that are the same already are skipped, and a copy that was cut resumes. Contents are checked, and a file
+        is replaced only when it is complete. Nothing outside of DEST is written, whatever the server says.
 
-        Sources may have ~ and * (in quotes, or the shell here takes them); without DEST it is the present folder. They
-        may be written TARGET:PATH, in place of -t; ./a:b is a file with a colon in its name.
+        Sources may have ~ and * (in quotes, or the local shell expands them); without DEST it is the current folder.
+        In place of -t you can write TARGET:PATH; ./a:b is a file with a colon in its name.
         """
     typed = """
         jupyter flame get gpu-box:/var/log/syslog .
@@ -123,9 +123,9 @@ class Sync(Files):
     about = """
         Make a folder on the server like one here, or the other way round: only what changed is copied, as rsync -a.
 
-        The side of the server has a colon: TARGET:PATH with a target's name, or :PATH with -t (or the default target).
-        A SOURCE with a / at its end stands for what is in it; without, for the folder itself, which comes into DEST.
-        What has the same size, mode and time is taken for the same; --checksum compares contents.
+        The folder on the server has a colon: TARGET:PATH with a target's name, or :PATH with -t (or the default
+        target). With a / at its end SOURCE means what is in the folder; without it, the folder itself, which is put
+        into DEST. Files of the same size, mode and time are taken to be the same; --checksum compares contents.
         """
     typed = """
         jupyter flame sync src/ gpu-box:project/src --delete --exclude __pycache__
@@ -136,7 +136,7 @@ class Sync(Files):
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("source", metavar="SOURCE", help="a folder; [TARGET]:PATH for one of the server")
         parser.add_argument("destination", metavar="DEST", help="a folder; [TARGET]:PATH for one of the server")
-        parser.add_argument("--delete", action="store_true", help="what is not in SOURCE goes from DEST, at the end")
+        parser.add_argument("--delete", action="store_true", help="at the end, delete from DEST what is not in SOURCE")
         parser.add_argument("-n", "--dry-run", action="store_true", help="only say what would be done")
         parser.add_argument("-c", "--checksum", action="store_true", help="compare contents, not times")
         parser.add_argument(
@@ -146,7 +146,7 @@ class Sync(Files):
             metavar="PATTERN",
             help="leave these alone: *.pyc, build/, docs/*.html; repeatable",
         )
-        parser.add_argument("-v", "--verbose", action="store_true", help="say what is done, a line each")
+        parser.add_argument("-v", "--verbose", action="store_true", help="print a line for each thing that is done")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:

@@ -33,13 +33,13 @@ class Ignite(Command):
         has no Pyro4 it is given one, in memory. It gets a server on loopback, on threads of its own, with a fresh key
         in a file of mode 0600. jupyter flame extinguish takes it all out again.
 
-        Where both sides are the same Python, 3.14 or newer, its main thread runs a few lines of ours between two
-        others. In an older one, and where the main thread waits, a thread is stopped for an instant, as by a debugger:
-        one that sleeps, for in the midst of computing that may hang or end the process. Where all threads compute,
-        --force does it all the same: not to what must not die. Do not do it to a process that is still importing.
+        If both sides run the same Python, 3.14 or newer, the main thread there runs a few lines of ours. Otherwise,
+        and if the main thread waits, one thread is stopped for a moment, as by a debugger. Only a thread that sleeps
+        is stopped so: stopping one that computes can hang or end the process. If all threads compute, --force stops
+        one all the same; do not use it on a process that must not die, nor on one that is still importing.
 
-        The system must let you look into the process: /proc/sys/kernel/yama/ptrace_scope is 0, or you are root.
-        It gives up after {ignite.PATIENCE:g} seconds with a process that hangs.
+        You must be allowed to attach to the process: /proc/sys/kernel/yama/ptrace_scope is 0, or you are root.
+        A process that hangs is given up after {ignite.PATIENCE:g} seconds.
         """
     typed = """
         jupyter flame ignite 4711

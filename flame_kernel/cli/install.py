@@ -38,19 +38,19 @@ class Install(Command):
         parser.add_argument("where", nargs="?", metavar="WHERE", help="the server: a target's name, or host:port, …")
         parser.add_argument("-t", "--target", metavar="WHERE", help="the same")
         parser.add_argument("--name", help="the kernel's name, for commands (flame-WHERE)")
-        parser.add_argument("--display-name", metavar="TEXT", help='its name for people ("Remote Flame: WHERE")')
+        parser.add_argument("--display-name", metavar="TEXT", help='the name that people see ("Remote Flame: WHERE")')
         parser.add_argument("--key-file", type=Path, metavar="FILE", help="the server's key, in a file of mode 0600")
         parser.add_argument("--place", choices=PLACES, help="where cells run there")
-        parser.add_argument("--session", metavar="NAME", help="take up, or make, the session of this name")
+        parser.add_argument("--session", metavar="NAME", help="attach to the session of this name, or create it")
         parser.add_argument("--shell", choices=SHELLS, help="with IPython or without")
         parser.add_argument(
             "--env", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="for the kernel; repeatable"
         )
         where = parser.add_mutually_exclusive_group()
-        where.add_argument("--user", action="store_true", help="for this user (which is what is done anyway)")
+        where.add_argument("--user", action="store_true", help="for this user (the default)")
         where.add_argument("--sys-prefix", action="store_true", help=f"for this environment, {sys.prefix}")
         where.add_argument("--prefix", metavar="DIR", help="below this folder, such as /usr/local")
-        parser.add_argument("--replace", action="store_true", help="if there is one of this name, in its place")
+        parser.add_argument("--replace", action="store_true", help="replace one of this name")
 
     def run(self, options: argparse.Namespace) -> int | None:
         target = self._server(options)
@@ -146,7 +146,8 @@ class Remove(Command):
         for name in options.names:
             if name not in found:
                 raise TargetError(
-                    f"{name} is no kernel of Remote Flame; there are: {', '.join(found) or 'none'} (jupyter flame list)"
+                    f"{name} is not a kernel of Remote Flame; there are: {', '.join(found) or 'none'} "
+                    "(jupyter flame list)"
                 )
         listed = ", ".join(str(found[name].folder) for name in options.names)
         if not options.force and not self.confirm(f"Remove {listed}?"):

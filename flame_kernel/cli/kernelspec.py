@@ -60,7 +60,7 @@ def kernel_json(name: str, title: str, environ: Mapping[str, str]) -> dict[str, 
     in. TargetError for a secret in ``environ``."""
     for variable, value in environ.items():
         if not re.fullmatch(r"[A-Za-z_]\w*", variable):
-            raise TargetError(f"{variable!r} is no name of an environment variable; write --env NAME VALUE")
+            raise TargetError(f"{variable!r} is not the name of an environment variable; write --env NAME VALUE")
         of_file = variable.upper().endswith(("_FILE", "_PATH"))
         if _SECRET.search(variable) and not of_file and not _REFERENCE.fullmatch(value):
             raise TargetError(
@@ -93,7 +93,7 @@ def destination(name: str, prefix: str | None) -> Path:
 def install(name: str, content: Mapping[str, Any], place: Path, *, replace: bool = False) -> None:
     """Write a kernelspec to ``place``, whole or not at all; TargetError where one of its name is there already."""
     if not _NAME.fullmatch(name):
-        raise TargetError(f"{name!r} is no usable name of a kernel; use ASCII letters, digits and - . _")
+        raise TargetError(f"{name!r} is not a usable name for a kernel; use ASCII letters, digits and - . _")
     if place.exists() and not replace:
         raise TargetError(f"there is a kernel {name} already in {place}; say --replace, or choose another --name")
     try:

@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         return "\n".join(part for part in parts if part.strip())
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's; of what is left over is said what was meant."""
+        """As argparse's, with a suggestion for words that are left over."""
         options, left = self.parse_known_args(args, namespace)
         if left:
             flags = [word.partition("=")[0] for word in left if word.startswith("-") and word != "-"]

@@ -20,7 +20,7 @@ from .scripts import STATUS, modules_beside, program
 
 
 class Program(Foreground):
-    """Cells of a program: its streams are ours, its exit status too."""
+    """Runs cells as a program: with our streams, and an exit status."""
 
     def __init__(self, far: Far) -> None:
         super().__init__(far, leaves=True)
@@ -136,13 +136,16 @@ class Run(Connecting):
     about = """
         Run a script of this machine on the server, as `ssh there python FILE ARGUMENTS` would: its stdin, stdout and
         stderr are those of this command, its exit status too, and Ctrl-C stops it there (130). The modules and
-        packages of its folder that it imports go along, into memory. With --session its names stay, for a look.
+        packages that it imports from its folder are sent along, into memory. With --session its variables are kept.
 
         A notebook is run by nbclient, its kernel on the server; the options behind it are:
           -o FILE, --output FILE   where to write it with its outputs, also when a cell fails
           --inplace                write it back
+          -p NAME=VALUE            a variable for it, as papermill's parameters
           --allow-errors           go on behind a cell that fails
           --timeout S              seconds that a cell may take
+        With -t GROUP (or web1,web2, pi-*, all) it runs on each server, into -o FOLDER; --failed runs those again that
+        failed there.
         """
     typed = """
         jupyter flame run -t gpu-box train.py --epochs 3 < data.csv > log.txt
@@ -179,7 +182,7 @@ def _evaluated(remote: Remote, expression: str) -> Any:
         raise TargetError(f"{e.ename}: {e.evalue}".splitlines()[0]) from e
     except FlameError:
         raise
-    except Exception as e:  # whatever the far side has raised
+    except Exception as e:  # the far side's code may raise anything
         raise TargetError((str(e) or type(e).__name__).splitlines()[0]) from e
 
 

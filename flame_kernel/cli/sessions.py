@@ -34,7 +34,7 @@ class Status(Connecting):
     alone: ClassVar[bool] = False
     session: ClassVar[str] = ""
     about = """
-        Say of a server whether it answers, how the way to it is protected, and what lives there; --all: of each target.
+        Show whether a server answers, how the connection is protected, and what runs there; --all: for each target.
 
         Nothing is started there. The exit code is 1 if it, or one of all, does not answer.
         """
@@ -101,7 +101,7 @@ class Status(Connecting):
 
 
 def _looked_at(target: Target) -> dict[str, Any]:
-    """What a server says of itself to one who starts nothing there."""
+    """What a server says of itself, asked without starting anything there."""
     with contextlib.closing(AgentClient(target)) as visitor:
         trips = []
         hello: Any = None
@@ -223,7 +223,7 @@ class Cull(Connecting):
     def arguments(self, parser: Parser) -> None:
         super().arguments(parser)
         parser.add_argument(
-            "--idle", required=True, type=_time, metavar="TIME", help='alone for so long: "90 min", 12h'
+            "--idle", required=True, type=_time, metavar="TIME", help='without a client for this long: "90 min", 12h'
         )
         parser.add_argument("-n", "--dry-run", action="store_true", help="only say which")
 
@@ -254,7 +254,7 @@ def _time(text: str) -> float:
     try:
         return amounts.seconds(text)
     except ValueError as e:
-        raise argparse.ArgumentTypeError(f"{text!r} is none; give {e}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; give {e}") from None
 
 
 def _end(visitor: AgentClient, session: dict[str, Any]) -> None:
@@ -270,8 +270,8 @@ class Logs(Connecting):
         Show what the cells of a session have printed and shown, as text: its latest cells with their output, from the
         journal that the server keeps; --follow goes on with what comes, until Ctrl-C.
 
-        Without --session it is the only one there. Nothing is touched: whoever has the session does not notice.
-        Output that its notebook has not been sent yet comes with --follow only.
+        Without --session it is the only session there. Nothing changes for the client that has the session.
+        Output that has not been sent to its notebook yet is shown with --follow only.
         """
     word: ClassVar[bool] = True
     alone: ClassVar[bool] = False
@@ -355,7 +355,7 @@ class Page(Terminal):
                 show(may, self)
 
     def stream(self, name: str, text: str) -> None:
-        """All of it is what was asked for, and so goes to stdout."""
+        """To stdout, whatever the stream: the output is what the user asked for."""
         write("stdout", text if in_colour("stdout") else COLOUR.sub("", text))
 
     def error(self, content: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..commands.options import OPTIONS, protection
+from ..commands.options import OPTIONS, RICH, protection
 from ..connect.keys import Secret, store_in_keyring
 from ..connect.location import Location
 from ..connect.selection import select
@@ -23,7 +23,7 @@ from .command import Command, CommandGroup
 from .output import show_json, show_table
 from .parser import Parser
 
-# A file cannot say for good that a server may be reached in the open without a key.
+# Not saved in a file: permission to reach a server without encryption and without a key.
 _OPTIONS = tuple(option for option in OPTIONS if option.name != "insecure")
 
 
@@ -51,9 +51,10 @@ def _settings(parser: Parser) -> None:
     key.add_argument("--key-file", type=Path, metavar="FILE", help="the server's key, in a file of mode 0600")
     key.add_argument("--key", metavar="SOURCE", help="keyring (you are asked once), prompt (each time), or env:NAME")
     parser.add_argument("--place", choices=PLACES, help="where cells run: inside the server's process, or in a child")
-    parser.add_argument("--session", metavar="NAME", help="take up the session of this name")
+    parser.add_argument("--session", metavar="NAME", help="attach to the session of this name")
     parser.add_argument("--shell", choices=SHELLS, help="with IPython or without")
     parser.add_argument("--trust", action="store_true", default=None, help="let this server run code here (pickles)")
+    parser.add_argument("--rich", action="store_true", default=None, help=RICH.help)
     parser.add_argument("--linger", metavar="TIME", help='how long a session waits for its client, such as "24 h"')
     parser.add_argument("--journal", metavar="SIZE", help='how much unread output is kept, such as "256 MB"')
     parser.add_argument("--when-full", choices=WHEN_FULL, help="when the journal is full: drop the middle, or wait")
@@ -150,6 +151,8 @@ def _protection(where: Location, table: dict[str, Any]) -> str:
         ways.append("key")
     if table.get("trust"):
         ways.append("trusted")
+    elif table.get("rich"):
+        ways.append("rich output")
     return ", ".join(ways) or "no key"
 
 

@@ -19,7 +19,7 @@ def assignments(text: str) -> list[tuple[str, str | None]]:
             continue
         name, equals, expression = piece.partition("=")
         if not name.isidentifier() or keyword.iskeyword(name) or expression.startswith("="):
-            raise FlameError(f"{piece!r} is no variable; write %flame push NAME or NAME=EXPRESSION")
+            raise FlameError(f"{piece!r} is not a variable name; write %flame push NAME or NAME=EXPRESSION")
         if not equals:
             found.append((name, None))
             continue
@@ -27,7 +27,7 @@ def assignments(text: str) -> list[tuple[str, str | None]]:
         while pieces and not (_whole(expression) and re.match(r"[^\W\d]\w*(=|$)", pieces[1]) and _no_word(pieces[1])):
             expression += pieces.pop(0) + pieces.pop(0)
         if not _whole(expression):
-            raise FlameError(f"{expression.strip() or 'nothing'} behind {name}= is no expression")
+            raise FlameError(f"{expression.strip() or 'nothing'} behind {name}= is not an expression")
         found.append((name, expression.strip()))
     return found
 

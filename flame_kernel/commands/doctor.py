@@ -1,7 +1,7 @@
 """Doctor: why can I not connect? One check a cause, in the order in which things can fail, each with its cure.
 
 A check that needs another one which has failed is skipped. The way there is the one that a session takes, so nothing
-is found here that a session would not find, and the rules for it hold: what may not be reached in the open is not.
+is found here that a session would not find, and the same rules hold: no open link to a server that needs a safe one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MARKS = {OK: "✓", NOTE: "!", FAILED: "✗", SKIPPED: "-"}
 # All checks but the first, which differ with the kind of location.
 _COMMON = (
     *("port", "answer", "TLS", "key", "Flame", "server type", "threads", "versions", "agent"),
-    *("round trip", "throughput", "IPython", "matplotlib", "ipywidgets", "debugpy", "clock", "disk"),
+    *("round trip", "throughput", "IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow", "clock", "disk"),
 )
 # Which check it is that fails where a connection does not come about for this cause; those of TLS begin so.
 _STAGES = {
@@ -111,7 +111,7 @@ def examine(target: Target) -> Iterator[Check]:
             yield check
     except (_Failed, FlameError) as error:
         failure = error.check if isinstance(error, _Failed) else _broken(left[0], error)
-        if failure.name not in left:  # what was well a moment ago
+        if failure.name not in left:  # it worked a moment ago
             failure = replace(failure, name=left[0])
         broken = failure.name
         # What was passed on the way there.
@@ -129,7 +129,7 @@ def examine(target: Target) -> Iterator[Check]:
 
 
 def of_target(error: TargetError) -> Check:
-    """The one check of a target that means nothing."""
+    """The one check of a target that cannot be used."""
     return _broken("target", error)
 
 
@@ -163,7 +163,7 @@ def _plan(target: Target) -> list[str]:
 
 
 def _broken(name: str, error: FlameError) -> Check:
-    """What failed in a way of its own: the link broke just then, say."""
+    """A failure that fits no check, for example a link that broke just then."""
     words, _, cure = str(error).partition("; ")
     return Check(name, FAILED, _shown(words), _shown(cure) or "try again, and look at what the server printed")
 
@@ -198,7 +198,7 @@ class _Examination:
         yield self._server_type()
         yield from self._agent()
         yield from self._speed()
-        for name in ("IPython", "matplotlib", "ipywidgets", "debugpy"):
+        for name in ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow"):
             yield self._package(name)
         yield self._clock
         yield self._disk()
@@ -226,7 +226,7 @@ class _Examination:
             yield Check("name", OK, "a unix socket of this machine")
 
     def _protection(self) -> Check:
-        """Whether the way is safe enough to be gone at all: nothing has been sent before that."""
+        """Whether the link is safe enough to connect at all; nothing has been sent before this check."""
         try:
             self._target.check_exposure()
         except TargetError as error:
@@ -276,13 +276,18 @@ class _Examination:
     def _tls_words(self) -> str:
         settings = self._target.tls
         if settings is None:
-            return "none" if self._target.is_private else "none: others on the way can read along"
+            return "none" if self._target.is_private else "none: others on the network can read what is sent"
         return "; ".join(_tls_parts(settings))
 
     def _tls(self) -> Check:
         settings = self._target.tls
         if settings is not None and not settings.verify:
-            return Check("TLS", NOTE, "spoken, and not verified: anyone in between can read and act", "name its CA")
+            return Check(
+                "TLS",
+                NOTE,
+                "in use, but the certificate is not checked: anyone in between can read and change what is sent",
+                "name its CA",
+            )
         return Check("TLS", OK, self._tls_words())
 
     def _key(self) -> Check:
@@ -311,7 +316,7 @@ class _Examination:
         except CannotConnect as error:
             raise self._diagnosed(error) from error
         except FlameError as error:
-            raise _Failed("Flame", f"it does not evaluate: {error}", "is it a Flame server, and is it well?") from error
+            raise _Failed("Flame", f"it does not run code: {error}", "is it a Flame server, and is it well?") from error
         if not isinstance(version, list) or len(version) != 3 or not all(map(_is_count, version)):
             raise _Failed("Flame", "it does not say which Python it is", "check that you reach the server you mean")
         self._python = tuple(version)
@@ -322,7 +327,10 @@ class _Examination:
         kind = kind.decode("ascii", "replace") if isinstance(kind, bytes) else kind  # Python 2
         if kind != "multiplex":
             return Check("server type", OK, _shown(str(kind)))
-        words = "multiplex, which serves one call at a time: output comes in short polls, and a long call stops all"
+        words = (
+            "multiplex, which serves one call at a time: output comes in short polls, "
+            "and a long call holds up everything"
+        )
         return Check("server type", NOTE, words, "start it with PYRO_SERVERTYPE=thread")
 
     def _agent(self) -> Iterator[Check]:
@@ -378,7 +386,7 @@ class _Examination:
         slow = "each cell takes at least that long; is there a nearer way?" if middle > _SLOW else ""
         yield Check("round trip", NOTE if slow else OK, words, slow)
         down, up = self._throughput(up=False), self._throughput(up=True)
-        narrow = "files and figures will take their time" if min(down, up) < _NARROW else ""
+        narrow = "files and figures will be slow" if min(down, up) < _NARROW else ""
         words = f"{size_in_words(down)}/s from there, {size_in_words(up)}/s to there"
         yield Check("throughput", NOTE if narrow else OK, words, narrow)
         if offsets:
@@ -412,6 +420,7 @@ class _Examination:
                 "matplotlib": "no figures",
                 "ipywidgets": "no widgets made there",
                 "debugpy": "no debugger there",
+                "pyarrow": "Arrow tables do not travel, nor do DataFrames of some types",
             }
             return Check(name, NOTE, f"not installed there: {lacks[name]}", install)
         if name == "IPython" and _numbers(version) < _LEAST_IPYTHON:

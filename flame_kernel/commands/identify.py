@@ -1,4 +1,4 @@
-"""Strangers: what it is that answers where a Flame server was meant, asked more closely than a session needs to."""
+"""What answers where a Flame server was expected: an HTTP server, an SSH server, Pyro without Flame, …"""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def introduce(target: Target, error: CannotConnect) -> Answerer:
     bare = replace(target, key=None, insecure=True)
     if error.cause.startswith("tls") and error.cause != "tls_plain":
         return Answerer("something that speaks TLS", True)
-    if error.cause == "tls_plain":  # then what is it that speaks none?
+    if error.cause == "tls_plain":  # then what answers without TLS?
         try:
             Connection(replace(bare, tls=None)).close()
         except CannotConnect as other:

@@ -1,4 +1,4 @@
-"""Cells whose output a server keeps: which of them a user means, and what is said of each."""
+"""Cells whose output a server keeps: choosing among them, and a heading for each."""
 
 from __future__ import annotations
 

@@ -46,9 +46,9 @@ class Command:
     brief    what it does, in one line
     more     what else is to be known, in sentences
     examples lines that can be typed as they stand
-    instead  a face where it makes no sense: what to do there; ``{rest}`` stands for what was written behind it
+    instead  for a face where it makes no sense: what to do there; ``{rest}`` stands for the rest of the line
     code     its argument is code: what follows the options is taken as it stands
-    passes   it only looks, so in the kernel it need not wait for the cell that runs
+    passes   it changes nothing, so in the kernel it need not wait for the running cell
     moves    it changes where the kernel's cells run
     expands  {name} and $name in its line stand for variables of the notebook, as in other magics
     """
@@ -106,10 +106,10 @@ WHERE = Argument(
     tab=("connection", "target"),
 )
 _COPIES = (
-    "Copies as cp -r does: mode and time are kept, what is the same there is left alone, and a file goes on where it "
-    "was cut. Names may have ~ and *. "
+    "Copies like cp -r: mode and time are kept, files that are the same already are skipped, and a copy that was cut "
+    "resumes. Names may have ~ and *. "
 )
-_COLON = "A name there may be written TARGET:PATH, of another server; ./a:b is a file with a colon in its name."
+_COLON = "For a file on another server write TARGET:PATH; ./a:b is a file with a colon in its name."
 
 COMMANDS: tuple[Command, ...] = (
     # -- where cells run
@@ -118,11 +118,11 @@ COMMANDS: tuple[Command, ...] = (
         "run cells on another server",
         (WHERE,),
         (
-            Option(("--as",), "a name for it, also of a variable that is bound to it", "NAME", faces=(MAGICS,)),
+            Option(("--as",), "a name for it; a variable of that name is bound to it", "NAME", faces=(MAGICS,)),
             *CONNECTION,
         ),
-        more="Without WHERE it is the default target, or a server of our own on this machine, for a try. "
-        "A key that the server wants, and that nothing here names, is asked for.",
+        more="Without WHERE it is the default target, or a local test server. "
+        "If the server needs a key and you have named none, you are asked for it.",
         examples=(
             "%flame connect ssh://me@lab-pc/9999",
             "%flame connect lab-pc:9999 --key-file ~/.ssh/lab.key --tls",
@@ -161,7 +161,7 @@ COMMANDS: tuple[Command, ...] = (
         (Argument("name", "NAME", "its name (default: the current one)", MAYBE, ("connection",), faces=(MAGICS,)),),
         (
             Option(("--all",), "all of them", faces=(MAGICS,)),
-            Option(("--keep",), "let the session live on there, to be taken up by its name"),
+            Option(("--keep",), "keep the session running there; attach to it later by its name"),
         ),
         examples=("%flame disconnect --keep",),
         aliases=("delete",),
@@ -183,7 +183,7 @@ COMMANDS: tuple[Command, ...] = (
         (Argument("name", "NAME", "the session, as %flame sessions shows it", tab=("session",)),),
         (
             Option(("--ask",), "ask the client that has it, and wait", group="how"),
-            Option(("--force",), "take it, whoever has it", group="how"),
+            Option(("--force",), "take over from another client", group="how"),
             Option(("--watch",), "follow its output read-only, until Stop", group="how"),
             ON_CONNECTION,
         ),
@@ -213,7 +213,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             Option(
                 ("--missed",),
-                "of the cells that were not finished when the page before this one was closed",
+                "the cells that were still running when the page was last closed",
                 group="which",
                 faces=(KERNEL,),
             ),
@@ -226,7 +226,7 @@ COMMANDS: tuple[Command, ...] = (
     # -- looking in
     Command(
         "where",
-        "show where the cell is that runs: its stack, with source lines",
+        "show where the running cell is: its stack, with source lines",
         (),
         (Option(("--all",), "of every thread and task"), EVERY, END, ON_CONNECTION),
         more="Nothing is stopped, and it answers while a cell runs.",
@@ -238,7 +238,7 @@ COMMANDS: tuple[Command, ...] = (
         "show a value again and again, in place, even while a cell runs",
         (Argument("code", "EXPRESSION", "taken as it stands", ANY, ("code",)),),
         (
-            Option(("--every",), "seconds between two looks (default: 2)", "S"),
+            Option(("--every",), "seconds between two updates (default: 2)", "S"),
             Option(("--end",), "end it (all, if no expression is given); the Stop button does not"),
             ON_CONNECTION,
         ),
@@ -291,22 +291,22 @@ COMMANDS: tuple[Command, ...] = (
             Argument("destination", "DST", "likewise", tab=("either",)),
         ),
         (
-            Option(("--delete",), "what is not in SRC goes from DST, at the end"),
+            Option(("--delete",), "at the end, delete from DST what is not in SRC"),
             Option(("-n", "--dry-run"), "only say what would be done"),
             Option(("-c", "--checksum"), "compare contents, not times"),
             Option(("--exclude",), "leave these alone: *.pyc, build/, docs/*.html; repeatable", "PATTERN", many=True),
-            Option(("-v", "--verbose"), "say what is done, a line each"),
+            Option(("-v", "--verbose"), "print a line for each thing that is done"),
             ON_SERVER,
         ),
-        more="As rsync -a does: a SRC with a / at its end stands for what is in it; without, for the folder itself, "
-        "which comes into DST. What has the same size, mode and time is taken for the same.",
+        more="Like rsync -a: with a / at its end SRC means what is in the folder; without it, the folder itself, "
+        "which is put into DST. Files of the same size, mode and time are taken to be the same.",
         examples=("%flame sync src/ :project/src --delete", "%flame sync lab:results ./ --dry-run"),
         expands=True,
     ),
     # -- code and names
     Command(
         "eval",
-        "the value of an expression there",
+        "show the value of an expression there",
         (Argument("code", "EXPRESSION", "taken as it stands, to the line's end", SOME, ("code",)),),
         (ON_CONNECTION,),
         examples=("%flame eval len(results)", "x = %flame eval results[-1]"),
@@ -338,7 +338,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "push",
         "send variables to the far side",
-        (Argument("code", "NAME[=EXPRESSION]", "a variable of this side, or a new name there", SOME, ("name",)),),
+        (Argument("code", "NAME[=EXPRESSION]", "a variable here, or a name and its value", SOME, ("name",)),),
         (ON_CONNECTION,),
         more="In the Remote Flame kernel this side is that of the %%local cells.",
         examples=("%flame push samples limit=2*3",),
@@ -469,7 +469,7 @@ ON_GROUP: tuple[Option, ...] = (
 )
 CELL = Command(
     "%%flame",
-    "run the cell on a far side: its output, figures, prompts and errors are here, Ctrl-C and Stop go there",
+    "run the cell on a far side: output, figures, prompts and errors appear here; Ctrl-C and Stop stop it",
     (),
     (
         Option(

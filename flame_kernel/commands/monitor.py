@@ -1,6 +1,6 @@
-"""Looks: what a session's far side is doing, in words, asked while its cells run: stacks, figures, watched values.
+"""What a session's far side is doing, asked while its cells run: stacks, figures, watched values.
 
-An answer that does not come is told, not waited for: a call that holds the interpreter lets nothing there answer.
+When no answer comes in time, that is shown instead: a call that holds the interpreter lets nothing there answer.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def top(session: Session) -> str:
 
 
 def answer(session: Session, kind: str, **fields: Any) -> dict[str, Any]:
-    """The reply to a look, in time; raises FlameError with the reason where there is none."""
+    """The reply to a request, in time; raises FlameError with the reason where there is none."""
     try:
         return checked(session.request(kind, **fields).result(PATIENCE))
     except futures.TimeoutError:  # not the built-in one before Python 3.11
@@ -63,7 +63,7 @@ def silence(session: Session) -> str:
 
 
 def checked(reply: dict[str, Any]) -> dict[str, Any]:
-    """The same reply; its error, raised, where it is one."""
+    """The reply; raises its error where it has one."""
     if reply.get("status") != "ok":
         raise FlameError(f"{reply.get('evalue') or reply.get('ename') or 'no answer'}")
     return reply
@@ -120,7 +120,7 @@ def _stack(stack: dict[str, Any], head: str) -> str:
 
 
 def _short(path: str) -> str:
-    """Of a long path the end: what tells one file from another."""
+    """The end of a long path, which tells one file from another."""
     parts = path.split("/")
     return path if len(parts) < 5 or len(path) < 60 else "…/" + "/".join(parts[-3:])
 
@@ -233,7 +233,7 @@ class View:
         return self._over.is_set()
 
     def end(self) -> None:
-        """No more changes; what it shows last says so."""
+        """Stop updating; the display says so."""
         self._over.set()
         if self._thread is not threading.current_thread():
             self._thread.join(2.0)
@@ -251,7 +251,7 @@ class View:
                 self._over.wait(self._every)
         except SessionGone as error:
             why = f"ended: {error}"
-        except Exception as error:  # this thread has nobody above it to whom it could tell
+        except Exception as error:  # the thread's last resort: nobody else would report it
             why = f"ended: {type(error).__name__}: {error}"
         self._over.set()
         with contextlib.suppress(Exception):  # the notebook may be gone already
@@ -259,7 +259,7 @@ class View:
         self.shown.set()
 
     def _renew(self) -> None:
-        """Ask, and show the answer when it comes; while it does not, that."""
+        """Ask, and show the answer, or that none has come yet."""
         asked, future = time.strftime("%H:%M:%S"), self._session.request(self._kind, **self._fields)
         waited = 0.0
         while not self._over.is_set():
@@ -348,4 +348,4 @@ class Views:
     def end_in_words(self, kind: str, expression: str) -> str:
         """The same, and what was ended."""
         ended = self.end(kind, expression)
-        return f"no longer shown: {', '.join(ended)}" if ended else "nothing of that kind is shown"
+        return f"stopped watching {', '.join(ended)}" if ended else "nothing is being watched"

@@ -26,7 +26,7 @@ class Option:
     metavar  what stands for its value; empty for a switch, which has none
     kind     str, int or float
     tab      what Tab offers for the value: see ``tab.py``
-    group    of the options of one group only one may be given
+    group    options of one group exclude each other
     many     it may be given several times; the value is then a list
     faces    in which faces it makes sense
     """
@@ -76,6 +76,7 @@ PLACE = Option(
 SESSION = Option(("--session",), "a name under which the session can be found again", "NAME", tab=("session",))
 SHELL = Option(("--shell",), "with IPython, or with our own small shell (mini)", "SHELL", SHELLS)
 TRUST = Option(("--trust",), "let this server run code here (pickles)")
+RICH = Option(("--rich",), "show this server's HTML and widgets though it has no key (no pickles)")
 TIMEOUT = Option(("--timeout",), "seconds that connecting may take", "S", kind=float)
 CONFIG = Option(("--config",), "another file than the usual targets.toml", "FILE", tab=("here",))
 
@@ -98,7 +99,7 @@ OPTIONS: tuple[Option, ...] = (
 )
 
 # Those of a connection, in the order of the help.
-CONNECTION: tuple[Option, ...] = (KEY_FILE, KEY, PLACE, SESSION, SHELL, TRUST, TIMEOUT, CONFIG, *OPTIONS)
+CONNECTION: tuple[Option, ...] = (KEY_FILE, KEY, PLACE, SESSION, SHELL, TRUST, RICH, TIMEOUT, CONFIG, *OPTIONS)
 
 _TLS = {
     "tls_ca": "ca",
@@ -110,8 +111,8 @@ _TLS = {
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the options of a connection stand for; TargetError for a time that is none."""
-    names = ("key_file", "key", "place", "session", "shell", "trust", "config")
+    """The settings that the options of a connection stand for; TargetError for a time that cannot be used."""
+    names = ("key_file", "key", "place", "session", "shell", "trust", "rich", "config")
     found = {name: values[name] for name in names if values.get(name)}
     seconds = values.get("timeout")
     if seconds is not None:

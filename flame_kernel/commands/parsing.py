@@ -17,7 +17,7 @@ from ..errors import FlameError
 from .language import ANY, BY_NAME, CELL, MAYBE, ONE, SOME, Argument, Command
 from .options import Option
 
-# Seconds between two looks at a watched value; and the least between any two.
+# Seconds between two updates of a watched value; and the least that can be chosen.
 WATCH_EVERY, LEAST_EVERY = 2.0, 0.2
 # Characters of what was written that a sentence repeats.
 SHOWN = 60
@@ -51,7 +51,7 @@ def parse(text: str, face: str, default: str = "status") -> Line:
     rest = rest.strip()
     if word in ("--help", "-h"):
         word = "help"
-    refuse_key(rest)  # whatever else is wrong with the line, no sentence repeats it
+    refuse_key(rest)  # first, so that no error message repeats the key
     command = find(word or default, face, rest)
     if not command.code and {"--help", "-h"} & set(rest.split()):
         return parse(f"help {command.name}", face)
@@ -65,8 +65,8 @@ def refuse_key(text: str) -> None:
     """Raise FlameError where a key itself stands in a line of ours."""
     if has_key(text):
         raise FlameError(
-            "--key holds a key itself, and a key has no place in a cell, where all who see the notebook see it; take "
-            "it out: use --key-file FILE, --key keyring, prompt or env:NAME, or targets.toml"
+            "--key contains the key itself, and everyone who sees the notebook would see it; take it out: use "
+            "--key-file FILE, --key keyring, prompt or env:NAME, or targets.toml"
         )
 
 

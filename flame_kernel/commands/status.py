@@ -8,22 +8,26 @@ from ..connect.target import PLACE_WORDS
 from ..session.session import Session
 from ..terminal import one_line
 
-# Characters of it: names of the far side are in it, and whatever those are, it is one sentence of ours in one line.
-MOST = 1000
+# Characters of a line: names of the far side are in it, and whatever those are, it is a line of ours.
+MOST = 500
 
 
 def status(session: Session, how: str = "") -> str:
-    """One sentence of a session that is not gone; ``how`` is the way to its server, in words."""
+    """Two lines about a session that is not gone, and a third where its link is in trouble; ``how`` is the way to its
+    server, in words."""
     ready: dict[str, Any] = {}
     if session.ready.done() and session.ready.exception() is None:
         ready = session.ready.result()
     place = session.server["place"]
-    return one_line(
-        f"cells run on {ready.get('host', session.server['host'])}, pid {ready.get('pid', session.server['pid'])}, "
-        f"Python {ready.get('python', '?')}, {PLACE_WORDS.get(place, place)} at {session.location}"
-        f"{f' ({how})' if how else ''}; session {session.session_id}; {_shell(ready)}; {session.trouble or 'link up'}",
-        MOST,
-    )
+    host, pid = (ready.get(name, session.server[name]) for name in ("host", "pid"))
+    lines = [
+        f"cells run at {session.location}{f' ({how})' if how else ''}, {PLACE_WORDS.get(place, place)}",
+        f"host {host}, pid {pid}, Python {ready.get('python', '?')}, {_shell(ready)}; session {session.session_id}; "
+        f"{'link up' if session.trouble is None else 'link in trouble'}",
+    ]
+    if session.trouble is not None:
+        lines.append(str(session.trouble))
+    return "\n".join(one_line(line, MOST) for line in lines)
 
 
 def _shell(ready: dict[str, Any]) -> str:

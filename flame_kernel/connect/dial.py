@@ -29,7 +29,12 @@ class Way:
             raise TargetError("no server is named; give host:port, or start one with EmbeddedServer")
         if target.location.name:
             raise TargetError(f"{target.location} is a name, which is to be looked up first")
-        target.check_exposure()
+        try:
+            target.check_exposure()
+        except TargetError:
+            if target.location.host and target.location.ssh is None:
+                addresses(target.location)  # a host that nobody knows is a mistyped one, not one that is too far away
+            raise
         self.location = str(target.location)
         self._place = target.location
         self._tunnel = target.tunnel

@@ -123,7 +123,8 @@ def check_source(source: str, whose: str) -> str:
         note_variables(source)
         return source
     raise TargetError(
-        f"{whose} holds a key itself, or no source of one; put the key in a file of mode 0600 and name it as key_file, "
+        f"{whose} must say where the key is, not the key itself; save the key in a file of mode 0600 and give that "
+        "as key_file, "
         'or say key = "keyring", "prompt" or "env:NAME"'
     )
 
@@ -142,9 +143,7 @@ def from_source(
     if kind == "env":
         value = environ.get(rest)
         if value is None:
-            raise TargetError(
-                f"the key of {name} is to come from ${rest}, which is not set; set it, or name a key_file"
-            )
+            raise TargetError(f"the key of {name} should be in ${rest}, which is not set; set it, or name a key_file")
         return _checked(value.encode("utf-8", "surrogateescape"), f"the key in ${rest}")
     if kind == "keyring":
         return _checked(_from_keyring(rest or name), f"the key of {rest or name} in the keyring")
@@ -198,7 +197,8 @@ def _keeps_nothing() -> str:
     """Why no key can be kept, where the keyring's backend is one that keeps none; else empty."""
     backend = type(_keyring().get_keyring())
     if backend.__module__ in ("keyring.backends.null", "keyring.backends.fail"):
-        return f"the keyring keeps nothing here ({backend.__module__}); configure another backend, or use a key_file"
+        where = f"({backend.__module__})"
+        return f"the keyring cannot store anything here {where}; configure another backend, or use a key_file"
     return ""
 
 
@@ -210,7 +210,7 @@ def _from_keyring(name: str) -> bytes:
         raise
     except Exception as error:  # backends raise what they like: no D-Bus, a locked collection, a broken file
         raise TargetError(
-            f"the keyring gives no key for {name} ({type(error).__name__}); unlock it, or name a key_file"
+            f"the keyring did not give the key of {name} ({type(error).__name__}); unlock it, or name a key_file"
         ) from error
     if reason:
         raise TargetError(reason)
@@ -227,9 +227,9 @@ def store_in_keyring(name: str, key: Secret) -> None:
         if not reason:
             _keyring().set_password(KEYRING_SERVICE, name, text)
             if _keyring().get_password(KEYRING_SERVICE, name) != text:  # a chain of backends may be empty
-                reason = "the keyring took the key and has not kept it; configure its backend, or use a key_file"
+                reason = "the keyring took the key but did not keep it; configure its backend, or use a key_file"
     except UnicodeDecodeError as error:
-        raise TargetError("the keyring keeps text, and this key is none; keep it in a file of mode 0600") from error
+        raise TargetError("the keyring stores text, and this key is not; keep it in a file of mode 0600") from error
     except TargetError:
         raise
     except Exception as error:  # each keyring backend has errors of its own
@@ -254,7 +254,7 @@ def read_small(path: Path, what: str, limit: int) -> tuple[bytes, os.stat_result
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise TargetError(f"{what} {path} is no regular file; name one that is")
+            raise TargetError(f"{what} {path} is not a regular file; name one")
         if status.st_size > limit:
             raise TargetError(f"{what} {path} is longer than {limit} bytes; is it the right file?")
         data = b""

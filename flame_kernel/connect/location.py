@@ -6,7 +6,6 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass
-from typing import NoReturn
 
 from ..errors import TargetError
 
@@ -34,9 +33,9 @@ class SshHost:
 
     def __post_init__(self) -> None:
         if self.user and not _SSH_USER.fullmatch(self.user):
-            raise TargetError(f"{self.user!r} is no usable user name for ssh; write ssh://user@host/9999")
+            raise TargetError(f"{self.user!r} is not a usable user name for ssh; write ssh://user@host/9999")
         if not _SSH_HOST.fullmatch(self.host) and not _is_ipv6(self.host):
-            raise TargetError(f"{self.host!r} is no usable host for ssh; write ssh://user@host/9999")
+            raise TargetError(f"{self.host!r} is not a usable host for ssh; write ssh://user@host/9999")
         if self.port != 0:
             _port(str(self.port), str(self.port))
 
@@ -47,7 +46,7 @@ class SshHost:
         if at and ":" in user:
             raise TargetError("an ssh address holds a password; leave it out: ssh asks, or better uses a key")
         if at and not user:
-            raise TargetError("'' is no usable user name for ssh; write ssh://user@host/9999")
+            raise TargetError("'' is not a usable user name for ssh; write ssh://user@host/9999")
         if place.startswith("["):
             host, bracket, rest = place[1:].partition("]")
             if not bracket or not _is_ipv6(host) or rest[:1] not in ("", ":"):
@@ -78,16 +77,17 @@ class Location:
 
     def __post_init__(self) -> None:
         if self.host and not _HOST_NAME.fullmatch(self.host) and not _is_ipv6(self.host):
-            raise TargetError(f"{self.host!r} is no usable host name; give host:port, such as localhost:9999")
+            raise TargetError(f"{self.host!r} is not a usable host name; give host:port, such as localhost:9999")
         if self.port != 0:
             _port(str(self.port), str(self.port))
         if self.path:
             _socket_path(self.path)
         if self.ssh is not None and not (not self.host or _SSH_HOST.fullmatch(self.host) or _is_ipv6(self.host)):
-            raise TargetError(f"{self.host!r} is no usable host for ssh; write ssh://user@host/HOST:9999")
+            raise TargetError(f"{self.host!r} is not a usable host for ssh; write ssh://user@host/HOST:9999")
         if self.ssh is not None and self.path and not _SSH_PATH.fullmatch(self.path):
             raise TargetError(
-                f"{self.path!r} holds % or $, or what else means something to ssh or a shell; give the socket a path "
+                f"{self.path!r} has % or $ in it, or another sign that means something to ssh or a shell; give the "
+                "socket a path "
                 "of letters, digits, blanks and . _ - + , : = @ ~"
             )
 
@@ -147,10 +147,10 @@ class Location:
     def behind(self, ssh: SshHost) -> Location:
         """The same place as ``ssh`` sees it; raises TargetError where that has no meaning."""
         if self.ssh is not None:
-            raise TargetError("an ssh address stands in another; let ssh's own configuration jump (ProxyJump)")
+            raise TargetError("there is an ssh address inside another one; use ProxyJump in ssh's own configuration")
         if self.path and not os.path.isabs(self.path):
             raise TargetError(
-                f"{self.path!r} is a relative path on another machine; give it whole, such as /run/flame.sock"
+                f"{self.path!r} is a relative path on another machine; give the full path, such as /run/flame.sock"
             )
         return Location(self.host, self.port, self.path, ssh, self.name)
 
@@ -184,11 +184,6 @@ def name_server(text: str) -> Location:
     place = text.strip()
     bare = place.endswith("]") if place.startswith("[") else ":" not in place
     return Location.parse(f"{place}:{NAME_SERVER_PORT}" if bare else place)
-
-
-def _refuse(sentence: str) -> NoReturn:
-    """With what was typed in it, or came from somewhere: nothing there may act on a terminal."""
-    raise TargetError("".join(one if one.isprintable() else repr(one)[1:-1] for one in sentence))
 
 
 def _without_password(text: str) -> str:
@@ -233,6 +228,7 @@ def _socket_path(path: str) -> str:
         raise TargetError("./u: names no socket file; give its path, such as ./u:/run/flame.sock")
     if size > _MAX_SOCKET_PATH:
         raise TargetError(
-            f"a unix socket's path has at most {_MAX_SOCKET_PATH} bytes and this one {size}; move it up: {path}"
+            f"a unix socket's path has at most {_MAX_SOCKET_PATH} bytes and this one has {size}; "
+            f"use a shorter path than {path}"
         )
     return path

@@ -117,7 +117,7 @@ def _listed(server: Location, settings: Target, prefix: str | None) -> list[Entr
 def _seen(error: CannotConnect) -> str:
     """What was found at a name server's address, in words."""
     if error.cause == "not_flame":
-        return "the Pyro daemon that answers there is no name server"
+        return "the Pyro daemon that answers there is not a name server"
     return error.what + (f" ({error.detail})" if error.detail else "")
 
 

@@ -25,7 +25,7 @@ from ..errors import MAX_NAME, CannotConnect, TargetError, cap
 from .keys import Ask, keyless
 from .location import Location
 
-_LOOK = 0.02  # seconds between two looks at an ssh that is logging in
+_LOOK = 0.02  # seconds between two checks of an ssh that is logging in
 _GRACE = 2.0  # seconds for ssh to end by itself
 _MAX_PATH = 100  # bytes of our socket's path: sockaddr_un has 108
 

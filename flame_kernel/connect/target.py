@@ -94,6 +94,7 @@ class Target:
     name: str | None = None
     shell: str = "auto"
     trust: bool = False  # the user's word that this server may send objects that run code here (pickles)
+    rich: bool = False  # … and for less: that what it shows is shown in full, HTML, JavaScript and widgets
     own: bool = False  # a server that we started ourselves, for this session
     tls: Tls | None = None  # None: plain, or inside of ssh
     allow_plain: bool = False  # the user's word for a link off this machine that everybody on its way can read
@@ -116,7 +117,7 @@ class Target:
         if self.when_full is not None and self.when_full not in WHEN_FULL:
             raise TargetError(f"when_full {self.when_full!r} is unknown; choose one of {', '.join(WHEN_FULL)}")
         if self.session is not None and not _SESSION_NAME.fullmatch(self.session):
-            raise TargetError(f"session {self.session!r} is no usable name; use up to 64 letters, digits and _ . -")
+            raise TargetError(f"session {self.session!r} is not a usable name; use up to 64 letters, digits and _ . -")
         ssh = self.location is not None and self.location.ssh is not None
         if self.tunnel is None or self.tunnel.location != self.location:
             object.__setattr__(self, "tunnel", self._way() if ssh else None)
@@ -126,7 +127,7 @@ class Target:
         return Tunnel(self.location, look=not proved) if self.location else None
 
     def __str__(self) -> str:
-        where = str(self.location) if self.location else "a server of its own"
+        where = str(self.location) if self.location else "its own local server"
         return f"{self.name} ({where})" if self.name else where
 
     @property
@@ -159,14 +160,27 @@ class Target:
     @property
     def rendering_level(self) -> str:
         """``full`` or ``safe``: how much of what this server sends is shown; see ``rendering``."""
-        return FULL if self.is_authenticated or self.trust else SAFE
+        return FULL if self.is_authenticated or self.trust or self.rich else SAFE
 
     def rendering(
-        self, say: Callable[[str | None, str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        say: Callable[[str | None, str], None],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        notebook: bool = False,
     ) -> Rendering:
-        """What is shown of one session's events, by what this target allows; ``say`` is told what is withheld."""
+        """What is shown of one session's events, by what this target allows; ``say`` is told what is withheld.
+        ``notebook``: it is shown where there could be HTML and widgets."""
         name = "" if self.own else self.name or str(self.location or "")
-        return Rendering(self.rendering_level, name, str(self.location), say, clock)
+        hint = self._hint if notebook else ""
+        return Rendering(self.rendering_level, name, str(self.location), say, clock, hint)
+
+    @property
+    def _hint(self) -> str:
+        """Why no rich output of this server is shown, and what to do."""
+        ssh = self.location is not None and self.location.ssh is not None
+        ways = "--key-file or --rich" if ssh else "--key-file, ssh:// or --rich"
+        return f"HTML and widgets are off: this server has no key; %flame connect with {ways}"
 
     @property
     def protection(self) -> str:
@@ -175,7 +189,7 @@ class Target:
         if self.location is not None and self.location.ssh is not None:
             words.append("ssh")
         if self.tls is not None:
-            words.append("TLS" if self.tls.verify else "TLS that is not verified")
+            words.append("TLS" if self.tls.verify else "TLS without a certificate check")
             if self.tls.certificate is not None:
                 words.append("certificate")
         elif self._is_elsewhere:
@@ -192,11 +206,14 @@ class Target:
         better = f"reach it by ssh://user@{self.location.host}/{self.location.port}, or by TLS" if self.location else ""
         if self.key is None:
             raise TargetError(
-                f"{where} neither TLS, ssh nor a key protects the way; {better}; or say --insecure (insecure=True)"
+                f"{where} the connection would have neither encryption nor a key; {better}; "
+                "or say --insecure (insecure=True)"
             )
         if self.tls is None and not self.allow_plain:
             plain = "or say --allow-plain (allow_plain=True)"
-            raise TargetError(f"{where} all that is sent there can be read and replayed; {better}; {plain}")
+            raise TargetError(
+                f"{where} the connection would not be encrypted, so others could read and replay it; {better}; {plain}"
+            )
 
     def cautions(self) -> tuple[str, ...]:
         """What the user should hear whenever a session is opened: how far the link is not safe, and ``warnings``."""
@@ -209,15 +226,19 @@ class Target:
             )
         if self.tls is not None and not self.tls.verify:
             said.append(
-                f"TLS to {place} does not verify who answers (verify = false): anyone in between can read and act"
+                f"TLS to {place} does not check the certificate (verify = false): anyone in "
+                "between can read and change what is sent"
             )
         elif not self.is_private:
             if self.key is None:
                 said.append(
-                    f"the link to {place} is plain and has no key: anyone on its way can read it and run code there"
+                    f"the link to {place} is not encrypted and has no key: anyone on the "
+                    "network can read it and run code there"
                 )
             else:
-                said.append(f"the link to {place} is plain: anyone on its way can read it, and replay what was sent")
+                said.append(
+                    f"the link to {place} is not encrypted: anyone on the network can read it, and replay what was sent"
+                )
         elif self._is_elsewhere and self.key is None and self.tls is not None and self.tls.certificate is None:
             said.append(f"the server at {place} asks for neither key nor certificate: anyone who reaches it can use it")
         return (*said, *self.warnings)
@@ -256,7 +277,7 @@ def load_target(
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     file = _targets_file(given.pop("config", None), environ, config_dir)
     for unknown in given.keys() - set(_OVERRIDES):
-        raise TargetError(f"{unknown!r} is no setting of a target; there are {', '.join(_OVERRIDES)}")
+        raise TargetError(f"{unknown!r} is not a setting of a target; there are {', '.join(_OVERRIDES)}")
     ours = _Environ.read(environ)
     chosen = name_or_location or ours.chosen(file.default, defaults.get("target"))
     name, location, settings = None, None, ours.settings
@@ -423,7 +444,7 @@ def _from_overrides(given: Mapping[str, Any], settings: Mapping[str, Any]) -> di
     for key, value in given.items():
         if key == "timeouts":
             if not isinstance(value, Timeouts):
-                raise TargetError("timeouts is no setting of a target but a Timeouts; build one")
+                raise TargetError("timeouts must be a Timeouts")
             found[key] = value
         elif key == "key_file":
             found["key"] = f"file:{os.path.expanduser(value)}"

@@ -10,7 +10,8 @@
     place = "process"                    # auto | process | child | main
     session = "ab12"
     shell = "auto"                       # auto | ipython | mini
-    trust = true                         # what it sends may run code here
+    trust = true                         # what it sends may run code here (pickles); rich output too
+    rich = true                          # HTML and widgets in full though it has no key; no pickles
     linger = "24 h"                      # how long a session lives on there when nobody uses it
     journal = "256 MB"                   # unread output that is kept there; beyond it …
     when_full = "drop"                   # … the middle is dropped (with a mark), or the cell has to wait: block
@@ -64,6 +65,7 @@ SETTINGS: dict[str, type] = {
     "session": str,
     "shell": str,
     "trust": bool,
+    "rich": bool,
     "allow_plain": bool,
     "ns_key_file": str,
     "linger": object,
@@ -142,14 +144,14 @@ class TargetsFile:
                 )
         targets = content.get("targets", {})
         if not isinstance(targets, dict):
-            raise TargetError(f"targets in {path} is no table; write [targets.NAME]")
+            raise TargetError(f"targets in {path} is not a table; write [targets.NAME]")
         self.tables = {name: _checked(path, name, table) for name, table in targets.items()}
         if status is not None and any(name in table for table in self.tables.values() for name in _CREDENTIALS):
             check_private(path, _WHAT, status)
         default = content.get("default")
         if default is not None and not (isinstance(default, str) and default in self.tables):
             raise TargetError(
-                f"the default {default!r} in {path} is none of its targets; add [targets.{default}] or change it"
+                f"the default {default!r} in {path} is not one of its targets; add [targets.{default}] or change it"
             )
         self.default = default
         self._take_groups(content)
@@ -157,12 +159,12 @@ class TargetsFile:
     def _take_groups(self, content: dict[str, Any]) -> None:
         path, groups = self.path, content.get("groups", {})
         if not isinstance(groups, dict):
-            raise TargetError(f"groups in {path} is no table; write [groups.NAME]")
+            raise TargetError(f"groups in {path} is not a table; write [groups.NAME]")
         self.groups = {name: _members(path, name, table, self.tables) for name, table in groups.items()}
         default = content.get("default_group")
         if default is not None and not (isinstance(default, str) and default in self.groups):
             raise TargetError(
-                f"the default_group {default!r} in {path} is none of its groups; add [groups.{default}] or change it"
+                f"the default_group {default!r} in {path} is not one of its groups; add [groups.{default}] or change it"
             )
         self.default_group = default
 
@@ -326,12 +328,12 @@ def _parse(raw: bytes, path: Path) -> dict[str, Any]:
 def _checked(path: Path, name: str, table: Any) -> dict[str, Any]:
     """A target's table with whole paths; TargetError for what means nothing, and for a key that stands there itself."""
     if not isinstance(table, dict) or ":" in name:
-        raise TargetError(f"{name!r} in {path} is no target; write [targets.NAME] with a name without colons")
+        raise TargetError(f"{name!r} in {path} is not a target; write [targets.NAME] with a name without colons")
     whose = f"target {name} in {path}"
     checked: dict[str, Any] = {}
     for key, value in table.items():
         if key == "insecure":
-            raise TargetError(f"insecure of {whose} cannot be settled for good; say it when you connect, each time")
+            raise TargetError(f"insecure cannot be saved in {whose}; give it each time you connect")
         if key == "location":
             checked[key] = check_value(key, value, str, whose)
         elif key not in SETTINGS:
@@ -389,7 +391,7 @@ def check_value(key: str, value: Any, kind: type, whose: str) -> Any:
         except ValueError as error:
             raise TargetError(f"{key} {value!r} of {whose} cannot be used; give {error}") from error
     if type(value) is not kind:
-        raise TargetError(f"{key} of {whose} is no {_WORDS[kind]}")
+        raise TargetError(f"{key} of {whose} must be {_WORDS[kind]}")
     return value
 
 

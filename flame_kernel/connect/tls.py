@@ -83,7 +83,7 @@ class Tls:
         if self.pin is not None:
             object.__setattr__(self, "pin", normal_pin(self.pin))
         if sum((self.ca is not None, self.pin is not None, not self.verify)) > 1:
-            raise TargetError("tls says ca, pin or verify = false, more than one of them; keep the one that is meant")
+            raise TargetError("tls has more than one of ca, pin and verify = false; keep the one that you mean")
         if self.key_file is not None and self.certificate is None:
             raise TargetError(
                 "tls names a key_file without a certificate; add certificate = the PEM file that belongs to it"
@@ -139,11 +139,11 @@ class Tls:
             context.load_cert_chain(self.certificate, self.key_file, passphrase)
         except (ssl.SSLError, OSError, ValueError) as error:
             if asked:
-                why = "its passphrase is not this one" if asked[-1] else "its key wants a passphrase, and none is given"
+                why = "the passphrase is wrong" if asked[-1] else "its key wants a passphrase, and none is given"
             elif getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
                 why = "its key belongs to another certificate"
             else:
-                why = "no PEM certificate with its private key is in it"
+                why = "it holds no PEM certificate with its private key"
             what = f"the client certificate {self.certificate} cannot be used"
             raise TargetError(f"{what}: {why}; check certificate and key_file of tls") from error
 
@@ -189,7 +189,7 @@ def wrap(
         wrapped = context.wrap_socket(connection, server_hostname=name, do_handshake_on_connect=False)
     except (ValueError, UnicodeError) as error:
         connection.close()
-        raise TargetError(f"{name!r} is no name that a certificate can have; correct server_name of tls") from error
+        raise TargetError(f"{name!r} is not a name that a certificate can have; correct server_name of tls") from error
     except BaseException:  # goes on, whatever it is; the socket is closed
         connection.close()
         raise
@@ -287,7 +287,7 @@ def read_known(path: Path) -> dict[str, str]:
             continue
         digits, _, location = line.partition(" ")
         if not location:
-            raise TargetError(f"line {number} of {path} is no fingerprint with a location; remove that line")
+            raise TargetError(f"line {number} of {path} is not a fingerprint with a location; remove that line")
         found[location] = normal_pin(digits)
     return found
 

@@ -107,7 +107,7 @@ def _check_asked_for(name: str, pattern: str, location: str) -> None:
 
 
 def _checked(text: Any, location: str) -> bytes:
-    """A name of the far side's; UnsafeAnswer where it is none."""
+    """A file name that the far side has sent, as bytes; UnsafeAnswer where it cannot be one."""
     try:
         return component(text)
     except trees.Refused as e:
@@ -202,7 +202,7 @@ class Downloads:
     # -- one batch
 
     def receive(self, far: FarFiles, batch: list[Arrival]) -> None:
-        """Fetch what of the batch is not here yet. After a ConnectionLost, again with a new ``far``."""
+        """Fetch the part of the batch that is not here yet. After a ConnectionLost call it again with a new ``far``."""
         for one in batch:
             if not one.done:
                 self._prepare(one)
@@ -228,7 +228,7 @@ class Downloads:
             del wanted[:count]
 
     def _finish_folder(self, one: Arrival) -> None:
-        """All that is in it has come: now it gets its mode and time."""
+        """Set the mode and time of a folder that is complete."""
         self._made.discard(one.place)
         try:
             self._folder.set_attributes(one.place, one.what["mode"], one.what["mtime"])
@@ -236,7 +236,7 @@ class Downloads:
             self._fail(one, e)
 
     def _prepare(self, one: Arrival) -> None:
-        """What needs no question: folders, links, what is left out; and files whose place is wrong."""
+        """Handle what needs no request: folders, links, what is left out, and files whose place is wrong."""
         if one.kind == "odd":
             self._tally.note(one.name, f"left out: {one.what.get('reason', 'it cannot be copied')}")
             one.done = True
@@ -260,7 +260,7 @@ class Downloads:
             self._fail(one, e)
 
     def _look(self, far: FarFiles, one: Arrival) -> None:
-        """What of it is here already: done if all, and where to go on."""
+        """Find out how much of it is here already: it is done, or its offset is set."""
         room = far.frames.room
         folder, size = self._folder, one.size
         try:
@@ -288,7 +288,7 @@ class Downloads:
         return request, partial(self._take, far, one)
 
     def _take(self, far: FarFiles, one: Arrival, kind: int, payload: Any) -> None:
-        """A frame of the file's answer; what comes after it failed is passed over."""
+        """A frame of the file's answer; frames after a failure are ignored."""
         if one.done:
             return
         try:
@@ -358,7 +358,7 @@ class Downloads:
         one.forward = at
 
     def _fail(self, one: Arrival, error: OSError | trees.Refused) -> None:
-        """This one cannot be had; TransferError where none can, for want of room."""
+        """This file failed; TransferError where all would, because the disk is full."""
         one.done = True
         if one.incoming is not None:
             one.incoming.stop(keep=False)

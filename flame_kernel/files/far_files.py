@@ -1,6 +1,6 @@
 """FarFiles: the far side's files, asked over a connection of their own that the far side's function has taken over.
 
-Requests go out without waiting for the answers of those before, so a folder of small files costs no round trip each.
+Requests are sent without waiting for earlier answers, so small files do not cost a round trip each.
 On a multiplex server, where a function that stays would stop everybody else, the same requests go by short calls; and
 so they do, over the session's own connection, where the server has no thread for one more.
 What is asked and answered is listed in `agent/remote/files.py`.
@@ -109,7 +109,7 @@ class FarFiles:
         """Send a request; ``handler`` is called with the frames of its answer, within this or a later call of ours."""
         if self.calls and len(self._out.sent) > BURST:
             self.wait()
-        self.look()  # or one who asks much and never listens would have both sides wait for the other to listen
+        self.look()  # otherwise many requests without reading answers would make both sides wait for each other
         self._pending.append((str(request.get("op")), handler))
         self.frames.send_control(request)
 

@@ -75,7 +75,7 @@ class Tally:
         self.forward(size)
 
     def note(self, name: bytes | str, text: str) -> None:
-        """Something that the user must know of one file, and that is no failure."""
+        """Something about one file that the user must know, though it is not a failure."""
         if len(self.notes) < MAX_NOTES:
             self.notes.append(f"{trees.shown(name)}: {one_line(text, _SENTENCE)}")
         elif len(self.notes) == MAX_NOTES:

@@ -1,8 +1,8 @@
 """Sync: a folder made like another one on the other side; only what changed is copied, as ``rsync -a`` does.
 
-What has the same size and time is taken for the same, unless ``checksum``; what is copied all the same is compared
-piece by piece first, gone on with after a cut, and put in place whole (``transfer.py``).  With ``delete`` what is no
-longer in the source goes, last of all; what is excluded, and what could not be read, stays.
+Files of the same size and time are taken to be the same, unless ``checksum``. A file that is copied is compared piece
+by piece first, resumed after a cut, and put in place whole (``transfer.py``). With ``delete``, what is no longer in
+the source is deleted at the end; what is excluded, or could not be read, stays.
 
 The folder that is made in the destination has the name that the user typed, and here nothing outside of it is written
 or deleted, whatever the far side says (``destination.py``).
@@ -37,7 +37,7 @@ Entry = dict[str, Any]
 class Wishes:
     """How to sync.
 
-    delete    what is not in the source goes from the destination
+    delete    delete from the destination what is not in the source
     dry_run   only say what would be done
     checksum  compare contents, not times
     exclude   patterns of names, or with a / in them of paths below the folder; what they match is left alone
@@ -71,7 +71,7 @@ def sync_up(session: Session, source: str, destination: str, wishes: Wishes, pro
 
 
 def sync_down(session: Session, source: str, destination: str, wishes: Wishes, progress: bool | None = None) -> Synced:
-    """Make a folder here like one of the far side; the same rules."""
+    """Make a folder here like one of the far side, by the same rules."""
     with Sync(session, wishes, progress) as sync:
         return sync.down(source, destination)
 
@@ -245,7 +245,7 @@ class Sync(Transfer):
         return plan
 
     def _plan_copy(self, plan: _Plan, names: Names, what: Entry, old: Entry | None) -> None:
-        """Copy it, if it is not there as it is."""
+        """Copy an entry, unless the destination has the same already."""
         is_folder = what["kind"] == "folder"
         if old is None or not (is_folder or self._same(what, old)):
             plan.copied.append((names, what))
@@ -255,7 +255,7 @@ class Sync(Transfer):
             self._tally.skipped += 1
 
     def _is_in_the_way(self, old: str, new: str) -> bool:
-        """Whether what is of the kind ``old`` goes before what is of the kind ``new`` can come in its place."""
+        """Whether an entry of the kind ``old`` must be deleted before one of the kind ``new`` can take its place."""
         return (old, new) == ("file", "link") or (self._wishes.delete and (old == "folder") != (new == "folder"))
 
     def _same(self, what: Entry, old: Entry) -> bool:
@@ -267,7 +267,7 @@ class Sync(Transfer):
         return same and not self._wishes.checksum and abs(what["mtime"] - old["mtime"]) < SAME_TIME
 
     def _begin(self, plan: _Plan) -> None:
-        """Say what is copied, and begin the bar."""
+        """Report what is copied, and show the progress bar."""
         for names, what in plan.copied:
             if what["kind"] == "end" or (self._wishes.dry_run and not names):
                 continue
@@ -322,7 +322,7 @@ class Sync(Transfer):
                 self._not_deleted(plan, names, str(e))
 
     def _keep_twins(self, folder: ChosenFolder, base: Names, plan: _Plan, source: dict[Names, Entry]) -> None:
-        """Where upper and lower case are one, what has come has the name of what was there: that stays."""
+        """Where a file system ignores case, do not delete an old name that is the same file as a new one."""
         if not plan.after:
             return
         spelt = {trees.to_wire(b"/".join(names)).casefold(): names for names in source}
@@ -360,7 +360,7 @@ class _Plan:
     folders: set[Names] = field(default_factory=set)
 
     def delete(self, there: Iterable[Names], source: Iterable[Names]) -> None:
-        """What is ``there`` and not in the source goes, what is in a folder before the folder."""
+        """Plan to delete what is ``there`` and not in the source: the content of a folder before the folder."""
         kept = {*source, *self.before}
         self.after = [one for one in there if one not in kept and not any(_is_in(one, top) for top in self.unread)]
         for gone in (self.before, self.after):

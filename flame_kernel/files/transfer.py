@@ -1,11 +1,10 @@
-"""Files and folders to the far side and back: any size in constant memory, gone on with after a cut, in place whole.
+"""Files and folders to the far side and back: any size in constant memory, resumed after a cut, put in place whole.
 
-``put`` and ``get`` copy as ``cp -r`` does, time kept, and the mode as the umask here lets it; what is the same there is
-left alone. Both go over a
-connection of their own (`far_files.py`), made again when it breaks; a file then goes on behind the part of it that is
-there and has the same checksum.
+``put`` and ``get`` copy like ``cp -r``: the time is kept, and the mode as far as the umask here allows; files that
+are the same already are skipped. Both use a connection of their own (`far_files.py`), made again when it breaks; a
+file then resumes after the part that has arrived with the right checksum.
 
-``sendfile`` and ``getfile`` are Flame's own words: one file, from and to bytes.
+``sendfile`` and ``getfile`` are methods of Flame's own: one file, from and to bytes.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ from .far_files import BURST, FarFiles, Message, error_in, far_files
 from .progress import Tally
 from .uploads import Departure, Uploads
 
-# Seconds between attempts to connect again, from the first to the last; and without progress, before we give up.
+# Seconds between attempts to reconnect, from the first to the last; and seconds without progress until we give up.
 RETRY_FIRST, RETRY_LAST, PATIENCE = 0.05, 2.0, 60.0
-# Entries of a folder that are on their way at a time.
+# Entries of a folder that are handled at a time.
 BATCH = 256
-# Seconds that the session may take to say in which folder its cells are.
+# Seconds that the session may take to tell the working folder of its cells.
 _CWD_PATIENCE = 10.0
-# Bytes that ``getfile`` brings into memory, and how many of them may be zeros that only travel as their number.
+# Bytes that ``getfile`` reads into memory, and how many of them may be zeros, which are sent as a count.
 MAX_CONTENT, MAX_ZEROS = 2 << 30, 256 << 20
 
 _T = TypeVar("_T")
@@ -82,7 +81,7 @@ def put(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool 
 
 
 def get(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool | None = None) -> Transferred:
-    """Copy files and folders of the far side to ``dst`` here; the same rules, with here and there changed over.
+    """Copy files and folders of the far side to ``dst`` here, by the same rules in the other direction.
 
     What comes has the permissions that ``cp`` would give it: those there that the umask here leaves.  Nothing the far
     side says leads out of ``dst``; see `destination.py` for what becomes of odd names.
@@ -127,7 +126,7 @@ class Transfer:
             self._far.close()
 
     def stop(self) -> None:
-        """From any thread: nothing more is copied, and whoever waits for the transfer gets a TransferError."""
+        """Stop, from any thread: nothing more is copied, and the transfer raises TransferError."""
         self._stopped = True
         far = self._far
         if far is not None:
@@ -244,7 +243,7 @@ class Transfer:
         return self._session.location
 
     def _insist(self, step: Callable[Concatenate[FarFiles, _P], _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """``step(far, …)``; after a cut again, on a new connection, while something comes forward now and then."""
+        """``step(far, …)``, repeated on a new connection after a cut, as long as there is some progress."""
         delay = RETRY_FIRST
         self._tally.latest = time.monotonic()
         while not self._stopped:
@@ -267,7 +266,7 @@ class Transfer:
         raise TransferError("stopped; what was copied whole stays")
 
     def _far_cwd(self, paths: list[str]) -> Callable[[], str | None]:
-        """Asks the session, if a path needs it, in which folder its cells are; the answer may take until it is used."""
+        """Ask for the working folder of the session's cells, if a path needs it; returns what waits for the answer."""
         if all(path.startswith(("/", "~")) for path in paths):
             return lambda: None
         asked = self._session.request("cwd")
@@ -275,13 +274,13 @@ class Transfer:
         def answer() -> str:
             reply = asked.result(_CWD_PATIENCE)
             if reply.get("status") != "ok" or not isinstance(reply.get("cwd"), str):
-                raise TransferError("the folder that cells are in there is gone; give a path from / or ~")
+                raise TransferError("the working folder of the cells no longer exists there; give a path from / or ~")
             return str(reply["cwd"])
 
         return answer
 
     def _far_size(self, sources: list[tuple[str, str, Message]]) -> int | None:
-        """The bytes of all sources; not asked for by calls, none of which may be long."""
+        """The bytes of all sources; None where requests go by calls, which must be short."""
         if self._calls:
             return None
         total = 0
@@ -348,14 +347,14 @@ class _Content:
 
     def _too_large(self, what: str) -> TransferError:
         return TransferError(
-            f"{self._shown} at {self._location} has {what}: too much to be had in memory; use get, which writes a file"
+            f"{self._shown} at {self._location} has {what}: too large for memory; use get, which writes a file"
         )
 
 
 def wire_path(path: str) -> str:
     """A path of the far side, as the user writes it, for the wire."""
     if not path or "\0" in path:
-        raise TransferError(f"{path!r} is no name of a file; name a file or a folder")
+        raise TransferError(f"{path!r} is not the name of a file; name a file or a folder")
     return str(trees.to_wire(os.fsencode(path)))
 
 
@@ -374,7 +373,7 @@ def _local_sources(patterns: list[str]) -> list[tuple[bytes, str, str]]:
     found = []
     for pattern in patterns:
         if not pattern or "\0" in pattern:
-            raise TransferError(f"{pattern!r} is no name of a file; name a file or a folder")
+            raise TransferError(f"{pattern!r} is not the name of a file; name a file or a folder")
         path = os.path.expanduser(pattern)
         plain = os.path.lexists(path) or not glob.has_magic(path)
         matches = [path] if plain else sorted(glob.glob(path, recursive=True))

@@ -11,7 +11,7 @@ from .destination import ChosenFolder, Names
 from .far_files import BURST, FarFiles, Message, error_in
 from .progress import Tally
 
-# Bytes: whether a smaller file is there already is found out by sending it.
+# Bytes: a smaller file is sent without asking first whether it is there.
 SMALL = 128 << 10
 
 
@@ -85,13 +85,13 @@ class Uploads:
         self._made.difference_update(one.far for one in self._ends)
 
     def close(self) -> None:
-        """Nothing more is read."""
+        """Close what is open for reading."""
         if self._reading is not None:
             self._reading.close()
             self._reading = None
 
     def finish(self, far: FarFiles) -> None:
-        """The last folders are full."""
+        """Set the mode and time of the last folders."""
         self.send(far, [])
 
     # -- what is there already

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, cast, overload
@@ -384,19 +384,21 @@ class Group(Calls, Sequence[Remote]):
                 with contextlib.suppress(FlameError):  # a host that is gone runs nothing of ours that could be stopped
                     remote.interrupt()
 
-    def close(self) -> None:
-        """End the sessions, all at once; of a part of a group nothing. Idempotent."""
+    def close(self, spare: Collection[str] = ()) -> None:
+        """End the sessions, all at once, but for those of the labels in ``spare``; of a part of a group nothing.
+        Idempotent."""
         if self._owner is None:
-            self._leave(Remote.close)
+            self._leave(Remote.close, spare)
 
-    def detach(self) -> None:
-        """Leave: the sessions live on there, with what they run."""
+    def detach(self, spare: Collection[str] = ()) -> None:
+        """Leave: the sessions live on there, with what they run; ``spare`` as for ``close``."""
         if self._owner is None:
-            self._leave(Remote.detach)
+            self._leave(Remote.detach, spare)
 
-    def _leave(self, leave: Callable[[Remote], None]) -> None:
+    def _leave(self, leave: Callable[[Remote], None], spare: Collection[str]) -> None:
         _open.discard(self)
-        threads = [threading.Thread(target=member.close, args=(leave,), daemon=True) for member in self._members]
+        leaving = [member for member in self._members if member.label not in spare]
+        threads = [threading.Thread(target=member.close, args=(leave,), daemon=True) for member in leaving]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -474,6 +476,7 @@ def group(
     known: Mapping[str, Remote] | None = None,
     load: Load = load_settings,
     file: TargetsFile | None = None,
+    shared: dict[str, Member] | None = None,
     **settings: Any,
 ) -> Group:
     """Several sessions as one: names, patterns and groups of ``targets.toml``, ``host:port``, or `Remote`s.
@@ -482,24 +485,43 @@ def group(
     without it the default group of ``targets.toml``.  ``timeout`` is in seconds for connecting; ``settings`` are those
     of `flame.connect` for every member.  A member is connected when it is first used; those in ``known`` are already,
     and the group leaves them open.  ``load`` makes a member's target of its name and the settings;
-    ``file`` is another one than the usual targets.toml.
+    ``file`` is another one than the usual targets.toml.  ``shared`` are members of other groups, by their labels: those
+    take part with their sessions, and new ones are added.
 
     Raises TargetError.
     """
-    gate = threading.BoundedSemaphore(AT_ONCE)
-    if where and not isinstance(where, str) and any(isinstance(one, Remote) for one in where):
-        remotes = _labelled(where)
-        return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in remotes])
+    if _has_remotes(where):
+        return _of_remotes(where)
     file = file or TargetsFile(targets_path(os.environ))
-    if where is None:
-        if file.default_group is None:
-            raise TargetError(f"no group is named, and {file.path} has no default_group; name one, or targets")
-        where = file.default_group
-    known = known or {}
-    chosen = select(cast("str | Sequence[str]", where), file, {name: str(one.location) for name, one in known.items()})
-    given = {name: value for name, value in settings.items() if value is not None}
-    given.setdefault("timeouts", Timeouts(connect=CONNECT if timeout is None else timeout))
-    return Group([Member(one, given, gate, _back, known.get(one.label), load) for one in chosen])
+    words = cast("str | Sequence[str]", _usual(file) if where is None else where)
+    known, locations = known or {}, {name: str(one.location) for name, one in (known or {}).items()}
+    chosen = select(words, file, locations)
+    given = {"timeouts": Timeouts(connect=timeout or CONNECT)} | _given(settings)
+    shared, gate = {} if shared is None else shared, threading.BoundedSemaphore(AT_ONCE)
+    for one in chosen:
+        if one.label not in shared or shared[one.label].is_closed:
+            shared[one.label] = Member(one, given, gate, _back, known.get(one.label), load)
+    return Group([shared[one.label] for one in chosen])
+
+
+def _has_remotes(where: str | Sequence[Any] | None) -> bool:
+    return where is not None and not isinstance(where, str) and any(isinstance(one, Remote) for one in where)
+
+
+def _of_remotes(remotes: Any) -> Group:
+    gate = threading.BoundedSemaphore(AT_ONCE)
+    return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in _labelled(remotes)])
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _usual(file: TargetsFile) -> str:
+    """The default group; raises TargetError where there is none."""
+    if file.default_group is None:
+        raise TargetError(f"no group is named, and {file.path} has no default_group; name one, or targets")
+    return file.default_group
 
 
 def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:

@@ -94,6 +94,11 @@ class Member:
         return "idle" if self._present is None else "busy"
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it is asked nothing any more."""
+        return self._closed
+
+    @property
     def is_silent(self) -> bool:
         """Whether its link is down, or its server does not answer."""
         return self.state == "silent"

@@ -131,7 +131,7 @@ class FarSide:
             session = self._make(target or self.target, attach)
         except FlameError as e:
             future.set_exception(e)
-        except Exception as e:  # a defect of ours must not leave a cell waiting for ever
+        except Exception as e:  # a bug of ours must not leave a cell waiting for ever
             future.set_exception(FlameError(f"cannot open a session: {type(e).__name__}: {e}"))
         else:
             future.set_result(session)
@@ -170,7 +170,7 @@ class FarSide:
         session = self.current
         if session is None:
             opening = self._opening
-            where = str(self.target.location) if self.target.location else "a flame server of its own"
+            where = str(self.target.location) if self.target.location else "its own local server"
             if opening is not None and not opening.done():
                 return f"connecting to {where}"
             left = _session_of(opening)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..commands import help, monitor
 from ..commands.doctor import bundle, examine, of_target
+from ..commands.doctor_here import examine_lab
 from ..commands.kept import choose, header, label
 from ..commands.options import KERNEL, settings
 from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened
@@ -38,7 +39,7 @@ _NO_VALUE = "cells of this kernel run on the far side already: write the express
 
 
 class Commands:
-    """Carries out orders for a far side.
+    """Carries out commands for a far side.
 
     load    ``load(name_or_location, ask, **settings)``: the Target; may ask the user, and so is called on a thread
     local   the side of ``%%local`` cells, made with the first of them
@@ -64,8 +65,8 @@ class Commands:
         self.sessions = Sessions(far, publisher, waits, load, self._say, self._exchange.targets, memory)
 
     async def of_cell(self, lines: list[str], cell: Cell) -> tuple[list[str] | None, dict[str, Any]]:
-        """Carry out the orders at the top of a cell: the lines that are left to run, None where there are none; and the
-        reply of the cell that the last order has followed. Raises FlameError, Stopped."""
+        """Carry out the commands at the top of a cell. Returns the lines that are left to run, None where there are
+        none; and the reply of the cell that the last command has followed. Raises FlameError, Stopped."""
         lines = list(lines)
         orders = 0
         reply: dict[str, Any] = {}
@@ -104,7 +105,7 @@ class Commands:
 
     @contextlib.contextmanager
     def _moving(self, line: Line, cell: Cell) -> Iterator[None]:
-        """While it is not clear yet where the cells that follow are going to run."""
+        """While a command may change where the following cells run."""
         moves = line.command.moves and not (line.name == "attach" and line["watch"])
         cell.moves(moves)
         try:
@@ -117,12 +118,12 @@ class Commands:
         self._say(cell, help.overview(KERNEL) if name is None else help.about(find(name, KERNEL), KERNEL))
 
     async def _status(self, cell: Cell, line: Line) -> None:
-        with contextlib.suppress(FlameError):  # the status says it in its own words
+        with contextlib.suppress(FlameError):  # the status reports it itself
             await self._waits.until((await self.session(False)).ready)
         self._say(cell, self._far.words())
 
     async def session(self, for_cell: bool = True) -> Session:
-        """The session there, opened if need be."""
+        """The current session, opened if there is none."""
         return await self._waits.until(self._far.session(for_cell))
 
     def _say(self, cell: Cell, text: str) -> None:
@@ -140,7 +141,7 @@ class Commands:
                     raise self._far.trouble
             except TargetError as error:
                 return bundle([of_target(error)])
-            return bundle(examine(target))
+            return bundle([*examine(target), *examine_lab()])
 
         shown = await self._waits.until(on_thread(checks, "doctor"))
         self._publisher.message(cell.request_id, "display_data", {"data": shown, "metadata": {}, "transient": {}})
@@ -157,7 +158,7 @@ class Commands:
         await self._look(cell, line, lambda session: "")
 
     async def _look(self, cell: Cell, line: Line, once: Callable[[Session], str]) -> None:
-        """Show what a look finds: once, or in a view of its own that goes on when this cell is over."""
+        """Show the answer once, or in a live view that goes on when this cell is over."""
         kind, options = line.name, line.values
         expression = options.get("code", "")
         if options["end"]:
@@ -236,6 +237,6 @@ def _next(lines: list[str]) -> int:
 
 
 def _is_ours(line: str) -> bool:
-    """Whether a line at the top of a cell is an order."""
+    """Whether a line at the top of a cell is a command."""
     text = line.strip()
     return text.startswith("%flame") or _LOADS.match(text) is not None

@@ -12,6 +12,8 @@ from typing import Any
 
 from ..connect.keys import without_key
 from ..errors import FlameError
+from ..session.session import Session
+from ..terminal import plain_text
 from .backend import FarSide
 from .iopub import Publisher
 
@@ -29,6 +31,7 @@ class Debugger:
         self._far = far
         self._publisher = publisher
         self.turn = asyncio.Lock()
+        self._told: Session | None = None  # that it has no debugger was said in a cell
 
     async def reply(self, parent: dict[str, Any], ident: Any) -> dict[str, Any]:
         """The content of the ``debug_reply``: a response of the Debug Adapter Protocol, of a failure too.
@@ -50,10 +53,19 @@ class Debugger:
         request_id = parent["header"]["msg_id"]
         self._publisher.remember(request_id, parent, ident, cell=False)
         self._publisher.belongs(request_id, session)
+        self._tell_of_debugpy(session, message)
         reply = await asyncio.wrap_future(session.request("debug", request_id, message=message))
         if reply.get("type") != "response":
             return _failure(message, str(reply.get("evalue") or "the far side has not answered"))
         return self._publisher.rendering(session).debug(reply)
+
+    def _tell_of_debugpy(self, session: Session, message: dict[str, Any]) -> None:
+        """A front end shows no reason why its debugger does not begin: it is said in the last cell, once a session."""
+        ready = session.ready.result() if session.ready.done() and session.ready.exception() is None else {}
+        if message.get("command") == "initialize" and ready.get("no_debugger") and self._told is not session:
+            self._told = session
+            words = f"the debugger needs debugpy at {session.location}: %pip install debugpy, then restart the kernel\n"
+            self._publisher.stream(None, "stderr", plain_text(words))
 
 
 def is_there(far: FarSide) -> bool:

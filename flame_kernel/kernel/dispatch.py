@@ -3,7 +3,7 @@
 A shell handles one request at a time, comm messages apart. A far side answers an editor also while a cell
 runs, and says where that is; whether another client may have the session is decided here. So these need not wait.
 
-"Run All" sends all cells at once, and those must run in their order. So an order passes the cell that runs, but never
+"Run All" sends all cells at once, and those must run in their order. So a command passes the cell that runs, but never
 one that waits before it and is of the same front end; nor one that is about to change where cells run.
 """
 
@@ -31,7 +31,7 @@ from .clients import Clients
 # What an editor asks.
 QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
 
-# Seconds from the beginning of a cell in which an order of the same front end is taken for one that was sent with it.
+# Seconds from the beginning of a cell in which a command of the same front end is taken for one that was sent with it.
 TOGETHER = 0.25
 # Bytes of a request whose code is looked at before its turn.
 SHORT = 1000
@@ -68,7 +68,7 @@ class Dispatch:
 
     @contextlib.contextmanager
     def running(self, parent: dict[str, Any]) -> Iterator[None]:
-        """While a cell of the main shell runs. One of a subshell, or an order that has overtaken, runs beside it."""
+        """While a cell of the main shell runs. One of a subshell, or a command that has overtaken, runs beside it."""
         if parent["header"].get("subshell_id") is not None or overtakes():
             yield
             return
@@ -80,7 +80,7 @@ class Dispatch:
 
     async def handle(self, handler: Handler, subshell_id: str | None, msg: Any, header: Any, code: str) -> None:
         """A message of a shell, with its header, and its code where that is short: one after the other. But an editor's
-        question overtakes cells, and so do orders that look in on them. Called by the shells, on the event loop.
+        question overtakes cells, and so do commands that look in on them. Called by the shells, on the event loop.
 
         Comm messages wait for nothing here, as the far side has an order for them. ipykernel mixes up the parents of
         several that are under way, and a widget that never hears of its idle is dead.
@@ -120,7 +120,7 @@ class Dispatch:
             self._kernel.set_parent(ident, parent, channel="shell")
 
     async def _turn(self, lock: asyncio.Lock, front: str, code: str) -> bool:
-        """Wait for a cell's turn: True with ``lock`` held. False for an order that need not wait."""
+        """Wait for a cell's turn: True with ``lock`` held. False for a command that need not wait."""
         if is_order(code) and lock.locked() and not self._waiting[front]:
             return await self._turn_of_order(lock, front)
         self._waiting[front] += 1
@@ -130,7 +130,7 @@ class Dispatch:
             self._no_longer_waits(front)
 
     async def _turn_of_order(self, lock: asyncio.Lock, front: str) -> bool:
-        """The same for an order with no cell of its front end before it but the one that runs. Its place in line is
+        """The same for a command with no cell of its front end before it but the one that runs. Its place in line is
         kept until it is clear that it was sent by itself, and not with that cell, or with one behind it."""
         if not (seconds := self._seconds_together(front)) and self._is_passable(front):
             return False
@@ -165,14 +165,14 @@ class Dispatch:
         self._waiting += collections.Counter()  # those that have none are forgotten
 
     def _seconds_together(self, front: str) -> float:
-        """How long an order waits before it passes a cell of the same front end that has just begun."""
+        """How long a command waits before it passes a cell of the same front end that has just begun."""
         if self.cell is None:
             return TOGETHER
         same = self.cell["header"].get("session") == front
         return max(0.0, self._began + TOGETHER - time.monotonic()) if same else 0.0
 
     def _is_passable(self, front: str) -> bool:
-        """Whether an order of ``front`` may pass the cell that runs."""
+        """Whether a command of ``front`` may pass the cell that runs."""
         if self.cell is None:
             return False
         header = self.cell["header"]
@@ -207,7 +207,7 @@ class Dispatch:
             return None
 
     def abort(self, subshell_id: str | None) -> None:
-        """After an error: what a front end has sent already behind the cell is not run. What an order that failed has
+        """After an error: what a front end has sent already behind the cell is not run. What a command that failed has
         passed has nothing to do with it."""
         if overtakes():
             return

@@ -40,7 +40,7 @@ class OfCell(Protocol):
 
 
 class Exchange:
-    """Carries out those orders, each by the method of its name.
+    """Carries out those commands, each by the method of its name.
 
     say   ``say(cell, text)``: words in the output of a cell
     """

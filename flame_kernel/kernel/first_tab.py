@@ -1,4 +1,4 @@
-"""The first Tab: what a session needs for it is made ready while nobody waits.
+"""The first Tab: completion is prepared in a session while nobody waits.
 
 The far side's first completion imports jedi: a second, and 40 MB of its memory. So it is asked for one beforehand, but
 only where somebody edits, and once a cell has run: a notebook that is run by a program never needs it.
@@ -42,7 +42,7 @@ class FirstTab:
         self._edits = self._edits or msg_type in EDITING
 
     def cell_begins(self) -> None:
-        """It has the far side to itself."""
+        """Run while the far side has nothing else to do."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

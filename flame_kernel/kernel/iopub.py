@@ -31,9 +31,9 @@ from .outgoing import Outgoing
 HELD = 8 << 20
 # Requests whose parents are remembered: threads of an old cell may print for a long time.
 REMEMBERED = 2000
-# Those who ask to take a session over, at most, and characters of the number of such a request.
+# Most clients that may ask to take a session over, and characters of the number of such a request.
 TAKEOVERS, TAKEOVER_ID = 32, 100
-# Seconds between looks whether there is room for a message.
+# Seconds between checks whether there is room for a message.
 PAUSE = 0.02
 
 # Characters of a text from which on it is looked at before it is encoded.
@@ -46,7 +46,7 @@ _OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "e
 
 
 class Source(Protocol):
-    """Where events come from: a session, or a visit to one."""
+    """Where events come from: our session, or one that is watched."""
 
     @property
     def target(self) -> Target: ...
@@ -61,7 +61,7 @@ class Publisher:
     send        ``Session.send`` of jupyter_client, bound to the iopub socket: ``send(msg_type, content, parent, …)``
     on_result   called with the execution count and the text/plain of an ``execute_result``
     on_input    called with ``(session, event, parent, ident)`` for an ``input_request``; ``(session, None, …)`` when
-                the far side does not wait any more
+                the far side is no longer waiting
     outgoing    where ``send`` puts messages: no output is published while that is full
     """
 
@@ -131,7 +131,7 @@ class Publisher:
         with self._lock:
             known = self._sessions.get(session)
             if known is None:
-                known = self._sessions[session] = _Known(session.target.rendering(self._say))
+                known = self._sessions[session] = _Known(session.target.rendering(self._say, notebook=True))
                 known.requests.update((cell["request"], None) for cell in session.running)
             return known
 
@@ -222,7 +222,7 @@ class Publisher:
                 self.publish(session, [event])
 
     def takeovers(self, session: Session) -> dict[str, str]:
-        """Who asks to take a session over: ids and names. The caller removes those that are answered."""
+        """The clients that ask to take a session over: ids and names. The caller removes those that are answered."""
         return self._known(session).takeovers
 
     def result(self, content: dict[str, Any]) -> None:
@@ -231,7 +231,7 @@ class Publisher:
             self._on_result(content["execution_count"], str(content.get("data", {}).get("text/plain", "")))
 
     def ask(self, session: Session, event: Event) -> None:
-        """A question to the user, or that it is none any more."""
+        """A question to the user, or the news that it is withdrawn."""
         parent, ident = self.parent(event.get("request"))
         self._on_input(session, event, parent, ident)
 

@@ -59,6 +59,8 @@ from .waits import Stopped, Waits
 # Seconds: how long Tab waits for a far side that is still being connected, and an interrupt for its answer.
 EDITOR_PATIENCE = 5.0
 INTERRUPT_PATIENCE = 2.0
+# What a cell says that calls exit() or quit(): consoles end then, notebooks do nothing.
+EXIT_WORDS = "to end: shut the kernel down, or %flame disconnect; %flame detach leaves the session running there\n"
 # The first line of a cell for this machine.
 LOCAL = "%%local"
 
@@ -186,7 +188,7 @@ class FlameKernel(Kernel):
     @property
     def banner(self) -> str:  # type: ignore[override]
         where = plain_text(self._far.words())
-        return f"Remote Flame {__version__}: {where}\n%flame status says where cells run."
+        return f"Remote Flame {__version__}: {where}\n%flame connect WHERE changes that, %flame status shows it."
 
     @property
     def kernel_info(self) -> dict[str, Any]:
@@ -304,7 +306,7 @@ class FlameKernel(Kernel):
         parent = self.get_parent()
         counts = store_history and not silent and bool(code.strip())
         cell = Execution(parent["header"]["msg_id"], parent, code, silent, counts, self._far.count)
-        self._far.count += counts  # the next one may begin meanwhile: on a subshell, or an order that need not wait
+        self._far.count += counts  # the next one may begin meanwhile: on a subshell, or a command that need not wait
         options: dict[str, Any] = {
             "silent": silent,
             "store_history": store_history,
@@ -324,7 +326,7 @@ class FlameKernel(Kernel):
                 return self._error(cell, "KeyboardInterrupt", str(e))
             except FlameError as e:
                 return self._error(cell, type(e).__name__, str(e))
-            except Exception as e:  # a defect of ours: without a reply a front end waits for ever
+            except Exception as e:  # a bug of ours: without a reply the front end would wait for ever
                 self.log.error("defect in do_execute", exc_info=True)
                 words = f"{e} (a defect of Remote Flame; see the kernel's log)"
                 return self._error(cell, type(e).__name__, words)
@@ -333,7 +335,7 @@ class FlameKernel(Kernel):
     def _executing(self, cell: Execution) -> Iterator[None]:
         """While an execute_request is open: all that knows of it, from its first message to its reply."""
         with self._dispatch.running(cell.parent):
-            # A silent one, and an order that has overtaken a cell, take no output that has no parent.
+            # A silent one, and a command that has overtaken a cell, take no output that has no parent.
             is_cell = not (cell.silent or overtakes())
             self._publisher.remember(cell.request_id, cell.parent, self._parent_ident["shell"], cell=is_cell)
             if is_cell:
@@ -375,6 +377,8 @@ class FlameKernel(Kernel):
         cell.remember()
         reply = await asyncio.wrap_future(answer)
         reply = self._publisher.rendering(session).reply(cell.request_id, reply)
+        if any(one.get("source") == "ask_exit" for one in reply.get("payload") or () if isinstance(one, dict)):
+            self._publisher.stream(cell.request_id, "stdout", EXIT_WORDS)
         if reply.get("status") not in ("ok", "error", "aborted"):
             raise UnsafeAnswer(session.location, "a cell that has ended without saying how")
         count = reply.get("execution_count")

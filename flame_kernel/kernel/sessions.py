@@ -29,7 +29,7 @@ from .iopub import Publisher
 from .restart import Connection, Memory
 from .waits import Stopped, Waits, on_thread
 
-# Seconds between two looks whether a client has consented.
+# Seconds between two questions whether a client has agreed.
 ASK_EVERY = 0.5
 # How long each server is waited for where all are asked for a session, and how many at a time.
 SEARCH = Timeouts(connect=5.0, call=10.0, login=15.0)
@@ -96,7 +96,7 @@ class Sessions:
         self._known = [self._last] if self._last is not None else []  # connections of this kernel, the newest last
 
     def caution(self, request_id: str, session: Session) -> None:
-        """Say once a session how far its link is open to others."""
+        """Warn, once a session, if its link is not safe."""
         if self._cautioned is not session:
             self._cautioned = session
             for sentence in session.target.cautions():
@@ -405,7 +405,7 @@ class Sessions:
     async def detach(self, cell: Cell, line: Line) -> None:
         session = self._left()
         if self._far.target.location is None:
-            raise FlameError("this kernel's own server ends with the kernel, so its session cannot be left")
+            raise FlameError("this kernel's own server ends with the kernel, so its session cannot be detached")
         name = session.session_id
         await self._waits.until(on_thread(self._far.detach, "detach"))
         self._say(
@@ -438,12 +438,12 @@ class Sessions:
         session = self._far.current
         waiting = self._publisher.takeovers(session) if session is not None else {}
         if session is None or not waiting:
-            raise FlameError("nobody asks for this session")
+            raise FlameError("nobody is asking for this session")
         for ask_id, who in list(waiting.items()):
             done = await self._waits.until(session.ask("consent", id=ask_id, allow=allow))
             waiting.pop(ask_id, None)
             heard = isinstance(done, dict) and done.get("done")
-            told = ("may have this session" if allow else "is refused") if heard else "does not wait any more"
+            told = ("may have this session" if allow else "is refused") if heard else "is no longer waiting"
             self._say(cell, f"{who} {told}")
 
     async def cells(self, session: Session) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What stands in a ``%flame run`` line, evaluated with the notebook's names: a call of a function of this side."""
+"""The call in a ``%flame run`` line, evaluated with the notebook's variables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def evaluated(call: ast.Call, value_of: Callable[[str], Any]) -> tuple[Any, list
 
 
 def local_value(expression: str, value_of: Callable[[str], Any]) -> Any:
-    """The value here of what the user has written; FlameError in one sentence where it has none."""
+    """The value of an expression that the user has written; FlameError where evaluating it fails."""
     try:
         return value_of(expression)
     except Exception as e:  # the user's own code

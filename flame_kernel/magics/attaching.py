@@ -1,4 +1,4 @@
-"""Sessions that live on, for the magics: taken up, watched, left, handed over, and their output once more."""
+"""Sessions that outlive a notebook, for the magics: attach, watch, detach, hand over, replay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..terminal import plain_text
 from .cells import Cells
 from .connections import Connections, in_thread
 
-# Seconds between two looks whether a client has consented; for an answer; and bytes of one.
+# Seconds between two questions whether a client has agreed; seconds for an answer; and bytes of one.
 ASK_EVERY, PATIENCE, BATCH = 0.5, 30.0, 1 << 18
 
 
@@ -61,7 +61,7 @@ class Attaching:
             raise
         self._connections.take_up(name, base, taken)
         self._cells.adopt(taken)
-        print(plain_text(f"{name}: the session at {taken.location} is taken up, and the current connection"))
+        print(plain_text(f"{name}: the session at {taken.location} is attached, and is the current connection"))
         self._cells.take_up(taken)
 
     def _ask_for(self, remote: Remote, name: str, client_id: str) -> None:
@@ -93,7 +93,7 @@ class Attaching:
     def detach(self, line: Line) -> None:
         name, remote = self._connections.pick(line["name"])
         if remote.target.own:
-            raise FlameError("the server of this connection ends with it, so its session cannot be left")
+            raise FlameError("this connection's own server ends with it, so its session cannot be detached")
         session = remote.session
         self._connections.disconnect(name, keep=True)
         print(
@@ -119,7 +119,7 @@ class Attaching:
                 done = session.ask("consent", id=ask_id, allow=allow).result(PATIENCE)
                 waiting.pop(ask_id, None)
                 heard = isinstance(done, dict) and done.get("done")
-                told = ("may have this session" if allow else "is refused") if heard else "does not wait any more"
+                told = ("may have this session" if allow else "is refused") if heard else "is no longer waiting"
                 print(f"{who} {told}")
 
     def replay(self, line: Line) -> None:

@@ -39,12 +39,12 @@ from .output import CellOutput
 
 # Background jobs that are listed when they are over.
 LISTED = 50
-# Seconds between two Ctrl-C of somebody who does not want to read what the first has done, but to leave.
+# Seconds: a second Ctrl-C that comes sooner means that the user wants to stop waiting at once.
 QUICK = 1.0
 # Seconds that a cell may take to end by an interrupt.
 STOP_PATIENCE = 3.0
 
-# What can be shown again, or to somebody who only looks on.
+# What can be shown again, or to somebody who only watches.
 _OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
 
 # How a frame of a cell begins in a traceback, coloured or not.
@@ -81,14 +81,14 @@ class Cells:
 
     def __init__(self, shell: Any, connections: Connections) -> None:
         self.jobs: list[Job] = []
-        # Who asks to take a session over: ids and names.
+        # The clients that ask to take a session over: ids and names.
         self.takeovers: weakref.WeakKeyDictionary[Session, dict[str, str]] = weakref.WeakKeyDictionary()
         self._shell = shell
         self._connections = connections
         self.groups = Groups(shell, connections)
         self._numbers = itertools.count(1)
         self._source = Source()
-        # What number, here, a cell of a session has that has this number there.
+        # By session and number there: the number that a cell has here.
         self._cell_numbers: weakref.WeakKeyDictionary[Session, dict[int, int]] = weakref.WeakKeyDictionary()
         self._renderings: weakref.WeakKeyDictionary[Session, Rendering] = weakref.WeakKeyDictionary()
         self._relays: weakref.WeakKeyDictionary[Session, Relay] = weakref.WeakKeyDictionary()
@@ -148,7 +148,7 @@ class Cells:
             raise
 
     def take_up(self, remote: Remote) -> None:
-        """Follow the cells that ran in a session when it was taken up, to their ends; raises what they raise."""
+        """Follow the cells that ran in a session when it was attached, to their ends; raises what they raise."""
         for cell, _ in remote.taken_up:
             request_id = cell["request"]
             output, shown = self._output(remote, waited=True), self._shown(remote, request_id)
@@ -160,7 +160,7 @@ class Cells:
                 return presses < 3
 
             if not output.follow(reply, interrupt):
-                raise FlameError(f"the cell does not stop, and is not followed any more; it runs on at {remote.name}")
+                raise FlameError(f"the cell does not stop and is no longer followed; it keeps running at {remote.name}")
             content = reply.result()
             if content.get("status") == "ok" or (output.error is None and content.get("status") != "error"):
                 continue
@@ -168,7 +168,7 @@ class Cells:
             raise Stopped(error) if error.get("ename") == "KeyboardInterrupt" else cell_error(error)
 
     def viewer(self, remote: Remote) -> Callable[[Event], None]:
-        """What shows output of another time, or of another's session, in the cell that runs now, on its thread."""
+        """Returns what shows earlier output, or that of another session, in the cell that runs now, on its thread."""
         output, shown = self._output(remote, waited=False), self._shown(remote, "")
 
         def show(event: Event) -> None:
@@ -183,7 +183,7 @@ class Cells:
     # -- beginning ---------------------------------------------------------------------------------------------------
 
     def adopt(self, remote: Remote) -> None:
-        """What is to be shown of calls of a new remote's is shown here, as of cells."""
+        """Show output of a new remote's library calls in the running cell."""
         rendering = self._rendering(remote)
 
         def show(event: Event) -> None:
@@ -234,7 +234,7 @@ class Cells:
         if getattr(kernel, "comm_manager", None) is None:
             return None
         if session not in self._relays:
-            # Weak: the manager keeps stand-ins, and they shall not keep a connection.
+            # Weak: the manager keeps the stand-ins, which must not keep a connection alive.
             known = weakref.ref(remote)
 
             def forward(msg_type: str, message: dict[str, Any]) -> None:
@@ -246,7 +246,7 @@ class Cells:
         return self._relays[session]
 
     def _forward(self, remote: Remote, msg_type: str, message: dict[str, Any]) -> None:
-        """Bring a message of the front end to a comm of the far side, and show what comes of it, until it is done."""
+        """Send a message of the front end to a comm of the far side, and show its output until it is done."""
         request_id, lane = message["header"]["msg_id"], message["header"].get("subshell_id")
         output = self._output(remote, waited=True, apart=True)
         shown = self._shown(remote, request_id)
@@ -262,7 +262,7 @@ class Cells:
             output.event({"type": "stream", "content": {"name": "stderr", "text": text}})
 
     def _shown(self, remote: Remote, request_id: str) -> Callable[[Event], Event | None]:
-        """Tells what of an event of a request may be shown; for the session's events thread."""
+        """Returns what decides how much of an event may be shown; for the session's events thread."""
         rendering = self._rendering(remote)
 
         def shown(event: Event) -> Event | None:
@@ -292,7 +292,7 @@ class Cells:
                 output.link(None if sentence is None else plain_text(sentence))
 
     def _rendering(self, remote: Remote) -> Rendering:
-        """What may be shown of what the server of ``remote`` sends."""
+        """How much may be shown of what the server of ``remote`` sends."""
 
         def say(request_id: str | None, sentence: str) -> None:
             output = self._outputs.get(request_id or "")
@@ -302,7 +302,7 @@ class Cells:
 
         session = remote.session
         if session not in self._renderings:
-            self._renderings[session] = session.target.rendering(say)
+            self._renderings[session] = session.target.rendering(say, notebook=True)
         return self._renderings[session]
 
     def _local_values(self, names: list[str]) -> dict[str, Any]:
@@ -347,7 +347,7 @@ class Cells:
                 job.reply.result()
             if pull and job.reply.result().get("status") == "ok":
                 self._shell.user_ns.update(remote.pull(pull))
-        except Exception as e:  # whatever it is, the job is over and says so
+        except Exception as e:  # of any kind: the job is over and reports it
             failure = e
             text = f"job {job.number}: {plain_text(str(e))}\n"
             output.event({"type": "stream", "content": {"name": "stderr", "text": text}})
@@ -405,7 +405,7 @@ class Cells:
             ours[there] = self._shell.displayhook.prompt_count
 
     def _with_our_numbers(self, session: Session, error: dict[str, Any]) -> dict[str, Any]:
-        """An error whose traceback names cells by the numbers that they have here."""
+        """The error, with the numbers that its cells have here in the traceback."""
         ours = self._cell_numbers.get(session, {})
 
         def number(found: re.Match[str]) -> str:
@@ -418,7 +418,7 @@ class Cells:
         return {**error, "traceback": [_CELL.sub(number, line) if isinstance(line, str) else line for line in lines]}
 
     def _payload(self, reply: dict[str, Any]) -> None:
-        """What a cell asks of its front end beside its output: ``obj?`` has a page to read, ``%load`` a next cell."""
+        """Carry out the payloads of a reply: a page to read (``obj?``), a next cell (``%load``)."""
         for payload in reply.get("payload") or ():
             source = payload.get("source") if isinstance(payload, dict) else None
             if source == "page" and isinstance(payload.get("data"), dict):
@@ -431,7 +431,7 @@ class Cells:
         self.jobs.append(job)
         job.reply.add_done_callback(lambda done: job.finish(done.exception()))
         raise FlameError(
-            f"the cell does not stop, and is not waited for any more; it is job {job.number} on {job.target} now: "
+            f"the cell does not stop and is no longer waited for; it is job {job.number} on {job.target} now: "
             "%flame jobs"
         )
 
@@ -441,7 +441,7 @@ class Cells:
         try:
             value = job.value()
         except FlameError:
-            return  # what was shown has to do: its repr is the value's
+            return  # the value itself cannot come; what was shown has its repr
         hook, names = self._shell.displayhook, self._shell.user_ns
         for name in ("_", f"_{hook.prompt_count}"):
             if names.get(name) is last:
@@ -466,6 +466,6 @@ def _sink(shown: Callable[[Event], Event | None], output: CellOutput) -> Callabl
 
 
 def _is_mini(remote: Remote) -> bool:
-    """Whether the far side has no IPython, and so does not know magics as such."""
+    """Whether the far side has no IPython, so that magics must be transformed here."""
     ready = remote.session.ready
     return ready.done() and ready.exception() is None and ready.result().get("shell") == "mini"

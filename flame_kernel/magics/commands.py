@@ -15,6 +15,7 @@ from typing import Any
 from ..commands import help, monitor, sessions
 from ..commands.code_words import assignments, call_of, identifier, script
 from ..commands.doctor import bundle, examine, of_target
+from ..commands.doctor_here import examine_lab
 from ..commands.far_path import get_paths, put_paths, sync_paths
 from ..commands.key_question import opened
 from ..commands.language import BY_NAME
@@ -52,7 +53,7 @@ class Commands:
         self._attaching = Attaching(shell, connections, cells)
 
     def run(self, text: str) -> Any:
-        """Carry out one line, without the ``%flame``; its value."""
+        """Carry out one line, without the ``%flame``; returns its value."""
         word, _, rest = text.strip().partition(" ")
         if word in BY_NAME and BY_NAME[word].expands:
             text = f"{word} {self._shell.var_expand(rest, depth=_NO_FRAME)}"
@@ -61,7 +62,7 @@ class Commands:
         return do(line)
 
     def close(self) -> None:
-        """End what is shown live."""
+        """End all live views."""
         self._views.end()
 
     def _remote(self, line: Line) -> Remote:
@@ -108,7 +109,7 @@ class Commands:
                 target = known[name].target if name in known else load_target(name, overrides=given, ask=ask)
             except TargetError as error:
                 return bundle([of_target(error)])
-            return bundle(examine(target))
+            return bundle([*examine(target), *examine_lab()])
 
         self._shell.display_pub.publish(in_thread(checks, ask_line, undo=lambda shown: None))
 
@@ -170,7 +171,7 @@ class Commands:
         except KeyboardInterrupt:
             if is_live:
                 raise
-            view.end()  # at a terminal, where nothing is renewed behind the prompt, Ctrl-C is its end
+            view.end()  # a terminal cannot update text above its prompt, so the view blocks until Ctrl-C
 
     # -- code --------------------------------------------------------------------------------------------------------
 
@@ -338,4 +339,4 @@ class Commands:
 def where(remote: Remote) -> str:
     """Where the cells of a connection run, in words."""
     gone = remote.session.gone
-    return plain_text(status(remote.session) if gone is None else str(gone))
+    return plain_text(status(remote.session) if gone is None else str(gone)).replace("\n", "\n    ")

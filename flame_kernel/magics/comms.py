@@ -18,7 +18,7 @@ Forward = Callable[[str, dict[str, Any]], None]
 
 
 class StandIn:
-    """What the kernel's comm manager has in the place of a comm of the far side."""
+    """Stands in the kernel's comm manager for a comm of the far side."""
 
     def __init__(self, comm_id: str, target_name: str, forward: Forward) -> None:
         self.comm_id = comm_id
@@ -48,7 +48,7 @@ class Relay:
         return f"<Relay of {sum(self._is_ours(one) for one in self._manager.comms)} comms>"
 
     def __call__(self, event: Event, request_id: str) -> Event | None:
-        """What of a comm event the front end is to get, in the output of its request ``request_id``; None for nothing.
+        """The part of a comm event that goes to the front end, for its request ``request_id``; None for nothing.
 
         An Output widget names the request whose output it takes. That is the far side's for this cell, and here the
         front end's.

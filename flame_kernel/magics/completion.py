@@ -1,4 +1,4 @@
-"""Tab in ``%flame`` lines and ``%%flame`` cells: what the table of commands knows, and what there is of it."""
+"""Tab in ``%flame`` lines and ``%%flame`` cells, from the table of commands and the names that exist."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Matcher:
         return self._in_time(lambda: _as_it_stands(candidates(here, self._side), here))
 
     def _code(self, options: str, text: str, cursor: int) -> SimpleMatcherResult:
-        """What the session of a cell offers: its own names, while a cell runs too."""
+        """The completions of a cell's session: its own names, also while a cell runs."""
         target = _TARGET.search(options + " ")
         try:
             session = self._session(target.group(1) if target else None)

@@ -1,6 +1,6 @@
 """The connections of a notebook: each under a name, one of them current, made by ``%flame connect``.
 
-Keys are asked for without echo. One that stands in the command line works, and is taken out of IPython's history.
+Keys are asked for without echo. A key in the command line works, and is removed from IPython's history.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ..session.user import next_of
 
 T = TypeVar("T")
 
-# Seconds that a session may take to say where it is, before the next thing is done without that.
+# Seconds to wait until a session says where it is; then we go on without that.
 READY_PATIENCE = 10.0
 
 _KEY_WARNING = (
-    "Warning: a key in the command line stands in this cell for whoever sees the notebook. It was taken out of "
+    "Warning: everyone who sees this notebook sees the key in this cell. It was taken out of "
     "IPython's history; take it out of the cell too. --key says where the key is: keyring, prompt or env:NAME; "
     "--key-file reads it from a file.\n"
 )
@@ -209,7 +209,7 @@ def in_thread(work: Callable[[Ask], T], ask: Ask, undo: Callable[[T], None]) -> 
             prompt, password, answer = question
             try:
                 answer.set_result(ask(prompt, password))
-            except BaseException:  # goes on, an interrupt above all; who waits for the answer is let go
+            except BaseException:  # raised again, above all an interrupt; whoever waits for the answer is released
                 answer.set_result(None)
                 raise
         return future.result()
@@ -223,7 +223,7 @@ def within(seconds: float, work: Callable[[], T]) -> T | None:
     made: list[T] = []
 
     def run() -> None:
-        with contextlib.suppress(Exception):  # an offer that fails, in whatever way, is none
+        with contextlib.suppress(Exception):  # a completion that fails, for any reason, offers nothing
             made.append(work())
 
     thread = threading.Thread(target=run, name="flame-magic", daemon=True)
@@ -263,7 +263,7 @@ def _forget_in_database(manager: Any) -> None:
     """The line may have been written by IPython's own thread already; the file's free pages must not keep it."""
     if not manager.enabled or getattr(manager, "db", None) is None:
         return
-    with contextlib.suppress(Exception):  # a database that is locked or gone: IPython itself does without it
+    with contextlib.suppress(Exception):  # the database is locked or gone; IPython works without it, too
         database = manager.db
         database.execute("PRAGMA secure_delete = ON")
         rows = database.execute(

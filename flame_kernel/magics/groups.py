@@ -28,6 +28,7 @@ from ..group.cell import CellResults
 from ..group.displays import displays
 from ..group.future import GroupFuture
 from ..group.group import Group, group
+from ..group.member import Member
 from ..group.results import told_errors
 from ..session.user import catch_interrupts, next_of
 from ..terminal import coloured_text, plain_text
@@ -84,6 +85,7 @@ class Groups:
         self._shell = shell
         self._connections = connections
         self._groups: dict[str, Group] = {}
+        self._members: dict[str, Member] = {}  # of all of them: a host has one session, whatever words name it
         self._words: str | None = None  # those of the last group
         self.last: GroupFuture | None = None
 
@@ -97,7 +99,12 @@ class Groups:
         """Whether ``words`` name several far sides, and no connection of this notebook. Raises TargetError."""
         if words is None or self._connections.is_connected(words):
             return False
-        return words in self._groups or _INDEX.fullmatch(words) is not None or is_group(words, self._file())
+        return (
+            words in self._groups
+            or words in self._members
+            or _INDEX.fullmatch(words) is not None
+            or is_group(words, self._file())
+        )
 
     def _file(self) -> TargetsFile:
         return _file().with_targets({name: str(one.location) for name, one in self._connections.items()})
@@ -116,7 +123,10 @@ class Groups:
             defaults = self._connections.defaults
             known = dict(self._connections.items())
             self._groups[words] = group(
-                words, known=known, load=lambda where, given: load_target(where, overrides=given, defaults=defaults)
+                words,
+                known=known,
+                load=lambda where, given: load_target(where, overrides=given, defaults=defaults),
+                shared=self._members,
             )
         return self._groups[words]
 
@@ -130,7 +140,12 @@ class Groups:
     def disconnect(self, words: str, keep: bool = False) -> None:
         """End a group's sessions; with ``keep`` they live on there."""
         found = self._groups.pop(words)
-        found.detach() if keep else found.close()
+        used = {label for other in self._groups.values() for label in other.labels}
+        found.detach(used) if keep else found.close(used)
+        for label in found.labels:
+            if label not in used:
+                self._members.pop(label, None)
+        self._words = None if self._words == words else self._words
 
     def close(self) -> None:
         """End all of them."""
@@ -191,6 +206,8 @@ class Groups:
         live, lines = _Live(self._shell, chosen, future), _Lines()
         deadline = float("inf") if wanted.seconds is None else time.monotonic() + wanted.seconds
         pressed = left_at = float("inf")
+        if wanted.progress_after == 0:
+            live.renew()
         with catch_interrupts(lambda: told.put(_PRESSED)):
             while time.monotonic() < left_at:
                 event = _next(told)

@@ -1,4 +1,4 @@
-"""Job: a cell on its way on a far side, or over: its state, its output, its value, and the way to stop it.
+"""Job: a cell on a far side, running or finished: its state, output and value, and how to stop it.
 
 Every ``%%flame`` cell is one; those that were not waited for (``--bg``) are listed by ``%flame jobs``.
 """
@@ -21,9 +21,9 @@ from ..remote.kept_text import KeptText
 from ..remote.remote import Remote
 from ..session.inbox import Event
 
-# Characters of text, and of rich output, that a job keeps for later; more is shown all the same.
+# Characters of text, and of rich output, that a job keeps; more is shown but not kept.
 KEPT = 8_000_000
-# Seconds that an ended lane of a background job is waited for, before the next thing.
+# Seconds to wait for the end of a background job's lane.
 LANE_PATIENCE = 5.0
 
 _RICH = ("display_data", "update_display_data", "execute_result")
@@ -140,7 +140,7 @@ class Job:
         if self._over.is_set():
             return False
         self._cancelled = True
-        with contextlib.suppress(FlameError):  # it is told by the reply, which then is none
+        with contextlib.suppress(FlameError):  # the reply, which fails too, tells it
             self._remote.session.interrupt(self.request_id, gently)
         return True
 
@@ -218,13 +218,13 @@ class Job:
             self.reply.set_exception(self._failure)
 
     def finish(self, failure: BaseException | None = None) -> None:
-        """It is over, with all that was to be done behind it; ``failure`` is why that could not be done."""
+        """The job is over, with what follows it (pull, bind); ``failure`` is why that failed."""
         self._failure = self._failure or failure
         self.ended = time.time()
         self._over.set()
 
     def fail(self, failure: BaseException) -> None:
-        """It could not even be sent."""
+        """The cell could not be sent."""
         self.reply.set_exception(failure)
         self.finish(failure)
 

@@ -110,7 +110,7 @@ class ShellWay:
 
 
 class MessageWay:
-    """Messages to the cell that ran when this was made, from any thread and at any later time."""
+    """Sends messages to the cell that ran when this was made, from any thread, at any later time."""
 
     updates = True
 
@@ -149,13 +149,13 @@ class MessageWay:
 
 
 class TextWay:
-    """A terminal, written to from the background: as text, above the prompt where one stands."""
+    """Writes text to a terminal from the background, above the prompt if there is one."""
 
     updates = False
 
     def write(self, name: str, text: str) -> None:
         stream = sys.stderr if name == "stderr" else sys.stdout
-        # A stream that is closed, at the end of the program, is nobody's loss.
+        # The stream may be closed already, at the end of the program.
         with contextlib.suppress(ValueError, OSError):
             stream.write(text)
             stream.flush()
@@ -166,7 +166,7 @@ class TextWay:
             self.write("stdout", f"{text}\n")
 
     def clear(self, wait: bool) -> None:
-        """A terminal forgets nothing."""
+        """A terminal cannot clear output."""
 
     def result(self, shown: Shown) -> None:
         self.write("stdout", f"{shown}\n")
@@ -179,7 +179,7 @@ class TextWay:
 
 
 def background_way(shell: Any) -> Way:
-    """The way to the cell that runs now, for the time when another one may."""
+    """What writes into the cell that runs now, also later, when another one runs."""
     kernel = getattr(shell, "kernel", None)
     return TextWay() if kernel is None else MessageWay(kernel, shell)
 
@@ -346,14 +346,14 @@ class CellOutput:
             self.leave()
 
     def leave(self) -> None:
-        """Nobody waits any more; what has not been shown yet is, in the background."""
+        """Nobody waits any more: show the rest in the background."""
         with self._lock:
             self._waited = False
             self._let_go()
 
     @contextlib.contextmanager
     def background(self) -> Iterator[None]:
-        """While the thread that waits does something else, what comes is shown without it."""
+        """While the waiting thread does something else, output is shown without it."""
         self._let_go()
         try:
             yield

@@ -45,7 +45,7 @@ class Far(Protocol):
 
 
 class Left(FlameError):
-    """The user does not wait any more for a cell that does not stop."""
+    """The user is no longer waiting for a cell that does not stop."""
 
 
 class _Interrupt:
@@ -152,7 +152,7 @@ class Foreground(Terminal):
     def _press(self, request_id: str) -> None:
         self.presses += 1
         if self._leaves and self.presses == LAST_PRESS:
-            raise Left("it does not stop, and is not waited for any more")
+            raise Left("it does not stop and is no longer waited for")
         self._far.session.interrupt(request_id)
 
     # -- showing -----------------------------------------------------------------------------------------------------

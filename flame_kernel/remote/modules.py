@@ -122,7 +122,7 @@ def _ask(session: Session, kind: str, **fields: Any) -> dict[str, Any]:
 
 def _check_dotted(name: Any) -> None:
     if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
-        raise TransferError(f"{name!r} is no name of a module; it looks like package.module")
+        raise TransferError(f"{name!r} is not the name of a module; it looks like package.module")
 
 
 def _check_name(name: str) -> None:

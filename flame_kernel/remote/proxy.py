@@ -384,7 +384,7 @@ class RemoteIterator:
         if "error" in reply:
             self._error = self._calls.error(reply["error"], buffers)
         if type(items) is not list:
-            raise TypeError("items that are none")
+            raise TypeError("items that cannot be read")
         self._items = items[::-1]
         self._done = bool(reply["done"])
         if "iterator" in reply:

@@ -35,6 +35,7 @@ from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.session import Session
 from . import lookahead
+from .callbacks import CalledBack
 from .calls import Calls, Sink, Step
 from .console import Console, history_file
 from .functions import RemoteFunction
@@ -238,6 +239,12 @@ class Remote:
         """Decorator: a function of this side that runs over there when it is called."""
         return RemoteFunction(function, self.run, self.name)
 
+    def on(self, function: Callable[..., Any]) -> CalledBack:
+        """A function that is called back here, on the thread that waits, wherever a call is given it:
+        ``pi.run(train, report=pi.on(show))``. Without this a function whose source can go, and that changes nothing
+        here, runs there."""
+        return CalledBack(function)
+
     def __getitem__(self, name: str) -> Any:
         step = ("item", _name(name))
         if lookahead.goes_on(sys._getframe(1)):
@@ -422,7 +429,7 @@ def _sources(
 
 def _module(calls: Calls, name: str, goes_on: bool) -> Any:
     if not all(part.isidentifier() for part in _text(name).split(".")):
-        raise TargetError(f"{name!r} is no name of a module; write one such as os or os.path")
+        raise TargetError(f"{name!r} is not the name of a module; write one such as os or os.path")
     return chain(calls, ["module", name]) if goes_on else calls.perform(["module", name], ())
 
 
@@ -440,7 +447,7 @@ def _name(name: Any) -> str:
 
 def _text(code: Any) -> str:
     if not isinstance(code, str):
-        raise TypeError(f"text is wanted, not {type(code).__name__}")
+        raise TypeError(f"expected text, not {type(code).__name__}")
     return code
 
 
@@ -458,7 +465,7 @@ def pull(calls: Calls, names: Sequence[str]) -> dict[str, Any]:
     except NameError as error:
         raise FlameError(f"there is no variable {error.name!r} at {calls.name}; dir() there shows all") from None
     if len(found) != len(names):
-        raise UnsafeAnswer(calls.name, f"{len(found)} values where {len(names)} are due")
+        raise UnsafeAnswer(calls.name, f"{len(found)} values for {len(names)} names")
     return dict(zip(names, found, strict=True))
 
 

@@ -322,6 +322,7 @@ EVENTS: dict[str, Check] = {
     "clear_output": record({}, {"wait": tree}),
     "input_request": _INPUT,
     "input_cancelled": record({"input_id": _count}),
+    "callback_request": record({"callback_id": _count, "callback": _count, "what": one_of("call", "next")}),
     "comm_open": record(_COMM, {"target_name": tree}),
     "comm_msg": record(_COMM),
     "comm_close": record(_COMM),

@@ -26,20 +26,20 @@ _SCAN = 0xDA
 
 
 class NoPicture(ValueError):
-    """The data is not what it is called, or too large; the text says which, and goes behind "withheld: "."""
+    """The data is not what it is called, or too large; the text says which, and goes behind "not shown: "."""
 
 
 def check(mime: str, text: object) -> None:
     """Raise NoPicture unless ``text`` is the base64 of a whole picture of the type ``mime``, of bearable size."""
     if not isinstance(text, str):
-        raise NoPicture("it is no base64 text")
+        raise NoPicture("it is not base64 text")
     if len(text) > MAX_BYTES * 4 // 3 + 1024:
         raise NoPicture(f"it has more than {MAX_BYTES >> 20} MiB")
     try:
         # Pictures come in lines of 76 characters, too; anything else that is no base64 is an error.
         data = base64.b64decode(text.replace("\n", "").replace("\r", "").encode("ascii"), validate=True)
     except (binascii.Error, ValueError):
-        raise NoPicture("it is no base64 text") from None
+        raise NoPicture("it is not base64 text") from None
     width, height = READERS[mime](data)
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
         raise NoPicture(f"it has {width} by {height} pixels")
@@ -48,7 +48,7 @@ def check(mime: str, text: object) -> None:
 def png_size(data: bytes) -> tuple[int, int]:
     """Width and height of a PNG that is whole: every chunk with its checksum, from IHDR to IEND and no further."""
     if not data.startswith(_PNG):
-        raise NoPicture("it is no PNG")
+        raise NoPicture("it is not a PNG")
     view = memoryview(data)
     at, size, pixels = len(_PNG), (0, 0), False
     while True:
@@ -76,7 +76,7 @@ def png_size(data: bytes) -> tuple[int, int]:
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """Width and height of a JPEG that is whole: its segments up to the first scan, and the end of the image."""
     if not data.startswith(b"\xff\xd8\xff") or not data.endswith(b"\xff\xd9"):
-        raise NoPicture("it is no JPEG")
+        raise NoPicture("it is not a JPEG")
     size: tuple[int, int] | None = None
     for marker, at, length in _segments(data):
         if marker in _FRAMES:

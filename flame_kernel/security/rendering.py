@@ -8,9 +8,10 @@ ourselves, and under ``trust``.  Any other server is shown as text and pictures 
 - no comms, so no widgets; no payload but the text of a pager, and ``exit``
 - updates of its own displays only, output in its own cells only, and no more messages than a front end can take
 
-What is withheld is said, once a cell, in one line.  Whatever the level, a prompt of a server that is not our own names
-it: the user should know whom a password is given to.  Such a prompt is one short line with the name in front; what a
-program asks beyond that is output above it.
+That rich output is off is said once a session, with what to do; what else is withheld, once a cell, in one line.
+
+Whatever the level, a prompt of a server that is not our own names it: the user should know whom a password is given to.
+Such a prompt is one short line with the name in front; what a program asks beyond that is output above it.
 
 Display data: https://jupyter-client.readthedocs.io/en/stable/messaging.html#display-data
 """
@@ -47,7 +48,7 @@ _MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
 PROMPT_WIDTH, _NAME_WIDTH = 78, 40
 MAX_PROMPT = 2000
 
-_ADVICE = "this server is not authenticated; give it a key, or trust = true"
+_NO_KEY = "this server has no key"
 
 
 class Rendering:
@@ -57,6 +58,7 @@ class Rendering:
     name      of the server, for its prompts, as the user named it; empty for one of our own
     location  of the server, which tells its displays from those of others
     say       called with ``(request id, sentence)`` for what is withheld
+    hint      what is said once where rich output is off; "" where there is nobody who could show it
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class Rendering:
         location: str,
         say: Callable[[str | None, str], None],
         clock: Callable[[], float] = time.monotonic,
+        hint: str = "",
     ) -> None:
+        self._hint = hint
         self.level = level
         self.full = self.level == FULL
         self._name = one_line(name, _NAME_WIDTH)
@@ -131,7 +135,7 @@ class Rendering:
             return event
         request, kind, content = event.get("request"), event["type"], event["content"]
         if kind.startswith("comm_"):
-            self.withhold(request, "widgets and other comms")
+            self._off(request)
             return None
         if kind == "clear_output" and request is None:
             return None  # it has no cell of its own to clear
@@ -176,7 +180,13 @@ class Rendering:
             shown["body"] = self.reply("", body)
         return shown
 
-    def withhold(self, request: str | None, what: str, advice: str = _ADVICE) -> None:
+    def _off(self, request: str | None) -> None:
+        """Say once that rich output is not shown, and what to do about it."""
+        if self._hint and request != "" and self.take():
+            self._say(request, self._hint)
+            self._hint = ""
+
+    def withhold(self, request: str | None, what: str, advice: str = _NO_KEY) -> None:
         """Say that ``what`` is not shown; once a request, and not at all where messages come too fast."""
         if request != "" and self.take():
             self._withhold(request, what, advice)
@@ -192,7 +202,7 @@ class Rendering:
         said.add(what)
         if len(said) > _SENTENCES:
             what = "and more"
-        self._say(request, f"{what} withheld: {advice}" if advice else f"{what} withheld")
+        self._say(request, f"{what} not shown: {advice}" if advice else f"{what} not shown")
 
     def admit(self, request: str | None) -> bool:
         """Whether one more message may come now that is no text; said once a request, and once a second, if not."""
@@ -253,6 +263,7 @@ class Rendering:
         """The parts of a MIME bundle that can do no harm."""
         shown: dict[str, Any] = {}
         data = content.get("data")
+        rich: list[str] = []
         for mime, value in data.items() if isinstance(data, dict) else ():
             if mime == "text/plain":
                 if not isinstance(value, str) or len(value) > MAX_TEXT:
@@ -269,7 +280,11 @@ class Rendering:
                 else:
                     shown[mime] = value
             else:
-                self.withhold(request, mime if _MIME.fullmatch(mime) else "output of an unknown type")
+                rich.append(mime if _MIME.fullmatch(mime) else "output of an unknown type")
+        if rich:
+            self._off(request)
+            if not shown:  # the cell would look as if it had nothing to show
+                self.withhold(request, rich[0])
         return shown
 
     def _payload(self, request: str | None, payload: Any) -> dict[str, Any] | None:

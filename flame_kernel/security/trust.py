@@ -1,12 +1,17 @@
 """Pickles, between two sides that trust each other: the only place here where one is opened.
 
 Whoever opens a pickle runs the program in it.  So this is asked for only where the user said ``trust=True`` of the
-server that it comes from.
+server that it comes from.  cloudpickle takes functions and classes of cells along, as code of this Python's minor
+version: it is used where the other side has that too.  What has been sent by its source is named in a pickle, and so
+is the same class there as here.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,26 +20,80 @@ from ..errors import CannotTravel
 # What every server's Python reads.
 PROTOCOL = 4
 
+Named = Callable[[object], Any]
 
-def dumps(value: object) -> bytes:
-    """A pickle of ``value``, by cloudpickle where it is installed: that takes functions and classes of cells along."""
+
+def offered() -> dict[str, Any]:
+    """What the far side is told of the pickles that can be opened here."""
+    return {"python": list(sys.version_info[:2]), "cloudpickle": importlib.util.find_spec("cloudpickle") is not None}
+
+
+def pickler(python: Any, named: Named) -> Callable[[object], bytes]:
+    """What makes pickles for a far side of a version, such as [3, 11, 7]; ``named`` gives what stands for a class, a
+    function or a stand-in that it knows, or None."""
+    same = isinstance(python, list) and python[:2] == list(sys.version_info[:2])
+    base = _base() if same else pickle.Pickler
+
+    class Pickler(base):  # type: ignore[misc, valid-type]
+        def persistent_id(self, one: object) -> Any:
+            return named(one)
+
+    def dumps(value: object) -> bytes:
+        file = io.BytesIO()
+        try:
+            Pickler(file, PROTOCOL).dump(value)
+        except Exception as error:  # pickling runs the user's code, which may raise anything; its text is told
+            if isinstance(error, CannotTravel):
+                raise
+            raise CannotTravel(
+                f"a {type(value).__qualname__} cannot be pickled: {error}{_hint(same, python)}"
+            ) from error
+        return file.getvalue()
+
+    return dumps
+
+
+def _base() -> Any:
     try:
-        from cloudpickle import dumps as make  # type: ignore[import-untyped, import-not-found, unused-ignore]
+        from cloudpickle import CloudPickler  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError:
-        make = pickle.dumps
-    try:
-        return bytes(make(value, PROTOCOL))
-    except Exception as error:  # pickling runs the user's code, which may raise anything; its text is told
-        raise CannotTravel(f"a {type(value).__qualname__} cannot be pickled: {error}") from error
+        return pickle.Pickler
+    return CloudPickler
 
 
-def opener(trusted: bool) -> Callable[[bytes], Any] | None:
-    """What opens pickles of a server that the user trusts; None for any other."""
-    return _loads if trusted else None
+def _hint(same: bool, python: Any) -> str:
+    """What would take more along."""
+    if not same:
+        there = ".".join(map(str, python[:2])) if isinstance(python, list) else "of another version"
+        here = "{}.{}".format(*sys.version_info)
+        return f" (functions and classes without a source go between equal Pythons: here {here}, there {there})"
+    if _base() is pickle.Pickler:
+        return f" (cloudpickle takes more along: {sys.executable} -m pip install cloudpickle)"
+    return ""
 
 
-def _loads(data: bytes) -> Any:
-    try:
-        return pickle.loads(data)
-    except Exception as error:  # whatever the program in it raises
-        raise CannotTravel(f"a pickle of the far side cannot be opened here: {error}") from error
+def opener(trusted: bool, named: Callable[[Any], Any] | None = None) -> Callable[[bytes], Any] | None:
+    """What opens pickles of a server that the user trusts; None for any other. ``named`` gives a class by its key."""
+    if not trusted:
+        return None
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, name: Any) -> Any:
+            found = None if named is None else named(name)
+            if found is None:
+                raise pickle.UnpicklingError("it names a class that is gone here")
+            return found
+
+    def loads(data: bytes) -> Any:
+        try:
+            return Unpickler(io.BytesIO(data)).load()
+        except Exception as error:  # whatever the program in it raises
+            raise CannotTravel(f"a pickle of the far side cannot be opened here: {error}{_needed(error)}") from error
+
+    return loads
+
+
+def _needed(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "cloudpickle":
+        return f" (install it here: {sys.executable} -m pip install cloudpickle)"
+    return ""

@@ -57,7 +57,7 @@ class Name:
 
 @dataclass(repr=False, eq=False, slots=True)
 class Record:
-    """What a server said about an object that is no plain value: its class, and what to make it from. Never made."""
+    """What a server said about an object that is not plain data: its class, and what to make it from. Never made."""
 
     kind: Name
     args: Any
@@ -187,7 +187,7 @@ class Machine:
             if any(type(part) not in ATOMS and type(part) not in (str, bytes) for part in key):
                 refuse("a nested key")
         elif kind not in ATOMS:
-            refuse("a key that is no plain value")
+            refuse("a key that is not plain data")
         return key
 
     def append(self, items: list[Any]) -> None:

@@ -92,7 +92,7 @@ class Authority:
 
         if not _NAME.fullmatch(name) or name in ("ca", "server"):
             raise TargetError(
-                f"{name!r} is no usable name for a client; use letters, digits and _ . - (not ca, server)"
+                f"{name!r} is not a usable name for a client; use letters, digits and _ . - (not ca, server)"
             )
         return self._issue(name, name, x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH, [], replace, days)
 

@@ -45,7 +45,7 @@ PATIENCE = 0.5  # seconds that a connection waits for a thread of the pool
 LOBBY = 256  # connections that have not shown the key yet; beyond that the oldest of whoever has most is closed
 SHARE = 4  # one in so many descriptors that the process may have is for them, if that is less
 
-_TICK = 0.05  # seconds between two looks for a free thread, while somebody waits for one
+_TICK = 0.05  # seconds between two updates for a free thread, while somebody waits for one
 _CROWDED = (errno.EMFILE, errno.ENFILE)
 _WAITS = (BlockingIOError, InterruptedError, SSLWantReadError, SSLWantWriteError)
 

@@ -314,10 +314,10 @@ def _is_there(pid: int) -> bool:
 def _stuck(pid: int, helper: subprocess.Popen[str] | None) -> str:
     if helper is None:
         return (
-            f"process {pid} did not come to it within the time: its main thread waits in a call, or hangs; give it "
+            f"process {pid} did not respond in time: its main thread waits in a call, or hangs; give it "
             f"longer with --timeout, or let it be stopped: {pip_install('ignite')}"
         )
-    said = f"process {pid} did not come to it within the time: it holds its interpreter (a long call in C), or hangs"
+    said = f"process {pid} did not respond in time: it holds its interpreter (a long call in C), or hangs"
     if helper.poll() is None:
         return f"{said}; helper process {helper.pid} lets go of it as soon as it can, do not kill it before"
     return f"{said}; try again, or give it longer with --timeout"
@@ -417,9 +417,7 @@ def check(pid: int) -> None:
     if state in "Tt":
         raise IgniteError(f"process {pid} is stopped; let it go on first: kill -CONT {pid}")
     if state == "D":
-        raise IgniteError(
-            f"process {pid} waits within the system (state D) and cannot be reached; try again when it has got on"
-        )
+        raise IgniteError(f"process {pid} is blocked in the system (state D) and cannot be reached; try again later")
     try:
         elsewhere = os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
         program = Path(f"/proc/{pid}/exe")
@@ -450,7 +448,7 @@ def _check_program(pid: int, program: Path, name: str) -> None:
             raise IgniteError(
                 f"process {pid} ({name}) is a Python that does not export its functions (static, or stripped)"
             )
-        raise IgniteError(f"process {pid} ({name}) is no CPython")
+        raise IgniteError(f"process {pid} ({name}) is not a CPython")
 
 
 def _text(path: str | Path) -> str:

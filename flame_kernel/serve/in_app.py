@@ -105,7 +105,7 @@ def _plan_of(daemon: Any, harden: bool, where: dict[str, Any]) -> Plan:
         )
     server = getattr(daemon, "transportServer", None)
     if server is None:
-        raise TargetError("that is no Pyro4 daemon that listens; give one, or none to have it made")
+        raise TargetError("this is not a listening Pyro4 daemon; give one, or leave it out to have one made")
     place = Location.parse(daemon.locationStr)
     encrypted = hasattr(server.sock, "context")
     if place.path:

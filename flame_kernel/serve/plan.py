@@ -62,7 +62,7 @@ def from_environ(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]
         try:
             found[setting] = _PYRO[setting](text)
         except (ValueError, KeyError):
-            raise TargetError(f"{name}={text!r} means nothing to Pyro; correct it, or unset it") from None
+            raise TargetError(f"{name}={text!r} is not a value that Pyro accepts; correct it, or unset it") from None
     return found, sorted(ignored)
 
 
@@ -89,7 +89,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
-            raise TargetError(f"{self.port} is no port; give a number from 1 to 65535, or 0 for one that is free")
+            raise TargetError(f"{self.port} is not a port; give a number from 1 to 65535, or 0 for one that is free")
         if self.unix is not None:
             if self.tls is not None:
                 raise TargetError("TLS and a unix socket do not go together in Pyro; leave one of them out")
@@ -192,7 +192,7 @@ def clear_socket(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
-        raise TargetError(f"{path} is there already, and no socket; choose another path")
+        raise TargetError(f"{path} exists already and is not a socket; choose another path")
     with socket.socket(socket.AF_UNIX) as knock:
         knock.settimeout(2.0)
         try:

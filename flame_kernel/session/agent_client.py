@@ -1,4 +1,4 @@
-"""AgentClient: on a server without a session of one's own: who lives there, asking for a session, watching one."""
+"""AgentClient: a server without a session of our own: list its sessions, ask for one, watch one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .bootstrap import is_missing
 from .inbox import Event
 from .link import Link, no_agent
 
-# Seconds that a watcher's question is parked, on a server that lets it; and between questions on one that does not.
+# Seconds that a server may hold a watcher's request; and seconds between requests on one that must not (multiplex).
 WATCH_WAIT, WATCH_PAUSE = 10.0, 0.25
 
 
 class AgentClient:
     """A connection to the server of ``target``, for ``contextlib.closing``; for one thread, and ``close`` for any.
 
-    Made connected, or not at all: raises CannotConnect, TargetError.
+    Connects when it is made: raises CannotConnect, TargetError.
     """
 
     def __init__(self, target: Target) -> None:
@@ -74,7 +74,7 @@ class AgentClient:
         return any(self.end(one) for one in self.sessions() if one.get("session") == name)
 
     def end(self, session: dict[str, Any]) -> bool:
-        """End one that ``sessions`` has told of, and no later one of its name; False where it was gone already."""
+        """End this session of ``sessions``, and not a later one of its name; False where it had ended already."""
         done = self.ask("kill", session=session.get("session"), life=session.get("life"))
         return isinstance(done, dict) and done.get("closed") is True
 
@@ -99,7 +99,7 @@ class AgentClient:
         return batch
 
     def watch(self, session_id: str) -> Iterator[list[Event]]:
-        """The events of a session, as they come, from those of the running cell on; endless. It notices nothing.
+        """The events of a session as they come, beginning with the running cell; endless. The session is not disturbed.
 
         The connection is made again when it breaks. Raises AgentError where there is no such session.
         """

@@ -1,4 +1,4 @@
-"""What a client says of itself when it opens a session."""
+"""What a client tells about itself when it opens a session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inbox: what the reader of an event log must remember. No I/O, no threads."""
+"""Inbox: the state of the reader of an event log. No I/O, no threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Link: the way to the agent on one server, which heals.
+"""Link: the connections to the agent on one server, made again when they break.
 
 A link has lines, each a connection of its own and for one thread: *calls* and *events*. A line that breaks is made
 again, with patience, for as long as the link is wanted, and what was asked is asked again: the agent knows an act by
@@ -46,13 +46,13 @@ from .outage import Outage, cause, is_silence
 # up to a seventh more; the last figure is for outages of more than a minute.
 RETRY_FIRST, RETRY_LAST, RETRY_LONG = 0.1, 2.0, 10.0
 LONG_OUTAGE = 60.0
-# Answers in a row that are none, after which it is not the line that spoils them.
+# Unreadable answers in a row, after which the line is not to blame.
 REFUSALS = 3
-# Attempts to open a session over a line that breaks in it.
+# Attempts to open a session when the line breaks meanwhile.
 OPENINGS = 5
-# Seconds between looks at the lines while somebody waits.
+# Seconds between checks of the lines while somebody waits.
 TICK = 0.25
-# Seconds: an outage shorter than this is not worth a word.
+# Seconds: a shorter outage is not reported.
 WORTH_SAYING = 0.5
 # Seconds: while a cell runs, a server that has said nothing for BEAT is asked for a sign of life, and is silent if it
 # has none for SILENT. Then a new connection is tried every PROBE: if that is answered, it is the old one that is dead.
@@ -364,7 +364,7 @@ class Link:
             self._hurry.wait(delay * random.uniform(1.0, 1.15))
 
     def hurry(self) -> None:
-        """Somebody wants something: try to reconnect now."""
+        """Try to reconnect now: there is a request."""
         self._hurry.set()
         self._wake.set()
 
@@ -386,7 +386,7 @@ class Link:
     # -- watching ----------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """The watcher's thread: says what is wrong, and finds out whether a silent connection is a dead one."""
+        """The watcher's thread: reports what is wrong, and finds out whether a silent connection is dead."""
         said = -1e9
         probed = 0.0
         while not self.closing.is_set():

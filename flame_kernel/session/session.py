@@ -22,6 +22,7 @@ from ..agent.wire import message as wire
 from ..connect.target import Target
 from ..errors import AgentError, ConnectionLost, FlameError, NotSent, SessionGone, UnsafeAnswer
 from ..security import answers
+from ..security.rendering import FULL
 from .handshake import opening
 from .inbox import Event, Inbox
 from .link import Link
@@ -178,6 +179,7 @@ class Session:
             "cell_id": cell_id,
             "raw": raw,
             "count": count,
+            "text_only": self.target.rendering_level != FULL,
         }
         return self._submit(request)
 

@@ -89,7 +89,7 @@ def refusal(answer: bytes, location: str) -> FlameError:
         error = wire.decode(answer)[0]["error"]
         code, sentence = str(error["code"]), cap(plain_text(str(error["message"])[: 2 * MAX_MESSAGE]), MAX_MESSAGE)
     except (wire.WireError, ValueError, KeyError, TypeError) as e:
-        return UnsafeAnswer(location, f"an answer that is none ({type(e).__name__})")
+        return UnsafeAnswer(location, f"an answer that cannot be read ({type(e).__name__})")
     if code == "stale":  # a conversation about files that was forgotten there, among many others: a new one goes on
         return ConnectionLost(location, sentence)
     if code in ("no_session", "taken_over"):

@@ -85,7 +85,7 @@ def test_others_are_served_while_a_cell_runs(server: FlameServer, inside: Kernel
         assert other.run("6 * 7") == "42"
     with (
         raw_agent(server.location, "second") as second,
-        pytest.raises(AgentError, match="has the main thread of this server, which can be had by one at a time"),
+        pytest.raises(AgentError, match="has the main thread of this server, which only one can have at a time"),
     ):
         second.open(place="main")
     inside.interrupt()

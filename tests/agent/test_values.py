@@ -384,20 +384,20 @@ def bomb() -> list[Any]:
 
 
 NOT_PLAIN: list[tuple[Any, str]] = [
-    (object(), "a object is no plain value"),
-    (Text("a"), "Text is no plain value"),
-    (Ordered(), "Ordered is no plain value"),
+    (object(), "a object is not plain data"),
+    (Text("a"), "Text is not plain data"),
+    (Ordered(), "Ordered is not plain data"),
     (collections.defaultdict(lambda: 0), "a defaultdict whose factory is <lambda>"),
     (memoryview(np.zeros(2, "i4,f8")), "a memoryview of the format"),
-    ([1, {"k": threading.Lock()}], "lock is no plain value"),
+    ([1, {"k": threading.Lock()}], "lock is not plain data"),
     (everything_in_everything(14), "contains itself in too many ways"),
     (deep(100_000), "nested deeper than 3000 levels"),
     (bomb(), "more than 20000000 values"),
-    (np.array([object()]), "a object is no plain value"),
+    (np.array([object()]), "a object is not plain data"),
     (np.zeros(2, [(("title", "name"), "i4")]), "titles"),
-    (pd.DataFrame({"a": [1, "x"], "b": [object(), 2]}), "a object is no plain value, in the column 'b'"),
-    (np.zeros(2, "i4").view(Special), "Special is no plain value"),
-    (SpecialFrame({"a": [1]}), "SpecialFrame is no plain value"),
+    (pd.DataFrame({"a": [1, "x"], "b": [object(), 2]}), "a object is not plain data, in the column 'b'"),
+    (np.zeros(2, "i4").view(Special), "Special is not plain data"),
+    (SpecialFrame({"a": [1]}), "SpecialFrame is not plain data"),
 ]
 
 
@@ -562,7 +562,7 @@ def test_an_arrow_stream_that_lies_is_refused() -> None:
     at = data.find(offsets)
     assert at > 0
     data[at : at + 12] = struct.pack("<3i", 0, 3, 10**6)
-    with pytest.raises(values.BadValue, match="a table that is none"):
+    with pytest.raises(values.BadValue, match="a table that cannot be read"):
         values.decode([text, bytes(data)])
 
 

@@ -22,7 +22,7 @@ def notebook(lab: Lab, lab_server: FlameServer, chromium_browser: Browser) -> No
     """A notebook of the ordinary Python kernel, connected as ``pi``."""
     notebook = pick_kernel(open_lab(chromium_browser, lab), "Python 3 (ipykernel)")
     cell = notebook.run(f"%load_ext flame\n%flame connect {lab_server.location} --as pi")
-    expect(notebook.output(cell)).to_contain_text("pi: cells run on")
+    expect(notebook.output(cell)).to_contain_text("pi: cells run at")
     return notebook
 
 

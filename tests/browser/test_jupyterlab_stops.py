@@ -65,7 +65,7 @@ def test_from_where_to_a_fresh_child(lab: Lab, server: FlameServer, chromium: st
         expect(output(top)).to_contain_text(f"pid {pid} on ")
         notebook.wait_running(cell)
         notebook.stop()
-        said = f"The next Stop ends the session's process {pid} with SIGTERM, and its names are lost then."
+        said = f"The next Stop ends the session's process {pid} with SIGTERM; its variables are then lost."
         expect(output(cell)).to_contain_text(said)
         notebook.wait_running(cell)
         notebook.screenshot(tmp_path / "hangs.png")

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import farside
+import nbformat
 import pytest
 from farside import FlameServer
 from shell import flame
 
-WARM = ("flame_kernel.group.group",)
+WARM = ("flame_kernel.group.group", "nbclient", "nbformat", "jupyter_client.kernelspec")
 pytestmark = pytest.mark.usefixtures("warm_commands")
 
 HOSTS = ("web1", "web2", "web3")
@@ -106,3 +107,54 @@ def test_files_to_all_and_from_all(servers: dict[str, FlameServer], tmp_path: Pa
     done = flame("get", "-q", "web:sent.txt", str(tmp_path / "back"))
     assert (done.code, done.out) == (0, "")
     assert sorted(path.parent.name for path in (tmp_path / "back").rglob("sent.txt")) == list(HOSTS)
+
+
+def notebook(path: Path, *sources: str) -> Path:
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    made.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(made, path)
+    return path
+
+
+def outputs(path: Path) -> list[str]:
+    cells = nbformat.read(path, as_version=4).cells
+    return [output.get("text", output.output_type) for cell in cells for output in cell.get("outputs", ())]
+
+
+def test_a_notebook_on_every_host(servers: dict[str, FlameServer], tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    path = notebook(
+        tmp_path / "nb.ipynb",
+        "alpha = 0\nword = ''",
+        "import os\nprint(alpha * 2, word)",
+        f"if os.getpid() == {servers['web2'].pid} and not os.path.exists({str(gate)!r}): raise ValueError('not yet')",
+    )
+    out = tmp_path / "out"
+    options = ("run", "-t", "web", str(path), "-o", str(out), "-p", "alpha=21", "-p", "word=two words")
+    done = flame(*options)
+    assert done.code == 1
+    rows = {line.split()[0]: line for line in done.out.splitlines()}
+    assert "done" in rows["web1"]
+    assert "a cell failed: ValueError: not yet" in rows["web2"]
+    assert sorted(one.name for one in out.iterdir()) == [f"nb.{name}.ipynb" for name in HOSTS]
+    assert outputs(out / "nb.web1.ipynb") == ["42 two words\n"]
+    assert outputs(out / "nb.web2.ipynb") == ["42 two words\n", "error"]
+    gate.touch()
+    again = flame(*options, "--failed")
+    assert (again.code, [line.split()[0] for line in again.out.splitlines()]) == (0, ["host", "web2"])
+    assert flame(*options, "--failed").out == "no run has failed: nothing to do\n"
+
+
+def test_a_notebook_with_parameters_on_one(tmp_path: Path) -> None:
+    path = notebook(tmp_path / "nb.ipynb", "alpha = 0", "print(alpha)")
+    done = flame("run", "-t", "web1", str(path), "-o", str(tmp_path / "done.ipynb"), "-p", "alpha=[1, 'x']")
+    assert done.code == 0, done.err
+    assert outputs(tmp_path / "done.ipynb") == ["[1, 'x']\n"]
+    for words, said in (
+        (("-p", "3=4"), "3=4 is no parameter"),
+        (("--failed",), "--failed is for several servers"),
+    ):
+        done = flame("run", "-t", "web1", str(path), *words)
+        assert (done.code, said in done.err, done.err.count("\n")) == (1, True, 1)
+    done = flame("run", "-t", "web", str(path))
+    assert (done.code, "-o FOLDER" in done.err) == (1, True)

@@ -173,7 +173,7 @@ def test_questions_in_a_terminal(there: list[str]) -> None:
         ("exec -t nobody x", 1, "there is no target 'nobody'"),
         ("exec -t localhost:1 x", 1, "connection refused"),
         ("exec --place nowhere x", 2, "invalid choice"),
-        ("exec -t localhost:1 --key sesame x", 1, "holds a key itself"),
+        ("exec -t localhost:1 --key sesame x", 1, "must say where the key is"),
         ("eval -t localhost:1", 1, "there is no expression"),
     ],
 )
@@ -227,5 +227,5 @@ def test_a_notebook_that_fails(there: list[str], tmp_path: Path) -> None:
     assert done.err == f"jupyter flame run: {path}: a cell failed: ZeroDivisionError: division by zero\n"
     assert outputs(path) == [["ZeroDivisionError"], []]
     (tmp_path / "no.ipynb").write_text("{")
-    assert "is no notebook" in flame("run", *there, tmp_path / "no.ipynb").err
+    assert "is not a notebook" in flame("run", *there, tmp_path / "no.ipynb").err
     assert "targets.toml" in flame("run", *there, "--tls", path).err

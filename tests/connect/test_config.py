@@ -124,10 +124,10 @@ def test_key_files(tmp_path: Path) -> None:
             read_key(write(content))
     with pytest.raises(TargetError, match="No such file"):
         read_key(tmp_path / "none")
-    with pytest.raises(TargetError, match="no regular file"):
+    with pytest.raises(TargetError, match="not a regular file"):
         read_key(tmp_path)
     os.mkfifo(tmp_path / "fifo", 0o600)
-    with pytest.raises(TargetError, match="no regular file"):
+    with pytest.raises(TargetError, match="not a regular file"):
         read_key(tmp_path / "fifo")
 
 
@@ -205,18 +205,18 @@ def test_where_the_file_is(folder: Path, tmp_path: Path) -> None:
     [
         ("x = [", "not valid TOML"),
         ("other = 1", "unknown entry 'other'"),
-        ('default = "none"', "none of its targets"),
-        ("default = []", "none of its targets"),
-        ("targets = 1", "no table"),
-        ("[targets]\na = 1", "is no target"),
-        ('[targets."a:b"]\nlocation = "h:1"', "is no target"),
+        ('default = "none"', "not one of its targets"),
+        ("default = []", "not one of its targets"),
+        ("targets = 1", "not a table"),
+        ("[targets]\na = 1", "is not a target"),
+        ('[targets."a:b"]\nlocation = "h:1"', "is not a target"),
         ("[targets.a]", "has no location"),
         ('[targets.a]\nlocation = "h:1"\nport = 1', "unknown setting 'port'"),
-        ('[targets.a]\nlocation = "h:1"\nplace = 1', "is no text"),
-        (f'[targets.a]\nlocation = "h:1"\nkey = "{KEY}"', "holds a key itself"),
+        ('[targets.a]\nlocation = "h:1"\nplace = 1', "must be text"),
+        (f'[targets.a]\nlocation = "h:1"\nkey = "{KEY}"', "must say where the key is"),
         ('default = "a"\n[targets.a]\nlocation = "h:1"\nplace = "x"', "place 'x' is unknown"),
         ('default = "a"\n[targets.a]\nlocation = "h:1"\nshell = "x"', "shell 'x' is unknown"),
-        ('default = "a"\n[targets.a]\nlocation = "h:1"\nsession = "a/b"', "no usable name"),
+        ('default = "a"\n[targets.a]\nlocation = "h:1"\nsession = "a/b"', "not a usable name"),
         ('default = "a"\n[targets.a]\nlocation = "h"', "has no port"),
     ],
 )
@@ -236,7 +236,7 @@ def test_the_modes_of_the_file(folder: Path) -> None:
 def test_unknown_names_and_settings(folder: Path) -> None:
     assert "it has gpu, lab" in refused("gpux", environ={}, config_dir=folder)
     assert "it has none" in refused("gpu", environ={}, config_dir=folder / "none")
-    assert "no setting" in refused("lab", environ={}, config_dir=folder, overrides={"port": 1})
-    assert "no setting" in refused("lab", environ={}, config_dir=folder, overrides={"timeouts": 3})
+    assert "not a setting" in refused("lab", environ={}, config_dir=folder, overrides={"port": 1})
+    assert "must be a Timeouts" in refused("lab", environ={}, config_dir=folder, overrides={"timeouts": 3})
     (folder / "gpu.key").chmod(0o644)
     assert "chmod 600" in refused("gpu", environ={}, config_dir=folder)

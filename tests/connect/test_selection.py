@@ -140,8 +140,8 @@ def test_groups_are_edited_and_comments_stay(file: TargetsFile) -> None:
         ('[groups.all]\nmembers = ["a"]', "no usable name"),
         ('[groups."a b"]\nmembers = ["a"]', "no usable name"),
         ('[targets.web]\nlocation = "a:1"\n[groups.web]\nmembers = ["web"]', "is a target and a group"),
-        ('default_group = "x"', "is none of its groups"),
-        ("groups = 3", "groups in .* is no table"),
+        ('default_group = "x"', "is not one of its groups"),
+        ("groups = 3", "groups in .* is not a table"),
     ],
 )
 def test_a_file_with_a_mistake(tmp_path: Path, text: str, said: str) -> None:

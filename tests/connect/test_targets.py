@@ -80,18 +80,18 @@ def test_locations_behind_ssh(text: str, location: Location, ssh: tuple[str, str
     [
         ("ssh://far", "names no server there"),
         ("ssh://far/", "names no server there"),
-        ("ssh:///9999", "no usable host for ssh"),
+        ("ssh:///9999", "not a usable host for ssh"),
         ("ssh://far/0", "no usable port"),
         ("ssh://far:x/9999", "no usable port"),
-        ("ssh://-oProxyCommand=x/9999", "no usable host for ssh"),
-        ("ssh://-l@far/9999", "no usable user name"),
-        ("ssh://a;b@far/9999", "no usable user name"),
-        ("ssh://far$(x)/9999", "no usable host for ssh"),
+        ("ssh://-oProxyCommand=x/9999", "not a usable host for ssh"),
+        ("ssh://-l@far/9999", "not a usable user name"),
+        ("ssh://a;b@far/9999", "not a usable user name"),
+        ("ssh://far$(x)/9999", "not a usable host for ssh"),
         ("ssh://me@[1]:2/9999", "not an IPv6 address for ssh"),
         ("ssh://me:hunter2@far/9999", "holds a password"),
-        ("ssh://far/ssh://other/9999", "stands in another"),
+        ("ssh://far/ssh://other/9999", "inside another one"),
         ("ssh://far/./u:s", "relative path on another machine"),
-        ("ssh://far/./u:/run/%h", "holds % or $"),
+        ("ssh://far/./u:/run/%h", "has % or $"),
         ("ssh://far/host", "has no port"),
         ("http://me:hunter2@far:80", "not the address"),
     ],
@@ -173,10 +173,10 @@ def test_where_a_key_comes_from(tmp_path: Path, memory: Memory) -> None:
         ("prompt", typed(None), "nobody can be asked now"),
         ("prompt", None, "%flame connect furnace"),
         ("file:none", never, "No such file"),
-        (KEY, never, "holds a key itself"),
-        ("file:", never, "holds a key itself"),
-        (f"env:{KEY} ", never, "holds a key itself"),
-        ("", never, "holds a key itself"),
+        (KEY, never, "must say where the key is"),
+        ("file:", never, "must say where the key is"),
+        (f"env:{KEY} ", never, "must say where the key is"),
+        ("", never, "must say where the key is"),
     ):
         assert says in refused(lambda source=source, ask=ask: key(source, ask))  # type: ignore[misc]
     (warning,) = from_source("env:SHORT", "x", environ=environ, ask=None)[1]
@@ -185,7 +185,7 @@ def test_where_a_key_comes_from(tmp_path: Path, memory: Memory) -> None:
     memory.locked = True
     assert "unlock it" in refused(lambda: key("keyring"))
     assert "unlock it" in refused(lambda: store_in_keyring("furnace", Secret(KEY.encode())))
-    assert "keeps text" in refused(lambda: store_in_keyring("furnace", Secret(b"\xff" * 16)))
+    assert "stores text" in refused(lambda: store_in_keyring("furnace", Secret(b"\xff" * 16)))
 
 
 def test_without_the_keyring_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,18 +248,18 @@ LINKS: list[tuple[str, dict[str, Any], str, str]] = [
     ("./u:/run/s", {}, "", ""),
     ("ssh://far/9999", {}, "", "any of its users may answer there"),
     ("ssh://far/9999", {"key": Secret(b"k" * 32)}, "", ""),
-    ("far:1", {}, "neither TLS, ssh nor a key", "plain and has no key"),
-    ("far:1", {"allow_plain": True}, "neither TLS, ssh nor a key", "plain and has no key"),
-    ("far:1", {"insecure": True}, "", "plain and has no key"),
-    ("far:1", {"key": Secret(b"k" * 32)}, "read and replayed", "plain: anyone"),
-    ("far:1", {"key": Secret(b"k" * 32), "allow_plain": True}, "", "plain: anyone"),
+    ("far:1", {}, "neither encryption nor a key", "not encrypted and has no key"),
+    ("far:1", {"allow_plain": True}, "neither encryption nor a key", "not encrypted and has no key"),
+    ("far:1", {"insecure": True}, "", "not encrypted and has no key"),
+    ("far:1", {"key": Secret(b"k" * 32)}, "read and replay it", "not encrypted: anyone"),
+    ("far:1", {"key": Secret(b"k" * 32), "allow_plain": True}, "", "not encrypted: anyone"),
     ("far:1", {"tls": Tls(ca="x")}, "", "asks for neither key nor certificate"),
     ("far:1", {"tls": Tls(ca="x"), "key": Secret(b"k" * 32)}, "", ""),
     ("far:1", {"tls": Tls(ca="x", certificate="y")}, "", ""),
-    ("far:1", {"tls": Tls(verify=False)}, "neither TLS, ssh nor a key", "does not verify"),
-    ("far:1", {"tls": Tls(verify=False), "key": Secret(b"k" * 32)}, "", "does not verify"),
-    ("192.168.0.9:1", {}, "is another machine", "plain and has no key"),
-    ("localhost.evil.example:1", {}, "is another machine", "plain and has no key"),
+    ("far:1", {"tls": Tls(verify=False)}, "neither encryption nor a key", "does not check the certificate"),
+    ("far:1", {"tls": Tls(verify=False), "key": Secret(b"k" * 32)}, "", "does not check the certificate"),
+    ("192.168.0.9:1", {}, "is another machine", "not encrypted and has no key"),
+    ("localhost.evil.example:1", {}, "is another machine", "not encrypted and has no key"),
 ]
 
 
@@ -286,7 +286,7 @@ def test_links_that_others_can_read(location: str, settings: dict[str, Any], sto
         ("far:1", {"key": Secret(b"k")}, "plain, key"),
         ("far:1", {"tls": Tls(ca="x")}, "TLS"),
         ("far:1", {"tls": Tls(ca="x", certificate="y"), "key": Secret(b"k")}, "TLS, certificate, key"),
-        ("far:1", {"tls": Tls(verify=False)}, "TLS that is not verified"),
+        ("far:1", {"tls": Tls(verify=False)}, "TLS without a certificate check"),
         ("ssh://far/1", {"key": Secret(b"k")}, "ssh, key"),
         ("ssh://far/1", {}, "ssh"),
     ],
@@ -307,7 +307,7 @@ def test_the_warning_of_each_session(flame_server: Callable[..., FlameServer], t
         assert run.result == "42"
         assert (
             run.stderr
-            == f"Warning: the link to {elsewhere} is plain: anyone on its way can read it, and replay "
+            == f"Warning: the link to {elsewhere} is not encrypted: anyone on the network can read it, and replay "
             + ("what was sent\n")
         )
         assert k.execute("1").stderr == ""
@@ -319,7 +319,7 @@ def test_the_warning_of_each_session(flame_server: Callable[..., FlameServer], t
         for _ in range(2):
             run = k.execute("%flame connect far --allow-plain\n3")
             assert run.result == "3"
-            assert "is plain: anyone" in run.stderr
+            assert "is not encrypted: anyone" in run.stderr
 
 
 def test_insecure_is_never_written_down(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         (lambda: file.add("gpu", {"location": "x:1"}), "there is a target gpu"),
         (lambda: file.add("a:b", {"location": "x:1"}), "without colons"),
         (lambda: file.add("x", {}), "has no location"),
-        (lambda: file.add("x", {"location": "x:1", "key": KEY}), "holds a key itself"),
+        (lambda: file.add("x", {"location": "x:1", "key": KEY}), "must say where the key is"),
         (lambda: file.add("x", {"location": "x:1", "colour": "red"}), "unknown setting 'colour'"),
         (lambda: file.add("x", {"location": "x:1", "tls": {"cert": "x"}}), "unknown setting 'cert'"),
         (lambda: file.add("x", {"location": "x:1", "trust": "yes"}), "true or false"),
@@ -452,7 +452,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
     assert more.server_name == "x"
     # A target that says TLS is not reached without by saying less.
     assert load_target("asked", environ={}, config_dir=tmp_path, overrides={"tls": False, "allow_plain": True}).tls
-    assert "stands in another" in refused(
+    assert "inside another one" in refused(
         lambda: load_target("ssh://far/9", environ={}, config_dir=tmp_path, overrides={"ssh": "x"})
     )
 

@@ -407,7 +407,7 @@ def test_a_web_server_is_named() -> None:
         (b"220 mail ESMTP\r\n", "not_pyro", "a mail or FTP server"),
         (b"\xff\0\0\0\0\0\0\0\x01\x7f", "not_pyro", "a ZeroMQ socket"),
         (b"\x1b]0;evil\x07\n", "not_pyro", "something else"),
-        (b"\x15\x03\x01\x00\x02\x02\x46", "tls", "wants TLS"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "tls", "needs TLS"),
         (b"PYRO\x01\xf6" + bytes(40), "protocol", "Pyro5, wire protocol 502"),
         (b"PYRO\x00\x2e" + bytes(40), "protocol", "Pyro4, wire protocol 46"),
         (b"", "closed", "the server closed it"),

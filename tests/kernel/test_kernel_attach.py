@@ -72,7 +72,7 @@ def test_a_cell_outlives_its_kernel(environ: dict[str, str | None], tmp_path: Pa
         assert "busy" in listed.stdout
         attached = k.submit(f"%flame attach {name}")
         k.wait_for_output(attached, "while nobody looked")
-        assert lines_of(attached)[0].startswith("[missed output of session") or "cells run on" in attached.stdout
+        assert lines_of(attached)[0].startswith("[missed output of session") or "cells run at" in attached.stdout
         more.touch()
         k.wait(attached)
         assert attached.reply is not None
@@ -296,7 +296,7 @@ def test_words_for_what_is_wrong(environ: dict[str, str | None]) -> None:
             ("%flame sessions --kill nothing", "there is no session nothing"),
             ("%flame sessions more", "takes no arguments"),
             ("%flame detach now", "takes no arguments"),
-            ("%flame allow", "nobody asks"),
+            ("%flame allow", "nobody is asking"),
             ("%flame replay x", "N is a whole number"),
             ("%flame replay", "no cell has run"),
         ):
@@ -306,4 +306,4 @@ def test_words_for_what_is_wrong(environ: dict[str, str | None]) -> None:
             assert len(run.error["traceback"]) == 1
     with remote_flame() as k:  # its own server
         ok(k.execute("1"))
-        assert "cannot be left" in str(k.execute("%flame detach").error)
+        assert "cannot be detached" in str(k.execute("%flame detach").error)

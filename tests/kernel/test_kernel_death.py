@@ -29,7 +29,7 @@ def died(k: Kernel, code: str) -> Run:
     assert run.error["ename"] == "SessionDied", run
     assert run.reply is not None
     assert run.reply["evalue"] == run.error["evalue"]
-    assert run.error["evalue"].endswith("; its names are gone, the next cell starts a fresh one")
+    assert run.error["evalue"].endswith("; its variables are lost; the next cell starts a new one")
     return run
 
 
@@ -42,7 +42,7 @@ def test_the_cause_is_told_in_the_cell(name: str) -> None:
         run = died(k, "import ctypes\n\nctypes.string_at(0)")
         said = run.error["evalue"] if run.error else ""
         assert said.startswith(
-            f"the session's process {pid} ended with signal SIGSEGV (code in C used memory that is not"
+            f"the session's process {pid} ended with signal SIGSEGV (invalid memory access in C code"
         )
         assert re.search(r"(peak memory|memory below) \d+(\.\d)? [MG]iB\)", said)
         assert "Fatal Python error: Segmentation fault" in run.traceback  # faulthandler's words
@@ -54,7 +54,7 @@ def test_the_cause_is_told_in_the_cell(name: str) -> None:
         # What a library says to descriptor 2 in the very call that ends the process: nothing of ours runs any more.
         run = died(k, "import ctypes\nctypes.PyDLL(None).__assert_fail(b'all is well', b'here.c', 7, b'f')")
         assert "here.c:7: f: Assertion `all is well' failed." in run.stderr
-        assert "ended with signal SIGABRT (code in C found something wrong and gave up" in (run.error or {})["evalue"]
+        assert "ended with signal SIGABRT (C code found an error and aborted" in (run.error or {})["evalue"]
         run = died(k, "import ctypes\nctypes.PyDLL(None).errx(4, b'no %s', b'way')")
         assert run.stderr.endswith(": no way\n")
         assert "exit status 4 (" in (run.error or {})["evalue"]

@@ -184,7 +184,7 @@ def climb_to_the_end(k: Kernel, code: str, line: int) -> Run:
     assert "still in sum(range(10**13))" in words
     assert f", line {line};" in words
     assert "its interpreter does not answer" in words
-    assert re.search(r"The next Stop ends the session's process \d+ with SIGTERM, and its names are lost then\.", words)
+    assert re.search(r"The next Stop ends the session's process \d+ with SIGTERM; its variables are then lost\.", words)
     return run
 
 
@@ -208,7 +208,7 @@ def test_a_cell_that_holds_the_interpreter_is_ended_with_its_child(
         assert run.error is not None
         assert run.error["ename"] == "SessionDied"
         assert "was ended by Stop with SIGTERM (peak memory" in run.error["evalue"] or "(memory" in run.error["evalue"]
-        assert run.error["evalue"].endswith("its names are gone, the next cell starts a fresh one")
+        assert run.error["evalue"].endswith("its variables are lost; the next cell starts a new one")
         assert k.execute("'kept' in globals()").result == "False"
         assert server.process.poll() is None
         if far != "ipython":
@@ -249,7 +249,7 @@ def test_slow_cleaning_up_is_told_apart_and_a_second_stop_only_interrupts_it(any
     k.wait(run)
     assert run.reply is not None
     assert run.reply["ename"] == "KeyboardInterrupt"
-    assert "The Stop has ended the cell after all; its names are kept." in run.stderr
+    assert "The Stop has ended the cell after all; its variables are kept." in run.stderr
     assert "flame_agent" not in run.traceback
     assert k.execute("kept").result == "'names survive'"
 
@@ -273,7 +273,7 @@ def test_a_cell_that_catches_every_interrupt(anywhere: Site) -> None:
     k.wait(run)
     assert run.reply is not None
     assert run.reply["ename"] == "KeyboardInterrupt"
-    assert "the names are kept" in run.stderr
+    assert "the variables are kept" in run.stderr
     assert k.execute("over.append(1); 'usable'").result == "'usable'"
 
 

@@ -48,7 +48,7 @@ def test_cells_run_where_they_ran_before(flame_server: Start, killed: bool) -> N
             k.restart(now=killed)
             first, second = k.execute(WHERE), k.execute(WHERE)
             assert server_of(first) == server_of(second) == server.pid
-            assert first.stdout.startswith("[restarted; back where cells ran before]\ncells run on ")
+            assert first.stdout.startswith("[restarted; back where cells ran before]\ncells run at ")
             assert len(second.stdout.splitlines()) == 1
             assert k.execute("x").error is not None
     assert remembered() == []

@@ -49,7 +49,7 @@ def one_sentence(run: Run) -> str:
 def connected(run: Run) -> str:
     """The line that ``%flame connect`` leaves."""
     assert run.error is None, run
-    assert run.stdout.startswith("cells run on "), run
+    assert run.stdout.startswith("cells run at "), run
     return run.stdout
 
 
@@ -72,7 +72,7 @@ def test_the_kernels_own_server() -> None:
         # No two kernels share one, and nobody gets in without the key.
         assert f":{listening.laddr.port} " not in other.execute("%flame status").stdout
         refused = other.execute(f"%flame connect 127.0.0.1:{listening.laddr.port}", allow_stdin=False)
-        assert "the server demands a key and none is set here" in one_sentence(refused)
+        assert "this server needs a key" in one_sentence(refused)
 
 
 def test_the_key_of_its_own_server_is_nowhere_to_be_read() -> None:
@@ -137,7 +137,8 @@ def test_a_restart_gives_fresh_names_on_the_same_target(flame_server: Start) -> 
             assert run.error is not None
             assert run.error["ename"] == "NameError"
             assert pid_of(k) != before
-            assert k.execute("%flame status").stdout.split(" at ")[0].split(",")[0] == where.split(",")[0]
+            again = k.execute("%flame status").stdout
+            assert again.splitlines()[0].split("(")[1] == where.splitlines()[0].split("(")[1]  # but for a port
             wait_until(lambda pid=before: not psutil.pid_exists(pid), "the end of the old session's process")  # type: ignore[misc]
 
 
@@ -312,7 +313,7 @@ def test_a_keyed_server(flame_server: Start, key_file: Callable[[str], Path], tm
         connected(typed)
         asks = f"Key of the flame server at {server.location}: "
         assert typed.prompts == [(asks, True), (f"Wrong key. {asks}", True)]
-        assert "holds a key itself" in one_sentence(k.execute(f"%flame connect {server.location} --key {key}"))
+        assert "contains the key itself" in one_sentence(k.execute(f"%flame connect {server.location} --key {key}"))
         assert key not in str(k.history(n=20)) + k.log_text() + str(typed.messages)
         connected(k.execute(f"%flame connect {server.location} --key-file {path}"))
         assert ppid_of(k) == server.pid
@@ -342,8 +343,9 @@ def test_the_status_in_words(flame_server: Start, bare_python: Python) -> None:
         pid = pid_of(k)
         status = k.execute("%flame status")
         version = ".".join(map(str, bare_python.version))
-        where = f"in a child process of the server at {server.location} (no key)"
-        assert status.stdout.startswith(f"cells run on {os.uname().nodename}, pid {pid}, Python {version}, {where}; ")
+        first, second = status.stdout.splitlines()
+        assert first == f"cells run at {server.location} (no key), in a child process of the server"
+        assert second.startswith(f"host {os.uname().nodename}, pid {pid}, Python {version}, built-in shell")
         assert "built-in shell" in status.stdout
         assert status.stdout.endswith("; link up\n")
         assert status.result is None
@@ -373,7 +375,7 @@ def test_help_and_wrong_usage() -> None:
             assert run.error is None
             for word in ("%flame connect [WHERE] [options]", "--key-file FILE", "--place", "--session NAME"):
                 assert word in run.stdout
-        assert k.execute("%flame").stdout.startswith("cells run on ")
+        assert k.execute("%flame").stdout.startswith("cells run at ")
         pid = pid_of(k)
         for text, said in {
             "%flame bogus": "there is no %flame bogus; %flame help lists the commands",
@@ -397,7 +399,7 @@ def test_help_and_wrong_usage() -> None:
             "%%flame\n1": "leave out the %%flame line",
             "y = %flame eval 1": "write the expression itself",
             "%flame connect h:1 --key-file /no/such/file": "cannot read the key file /no/such/file",
-            "%flame connect h:1 --session a/b": "no usable name",
+            "%flame connect h:1 --session a/b": "not a usable name",
             "%flame connect http://h:1": "not the address of a Flame server",
             "%flame connect ./u:" + "x" * 200: "at most 107 bytes",
             "x = 1\n%flame status": "at the top of a cell",
@@ -411,7 +413,7 @@ def test_help_and_wrong_usage() -> None:
 def test_a_flame_line_and_the_cell_below_it() -> None:
     with remote_flame() as k:
         run = k.execute("%flame status\n\n%flame status\nx = 5\nx")
-        assert run.stdout.count("cells run on") == 2
+        assert run.stdout.count("cells run at") == 2
         assert run.result == "5"
         run = k.execute("%%local\nimport os\nprint(os.getppid())\ny = 1")
         assert run.error is None

@@ -130,9 +130,9 @@ def test_a_view_of_where_is_renewed_in_place(site: Site) -> None:
     k.interrupt()
     k.wait(run)
     k.wait_for(lambda: "no cell runs" in latest(), "the end of the cell in the view")
-    assert look(k, "%flame where --end") == "no longer shown: where\n"
+    assert look(k, "%flame where --end") == "stopped watching where\n"
     k.wait_for(lambda: latest().endswith("(ended)"), "the end of the view")
-    assert look(k, "%flame where --end") == "nothing of that kind is shown\n"
+    assert look(k, "%flame where --end") == "nothing is being watched\n"
     ok(k.execute(AFTER))
 
 
@@ -163,9 +163,9 @@ def test_a_watched_value_follows_the_cells(site: Site) -> None:
         "the value where there was none",
     )
     assert "seen" in other.stdout
-    assert look(k, "%flame watch --end len(results)") == "no longer shown: len(results)\n"
+    assert look(k, "%flame watch --end len(results)") == "stopped watching len(results)\n"
     k.wait_for(lambda: latest().endswith("= 2\n(ended)"), "the end")
-    assert look(k, "%flame watch --end") == "no longer shown: print('seen') or later['x']\n"
+    assert look(k, "%flame watch --end") == "stopped watching print('seen') or later['x']\n"
     assert site.kernel.execute("results").result == "[1, 2]"
     ok(k.execute(AFTER))
 

@@ -254,7 +254,7 @@ def test_looking_in_at_a_terminal(pi: Shell) -> None:
     assert "(ended)" in pi.ok("%flame watch len(looks) --every 0.2").out
     begun.join()
     watching.join()
-    assert pi.ok("%flame watch --end").out == "nothing of that kind is shown\n"
+    assert pi.ok("%flame watch --end").out == "nothing is being watched\n"
 
 
 def test_a_cell_that_does_not_stop_is_abandoned(shell: Shell, live_app: Callable[..., LiveApp]) -> None:
@@ -303,16 +303,17 @@ def test_of_a_server_that_nobody_vouches_for_text_is_shown(pi: Shell) -> None:
     pi.ok("%%capture seen\n%%flame\nfrom IPython.display import HTML\nHTML('<b>1</b>')")
     (shown,) = pi["seen"].outputs
     assert set(shown.data) == {"text/plain"}
-    assert "text/html withheld" in pi["seen"].stderr
+    assert pi["seen"].stderr.startswith("HTML and widgets are off: this server has no key; ")
+    assert pi["seen"].stderr.count("\n") == 1
     assert pi.ok("%%flame --out job\nprint('\\x1b]0;title\\x07text')").out == "text\n"
-    assert pi["job"].output == "text\n" or "withheld" in pi["job"].output
+    assert pi["job"].output == "text\n" or "not shown" in pi["job"].output
 
 
 def test_widgets_are_text_in_one_sentence(pi: Shell) -> None:
     ran = pi.ok("%%flame\nimport ipywidgets\nipywidgets.IntSlider(value=3)\n")
     assert "IntSlider(value=3)" in ran.out
-    assert len(ran.err.splitlines()) <= 2
-    assert "idget" in ran.err
+    assert ran.err.count("HTML and widgets are off") <= 1  # once a session
+    assert len(ran.err.splitlines()) <= 1
 
 
 # -- jobs ------------------------------------------------------------------------------------------------------------

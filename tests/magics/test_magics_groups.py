@@ -141,8 +141,11 @@ def test_stop_reaches_all(shell: Shell) -> None:
     cells = shell.ip.magics_manager.registry["FlameMagics"].cells
     members = cells.groups.of("web").members
 
+    def begun() -> bool:
+        return all("begun" in one.text for one in cells.groups.last.results.outputs.values())
+
     def press() -> None:
-        wait_until(lambda: all(member.state == "busy" for member in members), "all are busy")
+        wait_until(begun, "all have begun")
         os.kill(os.getpid(), signal.SIGINT)
 
     presser = threading.Thread(target=press)
@@ -185,6 +188,16 @@ def test_groups_in_status_and_their_end(shell: Shell) -> None:
     assert "web1,web3: idle: web1, web3" in shell.ok("%flame status").out
     assert "web1,web3: disconnected" in shell.ok("%flame disconnect web1,web3").out
     assert "web1,web3" not in shell.ok("%flame status").out
+
+
+def test_a_host_has_one_session_whatever_words_name_it(shell: Shell) -> None:
+    shell.ok("%%flame -t web\nn = 1")
+    shell.ok("%%flame -t web2\nn = 2")
+    assert "2" in shell.ok("%%flame -t web1,web2 --fold\nprint(n)").out
+    shell.ok("%flame disconnect web1,web2")
+    assert "2 of 3 hosts: web1, web3" in shell.ok("%%flame -t web\nprint(n)").out
+    shell.ok("%flame disconnect web")
+    assert "NameError" in shell.run("%%flame -t web\nprint(n)").text
 
 
 @pytest.mark.parametrize(

@@ -351,7 +351,7 @@ def test_looking_in_while_a_job_runs(notebook: Kernel) -> None:
     notebook.wait_for(lambda: latest() not in ("", shown["text/plain"]), "a value that grows")
     ok(notebook.execute("job.cancel()"))
     notebook.wait_for(lambda: ok(notebook.execute("print(job.state)")).stdout == "stopped\n", "the end of the job")
-    assert ok(notebook.execute("%flame watch --end")).stdout == "no longer shown: count * 2\n"
+    assert ok(notebook.execute("%flame watch --end")).stdout == "stopped watching count * 2\n"
     notebook.wait_for(lambda: latest().endswith("(ended)"), "the end of the view")
     run = notebook.execute("%flame watch")
     assert run.reply is not None

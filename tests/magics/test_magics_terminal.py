@@ -79,7 +79,7 @@ def terminal(tmp_path: Path, flame_server: Callable[..., FlameServer]) -> Iterat
     server = flame_server()
     with terminal_in(tmp_path) as terminal:
         terminal.cell(f"%flame connect {server.location} --as pi")
-        assert "pi: cells run on" in terminal.prompt()
+        assert "pi: cells run at" in terminal.prompt()
         yield terminal
 
 
@@ -146,7 +146,7 @@ def test_a_key_is_asked_for_without_echo(tmp_path: Path, flame_server: Callable[
         terminal.see("Key of the flame server at")
         terminal.type(f"{key}\n")
         shown = terminal.prompt()
-        assert "pi: cells run on" in shown
+        assert "pi: cells run at" in shown
         assert key not in shown
         terminal.cell("%flame eval 6 * 7")
         assert "42" in terminal.prompt()

@@ -162,9 +162,9 @@ def _module(name: str, **attributes: Any) -> ModuleType:
 @pytest.mark.parametrize(
     ("module", "source", "words"),
     [
-        ("no name", "", "no name of a module"),
-        ("", "", "no name of a module"),
-        ("a..b", "", "no name of a module"),
+        ("no name", "", "not the name of a module"),
+        ("", "", "not the name of a module"),
+        ("a..b", "", "not the name of a module"),
         ("json", "", "cannot be sent as a module; give it another name"),
         (sys, None, "cannot be sent"),
         (_module("__main__"), None, "what a cell defines"),
@@ -192,7 +192,7 @@ def test_what_cannot_be_sent_is_told_in_one_sentence(
         ("sys", "sys is compiled on the far side"),
         ("not_to_be_found", "there is no module not_to_be_found on the far side"),
         ("not_to_be_found.either", "there is no module not_to_be_found.either on the far side"),
-        ("a b", "no name of a module"),
+        ("a b", "not the name of a module"),
     ],
 )
 def test_what_cannot_be_had_is_told_in_one_sentence(child: Remote, name: str, words: str) -> None:

@@ -181,11 +181,11 @@ def test_its_errors_show_its_lines(pi: Remote) -> None:
 
 
 REFUSED: list[tuple[Any, str]] = [
-    (uses_a_lock, r"uses_a_lock uses LOCK, .*lock is no plain value; make it inside the function"),
+    (uses_a_lock, r"uses_a_lock uses LOCK, .*lock is not plain data; make it inside the function"),
     (uses_it_deeply, r"uses_it_deeply\.uses_a_lock uses LOCK"),
-    (LOCK.acquire, r"no function that has a source"),
+    (LOCK.acquire, r"not a function with source"),
     (eval("lambda: 1"), r"source of .*lambda.* cannot be read.*; define it in a file or a notebook's cell"),
-    (3, r"no function that has a source"),
+    (3, r"not a function with source"),
 ]
 
 

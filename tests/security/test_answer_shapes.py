@@ -164,6 +164,7 @@ EVENTS: dict[str, dict[str, Any]] = {
     "error": {"ename": "E", "evalue": "x", "traceback": ["x"]},
     "clear_output": {"wait": True},
     "input_request": {"input_id": 1, "prompt": "> ", "password": False},
+    "callback_request": {"callback_id": 1, "callback": 0, "what": "call"},
     "input_cancelled": {"input_id": 1},
     "comm_open": {"comm_id": "a", "target_name": "t", "data": {}},
     "comm_msg": {"comm_id": "a", "data": {"x": [1]}},

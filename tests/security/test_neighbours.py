@@ -164,7 +164,7 @@ def test_ignite_answers_nobody_but_the_process(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(ignite, "_by_hypno", by_hypno)
     monkeypatch.setattr(ignite, "_see_off", lambda helper: None)
     try:
-        with pytest.raises(TargetError, match="did not come to it"):
+        with pytest.raises(TargetError, match="did not respond in time"):
             ignite.ignite(os.getppid(), KEY, patience=0.5)
         ((mode, text),) = seen
         assert mode == 0o700

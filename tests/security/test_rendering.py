@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import pytest
-from shown import ADVICE, PLACE, SVG, Shown, chunk, jpeg, png
+from shown import ADVICE, HINT, PLACE, SVG, Shown, chunk, jpeg, png
 
 from flame_kernel.connect.target import Location, Secret, Target
 from flame_kernel.security import pictures
@@ -200,7 +200,7 @@ def test_in_full_all_is_as_it_came() -> None:
     assert shown.said == []
 
 
-def test_rich_output_is_withheld_and_said_once_a_cell() -> None:
+def test_rich_output_is_withheld_and_said_once_a_session() -> None:
     shown = Shown()
     image = b64(png())
     for _ in range(3):
@@ -230,23 +230,42 @@ def test_rich_output_is_withheld_and_said_once_a_cell() -> None:
         }
     assert [sentence for _, sentence in shown.said] == [
         "terminal control sequences " + ADVICE,
-        "text/html " + ADVICE,
-        "application/javascript " + ADVICE,
-        "image/svg+xml " + ADVICE,
-        "application/vnd.jupyter.widget-view+json " + ADVICE,
-        "image/jpeg withheld: it is no JPEG",
-        "output of an unknown type " + ADVICE,
+        "image/jpeg not shown: it is not a JPEG",
+        f"{HINT}%flame connect with --key-file, ssh:// or --rich",
     ]
+    # A cell that would look empty says why; one whose text is shown does not.
     assert shown.display("next", text_html="<b>") is None
     assert shown.said[-1] == ("next", "text/html " + ADVICE)
+    told = len(shown.said)
+    assert shown.display("third", text_html="<b>", text_plain="b") == {"text/plain": "b"}
+    assert len(shown.said) == told
+
+
+def test_rich_output_without_pickles() -> None:
+    """By the user's word; nothing else than what is shown is changed by it."""
+    target = Target(PLACE, rich=True)
+    shown = Shown(target)
+    assert shown.display(text_html="<b>") == {"text/html": "<b>"}
+    assert shown.said == []
+    assert not target.trust
+    assert not target.is_authenticated
+
+
+def test_nobody_is_told_of_rich_output_where_there_could_be_none() -> None:
+    said: list[str] = []
+    rendering = Target(PLACE).rendering(lambda request, sentence: said.append(sentence))
+    rendering.event(
+        {"type": "display_data", "request": "cell", "content": {"data": {"text/html": "x", "text/plain": "x"}}}
+    )
+    assert said == []
 
 
 def test_what_is_said_is_bounded() -> None:
     shown = Shown()
     for number in range(1000):
         shown.display(**{f"text_x{number}": "x"})
-    assert len(shown.said) == 9
-    assert shown.said[-1][1].startswith("and more withheld")
+    assert len(shown.said) == 10  # with the one about rich output
+    assert shown.said[-1][1].startswith("and more not shown")
     for number in range(2000):
         shown.display(f"cell {number}", text_html="x")
     assert len(shown.rendering._said) <= 501
@@ -286,7 +305,7 @@ def test_a_million_comm_messages_are_dropped_quickly() -> None:
     for _ in range(1_000_000):
         assert shown.rendering.event(event) is None
     assert time.monotonic() - began < 10  # measured 1.0
-    assert shown.said == [("cell", "widgets and other comms " + ADVICE)]
+    assert [(request, sentence[: len(HINT)]) for request, sentence in shown.said] == [("cell", HINT)]
 
 
 def test_messages_are_as_many_as_a_front_end_takes() -> None:
@@ -295,7 +314,7 @@ def test_messages_are_as_many_as_a_front_end_takes() -> None:
     assert passed == 3000
     shown.now += 1.0
     assert sum(shown.display(text_plain="x") is not None for _ in range(10_000)) == 1000
-    assert shown.said == [("cell", "output beyond 1000 messages a second withheld")]
+    assert shown.said == [("cell", "output beyond 1000 messages a second not shown")]
 
 
 def test_payloads_change_no_notebook() -> None:

@@ -397,7 +397,7 @@ def test_a_key_that_a_keyring_does_not_keep_is_missed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(keyring, "get_keyring", Forgetful)
     monkeypatch.setattr(keyring, "set_password", lambda *words: None)
     monkeypatch.setattr(keyring, "get_password", lambda *words: None)
-    assert "has not kept it" in refused(lambda: store_in_keyring("x", Secret(KEY.encode())))
+    assert "did not keep it" in refused(lambda: store_in_keyring("x", Secret(KEY.encode())))
     assert "has no key for x" in refused(lambda: from_source("keyring", "x", environ={}, ask=None))
 
 

@@ -13,7 +13,7 @@ import pytest
 from farside import FlameServer
 from hostile import OK, READY, FakeAgent
 from kernels import Kernel, Run, remote_flame
-from shown import ADVICE, SVG, jpeg, png
+from shown import ADVICE, HINT, SVG, jpeg, png
 
 Start = Callable[..., FlameServer]
 
@@ -63,13 +63,13 @@ def test_what_could_act_is_withheld_and_said_in_one_line(kernel: Kernel) -> None
         "print('\\x1b]52;c;ZXZpbA==\\x07clip\\x1b]0;title\\x07board\\x1b[2J')\n"
         "get_ipython().set_next_input('import os; os.system(\"rm -rf ~\")')\n"
     )
-    assert sorted(said(run)) == sorted(
+    hint, *lines = said(run)
+    assert hint.startswith(HINT)
+    assert sorted(lines) == sorted(
         [
-            f"text/html {ADVICE}",
             f"image/svg+xml {ADVICE}",
-            f"application/javascript {ADVICE}",
-            "image/png withheld: it is no PNG",
-            "image/jpeg withheld: it has 60000 by 60000 pixels",
+            "image/png not shown: it is not a PNG",
+            "image/jpeg not shown: it has 60000 by 60000 pixels",
             f"terminal control sequences {ADVICE}",
             f"a payload (set_next_input) {ADVICE}",
         ]
@@ -83,10 +83,25 @@ def test_what_could_act_is_withheld_and_said_in_one_line(kernel: Kernel) -> None
 def test_widgets_are_withheld(kernel: Kernel) -> None:
     run = kernel.execute("import ipywidgets\nw = ipywidgets.HTML('<img src=x onerror=alert(1)>')\ndisplay(w)")
     assert run.of_type("comm_open", "comm_msg") == []
-    assert f"widgets and other comms {ADVICE}" in said(run)
-    assert f"application/vnd.jupyter.widget-view+json {ADVICE}" in said(run)
+    assert all(line.startswith(HINT) for line in said(run))
     # Nobody waits for what is not shown.
     assert kernel.ask("comm_info_request", {})["comms"] == {}
+
+
+def test_rich_output_and_no_pickles_by_the_users_word(server: FlameServer) -> None:
+    """And what libraries draw follows: where there are no widgets, tqdm is told so, and draws text."""
+    bar = "import importlib, tqdm.autonotebook as t\nt = importlib.reload(t)\nprint(t.tqdm.__module__)"
+    table = "from IPython.display import HTML\nHTML('<b>1</b>')"
+    with remote_flame() as k:
+        for line, rich in (("", False), (" --rich", True), ("", False)):
+            k.execute(f"%flame connect {server.location}{line}")
+            first, second = k.execute(table), k.execute(table)
+            assert ["text/html" in m.content["data"] for m in first.of_type("execute_result")] == [rich]
+            assert [line[: len(HINT)] for line in said(first)] == ([] if rich else [HINT])
+            assert said(second) == []
+            assert k.execute(bar).stdout == ("tqdm.notebook\n" if rich else "tqdm.std\n")
+            assert k.execute("%%local\nimport threading\nf = threading.Lock()").error is None
+            assert k.execute("%flame push f").error is not None
 
 
 def test_displays_of_its_own_can_change(kernel: Kernel) -> None:
@@ -242,7 +257,9 @@ def test_a_hundred_megabytes_of_a_type() -> None:
     with contextlib.closing(_agent(large)) as agent, remote_flame(env={"FLAME_TARGET": agent.location}) as k:
         run = k.execute("1")
         assert run.displays == []
-        assert [line.split(" withheld")[0] for line in said(run)] == [
+        hint, *lines = said(run)
+        assert hint.startswith(HINT)
+        assert [line.split(" not shown")[0] for line in lines] == [
             "text/html",
             "a text of more than 32 million characters",
         ]

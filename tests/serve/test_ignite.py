@@ -149,7 +149,7 @@ def test_a_process_that_holds_its_interpreter(plain: Callable[..., PlainApp], by
     holding = f"hold({str(fifo)!r})"
     app.send(holding if by == "its main thread" else f"threading.Thread(target=lambda: {holding}).start()")
     with fifo.open("wb"):  # opened when the app holds, until it is closed
-        with pytest.raises(IgniteError, match="did not come to it within the time: it holds its interpreter") as stuck:
+        with pytest.raises(IgniteError, match="did not respond in time: it holds its interpreter") as stuck:
             ignite.ignite(app.pid, KEY, 0.5)
         if by == "another thread":  # else the lines are in, and wait there
             helper = psutil.Process(int(str(stuck.value).partition("helper process ")[2].split()[0]))
@@ -200,7 +200,7 @@ def test_what_is_no_python(process: Callable[..., subprocess.Popen[bytes]], tmp_
     """It would die of what hypno does."""
     other = process("sleep", "100")
     wait_until(lambda: psutil.Process(other.pid).name() == "sleep", "sleep")
-    assert "is no CPython" in refused(other.pid)
+    assert "is not a CPython" in refused(other.pid)
     shutil.copy(shutil.which("sleep") or "sleep", tmp_path / "python3")
     named = process(str(tmp_path / "python3"), "100")
     wait_until(lambda: psutil.Process(named.pid).name() == "python3", "python3")

@@ -98,7 +98,7 @@ def test_in_and_out_of_a_process_that_computes(
 def test_a_main_thread_that_waits(plain: PlainApp, asked: list[str], no_hypno: None) -> None:
     """It comes to the script when that is of no use any more, and nobody shall see anything of it."""
     before = plain.ask("state()")
-    said = f"process {plain.pid} did not come to it within the time: its main thread waits in a call, or hangs"
+    said = f"process {plain.pid} did not respond in time: its main thread waits in a call, or hangs"
     with pytest.raises(IgniteError, match=said):
         ignite.ignite(plain.pid, KEY, 0.5)
     assert os.path.exists(asked[0])

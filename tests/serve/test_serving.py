@@ -92,7 +92,7 @@ def test_what_pyro_s_own_variables_say(tmp_path: Path) -> None:
         ignored = [line.split()[1] for line in served.said.splitlines() if line.startswith("Warning: ")]
         assert ignored == ["PYRO_HMAC_KEY", "PYRO_SERIALIZER", "PYRO_SSL"]
     with contextlib.closing(Served(cwd=tmp_path, env={"PYRO_SERVERTYPE": "loop"})) as served:
-        assert "PYRO_SERVERTYPE='loop' means nothing to Pyro" in served.refused()
+        assert "PYRO_SERVERTYPE='loop' is not a value that Pyro accepts" in served.refused()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -130,7 +130,7 @@ def test_where_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     here = tmp_path / "file"
     here.write_text("mine")
     here.parent.chmod(0o700)
-    with pytest.raises(TargetError, match="no socket"):
+    with pytest.raises(TargetError, match="not a socket"):
         plan.clear_socket(here)
     assert here.read_text() == "mine"
     here.parent.chmod(0o755)
@@ -140,7 +140,7 @@ def test_where_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         plan.Plan(unix=tmp_path / ("x" * 200))
     with pytest.raises(TargetError, match=r"there is no server\.pem"):
         plan.Plan(tls=tmp_path)
-    with pytest.raises(TargetError, match="no port"):
+    with pytest.raises(TargetError, match="not a port"):
         plan.Plan(port=70000)
 
     key = tmp_path / "key"
@@ -283,7 +283,7 @@ def test_a_daemon_of_the_apps_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert "Pyro.Flame" not in daemon.objectsById
         with pytest.raises(TargetError, match="cannot be chosen for a daemon"):
             serve(object(), port=1)
-        with pytest.raises(TargetError, match="no Pyro4 daemon"):
+        with pytest.raises(TargetError, match="not a listening Pyro4 daemon"):
             serve(object())
 
         key_file = tmp_path / "key"

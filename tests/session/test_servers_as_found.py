@@ -103,7 +103,7 @@ def test_files_of_a_server_whose_folder_is_gone(tmp_path: Path) -> None:
                 pi.put(tmp_path / "here", tmp_path / place, progress=False)
                 assert (tmp_path / place).read_text() == "hello"
                 pi.get(tmp_path / place, tmp_path / "back", progress=False)
-                with pytest.raises(flame.FlameError, match="is gone; give a path from /"):
+                with pytest.raises(flame.FlameError, match="no longer exists there; give a path from /"):
                     pi.put(tmp_path / "here", "there", progress=False)
 
 

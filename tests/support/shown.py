@@ -11,7 +11,8 @@ from flame_kernel.connect.target import Location, Target
 PLACE = Location("gpu1.example", 9999)
 
 
-ADVICE = "withheld: this server is not authenticated; give it a key, or trust = true"
+ADVICE = "not shown: this server has no key"
+HINT = "HTML and widgets are off: this server has no key; "  # how the sentence about rich output begins
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -43,7 +44,9 @@ class Shown:
     def __init__(self, target: Target | None = None) -> None:
         self.now = 0.0
         self.said: list[tuple[str | None, str]] = []
-        self.rendering = (target or Target(PLACE)).rendering(lambda *said: self.said.append(said), lambda: self.now)
+        self.rendering = (target or Target(PLACE)).rendering(
+            lambda *said: self.said.append(said), lambda: self.now, notebook=True
+        )
 
     def event(self, kind: str, request: str | None = "cell", **content: Any) -> dict[str, Any] | None:
         return self.rendering.event({"type": kind, "request": request, "content": content, "metadata": {"x": 1}})

@@ -7,7 +7,7 @@ import tempfile
 from . import session
 
 # What cells may want. Their versions are told without importing them.
-PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy")
+PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow")
 
 
 def report():

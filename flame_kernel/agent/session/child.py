@@ -178,7 +178,7 @@ class ChildCore:
             for r, _ in pipes:
                 os.close(r)
             if isinstance(e, OSError) and e.errno in NO_PROGRAM:
-                why = "its sys.executable, %s, is no program that can be started (%s)" % (sys.executable, e.strerror)
+                why = "its sys.executable, %s, is not a program that can be started (%s)" % (sys.executable, e.strerror)
                 raise RuntimeError(why + ": use place = process")
             raise
         finally:
@@ -284,7 +284,7 @@ class ChildCore:
                 self._log.append({"type": "stream", "request": request_id, "content": {"name": name, "text": text}})
         self._log.append({"type": "died", "request": None, "content": {"pid": pid, "status": status, "reason": why}})
         for request_id, (kind, _) in lost.items():
-            error = {"ename": "SessionDied", "evalue": why + "; its names are gone, the next cell starts a fresh one"}
+            error = {"ename": "SessionDied", "evalue": why + "; its variables are lost; the next cell starts a new one"}
             shown = [error["ename"] + ": " + error["evalue"]] + unread[0].splitlines()
             if kind == "execute":
                 self._log.append({"type": "error", "request": request_id, "content": dict(error, traceback=shown)})
@@ -358,7 +358,7 @@ class ChildCore:
     def _answer_here(self, request):
         """Answer in place of the child: there is none, or it need not be asked."""
         if self._process is None:
-            words = "the session has no process now; the next cell starts a fresh one"
+            words = "the session has no process now; the next cell starts a new one"
             reply = {"status": "error", "ename": "SessionDied", "evalue": words, "traceback": []}
             self._log.append({"type": request["kind"] + "_reply", "request": request["id"], "content": reply})
             return

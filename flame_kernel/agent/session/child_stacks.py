@@ -28,7 +28,7 @@ _CELL = re.compile(r"(\d+)(-\d+)?\.py$")  # the file name of a cell: see ``compi
 _STATES = {
     "T": "its process is stopped (SIGSTOP)",
     "t": "its process is held by a debugger",
-    "D": "the system itself waits, for a disk perhaps, and lets nobody stop it",
+    "D": "it is blocked in the system, perhaps by a disk, and cannot be stopped",
 }
 
 

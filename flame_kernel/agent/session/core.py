@@ -159,6 +159,7 @@ class Core:
         if self.take_interrupts is not None and not cell.lane:
             self.take_interrupts()  # pdb has left its own, of a ``continue``, or a cell has
         self.latest = cell
+        self.shell.shows_text_only(bool(request.get("text_only")))
         reply = await self.shell.run_cell(
             request["code"],
             silent=cell.silent,
@@ -230,6 +231,10 @@ class Core:
             self.tell(request_id, left_out)
         else:
             self._log.append(event)
+
+    def append(self, msg_type, request_id, content, metadata=None, buffers=None):
+        """An event of a request, for whoever made that."""
+        self._append(msg_type, request_id, content, metadata, buffers)
 
     def write(self, cell, name, text):
         """Text that code of ``cell`` prints."""
@@ -394,7 +399,7 @@ class Core:
                 self.lanes.pop(lane.name, None)
             else:
                 self.lanes[lane.name] = Lane(self, lane.name)
-        words = "Abandoned in %s: its thread goes on until that call returns; the names are kept.\n" % where
+        words = "Abandoned in %s: its thread goes on until that call returns; the variables are kept.\n" % where
         self.tell(request["id"], words)
         if request["kind"] == "comm":
             self._append("comm_reply", request["id"], {"status": "error"})

@@ -13,12 +13,12 @@ from ..amounts import size_in_words
 
 # What a signal means, for a user.
 MEANINGS = {
-    "SIGSEGV": "code in C used memory that is not its own",
-    "SIGBUS": "code in C used memory that is not there, or a mapped file became shorter",
-    "SIGABRT": "code in C found something wrong and gave up",
-    "SIGFPE": "code in C divided by zero",
-    "SIGILL": "code in C is not for this processor",
-    "SIGXCPU": "it used the CPU time that it may have",
+    "SIGSEGV": "invalid memory access in C code",
+    "SIGBUS": "invalid memory access in C code, or a mapped file became shorter",
+    "SIGABRT": "C code found an error and aborted",
+    "SIGFPE": "division by zero in C code",
+    "SIGILL": "C code that this processor cannot run",
+    "SIGXCPU": "it used up its limit of CPU time",
     "SIGTERM": "somebody asked it to end",
     "SIGKILL": "somebody or something killed it",
 }

@@ -436,7 +436,7 @@ class Lane:
         if not has_noticed:
             self.tell_next(request_id, "Interrupt: still in %s; %s." % (where, self.why_stuck))
             return
-        why = "Interrupt: the cell has had it, and still runs, in %s; perhaps it cleans up." % where
+        why = "Interrupt: the cell received it and still runs, in %s; perhaps it is cleaning up." % where
         if before:
             self.tell_next(request_id, why)
         else:

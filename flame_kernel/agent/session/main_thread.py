@@ -43,7 +43,7 @@ def find():
     answers a call through Flame.
     """
     if os.name != "posix":
-        raise Unavailable("the main thread can be had on POSIX systems only; %s" % _INSTEAD)
+        raise Unavailable("the main thread can be used on POSIX systems only; %s" % _INSTEAD)
     main = threading.main_thread().ident
     server, condition = _loop_in(sys._current_frames().get(main))
     if server is not None:
@@ -53,7 +53,7 @@ def find():
         raise Unavailable("the main thread of this server does not run its accept loop; %s" % _INSTEAD)
     for thread_id, frame in sys._current_frames().items():
         if thread_id != main and _loop_in(frame)[0] is server:
-            raise Unavailable("the main thread there is the app's own: Flame runs in another thread; %s" % _INSTEAD)
+            raise Unavailable("the main thread there belongs to the app: Flame runs in another thread; %s" % _INSTEAD)
     _unless_taken(server)
     if hasattr(server.sock, "context"):
         raise Unavailable("the main thread there is the app's own, which cannot be called by TLS; %s" % _INSTEAD)
@@ -90,7 +90,7 @@ def _unless_taken(server):
     holder = getattr(vars(server).get("events"), "flame_session", None)
     if holder is not None:
         raise Unavailable(
-            "the session %s has the main thread of this server, which can be had by one at a time; end or detach that "
+            "the session %s has the main thread of this server, which only one can have at a time; end or detach that "
             "one, or %s" % (holder, _INSTEAD)
         )
     return server

@@ -29,7 +29,7 @@ def outcome(reply):
     """How a cell has ended of which its notebook was told that it hangs, in words; ``reply`` is the content of its."""
     stopped = reply.get("ename") in ("KeyboardInterrupt", "CancelledError")
     what = "The Stop has ended the cell after all" if stopped else "The cell has ended by itself"
-    return what + "; its names are kept.\n"
+    return what + "; its variables are kept.\n"
 
 
 class Stops:
@@ -122,7 +122,9 @@ class Stops:
         elif not noticed:
             self._check_later(max(0.0, NOTICED - UNNOTICED - (time.monotonic() - began)), request_id, True)
         else:
-            words = "Interrupt: the cell has had it, and still runs, in %s; perhaps it cleans up." % seen.get("where")
+            words = ("Interrupt: the cell received it and still runs, in %s; perhaps it is cleaning up.") % seen.get(
+                "where"
+            )
             self._tell(request_id, AGAIN if count < 2 else END, words)
 
     def _after_term(self, request_id):
@@ -132,8 +134,8 @@ class Stops:
     def _tell(self, request_id, step, words):
         pid = self._child.pid
         following = {
-            AGAIN: "A second Stop interrupts it again; the names are kept.",
-            END: "The next Stop ends the session's process %d with SIGTERM, and its names are lost then." % pid,
+            AGAIN: "A second Stop interrupts it again; the variables are kept.",
+            END: "The next Stop ends the session's process %d with SIGTERM; its variables are then lost." % pid,
             KILL: "The next Stop kills the session's process %d (SIGKILL)." % pid,
         }[step]
         with self._lock:

@@ -143,7 +143,9 @@ def _from_psutil(pid, reply):
         import psutil
     except ImportError:
         reply.update(
-            status="error", ename="ModuleNotFoundError", evalue="what a process uses is told here by psutil: install it"
+            status="error",
+            ename="ModuleNotFoundError",
+            evalue=("showing what a process uses needs psutil on this system: install it"),
         )
         return
     try:

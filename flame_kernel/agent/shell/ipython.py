@@ -17,6 +17,8 @@ from . import ipython_hooks as hooks
 
 OLDEST = (7, 17)  # the first that runs a cell on a loop that is running already
 EXPERIMENTAL_TYPES = "_jupyter_types_experimental"
+# The module by which tqdm and others learn that they are in a notebook.
+_NOTEBOOK = "ipykernel.zmqshell"
 INLINE_BACKEND = "module://matplotlib_inline.backend_inline"
 
 
@@ -51,6 +53,7 @@ class IPythonShell:
         self._closed = False
         self.ip = None
         self.figures = Figures(host)
+        self._notebook_module = None  # what was taken out of sys.modules for a client that shows text only
         with hooks.quiet_import():
             self.ip = ipython_class.build(self, host)
             hooks.install(self.ip, host.place.owns_process)
@@ -84,6 +87,19 @@ class IPythonShell:
     @property
     def execution_count(self):
         return self.ip.execution_count
+
+    def shows_text_only(self, text_only):
+        """Whether the client shows neither HTML nor widgets: then tqdm and others draw for a terminal."""
+        if self._host.place.owns_process:
+            if text_only:
+                self._notebook_module = sys.modules.pop(_NOTEBOOK, self._notebook_module)
+            elif self._notebook_module is not None:
+                sys.modules.setdefault(_NOTEBOOK, self._notebook_module)
+        config = self.ip.config
+        if text_only:
+            config.pop("IPKernelApp", None)
+        elif "IPKernelApp" not in config:
+            config.IPKernelApp.connection_file = ""  # being there is what libraries look for
 
     def displayhook(self, value):
         """``sys.displayhook`` for code of this session."""

@@ -71,7 +71,6 @@ def _make_class():
             self._last_exc_info = None
             self.own_group = host.place.own_group
             config = Config()
-            config.IPKernelApp.connection_file = ""  # being there is what libraries look for
             parameters = inspect.signature(InteractiveShell.run_cell_async).parameters
             self.takes_cell_id = "cell_id" in parameters
             try:

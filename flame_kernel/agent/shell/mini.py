@@ -69,6 +69,9 @@ class MiniShell:
         ns["exit"] = ns["quit"] = Exit(self)
         self.hidden = dict(ns)
 
+    def shows_text_only(self, text_only):
+        """Libraries do not take this shell for a notebook's."""
+
     @property
     def payload(self):
         return self._payloads.setdefault(streams.current() or self, [])

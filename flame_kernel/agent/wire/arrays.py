@@ -42,7 +42,7 @@ def decode(decoder, tag, content, depth):
     except Exception as e:  # of the caller's functions, or of libraries, each of which has errors of its own
         if decoder.failed is e:
             raise
-        raise BadValue("an array or a table that is none (%s: %s)" % (type(e).__name__, str(e)[:200]))
+        raise BadValue("an array or a table that cannot be read (%s: %s)" % (type(e).__name__, str(e)[:200]))
 
 
 def _library(name):
@@ -125,7 +125,7 @@ def _read_scalar(decoder, content, depth, numpy):
     dtype, layout = dtypes.make(numpy, words)
     data = decoder.part(number)
     if type(words) is list or len(data) != dtype.itemsize or not dtype.itemsize:
-        raise BadValue("a scalar that is none")
+        raise BadValue("a scalar that cannot be read")
     dtypes.check_shape([], layout)
     dtypes.check_text(numpy, data, 1, layout)
     decoder.count_bytes(len(data))

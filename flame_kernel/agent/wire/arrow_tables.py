@@ -75,7 +75,7 @@ def table(decoder, number, pyarrow):
         made = pyarrow.ipc.open_stream(pyarrow.py_buffer(data)).read_all()
         made.validate(full=True)
     except (pyarrow.ArrowException, OSError, ValueError) as e:
-        raise BadValue("a table that is none: %s" % str(e)[:200])
+        raise BadValue("a table that cannot be read: %s" % str(e)[:200])
     if schema.dictionaries:
         _check_dictionaries(made, len(data))
     return made

@@ -58,7 +58,7 @@ def factory_name(value):
     name = None if factory is None else _FACTORY_NAMES.get(factory if isinstance(factory, type) else None)
     if factory is not None and name is None:
         raise NotPlain(
-            "a defaultdict whose factory is %s is no plain value (one that makes int, list, dict and their like is)"
+            "a defaultdict whose factory is %s is not plain data (one that makes int, list, dict and their like is)"
             % getattr(factory, "__qualname__", class_name(type(factory)))
         )
     return name
@@ -90,7 +90,7 @@ def _write_chain(encoder, value, depth):
 
 def _inner(mapping):
     if type(mapping) not in MAPPINGS:
-        raise NotPlain("a %s around a %s is no plain value" % ("mapping", class_name(type(mapping))))
+        raise NotPlain("a %s around a %s is not plain data" % ("mapping", class_name(type(mapping))))
     return mapping
 
 
@@ -110,9 +110,9 @@ def _write_view(encoder, value, depth):
         told, size, shape = value.format, value.itemsize, list(value.shape)
         data = value.tobytes()
     except ValueError:
-        raise NotPlain("a memoryview that was released is no plain value")
+        raise NotPlain("a memoryview that was released is not plain data")
     if told not in _FORMATS or (0 in shape and len(shape) > 1):
-        raise NotPlain("a memoryview of the format %.40r and the shape %s is no plain value" % (told, tuple(shape)))
+        raise NotPlain("a memoryview of the format %.40r and the shape %s is not plain data" % (told, tuple(shape)))
     return {"mv": [told, size, shape, not value.readonly, encoder.buffer(_swapped(data, size))]}
 
 

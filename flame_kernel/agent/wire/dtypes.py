@@ -51,7 +51,7 @@ Layout = collections.namedtuple("Layout", "size fields empty seen texts")  # noq
 def words(numpy, dtype, depth=0):
     """A dtype as JSON; NotPlain where it holds Python objects, or is of a kind that numpy alone does not know."""
     if dtype.hasobject:
-        raise NotPlain("a numpy array of Python objects is no plain value (its list may be: array.tolist())")
+        raise NotPlain("a numpy array of Python objects is not plain data (its list may be: array.tolist())")
     if depth > MAX_DEPTH:
         raise NotPlain("a dtype is nested too deep")
     if dtype.subdtype is not None:
@@ -60,7 +60,7 @@ def words(numpy, dtype, depth=0):
     if dtype.names is not None:
         fields = [dtype.fields[name] for name in dtype.names]
         if dtype.type is not numpy.void or any(len(field) > 2 for field in fields):
-            raise NotPlain("a record dtype, or one with titles, is no plain value")
+            raise NotPlain("a record dtype, or one with titles, is not plain data")
         return {
             "names": list(dtype.names),
             "formats": [words(numpy, field[0], depth + 1) for field in fields],
@@ -69,7 +69,7 @@ def words(numpy, dtype, depth=0):
             "aligned": bool(dtype.isalignedstruct),
         }
     if dtype.kind not in _KINDS or numpy.dtype(dtype.str) != dtype:
-        raise NotPlain("the dtype %s is no plain value" % dtype)
+        raise NotPlain("the dtype %s is not plain data" % dtype)
     return dtype.str
 
 

@@ -65,7 +65,7 @@ def _order(array):
 
 def _write_objects(encoder, value, numpy, depth):
     if value.dtype.str != "|O" or value.dtype.type is not numpy.object_:
-        raise NotPlain("the dtype %s is no plain value" % value.dtype)
+        raise NotPlain("the dtype %s is not plain data" % value.dtype)
     order = _order(value)
     items = value.ravel(order=order).tolist()
     return {"o": [list(value.shape), order, cells(encoder, items, depth)]}
@@ -85,7 +85,7 @@ def _write_fields(encoder, value, numpy, depth):
     if dtype != _struct(
         numpy.dtype, dtype.names, [dtype.fields[name][0] for name in dtype.names], dtype.isalignedstruct
     ):
-        raise NotPlain("a struct with Python objects and gaps between its fields is no plain value")
+        raise NotPlain("a struct with Python objects and gaps between its fields is not plain data")
     arrays = [encoder.node(value[name], depth + 2) for name in dtype.names]
     return {"of": [list(dtype.names), bool(dtype.isalignedstruct), list(value.shape), arrays]}
 

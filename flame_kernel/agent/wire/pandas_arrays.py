@@ -49,7 +49,7 @@ def words(encoder, dtype, pandas, depth):
         return ["arrow", encoder.node(dtype.pyarrow_dtype, depth + 1)]
     if name is not None and _MASKED.fullmatch(str(dtype)):
         return ["masked", str(dtype)]
-    raise NotPlain("the dtype %s is no plain value" % (str(dtype)[:80] if name else class_name(kind)))
+    raise NotPlain("the dtype %s is not plain data" % (str(dtype)[:80] if name else class_name(kind)))
 
 
 def made_dtype(decoder, content, depth, pandas):
@@ -176,7 +176,7 @@ def column(encoder, array, pandas, depth):
     encoder.whole(int(getattr(array, "nbytes", 0)))
     writer = _WRITERS.get(name)
     if writer is None:
-        raise NotPlain("an array of class %s is no plain value" % class_name(kind))
+        raise NotPlain("an array of class %s is not plain data" % class_name(kind))
     return {"px": writer(encoder, array, pandas, depth)}
 
 
@@ -222,7 +222,7 @@ def _write_masked(encoder, array, pandas, depth):
 
 def _write_sparse(encoder, array, pandas, depth):
     if len(array) > max(FREE_CELLS, 64 * array.nbytes):
-        raise NotPlain("a sparse array of %d cells, of which nearly all are empty, is no plain value" % len(array))
+        raise NotPlain("a sparse array of %d cells, of which nearly all are empty, is not plain data" % len(array))
     places, kind = array.sp_index.to_int_index().indices, array.kind
     dtype = words(encoder, array.dtype, pandas, depth)
     parts = [encoder.node(array.sp_values, depth + 1), encoder.node(places, depth + 1)]

@@ -80,7 +80,7 @@ def freq_text(pandas, offset):
     except ValueError:
         same = False
     if not same:
-        raise NotPlain("the offset %.60r is no plain value: its text makes another one" % (offset,))
+        raise NotPlain("the offset %.60r is not plain data: its text makes another one" % (offset,))
     return text
 
 
@@ -127,7 +127,7 @@ def zone(tz):
         seconds = offset.total_seconds()
         if seconds == int(seconds):
             return [int(seconds), library]
-    raise NotPlain("a time zone of class %s is no plain value" % class_name(type(tz)))
+    raise NotPlain("a time zone of class %s is not plain data" % class_name(type(tz)))
 
 
 def made_zone(content):

@@ -29,7 +29,7 @@ def write(encoder, value, kind, pandas, depth):
     if isinstance(value, pandas.api.extensions.ExtensionArray):
         node = pandas_arrays.column(encoder, value, pandas, depth)
         if "px" not in node:
-            raise NotPlain("an array of class %s is no plain value" % class_name(kind))
+            raise NotPlain("an array of class %s is not plain data" % class_name(kind))
         return node
     if isinstance(value, pandas.api.extensions.ExtensionDtype):
         return {"pd": pandas_arrays.words(encoder, value, pandas, depth)}
@@ -44,7 +44,7 @@ def _write_index(encoder, index, kind, pandas, depth):
         levels = encoder.nodes(list(index.levels), depth)
         return {"pi": ["levels", names, levels, encoder.nodes([_codes(codes) for codes in index.codes], depth)]}
     if (kind.__module__ or "").partition(".")[0] != "pandas":
-        raise NotPlain("a %s is no plain value" % class_name(kind))
+        raise NotPlain("a %s is not plain data" % class_name(kind))
     name = encoder.node(index.name, depth + 1)
     if kind is pandas.RangeIndex:
         return {"pi": ["range", name, index.start, index.stop, index.step]}

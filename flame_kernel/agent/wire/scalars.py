@@ -126,7 +126,7 @@ def zone(one):
         return [_delta(offset[0])] + [_hexed(name) for name in offset[1:]]
     if type(one) in ZONES and one.key is not None:
         return one.key
-    raise NotPlain("a time zone of class %s is no plain value" % class_name(type(one)))
+    raise NotPlain("a time zone of class %s is not plain data" % class_name(type(one)))
 
 
 def _make_zone(content):

@@ -55,7 +55,7 @@ def from_wire(text):
     try:
         return text.encode("utf-8", "surrogateescape")
     except (AttributeError, UnicodeError):
-        raise Refused("%r is no name of a file" % (text,))
+        raise Refused("%r is not a file name" % (text,))
 
 
 def shown(name):
@@ -71,12 +71,12 @@ def check_name(name, windows=os.name == "nt"):
     they are none, nor are those of devices and drives, and those that end in a dot or a blank.
     """
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name or len(name) > MAX_NAME:
-        raise Refused("%s is no name for a file here" % ascii(to_wire(name[:80])))
+        raise Refused("%s is not a possible file name here" % ascii(to_wire(name[:80])))
     if windows:
         text = to_wire(name)
         stem = text.split(".")[0].rstrip(" ").upper()
         if stem in _WINDOWS_DEVICES or text[-1] in ". " or any(c in '\\:*?"<>|' or c < " " for c in text):
-            raise Refused("%s is no name for a file on Windows" % ascii(text[:80]))
+            raise Refused("%s is not a possible file name on Windows" % ascii(text[:80]))
 
 
 def check_link(folder, target, windows=os.name == "nt"):

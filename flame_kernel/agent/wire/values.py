@@ -8,7 +8,7 @@ strings and arrays stand for None, bool, int, float, str and list; anything else
     {"X": n}           long str, or one with lone surrogates: buffer n, UTF-8
     {"y": "latin-1"} {"b": n} {"B": n}  short bytes, bytes, bytearray       {"i": "hex"}  an int of more than 64 bits
     {"r": n}           the n-th thing that was finished in this text, once more
-    {"@": …}           an object that stays where it is, by its reference   {"!": n}  a pickle, between those who trust
+    {"@": …}           an object that stays where it is, by its reference   {"!": …}  see ``pickled``
 
 and those of ``LEAVES``, ``containers``, ``arrays`` and ``records``.  Only exact classes are plain, and records of
 classes that the other side can be told of.
@@ -22,7 +22,7 @@ import json
 import sys
 from array import array
 
-from . import containers, nesting, records
+from . import containers, nesting, pickled, records
 from . import message as wire
 from .scalars import LEAVES, LONG, ZONES, BadValue, NotPlain, TooLarge, class_name, zone
 
@@ -51,23 +51,37 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
     """The parts of ``value``: a list of its JSON text and its buffers, bytes-like.
 
     reference    called with what is not plain; what it returns other than None goes into the text in its place
-    dumps        then called, where trust is given: bytes of a pickle
+    dumps        where trust is given: makes the bytes of a pickle of all that is not plain then
     libraries    names of those that the other side has too; None stands for all
     limit, array_limit  bytes: of all, and of one array or table; TooLarge beyond
     classes      called with the class of a record: what is told of it, see ``records``, or None where it is not sent
 
     Raises NotPlain, TooLarge.
     """
-    encoder = Encoder(reference, dumps, libraries, limit, array_limit, classes)
+
+    def made():
+        kind = Encoder if dumps is None else Trusting
+        return kind(reference, dumps, libraries, limit, array_limit, classes)
+
+    encoder = made()
     try:
-        text = _encoder.encode(encoder.node(value, 0)).encode("ascii")
+        tree = encoder.node(value, 0)
+        text = _encoder.encode(tree).encode("ascii")
     except (nesting.Tangled, RecursionError):
-        encoder = Encoder(reference, dumps, libraries, limit, array_limit, classes)
+        encoder = made()
         try:
-            text = _encoder.encode(nesting.encode(encoder, value)).encode("ascii")
-        except RecursionError:
-            raise NotPlain("it is nested too deep")
-    if wire.has_too_many_values(text):
+            tree = nesting.encode(encoder, value)
+            text = _encoder.encode(tree).encode("ascii")
+        except (NotPlain, RecursionError) as e:
+            if dumps is None:
+                raise e if isinstance(e, NotPlain) else NotPlain("it is nested too deep")
+            text = None
+    if dumps is not None:
+        if text is None or wire.has_too_many_values(text):
+            encoder = made()  # a pickle takes more values, deeper ones, and what contains itself in other ways
+            text = _encoder.encode(encoder.pickled.node(value)).encode("ascii")
+        encoder.pickled.finish()
+    elif wire.has_too_many_values(text):
         raise NotPlain("it holds more than %d values; an array or bytes can be of any size" % wire.MAX_VALUES)
     if limit is not None and len(text) > limit:
         raise TooLarge("more than %d bytes" % limit)
@@ -86,7 +100,7 @@ class Encoder:
         self._array_limit = array_limit
         self._room = limit
         self._reference = reference
-        self._dumps = dumps
+        self.pickled = None if dumps is None else pickled.Pickled(self, dumps)
         self._under_way = set()  # ids of the containers around what is looked at
         self._finished = {}  # id -> (number, unfolded size, the object: as long as it is kept the id is its own)
         self._entries = 0  # those of them that are entries of ``nesting``: their references are no numbers
@@ -116,7 +130,7 @@ class Encoder:
         before = self._unfolded
         self._under_way.add(id(value))
         try:
-            node = self._compound(value, kind, depth)
+            node = self.compound(value, kind, depth)
         finally:
             self._under_way.discard(id(value))
         self.count(1)
@@ -129,7 +143,7 @@ class Encoder:
         if known is not None and type(known[0]) is int:  # it has been written within another entry
             return {"r": known[0]}
         before = self._unfolded
-        node = self._compound(value, type(value), 0)
+        node = self.compound(value, type(value), 0)
         self.count(1)
         self.finish(value, reference, self._unfolded - before)
         return node
@@ -139,7 +153,8 @@ class Encoder:
         self._entries += id(value) not in self._finished
         self._finished[id(value)] = (reference, size, value)
 
-    def _compound(self, value, kind, depth):
+    def compound(self, value, kind, depth):
+        """The node of anything that is more than a text or a number."""
         if kind is list:
             return self._list(value, depth)
         if kind is dict:
@@ -172,9 +187,7 @@ class Encoder:
             reference = self._reference(value)
             if reference is not None:
                 return {"@": reference}
-        if self._dumps is not None:
-            return {"!": self.buffer(self._dumps(value))}
-        raise NotPlain("a %s is no plain value" % class_name(kind))
+        raise NotPlain("a %s is not plain data" % class_name(kind))
 
     def nodes(self, values, depth):
         """The nodes of several values, as a list."""
@@ -229,6 +242,11 @@ class Encoder:
         self.parts.append(data)
         return len(self.parts) - 1
 
+    def fill(self, number, data):
+        """A part whose content is known only now."""
+        self.take(len(data))
+        self.parts[number] = data
+
     def count(self, values):
         """So many more values: TooLarge, NotPlain where they are too many."""
         self._unfolded += values
@@ -241,6 +259,24 @@ class Encoder:
             self._room -= size
             if self._room < 0:
                 raise TooLarge("more than the limit")
+
+
+class Trusting(Encoder):
+    """The same where what is not plain may be pickled: what was written of such a value is taken back."""
+
+    def compound(self, value, kind, depth):
+        parts, finished, unfolded, mark = len(self.parts), len(self._finished), self._unfolded, self.pickled.mark()
+        try:
+            return Encoder.compound(self, value, kind, depth)
+        except nesting.Tangled:
+            raise
+        except NotPlain:
+            del self.parts[parts:]
+            while len(self._finished) > finished:
+                self._finished.popitem()
+            self._unfolded = unfolded
+            self.pickled.back_to(mark)
+            return self.pickled.node(value)
 
 
 def decode(parts, resolve=None, loads=None, classes=None):
@@ -275,7 +311,7 @@ class Decoder:
         self._parts = parts
         self._unused = set(range(1, len(parts)))
         self._resolve = resolve
-        self._loads = loads
+        self.pickled = pickled.Unpickled(self, loads)
         self.classes = classes
         self._finished = []  # (value, its unfolded size)
         self.unfolded = 0
@@ -365,14 +401,9 @@ class Decoder:
     def _reference(self, content, depth):
         if self._resolve is None:
             raise BadValue("a reference to an object, where none is due")
-        return self._passed(self._resolve, content)
+        return self.passed(self._resolve, content)
 
-    def _pickle(self, content, depth):
-        if self._loads is None:
-            raise BadValue("a pickle, which is opened only where trust=True was given to flame.connect")
-        return self._passed(self._loads, bytes(self.part(content)))
-
-    def _passed(self, function, content):
+    def passed(self, function, content):
         """What a function of the caller's gives; its error is the caller's too."""
         try:
             return function(content)
@@ -455,7 +486,7 @@ _READERS = {
     "b": lambda decoder, content, depth: bytes(decoder.part(content)),
     "B": lambda decoder, content, depth: bytearray(decoder.part(content)),
     "@": Decoder._reference,
-    "!": Decoder._pickle,
+    "!": lambda decoder, content, depth: decoder.pickled.value(content),
 }
 _READERS.update(containers.READERS)
 _READERS.update(records.READERS)

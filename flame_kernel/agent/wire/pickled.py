@@ -1,0 +1,69 @@
+"""What is not plain, between two sides that trust each other: all of it in one pickle. Both sides import it.
+
+::
+
+    {"!": [n, place]}     buffer n is the pickle of a list; the value is at that place in it
+
+One pickle, so that what these values share they share there too.  Neither is pickled nor opened here: who calls
+``values`` gives the functions that do.
+"""
+
+from .scalars import BadValue
+
+
+class Pickled:
+    """The values of one text that are pickled; ``dumps`` makes bytes of one value, or raises what is to be told."""
+
+    def __init__(self, encoder, dumps):
+        self._encoder = encoder
+        self._dumps = dumps
+        self._values = []
+        self._number = None
+
+    def node(self, value):
+        """The node of a value that is pickled with the others."""
+        if self._number is None:
+            self._number = self._encoder.buffer(b"")
+        self._values.append(value)
+        return {"!": [self._number, len(self._values) - 1]}
+
+    def mark(self):
+        """Where it stands, for ``back_to``."""
+        return len(self._values), self._number
+
+    def back_to(self, mark):
+        """What came since is not sent."""
+        count, self._number = mark
+        del self._values[count:]
+
+    def finish(self):
+        """All values are there: make the pickle."""
+        if self._number is None:
+            return
+        try:
+            data = self._dumps(self._values)
+        except Exception:  # of the caller's function; of which value it is, that value tells
+            for value in self._values:
+                self._dumps(value)
+            raise
+        self._encoder.fill(self._number, data)
+
+
+class Unpickled:
+    """The pickles of one text; ``loads`` opens one, and is None where none is to be opened."""
+
+    def __init__(self, decoder, loads):
+        self._decoder = decoder
+        self._loads = loads
+        self._opened = {}
+
+    def value(self, content):
+        if self._loads is None:
+            raise BadValue("a pickle, which is opened only where trust=True was given to flame.connect")
+        number, place = content
+        if number not in self._opened:
+            self._opened[number] = self._decoder.passed(self._loads, bytes(self._decoder.part(number)))
+        values = self._opened[number]
+        if type(values) is not list or type(place) is not int or not 0 <= place < len(values):
+            raise BadValue("a place in a pickle that there is not")
+        return values[place]
