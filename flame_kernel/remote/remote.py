@@ -292,16 +292,24 @@ class Remote:
         silent: bool = False,
         store_history: bool = True,
         lane: str | None = None,
+        program: dict[str, Any] | None = None,
     ) -> Future[Reply]:
         """Run a cell; the content of its execute_reply. ``sink`` has its events and nobody else's, those of the
         threads that it leaves behind too; it is called on the events thread and must not wait for this session.
 
         The future's ``request_id`` names it: for ``interrupt``. On a ``lane`` of its own it waits for no other cell.
+        ``program``: see ``Session.execute``.
         """
         request_id = request_id or uuid.uuid4().hex
         self._calls.route(request_id, sink)
         future = self.session.execute(
-            request_id, code, allow_stdin=allow_stdin, silent=silent, store_history=store_history, lane=lane
+            request_id,
+            code,
+            allow_stdin=allow_stdin,
+            silent=silent,
+            store_history=store_history,
+            lane=lane,
+            program=program,
         )
         future.request_id = request_id  # type: ignore[attr-defined]
         return future
