@@ -31,6 +31,7 @@ from ..session.session import Session
 from ..session.user import next_of
 from ..terminal import one_line
 from .bulk import Bulk
+from .callbacks import Handed
 from .exceptions import of_call, sent
 from .foreground import show_before, write
 from .functions import Shipment, sent_class
@@ -124,6 +125,9 @@ class Calls:
         """Output that nobody waits for: text to this process's own streams."""
         if event["type"] == "input_request":
             self._answer(event, None)
+        elif event["type"] == "callback_request":
+            known = event["content"].get("callback_id")
+            self.session.request("object", op="callback", callback_id=known, status="over")
         elif event["type"] == "takeover_request":
             self.on_takeover(str(event["content"].get("id")), one_line(str(event["content"].get("client"))))
         else:
@@ -159,21 +163,21 @@ class Calls:
         """
         self._check()
         timeout = options.pop("timeout", self.timeout)
-        trust = self.session.target.trust
-        shipment = self._shipment()
+        trust = self.session.target.trust and offered()
+        handed = None if mode == "none" and root[0] == "names" else Handed(self.sent)
+        shipment = self._shipment(handed)
         if root[0] == "function":
             root = ["function", shipment.entry(root[1])]
-        parts = self._encode(list(steps), shipment)
-        request = {"root": root, "mode": mode, "libraries": self._libraries, "trust": trust and offered(), **options}
-        things = shipment.parts()
-        if things:
-            request["things"] = [len(parts), *map(len, things)]
-            parts = [*parts, *(part for one in things for part in one)]
+        parts, things = self._parts(list(steps), shipment)
+        request = {"root": root, "mode": mode, "libraries": self._libraries, "trust": trust, **options, **things}
         request["allow_stdin"] = self._may_ask() if self.allow_stdin is None else self.allow_stdin
         ticket = self._bulk.stage(parts, timeout)
         if ticket is not None:
             request["staged"], parts = ticket, []
-        reply = self._wait(request, parts, timeout)
+        reply = self._wait(request, parts, timeout, handed)
+        raised = None if handed is None else handed.raised(reply.get("raised"))
+        if raised is not None:
+            raise raised
         return self._result(reply, mode, timeout)
 
     def forget(self, known: str) -> None:
@@ -195,9 +199,17 @@ class Calls:
                 f"this connection to {self.location} belongs to process {self._pid}; connect again in this one"
             )
 
-    def _shipment(self) -> Shipment:
+    def _shipment(self, handed: Handed | None = None) -> Shipment:
         pickles = pickler if self.session.target.trust else None
-        return Shipment(lambda one: self._reference(self, one), pickles, self.session.server.get("python"))
+        return Shipment(lambda one: self._reference(self, one), pickles, self.session.server.get("python"), handed)
+
+    def _parts(self, value: Any, shipment: Shipment) -> tuple[list[Any], dict[str, Any]]:
+        """The parts of a value and of what it needs, and the fields of a request that tell of them."""
+        parts = self._encode(value, shipment)
+        things = shipment.parts()
+        if not things:
+            return parts, {}
+        return [*parts, *(part for one in things for part in one)], {"things": [len(parts), *map(len, things)]}
 
     def _encode(self, value: Any, shipment: Shipment) -> list[Any]:
         try:
@@ -206,7 +218,9 @@ class Calls:
             advice = "" if self.session.target.trust else f"; {ADVICE}"
             raise CannotTravel(f"cannot send this to {self.name}: {error}{advice}") from None
 
-    def _wait(self, request: dict[str, Any], parts: Sequence[Any], timeout: float | None) -> Reply:
+    def _wait(
+        self, request: dict[str, Any], parts: Sequence[Any], timeout: float | None, handed: Handed | None
+    ) -> Reply:
         """Send a request, and serve it until its reply is here."""
         request_id = uuid.uuid4().hex
         told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
@@ -225,7 +239,10 @@ class Calls:
                     event = next_of(told, deadline)
                     if event is None:
                         break
-                    self._serve(event, bool(request["allow_stdin"]))
+                    if event["type"] == "callback_request":
+                        self._called_back(event, handed)
+                    else:
+                        self._serve(event, bool(request["allow_stdin"]))
                 except KeyboardInterrupt as error:
                     self.session.interrupt(request_id)
                     if stopped is not None or future is None:
@@ -243,6 +260,32 @@ class Calls:
         if stopped is not None:
             raise stopped.with_traceback(None)
         return future.result()
+
+    def _called_back(self, event: Event, handed: Handed | None) -> None:
+        """The far side calls a function that the call has handed over; on the thread that waits for the call."""
+        try:
+            if handed is None:
+                raise TypeError("a callback where none was handed over")
+            arguments = values.decode(event.get("buffers") or (), lambda about: self._stand_in(self, about))
+            fields, value, raised = handed.use(event["content"], arguments)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise self.misshapen(error) from None
+        try:
+            parts, things = self._parts(value, self._shipment(handed))
+        except FlameError as error:
+            fields, value, raised = handed.failed(error)
+            parts, things = self._parts(value, self._shipment())
+        fields |= {
+            "callback_id": event["content"]["callback_id"],
+            "trust": self.session.target.trust and offered(),
+            **things,
+        }
+        ticket = self._bulk.stage(parts, None)
+        if ticket is not None:
+            fields["staged"], parts = ticket, []
+        self.session.request("object", op="callback", buffers=parts, **fields)
+        if isinstance(raised, KeyboardInterrupt):
+            raise raised
 
     def _result(self, reply: Reply, mode: str, timeout: float | None) -> Any:
         """What a reply says; UnsafeAnswer where it is none."""

@@ -28,6 +28,7 @@ from typing import Any
 from ..agent.wire import scalars, values
 from ..errors import CannotTravel
 from . import by_name, source
+from .callbacks import CalledBack, Handed, is_iterator, name_of
 
 # What a shipped function may not need from here to be run there in place of being called back.
 _FIXED = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset, range, types.ModuleType)
@@ -85,6 +86,7 @@ class Shipment:
     reference  gives the id of a stand-in, or None for anything else
     dumps      ``security.trust.pickler``, where trust is given
     python     the far side's version, such as [3, 11, 7]: between equal ones code goes without its source, under trust
+    handed     takes what is to be called back, or is None where nothing can be
 
     ``reference`` of this is what `values.encode` is given; ``parts`` is what is sent then.
     """
@@ -94,6 +96,7 @@ class Shipment:
         reference: Callable[[Any], str | None],
         dumps: Callable[[Any, Callable[[object], Any]], Callable[[object], bytes]] | None = None,
         python: Any = None,
+        handed: Handed | None = None,
     ) -> None:
         self._stand_in = reference
         self._pickle = None if dumps is None else dumps(python, self._in_a_pickle)
@@ -110,6 +113,9 @@ class Shipment:
         self._named_in_pickles: dict[int, Any] = {}
         self._path: tuple[str, ...] = ()
         self._inside = False
+        self._handed = handed
+        self._is_trial = False
+        self._has_tables = self._may_change = False
 
     def __repr__(self) -> str:
         return f"<Shipment of {len(self._items)}>"
@@ -171,9 +177,11 @@ class Shipment:
 
     def reference(self, one: Any) -> Reference | None:
         """What stands for something that is not plain data; None where nothing does."""
+        made = self._stand_in(one)
+        if made is None and not self._inside:
+            made = self._called_back(one)
         while isinstance(one, RemoteFunction):
             one = one.local
-        made = self._stand_in(one)
         if made is None:
             made = self._named(one)
         if made is None:
@@ -187,6 +195,50 @@ class Shipment:
             name = "os.path" if one is os.path else one.__name__
             return ["module", name, not by_name.is_installed(one.__name__)]
         return by_name.find(one)
+
+    def _called_back(self, one: Any) -> Reference | None:
+        """What stands for a function or an iterator that stays here: where what it does can be noticed here."""
+        if isinstance(one, CalledBack):
+            one = one.function
+        elif isinstance(one, types.FunctionType):
+            if self._handed is None or self._goes_alone(one):
+                return None
+        elif is_iterator(one):
+            return None if self._handed is None else self._handed.add(one, "iterator")
+        elif (
+            not callable(one)
+            or isinstance(one, (type, RemoteFunction))
+            or self._is_call(one)
+            or by_name.find(one) is not None
+            or isinstance(one, _LRU)
+        ):
+            return None
+        if self._handed is None:
+            raise scalars.NotPlain(
+                f"{name_of(one)} stays on this side and can only be called back, while a call runs that it is given to"
+            )
+        return self._handed.add(one, "function")
+
+    def _goes_alone(self, function: types.FunctionType) -> bool:
+        """Whether a function may run there in place of being called back: it changes nothing that is seen here."""
+        trial = Shipment(self._stand_in)
+        trial._inside = trial._is_trial = True
+        try:
+            trial.reference(function)
+        except (CannotTravel, scalars.NotPlain):
+            return False
+        return not (trial._has_tables and trial._may_change)
+
+    def _try(self, value: Any) -> None:
+        """In a trial: whether a value that a function uses can be changed."""
+        if isinstance(value, (tuple, frozenset)):
+            for one in value:
+                self._try(one)
+        elif isinstance(value, types.ModuleType):
+            if not by_name.is_installed(value.__name__):
+                raise scalars.NotPlain("a module of the user's own")
+        elif not isinstance(value, (*_FIXED, *_MADE, types.FunctionType, type)) and self._named(value) is None:
+            self._has_tables = True
 
     def _item(self, one: Any) -> Reference | None:
         number = self._numbers.get(id(one))
@@ -224,6 +276,9 @@ class Shipment:
     def _content(self, value: Any, name: str) -> list[Any]:
         """Where the far side finds a value that something needs."""
         before = self._referred
+        if self._is_trial:
+            for one in value:
+                self._try(one)
         inside, self._inside = self._inside, True
         try:
             parts = values.encode(value, self.reference, self.pickles)
@@ -286,6 +341,10 @@ class Shipment:
 
     def _filled(self, function: types.FunctionType, text: source.Source, **more: Any) -> None:
         code = function.__code__
+        if self._is_trial:
+            self._may_change = self._may_change or source.may_change(code)
+            if source.writes_outside(code):
+                raise scalars.NotPlain("a function that sets names that are not its own")
         item = self._add(function, "function", name=code.co_name, qualname=function.__qualname__, **more)
         item.update(source=text.text, file=text.file, line=text.line, free=list(code.co_freevars), cells=[])
         path, self._path = self._path, (*self._path, function.__name__)
@@ -412,6 +471,8 @@ class Shipment:
 
     def _reduced(self, one: Any) -> Reference | None:
         """What Python's own protocol says how an object is made: of what, and what it then holds."""
+        if self._is_trial and not by_name.is_installed(type(one).__module__):
+            raise scalars.NotPlain("an object of this side")
         try:
             found = _reduction(one)
         except Exception:  # the protocol runs the object's code, which refuses as it likes

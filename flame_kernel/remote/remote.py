@@ -35,6 +35,7 @@ from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.session import Session
 from . import lookahead
+from .callbacks import CalledBack
 from .calls import Calls, Sink, Step
 from .console import Console, history_file
 from .functions import RemoteFunction
@@ -238,6 +239,12 @@ class Remote:
         """Decorator: a function of this side that runs over there when it is called."""
         return RemoteFunction(function, self.run, self.name)
 
+    def on(self, function: Callable[..., Any]) -> CalledBack:
+        """A function that is called back here, on the thread that waits, wherever a call is given it:
+        ``pi.run(train, report=pi.on(show))``. Without this a function whose source can go, and that changes nothing
+        here, runs there."""
+        return CalledBack(function)
+
     def __getitem__(self, name: str) -> Any:
         step = ("item", _name(name))
         if lookahead.goes_on(sys._getframe(1)):
@@ -285,16 +292,24 @@ class Remote:
         silent: bool = False,
         store_history: bool = True,
         lane: str | None = None,
+        program: dict[str, Any] | None = None,
     ) -> Future[Reply]:
         """Run a cell; the content of its execute_reply. ``sink`` has its events and nobody else's, those of the
         threads that it leaves behind too; it is called on the events thread and must not wait for this session.
 
         The future's ``request_id`` names it: for ``interrupt``. On a ``lane`` of its own it waits for no other cell.
+        ``program``: see ``Session.execute``.
         """
         request_id = request_id or uuid.uuid4().hex
         self._calls.route(request_id, sink)
         future = self.session.execute(
-            request_id, code, allow_stdin=allow_stdin, silent=silent, store_history=store_history, lane=lane
+            request_id,
+            code,
+            allow_stdin=allow_stdin,
+            silent=silent,
+            store_history=store_history,
+            lane=lane,
+            program=program,
         )
         future.request_id = request_id  # type: ignore[attr-defined]
         return future

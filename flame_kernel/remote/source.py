@@ -145,6 +145,22 @@ def writes_outside(code: types.CodeType) -> bool:
     return any(isinstance(one, types.CodeType) and writes_outside(one) for one in code.co_consts)
 
 
+def may_change(code: types.CodeType) -> bool:
+    """Whether code may change a table that it uses, as far as its words tell."""
+    if any(one.opname in _STORES for one in dis.get_instructions(code)) or not _CHANGES.isdisjoint(code.co_names):
+        return True
+    return any(isinstance(one, types.CodeType) and may_change(one) for one in code.co_consts)
+
+
+_STORES = frozenset({"STORE_SUBSCR", "DELETE_SUBSCR", "STORE_ATTR", "DELETE_ATTR", "STORE_SLICE"})
+_CHANGE_WORDS = """
+add append appendleft clear difference_update discard extend extendleft fill heapify heappop heappush heappushpop
+heapreplace insert insort intersection_update itemset move_to_end pop popitem popleft put remove resize reverse rotate
+send setattr setdefault setitem shuffle sort subtract symmetric_difference_update update write writelines
+"""
+_CHANGES = frozenset(_CHANGE_WORDS.split())
+
+
 def _read(code: types.CodeType) -> set[str]:
     loads = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS")
     return {str(one.argval) for one in dis.get_instructions(code) if one.opname in loads}

@@ -67,6 +67,7 @@ def test_the_first_notebook_asks_whoever_sits_there() -> None:
             assert run.reply["status"] == ("error" if "raises-exception" in cell.metadata.get("tags", []) else "ok")
 
 
+@pytest.mark.timeout(400)  # three times each
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_whose_cells_are_sent_at_once(path: Path, tmp_path: Path) -> None:
     """As by Run All: each cell in its turn, orders too; and once more, when all of it is there already."""
@@ -80,7 +81,7 @@ def test_a_notebook_whose_cells_are_sent_at_once(path: Path, tmp_path: Path) -> 
             runs = [k.submit(cell.source, stop_on_error=not may) for cell, may in zip(cells, raising, strict=True)]
             begun: list[float] = []
             for cell, may, run in zip(cells, raising, runs, strict=True):
-                k.wait_for(lambda run=run: run.done or run.prompts, "its end, or a question", 60)  # type: ignore[misc]
+                k.wait_for(lambda run=run: run.done or run.prompts, "its end, or a question", 90)  # type: ignore[misc]
                 if run.prompts:
                     k.answer_input("190")
                 k.wait(run)

@@ -363,12 +363,17 @@ def test_a_far_side_without_debugpy() -> None:
     with kernel_at("child-bare") as site:
         assert site.kernel.kernel_info()["supported_features"] == ["kernel subshells"]
         debugger = Front(site.kernel)
+        said = ok(site.kernel.execute("number = 42"))
         refused = debugger.request("initialize", clientID="tests", adapterID="")
         assert not refused["success"]
         version = ".".join(map(str, site.server.python.version[:2]))
         words = f"the debugger needs debugpy on {os.uname().nodename}: pip install debugpy there (Python {version})"
         assert refused["message"] == words
-        ok(site.kernel.execute("number = 42"))
+        # A front end shows none of that: it is said in the last cell, once.
+        assert not debugger.request("initialize", clientID="tests", adapterID="")["success"]
+        site.kernel.wait_for(lambda: said.stderr, "a sentence in the cell")
+        advice = "%pip install debugpy, then restart the kernel"
+        assert said.stderr == f"the debugger needs debugpy at {site.server.location}: {advice}\n"
         assert "number" in [one["name"] for one in debugger.ask("inspectVariables")["variables"]]
         assert debugger.ask("richInspectVariables", variableName="number")["data"] == {"text/plain": "42"}
 

@@ -105,6 +105,37 @@ def test_it_is_of_the_very_class(remote: Remote) -> None:
         assert type(remote.evaluate("v", ref=True).fetch()) is type(value)
 
 
+def test_records_that_know_each_other_do_so_there(remote: Remote) -> None:
+    parent = Point(1, [])
+    parent.y = [Point(at, {"parent": parent}) for at in range(3)]
+    itself = Slotted(1, None)
+    itself.b = Pair(itself, [itself])
+    remote.push({"tree": parent, "itself": itself})
+    assert remote.evaluate(
+        "all(child.y['parent'] is tree for child in tree.y) and itself.b.a is itself is itself.b.b[0]"
+    )
+    tree, again = remote.pull(["tree", "itself"]).values()
+    assert (type(tree), type(again)) == (Point, Slotted)
+    assert all(child.y["parent"] is tree for child in tree.y)
+    assert again.b.a is again is again.b.b[0]
+    remote.execute(OF_THERE + "\nd.a = [d]")
+    facts = remote.pull(["d"])["d"]
+    assert facts.a[0] is facts
+    deep: Any = None
+    for _ in range(400):
+        deep = Point(1, deep)
+    back = round_trip(remote, deep)
+    for _ in range(400):
+        assert type(back) is Point
+        back = back.y
+    assert back is None
+
+
+def round_trip(remote: Remote, value: Any) -> Any:
+    remote.push({"v": value})
+    return remote.pull(["v"])["v"]
+
+
 def test_what_a_function_makes_of_them_comes_back(remote: Remote) -> None:
     def moved(point: Any) -> Any:
         return Point(point.x + 1, [point])
@@ -205,6 +236,9 @@ HOSTILE: dict[str, Any] = {
     "a class that is told in part": {"rd": [{"c": [None, "m"]}, "a", 1]},
     "an object by half": {"rd": [{"c": [None, "m", "P"]}, "a"]},
     "an object of no names": {"rd": [{"c": [None, "m", "P"]}, 1, 2]},
+    "an object that is filled later, of no names": {"rd": [{"c": [None, "m", "P"]}, None, 1]},
+    "an entry of two classes": {"G": [[{"rd": [{"c": [None, "m", "P"]}, None]}, {"m": {}}]]},
+    "an entry that is a tuple": {"G": [[{"rt": [{"c": [None, "m", "P"]}, []]}, {"m": {}}]]},
     "a class by a reference": {"rd": [{"@": "x"}, "a", 1]},
     "a member of no name": {"re": [{"c": [None, "m", "P"]}, 1, 2]},
     "a member in part": {"re": [{"c": [None, "m", "P"]}, "a"]},

@@ -26,7 +26,8 @@ OVERHEAD = 64
 # Blocks up to this many bytes stay in memory for a moment when they have been read from the file.
 CACHED = 1 << 22
 # What is never dropped: somebody waits for it, or what comes later makes no sense without it.
-_KEPT = ("ready", "died", "error", "input_request", "input_cancelled", "takeover_request", "comm_open", "comm_close")
+_KEPT = ("ready", "died", "error", "input_request", "input_cancelled", "callback_request", "takeover_request")
+_KEPT += ("comm_open", "comm_close")
 
 
 def is_kept(event):

@@ -41,7 +41,7 @@ class Cell:
     count         its number, where the client counts cells
     """
 
-    __slots__ = ("__weakref__", "allow_stdin", "count", "flushes", "host", "lane", "request_id", "silent")
+    __slots__ = ("__weakref__", "allow_stdin", "count", "flushes", "host", "lane", "request_id", "silent", "threads")
 
     def __init__(self, request_id, host, allow_stdin=False, silent=False, lane="", count=None):
         self.request_id = request_id
@@ -51,6 +51,7 @@ class Cell:
         self.flushes = 0  # how often it has flushed
         self.count = count
         self.lane = lane  # the name of the lane that runs it
+        self.threads = None  # where it runs as a program: those that it starts
 
 
 class LatestCell:

@@ -6,6 +6,7 @@ plain data, and *contents*, which hold references to others::
     head       {"items": [item, …], "spaces": [{"name": module, "names": {name: place}}, …]}
     place      ["plain", n] or ["content", n]: a list with one value, or a few
     reference  id of a held object   ["item", n]   ["module", name, is the user's own]   ["name", module, path]
+               ["callback", n, "function" or "iterator", name], which stays with the client
 
     function    name, qualname, source or code, file, line, free, cells, defaults, space, missing, modules, attributes
     definition  a class, or a function with its decorators: name, source, file, line, free, needs, space, missing, …;
@@ -88,9 +89,10 @@ class Things:
     classes    Classes of the session
     names      the session's names
     remember   ``remember(file, source)`` gives a name by which tracebacks find lines
+    callback   ``callback(number, kind, name)`` gives what stands for something that stays with the client
     """
 
-    def __init__(self, parts, held, loads, classes, names, remember):
+    def __init__(self, parts, held, loads, classes, names, remember, callback):
         head = values.decode(parts[0]) if parts else {"items": [], "spaces": []}
         self._parts = parts
         self._held = held
@@ -98,6 +100,7 @@ class Things:
         self._classes = classes
         self._session = names
         self._remember = remember
+        self._callback = callback
         self._items = head["items"]
         self._spaces = [{"__builtins__": builtins, "__name__": one["name"]} for one in head["spaces"]]
         self._names = [one["names"] for one in head["spaces"]]
@@ -139,6 +142,8 @@ class Things:
             for part in reference[2].split("."):
                 found = getattr(found, part)
             return found
+        if kind == "callback":
+            return self._callback(*reference[1:])
         raise values.BadValue("the unknown reference %r" % (kind,))
 
     def _module(self, name, is_own):

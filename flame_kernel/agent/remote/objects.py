@@ -29,7 +29,7 @@ from ..output import streams, sys_hooks
 from ..shell import compiler, tracebacks
 from ..wire import values
 from ..wire.pieces import PIECE, Incoming, Outgoing
-from . import description, exceptions, functions, loops, pickles
+from . import callbacks, description, exceptions, functions, loops, pickles
 from .operations import FUNCTIONS
 
 # Bytes up to which a result comes by value unless asked for: of an array or a table, and of anything else.
@@ -61,6 +61,7 @@ class Objects:
         self._lock = threading.Lock()
         self._texts = []
         self._classes = functions.Classes()
+        self._waiting = callbacks.Waiting(host.append, lambda: host.closed)
 
     def __repr__(self):
         return "<Objects %s, %d held>" % (self._mark, len(self._held))
@@ -120,18 +121,20 @@ class Objects:
         streams.set_current(cell)
         sys_hooks.check()
         self.release(request.get("release") or ())
-        things = []
+        things, called = [], callbacks.Callbacks(self, host, request["id"])
         try:
             with loops.none_runs():
-                thing, awaits = self._chain(request, things)
+                thing, awaits = self._chain(request, things, called)
             if awaits and isinstance(thing, types.CoroutineType):
                 thing = await thing
             with loops.none_runs():
                 return self._answer(thing, request)
         except BaseException as e:  # the user's code may raise anything; the client is told, as of a cell
-            return self._failed(e.error if isinstance(e, functions.Failed) else e, things)
+            return self._failed(e.error if isinstance(e, functions.Failed) else e, things, called)
+        finally:
+            called.close()
 
-    def _failed(self, exc, things):
+    def _failed(self, exc, things, called):
         """What the client is told of what could not be done, or was raised."""
         if isinstance(exc, Gone):
             return {"status": "gone", "message": str(exc)}, ()
@@ -145,6 +148,8 @@ class Objects:
         name = getattr(exc, "name", None)
         if isinstance(exc, NameError) and things and name in things[0].absent:
             content["absent"] = name
+        if id(exc) in called.raised:
+            content["raised"] = called.raised[id(exc)][0]
         return content, buffers
 
     def at_once(self, request):
@@ -158,6 +163,8 @@ class Objects:
                 self.incoming(request["ticket"], request["sizes"]).put(request["at"], request["buffers"])
             except (ValueError, MemoryError) as e:
                 return {"status": "refused", "why": "unreadable", "message": str(e) or "there is no memory for it"}, ()
+        elif request["op"] == "callback":
+            self._waiting.answer(request)
         elif request["op"] == "staged":
             staged = self._staged.get(request["ticket"])
             return {"status": "ok", "come": 0 if staged is None else staged.come}, ()
@@ -166,8 +173,21 @@ class Objects:
             self._staged.pop(request["ticket"], None)
         return {"status": "ok"}, ()
 
-    def _chain(self, request, made):
-        """What a request leads to, and whether that is to be awaited. ``made`` gets its Things."""
+    def ask_client(self, request_id, content, buffers, is_over):
+        """Have the client call a function of its own: its answer, or None; see ``callbacks``."""
+        return self._waiting.ask(request_id, content, buffers, is_over)
+
+    def answered(self, answer, called):
+        """The value of the client's answer."""
+        try:
+            things, value = self._read(answer, called)
+            things.finish()
+        except functions.Failed as e:
+            raise e.error
+        return value
+
+    def _read(self, request, called):
+        """``(what a request needs, its value)``; what is needed is not filled in yet."""
         if request.get("staged"):
             staged = self._staged.pop(request["staged"], None)
             if staged is None:
@@ -177,15 +197,21 @@ class Objects:
             parts = staged.parts
         else:
             parts = request.get("buffers") or [b"[]"]
+        made = []
         loads = pickles.opener(lambda name: made[0].resolve(name)) if request.get("trust") else None
         lists, at = [], 0
         for length in request.get("things") or [len(parts)]:
             lists.append(parts[at : at + length])
             at += length
         names = self._host.namespace.__dict__
-        things = functions.Things(lists[1:], self.held, loads, self._classes, names, self._remember_file)
+        things = functions.Things(lists[1:], self.held, loads, self._classes, names, self._remember_file, called.make)
         made.append(things)
-        steps = values.decode(lists[0], things.resolve, loads, self._class)
+        return things, values.decode(lists[0], things.resolve, loads, self._class)
+
+    def _chain(self, request, made, called):
+        """What a request leads to, and whether that is to be awaited. ``made`` gets its Things."""
+        things, steps = self._read(request, called)
+        made.append(things)
         root = request["root"]
         thing = things.resolve(root[1]) if root[0] == "function" else None
         things.finish()

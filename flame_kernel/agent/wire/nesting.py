@@ -13,7 +13,7 @@ have one of these in each of its circles, as Python's own have.
 import collections
 from array import array
 
-from . import containers
+from . import containers, records
 from .scalars import BadValue, NotPlain, class_name
 
 # Levels of one entry.
@@ -63,13 +63,15 @@ def children(value):
         return [one for one in holds(value) if type(one) not in _ATOMS]
     if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and value.dtype.kind == "O":
         return [one for one in value.ravel().tolist() if type(one) not in _ATOMS]
+    if records.is_record(kind):
+        return [one for one in records.content(value, kind) if type(one) not in _ATOMS]
     return ()
 
 
 def encode(encoder, value):
     """The ``G`` node of a value, by a ``values.Encoder`` that has seen nothing yet."""
     entries, recursive = _cut(value)
-    empties = [_EMPTY[type(one)](one) if type(one) in _EMPTY else None for one in entries]
+    empties = [_empty(encoder, one) for one in entries]
     for number, one in enumerate(entries):
         if empties[number] is not None:
             encoder.finish(one, {"~": number}, 1)
@@ -79,6 +81,14 @@ def encode(encoder, value):
     if recursive:
         _check_visits(value, NotPlain)
     return {"G": nodes}
+
+
+def _empty(encoder, value):
+    """The node of an empty one; None of what cannot be filled later."""
+    make = _EMPTY.get(type(value))
+    if make is not None:
+        return make(value)
+    return records.empty(encoder, value, type(value)) if records.can_be_filled(type(value)) else None
 
 
 def _cut(value):
@@ -122,7 +132,7 @@ def _choose(path, target, chosen):
     inside = False
     for step in path:
         inside = inside or step[0] is target
-        if inside and type(step[0]) in _EMPTY:
+        if inside and (type(step[0]) in _EMPTY or records.can_be_filled(type(step[0]))):
             chosen.add(id(step[0]))
             return
     raise NotPlain("a %s contains itself" % class_name(type(target)))
@@ -144,6 +154,10 @@ def _check_visits(value, error):
             on_path.discard(id(path.pop()[0]))
 
 
+def _is_empty(made):
+    return records.can_be_filled(type(made)) or (type(made) in _EMPTY and not made)
+
+
 class Entries:
     """The entries of a value that is read."""
 
@@ -156,7 +170,7 @@ class Entries:
         self._heights = [0] * len(content)
         self._height = 0
         self._recursive = False
-        if not all(made is None or (type(made) in _EMPTY and not made) for made in self._made):
+        if not all(made is None or _is_empty(made) for made in self._made):
             raise BadValue("an entry that cannot be filled")
 
     def value(self):
@@ -192,7 +206,9 @@ class Entries:
     def _fill(empty, made):
         if type(empty) is not type(made):
             raise BadValue("an entry of another class than was said")
-        if type(made) in _KEYED:
+        if records.can_be_filled(type(made)):
+            records.fill(empty, made)
+        elif type(made) in _KEYED:
             dict.update(empty, made) if type(made) is not collections.OrderedDict else empty.update(made)
         elif type(made) is set:
             empty.update(made)

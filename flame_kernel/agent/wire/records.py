@@ -3,7 +3,7 @@
 ::
 
     {"rt": [class, names, item, …]}       a named tuple
-    {"rd": [class, name, value, …]}       a dataclass
+    {"rd": [class, name, value, …]}       a dataclass; {"rd": [class, null, name, …]} one that is filled later
     {"re": [class, name, value]}          an enum member; name is null for several flags in one
 
 To the far side ``class`` is ``{"@": …}``, which becomes the class itself.  From there it is ``{"c": [key, module,
@@ -141,6 +141,36 @@ def encode(encoder, value, kind, depth):
     return {"rd": [told] + encoder.nodes(pairs, depth)}
 
 
+def can_be_filled(kind):
+    """Whether a record of this class may be there before its attributes are."""
+    return kind is Facts or (is_record(kind) and "__dataclass_fields__" in vars(kind))
+
+
+def empty(encoder, value, kind):
+    """The node of a record that is filled later; None where its class cannot be told."""
+    told = _told(encoder, value, kind, 0)
+    return None if told is None else {"rd": [told, None] + sorted(_values(value, kind))}
+
+
+def fill(made, other):
+    """Give a record the attributes of another one of its class."""
+    if type(made) is Facts:
+        made._flame_values.update(other._flame_values)
+    else:
+        _filled(made, type(made), _attributes(other, type(other)))
+
+
+def content(value, kind):
+    """What a record holds."""
+    if issubclass(kind, tuple):
+        return tuple(value)
+    return list(_values(value, kind).values()) if can_be_filled(kind) else ()
+
+
+def _values(value, kind):
+    return value._flame_values if kind is Facts else _attributes(value, kind)
+
+
 def _told(encoder, value, kind, depth):
     if issubclass(kind, STAND_INS):
         return {"c": list(value._flame_class or (None, "", kind.__name__))}
@@ -210,23 +240,37 @@ def _facts_only(kind, told, what):
 
 def _read_data(decoder, content, depth):
     kind, told = _class(decoder, content[0], depth)
-    both = decoder.values(content[1:], depth)
-    names, items = both[::2], both[1::2]
-    if len(names) != len(items) or not all(type(one) is str for one in names):
-        raise BadValue("an object whose names and values do not fit each other")
-    values = dict(zip(names, items))
-    own = kind is not None and "__dataclass_fields__" in vars(kind)
-    if own and (told is None or told[0] is not None or _field_names(kind) <= set(names)):
-        try:
-            made = object.__new__(kind)
-        except TypeError:  # it is one of a built-in class too
-            made = None
+    names, values = _named(decoder, content[1:], depth)
+    if kind is not None and "__dataclass_fields__" in vars(kind):
+        made = None
+        if told is None or told[0] is not None or _field_names(kind) <= set(names):
+            made = _bare(kind)
         if made is not None and _filled(made, kind, values):
             return made
     _facts_only(kind, told, "dataclass")
     if kind is not None and issubclass(kind, enum.Enum):  # of facts that go back to where they came from
         return kind.__members__.get(values.get("name"), Facts(told, values))
     return Facts(told, values)
+
+
+def _named(decoder, content, depth):
+    """``(names, values by them)`` of an object; no values of one that is filled later."""
+    if content and content[0] is None:
+        names, items = decoder.values(content[1:], depth), None
+    else:
+        both = decoder.values(content, depth)
+        names, items = both[::2], both[1::2]
+    if not all(type(one) is str for one in names) or (items is not None and len(names) != len(items)):
+        raise BadValue("an object whose names and values do not fit each other")
+    return names, dict(zip(names, items or ()))
+
+
+def _bare(kind):
+    """An object of a class, without its attributes; None where it is one of a built-in class too."""
+    try:
+        return object.__new__(kind)
+    except TypeError:
+        return None
 
 
 def _field_names(kind):
