@@ -416,7 +416,20 @@ class Modules:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") and name.startswith(("__", "_repr_", "_ipython_")) and name != "__future__":
             raise AttributeError(name)
-        return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
+        frame = sys._getframe(1)
+        try:
+            return _module(self._calls, name, lookahead.goes_on(frame))
+        except ModuleNotFoundError as error:
+            if error.name != name or lookahead.is_attribute(frame):
+                raise
+            raise AttributeError(f"there is no module {name} at {self._calls.name}") from error  # hasattr, getattr
+
+    def __contains__(self, name: object) -> bool:
+        is_name = isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
+        return is_name and self._calls.demand(["has_module", name], (), bool)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dir(self))
 
     def __getitem__(self, name: str) -> Any:
         return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))

@@ -96,7 +96,12 @@ class _Bytes(io.RawIOBase):
 
 class OutStream(io.TextIOBase):
     """What code of a session finds as ``sys.stdout`` or ``sys.stderr``, and may keep: its text goes to the session of
-    the caller whatever has been assigned since, and in the host's own code to the host's own stream."""
+    the caller whatever has been assigned since, and in the host's own code to the host's own stream.
+
+    By the name of ipykernel's class libraries know that colours and HTML are welcome.
+    """
+
+    __module__ = "ipykernel.iostream"
 
     encoding = "utf-8"
     errors = "replace"
@@ -108,6 +113,11 @@ class OutStream(io.TextIOBase):
         self._name = name
         self.below = below
         self._buffer = _Bytes(self)
+
+    @property
+    def __class__(self):
+        found = getattr(sys.modules.get("ipykernel.iostream"), "OutStream", None)
+        return found if isinstance(found, type) and current() is not None else type(self)
 
     @property
     def buffer(self):
