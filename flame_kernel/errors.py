@@ -52,7 +52,7 @@ _CAUSES: dict[str, tuple[str, str]] = {
     "key_wrong": ("wrong key for this server", "check --key-file (key_file)"),
     "key_missing_here": (
         "this server needs a key",
-        "save it in a file (chmod 600) and add --key-file FILE (or set FLAME_KEY_FILE)",
+        "save it in a file (chmod 600) and add --key-file FILE (FLAME_KEY_FILE counts with FLAME_TARGET alone)",
     ),
     "key_missing_there": (
         "a key is set here but the server has none, so anyone could use it",
@@ -79,7 +79,8 @@ _CAUSES: dict[str, tuple[str, str]] = {
     ),
     "tls_untrusted": (
         "its certificate is not signed by the CA that is trusted for it",
-        "give this server's CA as tls.ca (--tls-ca)",
+        "give this server's CA as tls.ca (--tls-ca); or have it send its intermediate certificates too, "
+        "behind its own in PYRO_SSL_SERVERCERT",
     ),
     "tls_self_signed": (
         "its certificate is self-signed, and not the one that is trusted here",
@@ -140,6 +141,10 @@ _CAUSES: dict[str, tuple[str, str]] = {
         "register it with an address that others can reach, or go there by ssh://user@host/port",
     ),
     "ssh": ("ssh could not reach the host", "check it by hand: ssh to the same host; %flame connect tries again"),
+    "ssh_forbids": (
+        "the ssh server there forbids forwarding to it",
+        "see AllowTcpForwarding, PermitOpen and, for a socket, AllowStreamLocalForwarding in its sshd_config",
+    ),
     "ssh_denied": ("ssh could not log in", "log in once by hand with the same name, or correct ssh's configuration"),
 }
 

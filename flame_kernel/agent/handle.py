@@ -21,7 +21,7 @@ others, so there they do not park.
                                                 stop a cell; the same ``id`` again does nothing; ``gently``: whatever
                                                 was said before, so that its names are kept
     answer    session, epoch, input_id, value   the user's line
-    detach    session, epoch                    its owner leaves; it lives on
+    detach    session, epoch, ack?              its owner leaves, and has what is up to ``ack``; it lives on
     close     session, epoch                    its owner ends it
     kill      session, life                     anybody else ends the very one that ``sessions`` has told of
     sessions                                    what lives here
@@ -68,7 +68,7 @@ import time
 
 from . import own, sockets, threads
 from .remote import bulk, files
-from .session import checkup, child, large_messages, places
+from .session import checkup, child_frames, large_messages, places
 from .session import session as live
 from .session.session import Refusal
 from .wire import message as wire
@@ -97,7 +97,7 @@ def bundle():
     package = sys.modules[own.PACKAGE]
     with _packing:
         if not _bundle:
-            _bundle.append(child.agent_frames(package.LOADER, package.BUNDLE, package.CODES))
+            _bundle.append(child_frames.agent_frames(package.LOADER, package.BUNDLE, package.CODES))
             package.CODES.clear()
     return _bundle[0]
 
@@ -344,7 +344,7 @@ def _detach(request):
     session = _session(request)
     if request["epoch"] != session.epoch:
         return {"detached": False}
-    return {"detached": _acting(request).detach(request["epoch"])}
+    return {"detached": _acting(request).detach(request["epoch"], request.get("ack") or 0)}
 
 
 def _close(request):

@@ -15,6 +15,7 @@ FAILED = 1
 
 def main() -> None:
     """The console script ``jupyter-flame``, which is what ``jupyter flame`` runs."""
+    _have_streams()
     words = sys.argv[1:]
     if "_ARGCOMPLETE" in os.environ:  # Tab was pressed: nothing else may be done, whatever the words are
         from .completion import offer
@@ -32,8 +33,22 @@ def main() -> None:
             FlameApp.launch_instance()
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has closed the pipe: `… | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            if not os.isatty(number):
+                os.dup2(nowhere, number)
         sys.exit(FAILED)
+
+
+def _have_streams() -> None:
+    """Descriptors that were closed (`>&-`) lead nowhere: a socket of ours would take their numbers else."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115, for ever
 
 
 if __name__ == "__main__":

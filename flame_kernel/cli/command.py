@@ -27,11 +27,13 @@ from .. import __version__
 from ..connect.settings import FlameSettings
 from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError, TargetError
+from ..remote.foreground import flush_output
+from ..remote.program import DONE, FAILED, INTERRUPTED
 from ..terminal import plain_text
 from .index import HELP, overview
 from .parser import Parser, meant
 
-DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+MISUSED = 2
 
 _TRAIT = re.compile(r"--[A-Z]\w*\.\w")
 
@@ -115,7 +117,7 @@ class Command(JupyterApp):
                 self.write_default_config()
                 self.exit(DONE)
             code = self.run(self.options) or DONE
-            sys.stdout.flush()
+            flush_output()
         except FlameError as error:
             self.log.debug("raised here:", exc_info=True)
             self._fail(str(error))

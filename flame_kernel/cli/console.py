@@ -11,13 +11,12 @@ from typing import Any, ClassVar
 from ..errors import AgentError, TargetError
 from ..remote import console
 from ..remote.foreground import in_colour, write
+from ..remote.program import FAILED, Program
 from ..remote.remote import Remote
 from ..session.requests import Reply
 from ..terminal import plain_text
-from .command import FAILED
 from .connecting import Connecting
 from .parser import Parser
-from .run import Program
 from .sessions import Page
 
 
@@ -139,6 +138,6 @@ class CellConsole(console.Console):
 
 def _talk(remote: Remote) -> int | None:
     if not sys.stdin.isatty():
-        return Program(remote).execute(sys.stdin.read())
+        return Program(remote, ends=remote.session.target.session is None).execute(sys.stdin.read())
     CellConsole(remote).interact()
     return FAILED if remote.session.gone is not None else None

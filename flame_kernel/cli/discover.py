@@ -15,8 +15,9 @@ from ..connect.location import Location, SshHost, name_server
 from ..connect.name_server import Entry, answers, heard, registered
 from ..connect.target import Target, usual_name_server
 from ..errors import FlameError
+from ..remote.program import DONE, FAILED
 from ..terminal import plain_text
-from .command import DONE, FAILED, Command
+from .command import Command
 from .output import show_json, show_table
 from .parser import Parser
 

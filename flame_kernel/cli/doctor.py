@@ -13,7 +13,7 @@ from ..commands.doctor_here import examine_lab
 from ..connect.target import Target
 from ..errors import TargetError
 from ..remote.foreground import in_colour
-from .command import DONE, FAILED
+from ..remote.program import DONE, FAILED
 from .connecting import Connecting
 from .output import show_json
 from .parser import Parser

@@ -24,9 +24,9 @@ from ..connect.installation import pip_install
 from ..connect.selection import select
 from ..errors import TargetError
 from ..group.group import folder_of
+from ..remote.program import DONE, FAILED
 from ..terminal import plain_text
 from . import kernelspec
-from .command import DONE, FAILED
 from .connecting import Connecting
 from .on_group import NONE_REACHED
 from .output import show_table

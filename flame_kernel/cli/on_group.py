@@ -19,8 +19,8 @@ from ..group.future import GroupFuture
 from ..group.group import Group, group
 from ..group.results import Results, in_a_line, is_unreachable, told_errors
 from ..remote.foreground import in_colour
+from ..remote.program import DONE, FAILED
 from ..terminal import plain_text
-from .command import DONE, FAILED
 
 if TYPE_CHECKING:
     from .connecting import Connecting

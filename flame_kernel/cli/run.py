@@ -9,53 +9,31 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import FlameError, RemoteError, TargetError
-from ..remote.foreground import Far, Foreground, Left
 from ..remote.modules import sendmodule
+from ..remote.program import Program
 from ..remote.remote import Remote
-from ..terminal import plain_text
-from .command import FAILED, INTERRUPTED
 from .connecting import Connecting
 from .parser import Parser
-from .scripts import STATUS, modules_beside, program
+from .scripts import decoded, modules_beside
 
 
-class Program(Foreground):
-    """Runs cells as a program: with our streams, and an exit status."""
+class Running(Connecting):
+    """What the three have in common."""
 
-    def __init__(self, far: Far) -> None:
-        super().__init__(far, leaves=True)
-        self._statuses: list[int] = []  # those that sys.exit was given
+    def program(self, remote: Remote) -> Program:
+        """What runs them on ``remote``; they end with it where no session has a name."""
+        return Program(remote, ends=remote.session.target.session is None)
 
-    def error(self, content: dict[str, Any]) -> None:
-        if content.get("ename") != "SystemExit":
-            super().error(content)
-            return
-        value = str(content.get("evalue") or "0")
-        try:
-            self._statuses.append(int(value) & 255 if value != "None" else 0)
-        except ValueError:
-            self._statuses.append(FAILED)
-            print(plain_text(value), file=sys.stderr)
-
-    def execute(self, code: str) -> int:
-        """Run a cell; the exit status that a shell is given for it."""
-        self._statuses.clear()
-        try:
-            reply = self.run(code, store_history=False)
-        except Left as e:
-            print(f"[{e}]", file=sys.stderr)
-            return INTERRUPTED
-        if self._statuses:
-            return self._statuses[-1]
-        if reply.get("status") == "ok":
-            return 0
-        return INTERRUPTED if self.presses else FAILED
+    @property
+    def plain_shell(self) -> dict[str, Any]:
+        """Settings: a script or an expression needs no IPython, unless it is that of a session."""
+        return {} if self.options.shell or self.options.session else {"shell": "mini"}
 
 
 SEVERAL = "; or several: a group, web1,web2, pi-*, all"
 
 
-class Exec(Connecting):
+class Exec(Running):
     """Statements."""
 
     title = "exec"
@@ -86,10 +64,10 @@ class Exec(Connecting):
         if options.json:
             raise TargetError("--json is for several servers, a line each; name them with -t web1,web2, or use eval")
         with self.remote() as remote:
-            return Program(remote).execute(_for_shell(remote, code))
+            return self.program(remote).execute(_for_shell(remote, code))
 
 
-class Eval(Connecting):
+class Eval(Running):
     """An expression."""
 
     title = "eval"
@@ -117,9 +95,9 @@ class Eval(Connecting):
             from . import on_group
 
             return on_group.value(self, code, as_json=options.json)
-        with self.remote() as remote:
+        with self.remote(**self.plain_shell) as remote:
             if not options.json:
-                return Program(remote).execute(f"print(repr((\n{code}\n)))")
+                return self.program(remote).execute(code, "expression")
             value = _evaluated(remote, code)
         try:
             print(json.dumps(value, allow_nan=False))
@@ -128,7 +106,7 @@ class Eval(Connecting):
         return None
 
 
-class Run(Connecting):
+class Run(Running):
     """A script, or a notebook."""
 
     title = "run"
@@ -164,14 +142,11 @@ class Run(Connecting):
 
             return notebook.run(self, options.file, options.arguments)
         path = Path(options.file).expanduser()
-        source = _read(path) if options.file != "-" else sys.stdin.read()
-        with self.remote() as remote:
+        source = _read(path) if options.file != "-" else _stdin()
+        with self.remote(**self.plain_shell) as remote:
             for module in modules_beside(path, source) if options.file != "-" else ():
                 sendmodule(remote.session, module)
-            shell = Program(remote)
-            code = shell.execute(program(source, path.name, options.arguments))
-            status = code or _evaluated(remote, STATUS)
-            return status if type(status) is int else FAILED
+            return self.program(remote).execute(source, "script", path.name, options.arguments)
 
 
 def _evaluated(remote: Remote, expression: str) -> Any:
@@ -197,9 +172,17 @@ def _for_shell(remote: Remote, code: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as e:
+        return decoded(path.read_bytes())
+    except (OSError, UnicodeDecodeError, SyntaxError) as e:  # the latter of a coding line
         raise TargetError(f"cannot read {path}: {getattr(e, 'strerror', None) or e}; name a script here") from None
+
+
+def _stdin() -> str:
+    """A script on stdin."""
+    try:
+        return decoded(sys.stdin.buffer.read())
+    except (UnicodeDecodeError, SyntaxError) as e:
+        raise TargetError(f"cannot read the script on stdin: {e}") from None
 
 
 def _code(words: list[str]) -> str:

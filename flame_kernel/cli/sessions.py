@@ -13,11 +13,12 @@ from ..connect import amounts
 from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
 from ..remote.foreground import Terminal, in_colour, write
+from ..remote.program import FAILED
 from ..session.agent_client import AgentClient
 from ..session.inbox import Event
 from ..session.screen import allowed, show
 from ..terminal import COLOUR, one_line, plain_text
-from .command import FAILED, CommandGroup
+from .command import CommandGroup
 from .connecting import Connecting, connecting
 from .output import show_json, show_table
 from .parser import Parser

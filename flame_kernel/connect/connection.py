@@ -490,12 +490,15 @@ class Connection:
         """What it means that the server ended the handshake of Pyro."""
         refusal = self._way.refusal()
         if refusal:
-            return CannotConnect(self.location, "refused", refusal)
+            return self._way.refused(refusal)
         settings = self._target.tls
         if settings is None:
             if error.hard and self._socket.family != socket.AF_UNIX and not self.bytes_received:
                 # Pyro's TLS servers reset without a word; others that speak TLS send an alert, see _stranger.
-                return CannotConnect(self.location, "tls", "it reset the connection without a word")
+                if self._speaks_tls():
+                    return CannotConnect(self.location, "tls", "it reset the connection without a word")
+                seen = "it reset the connection without a word, as a forwarded port does that leads to nobody"
+                return CannotConnect(self.location, "closed", seen)
             return CannotConnect(self.location, "closed", str(error))
         # With TLS 1.3 the server judges our certificate when we are through with the handshake already.
         cause = tls.alert(error.__cause__) if isinstance(error.__cause__, ssl.SSLError) else None
@@ -505,6 +508,17 @@ class Connection:
             return CannotConnect(self.location, "closed", str(error))
         cause = "tls_client_missing" if settings.certificate is None else "tls_client_refused"
         return CannotConnect(self.location, cause, "it closed right after the TLS handshake, without a word")
+
+    def _speaks_tls(self) -> bool:
+        """Whether a server that has reset a plain connection answers to TLS, on another one."""
+        try:
+            way = Way(self._target)
+        except FlameError:
+            return False
+        try:
+            return tls.answers(way.socket, min(way.deadline, time.monotonic() + tls.PROBE))
+        finally:
+            way.close()
 
     def _read_header(self, deadline: float) -> bytearray:
         """A Pyro header, or CannotConnect that names what answered instead."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import ssl
 import time
 from typing import Any
 
@@ -40,8 +41,9 @@ class Way:
         self._tunnel = target.tunnel
         timeouts = target.timeouts
         if self._tunnel is None:
+            found = self._addresses()  # however long that takes: the system's resolver has its own deadline
             self.deadline = time.monotonic() + timeouts.connect
-            self.socket = self._open(self.deadline)
+            self.socket = self._open(found, self.deadline)
         else:
             alive = 5.0 if target.fast else 15.0
             self.socket = self._tunnel.connect(timeouts.connect, timeouts.login, alive, target.ask)
@@ -55,7 +57,7 @@ class Way:
             refusal = self.refusal()
             self.close()
             if refusal and isinstance(error, CannotConnect):
-                raise CannotConnect(self.location, "refused", refusal) from error
+                raise self.refused(refusal) from error
             raise
 
     def close(self) -> None:
@@ -69,8 +71,10 @@ class Way:
     def shutdown(self) -> None:
         """End the conversation under whoever reads or writes now."""
         with contextlib.suppress(OSError):  # it may be down already
-            # The plain one's: that of an SSL socket would take the encryption away while another thread uses it.
-            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+            if isinstance(self.socket, ssl.SSLSocket):  # its own would take the encryption away under another thread
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+            else:  # which may be one of eventlet's
+                self.socket.shutdown(socket.SHUT_RDWR)
 
     @property
     def is_here(self) -> bool:
@@ -85,15 +89,17 @@ class Way:
         """Why the last step beyond the tunnel failed, as ssh says it; empty without ssh, or where it says nothing."""
         return f"ssh is there, and says: {said}" if self._tunnel and (said := self._tunnel.refusal()) else ""
 
+    def refused(self, said: str) -> CannotConnect:
+        """The error that ``said``, a ``refusal``, stands for."""
+        return CannotConnect(self.location, "ssh_forbids" if "prohibited" in said else "refused", said)
+
     # --- a socket
 
-    def _open(self, deadline: float) -> socket.socket:
+    def _addresses(self) -> list[tuple[int, Any]]:
+        return [(socket.AF_UNIX, self._place.path)] if self._place.path else addresses(self._place)
+
+    def _open(self, found: list[tuple[int, Any]], deadline: float) -> socket.socket:
         """A connected socket, from the first of the host's addresses that answers."""
-        found: list[tuple[int, Any]]
-        if self._place.path:
-            found = [(socket.AF_UNIX, self._place.path)]
-        else:
-            found = addresses(self._place)
         for index, (family, address) in enumerate(found):
             now = time.monotonic()
             # An address that swallows packets must leave time for the next one.
@@ -121,7 +127,8 @@ def addresses(place: Location) -> list[tuple[int, Any]]:
     """``(family, address)`` of a host, IPv4 first, as Pyro binds; raises CannotConnect. The system's resolver has its
     own deadline, not ours."""
     try:
-        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+        host = "localhost" if place.host.lower() == "localhost." else place.host  # which few resolvers know
+        found = socket.getaddrinfo(host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a host name"
         raise CannotConnect(str(place), "unresolvable", reason) from error

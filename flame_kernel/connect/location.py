@@ -94,8 +94,8 @@ class Location:
     @classmethod
     def parse(cls, text: str) -> Location:
         """The location in ``text``: ``host:9999``, ``[::1]:9999``, ``./u:path``, a ``PYRO:Pyro.Flame@…`` URI,
-        ``ssh://user@host:22/9999`` for a port of that host's own loopback, ``ssh://host/./u:path``, or ``ns:NAME`` and
-        ``ns:NAME@host:9090`` (Pyro: PYRONAME:) for what a name server knows."""
+        ``ssh://user@host:22/9999`` for a port of that host's own loopback, ``ssh://host//path`` or ``ssh://host/./u:path``
+        for a socket there, or ``ns:NAME`` and ``ns:NAME@host:9090`` (Pyro: PYRONAME:) for what a name server knows."""
         place = text.strip()
         if place[:6].lower() == "ssh://":
             return cls._parse_ssh(place[6:])
@@ -142,6 +142,10 @@ class Location:
         ssh = SshHost.parse(there)
         if place.isdigit():
             return cls(host="localhost", port=_port(place, place), ssh=ssh)
+        if place.startswith("/"):
+            return cls(path=_socket_path(place), ssh=ssh)
+        if "/" in place and ":" not in place:
+            raise TargetError(f"{place!r} is no port; for a socket's path write ssh://{there}//{place}")
         return cls.parse(place).behind(ssh)
 
     def behind(self, ssh: SshHost) -> Location:
@@ -167,14 +171,15 @@ class Location:
 
     @property
     def is_loopback(self) -> bool:
-        """True if only this machine can answer there. A host other than ``localhost`` may be anybody's, and so may
-        what a name server knows."""
+        """True if only this machine can answer there: 0.0.0.0, which servers print, too. A host other than
+        ``localhost`` may be anybody's, and so may what a name server knows."""
         if self.ssh is not None or self.name:
             return False
-        if self.path or self.host.lower() == "localhost":
+        if self.path or self.host.lower().removesuffix(".") == "localhost":
             return True
         try:
-            return ipaddress.ip_address(self.host).is_loopback
+            address = ipaddress.ip_address(self.host)
+            return address.is_loopback or address.is_unspecified
         except ValueError:
             return False
 

@@ -13,6 +13,7 @@ TLS 1.2 is the oldest spoken. Whatever fails is a CannotConnect with its cause, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -32,6 +33,9 @@ SYSTEM = "system"  # as `ca`: the authorities that this machine trusts
 _MAX_PEM = 1 << 20  # bytes
 _MAX_KNOWN = 1 << 20
 _PIN = re.compile(r"[0-9a-f]{64}")
+
+# Seconds that a server has to answer to the question whether it speaks TLS.
+PROBE = 3.0
 
 # OpenSSL's verdicts on a certificate (X509_V_ERR_…) as our causes.
 _VERDICTS = {
@@ -308,3 +312,19 @@ def forget(path: Path, location: str) -> bool:
     lines = "".join(f"sha256:{digits} {other}\n" for other, digits in known.items() if other != location)
     private_files.replace(path, lines.encode("utf-8", "surrogateescape"))
     return True
+
+
+def answers(plain: socket, deadline: float) -> bool:
+    """Whether what is at the other end of a plain connection answers to the beginning of TLS by ``deadline``; nothing
+    is believed of it."""
+    hello = ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), hello).do_handshake()
+    try:
+        plain.settimeout(max(0.1, deadline - time.monotonic()))
+        plain.sendall(hello.read())
+        return plain.recv(1) in (b"\x15", b"\x16")  # an alert, or a handshake
+    except OSError:
+        return False

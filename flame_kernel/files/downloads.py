@@ -13,6 +13,7 @@ from typing import Any
 
 from ..agent.wire import frames, trees
 from ..errors import TransferError, UnsafeAnswer
+from ..security import answers
 from .destination import ChosenFolder, Names, component, plain_name
 from .far_files import BURST, FarFiles, Handler, Message, error_in
 from .progress import Tally
@@ -132,7 +133,7 @@ def description(raw: Any, location: str) -> dict[str, Any]:
         what["kind"] not in (*_KINDS, "other")
         or any(type(what[name]) is not int for name in ("size", "mode", "mtime"))
         or not 0 <= what["size"] < 1 << 62
-        or not abs(what["mtime"]) < 1 << 62
+        or not abs(what["mtime"]) < answers.MAX_TIME
     ):
         raise UnsafeAnswer(location, "a file that is described in a way no file is")
     what["mode"] &= 0o777

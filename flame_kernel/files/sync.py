@@ -92,7 +92,7 @@ class Sync(Transfer):
         top = os.path.realpath(os.path.expanduser(source))
         if not os.path.isdir(top):
             raise TransferError(f"'{trees.shown(source)}' is not a folder here; sync copies folders, put copies files")
-        place, there = self._far_place(_into(destination, source))
+        place, there = self._far_place(_into(destination, source), self._made_there(source, destination))
         is_there = there["kind"] == "folder"
         target = trees.from_wire(place)
         with contextlib.closing(self._open(source, os.fsencode(top))) as own:
@@ -147,9 +147,14 @@ class Sync(Transfer):
         target = os.fsencode(os.path.realpath(os.path.expanduser(destination)))
         base: Names = (os.fsencode(plain_name(source)),) if into != destination else ()
         missing = trees.describe(target)["kind"] == "missing"
-        if missing and not base:  # it will be made, if the folder above it is there
-            target, name = os.path.split(target)
-            base = (name,)
+        if missing and base and not self._wishes.dry_run:
+            with contextlib.suppress(OSError):  # that it is not there is said below
+                os.mkdir(target)
+                missing = False
+        if missing:  # it will be made, or would be, if the folder above it is there
+            above, name = os.path.split(target)
+            if not base or trees.describe(above)["kind"] == "folder":
+                target, base = above, (name, *base)
         if trees.describe(target)["kind"] != "folder":
             if not missing:
                 self._check_destination(destination, "file", None, "here")
@@ -158,6 +163,9 @@ class Sync(Transfer):
 
     def _kind(self, folder: ChosenFolder, place: Names) -> str:
         try:
+            for depth in range(1, len(place)):  # in a dry run the folder that it comes into may be missing
+                if folder.describe(place[:depth])["kind"] == "missing":
+                    return "missing"
             return str(folder.describe(place)["kind"])
         except (OSError, trees.Refused) as e:
             raise TransferError(str(trees.why(e) if isinstance(e, OSError) else e)) from None
@@ -170,13 +178,33 @@ class Sync(Transfer):
 
     # -- what is there
 
-    def _far_place(self, path: str) -> tuple[str, Entry]:
-        """A folder of the far side: its whole path for the wire, and what it is now."""
+    def _where(self, path: str) -> Entry:
         cwd = self._far_cwd([path])
         request = wire_path(path)
         where = self._insist(lambda far: far.request(op="where", path=request, cwd=cwd()))
-        where = checked_where(where, self._location)
-        self._check_destination(path, where["kind"], where.get("parent"), f"on {self._location}")
+        return dict(checked_where(where, self._location))
+
+    def _made_there(self, source: str, destination: str) -> bool:
+        """Make the folder there into which one comes, where it is missing and the one above it is not; in a dry run it
+        would be made. Whether it was missing."""
+        if _into(destination, source) == destination:
+            return False
+        where = self._where(destination)
+        if where["kind"] != "missing" or where.get("parent") != "folder":
+            return False
+        if not self._wishes.dry_run:
+            self._insist(lambda far: far.request(op="folder", path=str(where["path"]).rstrip("/")))
+            self._insist(
+                lambda far: far.request(op="attributes", path=str(where["path"]).rstrip("/"), mode=0o755, mtime=None)
+            )
+        return True
+
+    def _far_place(self, path: str, made: bool = False) -> tuple[str, Entry]:
+        """A folder of the far side: its whole path for the wire, and what it is now; ``made``: the one above it is, or
+        would be."""
+        where = self._where(path)
+        parent = "folder" if made else where.get("parent")
+        self._check_destination(path, where["kind"], parent, f"on {self._location}")
         missing = where["kind"] == "missing"
         what = {"kind": "missing"} if missing else description(where, self._location)
         return str(where["path"]).rstrip("/") or "/", what
@@ -256,7 +284,9 @@ class Sync(Transfer):
 
     def _is_in_the_way(self, old: str, new: str) -> bool:
         """Whether an entry of the kind ``old`` must be deleted before one of the kind ``new`` can take its place."""
-        return (old, new) == ("file", "link") or (self._wishes.delete and (old == "folder") != (new == "folder"))
+        if old == "folder":
+            return self._wishes.delete and new != "folder"
+        return new == "folder" or (old, new) == ("file", "link")
 
     def _same(self, what: Entry, old: Entry) -> bool:
         if what["kind"] != old["kind"]:

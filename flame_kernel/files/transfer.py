@@ -43,7 +43,7 @@ MAX_CONTENT, MAX_ZEROS = 2 << 30, 256 << 20
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 _S = TypeVar("_S", bound="Transfer")
-Name = str | os.PathLike[str]
+Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def put(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool 
     sentence; ConnectionLost when the link does not come back.
     """
     with Transfer(session, "put", progress) as transfer:
-        return transfer.put([os.fspath(source) for source in sources], os.fspath(dst))
+        return transfer.put([os.fsdecode(source) for source in sources], os.fsdecode(dst))
 
 
 def get(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool | None = None) -> Transferred:
@@ -87,19 +87,19 @@ def get(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool 
     side says leads out of ``dst``; see `destination.py` for what becomes of odd names.
     """
     with Transfer(session, "get", progress) as transfer:
-        return transfer.get([os.fspath(source) for source in sources], os.fspath(dst))
+        return transfer.get([os.fsdecode(source) for source in sources], os.fsdecode(dst))
 
 
 def sendfile(session: Session, filename: Name, data: bytes | bytearray | memoryview) -> None:
     """Write ``data`` to a file there, put in place whole; a new one is its owner's alone, as with Flame's own."""
     with Transfer(session, "sendfile", False) as transfer:
-        transfer.sendfile(os.fspath(filename), memoryview(data).cast("B"))
+        transfer.sendfile(os.fsdecode(filename), memoryview(data).cast("B"))
 
 
 def getfile(session: Session, filename: Name) -> bytes:
     """The content of a file there, 2 GiB at most. Raises TransferError, ConnectionLost."""
     with Transfer(session, "getfile", False) as transfer:
-        return transfer.getfile(os.fspath(filename))
+        return transfer.getfile(os.fsdecode(filename))
 
 
 class Transfer:

@@ -6,9 +6,11 @@ thread's own output does.  Ctrl-C there stops the far side, and then is the Keyb
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import collections
 import contextlib
+import functools
 import getpass
 import importlib.util
 import os
@@ -179,6 +181,12 @@ class Calls:
         if raised is not None:
             raise raised
         return self._result(reply, mode, timeout)
+
+    async def awaited(self, root: list[Any], steps: Sequence[Step]) -> Any:
+        """What something there comes to when it is awaited; the loop here goes on meanwhile."""
+        options: dict[str, Any] = {"await": "any"}
+        work = functools.partial(self.perform, root, steps, **options)
+        return await asyncio.get_running_loop().run_in_executor(None, work)
 
     def forget(self, known: str) -> None:
         """A stand-in was collected; any thread, any moment, a destructor's too: nothing is waited for."""

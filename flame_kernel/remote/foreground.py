@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import queue
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -39,6 +40,7 @@ class Far(Protocol):
         allow_stdin: bool = False,
         silent: bool = False,
         store_history: bool = True,
+        program: dict[str, Any] | None = None,
     ) -> Future[Reply]: ...
 
     def evaluate(self, expression: str) -> Any: ...
@@ -96,12 +98,20 @@ class Foreground(Terminal):
         self._leaves = leaves
         self._rendering = far.session.target.rendering(lambda request, sentence: write("stderr", sentence + "\n"))
 
-    def run(self, source: str, *, silent: bool = False, store_history: bool = True) -> Reply:
+    def run(
+        self,
+        source: str,
+        *,
+        silent: bool = False,
+        store_history: bool = True,
+        request_id: str | None = None,
+        program: dict[str, Any] | None = None,
+    ) -> Reply:
         """Run one cell; the content of its execute_reply. Raises FlameError where its end is not heard of.
 
-        Ctrl-C stops it there, however often.
+        Ctrl-C stops it there, however often. ``program``: see ``Session.execute``.
         """
-        request_id = uuid.uuid4().hex
+        request_id = request_id or uuid.uuid4().hex
         self.presses = 0
         told: queue.SimpleQueue[Any] = queue.SimpleQueue()
         over = threading.Event()
@@ -116,13 +126,23 @@ class Foreground(Terminal):
                 self._answer(event["content"], None)
 
         done = self._far.cell(
-            source, sink, request_id=request_id, allow_stdin=True, silent=silent, store_history=store_history
+            source,
+            sink,
+            request_id=request_id,
+            allow_stdin=True,
+            silent=silent,
+            store_history=store_history,
+            program=program,
         )
+        self.begun(request_id)
         try:
             return self.follow(told, done, request_id)
         finally:
             over.set()
             self._drain(told)
+
+    def begun(self, request_id: str) -> None:
+        """Called when a cell is on its way."""
 
     def follow(self, told: queue.SimpleQueue[Any], done: Future[Reply], request_id: str) -> Reply:
         """Show what ``told`` brings until ``done``, the future of the cell ``request_id``, is; its result."""
@@ -199,11 +219,56 @@ class Foreground(Terminal):
 
 
 def write(name: str, text: str) -> None:
-    """Text to stdout or stderr, at once."""
+    """Text to stdout or stderr, at once; what its encoding lacks as a question mark. Raises FlameError where it cannot
+    be written, and BrokenPipeError."""
     stream = getattr(sys, name)  # None where there is no console
-    if stream is not None:
-        stream.write(text)
+    if stream is None:
+        return
+    with _writing(name, stream):
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            stream.write(text.encode(encoding, "replace").decode(encoding))
         stream.flush()
+
+
+def write_bytes(name: str, data: bytes) -> None:
+    """The same of bytes, exactly; but a terminal that is not of UTF-8 is given the text in its own encoding."""
+    stream = getattr(sys, name)
+    below = getattr(stream, "buffer", None)
+    encoding = str(getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
+    if below is None or (encoding != "utf8" and _is_tty(stream)):
+        write(name, data.decode("utf-8", "replace"))
+        return
+    with _writing(name, stream):
+        stream.flush()
+        below.write(data)
+        below.flush()
+
+
+def flush_output() -> None:
+    """Write out what was printed; FlameError where it cannot be, BrokenPipeError where nobody reads it."""
+    if sys.stdout is not None:
+        with _writing("stdout", sys.stdout):
+            sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _writing(name: str, stream: Any) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        leave_output(stream)
+        raise FlameError(f"cannot write to {name}: {e.strerror or e}") from e
+
+
+def leave_output(stream: Any) -> None:
+    """What that holds, and is given from now on, goes nowhere: where it should go it cannot."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def show_before(text: str) -> None:

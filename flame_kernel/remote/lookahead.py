@@ -37,6 +37,23 @@ def next_attribute(frame: FrameType | None) -> str:
     return _step(frame)[1]
 
 
+def is_attribute(frame: FrameType | None) -> bool:
+    """Whether ``frame``'s running instruction takes an attribute, rather than calls what does, such as ``hasattr``."""
+    try:
+        return frame is None or frame.f_lasti in _attributes(frame.f_code)
+    except Exception:  # bytecode of a kind that `dis` does not know
+        return True
+
+
+@functools.lru_cache(maxsize=512)
+def _attributes(code: CodeType) -> frozenset[int]:
+    """The places of the instructions that take attributes, to the last of their cache entries."""
+    instructions = [one for one in dis.get_instructions(code) if one.opname not in _SILENT]
+    ends = [*(one.offset for one in instructions[1:]), len(code.co_code)]
+    places = zip(instructions, ends, strict=True)
+    return frozenset(at for one, end in places if one.opname in _ATTRIBUTE for at in range(one.offset, end, 2))
+
+
 def _step(frame: FrameType | None) -> Step:
     if frame is None:
         return False, ""

@@ -174,9 +174,6 @@ class RemoteObject(metaclass=_Meta):
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError(f"{_words(self)} stays where it is: fetch() brings its value, if it is plain")
 
-    def __await__(self) -> NoReturn:
-        raise TypeError(f"{_words(self)} cannot be awaited here: await it in a cell there, or in a function of pi.run")
-
     # -- identity, where the class there has no other idea of it -----------------------------------------------------
 
     def __eq__(self, other: object) -> Any:
@@ -316,6 +313,18 @@ def _iterate(self: RemoteObject) -> Iterator[Any]:
     return RemoteIterator(self, _ITEMS_FIRST if is_container else 1)
 
 
+def _await(self: RemoteObject) -> Any:
+    return self._flame_calls.awaited(self._flame_root, self._flame_steps).__await__()
+
+
+def _async_iterate(self: RemoteObject) -> Any:
+    return _do(self, ("op", "aiter"), "keep")
+
+
+def _async_next(self: RemoteObject) -> Any:
+    return self._flame_calls.awaited(self._flame_root, (*self._flame_steps, ("op", "anext")))
+
+
 def _fspath(self: RemoteObject) -> str:
     raise TypeError(f"{_words(self)} is a path of the far side: str() is its text")
 
@@ -419,6 +428,9 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "__iter__": _iterate,
     "__enter__": _operation("enter"),
     "__fspath__": _fspath,
+    "__await__": _await,
+    "__aiter__": _async_iterate,
+    "__anext__": _async_next,
     "__array__": _array,
     "__len__": _as(int, "len"),
     "__bool__": _as(bool, "bool"),

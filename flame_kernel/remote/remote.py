@@ -292,16 +292,24 @@ class Remote:
         silent: bool = False,
         store_history: bool = True,
         lane: str | None = None,
+        program: dict[str, Any] | None = None,
     ) -> Future[Reply]:
         """Run a cell; the content of its execute_reply. ``sink`` has its events and nobody else's, those of the
         threads that it leaves behind too; it is called on the events thread and must not wait for this session.
 
         The future's ``request_id`` names it: for ``interrupt``. On a ``lane`` of its own it waits for no other cell.
+        ``program``: see ``Session.execute``.
         """
         request_id = request_id or uuid.uuid4().hex
         self._calls.route(request_id, sink)
         future = self.session.execute(
-            request_id, code, allow_stdin=allow_stdin, silent=silent, store_history=store_history, lane=lane
+            request_id,
+            code,
+            allow_stdin=allow_stdin,
+            silent=silent,
+            store_history=store_history,
+            lane=lane,
+            program=program,
         )
         future.request_id = request_id  # type: ignore[attr-defined]
         return future
@@ -408,7 +416,20 @@ class Modules:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") and name.startswith(("__", "_repr_", "_ipython_")) and name != "__future__":
             raise AttributeError(name)
-        return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
+        frame = sys._getframe(1)
+        try:
+            return _module(self._calls, name, lookahead.goes_on(frame))
+        except ModuleNotFoundError as error:
+            if error.name != name or lookahead.is_attribute(frame):
+                raise
+            raise AttributeError(f"there is no module {name} at {self._calls.name}") from error  # hasattr, getattr
+
+    def __contains__(self, name: object) -> bool:
+        is_name = isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
+        return is_name and self._calls.demand(["has_module", name], (), bool)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dir(self))
 
     def __getitem__(self, name: str) -> Any:
         return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))

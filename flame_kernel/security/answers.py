@@ -395,6 +395,7 @@ _EXECUTED: dict[str, Check] = {
     "ename": text(),
     "evalue": text(),
     "traceback": _lines,
+    "exit_status": maybe(whole(0, 255)),
 }
 _HELD = record(
     {"id": _name, "kind": one_of("object", "module", "class", "routine"), "class": text(500)},
@@ -526,7 +527,9 @@ def reply(shape: str, content: dict[str, Any], location: str) -> dict[str, Any]:
 # -- files -----------------------------------------------------------------------------------------------------------
 
 _MODE = whole(0, 0o7777_7777)
-_TIME = whole(-(1 << 62) + 1, (1 << 62) - 1)
+# Nanoseconds of a file's time: beyond what any file system has, and within what the system's own calls take.
+MAX_TIME = 1 << 91
+_TIME = whole(-MAX_TIME + 1, MAX_TIME - 1)
 _WHAT: dict[str, Check] = {
     "kind": one_of("file", "folder", "end", "link", "odd", "other", "missing"),
 }

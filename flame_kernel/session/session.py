@@ -109,6 +109,7 @@ class Session:
         self.mourned = False  # somebody has been told that it is gone
         self._followed = {cell["request"]: self._pending[cell["request"]].future for cell in self.running}
         self._inbox = Inbox(0 if fresh else self.server.get("acknowledged", self.server["newest"]))
+        self._shown = self._inbox.ack  # the number of the last event that was handed on
         self.missed = 0 if fresh else self.server["newest"] - self._inbox.ack
         if self.server["ready"] is not None and not fresh:
             self.ready.set_result(self.server["ready"])
@@ -163,10 +164,12 @@ class Session:
         cell_id: str | None = None,
         raw: str | None = None,
         count: int | None = None,
+        program: dict[str, Any] | None = None,
     ) -> Future[Reply]:
         """Run a cell; the future holds the content of its execute_reply. ``lane`` is the subshell's id; ``raw`` the
         cell's text where ``code`` is not that: a debugger knows the cell by it. ``count`` is the number that it has
-        here; without, the far side counts."""
+        here; without, the far side counts. ``program`` is how it runs as a program: see
+        ``agent/session/program.py``."""
         request = {
             "kind": "execute",
             "id": request_id,
@@ -181,7 +184,7 @@ class Session:
             "count": count,
             "text_only": self.target.rendering_level != FULL,
         }
-        return self._submit(request)
+        return self._submit(request | {"program": program} if program else request)
 
     def complete(self, request_id: str, code: str, cursor_pos: int) -> Future[Reply]:
         """The content of a complete_reply, also while a cell runs; ``cursor_pos`` in code points."""
@@ -481,6 +484,7 @@ class Session:
         except Exception as e:  # content that nobody reckoned with must not end this thread, on which all wait
             self._link.end(UnsafeAnswer(self.location, f"events that cannot be shown: {type(e).__name__}: {e}"))
             return
+        self._shown = self._inbox.ack
         for event in events:
             kind = event["type"]
             if kind.endswith("_reply") and event.get("request") is not None:
@@ -519,7 +523,7 @@ class Session:
 
     def _finish(self, op: str, timeout: float) -> None:
         if self.gone is None and not self._link.closing.is_set():
-            done = self._call({"op": op})
+            done = self._call({"op": op, "ack": self._shown})
             # Where nobody answers the agent ends the session itself, when nobody has come back for long enough.
             deadline = time.monotonic() + timeout
             while not done.done() and time.monotonic() < deadline:

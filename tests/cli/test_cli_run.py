@@ -126,7 +126,8 @@ def test_a_script_with_what_it_imports(there: list[str], script: Path, server: F
         ("import sys\nsys.exit('sorry')", 1, "sorry\n"),
         ("raise SystemExit", 0, ""),
         ("def (", 1, "SyntaxError"),
-        ("import os\nos._exit(3)", 1, "SessionDied: the session's process"),
+        ("import os\nos._exit(3)", 3, ""),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)", 143, "ended with signal SIGTERM"),
     ],
 )
 def test_how_a_script_ends(text: str, code: int, says: str, there: list[str]) -> None:

@@ -238,9 +238,10 @@ class EventLog:
             self._change_reader()
             self._left = False
 
-    def detach(self):
-        """The reader says that it leaves for now: nobody waits for it."""
+    def detach(self, ack=0):
+        """The reader says that it leaves for now, and has what is up to ``ack``: nobody waits for it."""
         with self._lock:
+            self._journal.acknowledge(ack)
             self._change_reader()
             self._left = True
 

@@ -80,6 +80,13 @@ class Comms:
             comm.publish_msg("comm_open", target_name=comm.target_name, target_module=None, **message)
         return {"status": "ok", "widgets": count}
 
+    def publish(self, comm, msg_type, data, metadata, buffers, keys):
+        """Send a message of one of the session's comms."""
+        if self.manager is not None:
+            data = {} if data is None else data
+            self.sent(msg_type, comm.comm_id, data)
+            self._host.publish(msg_type, dict(keys, data=data, comm_id=comm.comm_id), metadata, buffers)
+
     def sent(self, msg_type, comm_id, data):
         """A comm of ours has sent ``data``: its answer will run on the same lane."""
         if msg_type == "comm_close":
@@ -161,7 +168,22 @@ def _session_comms():
     return comms if comms is not None and comms.manager is not None else None
 
 
-def _make_create_comm(found):
+def comm_class():
+    """The class of the comms that ``create_comm`` makes; None without the ``comm`` package."""
+    global _comm_class
+    if _comm_class is None and _has_package():
+        _comm_class = _make_comm_class()
+    return _comm_class
+
+
+def _has_package():
+    try:
+        return importlib.util.find_spec("comm") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _make_comm_class():
     from comm.base_comm import BaseComm
 
     class Comm(BaseComm):
@@ -174,12 +196,8 @@ def _make_create_comm(found):
             super(Comm, self).__init__(*args, **kwargs)
 
         def publish_msg(self, msg_type, data=None, metadata=None, buffers=None, **keys):
-            comms = self._comms
-            if comms is None or comms.manager is None:
-                return
-            data = {} if data is None else data
-            comms.sent(msg_type, self.comm_id, data)
-            comms._host.publish(msg_type, dict(keys, data=data, comm_id=self.comm_id), metadata, buffers)
+            if self._comms is not None:
+                self._comms.publish(self, msg_type, data, metadata, buffers, keys)
 
         def handle_msg(self, msg):
             # As the base class does it, which needs IPython, and leaves errors to the app's log.
@@ -205,13 +223,50 @@ def _make_create_comm(found):
             except Exception:  # of the user's callback
                 self._comms.show_error()
 
+    return Comm
+
+
+def _make_create_comm(found):
     def create_comm(*args, **kwargs):
         if _session_comms() is None:
             return found(*args, **kwargs)
         widgets.share()
-        return Comm(*args, **kwargs)
+        return comm_class()(*args, **kwargs)
 
     return create_comm
+
+
+def _make_publish_msg(found):
+    """For ``ipykernel.comm.Comm``, by which Bokeh, matplotlib's nbagg and pyviz_comms make their comms: without a
+    kernel of ipykernel's it sends nothing."""
+
+    def publish_msg(self, msg_type, data=None, metadata=None, buffers=None, **keys):
+        comms = _session_comms()
+        if comms is None:
+            return found(self, msg_type, data, metadata, buffers, **keys)
+        return comms.publish(self, msg_type, data, metadata, buffers, keys)
+
+    return publish_msg
+
+
+def _make_base_init(found):
+    """A comm of any class begins here, before it sends: ipykernel's may have been imported a moment ago."""
+
+    def __init__(self, *args, **kwargs):  # noqa: N807
+        _check_ipykernel()
+        found(self, *args, **kwargs)
+
+    return __init__
+
+
+def _check_ipykernel():
+    module = sys.modules.get("ipykernel.comm.comm")
+    base = getattr(module, "BaseComm", None)
+    if base is None or "publish_msg" not in vars(base) or is_layer(vars(base)["publish_msg"]):
+        return
+    with _lock:
+        if _users[0] and not is_layer(vars(base)["publish_msg"]):
+            _layers.append(Layer(base, "publish_msg", _make_publish_msg))
 
 
 def _make_get_comm_manager(found):
@@ -222,6 +277,7 @@ def _make_get_comm_manager(found):
     return get_comm_manager
 
 
+_comm_class = None
 _lock = threading.Lock()
 _layers = []
 _users = [0]
@@ -236,8 +292,9 @@ def _install():
 
 def _check():
     """ipykernel, when it is imported here, puts hooks of its own in the place of ours."""
-    import comm
+    import comm.base_comm
 
+    _check_ipykernel()
     mine = [layer.value for layer in _layers]
     if all(vars(comm).get(name) in mine for name, _ in _NAMES):
         return
@@ -247,6 +304,8 @@ def _check():
                 found = vars(comm).get(name)
                 if not is_layer(found):
                     _layers.append(Layer(comm, name, make))
+            if not is_layer(vars(comm.base_comm.BaseComm).get("__init__")):
+                _layers.append(Layer(comm.base_comm.BaseComm, "__init__", _make_base_init))
 
 
 def _uninstall():

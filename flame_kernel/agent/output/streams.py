@@ -41,7 +41,7 @@ class Cell:
     count         its number, where the client counts cells
     """
 
-    __slots__ = ("__weakref__", "allow_stdin", "count", "flushes", "host", "lane", "request_id", "silent")
+    __slots__ = ("__weakref__", "allow_stdin", "count", "flushes", "host", "lane", "request_id", "silent", "threads")
 
     def __init__(self, request_id, host, allow_stdin=False, silent=False, lane="", count=None):
         self.request_id = request_id
@@ -51,6 +51,7 @@ class Cell:
         self.flushes = 0  # how often it has flushed
         self.count = count
         self.lane = lane  # the name of the lane that runs it
+        self.threads = None  # where it runs as a program: those that it starts
 
 
 class LatestCell:
@@ -95,7 +96,12 @@ class _Bytes(io.RawIOBase):
 
 class OutStream(io.TextIOBase):
     """What code of a session finds as ``sys.stdout`` or ``sys.stderr``, and may keep: its text goes to the session of
-    the caller whatever has been assigned since, and in the host's own code to the host's own stream."""
+    the caller whatever has been assigned since, and in the host's own code to the host's own stream.
+
+    By the name of ipykernel's class libraries know that colours and HTML are welcome.
+    """
+
+    __module__ = "ipykernel.iostream"
 
     encoding = "utf-8"
     errors = "replace"
@@ -107,6 +113,11 @@ class OutStream(io.TextIOBase):
         self._name = name
         self.below = below
         self._buffer = _Bytes(self)
+
+    @property
+    def __class__(self):
+        found = getattr(sys.modules.get("ipykernel.iostream"), "OutStream", None)
+        return found if isinstance(found, type) and current() is not None else type(self)
 
     @property
     def buffer(self):

@@ -101,6 +101,8 @@ def _thread_start(below):
 
             # Both are called by C: an error of the user's passes no frame of ours, which its traceback would show.
             self.run = functools.partial(collections.deque, map(_call, (begin, self.run)), 0)
+            if cell.threads is not None:
+                cell.threads.add(self)
         return below(self)
 
     return start

@@ -1,5 +1,6 @@
 """An object in words: what the client makes its stand-in from, and what ``help`` and a front end show."""
 
+import importlib.util
 import inspect
 import pkgutil
 import reprlib
@@ -23,7 +24,7 @@ __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __fl
 __rmod__ __divmod__ __rdivmod__ __pow__ __rpow__ __matmul__ __rmatmul__ __lshift__ __rlshift__ __rshift__
 __rrshift__ __and__ __rand__ __or__ __ror__ __xor__ __rxor__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__
 __imod__ __ipow__ __imatmul__ __ilshift__ __irshift__ __iand__ __ior__ __ixor__ __lt__ __le__ __gt__ __ge__ __eq__
-__ne__ __hash__
+__ne__ __hash__ __await__ __aiter__ __anext__
 """
 PROTOCOL = _PROTOCOL.split()
 
@@ -113,6 +114,16 @@ def modules():
     names = set(sys.builtin_module_names)
     names.update(found.name for found in pkgutil.iter_modules())
     return sorted(name for name in names if name.isidentifier())
+
+
+def has_module(name):
+    """Whether there is a module of that name; the package around it is imported for that."""
+    if name in sys.modules:
+        return True
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, AttributeError, ValueError):
+        return False
 
 
 def bundle(thing):

@@ -48,3 +48,15 @@ def none_runs():
         asyncio._set_running_loop(running)
         if spare.made and not spare.made[0].is_running():
             spare.made[0].close()
+
+
+async def here(thing):
+    """Await something on this thread's loop, also a future that belongs to another one that runs."""
+    home = thing.get_loop() if asyncio.isfuture(thing) and hasattr(thing, "get_loop") else None
+    if home is not None and home is not asyncio.get_event_loop() and home.is_running():
+
+        async def wait():
+            return await thing
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(wait(), home))
+    return await thing

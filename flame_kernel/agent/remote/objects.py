@@ -100,6 +100,8 @@ class Objects:
                     del self._held[known]
                     del self._ids[id(entry[0])]
                     dropped.append(entry)
+        while dropped:
+            _let_go(dropped.pop())
 
     def close(self):
         """The session ends: nothing is held any more."""
@@ -125,8 +127,8 @@ class Objects:
         try:
             with loops.none_runs():
                 thing, awaits = self._chain(request, things, called)
-            if awaits and isinstance(thing, types.CoroutineType):
-                thing = await thing
+            if awaits and (isinstance(thing, types.CoroutineType) or awaits == "any"):
+                thing = await loops.here(thing)
             with loops.none_runs():
                 return self._answer(thing, request)
         except BaseException as e:  # the user's code may raise anything; the client is told, as of a cell
@@ -241,6 +243,8 @@ class Objects:
             return self._host.namespace.__dict__
         if kind == "held":
             return self.held(root[1])
+        if kind == "has_module":
+            return description.has_module(root[1])
         if kind == "modules":
             return description.modules()
         if kind == "user_names":
@@ -417,6 +421,17 @@ class Objects:
         if shell is not None and shell.name == "mini":  # it knows which files are cells
             return shell.format_exception((type(exc), exc, tb))["traceback"]
         return tracebacks.Formatter().lines(exc, tb)
+
+
+def _let_go(entry):
+    """Drop an object of the client's. What Python says of a coroutine that was never awaited names its own line."""
+    thing = entry[0]
+    if isinstance(thing, types.CoroutineType):
+        code = thing.cr_code
+        entry[0] = None
+        held = {"held": [thing], "__name__": "__main__"}
+        del thing
+        exec(compile("\n" * (code.co_firstlineno - 1) + "held.clear()", code.co_filename, "exec"), held)
 
 
 # -- steps -----------------------------------------------------------------------------------------------------------

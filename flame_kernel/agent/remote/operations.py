@@ -38,4 +38,6 @@ FUNCTIONS.update(
     next=next,
     enter=_enter,
     dir=_names,
+    aiter=lambda thing: type(thing).__aiter__(thing),
+    anext=lambda thing: type(thing).__anext__(thing),
 )

@@ -1,8 +1,8 @@
 """A session in a child process of the server: a fresh interpreter with the same agent, cells on its main thread.
 
 The server keeps the event log: nothing is lost when the child dies, and a poll that waits costs the child nothing. The
-two talk over a socket pair, in frames of 8 bytes of length and a message of ``wire``. The child is sent requests
-(``submit``, ``answer``, ``interrupt``, ``close``) and sends batches of events.
+child is sent requests (``submit``, ``answer``, ``interrupt``, ``close``) and sends batches of events, see
+``child_frames``.
 
 This file is the server's side, ``child_main.py`` is the child's.
 
@@ -14,11 +14,9 @@ import array
 import collections
 import errno
 import itertools
-import marshal
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -29,37 +27,8 @@ from ..remote import bulk
 from ..shell import compiler
 from ..wire import launch
 from ..wire import message as wire
-from . import child_stacks, descriptors, exit_reason, monitor, stops, top
-
-_LENGTH = struct.Struct(">Q")
-
-# What the new interpreter runs first: it takes the agent from the socket, as ``agent_frames`` has it. The folder
-# where it starts is not on its path meanwhile, as a json.py may lie there; cells have it there later, see ``folder``.
-BOOT = (
-    launch.LEAVE_FOLDER
-    + """\
-import marshal, socket
-s = socket.socket(fileno=int(sys.argv[1]))
-s.settimeout(None)
-def read(n):
-    parts = []
-    while n:
-        part = s.recv(n)
-        if not part:
-            sys.exit(0)
-        parts.append(part)
-        n -= len(part)
-    return b"".join(parts)
-def frame():
-    return read(int.from_bytes(read(8), "big"))
-space = {}
-exec(frame().decode(), space)
-text, version, codes = frame(), frame(), frame()
-codes = marshal.loads(codes) if version == sys.version.encode() else None
-space["boot"](text.decode(), codes=codes).%s(s, left)
-"""
-    % wire.CHILD
-)
+from . import child_stacks, descriptors, exit_reason, monitor, program_pipes, stops, top
+from .child_frames import BOOT, read_frame, send_frame
 
 # Seconds that a process has to end when it is asked. One that is still starting on a busy machine needs them all.
 ASKED_GRACE = 2.5
@@ -82,39 +51,6 @@ def pids():
     return set(_children)
 
 
-def agent_frames(loader, text, codes):
-    """The agent for another process of this machine, as ``BOOT`` reads it: its text, and what this very Python has
-    compiled of it, which takes a child the better part of its start."""
-    return loader.encode(), text.encode(), sys.version.encode(), marshal.dumps(codes)
-
-
-def send_frame(sock, data):
-    sock.sendall(_LENGTH.pack(len(data)) + data)
-
-
-def read_frame(sock):
-    """The next frame, or None at the end of the stream."""
-    head = _read(sock, _LENGTH.size)
-    return None if head is None else _read(sock, _LENGTH.unpack(head)[0])
-
-
-def _read(sock, size):
-    data = bytearray(size)
-    view, at = memoryview(data), 0
-    while at < size:
-        try:
-            n = sock.recv_into(view[at:])
-        except OSError:
-            return None
-        if not n:
-            return None
-        at += n
-    return data
-
-
-# -- in the server ---------------------------------------------------------------------------------------------------
-
-
 class ChildCore:
     """Stands in the server for the Core in a child, with the same interface.
 
@@ -135,6 +71,7 @@ class ChildCore:
         self._unsent = None  # frames for a process that has not been given its text yet
         self._texts = collections.deque(maxlen=TEXTS)  # of the latest cells
         self._running = {}  # id -> [kind, the cell's code] of requests that have no reply yet
+        self._programs = program_pipes.Programs(log)
         self._asked = {}  # number -> [semaphore, what the child has said]
         self._numbers = itertools.count(1)
         self._process = None
@@ -241,11 +178,13 @@ class ChildCore:
             tempdirs.remove(left)
         sock.close()
         giver.close()
+        self._programs.settle_all()
         with self._dump_lock:
             pipes, self._pipes = self._pipes, []
             unread = [child_stacks.rest_of(pipe) for pipe in pipes]
         if not self._closed:
             self._died(process.pid, ended, unread)
+        self._programs.close()
 
     def _relay_event(self, event):
         kind, request_id = event["type"], event["request"]
@@ -260,6 +199,7 @@ class ChildCore:
                 known = self._running.pop(request_id, None)
             if kind == "where_reply" and known is None:
                 return  # it has been answered meanwhile, without the child
+            self._programs.settle(request_id)
             if self._stops.ended(request_id):
                 self.tell(request_id, stops.outcome(event["content"]))
         elif kind == "ready":
@@ -284,12 +224,21 @@ class ChildCore:
                 self._log.append({"type": "stream", "request": request_id, "content": {"name": name, "text": text}})
         self._log.append({"type": "died", "request": None, "content": {"pid": pid, "status": status, "reason": why}})
         for request_id, (kind, _) in lost.items():
-            error = {"ename": "SessionDied", "evalue": why + "; its variables are lost; the next cell starts a new one"}
-            shown = [error["ename"] + ": " + error["evalue"]] + unread[0].splitlines()
-            if kind == "execute":
-                self._log.append({"type": "error", "request": request_id, "content": dict(error, traceback=shown)})
-            reply = dict(error, status="error", traceback=shown, user_expressions={}, payload=[])
-            self._log.append({"type": kind + "_reply", "request": request_id, "content": reply})
+            self._tell_the_end(request_id, kind, status, why, unread[0])
+
+    def _tell_the_end(self, request_id, kind, status, why, dump):
+        """The reply of a request that the process has not answered: ``why``, and the stacks of its crash. The end of a
+        program's process is the program's own."""
+        error = {"ename": "SessionDied", "evalue": why + "; its variables are lost; the next cell starts a new one"}
+        shown = [error["ename"] + ": " + error["evalue"]] + dump.splitlines()
+        more = {}
+        if self._programs.knows(request_id) and status is not None:
+            shown = [why] + child_stacks.without_ours(dump)
+            more["exit_status"] = status if status >= 0 else 128 - status
+        if kind == "execute" and (not more or status < 0):
+            self._log.append({"type": "error", "request": request_id, "content": dict(error, traceback=shown)})
+        reply = dict(error, status="error", traceback=shown, user_expressions={}, payload=[], **more)
+        self._log.append({"type": kind + "_reply", "request": request_id, "content": reply})
 
     def _send(self, message, buffers=(), descriptors=()):
         frame = wire.encode(message, buffers)
@@ -309,6 +258,10 @@ class ChildCore:
         if kind in monitor.KINDS and (self._process is None or kind == "top"):
             self._answer_here(request)
             return
+        if kind == "stdin":
+            self._programs.feed(request)
+            return
+        given = self._programs.begin(request)
         with self._start_lock:
             while not self._closed:
                 with self._lock:  # if it ends from here on, this request gets its answer too
@@ -322,9 +275,11 @@ class ChildCore:
             self._memory = exit_reason.OomKills()
         try:
             buffers = request.pop("buffers", ())
-            self._send({"op": "submit", "request": request}, buffers)
+            self._send({"op": "submit", "request": request}, buffers, given)
         except OSError:
             pass  # it is just dying
+        for number in given:  # it has copies
+            os.close(number)
         if kind == "where":
             threads.start("where", self._where_from_outside, request["id"])
 

@@ -19,7 +19,8 @@ from ..remote import bulk
 from ..wire import message as wire
 from ..wire import pieces
 from . import child_stacks, core, folder, places, stacks
-from .child import read_frame, send_frame, signal_group
+from .child import signal_group
+from .child_frames import read_frame, send_frame
 
 # Bytes of output that the server has not taken yet, at most: a cell that prints more waits.
 MOST_UNSENT = 2 << 20
@@ -163,7 +164,10 @@ def _receive(sock, taker, me, log, sender):
             _end_process(1)
         message, buffers = wire.decode(frame)
         if message["op"] == "submit":
-            me.submit(dict(message["request"], buffers=[bytes(b) for b in buffers]))
+            request = dict(message["request"], buffers=[bytes(b) for b in buffers])
+            if request.get("program"):
+                request["descriptors"] = _descriptors(taker)
+            me.submit(request)
         elif message["op"] == "answer":
             me.answer(message["input_id"], message["value"])
         elif message["op"] == "interrupt":
@@ -181,12 +185,14 @@ def _receive(sock, taker, me, log, sender):
 
 
 def _descriptors(taker):
-    """The one or two descriptors that the server has sent with this message."""
+    """The descriptors that the server has sent with this message: up to three."""
     found = array.array("i")
-    _, more, _, _ = taker.recvmsg(1, socket.CMSG_SPACE(2 * found.itemsize))
+    _, more, _, _ = taker.recvmsg(1, socket.CMSG_SPACE(3 * found.itemsize))
     for level, kind, data in more:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    for number in found:
+        os.set_inheritable(number, False)
     return found.tolist()
 
 

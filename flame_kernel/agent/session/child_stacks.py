@@ -97,6 +97,14 @@ def read_stacks(text, code, texts=()):
     return cells + threads
 
 
+def without_ours(text):
+    """The lines of a dump without the frames of the agent's, and of what began the child."""
+    lines = [(line, _FRAME.match(line)) for line in text.splitlines()]
+    return [
+        line for line, frame in lines if not (frame and (own.is_file(frame.group(1)) or frame.group(1) == "<string>"))
+    ]
+
+
 def _threads_in(text):
     """``[(thread, [(file, line, function), …]), …]`` of a dump, the outermost frame first."""
     found = []

@@ -24,7 +24,7 @@ from ..output.comms import Comms
 from ..output.stdin import Prompts
 from ..remote import bulk, modules, objects
 from ..shell import ipython, mini, tracebacks
-from . import monitor, side, stacks
+from . import monitor, program, program_pipes, side, stacks
 from .lane import Lane
 
 # The names of lanes that serve objects while a cell runs begin with this.
@@ -67,6 +67,7 @@ class Core:
         self.capture = None
         self.comms = None
         self._callbacks = Callbacks(self)
+        self._programs = program_pipes.Programs(log)
         self.modules = modules.Modules()
         self.objects = objects.Objects(self)
         self._helpers = itertools.count(1)
@@ -159,6 +160,8 @@ class Core:
         if self.take_interrupts is not None and not cell.lane:
             self.take_interrupts()  # pdb has left its own, of a ``continue``, or a cell has
         self.latest = cell
+        if request.get("program"):
+            return await program.run(self, cell, request, request.pop("descriptors"))
         self.shell.shows_text_only(bool(request.get("text_only")))
         reply = await self.shell.run_cell(
             request["code"],
@@ -198,6 +201,10 @@ class Core:
     def finish(self, request, reply):
         """A cell is over: write its reply into the log, behind all of its output."""
         self._settle()
+        if request.get("program"):
+            self._programs.settle(request["id"])
+            for number in request.pop("descriptors", ()):  # it was stopped before it began
+                os.close(number)
         if request["kind"] == "object":
             content, buffers = reply
             self._append("object_reply", request["id"], content, buffers=buffers)
@@ -313,7 +320,11 @@ class Core:
             monitor.begin(self, request)
         elif request["kind"] in side.KINDS:
             self._side.submit(request)
+        elif request["kind"] == "stdin":
+            self._programs.feed(request)
         elif request["kind"] == "execute":
+            if request.get("program") and "descriptors" not in request:  # a child has them from its server
+                request["descriptors"] = self._programs.begin(request)
             self.lane(request.get("lane") or "").submit(request)
         elif request["kind"] == "debug":
             self.debug.submit(request)
@@ -430,6 +441,7 @@ class Core:
         streams.set_current(Cell(None, self))
         if self.comms is not None:
             self.comms.close()
+        self._programs.close()
         self.modules.close()
         self.objects.close()
         if self.shell is not None:

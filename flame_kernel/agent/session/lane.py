@@ -28,6 +28,8 @@ CANCEL_GRACE = 0.3
 REPORT_AFTER = 0.7
 # And after which we tell that a cell has had its interrupt and still runs.
 NOTICED_AFTER = 3.0
+# Seconds before a loop that has failed goes on.
+LOOP_AGAIN = 0.001
 
 
 class Guard:
@@ -146,11 +148,15 @@ class Lane:
         while not self._task.done():
             try:
                 self.loop.run_until_complete(self._task)
-            except KeyboardInterrupt:
-                # It hit a task that the cell left in the background: that one is over, the lane goes on.
+            except (KeyboardInterrupt, SystemExit):
+                # Of a task or a callback that the cell left in the background: that one is over, the lane goes on.
                 continue
             except asyncio.CancelledError:
                 break
+            except Exception:  # a cell has called ``loop.stop()``, or broken what the loop needs
+                if self._task.done() or self.loop.is_closed():
+                    break
+                time.sleep(LOOP_AGAIN)
         self._close_loop()
         self.host.lane_ended(self)
 

@@ -213,14 +213,14 @@ class Session:
         if epoch != self.epoch:
             raise Refusal("taken_over", "another client has taken up the session %s" % self.session_id)
 
-    def detach(self, epoch):
-        """The owner leaves; whether it was that."""
+    def detach(self, epoch, ack=0):
+        """The owner leaves, and has the events up to ``ack``; whether it was that."""
         with self._lock:
             if epoch != self.epoch:
                 return False
             self.epoch += 1
             self._client_id = None
-            self.log.detach()
+            self.log.detach(ack)
             self.place.detached(self.core)
             return True
 

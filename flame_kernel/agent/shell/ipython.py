@@ -9,11 +9,10 @@ is in ``ipython_hooks``.
 import importlib.util
 import os
 import sys
-import types
 
 from .. import own
 from ..output.figures import Figures
-from . import ipython_class, ipython_parts, jedi_cache, system, tracebacks
+from . import ipykernel_names, ipython_class, ipython_parts, jedi_cache, system, tracebacks
 from . import ipython_hooks as hooks
 
 OLDEST = (7, 17)  # the first that runs a cell on a loop that is running already
@@ -75,10 +74,7 @@ class IPythonShell:
         if hasattr(debugger, "InterruptiblePdb"):
             pdb.Pdb = debugger.Pdb = debugger.InterruptiblePdb
             pdb.set_trace = debugger.set_trace
-        # tqdm looks for this module to learn that it is in a notebook, others for the class in it.
-        stand_in = types.ModuleType(_NOTEBOOK)
-        stand_in.ZMQInteractiveShell = type(self.ip)
-        sys.modules.setdefault(stand_in.__name__, stand_in)
+        ipykernel_names.plant(self.ip)
         if importlib.util.find_spec("matplotlib_inline") is not None:
             os.environ["MPLBACKEND"] = os.environ.get("MPLBACKEND") or INLINE_BACKEND
         else:
@@ -115,6 +111,7 @@ class IPythonShell:
         """Run a cell; the content of its execute_reply, without user_expressions. The error, if any, was published.
         ``raw`` is for a shell that has no magics of its own."""
         ip = self.ip
+        ipykernel_names.bind()
         error = ip.begin_cell()
         result = failure = None
         try:

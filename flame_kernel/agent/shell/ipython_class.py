@@ -480,5 +480,6 @@ def _make_class():
             self._last_exc_info = None
             self.InteractiveTB.tb = None
 
+    ZMQInteractiveShell.__module__, ZMQInteractiveShell.__qualname__ = "ipykernel.zmqshell", "ZMQInteractiveShell"
     InteractiveShellABC.register(ZMQInteractiveShell)
     return ZMQInteractiveShell

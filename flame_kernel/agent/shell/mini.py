@@ -221,7 +221,7 @@ class MiniShell:
         error = self._error(exc, exc.__traceback__, compiling)
         if not silent:
             self._host.publish("error", dict(error))
-            if isinstance(exc, SystemExit):
+            if isinstance(exc, SystemExit) and streams.current().threads is None:  # which no program is told
                 print("To exit: use 'exit' or 'quit'.", file=sys.stderr)
         return error
 

@@ -25,6 +25,7 @@ PIECE = 64 << 20  # bytes behind one checksum
 KEEP_PART = 1 << 20  # bytes: a smaller part is not worth going on with
 MAX_NAME = 255
 _KERNEL_FILE = 16 << 20  # bytes; files of /proc say that they have none
+_KERNEL_SIZE = 1 << 20  # bytes; and those of /sys say how many they might have, which are a page mostly
 
 _WINDOWS_DEVICES = frozenset(
     ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"]
@@ -244,7 +245,7 @@ class Source:
             self.size = self._status.st_size
             self.mode = stat.S_IMODE(self._status.st_mode) & 0o777
             self.mtime = self._status.st_mtime_ns
-            if not self.size:
+            if not self.size or (self.size <= _KERNEL_SIZE and not getattr(self._status, "st_blocks", 1)):
                 self._read_kernel_file()
         except BaseException:  # goes on, whatever it is; the file is closed
             self._file.close()
@@ -260,7 +261,8 @@ class Source:
         self._file.close()
 
     def _read_kernel_file(self):
-        """Files of /proc and /sys have a length of 0 and content all the same."""
+        """Files of /proc and /sys have a length of 0, or one that says nothing, and content all the same. Ordinary
+        ones may have no blocks yet, too."""
         parts, size = [], 0
         while size <= _KERNEL_FILE:
             part = self._file.read(CHUNK)
@@ -270,7 +272,7 @@ class Source:
             size += len(part)
         if size > _KERNEL_FILE:
             raise Refused("has content and no size: it cannot be copied")
-        if parts:
+        if size != self.size:
             self._small = b"".join(parts)
             self.size = size
 

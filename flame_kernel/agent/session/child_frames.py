@@ -1,0 +1,69 @@
+"""How a child begins, and the frames in which it and its server talk over a socket pair: 8 bytes of length each, and a
+message of ``wire``."""
+
+import marshal
+import struct
+import sys
+
+from ..wire import launch
+from ..wire import message as wire
+
+_LENGTH = struct.Struct(">Q")
+
+# What the new interpreter runs first: it takes the agent from the socket, as ``agent_frames`` has it. The folder
+# where it starts is not on its path meanwhile, as a json.py may lie there; cells have it there later, see ``folder``.
+BOOT = (
+    launch.LEAVE_FOLDER
+    + """\
+import marshal, socket
+s = socket.socket(fileno=int(sys.argv[1]))
+s.settimeout(None)
+def read(n):
+    parts = []
+    while n:
+        part = s.recv(n)
+        if not part:
+            sys.exit(0)
+        parts.append(part)
+        n -= len(part)
+    return b"".join(parts)
+def frame():
+    return read(int.from_bytes(read(8), "big"))
+space = {}
+exec(frame().decode(), space)
+text, version, codes = frame(), frame(), frame()
+codes = marshal.loads(codes) if version == sys.version.encode() else None
+space["boot"](text.decode(), codes=codes).%s(s, left)
+"""
+    % wire.CHILD
+)
+
+
+def agent_frames(loader, text, codes):
+    """The agent for another process of this machine, as ``BOOT`` reads it: its text, and what this very Python has
+    compiled of it, which takes a child the better part of its start."""
+    return loader.encode(), text.encode(), sys.version.encode(), marshal.dumps(codes)
+
+
+def send_frame(sock, data):
+    sock.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def read_frame(sock):
+    """The next frame, or None at the end of the stream."""
+    head = _read(sock, _LENGTH.size)
+    return None if head is None else _read(sock, _LENGTH.unpack(head)[0])
+
+
+def _read(sock, size):
+    data = bytearray(size)
+    view, at = memoryview(data), 0
+    while at < size:
+        try:
+            n = sock.recv_into(view[at:])
+        except OSError:
+            return None
+        if not n:
+            return None
+        at += n
+    return data

@@ -1,0 +1,257 @@
+"""A request that runs as a program: a script as ``python FILE`` runs it, an expression, or a cell with its streams.
+
+stdin, stdout and stderr are pipes of their own (see ``program_pipes``): in a child they are descriptors 0, 1 and 2, so
+its C code and its subprocesses have them as well. Where the process is the program's alone it ends as a process does:
+threads that are no daemons are waited for, and exit functions run.
+
+    mode       script, expression or cell
+    name       of a script's file; arguments: its own
+    ends       whether nothing of it is wanted any more when it is over: no session has a name by which to come back
+    stdin      whether the client's stdin comes by a pipe; else ``input()`` asks the user
+"""
+
+import atexit
+import contextlib
+import inspect
+import io
+import linecache
+import os
+import sys
+import threading
+import traceback
+import warnings
+import weakref
+
+from ..remote import loops
+from . import descriptors
+
+# What a shell has put into the names of a session, which no program finds in its own.
+_OF_SHELLS = ("exit", "quit", "get_ipython", "display", "In", "Out", "_ih", "_oh", "_dh", "_", "__", "___")
+_OF_SHELLS += ("_i", "_ii", "_iii", "_exit_code")
+# Seconds between looks at a thread that is waited for: an interrupt gets through.
+LOOK = 0.05
+# 128 and SIGINT.
+INTERRUPTED = 130
+
+_TOP_LEVEL_AWAIT = 0x2000  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+
+async def run(host, cell, request, numbers):
+    """Run ``request`` of the session ``host`` with the descriptors ``numbers``; the content of its execute_reply, which
+    has the ``exit_status`` of a script or an expression."""
+    about, code = request["program"], request["code"]
+    one = Program(host, cell, about, numbers)
+    status = 0
+    reply = {"status": "ok", "execution_count": None, "user_expressions": {}, "payload": []}
+    try:
+        if about["mode"] == "script":
+            status = reply["exit_status"] = one.script(code, about["name"], about["arguments"])
+        elif about["mode"] == "expression":
+            status = reply["exit_status"] = await one.expression(code)
+        else:
+            with warnings.catch_warnings(), loops.none_runs() if _is_plain(code) else _nothing():
+                warnings.filterwarnings("ignore", message="To exit: use")
+                reply = await host.shell.run_cell(code, store_history=False, raw=request.get("raw"))
+    finally:
+        ended = one.end()
+    if ended and not status:
+        reply["exit_status"] = ended
+    return reply
+
+
+class Program:
+    """One of them, from its beginning on, which is when this is made, until ``end``."""
+
+    def __init__(self, host, cell, about, numbers):
+        self._host = host
+        self._ends = about["ends"]
+        self._owns = host.place.owns_process
+        self._before = dict(host.redirects)
+        self._saved = {}  # descriptor -> a copy of what it was
+        self._threads = cell.threads = weakref.WeakSet()
+        self._thread = threading.current_thread()
+        self._was_daemon = self._thread.daemon
+        self._thread._daemonic = False  # so that those that it starts are none, as those of a main thread
+        if self._owns:
+            numbers = self._take(numbers)
+        out, err = _writer(numbers[0], "stdout", not self._owns), _writer(numbers[1], "stderr", not self._owns)
+        self._streams = [out, err]
+        mine = {"stdout": out, "stderr": err}
+        if len(numbers) > 2:
+            mine["stdin"] = _reader(numbers[2], not self._owns)
+            self._streams.append(mine["stdin"])
+        if about["mode"] != "cell":
+            mine.update(displayhook=sys.__displayhook__, excepthook=_excepthook)
+        host.redirects.update(mine)
+
+    def __repr__(self):
+        return "<Program of %r>" % (self._host,)
+
+    def _take(self, numbers):
+        """Have them as descriptors 1, 2 and 0."""
+        for number, given in zip((1, 2, 0), numbers):
+            self._saved[number] = descriptors.high_number(os.dup(number))
+            os.dup2(given, number)
+            os.close(given)
+        return (1, 2, 0)[: len(numbers)]
+
+    # -- what it runs
+
+    def script(self, source, name, arguments):
+        """Run the text of a script; its exit status."""
+        space = self._host.namespace.__dict__
+        hidden = {one: space.pop(one) for one in _OF_SHELLS if one in space}
+        before = sys.argv, space.get("__name__")
+        sys.argv = [name] + arguments
+        space.update(__name__="__main__", __file__=name)
+        _remember(name, source)
+        try:
+            with loops.none_runs():
+                return _status(lambda: exec(compile(source, name, "exec", dont_inherit=True), space))
+        finally:
+            sys.argv, space["__name__"] = before
+            for one in hidden:
+                space.setdefault(one, hidden[one])
+
+    async def expression(self, source):
+        """Print the value of an expression; the exit status."""
+        name, space = "<eval>", self._host.namespace.__dict__
+        _remember(name, source)
+        found = []
+        with loops.none_runs():
+            status = _status(lambda: found.append(eval(_compiled(source, name), space)))
+        if found and inspect.iscoroutine(found[0]) and found[0].cr_code.co_filename == name:
+            try:
+                found[0] = await found[0]
+            except BaseException as e:  # the user's code may raise anything
+                return _failed(e)
+        return status or _status(lambda: print(repr(found[0])))
+
+    # -- its end
+
+    def end(self):
+        """Wait for what goes on behind its last line, and give back what it had; a status other than 0 where that was
+        interrupted."""
+        status = 0
+        try:
+            if self._ends:
+                self._wait()
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+        current = [self._host.redirects.get(name) for name in ("stdout", "stderr")]
+        for stream in current + self._streams:
+            try:
+                stream.flush()
+            except Exception:  # it is closed, or nobody reads it, or is the user's own
+                pass
+        self._thread._daemonic = self._was_daemon
+        self._host.redirects.clear()
+        self._host.redirects.update(self._before)
+        for number, copy in self._saved.items():
+            os.dup2(copy, number)
+            os.close(copy)
+        if not self._owns and len(self._streams) > 2:
+            self._streams[2].close()  # whoever writes to it hears of it
+        del self._streams[:]
+        return status
+
+    def _wait(self):
+        if self._owns:
+            for function in reversed(getattr(threading, "_threading_atexits", ())):
+                _quietly(function)
+        pools = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", {})
+        while True:
+            waited = [one for one in self._threads if one.is_alive() and not one.daemon and one not in pools]
+            if not waited:
+                break
+            waited[0].join(LOOK)
+        if self._owns:
+            _quietly(atexit._run_exitfuncs)
+
+
+def _is_plain(code):
+    """Whether the text of a cell is Python that does not await, so that it runs in one step."""
+    try:
+        return bool(compile(code, "<cell>", "exec", 0, True))
+    except Exception:  # whatever is wrong with it, its shell says
+        return False
+
+
+@contextlib.contextmanager
+def _nothing():
+    yield
+
+
+def _quietly(function):
+    """Call it; what it raises it has printed, or nobody can be told."""
+    try:
+        function()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # exit functions are the user's, and may raise anything, SystemExit too
+        pass
+
+
+def _status(function):
+    """Call ``function``; the exit status of a process that does."""
+    try:
+        function()
+        return 0
+    except BaseException as e:  # the user's code may raise anything
+        return _failed(e)
+
+
+def _failed(error):
+    """The exit status of a process that ends with ``error``, which is shown as Python shows it."""
+    if isinstance(error, SystemExit):
+        if error.code is None or isinstance(error.code, int):
+            return (error.code or 0) & 255
+        _quietly(lambda: print(error.code, file=sys.stderr))
+        return 1
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
+        tb = tb.tb_next
+    error = error.with_traceback(tb)
+    try:
+        sys.excepthook(type(error), error, tb)
+    except BaseException:  # the user's own hook, or their stderr
+        _quietly(lambda: _excepthook(type(error), error, tb))
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _excepthook(kind, error, tb):
+    """Python's own reads the lines of files from the disk, where a script of the client's is not."""
+    traceback.print_exception(kind, error, tb)
+
+
+def _compiled(source, name):
+    """The code of an expression, which may be on several lines, and await."""
+    flags = _TOP_LEVEL_AWAIT if sys.version_info >= (3, 8) else 0
+    try:
+        return compile(source, name, "eval", flags, True)
+    except SyntaxError as e:
+        try:
+            return compile("(" + source + "\n)", name, "eval", flags, True)
+        except SyntaxError:
+            raise e
+
+
+def _remember(name, source):
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+
+
+def _writer(number, name, closes):
+    raw = io.FileIO(number, "wb", closefd=closes)
+    raw.name = "<%s>" % name
+    errors = "surrogateescape" if name == "stdout" else "backslashreplace"
+    stream = io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors, "\n", line_buffering=True)
+    stream.mode = "w"
+    return stream
+
+
+def _reader(number, closes):
+    raw = io.FileIO(number, "rb", closefd=closes)
+    raw.name = "<stdin>"
+    stream = io.TextIOWrapper(io.BufferedReader(raw), "utf-8", "surrogateescape", "\n")
+    stream.mode = "r"
+    return stream
