@@ -200,7 +200,7 @@ def test_a_server_that_is_told_to_end_ends(way: str) -> None:
 def test_where_the_main_thread_cannot_be_had(live_app: Callable[..., LiveApp]) -> None:
     with (
         raw_agent(live_app().location) as a,
-        pytest.raises(AgentError, match=r"the app's own: Flame runs in another thread; use place = process or child"),
+        pytest.raises(AgentError, match=r"belongs to the app: Flame runs in another thread; use place = process"),
     ):
         a.open(place="main")
     with (

@@ -243,7 +243,7 @@ def test_slow_cleaning_up_is_told_apart_and_a_second_stop_only_interrupts_it(any
     run = k.submit(CLEANS_UP.format("while True: time.sleep(0.01)"))
     k.wait_for_output(run, "go")
     words = said(k, run, "A second Stop interrupts it again")
-    assert "the cell has had it, and still runs, in time.sleep, line 6; perhaps it cleans up" in words
+    assert "the cell received it and still runs, in time.sleep, line 6; perhaps it is cleaning up" in words
     assert run.reply is None
     k.interrupt()
     k.wait(run)

@@ -63,7 +63,7 @@ CASES = {
     "a builtin that is no name": ("%flame builtin 1+1", ("'1+1' is not a builtin",)),
     "a push of no variable": ("%flame push nowhere", ("no variable 'nowhere' here",)),
     "a push of one variable of two": ("%flame push here nowhere", ("no variable 'nowhere' here",)),
-    "a push of no name": ("%flame push 1a=2", ("'1a=2' is no variable",)),
+    "a push of no name": ("%flame push 1a=2", ("'1a=2' is not a variable name",)),
     "a push of no expression": ("%flame push a=1+", ("a= is not an expression",)),
     "a push of an expression that fails": ("%flame push a=1/0", ("1/0 has no value here", "ZeroDivisionError")),
     "a push of what cannot travel": ("%flame push here lock", ("lock", "trust")),

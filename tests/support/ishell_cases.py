@@ -89,6 +89,7 @@ class Host:
 
     def _open(self):
         self.shell = self.agent.ishell.IPythonShell(self)
+        self.shell.shows_text_only(False)
 
     def publish(self, msg_type, content, metadata=None, buffers=None, clean=None):
         cell = self.agent.streams.current()
