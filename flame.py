@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from flame_kernel.group.group import group
+    from flame_kernel.group.opening import group
     from flame_kernel.remote.remote import connect
     from flame_kernel.serve.in_app import serve
 
@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
     if name == "connect":
         from flame_kernel.remote.remote import connect as found
     elif name == "group":
-        from flame_kernel.group.group import group as found  # type: ignore[assignment]
+        from flame_kernel.group.opening import group as found  # type: ignore[assignment]
     elif name == "serve":
         from flame_kernel.serve.in_app import serve as found  # type: ignore[assignment]
     else:

@@ -369,7 +369,8 @@ class GroupError(FlameError):
         if isinstance(error, RemoteError):
             name, words = error.ename, error.evalue
         first = "" if len(self.errors) == 1 else "the first, "
-        return f"{len(self.errors)} of {self.total} hosts failed; {first}{host}: {one_line(f'{name}: {words}', 500)}"
+        words = one_line(f"{host}: {name}: {words}", 500)
+        return f"{len(self.errors)} of {self.total} hosts failed; {first}{words}"
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: each different error, four of them whole."""

@@ -23,7 +23,7 @@ from ..commands.options import protection
 from ..connect.installation import pip_install
 from ..connect.selection import select
 from ..errors import TargetError
-from ..group.group import folder_of
+from ..group.calls import folder_of
 from ..remote.program import DONE, FAILED
 from ..terminal import plain_text
 from . import kernelspec
@@ -44,8 +44,12 @@ def run(command: Connecting, file: str, words: list[str]) -> int | None:
     """Run the notebook ``file`` with the options ``words`` behind it; the exit code."""
     options = _parser().parse_args(words)
     _check_libraries()
+    command.options.target = options.target or command.options.target
     path = Path(file).expanduser()
     notebook = _read(path)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":  # what stands there is of another run, perhaps of another host
+            cell.outputs, cell.execution_count = [], None
     given = parameters(options.parameters)
     if command.is_group:
         return _on_each(command, path, options)
@@ -142,6 +146,7 @@ def _progress(name: str, cells: int) -> Iterator[Callable[[], None]]:
 
 def _parser() -> Parser:
     parser = Parser("run NOTEBOOK", "Run a notebook.")
+    parser.add_argument("-t", "--target", metavar="TARGET", help="the server, or several; as before the notebook")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-o", "--output", metavar="FILE", help="where to write it with its outputs")
     where.add_argument("--inplace", action="store_true", help="write it back")
@@ -285,9 +290,11 @@ def _behind(options: argparse.Namespace) -> list[str]:
 
 def _went_well(path: Path) -> bool:
     """Whether a notebook of an earlier run is there and no cell of it has failed."""
-    if not path.exists():
+    try:
+        notebook = _read(path)
+    except TargetError:  # it is not there, or cut off
         return False
-    cells = [cell for cell in _read(path).cells if cell.cell_type == "code" and cell.source.strip()]
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     failed = any(output.output_type == "error" for cell in cells for output in cell.outputs)
     return not failed and all(cell.execution_count is not None for cell in cells)
 

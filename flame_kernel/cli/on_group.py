@@ -16,7 +16,8 @@ from ..errors import GroupError
 from ..group import folding
 from ..group.cell import CellResults
 from ..group.future import GroupFuture
-from ..group.group import Group, group
+from ..group.group import Group
+from ..group.opening import group
 from ..group.results import Results, in_a_line, is_unreachable, told_errors
 from ..remote.foreground import in_colour
 from ..remote.program import DONE, FAILED
@@ -56,7 +57,7 @@ def cell(command: Connecting, code: str, *, as_json: bool) -> int:
                 line = {"stdout": output.stdout, "stderr": output.stderr, "value": output.value}
                 _json(host, results, line, output.seconds)
         else:
-            _tell(results.told(), results)
+            _tell(results.told_output(), results)
         return status(results)
 
 
@@ -68,7 +69,7 @@ def value(command: Connecting, expression: str, *, as_json: bool) -> int:
             for host in results:
                 _json(host, results, {"value": results.ok.get(host)}, None)
         else:
-            _tell(repr(results), results)
+            _tell(results.told_answers(), results)
         return status(results)
 
 
@@ -99,10 +100,8 @@ def _results(future: GroupFuture, chosen: Group) -> Results:
         return results
 
 
-def _tell(text: str, results: Results) -> None:
+def _tell(answers: str, results: Results) -> None:
     """The answers to stdout, and to stderr who failed."""
-    errors = "\n".join(told_errors(results.errors, len(results), 4))
-    answers = text.removesuffix(plain_text(errors)).rstrip("\n") if errors else text
     if answers:
         print(_bold(answers))
     _errors(results)
@@ -125,4 +124,8 @@ def _json(host: str, results: Results, answer: dict[str, Any], seconds: float | 
     error = results.errors.get(host)
     state = "ok" if error is None else "unreachable" if is_unreachable(error) else "error"
     line = {"host": host, "status": state, **answer, "error": None if error is None else in_a_line(error)}
-    print(json.dumps(line | ({} if seconds is None else {"seconds": round(seconds, 3)}), default=repr))
+    line |= {} if seconds is None else {"seconds": round(seconds, 3)}
+    try:
+        print(json.dumps(line, allow_nan=False))
+    except (TypeError, ValueError):  # what JSON does not know, as Python writes it
+        print(json.dumps({**line, "value": repr(line.get("value"))}))

@@ -29,6 +29,7 @@ MOST = 1000
 
 _SLICE = re.compile(r"(?P<name>@?[^\[\]]+)\[(?P<index>-?\d*(?::-?\d*){0,2})\]")
 _COPIES = re.compile(r"(?P<name>.+)\*(?P<count>\d{1,4})")
+_COMMA = re.compile(r",(?![^\[\]]*\])")
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -78,7 +79,7 @@ def is_group(words: str, file: TargetsFile) -> bool:
     """Whether ``words`` mean a group, rather than one server that has a name or a location of its own."""
     if words in file.tables:
         return False
-    if words in file.groups or words == ALL or words.startswith(("@", "-")) or len(_parts(words)) > 1:
+    if words in file.groups or words == ALL or words.startswith(("@", "-")) or _COMMA.search(words):
         return True
     named = _SLICE.fullmatch(words) or _COPIES.fullmatch(words)
     return named is not None or (":" not in words and _PATTERN.search(words) is not None)
@@ -86,7 +87,7 @@ def is_group(words: str, file: TargetsFile) -> bool:
 
 def _parts(words: str) -> list[str]:
     """The words between commas that are in no bracket."""
-    return [part.strip() for part in re.split(r",(?![^\[\]]*\])", words) if part.strip()]
+    return [part.strip() for part in _COMMA.split(words) if part.strip()]
 
 
 def _one(word: str, file: TargetsFile, within: tuple[str, ...]) -> list[Chosen]:

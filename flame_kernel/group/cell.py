@@ -30,12 +30,16 @@ class CellResults(Results):
         super().__init__(hosts, ok, errors, elapsed)
         self.outputs = dict(outputs)
 
+    def told_output(self, *, diff: bool = True, mask: bool = False) -> str:
+        """All texts, equal ones once."""
+        asked = [host for host in self if host in self.ok or self.outputs[host].text]
+        texts = {host: self.outputs[host].text for host in asked}
+        return plain_text(folding.told(texts, diff=diff, mask=mask, total=len(self)))
+
     def told(self, *, diff: bool = True, mask: bool = False) -> str:
         """All texts, equal ones once, and the errors, four of them whole."""
-        asked = [host for host in self if host in self.ok or self.outputs[host].text]
-        lines = [folding.told({host: self.outputs[host].text for host in asked}, diff=diff, mask=mask, total=len(self))]
-        lines += told_errors(self.errors, len(self), WHOLE)
-        return plain_text("\n".join(line for line in lines if line))
+        lines = [self.told_output(diff=diff, mask=mask), *told_errors(self.errors, len(self), WHOLE)]
+        return "\n".join(line for line in lines if line)
 
     def __repr__(self) -> str:
         return self.told()

@@ -19,9 +19,9 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, TypeVar
 
-from ..errors import CannotConnect, TargetError
+from ..errors import TargetError
 from ..remote.remote import Remote
-from .member import AGAIN, Member
+from .member import AGAIN, Job, Member
 from .results import is_unreachable
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ class GroupExecutor(Executor):
         self._free = list(members)
         self._away: dict[Member, tuple[float, Exception]] = {}
         self._running: dict[Member, Task] = {}
+        self._jobs: dict[Member, Job] = {}
         self._idle = threading.Condition(self._lock)
         self._is_shut = False
 
@@ -108,13 +109,26 @@ class GroupExecutor(Executor):
             if wait:
                 self._idle.wait_for(lambda: not self._waiting and not self._running)
 
+    def interrupt(self) -> None:
+        """Stop what runs, as Ctrl-C would, and what waits."""
+        with self._lock:
+            waiting, self._waiting = list(self._waiting), collections.deque()
+            jobs = list(self._jobs.items())
+        for task in waiting:
+            task.future.cancel()
+        for member, job in jobs:
+            member.stop(job)
+
     # -- sharing out ---------------------------------------------------------------------------------------------------
 
     def _share(self) -> None:
         """Give each member that is free a call that waits."""
         while (pair := self._next()) is not None:
             member, task = pair
-            member.submit(task.work, partial(self._done, member, task))
+            job = member.submit(task.work, partial(self._done, member, task))
+            with self._lock:
+                if self._running.get(member) is task:
+                    self._jobs[member] = job
 
     def _next(self) -> tuple[Member, Task] | None:
         """A member that is free and the call that it is to make; None where there is no such pair."""
@@ -130,10 +144,11 @@ class GroupExecutor(Executor):
             lost: list[Task] = []
             if len(self._away) == len(self._members):
                 lost, self._waiting = list(self._waiting), collections.deque()
+            error = next(iter(self._away.values()))[1] if lost else None
             self._idle.notify_all()
         for task in lost:
             if _begins(task):
-                task.future.set_exception(next(iter(self._away.values()))[1])
+                task.future.set_exception(error)
         return None
 
     def _bring_back(self) -> None:
@@ -147,12 +162,13 @@ class GroupExecutor(Executor):
     def _done(self, member: Member, task: Task, value: Any, error: Exception | None) -> None:
         """On the member's thread: the call is over."""
         task.tries -= 1
-        never_ran = isinstance(error, CannotConnect)
-        again = error is not None and is_unreachable(error) and (never_ran or task.tries > 0)
+        never_ran = error is not None and error is member.unreached
+        again = error is not None and (never_ran or (is_unreachable(error) and task.tries > 0))
         with self._lock:
             del self._running[member]
-            if isinstance(error, CannotConnect):
-                self._away[member] = (time.monotonic(), error)
+            self._jobs.pop(member, None)
+            if error is not None and never_ran:
+                self._away[member] = (float("inf") if member.is_closed else time.monotonic(), error)
             else:
                 self._free.append(member)
             if again:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 # Hosts that a headline names before it says "and 41 more".
 NAMED = 8
+# Lines that differ, up to which they are compared one by one: beyond it that takes seconds.
+COMPARED = 400
 
 # What differs from host to host and from run to run: addresses of objects, times, numbers.
 _PASSING = re.compile(r"0x[0-9a-fA-F]+|\d+(?:[.:,_-]\d+)*")
@@ -48,10 +50,27 @@ def difference(text: str, base: str) -> str:
     """What one has to change in ``base`` to get ``text``, a line each, ``-`` and ``+`` before it; the text itself where
     that is shorter."""
     old, new = base.splitlines(), text.splitlines()
+    if len(_other(old, new)) + len(_other(new, old)) > COMPARED:
+        return text
     lines = [line for line in difflib.unified_diff(old, new, n=1, lineterm="") if not line.startswith(("---", "+++"))]
     if not lines or len(lines) >= len(new) + len(old):
         return text
     return "\n".join("  …" if line.startswith("@@") else line for line in lines[1:])
+
+
+def _other(lines: list[str], others: list[str]) -> list[str]:
+    """The lines without those at the beginning and at the end that the others have as well."""
+    first = next((at for at, pair in enumerate(zip(lines, others, strict=False)) if pair[0] != pair[1]), len(others))
+    rest, other_rest = lines[first:], others[first:]
+    pairs = zip(reversed(rest), reversed(other_rest), strict=False)
+    same = next((at for at, pair in enumerate(pairs) if pair[0] != pair[1]), min(len(rest), len(other_rest)))
+    return rest[: len(rest) - same]
+
+
+def settled(text: str) -> str:
+    """The text as it stands on a screen at the end: of a line that was written again, with a carriage return, the last
+    form."""
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")) if "\r" in text else text
 
 
 def names(hosts: Sequence[str], most: int | None = NAMED) -> str:
@@ -117,6 +136,7 @@ def headline(block: Block, total: int, first: bool, width: int = 100) -> str:
 
 def told(texts: Mapping[str, str], *, diff: bool = True, mask: bool = False, total: int | None = None) -> str:
     """The texts by host for people: a headline and the text for each block. Hosts that gave no text are named last."""
+    texts = {host: settled(text) for host, text in texts.items()}
     spoken = {host: text.rstrip("\n") for host, text in texts.items() if text.strip()}
     silent = [host for host in texts if host not in spoken]
     total = len(texts) if total is None else total

@@ -14,36 +14,25 @@ from __future__ import annotations
 import atexit
 import builtins
 import contextlib
-import os
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from types import ModuleType
 from typing import Any, cast, overload
 
-from ..connect.selection import Chosen, select
-from ..connect.target import Timeouts
-from ..connect.targets_file import TargetsFile, targets_path
-from ..errors import FlameError, GroupError, NotAnswered, TargetError
-from ..files import sync, transfer
+from ..errors import FlameError, GroupError, NotAnswered, NotSent, TargetError
 from ..remote.remote import Remote
 from ..terminal import plain_text
 from . import folding
-from .cell import CellResults, run_cell
+from .calls import Calls, NoBlock
 from .executor import GroupExecutor
 from .future import GroupFuture, Make
-from .member import Job, Load, Member, load_settings
-from .output import HostOutput
-from .parts import joined, parts
+from .member import Job, Member
+from .parts import joined
 from .results import Results
 
-# How many connect at once.
-AT_ONCE = 16
-# Seconds: to connect to a member, unless its target says otherwise.
-CONNECT = 5.0
 # Seconds that a host without a sign of life is waited for when all others are done.
 PATIENCE = 2.0
 # Seconds between two looks at who is silent.
@@ -54,111 +43,8 @@ _STOP = 2.0
 Work = Callable[[Remote], Any]
 
 
-class Calls:
-    """What a group can be asked; ``_do`` says whether it is waited for."""
-
-    def __init__(self, group: Group) -> None:
-        self._group = group
-
-    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Any:
-        raise NotImplementedError
-
-    def _once(self, work: Work) -> Any:
-        """Do it on the first session of each server; those of the others have no answer."""
-        first: dict[str, Member] = {}
-        for member in self._group.members:
-            first.setdefault(member.where, member)
-        return self._do(lambda member, remote: work(remote) if first[member.where] is member else None)
-
-    def execute(self, code: str, *, timeout: float | None = None) -> Any:
-        """Run statements among the names of each session."""
-        return self._do(lambda member, remote: remote.execute(code, timeout=timeout))
-
-    def evaluate(self, expression: str, *, ref: bool = False, timeout: float | None = None) -> Any:
-        """The value of an expression on each host; with ``ref`` a stand-in for it."""
-        return self._do(lambda member, remote: remote.evaluate(expression, ref=ref, timeout=timeout))
-
-    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function of this side on each host, as `Remote.run` does."""
-        return self._do(lambda member, remote: remote.run(function, *args, **kwargs))
-
-    def push(self, values: Mapping[str, Any]) -> Any:
-        """Bind names on each host to the same values."""
-        return self._do(lambda member, remote: remote.push(values))
-
-    def pull(self, names: str | Sequence[str]) -> Any:
-        """The value of a name on each host, or of several names as a dict."""
-        if isinstance(names, str):
-            return self._do(lambda member, remote: remote.pull([names])[names])
-        return self._do(lambda member, remote: remote.pull(names))
-
-    def scatter(self, name: str, values: Sequence[Any]) -> Any:
-        """Bind a name on each host to its part of ``values``: a list, an array, a frame, … in order, as even as may be.
-
-        Raises FlameError where there are fewer items than hosts.
-        """
-        labels = self._group.labels
-        shares = dict(zip(labels, parts(values, labels), strict=True))
-        return self._do(lambda member, remote: remote.push({name: shares[member.label]}))
-
-    def put(self, *paths: transfer.Name, dst: transfer.Name | None = None) -> Any:
-        """Copy files and folders from here to each host, as `Remote.put`; once to each server."""
-        return self._once(lambda remote: remote.put(*paths, dst=dst, progress=False))
-
-    def get(self, *paths: transfer.Name, dst: transfer.Name = ".") -> Any:
-        """Copy files and folders from each host into a folder of its own, ``dst/HOST/``."""
-
-        def fetch(member: Member, remote: Remote) -> Any:
-            folder = os.path.join(os.fsdecode(dst), folder_of(member.label))
-            os.makedirs(folder, exist_ok=True)
-            return remote.get(*paths, dst=folder, progress=False)
-
-        return self._do(fetch)
-
-    def sync(self, source: str, destination: str, *, delete: bool = False, exclude: Sequence[str] = ()) -> Any:
-        """Make a folder on each host the same as one here; once to each server."""
-        wishes = sync.Wishes(delete=delete, exclude=tuple(exclude))
-        return self._once(lambda remote: sync.sync_up(remote.session, source, destination, wishes))
-
-    def sendmodule(self, module: str | ModuleType, source: str | None = None) -> Any:
-        """Make a module importable on each host, as `Remote.sendmodule`."""
-        return self._do(lambda member, remote: remote.sendmodule(module, source))
-
-    def cell(
-        self,
-        code: str,
-        *,
-        values: Mapping[str, Any] | None = None,
-        on_text: Callable[[str, str, str], None] | None = None,
-        silent: bool = False,
-        store_history: bool = True,
-    ) -> Any:
-        """Run a cell on each host: `CellResults`, with all that it shows there.
-
-        ``values`` are bound to names before it; ``on_text`` is told each piece of text as it comes: host, stream, text.
-        """
-        outputs = {
-            label: HostOutput(label, None if on_text is None else partial(on_text, label))
-            for label in self._group.labels
-        }
-
-        def work(member: Member, remote: Remote) -> HostOutput:
-            if values:
-                remote.push(values)
-            return run_cell(remote, code, outputs[member.label], silent=silent, store_history=store_history)
-
-        return self._do(work, partial(CellResults, outputs))
-
-
-class NoBlock(Calls):
-    """``group.noblock``: each call gives a `GroupFuture` at once."""
-
-    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
-        return self._group._begin(work, make)
-
-
 class Group(Calls, Sequence[Remote]):
-    """Several sessions, asked together. Made by `group`; a context manager, which closes it.
+    """Several sessions, asked together. Made by `opening.group`; a context manager, which closes it.
 
     A sequence of `Remote`s: ``web[0]``, ``web["web1"]``; ``web[1:3]`` is a group of some of them, that shares their
     sessions.  ``web["x"]`` with a name that is no host's is that variable on each host.
@@ -273,19 +159,33 @@ class Group(Calls, Sequence[Remote]):
 
         ``chunksize`` items go to a member at once; None takes a fourth of its share.
         """
-        return list(self.imap(function, *iterables, chunksize=chunksize))
+        executor = self.executor()
+        try:
+            return list(self._shared_out(executor, function, iterables, chunksize))
+        except KeyboardInterrupt:
+            executor.interrupt()
+            raise
 
     def imap(
         self, function: Callable[..., Any], /, *iterables: Iterable[Any], chunksize: int | None = None
     ) -> Iterator[Any]:
         """As ``map``, each result as soon as it is there and all before it are."""
+        return self._shared_out(self.executor(), function, iterables, chunksize)
+
+    def _shared_out(
+        self, executor: GroupExecutor, function: Callable[..., Any], iterables: Any, chunksize: int | None
+    ) -> Iterator[Any]:
         rows = list(zip(*iterables, strict=False))
         size = chunksize or max(1, len(rows) // (4 * len(self)))
-        return self.executor().map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
+        return executor.map(function, *zip(*rows, strict=True), chunksize=size) if rows else iter(())
 
     @contextlib.contextmanager
     def sync_imports(self) -> Iterator[None]:
         """``with group.sync_imports(): import numpy``: what is imported here inside is imported on each host too."""
+        with _IMPORTING:
+            yield from self._sync_imports()
+
+    def _sync_imports(self) -> Iterator[None]:
         before, group, thread = builtins.__import__, self, threading.get_ident()
         depth = [0]
 
@@ -315,8 +215,8 @@ class Group(Calls, Sequence[Remote]):
         known = {member.label: member for member in self._members}
 
         def stop(label: str) -> None:
-            if label in jobs:
-                known[label].stop(jobs[label])
+            if label in jobs and not known[label].stop(jobs[label]):
+                future.failed(label, NotSent(known[label].location))
 
         future = GroupFuture(self.labels, stop, make)
 
@@ -329,11 +229,11 @@ class Group(Calls, Sequence[Remote]):
         for member in self._members:
             jobs[member.label] = member.submit(partial(_worked, member, work, future), partial(done, member))
         if not future.done():
-            watch = threading.Thread(target=self._watch, args=(future,), name="flame-group", daemon=True)
+            watch = threading.Thread(target=self._watch, args=(future, jobs), name="flame-group", daemon=True)
             watch.start()
         return future
 
-    def _watch(self, future: GroupFuture) -> None:
+    def _watch(self, future: GroupFuture, jobs: Mapping[str, Job]) -> None:
         """Wait no longer than ``patience`` for hosts that give no sign of life, once all others are done."""
         known = {member.label: member for member in self._members}
         since: dict[str, float] = {}
@@ -346,7 +246,10 @@ class Group(Calls, Sequence[Remote]):
                 continue
             for member in silent:
                 if now - since[member.label] >= self.patience:
-                    words = "its link is down, and the others are done; what was asked may still run there"
+                    job = jobs[member.label]
+                    job.is_stopped = not job.has_begun
+                    fate = "what was asked may still run there" if job.has_begun else "it was not asked"
+                    words = f"its link is down, and the others are done; {fate}"
                     future.failed(member.label, NotAnswered(member.label, words))
 
     def wait_for(self, future: GroupFuture, tell: bool = True) -> Results:
@@ -399,10 +302,14 @@ class Group(Calls, Sequence[Remote]):
         _open.discard(self)
         leaving = [member for member in self._members if member.label not in spare]
         threads = [threading.Thread(target=member.close, args=(leave,), daemon=True) for member in leaving]
+        for member, thread in zip(leaving, threads, strict=True):
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter ends, and begins no thread any more
+                member.close(leave)
         for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
     def __enter__(self) -> Group:  # noqa: PYI034
         return self
@@ -461,86 +368,8 @@ def tell_text(results: Results) -> None:
         print(plain_text(folding.told(texts, total=len(results))))
 
 
-def folder_of(label: str) -> str:
-    """A member's label as the name of a folder."""
-    return "".join(one if one.isalnum() or one in "._-@" else "_" for one in label).lstrip(".") or "_"
-
-
-# -- making one --------------------------------------------------------------------------------------------------------
-
-
-def group(
-    where: str | Sequence[str] | Sequence[Remote] | None = None,
-    *,
-    timeout: float | None = None,
-    known: Mapping[str, Remote] | None = None,
-    load: Load = load_settings,
-    file: TargetsFile | None = None,
-    shared: dict[str, Member] | None = None,
-    **settings: Any,
-) -> Group:
-    """Several sessions as one: names, patterns and groups of ``targets.toml``, ``host:port``, or `Remote`s.
-
-    ``where`` is as in ``"web"``, ``"web1,web2"``, ``"web[1:3]"``, ``"all"``, ``"furnace*4"``, or a list of such words;
-    without it the default group of ``targets.toml``.  ``timeout`` is in seconds for connecting; ``settings`` are those
-    of `flame.connect` for every member.  A member is connected when it is first used; those in ``known`` are already,
-    and the group leaves them open.  ``load`` makes a member's target of its name and the settings;
-    ``file`` is another one than the usual targets.toml.  ``shared`` are members of other groups, by their labels: those
-    take part with their sessions, and new ones are added.
-
-    Raises TargetError.
-    """
-    if _has_remotes(where):
-        return _of_remotes(where)
-    file = file or TargetsFile(targets_path(os.environ))
-    words = cast("str | Sequence[str]", _usual(file) if where is None else where)
-    known, locations = known or {}, {name: str(one.location) for name, one in (known or {}).items()}
-    chosen = select(words, file, locations)
-    given = {"timeouts": Timeouts(connect=timeout or CONNECT)} | _given(settings)
-    shared, gate = {} if shared is None else shared, threading.BoundedSemaphore(AT_ONCE)
-    for one in chosen:
-        if one.label not in shared or shared[one.label].is_closed:
-            shared[one.label] = Member(one, given, gate, _back, known.get(one.label), load)
-    return Group([shared[one.label] for one in chosen])
-
-
-def _has_remotes(where: str | Sequence[Any] | None) -> bool:
-    return where is not None and not isinstance(where, str) and any(isinstance(one, Remote) for one in where)
-
-
-def _of_remotes(remotes: Any) -> Group:
-    gate = threading.BoundedSemaphore(AT_ONCE)
-    return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in _labelled(remotes)])
-
-
-def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if value is not None}
-
-
-def _usual(file: TargetsFile) -> str:
-    """The default group; raises TargetError where there is none."""
-    if file.default_group is None:
-        raise TargetError(f"no group is named, and {file.path} has no default_group; name one, or targets")
-    return file.default_group
-
-
-def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
-    """Each remote with a name of its own: the target's, or with a number where several have the same."""
-    remotes = [one for one in given if isinstance(one, Remote)]
-    if len(remotes) < len(given):
-        raise TargetError("a group is made of names, or of remotes, and not of both")
-    names = [remote.name for remote in remotes]
-    counts: dict[str, int] = {}
-    found = []
-    for name, remote in zip(names, remotes, strict=True):
-        counts[name] = counts.get(name, 0) + 1
-        found.append((f"{name}/{counts[name]}" if names.count(name) > 1 else name, remote))
-    return found
-
-
-def _back(label: str) -> None:
-    print(f"[{label} is there again, in a new session: names of before are lost]", file=sys.stderr)
-
+# Imports are followed for one group at a time: the hook is the interpreter's.
+_IMPORTING = threading.RLock()
 
 # What a script has left open when it ends.
 _open: weakref.WeakSet[Group] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""joblib on a group: ``with flame.joblib(group): Parallel()(delayed(f)(i) for i in range(100))``.
+"""joblib on a group: ``with joblib(group): Parallel()(delayed(f)(i) for i in range(100))``.
 
 joblib is the user's own; it is imported when it is asked for. scikit-learn's ``n_jobs`` goes by it.
 """
@@ -87,6 +87,7 @@ def _backend() -> type[Any]:
 
         def terminate(self) -> None:
             if self._executor is not None:
+                self._executor.interrupt()
                 self._executor.shutdown(wait=False, cancel_futures=True)
                 self._executor = None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
 import queue
 import threading
 import time
@@ -16,6 +18,8 @@ from ..remote.remote import Remote
 
 # Seconds after which a host that could not be reached is tried anew; before, the same error is given again at once.
 AGAIN = 15.0
+# Seconds to connect, unless it is said otherwise.
+CONNECT = 5.0
 
 Work = Callable[[Remote], Any]
 Load = Callable[[str, Mapping[str, Any]], Target]
@@ -30,12 +34,13 @@ def load_settings(where: str, settings: Mapping[str, Any]) -> Target:
 class Job:
     """Something that a member is to do: ``work`` with its remote; ``done`` is told the value, or the error."""
 
-    __slots__ = ("done", "is_stopped", "work")
+    __slots__ = ("done", "has_begun", "is_stopped", "work")
 
     def __init__(self, work: Work, done: Done) -> None:
         self.work = work
         self.done = done
         self.is_stopped = False
+        self.has_begun = False
 
 
 class Member:
@@ -45,6 +50,7 @@ class Member:
     where     its target's name, or its location
     settings  as for `load_target`'s ``overrides``
     gate      how many connect at once
+    patience  seconds that connecting may take
     load      makes the target of its name and the settings
     on_back   told when it is there again, after it could not be reached or its session was lost
     """
@@ -57,6 +63,7 @@ class Member:
         on_back: Callable[[str], None],
         remote: Remote | None = None,
         load: Load = load_settings,
+        patience: float = CONNECT,
     ) -> None:
         self.label = chosen.label
         self.where = chosen.where
@@ -64,6 +71,7 @@ class Member:
         self._gate = gate
         self._on_back = on_back
         self._load = load
+        self._patience = patience
         self._remote = remote
         self._is_ours = remote is None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -74,6 +82,8 @@ class Member:
         self._failure: tuple[float, FlameError] | None = None
         self._was_there = False
         self._closed = False
+        self._pid = os.getpid()
+        self.unreached: Exception | None = None  # why the last job could not even begin
         self.text: Callable[[str, str], None] | None = None  # where what is printed by calls goes, while one runs
 
     def __repr__(self) -> str:
@@ -117,22 +127,27 @@ class Member:
         """Have something done, behind all that was submitted before. ``done`` is called on the member's thread."""
         job = Job(work, done)
         with self._lock:
-            if self._closed:
-                job.done(None, FlameError(f"the group of {self.label} is closed; make another one"))
+            if not self._closed and os.getpid() == self._pid:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name=f"flame-member-{self.label}", daemon=True)
+                    self._thread.start()
+                self._jobs.put(job)
                 return job
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"flame-member-{self.label}", daemon=True)
-                self._thread.start()
-        self._jobs.put(job)
+        words = "is closed" if self._closed else f"belongs to process {self._pid}"
+        self.unreached = FlameError(f"the group of {self.label} {words}; make another one")
+        job.done(None, self.unreached)
         return job
 
-    def stop(self, job: Job) -> None:
-        """Stop a job: one that waits does not begin, one that runs is interrupted there."""
+    def stop(self, job: Job) -> bool:
+        """Stop a job: one that waits does not begin, one that runs is interrupted there; whether it had begun."""
         job.is_stopped = True
         remote = self._remote
-        if self._present is job and remote is not None:
+        if not job.has_begun or remote is None:
+            return False
+        if self._present is job:
             with contextlib.suppress(FlameError):  # it is told by the job's own end
                 remote.interrupt()
+        return True
 
     def connected(self) -> Remote:
         """The remote; connects where there is none. Raises CannotConnect, TargetError and the like."""
@@ -146,7 +161,9 @@ class Member:
         self._is_connecting = True
         try:
             with self._gate:
-                made = Remote(self._load(self.where, self._settings))
+                target = self._load(self.where, self._settings)
+                timeouts = dataclasses.replace(target.timeouts, connect=min(self._patience, target.timeouts.connect))
+                made = Remote(dataclasses.replace(target, timeouts=timeouts))
         except FlameError as error:
             if isinstance(error, CannotConnect):
                 self._failure = (time.monotonic(), error)
@@ -176,6 +193,19 @@ class Member:
         if thread is not None and thread is not threading.current_thread() and not self._is_connecting:
             thread.join()
 
+    def _check(self, job: Job) -> None:
+        if job.is_stopped or self._closed:
+            raise NotSent(self.location)
+
+    def _reached(self) -> Remote:
+        """The remote; what keeps it from being had is noted as well as raised."""
+        self.unreached = None
+        try:
+            return self.connected()
+        except Exception as error:  # whatever it is: the job was not begun
+            self.unreached = error
+            raise
+
     def _write(self, name: str, text: str) -> None:
         write = self.text
         if write is not None:
@@ -192,9 +222,11 @@ class Member:
         value, error = None, None
         self._present = job
         try:
-            if job.is_stopped or self._closed:
-                raise NotSent(self.location)
-            value = job.work(self.connected())
+            self._check(job)
+            remote = self._reached()
+            job.has_begun = True
+            self._check(job)
+            value = job.work(remote)
         except Exception as raised:  # for the one who waits
             error = raised
         except BaseException as raised:  # KeyboardInterrupt of the far side, SystemExit: no end of this thread

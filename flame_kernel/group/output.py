@@ -103,21 +103,22 @@ class HostOutput:
         self._begin()
         data, metadata = dict(content.get("data") or {}), dict(content.get("metadata") or {})
         known = (content.get("transient") or {}).get("display_id")
+        known = known if isinstance(known, str) else None
         if update:
-            for at, one in enumerate(self._ids):
-                if one is not None and one == known:
-                    self.displays[at], self._metadata[at] = data, metadata
-            return
+            self._update(known, data, metadata)
+        elif self._has_room(len(str(data)), len(str(data))):
+            self.displays.append(data)
+            self._metadata.append(metadata)
+            self._ids.append(known)
+            if set(data) <= {"text/plain"}:
+                self.stream("stdout", f"{plain_text(str(data.get('text/plain', '')))}\n")
+
+    def _update(self, known: str | None, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+        """Put this in the place of the displays of that id."""
         size = len(str(data))
-        if size > self._left:
-            self._say(f"[a display of {size} characters is left out: a group keeps {KEPT} of each host]\n")
-            return
-        self._left -= size
-        self.displays.append(data)
-        self._metadata.append(metadata)
-        self._ids.append(known if isinstance(known, str) else None)
-        if set(data) <= {"text/plain"}:
-            self.stream("stdout", f"{plain_text(str(data.get('text/plain', '')))}\n")
+        for at, one in enumerate(self._ids):
+            if one is not None and one == known and self._has_room(size - len(str(self.displays[at])), size):
+                self.displays[at], self._metadata[at] = data, metadata
 
     def result(self, content: dict[str, Any]) -> None:
         data = dict(content.get("data") or {})
@@ -137,12 +138,20 @@ class HostOutput:
             kept.clear()
         for one in (self.displays, self._metadata, self._ids):
             one.clear()
+        self._left = KEPT
 
     def comm(self, event: Event) -> None:
         self._once("[widgets of a group's hosts show as text]\n")
 
     def other(self, event: Event) -> None:
         """What is no output is not shown."""
+
+    def _has_room(self, grown: int, size: int) -> bool:
+        if grown > self._left:
+            self._say(f"[a display of {size} characters is left out: a group keeps {KEPT} of each host]\n")
+            return False
+        self._left -= grown
+        return True
 
     def _begin(self) -> None:
         if self._clears:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,19 +16,16 @@ def parts(values: Any, hosts: Sequence[str]) -> list[Any]:
 
     Raises FlameError where there are fewer items than hosts.
     """
-    try:
-        count = len(values)
-    except TypeError:
-        raise FlameError(
-            f"a {type(values).__name__} has no length and cannot be scattered; make a list of it"
-        ) from None
+    if not hasattr(values, "__len__") or isinstance(values, (dict, set, frozenset)):
+        raise FlameError(f"a {type(values).__name__} cannot be cut into parts; make a list of it")
+    count = len(values)
     if count < len(hosts):
         without = folding.names(hosts[count:])
         raise FlameError(
             f"{count} items do not go round {len(hosts)} hosts: {without} would have none; take fewer hosts, or push"
         )
     whole, more = divmod(count, len(hosts))
-    cut = getattr(values, "iloc", values)  # of a frame or a Series by its rows
+    cut = list(values) if isinstance(values, deque) else getattr(values, "iloc", values)  # of a frame its rows
     found, at = [], 0
     for number in range(len(hosts)):
         end = at + whole + (number < more)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
+import pickle
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -66,7 +68,7 @@ class Results(Mapping[str, Any]):
 
     def fold(self, mask: bool = False) -> list[tuple[Any, tuple[str, ...]]]:
         """Equal answers once, each with its hosts, those of most hosts first. Answers are equal whose reprs are."""
-        blocks = folding.fold({host: repr(value) for host, value in self.ok.items()}, mask)
+        blocks = folding.fold({host: repr(value) + _digest(value) for host, value in self.ok.items()}, mask)
         return [(self.ok[block.hosts[0]], block.hosts) for block in blocks]
 
     def raise_failed(self) -> None:
@@ -80,14 +82,18 @@ class Results(Mapping[str, Any]):
     # -- for people ----------------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        total = len(self._hosts)
+        lines = [self.told_answers(), *told_errors(self.errors, len(self))]
+        return "\n".join(line for line in lines if line) or f"no answers of {len(self)} hosts"
+
+    def told_answers(self) -> str:
+        """The answers alone, equal ones once, each below its hosts."""
+        total = len(self)
         lines = []
         for number, (value, hosts) in enumerate(self.fold()):
             block = folding.Block(hosts, "")
             lines.append(folding.headline(block, total, not number))
             lines.append(plain_text(_short(value)))
-        lines += told_errors(self.errors, total)
-        return "\n".join(lines) or f"no answers of {total} hosts"
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         rows = []
@@ -140,6 +146,16 @@ def _folded(errors: Mapping[str, BaseException]) -> list[tuple[str, tuple[str, .
         location = getattr(error, "location", None)
         said[host] = words.replace(str(location), "it") if location and len(errors) > 1 else words
     return [(block.text, block.hosts) for block in folding.fold(said)]
+
+
+def _digest(value: Any) -> str:
+    """What tells values apart whose reprs leave most of them out: arrays and tables."""
+    if type(value).__module__.partition(".")[0] not in ("numpy", "pandas"):
+        return ""
+    try:
+        return hashlib.sha256(pickle.dumps(value)).hexdigest()
+    except Exception:  # of a library's own making: then the repr has to do
+        return ""
 
 
 def _short(value: Any) -> str:

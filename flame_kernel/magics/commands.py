@@ -71,9 +71,15 @@ class Commands:
     # -- connections -------------------------------------------------------------------------------------------------
 
     def _connect(self, line: Line) -> None:
-        alias = line["as"]
+        alias, groups = line["as"], self._cells.groups
         if alias is not None:
             identifier(alias)
+        if alias is None and not settings(line.values) and groups.means(line["where"]):
+            groups.current = line["where"]
+            hosts = groups.of(line["where"]).labels
+            print(f"{line['where']}: {len(hosts)} hosts; %%flame cells run on all of them, each connected when it does")
+            return
+        groups.current = None
         name, remote, new = self._connections.connect(line["where"], alias, settings(line.values), ask_line)
         if new:
             self._cells.adopt(remote)
@@ -84,7 +90,13 @@ class Commands:
         print(f"{name}: {'' if new else 'connected already, '}{where(remote)}")
 
     def _use(self, line: Line) -> None:
+        groups = self._cells.groups
+        if not self._connections.is_connected(line["name"]) and groups.means(line["name"]):
+            groups.current = line["name"]
+            print(f"{line['name']} is meant where no target is named: %%flame cells run on all of it")
+            return
         print(f"{self._connections.use(line['name'])} is the current connection")
+        groups.current = None
 
     def _status(self, line: Line) -> None:
         if line["name"] is not None:
@@ -93,7 +105,7 @@ class Commands:
             return
         groups = self._cells.groups.items()
         for words, chosen in groups:
-            print(f"  {words}: {chosen.states}")
+            print(f"{'*' if words == self._cells.groups.current else ' '} {words}: {chosen.states}")
         if not self._connections.items() and not groups:
             print("not connected. Try: %flame connect HOST:PORT (or just %flame connect for a local test server)")
         for name, remote in self._connections.items():

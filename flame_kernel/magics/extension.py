@@ -25,7 +25,7 @@ from .commands import Commands
 from .completion import Matcher
 from .connections import Connections, forget_key
 from .jobs import Job
-from .px import INSTALLED, Auto, install
+from .px import INSTALLED, install
 
 
 @magics_class
@@ -47,7 +47,7 @@ class FlameMagics(Magics):
         self.cells = Cells(shell, self.connections)
         self.commands = Commands(shell, self.connections, self.cells)
         self.matcher = Matcher(self)
-        self.auto = Auto()
+        self.auto = self.cells.groups.auto
 
     def __repr__(self) -> str:
         return f"<FlameMagics {self.connections!r}>"

@@ -6,11 +6,13 @@ The words are those of ipyparallel's ``%%px``: https://ipyparallel.readthedocs.i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import queue
 import re
 import signal
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,29 +24,27 @@ from ..commands.parsing import Line
 from ..connect.selection import is_group
 from ..connect.target import load_target
 from ..connect.targets_file import TargetsFile, targets_path
-from ..errors import FlameError, GroupError
+from ..errors import FlameError, GroupError, NotSent
 from ..group import folding
 from ..group.cell import CellResults
 from ..group.displays import displays
 from ..group.future import GroupFuture
-from ..group.group import Group, group
+from ..group.group import Group
 from ..group.member import Member
+from ..group.opening import group
 from ..group.results import told_errors
 from ..session.user import catch_interrupts, next_of
-from ..terminal import coloured_text, plain_text
+from ..terminal import plain_text
 from .connections import Connections
+from .progress import RENEWED, Lines, Live, show_text
+from .px import Auto
 
 # Seconds after which it is shown who is done; px has the same.
 PROGRESS_AFTER = 2.0
-# Seconds between two renewals of that.
-RENEWED = 0.5
 # Hosts up to which text is shown as it comes.
 STREAMED = 2
 # Seconds that hosts have to stop after Ctrl-C; pressed twice it is not waited for.
 STOP_PATIENCE = 2.0
-# Lines of text that are shown of what runs.
-_LATEST = 5
-_BAR = 30
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class Groups:
         self._members: dict[str, Member] = {}  # of all of them: a host has one session, whatever words name it
         self._words: str | None = None  # those of the last group
         self.last: GroupFuture | None = None
+        self.current: str | None = None  # the group that is meant where no target is named
+        self.auto = Auto()
 
     def __repr__(self) -> str:
         return f"<Groups {', '.join(self._groups) or 'none'}>"
@@ -97,14 +99,14 @@ class Groups:
 
     def means(self, words: str | None) -> bool:
         """Whether ``words`` name several far sides, and no connection of this notebook. Raises TargetError."""
-        if words is None or self._connections.is_connected(words):
+        if words is None:
+            return self.current is not None
+        if self._connections.is_connected(words):
             return False
-        return (
-            words in self._groups
-            or words in self._members
-            or _INDEX.fullmatch(words) is not None
-            or is_group(words, self._file())
-        )
+        if words in self._groups or words in self._members:
+            return True
+        file = self._file()
+        return is_group(words, file) or (words not in file.tables and _INDEX.fullmatch(words) is not None)
 
     def _file(self) -> TargetsFile:
         return _file().with_targets({name: str(one.location) for name, one in self._connections.items()})
@@ -115,20 +117,31 @@ class Groups:
         None is the group of before, or the default group, or all connections; ``0``, ``1:3``, ``::2`` are some of its
         members, as in ``%%px``.
         """
-        if words is None or _INDEX.fullmatch(words):
-            usual = self._usual()
-            return usual if words is None else _some(usual, words)
+        file = self._file()
+        if words is None:
+            return self._usual()
+        if _INDEX.fullmatch(words) and words not in file.groups and words not in file.tables:
+            return _some(self._usual(), words)
         self._words = words
-        if words not in self._groups:
-            defaults = self._connections.defaults
-            known = dict(self._connections.items())
-            self._groups[words] = group(
-                words,
-                known=known,
-                load=lambda where, given: load_target(where, overrides=given, defaults=defaults),
-                shared=self._members,
-            )
-        return self._groups[words]
+        defaults, before = self._connections.defaults, self._groups.get(words)
+        # Made anew each time, of the members that there are: the file, or a connection, may have changed.
+        found = self._groups[words] = group(
+            words,
+            known=dict(self._connections.items()),
+            load=lambda where, given: load_target(where, overrides=given, defaults=defaults),
+            shared=self._members,
+        )
+        if before is not None and before.labels != found.labels:
+            self._leave(before, keep=False)
+        return found
+
+    def _leave(self, group: Group, keep: bool) -> None:
+        """End the sessions of a group that no other one has."""
+        used = {label for other in self._groups.values() for label in other.labels}
+        group.detach(used) if keep else group.close(used)
+        for label in group.labels:
+            if label not in used:
+                self._members.pop(label, None)
 
     def _usual(self) -> Group:
         names = self._connections.names
@@ -139,13 +152,9 @@ class Groups:
 
     def disconnect(self, words: str, keep: bool = False) -> None:
         """End a group's sessions; with ``keep`` they live on there."""
-        found = self._groups.pop(words)
-        used = {label for other in self._groups.values() for label in other.labels}
-        found.detach(used) if keep else found.close(used)
-        for label in found.labels:
-            if label not in used:
-                self._members.pop(label, None)
+        self._leave(self._groups.pop(words), keep)
         self._words = None if self._words == words else self._words
+        self.current = None if self.current == words else self.current
 
     def close(self) -> None:
         """End all of them."""
@@ -171,7 +180,7 @@ class Groups:
             identifier(wanted, "variable name")
         if not code.strip():
             raise FlameError("the cell is empty below %%flame; write what is to run there")
-        chosen = self.of(line["target"])
+        chosen = self.of(line["target"] or self.current)
         how = wishes(line, len(chosen), seconds, raise_error)
         if line["verbose"]:
             print(f"runs on {len(chosen)} hosts: {folding.names(chosen.labels, None)}")
@@ -182,9 +191,12 @@ class Groups:
         if out:
             self._shell.user_ns[out] = future
         if background:
+            if pulled:
+                future.add_done_callback(lambda done: self._pull_behind(chosen, future, pulled))
             return None if out else future
         if line["local"]:
-            self._shell.run_cell(code)
+            with self.auto.off():
+                self._shell.run_cell(code)
         self._follow(chosen, future, told, how)
         self._end(chosen, future, pulled, how)
         return None
@@ -193,17 +205,31 @@ class Groups:
         """All are done: show what they gave, fetch what is wanted, raise what was raised."""
         results = future.results
         self.show(results, how)
-        if pulled and results.ok:
-            some = chosen.some(results.ok)
-            for name in pulled:
-                self._shell.user_ns[name] = some.pull(name)
+        self._pull(chosen, future, pulled)
         if results.errors and how.raise_error:
             raise GroupError(len(results), results.errors, results, _errors(results))
+
+    def _pull(self, chosen: Group, future: GroupFuture, names: list[str]) -> None:
+        """Bind names to what they are on the hosts that are done."""
+        done = future.results.ok
+        for name in names if done else ():
+            self._shell.user_ns[name] = chosen.some(done).pull(name)
+
+    def _pull_behind(self, chosen: Group, future: GroupFuture, names: list[str]) -> None:
+        """The same, behind a cell that nobody waits for; on a thread, for this is called on a member's own."""
+
+        def pull() -> None:
+            try:
+                self._pull(chosen, future, names)
+            except FlameError as e:
+                print(plain_text(f"{', '.join(names)}: {e}"), file=sys.stderr)
+
+        threading.Thread(target=pull, name="flame-pull", daemon=True).start()
 
     def _follow(self, chosen: Group, future: GroupFuture, told: queue.SimpleQueue[Any], wanted: Wishes) -> None:
         """Wait for the hosts; text and who is done appear meanwhile, Ctrl-C goes to all of them."""
         future.add_done_callback(lambda done: told.put(None))
-        live, lines = _Live(self._shell, chosen, future), _Lines()
+        live, lines = Live(self._shell, chosen, future), Lines()
         deadline = float("inf") if wanted.seconds is None else time.monotonic() + wanted.seconds
         pressed = left_at = float("inf")
         if wanted.progress_after == 0:
@@ -231,12 +257,15 @@ class Groups:
 
     def _stopped(self, future: GroupFuture, wanted: Wishes) -> None:
         """Ctrl-C has ended the wait; raises."""
-        left = future.pending
+        results = future.results
+        left = (*future.pending, *results.unreachable)
         if left:
             print(f"[not stopped yet: {folding.names(left)}]", file=sys.stderr)
         if not wanted.stop:
             raise FlameError("not waited for any more; it goes on there: %flame result")
-        self.show(future.results, wanted)
+        self.show(results, dataclasses.replace(wanted, raise_error=True))
+        failed = {host: error for host, error in results.failed.items() if not _is_stop(error)}
+        show_text("\n".join(told_errors(failed, len(results), 4)), sys.stderr)
         raise KeyboardInterrupt
 
     # -- showing -------------------------------------------------------------------------------------------------------
@@ -248,15 +277,15 @@ class Groups:
         if wanted.how == "fold":
             if not wanted.stream:
                 texts = {host: one.text for host, one in outputs.items() if host in results.ok or one.text}
-                _print(folding.told(texts, diff=wanted.diff, mask=wanted.mask, total=len(results)))
+                show_text(folding.told(texts, diff=wanted.diff, mask=wanted.mask, total=len(results)))
             for one in displays(outputs, len(results)):
                 if one.line:
-                    _print(one.line)
+                    show_text(one.line)
                 self._shell.display_pub.publish(one.data, one.metadata)
         else:
             self._one_by_one(results, wanted)
         if results.errors and not wanted.raise_error:
-            _print("\n".join(_errors(results)), sys.stderr)
+            show_text("\n".join(_errors(results)), sys.stderr)
 
     def show_again(self, line: Line) -> None:
         """Show what is there of the last cell, and who is not done; no error is raised."""
@@ -286,12 +315,12 @@ class Groups:
     def _texts(self, host: str, texts: list[tuple[str, str]], wanted: Wishes) -> None:
         for name, text in texts:
             if text and not wanted.stream:
-                _print(f"[{name}:{host}] {text.rstrip()}", sys.stderr if name == "stderr" else sys.stdout)
+                show_text(f"[{name}:{host}] {text.rstrip()}", sys.stderr if name == "stderr" else sys.stdout)
 
     def _bundles(self, shown: list[tuple[str, Any]]) -> None:
         for host, (data, metadata) in shown:
             if set(data) - {"text/plain"}:
-                _print(f"[output:{host}]")
+                show_text(f"[output:{host}]")
                 self._shell.display_pub.publish(data, metadata)
 
 
@@ -324,105 +353,9 @@ def _some(chosen: Group, words: str) -> Group:
         ) from None
 
 
-class _Lines:
-    """Text of several hosts as it comes: whole lines, the host before each."""
-
-    def __init__(self) -> None:
-        self._open: dict[tuple[str, str], str] = {}
-
-    def add(self, host: str, name: str, text: str) -> None:
-        *whole, rest = (self._open.pop((host, name), "") + text).split("\n")
-        for line in whole:
-            self._say(host, name, line)
-        if rest:
-            self._open[host, name] = rest
-
-    def end(self) -> None:
-        """Show what no line's end has followed."""
-        for (host, name), rest in self._open.items():
-            self._say(host, name, rest)
-        self._open.clear()
-
-    def _say(self, host: str, name: str, line: str) -> None:
-        _print(f"[{host}] {line}", sys.stderr if name == "stderr" else sys.stdout)
-
-
-class _Live:
-    """Who is done, renewed in place while a cell runs on a group."""
-
-    def __init__(self, shell: Any, chosen: Group, future: GroupFuture) -> None:
-        self._shell = shell
-        self._chosen = chosen
-        self._future = future
-        self._id: str | None = None
-        self._shown = ""
-        self._in_notebook = getattr(shell, "kernel", None) is not None
-        self._at = 0.0
-
-    def renew(self) -> None:
-        """Show it, or show it anew, where something has changed."""
-        if time.monotonic() - self._at < RENEWED:
-            return
-        self._at = time.monotonic()
-        self._display(self._words())
-
-    def end(self) -> None:
-        """What is shown stays as one line."""
-        if self._id is None and not self._shown:
-            return
-        self._display(_counts(self._chosen, self._future))
-        if not self._in_notebook:
-            sys.stderr.write("\n")
-
-    def _words(self) -> str:
-        done, total = self._future.progress, len(self._future)
-        full = _BAR * done // total
-        lines = [f"{_counts(self._chosen, self._future)}", f"{'█' * full}{'░' * (_BAR - full)} {done}/{total}"]
-        results = self._future.results
-        outputs = getattr(results, "outputs", {})
-        latest = {host: _last_line(one.text) for host, one in outputs.items() if one.text.strip()}
-        for block in folding.fold(latest)[:_LATEST]:
-            lines.append(f"{folding.names(block.hosts, 4)}: {plain_text(block.text)}")
-        return "\n".join(lines)
-
-    def _display(self, words: str) -> None:
-        if words == self._shown:
-            return
-        self._shown = words
-        if not self._in_notebook:
-            if sys.stderr.isatty():
-                sys.stderr.write(f"\r\x1b[K{words.splitlines()[0]}")
-                sys.stderr.flush()
-            return
-        update = self._id is not None
-        self._id = self._id or uuid.uuid4().hex
-        self._shell.display_pub.publish({"text/plain": words}, transient={"display_id": self._id}, update=update)
-
-
-def _counts(chosen: Group, future: GroupFuture) -> str:
-    """``38 done · 10 running · 1 failed · 1 not reachable · 3.2 s``."""
-    results = future.results
-    pending = set(future.pending)
-    states = [member.state for member in chosen.members if member.label in pending]
-    counts = {
-        "done": len(results.ok),
-        "running": sum(state in ("busy", "idle") for state in states),
-        "connecting": sum(state in ("connecting", "not connected") for state in states),
-        "silent": sum(state in ("silent", "lost") for state in states),
-        "failed": len(results.failed),
-        "not reachable": len(results.unreachable),
-    }
-    told = [f"{count} {state}" for state, count in counts.items() if count]
-    return " · ".join([*told, f"{future.elapsed:.1f} s"])
-
-
-def _last_line(text: str) -> str:
-    return text.rstrip().rpartition("\n")[2].rpartition("\r")[2][:100]
-
-
-def _print(text: str, stream: Any = None) -> None:
-    if text:
-        print(coloured_text(text), file=stream or sys.stdout, flush=True)
+def _is_stop(error: Exception) -> bool:
+    """Whether it only says that Stop has done its work."""
+    return isinstance(error, NotSent) or getattr(error, "ename", "") == "KeyboardInterrupt"
 
 
 def _errors(results: Any) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from ..commands.options import MAGICS
@@ -25,6 +27,15 @@ class Auto:
         if self.line is None or not lines or _OURS.match(lines[0]) or not "".join(lines).strip():
             return lines
         return [f"%%flame {self.line}\n", *lines]
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        """Within it cells stay here."""
+        line, self.line = self.line, None
+        try:
+            yield
+        finally:
+            self.line = line
 
     def toggle(self, line: str) -> str:
         """Begin with the options of ``line``, or end where nothing is said; what is the case now, in words."""

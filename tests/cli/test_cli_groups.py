@@ -158,3 +158,15 @@ def test_a_notebook_with_parameters_on_one(tmp_path: Path) -> None:
         assert (done.code, said in done.err, done.err.count("\n")) == (1, True, 1)
     done = flame("run", "-t", "web", str(path))
     assert (done.code, "-o FOLDER" in done.err) == (1, True)
+
+
+def test_a_notebook_has_no_results_of_another_run(tmp_path: Path) -> None:
+    path = notebook(tmp_path / "nb.ipynb", "print('mine')", "1 / 0", "print('never')")
+    stale = nbformat.read(path, as_version=4)
+    for cell in stale.cells:
+        cell.execution_count = 7
+        cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="of another run")]
+    nbformat.write(stale, path)
+    out = tmp_path / "out"
+    assert flame("run", str(path), "-t", "web1,web2", "-o", str(out)).code == 1
+    assert outputs(out / "nb.web2.ipynb") == ["mine\n", "error"]

@@ -174,3 +174,37 @@ def test_a_member_that_works_for_two_is_asked_one_thing_at_a_time(pair: Group) -
     with pair.executor() as one, pair.executor() as two:
         futures = [executor.submit(square, n) for n in range(10) for executor in (one, two)]
         assert sum(future.result() for future in futures) == 2 * sum(n * n for n in range(10))
+
+
+def hold(path: str) -> None:
+    import os
+    import time
+
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+
+def test_a_group_is_closed_while_calls_wait(server: FlameServer, tmp_path: Path) -> None:
+    with flame.group(f"{server.location}*2", shell="mini") as group:
+        executor = group.executor()
+        futures = [executor.submit(hold, str(tmp_path / "never")) for _ in range(50)]
+        wait_until(lambda: all(member.state == "busy" for member in group.members), "two are under way")
+    assert all(isinstance(future.exception(20), flame.FlameError) for future in futures)
+
+
+def test_a_member_that_cannot_even_begin_takes_no_calls(server: FlameServer, tmp_path: Path) -> None:
+    with flame.connect(server.location, shell="mini", place="process") as one:
+        gone = flame.connect(server.location, shell="mini", place="process")
+        gone.close()
+        with flame.group([gone, one]) as group:
+            assert group.map(square, range(20), chunksize=1) == [n * n for n in range(20)]
+
+
+def test_an_interrupt_stops_what_runs_and_what_waits(pair: Group, tmp_path: Path) -> None:
+    executor = pair.executor()
+    futures = [executor.submit(hold, str(tmp_path / "never")) for _ in range(5)]
+    wait_until(lambda: all(member.state == "busy" for member in pair.members), "two are under way")
+    executor.interrupt()
+    wait_until(lambda: all(future.done() for future in futures), "all are over")
+    assert [future.cancelled() for future in futures] == [False, False, True, True, True]
+    assert pair.evaluate("1").answers() == [1, 1]

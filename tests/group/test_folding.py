@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flame_kernel.group.folding import difference, fold, names, told
+from flame_kernel.group.folding import difference, fold, names, settled, told
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,16 @@ def test_a_text_that_has_nothing_in_common_is_told_whole() -> None:
 def test_what_says_nothing_is_named_last() -> None:
     assert told({"a": "x", "b": "", "c": "x"}).endswith("── no output: b")
     assert told({"a": "", "b": ""}) == ""
+
+
+def test_long_texts_are_not_compared_line_by_line() -> None:
+    base = "\n".join(f"line {number}" for number in range(9000))
+    other = "\n".join(f"LINE {number}" for number in range(9000))
+    assert difference(other, base) == other
+    assert "-line 4000" in difference(base.replace("line 4000\n", ""), base).splitlines()
+
+
+def test_of_a_line_that_is_written_again_the_last_form_stays() -> None:
+    assert settled("  0%\r 50%\r100%\nend\r\n") == "100%\nend\n"
+    assert "100%" in told({"a": " 0%\r100%", "b": "50%\r100%"})
+    assert "all 2 hosts" in told({"a": " 0%\r100%", "b": "50%\r100%"})

@@ -16,6 +16,7 @@ from farside import FlameServer, wait_until
 from flakylink import FlakyLink
 
 import flame
+import flame_kernel.errors
 from flame_kernel.group.group import Group
 from flame_kernel.session.agent_client import AgentClient
 
@@ -305,3 +306,55 @@ def test_imports_here_and_there(web: Group) -> None:
 def test_nobody(web: Group, where: str, said: str) -> None:
     with pytest.raises(flame.TargetError, match=said):
         flame.group(where)
+
+
+def test_what_is_stopped_before_it_began_never_runs(
+    servers: dict[str, FlameServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FlakyLink(servers["web1"].location) as link:
+        written(tmp_path, monkeypatch, {"web1": link.location})
+        link.silent()
+        with flame.group("web", place="process", shell="mini", timeout=60) as group:
+            future = group.noblock.execute("ran = True")
+            wait_until(lambda: group.members[0].state == "connecting", "it connects")
+            future.interrupt()
+            assert isinstance(future.results.errors["web1"], flame_kernel.errors.NotSent)
+            link.up()
+            assert group.evaluate("'ran' in globals()").answers() == [False]
+
+
+def test_what_was_given_up_and_not_asked_is_not_asked_later(
+    servers: dict[str, FlameServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FlakyLink(servers["web2"].location) as link:
+        written(tmp_path, monkeypatch, {"web1": servers["web1"].location, "far": link.location})
+        with flame.group("web", place="process", shell="mini", fast=True) as group:
+            group["n"] = 0
+            group.patience = 0.2
+            link.down()
+            wait_until(lambda: group.members[1].state == "silent", "the cut is noticed")
+            errors = [group.execute("n += 1").errors["far"] for _ in range(3)]
+            assert ["it was not asked" in str(error) for error in errors] == [False, True, True]
+            link.up()
+            wait_until(lambda: group.members[1].state == "idle", "the link is back")
+            assert group["n"].answers() == [3, 1]
+
+
+def test_arrays_that_differ_are_not_told_as_equal(web: Group) -> None:
+    values = numpy.zeros(5000)
+    web["values"] = values
+    values[2500] = 1
+    web["web2"].push({"values": values})
+    assert [hosts for _, hosts in web["values"].fold()] == [("web1", "web3"), ("web2",)]
+
+
+@pytest.mark.parametrize("where", [5, ["web1", 3], {"web1"}])
+def test_what_can_name_no_group(web: Group, where: object) -> None:
+    with pytest.raises(flame.TargetError, match="a group is named by text"):
+        flame.group(where)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("values", [{1: 2, 3: 4, 5: 6}, {1, 2, 3}, 7])
+def test_what_has_no_parts(web: Group, values: object) -> None:
+    with pytest.raises(flame.FlameError, match="cannot be cut into parts"):
+        web.scatter("part", values)  # type: ignore[arg-type]

@@ -227,3 +227,50 @@ def test_a_connection_of_the_notebook_is_a_member(shell: Shell, servers: dict[st
     shell.ok("%flame disconnect own,web2")
     assert shell.ok("%%flame -t own\nprint(mine)").out == "3\n"
     shell.ok("%flame disconnect own")
+
+
+def test_a_group_is_the_current_target(shell: Shell) -> None:
+    assert "web: 3 hosts" in shell.ok("%flame connect web").out
+    assert "all 3 hosts" in shell.ok("%%flame\nprint('x')").out
+    assert "* web: idle: web[1-3]" in shell.ok("%flame status").out
+    shell.ok("%flame disconnect web")
+    is_one_sentence(shell.run("%%flame\nprint('x')"), "not connected")
+
+
+def test_here_and_there_where_every_cell_goes_there(shell: Shell) -> None:
+    shell.ok("%autoflame -t web --local")
+    try:
+        ran = shell.ok("print('x')")
+        assert ran.out.count("x\n") == 2
+    finally:
+        shell.ok("%autoflame")
+
+
+def test_a_value_is_pulled_behind_a_cell_that_is_not_waited_for(shell: Shell) -> None:
+    shell.ok("%%flame -t web -a -o later --out job\nlater = 5")
+    wait_until(lambda: "later" in shell.names, "it is there")
+    assert dict(shell.names["later"]) == dict.fromkeys(HOSTS, 5)
+
+
+def test_a_connection_that_is_made_anew_takes_part(shell: Shell, servers: dict[str, FlameServer]) -> None:
+    for _ in range(2):
+        shell.ok("%flame connect web1 --place process")
+        assert "all 2 hosts" in shell.ok("%%flame -t web1,web2 --fold\nprint('x')").out
+        shell.ok("%flame disconnect web1")
+
+
+def test_what_failed_is_told_when_the_rest_is_stopped(shell: Shell) -> None:
+    shell.ok("%%flame -t web\nimport time\nfails = False")
+    shell.ok("%%flame -t web1\nfails = True")
+    groups = shell.ip.magics_manager.registry["FlameMagics"].cells.groups
+
+    def press() -> None:
+        wait_until(lambda: len(groups.last) == 3 and groups.last.progress == 1, "one has failed")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    ran = shell.run("%%flame -t web\nif fails:\n    raise ValueError('no')\nwhile True:\n    time.sleep(0.01)")
+    presser.join()
+    assert isinstance(ran.error, KeyboardInterrupt)
+    assert "ValueError: no" in ran.err

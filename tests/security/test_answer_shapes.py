@@ -71,6 +71,7 @@ RESULTS: dict[str, Any] = {
         "ready": READY["content"],
     },
     "submit": {"new": True},
+    "submits": {"new": True},
     "poll": {"events": [EVENT]},
     "interrupt": {"done": "raised"},
     "answer": {"taken": True},

@@ -104,6 +104,8 @@ MADE: dict[str, Callable[[], errors.FlameError]] = {
     "CannotTravel": lambda: errors.CannotTravel(ALL),
     "ObjectGone": lambda: errors.ObjectGone(ALL),
     "NotSent": lambda: errors.NotSent(ALL),
+    "NotAnswered": lambda: errors.NotAnswered(ALL, ALL),
+    "GroupError": lambda: errors.GroupError(3, {ALL: errors.RemoteError(ALL, ALL, ALL)}, None, [plain_text(ALL)]),
     "RemoteError": lambda: errors.RemoteError(ALL, ALL, ALL),
     "AgentError": lambda: errors.AgentError(ALL, ALL),
 }
@@ -318,12 +320,12 @@ class Quiet:
     ready: ClassVar[Future[Any]] = Future()
 
 
-def test_where_cells_run_is_one_line() -> None:
+def test_where_cells_run_is_two_lines() -> None:
     session: Any = Quiet()
-    assert len(status(session).splitlines()) == 1
+    assert len(status(session).splitlines()) == 2
     session.ready = Future()
     session.ready.set_result({"host": FORGED, "python": FORGED, "shell": "mini", "shell_reason": FORGED})
-    assert len(status(session).splitlines()) == 1
+    assert len(status(session).splitlines()) == 2
     assert status(session).endswith("link up")
 
 

@@ -251,7 +251,7 @@ def test_links_that_lead_out_are_not_made(
         monkeypatch,
         answers(find={"found": [found("d", "folder")]}, list={"entries": entries, "last": True}, read=send()),
     )
-    refused = r"leads out of the folder|is no name|leads to no path|wrong shape"
+    refused = r"leads out of the folder|is not a file name|is no name|leads to no path|wrong shape"
     with pytest.raises((TransferError, UnsafeAnswer), match=refused):
         transfer.get(session, ["/data/."], home.out)
     assert not (home.out / Path(*path)).is_symlink()

@@ -73,7 +73,7 @@ def hostile_session(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> Any:
     """A session whose files are those of a ``HostileFar``: for the functions of `transfer` and `sync`; its ``far`` is
     that."""
     far = HostileFar(answer)
-    monkeypatch.setattr(transfer, "FarFiles", _Made(far))
+    monkeypatch.setattr(transfer, "far_files", lambda session: far)
     talk: Future[Any] = Future()
     talk.set_result({"talk": "x"})
     return SimpleNamespace(
@@ -84,18 +84,6 @@ def hostile_session(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> Any:
         ask=lambda op: talk,
         far=far,
     )
-
-
-class _Made:
-    """Stands for the class: gives the one that is there."""
-
-    request = FarFiles.request
-
-    def __init__(self, far: HostileFar) -> None:
-        self._far = far
-
-    def __call__(self, *args: Any) -> HostileFar:
-        return self._far
 
 
 def content(link: frames.Frames, data: bytes = b"stolen", mode: int = 0o644, mtime: int = 1) -> Request:

@@ -1,0 +1,132 @@
+"""What a group can be asked, whether it is waited for or not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ..files import sync, transfer
+from ..remote.remote import Remote
+from .cell import CellResults, run_cell
+from .future import GroupFuture, Make
+from .member import Member
+from .output import HostOutput
+from .parts import parts
+from .results import Results
+
+if TYPE_CHECKING:
+    from .group import Group
+
+Work = Callable[[Remote], Any]
+
+
+class Calls:
+    """What a group can be asked; ``_do`` says whether it is waited for."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Any:
+        raise NotImplementedError
+
+    def _once(self, work: Work) -> Any:
+        """Do it on the first session of each server; those of the others have no answer."""
+        first: dict[str, Member] = {}
+        for member in self._group.members:
+            first.setdefault(member.where, member)
+        return self._do(lambda member, remote: work(remote) if first[member.where] is member else None)
+
+    def execute(self, code: str, *, timeout: float | None = None) -> Any:
+        """Run statements among the names of each session."""
+        return self._do(lambda member, remote: remote.execute(code, timeout=timeout))
+
+    def evaluate(self, expression: str, *, ref: bool = False, timeout: float | None = None) -> Any:
+        """The value of an expression on each host; with ``ref`` a stand-in for it."""
+        return self._do(lambda member, remote: remote.evaluate(expression, ref=ref, timeout=timeout))
+
+    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of this side on each host, as `Remote.run` does."""
+        return self._do(lambda member, remote: remote.run(function, *args, **kwargs))
+
+    def push(self, values: Mapping[str, Any]) -> Any:
+        """Bind names on each host to the same values."""
+        return self._do(lambda member, remote: remote.push(values))
+
+    def pull(self, names: str | Sequence[str]) -> Any:
+        """The value of a name on each host, or of several names as a dict."""
+        if isinstance(names, str):
+            return self._do(lambda member, remote: remote.pull([names])[names])
+        return self._do(lambda member, remote: remote.pull(names))
+
+    def scatter(self, name: str, values: Sequence[Any]) -> Any:
+        """Bind a name on each host to its part of ``values``: a list, an array, a frame, … in order, as even as may be.
+
+        Raises FlameError where there are fewer items than hosts.
+        """
+        labels = self._group.labels
+        shares = dict(zip(labels, parts(values, labels), strict=True))
+        return self._do(lambda member, remote: remote.push({name: shares[member.label]}))
+
+    def put(self, *paths: transfer.Name, dst: transfer.Name | None = None) -> Any:
+        """Copy files and folders from here to each host, as `Remote.put`; once to each server."""
+        return self._once(lambda remote: remote.put(*paths, dst=dst, progress=False))
+
+    def get(self, *paths: transfer.Name, dst: transfer.Name = ".") -> Any:
+        """Copy files and folders from each host into a folder of its own, ``dst/HOST/``."""
+
+        def fetch(member: Member, remote: Remote) -> Any:
+            folder = os.path.join(os.fsdecode(dst), folder_of(member.label))
+            os.makedirs(folder, exist_ok=True)
+            return remote.get(*paths, dst=folder, progress=False)
+
+        return self._do(fetch)
+
+    def sync(self, source: str, destination: str, *, delete: bool = False, exclude: Sequence[str] = ()) -> Any:
+        """Make a folder on each host the same as one here; once to each server."""
+        wishes = sync.Wishes(delete=delete, exclude=tuple(exclude))
+        return self._once(lambda remote: sync.sync_up(remote.session, source, destination, wishes))
+
+    def sendmodule(self, module: str | ModuleType, source: str | None = None) -> Any:
+        """Make a module importable on each host, as `Remote.sendmodule`."""
+        return self._do(lambda member, remote: remote.sendmodule(module, source))
+
+    def cell(
+        self,
+        code: str,
+        *,
+        values: Mapping[str, Any] | None = None,
+        on_text: Callable[[str, str, str], None] | None = None,
+        silent: bool = False,
+        store_history: bool = True,
+    ) -> Any:
+        """Run a cell on each host: `CellResults`, with all that it shows there.
+
+        ``values`` are bound to names before it; ``on_text`` is told each piece of text as it comes: host, stream, text.
+        """
+        outputs = {
+            label: HostOutput(label, None if on_text is None else partial(on_text, label))
+            for label in self._group.labels
+        }
+
+        def work(member: Member, remote: Remote) -> HostOutput:
+            if values:
+                remote.push(values)
+            return run_cell(remote, code, outputs[member.label], silent=silent, store_history=store_history)
+
+        return self._do(work, partial(CellResults, outputs))
+
+
+class NoBlock(Calls):
+    """``group.noblock``: each call gives a `GroupFuture` at once."""
+
+    def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
+        return self._group._begin(work, make)
+
+
+def folder_of(label: str) -> str:
+    """A member's label as the name of a folder."""
+    return quote(label.replace("/", "~"), safe="~@").lstrip(".") or "_"

@@ -1,0 +1,121 @@
+"""Making a group: of names and patterns of targets.toml, of locations, or of remotes that are there."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from ..connect.selection import Chosen, select
+from ..connect.targets_file import TargetsFile, targets_path
+from ..errors import TargetError
+from ..remote.remote import Remote
+from .group import Group
+from .member import CONNECT, Load, Member, load_settings
+
+# How many connect at once.
+AT_ONCE = 16
+
+
+def group(
+    where: str | Sequence[str] | Sequence[Remote] | None = None,
+    *,
+    timeout: float | None = None,
+    known: Mapping[str, Remote] | None = None,
+    load: Load = load_settings,
+    file: TargetsFile | None = None,
+    shared: dict[str, Member] | None = None,
+    **settings: Any,
+) -> Group:
+    """Several sessions as one: names, patterns and groups of ``targets.toml``, ``host:port``, or `Remote`s.
+
+    ``where`` is as in ``"web"``, ``"web1,web2"``, ``"web[1:3]"``, ``"all"``, ``"furnace*4"``, or a list of such words;
+    without it the default group of ``targets.toml``.  ``timeout`` is in seconds for connecting; ``settings`` are those
+    of `flame.connect` for every member.  A member is connected when it is first used; those in ``known`` are already,
+    and the group leaves them open.  ``load`` makes a member's target of its name and the settings;
+    ``file`` is another one than the usual targets.toml.  ``shared`` are members of other groups, by their labels: those
+    take part with their sessions, and new ones are added.
+
+    Raises TargetError.
+    """
+    where = _named(where)
+    if _has_remotes(where):
+        return _of_remotes(where)
+    file = file or TargetsFile(targets_path(os.environ))
+    words = cast("str | Sequence[str]", _usual(file) if where is None else where)
+    known, locations = known or {}, {name: str(one.location) for name, one in (known or {}).items()}
+    chosen = select(words, file, locations)
+    given, seconds = _given(settings), _patience(timeout)
+    shared, gate = {} if shared is None else shared, threading.BoundedSemaphore(AT_ONCE)
+    for one in chosen:
+        before = shared.get(one.label)
+        if not _can_stay(before, known.get(one.label)):
+            if before is not None:
+                before.close()
+            shared[one.label] = Member(one, given, gate, _back, known.get(one.label), load, seconds)
+    return Group([shared[one.label] for one in chosen])
+
+
+def _named(where: Any) -> Any:
+    """``where`` where it can name a group, a single remote as a list of one; TargetError for anything else."""
+    if isinstance(where, Remote):
+        return [where]
+    parts = where if isinstance(where, (list, tuple)) else []
+    if (where is not None and not isinstance(where, (str, list, tuple))) or any(
+        not isinstance(part, (str, Remote)) for part in parts
+    ):
+        raise TargetError("a group is named by text, or by a list of names or of remotes; write such as web1,web2")
+    return where
+
+
+def _has_remotes(where: str | Sequence[Any] | None) -> bool:
+    return where is not None and not isinstance(where, str) and any(isinstance(one, Remote) for one in where)
+
+
+def _of_remotes(remotes: Any) -> Group:
+    gate = threading.BoundedSemaphore(AT_ONCE)
+    return Group([Member(Chosen(label, label), {}, gate, _back, one) for label, one in _labelled(remotes)])
+
+
+def _can_stay(member: Member | None, known: Remote | None) -> bool:
+    """Whether a member of before can take part again; not where another connection of its name is there by now."""
+    return member is not None and not member.is_closed and (known is None or member.known is known)
+
+
+def _patience(timeout: Any) -> float:
+    if timeout is None:
+        return CONNECT
+    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0:
+        return float(timeout)
+    raise TargetError(f"timeout is a number of seconds above 0, not {timeout!r}")
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _usual(file: TargetsFile) -> str:
+    """The default group; raises TargetError where there is none."""
+    if file.default_group is None:
+        raise TargetError(f"no group is named, and {file.path} has no default_group; name one, or targets")
+    return file.default_group
+
+
+def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
+    """Each remote with a name of its own: the target's, or with a number where several have the same."""
+    remotes = [one for one in given if isinstance(one, Remote)]
+    if len(remotes) < len(given):
+        raise TargetError("a group is made of names, or of remotes, and not of both")
+    names = [remote.name for remote in remotes]
+    counts: dict[str, int] = {}
+    found = []
+    for name, remote in zip(names, remotes, strict=True):
+        counts[name] = counts.get(name, 0) + 1
+        found.append((f"{name}/{counts[name]}" if names.count(name) > 1 else name, remote))
+    return found
+
+
+def _back(label: str) -> None:
+    print(f"[{label} is there again, in a new session: names of before are lost]", file=sys.stderr)
