@@ -200,7 +200,9 @@ def check(back: Any, value: Any) -> None:
         assert np.array_equal(back.mask, value.mask)
 
 
-@pytest.mark.parametrize("value", ARRAYS + SCALARS + EXTENSIONS + INDEXES + SERIES + FRAMES + ARROW, ids=repr)
+@pytest.mark.parametrize(
+    "value", ARRAYS + SCALARS + EXTENSIONS + INDEXES + SERIES + FRAMES + ARROW, ids=lambda value: type(value).__name__
+)
 def test_it_is_the_same(value: Any) -> None:
     check(through(value), value)
     first, second = through([value, value])

@@ -13,6 +13,7 @@ import math
 import pathlib
 import pickle
 import random
+import re
 import struct
 import threading
 import time
@@ -265,7 +266,7 @@ def test_tables_are_the_same(remote: Remote) -> None:
         types.MappingProxyType({1: [2]}),
         collections.defaultdict(collections.defaultdict, {1: collections.defaultdict(int, {2: 3})}),
     ],
-    ids=lambda value: "large int" if isinstance(value, int) else repr(value)[:30],
+    ids=lambda value: "large int" if isinstance(value, int) else re.sub(r" at 0x\w+", "", repr(value))[:30],
 )
 def test_a_special_value_is_the_same(value: Any) -> None:
     assert same(through(value), value)
