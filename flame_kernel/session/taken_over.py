@@ -66,6 +66,8 @@ class Wire:
     def is_readable(self) -> bool:
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return True
+        if not hasattr(select, "poll"):  # eventlet has taken it out
+            return bool(select.select([self._socket], [], [], 0)[0])
         poll = select.poll()  # unlike select, for descriptors of any number
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
