@@ -180,7 +180,7 @@ def test_a_debugger_does_not_hand_over_a_key() -> None:
         future.set_result(value)
         return future
 
-    session = SimpleNamespace(request=request)
+    session = SimpleNamespace(request=request, ready=done({}))
     rendering = SimpleNamespace(debug=lambda reply: reply)
     publisher: Any = SimpleNamespace(
         remember=lambda *_, **__: None, belongs=lambda *_: None, rendering=lambda _: rendering
