@@ -404,6 +404,11 @@ def _look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | Non
         table = dict(file.tables[chosen])
         own = table.pop("ssh", None)
         return chosen, located(table.pop("location"), ssh or own), table
+    if chosen in file.groups:
+        raise TargetError(
+            f"{chosen} is a group of servers, and one is wanted here: name one of {', '.join(file.groups[chosen])}, "
+            f"or run cells on all of them by %%flame -t {chosen} (%load_ext flame) or flame.group({chosen!r})"
+        )
     if ":" not in chosen:
         known = f"it has {', '.join(sorted(file.tables))}" if file.tables else "it has none"
         raise TargetError(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flame_kernel.connect.selection import is_group, select
+from flame_kernel.connect.target import load_target
 from flame_kernel.connect.targets_file import TargetsFile
 from flame_kernel.errors import TargetError
 
@@ -149,3 +150,8 @@ def test_a_file_with_a_mistake(tmp_path: Path, text: str, said: str) -> None:
     path.write_text(text)
     with pytest.raises(TargetError, match=said):
         TargetsFile(path)
+
+
+def test_a_group_where_one_server_is_wanted(file: TargetsFile) -> None:
+    with pytest.raises(TargetError, match="web is a group of servers, and one is wanted here"):
+        load_target("web", environ={"FLAME_CONFIG": str(file.path)})
