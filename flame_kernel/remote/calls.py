@@ -163,10 +163,28 @@ class Calls:
         ``timeout=`` overrides ``self.timeout``. Raises what was raised there (RemoteError and the built-in class that
         it has here), CannotTravel, ObjectGone, CallTimeout, SessionGone, KeyboardInterrupt.
         """
-        self._check()
         timeout = options.pop("timeout", self.timeout)
-        trust = self.session.target.trust and offered()
         handed = None if mode == "none" and root[0] == "names" else Handed(self.sent)
+        request, parts = self.prepared(root, steps, mode, handed, timeout=timeout, **options)
+        reply = self._wait(request, parts, timeout, handed)
+        raised = None if handed is None else handed.raised(reply.get("raised"))
+        if raised is not None:
+            raise raised
+        return self.answer(reply, mode, timeout)
+
+    def prepared(
+        self,
+        root: list[Any],
+        steps: Sequence[Step],
+        mode: str,
+        handed: Handed | None,
+        *,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> tuple[dict[str, Any], Sequence[Any]]:
+        """The request for a chain, and its buffers; what is large goes there at once. Raises CannotTravel."""
+        self._check()
+        trust = self.session.target.trust and offered()
         shipment = self._shipment(handed)
         if root[0] == "function":
             root = ["function", shipment.entry(root[1])]
@@ -176,11 +194,7 @@ class Calls:
         ticket = self._bulk.stage(parts, timeout)
         if ticket is not None:
             request["staged"], parts = ticket, []
-        reply = self._wait(request, parts, timeout, handed)
-        raised = None if handed is None else handed.raised(reply.get("raised"))
-        if raised is not None:
-            raise raised
-        return self._result(reply, mode, timeout)
+        return request, parts
 
     async def awaited(self, root: list[Any], steps: Sequence[Step]) -> Any:
         """What something there comes to when it is awaited; the loop here goes on meanwhile."""
@@ -295,7 +309,7 @@ class Calls:
         if isinstance(raised, KeyboardInterrupt):
             raise raised
 
-    def _result(self, reply: Reply, mode: str, timeout: float | None) -> Any:
+    def answer(self, reply: Reply, mode: str, timeout: float | None = None) -> Any:
         """What a reply says; UnsafeAnswer where it is none."""
         try:
             status, buffers = reply.get("status"), list(reply.get("buffers") or ())

@@ -35,6 +35,7 @@ from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.session import Session
 from . import lookahead
+from .batch import Batch
 from .callbacks import CalledBack
 from .calls import Calls, Sink, Step
 from .console import Console, history_file
@@ -244,6 +245,10 @@ class Remote:
         ``pi.run(train, report=pi.on(show))``. Without this a function whose source can go, and that changes nothing
         here, runs there."""
         return CalledBack(function)
+
+    def batch(self) -> Batch:
+        """Several calls in one message: ``with pi.batch() as b: cwd = b.modules.os.getcwd()``; each gives a future."""
+        return Batch(self._calls)
 
     def __getitem__(self, name: str) -> Any:
         step = ("item", _name(name))

@@ -6,9 +6,10 @@ round trip in place of one for each. They begin in their order, and each is know
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..connect.target import Target
@@ -35,11 +36,18 @@ class Sending:
         self._decoded = decoded
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._gathering = threading.Lock()  # held while calls are put that go together
         self._is_over = False
         self._out_of_turn: list[Call | None] = []  # what was taken from the queue before its turn
 
     def __repr__(self) -> str:
         return f"<Sending {self._queue.qsize()} waiting>"
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is put within it is sent when it is left: in one call, as far as that holds it."""
+        with self._gathering:
+            yield
 
     @property
     def is_idle(self) -> bool:
@@ -68,6 +76,8 @@ class Sending:
             call = self._out_of_turn.pop() if self._out_of_turn else self._queue.get()
             if call is None:
                 return
+            with self._gathering:
+                pass
             if not call.future.set_running_or_notify_cancel():
                 continue
             more = self._behind(call)

@@ -277,6 +277,10 @@ class Session:
         """Bytes of a message that the server takes; 0 for no limit."""
         return self._link.max_message
 
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """Requests that are made within it go in one call when it is left."""
+        return self._sending.together()
+
     def sessions(self) -> Future[Any]:
         """What lives on the server: a list of dicts (session, place, client, pid, age, waiting)."""
         return self._call({"op": "sessions"})

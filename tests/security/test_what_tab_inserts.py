@@ -246,7 +246,7 @@ def paths_offered(rest: str, names: list[str], monkeypatch: pytest.MonkeyPatch) 
     session = SimpleNamespace(
         gone=None, server={"servertype": "thread"}, target=None, wire_message=None, request=lambda kind: cwd
     )
-    monkeypatch.setattr(candidates, "FarFiles", Listing)
+    monkeypatch.setattr(candidates, "far_files", Listing)
     monkeypatch.setattr(Listing, "names", names)
     side = candidates.Side(lambda name: session, list, lambda: ["lab"], lambda word: [])  # type: ignore[arg-type, return-value]
     return [text for text, kind in candidates.candidates(wanted(rest, "kernel"), side).found if kind == "path"]

@@ -70,6 +70,7 @@ class Core:
         self._programs = program_pipes.Programs(log)
         self.modules = modules.Modules()
         self.objects = objects.Objects(self)
+        self._batch = (None, "")  # the last request's for an object, and its lane
         self._helpers = itertools.count(1)
         self.namespace = self._make_namespace()
         sys_hooks.install()
@@ -348,7 +349,10 @@ class Core:
         return lane
 
     def _submit_object(self, request):
-        """A request for an object never waits for a cell: while one runs, a helper lane takes the request."""
+        """A request for an object never waits for a cell: while one runs, a helper lane takes the request.
+
+        Those of one ``batch`` go to one lane, so that each is done when its turn comes.
+        """
         if "op" in request:
             self.user_begins()
             content, buffers = self.objects.at_once(request)
@@ -357,11 +361,16 @@ class Core:
         with self._lock:
             lanes = [lane for name, lane in self.lanes.items() if name[:1] in ("", HELPER) and not lane.abandoned]
             idle = [lane for lane in lanes if lane.is_idle]
-            if idle:
+            batch = request.get("batch")
+            before = self.lanes.get(self._batch[1]) if batch is not None and self._batch[0] == batch else None
+            if before is not None and not before.abandoned:
+                lane = before
+            elif idle:
                 lane = min(idle, key=lambda lane: len(lane.name))
             else:
                 name = "%s%d" % (HELPER, next(self._helpers))
                 lane = self.lanes[name] = Lane(self, name, debugged=False)
+            self._batch = (batch, lane.name)
             request["lane"] = lane.name
             lane.submit(request)
 

@@ -1,0 +1,143 @@
+"""Batch: several calls that go to the far side together, in one message.
+
+    with pi.batch() as b:
+        b["x"] = 3
+        cwd = b.modules.os.getcwd()
+        total = b.evaluate("x + 1")
+    cwd.result(), total.result()
+
+Each is done there in its turn, also behind one that failed.  What it gives is a future, which has its value when the
+``with`` is left; the first error of all is raised there.
+"""
+
+from __future__ import annotations
+
+import queue
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from ..errors import FlameError, TargetError
+from ..session.user import next_of
+from .calls import Calls, Step
+
+_AWAITED: dict[str, Any] = {"await": True}  # a word of Python's, so no name of an argument
+
+
+class Batch:
+    """See the module; made by ``pi.batch()``."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._waiting: list[tuple[dict[str, Any], Sequence[Any], str, Future[Any]]] = []
+        self._is_over = False
+
+    def __repr__(self) -> str:
+        return f"<batch of {len(self._waiting)} calls at {self._calls.name}>"
+
+    def __enter__(self) -> Batch:  # noqa: PYI034
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self._is_over = True
+        waiting, self._waiting = self._waiting, []
+        if kind is None:
+            _send(self._calls, waiting)
+            return
+        for *_, future in waiting:  # nothing of it is sent
+            future.cancel()
+
+    # -- what can be called --------------------------------------------------------------------------------------------
+
+    def execute(self, code: str) -> Future[None]:
+        """As `Remote.execute`."""
+        return self._add(["exec", code], (), "none")
+
+    def evaluate(self, expression: str) -> Future[Any]:
+        """As `Remote.evaluate`."""
+        return self._add(["eval", expression], ())
+
+    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As `Remote.run`, for a function that calls nothing back here."""
+        return self._add(["function", function], (("call", args, kwargs),), "auto", **_AWAITED)
+
+    def push(self, values: Mapping[str, Any]) -> Future[None]:
+        """As `Remote.push`."""
+        return self._add(["names"], (("get", "update"), ("call", [dict(values)], {})), "none")
+
+    @property
+    def modules(self) -> Chain:
+        """``b.modules.os.getcwd()``."""
+        return Chain(self, ())
+
+    @property
+    def builtins(self) -> Chain:
+        """``b.builtins.len("abc")``."""
+        return Chain(self, ("builtins",))
+
+    def __getitem__(self, name: str) -> Future[Any]:
+        return self._add(["names"], (("item", name),))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._add(["names"], (("set_item", name, value),), "none")
+
+    def _add(self, root: list[Any], steps: Sequence[Step], mode: str = "auto", **options: Any) -> Future[Any]:
+        if self._is_over:
+            raise FlameError("this batch was sent already; begin another one with pi.batch()")
+        request, parts = self._calls.prepared(root, steps, mode, None, **options)
+        future: Future[Any] = Future()
+        self._waiting.append((request, parts, mode, future))
+        return future
+
+
+class Chain:
+    """A path to a function of a module, or a built-in one; a call of it is one of the batch."""
+
+    def __init__(self, batch: Batch, path: tuple[str, ...]) -> None:
+        self._batch = batch
+        self._path = path
+
+    def __repr__(self) -> str:
+        return f"<{'.'.join(self._path) or 'modules'} in a batch; call it>"
+
+    def __getattr__(self, name: str) -> Chain:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Chain(self._batch, (*self._path, name))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        if not self._path:
+            raise TargetError("name a function of a module: b.modules.os.getcwd()")
+        root, path = (["builtins"] if self._path[0] == "builtins" else ["module", self._path[0]]), self._path[1:]
+        return self._batch._add(root, (*(("get", name) for name in path), ("call", args, kwargs)))
+
+
+def _send(calls: Calls, waiting: Sequence[tuple[dict[str, Any], Sequence[Any], str, Future[Any]]]) -> None:
+    """Send all, and wait for all; raises the first error. Ctrl-C stops those that are not done."""
+    told: queue.SimpleQueue[None] = queue.SimpleQueue()
+    sent, batch = [], uuid.uuid4().hex
+    with calls.session.together():
+        for request, parts, mode, future in waiting:
+            request_id = uuid.uuid4().hex
+            reply = calls.session.request("object", request_id, buffers=parts, batch=batch, **request)
+            sent.append((request_id, reply, mode, future))
+    for _, reply, _, _ in sent:
+        reply.add_done_callback(lambda done: told.put(None))
+    try:
+        for _ in sent:
+            next_of(told)
+    except KeyboardInterrupt:
+        for request_id, reply, _, _ in sent:
+            if not reply.done():
+                calls.session.interrupt(request_id)
+        raise
+    first: Exception | None = None
+    for _, reply, mode, future in sent:
+        try:
+            future.set_result(calls.answer(reply.result(), mode))
+        except Exception as error:  # the far side's, whatever it is
+            future.set_exception(error)
+            first = first or error
+    if first is not None:
+        raise first
