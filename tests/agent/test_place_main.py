@@ -215,7 +215,7 @@ def test_a_kernel_is_told_in_one_sentence(live_app: Callable[..., LiveApp]) -> N
     with remote_flame({"FLAME_TARGET": live_app().location, "FLAME_PLACE": "main"}) as k:
         run = k.execute("1")
         assert run.error is not None
-        assert "the main thread there is the app's own" in run.error["evalue"]
+        assert "the main thread there belongs to the app" in run.error["evalue"]
         assert "Traceback" not in run.traceback
 
 

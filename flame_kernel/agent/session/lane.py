@@ -30,6 +30,8 @@ REPORT_AFTER = 0.7
 NOTICED_AFTER = 3.0
 # Seconds before a loop that has failed goes on.
 LOOP_AGAIN = 0.001
+# Seconds that a forked copy sleeps at a time.
+FORKED = 3600.0
 
 
 class Guard:
@@ -200,6 +202,7 @@ class Lane:
             reply = self.host.failed_reply(request, e)
         if hasattr(self._task, "uncancel"):
             self._task.uncancel()
+        self._stay_if_forked()
         if self.abandoned:
             return
         self.request = None
@@ -209,6 +212,15 @@ class Lane:
             self.host.tell(request["id"], outcome(reply[0] if isinstance(reply, tuple) else reply))
         self._accepted.popleft()
         self.host.finish(request, reply)
+
+    def _stay_if_forked(self):
+        """A copy of the process that a cell has forked, and that has come to the cell's end, goes no further: it would
+        share the loop's descriptors, and take what wakes the session's own. It ends with the session."""
+        while os.getpid() != self.host.pid:
+            try:
+                time.sleep(FORKED)
+            except KeyboardInterrupt:
+                pass
 
     @types.coroutine
     def _step(self, coroutine):
