@@ -22,6 +22,9 @@ AGAIN = 15.0
 CONNECT = 5.0
 
 Work = Callable[[Remote], Any]
+# Seconds between two attempts to stop what was just about to begin.
+_SOON = 0.02
+
 Load = Callable[[str, Mapping[str, Any]], Target]
 Done = Callable[[Any, Exception | None], None]
 
@@ -29,6 +32,15 @@ Done = Callable[[Any, Exception | None], None]
 def load_settings(where: str, settings: Mapping[str, Any]) -> Target:
     """The target at ``where``, with these settings above all others. Raises TargetError."""
     return load_target(where, overrides=settings)
+
+
+def _stops(remote: Remote) -> bool:
+    """Interrupt what runs there; whether there was anything, or nothing that could be asked."""
+    try:
+        done = remote.interrupt()
+        return not (done.done() and done.result() == {"done": "idle"})
+    except FlameError:  # it is told by the job's own end
+        return True
 
 
 class Job:
@@ -144,10 +156,13 @@ class Member:
         remote = self._remote
         if not job.has_begun or remote is None:
             return False
-        if self._present is job:
-            with contextlib.suppress(FlameError):  # it is told by the job's own end
-                remote.interrupt()
+        if self._present is job and not _stops(remote):  # it has asked nothing yet, and is about to
+            threading.Thread(target=self._stop_soon, args=(job, remote), name="flame-stop", daemon=True).start()
         return True
+
+    def _stop_soon(self, job: Job, remote: Remote) -> None:
+        while self._present is job and not _stops(remote):
+            time.sleep(_SOON)
 
     def connected(self) -> Remote:
         """The remote; connects where there is none. Raises CannotConnect, TargetError and the like."""

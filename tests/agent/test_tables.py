@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from farside import FlameServer
@@ -224,7 +225,6 @@ def test_tables_are_the_same_there(remote: Remote) -> None:
 
 
 def test_polars_travels() -> None:
-    pl = pytest.importorskip("polars")
     frames = [pl.DataFrame({"a": [1, None], "b": ["x", "y"], "l": [[1], [2, 3]]}), pl.DataFrame()]
     for value in [*frames, pl.DataFrame({"s": [{"x": 1}], "d": [datetime.date(2020, 1, 1)]})]:
         assert through(value).equals(value)

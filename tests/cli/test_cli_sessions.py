@@ -137,7 +137,7 @@ def test_logs(server: FlameServer) -> None:
         ("sessions nonsense", 1, "there is no target 'nonsense'"),
         ("sessions kill", 2, "required: NAME"),
         ("sessions cull localhost:1", 2, "required: --idle"),
-        ("sessions cull localhost:1 --idle often", 2, "'often' is none; give a time such as"),
+        ("sessions cull localhost:1 --idle often", 2, "'often' is not a time; give a time such as"),
         ("logs localhost:1 -n -1", 1, "-n is a number of cells"),
         ("sessions attach", 2, "required: NAME"),
     ],

@@ -178,7 +178,7 @@ def test_a_kernel_on_a_name_finds_an_app_again_that_was_restarted(names: NameSer
             run = k.execute("import os\nos.getpid()")
             assert run.result == str(first.pid)
             status = k.execute("%flame status").stdout
-            assert f"inside the server's own process at {first.location} (no key)" in status
+            assert f"{first.location} (no key), inside the server's own process" in status
         with stopped(app()) as second:
             assert second.location != first.location
 

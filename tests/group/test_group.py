@@ -18,6 +18,7 @@ from flakylink import FlakyLink
 import flame
 import flame_kernel.errors
 from flame_kernel.group.group import Group
+from flame_kernel.remote.remote import Remote
 from flame_kernel.session.agent_client import AgentClient
 
 HOSTS = ("web1", "web2", "web3")
@@ -358,3 +359,20 @@ def test_what_can_name_no_group(web: Group, where: object) -> None:
 def test_what_has_no_parts(web: Group, values: object) -> None:
     with pytest.raises(flame.FlameError, match="cannot be cut into parts"):
         web.scatter("part", values)  # type: ignore[arg-type]
+
+
+def test_a_stop_reaches_what_was_just_about_to_begin(web: Group) -> None:
+    web.evaluate("1")
+    near, on = threading.Event(), threading.Event()
+
+    def late(member: object, remote: Remote) -> None:
+        near.set()
+        on.wait(20)
+        remote.execute("import time\nwhile True:\n    time.sleep(0.01)")
+
+    future = web[:1]._begin(late)
+    assert near.wait(20)
+    future.interrupt()
+    on.set()
+    assert future.wait(20)
+    assert web.evaluate("2").answers() == [2, 2, 2]

@@ -23,7 +23,7 @@ def test_each_is_one_round_trip(flame_server: Callable[..., FlameServer]) -> Non
         pi.execute(
             "import collections, math\nc = collections.Counter('abca')\nclass A: pass\na = A()\na.b = A()\na.b.c = 7"
         )
-        c, a = pi["c"], pi["a"]
+        c, a = pi.evaluate("c", ref=True), pi["a"]
 
         def trips(operation: Callable[[], Any]) -> int:
             before = len(link.messages)

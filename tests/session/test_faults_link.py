@@ -104,7 +104,7 @@ def test_an_outage_in_a_cell(k: Kernel, link: FlakyLink, how: str) -> None:
     back = time.monotonic() - began
     print(f"{attempts} attempts in {outage:g} s, back after {back:.2f} s")
     assert back <= 2.5
-    assert attempts <= (20 if FULL else 8)
+    assert attempts <= (20 if FULL else 16)
     k.wait(run)
     is_exact(run, count)
     # Said once, and quietly: one line, put up to date where it stands.
