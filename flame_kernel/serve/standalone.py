@@ -109,7 +109,7 @@ def run(plan: Plan, key_file: Path | None = None, python: str = sys.executable) 
         os.close(writing)
         os.set_inheritable(reading, True)
         sys.stdout.flush()
-        environ["PYTHONSAFEPATH"] = environ.get("PYTHONSAFEPATH", "${PYTHONSAFEPATH}")  # of whichever version it is
+        environ["PYTHONSAFEPATH"] = environ.get("PYTHONSAFEPATH", "${PYTHONSAFEPATH}")  # LEAVE_FOLDER removes ours
         os.execve(python, [python, "-c", _BEGIN, str(reading)], environ)
     except OSError as error:
         key.remove()
