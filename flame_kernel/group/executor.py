@@ -119,7 +119,7 @@ class GroupExecutor(Executor):
         for member, job in jobs:
             member.stop(job)
 
-    # -- sharing out ---------------------------------------------------------------------------------------------------
+    # -- distributing calls --------------------------------------------------------------------------------------------
 
     def _share(self) -> None:
         """Give waiting calls to free members, until either is used up."""

@@ -44,7 +44,7 @@ class GroupFuture(Future[Results]):
         state = "done" if self.done() else f"{self.progress} of {len(self.hosts)} hosts are done"
         return f"<GroupFuture {state}, {self.elapsed:.1f} s>"
 
-    # -- for those who ask ---------------------------------------------------------------------------------------------
+    # -- for callers ---------------------------------------------------------------------------------------------------
 
     @property
     def progress(self) -> int:

@@ -386,7 +386,7 @@ class Calls:
             return False
         return True
 
-    # -- what was collected here -------------------------------------------------------------------------------------
+    # -- garbage-collected stand-ins ---------------------------------------------------------------------------------
 
     def keep(self) -> None:
         """Called for a new stand-in: start the thread that reports garbage-collected ones if no call does."""

@@ -173,7 +173,7 @@ class Shipment:
         plain = values.encode(self._plain, self._stand_in)
         return [values.encode(head), plain, *self._contents]
 
-    # -- what stands for something -------------------------------------------------------------------------------------
+    # -- references ----------------------------------------------------------------------------------------------------
 
     def reference(self, one: Any) -> Reference | None:
         """The reference for something that is not plain data; None if there can be none."""

@@ -92,7 +92,7 @@ class RemoteObject(metaclass=_Meta):
         put(self, "_flame_about", about or {})
         put(self, "_flame_handle", handle)
 
-    # -- our own words -----------------------------------------------------------------------------------------------
+    # -- our own methods ---------------------------------------------------------------------------------------------
 
     def fetch(self) -> Any:
         """The value itself, however large; CannotTravel if it is not plain data and there is no ``trust=True``."""
@@ -129,7 +129,7 @@ class RemoteObject(metaclass=_Meta):
         found = _look(self, ("op", "dir"), [])
         return sorted({*identifiers(found)[:_NAMES_MOST], "fetch", "ref"})
 
-    # -- how it looks ------------------------------------------------------------------------------------------------
+    # -- display -----------------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
         text = _look(self, ("about", "repr"), None)
@@ -174,7 +174,7 @@ class RemoteObject(metaclass=_Meta):
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError(f"{_words(self)} stays where it is: fetch() brings its value, if it is plain")
 
-    # -- identity, where the class there has no other idea of it -----------------------------------------------------
+    # -- identity, unless the class there defines its own ------------------------------------------------------------
 
     def __eq__(self, other: object) -> Any:
         if not isinstance(other, RemoteObject):

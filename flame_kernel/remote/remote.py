@@ -332,7 +332,7 @@ class Remote:
         """Interrupt a cell or call on the far side; without an id everything that runs."""
         return self.session.interrupt(request_id)
 
-    # -- looking in ----------------------------------------------------------------------------------------------------
+    # -- looking into a running session --------------------------------------------------------------------------------
 
     def where(self, everything: bool = False) -> str:
         """The stacks of running cells with source lines; with ``everything`` also all threads and tasks.

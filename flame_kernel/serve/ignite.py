@@ -169,7 +169,7 @@ def _pyro() -> Iterator[tuple[str, tuple[bool, str]]]:
                 yield ".".join(words[:-1] if package else words), (package, file.read_text("utf-8"))
 
 
-# -- asking a process --------------------------------------------------------------------------------------------------
+# -- sending a request to a process ------------------------------------------------------------------------------------
 
 
 def _ask(pid: int, request: dict[str, Any], patience: float, force: bool) -> dict[str, Any]:
@@ -347,7 +347,7 @@ def _not_permitted(pid: int) -> str:
     return f"not allowed to attach to process {pid}; a container needs the capability SYS_PTRACE"
 
 
-# -- the right moment --------------------------------------------------------------------------------------------------
+# -- finding a safe moment ---------------------------------------------------------------------------------------------
 
 
 def asleep(pid: int) -> int:
@@ -394,7 +394,7 @@ def _sleep(pid: int, thread: int) -> tuple[str, str] | None:
     return " ".join(called), " ".join(switches)
 
 
-# -- looking at it before ----------------------------------------------------------------------------------------------
+# -- checking the process first ----------------------------------------------------------------------------------------
 
 
 def check(pid: int) -> None:
