@@ -1,6 +1,7 @@
-"""Amounts as people write them in settings, ``"90 min"``, ``"256 MB"``, ``"yes"``, and as they read them.
+"""Reads amounts that people write in settings (``"90 min"``, ``"256 MB"``, ``"yes"``) and shows amounts as text.
 
-Sizes are of 1024, written MB or MiB and shown as MiB.  ``agent/amounts.py`` has the words for sizes of the far side.
+Units of size are powers of 1024: MB and MiB mean the same when read, and MiB is shown.  ``agent/amounts.py`` does
+this on the far side.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ _TIMES = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "d
 _SIZES = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _SIZES |= {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_NO_TIME = 1e11  # seconds: a calendar ends there
+_NO_TIME = 1e11  # seconds; beyond it there is no calendar date
 _AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)")
 
 
 def seconds(value: object) -> float:
-    """A time: a number is in seconds, and text may have a unit (s, min, h, days). ValueError says what would do."""
+    """A time in seconds, from a number or from text with a unit (s, min, h, days). ValueError says what is accepted."""
     return _amount(value, _TIMES, 'a time such as 3600, "90 min" or "24 h"')
 
 
 def size(value: object) -> int:
-    """A size in bytes: a number, or text that may have a unit (KB, MB, GB, of 1024). ValueError says what would do."""
+    """A size in bytes, from a number or from text with a unit (KB is 1024). ValueError says what is accepted."""
     return int(_amount(value, _SIZES, 'a size such as 1000000, "64 MB" or "1 GB"'))
 
 
 def size_in_words(number: object) -> str:
-    """A number of bytes as people read it: ``812 B``, ``1.5 MiB``; ``?`` for what is no number."""
+    """A number of bytes as people read it: ``812 B``, ``1.5 MiB``; ``?`` if it is not a number."""
     if not isinstance(number, (int, float)) or not abs(number) < 1e18:
         return "?"
     for unit, one in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
@@ -38,8 +39,8 @@ def size_in_words(number: object) -> str:
 
 
 def time_in_words(seconds: object) -> str:
-    """A time as people read it: ``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``; ``?`` for what is
-    no time."""
+    """A time as people read it: ``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``; ``?`` if it is not
+    a time."""
     if not isinstance(seconds, (int, float)) or not abs(seconds) < _NO_TIME:
         return "?"
     if seconds < 59.5:
@@ -54,7 +55,7 @@ def time_in_words(seconds: object) -> str:
 
 
 def moment_in_words(stamp: object, form: str = "%Y-%m-%d %H:%M") -> str:
-    """Seconds since 1970 as a date and a time of day, here; ``?`` for what no calendar has."""
+    """Seconds since 1970 as a local date and time; ``?`` if there is no such date."""
     if not isinstance(stamp, (int, float)) or not abs(stamp) < _NO_TIME:
         return "?"
     return time.strftime(form, time.localtime(stamp))
@@ -65,7 +66,7 @@ def _short(number: float) -> str:
 
 
 def truth(value: object) -> bool:
-    """True or False, also as text. ValueError says what would do."""
+    """A bool, from a bool or from text such as "yes". ValueError says what is accepted."""
     if isinstance(value, bool):
         return value
     found = _TRUTHS.get(str(value).strip().lower())

@@ -1,15 +1,17 @@
-"""One connection to a Flame server: Pyro4's wire protocol with Pyro4's own message format, and none of its readers.
+"""One connection to a Flame server. It speaks Pyro4's wire protocol, but does not use Pyro4's code to read answers.
 
-Pyro's Proxy unpickles whatever a server sends, its handshake included, so only the header's format and numbers are
-Pyro's here.  Receiving is ours: one deadline for a whole call, memory that grows only with what has come, a checked
-signature, a bounded inflate, and then the inert reader of `security/reader.py`.  Pyro's process-wide ``config`` is not
-touched.
+Pyro's Proxy unpickles whatever a server sends, even in the handshake.  So only the header's format and numbers are
+taken from Pyro here.  Receiving is our own: a whole call has one deadline, memory grows only with the bytes received,
+the signature is checked, decompression is bounded, and the inert reader of `security/reader.py` reads the rest.
+Pyro's process-wide ``config`` is not touched.
 
-Requests are pickles of plain built-ins at protocol 2, which every server accepts.  They carry a random CORR annotation:
-a server echoes it in its results, under the signature, which tells an answer to this call from a replayed one.
-Exceptions come without it, so under a key none is believed as it comes: what Flame's own methods raise is caught there
-and comes as a result (``_CAUGHT``), that something is missing is asked once more, and any other one is refused.
-Pyro's errors and the system's are mapped to ours here and nowhere else.
+Requests are pickles of plain built-ins at protocol 2, which every server accepts.  Each carries a random CORR
+annotation.  The server repeats it in its result, and the signature covers it: that shows that the result answers this
+call and is not a replay.  Exceptions come without it, so with a key no exception is believed as it comes.  What
+Flame's own methods raise is caught on the server and sent as a result (``_CAUGHT``); that something is missing is
+checked with a second question; any other exception is refused.
+
+Errors of Pyro and of the system are mapped to ours in this file only.
 """
 
 from __future__ import annotations
@@ -47,19 +49,19 @@ from .dial import Way
 from .serializers import PICKLE, Serializer
 from .target import Target
 
-MAX_MESSAGE = 64 * 1024 * 1024  # bytes of an answer
-MAX_INFLATED = 64 * 1024 * 1024  # bytes of an answer that came compressed
-_MAX_REQUEST = 0x7FFFFFFF  # what Pyro's header can say
+MAX_MESSAGE = 64 * 1024 * 1024  # bytes of an answer as it is sent
+MAX_INFLATED = 64 * 1024 * 1024  # bytes of a compressed answer after decompression
+_MAX_REQUEST = 0x7FFFFFFF  # bytes; the most that Pyro's header can state
 
-_MARSHAL = 3  # the serializer of refusals
+_MARSHAL = 3  # the serializer that Pyro uses when it refuses a connection
 _HEADER = struct.Struct(message.Message.header_format)
 _ANNOTATION = struct.Struct("!4sH")
 _KNOWN_FLAGS = message.FLAGS_EXCEPTION | message.FLAGS_COMPRESSED | message.FLAGS_ITEMSTREAMRESULT
-_FIRST_PIECE = 64 * 1024  # bytes taken on a header's word; after that, as much again as has come
+_FIRST_PIECE = 64 * 1024  # bytes allocated at first; later, as many again as have been received
 
-# A method of Flame's object, called there so that what it raises is a value: (True, result) or (False, name, text,
-# traceback), pickled, which may fail as well. Two frames up is ``invokeBuiltin``, a method of that object. For every
-# Python that has Pyro4.
+# Runs on the server: calls a method of Flame's object and turns what it raises into a value. The outcome is a pickled
+# (True, result) or (False, name, text, traceback); pickling may fail, too. Two frames up is ``invokeBuiltin``, a method
+# of that object. Runs on every Python that has Pyro4.
 _CAUGHT = """
 import pickle, sys, traceback
 try:
@@ -72,17 +74,17 @@ except Exception:
     del raised
 """
 _OUTCOME = "eval(compile(source, '<call>', 'exec'), space) or space['outcome']"
-# Whether a function that was called by its dotted name is there.
+# Runs on the server: whether the function with this dotted name exists.
 _FOUND = (
     "__import__('functools').reduce(lambda found, name: getattr(found, name, None), {names!r}, "
     "__import__('sys').modules.get({module!r})) is not None"
 )
 
-# A line server (HTTP, SMTP, …) that is called by mistake answers only at an end of line, so the handshake has one: else
-# we would wait out the deadline and could not say what it is. Flame servers look at "handshake" alone.
+# If we connect to an HTTP or SMTP server by mistake, it answers only after an end of line. So the handshake contains
+# one; otherwise we would wait until the deadline and could not say what it is. Flame servers ignore this note.
 _NOTE = "\r\n\r\n"
 
-# What answers, by how it begins; compared in lower case.
+# Other kinds of servers, by the first bytes of their answer in lower case.
 _STRANGERS: tuple[tuple[bytes, str], ...] = (
     (b"http/", "an HTTP server"),
     (b"<!doctype html", "an HTTP server"),
@@ -98,7 +100,7 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
 
 
 class _Reset(Exception):
-    """The other end closed, or the network broke; ``str()`` is how, ``hard`` if it was reset."""
+    """The other end closed the connection, or the network failed; ``str()`` says how. ``hard``: it was reset."""
 
     def __init__(self, detail: str, hard: bool = False) -> None:
         super().__init__(detail)
@@ -110,7 +112,7 @@ class _TimeUp(Exception):
 
 
 class _Answer:
-    """One message as it came: signature not yet checked, data not yet read."""
+    """One message as received: signature not yet checked, data not yet read."""
 
     __slots__ = ("annotations", "data", "flags", "kind", "seq", "serializer")
 
@@ -124,26 +126,26 @@ class _Answer:
 
 
 class _Asked(NamedTuple):
-    """A call whose answer has not been heard; ``seconds`` for which it is waited for."""
+    """A call whose answer has not been read yet; ``seconds`` is how long to wait for it."""
 
     what: str
     data: bytes
     mark: bytes
     seconds: float
-    dotted: str | None  # of a function that is called by name
+    dotted: str | None  # the name of the called function, if it is called by its dotted name
 
 
 class Connection:
-    """An open connection to a Flame server; made connected, or not at all (CannotConnect, TargetError).
+    """An open connection to a Flame server. The constructor connects, or raises CannotConnect or TargetError.
 
-    One thread at a time may use it, but for ``abort``, which is for any other.  Calls that fail in any way but
-    RemoteError close it: what comes next on a broken stream belongs to nobody.
+    One thread at a time may use it; only ``abort`` may be called from another.  A call that fails with anything but
+    RemoteError closes the connection, because bytes that come later could not be matched to a call.
 
-    ``pickle_protocol`` is that of requests.  It starts at 2, which all servers read; set it to 4 once the server is
-    known to run Python 3.4 or newer, and large bytes travel as they are instead of as text.  ``max_message`` is
-    what the server says of its PYRO_MAX_MESSAGE_SIZE, 0 for no limit; who has more to ask cuts it into parts.
+    ``pickle_protocol`` is used for requests.  It starts at 2, which all servers read.  Set it to 4 once the server is
+    known to run Python 3.4 or newer; then large bytes are sent as they are instead of as text.  ``max_message`` is the
+    server's PYRO_MAX_MESSAGE_SIZE, 0 for no limit; callers split larger requests into parts.
 
-    A daemon may have other objects than Flame's: ``name`` is the one that is called, and ``serializer`` what it reads.
+    A daemon may have other objects than Flame's: ``name`` is the object to call, and ``serializer`` what it reads.
     """
 
     def __init__(self, target: Target, *, name: str = constants.FLAME_NAME, serializer: Serializer = PICKLE) -> None:
@@ -159,7 +161,7 @@ class Connection:
         self._key = target.key.reveal() if target.key else None
         self._seq = secrets.randbelow(0x10000)
         self._state = "connecting"
-        self._lock = threading.Lock()  # abort() must not shut down a descriptor that close() gave back meanwhile
+        self._lock = threading.Lock()  # so that abort() cannot shut down a descriptor that close() has just closed
         self._way = Way(target)
         self.location = self._way.location
         self._socket = self._way.socket
@@ -176,23 +178,23 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """False once it was closed, here or by a failed call."""
+        """False after ``close``, ``abort`` or a call that failed."""
         return self._state == "open"
 
     @property
     def is_here(self) -> bool:
-        """Whether the server is on this very machine, and not beyond an ssh."""
+        """Whether the server is on this machine, and is not reached through ssh."""
         return self._way.is_here
 
     def close(self) -> None:
-        """Close the connection; again is no error. The server frees its thread at once."""
+        """Close the connection; may be called again. The server frees its thread at once."""
         with self._lock:
             if self._state != "aborted":
                 self._state = "closed"
             self._way.close()
 
     def abort(self) -> None:
-        """From any thread: wake a call that is waiting, which then raises ConnectionLost; later calls do so too."""
+        """Make a waiting call and all later calls raise ConnectionLost. May be called from any thread."""
         with self._lock:
             if self._state in ("open", "taken over"):
                 self._state = "aborted"
@@ -201,8 +203,9 @@ class Connection:
     def call(self, method: str, *args: Any, timeout: float | None = None) -> Any:
         """The result of the Flame object's ``method``: plain values, `security.Record` for anything else.
 
-        ``timeout`` is in seconds for the whole call, ``timeouts.call`` if None.  Raises RemoteError if the far side
-        did, ConnectionLost, CallTimeout, UnsafeAnswer; CannotConnect (``not_flame``) where there is no Flame object.
+        ``timeout`` is in seconds for the whole call, ``timeouts.call`` if None.  Raises RemoteError if the method
+        raised, ConnectionLost, CallTimeout, UnsafeAnswer, and CannotConnect (``not_flame``) if there is no Flame
+        object.
         """
         if self._key is None or self._name != constants.FLAME_NAME:
             return self._call(method, args, timeout, reader.PLAIN_ANSWER, method)
@@ -226,13 +229,13 @@ class Connection:
             raise UnsafeAnswer(self.location, error.detail) from None
 
     def invoke(self, dotted: str, *args: Any, timeout: float | None = None) -> bytes:
-        """The bytes that ``module.function(*args)`` returns on the server; anything else is an UnsafeAnswer."""
+        """The bytes that ``module.function(*args)`` returns on the server; UnsafeAnswer if it returns anything else."""
         return self.ask(dotted, *args, timeout=timeout)()
 
     def ask(self, dotted: str, *args: Any, timeout: float | None = None) -> Callable[[], bytes]:
-        """Begin what ``invoke`` does; what is returned waits for the answer, ``timeout`` counted from there.
+        """Send the call of ``invoke``, and return a function that waits for its answer.
 
-        The next use of this connection has to be that.
+        ``timeout`` counts from the call of that function. It must be the next use of this connection.
         """
         asked = self._ask("invokeModule", (dotted, args, {}), timeout, dotted, dotted)
 
@@ -248,11 +251,11 @@ class Connection:
     def take_over(
         self, dotted: str, message: bytes, greeting: bytes, timeout: float | None = None
     ) -> socket.socket | bytes:
-        """Begin the call ``dotted(message)`` of a function that uses this connection itself, and lend its socket.
+        """Call the server function ``dotted(message)``, which takes over this connection; return the socket.
 
-        The function's first bytes are ``greeting``; they have been read.  What comes then is between it and the
-        caller, until both agree that it returns; nothing but ``close`` is of use here from now on.  Where the function
-        says why it does not take the connection over, these bytes are given.  Raises what ``invoke`` raises.
+        The function first sends ``greeting``, which is read here.  After that the function and the caller decide what
+        is sent, until both agree that the function returns; only ``close`` of this object may be used from now on.
+        If the function refuses, the bytes with its reason are returned instead.  Raises what ``invoke`` raises.
         """
         arguments: tuple[Any, ...] = (dotted, (message,), {})
         asked = self._ask("invokeModule", arguments, timeout, dotted, dotted)
@@ -276,7 +279,7 @@ class Connection:
         dotted: str | None = None,
         name: str | None = None,
     ) -> _Asked:
-        # An object that cannot be pickled is the caller's mistake: it shows before anything was sent.
+        # An object that cannot be pickled is the caller's mistake: the error is raised before anything is sent.
         data = self._serializer.call(name or self._name, method, args, self.pickle_protocol)
         if len(data) > _MAX_REQUEST:
             raise ValueError(f"a request of {len(data)} bytes: Pyro takes 2 GiB at most, send it in parts")
@@ -304,13 +307,16 @@ class Connection:
                 failure = self._serializer.error(self._payload(answer))
             else:
                 result = self._serializer.value(self._payload(answer), budget)
-        if failure is not None:  # of the far side, and no failure of this connection
+        if failure is not None:  # the far side raised; the connection itself is fine
             raise self._believed(failure, asked)
         return result
 
     def _believed(self, failure: RemoteError, asked: _Asked) -> FlameError:
-        """What an exception means. Under a key: that something is missing, if it is so when it is asked again, by a
-        question whose answer has our mark; whatever else it says may be the answer to another call, of any time."""
+        """The error to raise for an exception that the server sent.
+
+        With a key it is believed only if it says that something is missing, and a second question, whose answer
+        carries our mark, confirms that. Any other exception may be a replayed answer to another call.
+        """
         unknown = failure.ename == "DaemonError" and failure.evalue == "unknown object"
         if self._key is None or (self._is_unknown() if unknown else self._is_missing(failure, asked)):
             if unknown:
@@ -321,7 +327,7 @@ class Connection:
         return UnsafeAnswer(self.location, "an exception that does not say which call it answers")
 
     def _is_unknown(self) -> bool:
-        """Whether the daemon has no object of our name."""
+        """Whether the daemon has no object with the name that we call."""
         if self._name == constants.DAEMON_NAME:
             return False
         asked = self._ask("registered", (), None, "registered", name=constants.DAEMON_NAME)
@@ -329,7 +335,7 @@ class Connection:
         return isinstance(names, list) and self._name not in names
 
     def _is_missing(self, failure: RemoteError, asked: _Asked) -> bool:
-        """Whether there is no function of the name that was called."""
+        """Whether the called function does not exist on the server."""
         if asked.dotted is None or failure.ename not in ("KeyError", "AttributeError"):
             return False
         module, *names = asked.dotted.split(".")
@@ -337,7 +343,10 @@ class Connection:
 
     @contextlib.contextmanager
     def _closed_by_failure(self, asked: _Asked) -> Iterator[None]:
-        """KeyboardInterrupt too: its answer may still come, and would be taken for the next one's."""
+        """Close the connection if the call fails, also by KeyboardInterrupt.
+
+        Otherwise its answer could still come and be taken for the answer to the next call.
+        """
         sound = False
         try:
             yield
@@ -356,18 +365,18 @@ class Connection:
         return "the call was aborted" if self._state == "aborted" else str(error)
 
     def _check(self, answer: _Answer, mark: bytes, request: bytes) -> None:
-        """Refuse an answer that is not a result for this very call, or whose signature is not ours."""
+        """Refuse an answer that is not the result of this call, or that is not signed with our key."""
         if answer.kind != message.MSG_RESULT:
             reader.refuse(f"message type {answer.kind} instead of a result")
         if answer.seq != self._seq:
             reader.refuse(f"the answer to call {answer.seq} instead of {self._seq}")
         failed = answer.flags & message.FLAGS_EXCEPTION
-        # Flame words a result that is an iterator as an exception; as anything else it would be a stream nobody asked.
+        # Flame sends an iterator result as an exception. Any other message with this flag is a stream nobody asked for.
         if answer.flags & ~_KNOWN_FLAGS or (answer.flags & message.FLAGS_ITEMSTREAMRESULT and not failed):
             reader.refuse(f"an answer with flags {answer.flags:#x}")
         self._check_signature(answer)
         echo = answer.annotations.get("CORR")
-        # Servers leave it out of exceptions. Without a key it only catches a mix-up, and a daemon may have dropped it.
+        # Servers leave the mark out of exceptions. Without a key it only detects mix-ups; a daemon may drop it.
         if echo != mark and not failed and (echo is not None or self._key is not None):
             reader.refuse("the answer to another call")
         if answer.data == request:
@@ -398,7 +407,7 @@ class Connection:
         number = self._serializer.number
         total = kind + version + len(data) + len(chunks) + number + self._seq + message.Message.checksum_magic
         head = _HEADER.pack(b"PYRO", version, kind, 0, self._seq, len(data), number, len(chunks), 0, total & 0xFFFF)
-        small = len(data) <= _FIRST_PIECE  # one packet is worth a copy, megabytes are not
+        small = len(data) <= _FIRST_PIECE  # copying is cheaper than a second packet, unless it is megabytes
         for part in (head + chunks + data,) if small else (head + chunks, data):
             rest = memoryview(part)
             while rest:
@@ -425,7 +434,7 @@ class Connection:
         return answer
 
     def _read(self, size: int, deadline: float) -> bytearray:
-        """``size`` bytes; a header's claim alone allocates little."""
+        """Read ``size`` bytes; memory is allocated as they come, not for what the header claims."""
         data = bytearray(min(size, _FIRST_PIECE))
         have = 0
         while have < size:
@@ -451,7 +460,7 @@ class Connection:
 
     def _fail(self, error: OSError) -> NoReturn:
         if isinstance(error, TimeoutError) and error.errno is None:
-            raise _TimeUp from error  # ours; ETIMEDOUT is the system's, who had no acknowledgement for long
+            raise _TimeUp from error  # our own; ETIMEDOUT is the system's, when packets stay unacknowledged
         if isinstance(error, ssl.SSLError):
             raise _Reset(f"TLS failed: {tls.words(error)}") from error
         hard = error.errno in (errno.ECONNRESET, errno.EPIPE)
@@ -487,20 +496,20 @@ class Connection:
             raise CannotConnect(self.location, "protocol", f"refused {error.detail}") from None
 
     def _closed_at_once(self, error: _Reset) -> CannotConnect:
-        """What it means that the server ended the handshake of Pyro."""
+        """The error to raise when the server closed the connection during the Pyro handshake."""
         refusal = self._way.refusal()
         if refusal:
             return self._way.refused(refusal)
         settings = self._target.tls
         if settings is None:
             if error.hard and self._socket.family != socket.AF_UNIX and not self.bytes_received:
-                # Pyro's TLS servers reset without a word; others that speak TLS send an alert, see _stranger.
+                # Pyro's TLS servers reset without an answer; other TLS servers send an alert, see _stranger.
                 if self._speaks_tls():
                     return CannotConnect(self.location, "tls", "it reset the connection without a word")
                 seen = "it reset the connection without a word, as a forwarded port does that leads to nobody"
                 return CannotConnect(self.location, "closed", seen)
             return CannotConnect(self.location, "closed", str(error))
-        # With TLS 1.3 the server judges our certificate when we are through with the handshake already.
+        # With TLS 1.3 the server checks our certificate only after our side of the handshake is complete.
         cause = tls.alert(error.__cause__) if isinstance(error.__cause__, ssl.SSLError) else None
         if cause is not None:
             return CannotConnect(self.location, cause)
@@ -510,7 +519,7 @@ class Connection:
         return CannotConnect(self.location, cause, "it closed right after the TLS handshake, without a word")
 
     def _speaks_tls(self) -> bool:
-        """Whether a server that has reset a plain connection answers to TLS, on another one."""
+        """Whether the server that has reset a plain connection answers TLS on a new one."""
         try:
             way = Way(self._target)
         except FlameError:
@@ -521,7 +530,7 @@ class Connection:
             way.close()
 
     def _read_header(self, deadline: float) -> bytearray:
-        """A Pyro header, or CannotConnect that names what answered instead."""
+        """Read a Pyro header; CannotConnect says what kind of server answered if it is another one."""
         data = bytearray()
         try:
             while len(data) < _HEADER.size and b"PYRO".startswith(bytes(data[:4])):
@@ -532,17 +541,17 @@ class Connection:
                     product = f"Pyro{version // 100}" if version >= 500 else "Pyro4"
                     raise CannotConnect(self.location, "protocol", f"{product}, wire protocol {version}")
                 return data
-            # Some of the first line is enough to know a stranger by, and it comes at once or not at all.
+            # Part of the first line is enough to recognize another kind of server; it comes at once or not at all.
             soon = min(deadline, time.monotonic() + 0.5)
             while len(data) < 200 and not data.endswith(b"\n"):
                 data += self._read(1, soon)
         except (_Reset, _TimeUp):
-            if b"PYRO".startswith(bytes(data[:4])):  # cut short, perhaps in the middle of that word
+            if b"PYRO".startswith(bytes(data[:4])):  # the connection ended, perhaps in the middle of "PYRO"
                 raise
         raise self._stranger(bytes(data))
 
     def _stranger(self, data: bytes) -> CannotConnect:
-        if data[:2] == b"\x15\x03":  # a TLS alert: what we sent is no ClientHello
+        if data[:2] == b"\x15\x03":  # a TLS alert: the server expected a ClientHello
             return CannotConnect(self.location, "tls")
         start = data.lower()
         name = next((name for begin, name in _STRANGERS if start.startswith(begin)), "something else")
@@ -551,7 +560,7 @@ class Connection:
         return CannotConnect(self.location, "not_pyro", shown)
 
     def _refusal(self, answer: _Answer) -> CannotConnect:
-        """The server's reason in our words. It comes unsigned or signed with a key we lack, so it is only told."""
+        """Our error for the server's refusal. It cannot be verified (we may lack the key), so it is only reported."""
         if answer.serializer == _MARSHAL:
             text = pyro_message.marshal_text(answer.data)
         elif answer.serializer == self._serializer.number:

@@ -1,7 +1,7 @@
-"""The way to a server: a connected socket, through ssh and under TLS where the target says so, and never without.
+"""Connects a socket to a server; through ssh or TLS if the target asks for it, and then never without.
 
-Where the target names neither, and the server is not on this machine, the user must have said that it may be so.
-Names are resolved and addresses tried here; no proxy of the environment and no redirection is followed.
+A plain connection to another machine is made only if the user has allowed it.  Names are resolved and addresses tried
+here; proxy settings of the environment and redirections are not followed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .target import Location, Target
 
 
 class Way:
-    """A connected ``socket`` to the server of ``target``, and what is to be undone when it is closed.
+    """A ``socket`` connected to the server of ``target``; closing it also releases its ssh tunnel.
 
-    ``deadline`` (monotonic) is when the handshake of what is spoken on it must be over.  The constructor raises
+    ``deadline`` (monotonic) is the time by which the Pyro handshake must be complete.  The constructor raises
     TargetError and CannotConnect.
     """
 
@@ -34,14 +34,14 @@ class Way:
             target.check_exposure()
         except TargetError:
             if target.location.host and target.location.ssh is None:
-                addresses(target.location)  # a host that nobody knows is a mistyped one, not one that is too far away
+                addresses(target.location)  # an unknown host is probably mistyped; report that first
             raise
         self.location = str(target.location)
         self._place = target.location
         self._tunnel = target.tunnel
         timeouts = target.timeouts
         if self._tunnel is None:
-            found = self._addresses()  # however long that takes: the system's resolver has its own deadline
+            found = self._addresses()  # not under our deadline: the system's resolver has its own
             self.deadline = time.monotonic() + timeouts.connect
             self.socket = self._open(found, self.deadline)
         else:
@@ -61,7 +61,7 @@ class Way:
             raise
 
     def close(self) -> None:
-        """Close the socket; the last one through a tunnel ends its ssh. Again is no error."""
+        """Close the socket; the last one through a tunnel ends its ssh. May be called again."""
         if not self._closed:
             self._closed = True
             self.socket.close()
@@ -69,28 +69,28 @@ class Way:
                 self._tunnel.release()
 
     def shutdown(self) -> None:
-        """End the conversation under whoever reads or writes now."""
-        with contextlib.suppress(OSError):  # it may be down already
-            if isinstance(self.socket, ssl.SSLSocket):  # its own would take the encryption away under another thread
+        """Shut the socket down, so that a read or write that is waiting in another thread ends."""
+        with contextlib.suppress(OSError):  # it may be shut down already
+            if isinstance(self.socket, ssl.SSLSocket):  # its own would drop TLS under another thread
                 socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
-            else:  # which may be one of eventlet's
+            else:  # perhaps a socket class of eventlet's, with a shutdown of its own
                 self.socket.shutdown(socket.SHUT_RDWR)
 
     @property
     def is_here(self) -> bool:
-        """Whether the other end is on this very machine: what its addresses mean there they mean here too."""
-        with contextlib.suppress(OSError):  # the connection has broken
+        """Whether the server is on this machine, so that addresses such as 127.0.0.1 mean the same for both."""
+        with contextlib.suppress(OSError):  # the connection is lost
             if self._tunnel is None and self.socket.family != socket.AF_UNIX:
                 peer = self.socket.getpeername()[0]
                 return bool(peer == self.socket.getsockname()[0] or ipaddress.ip_address(peer).is_loopback)
         return self._tunnel is None and self.socket.family == socket.AF_UNIX
 
     def refusal(self) -> str:
-        """Why the last step beyond the tunnel failed, as ssh says it; empty without ssh, or where it says nothing."""
+        """Why ssh could not reach the server from its host, in ssh's words; empty without ssh or if it is silent."""
         return f"ssh is there, and says: {said}" if self._tunnel and (said := self._tunnel.refusal()) else ""
 
     def refused(self, said: str) -> CannotConnect:
-        """The error that ``said``, a ``refusal``, stands for."""
+        """The error for ``said``, a text from ``refusal``."""
         return CannotConnect(self.location, "ssh_forbids" if "prohibited" in said else "refused", said)
 
     # --- a socket
@@ -99,10 +99,10 @@ class Way:
         return [(socket.AF_UNIX, self._place.path)] if self._place.path else addresses(self._place)
 
     def _open(self, found: list[tuple[int, Any]], deadline: float) -> socket.socket:
-        """A connected socket, from the first of the host's addresses that answers."""
+        """A socket connected to the first of the host's addresses that answers."""
         for index, (family, address) in enumerate(found):
             now = time.monotonic()
-            # An address that swallows packets must leave time for the next one.
+            # An address that never answers must leave time for the next one.
             share = (deadline - now) / (len(found) - index)
             try:
                 if share <= 0:
@@ -124,10 +124,12 @@ class Way:
 
 
 def addresses(place: Location) -> list[tuple[int, Any]]:
-    """``(family, address)`` of a host, IPv4 first, as Pyro binds; raises CannotConnect. The system's resolver has its
-    own deadline, not ours."""
+    """``(family, address)`` of a host, IPv4 first because Pyro binds to it; raises CannotConnect.
+
+    The system's resolver has a deadline of its own; ours does not apply.
+    """
     try:
-        host = "localhost" if place.host.lower() == "localhost." else place.host  # which few resolvers know
+        host = "localhost" if place.host.lower() == "localhost." else place.host  # few resolvers know the dot
         found = socket.getaddrinfo(host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a host name"
@@ -137,14 +139,14 @@ def addresses(place: Location) -> list[tuple[int, Any]]:
 
 
 def _connect(family: int, address: Any, seconds: float) -> socket.socket:
-    """A connected socket that notices a silent peer; raises OSError."""
+    """A connected socket with keepalive, which detects a dead peer; raises OSError."""
     connection = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            # A host that vanished is noticed after 15 + 4*5 s when idle, and 35 s after it stopped acknowledging.
-            # The system's own figures are two hours and a quarter of one.
+            # A dead host is detected after 15 + 4*5 s when idle, and 35 s after its last acknowledgement otherwise.
+            # The system's defaults are two hours and a quarter of an hour.
             for option, value in (
                 ("TCP_KEEPIDLE", 15),
                 ("TCP_KEEPINTVL", 5),

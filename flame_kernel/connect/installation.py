@@ -1,4 +1,4 @@
-"""How we were installed: what adds an extra to that, and whether the name ``flame`` is ours, in words."""
+"""How this package was installed: the pip command that adds an extra, and whether ``import flame`` finds ours."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ _NAME = "remote-flame"
 
 
 def another_flame() -> str:
-    """A sentence where ``import flame`` finds somebody else's module of that name, which is not run for this; else
-    empty."""
+    """A sentence if ``import flame`` would not find our module, else empty. Nothing is imported to find out."""
     try:
         spec = importlib.util.find_spec("flame")
-    except (ImportError, ValueError):  # one that is half imported
+    except (ImportError, ValueError):  # a module that is only partly imported
         spec = None
     ours = Path(__file__).parents[2] / "flame.py"
     if spec is not None and spec.origin is not None and Path(spec.origin).resolve() == ours.resolve():
@@ -29,7 +28,7 @@ def another_flame() -> str:
 
 
 def pip_install(extra: str) -> str:
-    """The ``pip install …`` that adds ``extra`` to what is installed: from a checkout, a file, a repository, PyPI."""
+    """The ``pip install …`` command that adds ``extra``, from the same source: a checkout, file, repository or PyPI."""
     try:
         told = importlib.metadata.distribution(_NAME).read_text("direct_url.json")
         origin = json.loads(told) if told else {}
@@ -37,7 +36,7 @@ def pip_install(extra: str) -> str:
     except (importlib.metadata.PackageNotFoundError, ValueError, AttributeError):
         origin, url = {}, ""
         checkout = Path(__file__).parents[2]
-        if (checkout / "pyproject.toml").is_file():  # on the path, and not installed
+        if (checkout / "pyproject.toml").is_file():  # used from sys.path without being installed
             return f"pip install -e {shlex.quote(f'{checkout}[{extra}]')}"
     if url.startswith("file://") and "dir_info" in origin:
         from urllib.request import url2pathname

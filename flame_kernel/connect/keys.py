@@ -1,14 +1,14 @@
-"""HMAC keys and where they come from: a private file, the system's keyring, the environment, or the user's fingers.
+"""HMAC keys and their sources: a private file, the system's keyring, the environment, or a prompt to the user.
 
-A source is a word for a place, never the key itself, so it may stand in ``targets.toml``::
+A source names a place, never the key itself, so it may be written in ``targets.toml``::
 
     file:furnace.key        a file of mode 0600, relative to the file that names it
     keyring                 the system's keyring (the extra ``keyring``), under the target's name
     keyring:NAME            … under this name
     env:NAME                the environment variable NAME of the client
-    prompt                  asked without echo whenever a session is opened
+    prompt                  typed without echo whenever a session is opened
 
-Bad input is always a TargetError, one sentence with the next step; none of them repeats what might be a key.
+Bad input raises TargetError: one sentence with the next step. No error text repeats what might be a key.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from ..agent.wire.launch import without_secrets
 from ..errors import TargetError
 from .installation import pip_install
 
-# Asks the user: ``ask(prompt, password)`` is the line that was typed, unseen if ``password``. May be called on any
-# thread, and blocks; None where the user gave none, or cannot be asked now.
+# Asks the user: ``ask(prompt, password)`` returns the typed line, without echo if ``password``, or None if the user
+# gave none or cannot be asked now. It blocks, and may be called on any thread.
 Ask = Callable[[str, bool], "str | None"]
 
 KEYRING_SERVICE = "remote-flame"
 
-_MAX_KEY_FILE = 4096  # bytes; a file longer than that is no key but a mistake
+_MAX_KEY_FILE = 4096  # bytes; a longer file is not a key but a mistake
 _SHORT_KEY = 16  # bytes: 128 bits
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENV_SOURCE = re.compile(rf"\benv:({_ENV_NAME.pattern})")
 _MAKE_KEY = "python -c 'import secrets; print(secrets.token_hex(32))'"
 
 
-# The variables that have been named as the source of a key: of this process's one environment, hence one for all.
+# Environment variables that were named as the source of a key. One set, because a process has one environment.
 _variables: set[str] = set()
 
 
 def note_variables(text: str) -> None:
-    """Remember each NAME of ``env:NAME`` in ``text``, a source or a file that has some: it holds a key."""
+    """Remember each NAME of ``env:NAME`` in ``text`` (a source, or a file with sources): that variable holds a key."""
     _variables.update(_ENV_SOURCE.findall(text))
 
 
 def keyless(environ: Mapping[str, str]) -> dict[str, str]:
-    """``environ`` for a program that we start: without the keys that are in it, whatever their names."""
+    """``environ`` without the variables that hold keys, for a program that we start."""
     return dict(without_secrets(environ, _variables))
 
 
-# The option, then its value as ``words_of`` of the commands reads it, and what only looks so: with quotes around or in
-# the option, in capitals, with blanks around a "=", behind an empty word, with a quote that is not closed.
+# Matches ``--key`` and its value as ``words_of`` of the commands reads them. It also matches mistyped forms: quotes
+# around or inside the option, capitals, blanks around "=", an empty word before the value, a quote that is not closed.
 _KEY_WORD = re.compile(
     r"""
     (?P<option> (?P<quote>["']) --key [\s=:\\]+ ) (?P<inside> (?:(?!(?P=quote))[^\n])+ )
@@ -65,16 +65,16 @@ _SOURCE = re.compile(r"[\"']?(?:prompt|keyring|(?:keyring|env|file):.+)[\"']?")
 
 
 def has_key(text: str) -> bool:
-    """Whether a key itself stands in a command line, where the name of its place belongs (``--key SOURCE``)."""
+    """Whether a command line has a key itself where only its source belongs (``--key SOURCE``)."""
     return any(_SOURCE.fullmatch(found["value"] or found["inside"]) is None for found in _KEY_WORD.finditer(text))
 
 
 def without_key(text: Any, same_length: bool = False) -> Any:
-    """``text`` without such a key, where it is a command of ours: it is shown, kept and passed on so.
+    """``text`` with such a key replaced by "…", if it is a command of ours. Only this form is shown, stored or sent.
 
-    ``same_length`` keeps the places of all else.
+    With ``same_length`` the rest of the text keeps its positions.
     """
-    # A front end may send anything as code; who has to do with it says so.
+    # A front end may send anything as code; other code reports what is not text.
     if not isinstance(text, str) or "flame" not in text.lower() or not has_key(text):
         return text
 
@@ -88,7 +88,7 @@ def without_key(text: Any, same_length: bool = False) -> Any:
 
 
 class Secret:
-    """A key that does not show: not in repr, not in str or a format, and never in a pickle or a copy of one."""
+    """A key that is never displayed: not by repr, str or format. It cannot be pickled or copied."""
 
     __slots__ = ("__value",)
 
@@ -106,14 +106,14 @@ class Secret:
         return isinstance(other, Secret) and self.__value == other.__value
 
     def __hash__(self) -> int:
-        return hash(Secret)  # the same for all: a hash of the value would tell something about it
+        return hash(Secret)  # the same for all: a hash of the value would reveal something about it
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError("a secret is not pickled or copied")
 
 
 def check_source(source: str, whose: str) -> str:
-    """``source``, if it is one; else TargetError, which does not show it: it may be the key itself."""
+    """Return ``source`` if it is valid; else raise TargetError, which does not show it: it may be the key itself."""
     kind, _, rest = source.partition(":")
     if (
         (source in ("prompt", "keyring"))
@@ -132,9 +132,9 @@ def check_source(source: str, whose: str) -> str:
 def from_source(
     source: str, name: str, *, environ: Mapping[str, str], ask: Ask | None, folder: Path | None = None
 ) -> tuple[Secret, tuple[str, ...]]:
-    """The key that ``source`` leads to, for the target called ``name``, and warnings; TargetError where there is none.
+    """The key from ``source`` for the target called ``name``, and warnings; TargetError if there is no key.
 
-    ``folder`` is what a relative file is relative to.
+    A relative file name is relative to ``folder``.
     """
     kind, _, rest = check_source(source, f"the key of {name}").partition(":")
     if kind == "file":
@@ -159,7 +159,7 @@ def from_source(
 def read_key(path: Path) -> tuple[Secret, tuple[str, ...]]:
     """The key in the file at ``path`` without its trailing newline, and warnings for the user; raises TargetError.
 
-    The file must be its owner's alone, as ssh demands of a private key.
+    Only its owner may have access to the file, as ssh requires of a private key.
     """
     raw, status = read_small(path, "the key file", _MAX_KEY_FILE)
     check_private(path, "the key file", status)
@@ -194,7 +194,7 @@ def _keyring() -> Any:
 
 
 def _keeps_nothing() -> str:
-    """Why no key can be kept, where the keyring's backend is one that keeps none; else empty."""
+    """Why no key can be stored, if the keyring's backend stores nothing; else empty."""
     backend = type(_keyring().get_keyring())
     if backend.__module__ in ("keyring.backends.null", "keyring.backends.fail"):
         where = f"({backend.__module__})"
@@ -208,7 +208,7 @@ def _from_keyring(name: str) -> bytes:
         value = None if reason else _keyring().get_password(KEYRING_SERVICE, name)
     except TargetError:
         raise
-    except Exception as error:  # backends raise what they like: no D-Bus, a locked collection, a broken file
+    except Exception as error:  # backends raise any exception: no D-Bus, a locked collection, a broken file
         raise TargetError(
             f"the keyring did not give the key of {name} ({type(error).__name__}); unlock it, or name a key_file"
         ) from error
@@ -220,7 +220,7 @@ def _from_keyring(name: str) -> bytes:
 
 
 def store_in_keyring(name: str, key: Secret) -> None:
-    """Keep ``key`` in the system's keyring, where ``key = "keyring:NAME"`` finds it; TargetError if it cannot be."""
+    """Store ``key`` in the system's keyring, where ``key = "keyring:NAME"`` finds it; TargetError if that fails."""
     try:
         reason = _keeps_nothing()
         text = key.reveal().decode("utf-8")
@@ -244,9 +244,9 @@ def store_in_keyring(name: str, key: Secret) -> None:
 
 
 def read_small(path: Path, what: str, limit: int) -> tuple[bytes, os.stat_result]:
-    """The bytes of a small file, and owner and mode of just that file, whatever becomes of its name meanwhile."""
+    """The bytes of a small file, and the status of the same open file, even if its name is replaced meanwhile."""
     try:
-        # NONBLOCK: opening a FIFO that somebody put there must not hang; for plain files it means nothing.
+        # NONBLOCK: opening must not hang if it is a FIFO; for regular files the flag has no effect.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -266,7 +266,7 @@ def read_small(path: Path, what: str, limit: int) -> tuple[bytes, os.stat_result
 
 
 def check_owned(path: Path, what: str, status: os.stat_result) -> None:
-    """TargetError where a file can be written by others than us and root, or belongs to another."""
+    """Raise TargetError if others than us and root own the file or can write it."""
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid not in (os.geteuid(), 0):
         raise TargetError(
@@ -277,19 +277,19 @@ def check_owned(path: Path, what: str, status: os.stat_result) -> None:
 
 
 def check_folder(path: Path, what: str) -> None:
-    """TargetError where others could put another file in the place of the one at ``path``."""
+    """Raise TargetError if other users could replace the file at ``path``."""
     for folder in {path.absolute().parent, path.resolve().parent}:
         try:
             status = folder.stat()
         except OSError as error:
             raise TargetError(f"cannot look at the folder of {what} {path}: {error.strerror}") from error
-        # In a folder such as /tmp nobody takes away what is another's.
+        # In a sticky folder such as /tmp users cannot remove each other's files.
         if not status.st_mode & stat.S_ISVTX or status.st_uid != 0:
             check_owned(folder, f"the folder of {what},", status)
 
 
 def check_private(path: Path, what: str, status: os.stat_result) -> None:
-    """TargetError where a file can be read or written by anybody but its owner, or that is not us."""
+    """Raise TargetError if others than the owner can read or write the file, or if the owner is neither us nor root."""
     mode = stat.S_IMODE(status.st_mode)
     if not mode & 0o077:
         check_owned(path, what, status)

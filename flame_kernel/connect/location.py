@@ -1,4 +1,4 @@
-"""Where a server listens, as people write it: ``host:9999``, ``./u:socket``, ``ssh://user@host/9999``, ``ns:NAME``."""
+"""Where a server listens, as people type it: ``host:9999``, ``./u:socket``, ``ssh://user@host/9999``, ``ns:NAME``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from ..errors import TargetError
 
 _FLAME_NAME = "Pyro.Flame"
-NAME_SERVER_PORT = 9090  # Pyro's own
+NAME_SERVER_PORT = 9090  # Pyro's default
 _MAX_NAME = 255
-_MAX_SOCKET_PATH = 107  # bytes that fit into sockaddr_un, with the NUL after them
-# What may stand in a location, however it was made: see `Location` and `SshHost`, which hold to it. What ssh is given
-# is never an option of it, and nothing that a shell could run: its configuration may have one (`ProxyCommand`, `Match
-# exec`) with the host and the user in it.
-_HOST_NAME = re.compile(r"\w[\w.-]{0,252}")  # of any script
+_MAX_SOCKET_PATH = 107  # bytes that fit into sockaddr_un beside the final NUL
+# The characters that a location may contain. `Location` and `SshHost` check them, however they are made. What ssh is
+# given can never be read as an option, nor as shell code: ssh's configuration may put the host and the user into a
+# shell command (`ProxyCommand`, `Match exec`).
+_HOST_NAME = re.compile(r"\w[\w.-]{0,252}")  # letters of any script
 _SSH_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _SSH_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,63}")
 _IPV6 = re.compile(r"([0-9A-Fa-f:.]{2,45})(%[A-Za-z0-9][A-Za-z0-9_.-]{0,14})?")  # an address, and a scope: fe80::1%eth0
@@ -25,7 +25,7 @@ _SSH_PATH = re.compile(r"/[\w ./+,:=@~-]*")
 
 @dataclass(frozen=True)
 class SshHost:
-    """The machine that ssh logs in to; ``user`` empty and ``port`` 0 leave it to ssh's own configuration."""
+    """The machine that ssh logs in to. With ``user`` empty or ``port`` 0, ssh's own configuration decides."""
 
     host: str
     user: str = ""
@@ -41,7 +41,7 @@ class SshHost:
 
     @classmethod
     def parse(cls, text: str) -> SshHost:
-        """``host``, ``user@host``, ``user@host:22``, ``[::1]:22``; the host may be an alias of ssh's configuration."""
+        """Parse ``host``, ``user@host``, ``user@host:22``, ``[::1]:22``; host may be an alias of ssh's config."""
         user, at, place = text.strip().rpartition("@")
         if at and ":" in user:
             raise TargetError("an ssh address holds a password; leave it out: ssh asks, or better uses a key")
@@ -63,10 +63,10 @@ class SshHost:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a server listens: ``host`` and ``port``, or the ``path`` of a unix socket; seen from ``ssh``, if given.
+    """Where a server listens: ``host`` and ``port``, or the ``path`` of a unix socket; on the host ``ssh``, if given.
 
-    With a ``name`` it is the name server that listens there, which knows where the server is (``name_server.py``); an
-    empty ``host`` is then the usual name server's.
+    With a ``name`` this is the address of a name server, which knows where the server of that name is
+    (``name_server.py``). An empty ``host`` then means the usual name server.
     """
 
     host: str = ""
@@ -134,7 +134,7 @@ class Location:
     def _parse_ssh(cls, text: str) -> Location:
         there, slash, place = text.partition("/")
         if "@" in there and ":" in there.rpartition("@")[0]:
-            SshHost.parse(there)  # says that a password has no place here, without showing it
+            SshHost.parse(there)  # raises an error that a password must not be given, without showing it
         if not slash or not place:
             raise TargetError(
                 f"ssh://{there} names no server there; add its port or socket, such as ssh://{there}/9999"
@@ -149,7 +149,7 @@ class Location:
         return cls.parse(place).behind(ssh)
 
     def behind(self, ssh: SshHost) -> Location:
-        """The same place as ``ssh`` sees it; raises TargetError where that has no meaning."""
+        """The same address on the machine ``ssh``; raises TargetError if that makes no sense."""
         if self.ssh is not None:
             raise TargetError("there is an ssh address inside another one; use ProxyJump in ssh's own configuration")
         if self.path and not os.path.isabs(self.path):
@@ -171,8 +171,10 @@ class Location:
 
     @property
     def is_loopback(self) -> bool:
-        """True if only this machine can answer there: 0.0.0.0, which servers print, too. A host other than
-        ``localhost`` may be anybody's, and so may what a name server knows."""
+        """True if only this machine can answer at this address. 0.0.0.0, which servers print, counts as well.
+
+        Host names other than ``localhost`` do not count, nor do names that a name server knows.
+        """
         if self.ssh is not None or self.name:
             return False
         if self.path or self.host.lower().removesuffix(".") == "localhost":
@@ -192,12 +194,12 @@ def name_server(text: str) -> Location:
 
 
 def _without_password(text: str) -> str:
-    """``text`` as it may be shown: what stands between a user's name and the @ of a URL is nobody's business."""
+    """``text`` without the password of a URL (between the user's name and the @), so that it can be shown."""
     return re.sub(r"(//[^/@:]*:).*@", r"\1…@", text)
 
 
 def _host_and_port(place: str, shown: str) -> tuple[str, str]:
-    """The two parts of ``host:port``; an IPv6 address stands in brackets."""
+    """The two parts of ``host:port``; an IPv6 address is in brackets."""
     if place.startswith("["):
         host, bracket, port = place[1:].partition("]:")
         if not bracket or not _is_ipv6(host):

@@ -1,12 +1,12 @@
-"""Names: what Pyro's own name server (``pyro4-ns``) knows, and where the Flame server is that has a name there.
+"""Asks Pyro's name server (``pyro4-ns``) what it knows, and where the Flame server with a given name is.
 
-An app registers its Flame server under a name of its own::
+An app registers its Flame server under a name::
 
     Pyro4.locateNS().register("lab.furnace", Pyro4.utils.flame.start(daemon))
 
-A name server is asked by Pyro's protocol in JSON, which it takes by default. What it says is only a hint: the place
-that it names is under the same rules as one that the user types, and an address that means the name server's machine
-itself is not taken for this one.
+Name servers are asked by Pyro's protocol in JSON, which they accept by default. Their answers are only hints: the same
+rules hold for an address from a name server as for one that the user types. An address such as 127.0.0.1 from a name
+server on another machine means that machine, not this one.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ _SHORT_BROADCAST = 512  # bytes of an answer
 
 @dataclass(frozen=True)
 class Entry:
-    """A registration. ``place`` is None where the URI leads nowhere; ``flame`` says whether it is a Flame server's;
-    ``elsewhere`` that its address means the name server's machine itself, and we are on another one."""
+    """A registration.
+
+    ``place`` is None if the URI is unusable.  ``flame``: it is a Flame server.  ``elsewhere``: its address, such as
+    127.0.0.1, means the name server's machine, and we are on another one.
+    """
 
     name: str
     uri: str
@@ -45,9 +48,9 @@ class Entry:
 
 
 def found(target: Target) -> Target:
-    """``target`` with the place of its server, where its location is a name; else itself.
+    """``target`` with the address of its server, if its location is a name; otherwise ``target`` unchanged.
 
-    One whose place has been found before keeps that while its name server cannot tell. Raises CannotConnect.
+    While the name server does not answer, an address that was found before is kept. Raises CannotConnect.
     """
     sought = target.sought or target.location
     if sought is None or not sought.name:
@@ -86,7 +89,7 @@ def _place(sought: Location, target: Target) -> Location:
 
 
 def registered(server: Location, settings: Target) -> list[Entry]:
-    """All that the name server at ``server`` knows, by name; ``settings`` has its key. Raises FlameError."""
+    """All registrations of the name server at ``server``, sorted; ``settings`` has its key. Raises FlameError."""
     try:
         listed = _listed(server, settings, None)
     except CannotConnect as error:
@@ -97,8 +100,8 @@ def registered(server: Location, settings: Target) -> list[Entry]:
 
 
 def _listed(server: Location, settings: Target, prefix: str | None) -> list[Entry]:
-    """What a name server has under names that begin with ``prefix``."""
-    # Only a name goes there, and what comes back is judged like what a stranger says: so the link may be a plain one.
+    """The registrations of a name server whose names begin with ``prefix``."""
+    # We send only a name, and do not trust the answer, so this connection may be plain.
     asked = Target(
         server,
         settings.ns_key,
@@ -115,21 +118,21 @@ def _listed(server: Location, settings: Target, prefix: str | None) -> list[Entr
 
 
 def _seen(error: CannotConnect) -> str:
-    """What was found at a name server's address, in words."""
+    """A sentence that says what was found at a name server's address."""
     if error.cause == "not_flame":
         return "the Pyro daemon that answers there is not a name server"
     return error.what + (f" ({error.detail})" if error.detail else "")
 
 
 def objects(target: Target) -> list[str]:
-    """The objects of the Pyro daemon at the location of ``target``, whatever it is. Raises FlameError."""
+    """Names of the objects of the Pyro daemon at ``target``, a Flame server or not. Raises FlameError."""
     with contextlib.closing(_connection(target, constants.DAEMON_NAME)) as connection:
         names = connection.call("registered")
     return sorted(name for name in names if isinstance(name, str)) if isinstance(names, list) else []
 
 
 def _connection(target: Target, name: str) -> Connection:
-    """A connection to an object of a daemon that takes JSON, or pickle."""
+    """A connection to an object of a daemon, by JSON, or by pickle if the daemon does not accept JSON."""
     try:
         return Connection(target, name=name, serializer=JSON)
     except CannotConnect as error:
@@ -144,14 +147,14 @@ def _entry(name: str, uri: str, here: bool) -> Entry:
     if match is not None:
         with contextlib.suppress(TargetError):
             place = Location.parse(match.group(2))
-            if place.ssh is not None or place.name:  # no URI of Pyro's, and nowhere that others may send us
+            if place.ssh is not None or place.name:  # not a URI of Pyro's; a name server must not send us there
                 place = None
     flame = match is not None and match.group(1) == constants.FLAME_NAME
     return Entry(name, uri, place, flame, place is not None and not here and _is_own(place))
 
 
 def _is_own(place: Location) -> bool:
-    """Whether an address means the machine itself on which it is used."""
+    """Whether the address means the machine on which it is used, as 127.0.0.1 does."""
     with contextlib.suppress(ValueError):
         if ipaddress.ip_address(place.host).is_unspecified:
             return True
@@ -159,7 +162,7 @@ def _is_own(place: Location) -> bool:
 
 
 def answers(place: Location, seconds: float = 1.5) -> bool:
-    """Whether somebody takes a connection there; nothing is sent."""
+    """Whether something accepts a connection at ``place``; nothing is sent."""
     family = socket.AF_UNIX if place.path else socket.AF_UNSPEC
     try:
         if family == socket.AF_UNIX:
@@ -176,9 +179,9 @@ def answers(place: Location, seconds: float = 1.5) -> bool:
 def heard(
     seconds: float = 1.5, port: int = BROADCAST_PORT, address: str = "<broadcast>", most: int = 100
 ) -> list[Location]:
-    """The name servers that answer a broadcast on this network, in the order of their answers; ``most`` at the most.
+    """At most ``most`` name servers that answer a broadcast on this network within ``seconds``, first answer first.
 
-    Anybody there can answer; what they say is under the same rules as what others say.
+    Anyone on the network can answer, so the answers are not trusted.
     """
     places: list[Location] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as everyone:

@@ -1,15 +1,16 @@
-"""Which servers are meant by ``web``, ``web1,web2``, ``web[1:3]``, ``web,-web2``, ``furnace*4`` or ``all``.
+"""Finds the servers that are meant by ``web``, ``web1,web2``, ``web[1:3]``, ``web,-web2``, ``furnace*4`` or ``all``.
 
-A selection is words between commas, each one of these:
+A selection is a list of words with commas between. Each word is one of these:
 
-- the name of a target or of a group (``@web`` is a group only), or a location such as ``host:port``;
-- ``all``: each target of ``targets.toml``;
+- the name of a target or of a group (``@web`` is always a group), or a location such as ``host:port``;
+- ``all``: every target of ``targets.toml``;
 - ``pi-*``, ``lab?``, ``[ab]-pi``: the targets whose names match, as in a shell;
-- ``web[0]``, ``web[1:3]``, ``web[::2]``: some members of a group, counted as Python counts;
+- ``web[0]``, ``web[1:3]``, ``web[::2]``: some members of a group, by index or slice as in Python;
 - ``furnace*4``: four sessions on one server;
-- ``-web2``: not this one, or not these.
+- ``-web2``: leave out this target, group or pattern.
 
-The order is the one in which they are named, that of the file for ``all`` and patterns, and nobody comes twice.
+Servers come in the order in which they are named; ``all`` and patterns use the order of the file. No server comes
+twice.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .location import Location
 from .targets_file import TargetsFile, located
 
 ALL = "all"
-# Sessions of one group; a server of Pyro's stock configuration takes some twenty.
+# The most sessions of one group; a server in Pyro's default configuration takes about twenty.
 MOST = 1000
 
 _SLICE = re.compile(r"(?P<name>@?[^\[\]]+)\[(?P<index>-?\d*(?::-?\d*){0,2})\]")
@@ -35,16 +36,16 @@ _PATTERN = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Chosen:
-    """One session of a selection: ``label`` names it to people, ``where`` is the target's name or a location."""
+    """One session of a selection: ``label`` is shown to people, ``where`` is the target's name or a location."""
 
     label: str
     where: str
 
 
 def select(words: str | Sequence[str], file: TargetsFile, also: Mapping[str, str] | None = None) -> list[Chosen]:
-    """The sessions that ``words`` mean, one at least; raises TargetError, one sentence.
+    """The sessions that ``words`` mean, at least one; raises TargetError, one sentence.
 
-    ``also`` are names that count as targets beside those of the file, each with its location.
+    ``also`` has more target names beside those of the file, each with its location.
     """
     file = file.with_targets(also or {})
     parts = _parts(words) if isinstance(words, str) else [part for one in words for part in _parts(one)]
@@ -61,7 +62,7 @@ def select(words: str | Sequence[str], file: TargetsFile, also: Mapping[str, str
 
 
 def _chosen(parts: Sequence[str], file: TargetsFile) -> dict[str, Chosen]:
-    """What is chosen, by label; where all parts take out, they do so from all targets."""
+    """The chosen sessions, by label. If every part begins with "-", all targets are chosen first."""
     found: dict[str, Chosen] = {}
     if all(part.startswith("-") for part in parts):
         found = {one.label: one for one in _one(ALL, file, ())}
@@ -76,7 +77,7 @@ def _chosen(parts: Sequence[str], file: TargetsFile) -> dict[str, Chosen]:
 
 
 def is_group(words: str, file: TargetsFile) -> bool:
-    """Whether ``words`` mean a group, rather than one server that has a name or a location of its own."""
+    """Whether ``words`` mean a group and not one server."""
     if words in file.tables:
         return False
     if words in file.groups or words == ALL or words.startswith(("@", "-")) or _COMMA.search(words):
@@ -86,12 +87,12 @@ def is_group(words: str, file: TargetsFile) -> bool:
 
 
 def _parts(words: str) -> list[str]:
-    """The words between commas that are in no bracket."""
+    """The words of a selection, split at commas outside of brackets."""
     return [part.strip() for part in _COMMA.split(words) if part.strip()]
 
 
 def _one(word: str, file: TargetsFile, within: tuple[str, ...]) -> list[Chosen]:
-    """What one word means; ``within`` are the groups that led to it."""
+    """The sessions that one word means; ``within`` are the groups whose members led to it."""
     if word == ALL:
         if not file.tables:
             raise TargetError(f"all means the targets of {file.path}, and it has none; jupyter flame add writes one")
@@ -113,7 +114,7 @@ def _one(word: str, file: TargetsFile, within: tuple[str, ...]) -> list[Chosen]:
 
 
 def _matching(word: str, file: TargetsFile) -> list[Chosen]:
-    """The targets whose names match a pattern; TargetError for what is none, or matches nobody."""
+    """The targets whose names match a pattern; TargetError if it is not a pattern, or none match."""
     if word.startswith("@") or not _PATTERN.search(word):
         what = "group" if word.startswith("@") else "target or group"
         raise TargetError(_unknown(word.removeprefix("@"), file, what))
@@ -176,7 +177,7 @@ def _copies(where: str, count: int) -> list[Chosen]:
 
 
 def _check_distinct(chosen: Sequence[Chosen], file: TargetsFile) -> None:
-    """Two names of one server are a mistake: what is meant to run once on each host would run twice on one."""
+    """Raise TargetError if two names mean the same server: a cell would run twice there by mistake."""
     seen: dict[Location, Chosen] = {}
     for one in chosen:
         table = file.tables.get(one.where, {"location": one.where})

@@ -1,7 +1,7 @@
-"""How calls and answers are written in a Pyro message: as pickles, which Flame demands, or as JSON, for other objects.
+"""Writes calls and reads answers in Pyro messages: as pickles, which Flame requires, or as JSON, for other objects.
 
-Writing is Pyro's own form. Reading makes plain values only: pickles by the inert reader of
-`security/reader.py`, and JSON with none of the classes that Pyro would build from it.
+Calls are written in Pyro's own form. Answers are read as plain values only: pickles by the inert reader of
+`security/reader.py`, JSON without the classes that Pyro would build from it.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any, Protocol
 from ..errors import RemoteError
 from ..security import reader
 
-_MAX_JSON = 8 << 20  # bytes: every pair of brackets in it becomes an object
+_MAX_JSON = 8 << 20  # bytes; every pair of brackets becomes an object, so small JSON can use much memory
 
 
 class Serializer(Protocol):
-    """``number`` is what it is called on the wire."""
+    """One format of calls and answers; ``number`` identifies it in the message header."""
 
     number: int
 
     def call(self, name: str, method: str, args: tuple[Any, ...], protocol: int) -> bytes:
-        """A call of a method of the object ``name``; ``protocol`` is that of pickles."""
+        """The bytes that call ``method`` of the object ``name``; ``protocol`` is the pickle protocol."""
 
     def hello(self, name: str, note: str) -> bytes:
-        """What a client greets a daemon with: the object that it is for, and a note that means nothing."""
+        """The data of a handshake with a daemon about the object ``name``; the daemon ignores ``note``."""
 
     def value(self, data: bytes | bytearray, budget: reader.Budget) -> Any:
-        """The value in an answer; UnsafeAnswer where it is none."""
+        """The value in an answer; UnsafeAnswer if it is malformed."""
 
     def error(self, data: bytes | bytearray) -> RemoteError:
-        """The exception in an answer; UnsafeAnswer where it is none."""
+        """The exception in an answer; UnsafeAnswer if it is not an exception."""
 
 
 class _Pickle:

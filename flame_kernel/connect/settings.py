@@ -1,12 +1,12 @@
-"""Settings that hold wherever nothing else says otherwise: traits of the kernel, the magics and the command line.
+"""Default settings, as traits of the kernel, the magics and the command line.
 
 They are read from ``jupyter_flame_config.py`` (or ``.json``) in Jupyter's configuration folders::
 
     c.FlameSettings.place = "child"                     # everywhere
     c.FlameKernel.FlameSettings.target = "gpu-box"      # in notebooks of the Remote Flame kernel
 
-``jupyter flame --generate-config`` writes one. A key, and how a link is protected, belong to a server: they are in
-``targets.toml``.
+``jupyter flame --generate-config`` writes such a file. Keys and the protection of a connection belong to a server, so
+they are in ``targets.toml`` instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONFIG_NAME = "jupyter_flame_config"
 
 
 class FlameSettings(Configurable):
-    """What is used where neither a command, a kernelspec, targets.toml nor the environment says otherwise."""
+    """Defaults for what no command, kernelspec, targets.toml or environment variable sets."""
 
     target = Unicode("", help="The server for those who name none: a target's name, or host:port.").tag(config=True)
     place = Unicode(
@@ -40,13 +40,13 @@ class FlameSettings(Configurable):
     fast = Bool(False, help="Find out dead links in 15 s instead of 45.").tag(config=True)
 
     def values(self) -> dict[str, Any]:
-        """Those that are set, for ``load_target``."""
+        """The settings that are set, for ``load_target``."""
         names = ("target", "place", "shell", "linger", "journal", "when_full", "fast")
         return {name: value for name in names if (value := getattr(self, name))}
 
 
 def file_config() -> Config:
-    """What the configuration files say; those of the user win over those of the system."""
+    """The content of the configuration files; the user's files win over the system's."""
     config = Config()
     folders = [folder for folder in jupyter_config_path() if _is_ours(Path(folder))]
     for one, _ in Application._load_config_files(CONFIG_NAME, path=folders, log=None):
@@ -55,8 +55,10 @@ def file_config() -> Config:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether what is in a folder may run here: nobody but us, root and those who installed this Python can write it.
-    What may not is said on stderr, and passed over."""
+    """Whether the configuration in a folder may be run: only we, root or the owner of this Python can write it.
+
+    A file that others can write is skipped with a warning on stderr.
+    """
     for path in (folder / f"{CONFIG_NAME}{suffix}" for suffix in (".py", ".json")):
         try:
             status = path.stat()

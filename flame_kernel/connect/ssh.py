@@ -1,11 +1,12 @@
-"""A way to a server that listens on another machine's own loopback: the system's ``ssh``, opened, kept and ended here.
+"""An ssh tunnel to a server that listens only on the loopback of its own machine. This file starts and ends ``ssh``.
 
-It is the user's ssh with the user's configuration, agent, jump hosts and shared connections (ControlPath).  It forwards
-a unix socket in a folder of mode 0700, so no other user of this machine can take the way.  The process lives as long as
-a connection goes through it, and ends with us even if we are killed: a shell with a pipe of ours ends it then.
+It is the system's ssh with the user's configuration, agent, jump hosts and shared connections (ControlPath).  It
+forwards a unix socket in a folder of mode 0700, so no other user of this machine can use the tunnel.  The ssh process
+lives as long as a connection goes through it.  It ends even if we are killed: a shell watches a pipe of ours and then
+ends ssh.
 
-Where ssh may ask (a password, a passphrase, a new host's key) the questions come by its SSH_ASKPASS: a script in that
-folder passes them on to us, and no answer stands in an argument list, an environment or a file.
+If ssh may ask for a password, a passphrase or about a new host's key, it asks through SSH_ASKPASS: a script in that
+folder passes the questions on to us. Answers never appear in an argument list, an environment or a file.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from ..errors import MAX_NAME, CannotConnect, TargetError, cap
 from .keys import Ask, keyless
 from .location import Location
 
-_LOOK = 0.02  # seconds between two checks of an ssh that is logging in
+_LOOK = 0.02  # seconds between two checks while ssh logs in
 _GRACE = 2.0  # seconds for ssh to end by itself
-_MAX_PATH = 100  # bytes of our socket's path: sockaddr_un has 108
+_MAX_PATH = 100  # bytes of our socket's path; sockaddr_un has 108
 
-# ssh, and beside it a watch on our pipe: when that ends, by `close` or with our process, ssh does too.
+# Starts ssh, and a watch on our pipe. When the pipe ends, by `close` or because our process died, ssh is ended, too.
 _KEEPER = """
 folder=$1
 shift
@@ -51,50 +52,50 @@ IFS= read -r answer <"${0%/*}/answer" || exit 1
 printf '%s\\n' "$answer"
 """
 
-# Of what ssh says, the lines that trying again later does not cure.
+# Lines of ssh that mean an error that trying again later will not fix.
 _LASTING = re.compile(
     r"permission denied|host key verification failed|identification has changed|bad configuration|bad owner|"
     r"too many authentication|no supported authentication|unknown option|forwarding|administratively prohibited|"
     r"no matching|address already in use|cannot bind",
     re.IGNORECASE,
 )
-# … and those that only say that something was said before.
+# Lines of ssh that give no reason of their own.
 _HOLLOW = re.compile(r"^Warning:|^@|terminating,|Could not request local forwarding")
 _REFUSED_THERE = re.compile(r"open failed: (.*)")
 
 
 class Tunnel:
-    """The way to ``location``, whose ``ssh`` is given; made closed, opened by the first ``connect``.
+    """An ssh tunnel to ``location``, which has ``ssh`` set. The first ``connect`` starts ssh.
 
-    look    find out whether the socket there is in a folder that is ours alone, before the first connection
+    look    before the first connection, check whether the remote socket is in a folder that only our user can enter
 
-    Any thread may use it. Each connection made is to be given back with ``release``; the last one ends ssh.
+    Any thread may use it. Call ``release`` for each connection made; the last one ends ssh.
     """
 
     def __init__(self, location: Location, look: bool = False) -> None:
         self.location = location
-        self.is_ours = False  # whether only the user that ssh logs in as can have made the socket at the other end
+        self.is_ours = False  # whether only the user that ssh logs in as can have made the remote socket
         self._look = look and bool(location.path)
         self._changed = threading.Condition()
-        self._users = 0  # connections, made and in the making
+        self._users = 0  # connections that are open or being opened
         self._opening = False
         self._was_open = False
         self._read = 0
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._shared = False  # carried by another ssh of the user's: ours has ended, well
+        self._shared = False  # another ssh of the user's (ControlMaster) forwards; our own has ended normally
 
     def __repr__(self) -> str:
         state = "opening" if self._opening else "open" if self._is_up() else "closed"
         return f"<Tunnel {self.location} {state}, {self._users} connections>"
 
     def connect(self, seconds: float, login: float, alive: float = 15.0, ask: Ask | None = None) -> socket.socket:
-        """A connected socket whose other end is the server's; CannotConnect, TargetError.
+        """A socket connected to the server; raises CannotConnect, TargetError. Times are in seconds.
 
-        seconds  until the ssh host must answer
-        login    until ssh must be logged in; questions to the user do not count
-        alive    between two signs of life that ssh asks for; it gives up after three that did not come
-        ask      for what ssh asks; used until the tunnel was up once: later nobody sits there
+        seconds  time for the ssh host to answer
+        login    time for ssh to log in; waiting for the user's answers does not count
+        alive    time between ssh's keepalive messages; ssh gives up after three without an answer
+        ask      asks the user what ssh asks; only until the tunnel was open once, as later nobody may be there
         """
         with self._changed:
             self._users += 1
@@ -115,7 +116,7 @@ class Tunnel:
 
     def _connect(self, seconds: float, login: float, alive: float, ask: Ask | None) -> socket.socket:
         if self._is_up():
-            with contextlib.suppress(OSError):  # else the ssh that carries it has just ended
+            with contextlib.suppress(OSError):  # on an error ssh has just ended: start it again
                 return self._dial(seconds)
         self._end()
         self._open(seconds, login, alive, None if self._was_open else ask)
@@ -126,13 +127,13 @@ class Tunnel:
             raise CannotConnect(str(self.location), "ssh", "its forwarded socket takes no connection") from error
 
     def release(self) -> None:
-        """A connection that ``connect`` made is closed."""
+        """Call this when a connection that ``connect`` made is closed."""
         with self._changed:
             self._users -= 1
         self._end_unused()
 
     def refusal(self) -> str:
-        """What ssh said of the far end of the last connection, such as ``Connection refused``; empty if nothing."""
+        """Why ssh could not open the last connection, such as ``Connection refused``; empty if it did not say."""
         found = _REFUSED_THERE.findall(self._said(self._read))
         return cap(_clean(found[-1]), MAX_NAME) if found else ""
 
@@ -145,7 +146,7 @@ class Tunnel:
         assert self._folder is not None
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._read = (self._folder / "log").stat().st_size  # what stands there is of earlier connections
+            self._read = (self._folder / "log").stat().st_size  # the log so far is about earlier connections
             connection.settimeout(seconds)
             connection.connect(str(self._folder / "s"))
         except BaseException:  # goes on, whatever it is; the socket is closed
@@ -168,9 +169,9 @@ class Tunnel:
             raise
 
     def _is_private_there(self, seconds: float, login: float) -> bool:
-        """Whether the socket's folder there has mode 0700 and is of the user that ssh logs in as.
+        """Whether the socket's folder on the server has mode 0700 and belongs to the user that ssh logs in as.
 
-        One more login, which asks nothing: where that is not let in, or runs no commands, the answer is no.
+        This logs in once more without asking the user; if that fails, or no command can be run, the answer is no.
         """
         folder = os.path.dirname(self.location.path) + "/."
         options = ("BatchMode=yes", f"ConnectTimeout={max(1, round(seconds))}", "PermitLocalCommand=no")
@@ -192,7 +193,7 @@ class Tunnel:
         return len(words) > 4 and words[0] in ("drwx------", "drwx------.") and words[2] == words[-1]
 
     def _host(self) -> list[str]:
-        """What names the machine."""
+        """The arguments that name the machine."""
         ssh = self.location.ssh
         assert ssh is not None
         found = ["-l", ssh.user] if ssh.user else []
@@ -200,7 +201,7 @@ class Tunnel:
         return [*found, ssh.host]
 
     def _arguments(self) -> list[str]:
-        """What names the way: the forwarding, and the host."""
+        """The arguments for the forwarding and the host."""
         if self.location.path:
             there = self.location.path.replace("\\", "\\\\").replace(":", "\\:")
         else:
@@ -213,9 +214,9 @@ class Tunnel:
         options = {
             "BatchMode": "no" if may_ask else "yes",
             "ConnectTimeout": f"{max(1, round(seconds))}",
-            "ControlMaster": "no",  # share a connection that is there; be nobody's, as it would outlive us
+            "ControlMaster": "no",  # use a shared connection, but do not offer one: it would outlive us
             "ExitOnForwardFailure": "yes",
-            "LogLevel": "INFO",  # what goes wrong is said on stderr
+            "LogLevel": "INFO",  # so that errors are printed on stderr
             "PermitLocalCommand": "no",
             "ServerAliveCountMax": "3",
             "ServerAliveInterval": f"{max(1, round(alive))}",
@@ -229,7 +230,7 @@ class Tunnel:
             script.touch(0o700)
             script.write_text(_ASKPASS)
             environ |= {"SSH_ASKPASS": str(script), "SSH_ASKPASS_REQUIRE": "force"}
-            environ.setdefault("DISPLAY", ":")  # before 8.4 a display decided who is asked; nothing is shown there
+            environ.setdefault("DISPLAY", ":")  # OpenSSH before 8.4 needs one to use SSH_ASKPASS; it is not opened
         flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
         with open(self._folder / "log", "wb") as log:
             self._process = subprocess.Popen(
@@ -239,11 +240,11 @@ class Tunnel:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 env=environ,
-                start_new_session=True,  # Ctrl-C in our terminal is not for it, nor is the terminal for its questions
+                start_new_session=True,  # so Ctrl-C does not reach it, and it cannot ask on our terminal
             )
 
     def _wait(self, deadline: float, ask: Ask | None) -> None:
-        """Until the forwarded socket is there; CannotConnect with what ssh said where it will not be."""
+        """Wait until the forwarded socket exists; CannotConnect with ssh's message if ssh fails."""
         assert self._process is not None
         assert self._folder is not None
         questions = os.open(self._folder / "question", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if ask else None
@@ -251,7 +252,7 @@ class Tunnel:
             while True:
                 there = (self._folder / "s").is_socket()
                 if there:
-                    time.sleep(_LOOK)  # a forwarding of the user's own may fail after ours, and ssh end of it
+                    time.sleep(_LOOK)  # a forwarding in the user's configuration may fail next and end ssh
                 ended = self._process.poll()
                 if there and ended in (0, None):
                     self._shared = ended == 0
@@ -270,7 +271,7 @@ class Tunnel:
                 os.close(questions)
 
     def _pass_on(self, questions: int, ask: Ask) -> None:
-        """Ask the user what ssh asks, if it does; CannotConnect where no answer is to be had."""
+        """If ssh asks something, ask the user; CannotConnect if there is no answer."""
         assert self._folder is not None
         try:
             text = os.read(questions, 4096).decode("utf-8", "replace")
@@ -282,7 +283,7 @@ class Tunnel:
         if answer is None:
             raise CannotConnect(str(self.location), "ssh_denied", f"it asks: {cap(_clean(text), MAX_NAME)}")
         give_up = time.monotonic() + _GRACE
-        while time.monotonic() < give_up:  # the script opens it as soon as its question is read
+        while time.monotonic() < give_up:  # until the script opens its end of the pipe
             with contextlib.suppress(OSError):
                 pipe = os.open(self._folder / "answer", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 try:
@@ -295,14 +296,14 @@ class Tunnel:
     def _failure(self) -> CannotConnect:
         lines = [line for line in map(_clean, self._said().splitlines()) if line]
         telling = [line for line in lines if not _HOLLOW.search(line)] or lines
-        # The last line may only say that the connection is closed; what was refused stands before it.
+        # The last line may only say that the connection was closed; the reason is in a line before it.
         lasting = [line for line in telling if _LASTING.search(line)]
         cause = "ssh_denied" if lasting else "ssh"
         said = (lasting or telling or ["it ended without a word"])[-1]
         return CannotConnect(str(self.location), cause, cap(said, MAX_NAME))
 
     def _said(self, start: int = 0) -> str:
-        """The end of what ssh has printed, from ``start`` on."""
+        """The last 8 KiB that ssh has printed, from the position ``start`` on."""
         folder = self._folder
         if folder is None:
             return ""
@@ -315,7 +316,7 @@ class Tunnel:
         with self._changed:
             if self._users or self._opening:
                 return
-            self._opening = True  # whoever comes now waits, and opens it anew
+            self._opening = True  # a caller of connect() now waits, and then opens a new one
         try:
             self._end()
         finally:
@@ -333,9 +334,9 @@ class Tunnel:
             try:
                 process.wait(_GRACE)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)  # not yet waited for, so its number is nobody else's
+                os.killpg(process.pid, 9)  # not yet waited for, so the pid cannot have been reused
                 process.wait()
-        if shared:  # the user's own ssh goes on, without our forwarding
+        if shared:  # the user's own ssh stays; only our forwarding is removed
             with contextlib.suppress(OSError, subprocess.SubprocessError):
                 subprocess.run(
                     ["ssh", "-o", "BatchMode=yes", "-O", "cancel", *self._arguments()],
@@ -351,7 +352,7 @@ class Tunnel:
 
 
 def _folder() -> Path:
-    """A folder of mode 0700 whose path leaves room for a socket's name, and means nothing else to ssh."""
+    """A folder of mode 0700 whose path is short enough for a socket and has no characters special to ssh."""
     for place in (None, "/tmp"):
         folder = tempfile.mkdtemp(prefix="flame-ssh-", dir=place)
         if len(os.fsencode(folder)) < _MAX_PATH and re.fullmatch(r"[A-Za-z0-9_./+-]+", folder):
@@ -361,10 +362,10 @@ def _folder() -> Path:
 
 
 def _environ() -> dict[str, str]:
-    """What ssh, and what its configuration runs, sees of our environment."""
+    """The environment for ssh and the commands in its configuration: ours without keys."""
     return {name: value for name, value in keyless(os.environ).items() if not name.startswith("SSH_ASKPASS")}
 
 
 def _clean(text: str) -> str:
-    """One line without control characters: a server may have its say in what ssh prints."""
+    """``text`` as one line without control characters: parts of it may come from the server."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text).strip()

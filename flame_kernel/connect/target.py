@@ -1,6 +1,6 @@
-"""Where to connect, and how: frozen dataclasses from arguments, a kernelspec's environment, a file, the environment.
+"""Where and how to connect: a frozen `Target`, made from arguments, the environment and ``targets.toml``.
 
-``load_target`` reads, in this order, and takes the first that names a server:
+``load_target`` looks in this order, and uses the first that names a server:
 
 1. its argument: ``host:port``, ``ssh://user@host/9999``, ``./u:path``, or the name of a target in the file;
 2. ``FLAME_TARGET``, when ``FLAME_KERNELSPEC`` marks the environment as that of an installed kernelspec;
@@ -8,14 +8,14 @@
 4. ``FLAME_TARGET`` in any other environment;
 5. ``target`` of the settings in ``jupyter_flame_config.py`` (``settings.py``).
 
-Where none names one, the location is None: the kernel starts a server of its own (``serve/embedded.py``).
-Settings come from the environment too: FLAME_KEY_FILE, FLAME_PLACE, FLAME_SESSION, FLAME_SHELL and so on; and FLAME_NS,
-the name server that ``ns:NAME`` asks (else Pyro's own PYRO_NS_HOST and PYRO_NS_PORT, else this machine's).
+If none names a server, the location is None, and the kernel starts a server of its own (``serve/embedded.py``).
+The environment has settings, too: FLAME_KEY_FILE, FLAME_PLACE, FLAME_SESSION, FLAME_SHELL and so on. FLAME_NS is the
+name server for ``ns:NAME``; without it PYRO_NS_HOST and PYRO_NS_PORT are used, and then the one on this machine.
 
-Credentials belong to a server. Those of a target in the file are used for its location, however that is given;
-FLAME_KEY_FILE is the key of the server that FLAME_TARGET names, and of no other.
+Credentials belong to a server. The credentials of a target in the file are used for its location, whether the user
+gives the name or the location. FLAME_KEY_FILE is used only for the server that FLAME_TARGET names.
 
-Bad input is always a TargetError, one sentence with the next step.
+Bad input raises TargetError: one sentence with the next step.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 PLACES = ("auto", "process", "child", "main")
-# Where cells run, in the words of banner and status.
+# Where cells run, as the banner and the status say it.
 PLACE_WORDS = {
     "child": "in a child process of the server",
     "process": "inside the server's own process",
@@ -61,30 +61,30 @@ PLACE_WORDS = {
 SHELLS = ("auto", "ipython", "mini")
 WHEN_FULL = ("drop", "block")
 
-KNOWN_SERVERS = "flame_known_servers"  # in the configuration folder: fingerprints of first contacts
+KNOWN_SERVERS = "flame_known_servers"  # in the configuration folder: fingerprints accepted at first contact
 
 _SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds, each for the whole of what it names."""
+    """Time limits in seconds; each one covers the whole step."""
 
     connect: float = 10.0  # from looking up the name to the end of the handshake
     call: float = 30.0
     poll: float = 20.0  # how long the server may hold a poll that has no news
-    poll_deadline: float = 35.0  # when its answer must have come
-    login: float = 40.0  # of ssh, jump hosts included; that a host answers at all is under `connect`
+    poll_deadline: float = 35.0  # how long we wait for the answer to a poll
+    login: float = 40.0  # of ssh, with jump hosts; the ssh host must answer within `connect`
 
     @classmethod
     def fast(cls) -> Timeouts:
-        """Those with which a dead link is given up within 15 s."""
+        """Timeouts that detect a dead connection within 15 s."""
         return cls(connect=4.0, call=8.0, poll=5.0, poll_deadline=10.0)
 
 
 @dataclass(frozen=True)
 class Target:
-    """One server and how to use it. ``location`` None stands for a server that the kernel starts itself."""
+    """One server and how to use it. ``location`` None means a server that the kernel starts itself."""
 
     location: Location | None = None
     key: Secret | None = None
@@ -93,21 +93,21 @@ class Target:
     timeouts: Timeouts = Timeouts()
     name: str | None = None
     shell: str = "auto"
-    trust: bool = False  # the user's word that this server may send objects that run code here (pickles)
-    rich: bool = False  # … and for less: that what it shows is shown in full, HTML, JavaScript and widgets
+    trust: bool = False  # the user allows this server to send objects that run code here (pickles)
+    rich: bool = False  # the user allows rich output of this server: HTML, JavaScript and widgets
     own: bool = False  # a server that we started ourselves, for this session
-    tls: Tls | None = None  # None: plain, or inside of ssh
-    allow_plain: bool = False  # the user's word for a link off this machine that everybody on its way can read
-    insecure: bool = False  # … and for one without a key, which everybody can change
-    ns_key: Secret | None = None  # of the name server, where the location is a name that it knows
-    sought: Location | None = field(default=None, compare=False)  # that name, when its place has been found
-    linger: float | None = None  # seconds that the session lives on without a client; None is the agent's own figure
-    journal: int | None = None  # bytes of unread output that are kept there; None as above
-    when_full: str | None = None  # "drop" or "block"; None as above
-    fast: bool = False  # dead links are noticed sooner
+    tls: Tls | None = None  # None: no TLS
+    allow_plain: bool = False  # the user allows an unencrypted connection to another machine
+    insecure: bool = False  # the user allows a connection without encryption and without a key
+    ns_key: Secret | None = None  # the name server's key, if the location is a name
+    sought: Location | None = field(default=None, compare=False)  # the ns:NAME, once it is found
+    linger: float | None = None  # seconds that the session lives without a client; None: the agent's default
+    journal: int | None = None  # bytes of unread output that the server keeps; None: the agent's default
+    when_full: str | None = None  # "drop" or "block"; None: the agent's default
+    fast: bool = False  # detect dead connections sooner
     warnings: tuple[str, ...] = field(default=(), compare=False)  # sentences for the user
-    ask: Ask | None = field(default=None, compare=False, repr=False)  # for what has to be typed at the first contact
-    tunnel: Tunnel | None = field(default=None, compare=False, repr=False)  # made here; shared by copies of this target
+    ask: Ask | None = field(default=None, compare=False, repr=False)  # asks the user what must be typed
+    tunnel: Tunnel | None = field(default=None, compare=False, repr=False)  # made here, shared by copies
 
     def __post_init__(self) -> None:
         if self.place not in PLACES:
@@ -132,26 +132,26 @@ class Target:
 
     @property
     def keeping(self) -> dict[str, Any]:
-        """What the agent is told about keeping the session and its output."""
+        """The settings for the agent about how long to keep the session and its output."""
         wishes = {"linger": self.linger, "journal": self.journal, "when_full": self.when_full}
         return {name: wish for name, wish in wishes.items() if wish is not None}
 
     @property
     def _is_elsewhere(self) -> bool:
-        """True where the network stands between here and there, and not ssh."""
+        """True if the server is on another machine and not reached through ssh."""
         return self.location is not None and not self.location.is_loopback and self.location.ssh is None
 
     @property
     def is_private(self) -> bool:
-        """True where nobody between here and there can read along: this machine alone, ssh, or TLS that is verified."""
+        """True if nobody on the network can read the traffic: this machine, ssh, or verified TLS."""
         return not self._is_elsewhere or (self.tls is not None and self.tls.verify)
 
     @property
     def is_authenticated(self) -> bool:
-        """True where the server proves that it is the one that is meant: by the key, TLS, or being our own.
+        """True if the server proves its identity: by the key, by TLS, or because we started it.
 
-        ssh proves the machine, and not which of its users answers at a port there. It is enough for a socket in a
-        folder that is ours alone, which is known once ssh is logged in.
+        ssh proves which machine it is, but not which user listens on a port there. It is enough for a socket in a
+        folder that only our user can enter; this is known after ssh has logged in.
         """
         if self.own or self.location is None or self.key is not None or bool(self.tls and self.tls.verify):
             return True
@@ -169,22 +169,24 @@ class Target:
         *,
         notebook: bool = False,
     ) -> Rendering:
-        """What is shown of one session's events, by what this target allows; ``say`` is told what is withheld.
-        ``notebook``: it is shown where there could be HTML and widgets."""
+        """The filter for what one session shows, by what this target allows; ``say`` is told what is withheld.
+
+        ``notebook``: the front end can show HTML and widgets.
+        """
         name = "" if self.own else self.name or str(self.location or "")
         hint = self._hint if notebook else ""
         return Rendering(self.rendering_level, name, str(self.location), say, clock, hint)
 
     @property
     def _hint(self) -> str:
-        """Why no rich output of this server is shown, and what to do."""
+        """A sentence: why rich output of this server is not shown, and what to do."""
         ssh = self.location is not None and self.location.ssh is not None
         ways = "--key-file or --rich" if ssh else "--key-file, ssh:// or --rich"
         return f"HTML and widgets are off: this server has no key; %flame connect with {ways}"
 
     @property
     def protection(self) -> str:
-        """What protects the way there, in a few words: ``ssh, key``, ``TLS``, ``plain, no key``."""
+        """What protects the connection, in a few words: ``ssh, key``, ``TLS``, ``plain, no key``."""
         words = []
         if self.location is not None and self.location.ssh is not None:
             words.append("ssh")
@@ -199,7 +201,7 @@ class Target:
         return ", ".join(words)
 
     def check_exposure(self) -> None:
-        """TargetError where the link would be open to others, and the user has not said that it may be."""
+        """Raise TargetError if others could read or use the connection and the user has not allowed that."""
         if self.is_private or self.insecure:
             return
         where = f"{self.location} is another machine, and"
@@ -216,7 +218,7 @@ class Target:
             )
 
     def cautions(self) -> tuple[str, ...]:
-        """What the user should hear whenever a session is opened: how far the link is not safe, and ``warnings``."""
+        """Warnings to show whenever a session is opened: what is unsafe about the connection, and ``warnings``."""
         said = []
         place = self.location
         if place is not None and place.ssh is not None and not self.is_authenticated:
@@ -244,13 +246,13 @@ class Target:
         return (*said, *self.warnings)
 
 
-# Where a setting comes from the environment: FLAME_<NAME>. What protects a link or a user is not among them.
+# Settings that the environment may have as FLAME_<NAME>. Those that weaken protection are not among them.
 _FROM_ENVIRON = ("key_file", "ns_key_file", "place", "session", "shell", "linger", "journal", "when_full", "fast")
 _OVERRIDES = (*SETTINGS, "insecure", "timeouts", "config")
-# What belongs to a server rather than to a way of using it.
+# Settings that belong to the server itself: they are used for its location, too, not only for its name.
 _CREDENTIALS = ("key", "tls", "allow_plain")
 _KEY_OF_NOTHING = "FLAME_KEY_FILE is not used: it is the key of the server in FLAME_TARGET, which is not set"
-# Settings of which a Target has what they lead to.
+# Settings that a Target does not store as they are: it has the key, location or Tls made from them.
 _READ = ("key", "key_file", "ns_key_file", "tls", "ssh")
 
 
@@ -263,14 +265,14 @@ def load_target(
     ask: Ask | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Target:
-    """The target to use, by the order above; raises TargetError.
+    """The target to use, found in the order above; raises TargetError.
 
     config_dir  Jupyter's configuration folder
-    overrides   settings that win over all, as in targets.toml; ``key`` may be a Secret too, ``tls`` adds to what the
-                target says of it. Besides: ``insecure``, ``timeouts`` (a Timeouts), and ``config``, another file than
-                the usual targets.toml. None stands for not given.
-    ask         how to ask the user, where a key is to be typed, ssh wants a password, or a certificate is new
-    defaults    settings that hold where nothing else says otherwise, as strings; ``target`` among them
+    overrides   settings as in targets.toml that win over all others; None means not given. ``key`` may be a Secret,
+                and ``tls`` is merged with the target's. It may also have ``insecure``, ``timeouts`` (a Timeouts), and
+                ``config``, the path of another targets.toml
+    ask         asks the user for a key, for ssh's password, or whether to trust a new certificate
+    defaults    settings for what nothing else sets, as strings; ``target`` may be among them
     """
     environ = os.environ if environ is None else environ
     defaults = defaults or {}
@@ -302,7 +304,7 @@ def load_target(
 
 
 def _targets_file(named: str | None, environ: Mapping[str, str], config_dir: Path | None) -> TargetsFile:
-    """The usual one, which may be missing, or the one that is ``named``."""
+    """The targets file that is ``named``, which must exist, or else the usual one, which may be missing."""
     if named is None:
         return TargetsFile(targets_path(environ, config_dir))
     path = Path(os.path.expanduser(named))
@@ -313,10 +315,10 @@ def _targets_file(named: str | None, environ: Mapping[str, str], config_dir: Pat
 
 @dataclass(frozen=True)
 class _Environ:
-    """What the environment says: FLAME_TARGET, its key, and other settings."""
+    """The settings in the environment: FLAME_TARGET, its key, and others."""
 
     target: str | None
-    is_kernelspec: bool  # an installed one, which is meant before the default of the file
+    is_kernelspec: bool  # of an installed kernelspec: FLAME_TARGET then wins over the default in the file
     key: str | None
     settings: dict[str, Any]
 
@@ -327,20 +329,23 @@ class _Environ:
         return cls(environ.get("FLAME_TARGET") or None, bool(environ.get("FLAME_KERNELSPEC")), key, settings)
 
     def chosen(self, files_default: str | None, configured: str | None) -> str | None:
-        """The target of who names none."""
+        """The target to use if the user names none."""
         names = (self.target, files_default) if self.is_kernelspec else (files_default, self.target)
         return next((name for name in (*names, configured) if name), None)
 
     def joined(
         self, table: dict[str, Any], location: Location, file: TargetsFile, given: Mapping[str, Any], *, wins: bool
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """These settings and those of a target in the file, and warnings; where both have one, this one ``wins`` or
-        the file's does. The key is that of the server that FLAME_TARGET names, and of no other."""
+        """These settings merged with ``table``, those of a target in the file; and warnings.
+
+        If both have a setting, the environment's is used if ``wins``, else the file's. The key in the environment is
+        used only for the server that FLAME_TARGET names.
+        """
         settings = table | self.settings if wins else self.settings | table
         if self.key is None:
             return settings, ()
         if self.target is not None:
-            with contextlib.suppress(TargetError):  # FLAME_TARGET may be anything; it is not what was asked for
+            with contextlib.suppress(TargetError):  # FLAME_TARGET may be invalid; the user asked for another target
                 if (wins or "key" not in settings) and _look_up(self.target, file, None)[1] == location:
                     settings["key"] = self.key
         elif not {"key", "key_file"} & (settings.keys() | given.keys()):
@@ -366,7 +371,7 @@ def _others(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_name_server(location: Location, environ: Mapping[str, str]) -> Location:
-    """``location``, a name, with the name server that the environment has for those that name none."""
+    """``location``, which is a name, with the usual name server if it has none."""
     if location.host or location.path or location.ssh is not None:
         return location
     server = usual_name_server(environ)
@@ -374,7 +379,7 @@ def _with_name_server(location: Location, environ: Mapping[str, str]) -> Locatio
 
 
 def usual_name_server(environ: Mapping[str, str]) -> Location:
-    """The name server that is asked where none is named; raises TargetError."""
+    """The name server to ask if the user names none; raises TargetError."""
     place = environ.get("FLAME_NS")
     if not place and (environ.get("PYRO_NS_HOST") or environ.get("PYRO_NS_PORT")):
         host = environ.get("PYRO_NS_HOST") or "localhost"
@@ -399,7 +404,7 @@ def _ns_key(file: str | None) -> Secret | None:
 
 
 def _look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | None, Location, dict[str, Any]]:
-    """A target's name, location and settings; for a bare location the credentials that the file has for it."""
+    """A target's name, location and settings. For a location without a name: the credentials in the file for it."""
     if chosen in file.tables:
         table = dict(file.tables[chosen])
         own = table.pop("ssh", None)

@@ -1,4 +1,4 @@
-"""``targets.toml``: the servers that a user has written down, read strictly, and edited with care.
+"""``targets.toml``: the servers that a user has saved. Reading is strict; editing keeps comments and order.
 
 ::
 
@@ -10,23 +10,23 @@
     place = "process"                    # auto | process | child | main
     session = "ab12"
     shell = "auto"                       # auto | ipython | mini
-    trust = true                         # what it sends may run code here (pickles); rich output too
-    rich = true                          # HTML and widgets in full though it has no key; no pickles
-    linger = "24 h"                      # how long a session lives on there when nobody uses it
-    journal = "256 MB"                   # unread output that is kept there; beyond it …
-    when_full = "drop"                   # … the middle is dropped (with a mark), or the cell has to wait: block
-    fast = false                         # true: a dead link is given up within 15 s, not 45
+    trust = true                         # it may send objects that run code here (pickles); rich output too
+    rich = true                          # show HTML and widgets although it has no key; no pickles
+    linger = "24 h"                      # how long a session lives on the server when nobody uses it
+    journal = "256 MB"                   # how much unread output the server keeps
+    when_full = "drop"                   # beyond that: drop the middle (with a mark), or "block" the cell
+    fast = false                         # true: detect a dead connection within 15 s instead of 45
 
     [targets.plant]
     location = "plant.example:9999"
     key_file = "plant.key"               # files are relative to this one; keys have mode 0600
     tls = { ca = "ca.pem", certificate = "client.pem" }
-    ns_key_file = "names.key"            # of the name server, where the location is a name that it knows
+    ns_key_file = "names.key"            # the key of the name server, if the location is ns:NAME
 
     [groups.web]                         # several targets under one name; see `selection.py`
     members = ["furnace", "pi-*", "@racks"]
 
-A key itself never stands in it. Reading and editing raise TargetError, one sentence with the next step.
+The file never holds a key itself. Reading and editing raise TargetError: one sentence with the next step.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _ENTRIES = ("default", "default_group", "targets", "groups")
 _GROUP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _MAX_CONFIG = 1 << 20  # bytes
 
-# What a target can be told in the file, but for its location: name, and type.
+# The settings of a target in the file, except its location: name and type.
 SETTINGS: dict[str, type] = {
     "key": str,
     "key_file": str,
@@ -73,7 +73,7 @@ SETTINGS: dict[str, type] = {
     "when_full": str,
     "fast": object,
 }
-# Those that people write in more than one way: how each is read.
+# Settings that can be written in several ways, each with the function that reads it.
 AMOUNTS: dict[str, Callable[[object], Any]] = {
     "linger": amounts.seconds,
     "journal": amounts.size,
@@ -89,7 +89,7 @@ TLS_SETTINGS: dict[str, type] = {
 }
 # Those that hold the path of a file, relative to targets.toml.
 _TLS_FILES = ("ca", "certificate", "key_file")
-# With one of these in it the file tells how to get in somewhere, and is its owner's alone.
+# A file with one of these settings must be private: it says how to get into a server.
 _CREDENTIALS = ("key", "key_file", "tls", "ssh")
 
 _WORDS: dict[type, str] = {
@@ -100,22 +100,22 @@ _WORDS: dict[type, str] = {
 
 
 def targets_path(environ: Mapping[str, str], config_dir: Path | None = None) -> Path:
-    """Where the file is: ``$FLAME_CONFIG``, or ``targets.toml`` in ``config_dir``, Jupyter's configuration folder."""
+    """The file: ``$FLAME_CONFIG``, or ``targets.toml`` in ``config_dir``, Jupyter's configuration folder."""
     if environ.get("FLAME_CONFIG"):
         return Path(os.path.expanduser(environ["FLAME_CONFIG"]))
     return configuration_folder(environ, config_dir) / "targets.toml"
 
 
 def configuration_folder(environ: Mapping[str, str], config_dir: Path | None = None) -> Path:
-    """``config_dir``, or what Jupyter's configuration folder is in this environment."""
+    """``config_dir``, or Jupyter's configuration folder in this environment."""
     return config_dir or Path(environ.get("JUPYTER_CONFIG_DIR") or os.path.expanduser("~/.jupyter"))
 
 
 class TargetsFile:
-    """The file at ``path`` as it was read: ``default`` and ``default_group`` (a name, or None), ``tables`` (settings by
-    name) and ``groups`` (their members as they are written, by name).
+    """The content of the file at ``path``: ``default`` and ``default_group`` (a name, or None), ``tables`` (name to
+    settings) and ``groups`` (name to members, as written).
 
-    Empty where there is no such file. In ``tables`` the paths of files are whole and ``tls`` is always a table.
+    Empty if there is no such file. In ``tables``, file paths are complete, and ``tls`` is always a table.
     """
 
     def __init__(self, path: Path) -> None:
@@ -169,7 +169,7 @@ class TargetsFile:
         self.default_group = default
 
     def with_targets(self, locations: Mapping[str, str]) -> TargetsFile:
-        """The same with these beside its targets, not to be written."""
+        """A copy that has these targets, too. It must not be used to edit the file."""
         if not locations:
             return self
         made = object.__new__(TargetsFile)
@@ -177,10 +177,10 @@ class TargetsFile:
         made.tables = self.tables | {name: {"location": where} for name, where in locations.items()}
         return made
 
-    # --- editing: the user's comments and order stay, the file is replaced as a whole, and others never read it
+    # --- editing: comments and order are kept; the file is replaced as a whole, and no other user can read it
 
     def add(self, name: str, settings: Mapping[str, Any], *, default: bool = False) -> None:
-        """Write down a new target; ``settings`` as in the file, with its ``location``. Makes the file if need be."""
+        """Add a target; ``settings`` as in the file, with its ``location``. Creates the file if necessary."""
         if name in self.tables:
             raise TargetError(
                 f"there is a target {name} in {self.path} already; edit it, remove it, or choose another name"
@@ -198,12 +198,12 @@ class TargetsFile:
         self._edit(change)
 
     def edit(self, name: str, settings: Mapping[str, Any]) -> None:
-        """Change what a target is told; None takes a setting out of it."""
+        """Change settings of a target; None removes a setting."""
         self._known(name)
         self._edit(lambda content, toml: _fill(content["targets"][name], settings, toml))
 
     def remove(self, name: str) -> None:
-        """Take a target out; where it was the default there is none any more."""
+        """Remove a target; if it was the default, there is none afterwards."""
         self._known(name)
 
         def change(content: Any, toml: Any) -> None:
@@ -216,7 +216,7 @@ class TargetsFile:
         self._edit(change)
 
     def set_default(self, name: str | None) -> None:
-        """Choose the target of those who name none; None: a server of their own."""
+        """Set the default target. With None there is none, and a kernel starts a server of its own."""
         if name is not None:
             self._known(name)
 
@@ -229,7 +229,7 @@ class TargetsFile:
         self._edit(change)
 
     def set_group(self, name: str, members: Sequence[str]) -> None:
-        """Write down a group, or give it other members; those as in the file."""
+        """Add a group or replace its members; ``members`` as in the file."""
 
         def change(content: Any, toml: Any) -> None:
             if "groups" not in content:
@@ -241,7 +241,7 @@ class TargetsFile:
         self._edit(change)
 
     def remove_group(self, name: str) -> None:
-        """Take a group out, and not its members; where it was the default there is none any more."""
+        """Remove a group but not its members; if it was the default, there is none afterwards."""
         self._known_group(name)
 
         def change(content: Any, toml: Any) -> None:
@@ -254,7 +254,7 @@ class TargetsFile:
         self._edit(change)
 
     def set_default_group(self, name: str | None) -> None:
-        """Choose the group of those who name none; None: there is none."""
+        """Set the default group; None: no default."""
         if name is not None:
             self._known_group(name)
 
@@ -277,7 +277,7 @@ class TargetsFile:
             raise TargetError(f"there is no target {name!r} in {self.path} ({known}); name one of those")
 
     def _edit(self, change: Callable[[Any, Any], None]) -> None:
-        import tomlkit  # only those who edit need it, and it takes a while to load
+        import tomlkit  # slow to load, and needed only for editing
         from tomlkit.exceptions import TOMLKitError
 
         raw = read_small(self.path, _WHAT, _MAX_CONFIG)[0] if self.path.exists() else b""
@@ -289,7 +289,7 @@ class TargetsFile:
             raise TargetError(f"{_WHAT} {self.path} cannot be edited: {error}; do it with an editor") from error
         made = object.__new__(TargetsFile)
         made.path = self.path
-        made._take(_parse(text.encode(), self.path), None)  # what could not be read back is not written
+        made._take(_parse(text.encode(), self.path), None)  # raises TargetError before anything invalid is written
         with _reporting(self.path):
             private_files.replace(Path(os.path.realpath(self.path)), text.encode())
         self.default, self.tables = made.default, made.tables
@@ -326,7 +326,7 @@ def _parse(raw: bytes, path: Path) -> dict[str, Any]:
 
 
 def _checked(path: Path, name: str, table: Any) -> dict[str, Any]:
-    """A target's table with whole paths; TargetError for what means nothing, and for a key that stands there itself."""
+    """A target's table with complete paths; TargetError for unknown settings, and if the table holds a key itself."""
     if not isinstance(table, dict) or ":" in name:
         raise TargetError(f"{name!r} in {path} is not a target; write [targets.NAME] with a name without colons")
     whose = f"target {name} in {path}"
@@ -351,7 +351,7 @@ def _checked(path: Path, name: str, table: Any) -> dict[str, Any]:
 
 
 def _members(path: Path, name: str, table: Any, targets: Mapping[str, Any]) -> list[str]:
-    """The members of a group as they are written; TargetError for what can be none."""
+    """The members of a group, as written; TargetError if the table or the name is invalid."""
     whose = f"group {name} in {path}"
     if not isinstance(table, dict) or table.keys() - {"members"}:
         raise TargetError(f'{whose} has one setting: members = ["target", "pattern-*", "@group"]')
@@ -368,7 +368,7 @@ def _members(path: Path, name: str, table: Any, targets: Mapping[str, Any]) -> l
 
 
 def _find_keys(table: dict[str, Any], folder: Path, whose: str) -> None:
-    """Make ``key`` the one source of the key, and the paths of keys whole; they are relative to ``folder``."""
+    """Replace ``key_file`` by ``key``, and complete the paths of keys, which are relative to ``folder``."""
     source = table.get("key", "")
     if "key" in table:
         check_source(source, whose)
@@ -384,7 +384,7 @@ def _find_keys(table: dict[str, Any], folder: Path, whose: str) -> None:
 
 
 def check_value(key: str, value: Any, kind: type, whose: str) -> Any:
-    """``value``, if it is of this type, or of those that are written in more ways what it stands for."""
+    """``value`` if it has this type; an amount is converted to a number or bool. Else TargetError."""
     if key in AMOUNTS:
         try:
             return AMOUNTS[key](value)
@@ -396,7 +396,7 @@ def check_value(key: str, value: Any, kind: type, whose: str) -> Any:
 
 
 def check_tls(value: Any, whose: str, folder: Path | None = None) -> dict[str, Any] | None:
-    """What ``tls`` says, its files relative to ``folder``: a table, empty for true; None for false."""
+    """The ``tls`` setting as a table, with files relative to ``folder``; true gives an empty table, false None."""
     if value is True or value is False:
         return {} if value else None
     table = check_value("tls", value, dict, whose)
@@ -414,6 +414,6 @@ def check_tls(value: Any, whose: str, folder: Path | None = None) -> dict[str, A
 
 
 def located(text: str, ssh: str | None) -> Location:
-    """The location in ``text``, behind ``ssh`` (``user@host``) where that is given beside it."""
+    """The location in ``text``; on the machine ``ssh`` (``user@host``), if given."""
     place = Location.parse(text)
     return place.behind(SshHost.parse(ssh)) if ssh else place

@@ -1,14 +1,14 @@
-"""TLS to one server: a context of its own, trusting what that target names and nothing else.
+"""TLS to one server, with a context that trusts only what its target names.
 
-What may be trusted, one of:
+What is trusted is one of:
 
 * ``ca``       the certificates in a PEM file: a private CA's, or the server's own. The host's name is checked.
-* ``pin``      the one certificate with this SHA-256 fingerprint, whatever it says of itself.
-* nothing      the certificate of the first contact: its fingerprint is shown, asked for once, and kept in a file as
-               ssh keeps its known hosts. Another one at that place is refused from then on.
-* ``verify`` False   anything; for a test on a desk.
+* ``pin``      the one certificate with this SHA-256 fingerprint, whatever its name and issuer.
+* nothing      the certificate of the first contact: the user sees its fingerprint and is asked once; it is saved in a
+               file, like ssh's known hosts. From then on, any other certificate at that location is refused.
+* ``verify`` False   any certificate; for tests only.
 
-TLS 1.2 is the oldest spoken. Whatever fails is a CannotConnect with its cause, before a byte of ours was sent.
+The oldest version accepted is TLS 1.2. Failures raise CannotConnect with a cause, before any data of ours is sent.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from ..security import private_files
 from .keys import Ask, check_private, read_small
 from .location import Location
 
-SYSTEM = "system"  # as `ca`: the authorities that this machine trusts
+SYSTEM = "system"  # a value of `ca`: the certificate authorities that this machine trusts
 
 _MAX_PEM = 1 << 20  # bytes
 _MAX_KNOWN = 1 << 20
 _PIN = re.compile(r"[0-9a-f]{64}")
 
-# Seconds that a server has to answer to the question whether it speaks TLS.
+# Seconds that a server has to answer when we test whether it speaks TLS.
 PROBE = 3.0
 
 # OpenSSL's verdicts on a certificate (X509_V_ERR_…) as our causes.
@@ -75,13 +75,13 @@ class Tls:
 
     ca: str | None = None  # PEM file, or "system"
     pin: str | None = None  # SHA-256 of the server's certificate, 64 hex digits
-    certificate: str | None = None  # ours, for servers that want one: PEM, with its chain
-    key_file: str | None = None  # its private key; None: it is in the file of the certificate
+    certificate: str | None = None  # our client certificate, for servers that require one: PEM, with its chain
+    key_file: str | None = None  # the private key of `certificate`; None: it is in the same file
     verify: bool = True
-    server_name: str | None = None  # the name that its certificate must have; None: that of the location
-    known: Path | None = None  # the file of first contacts; None: an unknown certificate is refused
+    server_name: str | None = None  # the name that the certificate must have; None: the host of the location
+    known: Path | None = None  # the file of accepted fingerprints; None: an unknown certificate is refused
     _made: list[ssl.SSLContext] = field(default_factory=list, init=False, compare=False, repr=False)
-    _met: list[str] = field(default_factory=list, init=False, compare=False, repr=False)  # its fingerprint, once seen
+    _met: list[str] = field(default_factory=list, init=False, compare=False, repr=False)  # its fingerprint
 
     def __post_init__(self) -> None:
         if self.pin is not None:
@@ -95,11 +95,11 @@ class Tls:
 
     @property
     def remembers(self) -> bool:
-        """True where the first contact decides."""
+        """True if the certificate of the first contact is the one to trust."""
         return self.verify and self.ca is None and self.pin is None
 
     def context(self, ask: Ask | None = None) -> ssl.SSLContext:
-        """The context, made once, so a file that is changed later changes nothing; TargetError if one is no use."""
+        """The SSL context, made once: later changes of files have no effect. TargetError if a file is invalid."""
         if not self._made:
             self._made.append(self._make(ask))
         return self._made[0]
@@ -108,13 +108,13 @@ class Tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.ca is None:
-            # By fingerprint, then, right after the handshake, in which the server proves that it has the key.
+            # The fingerprint is checked right after the handshake, in which the server proves that it has the key.
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         elif self.ca == SYSTEM:
             context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         else:
-            # The server's own certificate may stand there as well as the one that signed it.
+            # The file may hold the server's own certificate instead of the one that signed it.
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             text = _read_pem(self.ca, "the CA file")[0]
             try:
@@ -135,7 +135,7 @@ class Tls:
             check_private(Path(self.key_file), "the client certificate's key", status)
         asked: list[str | None] = []
 
-        def passphrase() -> str:  # without this OpenSSL itself would ask, on a terminal that may not be there
+        def passphrase() -> str:  # without this OpenSSL itself would ask on the terminal, if there is one
             asked.append(ask(f"Passphrase of {self.key_file or self.certificate}: ", True) if ask else None)
             return asked[-1] or ""
 
@@ -153,7 +153,7 @@ class Tls:
 
 
 def normal_pin(text: str) -> str:
-    """A fingerprint as 64 small hex digits, however it was written (``sha256:``, ``AB:CD:…``); raises TargetError."""
+    """A fingerprint in any common form (``sha256:``, ``AB:CD:…``) as 64 lower-case hex digits; raises TargetError."""
     digits = text.strip().lower()
     digits = digits.removeprefix("sha256").removeprefix(" fingerprint").lstrip(":= ").replace(":", "")
     if not _PIN.fullmatch(digits):
@@ -179,15 +179,16 @@ def _read_pem(path: str, what: str) -> tuple[str, os.stat_result]:
 def wrap(
     connection: socket, settings: Tls, place: Location, deadline: float, ask: Ask | None
 ) -> tuple[ssl.SSLSocket, float]:
-    """``connection`` under TLS, verified, and the seconds that a question to the user took; raises CannotConnect.
+    """Wrap ``connection`` in TLS and verify the server; raises CannotConnect, TargetError.
 
-    ``deadline`` is monotonic. ``connection`` belongs to the result, or is closed.
+    Returns the TLS socket and the seconds spent waiting for the user's answer. ``deadline`` is monotonic. The result
+    owns ``connection``; on an error it is closed.
     """
     location = str(place)
     name = settings.server_name or place.host or "localhost"
     try:
         context = settings.context(ask)
-        # Tried without the socket first, which would be lost with a name that OpenSSL does not take.
+        # Try the name without the socket first: if OpenSSL does not accept it, wrap_socket would lose the socket.
         context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
         connection.settimeout(max(0.001, deadline - time.monotonic()))
         wrapped = context.wrap_socket(connection, server_hostname=name, do_handshake_on_connect=False)
@@ -213,7 +214,7 @@ def wrap(
 
 
 def _why(error: OSError, settings: Tls, location: str, agreed: bool) -> CannotConnect:
-    """What a failed handshake means; ``agreed`` where it had come as far as the choice of a cipher."""
+    """The error for a failed handshake; ``agreed``: a cipher had been chosen before it failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         cause = _VERDICTS.get(error.verify_code, "tls_failed")
         return CannotConnect(location, cause, "" if cause == "tls_expired" else error.verify_message)
@@ -222,13 +223,13 @@ def _why(error: OSError, settings: Tls, location: str, agreed: bool) -> CannotCo
     if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         known = alert(error)
         if known is None and agreed and settings.certificate is None and "HANDSHAKE_FAILURE" in (error.reason or ""):
-            known = "tls_client_missing"  # TLS 1.2 has no alert of its own for it
+            known = "tls_client_missing"  # TLS 1.2 has no special alert for a missing client certificate
         return CannotConnect(location, known or "tls_failed", "" if known else words(error))
     return CannotConnect(location, "closed", "in the middle of the TLS handshake; does it speak TLS?")
 
 
 def alert(error: ssl.SSLError) -> str | None:
-    """The cause that OpenSSL's reason stands for, if it is one of those that a setting cures."""
+    """Our cause for OpenSSL's reason, if a setting can fix it; else None."""
     reason = error.reason or ""
     if "CERTIFICATE_REQUIRED" in reason:
         return "tls_client_missing"
@@ -242,7 +243,7 @@ def alert(error: ssl.SSLError) -> str | None:
 
 
 def words(error: ssl.SSLError) -> str:
-    """OpenSSL's reason without its source line."""
+    """OpenSSL's reason in plain words, without the line of its C source."""
     reason = error.reason or str(error.args[-1] if error.args else error)
     return re.sub(r"\s*\(_ssl\.c:\d+\)", "", reason).replace("_", " ").lower()
 
@@ -251,12 +252,15 @@ def words(error: ssl.SSLError) -> str:
 
 
 def _check_pin(found: str, settings: Tls, location: str, ask: Ask | None) -> float:
-    """Compare a fingerprint with what is pinned or remembered, or ask; seconds that asking took."""
+    """Compare a fingerprint with the pinned or remembered one, or ask the user.
+
+    Returns the seconds spent waiting for the answer; raises CannotConnect.
+    """
     wanted = settings.pin or (settings._met[0] if settings._met else None)
     if wanted is None and settings.known is not None:
         wanted = read_known(settings.known).get(location)
     if wanted == found:
-        settings._met[:] = [found]  # whatever becomes of the file, a reconnection is to this one, and asks nothing
+        settings._met[:] = [found]  # reconnections accept this one without asking, even if the file changes
         return 0.0
     if wanted is not None:
         where = "the pin in its settings" if settings.pin else f"the one in {settings.known}"
@@ -279,7 +283,7 @@ def _check_pin(found: str, settings: Tls, location: str, ask: Ask | None) -> flo
 
 
 def read_known(path: Path) -> dict[str, str]:
-    """The fingerprints of the file, by location; empty where there is none; raises TargetError."""
+    """The fingerprints in the file, by location; empty if there is no file; raises TargetError."""
     if not path.exists():
         return {}
     what = "the file of known servers"
@@ -297,7 +301,7 @@ def read_known(path: Path) -> dict[str, str]:
 
 
 def remember(path: Path, location: str, digits: str) -> None:
-    """Add a line to the file of known servers, which is made if need be; raises TargetError."""
+    """Add a line to the file of known servers, and create it if necessary; raises TargetError."""
     try:
         private_files.append(path, f"sha256:{digits} {location}\n".encode("utf-8", "surrogateescape"))
     except OSError as error:
@@ -305,7 +309,7 @@ def remember(path: Path, location: str, digits: str) -> None:
 
 
 def forget(path: Path, location: str) -> bool:
-    """Take ``location`` out of the file of known servers; False if it was not there."""
+    """Remove ``location`` from the file of known servers; False if it was not there."""
     known = read_known(path)
     if location not in known:
         return False
@@ -315,8 +319,7 @@ def forget(path: Path, location: str) -> bool:
 
 
 def answers(plain: socket, deadline: float) -> bool:
-    """Whether what is at the other end of a plain connection answers to the beginning of TLS by ``deadline``; nothing
-    is believed of it."""
+    """Whether the server on a plain connection answers a TLS ClientHello by ``deadline``. Nothing is verified."""
     hello = ssl.MemoryBIO()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

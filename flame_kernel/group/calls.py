@@ -1,4 +1,4 @@
-"""What a group can be asked, whether it is waited for or not."""
+"""The calls of a group, shared by `Group` (which waits for results) and `NoBlock` (which returns futures)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Work = Callable[[Remote], Any]
 
 
 class Calls:
-    """What a group can be asked; ``_do`` says whether it is waited for."""
+    """The calls of a group. Subclasses define ``_do``, which waits for the results or returns a future."""
 
     def __init__(self, group: Group) -> None:
         self._group = group
@@ -34,22 +34,22 @@ class Calls:
         raise NotImplementedError
 
     def _once(self, work: Work) -> Any:
-        """Do it on the first session of each server; those of the others have no answer."""
+        """Do ``work`` on the first session of each server; the other sessions answer None."""
         first: dict[str, Member] = {}
         for member in self._group.members:
             first.setdefault(member.where, member)
         return self._do(lambda member, remote: work(remote) if first[member.where] is member else None)
 
     def execute(self, code: str, *, timeout: float | None = None) -> Any:
-        """Run statements among the names of each session."""
+        """Run statements in the namespace of each session."""
         return self._do(lambda member, remote: remote.execute(code, timeout=timeout))
 
     def evaluate(self, expression: str, *, ref: bool = False, timeout: float | None = None) -> Any:
-        """The value of an expression on each host; with ``ref`` a stand-in for it."""
+        """The value of an expression on each host; with ``ref`` a stand-in for the value."""
         return self._do(lambda member, remote: remote.evaluate(expression, ref=ref, timeout=timeout))
 
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function of this side on each host, as `Remote.run` does."""
+        """Call a local function on each host, as `Remote.run` does."""
         return self._do(lambda member, remote: remote.run(function, *args, **kwargs))
 
     def push(self, values: Mapping[str, Any]) -> Any:
@@ -63,16 +63,16 @@ class Calls:
         return self._do(lambda member, remote: remote.pull(names))
 
     def scatter(self, name: str, values: Sequence[Any]) -> Any:
-        """Bind a name on each host to its part of ``values``: a list, an array, a frame, … in order, as even as may be.
+        """Split ``values`` (a list, array, frame, …) evenly and in order, and bind ``name`` on each host to its part.
 
-        Raises FlameError where there are fewer items than hosts.
+        Raises FlameError if there are fewer items than hosts.
         """
         labels = self._group.labels
         shares = dict(zip(labels, parts(values, labels), strict=True))
         return self._do(lambda member, remote: remote.push({name: shares[member.label]}))
 
     def put(self, *paths: transfer.Name, dst: transfer.Name | None = None) -> Any:
-        """Copy files and folders from here to each host, as `Remote.put`; once to each server."""
+        """Copy files and folders from here to each host, as `Remote.put`; only once per server."""
         return self._once(lambda remote: remote.put(*paths, dst=dst, progress=False))
 
     def get(self, *paths: transfer.Name, dst: transfer.Name = ".") -> Any:
@@ -86,7 +86,7 @@ class Calls:
         return self._do(fetch)
 
     def sync(self, source: str, destination: str, *, delete: bool = False, exclude: Sequence[str] = ()) -> Any:
-        """Make a folder on each host the same as one here; once to each server."""
+        """Make a folder on each host equal to a local one; only once per server."""
         wishes = sync.Wishes(delete=delete, exclude=tuple(exclude))
         return self._once(lambda remote: sync.sync_up(remote.session, source, destination, wishes))
 
@@ -103,9 +103,10 @@ class Calls:
         silent: bool = False,
         store_history: bool = True,
     ) -> Any:
-        """Run a cell on each host: `CellResults`, with all that it shows there.
+        """Run a cell on each host; the `CellResults` have its output.
 
-        ``values`` are bound to names before it; ``on_text`` is told each piece of text as it comes: host, stream, text.
+        ``values`` are bound to names before the cell; ``on_text`` is called with each piece of text as it comes: host,
+        stream, text.
         """
         outputs = {
             label: HostOutput(label, None if on_text is None else partial(on_text, label))
@@ -121,12 +122,12 @@ class Calls:
 
 
 class NoBlock(Calls):
-    """``group.noblock``: each call gives a `GroupFuture` at once."""
+    """``group.noblock``: each call returns a `GroupFuture` at once."""
 
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
         return self._group._begin(work, make)
 
 
 def folder_of(label: str) -> str:
-    """A member's label as the name of a folder."""
+    """A member's label in a form that is valid as the name of a folder."""
     return quote(label.replace("/", "~"), safe="~@").lstrip(".") or "_"

@@ -1,4 +1,4 @@
-"""A cell on many hosts: run on each, shown once where they agree."""
+"""Runs a cell on many hosts; equal output is shown once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .results import WHOLE, Results, told_errors
 
 
 class CellResults(Results):
-    """The results of a cell: a host's answer is its `HostOutput`; ``outputs`` has them of hosts that failed too."""
+    """The results of a cell: each host's answer is a `HostOutput`. ``outputs`` also has those of hosts that failed."""
 
     def __init__(
         self,
@@ -31,13 +31,13 @@ class CellResults(Results):
         self.outputs = dict(outputs)
 
     def told_output(self, *, diff: bool = True, mask: bool = False) -> str:
-        """All texts, equal ones once."""
+        """The text output of all hosts, equal texts only once."""
         asked = [host for host in self if host in self.ok or self.outputs[host].text]
         texts = {host: self.outputs[host].text for host in asked}
         return plain_text(folding.told(texts, diff=diff, mask=mask, total=len(self)))
 
     def told(self, *, diff: bool = True, mask: bool = False) -> str:
-        """All texts, equal ones once, and the errors, four of them whole."""
+        """The text output and the errors of all hosts, equal ones only once; four errors with traceback."""
         lines = [self.told_output(diff=diff, mask=mask), *told_errors(self.errors, len(self), WHOLE)]
         return "\n".join(line for line in lines if line)
 
@@ -45,15 +45,17 @@ class CellResults(Results):
         return self.told()
 
     def _repr_html_(self) -> None:  # type: ignore[override]
-        """Text says it better."""
+        """Not HTML: notebooks show the text."""
         return None
 
 
 def run_cell(
     remote: Remote, code: str, output: HostOutput, *, silent: bool = False, store_history: bool = True
 ) -> HostOutput:
-    """Run a cell, and keep what it shows; ``output`` again. Raises what the cell raised, as RemoteError, and FlameError
-    where its end is not heard of."""
+    """Run a cell, collect its output in ``output``, and return that.
+
+    Raises what the cell raised, as RemoteError, and FlameError if its reply never comes.
+    """
     begun = time.monotonic()
     output.state = "running"
     try:

@@ -1,4 +1,4 @@
-"""What a cell has displayed on many hosts, for a notebook: equal displays once, different figures side by side."""
+"""Combines a cell's displays of many hosts for a notebook: equal displays once, different figures side by side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 
 @dataclass(frozen=True)
 class Shown:
-    """One display: a line above it, empty where that would say nothing, and the MIME bundle with its metadata."""
+    """One display: the line above it (may be empty), and the MIME bundle with its metadata."""
 
     line: str
     data: dict[str, Any]
@@ -27,7 +27,7 @@ class Shown:
 
 
 def displays(outputs: Mapping[str, HostOutput], total: int) -> list[Shown]:
-    """What is to be displayed: the first display of all hosts, then the second, … A plain text is no display."""
+    """The displays to show: the first one of all hosts, then the second, and so on. Plain text does not count."""
     found: list[Shown] = []
     rich = {host: [one for one in output.bundles if _is_rich(one[0])] for host, output in outputs.items()}
     for number in range(max(map(len, rich.values()), default=0)):
@@ -36,7 +36,7 @@ def displays(outputs: Mapping[str, HostOutput], total: int) -> list[Shown]:
 
 
 def _side_by_side(bundles: Mapping[str, Bundle], total: int) -> list[Shown]:
-    """Displays that belong together: equal ones once, different pictures in one grid, others one below the other."""
+    """Combine the same display of several hosts: equal ones once, different pictures in a grid, others in a column."""
     kinds: dict[str, list[str]] = {}
     for host, (data, _) in bundles.items():
         rich = {mime: content for mime, content in data.items() if mime != "text/plain"}
@@ -52,7 +52,7 @@ def _side_by_side(bundles: Mapping[str, Bundle], total: int) -> list[Shown]:
 
 
 def _grid(pictures: Sequence[tuple[Sequence[str], Mapping[str, Any]]], total: int) -> Shown:
-    """Pictures side by side, each with its hosts below it. Of what a server sent only base64 gets into the HTML."""
+    """Pictures side by side, each above its hosts. Only base64 from the servers is put into the HTML."""
     cells, texts = [], []
     for hosts, data in pictures:
         mime, content = _picture(data) or ("", "")
@@ -69,7 +69,7 @@ def _grid(pictures: Sequence[tuple[Sequence[str], Mapping[str, Any]]], total: in
 
 
 def _picture(data: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The first form of a display that is a picture, ``(MIME type, base64)``; None where there is none."""
+    """The first picture in a MIME bundle, ``(MIME type, base64)``; None if there is none."""
     for mime in READERS:
         content = data.get(mime)
         if isinstance(content, str) and set(content) <= _BASE64:

@@ -1,12 +1,12 @@
-"""GroupExecutor: calls shared out among the members of a group, each to one that has nothing to do.
+"""GroupExecutor distributes calls among the members of a group; each call goes to a free member.
 
     with group.executor() as executor:
         executor.submit(function, 3).result(); list(executor.map(function, range(1000), chunksize=10))
 
-It is a ``concurrent.futures.Executor``, so ``loop.run_in_executor`` and joblib (``joblib_backend.py``) take it.
+It is a ``concurrent.futures.Executor``, so ``loop.run_in_executor`` and joblib (``joblib_backend.py``) accept it.
 
-A call that may have run is never made again, unless ``retries`` says so: where its host was lost before the call was
-sent, another member makes it; where it was lost later, the call's future has the error.
+If a host is lost before a call was sent to it, another member makes the call. If the host is lost later, the call may
+have run, so it is not repeated unless ``retries`` allows that; its future gets the error.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ T = TypeVar("T")
 
 
 class Task:
-    """One call, or several that one member makes one after the other."""
+    """One call, or several calls that one member makes in sequence."""
 
     __slots__ = ("future", "tries", "work")
 
     def __init__(self, work: Callable[[Remote], Any], tries: int) -> None:
         self.work = work
-        self.tries = tries  # how often it may be made
+        self.tries = tries  # how often it may be started
         self.future: Future[Any] = Future()
 
 
 class GroupExecutor(Executor):
-    """Calls of functions of this side on whichever member is free.
+    """Calls local functions on any member that is free.
 
-    members  those of a group; the executor ends no session
-    retries  how often a call is made again when its host was lost while it ran; 0: never, as it may have run
+    members  the members of a group; the executor does not end their sessions
+    retries  how often a call is repeated if its host was lost while it ran; 0: never, because it may have run
     """
 
     def __init__(self, members: Sequence[Member], retries: int = 0) -> None:
@@ -69,11 +69,11 @@ class GroupExecutor(Executor):
         return len(self._members)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Have ``fn(*args, **kwargs)`` called by a member that is free, or by the first that will be."""
+        """Call ``fn(*args, **kwargs)`` on the next free member."""
         return self.give(lambda remote: remote.run(fn, *args, **kwargs))
 
     def give(self, work: Callable[[Remote], T]) -> Future[T]:
-        """Have ``work`` called, here, with the remote of a member that is free."""
+        """Call ``work`` in this process with the `Remote` of the next free member."""
         task = Task(work, self._retries + 1)
         with self._lock:
             if self._is_shut:
@@ -91,7 +91,7 @@ class GroupExecutor(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """``fn`` of each item, in order, as results come; ``chunksize`` items go to a member at once."""
+        """Call ``fn`` for each item and yield the results in order; ``chunksize`` items go to a member at a time."""
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         rows = list(zip(*iterables, strict=False))
@@ -100,7 +100,7 @@ class GroupExecutor(Executor):
         return _in_order(futures, None if timeout is None else time.monotonic() + timeout)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """No more calls; with ``cancel_futures`` those that wait are not made. The sessions go on."""
+        """Accept no more calls; ``cancel_futures`` also cancels the calls that wait. The sessions stay open."""
         with self._lock:
             self._is_shut = True
             if cancel_futures:
@@ -110,7 +110,7 @@ class GroupExecutor(Executor):
                 self._idle.wait_for(lambda: not self._waiting and not self._running)
 
     def interrupt(self) -> None:
-        """Stop what runs, as Ctrl-C would, and what waits."""
+        """Interrupt running calls, as Ctrl-C would, and cancel waiting ones."""
         with self._lock:
             waiting, self._waiting = list(self._waiting), collections.deque()
             jobs = list(self._jobs.items())
@@ -119,10 +119,10 @@ class GroupExecutor(Executor):
         for member, job in jobs:
             member.stop(job)
 
-    # -- sharing out ---------------------------------------------------------------------------------------------------
+    # -- distributing calls --------------------------------------------------------------------------------------------
 
     def _share(self) -> None:
-        """Give each member that is free a call that waits."""
+        """Give waiting calls to free members, until either is used up."""
         while (pair := self._next()) is not None:
             member, task = pair
             job = member.submit(task.work, partial(self._done, member, task))
@@ -131,7 +131,7 @@ class GroupExecutor(Executor):
                     self._jobs[member] = job
 
     def _next(self) -> tuple[Member, Task] | None:
-        """A member that is free and the call that it is to make; None where there is no such pair."""
+        """A free member and the call for it; None if there is no free member or no waiting call."""
         with self._lock:
             self._bring_back()
             while self._waiting and self._free:
@@ -152,7 +152,7 @@ class GroupExecutor(Executor):
         return None
 
     def _bring_back(self) -> None:
-        """Members that could not be reached are tried again after a while."""
+        """Make members available again that could not be reached, after a while."""
         now = time.monotonic()
         for member, (since, _) in list(self._away.items()):
             if now - since > AGAIN:
@@ -160,7 +160,7 @@ class GroupExecutor(Executor):
                 self._free.append(member)
 
     def _done(self, member: Member, task: Task, value: Any, error: Exception | None) -> None:
-        """On the member's thread: the call is over."""
+        """Called on the member's thread when a call has ended."""
         task.tries -= 1
         never_ran = error is not None and error is member.unreached
         again = error is not None and (never_ran or (is_unreachable(error) and task.tries > 0))
@@ -181,26 +181,26 @@ class GroupExecutor(Executor):
 
 
 def _begins(task: Task) -> bool:
-    """Whether a call is to be made: not where it was cancelled while it waited."""
+    """Whether to make the call; False if it was cancelled while it waited."""
     return task.future.running() or task.future.set_running_or_notify_cancel()
 
 
 def each_of(fn: Callable[..., T], rows: Sequence[tuple[Any, ...]], remote: Remote) -> list[T]:
-    """``fn`` of each row, in one request."""
+    """Call ``fn(*row)`` for each row, all in one request."""
     if len(rows) == 1:
         return [remote.run(fn, *rows[0])]
 
     def each(rows: Sequence[tuple[Any, ...]]) -> list[T]:
         return [fn(*row) for row in rows]
 
-    each.__module__ = "__main__"  # so it goes by its source, as functions of the user's do: nothing of ours is there
+    each.__module__ = "__main__"  # so it is sent by source: the far side does not have this module
     each.__annotations__ = {}
     found: list[T] = remote.run(each, rows)
     return found
 
 
 def _in_order(futures: collections.deque[Future[list[T]]], end: float | None) -> Iterator[T]:
-    """The items of the futures' lists; what is not looked at any more is cancelled."""
+    """Yield the items of the futures' lists in order; cancel the other futures if the caller stops early."""
     try:
         while futures:
             yield from futures.popleft().result(None if end is None else max(0.0, end - time.monotonic()))

@@ -1,4 +1,4 @@
-"""Equal outputs of many hosts told once: the largest share first, each other one as a difference from it."""
+"""Shows equal outputs of many hosts once: the most frequent one first, the others as differences from it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-# Hosts that a headline names before it says "and 41 more".
+# How many hosts a headline names before "and 41 more".
 NAMED = 8
-# Lines that differ, up to which they are compared one by one: beyond it that takes seconds.
+# The most differing lines for which a diff is made; beyond that it takes seconds.
 COMPARED = 400
 
-# What differs from host to host and from run to run: addresses of objects, times, numbers.
+# Text that varies between hosts and runs: addresses of objects, times, numbers.
 _PASSING = re.compile(r"0x[0-9a-fA-F]+|\d+(?:[.:,_-]\d+)*")
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>0|[1-9]\d*)(?P<after>\D*)")
 
 
 @dataclass(frozen=True)
 class Block:
-    """One text, and the hosts that gave it. ``alike`` tells that they differ in numbers, which were masked."""
+    """One text, and the hosts with that output. ``alike``: their texts differ, but only in masked numbers."""
 
     hosts: tuple[str, ...]
     text: str
@@ -27,9 +27,9 @@ class Block:
 
 
 def fold(texts: Mapping[str, str], mask: bool = False) -> list[Block]:
-    """The texts by host as blocks: those of most hosts first, among equals the one that came first.
+    """Group the texts of all hosts into blocks. Blocks with most hosts come first; ties keep their order.
 
-    With ``mask`` texts that differ only in numbers, times and addresses count as equal; the block shows the first.
+    With ``mask``, texts that differ only in numbers, times and addresses count as equal; the block has the first one.
     """
     found: dict[str, list[str]] = {}
     for host, text in texts.items():
@@ -47,8 +47,8 @@ def masked(text: str) -> str:
 
 
 def difference(text: str, base: str) -> str:
-    """What one has to change in ``base`` to get ``text``, a line each, ``-`` and ``+`` before it; the text itself where
-    that is shorter."""
+    """The difference from ``base`` to ``text``, as lines that begin with ``-`` or ``+``; or ``text`` itself if that is
+    shorter."""
     old, new = base.splitlines(), text.splitlines()
     if len(_other(old, new)) + len(_other(new, old)) > COMPARED:
         return text
@@ -59,7 +59,7 @@ def difference(text: str, base: str) -> str:
 
 
 def _other(lines: list[str], others: list[str]) -> list[str]:
-    """The lines without those at the beginning and at the end that the others have as well."""
+    """``lines`` without the common beginning and end of ``lines`` and ``others``."""
     first = next((at for at, pair in enumerate(zip(lines, others, strict=False)) if pair[0] != pair[1]), len(others))
     rest, other_rest = lines[first:], others[first:]
     pairs = zip(reversed(rest), reversed(other_rest), strict=False)
@@ -68,13 +68,12 @@ def _other(lines: list[str], others: list[str]) -> list[str]:
 
 
 def settled(text: str) -> str:
-    """The text as it stands on a screen at the end: of a line that was written again, with a carriage return, the last
-    form."""
+    """The text as a terminal finally shows it: carriage returns overwrite the line, so only its last form is kept."""
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")) if "\r" in text else text
 
 
 def names(hosts: Sequence[str], most: int | None = NAMED) -> str:
-    """Hosts in few words: ``web[1-47], db``; of more than ``most`` of those the others are counted. None: all."""
+    """Hosts in short form: ``web[1-47], db``. After ``most`` items the rest is only counted; None shows all."""
     runs = _runs(hosts)
     if most is None or len(runs) <= most:
         return ", ".join(run for run, _ in runs)
@@ -83,7 +82,7 @@ def names(hosts: Sequence[str], most: int | None = NAMED) -> str:
 
 
 def _runs(hosts: Iterable[str]) -> list[tuple[str, int]]:
-    """Each word with the number of hosts it stands for: three or more that are counted through become one."""
+    """Short forms with the number of hosts in each: three or more consecutive numbers become one range."""
     numbered: dict[tuple[str, str], list[int]] = {}
     order: list[tuple[str, str] | str] = []
     for host in hosts:
@@ -135,7 +134,7 @@ def headline(block: Block, total: int, first: bool, width: int = 100) -> str:
 
 
 def told(texts: Mapping[str, str], *, diff: bool = True, mask: bool = False, total: int | None = None) -> str:
-    """The texts by host for people: a headline and the text for each block. Hosts that gave no text are named last."""
+    """The texts of all hosts for people: a headline and the text of each block. Hosts without text are named last."""
     texts = {host: settled(text) for host, text in texts.items()}
     spoken = {host: text.rstrip("\n") for host, text in texts.items() if text.strip()}
     silent = [host for host in texts if host not in spoken]

@@ -1,4 +1,4 @@
-"""GroupFuture: the answers of many hosts, on their way."""
+"""GroupFuture: a future for the answers of many hosts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..remote.kept_text import KeptText
 from .output import KEPT
 from .results import Results
 
-# Seconds between two looks of a bar at what is done.
+# Seconds between two updates of the progress bar.
 LOOK = 0.1
 
 Make = Callable[[tuple[str, ...], Mapping[str, Any], Mapping[str, Exception], float], Results]
 
 
 class GroupFuture(Future[Results]):
-    """A future of `Results`, that can be watched while hosts answer.
+    """A future of `Results` that gives each answer as soon as it comes.
 
-    ``for host, answer in future`` gives each answer as it comes, and raises GroupError at the end where hosts failed.
-    ``result()`` raises it too; ``future.results`` has all that is there, whatever failed.
+    ``for host, answer in future`` yields the answers as they come, and raises GroupError at the end if hosts failed.
+    ``result()`` raises it, too. ``future.results`` has all answers so far and does not raise.
     """
 
     def __init__(self, hosts: tuple[str, ...], stop: Callable[[str], None], make: Make = Results) -> None:
@@ -34,7 +34,7 @@ class GroupFuture(Future[Results]):
         self._make = make
         self._ok: dict[str, Any] = {}
         self._errors: dict[str, Exception] = {}
-        self._order: list[str] = []  # as they answered
+        self._order: list[str] = []  # hosts in the order of their answers
         self._text: dict[str, KeptText] = {}
         self._news = threading.Condition()
         self._begun = time.monotonic()
@@ -44,11 +44,11 @@ class GroupFuture(Future[Results]):
         state = "done" if self.done() else f"{self.progress} of {len(self.hosts)} hosts are done"
         return f"<GroupFuture {state}, {self.elapsed:.1f} s>"
 
-    # -- for those who ask ---------------------------------------------------------------------------------------------
+    # -- for callers ---------------------------------------------------------------------------------------------------
 
     @property
     def progress(self) -> int:
-        """How many hosts are done, in whatever way."""
+        """How many hosts are done, whether they answered or failed."""
         return len(self._order)
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class GroupFuture(Future[Results]):
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it began, or that it took."""
+        """Seconds since the call began; once it is done, how long it took."""
         return (time.monotonic() if self._ended is None else self._ended) - self._begun
 
     @property
@@ -67,14 +67,14 @@ class GroupFuture(Future[Results]):
 
     @property
     def results(self) -> Results:
-        """What is there by now; a host that has not answered yet is in none of its parts."""
+        """The results so far; hosts that have not answered yet are missing."""
         with self._news:
             made = self._make(self.hosts, dict(self._ok), dict(self._errors), self.elapsed)
             made.text = {host: str(self._text[host]) for host in self.hosts if host in self._text}
             return made
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until all hosts are done, or for ``timeout`` seconds; whether they are. Raises nothing of theirs."""
+        """Wait until all hosts are done, or for ``timeout`` seconds; True if they are. Does not raise their errors."""
         with self._news:
             return self._news.wait_for(lambda: len(self._order) == len(self.hosts), timeout)
 
@@ -90,9 +90,9 @@ class GroupFuture(Future[Results]):
         self.results.raise_failed()
 
     def wait_interactive(self, timeout: float | None = None) -> bool:
-        """As ``wait``, with a bar."""
+        """As ``wait``, with a progress bar."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # where a notebook has no widgets, the bar is text
+            warnings.simplefilter("ignore")  # tqdm warns if a notebook has no widgets; the bar is then text
             from tqdm.auto import tqdm
         tqdm.monitor_interval = 0
         end = None if timeout is None else time.monotonic() + timeout
@@ -104,12 +104,12 @@ class GroupFuture(Future[Results]):
                     return done
 
     def interrupt(self) -> None:
-        """Stop what runs on the hosts that are not done, as Ctrl-C would; what waits there does not begin."""
+        """Interrupt the hosts that are not done, as Ctrl-C would; calls that wait there are not started."""
         for host in self.pending:
             self._stop(host)
 
     def cancel(self) -> bool:
-        """As ``interrupt``; False where all is done. The future ends when the hosts have."""
+        """As ``interrupt``; False if all hosts are done. The future is done when the hosts have stopped."""
         if self.done():
             return False
         self.interrupt()
@@ -118,15 +118,15 @@ class GroupFuture(Future[Results]):
     # -- for the group -------------------------------------------------------------------------------------------------
 
     def answered(self, host: str, answer: Any) -> None:
-        """``host`` has answered; what comes after its first answer counts no more."""
+        """Store the answer of ``host``; anything after its first answer is ignored."""
         self._settle(host, lambda: self._ok.update({host: answer}))
 
     def failed(self, host: str, error: Exception) -> None:
-        """``host`` has no answer, for this reason."""
+        """Store the error of ``host`` in place of an answer."""
         self._settle(host, lambda: self._errors.update({host: error}))
 
     def printed(self, host: str, text: str) -> None:
-        """A call on ``host`` has printed something."""
+        """Store text that a call on ``host`` has printed."""
         with self._news:
             if host not in self._text:
                 self._text[host] = KeptText(KEPT, "a group")

@@ -1,12 +1,12 @@
-"""Group: many far sides as one; what ``flame.group`` returns.
+"""Group: several sessions used as one; ``flame.group`` returns it.
 
     web = flame.group("web")
     web.execute("import platform"); web.evaluate("platform.node()")
     web.run(function, 3); web.map(function, range(1000)); web["x"] = 4; web.scatter("part", rows)
     web.noblock.execute("import numpy")     # a future
 
-What a call gives is a `Results`: a mapping by host.  It raises GroupError where the code failed on a host; one that
-cannot be reached is a row among ``results.errors``, and a line on stderr.
+A call returns `Results`: a mapping from hosts to answers.  It raises GroupError if the code failed on a host.  A host
+that cannot be reached gets an entry in ``results.errors``, and a line on stderr.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from .member import Job, Member
 from .parts import joined
 from .results import Results
 
-# Seconds that a host without a sign of life is waited for when all others are done.
+# Seconds to wait for a host that gives no sign of life, after all others are done.
 PATIENCE = 2.0
-# Seconds between two looks at who is silent.
+# Seconds between two checks for silent hosts.
 _LOOK = 0.25
-# Seconds within which Stop has reached all that can be reached.
+# Seconds after which Stop has reached every host that can be reached.
 _STOP = 2.0
 
 Work = Callable[[Remote], Any]
 
 
 class Group(Calls, Sequence[Remote]):
-    """Several sessions, asked together. Made by `opening.group`; a context manager, which closes it.
+    """Several sessions that are called together. Made by `opening.group`; as a context manager it closes itself.
 
-    A sequence of `Remote`s: ``web[0]``, ``web["web1"]``; ``web[1:3]`` is a group of some of them, that shares their
-    sessions.  ``web["x"]`` with a name that is no host's is that variable on each host.
+    A sequence of `Remote`s: ``web[0]``, ``web["web1"]``.  ``web[1:3]`` is a group of some members with the same
+    sessions.  ``web["x"]`` is the variable ``x`` on each host, unless a host is called ``x``.
     """
 
     def __init__(self, members: Sequence[Member], owner: Group | None = None) -> None:
@@ -65,7 +65,7 @@ class Group(Calls, Sequence[Remote]):
 
     @property
     def states(self) -> str:
-        """What its members do, in words: ``idle: web[1-3]; connecting: db``."""
+        """The states of the members: ``idle: web[1-3]; connecting: db``."""
         found: dict[str, list[str]] = {}
         for member in self._members:
             found.setdefault(member.state, []).append(member.label)
@@ -111,7 +111,7 @@ class Group(Calls, Sequence[Remote]):
         self.push({name: value})
 
     def some(self, labels: Iterable[str]) -> Group:
-        """A group of some members; it shares their sessions."""
+        """A group of some of the members, with the same sessions; raises TargetError for unknown labels."""
         wanted = list(labels)
         known = {member.label: member for member in self._members}
         for label in wanted:
@@ -122,42 +122,42 @@ class Group(Calls, Sequence[Remote]):
         return Group([known[label] for label in wanted], self._owner or self)
 
     def _remote(self, member: Member) -> Remote:
-        """The member's remote, connected on its own thread behind what it does."""
+        """The member's `Remote`. The member connects on its own thread, after the jobs that it already has."""
         future = Group([member], self._owner or self)._begin(lambda member, remote: remote)
         return cast(Remote, self.wait_for(future)[member.label])
 
-    # -- asking --------------------------------------------------------------------------------------------------------
+    # -- calls --------------------------------------------------------------------------------------------------------
 
     @property
     def modules(self) -> Chain:
-        """``group.modules.os.getloadavg()``: a function of a module, on each host."""
+        """``group.modules.os.getloadavg()`` calls a function of a module on each host."""
         return Chain(self, "module", ())
 
     @property
     def builtins(self) -> Chain:
-        """``group.builtins.len("abc")``."""
+        """``group.builtins.len("abc")`` calls a built-in function on each host."""
         return Chain(self, "builtins", ())
 
     def gather(self, name: str) -> Any:
-        """The parts of a name of all hosts as one: lists one behind the other, arrays and frames likewise.
+        """Join the values of a name on all hosts in order: lists to a list, arrays to an array, frames to a frame.
 
-        Raises GroupError where a host has none.
+        Raises GroupError if a host does not have the name, and FlameError if the kinds differ.
         """
         return joined(self.pull(name).answers())
 
     def executor(self, retries: int = 0) -> GroupExecutor:
-        """Share calls out among the members: a ``concurrent.futures.Executor``.
+        """A ``concurrent.futures.Executor`` that distributes calls among the members.
 
-        ``retries`` is how often a call is made again whose host was lost while it ran; 0: never, as it may have run.
+        ``retries`` is how often a call is repeated if its host was lost while it ran; 0: never, as it may have run.
         """
         return GroupExecutor(self._members, retries)
 
     def map(
         self, function: Callable[..., Any], /, *iterables: Iterable[Any], chunksize: int | None = None
     ) -> list[Any]:
-        """The function of each item, shared out among the members; the results in order.
+        """Call the function for each item, distributed among the members; return the results in order.
 
-        ``chunksize`` items go to a member at once; None takes a fourth of its share.
+        ``chunksize`` items are sent to a member at a time; None means a quarter of each member's share.
         """
         executor = self.executor()
         try:
@@ -169,7 +169,7 @@ class Group(Calls, Sequence[Remote]):
     def imap(
         self, function: Callable[..., Any], /, *iterables: Iterable[Any], chunksize: int | None = None
     ) -> Iterator[Any]:
-        """As ``map``, each result as soon as it is there and all before it are."""
+        """As ``map``, but an iterator that yields the results in order, each as soon as possible."""
         return self._shared_out(self.executor(), function, iterables, chunksize)
 
     def _shared_out(
@@ -181,7 +181,7 @@ class Group(Calls, Sequence[Remote]):
 
     @contextlib.contextmanager
     def sync_imports(self) -> Iterator[None]:
-        """``with group.sync_imports(): import numpy``: what is imported here inside is imported on each host too."""
+        """``with group.sync_imports(): import numpy`` imports the modules here and on each host."""
         with _IMPORTING:
             yield from self._sync_imports()
 
@@ -234,7 +234,7 @@ class Group(Calls, Sequence[Remote]):
         return future
 
     def _watch(self, future: GroupFuture, jobs: Mapping[str, Job]) -> None:
-        """Wait no longer than ``patience`` for hosts that give no sign of life, once all others are done."""
+        """Give up hosts that show no sign of life for ``patience`` seconds after all others are done."""
         known = {member.label: member for member in self._members}
         since: dict[str, float] = {}
         while not future.wait(_LOOK):
@@ -253,10 +253,10 @@ class Group(Calls, Sequence[Remote]):
                     future.failed(member.label, NotAnswered(member.label, words))
 
     def wait_for(self, future: GroupFuture, tell: bool = True) -> Results:
-        """The results of a call of ``noblock``; raises GroupError where it failed. What calls print, and who does not
-        answer, appears here unless ``tell`` is False.
+        """Wait for a call of ``noblock`` and return its results; raises GroupError if it failed on a host.
 
-        Ctrl-C stops what runs on all hosts, and is raised when they have stopped, or after 2 s.
+        Unless ``tell`` is False, the printed text of calls and the hosts that did not answer are shown here. Ctrl-C
+        interrupts all hosts; KeyboardInterrupt is raised when they have stopped, or after 2 s.
         """
         try:
             future.wait()
@@ -280,21 +280,23 @@ class Group(Calls, Sequence[Remote]):
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def interrupt(self) -> None:
-        """Stop what runs on all hosts."""
+        """Interrupt what runs on all hosts."""
         for member in self._members:
             remote = member.known
             if remote is not None:
-                with contextlib.suppress(FlameError):  # a host that is gone runs nothing of ours that could be stopped
+                with contextlib.suppress(FlameError):  # a host that is gone has nothing to interrupt
                     remote.interrupt()
 
     def close(self, spare: Collection[str] = ()) -> None:
-        """End the sessions, all at once, but for those of the labels in ``spare``; of a part of a group nothing.
-        Idempotent."""
+        """End all sessions in parallel, except those with labels in ``spare``. Idempotent.
+
+        A part of a group (such as ``web[1:3]``) does not own sessions, so nothing is ended.
+        """
         if self._owner is None:
             self._leave(Remote.close, spare)
 
     def detach(self, spare: Collection[str] = ()) -> None:
-        """Leave: the sessions live on there, with what they run; ``spare`` as for ``close``."""
+        """Disconnect: the sessions and what they run stay alive on the servers; ``spare`` as for ``close``."""
         if self._owner is None:
             self._leave(Remote.detach, spare)
 
@@ -305,7 +307,7 @@ class Group(Calls, Sequence[Remote]):
         for member, thread in zip(leaving, threads, strict=True):
             try:
                 thread.start()
-            except RuntimeError:  # the interpreter ends, and begins no thread any more
+            except RuntimeError:  # the interpreter is ending and starts no new threads
                 member.close(leave)
         for thread in threads:
             if thread.ident is not None:
@@ -319,7 +321,7 @@ class Group(Calls, Sequence[Remote]):
 
 
 class Chain:
-    """A path into modules or built-in functions of all hosts; a call of it is made on each."""
+    """A path to a module's attribute or a built-in function; calling it calls that function on each host."""
 
     def __init__(self, group: Group, root: str, path: tuple[str, ...]) -> None:
         self._group = group
@@ -332,11 +334,11 @@ class Chain:
         return Chain(self._group, self._root, (*self._path, name))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it on each host."""
+        """Call the function on each host."""
         return self._ask((("call", args, kwargs),))
 
     def fetch(self) -> Any:
-        """Its value on each host."""
+        """The attribute's value on each host."""
         return self._ask(())
 
     def __repr__(self) -> str:
@@ -353,7 +355,7 @@ class Chain:
 
 
 def _worked(member: Member, work: Callable[[Member, Remote], Any], future: GroupFuture, remote: Remote) -> Any:
-    """What ``work`` gives for a member; what calls print meanwhile is kept with the results."""
+    """Do ``work`` for a member and return its result; text that calls print meanwhile is stored in the future."""
     member.text = lambda name, text: future.printed(member.label, text)
     try:
         return work(member, remote)
@@ -362,16 +364,16 @@ def _worked(member: Member, work: Callable[[Member, Remote], Any], future: Group
 
 
 def tell_text(results: Results) -> None:
-    """Print what calls have printed on their hosts, once where they agree."""
+    """Print what calls have printed on their hosts; equal text only once."""
     texts = {host: text for host, text in results.text.items() if text}
     if texts:
         print(plain_text(folding.told(texts, total=len(results))))
 
 
-# Imports are followed for one group at a time: the hook is the interpreter's.
+# Held by sync_imports: only one group at a time may replace the interpreter's __import__.
 _IMPORTING = threading.RLock()
 
-# What a script has left open when it ends.
+# Groups that are closed when the program ends, if they are still open.
 _open: weakref.WeakSet[Group] = weakref.WeakSet()
 
 

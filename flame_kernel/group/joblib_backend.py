@@ -1,6 +1,6 @@
 """joblib on a group: ``with joblib(group): Parallel()(delayed(f)(i) for i in range(100))``.
 
-joblib is the user's own; it is imported when it is asked for. scikit-learn's ``n_jobs`` goes by it.
+joblib must be installed by the user; it is imported only on use. scikit-learn's ``n_jobs`` uses this backend, too.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ NAME = "flame"
 
 @contextlib.contextmanager
 def joblib(group: Group, retries: int = 0) -> Iterator[None]:
-    """Within it joblib's ``Parallel`` makes its calls on the members of ``group``.
+    """Inside this context joblib's ``Parallel`` makes its calls on the members of ``group``.
 
-    Raises TargetError where joblib is not installed here.
+    Raises TargetError if joblib is not installed here.
     """
     backend = register()
     from joblib import parallel_config
@@ -32,7 +32,7 @@ def joblib(group: Group, retries: int = 0) -> Iterator[None]:
 
 
 def register() -> str:
-    """Tell joblib of the backend ``flame``: ``parallel_config(backend="flame", group=group)``; its name."""
+    """Register joblib's backend ``flame``, for ``parallel_config(backend="flame", group=group)``; return its name."""
     try:
         from joblib import register_parallel_backend
     except ImportError:
@@ -45,7 +45,7 @@ def _backend() -> type[Any]:
     from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
 
     class FlameBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-        """Batches of joblib's calls, each batch on one member of a group."""
+        """Runs each batch of joblib's calls on one member of a group."""
 
         supports_retrieve_callback = True
         default_n_jobs = -1

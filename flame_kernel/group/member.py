@@ -1,4 +1,4 @@
-"""Member: one far side of a group; connected when it is first used, and asked one thing after the other."""
+"""Member: one session of a group. It connects when it is first used, and does one job after the other."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..connect.target import Target, load_target
 from ..errors import CannotConnect, FlameError, NotSent
 from ..remote.remote import Remote
 
-# Seconds after which a host that could not be reached is tried anew; before, the same error is given again at once.
+# Seconds after a failed connection until the next attempt; before that the same error is raised at once.
 AGAIN = 15.0
-# Seconds to connect, unless it is said otherwise.
+# Default timeout in seconds for connecting.
 CONNECT = 5.0
 
 Work = Callable[[Remote], Any]
@@ -30,7 +30,7 @@ Done = Callable[[Any, Exception | None], None]
 
 
 def load_settings(where: str, settings: Mapping[str, Any]) -> Target:
-    """The target at ``where``, with these settings above all others. Raises TargetError."""
+    """The target at ``where``; these settings win over all others. Raises TargetError."""
     return load_target(where, overrides=settings)
 
 
@@ -44,7 +44,7 @@ def _stops(remote: Remote) -> bool:
 
 
 class Job:
-    """Something that a member is to do: ``work`` with its remote; ``done`` is told the value, or the error."""
+    """Something for a member to do: ``work`` with its `Remote`; ``done`` gets the value or the error."""
 
     __slots__ = ("done", "has_begun", "is_stopped", "work")
 
@@ -58,13 +58,13 @@ class Job:
 class Member:
     """One session of a group.
 
-    label     names it to people
+    label     its name for people
     where     its target's name, or its location
     settings  as for `load_target`'s ``overrides``
-    gate      how many connect at once
-    patience  seconds that connecting may take
-    load      makes the target of its name and the settings
-    on_back   told when it is there again, after it could not be reached or its session was lost
+    gate      a semaphore that limits how many members connect at once
+    patience  timeout in seconds for connecting
+    load      makes the target from the name and the settings
+    on_back   called with the label when the member is connected again, after it was unreachable or lost its session
     """
 
     def __init__(
@@ -95,15 +95,15 @@ class Member:
         self._was_there = False
         self._closed = False
         self._pid = os.getpid()
-        self.unreached: Exception | None = None  # why the last job could not even begin
-        self.text: Callable[[str, str], None] | None = None  # where what is printed by calls goes, while one runs
+        self.unreached: Exception | None = None  # the error that kept the last job from starting, if any
+        self.text: Callable[[str, str], None] | None = None  # gets the text that calls print, while a job runs
 
     def __repr__(self) -> str:
         return f"<Member {self.label} {self.state}>"
 
     @property
     def state(self) -> str:
-        """In a word: connecting, busy, idle, silent, lost, or "not connected"."""
+        """The state: connecting, busy, idle, silent, lost, or "not connected"."""
         remote = self._remote
         if self._is_connecting:
             return "connecting"
@@ -117,12 +117,12 @@ class Member:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is asked nothing any more."""
+        """Whether the member is closed and takes no more jobs."""
         return self._closed
 
     @property
     def is_silent(self) -> bool:
-        """Whether its link is down, or its server does not answer."""
+        """Whether its connection is lost, or its server does not answer."""
         return self.state == "silent"
 
     @property
@@ -132,11 +132,11 @@ class Member:
 
     @property
     def known(self) -> Remote | None:
-        """The remote, where there is one by now."""
+        """The `Remote`; None if it is not connected yet."""
         return self._remote
 
     def submit(self, work: Work, done: Done) -> Job:
-        """Have something done, behind all that was submitted before. ``done`` is called on the member's thread."""
+        """Add a job behind all earlier ones. ``done`` is called on the member's thread."""
         job = Job(work, done)
         with self._lock:
             if not self._closed and os.getpid() == self._pid:
@@ -151,7 +151,7 @@ class Member:
         return job
 
     def stop(self, job: Job) -> bool:
-        """Stop a job: one that waits does not begin, one that runs is interrupted there; whether it had begun."""
+        """Stop a job: a waiting one is not started, a running one is interrupted. Returns whether it had started."""
         job.is_stopped = True
         remote = self._remote
         if not job.has_begun or remote is None:
@@ -165,7 +165,7 @@ class Member:
             time.sleep(_SOON)
 
     def connected(self) -> Remote:
-        """The remote; connects where there is none. Raises CannotConnect, TargetError and the like."""
+        """The `Remote`, after connecting if necessary. Raises CannotConnect, TargetError and the like."""
         remote = self._remote
         if remote is not None and remote.session.gone is None:
             return remote
@@ -195,7 +195,7 @@ class Member:
         return made
 
     def close(self, leave: Callable[[Remote], None] = Remote.close) -> None:
-        """End the session, or leave it in another way. Idempotent."""
+        """End the session by ``leave``, which may also be `Remote.detach`. Idempotent."""
         with self._lock:
             self._closed = True
             thread, self._thread = self._thread, None
@@ -213,11 +213,11 @@ class Member:
             raise NotSent(self.location)
 
     def _reached(self) -> Remote:
-        """The remote; what keeps it from being had is noted as well as raised."""
+        """The `Remote`; if connecting fails, the error is stored in ``unreached`` and raised."""
         self.unreached = None
         try:
             return self.connected()
-        except Exception as error:  # whatever it is: the job was not begun
+        except Exception as error:  # whatever it is: the job was not started
             self.unreached = error
             raise
 
@@ -229,7 +229,7 @@ class Member:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             self._do(job)
-        if self._closed and self._remote is not None:  # it came while the group was closed
+        if self._closed and self._remote is not None:  # it connected while the group was being closed
             with contextlib.suppress(FlameError):
                 self._remote.close()
 
@@ -242,9 +242,9 @@ class Member:
             job.has_begun = True
             self._check(job)
             value = job.work(remote)
-        except Exception as raised:  # for the one who waits
+        except Exception as raised:  # goes to the caller who waits
             error = raised
-        except BaseException as raised:  # KeyboardInterrupt of the far side, SystemExit: no end of this thread
+        except BaseException as raised:  # KeyboardInterrupt of the far side, SystemExit: they must not end this thread
             error = FlameError(f"{type(raised).__name__} at {self.label}")
         finally:
             self._present = None

@@ -1,4 +1,4 @@
-"""Making a group: of names and patterns of targets.toml, of locations, or of remotes that are there."""
+"""Makes a group from names and patterns of targets.toml, from locations, or from existing `Remote`s."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..remote.remote import Remote
 from .group import Group
 from .member import CONNECT, Load, Member, load_settings
 
-# How many connect at once.
+# How many members may connect at once.
 AT_ONCE = 16
 
 
@@ -29,14 +29,16 @@ def group(
     shared: dict[str, Member] | None = None,
     **settings: Any,
 ) -> Group:
-    """Several sessions as one: names, patterns and groups of ``targets.toml``, ``host:port``, or `Remote`s.
+    """Make a group from names, patterns and groups of ``targets.toml``, from ``host:port``, or from `Remote`s.
 
-    ``where`` is as in ``"web"``, ``"web1,web2"``, ``"web[1:3]"``, ``"all"``, ``"furnace*4"``, or a list of such words;
-    without it the default group of ``targets.toml``.  ``timeout`` is in seconds for connecting; ``settings`` are those
-    of `flame.connect` for every member.  A member is connected when it is first used; those in ``known`` are already,
-    and the group leaves them open.  ``load`` makes a member's target of its name and the settings;
-    ``file`` is another one than the usual targets.toml.  ``shared`` are members of other groups, by their labels: those
-    take part with their sessions, and new ones are added.
+    ``where`` is such as ``"web"``, ``"web1,web2"``, ``"web[1:3]"``, ``"all"``, ``"furnace*4"``, or a list of these;
+    None means the default group of ``targets.toml``.  ``timeout`` is in seconds for connecting; ``settings`` are those
+    of `flame.connect`, for every member.
+
+    A member connects when it is first used; those in ``known`` are connected already, and the group leaves them open.
+    ``load`` makes a member's target from its name and the settings; ``file`` is used in place of the usual
+    targets.toml.  ``shared`` has members of other groups by label: they are reused with their sessions, and new members
+    are added to it.
 
     Raises TargetError.
     """
@@ -59,7 +61,7 @@ def group(
 
 
 def _named(where: Any) -> Any:
-    """``where`` where it can name a group, a single remote as a list of one; TargetError for anything else."""
+    """Check ``where``; a single `Remote` becomes a list of one. TargetError if it cannot name a group."""
     if isinstance(where, Remote):
         return [where]
     parts = where if isinstance(where, (list, tuple)) else []
@@ -80,7 +82,7 @@ def _of_remotes(remotes: Any) -> Group:
 
 
 def _can_stay(member: Member | None, known: Remote | None) -> bool:
-    """Whether a member of before can take part again; not where another connection of its name is there by now."""
+    """Whether a member can be reused; not if it is closed, or if ``known`` is now another connection of that name."""
     return member is not None and not member.is_closed and (known is None or member.known is known)
 
 
@@ -97,14 +99,14 @@ def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _usual(file: TargetsFile) -> str:
-    """The default group; raises TargetError where there is none."""
+    """The default group; raises TargetError if there is none."""
     if file.default_group is None:
         raise TargetError(f"no group is named, and {file.path} has no default_group; name one, or targets")
     return file.default_group
 
 
 def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
-    """Each remote with a name of its own: the target's, or with a number where several have the same."""
+    """Each `Remote` with a unique name: the target's, with a number if several have the same."""
     remotes = [one for one in given if isinstance(one, Remote)]
     if len(remotes) < len(given):
         raise TargetError("a group is made of names, or of remotes, and not of both")

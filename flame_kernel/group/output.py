@@ -1,4 +1,4 @@
-"""HostOutput: what a cell has shown on one host, kept to be told, folded, or looked at by itself."""
+"""HostOutput: the collected output of a cell on one host."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..session.inbox import Event
 from ..session.screen import allowed, show
 from ..terminal import plain_text
 
-# Characters of text, and of rich output, that are kept of one host; more of the text's beginning is left out.
+# Most characters of text and of rich output kept per host; of longer text the beginning is dropped.
 KEPT = 2_000_000
 
 
 class HostOutput:
-    """What a cell has shown on ``host``: a screen for its events.
+    """Collects the output of a cell on ``host`` from its events.
 
-    text      what it has printed, and its value's text, as they came
-    stdout    …  stderr  the streams apart
-    displays  MIME bundles that it has shown, its value's last
-    value     the text of its value, None where it had none
-    raised    what it raised, or None
-    seconds   how long it took, None while it runs
+    text            all printed text and the text of the cell's value, in the order in which it came
+    stdout, stderr  the text of each stream
+    displays        the MIME bundles that the cell has shown; that of its value comes last
+    value           the text of the cell's value; None if it had none
+    raised          the exception that the cell raised, or None
+    seconds         how long the cell took; None while it runs
 
-    ``on_text`` is told each piece of text as it comes, with its stream's name.
+    ``on_text`` is called with the stream's name and each piece of text as it comes.
     """
 
     def __init__(self, host: str, on_text: Callable[[str, str], None] | None = None) -> None:
@@ -64,7 +64,7 @@ class HostOutput:
 
     @property
     def bundles(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Each display with its metadata."""
+        """Each display as a MIME bundle with its metadata."""
         return list(zip(self.displays, self._metadata, strict=True))
 
     @property
@@ -73,14 +73,14 @@ class HostOutput:
         return [data for data in self.displays if set(data) - {"text/plain"}]
 
     def sink(self, remote: Remote) -> Callable[[Event], None]:
-        """What takes the cell's events, on the events thread: of a server that has not proved who it is not all."""
+        """The function that takes the cell's events, on the events thread; filters those of unauthenticated servers."""
         rendering = remote.session.target.rendering(lambda request, words: self.stream("stderr", f"[{words}]\n"))
 
         def take(event: Event) -> None:
             if event["type"] == "input_request":
                 number = event["content"].get("input_id")
                 if isinstance(number, int):
-                    remote.session.answer(number, None)  # nobody can answer fifty hosts at once
+                    remote.session.answer(number, None)  # end of file: nobody can answer many hosts at once
                 return
             with self._lock:
                 may = allowed(event, rendering)
@@ -114,7 +114,7 @@ class HostOutput:
                 self.stream("stdout", f"{plain_text(str(data.get('text/plain', '')))}\n")
 
     def _update(self, known: str | None, data: dict[str, Any], metadata: dict[str, Any]) -> None:
-        """Put this in the place of the displays of that id."""
+        """Replace the displays with that display id."""
         size = len(str(data))
         for at, one in enumerate(self._ids):
             if one is not None and one == known and self._has_room(size - len(str(self.displays[at])), size):
@@ -144,7 +144,7 @@ class HostOutput:
         self._once("[widgets of a group's hosts show as text]\n")
 
     def other(self, event: Event) -> None:
-        """What is no output is not shown."""
+        """Events that are not output are ignored."""
 
     def _has_room(self, grown: int, size: int) -> bool:
         if grown > self._left:

@@ -1,4 +1,4 @@
-"""A sequence in parts, one for each host, and parts as one sequence again."""
+"""Splits a sequence into one part per host, and joins parts into one sequence."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from . import folding
 
 
 def parts(values: Any, hosts: Sequence[str]) -> list[Any]:
-    """``values`` in as many parts as there are hosts, in order, none longer than another by more than one item.
+    """Split ``values`` into one part per host, in order; the lengths differ by at most one.
 
-    Raises FlameError where there are fewer items than hosts.
+    Raises FlameError if there are fewer items than hosts.
     """
     if not hasattr(values, "__len__") or isinstance(values, (dict, set, frozenset)):
         raise FlameError(f"a {type(values).__name__} cannot be cut into parts; make a list of it")
@@ -25,7 +25,7 @@ def parts(values: Any, hosts: Sequence[str]) -> list[Any]:
             f"{count} items do not go round {len(hosts)} hosts: {without} would have none; take fewer hosts, or push"
         )
     whole, more = divmod(count, len(hosts))
-    cut = list(values) if isinstance(values, deque) else getattr(values, "iloc", values)  # of a frame its rows
+    cut = list(values) if isinstance(values, deque) else getattr(values, "iloc", values)  # slices the rows of a frame
     found, at = [], 0
     for number in range(len(hosts)):
         end = at + whole + (number < more)
@@ -35,9 +35,9 @@ def parts(values: Any, hosts: Sequence[str]) -> list[Any]:
 
 
 def joined(found: Sequence[Any]) -> Any:
-    """Parts one behind the other: arrays as one array, frames as one frame, text as text, else as a list.
+    """Join parts in order: arrays to one array, frames to one frame, text to text, anything else to a list.
 
-    Raises FlameError where they are of different kinds.
+    Raises FlameError if the parts are of different kinds.
     """
     first = found[0]
     kinds = {type(one) for one in found}

@@ -1,4 +1,4 @@
-"""Results: what each host of a group has answered, in the group's order, and told once where hosts agree."""
+"""Results: the answers of the hosts of a group, in the group's order; equal answers are shown once."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ..errors import CannotConnect, ConnectionLost, GroupError, NotAnswered, Rem
 from ..terminal import plain_text
 from . import folding
 
-# Errors that are shown whole; of more only their first lines.
+# How many errors are shown with their traceback; of the others only the first lines.
 WHOLE = 4
-# Characters of a value's repr that a table shows.
+# Most characters of a value's repr in a table.
 _SHOWN = 2000
 
-# The host could not be asked, or did not answer: no failure of the code that was to run there.
+# Errors that mean that the host could not be called or did not answer, so not a failure of the code.
 UNREACHABLE = (CannotConnect, NotAnswered, ConnectionLost, SessionGone, TargetError)
 
 
 class Results(Mapping[str, Any]):
-    """A mapping from hosts to what they answered; ``results[host]`` raises what was raised there.
+    """A mapping from hosts to their answers; ``results[host]`` raises the error if the host failed.
 
-    ok           the answers of those hosts that gave one, by host
-    errors       what the others raised, by host; those that could not be reached are among them
-    unreachable  those alone that could not be reached, or did not answer
-    text         what calls have printed on their hosts, by host
-    elapsed      seconds until the last one was there
+    ok           the answers of hosts that answered, by host
+    errors       the errors of all other hosts, by host, also of those that could not be reached
+    unreachable  the errors of hosts that could not be reached or did not answer, by host
+    text         the text that calls have printed, by host
+    elapsed      seconds until the last answer
     """
 
     def __init__(self, hosts: tuple[str, ...], ok: Mapping[str, Any], errors: Mapping[str, Exception], elapsed: float):
@@ -44,7 +44,7 @@ class Results(Mapping[str, Any]):
 
     @property
     def failed(self) -> dict[str, Exception]:
-        """What was raised by the code, by host."""
+        """The errors that the code raised, by host."""
         return {host: error for host, error in self.errors.items() if not is_unreachable(error)}
 
     def __getitem__(self, host: str | int) -> Any:
@@ -61,18 +61,18 @@ class Results(Mapping[str, Any]):
         return len(self._hosts)
 
     def answers(self) -> list[Any]:
-        """The answers alone, in the group's order; raises GroupError where a host has none."""
+        """The list of answers in the group's order; raises GroupError if a host has none."""
         if self.errors:
             raise self._error()
         return list(self.ok.values())
 
     def fold(self, mask: bool = False) -> list[tuple[Any, tuple[str, ...]]]:
-        """Equal answers once, each with its hosts, those of most hosts first. Answers are equal whose reprs are."""
+        """Each different answer with its hosts, that of most hosts first. Equal reprs count as equal answers."""
         blocks = folding.fold({host: repr(value) + _digest(value) for host, value in self.ok.items()}, mask)
         return [(self.ok[block.hosts[0]], block.hosts) for block in blocks]
 
     def raise_failed(self) -> None:
-        """Raise GroupError where the code failed on a host, or no host at all has answered."""
+        """Raise GroupError if the code failed on a host, or if no host has answered."""
         if self.failed or (self.errors and not self.ok):
             raise self._error()
 
@@ -86,7 +86,7 @@ class Results(Mapping[str, Any]):
         return "\n".join(line for line in lines if line) or f"no answers of {len(self)} hosts"
 
     def told_answers(self) -> str:
-        """The answers alone, equal ones once, each below its hosts."""
+        """The answers as text: each different one once, below its hosts."""
         total = len(self)
         lines = []
         for number, (value, hosts) in enumerate(self.fold()):
@@ -111,12 +111,12 @@ class Results(Mapping[str, Any]):
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether the host could not be asked, rather than that the code failed on it."""
+    """Whether the error means that the host could not be called, and not that the code failed."""
     return isinstance(error, UNREACHABLE) and not isinstance(error, RemoteError)
 
 
 def in_a_line(error: BaseException) -> str:
-    """An error as its last line would say it."""
+    """An error in one line, like the last line of a traceback."""
     if isinstance(error, RemoteError):
         name, words = str(error.ename), str(error.evalue)
     else:
@@ -125,7 +125,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def told_errors(errors: Mapping[str, BaseException], total: int, whole: int = 0) -> list[str]:
-    """Equal errors once, with their hosts; the first ``whole`` with their traceback."""
+    """The errors as text: equal ones once, with their hosts; the first ``whole`` with traceback."""
     lines = []
     for number, (words, hosts) in enumerate(_folded(errors)):
         error = errors[hosts[0]]
@@ -139,7 +139,7 @@ def told_errors(errors: Mapping[str, BaseException], total: int, whole: int = 0)
 
 
 def _folded(errors: Mapping[str, BaseException]) -> list[tuple[str, tuple[str, ...]]]:
-    """Errors that say the same but for the host's own name and location, with their hosts."""
+    """Each different error text with its hosts; the host's own name and location are ignored in comparing."""
     said = {}
     for host, error in errors.items():
         words = in_a_line(error)
@@ -149,12 +149,12 @@ def _folded(errors: Mapping[str, BaseException]) -> list[tuple[str, tuple[str, .
 
 
 def _digest(value: Any) -> str:
-    """What tells values apart whose reprs leave most of them out: arrays and tables."""
+    """A hash that distinguishes arrays and tables, because their reprs leave out most of the data."""
     if type(value).__module__.partition(".")[0] not in ("numpy", "pandas"):
         return ""
     try:
         return hashlib.sha256(pickle.dumps(value)).hexdigest()
-    except Exception:  # of a library's own making: then the repr has to do
+    except Exception:  # any library error: then only the repr is compared
         return ""
 
 

@@ -1,4 +1,4 @@
-"""Batch: several calls that go to the far side together, in one message.
+"""Batch: several calls that are sent to the far side in one message.
 
     with pi.batch() as b:
         b["x"] = 3
@@ -6,8 +6,8 @@
         total = b.evaluate("x + 1")
     cwd.result(), total.result()
 
-Each is done there in its turn, also behind one that failed.  What it gives is a future, which has its value when the
-``with`` is left; the first error of all is raised there.
+The calls are done in order, also after one that failed.  Each call returns a future, which has its value at the end of
+the ``with`` block; the first error is raised there.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..errors import FlameError, TargetError
 from ..session.user import next_of
 from .calls import Calls, Step
 
-_AWAITED: dict[str, Any] = {"await": True}  # a word of Python's, so no name of an argument
+_AWAITED: dict[str, Any] = {"await": True}  # "await" is a keyword, so it cannot be written as an argument name
 
 
 class Batch:
-    """See the module; made by ``pi.batch()``."""
+    """Collects calls and sends them together (see the module). Made by ``pi.batch()``."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
@@ -45,7 +45,7 @@ class Batch:
         if kind is None:
             _send(self._calls, waiting)
             return
-        for *_, future in waiting:  # nothing of it is sent
+        for *_, future in waiting:  # the block raised: nothing is sent
             future.cancel()
 
     # -- what can be called --------------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ class Batch:
         return self._add(["eval", expression], ())
 
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """As `Remote.run`, for a function that calls nothing back here."""
+        """As `Remote.run`, for a function that makes no callbacks."""
         return self._add(["function", function], (("call", args, kwargs),), "auto", **_AWAITED)
 
     def push(self, values: Mapping[str, Any]) -> Future[None]:
@@ -68,12 +68,12 @@ class Batch:
 
     @property
     def modules(self) -> Chain:
-        """``b.modules.os.getcwd()``."""
+        """``b.modules.os.getcwd()`` adds a call of a module's function."""
         return Chain(self, ())
 
     @property
     def builtins(self) -> Chain:
-        """``b.builtins.len("abc")``."""
+        """``b.builtins.len("abc")`` adds a call of a built-in function."""
         return Chain(self, ("builtins",))
 
     def __getitem__(self, name: str) -> Future[Any]:
@@ -92,7 +92,7 @@ class Batch:
 
 
 class Chain:
-    """A path to a function of a module, or a built-in one; a call of it is one of the batch."""
+    """A path to a module's function or a built-in function; calling it adds a call to the batch."""
 
     def __init__(self, batch: Batch, path: tuple[str, ...]) -> None:
         self._batch = batch
@@ -114,7 +114,7 @@ class Chain:
 
 
 def _send(calls: Calls, waiting: Sequence[tuple[dict[str, Any], Sequence[Any], str, Future[Any]]]) -> None:
-    """Send all, and wait for all; raises the first error. Ctrl-C stops those that are not done."""
+    """Send all calls and wait for all; raises the first error. Ctrl-C interrupts those that are not done."""
     told: queue.SimpleQueue[None] = queue.SimpleQueue()
     sent, batch = [], uuid.uuid4().hex
     with calls.session.together():
@@ -136,7 +136,7 @@ def _send(calls: Calls, waiting: Sequence[tuple[dict[str, Any], Sequence[Any], s
     for _, reply, mode, future in sent:
         try:
             future.set_result(calls.answer(reply.result(), mode))
-        except Exception as error:  # the far side's, whatever it is
+        except Exception as error:  # the far side may raise anything
             future.set_exception(error)
             first = first or error
     if first is not None:

@@ -1,9 +1,9 @@
-"""Bulk: values that are too large for one request, on their way to the objects of a session and from there.
+"""Bulk: sends and fetches values that are too large for one request.
 
-Each has a connection of its own, taken over for it, on which its parts cross as they lie in memory (see
-`agent/remote/bulk.py`).
-What that does not carry (it broke twice, the server has no place for one more connection, or is a multiplex server,
-which would serve nobody else meanwhile) goes by requests, piece by piece, which the link repeats after a cut.
+Each value gets a connection of its own, on which its parts are sent directly from memory (see `agent/remote/bulk.py`).
+This is not used if the connection broke twice, if the server has no free thread for it, or if it is a multiplex server,
+which could not serve others meanwhile.  Then the value is sent in pieces by ordinary requests, which are repeated after
+a lost connection.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from ..session.requests import Reply
 from ..session.session import Session
 from ..session.taken_over import Wire, taken_over
 
-# Pieces that are under way at once; and parts of a value that goes in one message.
+# The most pieces that are sent at once; the most parts of a value in one message.
 WINDOW = 3
 MAX_PARTS = 10_000
-# Bytes of a value that is fetched: what a hostile server could make us allocate, piece by piece.
+# Most bytes and parts of a fetched value: a hostile server could make us allocate that much.
 MAX_FETCHED = 64 << 30
 MAX_FETCHED_PARTS = 2_000_000
-# Connections that break without having carried anything, after which it goes by requests.
+# After so many broken connections without progress, requests are used.
 BREAKS = 2
 
 
 class Bulk:
-    """The large values of ``session``. Any thread.
+    """Transfers the large values of ``session``. Any thread may use it.
 
-    ``timeout`` is in seconds for one value, None without end. Raises CallTimeout, CannotTravel, ObjectGone (the process
-    that had it has ended), and what a request of the session raises.
+    ``timeout`` is in seconds for one value; None: no limit. Raises CallTimeout, CannotTravel, ObjectGone (the process
+    that had the value has ended), and what a request of the session raises.
     """
 
     def __init__(self, session: Session) -> None:
@@ -50,20 +50,20 @@ class Bulk:
         return f"<Bulk of {self._session!r}>"
 
     def stage(self, parts: Sequence[Any], timeout: float | None) -> str | None:
-        """Have the parts of a value there; under which ticket, or None where they fit into one request."""
+        """Send the parts of a value and return its ticket; None, without sending, if they fit into one request."""
         if sum(map(len, parts)) <= pieces.PIECE and len(parts) <= MAX_PARTS:
             return None
         value, large = _Value(self._session, uuid.uuid4().hex, timeout), pieces.Outgoing(parts)
         try:
             at = self._carry_there(value, large) if self._may_take_over else 0
             value.put(large, at)
-        except BaseException:  # goes on, whatever it is; what nobody will use does not stay there
+        except BaseException:  # goes on, whatever it is; the parts sent so far are dropped there
             value.drop()
             raise
         return value.ticket
 
     def fetch(self, ticket: str, sizes: Any, timeout: float | None) -> list[Any]:
-        """The parts of a value there, each in memory of its own that can be written to; TypeError for no sizes."""
+        """Fetch the parts of a value, each as writable memory; TypeError if ``sizes`` is invalid."""
         if not isinstance(sizes, list) or len(sizes) > MAX_FETCHED_PARTS:
             raise TypeError("sizes")
         value, large = _Value(self._session, ticket, timeout), pieces.Incoming(sizes)
@@ -83,7 +83,7 @@ class Bulk:
     # -- by a connection of its own
 
     def _carry_there(self, value: _Value, large: pieces.Outgoing) -> int:
-        """How many bytes have come there."""
+        """Send over a connection of its own; return how many bytes the far side has received."""
         at = breaks = 0
         while at < large.size and breaks < BREAKS:
             try:
@@ -117,7 +117,7 @@ class Bulk:
 
 
 class _Value:
-    """One value on its way: what is asked of the far side about it."""
+    """The requests to the far side about one value that is being transferred."""
 
     def __init__(self, session: Session, ticket: str, timeout: float | None) -> None:
         self.ticket = ticket
@@ -126,7 +126,7 @@ class _Value:
         self._until = None if timeout is None else time.monotonic() + timeout
 
     def check_time(self) -> None:
-        """Raise CallTimeout where it takes too long."""
+        """Raise CallTimeout if the time is over."""
         if self._until is not None and time.monotonic() >= self._until:
             raise self._late()
 
@@ -135,7 +135,7 @@ class _Value:
 
     @contextlib.contextmanager
     def line(self, way: str, at: int, size: int, sizes: list[int]) -> Iterator[tuple[Wire, pieces.Seal | None]]:
-        """A connection that is taken over for it, and the seals of its chunks where there is a key."""
+        """A connection taken over for this value, and the seal for its chunks if there is a key."""
         target = self._session.target
         ours = os.urandom(frames.NONCE)
         request = {"way": way, "ticket": self.ticket, "at": at, "sizes": sizes, "nonce": ours.hex()}
@@ -158,11 +158,11 @@ class _Value:
     # -- by requests
 
     def come(self) -> int:
-        """How much of it has come there; waits for the link, if that is broken."""
+        """How many bytes the far side has received; if the connection is lost, this waits until it is back."""
         return int(self._outcome(self._ask("staged"))["come"])
 
     def put(self, large: pieces.Outgoing, start: int) -> None:
-        """What is left of it, from ``start`` on."""
+        """Send the rest of the value, from ``start`` on."""
         waiting: collections.deque[Future[Reply]] = collections.deque()
         for at in range(start, large.size, pieces.PIECE):
             if len(waiting) >= WINDOW:
@@ -174,7 +174,7 @@ class _Value:
             self._outcome(waiting.popleft())
 
     def get(self, large: pieces.Incoming) -> None:
-        """What is left of it."""
+        """Fetch the rest of the value."""
         waiting: collections.deque[tuple[int, Future[Reply]]] = collections.deque()
         ahead = iter(range(large.come, large.size, pieces.PIECE))
         while True:
@@ -189,7 +189,7 @@ class _Value:
             large.put(at, [data])
 
     def drop(self) -> None:
-        """It is not needed there any more; nothing is waited for."""
+        """Tell the far side that the value is no longer needed; does not wait."""
         self._ask("drop")
 
     def _ask(self, op: str, buffers: Sequence[Any] = (), **fields: Any) -> Future[Reply]:

@@ -1,6 +1,6 @@
-"""What Python and installed libraries have under a name, which the far side has under the same one.
+"""Finds the module and name of an object of Python or an installed library, so that the far side can import it.
 
-Looked for among the modules that are loaded here, and told only where the name leads back to the very object.
+Only loaded modules are searched, and a name is returned only if it leads back to the same object.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from typing import Any
 
 _INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib", "stdlib", "platstdlib")})
-# Made anew at each look, and equal where they are bound to the same object.
+# Each attribute access makes a new one; they are equal if they are bound to the same object.
 _METHODS = (types.MethodType, types.BuiltinMethodType, types.MethodWrapperType)
 
 
 def is_installed(module: str | None) -> bool:
-    """Whether a module is one of Python or of an installed library: the far side has its own, or has not."""
+    """Whether a module belongs to Python or an installed library: it is not sent, the far side has its own."""
     root = (module or "__main__").partition(".")[0]
     if root in sys.stdlib_module_names and root != "__main__":
         return True
@@ -28,7 +28,7 @@ def is_installed(module: str | None) -> bool:
 
 
 def find(one: Any) -> list[str] | None:
-    """``["name", module, qualified name]`` of something that an installed module has; None where it is not so."""
+    """``["name", module, qualified name]`` of an object of an installed module; None for other objects."""
     if one is os.environ:
         return ["name", "os", "environ"]
     name = _name(one)
@@ -54,12 +54,12 @@ def _name(one: Any) -> str | None:
         name = _text(one, "_name")
     bound = getattr(one, "__self__", None) if isinstance(one, _METHODS) else None
     if bound is not None and not isinstance(bound, (type, types.ModuleType)):
-        name = _text(one, "__name__")  # of a module's own object, such as random.randint
+        name = _text(one, "__name__")  # a bound method that is a module's attribute, such as random.randint
     return name
 
 
 def _modules(one: Any) -> Iterator[str]:
-    """Where it may be, the most public first."""
+    """The modules that may have the object, the most public first."""
     bound = getattr(one, "__self__", None) if isinstance(one, _METHODS) else None
     declared = [_text(one, "__module__")]
     if not isinstance(one, type):
@@ -90,16 +90,16 @@ def _leads_to(module: Any, name: str, one: Any) -> bool:
             return False
         try:
             found = getattr(found, part, None)
-        except Exception:  # a module's attribute may be loaded when it is asked for, and that may fail
+        except Exception:  # a module may load attributes on access, and that may fail
             return False
     return found is one or (type(found) is type(one) and isinstance(one, _METHODS) and bool(found == one))
 
 
 def _anywhere(one: Any, name: str) -> list[str] | None:
-    """In any loaded module, under its own name; of ``types`` also under another."""
+    """Search all loaded modules for the object by its own name, and ``types`` also for another name."""
     if "." not in name and (callable(one) or type(one).__module__ == "typing"):
         for module, content in list(sys.modules.items()):
-            # Under such a name may be anything.
+            # Any object may be in sys.modules.
             has = type(content) is types.ModuleType and vars(content).get(name) is not None and is_installed(module)
             if has and _leads_to(content, name, one):
                 return ["name", module, name]

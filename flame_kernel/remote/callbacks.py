@@ -1,7 +1,7 @@
-"""What a call hands over to be called back: functions and iterators that stay on this side.
+"""Callbacks: functions and iterators that are arguments of a call, but stay and run on this side.
 
-The far side may use them while that call runs, and no longer; they run here on the thread that waits for the call.
-Nothing else is called because a server says so: what was not handed over with this call has no number.
+The far side may use them only while that call runs. They run here on the thread that waits for the call. A server
+cannot call anything else: only the callbacks of this call have numbers.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Seconds for which items of an iterator are gathered, and how many at most.
+# How long items of an iterator are collected for one answer, in seconds, and how many at most.
 GATHER = 0.02
 MOST = 512
 
 
 class CalledBack:
-    """A function that is called back wherever it is handed over, also where its source could go; see `Remote.on`."""
+    """Marks a function that always stays here as a callback, even if its source could be sent; see `Remote.on`."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
@@ -31,9 +31,9 @@ class CalledBack:
 
 
 class Handed:
-    """What one call has handed over. One use.
+    """The callbacks of one call. One use.
 
-    ``described`` makes of an exception what is sent of it.
+    ``described`` turns an exception into the description that is sent.
     """
 
     def __init__(self, described: Callable[[BaseException], dict[str, Any]]) -> None:
@@ -49,21 +49,23 @@ class Handed:
         return len(self._things)
 
     def add(self, one: Any, kind: str) -> list[Any]:
-        """What stands for a function or an iterator (``kind``) in what is sent."""
+        """Register a function or iterator (``kind``) and return the reference that is sent for it."""
         number = self._numbers.setdefault(id(one), len(self._things))
         if number == len(self._things):
             self._things.append((one, kind))
         return ["callback", number, kind, name_of(one)]
 
     def raised(self, number: object) -> BaseException | None:
-        """The exception that one of them raised here, by its number in an answer."""
+        """The exception with this number that a callback raised here, or None."""
         if type(number) is int and 0 <= number < len(self._raised):
             return self._raised[number]
         return None
 
     def use(self, content: Mapping[str, Any], arguments: Any) -> tuple[dict[str, Any], Any, BaseException | None]:
-        """Do what the far side asks: the fields of the answer, its value, and what was raised. TypeError for what the
-        far side may not ask."""
+        """Run a callback for the far side; return the fields of the answer, its value, and the exception, if any.
+
+        Raises TypeError if the far side may not ask this.
+        """
         number, what = content.get("callback"), content.get("what")
         if not isinstance(number, int) or not 0 <= number < len(self._things):
             raise TypeError("a callback that was not handed over")
@@ -75,17 +77,20 @@ class Handed:
             raise TypeError("arguments")
         try:
             return {"status": "ok"}, self._next(one, args) if kind == "iterator" else one(*args, **kwargs), None
-        except BaseException as error:  # whatever it raises is raised there, and comes back as it is
+        except BaseException as error:  # any exception is raised on the far side, and comes back as the same object
             return self.failed(error)
 
     def failed(self, error: BaseException) -> tuple[dict[str, Any], Any, BaseException]:
-        """The answer where something was raised here."""
+        """The answer for an exception that was raised here."""
         self._raised.append(error)
         return {"status": "error", "raised": len(self._raised) - 1}, self._described(error), error
 
     def _next(self, iterator: Any, args: tuple[Any, ...]) -> tuple[list[Any], Any, bool]:
-        """The next items, as many as are wanted unless that takes long; what ends them (None, True or an exception);
-        and whether they came quickly."""
+        """The next items of an iterator, up to the number wanted or until time is up.
+
+        Also returns how it ended (None: not yet, True: no more items, or a description of the exception), and whether
+        the items came quickly.
+        """
         (wanted,) = args
         until = time.monotonic() + GATHER
         items: list[Any] = []
@@ -94,7 +99,7 @@ class Handed:
                 items.append(next(iterator))
             except StopIteration:
                 return items, True, True
-            except Exception as error:  # it is raised there behind the items before it
+            except Exception as error:  # it is raised on the far side after the items before it
                 if not items:
                     raise
                 return items, self._described(error), True
@@ -102,12 +107,12 @@ class Handed:
 
 
 def name_of(one: Any) -> str:
-    """What something is called, for people."""
+    """The name of something, for people."""
     name = getattr(one, "__qualname__", None) or getattr(one, "__name__", None) or type(one).__qualname__
     return name if isinstance(name, str) else type(one).__qualname__
 
 
 def is_iterator(one: Any) -> bool:
-    """Whether its items can be asked for one after the other."""
+    """Whether ``one`` is an iterator."""
     kind = type(one)
     return hasattr(kind, "__next__") and hasattr(kind, "__iter__")

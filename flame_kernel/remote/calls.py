@@ -1,7 +1,7 @@
-"""Calls: what is asked of the objects of a session, from any thread; each call is one request and waits for its reply.
+"""Calls: the requests about objects of a session, from any thread; each call is one request and waits for its reply.
 
-What the far side prints meanwhile, and asks the user, is dealt with on the thread that waits: it lands where that
-thread's own output does.  Ctrl-C there stops the far side, and then is the KeyboardInterrupt that it was.
+The thread that waits also prints the call's output and asks the user for input, so the output appears where that
+thread's own output does.  Ctrl-C there interrupts the far side, and is then raised as KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from .foreground import show_before, write
 from .functions import Shipment, sent_class
 from .records import known_class
 
-# Libraries whose values can be read here, where they are installed.
+# Libraries whose values we can decode, if they are installed here.
 LIBRARIES = ("numpy", "pandas", "pyarrow", "polars")
-# Requests whose output still goes where theirs went: threads that they have started may print.
+# How many past requests keep their output routes, because threads that they have started may still print.
 REMEMBERED = 256
-# Seconds between what a collected stand-in says and what the far side hears of it, when no other call takes it along.
+# Seconds after which the far side is told of garbage-collected stand-ins, unless a call takes the message along.
 RELEASE_AFTER = 0.5
 
 Sink = Callable[[Event], None]
 Step = tuple[Any, ...]
 Value = TypeVar("Value")
-# What can come back, by what is asked for.
+# The kinds of answers that each mode allows.
 _ANSWERS = {
     "auto": ("value", "pieces", "held"),
     "value": ("value", "pieces"),
@@ -60,15 +60,15 @@ _ANSWERS = {
 
 
 class Calls:
-    """The requests of one session.
+    """The calls of one session.
 
     session   the session
-    stand_in  makes the object here for a description of one there: ``stand_in(calls, description)``
-    reference gives the id of such an object, or None for anything else
-    sink      what becomes of the output of requests that nobody waits for; called on the events thread
+    stand_in  makes a stand-in from the description of a remote object: ``stand_in(calls, description)``
+    reference returns the id of a stand-in, or None for anything else
+    sink      takes the output of requests that nobody waits for; called on the events thread
 
-    ``timeout`` is in seconds for a call, None without end; ``allow_stdin`` says whether ``input()`` on the far side may
-    ask here, and None means where somebody is there to answer.
+    ``timeout`` is in seconds for a call; None: no limit. ``allow_stdin`` says whether ``input()`` on the far side may
+    ask here; None: if a user is there to answer.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Calls:
         self._rendering = session.target.rendering(lambda request, words: self.write("stderr", f"[{words}]\n"))
         self._rendering_lock = threading.RLock()
         self._libraries = [name for name in LIBRARIES if importlib.util.find_spec(name) is not None]
-        # A SimpleQueue may be put into from anywhere, a destructor too.
+        # SimpleQueue.put is reentrant, so a destructor may call it.
         self._released: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._releaser: threading.Thread | None = None
         self._closed = threading.Event()
@@ -106,13 +106,13 @@ class Calls:
 
     @property
     def name(self) -> str:
-        """The server, in one word for people."""
+        """The server's name, for people."""
         return self.session.target.name or self.session.location
 
     # -- events ------------------------------------------------------------------------------------------------------
 
     def on_events(self, events: Sequence[Event]) -> None:
-        """What the session tells, on its events thread: each event to the one who asked, or to the default."""
+        """Pass each event to the waiting call, or else to the default. Called by the session, on its events thread."""
         for event in events:
             if event["type"].endswith("_reply"):
                 continue
@@ -124,7 +124,7 @@ class Calls:
                 self.default(event)
 
     def default(self, event: Event) -> None:
-        """Output that nobody waits for: text to this process's own streams."""
+        """Handle output that no call waits for: text goes to this process's own streams."""
         if event["type"] == "input_request":
             self._answer(event, None)
         elif event["type"] == "callback_request":
@@ -136,7 +136,7 @@ class Calls:
             self._display(event)
 
     def route(self, request_id: str, sink: Sink) -> None:
-        """From here on ``sink`` has the events of a request, on the events thread."""
+        """From now on pass the events of a request to ``sink``, on the events thread."""
         with self._lock:
             self._sinks[request_id] = sink
             while len(self._sinks) > REMEMBERED:
@@ -147,8 +147,8 @@ class Calls:
             self._sinks.pop(request_id, None)
 
     def bundle(self, data: dict[str, Any], metadata: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The forms of an object that a front end may show, and what goes with those: of a server that has not proved
-        who it is not all."""
+        """The MIME bundle of an object and its metadata as a front end may show them; filtered for an unauthenticated
+        server."""
         content = {"data": data, "metadata": metadata, "transient": {}}
         with self._rendering_lock:
             shown = self._rendering.event({"type": "display_data", "request": "", "content": content})
@@ -158,10 +158,10 @@ class Calls:
     # -- calls -------------------------------------------------------------------------------------------------------
 
     def perform(self, root: list[Any], steps: Sequence[Step], mode: str = "auto", **options: Any) -> Any:
-        """Evaluate a chain on the far side; see ``agent/remote/objects.py``. The value, or a stand-in for it.
+        """Evaluate a chain on the far side (see ``agent/remote/objects.py``); return the value, or a stand-in for it.
 
-        ``timeout=`` overrides ``self.timeout``. Raises what was raised there (RemoteError and the built-in class that
-        it has here), CannotTravel, ObjectGone, CallTimeout, SessionGone, KeyboardInterrupt.
+        ``timeout=`` overrides ``self.timeout``. Raises the far side's exception (a RemoteError that is also of the same
+        built-in class), CannotTravel, ObjectGone, CallTimeout, SessionGone, KeyboardInterrupt.
         """
         timeout = options.pop("timeout", self.timeout)
         handed = None if mode == "none" and root[0] == "names" else Handed(self.sent)
@@ -182,7 +182,7 @@ class Calls:
         timeout: float | None = None,
         **options: Any,
     ) -> tuple[dict[str, Any], Sequence[Any]]:
-        """The request for a chain, and its buffers; what is large goes there at once. Raises CannotTravel."""
+        """The request for a chain, and its buffers; large values are sent at once. Raises CannotTravel."""
         self._check()
         trust = self.session.target.trust and offered()
         shipment = self._shipment(handed)
@@ -197,18 +197,18 @@ class Calls:
         return request, parts
 
     async def awaited(self, root: list[Any], steps: Sequence[Step]) -> Any:
-        """What something there comes to when it is awaited; the loop here goes on meanwhile."""
+        """Await an object on the far side and return the result; the local event loop keeps running."""
         options: dict[str, Any] = {"await": "any"}
         work = functools.partial(self.perform, root, steps, **options)
         return await asyncio.get_running_loop().run_in_executor(None, work)
 
     def forget(self, known: str) -> None:
-        """A stand-in was collected; any thread, any moment, a destructor's too: nothing is waited for."""
+        """Note that a stand-in was garbage-collected. Called on any thread, also by destructors, so it never waits."""
         if os.getpid() == self._pid:
             self._released.put(known)
 
     def close(self) -> None:
-        """No more calls. Idempotent."""
+        """Accept no more calls. Idempotent."""
         self._closed.set()
         self._released.put(None)
         releaser, self._releaser = self._releaser, None
@@ -226,7 +226,7 @@ class Calls:
         return Shipment(lambda one: self._reference(self, one), pickles, self.session.server.get("python"), handed)
 
     def _parts(self, value: Any, shipment: Shipment) -> tuple[list[Any], dict[str, Any]]:
-        """The parts of a value and of what it needs, and the fields of a request that tell of them."""
+        """The parts of a value and of what it needs, and the request fields that describe them."""
         parts = self._encode(value, shipment)
         things = shipment.parts()
         if not things:
@@ -243,7 +243,7 @@ class Calls:
     def _wait(
         self, request: dict[str, Any], parts: Sequence[Any], timeout: float | None, handed: Handed | None
     ) -> Reply:
-        """Send a request, and serve it until its reply is here."""
+        """Send a request, and handle its events until its reply comes."""
         request_id = uuid.uuid4().hex
         told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.route(request_id, told.put)
@@ -268,14 +268,14 @@ class Calls:
                 except KeyboardInterrupt as error:
                     self.session.interrupt(request_id)
                     if stopped is not None or future is None:
-                        raise  # twice: whoever presses it does not want to wait any more
+                        raise  # pressed twice: stop waiting
                     stopped = error
                 except queue.Empty:
                     self.session.interrupt(request_id, gently=True)
                     raise CallTimeout(self.location, "the call", timeout or 0.0) from None
         finally:
             self.unroute(request_id)
-        while not told.empty():  # what was printed before the reply came before it, so this is of its threads
+        while not told.empty():  # the call's own output comes before the reply, so this is from its threads
             late = told.get()
             if late is not None:
                 self.default(late)
@@ -284,7 +284,7 @@ class Calls:
         return future.result()
 
     def _called_back(self, event: Event, handed: Handed | None) -> None:
-        """The far side calls a function that the call has handed over; on the thread that waits for the call."""
+        """Run a callback for the far side, on the thread that waits for the call."""
         try:
             if handed is None:
                 raise TypeError("a callback where none was handed over")
@@ -310,7 +310,7 @@ class Calls:
             raise raised
 
     def answer(self, reply: Reply, mode: str, timeout: float | None = None) -> Any:
-        """What a reply says; UnsafeAnswer where it is none."""
+        """The value of a reply, or raise its error; UnsafeAnswer if it is malformed."""
         try:
             status, buffers = reply.get("status"), list(reply.get("buffers") or ())
             if status == "ok":
@@ -351,32 +351,32 @@ class Calls:
         return CannotTravel(f"cannot fetch this from {self.name}: {message}{advice}")
 
     def demand(self, root: list[Any], steps: Sequence[Step], kind: type[Value], **options: Any) -> Value:
-        """The value of a chain that can be of no other class than ``kind``; UnsafeAnswer where it is of another."""
+        """The value of a chain, which must be of class ``kind``; UnsafeAnswer if it is of another class."""
         value = self.perform(root, steps, "value", **options)
         if type(value) is not kind:
             raise UnsafeAnswer(self.location, f"a {type(value).__name__} where a {kind.__name__} is due")
         return value
 
     def misshapen(self, error: Exception) -> FlameError:
-        """What to raise where a reply is not one that the agent gives, or is of a library that is not here."""
+        """The error to raise if a reply is malformed, or has a value of a library that is not installed here."""
         if isinstance(error, scalars.BadValue) and error.missing:
             return CannotTravel(f"{self.name} sent {error}; install it here")
         return UnsafeAnswer(self.location, f"a reply of the wrong shape ({error})")
 
     def decode(self, buffers: Sequence[Any]) -> Any:
-        """The value in the buffers of a reply."""
+        """Decode the value in the buffers of a reply."""
         target = self.session.target
         return values.decode(buffers, None, opener(target.trust, sent_class), known_class)
 
     def error(self, reply: dict[str, Any], buffers: Sequence[Any]) -> Exception:
-        """The exception that a reply of the status ``error`` tells of."""
+        """The exception in a reply with status ``error``."""
         if reply.get("ename") == "SessionDied":
             return SessionGone(self.location, str(reply.get("evalue"))[:2000].partition(";")[0])
         facts = values.decode(buffers, lambda about: self._stand_in(self, about)) if buffers else {}
         return of_call(reply, facts if isinstance(facts, dict) else {})
 
     def sent(self, error: BaseException) -> dict[str, Any]:
-        """An exception of this side, for the far side to make one of."""
+        """The description of a local exception, from which the far side makes one."""
         return sent(error, self._travels)
 
     def _travels(self, value: Any) -> bool:
@@ -386,23 +386,23 @@ class Calls:
             return False
         return True
 
-    # -- what was collected here -------------------------------------------------------------------------------------
+    # -- garbage-collected stand-ins ---------------------------------------------------------------------------------
 
     def keep(self) -> None:
-        """There is a stand-in: somebody has to tell the far side of its end when no other call does."""
+        """Called for a new stand-in: start the thread that reports garbage-collected ones if no call does."""
         with self._lock:
             if self._releaser is None and not self._closed.is_set():
                 self._releaser = threading.Thread(target=self._release, name="flame-release", daemon=True)
                 self._releaser.start()
 
     def _collected(self) -> list[str]:
-        """The ids of stand-ins that are no more, to go with a request."""
+        """The ids of garbage-collected stand-ins, to send with a request."""
         found: list[str] = []
         with contextlib.suppress(queue.Empty):
             while True:
                 one = self._released.get_nowait()
                 if one is None:
-                    self._released.put(None)  # the releaser's
+                    self._released.put(None)  # None is for the releaser thread
                     break
                 found.append(one)
         return found
@@ -417,14 +417,14 @@ class Calls:
     # -- output and input --------------------------------------------------------------------------------------------
 
     def _serve(self, event: Event, may_ask: bool) -> None:
-        """An event of a call, on the thread that waits for it."""
+        """Handle an event of a call, on the thread that waits for it."""
         if event["type"] == "input_request":
             self._answer(event, self._ask(event["content"]) if may_ask else None)
         else:
             self._display(event)
 
     def _display(self, event: Event) -> None:
-        """Text to this process's own streams; what is no text to whoever shows such."""
+        """Write text to this process's own streams; pass other displays to ``show``."""
         if event["type"] != "stream" and self.show is None:
             return
         with self._rendering_lock:
@@ -437,21 +437,21 @@ class Calls:
             self.show(may)
 
     def _may_ask(self) -> bool:
-        """Whether somebody is there: at a terminal, or before a notebook, on the thread that can ask."""
+        """Whether a user can be asked: in a terminal or a notebook, and on the thread that can ask."""
         if threading.current_thread() is not threading.main_thread():
             return False
         try:
             return hasattr(builtins, "__IPYTHON__") or bool(sys.stdin.isatty())
-        except (ValueError, AttributeError):  # it is closed, or there is none
+        except (ValueError, AttributeError):  # stdin is closed or missing
             return False
 
     def _ask(self, content: dict[str, Any]) -> str | None:
-        """The user's line; None at the end of the file."""
+        """The user's line; None at end of file."""
         before, prompt = self._rendering.question(content.get("prompt", ""))
         show_before(before)
         try:
             return getpass.getpass(prompt) if content.get("password") else input(prompt)
-        except (EOFError, NotImplementedError):  # the latter where a front end cannot ask
+        except (EOFError, NotImplementedError):  # NotImplementedError if a front end cannot ask
             return None
 
     def _answer(self, event: Event, line: str | None) -> None:

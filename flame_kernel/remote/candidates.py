@@ -1,6 +1,6 @@
-"""Candidates: what there is of what Tab wants in a ``%flame`` line: names, targets, sessions, paths, of here and there.
+"""Candidates: completions for a ``%flame`` line: local and remote names, targets, sessions and paths.
 
-The far side is asked only where the word is of it, and in ways that it answers while a cell runs there too.
+The far side is asked only for its own names and paths, by requests that it answers even while a cell runs.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from ..security.offers import modules, offered, paths
 from ..session.agent_client import AgentClient
 from ..session.session import Session
 
-# Names in a folder of the far side; more help nobody who looks for one.
+# The most names of a remote folder; more would not help.
 MAX_PATHS = 1000
-# Seconds that an answer of the far side is waited for.
+# Seconds to wait for an answer of the far side.
 PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """``found`` are pairs of a text and its kind, for what stands before the cursor as ``fragment``."""
+    """``found`` has pairs of a text and its kind; each text replaces ``fragment``, the word before the cursor."""
 
     fragment: str
     found: list[tuple[str, str]] = field(default_factory=list)
@@ -41,11 +41,12 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Side:
-    """What a face knows.
+    """What a front end provides for completion.
 
-    session      the session that a connection or a server's name means, None for the current one; None where there is
-                 none, as nothing is connected for a Tab
-    connections, targets, names   connections, targets of targets.toml, variables of this side that begin with a word
+    session      returns the session for the name of a connection or server (None: the current one); returns None if
+                 there is none, because Tab never connects
+    connections, targets, names   return the connections, targets of targets.toml, or local variables that begin with
+                 a word
     """
 
     session: Callable[[str | None], Session | None]
@@ -55,8 +56,8 @@ class Side:
 
 
 def candidates(wanted: Wanted, side: Side) -> Candidates:
-    """What could stand in place of the word that is wanted. Blocks while the far side is asked; where that fails, or
-    takes too long, less is offered."""
+    """The completions for the wanted word. Blocks while the far side is asked; if that fails or takes too long, there
+    are fewer."""
     if "code" in wanted.kinds:
         session = _session(side, wanted.target)
         return Candidates("") if session is None else code(session, wanted.word, len(wanted.word))
@@ -71,12 +72,12 @@ def candidates(wanted: Wanted, side: Side) -> Candidates:
 
 
 def _completes(text: str, word: str) -> bool:
-    """Whether ``text`` goes on with what was typed, and is no option: what names a file or a session may be anybody."""
+    """Whether ``text`` continues the typed word and is not an option: others may have chosen such a name."""
     return text.startswith(word) and not text.startswith("-")
 
 
 def _as_one_word(text: str, quote: str) -> str:
-    """``text`` as one word of a line, behind an open ``quote`` if there is one; empty where it cannot be one."""
+    """``text`` quoted as one word of a line, after an open ``quote`` if there is one; empty if that is impossible."""
     if not text.isprintable() or (quote and quote in text):
         return ""
     if quote or not re.search("[\\s'\"]", text):
@@ -85,7 +86,7 @@ def _as_one_word(text: str, quote: str) -> str:
 
 
 def code(session: Session, text: str, cursor: int) -> Candidates:
-    """What the far side offers for Python, at a place in it."""
+    """The far side's completions for Python code at ``cursor``."""
     try:
         reply = session.complete(uuid.uuid4().hex, text, cursor).result(PATIENCE)
     except (FlameError, futures.TimeoutError):
@@ -123,7 +124,7 @@ def _here(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:
 
 
 def _there(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:
-    """Paths of the far side, those of another server with its name before them; and names of servers."""
+    """Remote paths (with the server's name in front if it is another server), and names of servers."""
     name, colon, path = word.partition(":")
     if colon and "/" not in name:
         session, before = _session(side, name or target), f"{name}:"
@@ -138,7 +139,7 @@ def _there(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:
 
 
 def _names_a_server(path: str) -> bool:
-    """Whether a path would be taken for one of another server; as ``./a:b`` it is not."""
+    """Whether a path such as ``a:b`` would be read as a path on server ``a``; ``./a:b`` would not."""
     return ":" in path.partition("/")[0]
 
 
@@ -158,7 +159,7 @@ def _paths_there(session: Session, path: str) -> list[str]:
 
 
 def _is_hidden(name: str, begun: str) -> bool:
-    """Whether a file is not shown to who has not begun to write its dot, as by a shell."""
+    """Whether a file begins with a dot and the typed word does not; then, as in a shell, it is not offered."""
     return name.startswith(".") and not begun.startswith(".")
 
 
@@ -173,12 +174,12 @@ def _modules(side: Side, target: str | None, word: str) -> list[tuple[str, str]]
 
 
 def _builtins(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:
-    """Those of this Python: nearly all are the same there, and it need not be asked."""
+    """The built-in functions of the local Python: nearly the same ones as there, without a request."""
     return _plain((name for name in dir(builtins) if not name.startswith("_")), word)
 
 
 def _behind(side: Side, target: str | None, before: str, word: str) -> list[tuple[str, str]]:
-    """What the far side offers for ``word`` behind some code, as whole words."""
+    """The far side's completions for ``word`` after some code, as whole words."""
     session = _session(side, target)
     if session is None:
         return []

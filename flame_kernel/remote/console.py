@@ -1,11 +1,11 @@
-"""Console: the interactive Python prompt of the far side, as Flame's own, over a session.
+"""Console: an interactive Python prompt for the far side, like stock Flame's, over a session.
 
     with pi.console() as console:
-        console.interact()          # again and again; Ctrl-D ends it
+        console.interact()          # may be called again; Ctrl-D ends it
 
-What a statement prints appears while it runs; ``input()`` there asks here; Ctrl-C stops the far side. In a terminal
-statements are typed at a `Prompt`, with history and Tab. In a notebook each line is an input box, and where standard
-input is no terminal its lines are read. Names are those of the session's cells.
+Output appears while a statement runs; ``input()`` on the far side asks here; Ctrl-C interrupts the far side. In a
+terminal, statements are typed at a `Prompt` with history and Tab. In a notebook, each line is typed in an input box. If
+standard input is not a terminal, its lines are read. The namespace is that of the session's cells.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _LEAVE = ("exit", "exit()", "quit", "quit()")
 
 
 def history_file() -> Path:
-    """Where what is typed in a terminal is kept."""
+    """The path of the history file for terminals."""
     return Path(jupyter_data_dir()) / "flame_console_history"
 
 
 class Console:
-    """The far side's prompt. ``history`` is the file of its lines, None for one that is forgotten."""
+    """The far side's prompt. ``history`` is the history file; None: keep no history."""
 
     def __init__(self, far: Far, history: Path | None = None) -> None:
         self._far = far
         self._history = history
-        self._prompt: Prompt | None = None  # made when it is needed: it takes long to load
-        self._next = ""  # what stands in the next input already
+        self._prompt: Prompt | None = None  # made on first use: it takes long to load
+        self._next = ""  # text that is already in the next input line
         self._foreground = _Cells(far, self)
 
     def __repr__(self) -> str:
@@ -57,10 +57,10 @@ class Console:
         self.close()
 
     def close(self) -> None:
-        """Nothing is left to close: the session goes on."""
+        """Does nothing: the session stays open."""
 
     def banner(self) -> str:
-        """The far side's Python, its platform, and where it is."""
+        """The text at the start: the far side's Python, platform and location."""
         found = self._far.evaluate("(lambda s: (s.version, s.platform))(__import__('sys'))")
         version, platform = found if isinstance(found, tuple) and len(found) == 2 else ("?", "?")
         return plain_text(f"Python {version} on {platform}\n(Remote console on {self._far.session.location})")
@@ -68,7 +68,7 @@ class Console:
     def interact(self, banner: str | None = None) -> None:
         """Read and run statements until the end of the input, ``exit()``, or the end of the session.
 
-        Raises FlameError where there is no session any more when it begins.
+        Raises FlameError if the session has ended before the start.
         """
         write("stdout", (self.banner() if banner is None else banner) + "\n")
         self.begin()
@@ -80,7 +80,7 @@ class Console:
                 break
             except KeyboardInterrupt:
                 write("stdout", "KeyboardInterrupt\n")
-                if in_notebook():  # no Ctrl-D in a notebook: Stop at the prompt is the way out
+                if in_notebook():  # a notebook has no Ctrl-D: Stop at the prompt ends the console
                     break
                 continue
             if text.strip() in _LEAVE or (text.strip() and not self._run(text)):
@@ -93,23 +93,23 @@ class Console:
         """Called before the first prompt."""
 
     def end(self) -> None:
-        """Called behind the last one."""
+        """Called after the last prompt."""
         write("stdout", "(Remote session ended)\n")
 
     def words(self) -> Sequence[tuple[str, str]]:
-        """What stands before a statement: styles, and text."""
+        """The prompt of a statement, as pairs of style and text."""
         return [("class:in", ">>> ")]
 
     def more(self, columns: int) -> str:
-        """What stands before the second line, and those below it, where ``words`` took so many columns."""
+        """The prompt of the second and later lines, if the first prompt took ``columns`` columns."""
         return "... "
 
     def label(self, content: dict[str, Any]) -> str:
-        """What stands before the value of a statement, an execute_result."""
+        """The label in front of a statement's value (an execute_result)."""
         return ""
 
     def ran(self, reply: Reply) -> None:
-        """Called behind each statement."""
+        """Called after each statement."""
 
     # -- statements
 
@@ -123,18 +123,18 @@ class Console:
         return text
 
     def run(self, source: str) -> Reply:
-        """Run one statement, and show what it does while it does it; raises FlameError where its end is not heard of.
+        """Run one statement and show its output as it comes; raises FlameError if its reply never comes.
 
-        Ctrl-C stops it there; pressed again and again, it ends the waiting.
+        Ctrl-C interrupts the statement; pressed several times, it ends the waiting.
         """
         return self._foreground.run(source)
 
     def _run(self, text: str) -> bool:
-        """Run a statement of the user's; False where it asks to leave."""
+        """Run a statement of the user's; False if it asks to leave the console."""
         return self.guarded(lambda: self.run(self._for_shell(text)))
 
     def _for_shell(self, text: str) -> str:
-        """``text`` as the far side's shell knows it: one without IPython is given magics and ``!cmd`` as calls."""
+        """``text`` for the far side's shell: without IPython there, magics and ``!cmd`` are turned into calls."""
         if self._far.session.ready.result().get("shell") != "mini":
             return text
         from ..commands.source import Source  # IPython's transformations take long to load
@@ -142,7 +142,7 @@ class Console:
         return Source().as_python(text)
 
     def guarded(self, cell: Callable[[], Reply]) -> bool:
-        """Run ``cell``, and say what went wrong; False where it asks to leave."""
+        """Run ``cell``, and print errors; False if it asks to leave the console."""
         try:
             reply = cell()
         except Left as e:
@@ -156,7 +156,7 @@ class Console:
         return all(self._payload(one) for one in reply.get("payload") or () if isinstance(one, dict))
 
     def _payload(self, payload: dict[str, Any]) -> bool:
-        """What a statement asks of its front end; False where it asks to leave."""
+        """Handle a statement's payload for the front end; False if it asks to leave the console."""
         source = payload.get("source")
         if source == "page":
             text = (payload.get("data") or {}).get("text/plain")
@@ -168,7 +168,7 @@ class Console:
 
 
 class _Cells(Foreground):
-    """Cells of a console: their values are labelled, and their questions are no lines of a history."""
+    """The cells of a console: values get labels, and answers to ``input()`` are not added to the history."""
 
     def __init__(self, far: Far, console: Console) -> None:
         super().__init__(far, leaves=True)
@@ -186,10 +186,11 @@ class _Cells(Foreground):
 
 
 class _Lines:
-    """Statements from lines of text: of a pipe, or of a notebook's input boxes.
+    """Reads statements from lines of text: from a pipe, or from a notebook's input boxes.
 
-    Where a statement ends is Python's own rule for lines: here nobody can press Esc Enter to run what IPython takes for
-    incomplete. What this Python cannot read is the far side's to judge, which may have another one, and ``%magics``.
+    Python's own rule (`codeop`) decides where a statement ends, because here nobody can press Esc Enter to run a
+    statement that IPython considers incomplete. Text that the local Python cannot parse is sent to the far side, which
+    may have another version of Python, and ``%magics``.
     """
 
     def __init__(self) -> None:
@@ -203,13 +204,13 @@ class _Lines:
                 line = input("... " if lines else ">>> ")
             except EOFError:
                 write("stdout", "\n")
-                if lines:  # what was begun is run: it may be whole but for its empty line
+                if lines:  # run what was entered so far: it may be complete except for the empty line
                     break
                 raise
             except KeyboardInterrupt:
                 write("stdout", "\n")
                 raise
-            if line == "\x04":  # what a front end without a terminal can send for Ctrl-D
+            if line == "\x04":  # Ctrl-D as sent by a front end without a terminal
                 write("stdout", "\n")
                 raise EOFError
             lines.append(line)
@@ -218,27 +219,27 @@ class _Lines:
     def _is_complete(self, source: str) -> bool:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # they are the far side's to give
+                warnings.simplefilter("ignore")  # the far side gives the warnings
                 return self._compile(source, "<console>", "single") is not None
         except (SyntaxError, ValueError, OverflowError):
             return True
 
 
 def _is_terminal() -> bool:
-    """Whether somebody sits at a terminal, and sees it."""
-    with contextlib.suppress(AttributeError, ValueError):  # there is none, or it is closed
+    """Whether stdin and stdout are a terminal."""
+    with contextlib.suppress(AttributeError, ValueError):  # a stream is missing or closed
         return not in_notebook() and sys.stdin.isatty() and sys.stdout.isatty()
     return False
 
 
 @contextlib.contextmanager
 def _unremembered() -> Iterator[None]:
-    """Where Python's own prompt keeps a history, what is typed in here is none of its lines."""
+    """Keep lines typed inside this context out of the history of Python's own prompt."""
     readline: Any = sys.modules.get("readline")
     before = readline.get_completer() if readline is not None else None
     if readline is not None:
         readline.set_auto_history(False)
-        readline.set_completer(None)  # Tab is a tab
+        readline.set_completer(None)  # so Tab enters a tab
     try:
         yield
     finally:

@@ -1,13 +1,13 @@
-"""Exceptions of the far side as exceptions here: of the class that they are there, where both sides know it.
+"""Turns exceptions of the far side into local exceptions of the same class, if both sides know that class.
 
-A class of the user's own that was sent is that class itself.  Any other is looked for in a fixed table of built-in ones
-and among the exception classes that this program has loaded; nothing is imported, or run, because a server names it,
-and nothing in the table ends a program (SystemExit, KeyboardInterrupt).  What is made is of that class and a
-RemoteError too, so ``except ZeroDivisionError`` and ``except RemoteError`` both work; its message, arguments and
-attributes are the far side's, and the traceback there is a note beside them.
+For a class of the user's own that was sent to the far side, that class is used.  Other classes are looked up in a fixed
+table of built-in exceptions, and among the exception classes that this program has loaded.  Nothing is imported or run
+because a server names it, and the table has no class that ends a program (SystemExit, KeyboardInterrupt).  The local
+exception is of that class and also a RemoteError, so both ``except ZeroDivisionError`` and ``except RemoteError`` work.
+Its message, arguments and attributes come from the far side; the traceback there is added as a note.
 
-All text in one becomes text that a terminal can be shown, since Python and IPython print it without asking us: of a
-SyntaxError the file's name and the line, of any other the arguments and attributes.
+All text in it is cleaned for a terminal, because Python and IPython print it without calling us: file name and line of
+a SyntaxError, arguments and attributes of any exception.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BUILTIN: dict[str, Any] = {name: getattr(builtins, name) for name in _NAMES.spl
 _GROUP: Any = getattr(builtins, "ExceptionGroup", None)  # from Python 3.11 on
 if _GROUP is not None:
     _BUILTIN["ExceptionGroup"] = _GROUP
-# The attributes that a built-in exception has beside its arguments, and what they may be.
+# The attributes of built-in exceptions beside their arguments, and their types.
 _FACTS: dict[type[Exception], dict[str, tuple[type, ...]]] = {
     OSError: {
         "errno": (int, str),
@@ -55,10 +55,10 @@ _FACTS: dict[type[Exception], dict[str, tuple[type, ...]]] = {
 
 
 class RaisedThere:
-    """What every exception of the far side has here, beside `RemoteError`'s name, text and traceback.
+    """Base class of all exceptions from the far side; adds to `RemoteError`'s name, text and traceback.
 
-    ``traceback`` is its text, source lines included; ``lines`` the same in colours, as IPython shows it. ``classes``
-    are what it is of there, as module and name.
+    ``traceback`` is text with source lines; ``lines`` is the same in colour, as IPython shows it. ``classes`` are its
+    classes on the far side, as pairs of module and name.
     """
 
     ename: str
@@ -74,19 +74,19 @@ class RaisedThere:
         return f"{self.ename}({', '.join(map(_repr, getattr(self, 'args', ())))})"
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython and ipykernel show in place of the frames here."""
+        """The lines that IPython and ipykernel show in place of local frames."""
         return self.lines or [f"{self.ename}: {self.evalue}"]
 
 
 def _repr(value: Any) -> str:
     try:
         return repr(value)
-    except ValueError:  # Python puts no number of more than 4,300 digits into words
+    except ValueError:  # Python refuses to print numbers of more than 4,300 digits
         return f"<{type(value).__name__}>"
 
 
 class _Plain(RaisedThere, RemoteError):
-    """An exception of a class that is not a built-in one."""
+    """An exception of a class that is not known here."""
 
 
 _Plain.__name__ = _Plain.__qualname__ = "RemoteError"
@@ -94,14 +94,16 @@ _Plain.__name__ = _Plain.__qualname__ = "RemoteError"
 
 @functools.lru_cache(maxsize=256)
 def _mixed(kind: Any) -> type[RemoteError]:
-    """Our class for an exception class that is here; TypeError where there can be none."""
+    """A class that derives from RemoteError and ``kind``; TypeError if Python cannot combine them."""
     about = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     return type(kind.__name__, (RaisedThere, RemoteError, kind), about)
 
 
 def raised_there(content: Mapping[str, Any], facts: Mapping[str, Any], room: list[int] | None = None) -> RemoteError:
-    """The exception that a reply tells of; nothing in either of its arguments is trusted to be anything. ``room`` is
-    how many members of groups there may be."""
+    """The exception that a reply describes. Both ``content`` and ``facts`` are untrusted and may be malformed.
+
+    ``room`` is a list with one number: how many more members of exception groups are allowed.
+    """
     ename, evalue = _text(content.get("ename"), one_line), cap(_text(content.get("evalue"), plain_text), MAX_MESSAGE)
     lines = content.get("traceback")
     lines = [_text(line, coloured_text) for line in lines] if isinstance(lines, list) else []
@@ -121,7 +123,7 @@ def raised_there(content: Mapping[str, Any], facts: Mapping[str, Any], room: lis
 
 
 def of_call(content: Mapping[str, Any], facts: Mapping[str, Any]) -> Exception:
-    """The same, or an exception of the user's own class where the far side has that from here."""
+    """As `raised_there`, but an exception of the user's own class if that class was sent from here."""
     own = sent_class(content.get("key"))
     error = raised_there(content, facts)
     if own is None or not issubclass(own, Exception) or issubclass(own, FlameError):
@@ -129,19 +131,19 @@ def of_call(content: Mapping[str, Any], facts: Mapping[str, Any]) -> Exception:
     base = next(kind for kind in own.__mro__ if kind.__module__ == "builtins")
     try:
         made: Exception = base.__new__(own, *error.args)
-    except TypeError:  # arguments that Python's own class does not take
+    except TypeError:  # the built-in base class does not accept these arguments
         return error
     _fill(made, error.args, facts)
     _note(made, facts, _beside(error, content))
-    if sys.version_info < (3, 11):  # it shows no notes
+    if sys.version_info < (3, 11):  # these versions show no notes
         made.__cause__ = error
     return made
 
 
 def _beside(error: RemoteError, content: Mapping[str, Any]) -> str:
-    """What stands beside an exception: its traceback there, and what may help."""
+    """The note for an exception: its traceback on the far side, and advice."""
     text = f"{error.ename}: {error.evalue}" if error.evalue else error.ename
-    is_alone = error.traceback.strip() in ("", text)  # no code of anybody's was running there
+    is_alone = error.traceback.strip() in ("", text)  # the traceback has no frames
     parts = [] if is_alone else [f"On the far side:\n{error.traceback}"]
     absent = content.get("absent")
     if isinstance(absent, str):
@@ -161,7 +163,7 @@ def _strings(listed: Any) -> list[str]:
 
 
 def _places(content: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The classes of an exception there: module and qualified name."""
+    """The classes of an exception on the far side: module and qualified name."""
     listed = content.get("classes")
     found = []
     for one in listed[:_MOST] if isinstance(listed, list) else ():
@@ -171,7 +173,7 @@ def _places(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _kind(content: Mapping[str, Any]) -> type[RemoteError]:
-    """The nearest class that is here."""
+    """The nearest class of the exception that is known here, combined with RemoteError."""
     places = _places(content)
     loaded = _loaded(set(places)) if any(module != "builtins" for module, _ in places) else {}
     for module, name in places:
@@ -179,15 +181,15 @@ def _kind(content: Mapping[str, Any]) -> type[RemoteError]:
         if kind is not None:
             try:
                 return _mixed(kind)
-            except TypeError:  # its objects are laid out in another way than ours
+            except TypeError:  # its memory layout conflicts with ours
                 continue
     known = _known_base(content.get("bases"))
     return _Plain if known is None else _mixed(_BUILTIN[known])
 
 
 def _loaded(wanted: set[tuple[str, str]]) -> dict[tuple[str, str], Any]:
-    """Of the exception classes that this program has loaded those with these names: of libraries, and none that does
-    anything when a class is derived from it."""
+    """The loaded exception classes with these names. Only classes of libraries, and only if deriving from them runs no
+    code."""
     found: dict[tuple[str, str], Any] = {}
     seen: set[type] = set()
     waiting: list[type[Exception]] = [Exception]
@@ -215,8 +217,11 @@ def _is_plain(kind: type[Exception], module: str, name: str) -> bool:
 def _made(
     kind: type[RemoteError], arguments: tuple[Any, ...], facts: Mapping[str, Any], room: list[int]
 ) -> RemoteError:
-    """An exception of this class, without its facts; a UnicodeDecodeError or UnicodeEncodeError with the five that it
-    has to have, or if they are not sound a UnicodeError; a group with its members, or an Exception."""
+    """Make an exception of this class, without arguments and attributes.
+
+    A UnicodeDecodeError or UnicodeEncodeError gets its five required arguments; if they are invalid, it becomes a
+    UnicodeError. A group gets its members; if it has none, it becomes a plain RemoteError.
+    """
     base: Any = next(one for one in kind.__mro__ if one.__module__ == "builtins" and one in _MAKERS)
     if base is _GROUP:
         members = [raised_there(*one, room) for one in _members(facts, room)]
@@ -235,7 +240,7 @@ def _made(
 
 
 def _members(facts: Mapping[str, Any], room: list[int]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The members of a group, each as a reply tells of one."""
+    """The members of an exception group, each in the form of a reply."""
     listed = facts.get("members")
     found = []
     for one in listed[: room[0]] if isinstance(listed, list) else ():
@@ -246,8 +251,8 @@ def _members(facts: Mapping[str, Any], room: list[int]) -> list[tuple[dict[str, 
 
 
 def _fill(error: Exception, arguments: tuple[Any, ...], facts: Mapping[str, Any]) -> None:
-    """Its arguments and attributes, without running anything of its class."""
-    if not isinstance(error, StopIteration):  # whose argument is a value
+    """Set the arguments and attributes of an exception without running code of its class."""
+    if not isinstance(error, StopIteration):  # its argument is a value, not text to print
         arguments = tuple(map(_shown, arguments))
     BaseException.args.__set__(error, arguments)  # type: ignore[attr-defined]
     for base, names in _FACTS.items():
@@ -261,7 +266,7 @@ def _fill(error: Exception, arguments: tuple[Any, ...], facts: Mapping[str, Any]
 
 
 def _shown(value: Any, depth: int = 0) -> Any:
-    """A value whose text a terminal can be shown, since an exception is printed with it."""
+    """``value`` with its text cleaned for a terminal, because exceptions are printed with it."""
     if type(value) is str:
         return plain_text(value)
     if depth < 3 and type(value) in (list, tuple):
@@ -270,8 +275,10 @@ def _shown(value: Any, depth: int = 0) -> Any:
 
 
 def sent(error: BaseException, travels: Callable[[Any], bool]) -> dict[str, Any]:
-    """An exception of this side in words, for the far side to make one of: its class, arguments and attributes, as far
-    as they go there. ``travels`` says of a value whether it does."""
+    """The description of a local exception, from which the far side makes one: class, arguments and attributes.
+
+    ``travels`` says whether a value can be sent; other values are left out or sent as text.
+    """
     kind = type(error)
     is_from_there = isinstance(error, RaisedThere)
     is_own = not is_from_there and not is_installed(kind.__module__) and travels(kind)
@@ -288,7 +295,7 @@ def sent(error: BaseException, travels: Callable[[Any], bool]) -> dict[str, Any]
 
 
 def _classes_of(kind: type) -> list[list[str]]:
-    """What an exception of this class is of; a program's own classes are not the session's of the same name."""
+    """The base classes of an exception class, without those of ``__main__``: the session has another one."""
     kinds = [one for one in kind.__mro__ if issubclass(one, BaseException) and one.__module__ != "__main__"]
     return [[one.__module__, one.__qualname__] for one in kinds]
 
@@ -310,16 +317,16 @@ def _set_facts(error: Exception, base: Any, names: Mapping[str, tuple[type, ...]
 
 
 _MAX_TEXT = 200_000
-# Classes, attributes, notes and members of one exception.
+# The most classes, attributes, notes and members of one exception.
 _MOST = 100
-# What an exception of ours has beside what it has there.
+# Attributes that only our exceptions have; they are not sent or set.
 _OURS = frozenset({"ename", "evalue", "traceback", "lines", "classes", "args", "with_traceback", "add_note"})
 _MAKERS = frozenset({*_BUILTIN.values(), Exception, object})
 _UNICODE = {UnicodeDecodeError: bytes, UnicodeEncodeError: str}
 
 
 def _is_unicode(kind: type[Exception], arguments: tuple[Any, ...]) -> bool:
-    """Whether it is an error with five arguments of certain classes, and has them."""
+    """Whether it is a UnicodeDecodeError or UnicodeEncodeError with valid arguments."""
     for base, data in _UNICODE.items():
         if issubclass(kind, base):
             return [type(one) for one in arguments] == [str, data, int, int, str]
@@ -327,7 +334,7 @@ def _is_unicode(kind: type[Exception], arguments: tuple[Any, ...]) -> bool:
 
 
 def _known_base(bases: Any) -> str | None:
-    """The first class of the list that is in the table."""
+    """The first name in ``bases`` that is in the table of built-in exceptions."""
     if not isinstance(bases, Sequence):
         return None
     return next((name for name in bases[:50] if isinstance(name, str) and name in _BUILTIN), None)
@@ -338,5 +345,5 @@ def _text(value: Any, measure: Callable[[str], str]) -> str:
 
 
 def _is_sound(fact: Any, kinds: tuple[type, ...]) -> bool:
-    """Python puts these facts into words: the number of a line is none that would not fit on one."""
+    """Whether a fact is safe: Python prints numbers such as ``lineno``, so they must not be huge or negative."""
     return not isinstance(fact, int) or kinds == (object,) or 0 <= fact < 1 << 31

@@ -1,4 +1,4 @@
-"""Foreground: cells that somebody waits for in a terminal, or in a pipe: streams apart, questions, Ctrl-C."""
+"""Foreground: runs cells for a terminal or a pipe, with separate stdout and stderr, input and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ..session.session import Session
 from ..session.user import catch_interrupts, in_notebook, next_of
 from ..terminal import COLOUR, clean
 
-# The Ctrl-C of one cell that no longer ask the far side to stop it, but end our waiting.
+# After so many Ctrl-C for one cell we stop waiting for it instead of interrupting it again.
 LAST_PRESS = 4
 
 
 class Far(Protocol):
-    """What is needed of a `Remote`."""
+    """The part of `Remote` that this file uses."""
 
     @property
     def session(self) -> Session: ...
@@ -47,48 +47,48 @@ class Far(Protocol):
 
 
 class Left(FlameError):
-    """The user is no longer waiting for a cell that does not stop."""
+    """The user has given up waiting for a cell that does not stop."""
 
 
 class _Interrupt:
-    """Ctrl-C came."""
+    """Put into the queue of events when Ctrl-C was pressed."""
 
 
 class Terminal:
-    """The screen of a process's own stdout and stderr: text, and of all else what text there is."""
+    """Shows output on the process's own stdout and stderr: text, and the text form of other output."""
 
     def stream(self, name: str, text: str) -> None:
         write(name, text)
 
     def display(self, content: dict[str, Any], update: bool = False) -> None:
-        """What a terminal can show of a display: its text. One that changes is shown again."""
+        """Show the text of a display. An update is shown as new text."""
         text = (content.get("data") or {}).get("text/plain")
         if isinstance(text, str):
             self.stream("stdout", text + "\n")
 
     def result(self, content: dict[str, Any]) -> None:
-        """The value of a cell."""
+        """Show the value of a cell."""
         self.display(content)
 
     def error(self, content: dict[str, Any]) -> None:
-        """An error, with its traceback."""
+        """Show an error with its traceback."""
         text = "\n".join(map(str, content.get("traceback") or ())).rstrip("\n") or str(content.get("ename"))
         self.stream("stderr", (text if in_colour("stderr") else COLOUR.sub("", text)) + "\n")
 
     def clear(self, wait: bool) -> None:
-        """A terminal forgets nothing."""
+        """Does nothing: a terminal's output cannot be cleared."""
 
     def comm(self, event: Event) -> None:
-        """It has no widgets."""
+        """Does nothing: a terminal has no widgets."""
 
     def other(self, event: Event) -> None:
-        """What is no output is not shown."""
+        """Does nothing for events that are not output."""
 
 
 class Foreground(Terminal):
-    """Runs cells one after the other, and shows on the thread that waits what each does.
+    """Runs cells one after the other, and shows their output on the thread that waits.
 
-    leaves   whether Ctrl-C again and again ends the waiting; raises Left then
+    leaves   whether repeated Ctrl-C ends the waiting; it then raises Left
     presses  how often Ctrl-C was pressed during the last cell
     """
 
@@ -107,9 +107,9 @@ class Foreground(Terminal):
         request_id: str | None = None,
         program: dict[str, Any] | None = None,
     ) -> Reply:
-        """Run one cell; the content of its execute_reply. Raises FlameError where its end is not heard of.
+        """Run one cell and return the content of its execute_reply. Raises FlameError if the reply never comes.
 
-        Ctrl-C stops it there, however often. ``program``: see ``Session.execute``.
+        Every Ctrl-C interrupts the cell on the far side. ``program``: see ``Session.execute``.
         """
         request_id = request_id or uuid.uuid4().hex
         self.presses = 0
@@ -117,7 +117,7 @@ class Foreground(Terminal):
         over = threading.Event()
 
         def sink(event: Event) -> None:
-            """Behind the cell's end its threads may still speak; they ask nobody any more."""
+            """Take an event. After the cell's end its threads may still print, but not ask for input."""
             if not over.is_set():
                 told.put(event)
             elif event["type"] != "input_request":
@@ -142,10 +142,10 @@ class Foreground(Terminal):
             self._drain(told)
 
     def begun(self, request_id: str) -> None:
-        """Called when a cell is on its way."""
+        """Called when a cell has been sent."""
 
     def follow(self, told: queue.SimpleQueue[Any], done: Future[Reply], request_id: str) -> Reply:
-        """Show what ``told`` brings until ``done``, the future of the cell ``request_id``, is; its result."""
+        """Show the events in ``told`` until ``done``, the future of cell ``request_id``, is done; return its result."""
         done.add_done_callback(lambda _: told.put(None))
         with catch_interrupts(lambda: told.put(_Interrupt)) as give_back:
             while (event := next_of(told)) is not None:
@@ -186,15 +186,15 @@ class Foreground(Terminal):
     # -- questions ---------------------------------------------------------------------------------------------------
 
     def answer(self, content: dict[str, Any]) -> None:
-        """``input()`` of the far side. Ctrl-C at the prompt is raised."""
+        """Answer ``input()`` of the far side. Ctrl-C at the prompt is raised."""
         text, password = content.get("prompt", ""), bool(content.get("password"))
         line: str | None
         try:
-            if is_typed() or password:  # the latter is asked at the terminal, whatever stdin is
+            if is_typed() or password:  # a password is asked on the terminal, even if stdin is not one
                 before, prompt = self._rendering.question(text)
                 show_before(before)
             else:
-                prompt = text if self._rendering.full else clean(text)  # for a pipe, which need not know who asks
+                prompt = text if self._rendering.full else clean(text)  # for a pipe, so without the name of the server
             line = self.ask(prompt, password)
         except EOFError:
             line = None
@@ -206,7 +206,7 @@ class Foreground(Terminal):
             self._far.session.answer(number, line)
 
     def ask(self, prompt: str, password: bool) -> str:
-        """The user's line; EOFError at the end of the input."""
+        """Ask the user and return the line; EOFError at the end of the input."""
         if password:
             return getpass.getpass(prompt)
         if is_typed():
@@ -219,9 +219,11 @@ class Foreground(Terminal):
 
 
 def write(name: str, text: str) -> None:
-    """Text to stdout or stderr, at once; what its encoding lacks as a question mark. Raises FlameError where it cannot
-    be written, and BrokenPipeError."""
-    stream = getattr(sys, name)  # None where there is no console
+    """Write text to stdout or stderr and flush; characters that the encoding lacks become question marks.
+
+    Raises FlameError if it cannot be written, and BrokenPipeError.
+    """
+    stream = getattr(sys, name)  # None if there is no console
     if stream is None:
         return
     with _writing(name, stream):
@@ -234,7 +236,7 @@ def write(name: str, text: str) -> None:
 
 
 def write_bytes(name: str, data: bytes) -> None:
-    """The same of bytes, exactly; but a terminal that is not of UTF-8 is given the text in its own encoding."""
+    """Write bytes unchanged; but for a terminal that is not UTF-8, convert the text to its encoding."""
     stream = getattr(sys, name)
     below = getattr(stream, "buffer", None)
     encoding = str(getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
@@ -248,7 +250,7 @@ def write_bytes(name: str, data: bytes) -> None:
 
 
 def flush_output() -> None:
-    """Write out what was printed; FlameError where it cannot be, BrokenPipeError where nobody reads it."""
+    """Flush stdout; FlameError if that fails, BrokenPipeError if nobody reads."""
     if sys.stdout is not None:
         with _writing("stdout", sys.stdout):
             sys.stdout.flush()
@@ -266,20 +268,20 @@ def _writing(name: str, stream: Any) -> Iterator[None]:
 
 
 def leave_output(stream: Any) -> None:
-    """What that holds, and is given from now on, goes nowhere: where it should go it cannot."""
+    """Discard what the stream holds and what is written to it from now on, because it cannot be written."""
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def show_before(text: str) -> None:
-    """Output that goes above a prompt. No colours of what was printed before last into that: they could hide it."""
+    """Print output above a prompt, and reset the colours of earlier output, which could hide the prompt."""
     colours = "\x1b[0m" if sys.stdout is not None and _is_tty(sys.stdout) else ""
     if text or colours:
         write("stdout", text + colours)
 
 
 def is_typed() -> bool:
-    """Whether somebody types what is read from stdin: a terminal, or a notebook's box."""
+    """Whether a user types what is read from stdin: in a terminal or a notebook's input box."""
     return sys.stdin is not None and (in_notebook() or _is_tty(sys.stdin))
 
 
@@ -292,5 +294,5 @@ def in_colour(name: str) -> bool:
 def _is_tty(stream: Any) -> bool:
     try:
         return bool(stream.isatty())
-    except ValueError:  # closed
+    except ValueError:  # the stream is closed
         return False

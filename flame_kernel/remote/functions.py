@@ -1,10 +1,10 @@
-"""Functions and classes on their way to the far side: by their source, with the names that they use.
+"""Sends functions and classes to the far side as source, together with the names that they use.
 
-What a function needs goes along: plain data, stand-ins, modules and what installed libraries have (by name, to be
-imported there), functions and classes of the user's, for which the same holds, and objects that are made by a call of
-such (compiled patterns, loggers, partials).  What is not defined here may be among the session's names there.  Anything
-else is refused before anything was sent, by the variable's name and with what to do.  See the agent's
-``remote/functions.py`` for what is sent.
+What a function uses is sent along: plain data, stand-ins, modules and objects of installed libraries (by name, to be
+imported there), functions and classes of the user (in the same way), and objects that a call of one of these makes
+(compiled patterns, loggers, partials).  A name that is not defined here may be defined in the session.  Anything else
+is refused before anything is sent; the error names the variable and says what to do.  The agent's
+``remote/functions.py`` describes the format.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from ..errors import CannotTravel
 from . import by_name, source
 from .callbacks import CalledBack, Handed, is_iterator, name_of
 
-# What a shipped function may not need from here to be run there in place of being called back.
+# Immutable types: a function that uses only such values changes nothing here, so it need not be a callback.
 _FIXED = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset, range, types.ModuleType)
 _LRU = type(functools.lru_cache(maxsize=1)(lambda: None))
 _CLASS = "__class__"
 _CONTAINERS = frozenset({dict, list, set})
-# What is no function, and is made by a call that says all of it.
+# Objects that are made completely by one call, so they can be sent as that call.
 _MADE = (re.Pattern, logging.Logger, types.GenericAlias)
 
 Reference = Any
-# Each class of the user's that was sent, by the key that it has there: once made it is the same in later calls.
+# The user's classes that were sent, by their key on the far side, so that later calls use the same class there.
 _keys: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 
 
 class RemoteFunction:
-    """A function of the user's that runs on the far side when it is called; what ``pi.remote`` makes of one.
+    """A user's function that runs on the far side when it is called; made by ``pi.remote``.
 
-    ``local`` is the function itself.  What it needs is looked up anew at each call, as Python does it.
+    ``local`` is the original function.  The names that it uses are looked up at each call, as in Python.
     """
 
     def __init__(self, function: Callable[..., Any], run: Callable[..., Any], where: str) -> None:
@@ -67,7 +67,7 @@ class RemoteFunction:
 
 
 def class_key(kind: type) -> str:
-    """By what the far side knows a class of the user's."""
+    """The key that identifies a user's class on the far side."""
     key = _keys.get(kind)
     if key is None:
         key = _keys[kind] = uuid.uuid4().hex
@@ -76,19 +76,19 @@ def class_key(kind: type) -> str:
 
 
 def sent_class(key: object) -> type | None:
-    """The class of the user's that went to a far side under a key."""
+    """The user's class that was sent with this key, or None."""
     return _classes.get(key) if isinstance(key, str) else None
 
 
 class Shipment:
-    """The functions, classes and objects that one request needs. One use.
+    """Collects the functions, classes and objects that one request needs. One use.
 
-    reference  gives the id of a stand-in, or None for anything else
-    dumps      ``security.trust.pickler``, where trust is given
-    python     the far side's version, such as [3, 11, 7]: between equal ones code goes without its source, under trust
-    handed     takes what is to be called back, or is None where nothing can be
+    reference  returns the id of a stand-in, or None for anything else
+    dumps      a function made by ``security.trust.pickler``, under trust
+    python     the far side's version, such as [3, 11, 7]: if it is ours, code without source can be sent under trust
+    handed     takes the callbacks; None if callbacks are not possible
 
-    ``reference`` of this is what `values.encode` is given; ``parts`` is what is sent then.
+    Pass the method ``reference`` to `values.encode`; ``parts`` are then the parts to send.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Shipment:
         self._contents: list[list[Any]] = []
         self._numbers: dict[int, int] = {}
         self._space_of: dict[int, int] = {}
-        self._kept: list[Any] = []  # an id is its object's as long as that is kept
+        self._kept: list[Any] = []  # keeps objects alive, so that their ids stay unique
         self._referred = 0
         self._named_in_pickles: dict[int, Any] = {}
         self._path: tuple[str, ...] = ()
@@ -121,13 +121,13 @@ class Shipment:
         return f"<Shipment of {len(self._items)}>"
 
     def dumps(self, value: Any) -> bytes:
-        """A pickle, where trust is given."""
+        """Pickle a value; only under trust."""
         assert self._pickle is not None
         self._referred += 1
         return self._pickle(value)
 
     def _in_a_pickle(self, one: object) -> Any:
-        """What stands in a pickle for what has a source, and for a stand-in; None for what is pickled."""
+        """The reference to put into a pickle for a stand-in, or a function or class with source; None: pickle it."""
         if not isinstance(one, (type, types.FunctionType)):
             return self._stand_in(one)
         if id(one) not in self._named_in_pickles:
@@ -152,7 +152,7 @@ class Shipment:
         return None if self._pickle is None else self.dumps
 
     def entry(self, function: Any) -> Reference:
-        """What stands for a function that is to be run there; raises CannotTravel."""
+        """The reference for a function to run on the far side; raises CannotTravel."""
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
         if not callable(function):
             raise CannotTravel(f"{name} is not a function with source; give one made by def or lambda")
@@ -166,17 +166,17 @@ class Shipment:
         return made
 
     def parts(self) -> list[list[Any]]:
-        """The parts of each value that goes behind those of the request; nothing where nothing is needed."""
+        """The values to send after those of the request, each as its parts; empty if nothing is needed."""
         if not self._items:
             return []
         head = {"items": self._items, "spaces": self._spaces}
         plain = values.encode(self._plain, self._stand_in)
         return [values.encode(head), plain, *self._contents]
 
-    # -- what stands for something -------------------------------------------------------------------------------------
+    # -- references ----------------------------------------------------------------------------------------------------
 
     def reference(self, one: Any) -> Reference | None:
-        """What stands for something that is not plain data; None where nothing does."""
+        """The reference for something that is not plain data; None if there can be none."""
         made = self._stand_in(one)
         if made is None and not self._inside:
             made = self._called_back(one)
@@ -197,7 +197,7 @@ class Shipment:
         return by_name.find(one)
 
     def _called_back(self, one: Any) -> Reference | None:
-        """What stands for a function or an iterator that stays here: where what it does can be noticed here."""
+        """The reference for a function or iterator that must stay here as a callback; None if it need not."""
         if isinstance(one, CalledBack):
             one = one.function
         elif isinstance(one, types.FunctionType):
@@ -220,7 +220,7 @@ class Shipment:
         return self._handed.add(one, "function")
 
     def _goes_alone(self, function: types.FunctionType) -> bool:
-        """Whether a function may run there in place of being called back: it changes nothing that is seen here."""
+        """Whether a function can run there instead of being called back, because it changes nothing visible here."""
         trial = Shipment(self._stand_in)
         trial._inside = trial._is_trial = True
         try:
@@ -230,7 +230,7 @@ class Shipment:
         return not (trial._has_tables and trial._may_change)
 
     def _try(self, value: Any) -> None:
-        """In a trial: whether a value that a function uses can be changed."""
+        """During a trial: note whether a value that a function uses is mutable."""
         if isinstance(value, (tuple, frozenset)):
             for one in value:
                 self._try(one)
@@ -259,7 +259,7 @@ class Shipment:
         return ["item", self._numbers[id(one)]]
 
     def _is_call(self, one: Any) -> bool:
-        """Whether an argument may be made there by a call, as it is never looked at here again."""
+        """Whether an argument can be made there by a call, because nothing here depends on its later state."""
         if isinstance(one, types.MethodType):
             return isinstance(one.__self__, type)
         if isinstance(one, types.BuiltinMethodType):
@@ -274,7 +274,7 @@ class Shipment:
         return item
 
     def _content(self, value: Any, name: str) -> list[Any]:
-        """Where the far side finds a value that something needs."""
+        """Add a value that something uses; return where the far side finds it. Raises CannotTravel."""
         before = self._referred
         if self._is_trial:
             for one in value:
@@ -296,8 +296,10 @@ class Shipment:
         return ["content", len(self._contents) - 1]
 
     def _variable(self, value: Any, name: str) -> list[Any]:
-        """The same for what a name stands for. A table that holds functions is there before they are: they may use it,
-        or enter themselves."""
+        """As `_content`, for the value of a variable.
+
+        A container that holds functions is made there before them, because they may use it or add themselves to it.
+        """
         number = self._numbers.get(id(value))
         place = self._content([value], name) if number is None or type(value) not in _CONTAINERS else None
         if place is not None and (place[0] == "plain" or type(value) not in _CONTAINERS):
@@ -335,7 +337,7 @@ class Shipment:
         self._filled(function, text)
 
     def _bare(self, function: types.FunctionType) -> None:
-        """A function without a source, as code: Python there is of the same version."""
+        """Add a function without source as bytecode; needs the same Python version there."""
         code = {"code": marshal.dumps(function.__code__)}
         self._filled(function, source.Source("", 1, function.__code__.co_filename), **code)
 
@@ -367,7 +369,7 @@ class Shipment:
         return self._variable(content, name)
 
     def _names(self, item: dict[str, Any], space: dict[str, Any], code: types.CodeType, names: set[str]) -> None:
-        """The global names that something reads; those that are not here may be there."""
+        """Add the global names that something reads; names not defined here may be defined there."""
         number = self._space_of.setdefault(id(space), len(self._spaces))
         if number == len(self._spaces):
             self._kept.append(space)
@@ -385,7 +387,7 @@ class Shipment:
                 item["missing"].append(name)
 
     def _decorated(self, function: types.FunctionType) -> bool:
-        """A function under a decorator of a library, made anew there by the decorator; whether that can be."""
+        """Add a function with a library's decorator, which is applied again there; False if that is impossible."""
         inner = inspect.unwrap(function)
         closure = [cell.cell_contents for cell in function.__closure__ or ()]
         if not isinstance(inner, types.FunctionType) or all(_is_simple(one) for one in closure):
@@ -406,7 +408,7 @@ class Shipment:
         if text is None:
             return self._class_without_source(kind)
         functions = list(source.functions_of(kind))
-        # Those of a named tuple that a class statement makes are of another module, which is none.
+        # A named tuple made by a class statement has generated functions, whose module is not a real one: skip them.
         if issubclass(kind, tuple):
             functions = [one for one in functions if one.__globals__.get("__name__") == kind.__module__]
         space = functions[0].__globals__ if functions else vars(sys.modules.get(kind.__module__, builtins))
@@ -424,13 +426,13 @@ class Shipment:
     def _definition(
         self, one: Any, name: str, text: source.Source, space: dict[str, Any], local: dict[str, Any]
     ) -> dict[str, Any]:
-        """A definition that is run there as it stands."""
+        """Add a definition whose source is run there unchanged."""
         future = source.has_future_annotations(one if isinstance(one, type) else inspect.unwrap(one))
         code = source.compiled(text, future)
         if not future and not all(
             hasattr(builtins, one) or one in space or one in local for one in source.names_at_once(code)
         ):
-            future, code = True, source.compiled(text, True)  # an annotation, perhaps, that names what is not there yet
+            future, code = True, source.compiled(text, True)  # perhaps an annotation has a name that is not defined yet
         names, annotated = source.global_names(code), source.annotated(text) if future else set()
         names |= {name for name in annotated & set(space) if self._named(space[name]) is not None}
         local = {name: one for name, one in local.items() if name in names}
@@ -447,7 +449,7 @@ class Shipment:
         return item
 
     def _class_without_source(self, kind: type) -> bool:
-        """A named tuple or an enum that a call has made; of others a pickle may be, under trust."""
+        """Add a named tuple or enum class that a call has made; others may be pickled, under trust."""
         made: list[Any] | None = None
         fields = getattr(kind, "_fields", None)
         members = getattr(kind, "__members__", None)
@@ -470,12 +472,12 @@ class Shipment:
     # -- objects that a call makes -------------------------------------------------------------------------------------
 
     def _reduced(self, one: Any) -> Reference | None:
-        """What Python's own protocol says how an object is made: of what, and what it then holds."""
+        """Add an object by Python's protocol ``__reduce_ex__``: the call that makes it, and its state."""
         if self._is_trial and not by_name.is_installed(type(one).__module__):
             raise scalars.NotPlain("an object of this side")
         try:
             found = _reduction(one)
-        except Exception:  # the protocol runs the object's code, which refuses as it likes
+        except Exception:  # this runs the object's code, which may raise anything
             return None
         if not isinstance(found, tuple) or len(found) < 2:
             return None
@@ -488,7 +490,7 @@ class Shipment:
                 content = [state, list(listed or ()), [list(pair) for pair in pairs or ()]]
                 item["state"] = self._content(content, type(one).__qualname__)
         except CannotTravel:
-            if self._path != path:  # it is an argument: it is refused by its own name
+            if self._path != path:  # not part of something else: the caller refuses it
                 return None
             raise
         finally:
@@ -502,7 +504,7 @@ def _reduction(one: Any) -> Any:
 
 
 def _submodules(module: types.ModuleType, attributes: set[str]) -> list[str]:
-    """What lies in a package and is imported here, and is named by code that has these attributes in it."""
+    """The imported submodules of a package that code with these attribute names may use."""
     if not hasattr(module, "__path__"):
         return []
     before = module.__name__ + "."
@@ -511,7 +513,7 @@ def _submodules(module: types.ModuleType, attributes: set[str]) -> list[str]:
 
 
 def _owner(function: types.FunctionType) -> type | None:
-    """The user's class that has a function as a method; None for a function by itself."""
+    """The user's class that has the function as a method; None if it is not a method."""
     above, _, name = function.__qualname__.rpartition(".")
     found: Any = sys.modules.get(function.__module__ or "")
     for part in above.split(".") if above else ():
@@ -530,7 +532,7 @@ def _file_module(function: types.FunctionType) -> str:
 
 
 def _is_simple(one: Any) -> bool:
-    """Whether a decorator's closure goes by itself."""
+    """Whether a value in a decorator's closure is a function, a class or plain data."""
     return isinstance(one, (types.FunctionType, type)) or type(one) in _FIXED or type(one) in (dict, list, set)
 
 
@@ -545,7 +547,7 @@ def _closure(functions: list[types.FunctionType]) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(kind: type) -> dict[str, Any]:
-    """The plain data of a class as it is now, where that may be other than its source says."""
+    """The plain data attributes of a class now, as they may differ from its source."""
     if type(kind) is not type or issubclass(kind, tuple):
         return {}
     return {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 
 class KeptText:
-    """Text up to ``limit`` characters: of more the beginning goes, and a note says how much. ``whose`` is who keeps it,
-    for that note."""
+    """Keeps text up to ``limit`` characters. Of longer text the beginning is dropped, and a note says how much.
+
+    ``whose`` names the keeper in that note.
+    """
 
     def __init__(self, limit: int, whose: str) -> None:
         self._limit = limit

@@ -1,12 +1,12 @@
-"""What the caller does next with what it is about to get, read from its bytecode.
+"""Reads in the caller's bytecode what it will do next with the result that it is about to get.
 
-``pi.modules.os.environ["HOME"]`` is three operations for Python, and shall be one request.  What an attribute is, a
-value or an object, nobody here knows until it has been asked for; but where the very next thing is another attribute,
-an item or a call, that does not matter: the chain that is written without a break is evaluated there, as one.  So a
-chain also acts there: ``pi.modules.sys.path.append("x")`` changes the list there, while a list that has been stored in
-a variable here is a copy.
+``pi.modules.os.environ["HOME"]`` is several operations in Python, but should be one request.  Whether an attribute is a
+plain value or an object is known only after a request.  This does not matter if the next operation is another
+attribute, an item or a call: then the whole chain is evaluated on the far side at once.  So a chain also has its effect
+there: ``pi.modules.sys.path.append("x")`` changes the list there, while a list that was stored in a local variable is a
+copy.
 
-Where the reading fails (another Python, an attribute by ``getattr``) the answer is no, and each operation is a request.
+If the bytecode cannot be read (another Python, or ``getattr``), the answer is no, and each operation is a request.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ import functools
 import sys
 from types import CodeType, FrameType
 
-# Instructions that do something with what was just made: an attribute of it is taken, set or deleted.
+# Instructions that get, set or delete an attribute of the object on top of the stack.
 _ATTRIBUTE = frozenset({"LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"})
-# … and those that take an item of what stands below the key.
+# Instructions that get, set or delete an item; the object is below the key on the stack.
 _ITEM = frozenset({"BINARY_SUBSCR", "STORE_SUBSCR", "DELETE_SUBSCR"})
 _LOADS = ("LOAD_CONST", "LOAD_SMALL_INT", "LOAD_FAST", "LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF")
 _SILENT = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "NOT_TAKEN"})
 _ASKS = ("LOAD_ATTR", "LOAD_METHOD", "BINARY_SUBSCR", "BINARY_OP", "CALL")
 
-Step = tuple[bool, str]  # whether what it makes is gone on with; the attribute that is then taken, or ""
+Step = tuple[bool, str]  # whether the result is used in a chain; the attribute taken next, or ""
 
 
 def goes_on(frame: FrameType | None) -> bool:
-    """Whether what ``frame``'s running instruction makes is at once asked for an attribute or an item, or called."""
+    """Whether the next operation on the result of ``frame``'s instruction is an attribute, an item or a call."""
     return _step(frame)[0]
 
 
 def next_attribute(frame: FrameType | None) -> str:
-    """The attribute that is at once taken of what ``frame``'s running instruction makes; or ""."""
+    """The attribute that is taken next of the result of ``frame``'s instruction, or ""."""
     return _step(frame)[1]
 
 
 def is_attribute(frame: FrameType | None) -> bool:
-    """Whether ``frame``'s running instruction takes an attribute, rather than calls what does, such as ``hasattr``."""
+    """Whether ``frame``'s instruction itself takes an attribute; not if it calls, for example, ``hasattr``."""
     try:
         return frame is None or frame.f_lasti in _attributes(frame.f_code)
     except Exception:  # bytecode of a kind that `dis` does not know
@@ -47,7 +47,7 @@ def is_attribute(frame: FrameType | None) -> bool:
 
 @functools.lru_cache(maxsize=512)
 def _attributes(code: CodeType) -> frozenset[int]:
-    """The places of the instructions that take attributes, to the last of their cache entries."""
+    """The offsets of the instructions that take attributes, with their cache entries."""
     instructions = [one for one in dis.get_instructions(code) if one.opname not in _SILENT]
     ends = [*(one.offset for one in instructions[1:]), len(code.co_code)]
     places = zip(instructions, ends, strict=True)
@@ -59,19 +59,19 @@ def _step(frame: FrameType | None) -> Step:
         return False, ""
     try:
         return _plan(frame.f_code).get(frame.f_lasti, (False, ""))
-    except Exception:  # bytecode of a kind that `dis` does not know: it is only a saving that is lost
+    except Exception:  # bytecode of a kind that `dis` does not know: this only costs more requests
         return False, ""
 
 
 @functools.lru_cache(maxsize=512)
 def _plan(code: CodeType) -> dict[int, Step]:
-    """For the offset of each instruction that may make one of our objects: see Step."""
+    """The Step for the offset of each instruction that may return one of our objects."""
     found: dict[int, Step] = {}
     instructions = [one for one in dis.get_instructions(code) if one.opname not in _SILENT]
     for index, one in enumerate(instructions):
         if not one.opname.startswith(_ASKS):
             continue
-        loads = 0  # of variables and constants that follow: keys and arguments
+        loads = 0  # the number of loads that follow, of variables and constants: keys and arguments
         while _at(instructions, index + 1 + loads).opname.startswith(_LOADS):
             loads += 1
         after, consumer = _at(instructions, index + 1), _at(instructions, index + 1 + loads)
@@ -80,22 +80,22 @@ def _plan(code: CodeType) -> dict[int, Step]:
             _is_method(one)
             or after.opname in _ATTRIBUTE
             or (loads == 1 and _takes_item(consumer))
-            # Python 3.10 knows no method where there are keywords, whose names are one load more.
+            # Python 3.10 has no LOAD_METHOD for calls with keywords; the tuple of their names is one more load.
             or (loads > 1 and consumer.opname == "CALL_FUNCTION_KW" and consumer.arg == loads - 1)
         )
-        # While a method in Python that it calls runs, the place may be that of its last cache entry.
+        # While the instruction runs a Python method, f_lasti may be the offset of its last cache entry.
         end = after.offset if after is not one else one.offset + 2
         found.update(dict.fromkeys(range(one.offset, end, 2), (goes, str(name))))
     return found
 
 
 def _at(instructions: list[dis.Instruction], index: int) -> dis.Instruction:
-    """The instruction at ``index``, or the last one: nothing goes on after that."""
+    """The instruction at ``index``, or the last one if there are fewer."""
     return instructions[min(index, len(instructions) - 1)]
 
 
 def _is_method(one: dis.Instruction) -> bool:
-    """Whether it looks up what is then called: ``x.name(…)``."""
+    """Whether the instruction looks up a method to call: ``x.name(…)``."""
     if one.opname == "LOAD_METHOD":
         return True
     return _METHOD_BIT and one.opname == "LOAD_ATTR" and bool((one.arg or 0) & 1)
@@ -105,5 +105,5 @@ def _takes_item(one: dis.Instruction) -> bool:
     return one.opname in _ITEM or (one.opname == "BINARY_OP" and one.argrepr == "[]")
 
 
-# From Python 3.12 on LOAD_ATTR does for both, and its lowest bit tells them apart (opmap still has the other's name).
+# From Python 3.12 on LOAD_ATTR does both; its lowest bit means a method. (LOAD_METHOD is still in opmap.)
 _METHOD_BIT = sys.version_info >= (3, 12)

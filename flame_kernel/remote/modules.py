@@ -1,6 +1,6 @@
-"""Local modules and packages to the far side, into memory, where cells import them; and the source of those there.
+"""Sends local modules and packages to the far side's memory, where cells can import them; fetches source from there.
 
-What is sent is source: a whole package with all its files, but not its data, and nothing that is compiled.
+Only source is sent: all Python files of a package, but no data files and nothing compiled.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..errors import TransferError
 from ..session.session import Session
 
 _COMPILED = (".so", ".pyd", ".dylib")
-# Bytes of source; one message holds less than 64 MiB.
+# Most bytes of source; a message must be smaller than 64 MiB.
 _MAX_SOURCE = 24 << 20
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class SentModule:
-    """What was sent: the dotted names of ``modules``, and the files of the package that were ``left_out``."""
+    """What was sent: the dotted names of ``modules``, and the package's files that were ``left_out``."""
 
     name: str
     modules: tuple[str, ...]
@@ -52,12 +52,12 @@ class _Source:
 
 
 def sendmodule(session: Session, module: str | ModuleType, source: str | None = None) -> SentModule:
-    """Make a module importable where cells run: a name with its ``source``, or a module or package that is here, by
-    its name or itself.
+    """Make a module importable for cells. ``module`` is a name, with its ``source``; or a local module or package, or
+    its name.
 
-    Nothing is run by this; the module runs when a cell imports it.  Sent again, it replaces what was imported: the
-    next ``import`` has the new one, names that are held of the old one stay old.  It lives in memory, until the session
-    ends.  Raises TransferError, in one sentence, for what has no source or cannot be compiled there.
+    This does not run the module; it runs when a cell imports it.  If it is sent again, the next ``import`` gets the new
+    version; objects that came from the old one do not change.  It stays in memory until the session ends.  Raises
+    TransferError, one sentence, if there is no source or it cannot be compiled there.
     """
     left_out: tuple[str, ...] = ()
     if source is not None:
@@ -80,8 +80,11 @@ def sendmodule(session: Session, module: str | ModuleType, source: str | None = 
 
 
 def send_named(session: Session, text: str) -> SentModule:
-    """As `sendmodule`, for what a user writes: a file ``NAME.py``, a package's folder or its ``__init__.py``, or the
-    name of a module or package, which is looked for in the present folder first. Raises TransferError."""
+    """As `sendmodule`, for text that a user types. Raises TransferError.
+
+    ``text`` is a file ``NAME.py``, a package's folder or its ``__init__.py``, or the name of a module or package; the
+    current folder is searched first.
+    """
     path = Path(text).expanduser()
     if text.replace(".", "").isidentifier() and path.suffix != ".py" and not path.is_dir():
         beside = path.with_name(f"{text}.py")
@@ -105,7 +108,7 @@ def send_named(session: Session, text: str) -> SentModule:
 
 
 def getmodule(session: Session, name: str) -> str:
-    """The source of a module there; TransferError where it has none."""
+    """The source of a module on the far side; TransferError if it has none."""
     _check_dotted(name)
     source = _ask(session, "get_module", module=name).get("source")
     if not isinstance(source, str):
@@ -134,7 +137,7 @@ def _check_name(name: str) -> None:
 
 
 def _gather(name: str, module: str | ModuleType) -> tuple[list[_Source], tuple[str, ...]]:
-    """A local module's files and the names of what is left out; it is looked for, and not run."""
+    """The files of a local module and the names of files left out. The module is not run."""
     spec, folders, file = _found(name, module)
     if folders is not None and any(os.path.isdir(folder) for folder in folders):
         return _gather_package(name, [Path(folder) for folder in folders])
@@ -150,7 +153,7 @@ def _gather(name: str, module: str | ModuleType) -> tuple[list[_Source], tuple[s
 
 
 def _found(name: str, module: str | ModuleType) -> tuple[ModuleSpec | None, Sequence[str] | None, str | None]:
-    """``(spec, folders, file)`` of a local module; ``folders`` is None where it is no package."""
+    """``(spec, folders, file)`` of a local module; ``folders`` is None if it is not a package."""
     if isinstance(module, ModuleType):
         folders = list(module.__path__) if hasattr(module, "__path__") else None
         return module.__spec__, folders, getattr(module, "__file__", None)

@@ -1,4 +1,4 @@
-"""Programs of the far side as programs of this machine: stdin, stdout and stderr byte for byte, and the exit status."""
+"""Runs programs on the far side like local ones: with stdin, stdout, stderr as exact bytes, and an exit status."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from ..session.session import Session
 from ..terminal import plain_text
 from .foreground import Far, Foreground, Left, is_typed, write_bytes
 
-# Exit statuses, of a shell's.
+# Exit statuses, as shells use them.
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
-# Bytes of stdin that go in one request, about; requests that are under way at once; pieces that are read ahead.
+# For stdin: bytes per request (about), requests sent at once, pieces read ahead.
 PIECE, WINDOW, AHEAD = 1 << 20, 3, 16
 
-# Bytes that are no text, as they stand in events.
+# Bytes that are not valid text: events have them as lone surrogates.
 _NO_TEXT = re.compile("[\udc80-\udcff]")
 _NO_BYTES = "bytes that are no text withheld: this server is not authenticated; give it a key, or trust = true"
 
 
 class Program(Foreground):
-    """Runs scripts, expressions and cells; ``ends``: nothing of them is wanted any more when they are over."""
+    """Runs scripts, expressions and cells; ``ends``: nothing that they started is needed after their end."""
 
     def __init__(self, far: Far, *, ends: bool) -> None:
         super().__init__(far, leaves=True)
         self._ends = ends
-        self._statuses: list[int] = []  # those that sys.exit was given
+        self._statuses: list[int] = []  # the arguments of sys.exit
         self._withheld = False
         self._feeder: Feeder | None = None
 
     def execute(self, code: str, mode: str = "cell", name: str = "", arguments: Sequence[str] = ()) -> int:
-        """Run it; the exit status that a shell is given for it."""
+        """Run ``code`` and return its exit status for the shell."""
         self._statuses.clear()
         self._withheld = False
         typed = is_typed()
@@ -74,7 +74,7 @@ class Program(Foreground):
         return INTERRUPTED if self.presses else FAILED
 
     def show(self, event: Event) -> None:
-        """Show one event; of a server that is not authenticated no bytes but those of text."""
+        """Show one event; from a server that is not authenticated only text, no other bytes."""
         if event["type"] == "stream" and not self._rendering.full:
             content = event["content"]
             text, count = _NO_TEXT.subn("\ufffd", str(content.get("text", "")))
@@ -88,7 +88,7 @@ class Program(Foreground):
     def stream(self, name: str, text: str) -> None:
         try:
             data = text.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:  # other lone surrogates, of a cell
+        except UnicodeEncodeError:  # other lone surrogates in the output of a cell
             data = text.encode("utf-8", "replace")
         write_bytes(name, data)
 
@@ -105,7 +105,7 @@ class Program(Foreground):
 
 
 class Feeder:
-    """Sends our stdin to a program, as it comes, for as long as that wants it."""
+    """Sends our stdin to a program as it comes, until the program no longer reads it."""
 
     def __init__(self, session: Session, request_id: str) -> None:
         self._session = session
@@ -117,12 +117,12 @@ class Feeder:
         return f"<Feeder of {self._request_id}{' over' if self._over.is_set() else ''}>"
 
     def start(self) -> None:
-        """When the program is on its way there."""
+        """Call this when the program has been sent."""
         for name, work in (("flame-stdin", self._read), ("flame-feed", self._send)):
             threading.Thread(target=work, name=name, daemon=True).start()
 
     def stop(self) -> None:
-        """It is over there; what we have read, and it has not, is lost, as with ssh."""
+        """Call this when the program has ended. Input that we have read and it has not is lost, as with ssh."""
         self._over.set()
 
     def _read(self) -> None:
@@ -130,7 +130,7 @@ class Feeder:
         while piece and not self._over.is_set():
             try:
                 piece = os.read(sys.stdin.fileno(), PIECE) if sys.stdin is not None else b""
-            except (OSError, ValueError):  # it is closed
+            except (OSError, ValueError):  # stdin is closed
                 piece = b""
             self._pieces.put(piece)
 
@@ -148,14 +148,14 @@ class Feeder:
                     if under_way.popleft().result().get("status") != "ok":
                         return
         except FlameError:
-            pass  # the session has ended, which the program's own end tells
+            pass  # the session has ended; the program's end reports that
         finally:
             self._over.set()
-            while not self._pieces.empty():  # whoever waits to put one more
+            while not self._pieces.empty():  # wake a reader that waits to put a piece
                 self._pieces.get()
 
     def _gathered(self) -> tuple[bytes, bool]:
-        """What has come, and whether that was all."""
+        """The bytes that have come, and whether that is the end."""
         found = [self._pieces.get()]
         while found[-1] and sum(map(len, found)) < PIECE and not self._pieces.empty():
             found.append(self._pieces.get())

@@ -1,4 +1,4 @@
-"""Prompt: statements typed in a terminal, by prompt_toolkit: colours, history, several lines, Tab from the far side."""
+"""Prompt: reads statements in a terminal by prompt_toolkit, with colours, history and Tab from the far side."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..security import private_files
 from ..security.offers import offered
 from ..session.session import Session
 
-# Seconds that Tab waits for the far side.
+# Seconds that Tab waits for an answer of the far side.
 TAB_PATIENCE = 8.0
 
 _STYLE = Style.from_dict({"in": "ansigreen", "number": "ansibrightgreen bold", "where": "ansicyan"})
@@ -36,8 +36,8 @@ _STYLE = Style.from_dict({"in": "ansigreen", "number": "ansibrightgreen bold", "
 class Prompt:
     """The prompt of ``session`` in a terminal.
 
-    history   the file of what was typed, None for a history that ends with this prompt
-    more      the words before the second line and those below it, for a prompt of so many columns
+    history   the history file; None: keep the history only in memory
+    more      returns the prompt of the second and later lines, given the width of the first prompt in columns
     """
 
     def __init__(self, session: Session, history: Path | None, more: Callable[[int], str]) -> None:
@@ -57,7 +57,10 @@ class Prompt:
         )
 
     def read(self, words: Sequence[tuple[str, str]], default: str = "") -> str:
-        """A statement, behind ``words``, each with its style. EOFError at Ctrl-D, KeyboardInterrupt at Ctrl-C."""
+        """Read a statement after the prompt ``words`` (pairs of style and text).
+
+        Raises EOFError for Ctrl-D and KeyboardInterrupt for Ctrl-C.
+        """
         with patch_stdout(raw=True):
             return self._session.prompt(FormattedText(words), default=default, in_thread=_is_loop_running())
 
@@ -97,7 +100,7 @@ class Prompt:
 
 
 class _FarCompleter(Completer):
-    """Names as the far side has them."""
+    """Completes names by asking the far side."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -114,7 +117,7 @@ class _FarCompleter(Completer):
 
 
 def _is_loop_running() -> bool:
-    """Whether this thread runs an event loop: prompt_toolkit's own then needs another thread."""
+    """Whether this thread runs an event loop; then prompt_toolkit must run its own in another thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -123,7 +126,7 @@ def _is_loop_running() -> bool:
 
 
 def _history(path: Path | None) -> History:
-    """A file of the user's own, of mode 0600; in memory where there can be none."""
+    """A history in a file of mode 0600; in memory if the file cannot be used."""
     if path is None:
         return InMemoryHistory()
     try:

@@ -1,15 +1,15 @@
 """RemoteObject: stands here for an object of the far side.
 
-Whatever is done to it is done there: attributes, calls, items, operators, ``len``, ``in``, iteration, ``with``.  What
-comes back is a plain value, or another stand-in.  A stand-in's class has just those special methods that the object's
-class has, so ``callable(x)`` or ``isinstance(x, Iterable)`` say what they say there.
+All operations are done on the far side: attributes, calls, items, operators, ``len``, ``in``, iteration, ``with``.  The
+result is a plain value or another stand-in.  A stand-in's class has the same special methods as the object's class, so
+``callable(x)`` or ``isinstance(x, Iterable)`` give the same answer as there.
 
-Two words are ours: ``x.fetch()`` brings the value, and ``x.ref()`` is the object as a stand-in, even if it is plain.
-(An attribute of that name is had by ``pi.builtins.getattr(x, "fetch")``.)  Equality, order and hashes are the far
-side's where the class there defines them; else two stand-ins for one object are equal.
+Two methods are our own: ``x.fetch()`` returns the value, and ``x.ref()`` returns a stand-in even for a plain value.
+(``pi.builtins.getattr(x, "fetch")`` gets an attribute of that name.)  If the class defines equality, order or hashes,
+the far side decides; otherwise two stand-ins for the same object are equal.
 
-A *chain* is a stand-in that has not been asked for yet: where bytecode shows that it is at once gone on with, as in
-``pi.modules.os.environ["HOME"]``, the whole is one request (``lookahead.py``).
+A *chain* is a stand-in that has not been evaluated yet.  If the bytecode shows that the next operation follows at once,
+as in ``pi.modules.os.environ["HOME"]``, the whole chain is one request (``lookahead.py``).
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from ..terminal import clean, coloured_text, one_line, plain_text
 from . import lookahead
 from .calls import Calls, Step
 
-# Dunder names that are asked for there; any other that is not here is no attribute, for libraries try many.
+# Dunder names that the far side is asked for. Others raise AttributeError here, because libraries try many.
 _DUNDER = """
 __name__ __qualname__ __file__ __version__ __path__ __all__ __self__ __func__ __spec__ __annotations__ __bases__ __mro__
 __code__ __defaults__ __closure__ __package__ __author__ __cause__ __context__ __traceback__
 """
 _ASKED = frozenset(_DUNDER.split())
-# What front ends try on every object, to see how it likes to be shown: answered here, without a question.
+# Prefixes of names that front ends try on every object to find how to show it: answered without a request.
 _PRIVATE = ("_repr_", "_ipython_", "_flame_", "__")
-# Seconds that a mere look at an object may take: its repr, its names for Tab, its documentation.
+# Time limit in seconds for displaying an object: its repr, its names for Tab, its documentation.
 _LOOK = 5.0
-# Names of an object that are offered, and characters of a docstring that are shown.
+# The most names of an object that are offered, and characters of a docstring that are shown.
 _NAMES_MOST, _DOC_MOST = 20_000, 100_000
 _ITEMS_MOST = 512
-# Items that the first batch of a container may have; of an iterator it has one, for its next items may take long.
+# Most items in a container's first batch. An iterator's first batch has one, because later items may take long.
 _ITEMS_FIRST = 256
 
 
 class Handle:
-    """Keeps one object of the far side held while anything here stands for it."""
+    """Keeps an object of the far side alive while any stand-in for it exists here."""
 
     __slots__ = ("calls", "known")
 
@@ -59,15 +59,15 @@ class Handle:
 
 
 class _Meta(type):
-    """The class of stand-ins' classes: they have a docstring, and so has each stand-in, which is another one."""
+    """The metaclass of stand-ins, so that ``__doc__`` of a class differs from ``__doc__`` of its instances."""
 
     @property
     def __doc__(cls) -> str | None:  # type: ignore[override]
-        return __doc__  # the module's: that of an instance is asked for there
+        return __doc__  # the module's; for an instance the far side is asked
 
 
 class RemoteObject(metaclass=_Meta):
-    """See the module. ``pi.modules``, ``pi.builtins``, calls and items make them; nobody else does."""
+    """A stand-in; see the module. Made only by ``pi.modules``, ``pi.builtins``, calls and items."""
 
     __slots__ = ("__weakref__", "_flame_about", "_flame_calls", "_flame_handle", "_flame_root", "_flame_steps")
 
@@ -92,14 +92,14 @@ class RemoteObject(metaclass=_Meta):
         put(self, "_flame_about", about or {})
         put(self, "_flame_handle", handle)
 
-    # -- our own words -----------------------------------------------------------------------------------------------
+    # -- our own methods ---------------------------------------------------------------------------------------------
 
     def fetch(self) -> Any:
-        """The value itself, however large; CannotTravel where it is none, unless the connection has ``trust=True``."""
+        """The value itself, however large; CannotTravel if it is not plain data and there is no ``trust=True``."""
         return self._flame_calls.perform(self._flame_root, self._flame_steps, "value")
 
     def ref(self) -> RemoteObject:
-        """The object as a stand-in, also where its value is plain."""
+        """The object as a stand-in, even if it is plain data."""
         if self._flame_handle is not None and not self._flame_steps:
             return self
         made = self._flame_calls.perform(self._flame_root, self._flame_steps, "keep")
@@ -115,7 +115,7 @@ class RemoteObject(metaclass=_Meta):
         if lookahead.goes_on(sys._getframe(1)):
             return _chain(self, step)
         value = _do(self, step)
-        # ``help`` and front ends print them.
+        # ``help`` and front ends print these.
         return plain_text(value) if name in _ASKED and isinstance(value, str) else value
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -125,11 +125,11 @@ class RemoteObject(metaclass=_Meta):
         _do(self, ("delete", name), "none")
 
     def __dir__(self) -> list[str]:
-        """The names there that are names: Tab writes one of them into a line of code."""
+        """The attributes there that are valid identifiers, because Tab inserts them into code."""
         found = _look(self, ("op", "dir"), [])
         return sorted({*identifiers(found)[:_NAMES_MOST], "fetch", "ref"})
 
-    # -- how it looks ------------------------------------------------------------------------------------------------
+    # -- display -----------------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
         text = _look(self, ("about", "repr"), None)
@@ -140,14 +140,14 @@ class RemoteObject(metaclass=_Meta):
         return f"<remote {coloured_text(str(text))} at {calls.name}>"
 
     def __str__(self) -> str:
-        """Its text as it may be printed; ``pi.builtins.str(x)`` is all of it."""
+        """The object's text, cleaned for printing; ``pi.builtins.str(x)`` is the unchanged text."""
         return clean(_of_kind(self, ("op", "str"), str))
 
     def __format__(self, spec: str) -> str:
         return clean(_of_kind(self, ("op", "format", spec), str))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        """What a notebook shows of it: what it shows of itself there, and as text our repr."""
+        """The MIME bundle for a notebook: the object's own, but with our repr as text."""
         found = _look(self, ("rich",), None)
         if not (isinstance(found, list) and len(found) == 2 and all(isinstance(one, dict) for one in found)):
             return {"text/plain": repr(self)}
@@ -157,13 +157,13 @@ class RemoteObject(metaclass=_Meta):
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
-        """The docstring there."""
+        """The object's docstring on the far side."""
         found = _look(self, ("about", "doc"), None)
         return cap(plain_text(found), _DOC_MOST) if isinstance(found, str) else None
 
     @property
     def __signature__(self) -> inspect.Signature:
-        """How it is called there; defaults and annotations are shown as they are written there."""
+        """The signature on the far side; defaults and annotations are shown by their repr there."""
         found = _look(self, ("about", "signature"), None)
         if found is None:
             raise AttributeError("__signature__")
@@ -174,7 +174,7 @@ class RemoteObject(metaclass=_Meta):
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError(f"{_words(self)} stays where it is: fetch() brings its value, if it is plain")
 
-    # -- identity, where the class there has no other idea of it -----------------------------------------------------
+    # -- identity, unless the class there defines its own ------------------------------------------------------------
 
     def __eq__(self, other: object) -> Any:
         if not isinstance(other, RemoteObject):
@@ -201,23 +201,23 @@ def _do(one: RemoteObject, step: Step, mode: str = "auto", **options: Any) -> An
 
 
 def _of_kind(one: RemoteObject, step: Step, kind: type[Any]) -> Any:
-    """A result that is of one built-in class, whoever gives it."""
+    """The result of a step, which must be of the class ``kind``; UnsafeAnswer otherwise."""
     return one._flame_calls.demand(one._flame_root, (*one._flame_steps, step), kind)
 
 
 def _look(one: RemoteObject, step: Step, otherwise: Any) -> Any:
-    """Something about it that must not fail, nor take long, for it is asked for by whoever shows it."""
+    """The result of a step for display; ``otherwise`` if it fails or takes too long."""
     calls = one._flame_calls
     try:
         if calls.session.gone is not None:
             return otherwise
         return _do(one, step, "value", timeout=_LOOK)
-    except Exception:  # a repr, or a list of names, must not fail because the server does
+    except Exception:  # displaying must not fail because the server does
         return otherwise
 
 
 class _Written:
-    """A default or an annotation of the far side: its repr is all that is known here."""
+    """Stands for a default or annotation of the far side, of which only the repr is known."""
 
     def __init__(self, text: Any) -> None:
         self._text = one_line(str(text), 500)
@@ -249,12 +249,12 @@ def _chain(one: RemoteObject, *steps: Step) -> RemoteObject:
 
 
 def chain(calls: Calls, root: list[Any], *steps: Step) -> RemoteObject:
-    """A stand-in for what ``steps`` lead to, not asked for yet."""
+    """A stand-in for the result of ``steps``, which are not evaluated yet."""
     return Chain(calls, root, steps)
 
 
 def stand_in(calls: Calls, description: dict[str, Any]) -> RemoteObject:
-    """The stand-in for an object that the far side holds for us: how `Calls` makes them."""
+    """Make the stand-in for an object that the far side holds for us. Called by `Calls`."""
     known, kind, name = description["id"], description["kind"], description["class"]
     protocol = description["protocol"]
     if not (isinstance(known, str) and isinstance(name, str) and isinstance(protocol, list)):
@@ -266,7 +266,7 @@ def stand_in(calls: Calls, description: dict[str, Any]) -> RemoteObject:
 
 
 def reference(calls: Calls, one: Any) -> str | None:
-    """The id of a stand-in as an argument; None for what is none."""
+    """The id of a stand-in that is an argument; None for anything else."""
     if not issubclass(type(one), RemoteObject):
         return None
     if one._flame_calls is not calls:
@@ -330,16 +330,16 @@ def _fspath(self: RemoteObject) -> str:
 
 
 def _array(self: RemoteObject, dtype: Any = None, copy: Any = None) -> Any:
-    """numpy's way to ask for the values: they come."""
+    """``__array__``: fetch the values for numpy."""
     import numpy
 
     return numpy.asarray(_do(self, ("get", "__array__"), "keep")().fetch(), dtype)
 
 
 class RemoteIterator:
-    """Iterates there; items come in batches: more at a time while they come quickly.
+    """Iterates on the far side; items come in batches, which grow while items come quickly.
 
-    An iterator there may so be some items ahead of this one; ``next(x)`` on its stand-in takes just one.
+    So an iterator there may be some items ahead of this one; ``next(x)`` on its stand-in takes only one.
     """
 
     def __init__(self, over: RemoteObject, count: int) -> None:
@@ -380,7 +380,7 @@ class RemoteIterator:
     def _take(self, reply: dict[str, Any]) -> None:
         buffers, entries, items = list(reply.get("buffers") or ()), reply["entries"], []
         if entries is None:
-            # All of the items in one value; behind its parts are those of an exception.
+            # All items are one value; the buffers after its parts are those of an exception.
             items = self._calls.decode(buffers[: reply["parts"]])
             del buffers[: reply["parts"]]
         else:
@@ -415,7 +415,7 @@ def _as(kind: type, name: str) -> Callable[..., Any]:
     return lambda self: _of_kind(self, ("op", name), kind)
 
 
-# Operators by the names that `operator` has for them: with a reflected form, and with one in place.
+# Operators by their names in `operator`: those with a reflected form, and those with an in-place form.
 _ARITHMETIC = "add sub mul truediv floordiv mod pow matmul lshift rshift xor and or"
 _COMPARISONS = "lt le gt ge eq ne"
 _UNARY = "index bytes round abs neg pos invert"
@@ -456,11 +456,11 @@ for _name in _ARITHMETIC.split():
 def _class(methods: frozenset[str], routine: bool) -> type[RemoteObject]:
     """The class of stand-ins for objects whose class has ``methods``."""
     body: dict[str, Any] = {"__slots__": (), "__module__": __name__, "_flame_about_protocol": methods}
-    body["__doc__"] = RemoteObject.__dict__["__doc__"]  # else it would be None
+    body["__doc__"] = RemoteObject.__dict__["__doc__"]  # otherwise it would be None
     body.update({name: _METHODS[name] for name in methods})
     if "__enter__" in methods:
         body["__exit__"] = _exit
-    if routine:  # for ``help``: it documents routines by their own name, signature and docstring
+    if routine:  # for ``help``, which shows a routine's own name, signature and docstring
         body["__class__"] = property(lambda self: types.BuiltinFunctionType)
         body["__name__"] = property(lambda self: self._flame_about.get("name", "").rpartition(".")[2])
     if "__eq__" in body:

@@ -1,8 +1,8 @@
-"""The class of a record that came: one that went there from here, or one that this program has imported already.
+"""Finds the class of a received record: a class that was sent from here, or one that this program has loaded.
 
-A far side says by what key or name it knows a class.  A key is one of ours.  By a name nothing is imported and no code
-is run: it is looked for in the dicts of the modules that are loaded, and it has to lead to a plain data class, an enum
-or a named tuple, of that very name.
+The far side sends the class's key or name.  A key identifies a class that we sent.  For a name, nothing is imported and
+no code is run: it is looked up in the dicts of loaded modules, and must lead to a plain dataclass, an enum or a named
+tuple of exactly that name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .functions import sent_class
 
 
 def known_class(key: str | None, module: str, name: str) -> type | None:
-    """The class that is told so, or None."""
+    """The class with this key, or this module and name; None if there is none."""
     kind = sent_class(key)
     if kind is not None:
         return kind if records.is_record(kind) else None

@@ -1,10 +1,10 @@
-"""Remote: a Flame server as an object; what ``flame.connect`` returns, for scripts and for the magics.
+"""Remote: a session on a Flame server as an object, for scripts and the magics; ``flame.connect`` returns it.
 
     pi = flame.connect("ssh://me@raspberrypi/9999", key_file="pi.key")
     pi.modules.os.listdir("."); pi.builtins.max(3, 4)
     pi.execute("import math"); pi.evaluate("math.sqrt(500)"); pi["x"] = 3
 
-Names are those of the session's cells, not the ones that stock Flame's ``evaluate`` has.
+The namespace is that of the session's cells, not that of stock Flame's ``evaluate``.
 """
 
 from __future__ import annotations
@@ -45,15 +45,16 @@ from .proxy import chain, reference, stand_in
 
 
 class Remote:
-    """A session on a Flame server, as an object; a context manager, which closes it.
+    """A session on a Flame server, as an object; as a context manager it closes itself. Made by `connect`.
 
-    Made by `connect`.  ``attach`` is as in `Session`.
-    ``session`` is the low-level one, ``name`` and ``location`` say where it is.  ``timeout`` is in
-    seconds for each call (None: as long as it takes), ``allow_stdin`` whether ``input()`` there may ask here (None:
-    where somebody is there to answer), ``show`` is given events that are no text, such as pictures, and ``on_link`` a
-    sentence when the link breaks, None when it is back.  ``taken_up`` are the cells under way in a session that was
-    there already, each with the queue in which its events are; ``on_takeover`` is told, with an id and a name, of a
-    client that asks for the session.
+    session      the `Session` itself; ``name`` and ``location`` say where it is
+    attach       as in `Session`
+    timeout      seconds for each call; None: no limit
+    allow_stdin  whether ``input()`` there may ask here; None: if a user is there to answer
+    show         called with events that are not text, such as pictures
+    on_link      called with a sentence when the connection is lost, and with None when it is back
+    taken_up     the cells that already ran in an existing session, each with the queue of its events
+    on_takeover  called with the id and name of a client that asks for the session
     """
 
     def __init__(self, target: Target, attach: str | None = None, client_id: str | None = None) -> None:
@@ -70,7 +71,7 @@ class Remote:
                 alive = lambda: True  # noqa: E731
 
             def on_events(events: list[Event]) -> None:
-                made.wait()  # the first events may come before the constructor has returned
+                made.wait()  # events may come before the constructor has returned
                 self._calls.on_events(events)
 
             self.session = Session(
@@ -83,7 +84,7 @@ class Remote:
             )
             self._calls = Calls(self.session, stand_in, reference)
             self.taken_up = self._running()
-        except BaseException:  # goes on, whatever it is; a server of our own does not stay
+        except BaseException:  # goes on, whatever it is; a server of our own is ended
             if self._server is not None:
                 self._server.close()
             raise
@@ -95,7 +96,7 @@ class Remote:
         return f"<Remote {self.name} {self.session!r}>"
 
     def _running(self) -> list[tuple[dict[str, Any], queue.SimpleQueue[Any]]]:
-        """The cells that ran when the session was taken up, each with where its events come; called before any does."""
+        """The cells that ran when we attached, each with the queue for its events. Called before any event comes."""
         session, found = self.session, []
         inputs = session.server.get("inputs")
         for cell in session.running:
@@ -108,8 +109,8 @@ class Remote:
         return found
 
     def follow(self, request_id: str, sink: Sink) -> Future[Reply]:
-        """Have the events of a cell that was under way when the session was taken up, from the first that came on; its
-        reply. ``sink`` is as for ``cell``."""
+        """Pass all events of a cell that already ran when we attached to ``sink`` (see ``cell``); return a future of
+        its reply."""
         told = next(told for cell, told in self.taken_up if cell["request"] == request_id)
         lock = threading.RLock()
 
@@ -181,7 +182,7 @@ class Remote:
 
     @property
     def write(self) -> Callable[[str, str], None]:
-        """What text of calls goes to, with the name of its stream: this process's own streams, unless it is set."""
+        """The function that writes text of calls, given stream name and text; by default to this process's streams."""
         return self._calls.write
 
     @write.setter
@@ -189,7 +190,7 @@ class Remote:
         self._calls.write = write
 
     def perform(self, root: list[Any], steps: Sequence[Step], mode: str = "auto") -> Any:
-        """Evaluate a chain of attributes and calls there; see ``agent/remote/objects.py``."""
+        """Evaluate a chain of attributes and calls on the far side; see ``agent/remote/objects.py``."""
         return self._calls.perform(root, steps, mode)
 
     # -- modules and built-in functions ------------------------------------------------------------------------------
@@ -205,7 +206,7 @@ class Remote:
         return chain(self._calls, ["builtins"])
 
     def module(self, name: str) -> Any:
-        """A module by its name; ModuleNotFoundError where there is none."""
+        """A module by its name; ModuleNotFoundError if there is none."""
         return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
 
     def builtin(self, name: str) -> Any:
@@ -215,17 +216,17 @@ class Remote:
     # -- code and names ----------------------------------------------------------------------------------------------
 
     def execute(self, code: str, *, timeout: float | None = None) -> None:
-        """Run statements among the session's names; what they print appears here."""
+        """Run statements in the session's namespace; their output appears here."""
         self._calls.perform(["exec", _text(code)], (), "none", **_options(timeout))
 
     def evaluate(self, expression: str, *, ref: bool = False, timeout: float | None = None) -> Any:
-        """The value of an expression of the session's names, or with ``ref`` always a stand-in for it."""
+        """The value of an expression in the session's namespace; with ``ref`` always a stand-in for it."""
         return self._calls.perform(["eval", _text(expression)], (), "keep" if ref else "auto", **_options(timeout))
 
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function of this side over there: it is sent as source, with what it uses (see `functions`).
+        """Call a local function on the far side: it is sent as source, with what it uses (see `functions`).
 
-        What it returns comes as any result does; an ``async def`` is awaited there.
+        The result is returned like that of any call; an ``async def`` is awaited there.
         """
         while isinstance(function, (RemoteFunction, functools.partial)):
             if isinstance(function, functools.partial):
@@ -237,17 +238,18 @@ class Remote:
         return self._calls.perform(["function", function], (call,), **{"await": True})  # type: ignore[arg-type]
 
     def remote(self, function: Callable[..., Any]) -> RemoteFunction:
-        """Decorator: a function of this side that runs over there when it is called."""
+        """Decorator for a local function that runs on the far side when it is called."""
         return RemoteFunction(function, self.run, self.name)
 
     def on(self, function: Callable[..., Any]) -> CalledBack:
-        """A function that is called back here, on the thread that waits, wherever a call is given it:
-        ``pi.run(train, report=pi.on(show))``. Without this a function whose source can go, and that changes nothing
-        here, runs there."""
+        """Mark a function as a callback that runs here on the waiting thread: ``pi.run(train, report=pi.on(show))``.
+
+        Without this, a function argument runs on the far side if its source can be sent and it changes nothing here.
+        """
         return CalledBack(function)
 
     def batch(self) -> Batch:
-        """Several calls in one message: ``with pi.batch() as b: cwd = b.modules.os.getcwd()``; each gives a future."""
+        """Send several calls in one message: ``with pi.batch() as b: cwd = b.modules.os.getcwd()``; gives futures."""
         return Batch(self._calls)
 
     def __getitem__(self, name: str) -> Any:
@@ -274,15 +276,15 @@ class Remote:
         return [name for name in found if isinstance(name, str)]
 
     def push(self, values: Mapping[str, Any]) -> None:
-        """Bind several names there: all of them, or where one value cannot travel none."""
+        """Bind several names on the far side; none of them if one value cannot be sent."""
         push(self._calls, values)
 
     def pull(self, names: Sequence[str]) -> dict[str, Any]:
-        """Fetch several names by value, however large; FlameError where one is not there."""
+        """Fetch the values of several names, however large; FlameError if one is not defined."""
         return pull(self._calls, names)
 
     def _ipython_key_completions_(self) -> list[str]:
-        """``pi["<Tab>``."""
+        """Names for ``pi["<Tab>``; called by IPython."""
         return identifiers(self.names())
 
     # -- cells -------------------------------------------------------------------------------------------------------
@@ -299,11 +301,11 @@ class Remote:
         lane: str | None = None,
         program: dict[str, Any] | None = None,
     ) -> Future[Reply]:
-        """Run a cell; the content of its execute_reply. ``sink`` has its events and nobody else's, those of the
-        threads that it leaves behind too; it is called on the events thread and must not wait for this session.
+        """Run a cell; return a future of the content of its execute_reply.
 
-        The future's ``request_id`` names it: for ``interrupt``. On a ``lane`` of its own it waits for no other cell.
-        ``program``: see ``Session.execute``.
+        ``sink`` gets only the events of this cell, also those of threads that it leaves behind. It is called on the
+        events thread and must not wait for this session. The future's ``request_id`` can be passed to ``interrupt``. On
+        another ``lane`` the cell does not wait for other cells. ``program``: see ``Session.execute``.
         """
         request_id = request_id or uuid.uuid4().hex
         self._calls.route(request_id, sink)
@@ -322,23 +324,25 @@ class Remote:
     def comm(
         self, request_id: str, msg_type: str, message: dict[str, Any], sink: Sink, lane: str | None = None
     ) -> Future[Reply]:
-        """Deliver a front end's message to a comm there; ``sink`` as for ``cell``. Done when its callbacks are."""
+        """Send a front end's message to a comm there; ``sink`` as for ``cell``. Done when the comm's callbacks are."""
         self._calls.route(request_id, sink)
         return self.session.comm(request_id, msg_type, message, lane)
 
     def interrupt(self, request_id: str | None = None) -> Future[Any]:
-        """Stop a cell or a call there; without an id all that runs."""
+        """Interrupt a cell or call on the far side; without an id everything that runs."""
         return self.session.interrupt(request_id)
 
-    # -- looking in ----------------------------------------------------------------------------------------------------
+    # -- looking into a running session --------------------------------------------------------------------------------
 
     def where(self, everything: bool = False) -> str:
-        """Where the cells there are, with source lines; ``everything``: all threads and tasks too. Nothing is stopped,
-        and it answers while they run. Raises FlameError where nothing there answers."""
+        """The stacks of running cells with source lines; with ``everything`` also all threads and tasks.
+
+        Works while cells run and does not stop them. Raises FlameError if the far side does not answer.
+        """
         return monitor.Shown(monitor.where(self.session, everything, ".where(everything=True)"))
 
     def top(self) -> str:
-        """What the far side uses: CPU, memory, threads, subprocesses, open files. Raises FlameError."""
+        """The resources that the far side uses: CPU, memory, threads, subprocesses, open files. Raises FlameError."""
         return monitor.Shown(monitor.top(self.session))
 
     # -- files, modules, the console ---------------------------------------------------------------------------------
@@ -346,9 +350,9 @@ class Remote:
     def put(
         self, *paths: transfer.Name, dst: transfer.Name | None = None, progress: bool | None = None
     ) -> transfer.Transferred:
-        """Copy files and folders from here to there, as ``cp -r`` does: ``pi.put("a", "b", "folder")``.
+        """Copy files and folders to the far side, as ``cp -r`` does: ``pi.put("a", "b", "folder")``.
 
-        The last path is the destination, unless ``dst`` is. ``progress`` shows a bar: None where somebody sees it.
+        The last path is the destination, unless ``dst`` is given. ``progress`` shows a bar; None: if a user can see it.
         """
         sources, to = _sources(paths, dst)
         return transfer.put(self.session, sources, to, progress=progress)
@@ -356,24 +360,24 @@ class Remote:
     def get(
         self, *paths: transfer.Name, dst: transfer.Name | None = None, progress: bool | None = None
     ) -> transfer.Transferred:
-        """Copy files and folders from there to here; as ``put``."""
+        """Copy files and folders from the far side to here; arguments as for ``put``."""
         sources, to = _sources(paths, dst)
         return transfer.get(self.session, sources, to, progress=progress)
 
     def sendfile(self, filename: transfer.Name, filedata: bytes | bytearray | memoryview) -> None:
-        """Write a file there with this content."""
+        """Write a file with this content on the far side."""
         transfer.sendfile(self.session, filename, filedata)
 
     def getfile(self, filename: transfer.Name) -> bytes:
-        """The content of a file there."""
+        """The content of a file on the far side."""
         return transfer.getfile(self.session, filename)
 
     def sendmodule(self, module: str | ModuleType, source: str | None = None) -> SentModule:
-        """Make a module importable there: a name with its source, or a module or package that is here."""
+        """Make a module importable on the far side: a name with its source, or a local module or package."""
         return sendmodule(self.session, module, source)
 
     def getmodule(self, name: str) -> str:
-        """The source of a module there."""
+        """The source of a module on the far side."""
         return getmodule(self.session, name)
 
     def console(self) -> Console:
@@ -383,11 +387,11 @@ class Remote:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End the session with all it holds; and its server, if that was started for it. Idempotent."""
+        """End the session and everything in it, and its server if that was started for it. Idempotent."""
         self._finish(self.session.close)
 
     def detach(self) -> None:
-        """Leave: the session lives on there, with what it runs, to be taken up by its name."""
+        """Disconnect; the session and what it runs stay alive on the server, and can be attached to by name."""
         self._finish(self.session.detach)
 
     def _finish(self, leave: Callable[[], None]) -> None:
@@ -408,7 +412,7 @@ class Remote:
 
 
 class Modules:
-    """``pi.modules``: a module of the far side by its name, imported there when it is used."""
+    """``pi.modules``: gives modules of the far side by name; they are imported there on use."""
 
     __slots__ = ("_calls",)
 
@@ -516,14 +520,17 @@ def connect(
     defaults: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Remote:
-    """A session on the Flame server at ``where``: ``host:port``, ``./u:socket``, or the name of a target.
+    """Open a session on the Flame server at ``where``: ``host:port``, ``./u:socket``, or the name of a target.
 
-    Without ``where`` it is the default target, or a server that is started for it on this machine.  ``key`` is the
-    server's HMAC key itself (text, bytes), or with a path the file that it stands in, as ``key_file`` is.  ``timeout``
-    is in seconds for connecting.  ``trust`` lets objects that are not plain travel as pickles, in both directions: only
-    for a server that may run code here.  ``place``, ``session`` and ``shell`` are those of a target; so are ``more``.
-    ``ask`` is how the user is asked, for a key that is to be typed, or about a certificate that is new.  ``defaults``
-    are settings that hold where nothing else says otherwise.
+    where     None: the default target, or else a server that is started for the session on this machine
+    key       the server's HMAC key itself (text, bytes), or the path of its file, like ``key_file``
+    timeout   seconds for connecting
+    trust     send objects that are not plain data as pickles, in both directions: only for a server that may run code
+              here
+    ask       asks the user for a key, or whether to trust a new certificate
+    defaults  settings for what nothing else sets
+
+    ``place``, ``session``, ``shell`` and ``more`` are settings of a target.
 
     Raises TargetError, CannotConnect.
     """
@@ -541,7 +548,7 @@ def connect(
     given = {name: value for name, value in overrides.items() if value is not None}
     target = load_target(where, overrides=given, ask=ask, defaults=defaults)
     remote = Remote(target)
-    for sentence in remote.target.cautions():  # each time: it is the user who has to weigh it
+    for sentence in remote.target.cautions():  # every time, because the user has to judge the risk
         print(f"Warning: {sentence}", file=sys.stderr)
     return remote
 
@@ -560,7 +567,7 @@ def _seconds(timeout: Any) -> float:
     raise TargetError(f"timeout is a number of seconds above 0, not {timeout!r}")
 
 
-# What a script has left open when it ends.
+# Sessions that are closed when the program ends, if they are still open.
 _open: weakref.WeakSet[Remote] = weakref.WeakSet()
 
 

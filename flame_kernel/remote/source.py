@@ -1,4 +1,4 @@
-"""The source of functions and classes of this side: from files, notebooks' cells, archives and the prompt."""
+"""Finds the source of local functions and classes: in files, notebook cells, archives and at the prompt."""
 
 from __future__ import annotations
 import __future__
@@ -19,15 +19,15 @@ from typing import Any
 from ..errors import CannotTravel
 
 _FUTURE = __future__.annotations.compiler_flag
-# Python 3.11 fails now and then where two threads make syntax trees at once (SystemError, "recursion depth mismatch").
+# Python 3.11 sometimes fails if two threads parse to syntax trees at once (SystemError, "recursion depth mismatch").
 _PARSING = threading.Lock()
-# Code of a class's body, and of what runs with it.
+# Names of code objects that run while a class body is executed.
 _AT_ONCE = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>")
 
 
 @dataclass(frozen=True)
 class Source:
-    """The text of a definition, the number of its first line, and the name of its file."""
+    """The text of a definition, its first line number, and its file name."""
 
     text: str
     line: int
@@ -36,7 +36,7 @@ class Source:
 
 
 def of_function(function: types.FunctionType, dressed: bool = False) -> Source:
-    """A function's, without its decorators unless ``dressed``; raises CannotTravel."""
+    """The source of a function, without decorators unless ``dressed``; raises CannotTravel."""
     code = function.__code__
     try:
         lines = inspect.findsource(code)[0]
@@ -60,7 +60,7 @@ def of_function(function: types.FunctionType, dressed: bool = False) -> Source:
 
 
 def of_class(kind: type) -> Source | None:
-    """A class's, with its decorators; None where it has none."""
+    """The source of a class, with its decorators; None if it has none."""
     for file in _files(kind):
         lines = linecache.getlines(file, vars(sys.modules.get(kind.__module__, types)))
         try:
@@ -89,7 +89,7 @@ def functions_of(kind: type) -> Iterator[types.FunctionType]:
 
 
 def has_future_annotations(one: types.FunctionType | type) -> bool:
-    """Whether annotations are not evaluated where it is defined."""
+    """Whether ``from __future__ import annotations`` was in effect for the definition."""
     if isinstance(one, types.FunctionType):
         return bool(one.__code__.co_flags & _FUTURE)
     feature = vars(sys.modules.get(one.__module__, types)).get("annotations")
@@ -98,7 +98,7 @@ def has_future_annotations(one: types.FunctionType | type) -> bool:
 
 
 def compiled(source: Source, future: bool) -> types.CodeType:
-    """The code of a definition by itself, with its names as global ones."""
+    """Compile a definition alone, so that the names it uses are global."""
     text = source.text if source.text[:1] not in " \t" else "if 1:\n" + source.text
     code: types.CodeType = compile(text, source.file, "exec", _FUTURE if future else 0, dont_inherit=True)
     return code
@@ -112,7 +112,7 @@ def annotated(text: Source) -> set[str]:
 
 
 def global_names(code: types.CodeType) -> set[str]:
-    """The global names that code, and what is defined in it, reads."""
+    """The global names that code reads, also in functions defined in it."""
     names = _read(code)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -121,12 +121,12 @@ def global_names(code: types.CodeType) -> set[str]:
 
 
 def attributes(code: types.CodeType) -> set[str]:
-    """The names of attributes in code, and in what is defined in it; and other names."""
+    """The names of attributes in code and in functions defined in it; contains other names, too."""
     return set(code.co_names).union(*(attributes(one) for one in code.co_consts if isinstance(one, types.CodeType)))
 
 
 def names_at_once(code: types.CodeType) -> set[str]:
-    """Those that are read when a definition is run: not in the bodies of its functions."""
+    """The names that are read when a definition is executed, so not those in function bodies."""
     names = _read(code)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -137,7 +137,7 @@ def names_at_once(code: types.CodeType) -> set[str]:
 
 
 def writes_outside(code: types.CodeType) -> bool:
-    """Whether a function sets names that are not its own."""
+    """Whether a function sets global or nonlocal names."""
     free = set(code.co_freevars)
     for one in dis.get_instructions(code):
         if one.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") or (one.opname == "STORE_DEREF" and one.argval in free):
@@ -146,7 +146,7 @@ def writes_outside(code: types.CodeType) -> bool:
 
 
 def may_change(code: types.CodeType) -> bool:
-    """Whether code may change a table that it uses, as far as its words tell."""
+    """Whether code may change a mutable object that it uses, judging by its instructions and names."""
     if any(one.opname in _STORES for one in dis.get_instructions(code)) or not _CHANGES.isdisjoint(code.co_names):
         return True
     return any(isinstance(one, types.CodeType) and may_change(one) for one in code.co_consts)
@@ -181,7 +181,7 @@ def _end(node: ast.ClassDef) -> int:
 
 
 def _files(kind: type) -> Iterator[str]:
-    """Where the class may be defined: where its methods are, its module's file, what was typed last."""
+    """Files that may define the class: those of its methods, its module's, and the last input at a prompt."""
     seen = dict.fromkeys(function.__code__.co_filename for function in functions_of(kind))
     module = sys.modules.get(kind.__module__)
     file = getattr(module, "__file__", None)
@@ -193,14 +193,14 @@ def _files(kind: type) -> Iterator[str]:
 
 
 def _lines(kind: type, file: str) -> list[int]:
-    """Lines of a file in which its methods begin; or, from Python 3.13 on, it itself."""
+    """Line numbers in a file where the class's methods begin; from Python 3.13 on, where the class begins."""
     first = vars(kind).get("__firstlineno__")
     lines = [one.__code__.co_firstlineno for one in functions_of(kind) if one.__code__.co_filename == file]
     return [first] if isinstance(first, int) else lines
 
 
 def _classes(node: ast.AST, names: list[str]) -> Iterator[ast.ClassDef]:
-    """The definitions of a class by its qualified name, as they stand in the text."""
+    """The definitions of a class in a syntax tree, by its qualified name."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             if child.name != names[0]:
@@ -214,7 +214,7 @@ def _classes(node: ast.AST, names: list[str]) -> Iterator[ast.ClassDef]:
 
 
 def _lambda(function: types.FunctionType, tree: ast.AST, whole: str) -> ast.Lambda:
-    """The node of a lambda: the only one in its line, or the only one there that comes to the same code."""
+    """The node of a lambda: the only one in its line, or the only one there that compiles to the same code."""
     code = function.__code__
     near = [one for one in ast.walk(tree) if isinstance(one, ast.Lambda) and one.lineno == code.co_firstlineno]
     if len(near) > 1:
@@ -222,7 +222,7 @@ def _lambda(function: types.FunctionType, tree: ast.AST, whole: str) -> ast.Lamb
         if places:
             near = [one for one in near if all(_holds(one.body, place) for place in places)]
             near.sort(key=lambda one: len(ast.get_source_segment(whole, one) or ""))
-            near = near[:1]  # one within another: the places of the inner are those of the outer one too
+            near = near[:1]  # nested lambdas: positions in the inner one are also in the outer one
         else:
             near = [one for one in near if _compiles_to(one, code, whole)]
     if len({ast.get_source_segment(whole, one) for one in near}) != 1:
@@ -231,7 +231,7 @@ def _lambda(function: types.FunctionType, tree: ast.AST, whole: str) -> ast.Lamb
 
 
 def _places(code: types.CodeType) -> list[tuple[int, int]]:
-    """Where the parts of the code stand, ``(line, column in bytes)``; nothing before Python 3.11."""
+    """The source positions of the code, ``(line, column in bytes)``; empty before Python 3.11."""
     positions: Any = getattr(code, "co_positions", list)()
     return [(line, column) for line, _, column, end in positions if line and end]
 
@@ -242,7 +242,7 @@ def _holds(node: ast.expr, place: tuple[int, int]) -> bool:
 
 
 def _compiles_to(node: ast.Lambda, code: types.CodeType, whole: str) -> bool:
-    """Whether a lambda comes to this code, in a function that has the same free names."""
+    """Whether a lambda compiles to this code, inside a function with the same free names."""
     free = ", ".join(code.co_freevars) or "_"
     outer = compile(f"lambda {free}: ({ast.get_source_segment(whole, node)})", "lambda", "eval").co_consts[0]
     facts = (code.co_code, code.co_names, code.co_varnames, _constants(code))

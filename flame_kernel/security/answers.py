@@ -1,11 +1,11 @@
-"""What the agent may answer: the shape of every answer, event and reply, in one table, checked in one place.
+"""Checks the shape of everything that the agent answers: one table for all answers, events and replies.
 
-A server may send any JSON. Whoever reads an answer relies on its fields, so each field that is read stands here with
-its type and its range, and what is not so is an `UnsafeAnswer`. Fields that are not named here are let through where
-they are JSON of bearable depth: nobody reads them but a front end.
+A server may send any JSON, but code that reads an answer relies on its fields. So every field that is read is listed
+here with its type and range; an answer that does not match is an `UnsafeAnswer`. Fields that are not listed may be
+any JSON of limited depth: only a front end reads them.
 
     result   the answer to an op (the docstring of ``agent/handle.py`` lists them)
-    events   a batch of the log, decoded: of each event its content
+    events   a decoded batch of the log: the content of each event
     reply    the content of a ``…_reply`` event, by the request that it answers
     files    a control message of a transfer (``agent/remote/files.py``)
 
@@ -20,21 +20,21 @@ from typing import Any
 from ..errors import MAX_NAME, UnsafeAnswer
 from ..terminal import one_line
 
-# Levels of JSON inside of each other: what a front end's encoder and ours can take apart.
+# Most levels of nested JSON that both a front end's encoder and ours can process.
 MAX_DEPTH = 200
-# Whole numbers beyond it are none that anybody counts, and JavaScript cannot hold them.
+# The largest whole number that JavaScript can represent.
 MAX_WHOLE = 1 << 53
-# Seconds, bytes and percent: no clock and no memory has more.
+# The largest number accepted for seconds, bytes and percent.
 MAX_NUMBER = 1e15
 MAX_LINE = 4096
-# Seconds: in the year 5138.
+# Seconds since 1970: in the year 5138.
 MAX_MOMENT = 1e11
 
 Check = Callable[[Any, str], None]
 
 
 class Misshapen(ValueError):
-    """A part of an answer is not what it has to be; the text says which."""
+    """A part of an answer has the wrong type or range; the text says which part."""
 
 
 # -- checks ----------------------------------------------------------------------------------------------------------
@@ -63,13 +63,13 @@ def whole(least: int = 0, most: int = MAX_WHOLE) -> Check:
 
 
 def number(value: Any, name: str) -> None:
-    """A number that is neither infinite nor beyond all measure."""
-    if type(value) not in (int, float) or not -MAX_NUMBER <= value <= MAX_NUMBER:  # so NaN is refused, too
+    """A number of at most MAX_NUMBER in size, so neither infinite nor NaN."""
+    if type(value) not in (int, float) or not -MAX_NUMBER <= value <= MAX_NUMBER:  # False for NaN
         raise Misshapen(f"{name} is no number that can be told")
 
 
 def moment(value: Any, name: str) -> None:
-    """A time in seconds since 1970 that a calendar has."""
+    """A time in seconds since 1970 that can be shown as a date."""
     if type(value) not in (int, float) or not 0 <= value <= MAX_MOMENT:
         raise Misshapen(f"{name} is no time of a clock")
 
@@ -91,7 +91,7 @@ def one_of(*words: Any) -> Check:
 
 
 def maybe(other: Check) -> Check:
-    """Null, or what ``other`` takes."""
+    """Null, or a value that ``other`` accepts."""
     return lambda value, name: None if value is None else other(value, name)
 
 
@@ -112,7 +112,7 @@ def listing(item: Check, most: int = 1_000_000, least: int = 0) -> Check:
 
 
 def table(item: Check, most: int = 100_000) -> Check:
-    """A dict of at most ``most`` entries, whose values ``item`` takes."""
+    """A dict of at most ``most`` entries, whose values ``item`` accepts."""
 
     def check(value: Any, name: str) -> None:
         if type(value) is not dict:
@@ -126,7 +126,7 @@ def table(item: Check, most: int = 100_000) -> Check:
 
 
 def record(needed: Mapping[str, Check], other: Mapping[str, Check] | None = None) -> Check:
-    """A dict with all the fields of ``needed``, and perhaps those of ``other``."""
+    """A dict that must have the fields of ``needed``, and may have those of ``other``."""
 
     def check(value: Any, name: str) -> None:
         if type(value) is not dict:
@@ -148,7 +148,7 @@ def _object(value: Any, name: str) -> None:
 
 
 def either(field: str, cases: Mapping[str, Check]) -> Check:
-    """A dict whose ``field`` says of which kind it is."""
+    """A dict whose ``field`` says which check of ``cases`` it must pass."""
 
     def check(value: Any, name: str) -> None:
         if type(value) is not dict:
@@ -162,8 +162,10 @@ def either(field: str, cases: Mapping[str, Check]) -> Check:
 
 
 def tree(value: Any, name: str) -> None:
-    """Any JSON, at most MAX_DEPTH levels deep, all of whose whole numbers have at most 4,000 digits: one more than a
-    parser takes is reached by counting on."""
+    """Any JSON, at most MAX_DEPTH levels deep, with whole numbers of at most 4,000 digits.
+
+    Python parses 4,300 digits; the limit is lower so that adding to a number cannot exceed that.
+    """
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
@@ -292,14 +294,14 @@ RESULTS: dict[str, Check] = {
 }
 
 _BATCHES = ("poll", "watch", "replay")
-# What an answer is called where it is refused.
+# How an answer is called in the error that refuses it.
 _WORDS = {"hello": "an agent that does not say what it is", "open": "an agent that does not say what it is"}
 
 
 def result(op: str, value: Any, location: str) -> Any:
-    """The answer to an op; UnsafeAnswer where it is none that the agent gives."""
+    """Return the answer to an op; UnsafeAnswer if the agent would not answer so."""
     try:
-        if op not in _BATCHES:  # whose events are looked at one by one
+        if op not in _BATCHES:  # their events are checked one by one
             tree(value, "the answer")
         RESULTS.get(op, tree)(value, "the answer")
     except Misshapen as error:
@@ -313,7 +315,7 @@ def result(op: str, value: Any, location: str) -> Any:
 _DATA: dict[str, Check] = {"data": table(tree)}
 _DISPLAY: dict[str, Check] = {"metadata": table(tree), "transient": table(tree)}
 _COMM: dict[str, Check] = {"comm_id": text(MAX_LINE)}
-# An event by its type; of a type that is not here nothing is read.
+# Checks by type of event. Nothing is read from events of other types.
 EVENTS: dict[str, Check] = {
     "stream": record({"name": _name, "text": text()}),
     "display_data": record(_DATA, _DISPLAY),
@@ -333,16 +335,16 @@ EVENTS: dict[str, Check] = {
 
 
 def events(batch: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Events of the log, as they are decoded. In the place of one whose content is of the wrong shape there is a line
-    on stderr that says so: it is lost, and its cell goes on. Of ``ready`` what is right is kept, for all wait for it.
+    """Check decoded events of the log, and return them.
 
-    What replies hold is for ``reply``.
+    An event with content of the wrong shape is replaced by a line on stderr that says so; its cell goes on. For
+    ``ready``, the valid fields are kept, because everything waits for that event. Replies are checked by ``reply``.
     """
     return [_event(event) for event in batch]
 
 
 def numbers(batch: Iterable[dict[str, Any]]) -> None:
-    """Raise Misshapen where an event has no number of its own."""
+    """Raise Misshapen if an event has no valid number."""
     for event in batch:
         _count(event.get("number"), "the number of an event")
 
@@ -354,7 +356,7 @@ def _event(event: dict[str, Any]) -> dict[str, Any]:
     if kind == "ready":
         return dict(event, content={name: one for name, one in content.items() if _is_right(_FACTS.get(name), one)})
     if kind == "stream" and _is_text(content) and "metadata" not in event:
-        return event  # most are
+        return event  # the most frequent case
     try:
         tree(content, "it")
         check = EVENTS.get(kind)
@@ -405,7 +407,7 @@ _HELD = record(
 
 
 def _entry(value: Any, name: str) -> None:
-    """An item: the number of its parts, or the description of what stays there."""
+    """An item: the number of its parts, or the description of an object that stays on the far side."""
     (whole() if type(value) is int else _HELD)(value, name)
 
 
@@ -438,7 +440,7 @@ _CALL = record({"file": text(), "line": _count, "name": text(), "source": maybe(
 
 
 def _frame(value: Any, name: str) -> None:
-    """A call, or how many of them are left out."""
+    """A call in a stack, or the number of calls that are left out."""
     _object(value, name)
     (_LEFT_OUT if "left_out" in value else _CALL)(value, name)
 
@@ -474,13 +476,13 @@ _TOP = record(
 
 
 def _replied(ok: Check, **more: Check) -> Check:
-    """A reply that says by ``status`` whether it is one, or an error."""
+    """A reply whose ``status`` says whether it is a result or an error."""
     return either("status", {"ok": ok, "error": _ERROR, **more})
 
 
 _REFUSED = record({"message": text()}, {"why": text(40)})
 _NO_VALUE = {"gone": record({}), "refused": _REFUSED}
-# By the kind of the request; of those for objects also by what is asked (``object.OP``).
+# By the kind of the request; for requests about objects also by operation (``object.OP``).
 REPLIES: dict[str, Check] = {
     "execute": either("status", dict.fromkeys(("ok", "error", "aborted"), record({"status": _name}, _EXECUTED))),
     "comm": record({}, {"status": _name}),
@@ -513,11 +515,11 @@ REPLIES: dict[str, Check] = {
 
 
 def reply(shape: str, content: dict[str, Any], location: str) -> dict[str, Any]:
-    """The content of the reply to a request of this kind; UnsafeAnswer where it is none that the agent gives."""
+    """Return the content of a reply to a request of this kind; UnsafeAnswer if the agent would not reply so."""
     try:
         tree(content, "the reply")
         REPLIES.get(shape, tree)(content, "the reply")
-        if "buffers" in content:  # they come beside the JSON, and are put there by us
+        if "buffers" in content:  # only we may set it: buffers come beside the JSON
             raise Misshapen("the reply has buffers of its own")
     except Misshapen as error:
         kind = shape.partition(".")[0]
@@ -528,7 +530,7 @@ def reply(shape: str, content: dict[str, Any], location: str) -> dict[str, Any]:
 # -- files -----------------------------------------------------------------------------------------------------------
 
 _MODE = whole(0, 0o7777_7777)
-# Nanoseconds of a file's time: beyond what any file system has, and within what the system's own calls take.
+# Nanoseconds: the largest time of a file. Beyond that of any file system, but accepted by system calls.
 MAX_TIME = 1 << 91
 _TIME = whole(-MAX_TIME + 1, MAX_TIME - 1)
 _WHAT: dict[str, Check] = {
@@ -564,7 +566,7 @@ _FAILED = record({"error": text()}, {"code": maybe(_line)})
 
 
 def files(op: str, message: dict[str, Any], location: str) -> dict[str, Any]:
-    """A control message in answer to a request of a transfer; UnsafeAnswer where it is none that the agent sends."""
+    """Return a control message that answers a request of a transfer; UnsafeAnswer if the agent would not send it."""
     try:
         tree(message, "the answer")
         if "error" in message:

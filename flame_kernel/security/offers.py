@@ -1,11 +1,12 @@
-"""What Tab may insert: completions that a server offers, as far as they complete the word under the cursor.
+"""Filters the completions that a server offers: Tab may insert only what completes the word under the cursor.
 
-A front end writes a completion into the user's cell, and the user runs that cell: lines that begin with ``%flame`` or
-``%%local`` act on this machine. So whatever a server offers, and whoever it is,
+A front end writes a completion into the user's cell, and the user runs that cell; lines that begin with ``%flame`` or
+``%%local`` act on this machine. So a completion from any server
 
-- is one line, of characters that are seen;
-- takes the place of the word under the cursor and of nothing else on the line;
-- is no ``%`` and no ``!`` that was not typed, and in code it is a name, a path, a literal, or a symbol by its name.
+- must be one line of visible characters;
+- must replace only the word under the cursor;
+- must not add a ``%`` or ``!`` that was not typed. In code it must be a name, a path, a literal, or the Unicode name of
+  a symbol.
 
 Completion: https://jupyter-client.readthedocs.io/en/stable/messaging.html#completion
 """
@@ -18,14 +19,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-# Completions that are offered, and characters of one.
+# The most completions that are offered, and the most characters of one.
 MOST, LONGEST = 5000, 1000
 
-# Where a word ends, as IPython has it, but for the signs of paths.
+# Characters that end a word: those of IPython except the ones that occur in paths.
 _ENDS = frozenset(" \t!@#$^&*()=+[{]}|;:'\",<>?`")
 _MAGIC = re.compile(r"%{1,2}[\w.]*")
 _MAGIC_LINE = re.compile(r"\s*(?:[\w, ]+=\s*)?[%!]")
-# In code: names, keyword arguments, attributes, paths with their blanks escaped.
+# Allowed in code: names, keyword arguments, attributes, paths with escaped blanks.
 _IN_CODE = re.compile(r"(?:\\.|[^\s\\;!%$`|&<>{}'\"])+", re.DOTALL)
 _SYMBOL = re.compile(r"\\?[A-Z][A-Z0-9 -]*")
 _TYPED_SYMBOL = re.compile(r"\\[A-Za-z0-9 -]*$")
@@ -34,7 +35,7 @@ _KIND = re.compile(r"[\w .-]{0,40}|<unknown>")
 
 @dataclass(frozen=True)
 class Offer:
-    """One completion: its text, of which kind it is (``function``, ``path``, …), and a signature; both may be empty."""
+    """One completion: its text, its kind (``function``, ``path``, …), and a signature; the latter two may be empty."""
 
     text: str
     kind: str = ""
@@ -65,7 +66,7 @@ class Offers:
 
 
 def offered(reply: dict[str, Any], code: str, cursor: int) -> Offers:
-    """Of a complete_reply for ``code`` what may be inserted; ``cursor`` counts code points."""
+    """The completions of a complete_reply for ``code`` that may be inserted; ``cursor`` counts code points."""
     cursor = max(0, min(cursor, len(code)))
     nothing = Offers(cursor, cursor)
     matches, start, end = reply.get("matches"), reply.get("cursor_start"), reply.get("cursor_end")
@@ -83,24 +84,24 @@ def offered(reply: dict[str, Any], code: str, cursor: int) -> Offers:
 
 
 def is_name(text: str) -> bool:
-    """Whether ``text`` can stand in code as an attribute or a variable."""
+    """Whether ``text`` is valid in code as an attribute or a variable."""
     return len(text) <= LONGEST and text.isidentifier() and not keyword.iskeyword(text)
 
 
 def identifiers(names: Any) -> list[str]:
-    """Of what a server calls names those that are."""
+    """The items of a server's list of names that are valid identifiers."""
     found = names if isinstance(names, (list, tuple)) else ()
     return [name for name in found if isinstance(name, str) and is_name(name)]
 
 
 def modules(names: Any) -> list[str]:
-    """The same for names of modules, which have dots."""
+    """The items of a server's list that are valid module names; these may have dots."""
     found = names if isinstance(names, (list, tuple)) else ()
     return [name for name in found if isinstance(name, str) and all(map(is_name, name.split(".")))]
 
 
 def paths(names: Any) -> list[str]:
-    """Of what a server calls names of files those that can be seen, and are no options."""
+    """The items of a server's list of file names that are printable and do not look like options."""
     found = names if isinstance(names, (list, tuple)) else ()
     return [
         name
@@ -110,7 +111,7 @@ def paths(names: Any) -> list[str]:
 
 
 class _Place:
-    """Where the cursor is in some code: on which line, in which word, and whether in a string."""
+    """The position of the cursor in some code: its line, its word, and whether it is in a string."""
 
     def __init__(self, code: str, cursor: int) -> None:
         self._code = code
@@ -126,10 +127,10 @@ class _Place:
             self.word_end += 1
 
     def takes(self, match: str, start: int) -> bool:
-        """Whether ``match`` in place of ``code[start:cursor]`` changes the word under the cursor and nothing else."""
+        """Whether replacing ``code[start:cursor]`` by ``match`` changes only the word under the cursor."""
         if not (0 < len(match) <= LONGEST and match.isprintable()):
             return False
-        if start < self._word:  # what stands before the word is repeated, as IPython does it, and stays as it is
+        if start < self._word:  # as in IPython, the match repeats text before the word; it must be the same
             kept = self._code[start : self._word]
             if not match.startswith(kept):
                 return False
@@ -153,7 +154,7 @@ class _Place:
 
 
 def _last_word(line: str) -> int:
-    """Where the word at the end of ``line`` begins."""
+    """The position where the last word of ``line`` begins."""
     at = len(line)
     while at and (line[at - 1] not in _ENDS or (at > 1 and line[at - 2] == "\\")):
         at -= 1
@@ -161,7 +162,7 @@ def _last_word(line: str) -> int:
 
 
 def _open_quote(line: str) -> str:
-    """The quote of the string in which ``line`` ends, or empty."""
+    """The opening quote if ``line`` ends inside a string, else empty."""
     quote, at = "", 0
     while at < len(line):
         one = line[at]
@@ -178,13 +179,13 @@ def _open_quote(line: str) -> str:
 
 
 def _closes(text: str, quote: str) -> bool:
-    """Whether ``text`` ends the string before its own end, so that code could follow."""
+    """Whether ``text`` closes the string before its last character, so that code could follow."""
     body = re.sub(f"{quote}[\\])]{{0,2}}(?:, ?)?$", "", text)
     return re.search(rf"(?<!\\)(?:\\\\)*{quote}", body) is not None
 
 
 def _is_literal(text: str) -> bool:
-    """Whether it is the key of a dict, the bracket behind it too."""
+    """Whether ``text`` is a literal, as for the key of a dict; a closing bracket may follow."""
     try:
         ast.literal_eval(text.removesuffix("]").strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
@@ -193,7 +194,7 @@ def _is_literal(text: str) -> bool:
 
 
 def _types(reply: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Kind and signature of matches, by their texts."""
+    """Kind and signature of each match, by its text."""
     metadata = reply.get("metadata")
     listed = metadata.get("_jupyter_types_experimental") if isinstance(metadata, dict) else None
     found: dict[str, tuple[str, str]] = {}

@@ -1,7 +1,8 @@
-"""Is it a picture, and how large: PNG and JPEG from a server that nobody vouches for, before a browser decodes them.
+"""Checks PNG and JPEG data from a server that is not authenticated, before a browser decodes it.
 
-Both are walked from part to part as their specifications lay them out, so what is no picture, or has something behind
-it, is found; and the size is bounded that a decoder will make of a few bytes.  Nothing is decompressed here.
+The data is read part by part as the specifications describe it, so data that is not a picture, or has something after
+it, is refused.  The width and height are limited, because a few bytes can decode to a huge picture.  Nothing is
+decompressed here.
 
 PNG: https://www.w3.org/TR/png-3/#5DataRep
 JPEG: https://www.w3.org/Graphics/JPEG/itu-t81.pdf, Annex B
@@ -20,23 +21,23 @@ MAX_SIDE = 32_767
 MAX_PIXELS = 64_000_000  # 256 MB when decoded
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Markers of a JPEG: headers of a frame, which have the size; the beginning of a scan.
+# Markers in a JPEG: frame headers, which have the size; start of scan.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SCAN = 0xDA
 
 
 class NoPicture(ValueError):
-    """The data is not what it is called, or too large; the text says which, and goes behind "not shown: "."""
+    """The data is not such a picture, or too large; the text gives the reason, and is printed after "not shown: "."""
 
 
 def check(mime: str, text: object) -> None:
-    """Raise NoPicture unless ``text`` is the base64 of a whole picture of the type ``mime``, of bearable size."""
+    """Raise NoPicture unless ``text`` is the base64 of a complete picture of the type ``mime``, not too large."""
     if not isinstance(text, str):
         raise NoPicture("it is not base64 text")
     if len(text) > MAX_BYTES * 4 // 3 + 1024:
         raise NoPicture(f"it has more than {MAX_BYTES >> 20} MiB")
     try:
-        # Pictures come in lines of 76 characters, too; anything else that is no base64 is an error.
+        # Base64 may have line breaks after 76 characters; any other character outside base64 is an error.
         data = base64.b64decode(text.replace("\n", "").replace("\r", "").encode("ascii"), validate=True)
     except (binascii.Error, ValueError):
         raise NoPicture("it is not base64 text") from None
@@ -46,7 +47,7 @@ def check(mime: str, text: object) -> None:
 
 
 def png_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a PNG that is whole: every chunk with its checksum, from IHDR to IEND and no further."""
+    """Width and height of a complete PNG: all chunks have valid checksums, from IHDR to IEND, and nothing follows."""
     if not data.startswith(_PNG):
         raise NoPicture("it is not a PNG")
     view = memoryview(data)
@@ -74,7 +75,7 @@ def png_size(data: bytes) -> tuple[int, int]:
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a JPEG that is whole: its segments up to the first scan, and the end of the image."""
+    """Width and height of a complete JPEG: checks the segments up to the first scan, and the end-of-image marker."""
     if not data.startswith(b"\xff\xd8\xff") or not data.endswith(b"\xff\xd9"):
         raise NoPicture("it is not a JPEG")
     size: tuple[int, int] | None = None
@@ -92,7 +93,7 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """``(marker, where, length)`` of the segments of a JPEG before its first scan, which is the coded picture."""
+    """``(marker, position, length)`` of the segments of a JPEG before its first scan, which is the picture data."""
     at = 2
     while True:
         if at + 4 > len(data) or data[at] != 0xFF:

@@ -1,6 +1,6 @@
-"""Files that only the user can read: keys, certificates' keys, targets, known servers, histories. All of mode 0600.
+"""Writes files that only the user can read (mode 0600): keys, certificates, targets, known servers, histories.
 
-Whoever writes one says in their own words what could not be written: OSError is raised as it comes.
+All functions raise OSError; callers turn it into a message of their own.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ import os
 import tempfile
 from pathlib import Path
 
-# What is chosen for a new file that is added to, or that must not be there yet.
+# Flags to open a file that must not exist yet, and to open one for appending.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _MORE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 def create(path: Path, content: bytes) -> None:
-    """A new file, and its folder of mode 0700; FileExistsError where there is something of that name."""
+    """Create a file, and its folder (mode 0700) if missing; FileExistsError if the name is taken."""
     _write(path, content, _NEW)
 
 
 def append(path: Path, content: bytes) -> None:
-    """Add to a file, which is made if need be, as is its folder; what was there keeps its mode."""
+    """Append to a file; it and its folder are created if missing. An existing file keeps its mode."""
     _write(path, content, _MORE)
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Put a file in the place of the one of that name: whole, or not at all."""
+    """Replace a file, or create it: either completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, making = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # of mode 0600
+    descriptor, making = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # creates it with mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(making, path)
-    except BaseException:  # goes on, whatever it is; half a file does not stay
+    except BaseException:  # goes on, whatever it is; no partial file is left
         with contextlib.suppress(OSError):
             os.unlink(making)
         raise

@@ -1,8 +1,8 @@
-"""What keeps the client its own: the inert reader of answers.
+"""The inert reader of answers: reading one cannot run code here.
 
-A pickle is a program, and `pickle.loads` of a server's answer runs that program here.  Answers are read by a machine
-without that power (`unpickler.py`), and of what it makes only a tree of bounded size is let through.  Everything
-refused is an `UnsafeAnswer` without a location, which `connect/connection.py` adds.
+A pickle is a program, and `pickle.loads` of a server's answer would run it here.  So answers are read by a machine that
+cannot call or import anything (`unpickler.py`), and its result must be a tree of bounded size.  Refused answers raise
+`UnsafeAnswer` without a location; `connect/connection.py` adds it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
     "refuse",
 ]
 
-# An answer of our agent is one bytes object, a handful of opcodes. A plain call may answer with a list of 10^5 things.
+# An answer of our agent is one bytes object, so a few opcodes. A plain call may return a list of 10^5 items.
 AGENT_ANSWER = Budget(opcodes=10_000, nodes=10_000)
 PLAIN_ANSWER = Budget(opcodes=1_000_000, nodes=1_000_000)
 
@@ -32,8 +32,8 @@ PLAIN_ANSWER = Budget(opcodes=1_000_000, nodes=1_000_000)
 def read_value(data: bytes | bytearray | memoryview, budget: Budget = PLAIN_ANSWER) -> Any:
     """The value pickled in ``data``: plain built-ins, with a `Record` or a `Name` for anything else.
 
-    A Python 2 ``str`` comes as bytes.  The value is safe to compare, print and turn into JSON: a tree, within
-    ``budget``.  Raises UnsafeAnswer, and nothing else.
+    A Python 2 ``str`` is read as bytes.  The value is a tree within ``budget``, so it is safe to compare, print and
+    turn into JSON.  Raises only UnsafeAnswer.
     """
     value = Machine(data, budget).run()
     _walk(value, budget)
@@ -41,9 +41,9 @@ def read_value(data: bytes | bytearray | memoryview, budget: Budget = PLAIN_ANSW
 
 
 def read_exception(data: bytes | bytearray | memoryview, budget: Budget = PLAIN_ANSWER) -> RemoteError:
-    """The exception pickled in ``data``, as text; raises UnsafeAnswer where it is no exception.
+    """The exception pickled in ``data``, as text; raises UnsafeAnswer if it is not an exception.
 
-    The rest of the object is not looked at: exceptions hold anything, and what went wrong must reach the user.
+    Other parts of the object are not checked: exceptions may hold anything, and the user must get the message.
     """
     value = Machine(data, budget).run()
     if type(value) is not Record:
@@ -51,7 +51,7 @@ def read_exception(data: bytes | bytearray | memoryview, budget: Budget = PLAIN_
     # The state is the __dict__, or (the __dict__, the __slots__).
     state = value.state[0] if type(value.state) is tuple and value.state else value.state
     lines = state.get("_pyroTraceback", state.get(b"_pyroTraceback")) if type(state) is dict else None
-    # The end says most. The sum is bounded before it is made: one long text may be in the list many times.
+    # The end is the most useful part. Bound the sum before joining: one long text may be in the list many times.
     chunks: list[str] = []
     room = 2 * MAX_TRACEBACK
     for line in reversed(lines if type(lines) is list else []):
@@ -67,10 +67,11 @@ _TITLE = re.compile(r"([^\W\d][\w.]*)(?:: ?(.*))?\n*", re.DOTALL)
 
 
 def _title(value: Record, chunks: list[str]) -> tuple[str, str]:
-    """Name and ``str()`` of the exception, as the far side's own traceback words them: only there does its class exist.
+    """Name and ``str()`` of the exception, taken from the traceback text: its class exists only on the far side.
 
-    The last line that has the class's name, since notes may follow; failing that the last line that looks like one: an
-    exception has a factory of its own, or could not be pickled and the server sent a PyroError with its traceback.
+    This uses the last line that begins with the name of the class (notes may follow it). If there is none, it uses the
+    last line that looks like such a line: the exception may have a factory of its own, or it could not be pickled, and
+    the server sent a PyroError with its traceback.
     """
     ename = value.kind.name.rpartition(".")[2]
     titles = [title.groups("") for title in map(_TITLE.fullmatch, chunks) if title]
@@ -84,7 +85,7 @@ def _title(value: Record, chunks: list[str]) -> tuple[str, str]:
 
 
 def _walk(value: Any, budget: Budget) -> None:
-    """Refuse what would explode when printed: too deep, cyclic, or small with many references to the same parts."""
+    """Refuse a value that would be huge when printed: too deep, cyclic, or with many references to shared parts."""
     nodes, text = budget.nodes, budget.text
     level: list[Any] = [value]
     for _ in range(budget.depth):

@@ -1,17 +1,18 @@
-"""What a front end gets to see of what a server sends: all of it, or only what can do no harm.
+"""Filters what a front end shows of a server's output: everything, or only what can do no harm.
 
-A notebook's front end runs what it is shown: scripts in HTML, widgets, text that lands in the next cell. So it is shown
-everything (``full``) only of a server that has proved who it is (by a key, TLS or ssh), of one that we started
-ourselves, and under ``trust``.  Any other server is shown as text and pictures (``safe``):
+A notebook's front end runs what it is shown: scripts in HTML, widgets, text that is put into the next cell. So all
+output (``full``) is shown only if the server has proved its identity (by a key, TLS or ssh), if we started it, or
+under ``trust`` or ``rich``.  From any other server only text and pictures are shown (``safe``):
 
-- text/plain without terminal escapes but colours, image/png and image/jpeg that are such and bear decoding
-- no comms, so no widgets; no payload but the text of a pager, and ``exit``
-- updates of its own displays only, output in its own cells only, and no more messages than a front end can take
+- text/plain without terminal escapes except colours; image/png and image/jpeg that pass a check
+- no comms, so no widgets; no payloads except the text of a pager, and ``exit``
+- updates only of its own displays, output only in its own cells, and a limited rate of messages
 
-That rich output is off is said once a session, with what to do; what else is withheld, once a cell, in one line.
+That rich output is off is said once per session, with what to do. Anything else withheld is said in one line, once per
+cell.
 
-Whatever the level, a prompt of a server that is not our own names it: the user should know whom a password is given to.
-Such a prompt is one short line with the name in front; what a program asks beyond that is output above it.
+At both levels, prompts name the server unless it is our own, so that the user knows who gets a password. Such a prompt
+is one short line that begins with the name; the rest of what a program asks is output above it.
 
 Display data: https://jupyter-client.readthedocs.io/en/stable/messaging.html#display-data
 """
@@ -30,21 +31,21 @@ from . import pictures
 
 FULL, SAFE = "full", "safe"
 
-# The form of a display that is the view of a widget.
+# The MIME type of a widget's view.
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
-# Messages a second of any kind, and how many may come at once: where jupyter_server's own limit is.
+# Messages per second of any kind, and the largest burst: the limits of jupyter_server.
 RATE, BURST = 1000.0, 3000.0
 MAX_TEXT = 32 * 1024 * 1024  # characters of one text/plain
-# What gives a terminal back its own colours.
+# Resets the colours of a terminal.
 _PLAIN = "\x1b[0m"
 _MAX_DEPTH = 50
-# Of how many requests is remembered what was said, and how much is said of each.
+# For how many requests we remember what was said, and how many sentences each may get.
 _REQUESTS, _SENTENCES = 500, 8
 _DISPLAYS = 10_000
 _MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
 
-# Columns of a prompt with the name in it: it shall not go on in the next line of a terminal. And of the name.
+# Most columns of a prompt with the name, so that it fits on one line of a terminal; and of the name alone.
 PROMPT_WIDTH, _NAME_WIDTH = 78, 40
 MAX_PROMPT = 2000
 
@@ -52,13 +53,13 @@ _NO_KEY = "this server has no key"
 
 
 class Rendering:
-    """What of one session's events is shown; used on the session's events thread, and for replies on any.
+    """The filter for one session's output. Events are filtered on the session's events thread, replies on any thread.
 
     level     FULL or SAFE
-    name      of the server, for its prompts, as the user named it; empty for one of our own
-    location  of the server, which tells its displays from those of others
-    say       called with ``(request id, sentence)`` for what is withheld
-    hint      what is said once where rich output is off; "" where there is nobody who could show it
+    name      the server's name for prompts, as the user gave it; empty for a server of our own
+    location  the server's location, to distinguish its displays from those of other servers
+    say       called with ``(request id, sentence)`` when something is withheld
+    hint      said once when rich output is withheld; "" if the front end could not show rich output anyway
     """
 
     def __init__(
@@ -74,12 +75,12 @@ class Rendering:
         self.level = level
         self.full = self.level == FULL
         self._name = one_line(name, _NAME_WIDTH)
-        # The front end knows displays by their ids alone, whoever made them. So a server's are told apart.
+        # A front end identifies displays only by their ids, so each server's ids get a prefix of their own.
         self._prefix = f"{location}/"
         self._say = say
         self._clock = clock
         self._tokens, self._filled = BURST, clock()
-        self._refused = -1e9  # when it was said last that too much comes
+        self._refused = -1e9  # when we last said that there are too many messages
         self._said: collections.OrderedDict[str | None, set[str]] = collections.OrderedDict()
         self._streams: collections.OrderedDict[tuple[str | None, str], Cleaner] = collections.OrderedDict()
         self._displays: collections.OrderedDict[str, None] = collections.OrderedDict()
@@ -89,10 +90,10 @@ class Rendering:
         return f"<Rendering {self._name or 'our own server'}: {self.level}>"
 
     def question(self, text: str) -> tuple[str, str]:
-        """What ``input(text)`` of the far side asks here: ``(output to show before, prompt)``.
+        """How to ask here what ``input(text)`` asks on the far side: ``(output to show before, prompt)``.
 
-        The prompt is the last line of ``text``, in characters that are seen, behind the name of the server that asks,
-        and fits into a line of a terminal. The output is the rest: whole lines, or "".
+        The prompt is the name of the server and the last line of ``text``, in visible characters, and fits on one line
+        of a terminal. The output is the rest of ``text``: whole lines, or "".
         """
         if not self._name:
             return "", text
@@ -105,12 +106,12 @@ class Rendering:
         shown = "".join(f"{part}\n" for part in before)
         if not self.full:
             shown = self._noted(clean(shown))
-            if self._colours.are_on:  # a terminal would show the prompt in these, and they can hide it
+            if self._colours.are_on:  # the prompt would be shown in these colours, which may hide it
                 shown = self._noted(f"{shown}{_PLAIN}")
         return shown, f"[{self._name}] {line}{blank}"
 
     def text(self, request: str | None, name: str, text: str) -> str:
-        """Text of a stream."""
+        """The text of a stream as it may be shown."""
         if self.full:
             return text
         cleaner = self._streams.get((request, name))
@@ -125,12 +126,12 @@ class Rendering:
         return self._noted(text)
 
     def _noted(self, text: str) -> str:
-        """``text``, which is shown; the colours that it leaves on are remembered."""
+        """Return ``text``, and remember which colours it leaves on."""
         self._colours.feed(text)
         return text
 
     def event(self, event: dict[str, Any]) -> dict[str, Any] | None:
-        """An event other than text as it may be shown, or None."""
+        """An event that is not text, as it may be shown; None if it may not."""
         if self.full:
             return event
         request, kind, content = event.get("request"), event["type"], event["content"]
@@ -138,7 +139,7 @@ class Rendering:
             self._off(request)
             return None
         if kind == "clear_output" and request is None:
-            return None  # it has no cell of its own to clear
+            return None  # it belongs to no cell, so there is no output of its own to clear
         if not self.admit(request):
             return None
         shown: dict[str, Any] | None
@@ -151,8 +152,10 @@ class Rendering:
         return None if shown is None else {"type": kind, "request": request, "content": shown}
 
     def reply(self, request: str | None, content: dict[str, Any]) -> dict[str, Any]:
-        """The content of a reply (execute, complete, inspect, …) as it may be passed on; nothing is said for "", which
-        stands for a question of an editor."""
+        """The content of a reply (execute, complete, inspect, …) as it may be passed on.
+
+        Request "" is for questions of an editor: then nothing is said about what is withheld.
+        """
         if self.full:
             return content
         shown: dict[str, Any] = _tidy({k: v for k, v in content.items() if k not in ("payload", "data", "metadata")})
@@ -171,7 +174,7 @@ class Rendering:
         return shown
 
     def debug(self, message: dict[str, Any]) -> dict[str, Any]:
-        """A response or an event of the debugger: text, and the forms of a value."""
+        """A response or event of the debugger as it may be shown: clean text, and filtered MIME bundles of a value."""
         if self.full:
             return message
         shown: dict[str, Any] = _tidy(message)
@@ -181,13 +184,13 @@ class Rendering:
         return shown
 
     def _off(self, request: str | None) -> None:
-        """Say once that rich output is not shown, and what to do about it."""
+        """Say, once per session, that rich output is not shown, and what to do about it."""
         if self._hint and request != "" and self.take():
             self._say(request, self._hint)
             self._hint = ""
 
     def withhold(self, request: str | None, what: str, advice: str = _NO_KEY) -> None:
-        """Say that ``what`` is not shown; once a request, and not at all where messages come too fast."""
+        """Say that ``what`` is not shown; once per request, and not at all if there are too many messages."""
         if request != "" and self.take():
             self._withhold(request, what, advice)
 
@@ -205,7 +208,7 @@ class Rendering:
         self._say(request, f"{what} not shown: {advice}" if advice else f"{what} not shown")
 
     def admit(self, request: str | None) -> bool:
-        """Whether one more message may come now that is no text; said once a request, and once a second, if not."""
+        """Whether one more message (not text) may be shown now; if not, that is said, at most once per second."""
         if self.take():
             return True
         if self._clock() - self._refused >= 1.0:
@@ -214,8 +217,10 @@ class Rendering:
         return False
 
     def take(self) -> bool:
-        """Whether there is room for one more message; then it has that. There always is for a server that has proved
-        who it is: it is held back where front ends do not take what it sends."""
+        """Count one more message; False if it is over the limit.
+
+        At level ``full`` there is no limit here: such a server is slowed down when front ends do not keep up.
+        """
         if self.full:
             return True
         now = self._clock()
@@ -260,7 +265,7 @@ class Rendering:
         return shown
 
     def _bundle(self, request: str | None, content: dict[str, Any]) -> dict[str, Any]:
-        """The parts of a MIME bundle that can do no harm."""
+        """The parts of a MIME bundle that are safe to show."""
         shown: dict[str, Any] = {}
         data = content.get("data")
         rich: list[str] = []
@@ -283,12 +288,12 @@ class Rendering:
                 rich.append(mime if _MIME.fullmatch(mime) else "output of an unknown type")
         if rich:
             self._off(request)
-            if not shown:  # the cell would look as if it had nothing to show
+            if not shown:  # otherwise the cell would seem to have no output
                 self.withhold(request, rich[0])
         return shown
 
     def _payload(self, request: str | None, payload: Any) -> dict[str, Any] | None:
-        """A pager's text (``name?``), and ``exit``, which a server has by ending anyway; others change the notebook."""
+        """A payload as it may be passed on: only a pager's text (``name?``) and ``exit``; others alter the notebook."""
         source = payload.get("source") if isinstance(payload, dict) else None
         if source == "ask_exit":
             return {"source": "ask_exit", "keepkernel": payload.get("keepkernel") is True}
@@ -302,12 +307,12 @@ class Rendering:
 
 
 def _columns(text: str) -> int:
-    """How wide a terminal shows ``text``."""
+    """The number of terminal columns that ``text`` takes."""
     return sum(2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
 
 
 def _tail(text: str, room: int) -> tuple[str, str]:
-    """``text`` in two: its end, of at most ``room`` columns and whole words, and what is before that."""
+    """Split ``text``: its end (whole words, at most ``room`` columns), and the part before that."""
     at = len(text)
     while at and room > 0:
         room -= _columns(text[at - 1])
@@ -318,7 +323,7 @@ def _tail(text: str, room: int) -> tuple[str, str]:
 
 
 def _sizes(metadata: Any, data: dict[str, Any]) -> dict[str, Any]:
-    """How large pictures are to be shown; nothing else in metadata is for text and pictures."""
+    """The part of the metadata that gives the shown size of pictures; the rest is dropped."""
     shown: dict[str, Any] = {}
     for mime in data:
         one = metadata.get(mime) if isinstance(metadata, dict) else None
@@ -332,7 +337,7 @@ def _sizes(metadata: Any, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tidy(value: Any, depth: int = _MAX_DEPTH) -> Any:
-    """A value of JSON with its text cleaned; what lies deeper than anything honest does is None."""
+    """A JSON value with its text cleaned; parts nested deeper than ``depth`` become None."""
     if isinstance(value, str):
         return clean(value)
     if depth == 0 and isinstance(value, (dict, list)):

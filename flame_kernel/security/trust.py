@@ -1,9 +1,9 @@
-"""Pickles, between two sides that trust each other: the only place here where one is opened.
+"""Pickles between two sides that trust each other. This is the only file that unpickles anything.
 
-Whoever opens a pickle runs the program in it.  So this is asked for only where the user said ``trust=True`` of the
-server that it comes from.  cloudpickle takes functions and classes of cells along, as code of this Python's minor
-version: it is used where the other side has that too.  What has been sent by its source is named in a pickle, and so
-is the same class there as here.
+Unpickling runs the program in the pickle, so it is done only if the user gave ``trust=True`` for the server.
+cloudpickle includes functions and classes of cells as bytecode, which needs the same minor version of Python, so it is
+used only if both sides have that.  Classes and functions that were sent by source are referred to by name in a pickle,
+so that they are the same object on both sides.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ from typing import Any
 
 from ..errors import CannotTravel
 
-# What every server's Python reads.
+# The pickle protocol that every server's Python reads.
 PROTOCOL = 4
 
 Named = Callable[[object], Any]
 
 
 def offered() -> dict[str, Any]:
-    """What the far side is told of the pickles that can be opened here."""
+    """What we tell the far side about the pickles that can be read here."""
     return {"python": list(sys.version_info[:2]), "cloudpickle": importlib.util.find_spec("cloudpickle") is not None}
 
 
 def pickler(python: Any, named: Named) -> Callable[[object], bytes]:
-    """What makes pickles for a far side of a version, such as [3, 11, 7]; ``named`` gives what stands for a class, a
-    function or a stand-in that it knows, or None."""
+    """A function that pickles for a far side with Python version ``python``, such as [3, 11, 7]; raises CannotTravel.
+
+    ``named`` returns the reference to pickle in place of a class, function or stand-in that the far side knows,
+    or None.
+    """
     same = isinstance(python, list) and python[:2] == list(sys.version_info[:2])
     base = _base() if same else pickle.Pickler
 
@@ -62,7 +65,7 @@ def _base() -> Any:
 
 
 def _hint(same: bool, python: Any) -> str:
-    """What would take more along."""
+    """Advice to add to an error: what would allow more to be pickled."""
     if not same:
         there = ".".join(map(str, python[:2])) if isinstance(python, list) else "of another version"
         here = "{}.{}".format(*sys.version_info)
@@ -73,7 +76,7 @@ def _hint(same: bool, python: Any) -> str:
 
 
 def opener(trusted: bool, named: Callable[[Any], Any] | None = None) -> Callable[[bytes], Any] | None:
-    """What opens pickles of a server that the user trusts; None for any other. ``named`` gives a class by its key."""
+    """A function that unpickles for a server that the user trusts, else None. ``named`` returns a class by its key."""
     if not trusted:
         return None
 
@@ -87,7 +90,7 @@ def opener(trusted: bool, named: Callable[[Any], Any] | None = None) -> Callable
     def loads(data: bytes) -> Any:
         try:
             return Unpickler(io.BytesIO(data)).load()
-        except Exception as error:  # whatever the program in it raises
+        except Exception as error:  # the pickle runs any code, which may raise anything
             raise CannotTravel(f"a pickle of the far side cannot be opened here: {error}{_needed(error)}") from error
 
     return loads

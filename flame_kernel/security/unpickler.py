@@ -1,11 +1,11 @@
-"""Pickle's stack machine with nothing behind it, for `reader.py`.
+"""An inert version of pickle's stack machine, for `reader.py`.
 
-It walks the opcodes of a pickle: a global is a `Name` that is never looked up, a call is a `Record` of what would have
-been called, and nothing is imported, called, or set.  What is left to an attacker is making us work, so every step is
-counted: opcodes, memo, keys that are hashed, and bytes that are made.
+It reads the opcodes of a pickle, but imports, calls and sets nothing: a global becomes a `Name` that is never looked
+up, and a call becomes a `Record` of what would have been called.  An attacker can then only make us work, so all work
+is counted: opcodes, the memo, hashed keys, and bytes created.
 
-Only what a stock Flame server writes is read: pickle protocols 2 to 5; and one marshalled string, by
-`connect/pyro_message.py`.
+It reads only what a stock Flame server writes: pickle protocols 2 to 5. (`connect/pyro_message.py` reads the one
+marshalled string.)
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from typing import Any, NoReturn
 from ..errors import UnsafeAnswer
 
 _MAX_NAME = 512  # characters of a module or class name
-_MAX_INTEGER = 16_384  # bytes; a number of 40,000 digits
+_MAX_INTEGER = 16_384  # bytes; a number of about 40,000 digits
 _MAX_KEY_TUPLE = 32
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much work one answer may make: counts, but for `text`, which is in bytes and characters."""
+    """How much work one answer may cause: numbers of items; `text` is in bytes and characters."""
 
     opcodes: int
-    nodes: int  # of the finished tree, where a shared reference counts each time
-    text: int = 128 * 1024 * 1024  # in that tree, likewise
+    nodes: int  # of the finished tree; a shared part counts once for every reference
+    text: int = 128 * 1024 * 1024  # in that tree, counted likewise
     depth: int = 100
-    # Text is hashed with a secret seed; the hashes of numbers are public, and 10^5 that collide take minutes. A set is
-    # counted as a key: it takes 200 bytes of memory for one of pickle.
+    # Hashes of numbers are predictable, and a dict with 10^5 colliding numbers takes minutes; hashes of text have a
+    # secret seed. A set counts as a key, because one byte of pickle makes a set of 200 bytes.
     guessable_keys: int = 2_000
 
 
 def refuse(detail: str) -> NoReturn:
-    """Raise UnsafeAnswer; the caller's location is added by `connect/connection.py`."""
+    """Raise UnsafeAnswer; `connect/connection.py` adds the location."""
     raise UnsafeAnswer("", detail)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Name:
-    """A name that a server sent, such as a class; it is never looked up."""
+    """A global's name that a server sent, such as a class; it is never looked up."""
 
     module: str
     name: str
@@ -57,7 +57,7 @@ class Name:
 
 @dataclass(repr=False, eq=False, slots=True)
 class Record:
-    """What a server said about an object that is not plain data: its class, and what to make it from. Never made."""
+    """A description of an object that is not plain data: its class and arguments. The object itself is never made."""
 
     kind: Name
     args: Any
@@ -76,7 +76,7 @@ ATOMS = frozenset({type(None), bool, int, float, complex, Name})
 
 
 class Machine:
-    """Pickle's stack machine with nothing behind it. One use: make it, `run` it."""
+    """The inert stack machine. Each instance is used for one `run`."""
 
     def __init__(self, data: bytes | bytearray | memoryview, budget: Budget) -> None:
         self.view = memoryview(data).cast("B")
@@ -87,7 +87,7 @@ class Machine:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
         self.keys_left = budget.guessable_keys
-        # Calls that copy (set(list), bytes(text)) may together make no more than honest data can ask for.
+        # All calls that copy (set(list), bytes(text)) together may not make more than normal data needs.
         self.copies_left = 2 * self.end + 1024
 
     def run(self) -> Any:
@@ -96,8 +96,8 @@ class Machine:
         except UnsafeAnswer:
             raise
         except (ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error, RecursionError) as error:
-            # Malformed data trips over Python's own checks in many places; it is the same to the caller.
-            # `from None`: the message may quote what was sent, and nobody needs to see it twice.
+            # Malformed data makes Python's own checks fail in many places; all of them are the same to the caller.
+            # `from None`: the original message may quote data of the server.
             raise UnsafeAnswer("", f"malformed pickle ({type(error).__name__})") from None
 
     def _run(self) -> Any:
@@ -159,7 +159,7 @@ class Machine:
         return items
 
     def put(self, index: int) -> None:
-        # Every pickler counts its memo up from 0 or 1. A chosen index could allocate, or collide in our own dict.
+        # Every pickler numbers its memo from 0 or 1. Other indices could waste memory, or collide in our dict.
         if index > len(self.memo) + 1:
             refuse("a memo index out of turn")
         self.memo[index] = self.top()
@@ -176,7 +176,7 @@ class Machine:
         self.stack.append(set())
 
     def key(self, key: Any) -> Any:
-        """``key``, if hashing and comparing it is cheap whatever it is: an atom, or a short tuple of atoms."""
+        """Return ``key`` if it is always cheap to hash and compare: an atom, or a short tuple of atoms; else refuse."""
         kind = type(key)
         if kind is str or kind is bytes:
             return key
@@ -225,7 +225,7 @@ class Machine:
         self.stack.append(Name(module, name))
 
     def call(self, function: Any, args: Any) -> Any:
-        """What ``function(*args)`` stands for: a plain value where it spells one, a `Record` otherwise."""
+        """The value of ``function(*args)`` if this is a known way to write a plain value, otherwise a `Record`."""
         kind = function.kind if type(function) is Record else function
         if type(kind) is not Name or type(args) is not tuple:
             refuse("a call of something that cannot be called")
@@ -261,7 +261,7 @@ class Machine:
         target.state = state
 
 
-# --- calls by which picklers spell plain values at old protocols
+# --- calls with which picklers write plain values at old protocols
 
 
 def _spell_set(machine: Machine, args: tuple[Any, ...]) -> Any:
@@ -279,7 +279,7 @@ def _spell_bytes(machine: Machine, args: tuple[Any, ...]) -> Any:
         return b""
     if len(args) != 2 or type(args[0]) is not str or type(args[1]) not in (str, bytes):
         refuse("an encoding of something else")
-    if as_text(args[1]) not in ("latin1", "latin-1"):  # its name is bytes where Python 2 wrote it
+    if as_text(args[1]) not in ("latin1", "latin-1"):  # Python 2 writes the name as bytes
         refuse("an encoding that no pickler asks for")
     machine.copy(len(args[0]))
     return args[0].encode("latin-1")

@@ -1,14 +1,14 @@
-"""A private CA, and certificates for a server and its clients: what mutual TLS with a stock server needs.
+"""Makes a private CA and certificates for a server and its clients, as mutual TLS with a stock server needs.
 
 ::
 
-    ca.pem         the CA's certificate: what server and client trust (PYRO_SSL_CACERTS there, tls.ca here)
-    ca.key         its private key; signs further certificates, and is needed by nobody else
+    ca.pem         the CA's certificate; server and clients trust it (PYRO_SSL_CACERTS there, tls.ca here)
+    ca.key         the CA's private key; needed only to sign more certificates
     server.pem     the server's certificate and private key (PYRO_SSL_SERVERCERT)
     NAME.pem       a client's certificate and private key (tls.certificate)
 
-All are made in one folder of mode 0700 and have mode 0600.  A server's certificate cannot be used by a client, nor the
-other way round: stock Pyro lets in whoever has a certificate of its CA.
+All are made in one folder of mode 0700 and have mode 0600.  Stock Pyro accepts every certificate of its CA, so a
+server's certificate is made unusable for clients, and a client's for servers.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
 CA_DAYS = 3650
-DAYS = 825  # the longest that all TLS libraries take from a private CA
+DAYS = 825  # the longest validity that all TLS libraries accept from a private CA
 
 _MAX_PEM = 1 << 16  # bytes
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_EARLIER = datetime.timedelta(hours=1)  # clocks differ
+_EARLIER = datetime.timedelta(hours=1)  # certificates are valid this much earlier, because clocks differ
 
 
 @dataclass(frozen=True)
 class Authority:
-    """A private CA in ``folder``: made if there is none, else the one that is there; raises TargetError."""
+    """The private CA in ``folder``; it is made if there is none. Raises TargetError."""
 
     folder: Path
 
@@ -61,7 +61,7 @@ class Authority:
 
     @property
     def certificate(self) -> Path:
-        """The file to trust."""
+        """The file with the CA's certificate, which others should trust."""
         return self.folder / "ca.pem"
 
     @property
@@ -69,7 +69,7 @@ class Authority:
         return self.folder / "ca.key"
 
     def server(self, hosts: Sequence[str], *, replace: bool = False, days: float = DAYS) -> Path:
-        """A certificate for a server that is reached under any of ``hosts`` (names or addresses): ``server.pem``."""
+        """Make ``server.pem``, a certificate for a server that clients reach as ``hosts`` (names or addresses)."""
         from cryptography import x509
 
         if not hosts:
@@ -79,7 +79,7 @@ class Authority:
             try:
                 names.append(x509.IPAddress(ipaddress.ip_address(host)))
             except ValueError:
-                Location.parse(f"{host}:1")  # says what is wrong with it
+                Location.parse(f"{host}:1")  # raises an error that says what is wrong
                 if not host.isascii():
                     host = host.encode("idna").decode("ascii")
                 names.append(x509.DNSName(host))
@@ -87,7 +87,7 @@ class Authority:
         return self._issue("server", hosts[0], usage, names, replace, days)
 
     def client(self, name: str, *, replace: bool = False, days: float = DAYS) -> Path:
-        """A certificate for a client called ``name``: ``NAME.pem``."""
+        """Make ``NAME.pem``, a certificate for a client called ``name``."""
         from cryptography import x509
 
         if not _NAME.fullmatch(name) or name in ("ca", "server"):
@@ -159,7 +159,7 @@ class Authority:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of the first certificate in a PEM file, as 64 hex digits: what a pin is; raises TargetError."""
+    """SHA-256 of the first certificate in a PEM file as 64 hex digits, as a pin is written; raises TargetError."""
     _library()
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
@@ -172,7 +172,7 @@ def fingerprint(path: Path) -> str:
 
 
 def names(path: Path) -> list[str]:
-    """The hosts and addresses that a PEM file's certificate is for; none where that cannot be told."""
+    """The hosts and addresses in a PEM file's certificate; empty if it cannot be read."""
     try:
         from cryptography import x509
     except ImportError:

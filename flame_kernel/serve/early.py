@@ -1,7 +1,7 @@
-"""The kernel's own server, begun before the kernel itself is imported: both take as long to start.
+"""Starts the kernel's own server while the kernel itself is still being imported, which takes as long.
 
-Whether the kernel will want one is known later, from settings that take time to read. So one is begun where nothing
-could name another server, and ended where something did.
+The settings that say whether the kernel needs a server of its own are read later. So a server is started if nothing
+could name another one, and ended if something did.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from jupyter_core.paths import jupyter_config_path
 from ..connect.targets_file import targets_path
 from .embedded import EmbeddedServer
 
-# What may name a server besides.
+# Other files that may name a server.
 _CONFIGURATION = ("jupyter_flame_config.py", "jupyter_flame_config.json")
 
 _begun: list[Future[EmbeddedServer]] = []
 
 
 def begin(agent: tuple[str, str], environ: Mapping[str, str], arguments: Sequence[str]) -> None:
-    """Start one on a thread, unless another server may be named by a program's environment, arguments or files."""
+    """Start a server on a thread, unless the environment, arguments or configuration files may name another one."""
     if not _may_be_named(environ, arguments):
         future: Future[EmbeddedServer] = Future()
         _begun.append(future)
@@ -31,7 +31,7 @@ def begin(agent: tuple[str, str], environ: Mapping[str, str], arguments: Sequenc
 
 
 def take() -> EmbeddedServer | None:
-    """The one that was begun, when it is ready; None where there is none, or none any more, or it did not start."""
+    """Wait for the server that ``begin`` started, and return it; None if there is none or it failed to start."""
     if not _begun:
         return None
     future = _begun.pop()
@@ -39,7 +39,7 @@ def take() -> EmbeddedServer | None:
 
 
 def drop() -> None:
-    """It is not wanted: it ends when it is ready. Nobody waits for that."""
+    """End the server that ``begin`` started, as soon as it is ready; does not wait for that."""
     if _begun:
         _begun.pop().add_done_callback(_end)
 
@@ -54,7 +54,7 @@ def _may_be_named(environ: Mapping[str, str], arguments: Sequence[str]) -> bool:
 def _start(agent: tuple[str, str], future: Future[EmbeddedServer]) -> None:
     try:
         server = EmbeddedServer(agent)
-    except Exception as e:  # who takes it begins anew, and says it
+    except Exception as e:  # the caller of take() then starts a server itself, and reports an error
         future.set_exception(e)
     else:
         future.set_result(server)

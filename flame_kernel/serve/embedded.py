@@ -1,10 +1,12 @@
-"""A stock Flame server of our own, for those who name none: a process on this machine that ends with us.
+"""A stock Flame server that we start if the user names none: a process on this machine that ends with us.
 
-It is Pyro's own `flameserver.main`, with `hardening`, and with the agent, which need not be pushed then.  It listens on
-loopback, on a port of the system's choice, and every user of this machine could connect there: so it has a random key,
-which goes in over its stdin and stands neither in its arguments nor in the environment that cells see.
+It runs Pyro's own `flameserver.main` with `hardening`.  The agent is loaded from the start, so it need not be pushed.
+The server listens on loopback, on a port that the system chooses.  Every user of this machine could connect there, so
+the server has a random key.  The key is passed over its stdin; it is in neither the arguments nor the environment,
+which cells can see.
 
-Its stdin stays open as long as we live.  Where that ends, by `close` or because we were killed, the server ends too.
+The server's stdin stays open as long as we live.  When it is closed, by `close` or because we were killed, the server
+ends, too.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ from ..connect.keys import keyless
 from ..connect.target import Location, Secret, Target
 from ..errors import FlameError
 
-_START_SECONDS = 20.0  # importing Pyro4 from a slow disk
-_GRACE_SECONDS = 4.0  # how long the server may take to end by itself: it gives its cells' exit handlers 3
+_START_SECONDS = 20.0  # importing Pyro4 from a slow disk takes long
+_GRACE_SECONDS = 4.0  # how long the server may take to end by itself; its cells' exit handlers get 3
 _READY = "flame server at "
 
-# Runs in the server. Until it is ready, stdout and stderr are one pipe that we read; then both become our own stderr,
-# for a pipe that nobody reads would stop whoever prints. The watch on stdin moves to a descriptor that no child of a
-# cell inherits, and the server's own stdin is empty.
+# Runs in the server. Until it is ready, stdout and stderr are one pipe that we read. Then both become our own stderr,
+# because a full pipe that nobody reads would block whoever prints. The watched stdin moves to a descriptor that
+# children of a cell do not inherit, and the server's own stdin becomes empty.
 _LAUNCHER = f"""
 {LEAVE_FOLDER}
 import atexit, json, os, signal, threading, types
@@ -96,9 +98,9 @@ daemon.close()
 
 
 class EmbeddedServer:
-    """A running Flame server; made when it is ready to take connections. `close` it, and nothing of it is left.
+    """A running Flame server. The constructor returns when it accepts connections; `close` removes it completely.
 
-    agent   the agent that is in it from the beginning: what its loader and the rest of it say, as `bootstrap` has them
+    agent   source of the agent to load at the start: the text of its loader and of the rest, as `bootstrap` makes them
     """
 
     def __init__(self, agent: tuple[str, str]) -> None:
@@ -117,23 +119,23 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """The process id of the server, its own process group."""
+        """The server's process id, which is also the id of its process group."""
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """False after `close`, and when the server ended by itself, as when a cell crashed it."""
+        """False after `close`, or if the server ended by itself, for example because a cell crashed it."""
         return self._process.returncode is None and self._process.poll() is None
 
     def target(self, wished: Target | None = None) -> Target:
-        """The Target of this server, with all that is ``wished`` of a session but where it is and how to get in."""
+        """The Target of this server, with the settings of ``wished`` except its location and credentials."""
         key = Secret(self._key.encode())
         return dataclasses.replace(wished or Target(), location=self.location, key=key, own=True)
 
     def close(self) -> None:
-        """End the server and whatever cells started in it, and wait for that; again is no error.
+        """End the server and all processes that its cells started, and wait for that. May be called again.
 
-        It is asked first, so that exit handlers run, and killed after 4 seconds.
+        The server is asked to end, so that exit handlers run, and killed after 4 seconds.
         """
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
@@ -145,19 +147,19 @@ class EmbeddedServer:
                 self._process.wait(_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             pass
-        finally:  # an interrupt while we wait means: now
+        finally:  # an interrupt while we wait: kill it now
             if self._process.returncode is None:
-                # It is ours and not yet waited for, so its number is nobody else's.
+                # It is our child and not yet waited for, so its pid cannot have been reused.
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
         try:
             log = os.dup(2)
-        except OSError:  # a service without stderr
+        except OSError:  # as a service we may have no stderr
             log = os.open(os.devnull, os.O_WRONLY)
         try:
-            with tempfile.TemporaryFile() as agent:  # more than a pipe holds: one that does not read would stop us
+            with tempfile.TemporaryFile() as agent:  # larger than a pipe: a server that does not read would block us
                 agent.write(json.dumps(self._agent).encode())
                 agent.seek(0)
                 process = subprocess.Popen(
@@ -168,7 +170,7 @@ class EmbeddedServer:
                     stderr=subprocess.STDOUT,
                     env=keyless(os.environ),
                     pass_fds=(log, agent.fileno()),
-                    start_new_session=True,  # Ctrl-C in our terminal is for us; and its group can be ended as one
+                    start_new_session=True,  # Ctrl-C in our terminal reaches only us; its group can be killed
                 )
         except OSError as error:
             raise self._failure("cannot be run", str(error).encode()) from error
@@ -176,12 +178,12 @@ class EmbeddedServer:
             os.close(log)
         assert process.stdin is not None
         told = {"key": self._key, "hardening": Path(__file__).with_name("hardening.py").read_text("utf-8")}
-        with contextlib.suppress(BrokenPipeError):  # it has died, and `_wait` reports of what
-            process.stdin.write(json.dumps(told).encode() + b"\n")  # less than a pipe holds
+        with contextlib.suppress(BrokenPipeError):  # it has died, and `_wait` reports why
+            process.stdin.write(json.dumps(told).encode() + b"\n")  # smaller than a pipe, so it cannot block
         return process
 
     def _wait(self) -> Location:
-        """The server's location, as soon as it prints it; FlameError with what else it printed, when it does not."""
+        """Wait until the server prints its location, and return that; FlameError with its output if it does not."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + _START_SECONDS
         printed = b""

@@ -1,17 +1,17 @@
-"""A Pyro daemon that those without its key cannot stop or fill: RUNS IN THE SERVER, in Python 3.6 or newer, with Pyro4.
+"""Protects a Pyro daemon from clients without its key: RUNS IN THE SERVER, in Python 3.6 or newer, with Pyro4.
 
 Stock Pyro accepts a connection and then waits for its first message, in one of the pool's forty threads or in its only
-loop; it takes as many bytes as that message claims to have, and looks at the key when they are all there.
-So whoever can connect can stop the server by saying nothing, and fill its memory by saying much.  ``harden`` changes
-one running daemon, and only how connections begin:
+loop.  It reads as many bytes as that message claims to have, and checks the key only then.  So anyone who can connect
+can block the server by sending nothing, and fill its memory by sending much.  ``harden`` changes one running daemon,
+and only how connections begin:
 
-- a new connection waits in a lobby, on one thread for all, until its first message is there, TLS included
-- that message has FIRST bytes at most; a longer one is refused as soon as its header says so, and nothing is kept of it
-- all of that has SECONDS, however it drips; then the connection is closed
-- the lobby looks at the key: only who has it comes to a thread of the pool, or into the loop of a multiplex server
-- where the pool is full, the connection waits a moment for a thread, and is then told so
+- a new connection waits in a lobby (one thread for all of them) until TLS is agreed on and its first message received
+- that message may have FIRST bytes; a longer one is refused as soon as its header says so, and is not stored
+- all this must be done within SECONDS, also if bytes come slowly; then the connection is closed
+- the lobby checks the key: only a client that has it gets a thread of the pool, or enters a multiplex server's loop
+- if the pool is full, the connection waits up to PATIENCE for a thread, and is then refused with that reason
 
-What happens on a connection from its handshake on is Pyro's own code, unchanged.
+From the handshake on, a connection is handled by Pyro's own code, unchanged.
 """
 
 import collections
@@ -30,7 +30,7 @@ from Pyro4.socketserver.threadpoolserver import ClientConnectionJob, SocketServe
 
 try:
     from ssl import SSLWantReadError, SSLWantWriteError
-except ImportError:  # a Python without it, whose daemons have no TLS
+except ImportError:  # a Python built without ssl; its daemons have no TLS
 
     class SSLWantReadError(OSError):
         """Never raised."""
@@ -39,19 +39,19 @@ except ImportError:  # a Python without it, whose daemons have no TLS
         """Never raised."""
 
 
-FIRST = 64 * 1024  # bytes of a first message, besides its header
-SECONDS = 3.0  # from a connection's beginning until its first message is there
+FIRST = 64 * 1024  # most bytes of a first message, without its header
+SECONDS = 3.0  # from accepting a connection until its first message must be complete
 PATIENCE = 0.5  # seconds that a connection waits for a thread of the pool
-LOBBY = 256  # connections that have not shown the key yet; beyond that the oldest of whoever has most is closed
-SHARE = 4  # one in so many descriptors that the process may have is for them, if that is less
+LOBBY = 256  # most connections without a checked key; beyond that, one of the host with most of them is closed
+SHARE = 4  # the lobby may use at most 1/SHARE of the process's file descriptors
 
-_TICK = 0.05  # seconds between two updates for a free thread, while somebody waits for one
+_TICK = 0.05  # seconds between two checks for a free thread while a connection waits for one
 _CROWDED = (errno.EMFILE, errno.ENFILE)
 _WAITS = (BlockingIOError, InterruptedError, SSLWantReadError, SSLWantWriteError)
 
 
 class Hardening:
-    """A hardened daemon, until ``undo``. Raises ValueError for a daemon whose server is none of Pyro's two."""
+    """A hardened daemon, until ``undo``. Raises ValueError if the daemon's server is neither of Pyro's two kinds."""
 
     def __init__(self, daemon, seconds=SECONDS):
         server = daemon.transportServer
@@ -64,14 +64,14 @@ class Hardening:
         self._daemon = daemon
         self._server = server
         self._seconds = seconds
-        self._context = getattr(server.sock, "context", None)  # of TLS
+        self._context = getattr(server.sock, "context", None)  # the TLS context, if any
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = _wake_up_call()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._arrived = collections.deque()  # (socket, address, deadline), from the accept loop
         self._guests = collections.OrderedDict()  # socket -> _Guest, in order of arrival
         self._most = _lobby()
-        self._crowded = False  # there is no descriptor left for one more
+        self._crowded = False  # there is no free descriptor for another connection
         self._lock = threading.Lock()
         self.is_over = False
         self._thread = threading.Thread(target=self._run, name="flame-lobby")
@@ -81,7 +81,7 @@ class Hardening:
         self._way.begin()
 
     def undo(self):
-        """The daemon accepts connections as before; those in the lobby are closed."""
+        """Let the daemon accept connections as before; close those in the lobby."""
         self._way.end()
         with self._lock:
             self.is_over = True
@@ -90,16 +90,16 @@ class Hardening:
         if self._thread is not threading.current_thread():
             self._thread.join()
 
-    # -- in the accept loop: nothing here waits for a client
+    # -- in the accept loop: nothing here may wait for a client
 
     def accept(self):
-        """Take a connection into the lobby. Called by the server's loop, or by that of the app that it is part of."""
+        """Accept a connection into the lobby. Called by the server's loop, or by the loop of the app around it."""
         server = self._server
         with self._lock:
-            if self.is_over:  # the next round is the server's own
+            if self.is_over:  # the server's own code accepts it in the next round
                 return
             try:
-                # Not that of a TLS socket, which would shake hands here.
+                # Not the accept() of a TLS socket, which would do the handshake here and block.
                 connection, address = socket.socket.accept(server.sock)
             except socket.timeout:
                 return
@@ -115,7 +115,7 @@ class Hardening:
         with contextlib.suppress(BlockingIOError):
             self._wake.send(b"x")
         if self._crowded:
-            time.sleep(_TICK)  # or the loop would try again at once, and for nothing
+            time.sleep(_TICK)  # otherwise the loop would try again at once, without success
 
     # -- the lobby's thread
 
@@ -139,7 +139,7 @@ class Hardening:
             try:
                 guest = _Guest(connection, address, deadline, self._context)
                 self._selector.register(guest.sock, selectors.EVENT_READ)
-            except (OSError, ValueError):  # it went away already
+            except (OSError, ValueError):  # the client has closed it already
                 connection.close()
                 continue
             self._guests[guest.sock] = guest
@@ -151,7 +151,7 @@ class Hardening:
                 self._close_one()
 
     def _close_one(self):
-        """Make room: whoever has most connections here loses the oldest, so one host does not crowd out the others."""
+        """Close the oldest connection of the host that has most of them here, so that no host can fill the lobby."""
         counts = collections.Counter(guest.host for guest in self._guests.values())
         host = max(counts, key=counts.get)
         self._leave(next(guest for guest in self._guests.values() if guest.host == host)).close()
@@ -162,7 +162,7 @@ class Hardening:
         return guest
 
     def _hear(self, guest):
-        """Something has come of a guest, or it has gone."""
+        """Called when a guest has sent something or closed its connection."""
         try:
             whole = guest.hear()
         except (OSError, ValueError, EOFError):
@@ -174,9 +174,9 @@ class Hardening:
             return
         self._leave(guest)
         try:
-            # Its form, its size and its signature; it is read once more where it is believed.
+            # Checks form, size and signature; Pyro reads the message again afterwards.
             message.Message.recv(guest.first(), [message.MSG_CONNECT], hmac_key=self._daemon._pyroHmacKey)
-        except Exception:  # whatever Pyro makes of nonsense
+        except Exception:  # Pyro raises anything for malformed data
             guest.refuse(self._daemon)
         else:
             self._way.come(guest)
@@ -202,23 +202,23 @@ class Hardening:
 
 
 class _Guest:
-    """A connection in the lobby, which has a first message to bring."""
+    """A connection in the lobby whose first message is not complete yet."""
 
     def __init__(self, connection, address, deadline, context):
         self.address = address
         self.host = address[0] if isinstance(address, tuple) else ""
         self.deadline = deadline
-        self.events = selectors.EVENT_READ  # what it waits for
+        self.events = selectors.EVENT_READ  # what to wait for on the socket
         connection.setblocking(False)
-        self._greets = context is not None  # TLS is still being agreed on
+        self._greets = context is not None  # the TLS handshake is not complete
         if context is not None:
             connection = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         self.sock = connection
         self._data = bytearray()
-        self._size = message.Message.header_size  # of what is waited for
+        self._size = message.Message.header_size  # bytes to wait for: the header, then the whole message
 
     def hear(self):
-        """Take what there is; whether the first message is there, or so much of it that it is none."""
+        """Read what has come. True if the first message is complete, or already known to be invalid."""
         try:
             if self._greets:
                 self.sock.do_handshake()
@@ -236,40 +236,40 @@ class _Guest:
         return True
 
     def _claimed(self):
-        """The bytes that are said to follow the header; 0 where it is refused already."""
+        """How many bytes follow, as the header says; 0 if the header is invalid."""
         try:
             header = message.Message.from_header(bytes(self._data))
-        except Exception:  # no Pyro, or none of this version
+        except Exception:  # not Pyro, or another version of it
             return 0
         size = header.data_size + header.annotations_size
         return size if header.data_size >= 0 and size <= FIRST else 0
 
     def first(self):
-        """The first message, to be read as from a connection."""
+        """An object to read the first message from, as from a connection."""
         return _Written(bytes(self._data))
 
     def refuse(self, daemon, reason=None):
-        """Answer as Pyro would, and close."""
+        """Send the refusal that Pyro would send, and close."""
         answer = self.first()
         try:
             daemon._handshake(answer, reason)
             self.sock.send(answer.sent)
-        except Exception:  # it went away, or the app's own daemon fails in it: it was to be sent away
+        except Exception:  # the client is gone, or the app's own daemon fails; it is closed anyway
             pass
         self.close()
 
     def connection(self):
-        """The connection from here on, which begins with the first message."""
-        self.sock.settimeout(config.COMMTIMEOUT or SECONDS)  # for the answer to it
+        """The connection for Pyro, which reads the first message from it first."""
+        self.sock.settimeout(config.COMMTIMEOUT or SECONDS)  # for sending the answer
         return _Connection(self.sock, bytes(self._data))
 
     def close(self):
-        """End it, without a word."""
+        """Close the connection without an answer."""
         self.sock.close()
 
 
 class _Written:
-    """In place of a connection: what was read of one, and what is to be sent."""
+    """Stands for a connection: gives the bytes already read, and collects the bytes to send."""
 
     def __init__(self, data):
         self._data = data
@@ -285,11 +285,11 @@ class _Written:
         self.sent += data
 
     def close(self):
-        """Pyro closes some connections; the lobby closes all."""
+        """Does nothing: Pyro closes only some connections here, so the lobby closes all of them."""
 
 
 class _Connection(socketutil.SocketConnection):
-    """A connection of which the first message has been read."""
+    """A connection whose first message has been read already."""
 
     def __init__(self, sock, first):
         super().__init__(sock)
@@ -302,18 +302,18 @@ class _Connection(socketutil.SocketConnection):
         return piece if len(piece) == size else piece + super().recv(size - len(piece))
 
     def established(self):
-        """The handshake is over."""
+        """Called when the handshake is complete."""
         self.sock.settimeout(config.COMMTIMEOUT or None)
 
 
 class _Pool:
-    """How those who have the key come to a thread of the pool."""
+    """Passes connections with the key to the threads of the pool."""
 
     def __init__(self, hardening, daemon):
         self._hardening = hardening
         self._daemon = daemon
         self._server = daemon.transportServer
-        self.queue = collections.deque()  # (guest, when it is told that the pool is full)
+        self.queue = collections.deque()  # (guest, when to refuse it because the pool is full)
 
     def begin(self):
         self._server.events = self._events
@@ -323,9 +323,9 @@ class _Pool:
             del self._server.events
 
     def _events(self, sockets):
-        """In place of the server's own."""
+        """Replaces the server's ``events``."""
         server = self._server
-        if self._hardening.is_over:  # somebody has kept this function, as a session on the main thread does
+        if self._hardening.is_over:  # a caller kept this function, as a session on the main thread does
             type(server).events(server, sockets)
         elif server._selector is None or server._selector.select(config.POLLTIMEOUT):
             self._hardening.accept()
@@ -347,23 +347,23 @@ class _Pool:
                 if time.monotonic() < patience:
                     return
                 guest.refuse(self._daemon, "no free workers, increase server threadpool size")
-            except Exception:  # the pool is closed: the daemon ends
+            except Exception:  # the pool is closed because the daemon is ending
                 job.give_back()
                 guest.close()
             self.queue.popleft()
 
 
 class _Job(ClientConnectionJob):
-    """One connection: Pyro's own job."""
+    """Pyro's job for one connection, which is made only when a thread runs the job."""
 
     def __init__(self, guest, daemon):
         self._guest = guest
-        self.csock = None  # made when there is a thread
+        self.csock = None  # made when a thread runs the job
         self.caddr = guest.address
         self.daemon = daemon
 
     def give_back(self):
-        """There is no thread for it."""
+        """Called when no thread is free: forget the guest, which stays in the queue."""
         self._guest = None
 
     def handleConnection(self):
@@ -380,7 +380,7 @@ class _Job(ClientConnectionJob):
 
 
 class _Loop:
-    """How those who have the key come into the loop of a multiplex server."""
+    """Passes connections with the key to the loop of a multiplex server."""
 
     def __init__(self, hardening, daemon):
         self._hardening = hardening
@@ -401,7 +401,7 @@ class _Loop:
         server = self._server
         for name in ("_handleConnection", "handleRequest"):
             server.__dict__.pop(name, None)
-        with contextlib.suppress(KeyError, ValueError, RuntimeError, OSError):  # the server is closed
+        with contextlib.suppress(KeyError, ValueError, RuntimeError, OSError):  # the server is closed already
             server.selector.unregister(self._woken)
         while self._come:
             self._come.popleft().close()
@@ -409,7 +409,7 @@ class _Loop:
         self._wake.close()
 
     def _accept(self, sock):
-        """In place of the server's own; the connection comes by ``_handle``."""
+        """Replaces the server's ``_handleConnection``; the connection is added later, by ``_handle``."""
         try:
             if sock is not None:
                 self._hardening.accept()
@@ -418,16 +418,16 @@ class _Loop:
                 raise errors.ConnectionClosedError("server socket closed") from None
 
     def come(self, guest):
-        """Called by the lobby's thread."""
+        """Hand over a connection. Called on the lobby's thread."""
         self._come.append(guest)
-        with contextlib.suppress(OSError):  # it is full, so the loop is awake; or the hardening is undone just now
+        with contextlib.suppress(OSError):  # it is full, so the loop will wake; or undo() runs just now
             self._wake.send(b"x")
 
     def serve(self):
-        """The loop serves itself."""
+        """Does nothing: the server's loop does the work."""
 
     def _handle(self, connection):
-        """In place of the server's own: one of its events may be that somebody has come."""
+        """Replaces the server's ``handleRequest``; also adds connections that the lobby handed over."""
         if connection is not self._woken:
             return self._theirs(connection)
         _drain(self._woken)
@@ -439,7 +439,7 @@ class _Loop:
                     made.established()
                     self._server.selector.register(made, selectors.EVENT_READ, self._server)
                     continue
-            except Exception:  # it went away, or the app's own daemon fails in it: the loop goes on
+            except Exception:  # the client is gone, or the app's own daemon fails: the loop must go on
                 pass
             guest.close()
         return True
@@ -447,7 +447,7 @@ class _Loop:
 
 def _lobby():
     try:
-        import resource  # not on every system
+        import resource  # not available on every system
 
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     except (ImportError, OSError, ValueError):
@@ -456,7 +456,7 @@ def _lobby():
 
 
 def _wake_up_call():
-    """Two ends of a connection of our own, neither of which waits."""
+    """Both ends of a socket pair of our own, non-blocking."""
     ends = socket.socketpair()
     for end in ends:
         end.setblocking(False)
@@ -469,5 +469,5 @@ def _drain(end):
 
 
 def harden(daemon, seconds=SECONDS):
-    """Change ``daemon``, running or not, so that those without its key cannot stop or fill it; ``undo`` ends that."""
+    """Protect ``daemon``, running or not, from clients without its key; ``undo`` of the result ends that."""
     return Hardening(daemon, seconds)

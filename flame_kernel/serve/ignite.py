@@ -1,14 +1,16 @@
-"""Flame in a Python process that runs already, by its process id: put in, and taken out again.
+"""Starts Flame inside a running Python process, given by its process id, and removes it again.
 
-The process is given a few lines that start a thread, which fetches the rest from a socket of ours: the text of
-``ignition.py``, Pyro4 for a process that has none, and the key.  The lines go in by ``sys.remote_exec`` where both
-sides are the same Python 3.14 or newer: the process's main thread runs them between two others, but not while it waits
-in a call (PEP 768).  Then, and else, ``hypno`` puts them in, which stops a thread as a debugger does and has it load a
-small library.  A process that is no Python would die of that, so it is looked at before.  That library waits for the
-interpreter with the system's loader locked, so a process hangs that loads one itself in just those milliseconds: one
-more reason to ask ``sys.remote_exec`` first.
+The process is made to run a few lines that start a thread.  The thread fetches the rest from a socket of ours: the
+text of ``ignition.py``, Pyro4 if the process has none, and the key.
 
-Nothing secret is in an argument, the environment, or a file that others can read. All raises IgniteError.
+If both sides run the same Python 3.14 or newer, ``sys.remote_exec`` injects the lines: the main thread of the process
+runs them between two of its own instructions, but not while it waits in a system call (PEP 768).  If that does not work
+in time, or is not available, ``hypno`` injects them: it stops a thread as a debugger does, and makes it load a small
+library.  That would crash a process that is not Python, so the process is checked first.  The library waits for the
+interpreter while it holds the lock of the system's loader.  So the process hangs if it loads a library itself in just
+those milliseconds; this is another reason to try ``sys.remote_exec`` first.
+
+No secret is in an argument, the environment, or a file that others can read. All errors are IgniteError.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ from ..errors import TargetError
 from . import hardening
 from .plan import MAX_MESSAGE, THREADS
 
-# Seconds that a process has to do what it is asked; that it must have been running, so that its Python is awake; in
-# which its main thread comes to a script, if it does not wait in a call.
+# Seconds: for a process to do what it is asked; that it must have been running, so that its Python is initialized; for
+# its main thread to run a script, unless it waits in a call.
 PATIENCE = 10.0
 AWAKE_AFTER = 1.0
 COMES_WITHIN = 1.0
@@ -50,7 +52,7 @@ _PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 _LENGTH = struct.Struct(">Q")
 _NEEDED = (b"PyGILState_Ensure", b"PyRun_SimpleStringFlags")
 
-# What the process runs, wherever it stands just then: all else is done on a thread, which may wait for its locks.
+# The lines that the process runs, wherever it is just then. All else is done on a new thread, which may wait for locks.
 _LINES = """\
 def answer(path):
     import json, socket, struct, sys
@@ -91,7 +93,7 @@ except ImportError:
 _thread.start_new_thread(go, (PATH,))
 """
 
-# Runs in a process of its own, which may have to wait for the other one and must not be killed meanwhile.
+# Runs in a helper process, because it may have to wait for the other process and must not be killed meanwhile.
 _HELPER = """\
 import sys
 pid, force, lines = int(sys.argv[1]), sys.argv[2] == "force", sys.stdin.read()
@@ -104,21 +106,21 @@ except Exception as error:
     sys.exit("%s: %s" % (type(error).__name__, error))
 """
 
-# Of Linux: the number of the call futex, by machine, and its operation that waits for a lock of the C library.
+# Linux: the number of the system call futex, by machine, and its operation for waiting on a lock of the C library.
 _FUTEX = {"x86_64": 202, "aarch64": 98}
 _WAIT, _OPERATION = 0, 0x7F
-# Seconds in which a thread that does not stir is taken for asleep; and in which one that is must be found.
+# Seconds: after which a thread without any change counts as asleep; to find such a thread.
 _STILL = 0.01
 _FOUND_WITHIN = 3.0
 
 
 class IgniteError(TargetError):
-    """Why Flame cannot be put into a process, or taken out: one sentence."""
+    """Flame cannot be started in a process, or not removed; the text is one sentence with the reason."""
 
 
 @dataclass(frozen=True)
 class Ignited:
-    """An open process: where, which Python, the name of its program, and whether it was given a Pyro4."""
+    """A process with Flame: its location, Python version, program name, and whether we supplied Pyro4."""
 
     port: int
     python: str
@@ -127,7 +129,7 @@ class Ignited:
 
 
 def ignite(pid: int, key: str, patience: float = PATIENCE, force: bool = False) -> Ignited:
-    """Open Flame in process ``pid``, on loopback, with ``key``; ``force``: though all of its threads compute."""
+    """Start Flame in process ``pid``, on loopback, with ``key``; with ``force`` even if all its threads compute."""
     request = {
         "do": "ignite",
         "key": key,
@@ -145,13 +147,13 @@ def ignite(pid: int, key: str, patience: float = PATIENCE, force: bool = False) 
 
 
 def extinguish(pid: int, patience: float = PATIENCE, force: bool = False) -> list[str]:
-    """Take Flame out of process ``pid`` again; the names of threads and modules that are left, of cells that go on."""
+    """Remove Flame from process ``pid``; return the names of threads and modules that running cells still use."""
     answer = _ask(pid, {"do": "extinguish"}, patience, force)
     return [*map(str, answer["threads"]), *map(str, answer["modules"])]
 
 
 def _pyro() -> Iterator[tuple[str, tuple[bool, str]]]:
-    """The text of Pyro4 and what it needs: ``(name, (whether it is a package, text))``."""
+    """The source of Pyro4 and its dependencies: ``(name, (whether it is a package, text))``."""
     for root in ("Pyro4", "serpent"):
         spec = importlib.util.find_spec(root)
         if spec is None or spec.origin is None:
@@ -167,7 +169,7 @@ def _pyro() -> Iterator[tuple[str, tuple[bool, str]]]:
                 yield ".".join(words[:-1] if package else words), (package, file.read_text("utf-8"))
 
 
-# -- asking a process --------------------------------------------------------------------------------------------------
+# -- sending a request to a process ------------------------------------------------------------------------------------
 
 
 def _ask(pid: int, request: dict[str, Any], patience: float, force: bool) -> dict[str, Any]:
@@ -196,7 +198,7 @@ def _ask(pid: int, request: dict[str, Any], patience: float, force: bool) -> dic
             process = _accept(listening, pid, helper, deadline)
         if process is None:
             raise IgniteError(_stuck(pid, helper))
-        listening.close()  # if the lines run once more, nobody answers them
+        listening.close()  # if the lines run a second time, nothing answers them
         answer = _converse(process, pid, request, patience + PATIENCE)
     if "error" in answer:
         raise IgniteError(f"process {pid} {answer['error']}")
@@ -204,7 +206,7 @@ def _ask(pid: int, request: dict[str, Any], patience: float, force: bool) -> dic
 
 
 def _converse(process: socket.socket, pid: int, request: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Give the process what it is to run; its answer."""
+    """Send the process the code and the request; return its answer."""
     with process:
         process.settimeout(seconds)
         try:
@@ -217,7 +219,7 @@ def _converse(process: socket.socket, pid: int, request: dict[str, Any], seconds
 
 
 def _see_off(helper: subprocess.Popen[str]) -> None:
-    """Wait for its end, which may be long after the command has given up."""
+    """Wait until the helper ends, which may be long after the command has given up."""
     helper.wait()
     assert helper.stderr is not None
     helper.stderr.close()
@@ -236,10 +238,11 @@ def _read(sock: socket.socket, size: int) -> bytes:
 
 
 def _by_script(pid: int, lines: str, stack: contextlib.ExitStack) -> str | None:
-    """Have the process run the lines by ``sys.remote_exec``; None where it will, or why not, empty on an old Python.
+    """Make the process run the lines by ``sys.remote_exec``.
 
-    It comes to them when its main thread does, which may be long after we have given up: so the script waits for it, in
-    a folder of its own, and removes both first.
+    Returns None if it will run them, else the reason why not, which is empty if our Python has no ``remote_exec``.  The
+    main thread may run the lines long after we have given up.  So the script stays, in a folder of its own; its first
+    line removes both.
     """
     remote_exec = getattr(sys, "remote_exec", None)
     if remote_exec is None:
@@ -252,14 +255,14 @@ def _by_script(pid: int, lines: str, stack: contextlib.ExitStack) -> str | None:
         remote_exec(pid, str(script))
     except (OSError, RuntimeError, ValueError) as error:
         shutil.rmtree(folder, True)
-        reason: BaseException | None = error  # the system's own word may be the cause of Python's
+        reason: BaseException | None = error  # Python's error may have an error of the system as its cause
         while reason is not None:
             if isinstance(reason, PermissionError):
                 raise IgniteError(_not_permitted(pid)) from error
             if isinstance(reason, ProcessLookupError):
                 raise IgniteError(f"there is no process {pid}") from error
             reason = reason.__cause__ or reason.__context__
-        return str(error) or type(error).__name__  # another version of Python; one that is not to be asked
+        return str(error) or type(error).__name__  # another version of Python, or remote execution is disabled there
     stack.callback(lambda: None if _is_there(pid) else shutil.rmtree(folder, True))
     return None
 
@@ -269,7 +272,7 @@ def _has_hypno() -> bool:
 
 
 def _by_hypno(pid: int, lines: str, force: bool) -> subprocess.Popen[str]:
-    """Have the process run the lines; the helper that sees to it."""
+    """Make the process run the lines by ``hypno``; return the helper process that does it."""
     helper = subprocess.Popen(
         [sys.executable, "-I", "-c", _HELPER, str(pid), "force" if force else ""],
         stdin=subprocess.PIPE,
@@ -277,7 +280,7 @@ def _by_hypno(pid: int, lines: str, force: bool) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=keyless(os.environ),
-        start_new_session=True,  # Ctrl-C is not for it
+        start_new_session=True,  # so Ctrl-C does not reach it
     )
     assert helper.stdin is not None
     with contextlib.suppress(BrokenPipeError), helper.stdin:
@@ -288,7 +291,7 @@ def _by_hypno(pid: int, lines: str, force: bool) -> subprocess.Popen[str]:
 def _accept(
     listening: socket.socket, pid: int, helper: subprocess.Popen[str] | None, deadline: float
 ) -> socket.socket | None:
-    """The process, when it calls; None if it does not in time."""
+    """The socket on which the process connects to us; None if it does not in time."""
     listening.settimeout(0.05)
     while True:
         try:
@@ -304,7 +307,7 @@ def _accept(
             continue
         if struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0] == pid:
             return caller
-        caller.close()  # of our own, by mistake: nobody else gets into the folder
+        caller.close()  # another process of our own user, by mistake: nobody else can enter the folder
 
 
 def _is_there(pid: int) -> bool:
@@ -344,21 +347,21 @@ def _not_permitted(pid: int) -> str:
     return f"not allowed to attach to process {pid}; a container needs the capability SYS_PTRACE"
 
 
-# -- the right moment --------------------------------------------------------------------------------------------------
+# -- finding a safe moment ---------------------------------------------------------------------------------------------
 
 
 def asleep(pid: int) -> int:
-    """A thread of ``pid`` that sleeps in a call of the system: one can be stopped there and made to do something else.
+    """The id of a thread of ``pid`` that sleeps in a system call: there it is safe to make it run something else.
 
-    In the midst of computing it may be where that is not possible: it has the lock of the C library's memory, say, and
-    the whole process would hang, or die.  Raises IgniteError where all threads compute.
+    A thread that computes may hold a lock, such as that of the C library's memory allocator; then the whole process
+    would hang or crash.  Raises IgniteError if all threads compute.
     """
     try:
         Path(f"/proc/{pid}/syscall").read_text()
     except PermissionError:
         raise IgniteError(_not_permitted(pid)) from None
     except OSError:
-        pass  # it just ends; or a system without that file, where none is found asleep
+        pass  # the process is ending, or the system has no such file: then no thread is found asleep
     deadline = time.monotonic() + _FOUND_WITHIN
     while time.monotonic() < deadline:
         before = {thread: _sleep(pid, thread) for thread in _threads(pid)}
@@ -372,7 +375,7 @@ def asleep(pid: int) -> int:
 
 
 def _threads(pid: int) -> list[int]:
-    """The main thread first."""
+    """The ids of the threads of a process, the main thread first."""
     try:
         return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
     except OSError:
@@ -380,22 +383,22 @@ def _threads(pid: int) -> list[int]:
 
 
 def _sleep(pid: int, thread: int) -> tuple[str, str] | None:
-    """What tells one sleep of a thread from the next; None where it does not sleep, or waits for the C library."""
+    """A value that changes with every sleep of a thread; None if it runs, or waits for a lock of the C library."""
     folder = f"/proc/{pid}/task/{thread}"
     called = _text(f"{folder}/syscall").split()
     if not called or not called[0].isdigit():
-        return None  # it runs
+        return None  # the thread is running
     if int(called[0]) == _FUTEX.get(platform.machine()) and int(called[2], 16) & _OPERATION == _WAIT:
         return None
     switches = [line for line in _text(f"{folder}/status").splitlines() if "ctxt_switches" in line]
     return " ".join(called), " ".join(switches)
 
 
-# -- looking at it before ----------------------------------------------------------------------------------------------
+# -- checking the process first ----------------------------------------------------------------------------------------
 
 
 def check(pid: int) -> None:
-    """Whether a process can be asked at all; IgniteError with why not. What is no Python is never touched."""
+    """Raise IgniteError if Flame cannot be started in a process. A process that is not Python is never touched."""
     if not sys.platform.startswith("linux"):
         raise IgniteError(
             "jupyter flame ignite works on Linux only so far; start Flame in the app: Pyro4.utils.flame.start(daemon)"
@@ -466,7 +469,7 @@ def _user(uid: int) -> str:
 
 
 def _age(pid: int) -> float:
-    """Seconds since a process was started."""
+    """Seconds since the process was started."""
     ticks = int(_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
     return float(_text("/proc/uptime").split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
 
@@ -482,7 +485,7 @@ def _kind(program: Path) -> bytes:
 
 
 def _exports(program: Path) -> Iterator[bytes]:
-    """The names that an ELF file has for others: those in its table of dynamic symbols that are defined there."""
+    """The names that an ELF file exports: the defined ones in its table of dynamic symbols."""
     data = program.read_bytes()
     wide, order = data[4] == 2, "<" if data[5] == 1 else ">"
     start, size, count = (

@@ -1,11 +1,11 @@
-"""Flame in a process that knew nothing of it: RUNS IN THAT PROCESS, in Python 3.6 or newer, standard library only.
+"""Starts Flame inside a process: RUNS IN THAT PROCESS, in Python 3.6 or newer, standard library only.
 
-``ignite.py`` has this text run on a thread of the process, as the module ``flame_ignition``.  Pyro4 is the process's
-own where it can be imported; else its text comes along, and is imported from memory.  ``handle`` does one request:
+``ignite.py`` runs this text on a thread of the process, as the module ``flame_ignition``.  If the process can import
+Pyro4, that one is used; else the source of Pyro4 is sent along and imported from memory.  ``handle`` does one request:
 
     ignite      key (text), modules ({name: [is a package, text]}), settings (of Pyro4.config), hardening (text)
-                {"port", "python", "brought", "program"}; "is": that port, where it has been done before
-    extinguish  {"threads", "modules"}: what could not be taken out
+                answer: {"port", "python", "brought", "program"}; or {"is": port} if Flame runs here already
+    extinguish  answer: {"threads", "modules"}: what could not be removed
 """
 
 import contextlib
@@ -21,18 +21,18 @@ import time
 
 ME = "flame_ignition"
 OLDEST = (3, 6)
-# Modules with these names are taken out again, if they were not there before.
+# Modules with these names are removed again, if they were not there before.
 OURS = ("Pyro4", "serpent")
-# Seconds for sessions and threads to end.
+# Seconds to wait for sessions and threads to end.
 PATIENCE = 5.0
 
 
 class Refused(Exception):
-    """Why a request cannot be done: a sentence, without its subject."""
+    """A request cannot be done. The text is the reason, as the rest of a sentence that begins with "the process"."""
 
 
 def handle(request):
-    """One request: its answer, which has ``error`` where it could not be done. Never raises."""
+    """Do one request and return the answer, which has ``error`` if it failed. Never raises."""
     try:
         if request["do"] == "ignite":
             return ignite(request)
@@ -42,12 +42,12 @@ def handle(request):
         return living.fire.extinguish()
     except Refused as e:
         return {"error": str(e)}
-    except Exception as e:  # who ignites waits for an answer, whatever went wrong; the text is told
+    except Exception as e:  # the caller waits for an answer, whatever went wrong; it gets the text
         return {"error": "cannot do that: %s: %s" % (type(e).__name__, e)}
 
 
 def ignite(request):
-    """Open Flame here, on loopback."""
+    """Start Flame in this process, on loopback."""
     living = sys.modules.get(ME)
     if living is not None:
         return {"is": living.fire.port}
@@ -69,7 +69,7 @@ def ignite(request):
 
 
 class Texts(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Imports modules from their text. Asked last, so that what the process has of its own comes first."""
+    """Imports modules from their source text. It is the last finder, so the process's own modules come first."""
 
     def __init__(self, modules):
         self._modules = modules
@@ -87,7 +87,7 @@ class Texts(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 class Ignition:
-    """The server, and what came with it."""
+    """The server in this process, and the modules that came with it."""
 
     port = None
 
@@ -98,13 +98,13 @@ class Ignition:
         self.brought = False
 
     def light(self, key, settings, hardening):
-        """Import Pyro4, and have a server of its own listen and serve on a thread."""
+        """Import Pyro4, and start a server on a thread of its own."""
         core, flame, config = self._import()
         names = set(settings) | {"SERVERTYPE", "SERIALIZERS_ACCEPTED"}
         before = {name: getattr(config, name) for name in names}
         try:
             if "Pyro4" not in self._found:
-                config.reset(False)  # its environment variables are for somebody else
+                config.reset(False)  # ignore Pyro's environment variables: they are not meant for us
             for name, value in settings.items():
                 setattr(config, name, value)
             config.SERVERTYPE = "thread"
@@ -113,7 +113,7 @@ class Ignition:
             self._daemon._pyroHmacKey = key
             flame.start(self._daemon)
         finally:
-            if "Pyro4" in self._found:  # somebody here uses it, with settings of his own
+            if "Pyro4" in self._found:  # the process itself uses Pyro4: restore its settings
                 for name, value in before.items():
                     setattr(config, name, value)
         spec = Texts({"flame_hardening": (False, hardening)}).find_spec("flame_hardening")
@@ -130,19 +130,19 @@ class Ignition:
     def _serve(self, daemon):
         try:
             daemon.requestLoop()
-        except Exception:  # Pyro's loop may still look for the socket that is closed just then
+        except Exception:  # Pyro's loop may still use the socket while it is being closed
             if self._daemon is not None:
                 raise
 
     def _import(self):
         try:
             found = all(importlib.util.find_spec(name) is not None for name in OURS)
-        except (ImportError, ValueError):  # a module of that name that is none
+        except (ImportError, ValueError):  # sys.modules has something else under that name
             found = False
         if found:
             try:
                 return self._import_all()
-            except Exception:  # theirs does not work: a version of its own, a half installation
+            except Exception:  # the installed one does not work: another version, a broken installation
                 if "Pyro4" in self._found:
                     raise Refused("has a Pyro4 of its own that has no Flame") from None
                 self._forget_modules()
@@ -162,9 +162,9 @@ class Ignition:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def extinguish(self):
-        """Take it all out again; what could not be."""
+        """Remove everything again; return what could not be removed."""
         alone = "Pyro4" not in self._found
-        if alone:  # else another Flame server of the process may have them
+        if alone:  # otherwise they may belong to another Flame server of the process
             _end_sessions()
         self._end_server()
         planted = [name for name in list(sys.modules) if alone and name.startswith("flame_agent_")]
@@ -187,11 +187,11 @@ class Ignition:
         self._end_hardening()
         server = daemon.transportServer
         for worker in list(server.pool.busy):
-            with contextlib.suppress(AttributeError, OSError):  # it ends by itself, just now
+            with contextlib.suppress(AttributeError, OSError):  # the worker is just ending by itself
                 worker.job.csock.sock.shutdown(socket.SHUT_RDWR)
         daemon.shutdown()
         if server._selector is not None:
-            server._selector.close()  # which Pyro leaves to the collector
+            server._selector.close()  # Pyro would leave that to the garbage collector
         self._thread.join(PATIENCE)
 
     def _end_hardening(self):
@@ -200,7 +200,7 @@ class Ignition:
             hardened.undo()
 
     def clear(self):
-        """Modules and finder, as far as they came with us."""
+        """Remove the modules and the finder that we brought."""
         self._end_hardening()
         if self._daemon is not None:
             self._daemon.close()
@@ -224,7 +224,7 @@ class Ignition:
 
 
 def _end_sessions():
-    """End all sessions of notebooks here, whatever version of the agent they have."""
+    """End all notebook sessions in this process, of every version of the agent."""
     for name in [name for name in list(sys.modules) if name.startswith("flame_agent_") and name.count(".") == 0]:
         handle, wire = _loaded(name, ".handle", ".session"), _loaded(name, ".wire.message", ".wire")
         if handle is None or wire is None:
@@ -236,12 +236,12 @@ def _end_sessions():
 
 
 def _loaded(agent, now, before):
-    """A module of an agent, by its present name or the one that it had when the agent was one flat folder."""
+    """A module of an agent, by its present name ``now``, or its name ``before`` in older agents (one flat folder)."""
     return sys.modules.get(agent + now) or sys.modules.get(agent + before)
 
 
 def _threads():
-    """The names of threads that are there for Flame."""
+    """The names of Flame's threads, except the current one."""
     mine = threading.current_thread()
     return sorted(
         thread.name

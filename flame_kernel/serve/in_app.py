@@ -1,4 +1,4 @@
-"""``flame.serve()``: Flame in an app that is running, so that notebooks work inside it."""
+"""``flame.serve()`` starts Flame in a running app, so that notebooks can work inside it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from . import hardening
 from .plan import MAX_MESSAGE, THREADS, KeyFile, Plan, clear_socket, is_loopback
 
 _NAME = "Pyro.Flame"
-_PICKLE = 4  # the serializer's number on the wire
+_PICKLE = 4  # the number of the serializer in message headers
 
 
 class Serving:
-    """An app that Flame was let into; ``str`` is what to paste into a notebook, ``close`` ends it."""
+    """Flame running in an app; ``str`` is the line to paste into a notebook, ``close`` ends it."""
 
     def __init__(self, location: str, line: str, ends: list[Callable[[], Any]]) -> None:
         self.location = location
@@ -35,7 +35,7 @@ class Serving:
         return f"<Serving {self.location}{'' if self._ends else ', ended'}>"
 
     def close(self) -> None:
-        """Let nobody in any more; a daemon that was made for it ends. Again is no error."""
+        """Stop serving; end the daemon if it was made for this. May be called again."""
         ends, self._ends = self._ends, []
         atexit.unregister(self.close)
         for end in ends:
@@ -52,14 +52,15 @@ def serve(
 ) -> Serving:
     """Let notebooks into this process: cells run inside it, and see and change its objects.
 
-    daemon    a Pyro4 daemon of the app's own, whose loop the app runs; None: one is made, and runs on a thread
-    key_file  file with the key; made with a fresh one if there is none. Without it, a file that ends with the serving
-    harden    those without the key can neither stop the daemon nor fill its memory (see ``hardening``)
+    daemon    the app's own Pyro4 daemon, whose loop the app runs; None: make one that runs on a thread
+    key_file  file with the key; made with a new key if missing. None: a temporary file, removed by ``close``
+    harden    protect the daemon from clients without the key (see ``hardening``)
     quiet     do not print the line to paste into a notebook
-    where     ``host``, ``port``, ``unix``, ``tls``, ``anyone``, as for Plan; for a daemon that is made here
+    where     ``host``, ``port``, ``unix``, ``tls``, ``anyone``, as for Plan; only for a daemon that is made here
 
-    A daemon that has no key is given one: other clients of it need it then too.  ``Pyro4.config.THREADPOOL_SIZE`` and
-    ``MAX_MESSAGE_SIZE`` are raised and set for the whole process where they are the defaults.  Raises TargetError.
+    A daemon without a key is given one; its other clients then need that key, too.  In the whole process,
+    ``Pyro4.config.THREADPOOL_SIZE`` is raised if it is small, and ``MAX_MESSAGE_SIZE`` is set if it has no limit.
+    Raises TargetError.
     """
     plan = _plan_for(where, harden) if daemon is None else _plan_of(daemon, harden, where)
     made: KeyFile | None = None
@@ -92,13 +93,13 @@ def serve(
 
 
 def _plan_for(where: dict[str, Any], harden: bool) -> Plan:
-    """What was asked for, of a daemon that is to be made."""
+    """The Plan for a new daemon, from the arguments of ``serve``."""
     paths = {name: Path(where[name]) for name in ("unix", "tls") if where.get(name) is not None}
     return Plan(**{**where, **paths}, harden=harden)
 
 
 def _plan_of(daemon: Any, harden: bool, where: dict[str, Any]) -> Plan:
-    """What a daemon of the app's own is like; TargetError where Flame must not be opened there."""
+    """The Plan that describes the app's own daemon; TargetError if Flame must not be served there."""
     if where:
         raise TargetError(
             f"{', '.join(where)} cannot be chosen for a daemon that is there already; leave them or it out"
@@ -110,7 +111,7 @@ def _plan_of(daemon: Any, harden: bool, where: dict[str, Any]) -> Plan:
     encrypted = hasattr(server.sock, "context")
     if place.path:
         return Plan(unix=Path(place.path), harden=harden)
-    # Not by what the location says: a name may stand for any address.
+    # Look at the socket, not at the location: a host name may stand for any address.
     address = server.sock.getsockname()[0]
     if not encrypted and not is_loopback(address):
         raise TargetError(
@@ -145,7 +146,7 @@ def _make_daemon(plan: Plan) -> Any:
 
 
 def _register(daemon: Any, plan: Plan) -> Any:
-    """Flame in ``daemon``; what it asks of the process's configuration holds for that moment only."""
+    """Register Flame in ``daemon``; Pyro's configuration is changed for that only as long as it takes."""
     from Pyro4.configuration import config
     from Pyro4.utils import flame
 
@@ -176,7 +177,7 @@ def _key_file(daemon: Any, name: str | os.PathLike[str] | None) -> KeyFile:
 
 
 def _harden(daemon: Any) -> Callable[[], Any]:
-    """Shut out from ``daemon`` who has no key; returns what undoes it."""
+    """Protect ``daemon`` from clients without the key; return a function that undoes it."""
     try:
         undo: Callable[[], Any] = hardening.harden(daemon).undo
     except ValueError as error:

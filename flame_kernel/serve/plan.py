@@ -1,10 +1,10 @@
-"""What a Flame server needs to be safe: where it listens, its key, TLS, and the settings that one would have to know.
+"""The safe configuration of a Flame server: where it listens, its key, TLS, and Pyro's settings.
 
-It listens on loopback, or on a unix socket in a folder of ours alone; it has a key, in a file of mode 0600; where
-others can reach it, it speaks TLS and asks for certificates, or does not start.  Flame gives whoever gets in all that
-its process can do, so none of this is optional but by words that say so.
+The server listens on loopback, or on a unix socket in a private folder.  It has a key, in a file of mode 0600.  If
+other machines can reach it, it uses TLS and requires client certificates, or does not start.  A client of Flame can do
+everything that the process can do, so each protection is removed only by an explicit option.
 
-``Plan`` is what to serve and how.  ``serve_alone`` becomes that server, ``serve_app`` opens an app.
+``Plan`` says what to serve and how.  ``standalone.py`` starts such a server, ``in_app.py`` serves inside an app.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from ..errors import TargetError
 from ..security import private_files
 from .certs import names
 
-# Clients that a server can have: each session takes two threads of the pool.
+# Threads of the pool; each session takes two.
 THREADS = 200
-# Bytes of one message to the server; the protocol's own limit is 2 GiB, which it would take from anybody.
+# Most bytes of one message to the server. The protocol itself would allow anyone 2 GiB.
 MAX_MESSAGE = 256 * 1024 * 1024
 
 _CA, _CERTIFICATE = "ca.pem", "server.pem"  # as `jupyter flame certs` names them
 
 
-# What Pyro's own variables may say of a server of ours: how much it bears, not who gets in.
+# Pyro's environment variables that our servers accept: about load and addresses, not about access.
 _PYRO: dict[str, Callable[[str], Any]] = {
     "THREADPOOL_SIZE": int,
     "MAX_MESSAGE_SIZE": int,
@@ -49,7 +49,7 @@ _PYRO: dict[str, Callable[[str], Any]] = {
 
 
 def from_environ(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """The settings in Pyro's variables (``PYRO_THREADPOOL_SIZE`` …) that hold, and the names of those that do not."""
+    """The accepted settings from Pyro's variables (``PYRO_THREADPOOL_SIZE`` …), and the names of ignored ones."""
     found: dict[str, Any] = {}
     ignored = []
     for name, text in environ.items():
@@ -68,15 +68,15 @@ def from_environ(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]
 
 @dataclass(frozen=True)
 class Plan:
-    """Where to serve, and how it is protected; raises TargetError where that would be open to others.
+    """Where to serve and with what protection; raises TargetError if others could use the server.
 
-    host       an address of this machine; loopback unless there is TLS
-    port       0: one that is free
-    unix       path of a socket to listen on instead, in a folder of mode 0700 (made if there is none)
+    host       an address of this machine; must be loopback unless there is TLS
+    port       0: any free port
+    unix       path of a unix socket to listen on instead, in a folder of mode 0700 (made if missing)
     tls        folder with ``server.pem`` and ``ca.pem``, as ``jupyter flame certs`` makes them
     anyone     with TLS: clients need no certificate of that CA, the key alone is enough
-    harden     those without the key can neither stop it nor fill its memory, see ``hardening``
-    more       settings of Pyro's that win over ours, see ``from_environ``
+    harden     protect the server from clients without the key, see ``hardening``
+    more       Pyro settings that win over ours, see ``from_environ``
     """
 
     host: str = "127.0.0.1"
@@ -108,13 +108,13 @@ class Plan:
 
     @property
     def arguments(self) -> list[str]:
-        """Those of ``pyro4-flameserver``; the key is not among them."""
+        """The arguments of ``pyro4-flameserver``; the key is not among them."""
         where = ["-u", str(self.unix)] if self.unix else ["-H", self.host, "-p", str(self.port)]
         return ["-q", *where]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What ``Pyro4.config`` is told."""
+        """The settings for ``Pyro4.config``."""
         found: dict[str, Any] = {
             "FLAME_ENABLED": True,
             "THREADPOOL_SIZE": THREADS,
@@ -129,17 +129,17 @@ class Plan:
         return found
 
     def location(self, port: int | str) -> str:
-        """Where clients of this machine find it, once its port is known."""
+        """The location for clients on this machine, given the server's port."""
         if self.unix is not None:
             return f"./u:{self.unix}"
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
     def advice(self, port: int | str, key_file: Path) -> list[str]:
-        """What to paste where, to connect to the server."""
+        """Lines that tell the user how to connect to the server; the first one is to paste into a notebook."""
         host = socket.gethostname()
         if self.tls is not None:
             place = f"{host}:{port}" if self.host in ("0.0.0.0", "::") else self.location(port)
-            known = names(self.tls / _CERTIFICATE)  # clients check that the name that they call is one of these
+            known = names(self.tls / _CERTIFICATE)  # clients check that the host they connect to is one of these
             if known and place.rpartition(":")[0].strip("[]") not in known:
                 place = f"[{known[0]}]:{port}" if ":" in known[0] else f"{known[0]}:{port}"
             client = "" if self.anyone else " --tls-cert YOU.pem"
@@ -172,7 +172,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _check_socket(path: Path) -> None:
-    Location.parse(f"./u:{path}")  # its length
+    Location.parse(f"./u:{path}")  # raises an error if the path is too long
     folder = path.parent
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -186,7 +186,7 @@ def _check_socket(path: Path) -> None:
 
 
 def clear_socket(path: Path) -> None:
-    """Remove the socket that a dead server left at ``path``; TargetError where it is alive, or something else."""
+    """Remove the socket that a dead server left at ``path``; TargetError if a server listens or it is no socket."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -207,7 +207,7 @@ def clear_socket(path: Path) -> None:
 
 @dataclass(frozen=True)
 class KeyFile:
-    """A key and the file that holds it; ``made`` here, so that it is removed with the server."""
+    """A key and the file that holds it; if ``made``, the file is temporary and is removed with the server."""
 
     path: Path
     key: Secret = field(repr=False)
@@ -215,14 +215,14 @@ class KeyFile:
 
     @classmethod
     def get(cls, path: Path | None) -> KeyFile:
-        """The key in ``path``, made there with 256 bits if there is none; without a path in a file for this once."""
+        """The key in ``path``, made with 256 bits if there is no file; without a path, a key in a temporary file."""
         if path is not None:
             if path.exists():
                 secret, warnings = read_key(path)
                 if warnings:
                     raise TargetError(warnings[0])
                 return cls(path, secret)
-            if not path.parent.is_dir():  # a key does not go where a slip of the keyboard says
+            if not path.parent.is_dir():  # do not create folders: the path may be mistyped
                 raise TargetError(
                     f"cannot write the key file {path}: there is no folder {path.parent}; make it, or name another"
                 )
@@ -236,7 +236,7 @@ class KeyFile:
         return cls(path, _write_key(path), made=True)
 
     def remove(self) -> None:
-        """Remove the file, if it was made for this once."""
+        """Remove the file if it is temporary."""
         if self.made:
             self.path.unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
-"""``jupyter flame serve``: this process becomes a stock Flame server, Pyro's own ``flameserver``.
+"""``jupyter flame serve`` turns this process into a stock Flame server, Pyro's own ``flameserver``.
 
-Nothing of ours runs in it but ``hardening``, unless a Plan leaves that out; cells see neither the key nor how it was
-started.
+Only ``hardening`` of ours runs in it, and not even that if the Plan says so. Cells can see neither the key nor how the
+server was started.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import TargetError
 from . import hardening
 from .plan import KeyFile, Plan, clear_socket
 
-# The new program: everything else comes by a pipe, so neither the arguments nor the environment hold a secret.
+# The new program. All else is passed over a pipe, so no secret is in the arguments or the environment.
 _BEGIN = f"""\
 {LEAVE_FOLDER}
 import json
@@ -71,13 +71,13 @@ finally:
         daemon.close()
 """
 
-_PORT = "@PORT@"  # in what is said, for what only the server knows
+_PORT = "@PORT@"  # placeholder in printed lines: only the server knows its port
 
 
 def run(plan: Plan, key_file: Path | None = None, python: str = sys.executable) -> NoReturn:
-    """Become the server of ``plan``: this process is it from now on, run by ``python``, which must have Pyro4.
+    """Replace this process by the server of ``plan``, run by ``python``, which must have Pyro4.
 
-    It prints how to connect, and ends by Ctrl-C or SIGTERM. Raises TargetError where it cannot be.
+    The server prints how to connect, and ends on Ctrl-C or SIGTERM. Raises TargetError if it cannot be started.
     """
     if plan.unix is not None:
         clear_socket(plan.unix)
@@ -104,12 +104,12 @@ def run(plan: Plan, key_file: Path | None = None, python: str = sys.executable) 
     environ = {name: value for name, value in keyless(os.environ).items() if not name.startswith(("PYRO_", "FLAME_"))}
     reading, writing = os.pipe()
     try:
-        # Less than a pipe holds, so nobody has to read yet.
+        # Smaller than a pipe, so writing does not block although nothing reads yet.
         os.write(writing, json.dumps(told).encode())
         os.close(writing)
         os.set_inheritable(reading, True)
         sys.stdout.flush()
-        environ["PYTHONSAFEPATH"] = environ.get("PYTHONSAFEPATH", "${PYTHONSAFEPATH}")  # of whichever version it is
+        environ["PYTHONSAFEPATH"] = environ.get("PYTHONSAFEPATH", "${PYTHONSAFEPATH}")  # LEAVE_FOLDER removes ours
         os.execve(python, [python, "-c", _BEGIN, str(reading)], environ)
     except OSError as error:
         key.remove()
