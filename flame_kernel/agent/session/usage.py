@@ -27,7 +27,7 @@ class Usage:
         me = psutil.Process()
         living = [me] + me.children(recursive=True)
         for process in living:
-            self._processes.setdefault(process.pid, process)  # the same object: its CPU figure counts from the last call
+            self._processes.setdefault(process.pid, process)  # the same object: its CPU figure is since the last call
         for pid in set(self._processes) - {p.pid for p in living}:
             del self._processes[pid]
         cpu = memory = 0
