@@ -132,7 +132,7 @@ def _answer_to(data):
         return wire.encode({"n": n, "error": {"code": "bad_request", "message": str(e)}})
     except KeyError as e:
         return wire.encode({"n": n, "error": {"code": "bad_request", "message": "the request has no %s" % e}})
-    except Exception as e:  # a client waits for an answer, whatever went wrong; the text is told
+    except Exception as e:  # a client waits for an answer, whatever went wrong; the text is reported
         message = "%s: %s" % (type(e).__name__, e)
         return wire.encode({"n": n, "error": {"code": "failed", "message": message}})
 

@@ -300,7 +300,7 @@ def _load():
         from debugpy.server import api  # noqa: I001  this one makes the other importable
 
         import pydevd
-    except Exception as e:  # whatever a broken installation raises; its text is told
+    except Exception as e:  # whatever a broken installation raises; its text is reported
         raise NoDebugger("debugpy there cannot be imported: %s: %s" % (type(e).__name__, e))
     finally:
         found.put_back()

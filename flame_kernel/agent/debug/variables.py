@@ -77,7 +77,7 @@ def shown(value):
     """A value as one short text, whatever its class does."""
     try:
         return _short.repr(value)
-    except Exception as e:  # the user's __repr__ may raise anything; its class is told
+    except Exception as e:  # the user's __repr__ may raise anything; its class is shown
         return "<%s whose repr fails: %s>" % (type(value).__name__, type(e).__name__)
 
 

@@ -51,7 +51,7 @@ def _call(method, *args, **kwargs):
     """What a representation method returns, or None if it raises: the other representations are still shown."""
     try:
         return method(*args, **kwargs)
-    except Exception as e:  # the user's method may raise anything; it is told, and the other forms are shown
+    except Exception as e:  # the user's method may raise anything; it is reported, and the other forms are shown
         streams_text = "%s raised %s: %s\n" % (getattr(method, "__qualname__", method), type(e).__name__, e)
         cell = streams.current()
         if cell is not None:

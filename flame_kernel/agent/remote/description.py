@@ -84,7 +84,7 @@ def short_repr(thing):
             text = reprlib.repr(thing)
         else:
             text = repr(thing)
-    except Exception as e:  # the user's __repr__ may raise anything; its class is told
+    except Exception as e:  # the user's __repr__ may raise anything; its class is shown
         text = "<%s whose repr raises %s>" % (values.class_name(type(thing)), type(e).__name__)
     return text if len(text) <= MAX_REPR else text[: MAX_REPR - 4] + " ..."
 

@@ -90,7 +90,7 @@ class Modules:
             raise
         except ImportError as e:
             raise ModuleError("there is no module %s on the far side: %s" % (name, e))
-        except Exception as e:  # its package runs to find it
+        except Exception as e:  # finding it runs the code of its package
             raise ModuleError("the source of %s cannot be had: %s: %s" % (name, type(e).__name__, e))
         if source is None:
             kind = "a folder without a file" if spec.submodule_search_locations is not None else "compiled"

@@ -132,7 +132,7 @@ class Objects:
                 thing = await loops.here(thing)
             with loops.none_runs():
                 return self._answer(thing, request)
-        except BaseException as e:  # the user's code may raise anything; the client is told, as of a cell
+        except BaseException as e:  # the user's code may raise anything; the client is told, as for a cell
             return self._failed(e.error if isinstance(e, functions.Failed) else e, things, called)
         finally:
             called.close()
@@ -372,7 +372,7 @@ class Objects:
             except StopIteration:
                 done = True
                 break
-            except BaseException as e:  # the user's iterator may raise anything; it is told behind the items before it
+            except BaseException as e:  # the user's iterator may raise anything; it is reported after the items before it
                 if not items:
                     raise
                 error = e

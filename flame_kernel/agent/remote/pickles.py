@@ -32,7 +32,7 @@ def pickler(client, classes):
             Pickler(file, PROTOCOL).dump(value)
         except values.NotPlain:
             raise
-        except Exception as e:  # pickling runs the user's code, which may raise anything; its text is told
+        except Exception as e:  # pickling runs the user's code, which may raise anything; its text is reported
             more = hint if str(e).startswith("Can't") else ""  # pickle cannot find a function or class by its name
             raise values.NotPlain("a %s cannot be pickled: %s%s" % (values.class_name(type(value)), e, more))
         return file.getvalue()

@@ -126,7 +126,7 @@ def _state_of(me, message):
         if request is not None and request["id"] == message["request"]:
             try:
                 where = stacks.call(me, lane)
-            except Exception:  # it is running, and what was there a moment ago is gone
+            except Exception:  # the cell runs meanwhile, so its frames may be gone
                 where = "Python code"
             seen.update(runs=True, noticed=lane.noticed == request["id"], asks=me.asks(lane), where=where)
     return seen

@@ -241,7 +241,7 @@ class Lane:
             try:
                 value = yield waits_for
                 send = coroutine.send
-            except BaseException as e:  # of what the cell awaits, or its cancellation: it goes on into the cell
+            except BaseException as e:  # of what the cell awaits, or a cancellation: raised in the cell
                 e.__traceback__ = e.__traceback__.tb_next  # without this frame: the cell shows what it awaits
                 value, send = e, coroutine.throw
             finally:

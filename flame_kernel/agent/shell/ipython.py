@@ -32,7 +32,7 @@ def available():
         with hooks.quiet_import():
             import IPython
             from IPython.core import interactiveshell  # noqa: F401
-    except Exception as e:  # whatever a broken installation raises; its text is told
+    except Exception as e:  # whatever a broken installation raises; its text is reported
         return "IPython cannot be imported there: %s: %s" % (type(e).__name__, e)
     if tuple(IPython.version_info[:2]) < OLDEST:
         return "IPython there is %s; %d.%d is needed" % ((IPython.__version__,) + OLDEST)

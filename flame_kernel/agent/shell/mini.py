@@ -203,7 +203,7 @@ class MiniShell:
             try:
                 data, metadata = display.format_bundle(eval(expression, self.user_ns))
                 found[name] = {"status": "ok", "data": data, "metadata": metadata}
-            except BaseException as e:  # the user's expression may raise anything; the reply tells it
+            except BaseException as e:  # the user's expression may raise anything; the reply has it
                 lines = tracebacks.exception_only(e)
                 found[name] = dict(_named(e), status="error", traceback=lines)
         return found

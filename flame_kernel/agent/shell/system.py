@@ -63,7 +63,7 @@ def run(command, out, err=None, data=None, own_group=True):
             pass
         while process.poll() is None:  # it has closed its output but still runs
             time.sleep(STEP)
-    except BaseException:  # goes on, an interrupt above all; the command does not
+    except BaseException:  # goes on, mostly an interrupt; the command is stopped
         _stop(process, pump, own_group)
         raise
     finally:

@@ -194,7 +194,7 @@ def _read_frame(decoder, content, depth, pandas):
 
 
 def _told(decoder, made, content, depth):
-    """Set the attributes and flags that were sent along with a series or a frame."""
+    """A series or frame with the attributes and flags that were sent along with it."""
     attrs, unique = decoder.value(content[0], depth + 1), content[1]
     if type(attrs) is not dict:
         raise BadValue("attributes that are no dict")
