@@ -120,7 +120,7 @@ class Things:
             return self._resolve(reference)
         except (Failed, _Waits):
             raise
-        except BaseException as e:  # an import, a class's body or a decorator may raise anything; it is reported as it is
+        except BaseException as e:  # an import, a class body or a decorator may raise anything; it is reported as is
             raise Failed(e)
 
     def finish(self):

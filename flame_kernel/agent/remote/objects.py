@@ -372,7 +372,7 @@ class Objects:
             except StopIteration:
                 done = True
                 break
-            except BaseException as e:  # the user's iterator may raise anything; it is reported after the items before it
+            except BaseException as e:  # the user's iterator may raise anything; reported after the items before it
                 if not items:
                     raise
                 error = e
