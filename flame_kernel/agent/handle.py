@@ -154,8 +154,7 @@ def call_files(data):
 
 
 def part(data):
-    """Called through Flame with the next part of a request; the answer to the last part is that to the whole
-    request."""
+    """Called through Flame with the next part of a request; the answer to the last part is the real answer."""
     return _bytes_of(_part, data, None)
 
 
@@ -494,8 +493,7 @@ def _pyro_config(name, default):
 
 
 def _reap_soon():
-    """Have the reaper look now, because sessions were opened, ended or changed. Its thread lives while there are
-    sessions."""
+    """Have the reaper look now: sessions were opened, ended or changed. Its thread lives while there are sessions."""
     with _lock:
         if _reaper:
             _reaper[0].set()

@@ -29,8 +29,7 @@ def remove(path):
 
 
 def use(path):
-    """Put all folders of this process into ``path``. It is also removed at exit, because the server may be gone by
-    then."""
+    """Put all folders of this process into ``path``; also remove it at exit, as the server may be gone by then."""
     _root[:] = [path, os.getpid()]
     atexit.register(remove_own)
 

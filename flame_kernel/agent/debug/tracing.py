@@ -50,8 +50,7 @@ class Tracing:
     # -- start and end -----------------------------------------------------------------------------------------------
 
     def claim(self):
-        """Reserve the process's tracer, for one session at a time. Raises NoDebugger with the reason if that is
-        impossible."""
+        """Reserve the process's tracer; one session can have it at a time. Raises NoDebugger with the reason."""
         reason = dap.missing()
         if reason:
             raise dap.NoDebugger(reason)
@@ -70,8 +69,7 @@ class Tracing:
                 del _active[:]
 
     def start(self, on_event, on_end):
-        """Start the tracer, after ``claim``; the arguments are those of dap.Tracer. If this raises, call ``stop``
-        too."""
+        """Start the tracer, after ``claim``; takes the arguments of dap.Tracer. If this raises, call ``stop`` too."""
         self._leave_threads_alone()
         self.tracer = dap.Tracer(on_event, on_end)
         self._host.shell.keep_empty_lines(True)

@@ -96,8 +96,8 @@ def items_of(names):
 
 
 def _children(thing, expression):
-    """``([(name, value, expression)], how many are not listed)`` of a value's content; runs no property of the
-    user's."""
+    """``([(name, value, expression)], how many are not listed)`` of a value's content; runs no property of its
+    class."""
     if isinstance(thing, dict):
         for _ in range(20):
             try:

@@ -383,7 +383,7 @@ class Journal:
         return True
 
     def _drop(self, head, reason):
-        """Drop the block behind the gap; if there is no gap, make one behind ``head`` bytes. False if nothing can be
+        """Drop the block behind the gap, which is made behind ``head`` bytes if needed. False if nothing can be
         dropped."""
         if self._gap is None:
             self._make_gap(head, reason)

@@ -330,8 +330,8 @@ class EventLog:
         return self._closed or (self._held_up and self._sent > 0)
 
     def _pause(self, ack, gap, limit):
-        """Seconds since the latest batch that events after ``ack`` should wait for more; 0 if someone waits for them or
-        a batch is full."""
+        """How many seconds after the latest batch the events after ``ack`` should wait for more: 0 if someone waits for
+        them, or a batch is full."""
         if ack >= self._journal.newest or self._newest_word > ack or self._closed:
             return 0.0
         size = self._journal.waiting - self._sent
@@ -374,8 +374,7 @@ class EventLog:
         return min([position - 1 for position in begun if position is not None] or [self._journal.position])
 
     def replay(self, request, kinds, after, limit=1 << 20):
-        """``(events, done)``: events of one request and of these types that the reader was sent after number
-        ``after``."""
+        """``(events, done)``: events of one request and these types that the reader was sent after number ``after``."""
         with self._lock:
             self._drain()
             first, last = self.cells.span(request) or (None, None)
@@ -450,8 +449,7 @@ class EventLog:
             return self._journal.waiting
 
     def _drain(self):
-        """Number the incoming events; text is joined to the newest text of its cell and stream if no other event came
-        between."""
+        """Number the incoming events; consecutive texts of one cell and stream are joined."""
         run, key, length = [], None, 0  # the text of one stream, not numbered yet
         while True:
             try:

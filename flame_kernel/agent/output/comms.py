@@ -136,8 +136,7 @@ class Comms:
         getattr(manager, kind)(None, None, message)
 
     def _take_target(self, name):
-        """Register ipywidgets' target ``name`` here. ipywidgets does so itself only with the session that imports it
-        first."""
+        """Register ipywidgets' target ``name`` here; ipywidgets itself does so only where it is first imported."""
         callback = widgets.target(name)
         if callback is not None:
             self.manager.register_target(name, callback)

@@ -51,8 +51,7 @@ class Figures:
         self._show_one = function
 
     def enable_with_pyplot(self, enable=None):
-        """Call ``enable`` (by default our own) as soon as pyplot is imported. For a child, whose process is ours
-        alone."""
+        """Call ``enable`` (by default ours) as soon as pyplot is imported. For a child, whose process is ours alone."""
         if "matplotlib.pyplot" in sys.modules:
             (enable or self.enable)()
         elif self._hook is None:
@@ -260,8 +259,7 @@ class _Table:
 
 
 class _OnImport:
-    """An import finder: finds nothing itself, but calls ``then`` once module ``name`` was imported, then removes
-    itself."""
+    """An import finder that finds nothing: calls ``then`` once module ``name`` was imported, and removes itself."""
 
     def __init__(self, name, then):
         self._name = name

@@ -79,8 +79,7 @@ def set_current(cell):
 
 
 class _Bytes(io.RawIOBase):
-    """``sys.stdout.buffer``: decodes bytes into the stream's text; an incomplete character waits for its other
-    bytes."""
+    """``sys.stdout.buffer``: decodes bytes into the stream's text; an incomplete character waits for the rest."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -272,8 +271,7 @@ class InDispatcher(InStream):
 
 
 def flush_all():
-    """Flush the current ``sys.stdout`` and ``sys.stderr``; the user may have replaced them by None or something
-    broken."""
+    """Flush the current ``sys.stdout`` and ``sys.stderr``; the user's own may be None, or fail."""
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()

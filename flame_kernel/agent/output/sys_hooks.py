@@ -34,8 +34,7 @@ def _dispatching(name, below, own):
 
 
 def _own_hook(name, hooks, call):
-    """What a session's code sees as the hook ``sys.<name>``, and may keep; it ignores later assignments to that
-    name."""
+    """What a session's code sees as the hook ``sys.<name>``, and may keep; it ignores later assignments."""
 
     def own(*args):
         cell = current()

@@ -116,8 +116,7 @@ def forget(table):
 
 
 def announcements(table):
-    """``(comm, arguments of its comm_open)`` for each widget in its current state; widgets come after those they refer
-    to."""
+    """``(comm, arguments of its comm_open)`` of each widget as it is now; those that others refer to come first."""
     module = _module()
     if module is None:
         return

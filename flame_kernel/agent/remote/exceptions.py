@@ -30,8 +30,7 @@ class Held:
 
 
 def told(exc, lines, key, depth=0):
-    """An exception for the client: ``(content, facts)``. ``lines`` gives a traceback, ``key`` the client's name of a
-    class."""
+    """``(content, facts)`` of an exception. ``lines`` gives a traceback, ``key`` the client's name of a class."""
     kinds = type(exc).__mro__[:MOST]
     content = {"ename": values.class_name(type(exc)), "evalue": tracebacks.evalue(exc), "traceback": lines(exc)}
     content["bases"] = [kind.__name__ for kind in kinds if kind.__module__ == "builtins"]

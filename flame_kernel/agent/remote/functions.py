@@ -311,8 +311,8 @@ class Things:
 
     @contextlib.contextmanager
     def _as_module(self, space, is_text):
-        """While a definition with textual annotations runs: they may be looked up in its module, which this process
-        does not have."""
+        """Provide the definition's module, which this process lacks, while annotations that are text may be looked
+        up."""
         if not is_text:
             yield
             return
@@ -444,8 +444,7 @@ def _parse(source):
 
 
 def _undress(definition, whole):
-    """Remove from a definition what would be evaluated with it: annotations; if ``whole``, also a function's decorators
-    and defaults."""
+    """Remove what is evaluated with a definition: annotations; if ``whole``, a function's decorators and defaults."""
     if isinstance(definition, ast.ClassDef):
         for node in ast.walk(definition):
             if isinstance(node, _ANNOTATED):

@@ -388,8 +388,7 @@ class Objects:
         return reply, buffers
 
     def _entries(self, items, libraries):
-        """``(entries, buffers)``: for each item its number of parts or its description; or None with one value for
-        all."""
+        """``(entries, buffers)``: for each item its number of parts or its description; or None: all are one value."""
         limits = {"libraries": libraries, "limit": VALUE_LIMIT // 4, "array_limit": ARRAY_LIMIT // 4}
         limits["classes"] = self._told_of_sent
         try:
@@ -426,8 +425,7 @@ class Objects:
 
 
 def _let_go(entry):
-    """Drop an object of the client. Python's warning about a coroutine never awaited then names the coroutine's
-    line."""
+    """Drop an object of the client. A warning about a coroutine never awaited then names the coroutine's line."""
     thing = entry[0]
     if isinstance(thing, types.CoroutineType):
         code = thing.cr_code

@@ -85,8 +85,7 @@ class ChildCore:
         return self._process.pid if self._process is not None else 0
 
     def start(self):
-        """Start the process; ``ready`` is its first event. Raises RuntimeError with the reason if that is
-        impossible."""
+        """Start the process; ``ready`` is its first event. Raises RuntimeError with the reason if it cannot."""
         if not sys.executable:
             raise RuntimeError("its sys.executable is empty, so it cannot start a child: use place = process")
         if os.name != "posix":
@@ -211,8 +210,7 @@ class ChildCore:
         self._log.append(event)
 
     def _died(self, pid, ended, unread):
-        """Log why a child died, in the cells it ran. ``unread``: the stacks of its crash, the rest of its stdout and
-        stderr."""
+        """Log why the child died, in its cells. ``unread``: stacks of the crash, rest of its stdout and stderr."""
         with self._lock:
             lost, self._running = self._running, {}
             self._process = None

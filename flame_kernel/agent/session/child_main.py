@@ -62,8 +62,7 @@ def main(sock, left=()):
 
 
 def _enable_faulthandler(fd):
-    """On a crash, or on a signal of ours, write all stacks where the server reads them; works without the
-    interpreter."""
+    """On a crash or on our signal, write all stacks where the server reads them; needs no interpreter."""
     try:
         import faulthandler
 
@@ -118,8 +117,7 @@ def _interrupt_one(me, request_id):
 
 
 def _state_of(me, message):
-    """The state of a cell after an interrupt: does it run, has it noticed, does it wait for the user, and where is
-    it."""
+    """The state of a cell after an interrupt: does it run, has it noticed, does it wait for the user, where is it."""
     seen = {"number": message["number"], "runs": False}
     for lane in list(me.lanes.values()):
         request = lane.request
@@ -138,8 +136,7 @@ def _interrupt_main(me, request):
 
 
 def _signal_until_handled(me, request_id):
-    """Send SIGINT to the main thread until its handler has run: a signal just before a call blocks does not end the
-    call."""
+    """Send SIGINT to the main thread until its handler has run: one just before a call blocks does not end the call."""
     if me.interrupt_only == request_id:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         threads.later(SIGNAL_AGAIN, "interrupt", _signal_until_handled, me, request_id)

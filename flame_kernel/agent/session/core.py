@@ -91,7 +91,7 @@ class Core:
         self.lanes[""] = Lane(self, "")
 
     def wait_started(self, seconds):
-        """Wait until there is a shell; returns whether there is. A process that ends earlier leaves a temporary
+        """Wait until there is a shell; returns whether there is. A process that ends before leaves a temporary
         folder."""
         return self._started.wait(seconds)
 
@@ -403,7 +403,7 @@ class Core:
         return done
 
     def dropped(self, cell):
-        """Python has dropped a KeyboardInterrupt in a finalizer: if it was ours, send it again. Returns whether it
+        """Python has dropped a KeyboardInterrupt in a finalizer: send it again if it was ours; returns whether it
         was."""
         lane = self.lanes.get(cell.lane)
         if lane is None or lane.noticed != cell.request_id:
@@ -439,8 +439,7 @@ class Core:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self):
-        """End the session: lanes, helper threads, descriptors, variables. A thread inside a call ends after that
-        call."""
+        """End the session: lanes, helper threads, descriptors, variables. A thread in a call ends after that call."""
         lanes = list(self.lanes.values())
         for lane in lanes:
             lane.interrupt()

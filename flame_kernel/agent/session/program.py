@@ -220,8 +220,7 @@ def _failed(error):
 
 
 def _excepthook(kind, error, tb):
-    """Shows an error. Python's own hook reads source lines from the disk, where a script of the client does not
-    exist."""
+    """Shows an error. Python's own hook would read source lines from the disk, which has no script of the client."""
     traceback.print_exception(kind, error, tb)
 
 

@@ -33,8 +33,7 @@ class Programs:
         return "<Programs %d running>" % len(self._running)
 
     def begin(self, request):
-        """Make the pipes for a request that is a program; returns the program's descriptors. None for other
-        requests."""
+        """Make a program's pipes and return its descriptors; none for a request that is not a program."""
         if not request.get("program"):
             return []
         made = self._running[request["id"]] = Pipes(self._log, request["id"], request["program"]["stdin"])

@@ -117,8 +117,7 @@ class Session:
         return True
 
     def interrupt(self, request_id, call_id=None, gently=False):
-        """Stop a cell; returns what was done. The same call again does nothing, because a second Stop could end the
-        cell."""
+        """Stop a cell; returns what was done. The same call again does nothing: a second Stop could end the cell."""
         if call_id is None:
             return self.core.interrupt(request_id, gently)
         with self._lock:
@@ -160,8 +159,7 @@ class Session:
 
     @property
     def attached(self):
-        """Whether the owner is here. If it was killed, its closed connection shows that even while its poll still
-        waits."""
+        """Whether the owner is here. If it was killed, its closed connection shows that even while a poll waits."""
         if self.epoch == self._no_epoch or not self.log.attached:
             return False
         if not sockets.is_over(self._line):

@@ -100,8 +100,7 @@ class Step:
 
 
 def step(source, filename, mode):
-    """A text as a single Step: an expression if ``mode`` is ``eval``, statements if it is ``exec``; top-level await is
-    allowed."""
+    """A text as one Step: an expression (mode ``eval``) or statements (mode ``exec``); may await at top level."""
     may_await = await_py36.may_await(source)
     try:
         return Step(compile(source, filename, mode, _AWAIT if may_await else 0, True), False)

@@ -85,8 +85,7 @@ class Inspector:
 
 
 def kind(obj):
-    """A word for the icon in a completion list. It depends on the type only, since an object may lie about its
-    class."""
+    """A word for the icon in a completion list. Depends only on the type: an object may lie about its class."""
     for types_, word in _KINDS:
         if issubclass(type(obj), types_):
             return word

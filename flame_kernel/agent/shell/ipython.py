@@ -89,8 +89,7 @@ class IPythonShell:
         return self.ip.execution_count
 
     def shows_text_only(self, text_only):
-        """Tell libraries whether the client shows neither HTML nor widgets: then tqdm and others draw for a
-        terminal."""
+        """Tell libraries whether the client shows only text: then tqdm and others draw for a terminal."""
         if self._host.place.owns_process:
             if text_only:
                 self._notebook_module = sys.modules.pop(_NOTEBOOK, self._notebook_module)

@@ -33,8 +33,7 @@ def current():
 
 @contextlib.contextmanager
 def serving(ip):
-    """A context in which code on this thread finds ``ip`` though no cell runs: for completion, construction,
-    closing."""
+    """A context in which this thread's code finds ``ip`` though no cell runs: for completion, start and end."""
     before = getattr(_calls, "ip", None)
     _calls.ip = ip
     try:
@@ -70,8 +69,7 @@ def _restore_linecache(found):
 
 
 def install(ip, alone):
-    """Count one more shell. ``alone``: the process is the session's own, so code outside of cells finds this shell
-    too."""
+    """Count one more shell. ``alone``: the process is the session's own, so code outside cells finds it too."""
     global _shared
     with _lock:
         if _shared is None:

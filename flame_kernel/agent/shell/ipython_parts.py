@@ -227,8 +227,7 @@ def classes():
             pass
 
     class NoBuiltinTrap(BuiltinTrap):
-        """Sets no builtins, which belong to the process: a session has them as its own names or by
-        ``ipython_hooks``."""
+        """Sets no builtins, which are the process's: a session has its own names, or those of ``ipython_hooks``."""
 
         def activate(self):
             pass
@@ -276,8 +275,7 @@ def classes():
             self.send("clear_output", {"wait": bool(wait)})
 
     class SessionEvents(EventManager):
-        """Handles matplotlib, which remembers once per process that it registered with a shell, and unregisters
-        elsewhere."""
+        """For matplotlib, which remembers once per process that it registered, and may unregister elsewhere."""
 
         def unregister(self, event, function):
             try:

@@ -135,8 +135,7 @@ class MiniIPython:
         return Lines(text.splitlines()) if split else text
 
     def expand(self, text):
-        """``text`` with ``{expression}`` and ``$name`` replaced by their values; unchanged if any of them is
-        unknown."""
+        """``text`` with ``{expression}`` and ``$name`` replaced by values; unchanged if any of them is unknown."""
         if "{" not in text and "$" not in text:
             return text
         names = dict(self.user_ns)

@@ -297,8 +297,7 @@ def _arguments(code):
 
 
 def _failing(code, lasti, lineno, line):
-    """The line that raised; from Python 3.11 on with the failing expression highlighted, unless it is the whole
-    line."""
+    """The line that raised; from Python 3.11 on the failing expression is highlighted, unless it is the whole line."""
     try:
         start_line, end_line, start, end = next(itertools.islice(code.co_positions(), lasti // 2, None))
         if start_line == lineno and end_line is not None and start is not None and len(line) <= MAX_LINE:

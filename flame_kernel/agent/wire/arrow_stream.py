@@ -300,8 +300,7 @@ class Schema:
         return found
 
     def _take(self, size):
-        """Count bytes taken from the schema, repeated references each time; BadValue if they exceed the schema's
-        size."""
+        """Count bytes taken from the schema, repeats too; raises BadValue if they exceed the schema's size."""
         self._room -= size
         if self._room < 0:
             raise BadValue("an Arrow schema that unfolds")

@@ -90,8 +90,7 @@ def _write_frame(encoder, frame, pandas, depth):
 
 
 def _as_one(frame):
-    """The 2-D array of a frame whose columns all have one numpy dtype, if they are many or not contiguous; else
-    None."""
+    """The 2-D array of a frame whose columns share a numpy dtype and are many or not contiguous; else None."""
     count = len(frame.columns)
     if count < 2:
         return None

@@ -83,8 +83,7 @@ def check_name(name, windows=os.name == "nt"):
 
 
 def check_link(folder, target, windows=os.name == "nt"):
-    """Raise Refused unless a link in ``folder`` (components below the top) to ``target`` (bytes) stays below the
-    top."""
+    """Raise Refused unless a link in ``folder`` (components below the top) to ``target`` (bytes) stays inside."""
     up = 0
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
     while up < len(parts) and parts[up] == b"..":
@@ -165,8 +164,7 @@ def walk(top, after=(), after_end=False, reach=None):
 
 
 def _came(here, is_folder, after, after_end):
-    """How much of an entry was already seen, if the walk continues behind ``after``: "all", "beginning" or
-    "nothing"."""
+    """How much of an entry was already seen if the walk continues behind ``after``: all, its beginning or nothing."""
     if here < after[: len(here)]:
         return "all"
     if here != after[: len(here)]:
@@ -208,8 +206,7 @@ class _Paths:
 
 
 def children(listed, described):
-    """``(name, description)`` for each name in ``listed()``, sorted; a folder that cannot be read gives one odd
-    entry."""
+    """``(name, description)`` of each name in ``listed()``, sorted; one odd entry if the folder cannot be read."""
     try:
         names = sorted(listed())
     except (OSError, Refused) as e:
@@ -281,8 +278,7 @@ class Source:
             self.size = size
 
     def read_into(self, view, offset):
-        """Fill ``view`` from ``offset`` on; returns the number of bytes, which is smaller only at the end of the
-        file."""
+        """Fill ``view`` from ``offset`` on; returns the number of bytes, less only at the end of the file."""
         if self._small is not None:
             part = self._small[offset : offset + len(view)]
             view[: len(part)] = part
@@ -313,7 +309,7 @@ class Source:
 
 
 def sums(source, start, limit, buffer):
-    """The BLAKE2b of each PIECE of a Source from ``start`` to ``limit``, as hex; ``buffer`` is a memoryview to read
+    """The BLAKE2b of each PIECE of a Source from ``start`` to ``limit``, as hex; ``buffer``: memoryview to read
     into."""
     at = start
     while at < limit:
