@@ -449,7 +449,7 @@ class EventLog:
             return self._journal.waiting
 
     def _drain(self):
-        """Number the incoming events; consecutive texts of one cell and stream are joined."""
+        """Number incoming events; text joins the newest text of its cell and stream if no event came between."""
         run, key, length = [], None, 0  # the text of one stream, not numbered yet
         while True:
             try:
