@@ -1,4 +1,4 @@
-"""Sizes in words, as people read them."""
+"""Sizes in words, for people."""
 
 
 def size_in_words(number):

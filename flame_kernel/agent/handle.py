@@ -1,62 +1,67 @@
-"""The agent's whole interface: ``handle``, called through Flame's ``invokeModule``; and the registry of sessions.
+"""The agent's whole interface: functions that clients call through Flame's ``invokeModule``; and its table of sessions.
 
-Large values cross the connection of a call of ``carry`` (see ``bulk``), files that of ``take_files``; on a multiplex
-server files go by ``call_files``, each call with a number that is good once, in a conversation that ``files`` begins.
-Messages that are too large for the server go by ``part`` and ``rest``, see ``large_messages``.
+``handle`` answers one request.  Large values travel over the connection of a call of ``carry`` (see ``bulk``), files
+over that of ``take_files``.  On a multiplex server files travel in calls of ``call_files``, in a conversation that op
+``files`` begins; each of these calls has a number that is valid once.  Messages too large for the server are sent with
+``part`` and fetched with ``rest``, see ``large_messages``.
 
-A request is a message of ``wire``: ``{"op", "n", …}``; the answer echoes ``n`` and has ``result``, or ``error`` with a
-code and a sentence. Every op is short, but a parked ``poll`` or ``watch``: on a multiplex server one call stops all
-others, so there they do not park.
+A request is a message of ``wire``: ``{"op", "n", …}``.  The answer repeats ``n`` and has ``result``, or ``error`` with
+a code and a sentence.  Every op returns soon, except a ``poll`` or ``watch`` that waits.  On a multiplex server one
+call blocks all others, so there they do not wait.
 
-    hello     session?                          who and where this server is; a ticket for one act on this connection;
-                                                ``newest``: the number of the newest event of the session
-    checkup                                     what a client's doctor wants to know
+    hello     session?                          who and where this server is; a ticket for one call on this connection;
+                                                ``newest``: the number of the session's newest event
+    checkup                                     facts for the client's ``doctor`` command
     open      session, ticket, place, shell, client, client_id?, notebook?, attach?, linger?, journal?, when_full?
-                                                make or take up a session, and be its owner
-    submit    session, epoch, request           begin a request; one whose id is known already is not begun again
+                                                make a session or take one up, and become its owner
+    submit    session, epoch, request           start a request; a request whose id is known is not started again
+    submits   session, epoch, request, more     several requests in one call, see ``_submits``
     poll      session, epoch, ack, wait, gap, limit?, after?
-                                                the events after ``after``, or else ``ack``: those up to that are
-                                                not needed any more
+                                                the events after ``after``, or after ``ack`` if there is none; events up
+                                                to ``ack`` may be forgotten
     interrupt session, epoch, request?, id?, gently?
-                                                stop a cell; the same ``id`` again does nothing; ``gently``: whatever
-                                                was said before, so that its names are kept
-    answer    session, epoch, input_id, value   the user's line
-    detach    session, epoch, ack?              its owner leaves, and has what is up to ``ack``; it lives on
-    close     session, epoch                    its owner ends it
-    kill      session, life                     anybody else ends the very one that ``sessions`` has told of
-    sessions                                    what lives here
+                                                stop a cell; the same ``id`` again does nothing; ``gently``: only
+                                                interrupt, whatever was sent before, so that the session keeps its
+                                                variables
+    answer    session, epoch, input_id, value   the line that the user typed
+    detach    session, epoch, ack?              the owner leaves, having read up to ``ack``; the session lives on
+    close     session, epoch                    the owner ends the session
+    kill      session, life                     anyone ends the session, if ``life`` is what ``sessions`` has listed
+    sessions                                    the sessions of this server
     files     session, epoch                    begin a conversation about files by calls: {"talk": its name}
-    call_files session, epoch, talk, number     ``call_files``, where the server has no thread for one more connection
-    ask       session, ticket, client, client_id ask its owner to let go: {"asked": id}
+    call_files session, epoch, talk, number     like ``call_files``, if the server has no thread for another connection
+    ask       session, ticket, client, client_id ask the owner to give the session up: {"asked": id}
     asked     session, id                       {"state": "waiting" | "granted" | "refused"}
-    consent   session, epoch, id, allow         the owner's answer: {"done": whether it still waited}
-    watch     session, after, wait, limit?      {"events", "newest", "skipped"}: see, and touch nothing
-    cells     session                           the cells of which the journal has something, oldest first
-    replay    session, request, after, limit?   {"events", "done"}: output of a cell that its owner was sent before
+    consent   session, epoch, id, allow         the owner's answer: {"done": whether anyone still waited for it}
+    watch     session, after, wait, limit?      {"events", "newest", "skipped"}: look on without changing anything
+    cells     session                           the cells with events in the journal, oldest first
+    replay    session, request, after, limit?   {"events", "done"}: a cell's output that its owner was already sent
 
-An act of an owner counts in its epoch alone, and only with an ``n`` that is higher than those before, of the caller
-that opened it; what has no owner yet shows the ticket of the ``hello`` before it on its connection (``numbers``).  Else
-the code is ``stale`` or ``taken_over``: it is an old message, sent again.
+A call that acts for the owner is valid only in its epoch, and only with an ``n`` higher than all before, from the
+caller that opened the epoch.  A caller that owns nothing yet shows the ticket that ``hello`` gave it on the same
+connection (``numbers``).  Anything else is an old message, sent again: the code is ``stale`` or ``taken_over``.
 
-``open``  ``attach`` is absent or ``take``: take up a session, make it if there is none; ``must``: never make one (code
-``no_session``); ``force``: take it from a client that is there, too.  Without force that is refused (``in_use``; the
-error has ``client`` and ``since`` as well), unless that client has consented, has been away for 10 s, or is the same
-``client_id``.  A client that sends no client_id takes it always.  The answer has ``acknowledged`` (where the one
-before stopped reading: with an Inbox that begins there, what was missed comes first), ``newest``, ``running`` (cells
-under way or queued: request, code, started) and ``inputs`` (contents of ``input_request``, with ``request``, that the
-one before has read and nobody has answered).  What is wished for linger, journal and when_full holds from then on.
+``open``  ``attach`` absent or ``take``: take the session up, or make it if there is none; ``must``: never make one
+(code ``no_session``); ``force``: take it even from a client that is connected.  Without ``force``, taking it from
+another client is refused (code ``in_use``; the error also has ``client`` and ``since``), unless that client has
+consented, has been away for 10 s, or has the same ``client_id``.  A client that sends no client_id can always take it.
+The answer has ``acknowledged`` (where the previous owner stopped reading: an Inbox that begins there first gets what
+was missed), ``newest``, ``running`` (cells running or queued: request, code, started) and ``inputs`` (contents of each
+``input_request``, with ``request``, that the previous owner has read and nobody has answered).  The values given for
+linger, journal and when_full apply from then on.
 
-``ask``  a ``takeover_request`` event {"id", "client"} is put to the owner; it is granted at once if there is none, or
-when it goes away.  Granted, the next ``open`` of that client_id succeeds.  The former owner gets ``taken_over``.
+``ask``  The owner gets a ``takeover_request`` event {"id", "client"}.  The request is granted at once if there is no
+owner, or when the owner leaves.  Then the next ``open`` with that client_id succeeds, and the former owner gets
+``taken_over``.
 
-``watch``  the events' ``number`` is their position, which counts those that were dropped as well: good for the next
-``after`` and not to be mixed with the numbers of ``poll``.  ``after`` None begins with the cell that runs, or now.
-``newest`` is the newest position; ``skipped`` events were forgotten before this watcher came to them.
+``watch``  The ``number`` of these events is their position, which also counts dropped events.  Use it for the next
+``after``, and do not mix it with the numbers of ``poll``.  ``after`` None begins with the running cell, or now.
+``newest`` is the newest position; ``skipped`` events were forgotten before this watcher could read them.
 
-``replay``  the numbers are those under which ``poll`` sent them; ``after`` is the last one had, 0 to begin.  What the
-owner has not been sent yet comes by ``poll`` and not here.  ``cells`` tells by ``complete`` whether all is kept.
+``replay``  The numbers are those that ``poll`` sent; ``after`` is the last one received, 0 at the beginning.  Events
+that the owner has not been sent yet come by ``poll`` only.  ``complete`` in ``cells`` says whether all output is kept.
 
-``poll``  output that was dropped has a ``stream`` event of its cell in its place, on stderr:
+``poll``  Where output was dropped, there is a ``stream`` event of its cell on stderr:
 ``[N bytes of output dropped here: REASON]``.
 """
 
@@ -74,13 +79,13 @@ from .session.session import Refusal
 from .wire import message as wire
 from .wire.machine import machine
 
-# Seconds that a poll may be parked.
+# The longest that a poll may wait, in seconds.
 LONGEST_WAIT = 60.0
-# Seconds between two rounds of the reaper, at most.
+# The longest time between two rounds of the reaper, in seconds.
 REAP_EVERY = 60.0
-# Sessions of which it is remembered why they have ended.
+# For how many ended sessions we remember why they ended.
 ENDED_REMEMBERED = 64
-# What ``replay`` gives of a cell: not the comms, whose state has gone on.
+# The event types that ``replay`` gives. Comm messages are left out: the state of their widgets has changed since.
 OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
 
 _sessions = {}
@@ -93,7 +98,7 @@ _packing = threading.Lock()
 
 
 def bundle():
-    """This agent for a child: its text as it was pushed, and what was compiled of it; packed for the first one."""
+    """The agent for a child: its text as it was pushed, and its compiled code. Made once, for the first child."""
     package = sys.modules[own.PACKAGE]
     with _packing:
         if not _bundle:
@@ -103,7 +108,7 @@ def bundle():
 
 
 def handle(data):
-    """Answer one request of a client; bytes in, bytes out, never an exception."""
+    """Answer one request of a client: bytes in, bytes out; never raises."""
     return large_messages.fitting(_answer_to(data))
 
 
@@ -127,45 +132,45 @@ def _answer_to(data):
         return wire.encode({"n": n, "error": {"code": "bad_request", "message": str(e)}})
     except KeyError as e:
         return wire.encode({"n": n, "error": {"code": "bad_request", "message": "the request has no %s" % e}})
-    except Exception as e:  # a client waits for an answer, whatever went wrong; the text is told
+    except Exception as e:  # a client waits for an answer, whatever went wrong; the text is reported
         message = "%s: %s" % (type(e).__name__, e)
         return wire.encode({"n": n, "error": {"code": "failed", "message": message}})
 
 
 def carry(data):
-    """Called through Flame with a request of ``bulk``: carry a large value over the connection of this very call."""
+    """Called through Flame with a request of ``bulk``: carry a large value over the connection of this call."""
     return _bytes_of(_carry, data, _daemon(sys._getframe(1)))
 
 
 def take_files(data):
-    """Called through Flame by a session's owner, with a ``nonce``: see ``files.take``."""
+    """Called through Flame by a session's owner, with a ``nonce``: transfer files, see ``files.take``."""
     return _bytes_of(_take_files, data, _daemon(sys._getframe(1)))
 
 
 def call_files(data):
-    """Called through Flame by a session's owner with ``talk``, ``number`` and the frames of requests: the frames of
-    answers, see ``files.call``. A message that is sent again is refused, and so is one of an earlier owner."""
+    """Called through Flame by a session's owner with ``talk``, ``number`` and the frames of its requests; returns the
+    frames of the answers, see ``files.call``. A repeated message is refused, and so is one of an earlier owner."""
     return large_messages.fitting(_bytes_of(_call_files, data, None))
 
 
 def part(data):
-    """Called through Flame with one more part of a request; the last one is answered as the whole would be."""
+    """Called through Flame with the next part of a request; the answer to the last part is the real answer."""
     return _bytes_of(_part, data, None)
 
 
 def rest(data):
-    """Called through Flame for the bytes from ``at`` on of an answer that was ``large``."""
+    """Called through Flame: the bytes from ``at`` on of an answer that was ``large``."""
     return _bytes_of(lambda request, buffers, daemon: [large_messages.give(request["at"])], data, None)
 
 
 def _daemon(caller):
-    """Pyro's daemon, which has the HMAC key: our caller is Flame's ``invokeModule``, a method of its object."""
+    """Pyro's daemon, which has the HMAC key. ``caller`` is the frame of Flame's ``invokeModule``, a method."""
     return caller.f_locals["self"]._pyroDaemon
 
 
 def _bytes_of(function, data, daemon):
-    """What a function of these says; errors as bytes too, for an exception does not tell the client which call it
-    answers. Nothing follows what a connection has carried."""
+    """The answer of ``function`` as bytes. Errors are bytes too, because an exception would not tell the client which
+    call it answers. Empty if the connection was used to carry something: nothing may follow that."""
     try:
         request, buffers = wire.decode(data)
         found = function(request, buffers, daemon)
@@ -224,7 +229,7 @@ def _greet(request):
 
 
 def is_bare_flameserver():
-    """Whether this process is Pyro's own flame server: there is no app to be inside of."""
+    """Whether this process is Pyro's own flame server, with no app around it."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return "Pyro4.utils.flameserver" in sys.modules or getattr(spec, "name", None) == "Pyro4.utils.flameserver"
 
@@ -263,7 +268,7 @@ def _open(request):
         else:
             session.set(request)
     _reap_soon()
-    log = session.log.state()  # before what it says of itself: one of the two tells who takes it up
+    log = session.log.state()  # before ``described``: what happens in between is in one of the two
     return dict(
         hello,
         epoch=epoch,
@@ -282,8 +287,8 @@ def _submit(request):
 
 
 def _submits(request):
-    """Several requests in one call, in order: ``more`` are those behind the first, each with how many buffers it has;
-    the first has those that are left."""
+    """Several requests in one call, in order. ``more`` has those after the first, each with its number of buffers; the
+    first request has the remaining buffers."""
     session, first = _acting(request), request["request"]
     buffers = first.pop("buffers", [])
     at = len(buffers) - sum(count for _, count in request["more"])
@@ -381,7 +386,7 @@ def _end(session):
             return {"closed": False}
         del _sessions[session.session_id]
         _note_end(session, "it was closed by a client")
-    # In a thread of its own: a cell that does not end at once must not hold the caller, or a multiplex server.
+    # On a thread of its own: a cell that does not end at once must not hold up the caller or a multiplex server.
     ending = threads.start("close", session.close)
     if not _is_multiplex():
         ending.join(5.0)
@@ -435,7 +440,7 @@ def _session(request):
 
 
 def _acting(request, carries=False):
-    """The session, for what only its owner may do, and for each call of its owner's once."""
+    """The session, for calls that only its owner may make; raises Refusal for other callers and for repeated calls."""
     session = _session(request)
     session.act(request["epoch"], request.get("n"), carries)
     return session
@@ -456,7 +461,7 @@ def _no_session(name):
 
 
 def _note_end(session, why):
-    """Under the lock: what to say to those who look for it."""
+    """Remember why a session ended, for those who ask for it. Call it under the lock."""
     _ended.pop(session.session_id, None)
     _ended[session.session_id] = time.monotonic(), why
     while len(_ended) > ENDED_REMEMBERED:
@@ -468,7 +473,7 @@ def _wait(request):
 
 
 def _boot():
-    """Tells one life of the server from the next."""
+    """A random id of this run of the server."""
     with _lock:
         if not _boot_id:
             _boot_id.append(os.urandom(8).hex())
@@ -484,11 +489,11 @@ def _pyro_config(name, default):
     return getattr(getattr(module, "config", None), name, default)
 
 
-# -- sessions that nobody comes back to ------------------------------------------------------------------------------
+# -- sessions without a client -----------------------------------------------------------------------------------------
 
 
 def _reap_soon():
-    """Have the reaper look now: sessions have come, gone, or changed. It is a thread while there are sessions."""
+    """Have the reaper look now: sessions were opened, ended or changed. Its thread lives while there are sessions."""
     with _lock:
         if _reaper:
             _reaper[0].set()
@@ -499,7 +504,7 @@ def _reap_soon():
 
 
 def _reap(wake):
-    """End the sessions whose client has not been seen for their linger time; until there is none."""
+    """End sessions whose client has been away longer than their linger time; returns when no session is left."""
     while True:
         with _lock:
             gone = [session for session in _sessions.values() if session.idle_left <= 0]

@@ -1,10 +1,10 @@
-"""Puts the agent into a process: the one piece of it that is executed as it comes.
+"""Loads the agent into a process: the only file of it that is executed as it arrives.
 
-``boot`` takes the agent's files as JSON text ``{"name": package name, "files": [[module, source], …]}``, in an order in
-which each imports only what stands before it, and returns the package. A module's name is dotted where it lies in a
-folder, which becomes a package when its first module comes. ``boot`` may be called by many clients at once, and again:
-who comes second finds it loaded, or waits. ``loader`` is this file's own text, for those who hand both on. ``codes``
-is what the very same Python has compiled already: ``{module: code}``; the package keeps its own as ``CODES``.
+``boot`` takes the agent's files as JSON text ``{"name": package name, "files": [[module, source], …]}`` and returns the
+package.  The files are ordered so that each imports only earlier ones.  A module in a folder has a dotted name, and the
+folder becomes a package when its first module is loaded.  Several clients may call ``boot`` at once or again: later
+calls wait, or find the agent loaded.  ``loader`` is this file's own text, for passing both on to a child.  ``codes``
+holds what the very same Python has already compiled: ``{module: code}``; the package keeps its own as ``CODES``.
 """
 
 
@@ -36,7 +36,7 @@ def boot(text, loader=None, codes=None):
         module = types.ModuleType(full)
         module.__package__ = parent
         module.__file__ = filename
-        module.__dict__["__builtins__"] = known  # not the module, in which cells may replace what they like
+        module.__dict__["__builtins__"] = known  # a copy, because cells may replace names in the module itself
         room = folder(parent)
         sys.modules[full] = module
         # Tracebacks of the agent show its source; an entry without a time is never checked against the disk.
@@ -55,14 +55,14 @@ def boot(text, loader=None, codes=None):
     package = sys.modules.setdefault(name, package)
     with package.loading:
         if not package.loaded:
-            sys.modules[name] = package  # who failed before us took it out
+            sys.modules[name] = package  # a boot that failed before this one has removed it
             package.LOADER, package.BUNDLE, package.CODES = loader, text, {}
             try:
                 for short, source in bundle["files"]:
                     load(short, source)
                 if hasattr(package, "own"):
                     package.own.keep_references()
-            except BaseException:  # goes on, whatever it is; nothing of half an agent stays
+            except BaseException:  # goes on, whatever it is; no half-loaded agent stays
                 for planted in [one for one in list(sys.modules) if one == name or one.startswith(name + ".")]:
                     sys.modules.pop(planted, None)
                 for planted in [one for one in list(linecache.cache) if one.startswith("<%s/" % name)]:

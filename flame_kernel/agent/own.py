@@ -1,27 +1,28 @@
-"""The agent's own: the name of its package, how its frames and files are told from everything else in a process, and
-its references to the standard library, which hold when code of the user's replaces a function there."""
+"""What belongs to the agent: its package name, how to recognize its frames and files, and its own references to the
+standard library, which keep working when the user's code replaces a function there."""
 
 import sys
 import types
 
-# ``flame_agent_`` and the hash of the agent's text: each version that was pushed has a name of its own.
+# ``flame_agent_`` and the hash of the agent's text: each version has a package name of its own.
 PREFIX = "flame_agent_"
 PACKAGE = __name__.rpartition(".")[0]
 
 
 def has(frame):
-    """Whether a frame runs code of the agent, of this version or another."""
+    """Whether a frame runs code of any version of the agent."""
     module = frame.f_globals.get("__name__")
     return isinstance(module, str) and module.startswith(PREFIX)
 
 
 def is_file(path):
-    """Whether a frame's file name is that of an agent's module, as the loader makes them."""
+    """Whether a frame's file name is that of an agent module, as the loader makes them."""
     return path.startswith("<" + PREFIX)
 
 
-# Modules of the standard library of which the agent uses functions and classes alone. Not those whose variables are
-# to be seen as they are now (sys, warnings, linecache), nor what others patch for us too (asyncio, atexit, getpass).
+# Standard library modules from which the agent uses only functions and classes. Left out are modules whose variables we
+# must see as they are now (sys, warnings, linecache), and modules whose patches should affect us (asyncio, atexit,
+# getpass).
 _KEPT = """
 _thread array ast base64 binascii bisect codecs collections contextlib ctypes errno fcntl functools hashlib heapq hmac
 inspect io itertools json marshal math mmap numbers operator os posixpath queue re select shutil signal socket stat
@@ -30,8 +31,9 @@ struct subprocess tempfile threading time traceback types uuid weakref
 
 
 def keep_references():
-    """Give every module of the agent copies, of its own, of the modules that it has imported: who mocks ``json.dumps``
-    or ``time.time`` in a cell breaks the cell and not the session. Called once, when all of it is loaded."""
+    """Give every agent module private copies of the modules that it has imported, so that a cell that mocks
+    ``json.dumps`` or ``time.time`` breaks only itself and not the session. Called once, when the whole agent is
+    loaded."""
     copies, ours = {}, []
     for name in _KEPT.split():
         module = sys.modules.get(name)
@@ -47,5 +49,5 @@ def keep_references():
 
 
 def shared(module):
-    """The module that the whole process knows by the name of ``module``, which may be our copy."""
+    """The module that the whole process uses under the name of ``module``, which may be our private copy."""
     return sys.modules.get(module.__name__, module)

@@ -1,25 +1,26 @@
-"""Patches of what a whole process shares (a class method, a builtin), in force while a session needs them.
+"""Patches of things that a whole process shares (a class method, a builtin), active while a session needs them.
 
-Versions of the agent stack: each layer keeps what it found, and passes on to it what is not for a session of its own.
-Layers may end in any order.  One that ends below another stays and passes everything on; the one above removes it when
-it ends itself.  When the last session of the last version has ended, everything is as it was found.
+Several versions of the agent can patch the same thing: each patch (a *layer*) keeps what it replaced, and passes on all
+calls that are not for its own sessions.  Layers may end in any order.  A layer that ends below another stays in place
+and passes everything on, until the one above it ends and removes both.  When the last session of the last version has
+ended, everything is as it was found.
 """
 
 MISSING = object()
 
-# The attribute by which layers of all versions know each other; its dict has: live, found, missing.
+# The attribute by which all versions recognize layers; its dict has: live, found, missing.
 _MARK = "_flame_layer"
 
 
 def is_layer(value):
-    """Whether ``value`` is that of a layer, of any version of the agent."""
+    """Whether ``value`` was put there by a layer, of any version of the agent."""
     return _MARK in getattr(getattr(value, "__func__", value), "__dict__", {})
 
 
 class Layer:
-    """``owner.name`` replaced by ``make(found)``; ``found`` is MISSING where the owner itself had no such attribute.
+    """Replaces ``owner.name`` with ``make(found)``; ``found`` is MISSING if ``owner`` itself had no such attribute.
 
-    What ``make`` returns must be able to carry an attribute, or be a classmethod.
+    ``make`` must return something that can have attributes, or a classmethod.
     """
 
     def __init__(self, owner, name, make):
@@ -39,7 +40,7 @@ class Layer:
         )
 
     def remove(self):
-        """Put back what was found, unless somebody has put something above it since. Idempotent."""
+        """Put back what was found, unless someone else has replaced it since. Idempotent."""
         self._state["live"] = False
         top = found = vars(self._owner).get(self._name, MISSING)
         while found is not MISSING:

@@ -1,6 +1,6 @@
-"""The server's side of our connections: small answers are not delayed, and a client that has vanished is noticed soon.
+"""Settings of our connections on the server: small answers are sent at once, and a vanished client is noticed soon.
 
-A stock server keeps a thread for each connection, and the system waits two hours before it tests a silent one.
+A stock server keeps a thread for each connection, and the system waits two hours before it tests an idle one.
 """
 
 import hmac
@@ -9,9 +9,9 @@ import select
 import socket
 import sys
 
-# Seconds: quiet before the first probe, between probes, and how many of them stay unanswered.
+# Seconds of silence before the first probe, seconds between probes, and how many may go unanswered.
 IDLE, INTERVAL, COUNT = 15, 5, 4
-# Milliseconds that what was sent may stay unacknowledged.
+# How long sent data may stay unacknowledged, in milliseconds.
 UNACKNOWLEDGED = 40000
 _DARWIN_KEEPIDLE = 0x10
 
@@ -20,14 +20,14 @@ _TICKET = "_flame_ticket"
 
 
 def current():
-    """The connection whose call this thread answers, or None."""
+    """The connection whose call this thread is answering, or None."""
     context = getattr(sys.modules.get("Pyro4.core"), "current_context", None)
     return getattr(context, "client", None)
 
 
 def ticket():
-    """For one act that comes on the connection whose call this thread answers: what is sent again on another does not
-    have it. A new one replaces the one before."""
+    """Make a ticket for one call that acts on the connection whose call this thread is answering. A message repeated on
+    another connection does not have it. A new ticket replaces the previous one."""
     made = os.urandom(16).hex()
     connection = current()
     if connection is not None:
@@ -36,13 +36,13 @@ def ticket():
 
 
 def take_ticket(shown):
-    """Whether ``shown`` is this connection's ticket; it is good once."""
+    """Whether ``shown`` is this connection's ticket; each ticket is valid once."""
     made = getattr(current(), "__dict__", {}).pop(_TICKET, None)
     return made is not None and isinstance(shown, str) and hmac.compare_digest(made.encode(), shown.encode())
 
 
 def is_over(connection):
-    """Whether the other end of a connection is seen to have closed it; of what cannot be seen: no."""
+    """Whether the other end has visibly closed a connection; False if that cannot be told."""
     sock = getattr(connection, "sock", None)
     if sock is None:
         return False
@@ -51,15 +51,15 @@ def is_over(connection):
     try:
         if not select.select([sock], [], [], 0)[0]:
             return False
-        return not socket.socket.recv(sock, 1, socket.MSG_PEEK)  # of a TLS socket: what is encrypted
-    except (BlockingIOError, ValueError):  # nothing there after all; a descriptor that select cannot take
+        return not socket.socket.recv(sock, 1, socket.MSG_PEEK)  # of a TLS socket this reads encrypted bytes
+    except (BlockingIOError, ValueError):  # nothing to read after all; or a descriptor too large for select
         return False
     except OSError:
         return True
 
 
 def fill(sock, view):
-    """Receive until ``view`` is full; OSError where that does not come."""
+    """Receive until ``view`` is full; OSError if the connection ends before."""
     while view:
         count = sock.recv_into(view)
         if not count:
@@ -68,7 +68,7 @@ def fill(sock, view):
 
 
 def shut(sock):
-    """End a connection for everybody who has it. Never raises."""
+    """End a connection for everyone who holds it. Never raises."""
     try:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
@@ -76,7 +76,7 @@ def shut(sock):
 
 
 def tune():
-    """Set the options of the connection whose call this thread answers, if they are not set yet. Never raises."""
+    """Set the options of the connection whose call this thread is answering, unless already set. Never raises."""
     connection = current()
     sock = getattr(connection, "sock", None)
     if sock is None or getattr(connection, _MARK, None) is not None:
@@ -101,4 +101,4 @@ def _set(sock, level, option, value):
     try:
         sock.setsockopt(level, option, value)
     except (OSError, ValueError):
-        pass  # the connection is just closing, or this system does without it
+        pass  # the connection is closing, or this system lacks the option

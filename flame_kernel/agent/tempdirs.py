@@ -1,7 +1,7 @@
 """Where this process keeps the agent's temporary folders.
 
-A process that is killed leaves its folders behind, and so may one that ends while a thread still writes there. So the
-folders of a child lie in one folder whose name the server chooses; the server removes it when the child has ended.
+A process that is killed leaves its folders behind, and so may one that ends while a thread still writes there.  So a
+child's folders all lie in one folder, whose name the server chooses; the server removes it when the child has ended.
 """
 
 import atexit
@@ -9,10 +9,10 @@ import os
 import shutil
 import tempfile
 
-# How often a folder is removed in which a thread still makes files.
+# How many times we try to remove a folder in which a thread still creates files.
 TRIES = 20
 
-_root = []  # in a child, the path of that folder, and the child's pid
+_root = []  # in a child: the path of that folder and the child's pid
 
 
 def choose():
@@ -21,7 +21,7 @@ def choose():
 
 
 def remove(path):
-    """Remove the folder of a child that has ended, or is ending, if there is one."""
+    """Remove the folder of a child that has ended or is ending, if it exists."""
     for _ in range(TRIES):
         shutil.rmtree(path, ignore_errors=True)
         if not os.path.lexists(path):
@@ -29,24 +29,24 @@ def remove(path):
 
 
 def use(path):
-    """Keep all folders of this process in that one. It is removed at exit too: the server may be gone by then."""
+    """Put all folders of this process into ``path``; also remove it at exit, as the server may be gone by then."""
     _root[:] = [path, os.getpid()]
     atexit.register(remove_own)
 
 
 def remove_own():
-    """Remove it at the end of this process, but not at the end of a copy that a cell has forked."""
+    """Remove that folder at the end of this process, but not at the end of a fork of it."""
     if _root and os.getpid() == _root[1]:
         remove(_root[0])
 
 
 def name(prefix):
-    """A path for a folder that nobody else has; ``make`` makes it."""
+    """A path for a folder that nobody else has; ``make`` creates it."""
     return os.path.join(_root[0] if _root else tempfile.gettempdir(), prefix + os.urandom(8).hex())
 
 
 def make(path):
-    """Make the folder of that name, and in a child the one around it."""
+    """Create the folder ``path``, and in a child the folder around it."""
     if _root:
         try:
             os.mkdir(_root[0], 0o700)

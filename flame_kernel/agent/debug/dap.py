@@ -1,7 +1,7 @@
 """DAP: the Debug Adapter Protocol with debugpy in this process. https://microsoft.github.io/debug-adapter-protocol
 
-debugpy's tracer (pydevd) speaks it over a socket. We listen on loopback only until the tracer has connected to us, and
-both sides prove who they are by a secret that is used once. So no other user of the machine can connect.
+debugpy's tracer (pydevd) speaks it over a socket. We listen on loopback only until the tracer has connected, and both
+sides identify themselves by a secret that is used once. So no other user of the machine can connect.
 
 Only threads that ask for it are traced: an app's own threads neither stop nor become slower.
 """
@@ -17,26 +17,26 @@ import threading
 
 from .. import threads
 
-# Seconds: for the tracer to connect and to prove itself, and for its answer to a request of our own.
+# In seconds: for the tracer to connect and identify itself, and for its answer to a request of our own.
 CONNECT_PATIENCE = 10.0
 ANSWER_PATIENCE = 10.0
 _HEADER = b"Content-Length:"
-# Set in the environment, it keeps debugpy from writing to stderr that frozen modules cannot be stepped into.
+# This environment variable keeps debugpy from warning on stderr that frozen modules cannot be stepped into.
 NO_WARNING = "PYDEVD_DISABLE_FILE_VALIDATION"
-# The tracer ends with the last thread that it knows and that is no daemon, or has this attribute.
+# The tracer ends when no thread is left that it knows and that is not a daemon or has this attribute.
 KEEPS_ALIVE = "__pydevd_main_thread"
 
 
 class NoDebugger(Exception):
-    """There can be no debugger here; the text says why, and what to do."""
+    """Debugging is not possible here; the text says why and what to do."""
 
 
 class Ended(Exception):
-    """The tracer does not answer any more."""
+    """The tracer no longer answers."""
 
 
 def missing():
-    """Why this Python cannot be debugged, in words; empty where it can."""
+    """Why this Python cannot be debugged, in words; empty if it can."""
     try:
         if importlib.util.find_spec("debugpy") is not None:
             return ""
@@ -51,7 +51,7 @@ class Tracer:
     """debugpy's tracer in this process, and the connection to it.
 
     on_event    called with each DAP event, on the reader's thread
-    on_end      called on that thread when the connection has ended
+    on_end      called on that thread when the connection has closed
     """
 
     def __init__(self, on_event, on_end):
@@ -59,9 +59,9 @@ class Tracer:
         self._on_end = on_end
         self._lock = threading.Lock()
         self._seq = 0
-        self._waiting = {}  # seq -> (command, what to call with the response)
+        self._waiting = {}  # seq -> (command, function to call with the response)
         self._closing = False
-        self._mark = object()  # what threads have that are traced
+        self._mark = object()  # an attribute value that marks traced threads
         api, pydevd = _load()
         self._api = api
         self._pydevd = pydevd
@@ -70,7 +70,7 @@ class Tracer:
         found = _Found()
         try:
             self._socket = self._connect()
-        except BaseException:  # goes on, whatever it is; a tracer that nobody hears does not
+        except BaseException:  # goes on, whatever it is; no tracer is left without a listener
             pydevd.stoptrace()
             raise
         finally:
@@ -78,7 +78,7 @@ class Tracer:
         self._reader = threads.start("dap", self._read)
 
     def _connect(self):
-        """Have the tracer connect to us; the connection, proved to be the tracer's."""
+        """Have the tracer connect to us; returns the connection, once it is proved to be the tracer's."""
         ours, theirs = [binascii.hexlify(os.urandom(32)).decode("ascii") for _ in range(2)]
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
@@ -97,19 +97,19 @@ class Tracer:
                 dont_trace_start_patterns=(os.path.dirname(os.path.abspath(self._api.__file__)),),
             )
             _start_monitoring()
-            _active().disable_tracing()  # of this thread, which is ours
+            _active().disable_tracing()  # tracing of this thread, which is ours
             tracers = _address()
             while True:
                 connection, address = listener.accept()
                 if tracers is not None and address != tracers:
-                    connection.close()  # of somebody else on this machine, who is told nothing and not waited for
+                    connection.close()  # from someone else on this machine; close it at once without an answer
                     continue
                 connection.settimeout(CONNECT_PATIENCE)
                 if self._is_tracer(connection, ours, theirs):
                     connection.settimeout(None)
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     return connection
-                connection.close()  # of somebody else on this machine, who has been quicker
+                connection.close()  # from someone else on this machine who was quicker
 
     def _is_tracer(self, connection, ours, theirs):
         request = {"command": "pydevdAuthorize", "arguments": {"debugServerAccessToken": ours}}
@@ -133,7 +133,7 @@ class Tracer:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def send(self, command, arguments, on_response):
-        """Send a request; ``on_response`` is called with the response, on the reader's thread. Raises Ended."""
+        """Send a request; ``on_response`` is called with the response on the reader's thread. Raises Ended."""
         seq = self._next()
         with self._lock:
             self._waiting[seq] = (command, on_response)
@@ -145,7 +145,7 @@ class Tracer:
             raise Ended("the debugger has ended")
 
     def ask(self, command, arguments, patience=ANSWER_PATIENCE):
-        """The response to a request. Raises Ended where there is none in time."""
+        """Send a request and return its response. Raises Ended if none comes in time."""
         answered, box = threading.Event(), []
 
         def on_response(response):
@@ -159,7 +159,7 @@ class Tracer:
 
     @property
     def evaluates(self):
-        """Whether code is being evaluated for the front end, in a thread that is stopped."""
+        """Whether the front end is evaluating code in a stopped thread."""
         with self._lock:
             return any(command in ("evaluate", "setExpression", "setVariable") for command, _ in self._waiting.values())
 
@@ -188,7 +188,7 @@ class Tracer:
     # -- threads -----------------------------------------------------------------------------------------------------
 
     def trace(self):
-        """Trace the calling thread from its next call on. A step that led out of its last cell is over."""
+        """Trace the calling thread from its next call on. Ends a step that led out of the thread's last cell."""
         tracer, thread = _active(), threading.current_thread()
         if tracer is None:
             return
@@ -201,11 +201,11 @@ class Tracer:
             tracer.enable_tracing()
 
     def traces(self, thread):
-        """Whether ``thread`` has asked for it."""
+        """Whether ``thread`` has asked to be traced."""
         return getattr(thread, "_flame_traced", None) is self._mark
 
     def leave(self):
-        """Stop tracing the calling thread, until it asks again: it goes back to code that is not the user's."""
+        """Stop tracing the calling thread until it asks again, because it returns to code that is not the user's."""
         tracer, thread = _active(), threading.current_thread()
         if not self.traces(thread):
             return
@@ -213,14 +213,14 @@ class Tracer:
         if tracer is not None:
             tracer.disable_tracing()
         frame = sys._getframe(1)
-        while frame is not None:  # a stop has marked them all, the outermost too
+        while frame is not None:  # a stop has marked all frames, including the outermost
             trace = frame.f_trace
             if "pydevd" in "%s %s" % (type(trace).__module__, getattr(trace, "__module__", "")):
                 frame.f_trace = None
             frame = frame.f_back
 
     def trace_frames(self, frame):
-        """Trace the calling thread now, from ``frame`` outwards."""
+        """Trace the calling thread now, in ``frame`` and its callers."""
         self.trace()
         _active().set_trace_for_frame_and_parents(threading.get_ident(), frame)
 
@@ -237,7 +237,7 @@ class Tracer:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self):
-        """Stopped threads go on; nothing is traced any more, and the process is as it was."""
+        """Let stopped threads continue, trace nothing any more, and restore the process as it was."""
         self._closing = True
         found = _Found()
         try:
@@ -255,7 +255,7 @@ class Tracer:
 
 
 class _Found:
-    """What debugpy changes in the process when it is imported; it is put back."""
+    """What debugpy changes in the process when it is imported, so that it can be put back."""
 
     def __init__(self):
         self._found = [
@@ -282,7 +282,7 @@ class _Found:
 
 
 def untrace():
-    """Stop tracing the calling thread: its tracer has ended."""
+    """Stop tracing the calling thread, because its tracer has ended."""
     thread = threading.current_thread()
     if hasattr(thread, "_flame_traced"):
         del thread._flame_traced
@@ -290,7 +290,7 @@ def untrace():
 
 
 def _load():
-    """debugpy's own interface, and its tracer."""
+    """debugpy's own interface and its tracer."""
     reason = missing()
     if reason:
         raise NoDebugger(reason)
@@ -300,7 +300,7 @@ def _load():
         from debugpy.server import api  # noqa: I001  this one makes the other importable
 
         import pydevd
-    except Exception as e:  # whatever a broken installation raises; its text is told
+    except Exception as e:  # whatever a broken installation raises; its text is reported
         raise NoDebugger("debugpy there cannot be imported: %s: %s" % (type(e).__name__, e))
     finally:
         found.put_back()
@@ -308,7 +308,7 @@ def _load():
 
 
 def _start_monitoring():
-    """Since Python 3.12 events come by sys.monitoring, of all threads; those that are marked are passed over."""
+    """Start monitoring: since Python 3.12 sys.monitoring gives events of all threads, and marked ones are ignored."""
     from _pydevd_bundle import pydevd_constants
 
     if getattr(pydevd_constants, "PYDEVD_USE_SYS_MONITORING", False):
@@ -318,13 +318,13 @@ def _start_monitoring():
 
 
 def _active():
-    """The tracer that is at work in this process, or None."""
+    """The tracer that is active in this process, or None."""
     constants = sys.modules.get("_pydevd_bundle.pydevd_constants")
     return None if constants is None else constants.get_global_debugger()
 
 
 def _address():
-    """Where the tracer's end of its connection is; None where this debugpy does not tell."""
+    """The address of the tracer's end of its connection; None if this debugpy does not tell."""
     try:
         return _active().writer.sock.getsockname()
     except (AttributeError, OSError):
@@ -337,7 +337,7 @@ def _framed(message):
 
 
 def _message(stream):
-    """The next message of a stream, or None at its end."""
+    """The next message of a stream; None at its end."""
     size = None
     while True:
         line = stream.readline()

@@ -1,12 +1,12 @@
-"""The debugger of a session: the front end's debug requests, answered where cells run.
+"""The debugger of a session: answers the front end's debug requests where cells run.
 
-What debugpy knows goes to debugpy (see ``dap``); what Jupyter adds to the protocol is answered here: ``debugInfo``,
-``dumpCell``, ``inspectVariables``, ``richInspectVariables``, ``copyToGlobals``, ``modules``. A response is a
-``debug_reply`` event, an event a ``debug_event``.
+Requests that debugpy knows go to debugpy (see ``dap``).  Those that Jupyter adds to the protocol are answered here:
+``debugInfo``, ``dumpCell``, ``inspectVariables``, ``richInspectVariables``, ``copyToGlobals``, ``modules``.  A response
+is a ``debug_reply`` event, a debugger event a ``debug_event``.
 
 https://jupyter-client.readthedocs.io/en/stable/messaging.html#debug-request
 
-``tracing`` has the tracer itself, and decides which threads it traces.
+``tracing`` owns the tracer and decides which threads it traces.
 """
 
 import atexit
@@ -26,17 +26,17 @@ from ..output import streams
 from ..shell import compiler
 from . import dap, tracing, variables
 
-# Bytes of a file that is shown as source.
+# Largest file that is shown as source, in bytes.
 MOST_SOURCE = 16 << 20
-# Seconds that a request waits for a shell that is still being made.
+# Seconds that a request waits for a shell that is still starting.
 START_PATIENCE = 10.0
-# Names that the shell has put among the user's.
+# Names that the shell has added to the user's variables.
 _HIDDEN = """
 __name__ __doc__ __package__ __loader__ __spec__ __annotations__ __builtins__ __builtin__ __display__ get_ipython
 debugpy exit quit open display In Out _ih _oh _dh _ __ ___
 """
 HIDDEN = frozenset(_HIDDEN.split())
-_HISTORY = re.compile(r"_i{1,3}\Z|_i?\d+\Z")  # inputs and outputs of cells, under their numbers
+_HISTORY = re.compile(r"_i{1,3}\Z|_i?\d+\Z")  # inputs and outputs of cells, by number
 
 
 class Debugger:
@@ -51,17 +51,17 @@ class Debugger:
         self._lock = threading.Lock()
         self._requests = None
         self._thread = None
-        self._request_id = None  # of the debug request that came last
+        self._request_id = None  # of the latest debug request
         self._tracing = tracing.Tracing(host)
         self._folder = None
-        self._breakpoints = {}  # path -> as they were set
-        self._stopped = set()  # DAP's numbers of threads
+        self._breakpoints = {}  # path -> the breakpoints as they were set
+        self._stopped = set()  # DAP's thread numbers
         self._variables = variables.Variables()
 
     # -- any thread --------------------------------------------------------------------------------------------------
 
     def submit(self, request):
-        """A debug_request: ``{"id", "message": the DAP request}``. The reply is an event."""
+        """Handle a debug_request: ``{"id", "message": the DAP request}``. The reply is an event."""
         with self._lock:
             if self._thread is None:
                 self._requests = queue.Queue()
@@ -69,17 +69,17 @@ class Debugger:
         self._requests.put(request)
 
     def begin(self):
-        """A lane is about to run a cell, on the calling thread."""
+        """Called on a lane's thread when it is about to run a cell."""
         self._tracing.begin()
 
     def leave(self):
-        """The calling thread goes back to its app, which must neither stop nor become slower."""
+        """Called on a thread that returns to the app's code, which must neither stop nor become slower."""
         self._tracing.leave()
 
     def resume(self):
-        """A cell is being interrupted: if it is stopped at a breakpoint it goes on, into its KeyboardInterrupt.
+        """A cell is being interrupted: if it is stopped at a breakpoint, let it continue, into its KeyboardInterrupt.
 
-        While the front end evaluates an expression there, that is interrupted first.
+        If the front end is evaluating an expression there, that is interrupted first.
         """
         tracer = self._tracer
         if tracer is not None and self._stopped and not tracer.evaluates:
@@ -87,7 +87,7 @@ class Debugger:
 
     @property
     def is_stopped(self):
-        """Whether a cell is stopped, at a breakpoint or by a pause."""
+        """Whether a cell is stopped at a breakpoint or by a pause."""
         return bool(self._stopped)
 
     def _resume(self, tracer):
@@ -98,7 +98,7 @@ class Debugger:
         self._on_event({"type": "event", "event": "continued", "body": {"threadId": 1, "allThreadsContinued": True}})
 
     def close(self):
-        """The session ends: whatever is stopped goes on."""
+        """The session ends: let everything that is stopped continue."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -107,7 +107,7 @@ class Debugger:
                 thread.join(2.0)
         self._stop()
 
-    # -- its thread --------------------------------------------------------------------------------------------------
+    # -- the debugger's own thread -----------------------------------------------------------------------------------
 
     def _serve(self):
         streams.set_current(streams.Cell(None, self._host))
@@ -129,7 +129,7 @@ class Debugger:
                 self._append("debug_reply", request["id"], reply)
 
     def _handle(self, request_id, message):
-        """The response to a request; None where it comes later."""
+        """The response to a request; None if it comes later."""
         command, arguments = message.get("command"), message.get("arguments") or {}
         if not isinstance(command, str) or not isinstance(arguments, dict):
             return _failure(message, "not a request of the Debug Adapter Protocol")
@@ -152,7 +152,7 @@ class Debugger:
                 response = _failure(message, "the debugger has ended")
             elif message["command"] == "stackTrace" and response.get("success"):
                 frames = response["body"]["stackFrames"]
-                for outside in reversed(self._host.outer_lines):  # not all of those are shown
+                for outside in reversed(self._host.outer_lines):  # not all of these frames are shown
                     if frames and outside == tracing.line_of(
                         (frames[-1].get("source") or {}).get("path"), frames[-1]["line"]
                     ):
@@ -209,19 +209,19 @@ class Debugger:
 
     def _on_pause(self, message, arguments):
         if self._tracer is not None and self._tracing.misses_cell():
-            # One thread cannot have another one traced without a risk for the process.
+            # It is not safe to switch on tracing from another thread.
             return _failure(message, "the cell that runs was begun before the debugger: it stops as of the next one")
         return None
 
     def _on_continue(self, message, arguments):
-        """Answered here: debugpy answers when something goes on, which is never if nothing is stopped."""
+        """Answer here, because debugpy answers only when something continues: never if nothing is stopped."""
         if self._tracer is None:
             return None
         self._tracer.send("continue", {"threadId": "*"}, lambda response: None)
         return {"allThreadsContinued": True}
 
     def _on_setExceptionBreakpoints(self, message, arguments):  # noqa: N802
-        """The shell catches each error of a cell. So an error counts as uncaught when it leaves the user's code."""
+        """The shell catches each error of a cell, so an error counts as uncaught when it leaves the user's code."""
         if self._tracer is None:
             return None
         filters = list(arguments.get("filters") or ())
@@ -236,7 +236,7 @@ class Debugger:
         return _as_answer(message, response)
 
     def _on_terminate(self, message, arguments):
-        """End the cell that is stopped; not the process, which may be an app's."""
+        """End the stopped cell, but not the process, which may be an app's."""
         if self._tracing.everywhere:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         else:
@@ -246,10 +246,10 @@ class Debugger:
     # -- from the tracer ---------------------------------------------------------------------------------------------
 
     def _on_event(self, message):
-        """On the reader's thread."""
+        """Called on the reader's thread."""
         kind, body = message.get("event"), dict(message.get("body") or {})
         if kind == "thread" and not self._tracing.everywhere:
-            return  # the app's own threads are no matter of the notebook
+            return  # the notebook does not care about the app's own threads
         if "threadId" in body:
             body["threadId"] = self._tracing.swapped(body["threadId"])
         if kind == "stopped":
@@ -264,11 +264,11 @@ class Debugger:
         self._append("debug_event", request_id, dict(message, body=body))
 
     def _on_end(self):
-        """On the reader's thread: the tracer is gone, and nobody has asked it to."""
+        """Called on the reader's thread when the tracer has ended without being asked to."""
         self._append("debug_event", self._request_id, {"type": "event", "event": "terminated", "body": {}})
         self._requests.put({"id": "", "message": {"command": "disconnect"}})
 
-    # -- what Jupyter adds -------------------------------------------------------------------------------------------
+    # -- requests that Jupyter adds ----------------------------------------------------------------------------------
 
     def _on_debugInfo(self, message, arguments):  # noqa: N802
         shell = self._host.shell
@@ -295,7 +295,7 @@ class Debugger:
         return {"sourcePath": path}
 
     def _make_folder(self):
-        """Make the folder where debugpy finds the text of cells; it is private to the user."""
+        """Make the folder where debugpy finds the text of cells; only the user can read it."""
         folder = self._host.shell.cell_folder
         try:
             os.mkdir(folder, 0o700)
@@ -321,7 +321,7 @@ class Debugger:
         path = arguments["source"]["path"]
         response = self._tracer.ask("setBreakpoints", arguments)
         if response.get("success"):
-            # Not always on the lines that were asked for; conditions and the like are those of the request.
+            # The lines may differ from those asked for; conditions etc. are as in the request.
             made = response["body"]["breakpoints"]
             kept = [dict(one, line=found.get("line")) for one, found in zip(arguments.get("breakpoints") or (), made)]
             self._breakpoints[path] = kept
@@ -338,7 +338,7 @@ class Debugger:
                 return _failure(message, "%s is longer than %s" % (path, size_in_words(MOST_SOURCE)))
             return {"content": text.decode("utf-8", "replace")}
         except OSError:
-            lines = linecache.getlines(path)  # of cells, and of modules that were sent
+            lines = linecache.getlines(path)  # also has cells and modules that the client sent
         return {"content": "".join(lines)} if lines else _failure(message, "source unavailable")
 
     def _on_modules(self, message, arguments):
@@ -406,7 +406,7 @@ def _response(message, body):
 
 
 def _as_answer(message, response):
-    """debugpy's response to a request of ours as one to the front end's."""
+    """debugpy's response to our own request, as the response to the front end's."""
     return dict(response, request_seq=message.get("seq", 0), command=message.get("command", ""))
 
 

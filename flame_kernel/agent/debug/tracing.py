@@ -1,7 +1,7 @@
-"""Tracing: debugpy's tracer in this process while a session's debugger is on, and which threads it traces.
+"""Tracing: runs debugpy's tracer in this process while a session's debugger is on, and chooses which threads to trace.
 
-In a child all threads stop together at a breakpoint. In a server's process only the cell's do: the app's own threads
-are not traced, so they go on and do not become slower.
+In a child all threads stop together at a breakpoint. In a server's process only the cell's threads do: the app's own
+threads are not traced, so they continue and do not become slower.
 """
 
 import importlib.util
@@ -15,23 +15,23 @@ from ..output import streams
 from ..patches import Layer
 from . import dap
 
-# Libraries through which cells are run and shown, beside Python's own: no step leads into them, they are not in the
-# stack, and errors that they catch stop nothing.
+# Libraries that run and show cells, in addition to Python's own. Steps do not enter them, the stack does not show them,
+# and errors that they catch stop nothing.
 _BETWEEN = """
 IPython traitlets ipykernel debugpy Pyro4 comm jedi parso pygments stack_data asttokens executing pure_eval decorator
 backcall matplotlib_inline pexpect prompt_toolkit wcwidth
 """
 BETWEEN = _BETWEEN.split()
 
-_active = []  # the Tracing that has the process, of this version of the agent
+_active = []  # the Tracing that uses the process's tracer, of this version of the agent
 _active_lock = threading.Lock()
 
 
 class Tracing:
     """
     host        the session core
-    everywhere  whether all threads of the process stop and go on together
-    tracer      the dap.Tracer while there is one, or None
+    everywhere  whether all threads of the process stop and continue together
+    tracer      the dap.Tracer, or None if none is running
     """
 
     def __init__(self, host):
@@ -39,9 +39,9 @@ class Tracing:
         self.everywhere = host.place.stops_all_threads
         self.tracer = None
         self._cell_thread = None  # DAP's number of the thread of the lane for cells; the front end calls it 1
-        self._was = {}  # what was changed of the process, to be put back
-        self._left_alone = weakref.WeakSet()  # threads that were marked
-        self._keep_alive = weakref.WeakSet()  # and those that were in the other way
+        self._was = {}  # what was changed in the process, to be put back
+        self._left_alone = weakref.WeakSet()  # threads that were marked so that they are not traced
+        self._keep_alive = weakref.WeakSet()  # threads that were marked so that they keep the tracer alive
         self._shown = None
 
     def __repr__(self):
@@ -50,7 +50,7 @@ class Tracing:
     # -- start and end -----------------------------------------------------------------------------------------------
 
     def claim(self):
-        """Take the process, for one session at a time. Raises NoDebugger with the reason where that cannot be."""
+        """Reserve the process's tracer; one session can have it at a time. Raises NoDebugger with the reason."""
         reason = dap.missing()
         if reason:
             raise dap.NoDebugger(reason)
@@ -63,13 +63,13 @@ class Tracing:
             _active[:] = [self]
 
     def release(self):
-        """Give the process back, if it was taken."""
+        """Give up the reservation, if there is one."""
         with _active_lock:
             if _active and _active[0] is self:
                 del _active[:]
 
     def start(self, on_event, on_end):
-        """Start the tracer, after ``claim``; the arguments are those of dap.Tracer. ``stop`` also if this raises."""
+        """Start the tracer, after ``claim``; takes the arguments of dap.Tracer. If this raises, call ``stop`` too."""
         self._leave_threads_alone()
         self.tracer = dap.Tracer(on_event, on_end)
         self._host.shell.keep_empty_lines(True)
@@ -82,7 +82,7 @@ class Tracing:
             self._host.on_main(self.tracer.trace_frames)
 
     def stop(self):
-        """End the tracer, if there is one, and put back what was changed."""
+        """End the tracer, if it is running, and put back what was changed."""
         tracer, self.tracer = self.tracer, None
         if tracer is not None:
             tracer.close()
@@ -114,17 +114,17 @@ class Tracing:
     # -- threads -----------------------------------------------------------------------------------------------------
 
     def begin(self):
-        """A lane is about to run a cell, on the calling thread."""
+        """Called on a lane's thread when it is about to run a cell."""
         tracer = self.tracer
         if hasattr(threading.current_thread(), "pydev_do_not_trace"):
-            return  # one of debugpy's own
+            return  # debugpy's own thread
         if tracer is not None:
             tracer.trace()
         else:
             dap.untrace()
 
     def leave(self):
-        """The calling thread goes back to its app, which must neither stop nor become slower."""
+        """Called on a thread that returns to the app's code, which must neither stop nor become slower."""
         tracer = self.tracer
         if tracer is not None:
             tracer.leave()
@@ -132,8 +132,8 @@ class Tracing:
             dap.untrace()
 
     def running(self):
-        """The id of the cell that runs, or None; the main one's where subshells run some, too."""
-        lanes = list(self._host.lanes.values())  # other threads make and end them
+        """The id of the running cell, or None; of the main lane's cell if subshells run cells too."""
+        lanes = list(self._host.lanes.values())  # a copy: other threads add and remove lanes
         for lane in sorted(lanes, key=lambda lane: lane.name):
             request = lane.request
             if request is not None and request["kind"] == "execute":
@@ -141,12 +141,12 @@ class Tracing:
         return None
 
     def misses_cell(self):
-        """Whether a cell runs whose thread is not traced, as it began before the debugger."""
+        """Whether the running cell is not traced, because it began before the debugger was on."""
         lane = self._host.lanes.get("")
         return lane is not None and lane.request is not None and not self.tracer.traces(_thread(lane.thread_id))
 
     def _leave_threads_alone(self):
-        """Mark the threads that go on while a cell is stopped: the agent's, and the app's, later ones too."""
+        """Mark threads that continue while a cell is stopped: the agent's and the app's, including later ones."""
         cells = {lane.thread_id for lane in list(self._host.lanes.values()) if lane.debugged}
         for thread in threading.enumerate():
             if thread.ident in cells:
@@ -171,10 +171,10 @@ class Tracing:
 
         return start
 
-    # -- the front end's view of it ----------------------------------------------------------------------------------
+    # -- threads as the front end sees them --------------------------------------------------------------------------
 
     def attach(self, arguments):
-        """Have the tracer begin; the response to the front end's attach request with these arguments."""
+        """Have the tracer begin; returns the response to the front end's attach request with these arguments."""
         arguments = dict(
             arguments,
             justMyCode=False,
@@ -192,14 +192,14 @@ class Tracing:
         return response
 
     def _learn_threads(self):
-        """Which of DAP's threads runs the cells."""
+        """Find out which of DAP's threads runs the cells."""
         lane = self._host.lanes.get("")
         thread = _thread(lane.thread_id) if lane is not None else None
         if thread is None:
             return
         name = thread.name
         try:
-            thread.name = "flame cells of %s" % self._host.session_id  # for this question: names are all it tells
+            thread.name = "flame cells of %s" % self._host.session_id  # for this question: the tracer tells only names
             for one in self.tracer.ask("threads", {})["body"]["threads"]:
                 if one["name"] == thread.name:
                     self._cell_thread = one["id"]
@@ -207,19 +207,19 @@ class Tracing:
             thread.name = name
 
     def swapped(self, number):
-        """The front end's number of a thread for debugpy's, and back: for the front end cells run on thread 1."""
+        """Convert debugpy's thread number to the front end's and back: for the front end, cells run on thread 1."""
         pair = {self._cell_thread: 1, 1: self._cell_thread}
         return number if self._cell_thread is None else pair.get(number, number)
 
     def bundle(self, name, frame):
-        """``{"status", "data", "metadata"}`` of a name in a stopped frame, of that DAP number; or an error."""
+        """``{"status", "data", "metadata"}`` of a name in a stopped frame (``frame``: its DAP number); or an error."""
         self._shown = None
         look = "__import__('sys').modules[%r].show(%s)" % (__name__, name)
         response = self.tracer.ask("evaluate", {"expression": look, "frameId": frame, "context": "clipboard"})
         return self._shown or {"status": "error", "evalue": response.get("message")}
 
     def take(self, value):
-        """In a stopped thread: the forms in which a front end may show ``value``."""
+        """Called in a stopped thread: the forms in which a front end may show ``value``."""
         self._shown = dict(zip(("data", "metadata"), self._host.shell.bundle(value)), status="ok")
 
 
@@ -229,7 +229,7 @@ def show(value):
 
 
 def _rules():
-    """What a step does not lead into: the agent, the standard library, what runs cells. The longest path decides."""
+    """Code that steps do not enter: the agent, the standard library, and what runs cells. The longest path decides."""
     library = os.path.dirname(os.__file__)
     rules = [{"path": "<%s/**" % own.PACKAGE, "include": False}, {"path": library, "include": False}]
     rules += [{"path": os.path.join(library, one), "include": True} for one in ("site-packages", "dist-packages")]
@@ -244,7 +244,7 @@ def _rules():
 
 
 def lines_of(frame):
-    """The lines of ``frame`` and of all that called it, which are not the user's."""
+    """The lines of ``frame`` and all its callers, which are not the user's."""
     found = []
     while frame is not None:
         found.append(line_of(frame.f_code.co_filename, frame.f_lineno))
@@ -253,7 +253,7 @@ def lines_of(frame):
 
 
 def line_of(path, line):
-    """A line of a file, however its path is written."""
+    """A line of a file, whichever way its path is written."""
     return os.path.basename(path or ""), line
 
 

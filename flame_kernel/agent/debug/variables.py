@@ -6,13 +6,13 @@ https://microsoft.github.io/debug-adapter-protocol/specification#Types_Variable
 import reprlib
 import types
 
-# Children of one container that are listed.
+# Most children listed of one container.
 MOST_CHILDREN = 300
-# References are counted from here on: debugpy's own are small, so the two are told apart.
+# References are numbered from here on: debugpy's own are small, so they cannot be confused.
 FIRST_REFERENCE = 1 << 30
 
 _MEMBERS = (types.GetSetDescriptorType, types.MemberDescriptorType)
-# Types whose values are shown without what is inside.
+# Types whose values have no children to show.
 _ATOMS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), type(NotImplemented))
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
@@ -27,13 +27,13 @@ class Group(list):
 
 
 class Variables:
-    """Lists variables. References of a listing are good until the next one."""
+    """Lists variables. The references in a listing are valid until the next one."""
 
     def __init__(self):
         self._things = []
 
     def top(self, names):
-        """The variables of ``names``: functions under a heading of their own, as debugpy has them."""
+        """The variables in ``names``; functions are under a separate heading, as in debugpy."""
         self._things = []
         items = sorted(items_of(names), key=lambda item: (item[0].startswith("_"), item[0]))
         found = [(name, value, name) for name, value in items]
@@ -44,7 +44,7 @@ class Variables:
         return rest
 
     def children(self, reference):
-        """The variables inside one that was listed; None for a reference that is not ours."""
+        """The variables inside one that was listed; None if the reference is not ours."""
         if not isinstance(reference, int) or reference < FIRST_REFERENCE:
             return None
         try:
@@ -74,10 +74,10 @@ class Variables:
 
 
 def shown(value):
-    """A value in one short text, whatever its class does."""
+    """A value as one short text, whatever its class does."""
     try:
         return _short.repr(value)
-    except Exception as e:  # the user's __repr__ may raise anything; its class is told
+    except Exception as e:  # the user's __repr__ may raise anything; its class is shown
         return "<%s whose repr fails: %s>" % (type(value).__name__, type(e).__name__)
 
 
@@ -96,7 +96,8 @@ def items_of(names):
 
 
 def _children(thing, expression):
-    """``([(name, value, expression)], how many are not listed)`` of what is inside; no property of the user's runs."""
+    """``([(name, value, expression)], how many are not listed)`` of a value's content; runs no property of its
+    class."""
     if isinstance(thing, dict):
         for _ in range(20):
             try:
@@ -118,14 +119,14 @@ def _children(thing, expression):
 
 
 def _named(thing, expression):
-    """The attributes that an object has of its own, and those of its class that are mere slots, or made in C."""
+    """The attributes in an object's own dict, and those of its class that are slots or implemented in C."""
     found = {}
     for cls in type(thing).__mro__[:-1]:
         for name, member in vars(cls).items():
             if isinstance(member, _MEMBERS) and not name.startswith("__"):
                 try:
                     found.setdefault(name, member.__get__(thing, type(thing)))
-                except Exception:  # a slot that is empty (AttributeError), or code in C that raises what it likes
+                except Exception:  # an empty slot (AttributeError), or C code that may raise anything
                     continue
     for name, value in items_of(_own_dict(thing)):
         if not (name.startswith("__") and isinstance(thing, (type, types.ModuleType))):
@@ -136,6 +137,6 @@ def _named(thing, expression):
 def _own_dict(thing):
     try:
         own = object.__getattribute__(thing, "__dict__")
-    except Exception:  # none (AttributeError), or a property of that name, of the user's
+    except Exception:  # it has none (AttributeError), or the user's property of that name raises
         return {}
     return own if hasattr(own, "items") else {}

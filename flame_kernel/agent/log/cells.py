@@ -1,14 +1,14 @@
-"""What a session knows of its cells, as long as the journal has something of them.
+"""What a session knows of its cells, for as long as the journal has events of them.
 
-No I/O, no locks. It sees every event once, in order; positions are those of the journal.
+No I/O, no locks. It sees each event once, in order; positions are those of the journal.
 """
 
 import collections
 import time
 
-# Characters of a cell's code that are kept, for lists.
+# How many characters of a cell's code are kept, for lists.
 CODE = 200
-# Cells remembered at most.
+# How many cells are remembered at most.
 MOST = 1000
 
 
@@ -23,7 +23,7 @@ class _Cell:
         self.ended = None
         self.status = None
         self.count = None
-        self.first = None  # position of its first event, and of its last one so far
+        self.first = None  # position of its first event; ``last``: of its latest
         self.last = None
         self.bytes = 0
         self.complete = True
@@ -33,13 +33,13 @@ class Cells:
     """The latest cells of a session, in the order in which they were submitted."""
 
     def __init__(self):
-        self._cells = collections.OrderedDict()  # request id -> _Cell, in the order of their submission
+        self._cells = collections.OrderedDict()  # request id -> _Cell, in order of submission
         self._inputs = (
             collections.OrderedDict()
-        )  # input id -> [event, its number when it was sent], until it is answered
+        )  # input id -> [event, the number it was sent under or None], until it is answered
 
     def begin(self, request):
-        """An execute request has been submitted."""
+        """Record that an execute request was submitted."""
         cell = _Cell(request.get("code") or "", request.get("lane") or "", bool(request.get("silent")))
         if not any(other.ended is None and other.lane == cell.lane for other in self._cells.values()):
             cell.started = time.time()
@@ -51,7 +51,7 @@ class Cells:
                     break
 
     def saw(self, event, position, size):
-        """An event came: ``size`` bytes of content at a position of the journal."""
+        """Record an event with ``size`` bytes of content at ``position`` of the journal."""
         kind = event["type"]
         if kind == "input_request":
             self._inputs[event["content"].get("input_id")] = [event, None]
@@ -81,17 +81,17 @@ class Cells:
                 break
 
     def answered(self, input_id):
-        """The code that asked has the user's line."""
+        """Record that the code that asked has received the user's line."""
         self._inputs.pop(input_id, None)
 
     def dropped(self, request_id):
-        """Output of a cell has been dropped."""
+        """Record that output of a cell was dropped."""
         cell = self._cells.get(request_id)
         if cell is not None:
             cell.complete = False
 
     def evicted(self, oldest):
-        """The journal has nothing before position ``oldest`` any more."""
+        """Record that the journal has nothing before position ``oldest`` any more."""
         gone = []
         for request_id, cell in self._cells.items():
             if cell.ended is not None and cell.last is not None and cell.last < oldest:
@@ -110,13 +110,13 @@ class Cells:
         ]
 
     def sent(self, events):
-        """A reader has been sent these, with their numbers."""
+        """Record that a reader was sent these events, with their numbers."""
         for event in events:
             if event["type"] == "input_request" and event["content"].get("input_id") in self._inputs:
                 self._inputs[event["content"]["input_id"]][1] = event["number"]
 
     def inputs(self, acknowledged):
-        """What code asks the user and nobody has answered, as far as a reader knew of it: contents of input_request."""
+        """The open questions to the user that a reader has acknowledged: contents of input_request."""
         return [
             dict(event["content"], request=event["request"])
             for event, number in self._inputs.values()
@@ -124,12 +124,12 @@ class Cells:
         ]
 
     def span(self, request_id):
-        """``(first, last)`` position of a cell's events, both None if it has none; None for a cell not known."""
+        """``(first, last)`` position of a cell's events, both None if it has none; None for an unknown cell."""
         cell = self._cells.get(request_id)
         return None if cell is None else (cell.first, cell.last)
 
     def listed(self):
-        """The cells that a user has run, oldest first, as op ``cells`` shows them."""
+        """The cells that a user has run, oldest first, as op ``cells`` returns them."""
         return [
             {
                 "request": request_id,

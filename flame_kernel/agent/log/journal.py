@@ -1,17 +1,17 @@
-"""Journal: numbered events until they are acknowledged, and the latest of them for a while longer.
+"""Journal: numbered events until they are acknowledged, and the latest acknowledged ones for a while longer.
 
-No threads, no locks.  Events lie in blocks; a block is in memory or in the spill file.  In this order, any empty::
+It has no threads and no locks.  Events lie in blocks, each in memory or in the spill file.  The blocks, in order::
 
-    history          acknowledged, kept for replays up to a bound, then forgotten from the old end
-    head             the oldest that nobody has acknowledged
-    gap              marks in place of output that was dropped, one for each cell, and what must not be lost of it
-    tail             the newest; its last block is open and grows
+    history          acknowledged; kept for replays up to a limit, then the oldest are forgotten
+    head             the oldest events that are not acknowledged
+    gap              stands for dropped output: a mark per cell, and the events among them that must not be lost
+    tail             the newest events; its last block is open and grows
 
-An event has a *position*, which never changes, and a *number*, which tells the reader that none is missing.  A gap
-makes the numbers behind it smaller; that is possible because nobody has been sent them: what has been sent under a
-number (``sealed``) is never dropped before it is acknowledged, and never changed.
+Each of these may be empty.  An event has a *position*, which never changes, and a *number*, which shows the reader that
+no event is missing.  Dropping output lowers the numbers behind the gap.  That is safe because nobody has been sent
+them: an event that was sent under a number (``sealed``) is never changed, and never dropped before it is acknowledged.
 
-Sizes are bytes of output as they go over the link, and a little for each event.
+Sizes are the bytes of output that go over the link, plus a little for each event.
 """
 
 import marshal
@@ -19,52 +19,52 @@ import marshal
 from ..amounts import size_in_words
 from . import spill
 
-# Bytes of a block; a small cap makes them smaller.
+# Bytes in a block; blocks are smaller if the cap is small.
 BLOCK = 1 << 18
-# What an event counts beside its content.
+# Bytes that an event counts in addition to its content.
 OVERHEAD = 64
-# Blocks up to this many bytes stay in memory for a moment when they have been read from the file.
+# A block of up to this many bytes stays in memory for a moment after it was read from the file.
 CACHED = 1 << 22
-# What is never dropped: somebody waits for it, or what comes later makes no sense without it.
+# Event types that are never dropped: someone waits for them, or later events make no sense without them.
 _KEPT = ("ready", "died", "error", "input_request", "input_cancelled", "callback_request", "takeover_request")
 _KEPT += ("comm_open", "comm_close")
 
 
 def is_kept(event):
-    """Whether an event is kept when output around it is dropped."""
+    """Whether an event is kept when the output around it is dropped."""
     return event["type"].endswith("_reply") or event["type"] in _KEPT
 
 
 def measure(text):
-    """The bytes of a text."""
+    """The size of a text in bytes."""
     return len(text.encode("utf-8", "surrogatepass"))
 
 
 def size_of(event):
-    """The bytes that an event counts."""
+    """How many bytes an event counts."""
     content = event["content"]
     if event["type"] == "stream":
         return OVERHEAD + measure(content["text"])
     try:
         size = len(marshal.dumps(content))
-    except ValueError:  # not of plain values; it stays in memory then
+    except ValueError:  # it has values that marshal cannot store; then it stays in memory
         size = 0
     size += len(event.get("json", b"")) + sum(len(b) + OVERHEAD for b in event.get("buffers") or ())
     return 4 * OVERHEAD + size
 
 
 def payload(event):
-    """The bytes of its content alone: what a mark counts."""
+    """The bytes of an event's content alone, which is what a mark counts."""
     return event["size"] - (OVERHEAD if event["type"] == "stream" else 4 * OVERHEAD)
 
 
 class _Block:
-    """Events one behind the other.
+    """Consecutive events.
 
-    position, first   of its first event; ``first`` is right up to the gap, and behind it as soon as that is sealed
-    left              bytes in it that are not acknowledged
-    events            a list, or None while they are in the spill file
-    output            request id -> bytes, if all of them may be dropped; None if one must stay; made when it is closed
+    position, first   position and number of its first event; behind a gap, ``first`` is right only once the gap is
+    sealed left              bytes in it that are not acknowledged events            a list, or None while they are in
+    the spill file output            request id -> bytes, if all its events may be dropped, else None; set when the
+    block is closed
     """
 
     __slots__ = ("count", "events", "first", "left", "length", "output", "pages", "position", "size")
@@ -82,7 +82,7 @@ class _Block:
 
 
 class _Gap(_Block):
-    """Where output was dropped. ``mark`` of an event in it: the bytes that it stands for."""
+    """Stands for dropped output. ``mark`` in one of its events: how many bytes that event stands for."""
 
     __slots__ = ("marks", "reason")
 
@@ -98,7 +98,7 @@ class _Gap(_Block):
         self.left += event["size"]
 
     def dropped(self, request, count):
-        """``count`` bytes of a request are gone; whether that made a new mark."""
+        """Record that ``count`` bytes of a request were dropped, in the request's mark."""
         mark = self.marks.get(request)
         if mark is None:
             mark = {"type": "stream", "request": request, "content": {"name": "stderr", "text": ""}}
@@ -114,10 +114,10 @@ class _Gap(_Block):
 
 class Journal:
     """
-    cap             bytes that may wait for an acknowledgement, before the middle of them is dropped; None: no bound
-    memory          bytes of them that stay in memory; None: all
-    history         bytes that are kept when they are acknowledged, ``history_memory`` of them in memory
-    on_dropped      called with a request id when output of it is dropped
+    cap             bytes that may be unacknowledged before the middle of them is dropped; None: no limit
+    memory          how many of these bytes stay in memory; None: all
+    history         bytes that are kept after they are acknowledged, ``history_memory`` of them in memory
+    on_dropped      called with a request id when some of its output is dropped
     """
 
     def __init__(self, cap=None, memory=None, history=0, history_memory=2 << 20, on_dropped=lambda request: None):
@@ -125,17 +125,17 @@ class Journal:
         self.history = history
         self.history_memory = history_memory
         self.newest = 0  # number of the newest event
-        self.position = 0  # and its position
+        self.position = 0  # position of the newest event
         self.acknowledged = 0
-        self.sealed = 0  # the highest number that a reader was given
+        self.sealed = 0  # the highest number that a reader was sent
         self.waiting = 0  # bytes that are not acknowledged
-        self.stuck = None  # why nothing more goes into the file, while that is so
+        self.stuck = None  # why nothing more can be written to the file; None if it can
         self._on_dropped = on_dropped
         self._blocks = [_Block(1, 1)]
         self._gap = None
         self._spill = spill.Spill()
         self._cached = None, None
-        self._acknowledged_more = self._closed_more = False  # what ``settle`` has not looked at yet
+        self._acknowledged_more = self._closed_more = False  # changes that ``settle`` has not handled yet
         self.set_cap(cap)
 
     def __repr__(self):
@@ -147,7 +147,7 @@ class Journal:
         )
 
     def set_cap(self, cap):
-        """Another cap for what comes from now on."""
+        """Set another cap, which applies from now on."""
         self.cap = cap
         self._block_size = BLOCK if cap is None else max(1 << 12, min(BLOCK, cap // 32))
         self._closed_more = True
@@ -156,7 +156,7 @@ class Journal:
 
     @property
     def open_from(self):
-        """The position from which on events may still grow."""
+        """The first position whose event may still grow."""
         return self._blocks[-1].position
 
     @property
@@ -165,7 +165,7 @@ class Journal:
         return self._blocks[0].position
 
     def add(self, event):
-        """Add an event, a dict that belongs to the journal from now on; its position."""
+        """Add an event, a dict that the journal owns from now on; returns its position."""
         size = event["size"] = size_of(event)
         self.newest += 1
         self.position += 1
@@ -176,7 +176,7 @@ class Journal:
         return self.position
 
     def grow(self, event, text, size):
-        """Text behind that of an event in the open block: ``size`` bytes."""
+        """Append ``text``, of ``size`` bytes, to an event in the open block."""
         pieces = event.get("pieces")
         if pieces is None:
             pieces = event["pieces"] = [event["content"]["text"]]
@@ -209,7 +209,7 @@ class Journal:
     # -- going -------------------------------------------------------------------------------------------------------
 
     def acknowledge(self, number):
-        """The reader has everything up to ``number``."""
+        """The reader has received everything up to ``number``."""
         number = min(number, self.newest)
         if number <= self.acknowledged:
             return
@@ -228,20 +228,20 @@ class Journal:
         self._acknowledged_more = True
 
     def sent(self, number):
-        """Bytes up to ``number`` that are not acknowledged."""
+        """How many unacknowledged bytes there are up to ``number``."""
         return sum(self._unread(block, number) for block in self._blocks if block.left and block.first <= number)
 
     def _unread(self, block, number):
-        """The bytes of one block up to ``number`` that are not acknowledged."""
+        """How many unacknowledged bytes of one block there are up to ``number``."""
         if block.first + block.count - 1 <= number:
             return block.left
         events, since = self._load(block), max(self.acknowledged + 1, block.first)
         return sum(event["size"] for event in events[since - block.first : number + 1 - block.first])
 
     def take(self, after, limit):
-        """``[(number, event)]`` behind number ``after``, about ``limit`` bytes of them but always one; they are sealed.
+        """``[(number, event)]`` behind number ``after``: about ``limit`` bytes but at least one event. Seals them.
 
-        Not before ``acknowledged``: what is older is history.
+        Starts behind ``acknowledged`` at the earliest: older events are history.
         """
         after = max(after, self.acknowledged)
         batch, size = [], 0
@@ -268,9 +268,10 @@ class Journal:
         return batch
 
     def read(self, after, limit, request=None, until=None):
-        """``[(position, number, event)]`` behind position ``after``, of one request if that is given; seals nothing.
+        """``[(position, number, event)]`` behind position ``after``, optionally of one request only. Seals nothing.
 
-        The number is None for what nobody has been sent. At least one, if there is one; nothing behind ``until``.
+        The number is None for an event that nobody has been sent. Returns at least one event if there is one, and none
+        behind position ``until``.
         """
         found, size = [], 0
         sealed = self.sealed
@@ -307,7 +308,7 @@ class Journal:
         return events
 
     def _seal_gap(self):
-        """The reader has come to the gap: fix it, and number what is behind it."""
+        """The reader has reached the gap: from now on it cannot change, so number the events behind it."""
         gap, self._gap = self._gap, None
         number = gap.first
         for block in self._blocks[self._blocks.index(gap) :]:
@@ -322,7 +323,7 @@ class Journal:
         return (self.cap is not None and self.waiting >= self.cap) or self.stuck is not None
 
     def settle(self, may_spill=True, may_drop=True):
-        """Spill, drop and forget until all bounds are kept; whether the oldest event is another one than before."""
+        """Spill, drop and forget events until all limits are kept; returns whether the oldest event has changed."""
         oldest = self.oldest
         if self._acknowledged_more:
             self._acknowledged_more = False
@@ -337,7 +338,7 @@ class Journal:
         return self.oldest != oldest
 
     def _forget(self):
-        """Forget what is acknowledged and older than the history."""
+        """Forget acknowledged events that exceed the history."""
         old = []
         for block in self._blocks[:-1]:
             if block.left:
@@ -364,14 +365,14 @@ class Journal:
                 return
             if self._put_away(blocks[0]):
                 continue
-            # No room in the file: pages of what is dropped can be written again.
+            # There is no room in the file: drop output, so that its pages can be used again.
             reason = "the journal's file could not grow (%s) while nobody read" % self.stuck
             if not may_drop or not self._drop(self.waiting // 2, reason):
-                self._closed_more = True  # until there is room
+                self._closed_more = True  # try again later, when there may be room
                 return
 
     def _put_away(self, block):
-        """Move a block's events into the file; whether that was possible."""
+        """Move a block's events into the file; returns whether that worked."""
         try:
             data = marshal.dumps(block.events)
             pages = self._spill.store(data)
@@ -382,7 +383,8 @@ class Journal:
         return True
 
     def _drop(self, head, reason):
-        """Drop the block behind the gap; one is made behind ``head`` bytes. False if there is none to drop."""
+        """Drop the block behind the gap, which is made behind ``head`` bytes if needed. False if nothing can be
+        dropped."""
         if self._gap is None:
             self._make_gap(head, reason)
             if self._gap is None:
@@ -420,7 +422,7 @@ class Journal:
             if before >= head and block.first > self.sealed:
                 last = self._blocks[at - 1] if at else None
                 if isinstance(last, _Gap) and last.first > self.sealed and last.events is not None:
-                    self._gap = last  # a reader came to it, and was sent nothing of it
+                    self._gap = last  # a reader has reached this gap but was sent nothing of it
                     return
                 self._gap = _Gap(block.position, block.first)
                 self._gap.reason = reason
@@ -436,7 +438,7 @@ class Journal:
         block.events = block.events or []
 
     def close(self):
-        """Give everything back, the file too."""
+        """Drop everything, and delete the file."""
         self._blocks = [_Block(self.position + 1, self.newest + 1)]
         self._gap = None
         self._cached = None, None
@@ -446,14 +448,14 @@ class Journal:
 
 
 def _finish(event):
-    """An event's text in one piece."""
+    """Join the pieces of an event's text."""
     pieces = event.pop("pieces", None)
     if pieces is not None:
         event["content"] = {"name": event["content"]["name"], "text": "".join(pieces)}
 
 
 def _substitutes(block, error):
-    """For a block that cannot be read: as many events, of which the first says so."""
+    """Events in place of a block that cannot be read: as many as it had, the first of which says so."""
     text = "[%d bytes of output lost here: the journal's file could not be read: %s]\n" % (block.size, error)
     made = []
     for n in range(block.count):

@@ -1,11 +1,11 @@
-"""EventLog: what a session has to tell, numbered 1, 2, 3 …, kept until the reader acknowledges it.
+"""EventLog: the events of a session, numbered 1, 2, 3 …, kept until the reader acknowledges them.
 
-Producers are cells, their threads, ``__del__`` methods and threads into which an exception may be thrown at any
-bytecode: they only ever append to a deque and release raw locks, so none of them can tear the log or block in it.
-Numbering, merging, spilling and forgetting are the work of the threads that read or keep the log, under a lock of
-theirs; what is numbered lies in the ``journal``.
+Producers are cells, their threads, ``__del__`` methods, and threads in which an exception may be raised at any
+bytecode. So they only append to a deque and release raw locks: none of them can corrupt the log or block in it.
+Numbering, merging, spilling and forgetting happen on the threads that read or keep the log, under a lock. Numbered
+events are stored in the ``journal``.
 
-An event is a dict ``{"type", "request", "content"}`` with ``"metadata"`` and ``"buffers"`` where there are any, and
+An event is a dict ``{"type", "request", "content"}``, with ``"metadata"`` and ``"buffers"`` if there are any, and with
 ``"number"`` when it is read.
 """
 
@@ -16,47 +16,48 @@ import time
 
 from . import cells, journal
 
-# Bytes of text in one stream event, about: on a link that breaks again and again a whole one must get through.
+# Text in one stream event, in bytes, roughly: even a link that breaks often must get a whole event through.
 PIECE = 1 << 14
-# A keeper is woken when so many events wait to be numbered: nobody may be reading.
+# The keeper is woken when this many events wait to be numbered, since there may be no reader to do it.
 DRAIN_AT = 1024
-# Writers wait for that work when so many events wait; or so many of them, if theirs is large.
+# Writers wait when this many events are not numbered yet; or LARGE_CROWD, if their text is longer than LARGE
+# characters.
 CROWD, LARGE_CROWD, LARGE = 4096, 64, 1 << 10
-# A batch of stream text that is larger than this waits for half as long for more (see ``gap`` of poll).
+# A batch with more bytes of stream text than this waits only half as long for more (see ``gap`` of poll).
 WORTH_SENDING = 1 << 18
-# Seconds that text and a value wait for the end of their cell, so that all go in one answer: one round trip a cell.
+# Seconds that text and a result wait for the end of their cell, so that one answer carries everything of a short cell.
 GRACE = 0.002
 GATHERED = ("stream", "execute_result")
-# Without a word of its reader for so long (seconds) a log counts as left alone.
+# A log counts as left alone when its reader has sent nothing for this many seconds.
 ATTACHED = 10.0
-# Seconds between looks of a reader that waits, whether its answer will still find somebody.
+# How often a waiting reader checks whether its client is still there, in seconds.
 LOOK_AROUND = 5.0
-# Seconds between looks of a writer that waits: an interrupt gets through in between.
+# How often a waiting writer looks again, in seconds; interrupts get through in between.
 LOOK_FIRST, LOOK_LAST = 0.0005, 0.005
-# Seconds that a flush waits for the reader at most: on a busy machine its thread may have to wait for its turn.
+# The longest that a flush waits for the reader, in seconds: on a busy machine the reader's thread may have to wait.
 HAND_OVER_PATIENCE = 1.0
-# The part of the time in which flushes may wait, and of how many seconds of that they can make use later.
+# The share of time that flushes may spend waiting, and how many unused seconds of it they can save up.
 HAND_OVER_SHARE, HAND_OVER_SAVED = 0.1, 0.05
 
 
 def _signal():
-    """A raw lock used as an event, not set."""
+    """A raw lock used as an event; starts unset."""
     lock = _thread.allocate_lock()
     lock.acquire()
     return lock
 
 
 def _wake(lock):
-    """Signal a raw lock that is used as an event: harmless in any thread, at any moment, as often as you like."""
+    """Set a raw lock that is used as an event; safe on any thread, at any moment, any number of times."""
     if lock.locked():
         try:
             lock.release()
-        except RuntimeError:  # another producer was quicker
+        except RuntimeError:  # another producer has released it first
             pass
 
 
 class _Lock:
-    """A lock that knows which thread has it."""
+    """A lock that knows which thread holds it."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -72,13 +73,13 @@ class _Lock:
 
 
 class EventLog:
-    """Numbered events between ``acknowledged`` and ``newest``, and the latest of those before.
+    """Numbered events from ``acknowledged`` to ``newest``, and some of those before.
 
-    bound       bytes that producers of text may be ahead of a reader that is attached, before they wait; and what is
-                held in memory of the rest
-    cap         bytes that are kept while no reader is attached; None: there always is one, in this process
-    when_full   what happens then: "drop" the middle, or "block" the producers of text until a reader comes
-    history     bytes of acknowledged events that are kept for ``watch``
+    bound       bytes that producers of text may be ahead of an attached reader before they have to wait; also how much
+                of the unacknowledged events stays in memory cap         bytes kept while no reader is attached; None: a
+                reader is always attached, in this process when_full   what happens at the cap: "drop" the middle, or
+                "block" the producers of text until a reader comes history     bytes of acknowledged events kept for
+                ``watch`` and ``replay``
     """
 
     def __init__(self, bound=8 << 20, cap=None, when_full="drop", history=0):
@@ -86,17 +87,17 @@ class EventLog:
         self.when_full = when_full
         self._room = self._room_below(cap)
         self.cells = cells.Cells()
-        self.acted_on = time.monotonic()  # the last word of the reader
+        self.acted_on = time.monotonic()  # when the reader last sent anything
         self._journal = journal.Journal(
             cap, None if cap is None else min(bound, cap), history, on_dropped=self.cells.dropped
         )
         self._incoming = collections.deque()
         self._growing = {}  # (request, stream name) -> (position, event) whose text may still grow
-        self._shown = 0  # what has been given to anyone, up to this position, is never changed again
-        self._newest_word = 0  # number of the newest event that waits for no other
+        self._shown = 0  # up to this position, events were given to someone and must not change any more
+        self._newest_word = 0  # number of the newest event that must be sent without delay
         self._last_sent = -1e9
-        self._sent = 0  # bytes that the reader has and has not acknowledged
-        self._hand_over_left = HAND_OVER_SAVED  # seconds that flushes may wait, as of the moment ``_handed_over``
+        self._sent = 0  # bytes that the reader was sent and has not acknowledged
+        self._hand_over_left = HAND_OVER_SAVED  # seconds that flushes may still wait, as of ``_handed_over``
         self._handed_over = time.monotonic()
         self._lock = _Lock()
         self._news = _signal()
@@ -105,7 +106,7 @@ class EventLog:
         self._keeper = _signal()
         self._readers = 0
         self._parked = False
-        self._held_up = False  # a writer waits until the reader has acknowledged more
+        self._held_up = False  # a writer waits for the reader to acknowledge more
         self._left = False
         self._closed = False
 
@@ -115,7 +116,7 @@ class EventLog:
     # -- producers ---------------------------------------------------------------------------------------------------
 
     def append(self, event):
-        """Add one event; any thread, any moment; never blocks."""
+        """Add one event. Never blocks; safe on any thread at any moment."""
         if event["type"] == "stream":
             content = event["content"]
             self._incoming.append(((event["request"], content["name"]), content["text"]))
@@ -133,9 +134,9 @@ class EventLog:
             _wake(self._keeper)
 
     def write(self, request, name, text):
-        """Stream text of a cell: cut into pieces, and the writer waits while it is too far ahead."""
+        """Add stream text of a cell, cut into pieces; the writer waits here while it is too far ahead."""
         key, incoming = (request, name), self._incoming
-        if len(text) <= LARGE:  # a word or a line, and mostly there is room, and a reader who knows that there is text
+        if len(text) <= LARGE:  # a word or a line: mostly there is room, and the reader has been woken already
             incoming.append((key, text))
             if self._news.locked() or self._listeners or len(incoming) > DRAIN_AT:
                 self._announce()
@@ -149,17 +150,17 @@ class EventLog:
             self._hold_up(piece)
 
     def _hold_up(self, piece):
-        """Make a writer that has just added ``piece`` wait if it is too far ahead."""
+        """Make the writer, which has just added ``piece``, wait if it is too far ahead."""
         crowd, large = len(self._incoming), len(piece) > LARGE
-        # At the end of a line, if that comes soon: other threads print while this one waits.
+        # Preferably at the end of a line: other threads print while this one waits.
         may_wait = large or piece.endswith("\n") or crowd > 2 * CROWD
         if may_wait and (crowd > (LARGE_CROWD if large else CROWD) or self._is_ahead()):
             self.wait_for_room(LARGE_CROWD)
 
     def wait_for_room(self, crowd=CROWD):
-        """Block until there is room for more: in short sleeps, so that an interrupt gets through."""
+        """Block until there is room for more, in short sleeps so that an interrupt gets through."""
         if self._lock.owner == _thread.get_ident():
-            return  # a __del__ that prints, in the middle of the log's own work
+            return  # a __del__ method that prints while the log itself is working on this thread
         pause = LOOK_FIRST
         try:
             while not self._closed and (len(self._incoming) > crowd or self._is_ahead()):
@@ -173,7 +174,7 @@ class EventLog:
             self._held_up = False
 
     def hand_over(self, in_any_case):
-        """Wait a moment until the reader has all that is here: text that was flushed must outlive a crash.
+        """Wait a moment until the reader has everything: flushed text must survive a crash.
 
         Code that flushes after each word must not become slow: at most a tenth of its time is spent here, unless
         ``in_any_case``.
@@ -183,7 +184,8 @@ class EventLog:
         if (left <= 0 and not in_any_case) or self._lock.owner == _thread.get_ident():
             return
         pause = LOOK_FIRST
-        # In this order: what has left the one and is not yet in the other is in the hands of the lock's owner.
+        # This order matters: events that have left ``_incoming`` and are not in the journal yet are held by the lock's
+        # owner.
         while not self._closed and (self._incoming or self._lock.owner is not None or self._journal.waiting):
             if time.monotonic() - began > HAND_OVER_PATIENCE:
                 break
@@ -195,7 +197,7 @@ class EventLog:
             self._hand_over_left = left - (self._handed_over - began)
 
     def _room_below(self, cap):
-        """The bytes that may wait before a writer is too far ahead."""
+        """How many bytes may wait before a writer is too far ahead."""
         return self.bound if cap is None else min(self.bound, cap)
 
     def _is_ahead(self):
@@ -209,13 +211,13 @@ class EventLog:
     # -- the keeper --------------------------------------------------------------------------------------------------
 
     def keep(self):
-        """Number what has come, and put away what memory shall not hold: for a thread of ours that produces."""
+        """Number what has arrived, and spill what should not stay in memory; called on producing threads of our own."""
         with self._lock:
             self._drain()
 
     def keep_for_ever(self):
-        """The same whenever much has come: the life of a thread, needed where users' threads produce and nobody may be
-        reading."""
+        """Do the same whenever much has arrived: the main loop of a thread, needed where users' threads produce events
+        and there may be no reader."""
         while not self._closed:
             self._keeper.acquire()
             self.keep()
@@ -224,22 +226,22 @@ class EventLog:
 
     @property
     def attached(self):
-        """Whether a reader waits here, or has just been here."""
+        """Whether a reader is waiting here or was a moment ago."""
         return not self._left and (self._parked or time.monotonic() - self.acted_on < ATTACHED)
 
     @property
     def seconds_alone(self):
-        """Seconds since the last word of the reader."""
+        """Seconds since the reader last sent anything."""
         return 0.0 if self._parked else time.monotonic() - self.acted_on
 
     def attach(self):
-        """A new reader is about to come: the one before returns with nothing."""
+        """A new reader is about to come: let the previous one return with nothing."""
         with self._lock:
             self._change_reader()
             self._left = False
 
     def detach(self, ack=0):
-        """The reader says that it leaves for now, and has what is up to ``ack``: nobody waits for it."""
+        """The reader leaves for now, having read up to ``ack``; its poll returns."""
         with self._lock:
             self._journal.acknowledge(ack)
             self._change_reader()
@@ -255,16 +257,16 @@ class EventLog:
                 self.when_full = when_full
 
     def poll(self, ack, wait=0.0, gap=0.0, limit=1 << 20, is_over=lambda: False, after=None):
-        """The events after number ``ack``, at most about ``limit`` bytes (but always one); ``ack`` frees the rest.
+        """The events after number ``ack``, about ``limit`` bytes at most (but at least one event); ``ack`` frees older
+        ones.
 
-        after  begin behind this number, where the reader has what is before it and is still at work on that
+        after    start behind this number instead: the reader has the events before it but has not processed them all
+        wait     seconds to wait for the first event; ``None`` waits until there is one or the log is closed
+        gap      seconds between two batches that hold only text and values: such output is gathered, but not longer
+        than this is_over  called now and then: whether the client that would get the answer is gone
 
-        wait   seconds to wait for the first one; ``None`` waits until there is one or the log is closed
-        gap    seconds between two batches of text and values only: output is gathered, and never delayed longer
-        is_over  asked now and then whether there is nobody any more whom the answer would reach
-
-        Safe to repeat: what was sent under a number is sent again the same.  A second reader wakes the first, which
-        returns with nothing: the answer that it waits for goes to a dead connection.
+        Safe to repeat: an event sent under a number is sent again unchanged.  A second reader makes the first return
+        with nothing, because the first one's answer would go to a dead connection.
         """
         with self._lock:
             mine = self._change_reader()
@@ -283,7 +285,7 @@ class EventLog:
                     self.acted_on = time.monotonic()
 
     def _change_reader(self):
-        """Locks of its own for each reader: a signal for this one cannot be taken by the one before it."""
+        """Give each reader its own locks, so that the previous reader cannot take a signal meant for this one."""
         before = self._news, self._urgent
         self._news, self._urgent = _signal(), _signal()
         self._readers += 1
@@ -323,25 +325,25 @@ class EventLog:
             news.acquire(timeout=left if deadline is None else min(left, LOOK_AROUND))
 
     def _is_to_answer(self):
-        """Whether a poll ends with nothing: a reader that has all and has not said so yet would wait here for the
-        writer that waits for it."""
+        """Whether poll should return with nothing: because the log is closed, or because a writer waits for this reader
+        to acknowledge what it has, which only its next poll does."""
         return self._closed or (self._held_up and self._sent > 0)
 
     def _pause(self, ack, gap, limit):
-        """How long after the latest batch what comes after ``ack`` may wait for more: not at all if somebody waits for
-        it, or a batch is full."""
+        """How many seconds after the latest batch the events after ``ack`` should wait for more: 0 if someone waits for
+        them, or a batch is full."""
         if ack >= self._journal.newest or self._newest_word > ack or self._closed:
             return 0.0
         size = self._journal.waiting - self._sent
         return gap if size <= WORTH_SENDING else gap / 2 if size < limit else 0.0
 
-    # -- others who watch -------------------------------------------------------------------------------------------
+    # -- other watchers ---------------------------------------------------------------------------------------------
 
     def watch(self, after, limit=1 << 20, wait=0.0, is_over=lambda: False):
-        """``(events, newest position, skipped)`` behind position ``after``, for one who watches and touches nothing.
+        """``(events, newest position, skipped)`` behind position ``after``, for a watcher that changes nothing.
 
-        Their ``number`` is their position.  ``skipped`` counts those that were forgotten before they were seen here.
-        ``after`` None: from the beginning of the cell that runs, or from now.
+        The events' ``number`` is their position.  ``skipped`` counts events that were forgotten before this watcher saw
+        them. ``after`` None: from the beginning of the running cell, or from now.
         """
         deadline = time.monotonic() + wait
         news = _signal()
@@ -367,12 +369,12 @@ class EventLog:
                 self._listeners = tuple(one for one in self._listeners if one is not news)
 
     def _begun(self):
-        """The position before the first event of what runs, or the newest one."""
+        """The position before the first event of the running cells, or the newest position if none runs."""
         begun = [self.cells.span(cell["request"])[0] for cell in self.cells.running()]
         return min([position - 1 for position in begun if position is not None] or [self._journal.position])
 
     def replay(self, request, kinds, after, limit=1 << 20):
-        """``(events, done)``: what the reader was sent of one request behind number ``after``, by types."""
+        """``(events, done)``: events of one request and these types that the reader was sent after number ``after``."""
         with self._lock:
             self._drain()
             first, last = self.cells.span(request) or (None, None)
@@ -394,18 +396,18 @@ class EventLog:
             return events, True
 
     def begin(self, request):
-        """A cell has been submitted."""
+        """Record that a cell has been submitted."""
         with self._lock:
             self.cells.begin(request)
 
     def answered(self, input_id):
-        """Code that asked for a line has it."""
+        """Record that the code that asked for a line has received it."""
         with self._lock:
             self.cells.answered(input_id)
 
     def state(self):
-        """How it is: numbers, bytes, what runs, and the input requests that a reader was sent and that
-        nobody has answered."""
+        """The log's state: numbers, bytes, the running cells, and the input requests that a reader was sent and nobody
+        has answered."""
         with self._lock:
             self._drain()
             return {
@@ -420,13 +422,13 @@ class EventLog:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self):
-        """No more waiting for anyone; what is kept can still be read."""
+        """End all waiting; events that are kept can still be read."""
         self._closed = True
         for lock in (self._news, self._urgent, self._keeper) + self._listeners:
             _wake(lock)
 
     def forget(self):
-        """Give up all that is kept, and the file. After ``close``."""
+        """Drop all events and the spill file. Call it after ``close``."""
         with self._lock:
             self._incoming.clear()
             self._growing.clear()
@@ -447,8 +449,8 @@ class EventLog:
             return self._journal.waiting
 
     def _drain(self):
-        """Number what has come in; text joins the newest text of its cell and stream, if nothing else came between."""
-        run, key, length = [], None, 0  # text of one stream, not numbered yet
+        """Number incoming events; text joins the newest text of its cell and stream if no event came between."""
+        run, key, length = [], None, 0  # the text of one stream, not numbered yet
         while True:
             try:
                 event = self._incoming.popleft()
@@ -473,7 +475,7 @@ class EventLog:
             self.cells.saw(event, position, journal.payload(event))
         if run:
             self._take_text(key, "".join(run))
-        # What a reader is about to take needs no file: writers wait for it.
+        # With a reader attached nothing goes to the file: it would be read at once, and writers wait for that.
         if self._journal.settle(not self.attached, self.when_full == "drop"):
             self.cells.evicted(self._journal.oldest)
 
@@ -490,7 +492,7 @@ class EventLog:
 
 
 def _sent(event, number):
-    """An event as a reader gets it."""
+    """An event in the form that readers get."""
     sent = {key: event[key] for key in ("type", "request", "content", "json", "metadata", "buffers") if key in event}
     sent["number"] = number
     return sent

@@ -1,23 +1,23 @@
-"""Messages as events: plain JSON, as their content is now, and no larger than an answer may be."""
+"""Messages as events: plain JSON of their content at this moment, and no larger than an answer may be."""
 
 import json
 
 from ..amounts import size_in_words
 from ..wire.message import COMMS, INLINE_JSON, LARGE, why_unread
 
-# Bytes of JSON in one event, and with its buffers; a client takes messages of 64 MiB.
+# Most bytes of JSON in one event, and most bytes including its buffers; a client accepts messages of 64 MiB.
 MAX_CONTENT = 32 << 20
 MAX_EVENT = 60 << 20
 
 
-# Buffers of one message, at most, and bytes of its metadata.
+# Most buffers of one message, and most bytes of its metadata.
 MAX_BUFFERS = 10000
 MAX_METADATA = 64 << 10
 
 
 def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None):
-    """``(event, "")``; or ``(None, a sentence for the user)`` for a comm's message that is too large: nothing can stand
-    for it. ``clean`` makes content of what JSON cannot carry."""
+    """``(event, "")``; or ``(None, a sentence for the user)`` for a comm message that is too large, because nothing can
+    replace it. ``clean`` converts content that JSON cannot represent."""
     text = _as_json(content, clean)
     about = _as_json(metadata or {}, clean)
     size, why = _why_left_out(msg_type, text, about, buffers or ())
@@ -38,7 +38,7 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
 
 
 def _as_json(content, clean):
-    """The JSON text of content as it is now: later changes of the user's objects do not show."""
+    """The content as JSON text at this moment: later changes to the user's objects do not show."""
     try:
         return json.dumps(content, allow_nan=clean is None)
     except (TypeError, ValueError, RecursionError):
@@ -48,7 +48,7 @@ def _as_json(content, clean):
 
 
 def _why_left_out(msg_type, text, about, buffers):
-    """``(its size, why a message cannot cross)`` in words; ``("", "")`` where it can."""
+    """``(its size in words, why a message cannot be sent)``; the reason is "" if it can."""
     size = len(text)
     whole = size + sum(len(memoryview(one)) for one in buffers)
     if size > MAX_CONTENT:
@@ -59,12 +59,12 @@ def _why_left_out(msg_type, text, about, buffers):
         return "", "it has more than %d buffers" % MAX_BUFFERS
     if about[0] != "{" or len(about) > MAX_METADATA:
         return "", "its metadata is no object of at most %s" % size_in_words(MAX_METADATA)
-    # Of large content who reads it finds that out, and says so in its place.
+    # Large content is checked by the side that reads it, which then shows a note in its place.
     return "", "" if msg_type in LARGE or "execute" not in msg_type else why_unread(text.encode("ascii"))
 
 
 def _left_out(content, note):
-    """What is sent in place of content that cannot be sent: the same, a note for its large part."""
+    """What is sent in place of content that cannot be sent: the same content with a note for its large part."""
     if "data" in content:
         return dict(content, data={"text/plain": note}, metadata={})
     if "traceback" in content:

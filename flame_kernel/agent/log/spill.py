@@ -1,7 +1,7 @@
-"""Spill: a file without a name for bytes that are too many for memory. However this process ends, nothing is left.
+"""Spill: an unnamed file for data that is too large for memory. It leaves nothing behind, however this process ends.
 
-The file has pages. What is stored takes as many free ones as it needs, wherever they are, so the file is never much
-larger than what is in it.  No locks: the owner has one.
+The file has pages.  Stored data takes any free pages, wherever they are, so the file is never much larger than what is
+in it.  No locks: the owner has one.
 """
 
 import heapq
@@ -13,25 +13,25 @@ PAGE = 1 << 16
 
 
 class Spill:
-    """The file is made with the first page, private to the user, and given back with the last one."""
+    """Stores data in a private file, which exists from the first page to the last."""
 
     def __init__(self):
         self._file = None
-        self._in_use = bytearray()  # a flag for each page that the file has
-        self._free = []  # a heap of free pages; one that the file has no more is passed over
+        self._in_use = bytearray()  # one flag per page of the file: whether it is in use
+        self._free = []  # a heap of free pages; pages beyond the end of the file are skipped
 
     def __repr__(self):
         return "<Spill %d bytes, %d in use>" % (self.size, PAGE * sum(self._in_use))
 
     @property
     def size(self):
-        """Bytes that the file takes."""
+        """The size of the file in bytes."""
         return PAGE * len(self._in_use)
 
     def store(self, data):
-        """Keep ``data``; the pages where it is. Raises OSError where the file cannot be made or cannot grow."""
+        """Store ``data``; returns its pages. Raises OSError if the file cannot be made or cannot grow."""
         if self._file is None:
-            # Unlinked as soon as it is made where the system can do that, and 0600; on Windows removed when closed.
+            # Mode 0600, and unlinked as soon as it is made where the system allows it; on Windows removed when closed.
             self._file = tempfile.TemporaryFile(prefix="flame-", buffering=0)  # noqa: SIM115
         pages = []
         try:
@@ -55,7 +55,7 @@ class Spill:
         return b"".join(parts)
 
     def free(self, pages):
-        """Give pages back; the file becomes as short as it can be."""
+        """Free pages; the file is shortened as far as possible."""
         for page in pages:
             self._in_use[page] = 0
             heapq.heappush(self._free, page)
@@ -71,10 +71,10 @@ class Spill:
         try:
             os.ftruncate(self._file.fileno(), count * PAGE)
         except OSError:
-            pass  # it stays as long as it is, and its pages are written over
+            pass  # the file keeps its length, and its pages are reused
 
     def close(self):
-        """Nothing is kept any more. Idempotent."""
+        """Delete the file and everything in it. Idempotent."""
         file, self._file = self._file, None
         self._in_use = bytearray()
         self._free = []
@@ -92,7 +92,7 @@ class Spill:
 
     def _write(self, view, at):
         while view:
-            if hasattr(os, "pwrite"):  # without the file's position, which a forked process shares
+            if hasattr(os, "pwrite"):  # does not use the file position, which a forked process shares
                 written = os.pwrite(self._file.fileno(), view, at)
             else:
                 self._file.seek(at)
@@ -117,7 +117,7 @@ class Spill:
 
 
 def _runs(pages):
-    """``(first page, count)`` of those that lie behind each other."""
+    """``[first page, count]`` of each run of consecutive pages."""
     runs = []
     for page in pages:
         if runs and page == runs[-1][0] + runs[-1][1]:

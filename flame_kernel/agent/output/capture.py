@@ -1,8 +1,8 @@
-"""Output that does not pass through Python's streams: it goes through pipes, and a thread brings it to the session.
+"""Captures output that bypasses Python's streams: it goes into pipes, and a thread passes it to the session.
 
-In a child descriptors 1 and 2 are such pipes, so output of C code, of subprocesses and of ``os.write(1, …)`` is seen.
-In a server's process a pipe is made when code calls ``sys.stdout.fileno()``, as ``subprocess.run(stdout=sys.stdout)``
-does.
+In a child, descriptors 1 and 2 are such pipes, so output of C code, of subprocesses and of ``os.write(1, …)`` is
+caught. In a server's process a pipe is made when code calls ``sys.stdout.fileno()``, as
+``subprocess.run(stdout=sys.stdout)`` does.
 """
 
 import codecs
@@ -16,12 +16,12 @@ import time
 
 from .. import threads
 
-# Seconds that the end of a cell waits for text that is still in a pipe.
+# The longest that the end of a cell waits for text still in a pipe, in seconds.
 SETTLE = 0.2
 
 
 class Capture:
-    """One reader thread for the pipes of a session. ``emit(name, text)`` is called there."""
+    """Reads a session's pipes on one thread, which calls ``emit(name, text)``."""
 
     def __init__(self, emit):
         self._emit = emit
@@ -42,7 +42,7 @@ class Capture:
             return self._writers[name]
 
     def adopt(self, name, r, w):
-        """Read for stream ``name`` from a pipe that is there already."""
+        """Read from an existing pipe for stream ``name``."""
         with self._lock:
             self._add(name, r, w)
 
@@ -54,11 +54,11 @@ class Capture:
         os.write(self._wake_w, b".")
 
     def has(self, name):
-        """The write end of stream ``name`` where it was made already, else None."""
+        """The write end of stream ``name``'s pipe, or None if there is no pipe yet."""
         return self._writers.get(name)
 
     def _read(self):
-        # Read only after select: so while this thread waits, all that has left the pipe is emitted.
+        # Reads only after select, so while this thread waits, everything read from the pipes has been emitted.
         while True:
             ready, _, _ = select.select([self._wake_r] + list(self._names), [], [])
             self._busy = True
@@ -78,7 +78,7 @@ class Capture:
             self._busy = False
 
     def settle(self):
-        """Wait a moment until all that was written is emitted: it belongs to the cell that ends now."""
+        """Wait a moment until everything written has been emitted, because it belongs to the cell that ends now."""
         deadline = time.monotonic() + SETTLE
         while time.monotonic() < deadline:
             if not self._busy and not any(_readable(fd) for fd in list(self._names)) and not self._busy:
@@ -86,7 +86,7 @@ class Capture:
             time.sleep(0.0005)
 
     def close(self):
-        """End the thread and close every descriptor; what was written before is emitted."""
+        """End the thread and close all descriptors; what was written before is still emitted."""
         self.settle()
         self._closed = True
         os.write(self._wake_w, b".")
@@ -102,7 +102,7 @@ class Capture:
 
 
 def _readable(fd):
-    """Bytes that wait in a pipe."""
+    """How many bytes wait in a pipe."""
     try:
         return struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"))[0]
     except OSError:

@@ -1,9 +1,9 @@
-"""Callbacks: the front end's messages for comms are delivered to the code that waits for them.
+"""Callbacks: deliver the front end's comm messages to the code that waits for them.
 
-They run one at a time and in their order: a slider's values and a button's click mean nothing in another order.  Each
-runs on the lane where its comm is at home, in the asyncio loop: at once if the lane is idle, or between the steps of a
-cell that awaits.  If a cell there computes or sleeps, the message runs on the thread of the subshell by which the front
-end has sent it.  If the front end named no subshell, the message waits.
+They run one at a time and in order: a slider's values and a button's click make no sense in another order.  Each runs
+on its comm's home lane, in the asyncio loop: at once if the lane is idle, or between the steps of a cell that awaits.
+If the cell there computes or sleeps, the message runs on the thread of the subshell through which the front end sent
+it.  If the front end named no subshell, the message waits.
 
 https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages
 """
@@ -13,7 +13,7 @@ import threading
 
 from . import streams
 
-# Seconds that a message waits for its own lane, before that of its subshell takes it.
+# Seconds that a message waits for its home lane before its subshell's lane takes it.
 PATIENCE = 0.05
 
 
@@ -27,11 +27,11 @@ class Callbacks:
         self._running = None
 
     def submit(self, request):
-        """Take a message of the front end; any thread. Its ``comm_reply`` comes behind the output of its callbacks."""
+        """Take a message from the front end; any thread. Its ``comm_reply`` follows the output of its callbacks."""
         comms = self._host.comms
         home, asked = ("", False) if comms is None else comms.home(request)
         request["home"] = home
-        if asked:  # who waits for it may be a callback itself, so it waits for none
+        if asked:  # another callback may be waiting for this answer, so it cannot queue behind that
             lane = self._lane(home)
             if lane is not None:
                 lane.call(lambda: self._run(request, lane))
@@ -56,18 +56,18 @@ class Callbacks:
             other.call(lambda: other.loop.call_later(PATIENCE, self._take, request, other))
 
     def _lane(self, name):
-        """The lane of that name, or the one for cells; None when the session is ending."""
+        """The lane of that name, or else the main lane for cells; None when the session is ending."""
         return self._host.lanes.get(name) or self._host.lanes.get("")
 
     def ended(self, request):
-        """A message has been handled, or is given up: the next one may run."""
+        """A message was handled or given up: let the next one run."""
         with self._lock:
             if self._running is request:
                 self._running = None
         self.arrange()
 
     def _take(self, request, lane):
-        """On a lane's thread: run ``request`` if it is the next, and no lane has it yet."""
+        """On a lane's thread: run ``request`` if it is next and no other lane has taken it."""
         with self._lock:
             if self._running is not None or not self._waiting or self._waiting[0] is not request:
                 return
@@ -80,7 +80,7 @@ class Callbacks:
     def _run(self, request, lane):
         host = self._host
         before = streams.current()
-        # Its comms stay at home where they are: code that awaits there is woken by callbacks on its own loop only.
+        # Its comms keep their home lane: code that awaits there is only woken by callbacks on its own loop.
         streams.set_current(streams.Cell(request["id"], host, lane=request["home"]))
         try:
             lane.run_callback(request, lambda: self._deliver(request))
@@ -95,5 +95,5 @@ class Callbacks:
             return
         try:
             comms.receive(request)
-        except BaseException:  # an interrupt, or what a target of the user's may raise
+        except BaseException:  # an interrupt, or anything that the user's comm target raises
             comms.show_error()

@@ -1,10 +1,11 @@
-"""Comms of a session, by the two hooks of the ``comm`` package: for widgets and other code that talks to the front end.
+"""Comms of a session, for widgets and other code that talks to the front end; uses the ``comm`` package's two hooks.
 
-``comm.create_comm`` and ``comm.get_comm_manager`` belong to the whole process. Ours find the caller's session, and call
-what was there for code of the app. Each session has a manager, so sessions in one process keep their comms apart.
+The hooks, ``comm.create_comm`` and ``comm.get_comm_manager``, are shared by the whole process. Our versions find the
+caller's session; for code of the app they call the previous hooks. Each session has its own manager, so sessions in one
+process do not see each other's comms.
 
-A message of the front end runs on the loop of a lane, between the steps of a cell that awaits. An answer runs on the
-lane that has asked (https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages).
+A message from the front end runs on a lane's loop, between the steps of a cell that awaits. An answer runs on the lane
+that asked (https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages).
 """
 
 import importlib.util
@@ -16,13 +17,13 @@ from . import streams, widgets
 
 
 class Kernel:
-    """``get_ipython().kernel``: those parts of a kernel that ipywidgets' Output and others use."""
+    """``get_ipython().kernel``: the parts of a kernel that ipywidgets' Output and other libraries use."""
 
     def __init__(self, shell=None):
         self.shell = shell
 
     def get_parent(self, channel=None):
-        """The request for which the caller runs, as far as the far side knows it."""
+        """The request for which the calling code runs, as far as the far side knows it."""
         cell = streams.current()
         if cell is None or cell.request_id is None:
             return {}
@@ -35,13 +36,13 @@ class Kernel:
 
     @property
     def comm_manager(self):
-        """The session's, for libraries from before the ``comm`` package; None where that is not installed."""
+        """The session's comm manager, for libraries older than the ``comm`` package; None if that is not installed."""
         comms = _session_comms()
         return None if comms is None else comms.manager
 
 
 class Comms:
-    """The comms of one session; made on its first thread. Without the ``comm`` package there is nothing to do.
+    """The comms of one session; made on its first thread. Does nothing without the ``comm`` package.
 
     widgets  ipywidgets' table of the session's widgets, by comm id
     """
@@ -54,7 +55,7 @@ class Comms:
         self.begin()
 
     def begin(self):
-        """At the start of a cell: put our hooks in. The package may be new, or others have put in hooks of theirs."""
+        """At the start of a cell: install our hooks, since ``comm`` may be new or others may have replaced them."""
         if self.manager is not None:
             _check()
             return
@@ -62,18 +63,18 @@ class Comms:
             if importlib.util.find_spec("comm") is None:
                 return
             from comm.base_comm import CommManager
-        except Exception:  # something else of that name, which raises what it likes
+        except Exception:  # another package named comm, which may raise anything
             return
         self.manager = CommManager()
         _install()
 
     def info(self):
-        """The content of a comm_info_reply, all targets."""
+        """The content of a comm_info_reply for all targets."""
         comms = {} if self.manager is None else dict(self.manager.comms)
         return {"status": "ok", "comms": {k: {"target_name": c.target_name} for k, c in comms.items()}}
 
     def announce(self):
-        """Open all widgets, with their present state, in a front end that has just come; how many they are."""
+        """Open all widgets with their current state in a front end that has just connected; returns how many."""
         count = 0
         for comm, message in widgets.announcements(self.widgets):
             count += 1
@@ -88,7 +89,7 @@ class Comms:
             self._host.publish(msg_type, dict(keys, data=data, comm_id=comm.comm_id), metadata, buffers)
 
     def sent(self, msg_type, comm_id, data):
-        """A comm of ours has sent ``data``: its answer will run on the same lane."""
+        """Remember the lane from which a comm of ours sent ``data``: the answer will run there."""
         if msg_type == "comm_close":
             self._lanes.pop(comm_id, None)
             return
@@ -100,7 +101,7 @@ class Comms:
             self._lanes[comm_id, asked] = lane
 
     def home(self, request):
-        """The name of the lane on which a message of the front end is at home, and whether that one waits for it."""
+        """``(name of the home lane for a message of the front end, whether code there waits for it as an answer)``."""
         content = request["content"]
         comm_id = content.get("comm_id")
         asked = _request_id(content.get("data"))
@@ -109,7 +110,7 @@ class Comms:
         return self._lanes.get(comm_id, request.get("lane") or ""), False
 
     def receive(self, request):
-        """Deliver a comm_open, comm_msg or comm_close; on the thread of its lane."""
+        """Deliver a comm_open, comm_msg or comm_close; called on the thread of its lane."""
         kind, content = request["msg_type"], request["content"]
         comm_id, target = content.get("comm_id"), content.get("target_name")
         manager = self.manager
@@ -117,7 +118,7 @@ class Comms:
             known = manager is not None and (target in manager.targets or self._take_target(target))
             if not known:
                 self._host.publish("comm_close", {"comm_id": comm_id, "data": {}})
-                if not str(target).startswith("jupyter.widget"):  # for which JupyterLab asks every kernel
+                if not str(target).startswith("jupyter.widget"):  # JupyterLab asks every kernel for this one
                     self._host.tell(request["id"], "No such comm target registered: %s\n" % target)
                 return
         elif manager is None or comm_id not in manager.comms:
@@ -135,20 +136,20 @@ class Comms:
         getattr(manager, kind)(None, None, message)
 
     def _take_target(self, name):
-        """ipywidgets registers its targets with whoever imports it first, and so perhaps not here."""
+        """Register ipywidgets' target ``name`` here; ipywidgets itself does so only where it is first imported."""
         callback = widgets.target(name)
         if callback is not None:
             self.manager.register_target(name, callback)
         return callback is not None
 
     def show_error(self):
-        """Show the exception of a callback, which is being handled, in the front end."""
+        """Show the exception of a callback, which is being handled now, in the front end."""
         self._host.publish("error", self._host.shell.format_exception(sys.exc_info()))
 
     def close(self):
         if self.manager is not None:
             for one in list(self.manager.comms.values()):
-                one._closed = True  # the front end is gone: nothing to tell it
+                one._closed = True  # the front end is gone, so send it nothing
             self.manager.comms.clear()
             self.manager = None
             widgets.forget(self.widgets)
@@ -156,7 +157,7 @@ class Comms:
 
 
 def _request_id(data):
-    """The id by which an answer names its question, in messages that have one."""
+    """The id that links an answer to its question, in messages that have one."""
     content = data.get("content") if isinstance(data, dict) else None
     found = content.get("id") if isinstance(content, dict) else None
     return found if isinstance(found, str) else None
@@ -200,7 +201,7 @@ def _make_comm_class():
                 self._comms.publish(self, msg_type, data, metadata, buffers, keys)
 
         def handle_msg(self, msg):
-            # As the base class does it, which needs IPython, and leaves errors to the app's log.
+            # Like the base class, but that needs IPython and sends errors to the app's log.
             if self._msg_callback is None or self._comms is None:
                 return
             shell = self._comms._host.shell
@@ -214,13 +215,13 @@ def _make_comm_class():
                     events.trigger("post_execute")
                 else:
                     shell.figures.flush()
-            except Exception:  # of the user's callback
+            except Exception:  # from the user's callback
                 self._comms.show_error()
 
         def handle_close(self, msg):
             try:
                 super(Comm, self).handle_close(msg)
-            except Exception:  # of the user's callback
+            except Exception:  # from the user's callback
                 self._comms.show_error()
 
     return Comm
@@ -237,8 +238,8 @@ def _make_create_comm(found):
 
 
 def _make_publish_msg(found):
-    """For ``ipykernel.comm.Comm``, by which Bokeh, matplotlib's nbagg and pyviz_comms make their comms: without a
-    kernel of ipykernel's it sends nothing."""
+    """For ``ipykernel.comm.Comm``, which Bokeh, matplotlib's nbagg and pyviz_comms use: without an ipykernel kernel it
+    sends nothing."""
 
     def publish_msg(self, msg_type, data=None, metadata=None, buffers=None, **keys):
         comms = _session_comms()
@@ -250,7 +251,7 @@ def _make_publish_msg(found):
 
 
 def _make_base_init(found):
-    """A comm of any class begins here, before it sends: ipykernel's may have been imported a moment ago."""
+    """Check for ipykernel when any comm is made, before it sends: ipykernel may have been imported a moment ago."""
 
     def __init__(self, *args, **kwargs):  # noqa: N807
         _check_ipykernel()
@@ -291,7 +292,7 @@ def _install():
 
 
 def _check():
-    """ipykernel, when it is imported here, puts hooks of its own in the place of ours."""
+    """Install our hooks again if they were replaced: ipykernel does that when it is imported here."""
     import comm.base_comm
 
     _check_ipykernel()

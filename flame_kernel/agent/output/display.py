@@ -1,7 +1,7 @@
 """display, update, clear: rich output by MIME type, for servers without IPython.
 
-An object shows itself by ``_repr_mimebundle_`` or the ``_repr_html_`` family, as IPython's display protocol has it
-(https://ipython.readthedocs.io/en/stable/config/integrating.html); text/plain is its ``repr``, laid out by pprint.
+An object shows itself by ``_repr_mimebundle_`` or the ``_repr_html_`` family, as in IPython's display protocol
+(https://ipython.readthedocs.io/en/stable/config/integrating.html); text/plain is its ``repr``, formatted by pprint.
 """
 
 import base64
@@ -25,7 +25,7 @@ _PLAIN_CONTAINERS = (dict, list, tuple, set, frozenset)
 
 
 def plain(obj):
-    """The text/plain of an object: its repr; long containers are broken into lines as IPython does."""
+    """The text/plain of an object: its repr, with long containers broken into lines as in IPython."""
     text = repr(obj)
     if not isinstance(text, str):
         raise TypeError("__repr__ returned non-string (type %s)" % type(text).__name__)
@@ -35,7 +35,7 @@ def plain(obj):
 
 
 def _method(obj, name):
-    """A representation method of an object; None where only a __getattr__ that answers every name has made it up."""
+    """A representation method of an object; None if it exists only because __getattr__ answers to every name."""
     if isinstance(obj, type):
         return None
     try:
@@ -48,10 +48,10 @@ def _method(obj, name):
 
 
 def _call(method, *args, **kwargs):
-    """What a representation method gives, or None where it raises: the other representations still count."""
+    """What a representation method returns, or None if it raises: the other representations are still shown."""
     try:
         return method(*args, **kwargs)
-    except Exception as e:  # the user's method may raise anything; it is told, and the other forms are shown
+    except Exception as e:  # the user's method may raise anything; it is reported, and the other forms are shown
         streams_text = "%s raised %s: %s\n" % (getattr(method, "__qualname__", method), type(e).__name__, e)
         cell = streams.current()
         if cell is not None:
@@ -83,7 +83,7 @@ def format_bundle(obj, include=None, exclude=None):
 
 
 def _mimebundle(obj, include, exclude):
-    """``(data, metadata)`` as the object's ``_repr_mimebundle_`` gives them; empty where it has none."""
+    """``(data, metadata)`` from the object's ``_repr_mimebundle_``; empty if it has none."""
     method = _method(obj, "_repr_mimebundle_")
     made = None if method is None else _call(method, include=include, exclude=exclude)
     if _is_pair(made):
@@ -92,19 +92,19 @@ def _mimebundle(obj, include, exclude):
 
 
 def _is_pair(made):
-    """Whether a method gave data and metadata."""
+    """Whether a method returned both data and metadata."""
     return isinstance(made, tuple) and len(made) == 2
 
 
 def _picture(obj):
-    """PNG of a matplotlib figure, which has no method for that, in a session whose figures are inline."""
+    """A matplotlib figure as PNG, in a session with inline figures; figures have no method of their own for that."""
     cell = streams.current()
     figures = getattr(cell.host.shell, "figures", None) if cell is not None else None
     return None if figures is None else figures.picture(obj)
 
 
 def clean(data):
-    """A bundle that JSON can carry: bytes as base64 text."""
+    """A bundle in a form that JSON can represent: bytes become base64 text."""
     return {
         mime: base64.b64encode(v).decode("ascii") if isinstance(v, (bytes, bytearray)) else v
         for mime, v in data.items()

@@ -1,8 +1,8 @@
 """Matplotlib in a session: figures shown in the notebook at the end of a cell, and at ``plt.show()``.
 
 In a server's process the app and the sessions share pyplot's table of figures and its backend.  A session that asks for
-inline figures gets a table and an Agg backend of its own, which are found by whose code runs; the app, and sessions
-that did not ask, keep theirs.  Nothing here imports matplotlib unless it is asked for, or imported already.
+inline figures gets its own table and Agg backend, which pyplot uses whenever that session's code runs.  The app, and
+sessions that did not ask, keep the shared ones.  Nothing here imports matplotlib before it is asked for or imported.
 """
 
 import base64
@@ -18,7 +18,7 @@ _shared = None
 
 
 class Figures:
-    """The figures of one session, and its pyplot backend once ``enable`` was called.
+    """The figures of one session; also its pyplot backend once ``enable`` was called.
 
     host   the session core; ``host.shell.figures`` must be this object
     """
@@ -26,10 +26,10 @@ class Figures:
     def __init__(self, host):
         self.table = collections.OrderedDict()
         self.enabled = False
-        self.close_figures = True  # after showing them at the end of a cell; else they stay for the next one
+        self.close_figures = True  # after showing them at the end of a cell; otherwise they stay open for the next cell
         self._host = host
         self._show_one = self._publish
-        self._drawn = []  # made since the last flush, while pyplot is interactive
+        self._drawn = []  # figures made since the last flush while pyplot is interactive
         self._hook = None
 
     def __repr__(self):
@@ -38,7 +38,7 @@ class Figures:
     # -- switching on and off ----------------------------------------------------------------------------------------
 
     def enable(self):
-        """From here on this session's figures are its own, and appear in the notebook. Raises ImportError."""
+        """Give this session its own figures and show them in the notebook from now on. Raises ImportError."""
         global _shared
         importlib.import_module("matplotlib.pyplot")
         if _shared is None:
@@ -47,11 +47,11 @@ class Figures:
         self.enabled = True
 
     def show_by(self, function):
-        """Show figures by ``function(figure)``; without this they are published as PNG."""
+        """Show figures by calling ``function(figure)``; without this they are published as PNG."""
         self._show_one = function
 
     def enable_with_pyplot(self, enable=None):
-        """Call ``enable``, by default ours, as soon as somebody imports pyplot. For a child, whose process is ours."""
+        """Call ``enable`` (by default ours) as soon as pyplot is imported. For a child, whose process is ours alone."""
         if "matplotlib.pyplot" in sys.modules:
             (enable or self.enable)()
         elif self._hook is None:
@@ -59,7 +59,7 @@ class Figures:
             sys.meta_path.insert(0, self._hook)
 
     def close(self):
-        """Close this session's figures; with the last session pyplot is as it was found."""
+        """Close this session's figures; when the last session closes, pyplot is as it was found."""
         global _shared
         if self._hook is not None and self._hook in sys.meta_path:
             sys.meta_path.remove(self._hook)
@@ -78,7 +78,7 @@ class Figures:
                 _shared.remove()
                 _shared = None
 
-    # -- what pyplot asks of a backend -------------------------------------------------------------------------------
+    # -- pyplot calls these on a backend -----------------------------------------------------------------------------
 
     backend_version = "flame"
 
@@ -103,10 +103,10 @@ class Figures:
         return manager
 
     def draw_if_interactive(self):
-        """Figures are drawn when they are shown."""
+        """Nothing to do here: figures are drawn when they are shown."""
 
     def show(self, close=None, block=None):
-        """``plt.show()``: every open figure is shown, and closed."""
+        """``plt.show()``: show all open figures and close them."""
         try:
             for manager in list(self.table.values()):
                 self._show_one(manager.canvas.figure)
@@ -118,7 +118,7 @@ class Figures:
     # -- for the shell -----------------------------------------------------------------------------------------------
 
     def flush(self):
-        """The cell is over: show what was drawn in it and not yet shown."""
+        """At the end of a cell: show what was drawn in it and not shown yet."""
         if not self._drawn:
             return
         if self.close_figures:
@@ -131,7 +131,7 @@ class Figures:
                 self._show_one(figure)
 
     def picture(self, obj):
-        """PNG of a matplotlib figure that has something on it, where figures are inline; None for any other object."""
+        """PNG of a matplotlib figure that is not empty, if figures are inline; None for any other object."""
         module = sys.modules.get("matplotlib.figure")
         if not self.enabled or module is None or not isinstance(obj, module.Figure) or not (obj.axes or obj.lines):
             return None
@@ -146,7 +146,7 @@ class Figures:
 
 
 def png(figure):
-    """A matplotlib figure as PNG, base64 text, cropped to what is drawn as IPython does it."""
+    """A matplotlib figure as PNG in base64 text, cropped to what is drawn, as in IPython."""
     if getattr(figure, "canvas", None) is None or not hasattr(figure.canvas, "print_png"):
         importlib.import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     buffer = io.BytesIO()
@@ -156,14 +156,14 @@ def png(figure):
 
 
 def _mine():
-    """The Figures of the session that the caller works for, if it wants inline figures."""
+    """The Figures of the session whose code is calling, if it has inline figures; else None."""
     cell = streams.current()
     figures = getattr(cell.host.shell, "figures", None) if cell is not None else None
     return figures if figures is not None and figures.enabled else None
 
 
 class _Shared:
-    """The dispatchers in pyplot, for all sessions of this version of the agent."""
+    """Our replacements in pyplot, shared by all sessions of this version of the agent."""
 
     def __init__(self):
         pyplot = sys.modules["matplotlib.pyplot"]
@@ -171,7 +171,7 @@ class _Shared:
         gcf = importlib.import_module("matplotlib._pylab_helpers").Gcf
         canvas = getattr(vars(pyplot).get("_backend_mod"), "FigureCanvas", None)
         self.users = set()
-        # pyplot's "interactive" is one switch for the process: an app with windows of its own keeps it as it is.
+        # pyplot's "interactive" is one switch for the process, so leave it alone if the app has windows of its own.
         self.app_has_windows = bool(getattr(canvas, "required_interactive_framework", None))
         self._switched = not self.app_has_windows and not matplotlib.is_interactive()
         self._layers = [Layer(gcf, "figs", _Table)]
@@ -200,7 +200,7 @@ def _backend_getter(found):
 
 
 def _unless_mine(found):
-    """pyplot redraws at the end of IPython's cells, by one switch for the whole process; our sessions flush instead."""
+    """Keep pyplot from redrawing after IPython's cells, which one switch per process controls; our sessions flush."""
 
     def change_displayhook():
         return None if _mine() else found()
@@ -209,7 +209,7 @@ def _unless_mine(found):
 
 
 class _Backend:
-    """In pyplot's place for its backend module: the caller's, attribute by attribute."""
+    """Replaces pyplot's backend module: looks up each attribute in the calling session's backend."""
 
     def __init__(self, found):
         self._found = found
@@ -219,7 +219,7 @@ class _Backend:
 
 
 class _Table:
-    """In the place of ``Gcf.figs``, pyplot's ordered dict of figure managers: the caller's own."""
+    """Replaces ``Gcf.figs``, pyplot's ordered dict of figure managers: uses the calling session's table."""
 
     def __init__(self, found):
         self._found = found
@@ -259,7 +259,7 @@ class _Table:
 
 
 class _OnImport:
-    """A finder that finds nothing itself: calls ``then`` once the module ``name`` has been imported, and goes."""
+    """An import finder that finds nothing: calls ``then`` once module ``name`` was imported, and removes itself."""
 
     def __init__(self, name, then):
         self._name = name

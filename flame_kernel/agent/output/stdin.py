@@ -1,4 +1,4 @@
-"""What cells ask the user: ``input()``, ``getpass()``, lines of ``sys.stdin``. Each is an event, and waits."""
+"""Questions of cells to the user: ``input()``, ``getpass()``, lines of ``sys.stdin``. Each is an event, and waits."""
 
 import _thread
 import sys
@@ -8,22 +8,22 @@ from . import streams
 
 
 class StdinNotImplementedError(NotImplementedError):
-    """What IPython calls so, where there is no IPython."""
+    """Stands in for IPython's error of this name if IPython is missing."""
 
 
 class Prompts:
-    """The questions of a session that wait for their answers.
+    """The questions of a session that wait for answers.
 
     append  called with an event's type, its request and its content
-    settle  called before a question, so that what was printed comes first
-    closed  called to see whether the session is over and nobody will answer
+    settle  called before a question, so that output printed earlier comes first
+    closed  called to learn whether the session has ended, so that nobody will answer
     """
 
     def __init__(self, append, settle, closed):
         self._append = append
         self._settle = settle
         self._closed = closed
-        self._waiting = {}  # id -> [raw lock, the user's line, the request that asks]
+        self._waiting = {}  # id -> [raw lock, the user's line, the asking request]
         self._count = 0
         self._lock = threading.Lock()
 
@@ -31,8 +31,8 @@ class Prompts:
         return "<Prompts %d waiting>" % len(self._waiting)
 
     def ask(self, prompt="", password=False):
-        """The user's line. Raises EOFError, or StdinNotImplementedError (IPython's, where there is one) if the front
-        end of the calling cell answers no questions."""
+        """Ask the user for a line and return it. Raises EOFError, or StdinNotImplementedError (IPython's, if it is
+        there) if the calling cell's front end does not answer questions."""
         cell = streams.current()
         if not cell.allow_stdin:
             name = "getpass" if password else "raw_input"
@@ -65,7 +65,7 @@ class Prompts:
         return any(one[2] == request_id for one in list(self._waiting.values()))
 
     def answer(self, input_id, value):
-        """The user's line for a question; whether it still waits for one."""
+        """Pass the user's line to a question; returns whether it was still waiting."""
         waiting = self._waiting.get(input_id)
         if waiting is None:
             return False

@@ -1,11 +1,12 @@
-"""stdout, stderr and stdin by session: whose code runs decides where its output goes.
+"""stdout, stderr and stdin per session: output goes to the session whose code is running.
 
-``current()`` is the cell for which the calling thread or task runs, or None for the host's own code.  A context
-variable carries it, so that asyncio tasks keep the cell that made them; ``Thread.start`` hands it on to threads (see
-``sys_hooks``, which puts these streams into ``sys``).
+``current()`` is the cell for which the calling thread or task runs, or None for the host process's own code.  It is a
+context variable, so asyncio tasks belong to the cell that made them; ``Thread.start`` passes it on to threads (see
+``sys_hooks``, which also installs these streams in ``sys``).
 
-What a session finds as ``sys.stdout`` is a stream that asks for no assignment: a Tee keeps it and writes to it.  What
-``print`` finds, in the dict of ``sys``, is a dispatcher to what has been assigned.
+A session's code sees as ``sys.stdout`` an OutStream, which ignores assignments to ``sys.stdout``: a Tee that replaced
+it can write to it without a loop.  ``print`` reads the ``sys`` module's dict, where it finds an OutDispatcher, which
+writes to whatever is assigned to ``sys.stdout`` now.
 """
 
 import codecs
@@ -16,7 +17,7 @@ import threading
 
 try:
     from contextvars import ContextVar
-except ImportError:  # Python 3.6: tasks are not told apart, threads are
+except ImportError:  # Python 3.6: threads are told apart, but not tasks
 
     class ContextVar(threading.local):
         def __init__(self, name, default=None):
@@ -33,12 +34,12 @@ _current = ContextVar("flame_cell", default=None)
 
 
 class Cell:
-    """One request that runs: where its output goes.
+    """One running request; its output goes to its session.
 
     request_id    the front end's msg_id, which every event of the cell carries
     host          the session core
     allow_stdin   whether the front end answers input requests
-    count         its number, where the client counts cells
+    count         the cell's number, if the client numbers cells
     """
 
     __slots__ = ("__weakref__", "allow_stdin", "count", "flushes", "host", "lane", "request_id", "silent", "threads")
@@ -48,14 +49,14 @@ class Cell:
         self.host = host
         self.allow_stdin = allow_stdin
         self.silent = silent
-        self.flushes = 0  # how often it has flushed
+        self.flushes = 0  # how many times it has flushed its output
         self.count = count
-        self.lane = lane  # the name of the lane that runs it
-        self.threads = None  # where it runs as a program: those that it starts
+        self.lane = lane  # the name of the lane where it runs
+        self.threads = None  # the threads that it started, if it runs as a program
 
 
 class LatestCell:
-    """Stands for the cell of a session that ran last: for code that belongs to no cell in particular."""
+    """Stands for the cell that ran last in a session, for code that belongs to no particular cell."""
 
     def __init__(self, host):
         self.host = host
@@ -65,7 +66,7 @@ class LatestCell:
 
 
 def current():
-    """The Cell that the calling thread or task works for; None in the host's own code."""
+    """The Cell for which the calling thread or task works; None in the host process's own code."""
     cell = _current.get()
     if cell is not None and cell.host.closed:
         return None
@@ -73,12 +74,12 @@ def current():
 
 
 def set_current(cell):
-    """From here on the calling thread or task works for ``cell``."""
+    """Let the calling thread or task work for ``cell`` from now on."""
     _current.set(cell)
 
 
 class _Bytes(io.RawIOBase):
-    """``sys.stdout.buffer``: bytes become text of the stream; a character cut in two waits for its other half."""
+    """``sys.stdout.buffer``: decodes bytes into the stream's text; an incomplete character waits for the rest."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -95,10 +96,10 @@ class _Bytes(io.RawIOBase):
 
 
 class OutStream(io.TextIOBase):
-    """What code of a session finds as ``sys.stdout`` or ``sys.stderr``, and may keep: its text goes to the session of
-    the caller whatever has been assigned since, and in the host's own code to the host's own stream.
+    """What a session's code sees as ``sys.stdout`` or ``sys.stderr``, and may keep: text goes to the calling session,
+    whatever has been assigned to ``sys.stdout`` since. In the host process's own code it goes to the host's own stream.
 
-    By the name of ipykernel's class libraries know that colours and HTML are welcome.
+    It is named like ipykernel's class: by that name libraries know that they may print colours and HTML.
     """
 
     __module__ = "ipykernel.iostream"
@@ -125,11 +126,11 @@ class OutStream(io.TextIOBase):
         return self._buffer if target is None else target.buffer
 
     def _target(self):
-        """The stream that gets the text; None if the caller's session gets it."""
+        """The stream that gets the text; None if the calling session gets it."""
         return self.below if current() is None else None
 
     def write(self, text):
-        cell = _current.get()  # ``current()``, without the call: a print does this twice
+        cell = _current.get()  # ``current()`` without the call: a print does this twice
         host = None if cell is None else cell.host
         if host is None or host.closed:
             return self.below.write(text) if self.below is not None else len(text)
@@ -162,22 +163,22 @@ class OutStream(io.TextIOBase):
         return True
 
     def close(self):
-        """A cell that closes sys.stdout closes nothing: the next cell prints again."""
+        """Do nothing: the next cell must be able to print even if this one closes sys.stdout."""
 
     def _is_master_process(self):
-        """ipykernel's streams have it, and code written for it asks."""
+        """Exists in ipykernel's streams, and some libraries call it."""
         cell = current()
         return cell is None or cell.host.pid == os.getpid()
 
     def __getattr__(self, name):
-        # For the host's own code: its stream may have more (a log handler's attribute, `reconfigure`, `mode`).
+        # For the host's own code, whose stream may have more attributes (a log handler's, `reconfigure`, `mode`).
         if name.startswith("__") or current() is not None or self.__dict__.get("below") is None:
             raise AttributeError(name)
         return getattr(self.below, name)
 
 
 class OutDispatcher(OutStream):
-    """What C code finds in the dict of ``sys``, ``print`` before all: the stream that stands in ``sys.stdout`` now."""
+    """What C code, mainly ``print``, finds in the ``sys`` module's dict: passes on to the current ``sys.stdout``."""
 
     def _target(self):
         cell = current()
@@ -193,7 +194,7 @@ class OutDispatcher(OutStream):
 
 
 class _Nowhere(io.TextIOBase):
-    """In the place of a ``sys.stdout`` that is None: ``print`` says nothing then."""
+    """Replaces a ``sys.stdout`` that is None, for which ``print`` does nothing."""
 
     def write(self, text):
         return len(text)
@@ -206,13 +207,13 @@ _nowhere = _Nowhere()
 
 
 def _assigned(cell, name):
-    """What the caller's session has assigned to ``sys.<name>``; None if nothing."""
+    """What the calling session has assigned to ``sys.<name>``; None if nothing."""
     other = cell.host.redirects.get(name, cell)
     return None if other is cell else _nowhere if other is None else other
 
 
 class InStream(io.TextIOBase):
-    """``sys.stdin`` as code of a session finds it: a line is asked for in the notebook."""
+    """What a session's code sees as ``sys.stdin``: reading a line asks the user in the notebook."""
 
     encoding = "utf-8"
     errors = "strict"
@@ -262,7 +263,7 @@ class InStream(io.TextIOBase):
 
 
 class InDispatcher(InStream):
-    """What C code finds in the dict of ``sys``: the stream that stands in ``sys.stdin`` now."""
+    """What C code finds in the ``sys`` module's dict: passes on to the current ``sys.stdin``."""
 
     def _target(self):
         cell = current()
@@ -270,9 +271,9 @@ class InDispatcher(InStream):
 
 
 def flush_all():
-    """Flush what stands in ``sys.stdout`` and ``sys.stderr``; the user's own thing there may be None, or fail."""
+    """Flush the current ``sys.stdout`` and ``sys.stderr``; the user's own may be None, or fail."""
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
-        except Exception:  # of the user's stream; what it shows is not ours
+        except Exception:  # from the user's own stream; that is not our concern
             pass

@@ -1,9 +1,9 @@
-"""The hooks of ``sys`` and others through which code of a session meets its own streams, input and errors.
+"""Hooks in ``sys`` and elsewhere that give a session's code its own streams, input and error display.
 
-``install`` puts dispatchers into the dict of ``sys``, where C code finds them.  Code that reads or assigns
-``sys.stdout`` meets a property on the class of the ``sys`` module: the host's threads see and replace their own object,
-and an assignment in a session (``redirect_stdout``) holds for that session alone.  Versions of the agent stack: each
-calls what it found.  When the last session has ended, all is as it was.
+``install`` puts dispatchers into the ``sys`` module's dict, where C code finds them.  Code that reads or assigns
+``sys.stdout`` goes through a property on the class of the ``sys`` module: the host's threads see and replace their own
+object, and an assignment in a session (``redirect_stdout``) affects only that session.  Several versions of the agent
+can install hooks: each calls the hook that it found.  When the last session has ended, everything is as it was.
 """
 
 import builtins
@@ -21,7 +21,7 @@ from .streams import InDispatcher, InStream, OutDispatcher, OutStream, current, 
 
 
 def _dispatching(name, below, own):
-    """A dispatcher for a hook of ``sys``: what stands in ``sys.<name>`` now."""
+    """A dispatcher for a hook of ``sys``: calls whatever is assigned to ``sys.<name>`` now."""
 
     def dispatch(*args):
         cell = current()
@@ -34,7 +34,7 @@ def _dispatching(name, below, own):
 
 
 def _own_hook(name, hooks, call):
-    """What code of a session finds as ``sys.<name>``, a hook, and may keep: it asks for no assignment."""
+    """What a session's code sees as the hook ``sys.<name>``, and may keep; it ignores later assignments."""
 
     def own(*args):
         cell = current()
@@ -96,10 +96,10 @@ def _thread_start(below):
 
             def begin():
                 set_current(cell)
-                self.__dict__.pop("run", None)  # Thread.run clears its own references; so do we
+                self.__dict__.pop("run", None)  # Thread.run deletes its own references; so do we
                 cell.host.debug.begin()
 
-            # Both are called by C: an error of the user's passes no frame of ours, which its traceback would show.
+            # C code calls both, so no frame of ours appears in the traceback of an error in the user's code.
             self.run = functools.partial(collections.deque, map(_call, (begin, self.run)), 0)
             if cell.threads is not None:
                 cell.threads.add(self)
@@ -109,8 +109,8 @@ def _thread_start(below):
 
 
 def _thread_class():
-    """The class whose ``start`` all threads pass: an app, or gevent, may have put another class, or a function, in the
-    place of ``threading.Thread``."""
+    """The class whose ``start`` method all threads use: an app or gevent may have replaced ``threading.Thread`` by
+    another class or a function."""
     for kind in (threading.Thread, threading.Timer):
         for base in reversed(getattr(kind, "__mro__", ())):
             if "start" in vars(base):
@@ -129,7 +129,7 @@ def _fork(below):
 
 
 def _sys_property(name, hooks):
-    """``sys.<name>``, read and assigned: a session's own while it has one, else that of the class below."""
+    """A property ``sys.<name>``: the session's own value in a session, else that of the class below."""
     inherited = getattr(type(sys), name, None)
 
     def get(module):
@@ -156,10 +156,10 @@ def _sys_property(name, hooks):
 
 
 class Hooks:
-    """The dispatchers of one version of the agent, between install and restore.
+    """The dispatchers of one version of the agent, from install to restore.
 
-    Versions stack, and may end in any order.  One that ends below another stays and passes everything on; the one above
-    removes it when it ends itself.  ``patches`` does the same for what is no part of ``sys``.
+    Versions may end in any order.  One that ends below another stays in place and passes everything on, until the one
+    above ends and removes both.  ``patches`` does the same for things outside ``sys``.
     """
 
     def __init__(self):
@@ -176,7 +176,7 @@ class Hooks:
         if hasattr(sys, "unraisablehook"):
             self._layers.append(Layer(sys, "unraisablehook", _unraisablehook))
         found = self._found
-        # What code of a session finds as ``sys.<name>``, and the dispatchers in the dict of ``sys``.
+        # What a session's code sees as ``sys.<name>``; and the dispatchers in the ``sys`` module's dict.
         self.own = {
             "stdout": OutStream("stdout", found["stdout"]),
             "stderr": OutStream("stderr", found["stderr"]),
@@ -195,7 +195,7 @@ class Hooks:
             mine._flame_hooks = self._state
         below = type(sys)
         members = {name: _sys_property(name, self) for name in SYS_NAMES}
-        # importlib makes each new module by ``type(sys)(name)``: it is to be a plain one.
+        # importlib makes each new module by ``type(sys)(name)``; it must be a plain module.
         members["__new__"] = lambda cls, *args, **kwargs: below(*args, **kwargs)
         members["_flame_hooks"] = self._state
         self._class = type("module", (below,), members)
@@ -203,13 +203,13 @@ class Hooks:
         sys.__class__ = self._class
 
     def below(self, name):
-        """What the host itself has as ``sys.<name>``."""
+        """The host's own ``sys.<name>``."""
         return self._found[name]
 
     def replace(self, name, value):
-        """The host assigns ``sys.<name>``: it becomes what is below the dispatcher; sessions do not notice."""
+        """The host assigns ``sys.<name>``: replace what the dispatcher passes on to; sessions do not notice."""
         if value is self.own[name] or value is self.mine[name]:
-            return  # put back by code that a session's has left to the host: it would be below itself
+            return  # the host's code puts back one of our own objects, which would then pass on to itself
         self._found[name] = value
         mine = self.mine[name]
         if isinstance(mine, (OutStream, InStream)):
@@ -219,7 +219,7 @@ class Hooks:
             self.mine[name]._flame_hooks = self._state
 
     def restore(self):
-        """Put back what was found, except where others have put something above ours since, which calls ours."""
+        """Put back what was found, unless others have since installed hooks above ours, which still call ours."""
         self._state["live"] = False
         d = sys.__dict__
         for name in SYS_NAMES:
@@ -235,10 +235,10 @@ class Hooks:
             layer.remove()
 
     def check(self):
-        """At the start of a cell: put our dispatchers in again if stock Flame's console or others replaced them."""
+        """At the start of a cell: install our dispatchers again if stock Flame's console or others replaced them."""
         d = sys.__dict__
         if type(sys) is not self._class:
-            return  # a newer agent stands above, and calls ours
+            return  # a newer agent is above, and calls ours
         for name, mine in self.mine.items():
             if d.get(name) is self.own[name] or type(d.get(name)) is not type(mine):
                 self.replace(name, d.get(name))
@@ -257,7 +257,7 @@ _lock = threading.Lock()
 
 
 def install():
-    """One session more needs the dispatchers."""
+    """Count one more session that needs the dispatchers; the first one installs them."""
     global _hooks, _users
     with _lock:
         _users += 1
@@ -266,7 +266,7 @@ def install():
 
 
 def uninstall():
-    """One session less; with the last one everything is as it was found."""
+    """Count one session less; after the last one everything is as it was found."""
     global _hooks, _users
     with _lock:
         _users -= 1

@@ -1,8 +1,9 @@
-"""ipywidgets in a session: what it has once in a process, each session has for itself.
+"""ipywidgets in a session: each session has its own copy of what ipywidgets has once per process.
 
-ipywidgets has one table of all widgets, one comm for the front end's questions about all of them, and registers for
-messages with the manager of whoever imports it first.  Here each session has a table of its own; the app's widgets, if
-it has any, stay in the one that was found.  Nothing here imports ipywidgets before somebody has.  ipywidgets 7 and 8.
+ipywidgets has one table of all widgets and one comm for the front end's questions about them, and it registers for
+messages with whichever comm manager is there when it is first imported.  Here each session has its own table; the app's
+widgets, if any, stay in the original one.  Nothing here imports ipywidgets before someone else has.  For ipywidgets 7
+and 8.
 """
 
 import collections.abc
@@ -17,7 +18,7 @@ from ..patches import Layer
 from . import streams
 
 CONTROL = "jupyter.widget.control"
-# Modules without which there are no widgets; a cell that misses one of them is told how to get it.
+# Modules that widgets need; if a cell misses one, the user is told how to get it.
 _WANTED = ("ipywidgets", "comm", "anywidget", "ipympl")
 _REFERENCE = "IPY_MODEL_"
 
@@ -27,7 +28,7 @@ _layers = []
 
 
 class Table(collections.abc.MutableMapping):
-    """Widgets by the ids of their comms: those of the session whose code asks, else those that were found."""
+    """Widgets by comm id: those of the session whose code asks, or else those of the original table."""
 
     def __init__(self, found):
         self._found = found
@@ -58,7 +59,7 @@ def _module():
 
 
 def share():
-    """Before a comm is made: if ipywidgets is loaded, give each session a table of widgets from now on."""
+    """Before a comm is made: if ipywidgets is loaded, give each session its own table of widgets from now on."""
     module = _module()
     if module is None or _layers:
         return
@@ -72,14 +73,14 @@ def share():
 
 
 def unshare():
-    """No session is left: the table is the one that was found."""
+    """When no session is left: put the original table back."""
     with _lock:
         while _layers:
             _layers.pop().remove()
 
 
 def target(name):
-    """What ipywidgets does with a ``comm_open`` for one of its targets; None for others, and where it is not loaded."""
+    """ipywidgets' handler of a ``comm_open`` for one of its targets; None for other targets, or if it is not loaded."""
     widget = getattr(_module(), "Widget", None)
     if name == "jupyter.widget":
         return getattr(widget, "handle_comm_opened", None)
@@ -90,7 +91,7 @@ def target(name):
 
 @contextlib.contextmanager
 def answering(comm):
-    """Inside, ipywidgets answers a question about all widgets on the comm on which it was asked."""
+    """A context in which ipywidgets answers a question about all widgets on the comm that asked it."""
     widget = getattr(_module(), "Widget", None)
     if comm.target_name != CONTROL or widget is None:
         yield
@@ -105,7 +106,7 @@ def answering(comm):
 
 
 def forget(table):
-    """A session ends: make ipywidgets forget its comm."""
+    """At the end of a session: make ipywidgets forget the session's comm."""
     widget = getattr(_module(), "Widget", None)
     with _control_lock:
         control = getattr(widget, "_control_comm", None)
@@ -127,7 +128,7 @@ def announcements(table):
         try:
             states[comm_id] = table[comm_id].get_state()
         except Exception:  # a widget that is broken, in whatever way, is left out
-            states[comm_id] = None  # a widget that is broken is left out
+            states[comm_id] = None  # leave a broken widget out
             return
         for reference in _references(states[comm_id]):
             visit(reference)
@@ -155,12 +156,12 @@ def _references(state):
 
 
 def missing(reply, shell):
-    """What to tell the user of a cell that ended because the far side cannot do widgets; None for all others."""
+    """What to tell the user if the cell failed because the far side cannot show widgets; None for other cells."""
     if reply.get("ename") not in ("ImportError", "ModuleNotFoundError"):
         return None
     found = re.match(r"No module named '(\w+)", reply.get("evalue") or "")
     name = found.group(1) if found is not None else ""
-    if "IProgress not found" in (reply.get("evalue") or ""):  # tqdm's words
+    if "IProgress not found" in (reply.get("evalue") or ""):  # tqdm's message
         name = "ipywidgets"
     if name not in _WANTED:
         return None

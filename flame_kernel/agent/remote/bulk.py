@@ -1,19 +1,19 @@
-"""The far side of large values: the parts of a value cross the connection of a call, which then returns.
+"""Large values on the far side: the parts of a value cross a call's connection, and then the call returns.
 
-A stock server's function can reach the socket that it was called through.  The request says which way the value goes::
+A function on a stock server can use the socket that it was called through.  The request says which way the value goes::
 
-    session, epoch, n   whose it is, and which of its owner's calls
+    session, epoch, n   the session, its epoch, and the number of this call of its owner
     way                 put: from the client; get: to it
-    ticket, sizes, at   the value, the lengths of its parts (of one that is new here), where to begin
-    size                bytes that will cross, as ``pieces.length`` has it
+    ticket, sizes, at   the value, the lengths of its parts (if it is new here), the position to start from
+    size                bytes that will cross the connection, as counted by ``pieces.length``
     nonce               the client's random bytes, as hex
 
-We answer with GREETING and 32 random bytes; then comes the value as ``pieces`` describes it, and DONE from the side
-that has received it.  If something is wrong the connection ends: what has come is kept, and the client asks by a
+We answer with GREETING and 32 random bytes; then the value follows as ``pieces`` describes it, and DONE from the side
+that has received it.  If something goes wrong the connection ends.  What has arrived is kept, and the client asks by a
 request how much that is.
 
-A session's child reads and writes the connection itself, so the server touches no byte.  Only of a TLS connection the
-server must do it, which has its state: it passes the bytes on.
+A session's child reads and writes the connection itself, so no byte passes through the server.  Only for a TLS
+connection the server has to pass the bytes on, because it holds the TLS state.
 """
 
 import os
@@ -21,14 +21,14 @@ import os
 from .. import sockets
 from ..wire import frames, pieces
 
-# Seconds without a byte; a dead client is noticed by keepalive.
+# Seconds without a byte before we give up; keepalive notices a dead client sooner.
 PATIENCE = 900.0
 
 
 def take(request, daemon, carry):
-    """Give the connection of the present call to ``carry(request, key, sock)``, until that returns.
+    """Lend the connection of the current call to ``carry(request, key, sock)`` until that returns.
 
-    ``daemon`` is Pyro's, which has the HMAC key; the key of the seals is made of that, or None.
+    ``daemon`` is Pyro's and has the HMAC key; the key of the seals is made from it, or None without one.
     """
     sock = sockets.current().sock
     sockets.tune()
@@ -41,7 +41,7 @@ def take(request, daemon, carry):
     try:
         sock.sendall(frames.GREETING + ours)
         carry(request, key, sock)
-    except Exception:  # a cut, a value that is gone, a child that has ended: the client asks what has come of it
+    except Exception:  # a cut, a value that is gone, a child that has ended: the client asks what has arrived
         sockets.shut(sock)
     finally:
         try:

@@ -1,7 +1,8 @@
-"""Functions and iterators of the client that were handed over with a call, for code here to call while that call runs.
+"""The client's functions and iterators that were passed to a call: code here can call them while that call runs.
 
-Each use is an event ``callback_request`` of the request (``{"callback_id", "callback": which, "what": "call" or
-"next"}``, its arguments as buffers), and waits for the client's answer, an ``object`` request with the op ``callback``.
+Each use is an event ``callback_request`` of that request (``{"callback_id", "callback": which, "what": "call" or
+"next"}``, with the arguments as buffers).  It waits for the client's answer, an ``object`` request with op
+``callback``.
 """
 
 import _thread
@@ -11,16 +12,16 @@ import threading
 from ..wire import values
 from . import exceptions
 
-# Bytes of arguments that go by value; larger ones as stand-ins.
+# Arguments of up to this many bytes are sent by value; for larger ones the client gets stand-ins.
 LIMIT = 1 << 20
 
 
 class Over(RuntimeError):
-    """The call that handed something over has ended."""
+    """The call to which a callback was passed has ended."""
 
 
 class Callbacks:
-    """What one request of the client has handed over. Any thread of this process may use it while the request runs.
+    """The callbacks that one request has passed. Any thread of this process may use them while the request runs.
 
     objects     the session's Objects
     request_id  the request
@@ -33,23 +34,23 @@ class Callbacks:
         self._pid = os.getpid()
         self._is_over = False
         self._made = {}
-        self.raised = {}  # id of an exception that the client's function raised -> (its number there, itself)
+        self.raised = {}  # id of an exception raised by the client's function -> (its number there, the exception)
 
     def __repr__(self):
         return "<Callbacks of %s>" % self._request
 
     def make(self, number, kind, name):
-        """What stands here for the client's function or iterator."""
+        """The object that represents the client's function or iterator here."""
         if number not in self._made:
             self._made[number] = (Iterator if kind == "iterator" else Function)(self, number, str(name)[:200])
         return self._made[number]
 
     def close(self):
-        """The request is over: nothing is called back any more."""
+        """The request has ended: allow no more callbacks."""
         self._is_over = True
 
     def ask(self, number, name, what, args, kwargs):
-        """What the client's function returns, or what it raises."""
+        """Call the client's function: returns what it returns, or raises what it raises."""
         if self._is_over or os.getpid() != self._pid:
             where = "in the process" if os.getpid() != self._pid else "while the call runs"
             raise Over("%s is on the client's side: it can be called only %s that it was given to" % (name, where))
@@ -83,7 +84,7 @@ class Callbacks:
 
 
 class Function:
-    """A function of the client's."""
+    """A function of the client."""
 
     def __init__(self, callbacks, number, name):
         self._flame = (callbacks, number)
@@ -101,7 +102,7 @@ class Function:
 
 
 class Iterator:
-    """An iterator of the client's. Its items come in batches, more at a time while they come quickly."""
+    """An iterator of the client. It fetches items in batches, which grow while the client delivers quickly."""
 
     def __init__(self, callbacks, number, name):
         self._flame = (callbacks, number, name)
@@ -135,10 +136,10 @@ class Iterator:
 
 
 class Waiting:
-    """The questions to the client that wait for their answers.
+    """The questions to the client that wait for answers.
 
     append  called with an event's type, its request, its content and buffers
-    closed  called to see whether the session is over and nobody will answer
+    closed  called to learn whether the session has ended, so that nobody will answer
     """
 
     def __init__(self, append, closed):
@@ -152,7 +153,7 @@ class Waiting:
         return "<Waiting for %d answers>" % len(self._waiting)
 
     def ask(self, request_id, content, buffers, is_over):
-        """The client's answer, a request; None where there will be none."""
+        """Ask the client; returns its answer, a request, or None if there will be none."""
         answered = _thread.allocate_lock()
         answered.acquire()
         with self._lock:
@@ -169,7 +170,7 @@ class Waiting:
             self._waiting.pop(known, None)
 
     def answer(self, request):
-        """The client's answer to a question, if that waits still."""
+        """Pass the client's answer to the question, if it still waits."""
         waiting = self._waiting.get(request.get("callback_id"))
         if waiting is not None and waiting[1] is None:
             waiting[1] = request

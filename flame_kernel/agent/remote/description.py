@@ -1,4 +1,4 @@
-"""An object in words: what the client makes its stand-in from, and what ``help`` and a front end show."""
+"""Descriptions of an object: what the client needs to make a stand-in, and what ``help`` and a front end show."""
 
 import importlib.util
 import inspect
@@ -10,13 +10,13 @@ import types
 from ..output import display
 from ..wire import values
 
-# Characters of a repr, of a docstring, of a source text.
+# Most characters of a repr; most of a docstring or source.
 MAX_REPR = 2000
 MAX_TEXT = 100000
-# Containers longer than this are shown in part: their repr would take as long as they are.
+# A container longer than this is shown in part, because its full repr would take too long.
 LONG = 1000
 
-# What a stand-in has only where the object's class has it.
+# Methods that a stand-in has only if the object's class has them.
 _PROTOCOL = """
 __call__ __len__ __iter__ __next__ __reversed__ __contains__ __getitem__ __setitem__ __delitem__ __enter__ __bool__
 __int__ __float__ __complex__ __index__ __bytes__ __fspath__ __array__ __round__ __abs__ __neg__ __pos__ __invert__
@@ -30,7 +30,7 @@ PROTOCOL = _PROTOCOL.split()
 
 
 def describe(thing, known):
-    """What a client makes a stand-in from: its id here, its kind, class and name, and the protocol of its class."""
+    """What a client needs to make a stand-in: the object's id, kind, class and name, and the special methods it has."""
     kind = type(thing)
     protocol = []
     for name in PROTOCOL:
@@ -47,7 +47,7 @@ def describe(thing, known):
 
 
 def _method(kind, name):
-    """A special method of a class, looked up as Python does: in the class, not in its metaclass."""
+    """A special method, looked up as Python does it: in the class and its bases, not in the metaclass."""
     for base in kind.__mro__:
         if name in vars(base):
             return vars(base)[name]
@@ -64,7 +64,7 @@ def _kind(thing):
 
 
 def about(thing, what):
-    """One thing to know of an object, as text or plain data: repr, doc, signature, source, file."""
+    """One fact about an object, as text or plain data: repr, doc, signature, source, file."""
     if what == "repr":
         return short_repr(thing)
     if what == "doc":
@@ -78,19 +78,20 @@ def about(thing, what):
 
 
 def short_repr(thing):
-    """``repr`` in at most MAX_REPR characters; if it raises, words that say so."""
+    """``repr`` in at most MAX_REPR characters; if it raises, a text that says so."""
     try:
         if type(thing) in (list, tuple, dict, set, frozenset, str, bytes, bytearray) and len(thing) > LONG:
             text = reprlib.repr(thing)
         else:
             text = repr(thing)
-    except Exception as e:  # the user's __repr__ may raise anything; its class is told
+    except Exception as e:  # the user's __repr__ may raise anything; its class is shown
         text = "<%s whose repr raises %s>" % (values.class_name(type(thing)), type(e).__name__)
     return text if len(text) <= MAX_REPR else text[: MAX_REPR - 4] + " ..."
 
 
 def _signature(thing):
-    """``[[name, kind, default's repr or None, annotation's repr or None], …]`` and that of the result; or None."""
+    """``[[[name, kind, repr of the default or None, annotation or None], …], annotation of the result or None]``; None
+    if there is no signature."""
     try:
         signature = inspect.signature(thing)
     except (TypeError, ValueError):
@@ -117,7 +118,7 @@ def modules():
 
 
 def has_module(name):
-    """Whether there is a module of that name; the package around it is imported for that."""
+    """Whether a module of that name exists; to find out, the package around it is imported."""
     if name in sys.modules:
         return True
     try:
@@ -127,6 +128,6 @@ def has_module(name):
 
 
 def bundle(thing):
-    """The rich forms of an object, as a front end would show it: ``{MIME type: text or data}`` and its metadata."""
+    """The rich forms of an object for a front end: ``{MIME type: text or data}`` and their metadata."""
     data, metadata = display.format_bundle(thing)
     return [data, metadata]

@@ -1,9 +1,10 @@
-"""Exceptions between the sides: one in words and plain data for the client, and one made of what the client tells.
+"""Exceptions between the sides: described in plain data for the client, and made from the client's description.
 
-told   ename, evalue, traceback: text; bases: names of its built-in classes; classes: all of them as [module,
-       qualified name]; key: by which the client knows its own class.  Beside it facts, a value: args, attributes (of
-       its __dict__), notes, those of built-in exceptions by name, and the message and members of a group
-sent   {"kind": its class, where that travels, "classes", "args", "attributes", "facts", "text"}
+told   ename, evalue, traceback: text; bases: names of its built-in classes; classes: all its classes as [module,
+       qualified name]; key: the client's name of the class, if it sent the class.  With it goes a value, the facts:
+       args, attributes (of its __dict__), notes, attributes of built-in exceptions by name, and a group's message and
+       members
+sent   {"kind": its class, if that can be sent, "classes", "args", "attributes", "facts", "text"}
 """
 
 import builtins
@@ -12,25 +13,24 @@ import importlib
 from ..shell import tracebacks
 from ..wire import values
 
-# Attributes of built-in exceptions that their arguments do not give.
+# Attributes of built-in exceptions that do not follow from their arguments.
 FACTS = ("errno", "strerror", "filename", "filename2", "name", "path", "value", "msg", "obj")
 FACTS += ("lineno", "offset", "end_lineno", "end_offset", "text", "code")
 LIMIT = 1 << 16
-# Attributes, classes, and members of a group that are told, and how deep groups nest.
+# Most attributes, classes and members of a group in a description, and how deep groups may nest.
 MOST = 100
 DEPTH = 4
 
 
 class Held:
-    """Stands for an object that has no plain value, until the client has a stand-in for it."""
+    """Stands for an object that is not plain, until the client has a stand-in for it."""
 
     def __init__(self, thing):
         self.thing = thing
 
 
 def told(exc, lines, key, depth=0):
-    """An exception for the client: ``(content, facts)``. ``lines`` gives a traceback, ``key`` the client's name of a
-    class."""
+    """``(content, facts)`` of an exception. ``lines`` gives a traceback, ``key`` the client's name of a class."""
     kinds = type(exc).__mro__[:MOST]
     content = {"ename": values.class_name(type(exc)), "evalue": tracebacks.evalue(exc), "traceback": lines(exc)}
     content["bases"] = [kind.__name__ for kind in kinds if kind.__module__ == "builtins"]
@@ -47,7 +47,7 @@ def told(exc, lines, key, depth=0):
 
 
 def _facts(exc):
-    """Its attributes: those of built-in exceptions, and its own."""
+    """The exception's attributes: its own, and those of built-in exceptions."""
     facts = {name: _fact(_attribute(exc, name)) for name in FACTS if _attribute(exc, name) is not None}
     attributes = dict(_attribute(exc, "__dict__") or {})
     notes = attributes.pop("__notes__", None)
@@ -61,7 +61,7 @@ def _facts(exc):
 
 
 def encoded(facts, hold):
-    """The parts of facts; ``hold`` describes an object that stays here."""
+    """The facts as parts of a value; ``hold`` describes an object that stays here."""
     try:
         return values.encode(facts, lambda one: hold(one.thing) if type(one) is Held else None, libraries=())
     except (values.NotPlain, values.TooLarge):
@@ -76,7 +76,7 @@ def _attribute(exc, name):
 
 
 def _fact(thing):
-    """A plain value, as long as it is not large; or what stands for it."""
+    """A plain value if it is not large; otherwise something in its place."""
     try:
         values.encode(thing, libraries=(), limit=LIMIT)
     except values.NotPlain:
@@ -87,7 +87,7 @@ def _fact(thing):
 
 
 def made(sent, names):
-    """The exception that the client tells of; ``names`` are those of the session."""
+    """The exception that the client describes; ``names`` are the session's variables."""
     kind = sent.get("kind")
     if not _is_exception(kind):
         kind = next(filter(_is_exception, (_class(one, names) for one in sent["classes"])), Exception)
@@ -98,7 +98,7 @@ def made(sent, names):
         if kind is not base:
             base.__init__(error, *args)
         error.args = args
-    except Exception:  # a class may want other arguments than it shows
+    except Exception:  # a class may take other arguments than it shows
         try:
             error = kind(sent["text"])
         except Exception:  # the same

@@ -1,27 +1,27 @@
-"""The far side of file transfers: ``take`` uses the connection of the present call, ``call`` does it in one message.
+"""File transfers on the far side: ``take`` uses the connection of the current call, ``call`` needs one message each.
 
-A stock server's function can reach the socket that it was called through.  ``take`` talks over it in frames until the
-client says bye or goes, and then returns, so Pyro goes on with the connection.  That moves a file at a socket's own
-pace, by requests that need not wait for one another.  On a multiplex server it would stop everybody else: there each
-``call`` carries some frames there and some back, and keeps nothing in between.
+A function on a stock server can use the socket that it was called through.  ``take`` exchanges frames over it until the
+client says bye or leaves; then it returns, and Pyro continues with the connection.  So files move at full speed, and
+requests need not wait for one another.  On a multiplex server that would block everyone else, so there each ``call``
+carries some frames in and some out, and keeps nothing in between.
 
-Requests are CONTROL frames ``{"op": …}``; each has exactly one CONTROL frame in answer that has not ``"more"``, in the
-order of the requests; ``{"error": sentence, "code": word}`` where it failed.
+Requests are CONTROL frames ``{"op": …}``.  Each gets exactly one CONTROL frame without ``"more"`` as its answer, in the
+order of the requests; ``{"error": sentence, "code": word}`` if it failed.
 
-    find    sources, cwd              what patterns name: path, real (path), name, kind, size, mode, mtime each
-    where   path, cwd                 what a destination is
-    total   path                      files and bytes below a folder
+    find    sources, cwd              files that match: for each path, real (path), name, kind, size, mode, mtime
+    where   path, cwd                 facts about a destination
+    total   path                      number of files and bytes below a folder
     list    path, after, end, limit   entries below a folder, see trees.walk
     sums    path, start, limit        checksums of a file's pieces
     read    path, offset, limit       DATA and HOLE frames, then the answer
-    look    path, size, mtime         what is in a file's place already, and how much of a part
-    write   path, size, mtime, offset DATA and HOLE frames follow, then one of the next three, which has its answer
-    done    mode, compare             put the file in place; ``same`` if ``compare`` and the content is there already
-    pause                             leave off for a moment: the next ``write`` goes on
-    drop    keep                      leave off: keep the part, or do not
-    folder, link, attributes          make one; set mode and time
+    look    path, size, mtime         what is at a path already, and the size of a part
+    write   path, size, mtime, offset DATA and HOLE frames follow, then one of the next three, which gets the answer
+    done    mode, compare             put the file in place; ``same`` if ``compare`` and the content was already there
+    pause                             stop for a moment: the next ``write`` resumes
+    drop    keep                      stop: keep the part, or delete it
+    folder, link, attributes          make a folder or link; set mode and time
     remove  path                      delete a file, a link, or an empty folder
-    all     requests                  one after the other, each with its answer
+    all     requests                  several requests in order, each with its answer
     bye
 """
 
@@ -32,32 +32,32 @@ import sys
 from .. import sockets
 from ..wire import frames, trees
 
-# Seconds without a word of the client; it may be reading a large file of its own. A dead one is noticed by keepalive.
+# Seconds of silence before we give up; the client may be reading a large file. Keepalive notices a dead one sooner.
 PATIENCE = 900.0
-# Entries of one ``list``, and about how many bytes of names.
+# Most entries of one ``list``, and roughly how many bytes of names.
 MAX_ENTRIES = 1024
 MAX_TEXT = 100 * 1000
 
 
 class _Bye(Exception):
-    """The client is done."""
+    """The client has said bye."""
 
 
 class Worker:
-    """Carries out one client's requests: ``handle(kind, payload)`` for each frame; answers go out by ``out``."""
+    """Carries out one client's requests: call ``handle(kind, payload)`` for each frame; answers are sent by ``out``."""
 
     def __init__(self, out, patient=True):
         self._out = out
-        self._incoming = None  # the Incoming under way
-        self._failed = None  # why the file under way cannot come, as an answer; its frames are passed over
-        self._walk = None  # (path, position, generator) of the last list: the next one goes on there
-        self._patient = patient  # answers may be long in coming: say in between that there is more
+        self._incoming = None  # the Incoming being written
+        self._failed = None  # why the current file was refused, as an answer; its frames are ignored
+        self._walk = None  # (path, position, generator) of the last list; the next list continues there
+        self._patient = patient  # answers may take long: send "more" in between
 
     def __repr__(self):
         return "<Worker %r>" % (self._incoming,)
 
     def handle(self, kind, payload):
-        """One frame of the client; raises _Bye at the last."""
+        """Handle one frame of the client; raises _Bye at the last."""
         if kind == frames.CONTROL:
             self._control(payload)
         elif self._incoming is not None:
@@ -89,7 +89,7 @@ class Worker:
         self._out.send_control(answer)
 
     def close(self):
-        """The client is gone: keep what is worth it."""
+        """The client is gone: keep a part if it is worth it."""
         if self._incoming is not None:
             self._incoming.stop(keep=True)
             self._incoming = None
@@ -102,7 +102,7 @@ class Worker:
             for path in trees.expand(trees.from_wire(pattern), _folder(request)):
                 what = trees.describe(path)
                 name = os.path.basename(os.path.normpath(path))
-                if os.path.islink(path):  # named by the user, so followed; links below are not
+                if os.path.islink(path):  # the user named this link, so follow it; links below are not followed
                     path = os.path.realpath(path)
                 one = dict(what, source=pattern, path=trees.to_wire(path), name=trees.to_wire(name))
                 found.append(dict(one, real=trees.to_wire(os.path.realpath(path))))
@@ -112,7 +112,7 @@ class Worker:
 
     def _do_where(self, request):
         path = trees.resolve(trees.from_wire(request["path"]), _folder(request))
-        if os.path.islink(path):  # named by the user, so followed; what is written then goes behind it
+        if os.path.islink(path):  # the user named this link, so follow it, and write to its target
             path = os.path.realpath(path)
         what = trees.describe(path)
         parent = trees.describe(os.path.dirname(path.rstrip(b"/")) or b"/")["kind"]
@@ -157,14 +157,14 @@ class Worker:
                     batch = []
         return {"sums": batch, "size": source.size}
 
-    # -- from here
+    # -- sending
 
     def _do_read(self, request):
         with trees.Source(trees.from_wire(request["path"])) as source:
             at, end = request["offset"], source.size
             if request["limit"] is not None:
                 end = min(end, at + request["limit"])
-            # First what it is, for its writer: size and time name the part.
+            # First its facts for the writer: size and time determine the name of the part.
             self._out.send_control({"size": source.size, "mode": source.mode, "mtime": source.mtime, "more": True})
             while at < end:
                 hole = source.hole_at(at, end)
@@ -179,7 +179,7 @@ class Worker:
                 at += count
             return {"at": at, "last": at == source.size, "changed": source.changed}
 
-    # -- to here
+    # -- receiving
 
     def _do_look(self, request):
         path = trees.from_wire(request["path"])
@@ -196,7 +196,7 @@ class Worker:
             self._fail(e)
 
     def _fail(self, error):
-        """The file under way cannot come: say so at once, since the client may have much of it left to send."""
+        """Refuse the current file, and say so at once, since the client may have much of it left to send."""
         self._failed = _error(error)
         if self._incoming is not None:
             self._incoming.stop(keep=False)
@@ -218,7 +218,7 @@ class Worker:
                 trees.set_attributes(incoming.path, request["mode"], request["mtime"])
                 return {"same": True}
             incoming.finish(request["mode"])
-        except BaseException:  # goes on, whatever it is; the file that nobody finishes does not stay
+        except BaseException:  # goes on, whatever it is; a file that nobody finishes is removed
             incoming.stop(keep=False)
             raise
         return {"same": False}
@@ -248,9 +248,9 @@ class Worker:
 
 
 def take(nonce, daemon):
-    """Serve requests over the socket of the present call until bye. ``nonce`` is the client's random bytes, ``daemon``
-    Pyro's, which has the HMAC key: the frames' key is made of both and of random bytes of ours, so what was sent on one
-    connection is good on no other."""
+    """Serve requests over the socket of the current call until bye. ``nonce`` is random bytes from the client;
+    ``daemon`` is Pyro's, with the HMAC key. The frames' key is made from both and from random bytes of ours, so what
+    was sent on one connection is not valid on any other."""
     sock = sys.modules["Pyro4.core"].current_context.client.sock
     before = sock.gettimeout()
     sock.settimeout(PATIENCE)
@@ -267,7 +267,7 @@ def take(nonce, daemon):
     except _Bye:
         pass
     except (OSError, frames.Damaged):
-        sockets.shut(sock)  # what else comes on it is no Pyro message
+        sockets.shut(sock)  # what else arrives on it is not a Pyro message
     finally:
         worker.close()
         try:
@@ -277,8 +277,8 @@ def take(nonce, daemon):
 
 
 def call(data, talk, number):
-    """The same in one message: frames of requests in, frames of answers out. ``number`` is that of the call in its
-    conversation, which is good once."""
+    """The same in one message: frames of requests in, frames of answers out. ``number`` is the call's number in its
+    conversation, and is valid once."""
     key = frames.call_key(talk, number)
     box = frames.Box(data)
     link = frames.Frames(box.send, box.receive, key, b"server")
@@ -292,7 +292,7 @@ def call(data, talk, number):
 
 
 def _folder(request):
-    """Where relative paths begin. A client that names no folder has none of these, and ours may be deleted."""
+    """The folder for relative paths. A client that sends none has no relative paths, and our own may be deleted."""
     return trees.from_wire(request["cwd"] or "/")
 
 

@@ -1,22 +1,22 @@
-"""Makes the functions, classes and objects that a request of the client needs, of their source and what it uses.
+"""Makes functions, classes and objects for a client's request, from their source and the things that they use.
 
-What is sent (see the client's ``functions``), as values of ``values`` behind those of the request: a *head*, a list of
-plain data, and *contents*, which hold references to others::
+The client (see its ``functions``) sends them behind the values of the request: a *head*, which is a list of plain data,
+and *contents*, which hold references to other things::
 
     head       {"items": [item, …], "spaces": [{"name": module, "names": {name: place}}, …]}
-    place      ["plain", n] or ["content", n]: a list with one value, or a few
+    place      ["plain", n] or ["content", n]: a list of one value or a few
     reference  id of a held object   ["item", n]   ["module", name, is the user's own]   ["name", module, path]
-               ["callback", n, "function" or "iterator", name], which stays with the client
+               ["callback", n, "function" or "iterator", name], which stays at the client
 
     function    name, qualname, source or code, file, line, free, cells, defaults, space, missing, modules, attributes
     definition  a class, or a function with its decorators: name, source, file, line, free, needs, space, missing, …;
-                with a key it is a class, and made once in a session
-    made        a class by a call: key, call    reduced  an object: new (callable and arguments), state
+                with a key it is a class, and made only once per session
+    made        a class from a call: key, call  reduced  an object: new (callable and arguments), state
     attribute   of, name    lru  function, maxsize, typed    dispatch  functions    container  of, content
 
-Functions of one module share a *space*, their global names. An item is made when it is first asked for, and what it
-uses only later is filled in behind it, so they may use each other.  The annotations of a function are not evaluated:
-they may name anything.  ``missing`` names may be among those of the session.
+Functions of one module share a *space*, their global names.  An item is made when it is first needed.  What it uses
+only when it is called is filled in afterwards, so items may use each other.  Annotations of functions are not
+evaluated: they may name anything.  ``missing`` names are looked up in the session.
 """
 
 import __future__
@@ -43,7 +43,7 @@ _ALONE = ("__class__",)
 
 
 class Failed(Exception):
-    """What was raised while a thing was made: ``error``. No class that reading a value would take for its own."""
+    """Making a thing has raised ``error``. This class differs from all that reading a value handles itself."""
 
     def __init__(self, error):
         Exception.__init__(self, error)
@@ -51,15 +51,15 @@ class Failed(Exception):
 
 
 class Lacking(Exception):
-    """A module of the user's own is not here; the text says which."""
+    """A module of the user's own is missing here; the text names it."""
 
 
 class _Waits(Exception):
-    """An item is needed that is itself being made."""
+    """An item is needed that is itself still being made."""
 
 
 class Classes:
-    """The classes of a session that the client has sent, which are made once."""
+    """The classes that a session's client has sent; each is made once."""
 
     def __init__(self):
         self._made = {}  # key -> (class, its global names)
@@ -76,20 +76,20 @@ class Classes:
         self._keys[id(kind)] = key
 
     def key(self, kind):
-        """By what the client knows a class; None where it is not one of its own."""
+        """The client's name of a class; None if the client did not send it."""
         return self._keys.get(id(kind))
 
 
 class Things:
-    """What one request needs.
+    """The things that one request needs.
 
     parts      the parts of each value: head, plain data, contents
-    held       gives the object behind an id
-    loads      opens a pickle, or is None
-    classes    Classes of the session
-    names      the session's names
-    remember   ``remember(file, source)`` gives a name by which tracebacks find lines
-    callback   ``callback(number, kind, name)`` gives what stands for something that stays with the client
+    held       returns the object with an id
+    loads      unpickles, or is None
+    classes    the Classes of the session
+    names      the session's variables
+    remember   ``remember(file, source)`` returns a file name by which tracebacks find the lines
+    callback   ``callback(number, kind, name)`` returns what represents something that stays at the client
     """
 
     def __init__(self, parts, held, loads, classes, names, remember, callback):
@@ -107,24 +107,24 @@ class Things:
         self._contents = {}
         self._made = {}
         self._under_way = set()
-        self._waiting = []  # what is filled in later: functions without arguments
-        self.absent = set()  # names that are neither there nor here
+        self._waiting = []  # functions without arguments that fill something in later
+        self.absent = set()  # names that exist on neither side
         for number, one in enumerate(self._names):
             self._waiting += [functools.partial(self._name, number, name) for name in one if one[name] is not None]
 
-    # -- what is asked for -------------------------------------------------------------------------------------------
+    # -- looking things up -------------------------------------------------------------------------------------------
 
     def resolve(self, reference):
-        """The object that a reference stands for; raises Failed."""
+        """The object for a reference; raises Failed."""
         try:
             return self._resolve(reference)
         except (Failed, _Waits):
             raise
-        except BaseException as e:  # an import, a class's body or a decorator may raise anything; it is told as it is
+        except BaseException as e:  # an import, a class body or a decorator may raise anything; it is reported as is
             raise Failed(e)
 
     def finish(self):
-        """Fill in what functions and classes use; raises Failed."""
+        """Fill in everything that functions and classes use; raises Failed."""
         self._fill()
         if self._waiting:
             raise Failed(values.BadValue("classes that need each other"))
@@ -154,10 +154,10 @@ class Things:
                 raise
             if is_own:
                 raise Lacking(name)
-            raise e.with_traceback(None)  # the import system's lines tell nothing
+            raise e.with_traceback(None)  # lines of the import system would not help
 
     def _value(self, place):
-        """The value at a place, read once."""
+        """The value at a place; each is read once."""
         kind, number = place
         if kind == "plain":
             if "plain" not in self._contents:
@@ -186,7 +186,7 @@ class Things:
         self._waiting.append(functools.partial(function, *args))
 
     def _fill(self):
-        """Do what waits; what needs something that is under way waits on."""
+        """Run the waiting tasks; those that need an item still being made keep waiting."""
         postponed = []
         while self._waiting:
             task = self._waiting.pop()
@@ -203,7 +203,7 @@ class Things:
         self._waiting += postponed
 
     def _name(self, number, name):
-        """A global name of a space."""
+        """Set a global name of a space."""
         space = self._spaces[number]
         if name not in space:
             place = self._names[number].get(name)
@@ -213,7 +213,7 @@ class Things:
             space.setdefault(name, value)
 
     def _prepare(self, item):
-        """Submodules that are used, and names that may be the session's."""
+        """Import the submodules that an item uses, and take missing names from the session if it has them."""
         space = self._spaces[item["space"]]
         for name in item["modules"]:
             self._module(name, False)
@@ -254,9 +254,11 @@ class Things:
         function.__defaults__, function.__kwdefaults__ = self._value(item["defaults"])
 
     def _compile(self, item, space, given, whole=True, flags=0):
-        """Run a definition inside a function, whose arguments are its free names: what it makes, and what sets these.
+        """Run a definition inside a function whose arguments are its free names: ``(the thing, what sets these
+        names)``.
 
-        ``given`` are the values that are needed at once; ``whole`` as for ``_undress``, None to leave it as it is.
+        ``given`` are values that are needed at once; ``whole`` is passed to ``_undress``, None keeps the definition as
+        it is.
         """
         source, name = item["source"], item["name"]
         try:
@@ -293,7 +295,7 @@ class Things:
         needed = [name for name in item["free"] if name in item["needs"]]
         given = {name: self._value(item["free"][name])[0] for name in needed}
         self._fill()
-        flag = getattr(getattr(__future__, "annotations", None), "compiler_flag", 0)  # none on Python 3.6
+        flag = getattr(getattr(__future__, "annotations", None), "compiler_flag", 0)  # Python 3.6 has none
         whole = False if item["future"] and not flag else None
         with self._as_module(space, item["future"]):
             made, fill = self._compile(item, space, given, whole, flag if item["future"] else 0)
@@ -309,8 +311,8 @@ class Things:
 
     @contextlib.contextmanager
     def _as_module(self, space, is_text):
-        """While a definition is run whose annotations are text: they may be looked for in its module, which is none of
-        this process."""
+        """Provide the definition's module, which this process lacks, while annotations that are text may be looked
+        up."""
         if not is_text:
             yield
             return
@@ -419,8 +421,8 @@ def _fill_cells(cells, found):
 
 
 def _factory(definition, name, free):
-    """A function around a definition, whose arguments are its free names: it returns what is defined, and what sets
-    them later."""
+    """A function around a definition, with the definition's free names as arguments: it returns what is defined, and a
+    function that sets these names later."""
     is_lambda = isinstance(definition, ast.Lambda)
     listed = ", ".join(one for one in free if one not in _ALONE)
     setting = "nonlocal %s\n        (%s,) = flame_values" % (listed, listed) if listed else "pass"
@@ -428,12 +430,12 @@ def _factory(definition, name, free):
     factory = ast.parse(_FACTORY % (arguments, setting)).body[0]
     factory.body[-1].value.elts[0] = definition if is_lambda else ast.Name(name, ast.Load())
     if not is_lambda:
-        factory.body.insert(0, definition)  # before what sets its names, which may be its own too
+        factory.body.insert(0, definition)  # first, since its own name may be among those to set
     return factory
 
 
 def _parse(source):
-    """The statements of a source that may be indented; strings of several lines keep their text."""
+    """The statements of a source that may be indented; multi-line strings keep their text."""
     if source[:1] in " \t":
         tree = ast.parse("if 1:\n" + source)
         ast.increment_lineno(tree, -1)
@@ -442,8 +444,7 @@ def _parse(source):
 
 
 def _undress(definition, whole):
-    """Remove from a definition what would be evaluated with it: annotations, and of a ``whole`` function decorators and
-    defaults."""
+    """Remove what is evaluated with a definition: annotations; if ``whole``, a function's decorators and defaults."""
     if isinstance(definition, ast.ClassDef):
         for node in ast.walk(definition):
             if isinstance(node, _ANNOTATED):

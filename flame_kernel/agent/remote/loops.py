@@ -1,11 +1,11 @@
-"""Lets code that is called, and not awaited, run event loops of its own on a lane's thread, whose loop runs."""
+"""Lets code that is called (not awaited) run event loops of its own on a lane's thread, whose loop is running."""
 
 import asyncio
 import contextlib
 
 
 class Spare(asyncio.AbstractEventLoop):
-    """What ``asyncio.get_event_loop()`` gives meanwhile: a loop that is made when it is first used."""
+    """The result of ``asyncio.get_event_loop()`` meanwhile: a loop that is created when it is first used."""
 
     def __init__(self):
         object.__setattr__(self, "made", [])
@@ -33,7 +33,7 @@ class Spare(asyncio.AbstractEventLoop):
 
 @contextlib.contextmanager
 def none_runs():
-    """For what is called within it no loop runs on this thread: ``asyncio.run`` and ``run_until_complete`` work."""
+    """A context in which no loop seems to run on this thread, so ``asyncio.run`` and ``run_until_complete`` work."""
     running = asyncio._get_running_loop()
     if running is None:
         yield
@@ -51,7 +51,7 @@ def none_runs():
 
 
 async def here(thing):
-    """Await something on this thread's loop, also a future that belongs to another one that runs."""
+    """Await something on this thread's loop, also if it is a future of another running loop."""
     home = thing.get_loop() if asyncio.isfuture(thing) and hasattr(thing, "get_loop") else None
     if home is not None and home is not asyncio.get_event_loop() and home.is_running():
 

@@ -1,8 +1,8 @@
-"""Modules that the client sends: importable where cells run, from memory, for as long as the session lives.
+"""Modules that the client sends: cells can import them, from memory, as long as the session lives.
 
-A module is compiled when it is sent, and runs when it is imported.  When it is sent again, the imported one is
-forgotten: the next import runs the new text in a fresh module.  Names that cells took from the old one stay the old.
-Source lines are in ``linecache``, so tracebacks, ``inspect`` and ``pdb`` show them.
+A module is compiled when it is sent and runs when it is imported.  When it is sent again, the imported module is
+forgotten, and the next import runs the new text in a fresh module.  Names that cells took from the old one stay as they
+are.  Source lines are in ``linecache``, so tracebacks, ``inspect`` and ``pdb`` show them.
 """
 
 import importlib
@@ -12,7 +12,7 @@ import linecache
 import sys
 import threading
 
-# The requests that are answered here.
+# The requests that this module answers.
 KINDS = ("send_module", "get_module")
 
 
@@ -42,7 +42,7 @@ class Modules:
     # -- sending
 
     def _send(self, name, files):
-        """``files``: ``[{"name": dotted, "package": bool, "source": text}, …]``, all of them or none."""
+        """``files``: ``[{"name": dotted, "package": bool, "source": text}, …]``; either all are taken or none."""
         made = {}
         for one in files:
             made[one["name"]] = _File(one["name"], one["package"], one["source"])
@@ -65,7 +65,7 @@ class Modules:
     # -- importing
 
     def find_spec(self, name, path=None, target=None):
-        """Of the import system: a module of ours goes before one of the same name on the disk."""
+        """Called by the import system: our module comes before one of the same name on the disk."""
         file = self._files.get(name)
         if file is None:
             return None
@@ -73,10 +73,10 @@ class Modules:
         spec.has_location = True  # so it has a __file__
         return spec
 
-    # -- having
+    # -- fetching
 
     def _get(self, name):
-        """The source of a module, which is not imported for this; the package around it is."""
+        """The source of a module. The module itself is not imported, but the package around it is."""
         try:
             module = sys.modules.get(name)
             if module is not None and getattr(module, "__spec__", None) is None:
@@ -90,7 +90,7 @@ class Modules:
             raise
         except ImportError as e:
             raise ModuleError("there is no module %s on the far side: %s" % (name, e))
-        except Exception as e:  # its package runs to find it
+        except Exception as e:  # finding it runs the code of its package
             raise ModuleError("the source of %s cannot be had: %s: %s" % (name, type(e).__name__, e))
         if source is None:
             kind = "a folder without a file" if spec.submodule_search_locations is not None else "compiled"
@@ -100,7 +100,7 @@ class Modules:
     # -- the end
 
     def close(self):
-        """Forget all modules, the imported ones too. Idempotent."""
+        """Forget all modules, including the imported ones. Idempotent."""
         with self._lock:
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
@@ -113,7 +113,7 @@ class Modules:
 
 
 class _File:
-    """One module's text, compiled; its loader."""
+    """The text of one module, compiled; also the module's loader."""
 
     def __init__(self, name, package, source):
         self.name = name
@@ -132,7 +132,7 @@ class _File:
         return "<_File %s>" % self.name
 
     def remember(self):
-        # An entry without a time is never checked against the disk.
+        # linecache never checks an entry without a time against the disk.
         self._lines = (len(self.source), None, self.source.splitlines(True), self.filename)
         linecache.cache[self.filename] = self._lines
 
@@ -140,7 +140,7 @@ class _File:
         if linecache.cache.get(self.filename) is self._lines:
             del linecache.cache[self.filename]
 
-    # What importlib asks of a loader.
+    # The methods that importlib calls on a loader.
 
     def create_module(self, spec):
         return None

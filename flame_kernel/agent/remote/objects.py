@@ -1,18 +1,19 @@
-"""Objects of a session, for a client that works with them over the link: each request is one chain of steps.
+"""Objects of a session, for a client that uses them over the link: each request is one chain of steps.
 
-A request has a *root*, *steps* from there, and a *mode*, which says what comes back::
+A request has a *root*, *steps* that start there, and a *mode*, which says what is returned::
 
     root    ["module", name]  ["builtins"]  ["modules"]  ["names"]  ["user_names"]  ["held", id]  ["eval", code]
-            ["exec", code]  ["function", reference], which is as ``functions`` says
-    steps   (word, …): see ``_STEPS``; their arguments are values of ``values``, held objects among them
-    mode    auto: the value if it is plain and not large, else a reference      value: by value, whatever its size
-            keep: a reference    items: the next few of an iterator             none: nothing
+            ["exec", code]  ["function", reference], see ``functions``
+    steps   (word, …): see ``_STEPS``; their arguments are values of ``values``, which may include held objects
+    mode    auto: the value if it is plain and not large, otherwise a reference     value: the value, whatever its size
+            keep: a reference    items: the next few of an iterator                 none: nothing
 
 So ``modules.numpy.linalg.norm([3, 4])`` is one request.  An object is held here as long as the client's stand-in
-lives: when that is collected, the next request names it in ``release``.  When the session ends all are released.
+exists: when that is garbage-collected, the next request names it in ``release``.  When the session ends, all are
+released.
 
-A request runs on the lane for cells while no cell runs, else on a lane of its own.  It prints, and is stopped, as a
-cell is.
+A request runs on the lane for cells if no cell is running, otherwise on a lane of its own.  Like a cell, it can print
+and be interrupted.
 """
 
 import builtins
@@ -32,19 +33,19 @@ from ..wire.pieces import PIECE, Incoming, Outgoing
 from . import callbacks, description, exceptions, functions, loops, pickles
 from .operations import FUNCTIONS
 
-# Bytes up to which a result comes by value unless asked for: of an array or a table, and of anything else.
+# Most bytes of a result that is sent by value without being asked for: of an array or table, and of anything else.
 ARRAY_LIMIT = 1 << 20
 VALUE_LIMIT = 16 << 20
-# Parts of a result that is not sent in pieces.
+# Most parts of a result that is sent in a single answer.
 MAX_PARTS = 10000
-# Seconds for which items of an iterator are gathered.
+# Seconds for which one request gathers items of an iterator.
 GATHER = 0.02
-# Evaluated and executed texts whose lines a traceback can show.
+# How many evaluated or executed texts keep their lines for tracebacks.
 REMEMBERED = 200
 
 
 class Gone(Exception):
-    """A reference to an object that is not here any more."""
+    """A reference to an object that no longer exists here."""
 
 
 class Objects:
@@ -52,12 +53,12 @@ class Objects:
 
     def __init__(self, host):
         self._host = host
-        self._mark = os.urandom(4).hex()  # ids of an earlier process of the session are not ours
-        self._held = {}  # id -> [object, how many objects of the client stand for it]
+        self._mark = os.urandom(4).hex()  # so that ids from an earlier process of this session are not taken for ours
+        self._held = {}  # id -> [object, how many of the client's objects stand for it]
         self._ids = {}  # id() of the object -> its id here
         self._count = 0
-        self._large = {}  # ticket -> Outgoing: a large value that is fetched
-        self._staged = {}  # ticket -> Incoming: large arguments that come
+        self._large = {}  # ticket -> Outgoing: a large value being fetched
+        self._staged = {}  # ticket -> Incoming: large arguments being sent
         self._lock = threading.Lock()
         self._texts = []
         self._classes = functions.Classes()
@@ -69,7 +70,7 @@ class Objects:
     # -- references --------------------------------------------------------------------------------------------------
 
     def hold(self, thing):
-        """Hold ``thing`` for one more object of the client: its description."""
+        """Hold ``thing`` for one more object of the client; returns its description."""
         with self._lock:
             known = self._ids.get(id(thing))
             if known is None:
@@ -81,15 +82,15 @@ class Objects:
         return description.describe(thing, known)
 
     def held(self, known):
-        """The object behind an id; raises Gone."""
+        """The object with an id; raises Gone."""
         try:
             return self._held[known][0]
         except (KeyError, TypeError):
             raise Gone("the object is gone: its session ended")
 
     def release(self, ids):
-        """Objects of the client have been collected; an id stands once for each."""
-        dropped = []  # dies after the lock is free: a __del__ may do anything
+        """Release objects that the client has collected; an id may occur several times, once for each stand-in."""
+        dropped = []  # freed only after the lock: a __del__ may do anything
         with self._lock:
             for known in ids:
                 entry = self._held.get(known)
@@ -104,7 +105,7 @@ class Objects:
             _let_go(dropped.pop())
 
     def close(self):
-        """The session ends: nothing is held any more."""
+        """The session ends: hold nothing any more."""
         with self._lock:
             dropped, self._held, self._ids = self._held, {}, {}
             self._large.clear()
@@ -117,7 +118,7 @@ class Objects:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     async def perform(self, request):
-        """One request on a lane's thread: ``(content of its object_reply, buffers)``."""
+        """Run a request on a lane's thread: ``(content of its object_reply, buffers)``."""
         host = self._host
         cell = streams.Cell(request["id"], host, request.get("allow_stdin", False))
         streams.set_current(cell)
@@ -131,13 +132,13 @@ class Objects:
                 thing = await loops.here(thing)
             with loops.none_runs():
                 return self._answer(thing, request)
-        except BaseException as e:  # the user's code may raise anything; the client is told, as of a cell
+        except BaseException as e:  # the user's code may raise anything; the client is told, as for a cell
             return self._failed(e.error if isinstance(e, functions.Failed) else e, things, called)
         finally:
             called.close()
 
     def _failed(self, exc, things, called):
-        """What the client is told of what could not be done, or was raised."""
+        """The reply for a request that could not be done or has raised."""
         if isinstance(exc, Gone):
             return {"status": "gone", "message": str(exc)}, ()
         if isinstance(exc, values.BadValue):
@@ -155,8 +156,8 @@ class Objects:
         return content, buffers
 
     def at_once(self, request):
-        """A request that runs no code of the user's: a piece of a large value, how much of one has come, or what the
-        client lets go."""
+        """A request that runs no code of the user's: a piece of a large value, how much of one has arrived, or what the
+        client releases."""
         self.release(request.get("release") or ())
         if request["op"] == "piece":
             return self._piece(request)
@@ -176,11 +177,11 @@ class Objects:
         return {"status": "ok"}, ()
 
     def ask_client(self, request_id, content, buffers, is_over):
-        """Have the client call a function of its own: its answer, or None; see ``callbacks``."""
+        """Have the client call one of its own functions; returns its answer, or None; see ``callbacks``."""
         return self._waiting.ask(request_id, content, buffers, is_over)
 
     def answered(self, answer, called):
-        """The value of the client's answer."""
+        """The value in the client's answer."""
         try:
             things, value = self._read(answer, called)
             things.finish()
@@ -189,7 +190,7 @@ class Objects:
         return value
 
     def _read(self, request, called):
-        """``(what a request needs, its value)``; what is needed is not filled in yet."""
+        """``(the Things of a request, its value)``; the Things are not filled in yet."""
         if request.get("staged"):
             staged = self._staged.pop(request["staged"], None)
             if staged is None:
@@ -211,7 +212,7 @@ class Objects:
         return things, values.decode(lists[0], things.resolve, loads, self._class)
 
     def _chain(self, request, made, called):
-        """What a request leads to, and whether that is to be awaited. ``made`` gets its Things."""
+        """``(the result of a request's chain, whether to await it)``. The request's Things are appended to ``made``."""
         things, steps = self._read(request, called)
         made.append(things)
         root = request["root"]
@@ -227,7 +228,7 @@ class Objects:
         return thing, awaits
 
     def _exit(self, thing, sent):
-        """The end of a ``with`` block there: ``sent`` is None, or tells of the exception that ended it."""
+        """End a ``with`` block there: ``sent`` is None, or describes the exception that ended the block."""
         if sent is None:
             return thing.__exit__(None, None, None)
         error = exceptions.made(sent, self._host.namespace.__dict__)
@@ -252,14 +253,14 @@ class Objects:
         raise values.BadValue("the unknown root %r" % (kind,))
 
     def _run(self, kind, code):
-        """The value of text that is evaluated or executed; and whether that is a coroutine of it, which awaits."""
+        """Evaluate or execute text: ``(its value, whether that is a coroutine because the text awaits)``."""
         mode, what = ("eval", "evaluate") if kind == "eval" else ("exec", "execute")
         code = code.strip() if kind == "eval" else code
         step = compiler.step(code, self._remember(code, what), mode)
         return step.start(self._host.namespace.__dict__), step.awaits
 
     def _user_names(self):
-        """The names that the user has made, sorted."""
+        """The names that the user has defined, sorted."""
         shell = self._host.shell
         hidden = getattr(shell, "hidden", None)
         if hidden is None:
@@ -269,14 +270,14 @@ class Objects:
         return sorted(name for name in mine if not name.startswith("_"))
 
     def _remember(self, code, what):
-        """A file name for ``code``, by which a traceback finds its lines."""
+        """A file name for ``code`` by which tracebacks find its lines."""
         with self._lock:
             self._count += 1
             number = self._count
         return self._remember_file("%s %s-%d" % (what, self._mark, number), code)
 
     def _remember_file(self, file, code):
-        """The same for code that has a file, on the other side."""
+        """The same for code that has a file on the client's side."""
         name = "<flame %s>" % file
         with self._lock:
             if name in self._texts:
@@ -311,15 +312,15 @@ class Objects:
         return self._by_value(parts)
 
     def _told(self, kind):
-        """What the client is told of a record's class."""
+        """The description of a record's class for the client."""
         return [self._classes.key(kind), str(kind.__module__), kind.__qualname__]
 
     def _told_of_sent(self, kind):
-        """The same of a class that came from the client; None of any other, whose object stays here."""
+        """The same for a class that came from the client; None for any other, whose objects stay here."""
         return self._told(kind) if self._classes.key(kind) is not None else None
 
     def _class(self, key, module, name):
-        """The class that the client means by what it was told of one; None where that is not here any more."""
+        """The class that the client means by a description from ``_told``; None if it is no longer here."""
         known = self._classes.get(key)
         if known is not None:
             return known[0]
@@ -347,7 +348,7 @@ class Objects:
         return {"status": "ok"}, [b"".join(large.piece(request["at"], PIECE))]
 
     def incoming(self, ticket, sizes):
-        """The arguments that come under ``ticket``; of one that is new, ``sizes`` are the lengths of its parts."""
+        """The arguments that arrive under ``ticket``; if it is new, ``sizes`` are the lengths of its parts."""
         with self._lock:
             staged = self._staged.get(ticket)
             if staged is None:
@@ -355,13 +356,13 @@ class Objects:
         return staged
 
     def outgoing(self, ticket):
-        """A value that is fetched; KeyError where it is gone."""
+        """A value that is being fetched; KeyError if it is gone."""
         return self._large[ticket]
 
     def _items(self, thing, request):
-        """The next items of an iterator, as many as asked for unless that takes long: each a value or a reference.
+        """The next items of an iterator, as many as requested unless that takes long; each is a value or a reference.
 
-        An exception comes behind the items that were there before it.
+        An exception follows the items that came before it.
         """
         items, done, error = [], False, None
         until = time.monotonic() + GATHER
@@ -371,7 +372,7 @@ class Objects:
             except StopIteration:
                 done = True
                 break
-            except BaseException as e:  # the user's iterator may raise anything; it is told behind the items before it
+            except BaseException as e:  # the user's iterator may raise anything; reported after the items before it
                 if not items:
                     raise
                 error = e
@@ -387,7 +388,7 @@ class Objects:
         return reply, buffers
 
     def _entries(self, items, libraries):
-        """For each item the number of its parts or its description; or None, and all of them in one value."""
+        """``(entries, buffers)``: for each item its number of parts or its description; or None: all are one value."""
         limits = {"libraries": libraries, "limit": VALUE_LIMIT // 4, "array_limit": ARRAY_LIMIT // 4}
         limits["classes"] = self._told_of_sent
         try:
@@ -406,25 +407,25 @@ class Objects:
         return entries, buffers
 
     def _error(self, exc):
-        """An exception in words, and its plain attributes, from which the client makes an exception."""
+        """An exception as text and plain attributes, from which the client makes its own."""
         content, facts = exceptions.told(exc, self._lines, self._classes.key)
         return dict(content, status="error"), exceptions.encoded(facts, self.hold)
 
     def _lines(self, exc):
-        """Its traceback from the user's first frame on; only the last line if no code of the user's ran."""
+        """An exception's traceback from the user's first frame on; only the last line if no user code ran."""
         tb = exc.__traceback__
         while tb is not None and own.has(tb.tb_frame):
             tb = tb.tb_next
         if tb is None and exc.__cause__ is None and exc.__context__ is None:
             return [line.rstrip("\n") for line in tracebacks.exception_only(exc)]
         shell = self._host.shell
-        if shell is not None and shell.name == "mini":  # it knows which files are cells
+        if shell is not None and shell.name == "mini":  # this shell knows which files are cells
             return shell.format_exception((type(exc), exc, tb))["traceback"]
         return tracebacks.Formatter().lines(exc, tb)
 
 
 def _let_go(entry):
-    """Drop an object of the client's. What Python says of a coroutine that was never awaited names its own line."""
+    """Drop an object of the client. A warning about a coroutine never awaited then names the coroutine's line."""
     thing = entry[0]
     if isinstance(thing, types.CoroutineType):
         code = thing.cr_code
@@ -438,7 +439,7 @@ def _let_go(entry):
 
 
 def _get(thing, name):
-    """An attribute; of a package also a module that nobody has imported yet."""
+    """Get an attribute; of a package this may also be a submodule that is not imported yet."""
     try:
         return getattr(thing, name)
     except AttributeError:

@@ -1,4 +1,4 @@
-"""What can be asked of an object besides attributes, items and calls: operators and functions, by fixed names."""
+"""Operators and functions that can be applied to an object besides attributes, items and calls, by fixed names."""
 
 import operator
 

@@ -1,7 +1,7 @@
-"""Pickles, for a client that trusts this side: what it sent by its source is named in them.
+"""Pickles for a client that trusts this side; classes that the client sent as source are pickled by reference.
 
-cloudpickle takes functions and classes of cells along, as code of one minor version of Python: it is used where the
-client has both.  What opens a pickle is here too, for the client owns this session anyway.
+cloudpickle also pickles functions and classes of cells, as code of one minor version of Python, so it is used if both
+sides have it and the same Python.  Unpickling is here too: the client owns this session anyway.
 """
 
 import io
@@ -14,7 +14,7 @@ PROTOCOL = 4
 
 
 def pickler(client, classes):
-    """What makes pickles for a client, by what it says of itself (``security.trust.offered`` of it)."""
+    """The function that pickles for a client, given its own description of itself (from ``security.trust.offered``)."""
     client = client if isinstance(client, dict) else {}
     same = list(client.get("python", ())) == list(sys.version_info[:2])
     base, hint = _base(same, client)
@@ -32,8 +32,8 @@ def pickler(client, classes):
             Pickler(file, PROTOCOL).dump(value)
         except values.NotPlain:
             raise
-        except Exception as e:  # pickling runs the user's code, which may raise anything; its text is told
-            more = hint if str(e).startswith("Can't") else ""  # get, or pickle, a function or a class by its name
+        except Exception as e:  # pickling runs the user's code, which may raise anything; its text is reported
+            more = hint if str(e).startswith("Can't") else ""  # pickle cannot find a function or class by its name
             raise values.NotPlain("a %s cannot be pickled: %s%s" % (values.class_name(type(value)), e, more))
         return file.getvalue()
 
@@ -41,7 +41,7 @@ def pickler(client, classes):
 
 
 def _base(same, client):
-    """``(class of the pickler, what is told besides where it cannot pickle something)``."""
+    """``(the pickler's class, a hint for values that it cannot pickle)``."""
     install = " (cloudpickle would take it along, and is not installed %s)"
     if not same:
         told = ".".join(map(str, client.get("python", ()))) or "another one"
@@ -59,7 +59,7 @@ def _base(same, client):
 
 
 def opener(resolve):
-    """What opens pickles of the client; ``resolve`` gives what one names."""
+    """The function that unpickles for the client; ``resolve`` returns the object with a pickle's persistent id."""
 
     class Unpickler(pickle.Unpickler):
         def persistent_load(self, name):

@@ -1,4 +1,4 @@
-"""Answers for ``jupyter flame doctor``: about this process, its Flame server and the machine. Nothing is changed."""
+"""Answers for ``jupyter flame doctor``: facts about this process, its Flame server and the machine. Changes nothing."""
 
 import shutil
 import sys
@@ -6,16 +6,17 @@ import tempfile
 
 from . import session
 
-# What cells may want. Their versions are told without importing them.
+# Packages that cells may want. Their versions are found without importing them.
 PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow")
 
 
 def report():
     """``{python, implementation, pyro, workers, packages, folder, free, journal}``.
 
-    workers   [busy, at most] of the pool that serves connections; None where there is no pool
-    packages  by name: the version, "" where it cannot be told, None where there is none
-    folder    where output waits that nobody has read, "" where there is none; ``free`` bytes; ``journal`` may be wanted
+    workers   [busy, maximum] of the pool that serves connections; None if there is no pool
+    packages  name -> version, "" if it cannot be found, None if the package is not installed
+    folder    the folder for output that nobody has read yet, "" if there is none; ``free``: bytes free there;
+              ``journal``: the bytes of output that a session keeps by default
     """
     folder, free = _temp_folder()
     return {
@@ -31,7 +32,7 @@ def report():
 
 
 def _workers():
-    """Our caller's caller is the daemon that serves this call; it knows the pool."""
+    """The state of the worker pool. Our caller's caller is the daemon that serves this call; it knows the pool."""
     frame = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "handleRequest":
@@ -52,7 +53,7 @@ def _version(name):
     try:
         if importlib.util.find_spec(name) is None:
             return None
-    except (ImportError, ValueError, AttributeError):  # a half-made module of that name
+    except (ImportError, ValueError, AttributeError):  # a broken module of that name
         return None
     version = getattr(sys.modules.get(name), "__version__", None)
     if isinstance(version, str):

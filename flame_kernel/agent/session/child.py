@@ -1,13 +1,13 @@
-"""A session in a child process of the server: a fresh interpreter with the same agent, cells on its main thread.
+"""A session in a child process of the server: a fresh interpreter with the same agent; cells run on its main thread.
 
-The server keeps the event log: nothing is lost when the child dies, and a poll that waits costs the child nothing. The
-child is sent requests (``submit``, ``answer``, ``interrupt``, ``close``) and sends batches of events, see
+The server keeps the event log, so nothing is lost when the child dies, and a waiting poll does not burden the child.
+The server sends it requests (``submit``, ``answer``, ``interrupt``, ``close``), and it sends batches of events, see
 ``child_frames``.
 
-This file is the server's side, ``child_main.py`` is the child's.
+This file is the server's side; ``child_main.py`` is the child's.
 
-For an interrupt the server sends SIGINT to the child's process group, as Ctrl-C in a terminal does. It arrives while
-the child runs code in C, and its subprocesses have it too.
+For an interrupt the server sends SIGINT to the child's process group, as Ctrl-C in a terminal does. It also arrives
+while the child runs C code, and its subprocesses receive it too.
 """
 
 import array
@@ -30,31 +30,31 @@ from ..wire import message as wire
 from . import child_stacks, descriptors, exit_reason, monitor, program_pipes, stops, top
 from .child_frames import BOOT, read_frame, send_frame
 
-# Seconds that a process has to end when it is asked. One that is still starting on a busy machine needs them all.
+# Seconds that a process has to end when asked. On a busy machine, one that is still starting needs them all.
 ASKED_GRACE = 2.5
-# Cells whose text is kept, to show where a child is that does not answer; and the most characters of one.
+# How many cells keep their text, to show where a child is that does not answer; and the longest text that is kept.
 TEXTS, LONG_TEXT = 200, 100_000
-# Seconds that a child has to say where it is; then its stacks are read without its help.
+# Seconds that a child has to say where its code is; after that we read its stacks without its help.
 WHERE_PATIENCE = 1.5
 
-# Errors of the system by which a path is no program that it can start.
+# Errors which mean that a path is not a program that can be started.
 NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.EPERM)
 
-# Requests that run the user's code, and can be stopped.
+# Kinds of requests that run the user's code and can be stopped.
 CELLS = ("execute", "object")
 
 _children = set()  # process ids of living children, of this version of the agent
 
 
 def pids():
-    """The processes in which sessions live: an interrupt of another session's cell must not reach them."""
+    """The processes in which sessions live; an interrupt of another session's cell must not reach them."""
     return set(_children)
 
 
 class ChildCore:
-    """Stands in the server for the Core in a child, with the same interface.
+    """Used in the server in place of the Core, which runs in a child; has the same interface.
 
-    bundle     gives the agent itself: ``agent_frames``
+    bundle     returns the agent itself, as ``agent_frames`` makes it
     """
 
     def __init__(self, session_id, place, log, shell, bundle):
@@ -67,12 +67,12 @@ class ChildCore:
         self._lock = threading.Lock()
         self._start_lock = threading.Lock()
         self._send_lock = threading.Lock()
-        self._dump_lock = threading.Lock()  # the pipe in which stacks come has one reader
-        self._unsent = None  # frames for a process that has not been given its text yet
+        self._dump_lock = threading.Lock()  # the pipe that brings stacks may have only one reader
+        self._unsent = None  # frames for a process that has not got its first messages yet; None: send directly
         self._texts = collections.deque(maxlen=TEXTS)  # of the latest cells
-        self._running = {}  # id -> [kind, the cell's code] of requests that have no reply yet
+        self._running = {}  # id -> [kind, the cell's code] of requests without a reply
         self._programs = program_pipes.Programs(log)
-        self._asked = {}  # number -> [semaphore, what the child has said]
+        self._asked = {}  # number -> [semaphore, the child's answer]
         self._numbers = itertools.count(1)
         self._process = None
         self._closed = False
@@ -85,16 +85,16 @@ class ChildCore:
         return self._process.pid if self._process is not None else 0
 
     def start(self):
-        """Start the process; ``ready`` is its first event. Raises RuntimeError, with the reason, if that cannot be."""
+        """Start the process; ``ready`` is its first event. Raises RuntimeError with the reason if it cannot."""
         if not sys.executable:
             raise RuntimeError("its sys.executable is empty, so it cannot start a child: use place = process")
         if os.name != "posix":
             raise RuntimeError("child sessions need a POSIX server: use place = process")
         ours, theirs = [descriptors.high_socket(one) for one in socket.socketpair()]
-        # For descriptors: connections that the child uses itself.
+        # For passing descriptors: of connections that the child uses itself.
         giver, taker = [descriptors.high_socket(one) for one in socket.socketpair()]
-        # The child writes its stacks into the first one; the others are its descriptors 1 and 2. It reads those itself.
-        # What it has not read when it dies is read here.
+        # The child writes its stacks into the first pipe; the other two are its descriptors 1 and 2. It reads those two
+        # itself; what it has not read when it dies is read here.
         pipes = [[descriptors.high_number(number) for number in os.pipe()] for _ in range(3)]
         theirs_too = [taker.fileno()] + pipes[0][1:] + pipes[1] + pipes[2]
         try:
@@ -134,11 +134,11 @@ class ChildCore:
 
     @property
     def is_dead(self):
-        """Whether its process has ended, and the next request will start another."""
+        """Whether its process has ended, so that the next request will start another."""
         return self._process is None
 
     def _bring_up(self, sock, folder):
-        """Give a new process its text. On a thread of its own: it takes as long as an interpreter takes to start."""
+        """Send a new process its first messages. On a thread of its own, because an interpreter takes long to start."""
         try:
             for part in self._bundle():
                 send_frame(sock, part)
@@ -148,10 +148,10 @@ class ChildCore:
                     send_frame(sock, frame)
                 self._unsent = None
         except OSError:
-            pass  # it has ended already, as the relay will find
+            pass  # the process has ended already; the relay will see that
 
     def _relay(self, process, sock, giver):
-        """The child's events into the log; when it ends, why."""
+        """Pass the child's events to the log; when the child ends, log why."""
         folder = tempdirs.choose()
         self._bring_up(sock, folder)
         while True:
@@ -169,12 +169,12 @@ class ChildCore:
             self._log.keep()
             self._log.wait_for_room()
         ended = exit_reason.reap(process, 10)
-        if ended is None:  # it has closed the socket and still runs
+        if ended is None:  # it has closed the socket but still runs
             signal_group(process.pid, signal.SIGKILL)
             ended = exit_reason.reap(process, float("inf"))
-        signal_group(process.pid, signal.SIGKILL)  # what it left behind in its group
+        signal_group(process.pid, signal.SIGKILL)  # processes that it left in its group
         _children.discard(process.pid)
-        for left in (folder, *compiler.folders(self.session_id, process.pid)):  # the latter of a debugger
+        for left in (folder, *compiler.folders(self.session_id, process.pid)):  # the latter come from a debugger
             tempdirs.remove(left)
         sock.close()
         giver.close()
@@ -198,7 +198,7 @@ class ChildCore:
             with self._lock:
                 known = self._running.pop(request_id, None)
             if kind == "where_reply" and known is None:
-                return  # it has been answered meanwhile, without the child
+                return  # it was already answered from here, without the child
             self._programs.settle(request_id)
             if self._stops.ended(request_id):
                 self.tell(request_id, stops.outcome(event["content"]))
@@ -210,7 +210,7 @@ class ChildCore:
         self._log.append(event)
 
     def _died(self, pid, ended, unread):
-        """Say why, in the cells that it ran. ``unread``: the stacks of its crash, the rest of its stdout and stderr."""
+        """Log why the child died, in its cells. ``unread``: stacks of the crash, rest of its stdout and stderr."""
         with self._lock:
             lost, self._running = self._running, {}
             self._process = None
@@ -227,8 +227,8 @@ class ChildCore:
             self._tell_the_end(request_id, kind, status, why, unread[0])
 
     def _tell_the_end(self, request_id, kind, status, why, dump):
-        """The reply of a request that the process has not answered: ``why``, and the stacks of its crash. The end of a
-        program's process is the program's own."""
+        """Reply to a request that the process has not answered, with ``why`` and the stacks of the crash. If the
+        request runs as a program, the end of the process is the end of the program."""
         error = {"ename": "SessionDied", "evalue": why + "; its variables are lost; the next cell starts a new one"}
         shown = [error["ename"] + ": " + error["evalue"]] + dump.splitlines()
         more = {}
@@ -264,7 +264,7 @@ class ChildCore:
         given = self._programs.begin(request)
         with self._start_lock:
             while not self._closed:
-                with self._lock:  # if it ends from here on, this request gets its answer too
+                with self._lock:  # if the process ends after this, the request still gets a reply
                     if self._process is not None:
                         self._running[request["id"]] = [kind, request.get("code") or ""]
                         break
@@ -277,8 +277,8 @@ class ChildCore:
             buffers = request.pop("buffers", ())
             self._send({"op": "submit", "request": request}, buffers, given)
         except OSError:
-            pass  # it is just dying
-        for number in given:  # it has copies
+            pass  # the process is just ending
+        for number in given:  # the child has copies
             os.close(number)
         if kind == "where":
             threads.start("where", self._where_from_outside, request["id"])
@@ -286,16 +286,16 @@ class ChildCore:
     def answer(self, input_id, value):
         try:
             self._send({"op": "answer", "input_id": input_id, "value": value})
-        except OSError:  # it has ended, and what asked with it
+        except OSError:  # the process has ended, and the code that asked with it
             return False
         return True
 
     def carry(self, request, key, sock):
-        """Have the child send or take a large value over ``sock``; see ``bulk``. OSError if the child ends."""
+        """Have the child send or receive a large value over ``sock``; see ``bulk``. OSError if the child ends."""
         done, theirs = [descriptors.high_socket(one) for one in socket.socketpair()]
         try:
             given = [theirs.fileno()]
-            if not hasattr(sock, "pending"):  # of TLS only this process can read what comes
+            if not hasattr(sock, "pending"):  # a TLS connection can only be read by this process
                 given.append(sock.fileno())
             with theirs:
                 message = {"op": "carry", "request": request, "key": None if key is None else key.hex()}
@@ -308,10 +308,10 @@ class ChildCore:
             sockets.shut(done)
             done.close()
 
-    # -- where it is --------------------------------------------------------------------------------------------------
+    # -- where its code is --------------------------------------------------------------------------------------------
 
     def _answer_here(self, request):
-        """Answer in place of the child: there is none, or it need not be asked."""
+        """Answer in place of the child, if there is none or its help is not needed."""
         if self._process is None:
             words = "the session has no process now; the next cell starts a new one"
             reply = {"status": "error", "ename": "SessionDied", "evalue": words, "traceback": []}
@@ -325,7 +325,7 @@ class ChildCore:
         threads.start("top", answer)
 
     def _where_from_outside(self, request_id):
-        """Answer for a child that does not answer in time."""
+        """Answer for a child that does not do so in time."""
         deadline = time.monotonic() + WHERE_PATIENCE
         while time.monotonic() < deadline:
             if request_id not in self._running:
@@ -342,7 +342,7 @@ class ChildCore:
         return {"status": "ok", "pid": self.pid, "place": self.place.name, "stacks": found, "left_out": 0, "note": note}
 
     def _stacks(self):
-        """The child's stacks, which it writes without its interpreter; and why that was needed, in words."""
+        """The child's stacks, which it writes without its interpreter; and in words why that was needed."""
         with self._lock:
             code = next((code for kind, code in self._running.values() if kind == "execute"), "")
         with self._dump_lock:
@@ -358,7 +358,7 @@ class ChildCore:
     # -- stopping a cell ---------------------------------------------------------------------------------------------
 
     def interrupt(self, request_id=None, gently=False):
-        """Stop a cell: each Stop may be a step stronger than the one before, see ``stops``. What was done."""
+        """Stop a cell; returns what was done. Each Stop may be one step stronger than the last, see ``stops``."""
         with self._lock:
             cells = [i for i, (kind, _) in self._running.items() if kind in CELLS]
             cells = cells or [i for i, (kind, _) in self._running.items() if kind == "comm"]
@@ -369,7 +369,7 @@ class ChildCore:
     def send_interrupt(self, request_id, alone):
         """Interrupt a cell: by a signal to the whole group, unless that would end the child or stop another cell.
 
-        ``alone``: all cells are to be stopped.  Returns whether the signal was sent.
+        ``alone``: all cells shall be stopped.  Returns whether the signal was sent.
         """
         with self._lock:
             kinds = [kind for kind, _ in self._running.values() if kind in CELLS]
@@ -380,7 +380,7 @@ class ChildCore:
         return True
 
     def ask_to_interrupt(self, request_id):
-        """Have the child itself interrupt one request, by signals until its thread has noticed."""
+        """Ask the child to interrupt one request itself, by signals until its thread has noticed."""
         try:
             self._send({"op": "interrupt", "request": request_id})
         except OSError:
@@ -395,11 +395,11 @@ class ChildCore:
         return request_id in self._running
 
     def tell(self, request_id, text):
-        """Words of ours in a cell's output."""
+        """Show a message of ours in a cell's output."""
         self._log.append({"type": "stream", "request": request_id, "content": {"name": "stderr", "text": text}})
 
     def check(self, request_id, seconds):
-        """What the child says of a cell: ``{"runs", "noticed", "asks", "where"}``; None if it does not in time."""
+        """Ask the child about a cell: ``{"runs", "noticed", "asks", "where"}``; None if it does not answer in time."""
         number = next(self._numbers)
         asked = self._asked[number] = [threading.Semaphore(0), None]
         try:
@@ -411,12 +411,12 @@ class ChildCore:
         return asked[1]
 
     def stuck_in(self, request_id):
-        """Where a cell is, and why its child does not answer, in words."""
+        """Where a cell is stuck and why its child does not answer, both in words."""
         found, why = self._stacks()
         return child_stacks.call(found) or "a call", why
 
     def close(self):
-        """End the process and its group: ask it, then SIGTERM, then SIGKILL."""
+        """End the process and its group: ask first, then SIGTERM, then SIGKILL."""
         self._closed = True
         process = self._process
         if process is None:
@@ -437,4 +437,4 @@ def signal_group(pid, sign):
     try:
         os.killpg(pid, sign)
     except OSError:
-        pass  # it is gone
+        pass  # the process has ended

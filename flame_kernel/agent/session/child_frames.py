@@ -1,4 +1,4 @@
-"""How a child begins, and the frames in which it and its server talk over a socket pair: 8 bytes of length each, and a
+"""How a child starts, and the frames in which it and its server talk over a socket pair: 8 bytes of length, then a
 message of ``wire``."""
 
 import marshal
@@ -10,8 +10,8 @@ from ..wire import message as wire
 
 _LENGTH = struct.Struct(">Q")
 
-# What the new interpreter runs first: it takes the agent from the socket, as ``agent_frames`` has it. The folder
-# where it starts is not on its path meanwhile, as a json.py may lie there; cells have it there later, see ``folder``.
+# The first code in the new interpreter: it reads the agent from the socket, in the form of ``agent_frames``. The folder
+# where it starts is not on the import path yet, since a json.py may lie there; cells get it later, see ``folder``.
 BOOT = (
     launch.LEAVE_FOLDER
     + """\
@@ -40,8 +40,8 @@ space["boot"](text.decode(), codes=codes).%s(s, left)
 
 
 def agent_frames(loader, text, codes):
-    """The agent for another process of this machine, as ``BOOT`` reads it: its text, and what this very Python has
-    compiled of it, which takes a child the better part of its start."""
+    """The agent for another process on this machine, in the form that ``BOOT`` reads: its text, and the code that this
+    same Python has compiled, which saves most of a child's start-up time."""
     return loader.encode(), text.encode(), sys.version.encode(), marshal.dumps(codes)
 
 
@@ -50,7 +50,7 @@ def send_frame(sock, data):
 
 
 def read_frame(sock):
-    """The next frame, or None at the end of the stream."""
+    """The next frame; None at the end of the stream."""
     head = _read(sock, _LENGTH.size)
     return None if head is None else _read(sock, _LENGTH.unpack(head)[0])
 

@@ -1,7 +1,7 @@
-"""The child's side of a session in a child process, from the moment when it has the agent's text.
+"""The child's side of a session in a child process, once it has loaded the agent.
 
-Cells run on the main thread. One thread sends events to the server; another one takes what the server asks, and answers
-while a cell runs.
+Cells run on the main thread. One thread sends events to the server; another receives the server's requests and answers
+them, also while a cell runs.
 """
 
 import array
@@ -22,18 +22,18 @@ from . import child_stacks, core, folder, places, stacks
 from .child import signal_group
 from .child_frames import read_frame, send_frame
 
-# Bytes of output that the server has not taken yet, at most: a cell that prints more waits.
+# Most bytes of output that the server has not taken yet: a cell that prints more has to wait.
 MOST_UNSENT = 2 << 20
-# Seconds that a session gets to finish its start when it is ended meanwhile.
+# Seconds to finish starting, for a session that is ended while it starts.
 START_GRACE = 0.8
-# Seconds that exit handlers may take when the server has gone away.
+# Seconds that exit handlers may take if the server has gone away.
 EXIT_GRACE = 3.0
-# Seconds between signals to a main thread that has not noticed.
+# Seconds between signals to a main thread that has not noticed them.
 SIGNAL_AGAIN = 0.1
 
 
 def main(sock, left=()):
-    """The child's life: never returns. ``left``: what was taken off the import path, see ``launch``."""
+    """Run the child; never returns. ``left``: the entries removed from the import path, see ``launch``."""
     options = wire.decode(read_frame(sock))[0]
     tempdirs.use(options["scratch"])
     taker, crash, out_r, out_w, err_r, err_w = [int(number) for number in sys.argv[2:8]]
@@ -44,7 +44,7 @@ def main(sock, left=()):
     log = events.EventLog(bound=MOST_UNSENT)
     me = core.Core(options["session"], places.Child(options["session"]), log, options["shell"])
     me.folder = folder.Folder(left)
-    me.interrupt_only = None  # the request that the next SIGINT is for; None: for all
+    me.interrupt_only = None  # the request that the next SIGINT is meant for; None: all
     me.start_on_main()
     _take_descriptors(me, {"stdout": (1, out_r, out_w), "stderr": (2, err_r, err_w)})
     handler = _interrupt_handler(me)
@@ -52,17 +52,17 @@ def main(sock, left=()):
     me.take_interrupts()
     me.interrupt_main = functools.partial(_interrupt_main, me)
     me.on_main = functools.partial(_on_main, me)
-    me.for_main = collections.deque()  # what the next SIGINT has it call
+    me.for_main = collections.deque()  # functions that the next SIGINT makes the main thread call
     sender = threads.start("sender", _send_events, sock, log)
     taker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, taker)
-    taker.settimeout(None)  # gevent's, and those of an app with a default timeout, do not wait
+    taker.settimeout(None)  # gevent or a default timeout would make it non-blocking
     threads.start("receiver", _receive, sock, taker, me, log, sender)
-    while True:  # close ends the process; a lane that ended for another reason has another one in its place
+    while True:  # closing ends the process; a lane that ended otherwise has been replaced
         me.run_on_main()
 
 
 def _enable_faulthandler(fd):
-    """Have a crash, and a signal of ours, write all stacks where the server reads them; no interpreter is needed."""
+    """On a crash or on our signal, write all stacks where the server reads them; needs no interpreter."""
     try:
         import faulthandler
 
@@ -73,7 +73,7 @@ def _enable_faulthandler(fd):
 
 
 def _take_descriptors(me, pipes):
-    from ..output import capture  # not everywhere: it needs fcntl
+    from ..output import capture  # imported here, because some systems lack fcntl
 
     me.capture = capture.Capture(me.emit)
     for name, (number, r, w) in pipes.items():
@@ -87,8 +87,8 @@ def _interrupt_handler(me):
             me.for_main.popleft()(frame)
             return
         only, me.interrupt_only = me.interrupt_only, None
-        lanes = list(me.lanes.values())  # other threads make and end them
-        # The main thread's own lane last: its interrupt is raised here and now.
+        lanes = list(me.lanes.values())  # a copy: other threads add and remove lanes
+        # The main thread's own lane comes last, because its interrupt is raised right here.
         for lane in sorted(lanes, key=lambda lane: lane.name, reverse=True):
             if lane.request is not None and only in (None, lane.request["id"]):
                 lane.interrupt()
@@ -102,7 +102,7 @@ def _on_main(me, function):
 
 
 def _interrupt_one(me, request_id):
-    """Stop one request: on its lane's thread, or while it is queued."""
+    """Stop one request, on its lane's thread or while it is queued."""
     for lane in list(me.lanes.values()):
         if lane.cancel(request_id):
             return
@@ -117,14 +117,14 @@ def _interrupt_one(me, request_id):
 
 
 def _state_of(me, message):
-    """How a cell is after an interrupt: whether it runs, has noticed it, waits for the user, and where it is."""
+    """The state of a cell after an interrupt: does it run, has it noticed, does it wait for the user, where is it."""
     seen = {"number": message["number"], "runs": False}
     for lane in list(me.lanes.values()):
         request = lane.request
         if request is not None and request["id"] == message["request"]:
             try:
                 where = stacks.call(me, lane)
-            except Exception:  # it is running, and what was there a moment ago is gone
+            except Exception:  # the cell runs meanwhile, so its frames may be gone
                 where = "Python code"
             seen.update(runs=True, noticed=lane.noticed == request["id"], asks=me.asks(lane), where=where)
     return seen
@@ -136,7 +136,7 @@ def _interrupt_main(me, request):
 
 
 def _signal_until_handled(me, request_id):
-    """SIGINT to the main thread, again until its handler has run: one just before a call blocks does not end that."""
+    """Send SIGINT to the main thread until its handler has run: one just before a call blocks does not end the call."""
     if me.interrupt_only == request_id:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         threads.later(SIGNAL_AGAIN, "interrupt", _signal_until_handled, me, request_id)
@@ -185,7 +185,7 @@ def _receive(sock, taker, me, log, sender):
 
 
 def _descriptors(taker):
-    """The descriptors that the server has sent with this message: up to three."""
+    """The descriptors that the server has sent with this message, three at most."""
     found = array.array("i")
     _, more, _, _ = taker.recvmsg(1, socket.CMSG_SPACE(3 * found.itemsize))
     for level, kind, data in more:
@@ -197,21 +197,21 @@ def _descriptors(taker):
 
 
 def _socket(number):
-    """The socket of a descriptor, of whatever family it is."""
+    """A socket for a descriptor, whatever its address family."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, number)
     sock.settimeout(bulk.PATIENCE)
     return sock
 
 
 def _carry(me, request, key, given):
-    """Send or take a large value over the last of the sockets; the first one tells the server that it is done."""
+    """Send or receive a large value over the last of the sockets; the first one tells the server when it is done."""
     done, sock = given[0], given[-1]
     try:
         bulk.serve(me.objects, request, key, sock)
         if sock is not done:
             done.sendall(pieces.DONE)
-    except Exception:  # a cut, or a value that is gone: the client asks what has come of it
-        for one in given:  # not just closed: a process that was forked meanwhile may have copies
+    except Exception:  # a cut, or a value that is gone: the client asks what has arrived
+        for one in given:  # closing is not enough: a process forked meanwhile may have copies
             sockets.shut(one)
     finally:
         for one in given:
@@ -219,7 +219,7 @@ def _carry(me, request, key, given):
 
 
 def _end_process(status):
-    """End this process, and the subprocesses of its group with it."""
+    """End this process and the subprocesses in its group."""
     import atexit
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
@@ -235,6 +235,6 @@ def _end_process(status):
 
 
 def _kill():
-    """The end of this process and of all of its group."""
-    tempdirs.remove_own()  # exit handlers may hang before that one, and threads have written since
+    """Kill this process and its whole group."""
+    tempdirs.remove_own()  # an earlier exit handler may hang, and threads may have written since
     signal_group(os.getpid(), signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""Where a child is when its interpreter is stuck: its stacks, and what the system says of its process.
+"""Where a child's code is when its interpreter is stuck: its stacks, and what the system says about its process.
 
-While a call in C holds the interpreter's lock, no Python code of the child runs, and none of the agent.
-``faulthandler`` needs no lock: on a signal it writes all stacks into the pipe that is there for a crash.
+While a C call holds the interpreter lock (GIL), none of the child's Python code runs, including the agent's.
+``faulthandler`` does not need the lock: on a signal it writes all stacks into the pipe that is also used for a crash.
 """
 
 import linecache
@@ -15,16 +15,16 @@ from .. import own
 from ..shell import compiler
 from . import stacks
 
-# On this signal the child writes its stacks; nobody else is likely to use it. None where the system has none such.
+# The signal on which the child writes its stacks; others hardly use it. None if the system has no such signals.
 DUMP_SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else None
-# Seconds for the first words of a dump, and of quiet behind the last.
+# Seconds to wait for the first bytes of a dump, and seconds of silence that mean its end.
 DUMP_PATIENCE, DUMP_QUIET = 1.0, 0.05
-# Bytes read from a pipe at once: more than one holds.
+# Bytes to read from a pipe at once: more than a pipe holds.
 MOST = 1 << 20
 
 _THREAD = re.compile(r"(Current thread|Thread) (0x[0-9a-f]+)")
 _FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
-_CELL = re.compile(r"(\d+)(-\d+)?\.py$")  # the file name of a cell: see ``compiler``
+_CELL = re.compile(r"(\d+)(-\d+)?\.py$")  # a cell's file name, see ``compiler``
 _STATES = {
     "T": "its process is stopped (SIGSTOP)",
     "t": "its process is held by a debugger",
@@ -33,9 +33,9 @@ _STATES = {
 
 
 def dump(pid, pipe):
-    """All stacks of a child as it writes them into ``pipe``; empty where it does not."""
+    """All stacks of a child, which it writes into ``pipe``; empty if it does not."""
     if not _catches(pid, DUMP_SIGNAL):
-        return ""  # it starts, or is another program now: the signal would end it
+        return ""  # it is starting, or is another program now: the signal would kill it
     _drain(pipe, 0)
     try:
         os.kill(pid, DUMP_SIGNAL)
@@ -45,7 +45,7 @@ def dump(pid, pipe):
 
 
 def _catches(pid, sign):
-    """Whether a process has a handler for a signal; False where that cannot be told."""
+    """Whether a process has a handler for a signal; False if that is unknown."""
     try:
         with open("/proc/%d/status" % pid) as f:
             for line in f:
@@ -57,7 +57,7 @@ def _catches(pid, sign):
 
 
 def rest_of(pipe):
-    """What a dead child has left in a pipe, which is closed."""
+    """The data that a dead child has left in a pipe; closes the pipe."""
     try:
         return _drain(pipe, 0)
     finally:
@@ -76,9 +76,9 @@ def _drain(pipe, patience):
 
 
 def read_stacks(text, code, texts=()):
-    """The stacks in a dump of ``faulthandler``, in the form of ``stacks.where``.
+    """The stacks in a ``faulthandler`` dump, in the form of ``stacks.where``.
 
-    ``code`` is the text of the cell that runs, ``texts`` are those of earlier cells.
+    ``code`` is the text of the running cell, ``texts`` are those of earlier cells.
     """
     found = _threads_in(text)
     earlier = {}
@@ -98,7 +98,7 @@ def read_stacks(text, code, texts=()):
 
 
 def without_ours(text):
-    """The lines of a dump without the frames of the agent's, and of what began the child."""
+    """The lines of a dump without the agent's frames and the child's start-up code."""
     lines = [(line, _FRAME.match(line)) for line in text.splitlines()]
     return [
         line for line, frame in lines if not (frame and (own.is_file(frame.group(1)) or frame.group(1) == "<string>"))
@@ -106,7 +106,7 @@ def without_ours(text):
 
 
 def _threads_in(text):
-    """``[(thread, [(file, line, function), …]), …]`` of a dump, the outermost frame first."""
+    """``[(thread, [(file, line, function), …]), …]`` of a dump; the outermost frame comes first."""
     found = []
     for line in text.splitlines():
         thread, frame = _THREAD.match(line), _FRAME.match(line)
@@ -152,7 +152,7 @@ def _frame(one, code, is_first, earlier):
 
 
 def call(found):
-    """Where the cell is, as ``re.match, line 3``; empty where it cannot be told."""
+    """Where the cell is, such as ``re.match, line 3``; empty if unknown."""
     for stack in found:
         if stack["kind"] == "cell" and stack["frames"]:
             first, last = stack["frames"][0], stack["frames"][-1]
@@ -161,7 +161,7 @@ def call(found):
 
 
 def state(pid):
-    """Why a process does not run, in words, if the system says so; else empty."""
+    """Why a process is not running, in words, if the system says so; else empty."""
     try:
         with open("/proc/%d/stat" % pid) as f:
             return _STATES.get(f.read().rpartition(")")[2].split()[0], "")

@@ -1,7 +1,7 @@
-"""The core of a session, in the process where its cells run: the server's, or a child.
+"""The core of a session, in the process where its cells run: the server or a child.
 
-It has the namespace, the shell, the lanes and the output. Its owner submits requests and reads its event log. The other
-files of the agent call it ``host``.
+It has the namespace, the shell, the lanes and the output. The session's owner submits requests and reads its event log.
+Other files of the agent call it ``host``.
 """
 
 import itertools
@@ -27,9 +27,9 @@ from ..shell import ipython, mini, tracebacks
 from . import monitor, program, program_pipes, side, stacks
 from .lane import Lane
 
-# The names of lanes that serve objects while a cell runs begin with this.
+# Prefix in the names of helper lanes, which serve objects while a cell runs.
 HELPER = "~"
-# Seconds after which an interrupt that was dropped is sent again.
+# Seconds after which a dropped interrupt is sent again.
 ONCE_MORE = 0.05
 
 
@@ -47,16 +47,16 @@ class Core:
         self.closed = False
         self.is_dead = False
         self.protected_pids = protected_pids
-        self.redirects = {}  # what the session has assigned to sys.stdout and its like
-        self.take_interrupts = None  # in a child: makes the handler of SIGINT ours, again if need be
-        self.on_main = None  # in a child: has the main thread call a function with its present frame
-        self.folder = None  # in a child: the notebook's folder on the import path, see ``folder``
-        self.interrupt_main = None  # on a main thread: has it interrupt a request itself
-        self.outer_lines = ()  # where a thread is, outside of us, that was not made for cells; see ``tracing.lines_of``
-        self.latest = None  # the Cell that ran last: for output of which nothing better is known
+        self.redirects = {}  # what the session has assigned to sys.stdout and the like
+        self.take_interrupts = None  # in a child: installs our SIGINT handler, again if needed
+        self.on_main = None  # in a child: has the main thread call a function with its current frame
+        self.folder = None  # in a child: keeps the notebook's folder on the import path, see ``folder``
+        self.interrupt_main = None  # if cells run on a main thread: has it interrupt a request itself
+        self.outer_lines = ()  # our callers on a thread not made for cells; see ``tracing.lines_of``
+        self.latest = None  # the Cell that ran last: gets output that belongs to no known cell
         self.shell = None
-        self._started = threading.Event()  # there is a shell
-        self.described = None  # the content of the ``ready`` event, when it has been sent
+        self._started = threading.Event()  # set when there is a shell
+        self.described = None  # the content of the ``ready`` event, once that was sent
         self.lanes = {}
         self._log = log
         self._want = shell
@@ -70,7 +70,7 @@ class Core:
         self._programs = program_pipes.Programs(log)
         self.modules = modules.Modules()
         self.objects = objects.Objects(self)
-        self._batch = (None, "")  # the last request's for an object, and its lane
+        self._batch = (None, "")  # batch of the last object request, and its lane
         self._helpers = itertools.count(1)
         self.namespace = self._make_namespace()
         sys_hooks.install()
@@ -87,32 +87,33 @@ class Core:
         return module
 
     def start(self):
-        """Begin: the lane for cells on a thread of its own; ``ready`` is the first event."""
+        """Start the lane for cells on a thread of its own; ``ready`` is the first event."""
         self.lanes[""] = Lane(self, "")
 
     def wait_started(self, seconds):
-        """Wait until there is a shell; whether there is. A process that ends before leaves a temporary folder."""
+        """Wait until there is a shell; returns whether there is. A process that ends before leaves a temporary
+        folder."""
         return self._started.wait(seconds)
 
     def start_on_main(self):
-        """The same on a child's main thread. Before any request: the first would make a thread for its cell."""
+        """Make the lane for a child's main thread. Call it before any request, which would otherwise make a thread."""
         self.lanes[""] = Lane(self, "", on_main=True)
 
     def run_on_main(self):
-        """Run the lane for cells on the calling thread, the main one of a child, until it ends."""
+        """Run the lane for cells on the calling thread, a child's main thread, until the lane ends."""
         self.outer_lines = lines_of(sys._getframe(1))
         self.lanes[""].run()
 
     # -- for the lane ------------------------------------------------------------------------------------------------
 
     async def prepare(self, lane):
-        """First thing on a lane's thread."""
+        """Called first on a lane's thread; on the first lane it starts the shell."""
         streams.set_current(Cell(None, self))
         if lane.name:
             self._started.wait()  # its first cell may have come before there is a shell to run it
             return
         if self.shell is not None:
-            return  # a fresh thread for a session that has its shell
+            return  # a new thread for a session that already has its shell
         self.comms = Comms(self)
         reason = None
         if self._want != "mini":
@@ -131,7 +132,7 @@ class Core:
         self._log.append({"type": "ready", "request": None, "content": self.described})
 
     def _describe(self, reason):
-        """Where cells run, for people and for the kernel's language_info."""
+        """Facts about where cells run, for people and for the kernel's language_info."""
         return {
             "host": socket.gethostname(),
             "pid": self.pid,
@@ -148,7 +149,7 @@ class Core:
         }
 
     async def perform(self, request):
-        """One execute_request, or one for an object: the content of its reply."""
+        """Run one execute_request or object request; returns the content of its reply."""
         self.user_begins()
         if request["kind"] == "object":
             return await self.objects.perform(request)
@@ -159,7 +160,7 @@ class Core:
         self.comms.begin()
         self.debug.begin()
         if self.take_interrupts is not None and not cell.lane:
-            self.take_interrupts()  # pdb has left its own, of a ``continue``, or a cell has
+            self.take_interrupts()  # pdb (after ``continue``) or a cell may have left a handler of its own
         self.latest = cell
         if request.get("program"):
             return await program.run(self, cell, request, request.pop("descriptors"))
@@ -179,18 +180,18 @@ class Core:
         return reply
 
     def user_begins(self):
-        """What the user asks for may come from the notebook's folder; nothing did before."""
+        """Called when the user's code is about to run: from now on imports may come from the notebook's folder."""
         if self.folder is not None:
             self.folder.open()
 
     def interrupted_reply(self, request):
-        """The reply of a cell whose interrupt was not caught by its shell."""
+        """The reply of a cell whose interrupt its shell did not catch."""
         return self._error_reply(
             request, {"ename": "KeyboardInterrupt", "evalue": "", "traceback": ["KeyboardInterrupt"]}
         )
 
     def failed_reply(self, request, error):
-        """The reply of a cell whose shell has failed, or we."""
+        """The reply of a cell whose shell, or our own code, has failed."""
         return self._error_reply(request, tracebacks.content(error))
 
     def _error_reply(self, request, error):
@@ -200,7 +201,7 @@ class Core:
         return dict(error, status="error", execution_count=self.shell.execution_count, user_expressions={}, payload=[])
 
     def finish(self, request, reply):
-        """A cell is over: write its reply into the log, behind all of its output."""
+        """A cell has ended: write its reply into the log, after all its output."""
         self._settle()
         if request.get("program"):
             self._programs.settle(request["id"])
@@ -214,7 +215,7 @@ class Core:
             self._append("execute_reply" if request["kind"] == "execute" else "comm_reply", request["id"], reply)
 
     def lane_ended(self, lane):
-        """A lane's thread is about to end."""
+        """Called when a lane's thread is about to end."""
         if lane.abandoned:
             return
         with self._lock:
@@ -227,7 +228,7 @@ class Core:
     # -- output ------------------------------------------------------------------------------------------------------
 
     def publish(self, msg_type, content, metadata=None, buffers=None, clean=None):
-        """An event for the cell of the caller; ``clean`` makes content of what JSON cannot carry."""
+        """Publish an event for the calling cell; ``clean`` converts content that JSON cannot represent."""
         cell = streams.current() or self.latest
         self._append(msg_type, None if cell is None else cell.request_id, content, metadata, buffers, clean)
         if os.getpid() == self.pid:
@@ -241,54 +242,54 @@ class Core:
             self._log.append(event)
 
     def append(self, msg_type, request_id, content, metadata=None, buffers=None):
-        """An event of a request, for whoever made that."""
+        """Append an event of a request to the log."""
         self._append(msg_type, request_id, content, metadata, buffers)
 
     def write(self, cell, name, text):
-        """Text that code of ``cell`` prints."""
+        """Write text that code of ``cell`` has printed."""
         if os.getpid() != self.pid:
             self._write_from_fork(name, text)
         elif text:
             self._log.write(cell.request_id, name, text)
 
     def reply(self, request, content):
-        """The reply of a request that is answered beside the cells."""
+        """Reply to a request that does not run on a lane."""
         self._append(request["kind"] + "_reply", request["id"], content)
 
     def flush(self):
-        """Send out what was printed: from a child to the server too, as the child may end at any time."""
+        """Send what was printed; in a child, wait until the server has it, as the child may end at any time."""
         self.place.flush(self, streams.current())
 
     def hand_over(self, in_any_case):
-        """Wait until what was printed is out, as far as the log has time for it; see ``EventLog.hand_over``."""
+        """Wait until what was printed has been sent, as long as the log allows; see ``EventLog.hand_over``."""
         self._log.hand_over(in_any_case)
 
     def tell(self, request_id, text):
-        """Words of ours in a cell's output."""
+        """Show a message of ours in a cell's output."""
         self._log.append({"type": "stream", "request": request_id, "content": {"name": "stderr", "text": text}})
 
     def emit(self, name, text):
-        """Text that came through a descriptor: it is put to the cell that ran last."""
+        """Show text that came through a descriptor, in the cell that ran last."""
         cell = self.latest
         self._log.write(None if cell is None else cell.request_id, name, text)
 
     def fileno(self, name):
-        """A descriptor whose text appears in the session (``sys.stdout.fileno()``)."""
+        """A descriptor whose text appears in the session, for ``sys.stdout.fileno()``."""
         return self.place.descriptor(self, name)
 
     def need_capture(self):
-        """The Capture for pipes of this session, made at the first call."""
+        """The session's Capture, which reads pipes; made at the first call."""
         with self._lock:
             if self.capture is None:
                 self.capture = Capture(self.emit)
         return self.capture
 
     def before_fork(self):
-        """The calling code is about to fork this process: make sure that the copy has descriptors for its output."""
+        """Called before the user's code forks this process: makes sure that the copy has descriptors for its output."""
         self.place.before_fork(self)
 
     def _write_from_fork(self, name, text):
-        """Write the text of a forked process to a descriptor: nobody reads its copy of the log."""
+        """Write text of a forked process to a descriptor, since nobody reads the fork's copy of the log."""
         fd = self.place.descriptor_in_fork(self, name)
         data = text.encode("utf-8", "replace")
         while data:
@@ -301,11 +302,11 @@ class Core:
         return self._prompts.ask(prompt, password)
 
     def answer(self, input_id, value):
-        """The user's line for an input request; whether one still waits for it."""
+        """Pass the user's line to an input request; returns whether it was still waiting."""
         return self._prompts.answer(input_id, value)
 
     def asks(self, lane):
-        """Whether a lane waits for the user: for an answer, or at a breakpoint."""
+        """Whether a lane waits for the user: for an answer or at a breakpoint."""
         request = lane.request
         return request is not None and (self._prompts.asks(request["id"]) or stacks.is_held(lane))
 
@@ -316,7 +317,7 @@ class Core:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def submit(self, request):
-        """Begin a request ``{"kind", "id", …}``; returns at once, the reply is an event."""
+        """Start a request ``{"kind", "id", …}``; returns at once, the reply is an event."""
         if request["kind"] in monitor.KINDS:
             monitor.begin(self, request)
         elif request["kind"] in side.KINDS:
@@ -324,7 +325,7 @@ class Core:
         elif request["kind"] == "stdin":
             self._programs.feed(request)
         elif request["kind"] == "execute":
-            if request.get("program") and "descriptors" not in request:  # a child has them from its server
+            if request.get("program") and "descriptors" not in request:  # a child gets them from its server
                 request["descriptors"] = self._programs.begin(request)
             self.lane(request.get("lane") or "").submit(request)
         elif request["kind"] == "debug":
@@ -337,11 +338,11 @@ class Core:
             raise ValueError("unknown request kind %r" % request["kind"])
 
     def carry(self, request, key, sock):
-        """Send or take a large value over ``sock``; see ``bulk``."""
+        """Send or receive a large value over ``sock``; see ``bulk``."""
         bulk.serve(self.objects, request, key, sock)
 
     def lane(self, name):
-        """The lane of that name; it is made if there is none."""
+        """The lane of that name; made if there is none."""
         with self._lock:
             lane = self.lanes.get(name)
             if lane is None or lane.abandoned:
@@ -349,9 +350,9 @@ class Core:
         return lane
 
     def _submit_object(self, request):
-        """A request for an object never waits for a cell: while one runs, a helper lane takes the request.
+        """Submit a request for an object. It never waits for a cell: while one runs, a helper lane takes the request.
 
-        Those of one ``batch`` go to one lane, so that each is done when its turn comes.
+        Requests of one ``batch`` go to the same lane, so they are done in order.
         """
         if "op" in request:
             self.user_begins()
@@ -386,8 +387,8 @@ class Core:
                 lane.close()
 
     def interrupt(self, request_id=None, gently=False):
-        """Stop what runs, or only request ``request_id``. Returns the strongest thing done: see Lane.interrupt.
-        Whatever is done here is gentle: the names are kept."""
+        """Stop everything that runs, or only request ``request_id``. Returns the strongest thing done, see
+        Lane.interrupt. ``gently`` changes nothing, because all that is done here keeps the session's variables."""
         done = "idle"
         for lane in list(self.lanes.values()):
             running = lane.request
@@ -402,7 +403,8 @@ class Core:
         return done
 
     def dropped(self, cell):
-        """Python has dropped a KeyboardInterrupt raised in a finalizer: whether it was ours, and is sent again."""
+        """Python has dropped a KeyboardInterrupt in a finalizer: send it again if it was ours; returns whether it
+        was."""
         lane = self.lanes.get(cell.lane)
         if lane is None or lane.noticed != cell.request_id:
             return False
@@ -423,7 +425,7 @@ class Core:
         self.tell(request["id"], words)
         if request["kind"] == "comm":
             self._append("comm_reply", request["id"], {"status": "error"})
-        self._callbacks.ended(request)  # or, where that was none, those that waited for this lane
+        self._callbacks.ended(request)  # or, if it was none of those, let the ones that waited for this lane run
         if request["kind"] == "comm":
             return
         error = {"ename": "KeyboardInterrupt", "evalue": "abandoned in %s" % where, "traceback": []}
@@ -437,7 +439,7 @@ class Core:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self):
-        """End the session: lanes, helper thread, descriptors, names. A thread that is in a call ends after it."""
+        """End the session: lanes, helper threads, descriptors, variables. A thread in a call ends after that call."""
         lanes = list(self.lanes.values())
         for lane in lanes:
             lane.interrupt()
@@ -446,7 +448,7 @@ class Core:
         for lane in lanes:
             if lane.thread_id != threading.get_ident() and not lane.join(2.0):
                 lane.abandon()
-        # As code of the session: what a __del__ prints now is lost, and must not reach the app's stdout.
+        # Count as the session's code: what a __del__ prints now is dropped, and must not reach the app's stdout.
         streams.set_current(Cell(None, self))
         if self.comms is not None:
             self.comms.close()

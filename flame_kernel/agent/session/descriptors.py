@@ -1,4 +1,4 @@
-"""The descriptors that a server gives to a child: above 2, inherited by nobody else, and waiting."""
+"""Descriptors that a server passes to a child: numbered above 2, blocking, and inherited by no other process."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ import subprocess
 
 
 def high_number(number):
-    """The descriptor, moved above 2: a server may have closed its stdin, stdout or stderr."""
+    """The descriptor moved above 2, because a server may have closed its stdin, stdout or stderr."""
     if number > 2:
         return number
     import fcntl
@@ -17,7 +17,7 @@ def high_number(number):
 
 
 def high_socket(sock):
-    """The same for a socket, which waits for ever, whatever the app has said of new ones (socket.setdefaulttimeout)."""
+    """The same for a socket; it also gets no timeout, whatever default the app set (socket.setdefaulttimeout)."""
     number = sock.detach()
     moved = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, high_number(number))
     moved.settimeout(None)
@@ -25,8 +25,8 @@ def high_socket(sock):
 
 
 def inherited(number):
-    """What a child gets as its stdout or stderr: the server's own. Nothing where the server has closed it, as another
-    file has its number then."""
+    """What a child gets as its stdout or stderr: the server's own, or nothing if the server has closed it, because
+    another file may have its number then."""
     try:
         return None if os.get_inheritable(number) else subprocess.DEVNULL
     except OSError:

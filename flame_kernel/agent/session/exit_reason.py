@@ -1,7 +1,7 @@
-"""Why a child has ended, as far as the system tells: its status, its memory, and whether memory was the reason.
+"""Why a child has ended, as far as the system tells: its status, its memory, and whether it ran out of memory.
 
-Of SIGKILL nobody says why it was sent. We name the OOM killer only if the system's count of its kills has risen
-meanwhile.
+The system does not say why it sent SIGKILL. We name the OOM killer only if the system's count of its kills has risen
+since the cell began.
 """
 
 import os
@@ -11,7 +11,7 @@ import time
 
 from ..amounts import size_in_words
 
-# What a signal means, for a user.
+# What a signal means, in words for users.
 MEANINGS = {
     "SIGSEGV": "invalid memory access in C code",
     "SIGBUS": "invalid memory access in C code, or a mapped file became shorter",
@@ -25,7 +25,7 @@ MEANINGS = {
 
 
 class OomKills:
-    """Counts the processes that the system has killed for want of memory since this object was made."""
+    """Counts the processes that the system has killed for lack of memory since this object was made."""
 
     def __init__(self):
         self._before = oom_kills()
@@ -45,7 +45,7 @@ class OomKills:
 
 
 def oom_kills():
-    """``{where: count}`` for this machine and for this process's control group; what cannot be read is left out."""
+    """``{where: count}`` for this machine and for this process's control group; unreadable counts are left out."""
     found = {}
     for where, path, name in [("the machine", "/proc/vmstat", "oom_kill")] + [
         ("the server's control group", path, "oom_kill") for path in _cgroup_files()
@@ -62,7 +62,7 @@ def oom_kills():
 
 
 def _cgroup_files():
-    """Files of version 2 and 1 with a line ``oom_kill N``."""
+    """The files of cgroup version 2 and 1 that have a line ``oom_kill N``."""
     try:
         with open("/proc/self/cgroup") as f:
             lines = [line.rstrip("\n").split(":", 2) for line in f]
@@ -78,10 +78,10 @@ def _cgroup_files():
 
 
 def reap(process, seconds):
-    """Wait for the end of a Popen: ``(status, peak memory)``, or None where it lives after ``seconds``.
+    """Wait for a Popen to end: ``(status, peak memory)``, or None if it still runs after ``seconds``.
 
-    The status is negative for a signal. It is None where the app has taken it: it waits for all children itself, or
-    ignores SIGCHLD. The memory is in bytes, None where it is not known.
+    The status is negative for a signal. It is None if the app has consumed it, because it waits for all children itself
+    or ignores SIGCHLD. The memory is in bytes, None if unknown.
     """
     deadline, pause = time.monotonic() + seconds, 0.0005
     while True:
@@ -100,17 +100,17 @@ def reap(process, seconds):
 
 
 def own_peak():
-    """The peak memory of this process, in bytes. A child's figure is never below it, however little the child uses."""
+    """The peak memory of this process in bytes. A child's figure is never lower than this, however little it used."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def in_words(pid, status, stop, memory, peak, floor):
-    """One sentence without its end.
+    """Why the process ended, as a sentence without a full stop.
 
-    stop    the signal with which a Stop has ended it, or None
-    memory  the OomKills of the time when its latest cell began
+    stop    the signal by which a Stop has ended it, or None
+    memory  the OomKills made when its latest cell began
     peak    bytes; a figure up to ``floor`` may be the server's own
     """
     name, details = signal_name(status), []
@@ -130,7 +130,7 @@ def in_words(pid, status, stop, memory, peak, floor):
 
 
 def not_begun(executable):
-    """What else is to be known of a process that has ended before its session began."""
+    """What else to tell about a process that ended before its session began."""
     return (
         " before its session began: sys.executable there is %s, which must be the Python of the server, "
         "what it said is on the server's stderr, and place = process needs no second Python" % executable
@@ -138,7 +138,7 @@ def not_begun(executable):
 
 
 def signal_name(status):
-    """The signal's name in a status; None where there is none."""
+    """The name of the signal in a status; None if there is none."""
     if status is None or status >= 0:
         return None
     try:

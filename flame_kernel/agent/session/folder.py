@@ -1,11 +1,12 @@
-"""The notebook's folder on a child's import path: there for what the user imports, and for nothing else.
+"""Keeps the notebook's folder on a child's import path, for the user's imports and for no others.
 
-A child begins without its folder.  With the first cell, or the first Tab, "" comes to the front of ``sys.path``, as in
-ipykernel.  But what the agent imports, and what that imports in turn (IPython, jedi, debugpy and theirs), never comes
-from there: a ``jedi.py`` or a ``typing_extensions.py`` that lies beside a notebook is not what was meant.
+A child starts without its folder on the path.  With the first cell or the first Tab, "" is added at the front of
+``sys.path``, as in ipykernel.  But what the agent imports, and what those modules import (IPython, jedi, debugpy and
+others), never comes from there: they do not mean a ``jedi.py`` or ``typing_extensions.py`` next to a notebook.
 
-Who imports is told by the frame.  An ``import`` statement in such a library has the folder passed over.  Where it calls
-``import_module`` the name may be the user's (a pickle's class, an extension to load): the folder comes last.
+The calling frame shows who imports.  For an ``import`` statement in such a library, the folder is skipped.  If the
+library calls ``import_module``, the name may be the user's (a pickle's class, an extension to load), so the folder
+comes last.
 """
 
 import importlib.machinery
@@ -15,19 +16,19 @@ import sys
 
 _IMPORT = opcode.opmap["IMPORT_NAME"]
 _MACHINERY = ("importlib", "_frozen_importlib", "_frozen_importlib_external")
-# What is asked for by name from anywhere: by matplotlib, by front ends' messages.
+# Modules that any code may import by name: matplotlib does, and messages of front ends.
 _OURS_BY_NAME = ("IPython", "jedi", "parso", "debugpy", "comm", "matplotlib_inline", "psutil", "traitlets")
 
 
 class Folder:
-    """A finder of modules, the first one that is asked; ``left`` was taken off the path when the process began."""
+    """A module finder that is asked first; ``left``: entries removed from the path when the process started."""
 
     def __init__(self, left=()):
         self._left = [entry for entry in left if entry]
-        self._path = list(sys.path)  # without the folder
+        self._path = list(sys.path)  # the path without the folder
         self._start = _here()
         self._opened = False
-        self._real = {}  # entries of the path and what they lead to
+        self._real = {}  # entries of the path -> what they resolve to
         self._ours = {name.partition(".")[0] for name in list(sys.modules)} - {"__main__"}
         sys.meta_path.insert(0, self)
 
@@ -35,7 +36,7 @@ class Folder:
         return "<Folder %s %s>" % (self._start, "open" if self._opened else "closed")
 
     def open(self):
-        """The user has begun: the folder is on the path, unless Python was told to keep it off."""
+        """The user's code begins: put the folder on the path, unless Python was told to keep it off."""
         if not self._opened:
             self._opened = True
             if not os.environ.get("PYTHONSAFEPATH"):
@@ -44,9 +45,9 @@ class Folder:
     # -- for the import system
 
     def find_spec(self, name, path=None, target=None):
-        """Where a module of ours is; None where the others are to be asked, as ever."""
+        """The spec of a module of ours; None to let the other finders look, as usual."""
         if target is not None:
-            return None  # it is loaded anew from where it was
+            return None  # a reload: it comes from where it was
         root, dot, _ = name.partition(".")
         if dot:
             return self._find_inside(name, path) if root in self._ours else None
@@ -59,10 +60,10 @@ class Folder:
             return spec
         if ours and self._opened and (by_statement or root in _OURS_BY_NAME):
             raise _not_found(name)
-        return None  # ``importlib.util.find_spec`` has nothing of it if this raises
+        return None  # no error here: ``importlib.util.find_spec`` would fail with it
 
     def _find_inside(self, name, path):
-        """A module in a package of ours, whose parts in the folder do not count (``pkgutil.extend_path``)."""
+        """A module in a package of ours, ignoring parts of the package in the folder (``pkgutil.extend_path``)."""
         inside = name.split(".")[:-1]
         known = {os.path.join(entry, *inside) for entry in self._path}
         folders = [os.path.join(entry or _here(), *inside) for entry in sys.path + [""] if self._is_folder(entry)]
@@ -75,7 +76,7 @@ class Folder:
         return spec
 
     def _importer(self):
-        """Whether the code that imports just now does it by a statement, and whether it is ours."""
+        """``(whether the importing code uses an import statement, whether it is ours)``."""
         frame = sys._getframe(2)
         while frame is not None and _module(frame).partition(".")[0] in _MACHINERY:
             frame = frame.f_back
@@ -89,7 +90,7 @@ class Folder:
         return by_statement and not made_up, ours or not self._opened
 
     def _is_folder(self, entry):
-        """Whether an entry of the path came with the user, and leads to the folder, or into it."""
+        """Whether an entry of the path was added for the user and leads to the folder or into it."""
         if not isinstance(entry, str) or entry in self._path:
             return False
         if entry in ("", "."):
@@ -97,13 +98,13 @@ class Folder:
         real = self._real.get(entry)
         if real is None:
             real = self._real[entry] = os.path.realpath(entry)
-        if any(_within(real, known) for known in self._path):  # debugpy has a folder of its own in what is installed
+        if any(_within(real, known) for known in self._path):  # debugpy's own folder is among the installed packages
             return False
         return any(top and _within(real, top) for top in (self._start, _here()))
 
 
 def _find(name, path):
-    """The spec of a module, as the import system would find it with this path."""
+    """The spec that the import system would find for a module with this path."""
     for finder in list(sys.meta_path):
         if isinstance(finder, Folder) or not hasattr(finder, "find_spec"):
             continue

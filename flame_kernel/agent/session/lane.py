@@ -1,12 +1,12 @@
-"""A lane: one thread with an asyncio loop, on which cells run one after the other; and how to stop one.
+"""A lane: one thread with an asyncio loop, on which cells run one after another; and how to stop a cell.
 
-A session has one lane, and one more for each subshell. In a server's process the thread is ours; in a child it is the
-main one. The loop keeps running, so tasks that a cell started go on between cells, as in ipykernel.
+A session has one lane, plus one for each subshell. In a server's process the lane makes its thread; in a child it uses
+the main thread. The loop keeps running, so tasks that a cell started continue between cells, as in ipykernel.
 
-An interrupt is a KeyboardInterrupt. It may be raised in user code only, never in asyncio's or our own: ``Guard`` knows
-when user code has the thread. Python raises an asynchronous exception between two bytecodes, so a call that blocks in C
-delays it. An interrupt that comes too late is caught and dropped: taking it back by ``PyThreadState_SetAsyncExc(id,
-NULL)`` makes CPython 3.11 hang in sys.settrace.
+An interrupt is a KeyboardInterrupt. It must be raised only in user code, never in asyncio's or our own: ``Guard`` knows
+when user code is running on the thread. Python raises an asynchronous exception between two bytecodes, so a call that
+blocks in C delays it. An interrupt that comes too late is caught and dropped, because taking it back by
+``PyThreadState_SetAsyncExc(id, NULL)`` makes CPython 3.11 hang in sys.settrace.
 """
 
 import asyncio
@@ -23,22 +23,22 @@ from ..output import streams
 from . import stacks
 from .stops import outcome
 
-# Seconds that the loop has to cancel a cell that awaits; and after which we tell the user that a call blocks.
+# Seconds for the loop to cancel a cell that awaits; seconds until we tell the user that a call blocks.
 CANCEL_GRACE = 0.3
 REPORT_AFTER = 0.7
-# And after which we tell that a cell has had its interrupt and still runs.
+# Seconds until we tell the user that a cell has received its interrupt but still runs.
 NOTICED_AFTER = 3.0
-# Seconds before a loop that has failed goes on.
+# Seconds before a loop that has failed is run again.
 LOOP_AGAIN = 0.001
 # Seconds that a forked copy sleeps at a time.
 FORKED = 3600.0
 
 
 class Guard:
-    """Knows whether user code has a lane's thread, and raises KeyboardInterrupt in it."""
+    """Knows whether user code is running on a lane's thread, and raises KeyboardInterrupt in it."""
 
     def __init__(self, by_signal):
-        self.by_signal = by_signal  # main thread of a child: a signal handler raises, nothing is posted
+        self.by_signal = by_signal  # on a main thread: a signal handler raises, nothing is posted
         self.running = False
         self._posted = False
         self._lock = threading.Lock()
@@ -61,8 +61,8 @@ class Guard:
                 pass
 
     def post(self, noticed=lambda: None):
-        """Raise KeyboardInterrupt in the thread if it runs user code; whether it does. ``noticed`` is called there when
-        it is raised."""
+        """Raise KeyboardInterrupt in the thread if it runs user code; returns whether it does. ``noticed`` is called
+        there when the exception is raised."""
         with self._lock:
             if not self.running:
                 return False
@@ -72,7 +72,7 @@ class Guard:
 
 
 def _raise_in(thread, noticed):
-    """Raise a KeyboardInterrupt that calls ``noticed`` when it is made: only then has the thread got it."""
+    """Raise a KeyboardInterrupt that calls ``noticed`` when it is created: only then has the thread received it."""
 
     def begin(self, *args):
         KeyboardInterrupt.__init__(self, *args)
@@ -86,9 +86,9 @@ def _raise_in(thread, noticed):
 class Lane:
     """Runs the requests of one shell channel.
 
-    host      the session core; ``host.perform(request)`` is the coroutine that does one request
-    on_main   True in a child: ``run()`` is then called on the main thread; else the lane makes its thread
-    debugged  whether the debugger may stop what runs here
+    host      the session core; its coroutine ``host.perform(request)`` carries out one request
+    on_main   True in a child: ``run()`` is then called on the main thread; otherwise the lane makes its thread
+    debugged  whether the debugger may stop code that runs here
     """
 
     why_stuck = "Python cannot stop that call from outside"
@@ -97,9 +97,9 @@ class Lane:
         self.host = host
         self.name = name
         self.debugged = debugged
-        self.request = None  # the request that runs
-        self.since = time.monotonic()  # when it began
-        self.noticed = None  # id of the request that was interrupted last: its code has had the KeyboardInterrupt
+        self.request = None  # the running request
+        self.since = time.monotonic()  # when that began
+        self.noticed = None  # id of the latest interrupted request whose code has received the KeyboardInterrupt
         self.abandoned = False
         self.thread_id = None
         self.native_id = None
@@ -107,14 +107,14 @@ class Lane:
         self._keep_time()
         self._guard = Guard(by_signal=on_main)
         self._queue = collections.deque()
-        self._accepted = collections.deque()  # of what was submitted and is not done: atomic, unlike a number
+        self._accepted = collections.deque()  # one item per unfinished request: atomic, unlike a number
         self._wake = None
         self._task = None
         self._suspended = False
         self._closing = False
-        self._reported = None  # request id of which the notebook was told that the next Stop abandons it
-        self._told = None  # (request id, how often) of reports that an interrupted cell still runs
-        self._will_report = None  # request id that will be checked
+        self._reported = None  # request id for which the user was told that the next Stop abandons it
+        self._told = None  # (request id, how many reports said that the interrupted cell still runs)
+        self._will_report = None  # request id that will be checked soon
         self._coroutine = None
         self._force = False
         if not on_main:
@@ -130,28 +130,28 @@ class Lane:
         return "<Lane %r %s>" % (self.name, "idle" if self.request is None else "busy")
 
     def _keep_time(self):
-        """The loop goes by our own clock: a cell that replaces ``time.monotonic`` would stop or break it."""
+        """Give the loop our own clock: a cell that replaces ``time.monotonic`` would stop or break it."""
         try:
             if isinstance(self.loop, asyncio.BaseEventLoop):
                 self.loop.time = time.monotonic
-        except AttributeError:  # a loop of somebody's own, which allows no such thing
+        except AttributeError:  # somebody's own loop class, which does not allow that
             pass
 
     # -- the thread --------------------------------------------------------------------------------------------------
 
     def run(self):
-        """The lane's whole life; returns when it is closed, or abandoned and its cell over."""
+        """Run the lane until it is closed, or until it is abandoned and its cell has ended."""
         self.thread_id = threading.get_ident()
         self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else _native_id()
         asyncio.set_event_loop(self.loop)
-        # What the loop itself says, of a callback that fails for example, belongs to the cell that ran last.
+        # What the loop itself prints, for example about a failed callback, belongs to the cell that ran last.
         streams.set_current(streams.LatestCell(self.host))
         self._task = self.loop.create_task(self._serve())
         while not self._task.done():
             try:
                 self.loop.run_until_complete(self._task)
             except (KeyboardInterrupt, SystemExit):
-                # Of a task or a callback that the cell left in the background: that one is over, the lane goes on.
+                # From a task or callback that the cell left in the background: that one has ended, the lane continues.
                 continue
             except asyncio.CancelledError:
                 break
@@ -224,7 +224,7 @@ class Lane:
 
     @types.coroutine
     def _step(self, coroutine):
-        """``await coroutine``; the guard knows whenever its code, which is the user's, has the thread."""
+        """``await coroutine``, while the guard knows when the coroutine's code, which is the user's, is running."""
         send, value = coroutine.send, None
         guard, self._coroutine = self._guard, coroutine
         while True:
@@ -239,7 +239,7 @@ class Lane:
                         result, done = stop.value, True
                 finally:
                     guard.leave()
-            except KeyboardInterrupt:  # it came between the user's code and ours
+            except KeyboardInterrupt:  # raised between the user's code and ours
                 guard.leave()
                 if not done:
                     if waits_for is None:
@@ -253,7 +253,7 @@ class Lane:
             try:
                 value = yield waits_for
                 send = coroutine.send
-            except BaseException as e:  # of what the cell awaits, or its cancellation: it goes on into the cell
+            except BaseException as e:  # of what the cell awaits, or a cancellation: raised in the cell
                 e.__traceback__ = e.__traceback__.tb_next  # without this frame: the cell shows what it awaits
                 value, send = e, coroutine.throw
             finally:
@@ -268,7 +268,7 @@ class Lane:
         self._wake_up()
 
     def cancel(self, request_id):
-        """Let a queued request end as if it were interrupted, without being run; whether it was queued."""
+        """Let a queued request end as if interrupted, without running it; returns whether it was queued."""
         for request in list(self._queue):
             if request["id"] == request_id:
                 request["cancelled"] = True
@@ -281,16 +281,17 @@ class Lane:
         return not self._accepted and self.request is None and not self._closing
 
     def call(self, function):
-        """Run ``function`` on the lane's thread as soon as no code of a cell has it; any thread."""
+        """Run ``function`` on the lane's thread as soon as no cell's code is running there; any thread."""
         try:
             self.loop.call_soon_threadsafe(function)
         except RuntimeError:
-            pass  # the loop has just been closed
+            pass  # the loop was just closed
 
     def run_callback(self, request, function):
-        """From the loop, on the lane's thread: run the user's ``function``, which can be stopped as a cell can.
+        """Called by the loop on the lane's thread: run the user's ``function``, which can be stopped like a cell.
 
-        Between two steps of a cell that awaits, a Stop is the cell's; it reaches ``function`` if that does not end.
+        If it runs between two steps of a cell that awaits, a Stop is for the cell; ``function`` is stopped if it does
+        not end.
         """
         if self.request is not None:
             function()
@@ -302,7 +303,7 @@ class Lane:
                 function()
             finally:
                 self._guard.leave()
-        except KeyboardInterrupt:  # it came between the user's code and ours
+        except KeyboardInterrupt:  # raised between the user's code and ours
             self._guard.leave()
         if self.abandoned:
             self._wake_up()
@@ -317,27 +318,27 @@ class Lane:
         self.call(wake)
 
     def close(self):
-        """End the lane: an idle one at once, else when its cell is over."""
+        """End the lane: at once if it is idle, otherwise when its cell has ended."""
         self._closing = True
         self._queue.clear()
         self._wake_up()
 
     def join(self, timeout):
-        """Wait for the thread to end; whether it has."""
+        """Wait for the thread to end; returns whether it has."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     @property
     def awaits(self):
-        """The coroutine of the cell that runs, where it awaits something; else None."""
+        """The coroutine of the running cell if it is awaiting something; else None."""
         return self._coroutine if self._suspended else None
 
     # -- stopping a cell ---------------------------------------------------------------------------------------------
 
     def interrupt(self):
-        """Stop the cell that runs. Returns what was done: idle, raised, cancelled, signalled or abandon.
+        """Stop the running cell. Returns what was done: idle, raised, cancelled, signalled or abandon.
 
-        ``abandon``: the user was told before that this cell is stuck in a call; the host is to give it up.
+        ``abandon``: the user was already told that this cell is stuck in a call; the host must give it up.
         """
         request = self.request
         if request is None:
@@ -353,12 +354,12 @@ class Lane:
         else:
             self._cancel(request["id"])
             done = "cancelled"
-        self.interrupt_children()  # now; a process that is started later is ended by the exception
+        self.interrupt_children()  # now; the exception ends processes that start later
         self.report_later(request["id"])
         return done
 
     def interrupt_again(self, request_id):
-        """Interrupt a request again: Python has dropped its interrupt."""
+        """Interrupt a request again, because Python has dropped its interrupt."""
         request = self.request
         if request is None or request["id"] != request_id:
             return
@@ -368,13 +369,13 @@ class Lane:
             self._guard.post(self._notice)
 
     def report_later(self, request_id):
-        """Some time from now, see whether a cell that was interrupted still runs."""
+        """Check soon whether an interrupted cell still runs."""
         if self._will_report != request_id:
             self._will_report = request_id
             threads.later(REPORT_AFTER, "interrupt", self._report, request_id)
 
     def _by_signal(self):
-        """In a child's main thread, called by its SIGINT handler: may raise KeyboardInterrupt."""
+        """Called by the SIGINT handler on a main thread: may raise KeyboardInterrupt."""
         self._notice()
         self.host.debug.resume()
         if self._guard.running or self._force:
@@ -384,7 +385,7 @@ class Lane:
         return "cancelled"
 
     def _cancel(self, request_id):
-        """Cancel a cell that awaits; if other code holds the loop, raise KeyboardInterrupt in that."""
+        """Cancel a cell that awaits; if other code blocks the loop, raise KeyboardInterrupt in that."""
         answered = threading.Event()
 
         def cancel():
@@ -408,13 +409,13 @@ class Lane:
         threads.later(CANCEL_GRACE, "interrupt", insist)
 
     def interrupt_children(self):
-        """SIGINT to the processes that this thread has started and waits for: subprocess.run then ends."""
+        """Send SIGINT to processes that this thread has started and waits for, so that subprocess.run ends."""
         path = "/proc/self/task/%s/children" % self.native_id
         try:
             with open(path) as f:
                 pids = [int(pid) for pid in f.read().split()]
         except (OSError, ValueError):
-            return  # no Linux, or a kernel without that file
+            return  # not Linux, or a kernel without that file
         for pid in pids:
             try:
                 if pid not in self.host.protected_pids():
@@ -423,15 +424,16 @@ class Lane:
                 pass
 
     def _notice(self):
-        """The interrupt has reached what runs; called on the lane's thread."""
+        """The interrupt has reached the running code; called on the lane's thread."""
         request = self.request
         if request is not None:
             self.noticed = request["id"]
 
     def _report(self, request_id, noticed=False):
-        """Some time after an interrupt: if the cell still runs, tell the user where, and what the next Stop does.
+        """Some time after an interrupt: if the cell still runs, tell the user where, and what the next Stop will do.
 
-        One that has not noticed is stuck in a call; one that has may be cleaning up, and is given longer.
+        A cell that has not noticed the interrupt is stuck in a call. One that has may be cleaning up, and gets more
+        time.
         """
         request = self.request
         self._will_report = None
@@ -455,13 +457,13 @@ class Lane:
             self.host.tell(request_id, why + " A second Stop interrupts it again.\n")
 
     def tell_next(self, request_id, why):
-        """Tell the user what the next Stop does to a cell that no interrupt ends; it will do that."""
+        """Tell the user what the next Stop will do to a cell that interrupts do not end, and remember to do it."""
         self._reported = request_id
         following = "A second Stop abandons it: the cell then ends, and the session goes on in a fresh thread with its"
         self.host.tell(request_id, "%s %s names.\n" % (why, following))
 
     def abandon(self):
-        """Give up the cell that runs: its thread ends when its call returns. Returns the cell's request."""
+        """Give up the running cell: its thread ends when its call returns. Returns the cell's request."""
         request, self.request = self.request, None
         self.abandoned = True
         self._closing = True
@@ -470,7 +472,7 @@ class Lane:
 
 
 def _native_id():
-    """The kernel's id of this thread on Python 3.6 and 3.7 (Linux); 0 where it cannot be told."""
+    """The kernel's id of this thread on Python 3.6 and 3.7 (Linux); 0 if unknown."""
     try:
         with open("/proc/thread-self/stat") as f:
             return int(f.read().split(" ", 1)[0])

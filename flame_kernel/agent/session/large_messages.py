@@ -1,8 +1,8 @@
-"""Messages that are larger than the server takes (Pyro's MAX_MESSAGE_SIZE), in parts that are kept at their connection.
+"""Messages larger than the server allows (Pyro's MAX_MESSAGE_SIZE), sent in parts that are kept with their connection.
 
-Pyro ends a connection on which more comes, and does not answer with more. So a client sends such a request in parts,
-and the last one is answered as the whole would be; of an answer that is too large it is told the size, ``{"large":
-bytes}``, and it fetches that in parts as well.
+Pyro closes a connection that brings a larger message, and does not send larger answers.  So a client sends such a
+request in parts; the answer to the last part is the answer to the whole request.  If an answer is too large, the client
+is told its size, ``{"large": bytes}``, and fetches it in parts as well.
 """
 
 import sys
@@ -10,21 +10,21 @@ import sys
 from .. import sockets
 from ..wire import message as wire
 
-# Bytes of a request in parts: memory that is taken before anybody knows what it is.
+# Most bytes of a request in parts, because memory is allocated before anybody knows what it is.
 LARGEST = 1 << 30
 
 _COMING, _GOING = "_flame_coming", "_flame_going"
 
 
 def most():
-    """Bytes of a message that this server takes; 0 without a limit."""
+    """The largest message that this server accepts, in bytes; 0 means no limit."""
     config = getattr(sys.modules.get("Pyro4.configuration"), "config", None)
     size = getattr(config, "MAX_MESSAGE_SIZE", 0)
     return size if isinstance(size, int) and size > 0 else 0
 
 
 def take(request, data):
-    """One more part of a request: the whole of it with the last part, None before."""
+    """Take one more part of a request; returns the whole request with the last part, None before."""
     kept = sockets.current().__dict__
     whole = kept.pop(_COMING, None) if request["at"] else bytearray()
     if whole is None or len(whole) != request["at"] or len(whole) + len(data) > LARGEST:
@@ -37,7 +37,7 @@ def take(request, data):
 
 
 def fitting(answer):
-    """The answer, or how large it is where the server cannot give it at once: ``give`` has it then."""
+    """The answer, or its size if the server cannot send it at once: then ``give`` returns it in parts."""
     size = most()
     if not size or len(answer) + wire.SPARE <= size or sockets.current() is None:
         return answer
@@ -46,7 +46,7 @@ def fitting(answer):
 
 
 def give(at):
-    """The bytes from ``at`` on of the answer that did not fit; it is forgotten with the last of them."""
+    """The bytes from ``at`` on of an answer that was too large; it is forgotten after the last of them."""
     kept = sockets.current().__dict__
     answer = kept.get(_GOING, b"")
     end = at + max(most() - wire.SPARE, wire.SPARE)

@@ -1,12 +1,14 @@
-"""A session on the server's own main thread (``place = main``): signals, GUI loops and Ctrl-C as in a plain program.
+"""A session on the server's own main thread (``place = main``): signals, GUI loops and Ctrl-C work as in a script.
 
 Pyro's server waits for clients in its ``loop``, which calls ``self.events(…)`` again and again.  If the main thread
-does that, we put an ``events`` of ours on that server object.  The thread comes to it and stays: it runs the session's
-cells, while another thread accepts connections with the server's own ``events``.  An app that calls
-``daemon.events()`` in a loop of its own is *pumped*: the thread then runs what is queued, and returns to the app.
+runs that loop, we put our own ``events`` on that server object.  The main thread enters it and stays there: it runs the
+session's cells, while another thread accepts connections with the server's own ``events``.  If instead an app calls
+``daemon.events()`` in a loop of its own, it *pumps* the server: the thread then runs what is queued and returns to the
+app.
 
-The thread is given back when the session is closed, or its client detaches, and no cell runs.  Then the accept loop,
-the signal handlers and the thread's asyncio loop are as they were found.  Attached again, the session takes it again.
+The thread is given back when no cell runs and the session is closed or its client detaches.  Then the accept loop, the
+signal handlers and the thread's asyncio loop are as they were found.  When a client attaches again, the session takes
+the thread again.
 """
 
 import asyncio
@@ -22,8 +24,8 @@ from ..output import streams
 from .core import Core
 from .lane import Lane
 
-# Seconds: within which an app that pumps its server calls ``events``; between two signals for one interrupt; and in
-# which a SIGINT that follows one of ours counts as ours.
+# In seconds: how soon an app that pumps its server must call ``events``; the time between two signals for one
+# interrupt; how long after one of our SIGINTs another one still counts as ours.
 COMES_BY = 2.0
 SIGNAL_AGAIN = 0.1
 OURS_FOR = 1.0
@@ -33,14 +35,14 @@ _INSTEAD = "use place = process or child"
 
 
 class Unavailable(RuntimeError):
-    """The main thread of this server cannot be had; the text is a sentence that says why."""
+    """This server's main thread cannot be used; the text is a sentence that says why."""
 
 
 def find():
-    """``(server, condition, pumped)``: the Pyro server by which the main thread can be had; raises Unavailable.
+    """``(server, condition, pumped)``: the Pyro server through which the main thread can be used; raises Unavailable.
 
-    ``condition`` is the function that the server's loop asks before each round, or None.  Call this on a thread that
-    answers a call through Flame.
+    ``condition`` is the function that the server's loop checks before each round, or None.  Call this on a thread that
+    is answering a call through Flame.
     """
     if os.name != "posix":
         raise Unavailable("the main thread can be used on POSIX systems only; %s" % _INSTEAD)
@@ -57,7 +59,7 @@ def find():
     _unless_taken(server)
     if hasattr(server.sock, "context"):
         raise Unavailable("the main thread there is the app's own, which cannot be called by TLS; %s" % _INSTEAD)
-    if threading.get_ident() == main:  # a multiplex server, and this call is part of it
+    if threading.get_ident() == main:  # a multiplex server, and this call is part of its loop
         problem = _loop_runs()
     else:
         problem = _watch_for_main(server)
@@ -67,7 +69,7 @@ def find():
 
 
 def _loop_in(frame):
-    """The Pyro server whose ``loop`` a stack is in, and its condition; ``(None, None)`` if there is none."""
+    """The Pyro server whose ``loop`` is in a stack, and its condition; ``(None, None)`` if there is none."""
     while frame is not None:
         if frame.f_code.co_name == "loop" and frame.f_globals.get("__name__") in _LOOPS:
             return frame.f_locals.get("self"), frame.f_locals.get("loopCondition")
@@ -76,7 +78,7 @@ def _loop_in(frame):
 
 
 def _serving_us():
-    """The Pyro server whose call this thread answers, or None."""
+    """The Pyro server whose call this thread is answering, or None."""
     frame = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "handleRequest" and frame.f_globals.get("__name__") == "Pyro4.core":
@@ -97,7 +99,7 @@ def _unless_taken(server):
 
 
 def _watch_for_main(server):
-    """See whether the main thread calls ``server.events`` within COMES_BY: None if so, else why not."""
+    """Check whether the main thread calls ``server.events`` within COMES_BY: None if it does, else why not."""
     came, found = threading.Event(), vars(server).get("events")
     below = server.events
     problem = []
@@ -130,24 +132,24 @@ def _put_back(server, found):
 
 
 class MainCore(Core):
-    """The Core of a session that has its cells on the server's main thread: ``main`` is how it has that."""
+    """The Core of a session whose cells run on the server's main thread; ``main`` is the MainThread."""
 
     def __init__(self, session_id, place, main, log, shell, protected_pids):
         self._main_thread = main
         Core.__init__(self, session_id, place, log, shell, protected_pids)
 
     def start(self):
-        """Begin; ``ready`` comes when the main thread does."""
+        """Begin; ``ready`` comes once the main thread has arrived."""
         self._main = self.lanes[""] = MainLane(self, self._main_thread)
         self.interrupt_main = self._main_thread.interrupt
         self._main_thread.acquire(self._main)
 
     def take_thread(self):
-        """A client takes the session up: have the main thread, again if need be. Raises Unavailable."""
+        """A client takes the session up: get the main thread, again if needed. Raises Unavailable."""
         self._main_thread.acquire(self._main)
 
     def release_thread(self):
-        """Its client leaves: the thread goes back to the server when its cell is over."""
+        """The client leaves: the thread returns to the server when its cell has ended."""
         self._main_thread.release()
 
     def close(self):
@@ -155,27 +157,27 @@ class MainCore(Core):
         lane.close()
         if self._main_thread.release():
             if not lane.is_over:
-                lane.serve_until(lambda: False)  # no other thread runs it to its end
+                lane.serve_until(lambda: False)  # finish it here, since no other thread will
             lane.left.set()
         Core.close(self)
         lane.join(2.0)
 
 
 class MainLane(Lane):
-    """The lane of the main thread. That comes and goes; while it is here it runs ``serve_until``."""
+    """The main thread's lane. The thread comes and goes; while it is here it runs ``serve_until``."""
 
     why_stuck = "that call does not listen to signals"
 
     def __init__(self, host, main):
         Lane.__init__(self, host, "", on_main=True)
-        self.waits = True  # there is something to do: the first thing is to prepare the shell
+        self.waits = True  # there is something to do: at first, to start the shell
         self.is_over = False
         self._main_thread = main
         self._may_leave = None
-        self.left = threading.Event()  # it is over, and the main thread is the server's again
+        self.left = threading.Event()  # set when the lane has ended and the main thread is back with the server
 
     def serve_until(self, may_leave):
-        """On the main thread: run cells until there is none and ``may_leave()``, or the lane is closed."""
+        """On the main thread: run cells until none is left and ``may_leave()``, or until the lane is closed."""
         self.thread_id = threading.get_ident()
         self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else os.getpid()
         self._may_leave = may_leave
@@ -192,10 +194,10 @@ class MainLane(Lane):
                     self.loop.call_soon(self.leave_if_idle)
                     self.loop.run_forever()
                 break
-            except (KeyboardInterrupt, SystemExit):  # of a task that a cell left in the background: that one is over
+            except (KeyboardInterrupt, SystemExit):  # from a task that a cell left in the background; that has ended
                 continue
         self.host.debug.leave()
-        getattr(self.loop, "_signal_handlers", {}).clear()  # the server's own come back, and those are gone with it
+        getattr(self.loop, "_signal_handlers", {}).clear()  # the server's own handlers come back, so forget the loop's
         if self._task.done():
             self._close_loop()
             self.host.lane_ended(self)
@@ -207,7 +209,7 @@ class MainLane(Lane):
         return self._may_leave()
 
     def leave_if_idle(self):
-        """On the loop: stop the loop if the thread may leave."""
+        """Called on the loop: stop the loop if the thread may leave."""
         if self._is_through():
             self.loop.stop()
 
@@ -230,7 +232,7 @@ class MainLane(Lane):
         return self.left.wait(timeout)
 
     def interrupt(self):
-        """Stop the cell that runs: send SIGINT to the main thread, whose handler calls ``raise_interrupt``."""
+        """Stop the running cell: send SIGINT to the main thread, whose handler calls ``raise_interrupt``."""
         request = self.request
         if request is None:
             return "idle"
@@ -242,16 +244,16 @@ class MainLane(Lane):
 
     @property
     def is_forced(self):
-        """Whether a SIGINT is on its way to a loop that did not cancel its cell."""
+        """Whether a SIGINT is on its way because the loop did not cancel its cell."""
         return self._force
 
     def raise_interrupt(self):
-        """In the signal's handler: raises KeyboardInterrupt if user code has the thread."""
+        """Called in the signal handler: raises KeyboardInterrupt if user code is running."""
         if self.request is not None:
             self._by_signal()
 
     def tell_next(self, request_id, why):
-        """A cell on the main thread cannot be abandoned: there is no other main thread."""
+        """Tell the user that the cell goes on: on the main thread it cannot be abandoned, as there is no other one."""
         self.host.tell(
             request_id,
             why + " The cell ends when that call returns. It has the server's main thread: other clients are served "
@@ -260,20 +262,20 @@ class MainLane(Lane):
 
 
 class MainThread:
-    """The main thread of a server, as one session has it. Raises Unavailable where it cannot be had."""
+    """A server's main thread, used by one session. Raises Unavailable if it cannot be used."""
 
     def __init__(self, session_id):
         self.session_id = session_id
         self._lane = None
-        self._where = find()  # for the first ``acquire``
+        self._where = find()  # used by the first ``acquire``
         self._server, self._condition, self._pumped = self._where
         self._found = self._below = self._events = None
         self._is_here = False
         self._released = True
-        self._lock = threading.RLock()  # a handler of signals takes it too
-        self._interrupting = None  # the request that a SIGINT of ours is for, until it is handled
+        self._lock = threading.RLock()  # reentrant, because a signal handler takes it too
+        self._interrupting = None  # the request that our SIGINT is meant for, until it is handled
         self._signalled_at = None
-        self._theirs = None  # a handler of the server's, for a SIGINT that was not ours
+        self._theirs = None  # a handler of the server's, to be called for a SIGINT that was not ours
         self._state = None
 
     def __repr__(self):
@@ -285,7 +287,7 @@ class MainThread:
             self._lane = lane
             if not self._released:
                 return
-            if self._is_here:  # it was about to leave, and a cell runs yet
+            if self._is_here:  # it was about to leave, but a cell is still running
                 self._released = False
                 return
         where, self._where = self._where, None
@@ -303,7 +305,7 @@ class MainThread:
         server.wakeup()
 
     def release(self):
-        """Give the thread back when its cell is over. Returns True if it is not here and will not come."""
+        """Give the thread back when its cell has ended. Returns True if it is not here and will not come."""
         with self._lock:
             was, self._released = self._released, True
             if not self._is_here:
@@ -314,7 +316,7 @@ class MainThread:
         return False
 
     def wake(self):
-        """There is something to do: make an app that pumps its server call ``events``."""
+        """There is something to do: have an app that pumps its server call ``events``."""
         if self._pumped and not self._is_here and not self._released:
             self._server.wakeup()
 
@@ -325,7 +327,7 @@ class MainThread:
     # -- on the main thread ------------------------------------------------------------------------------------------
 
     def _serve_events(self, sockets):
-        """In place of the server's ``events``."""
+        """Called in place of the server's ``events``."""
         if threading.current_thread() is not threading.main_thread() or self._is_here:
             return self._below(sockets)
         if self._pumped:
@@ -339,8 +341,8 @@ class MainThread:
         try:
             self._run_cells()
         except KeyboardInterrupt:
-            pass  # a Stop that came too late for its cell; the server's own are passed on below
-        except RuntimeError:  # no thread can be started: the server goes on, without us
+            pass  # a Stop too late for its cell; the server's own interrupts are passed on below
+        except RuntimeError:  # no thread can be started: the server continues without us
             with self._lock:
                 self._released = True
                 self._restore()
@@ -375,7 +377,7 @@ class MainThread:
                 self.wake()
 
     def _accept(self, over):
-        """On a thread of its own, while the main one runs cells: do what the server's loop would do."""
+        """On a thread of its own, while the main thread runs cells: do the work of the server's loop."""
         server = self._server
 
         def goes_on():
@@ -383,24 +385,24 @@ class MainThread:
 
         while server.sock is not None and goes_on():
             try:
-                if hasattr(server, "handleRequest"):  # multiplex: the clients too, by its own selector
+                if hasattr(server, "handleRequest"):  # multiplex: also serves clients, through its own selector
                     server.loop(goes_on)
                 else:
                     self._below([server.sock])
-            except (OSError, ValueError):  # as Pyro's loop takes it: a client's fault, or the socket is closed
+            except (OSError, ValueError):  # ignored as in Pyro's loop: a client's fault, or the socket is closed
                 continue
-        if not over:  # the server ends: so that its loop sees it, the main thread goes back
+        if not over:  # the server is ending: let the main thread return, so that its loop notices
             self.release()
 
     def _on_sigint(self, signum, frame):
         request, self._interrupting = self._interrupting, None
         if request is not None or self._lane.is_forced:
-            if request is None or request is self._lane.request:  # else it came too late for its cell
+            if request is None or request is self._lane.request:  # otherwise too late for its cell
                 self._lane.raise_interrupt()
             return
         if self._signalled_at is not None and time.monotonic() - self._signalled_at < OURS_FOR:
-            return  # a second signal of ours, which was not needed any more
-        # It came from the server's terminal: it is for the server.
+            return  # a second signal of ours that was no longer needed
+        # It came from the server's terminal, so it is meant for the server.
         handler = self._state.handlers.get(signal.SIGINT)
         if handler == signal.SIG_IGN:
             return
@@ -414,27 +416,27 @@ class MainThread:
     def interrupt(self, request):
         """Send SIGINT to the main thread until its handler has run; any thread.
 
-        One signal is not enough: if it comes just before a call blocks, it does not end that call.
+        One signal is not enough: if it arrives just before a call blocks, it does not end that call.
         """
         self._interrupting = request
         self._signal_until_handled(request)
 
     def _signal_until_handled(self, request):
-        if self._interrupting is not request:  # its handler has run; or another Stop has begun since
+        if self._interrupting is not request:  # its handler has run, or another Stop has begun
             return
         if self._lane.request is not request:
             self._interrupting = None
             return
         self._signalled_at = time.monotonic()
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        if signal.getsignal(signal.SIGINT) == self._on_sigint:  # else the cell has a handler of its own
+        if signal.getsignal(signal.SIGINT) == self._on_sigint:  # otherwise the cell has a handler of its own
             threads.later(SIGNAL_AGAIN, "interrupt", self._signal_until_handled, request)
         else:
             self._interrupting = None
 
 
 class _ThreadState:
-    """What is restored of the main thread: signal handlers, their wakeup descriptor, its asyncio loop, its trace."""
+    """State of the main thread to restore: signal handlers, wakeup descriptor, timer, asyncio loop, trace functions."""
 
     def __init__(self):
         self.handlers = {}
@@ -443,7 +445,7 @@ class _ThreadState:
                 handler = signal.getsignal(number)
             except ValueError:
                 continue
-            if handler is not None:  # else C code has set it, and Python cannot set it again
+            if handler is not None:  # None: C code has set it, and Python cannot set it again
                 self.handlers[number] = handler
         self._trace, self._profile = sys.gettrace(), sys.getprofile()
         self._timer = signal.getitimer(signal.ITIMER_REAL)
@@ -453,7 +455,7 @@ class _ThreadState:
         self._loop = dict(vars(self._local)) if self._local is not None else {}
 
     def restore(self):
-        """Put it all back. What a cell has set is gone, an alarm that still runs too."""
+        """Restore everything. What a cell has set is removed, including a pending alarm."""
         if sys.gettrace() is not self._trace:
             sys.settrace(self._trace)
         if sys.getprofile() is not self._profile:
@@ -471,7 +473,7 @@ class _ThreadState:
 
 
 def _pass_on(handler):
-    """Do what a SIGINT would have done."""
+    """Do what the SIGINT would have done without us."""
     if callable(handler):
         handler(signal.SIGINT, None)
     else:

@@ -1,7 +1,7 @@
-"""Requests that ask how a session is. They are answered while cells run, and never by the threads of cells.
+"""Requests about the state of a session. They are answered while cells run, and never on the cells' threads.
 
-``where`` is answered at once, by the thread that has received it.  ``top`` measures for a moment, and ``watch``
-evaluates an expression of the user's, which may take long: each has a thread for its answer.
+``where`` is answered at once, by the thread that received it.  ``top`` measures for a moment, and ``watch`` evaluates
+an expression of the user's, which may take long, so each of these is answered on a thread of its own.
 """
 
 import os
@@ -11,12 +11,12 @@ from ..output import streams
 from . import stacks, top
 
 KINDS = ("where", "watch", "top")
-# Seconds that a watch waits for a shell that is still being made.
+# Seconds that a watch waits for a shell that is still starting.
 START_PATIENCE = 10.0
 
 
 def begin(host, request):
-    """Answer a request; ``host`` is the session core. Returns at once."""
+    """Start answering a request; ``host`` is the session core. Returns at once."""
     if request["kind"] == "where":
         host.reply(request, safely(lambda: stacks.where(host)))
         return
@@ -25,7 +25,7 @@ def begin(host, request):
 
 
 def _answer(host, request, work):
-    # What an expression prints belongs to the cell in which it is watched.
+    # What the expression prints goes to the cell in which it is watched.
     streams.set_current(streams.Cell(request.get("cell") or request["id"], host))
     host.reply(request, safely(work))
 
@@ -38,7 +38,7 @@ def _watch(host, request):
 
 
 def safely(work):
-    """What ``work()`` returns, which is the content of a reply; or the content of an error reply, if it raises."""
+    """The result of ``work()``, which is the content of a reply; if it raises, the content of an error reply."""
     try:
         return work()
     except BaseException as e:  # whoever asks waits for an answer

@@ -1,13 +1,13 @@
-"""A request that runs as a program: a script as ``python FILE`` runs it, an expression, or a cell with its streams.
+"""A request that runs as a program: a script as ``python FILE`` runs it, an expression, or a cell with its own streams.
 
-stdin, stdout and stderr are pipes of their own (see ``program_pipes``): in a child they are descriptors 0, 1 and 2, so
-its C code and its subprocesses have them as well. Where the process is the program's alone it ends as a process does:
-threads that are no daemons are waited for, and exit functions run.
+stdin, stdout and stderr are pipes of its own (see ``program_pipes``).  In a child they are descriptors 0, 1 and 2, so C
+code and subprocesses use them too.  If the process belongs to the program alone, it ends like any process: non-daemon
+threads are waited for, and exit functions run.
 
     mode       script, expression or cell
-    name       of a script's file; arguments: its own
-    ends       whether nothing of it is wanted any more when it is over: no session has a name by which to come back
-    stdin      whether the client's stdin comes by a pipe; else ``input()`` asks the user
+    name       the name of a script's file; arguments: the script's arguments
+    ends       whether nothing is needed after it ends: the session has no name by which to come back to it
+    stdin      whether the client's stdin comes through a pipe; otherwise ``input()`` asks the user
 """
 
 import atexit
@@ -25,20 +25,20 @@ import weakref
 from ..remote import loops
 from . import descriptors
 
-# What a shell has put into the names of a session, which no program finds in its own.
+# Names that a shell adds to a session's variables, which a program does not expect among its own.
 _OF_SHELLS = ("exit", "quit", "get_ipython", "display", "In", "Out", "_ih", "_oh", "_dh", "_", "__", "___")
 _OF_SHELLS += ("_i", "_ii", "_iii", "_exit_code")
-# Seconds between looks at a thread that is waited for: an interrupt gets through.
+# How often a wait for a thread is interrupted to let an interrupt through, in seconds.
 LOOK = 0.05
-# 128 and SIGINT.
+# The exit status for an interrupt: 128 + SIGINT.
 INTERRUPTED = 130
 
 _TOP_LEVEL_AWAIT = 0x2000  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
 async def run(host, cell, request, numbers):
-    """Run ``request`` of the session ``host`` with the descriptors ``numbers``; the content of its execute_reply, which
-    has the ``exit_status`` of a script or an expression."""
+    """Run ``request`` in the session ``host`` with the descriptors ``numbers``; returns the content of its
+    execute_reply, with the ``exit_status`` of a script or expression."""
     about, code = request["program"], request["code"]
     one = Program(host, cell, about, numbers)
     status = 0
@@ -60,18 +60,18 @@ async def run(host, cell, request, numbers):
 
 
 class Program:
-    """One of them, from its beginning on, which is when this is made, until ``end``."""
+    """One running program, from when this object is made until ``end``."""
 
     def __init__(self, host, cell, about, numbers):
         self._host = host
         self._ends = about["ends"]
         self._owns = host.place.owns_process
         self._before = dict(host.redirects)
-        self._saved = {}  # descriptor -> a copy of what it was
+        self._saved = {}  # descriptor -> a copy of what it was before
         self._threads = cell.threads = weakref.WeakSet()
         self._thread = threading.current_thread()
         self._was_daemon = self._thread.daemon
-        self._thread._daemonic = False  # so that those that it starts are none, as those of a main thread
+        self._thread._daemonic = False  # so that threads that it starts are not daemons, as on a main thread
         if self._owns:
             numbers = self._take(numbers)
         out, err = _writer(numbers[0], "stdout", not self._owns), _writer(numbers[1], "stderr", not self._owns)
@@ -88,17 +88,17 @@ class Program:
         return "<Program of %r>" % (self._host,)
 
     def _take(self, numbers):
-        """Have them as descriptors 1, 2 and 0."""
+        """Make them descriptors 1, 2 and 0."""
         for number, given in zip((1, 2, 0), numbers):
             self._saved[number] = descriptors.high_number(os.dup(number))
             os.dup2(given, number)
             os.close(given)
         return (1, 2, 0)[: len(numbers)]
 
-    # -- what it runs
+    # -- running
 
     def script(self, source, name, arguments):
-        """Run the text of a script; its exit status."""
+        """Run the text of a script; returns its exit status."""
         space = self._host.namespace.__dict__
         hidden = {one: space.pop(one) for one in _OF_SHELLS if one in space}
         before = sys.argv, space.get("__name__")
@@ -114,7 +114,7 @@ class Program:
                 space.setdefault(one, hidden[one])
 
     async def expression(self, source):
-        """Print the value of an expression; the exit status."""
+        """Print the value of an expression; returns the exit status."""
         name, space = "<eval>", self._host.namespace.__dict__
         _remember(name, source)
         found = []
@@ -127,11 +127,11 @@ class Program:
                 return _failed(e)
         return status or _status(lambda: print(repr(found[0])))
 
-    # -- its end
+    # -- ending
 
     def end(self):
-        """Wait for what goes on behind its last line, and give back what it had; a status other than 0 where that was
-        interrupted."""
+        """Wait for threads that outlive its last line, and restore what was changed. Returns a status other than 0 if
+        that was interrupted."""
         status = 0
         try:
             if self._ends:
@@ -142,7 +142,7 @@ class Program:
         for stream in current + self._streams:
             try:
                 stream.flush()
-            except Exception:  # it is closed, or nobody reads it, or is the user's own
+            except Exception:  # it is closed, or has no reader, or is the user's own
                 pass
         self._thread._daemonic = self._was_daemon
         self._host.redirects.clear()
@@ -151,7 +151,7 @@ class Program:
             os.dup2(copy, number)
             os.close(copy)
         if not self._owns and len(self._streams) > 2:
-            self._streams[2].close()  # whoever writes to it hears of it
+            self._streams[2].close()  # so that whoever writes to it gets an error
         del self._streams[:]
         return status
 
@@ -170,7 +170,7 @@ class Program:
 
 
 def _is_plain(code):
-    """Whether the text of a cell is Python that does not await, so that it runs in one step."""
+    """Whether a cell's text is Python that does not await, so that it runs in one step."""
     try:
         return bool(compile(code, "<cell>", "exec", 0, True))
     except Exception:  # whatever is wrong with it, its shell says
@@ -183,7 +183,7 @@ def _nothing():
 
 
 def _quietly(function):
-    """Call it; what it raises it has printed, or nobody can be told."""
+    """Call a function; an exception has been printed already, or there is nobody to tell."""
     try:
         function()
     except KeyboardInterrupt:
@@ -193,7 +193,7 @@ def _quietly(function):
 
 
 def _status(function):
-    """Call ``function``; the exit status of a process that does."""
+    """Call ``function``; returns the exit status of a process that does so."""
     try:
         function()
         return 0
@@ -202,7 +202,7 @@ def _status(function):
 
 
 def _failed(error):
-    """The exit status of a process that ends with ``error``, which is shown as Python shows it."""
+    """Show ``error`` as Python does; returns the exit status of a process that ends with it."""
     if isinstance(error, SystemExit):
         if error.code is None or isinstance(error.code, int):
             return (error.code or 0) & 255
@@ -220,12 +220,12 @@ def _failed(error):
 
 
 def _excepthook(kind, error, tb):
-    """Python's own reads the lines of files from the disk, where a script of the client's is not."""
+    """Shows an error. Python's own hook would read source lines from the disk, which has no script of the client."""
     traceback.print_exception(kind, error, tb)
 
 
 def _compiled(source, name):
-    """The code of an expression, which may be on several lines, and await."""
+    """The code of an expression, which may span several lines and may await."""
     flags = _TOP_LEVEL_AWAIT if sys.version_info >= (3, 8) else 0
     try:
         return compile(source, name, "eval", flags, True)

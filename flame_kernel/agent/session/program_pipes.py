@@ -1,7 +1,7 @@
-"""The pipes of a program: what a client's stdin brings, and its stdout and stderr, byte for byte.
+"""The pipes of a program: the client's stdin, and the program's stdout and stderr, byte for byte.
 
-They are the server's, so the last words of a child that dies are still in them. Bytes that are no UTF-8 are lone
-surrogates in the events, as ``surrogateescape`` has it.
+They belong to the server, so the last output of a child that dies can still be read.  Bytes that are not UTF-8 become
+lone surrogates in the events, as with ``surrogateescape``.
 """
 
 import codecs
@@ -17,30 +17,30 @@ import time
 
 from .. import threads
 
-# Seconds between looks whether what was written has become events.
+# How often to check whether all output has become events, in seconds.
 LOOK = 0.001
 
 
 class Programs:
-    """The pipes of all programs of a session, by their requests."""
+    """The pipes of all programs of a session, by request."""
 
     def __init__(self, log):
         self._log = log
         self._running = {}
-        self._left = []  # of those that are over: processes may write to them
+        self._left = []  # pipes of programs that have ended: other processes may still write to them
 
     def __repr__(self):
         return "<Programs %d running>" % len(self._running)
 
     def begin(self, request):
-        """Pipes for a request that is a program: the descriptors for who runs it; none for any other request."""
+        """Make a program's pipes and return its descriptors; none for a request that is not a program."""
         if not request.get("program"):
             return []
         made = self._running[request["id"]] = Pipes(self._log, request["id"], request["program"]["stdin"])
         return made.theirs
 
     def knows(self, request_id):
-        """Whether that is a program that is not over."""
+        """Whether the request is a program that has not ended."""
         return request_id in self._running
 
     def feed(self, request):
@@ -52,19 +52,19 @@ class Programs:
             _reply(self._log, request, "over")
 
     def settle(self, request_id):
-        """A program is over, if it was one: see ``Pipes.settle``."""
+        """A request has ended; if it was a program, settle its pipes: see ``Pipes.settle``."""
         pipes = self._running.pop(request_id, None)
         if pipes is not None:
             pipes.settle()
             self._left.append(pipes)
 
     def settle_all(self):
-        """The process of all of them has ended."""
+        """The process of all these programs has ended: settle their pipes."""
         for pipes in list(self._running.values()):
             pipes.settle()
 
     def close(self):
-        """Nothing is read any more. Again is no error."""
+        """Stop reading from all pipes. Idempotent."""
         for pipes in self._left + list(self._running.values()):
             pipes.close()
         self._running.clear()
@@ -74,14 +74,14 @@ class Programs:
 class Pipes:
     """stdin, stdout and stderr of the request ``request_id``; its output goes into ``log``.
 
-    theirs  the descriptors for who runs it: stdout, stderr, and stdin where it has one of the client's
+    theirs  the descriptors for the program: stdout, stderr, and stdin if it gets the client's
     """
 
     def __init__(self, log, request_id, stdin):
         self._log = log
         self._request_id = request_id
         self._chunks = queue.Queue()
-        self._readers = {}  # descriptor -> [stream name, decoder, bytes that have become events]
+        self._readers = {}  # descriptor -> [stream name, decoder, number of bytes that have become events]
         self._reading = threading.Lock()  # held from reading bytes until they are counted
         self.theirs = []
         for name in ("stdout", "stderr"):
@@ -101,13 +101,13 @@ class Pipes:
     # -- stdin
 
     def feed(self, request):
-        """What a ``stdin`` request brings, or with ``end`` nothing more; its reply comes when the program can have it.
-        Where nobody reads any more the reply's status is ``over``."""
+        """Queue the data of a ``stdin`` request, or its ``end``. The reply comes when the data is written; its status
+        is ``over`` if nobody reads any more."""
         self._chunks.put(request)
 
     def _feed(self, w):
         if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])  # an app may let it end the process
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])  # an app may let SIGPIPE end the process
         status = "ok"
         while True:
             request = self._chunks.get()
@@ -150,8 +150,8 @@ class Pipes:
         os.close(number)
 
     def settle(self):
-        """The program is over: wait until what it has written so far is in the log. Processes that it has left behind
-        may write on; nothing reads stdin for them any more."""
+        """The program has ended: wait until everything it has written is in the log. Processes that it left behind may
+        write on, but they get no more stdin."""
         self._chunks.put(None)
         with self._reading:
             wanted = {number: one[2] + _waiting(number) for number, one in self._readers.items()}
@@ -163,11 +163,11 @@ class Pipes:
         return float("inf") if reader is None else reader[2]
 
     def close(self):
-        """Nothing is read any more. Again is no error."""
+        """Stop reading. Idempotent."""
         wake, self._wake = self._wake, None
         if wake is not None:
             self._chunks.put(None)
-            os.close(wake[1])  # the reader finds its end
+            os.close(wake[1])  # so that the reader thread ends
             if threading.current_thread() is not self._reader:
                 self._reader.join(5)
 
@@ -177,7 +177,7 @@ def _reply(log, request, status):
 
 
 def _written(number, buffers):
-    """Write all of ``buffers``; ``over`` where nobody reads."""
+    """Write all of ``buffers``: ``ok``, or ``over`` if nobody reads."""
     try:
         for data in buffers:
             view = memoryview(data)
@@ -189,7 +189,7 @@ def _written(number, buffers):
 
 
 def _waiting(number):
-    """Bytes that wait in a pipe."""
+    """How many bytes wait in a pipe."""
     try:
         return struct.unpack("i", fcntl.ioctl(number, termios.FIONREAD, b"\0\0\0\0"))[0]
     except OSError:

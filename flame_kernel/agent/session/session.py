@@ -1,6 +1,6 @@
-"""A session as the server knows it: its event log, the core that runs its cells, here or in a child, and its client.
+"""A session as the server sees it: its event log, its client, and the core that runs its cells, here or in a child.
 
-One client has a session at a time: its *owner*. An ``epoch`` tells one ownership from the next.
+A session has one client at a time, its *owner*. An ``epoch`` tells one ownership from the next.
 """
 
 import os
@@ -12,26 +12,26 @@ from ..log import log as events
 from ..wire import numbers
 from . import places
 
-# Requests that a session remembers: one that is repeated because its answer was lost does not run twice.
+# How many requests a session remembers: one repeated because its answer was lost does not run twice.
 REMEMBERED = 4096
-# By how much the number of a call that carries a large value may lie behind another's: they begin on several threads.
+# How far the numbers of calls that carry large values may be out of order, since they start on several threads.
 APART = 1000
-# Bytes of output that are kept while nobody reads, unless the client wants another number; the least that it may want.
-# And bytes that are kept for ``replay``.
+# Bytes of output that are kept while nobody reads, unless the client asks otherwise, and the least that it may ask for.
+# Then the bytes that are kept for ``replay``.
 JOURNAL, LEAST_JOURNAL = 256 << 20, 1 << 16
 HISTORY = 16 << 20
-# Seconds without a client after which a session is ended, unless the client wants another number.
+# Seconds without a client after which a session is ended, unless the client asks otherwise.
 LINGER = 24 * 3600.0
-# Seconds in which a client whose connection has ended may come back before another one may have its place.
+# Seconds in which a client that lost its connection may come back before another client can take its place.
 COMES_BACK = 3.0
-# Conversations about files that are remembered, where they go by calls.
+# How many conversations about files are remembered, on a server where files travel in calls.
 TALKS_REMEMBERED = 64
-# Requests to take a session over that wait for an answer.
+# How many requests to take a session over may wait for an answer.
 MOST_ASKED = 32
 
 
 class Refusal(Exception):
-    """An op that cannot be done; ``code`` for programs, the text for people; ``more`` goes beside them."""
+    """An op that cannot be done; ``code`` is for programs, the text for people, ``more`` is added to the error."""
 
     def __init__(self, code, message, **more):
         Exception.__init__(self, message)
@@ -42,28 +42,28 @@ class Refusal(Exception):
 class Session:
     """
     place       "process", "child" or "main"
-    options     of ``open``: linger (seconds), journal (bytes), when_full ("drop" or "block")
-    bundle      gives the agent's own text, for a child
+    options     from op ``open``: linger (seconds), journal (bytes), when_full ("drop" or "block")
+    bundle      returns the agent's own text, for a child
     """
 
     def __init__(self, session_id, place, shell, options, bundle):
         self.place = places.PLACES[place](session_id)
         self.session_id = session_id
-        self.life = os.urandom(8).hex()  # tells it from others that had, or will have, its name
+        self.life = os.urandom(8).hex()  # tells this session from earlier and later ones of the same name
         self.client = ""
         self.notebook = ""
         self.linger = LINGER
         self.started = time.time()
-        # Begins anywhere: what was once sent to another session of this name is for none of this one's owners.
+        # A random start: messages once sent to another session of this name must not be valid here.
         self.epoch = self._no_epoch = int.from_bytes(os.urandom(6), "big")
-        self._talks = {}  # conversation about files -> the number of its last call
-        self._numbers = self._carried = None  # Numbers of the owner's acts, and of those that carry a large value
+        self._talks = {}  # name of a conversation about files -> the number of its last call
+        self._numbers = self._carried = None  # Numbers of the owner's calls, and of those that carry a large value
         self.log = events.EventLog(cap=JOURNAL, history=HISTORY)
         self.set(options)
         self._client_id = None
-        self._since = None  # of the owner: seconds since the epoch
+        self._since = None  # when the owner came, in seconds since the epoch
         self._line = None  # the connection of its latest poll
-        self._line_over = None  # monotonic, when that was found to be closed
+        self._line_over = None  # when that connection was found closed (monotonic clock)
         self._asked = {}  # id -> {"client_id", "state"}
         self._asked_count = 0
         self._begun = time.monotonic()
@@ -83,7 +83,7 @@ class Session:
         return "<Session %r %s %s, %r>" % (self.session_id, self.place.name, self.state, self.log)
 
     def set(self, options):
-        """Take up what a client wishes; what it does not name stays. Raises Refusal for what cannot be."""
+        """Apply the options that a client gives; others stay as they are. Raises Refusal for impossible values."""
         linger, cap, when_full = options.get("linger"), options.get("journal"), options.get("when_full")
         if linger is not None:
             self.linger = _number("linger", linger, 0, "seconds")
@@ -96,8 +96,8 @@ class Session:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def act(self, epoch, call, carries=False):
-        """Count an act of the owner. Raises Refusal unless it belongs to this epoch and its number comes for the first
-        time; a request that a client repeats comes in a new call, so another one is an old message sent again."""
+        """Accept a call of the owner. Raises Refusal unless it belongs to this epoch and its number is new. A client
+        repeats a request in a new call, so a used number means an old message that was sent again."""
         with self._lock:
             self.check(epoch)
             numbers = self._carried if carries else self._numbers
@@ -105,7 +105,7 @@ class Session:
                 raise Refusal("stale", "call %s is no new one of the session's owner; nothing was done" % (call,))
 
     def submit(self, request):
-        """Begin ``request`` unless its id is known; whether it was new."""
+        """Start ``request`` unless its id is known; returns whether it was new."""
         with self._lock:
             if request["id"] in self._seen:
                 return False
@@ -117,7 +117,7 @@ class Session:
         return True
 
     def interrupt(self, request_id, call_id=None, gently=False):
-        """Stop a cell; what was done. The same call again does nothing: a second Stop would abandon the cell."""
+        """Stop a cell; returns what was done. The same call again does nothing: a second Stop could end the cell."""
         if call_id is None:
             return self.core.interrupt(request_id, gently)
         with self._lock:
@@ -129,7 +129,7 @@ class Session:
         return done
 
     def answer(self, input_id, value):
-        """The user's line; whether something waits for it."""
+        """Pass on the user's line; returns whether something was waiting for it."""
         taken = self.core.answer(input_id, value)
         if taken:
             self.log.answered(input_id)
@@ -138,7 +138,7 @@ class Session:
     # -- files by calls ----------------------------------------------------------------------------------------------
 
     def begin_talk(self):
-        """A conversation about files: the random name of it."""
+        """Begin a conversation about files; returns its random name."""
         talk = os.urandom(32).hex()
         with self._lock:
             self._talks[talk] = 0
@@ -146,7 +146,7 @@ class Session:
         return talk
 
     def go_on(self, talk, number):
-        """Raise Refusal unless this is the next call of a conversation: each number is good for one."""
+        """Raise Refusal unless this is the next call of a conversation; each number is valid once."""
         with self._lock:
             last = self._talks.pop(talk, None)
             is_next = last is not None and number == last + 1
@@ -159,7 +159,7 @@ class Session:
 
     @property
     def attached(self):
-        """Whether its owner is here. One that was killed is found out by its connection, while its poll still waits."""
+        """Whether the owner is here. If it was killed, its closed connection shows that even while a poll waits."""
         if self.epoch == self._no_epoch or not self.log.attached:
             return False
         if not sockets.is_over(self._line):
@@ -169,14 +169,14 @@ class Session:
         return time.monotonic() - self._line_over < COMES_BACK
 
     def heard(self, epoch, connection):
-        """A poll has come. Raises Refusal (taken_over) unless it is the owner's."""
+        """A poll has arrived. Raises Refusal (taken_over) unless it comes from the owner."""
         self.check(epoch)
         self._line = connection
 
     def attach(self, client, client_id, notebook, force, call):
-        """Make a client the owner; the new epoch. Raises Refusal (in_use) where another one is here.
+        """Make a client the owner; returns the new epoch. Raises Refusal (in_use) if another client is here.
 
-        ``call`` is the number of this call: its caller is who acts in the epoch.
+        ``call`` is this call's number: its caller is the one that may act in the epoch.
         """
         number = numbers.parsed(call)
         if number is None:
@@ -209,12 +209,12 @@ class Session:
         return "the session %s is in use by %s, since %s" % (self.session_id, self.client or "another client", since)
 
     def check(self, epoch):
-        """Raise Refusal (taken_over) unless ``epoch`` is the present one."""
+        """Raise Refusal (taken_over) unless ``epoch`` is the current one."""
         if epoch != self.epoch:
             raise Refusal("taken_over", "another client has taken up the session %s" % self.session_id)
 
     def detach(self, epoch, ack=0):
-        """The owner leaves, and has the events up to ``ack``; whether it was that."""
+        """The owner leaves, having read the events up to ``ack``; returns whether it was the owner."""
         with self._lock:
             if epoch != self.epoch:
                 return False
@@ -225,7 +225,7 @@ class Session:
             return True
 
     def ask(self, client, client_id):
-        """A client wishes to take the session over: an id for its request. Asked again, it is the same one."""
+        """A client asks to take the session over; returns an id for its request, the same one if it asks again."""
         with self._lock:
             for ask_id, ask in self._asked.items():
                 if ask["client_id"] == client_id and ask["state"] == "waiting":
@@ -243,7 +243,7 @@ class Session:
         return ask_id
 
     def asked(self, ask_id):
-        """``waiting``, ``granted`` or ``refused``; nobody can refuse any more who has gone."""
+        """The state of a takeover request: ``waiting``, ``granted`` or ``refused``; granted if the owner has left."""
         with self._lock:
             ask = self._asked.get(ask_id)
             if ask is None:
@@ -253,7 +253,7 @@ class Session:
             return "granted" if ask["state"] == "taken" else ask["state"]
 
     def consent(self, ask_id, allow):
-        """The owner's answer to a takeover_request; whether it still waited."""
+        """The owner's answer to a takeover_request; returns whether that was still waiting."""
         with self._lock:
             ask = self._asked.get(ask_id)
             if ask is None or ask["state"] != "waiting":
@@ -261,7 +261,7 @@ class Session:
             ask["state"] = "granted" if allow else "refused"
             return True
 
-    # -- what it is --------------------------------------------------------------------------------------------------
+    # -- its state ---------------------------------------------------------------------------------------------------
 
     @property
     def state(self):
@@ -273,11 +273,11 @@ class Session:
 
     @property
     def idle_left(self):
-        """Seconds until it is ended, if its client stays away."""
+        """Seconds until the session is ended if its client stays away."""
         return self.linger - self.log.seconds_alone
 
     def described(self):
-        """One line of op ``sessions``."""
+        """The session's entry in the answer of op ``sessions``."""
         log = self.log.state()
         runs = log["running"][0] if log["running"] else None
         return {
@@ -299,7 +299,7 @@ class Session:
         }
 
     def close(self):
-        """End it, with all that it runs; nothing is left."""
+        """End the session and everything that it runs."""
         self.log.close()
         self.core.close()
         self.log.forget()

@@ -1,7 +1,7 @@
-"""Requests that run no cell: they are answered beside the cells, also while one runs.
+"""Requests that run no cell: they are answered off the cells' lanes, also while a cell runs.
 
-What an editor asks has a thread of its own: the first question imports jedi, which takes seconds on a busy machine, and
-nothing else shall wait for it.
+An editor's questions have a thread of their own: the first one imports jedi, which takes seconds on a busy machine, and
+no other request should wait for that.
 """
 
 import collections
@@ -13,12 +13,12 @@ from ..output import streams
 from ..remote import modules
 from .usage import Usage
 
-# What an editor asks, and the rest.
+# The questions of an editor; and all kinds.
 QUESTIONS = ("complete", "inspect")
 KINDS = QUESTIONS + ("usage", "comm_info", "comm_announce", "open_lane", "close_lane", "cwd") + modules.KINDS
-# Seconds that a request waits for a shell that is still being made.
+# Seconds that a request waits for a shell that is still starting.
 START_PATIENCE = 10.0
-# Seconds that the end of a thread is waited for.
+# Seconds to wait for a thread to end.
 END_PATIENCE = 2.0
 
 
@@ -33,14 +33,14 @@ class Side:
         self._others = _Line("side", self._answer)
 
     def submit(self, request):
-        """Begin a request; returns at once, its ``<kind>_reply`` is an event."""
-        if request["kind"] == "open_lane":  # who sends it waits with more for the lane, and making one takes no time
+        """Start a request; returns at once. Its ``<kind>_reply`` is an event."""
+        if request["kind"] == "open_lane":  # its sender waits for this, and it is quick
             self._answer(request)
         else:
             (self._editor if request["kind"] in QUESTIONS else self._others).put(request)
 
     def close(self):
-        """End the threads; what they have not begun is not answered."""
+        """End the threads; requests that they have not begun are not answered."""
         self._editor.close()
         self._others.close()
 
@@ -71,7 +71,7 @@ class Side:
             return {"status": "error", "ename": type(e).__name__, "evalue": str(e), "traceback": []}
 
     def _reply_of_shell(self, request):
-        """The reply to what needs the shell, or what came with it."""
+        """The reply to a request that needs the shell or something that comes with it."""
         host, kind = self._host, request["kind"]
         if kind in QUESTIONS:
             host.user_begins()
@@ -94,7 +94,7 @@ class Side:
 
 
 class _Line:
-    """Does ``work`` with one request after the other, on a thread that is there while there are some."""
+    """Handles requests one after another with ``work``, on a thread that exists only while there are some."""
 
     def __init__(self, name, work):
         self._name = name

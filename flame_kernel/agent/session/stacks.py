@@ -1,7 +1,7 @@
-"""Where a session's cells and all other threads of its process are. Nothing is stopped for it.
+"""The current stacks of a session's cells and of all other threads in its process. Nothing is stopped to get them.
 
-Shown are frames of the user and of libraries: of a cell those within it, of other threads all but the first ones of
-``threading``.  Frames of the agent are left out, and threads that run nothing else.
+They show the frames of the user's code and of libraries: for a cell those inside it, for other threads all but the
+first ones, of ``threading``.  The agent's own frames are left out, and so are threads that run only the agent.
 """
 
 import asyncio
@@ -14,19 +14,19 @@ import time
 
 from .. import own
 
-# Frames of one stack: its first ones and its last ones. And stacks.
+# How many frames of one stack are shown, at its beginning and at its end; and how many stacks.
 FIRST, LAST = 20, 80
 MOST_STACKS = 200
-MAX_SOURCE = 500  # characters of one line
-MAX_CALL = 60  # of it, where it stands for the call in it
+MAX_SOURCE = 500  # longest source line, in characters
+MAX_CALL = 60  # longest part of it that is shown as the call
 
 
 def where(host):
     """The content of a where_reply: ``{"status", "pid", "place", "stacks": [stack, …], "left_out"}``.
 
     A stack is ``{"kind": "cell" | "thread" | "task", "name", "state", "since", "frames"}``, cells first; ``since`` is
-    in seconds, of cells only; ``state`` is ``running``, ``waiting``, ``awaiting`` or empty, where it is not known. A
-    frame is ``{"file", "line", "name", "source"}``, the outermost first, or ``{"left_out": N}``.
+    in seconds and only for cells; ``state`` is ``running``, ``waiting``, ``awaiting``, or empty if unknown. A frame is
+    ``{"file", "line", "name", "source"}``, the outermost first, or ``{"left_out": N}``.
     """
     cells, threads = [], []
     frames, me = sys._current_frames(), threading.get_ident()
@@ -56,7 +56,7 @@ def where(host):
 
 
 def call(host, lane):
-    """The call in which the cell of a lane is, in words: ``time.sleep, line 4``."""
+    """The call in which a lane's cell is, in words: ``time.sleep, line 4``."""
     inner = ""
     for frame, line in reversed(_of_lane(lane, sys._current_frames().get(lane.thread_id))):
         code = frame.f_code
@@ -68,7 +68,7 @@ def call(host, lane):
 
 
 def is_held(lane):
-    """Whether a debugger holds a lane's thread at a breakpoint."""
+    """Whether a debugger is holding a lane's thread at a breakpoint."""
     frame, depth = sys._current_frames().get(lane.thread_id), 0
     while frame is not None and depth < 10:
         if frame.f_code.co_name == "_do_wait_suspend":
@@ -78,14 +78,14 @@ def is_held(lane):
 
 
 def call_at(line):
-    """The call that a source line names: ``time.sleep`` of ``x = time.sleep(100)``; of several, the line itself."""
+    """The call in a source line: ``time.sleep`` for ``x = time.sleep(100)``; if there are several, the line itself."""
     calls = re.findall(r"([A-Za-z_][\w.]*)\s*\(", line or "")
     line = (line or "").strip()
     return (calls or [""])[0] if len(calls) < 2 else line if len(line) <= MAX_CALL else line[: MAX_CALL - 1] + "…"
 
 
 def _exactly(frame, line):
-    """The call in which a frame is, by the column of its bytecode; empty where that is not known (before Python 3.11).
+    """The call in which a frame is, found by the column of its bytecode; empty if unknown (before Python 3.11).
 
     ``time.sleep`` for ``time.sleep(100)``: without its arguments.
     """
@@ -100,7 +100,7 @@ def _exactly(frame, line):
 
 
 def _called(text):
-    """``f(1).wait`` of ``f(1).wait(2)``; empty for what is no call."""
+    """``f(1).wait`` for ``f(1).wait(2)``; empty for text that is not a call."""
     depth = 0
     for at in range(len(text) - 1, 0, -1):
         depth += {")": 1, "(": -1}.get(text[at], 0)
@@ -118,7 +118,7 @@ def _cell(host, lane, thread, frame):
 
 
 def _of_lane(lane, frame):
-    """``(frame, line)`` of what a lane runs, the outermost first; of a cell that awaits, down to what it awaits."""
+    """``(frame, line)`` of a lane's stack, outermost first; for a cell that awaits, down to what it awaits."""
     awaits = lane.awaits
     return _outermost_first(frame) if awaits is None else _awaited(awaits)
 
@@ -132,7 +132,7 @@ def _outermost_first(frame):
 
 
 def _awaited(coroutine):
-    """The frames of a coroutine that is suspended, down to what it waits for."""
+    """The frames of a suspended coroutine, down to what it waits for."""
     steps = []
     for _ in range(FIRST + LAST):
         frame = None
@@ -147,11 +147,11 @@ def _awaited(coroutine):
 
 
 def _tasks(host, lane):
-    """The tasks that cells have left to a lane's loop."""
+    """The tasks that cells have left running in a lane's loop."""
     try:
         every = asyncio.all_tasks if hasattr(asyncio, "all_tasks") else asyncio.Task.all_tasks
         tasks = [task for task in every(lane.loop) if not task.done()]
-    except RuntimeError:  # they come and go too quickly
+    except RuntimeError:  # tasks start and end too quickly to list them
         return []
     found = []
     for task in tasks:
@@ -164,8 +164,8 @@ def _tasks(host, lane):
 
 
 def _users_frames(host, steps, thread, is_lane=False):
-    """The frames of a stack that are the user's or a library's; none for a thread of the agent."""
-    # The first steps of every thread are of no interest.
+    """The frames of a stack that belong to the user or a library; none for a thread of the agent."""
+    # The first frames of every thread are not interesting.
     at = 0
     while at < len(steps) and _begins_a_thread(steps[at][0]):
         at += 1
@@ -205,7 +205,7 @@ def _cut(steps):
 
 
 def shortened(frames, count):
-    """The frames that are shown of ``count``, with a mark where the others were."""
+    """``frames``, which are what is left of ``count``, with a mark in place of those left out."""
     left_out = count - len(frames)
     return frames if left_out <= 0 else frames[:FIRST] + [{"left_out": left_out}] + frames[FIRST:]
 
@@ -218,12 +218,12 @@ def _frame(host, frame, line):
 
 
 def described(file, line, name, source):
-    """One frame, as it travels."""
+    """One frame in the form that is sent."""
     return {"file": file, "line": line or 0, "name": name, "source": source[:MAX_SOURCE]}
 
 
 def _state(thread):
-    """Whether the system says that a thread is running or waiting; empty where it says nothing."""
+    """Whether a thread is running or waiting, according to the system; empty if it does not say."""
     native = getattr(thread, "native_id", None)
     try:
         with open("/proc/self/task/%d/stat" % native) as f:

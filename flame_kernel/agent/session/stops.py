@@ -1,10 +1,10 @@
-"""How a cell in a child is stopped: interrupt, SIGTERM, SIGKILL; one step for each Stop, none by itself.
+"""How a cell in a child is stopped: by interrupt, SIGTERM, SIGKILL. Each Stop takes one step; nothing is automatic.
 
-A cell that still runs some time after a Stop is checked: its notebook is told where it hangs and what the next Stop
-will do.  A Stop before that is one more interrupt.  A cell that is held by a debugger, asks the user or cleans up
-slowly has all the time it wants.
+If a cell still runs some time after a Stop, it is checked, and its notebook is told where it hangs and what the next
+Stop will do.  A Stop before that is just another interrupt.  A cell that a debugger holds, that asks the user or that
+cleans up slowly gets all the time it needs.
 
-The steps above the interrupt end the child's process, never the server's.
+The steps after the interrupt end the child's process, never the server's.
 """
 
 import signal
@@ -13,27 +13,27 @@ import time
 
 from .. import threads
 
-# Seconds after a Stop at which a cell is checked: one that has not noticed it, and one that has and cleans up.
+# Seconds after a Stop when a cell is checked: if it has not noticed, and if it has noticed but is cleaning up.
 UNNOTICED, NOTICED = 1.2, 3.0
-# Seconds that it has after a second signal: one that comes just before a call blocks does not end that call.
+# Seconds to wait after a second signal, which is needed because one just before a call blocks does not end that call.
 ONCE_MORE = 0.5
-# Seconds that the child has to say how its cell is; if it does not, a call holds its interpreter.
+# Seconds for the child to report on its cell; if it does not, a call is blocking its interpreter.
 ANSWER = 2.0
-# Seconds that a process has to end on SIGTERM.
+# Seconds for a process to end after SIGTERM.
 TERM_GRACE = 2.0
 
 INTERRUPT, AGAIN, END, KILL = "interrupt", "again", "end", "kill"
 
 
 def outcome(reply):
-    """How a cell has ended of which its notebook was told that it hangs, in words; ``reply`` is the content of its."""
+    """How a cell that was reported as hanging has ended, in words; ``reply`` is the content of its reply."""
     stopped = reply.get("ename") in ("KeyboardInterrupt", "CancelledError")
     what = "The Stop has ended the cell after all" if stopped else "The cell has ended by itself"
     return what + "; its variables are kept.\n"
 
 
 class Stops:
-    """The Stops of one child process, and which step is the next. ``child`` is its ChildCore; used of it are
+    """The Stops of one child process, and which step comes next. ``child`` is its ChildCore, of which these are used:
 
     pid, is_running(request_id), check(request_id, seconds), stuck_in(request_id), send_interrupt(request_id, alone),
     ask_to_interrupt(request_id), send_signal(sign), tell(request_id, text)
@@ -42,19 +42,19 @@ class Stops:
     def __init__(self, child):
         self._child = child
         self._lock = threading.Lock()
-        self._next = {}  # request id -> the step that its notebook was told of
+        self._next = {}  # request id -> the next step, as its notebook was told
         self._told = set()  # requests whose notebook was told that they hang
-        self._unsignalled = set()  # requests that the child was asked to interrupt, as others run beside them
+        self._unsignalled = set()  # requests that the child was asked to interrupt itself, because others run too
         self._interrupts = {}  # request id -> how often it was interrupted
         self._checks = set()  # requests that will be checked
-        self.sent = None  # the signal with which a Stop has ended the process
+        self.sent = None  # the signal by which a Stop has ended the process
 
     def __repr__(self):
         return "<Stops %r>" % (self._next,)
 
     def stop(self, request_id, gently=False, alone=False):
-        """A Stop for a request that runs; what was done: signalled, terminated or killed. ``gently`` never ends it;
-        ``alone``: whatever else runs is stopped too."""
+        """Stop a running request; returns what was done: signalled, terminated or killed. ``gently`` never ends the
+        process; ``alone``: everything else that runs is stopped too."""
         with self._lock:
             step = INTERRUPT if gently else self._next.pop(request_id, INTERRUPT)
             if step in (INTERRUPT, AGAIN):
@@ -73,7 +73,7 @@ class Stops:
         return "signalled"
 
     def ended(self, request_id):
-        """A request is over; whether its notebook waits to hear that the Stop has worked."""
+        """A request has ended; returns whether its notebook was told that it hangs."""
         with self._lock:
             self._next.pop(request_id, None)
             self._interrupts.pop(request_id, None)
@@ -104,7 +104,8 @@ class Stops:
         began = time.monotonic()
         seen = self._child.check(request_id, ANSWER)
         if seen is None and request_id in self._unsignalled:
-            # It cannot hear what it is asked; nothing else can run beside that call, so a signal is for it alone.
+            # The child cannot hear requests now, and nothing else can run during that call, so a signal affects only
+            # this cell.
             self._unsignalled.discard(request_id)
             self._child.send_signal(signal.SIGINT)
             self._check_later(ONCE_MORE, request_id, again=True)
@@ -112,7 +113,7 @@ class Stops:
             where, why = self._child.stuck_in(request_id)
             self._tell(request_id, END, "Interrupt: still in %s; %s." % (where, why))
         elif not seen.get("runs") or seen.get("asks"):
-            return  # it is queued, or asks the user: whoever stops it now interrupts it
+            return  # it is queued or asks the user: the next Stop will interrupt it
         elif not seen.get("noticed") and not again:
             self._child.ask_to_interrupt(request_id)
             self._check_later(ONCE_MORE, request_id, again=True)

@@ -1,6 +1,6 @@
-"""What a process of the far side uses: CPU, memory, threads, open files, subprocesses, as the program ``top`` has it.
+"""What a process on the far side uses: CPU, memory, threads, open files, subprocesses; like the program ``top``.
 
-The figures come from /proc or psutil, not from the process itself, so a child whose interpreter is stuck has them too.
+The figures come from /proc or psutil, not from the process itself, so they also work for a child that is stuck.
 """
 
 import os
@@ -9,19 +9,19 @@ import sys
 import threading
 import time
 
-# Seconds over which CPU is measured.
+# Seconds over which CPU use is measured.
 SPAN = 0.25
-# Threads, files and subprocesses that are listed; of all, the number is told.
+# How many threads, files and subprocesses are listed; the total number of each is always given.
 MOST_THREADS, MOST_FILES, MOST_CHILDREN = 15, 30, 15
 
 
 def top(pid):
-    """The content of a top_reply; takes ``SPAN``. What cannot be told is left out.
+    """The content of a top_reply; takes ``SPAN`` seconds. What cannot be found out is left out.
 
-    ``pid``, ``host``, ``cpus``, ``load`` (of 1, 5, 15 minutes), ``cpu`` (percent of one CPU), ``memory`` (bytes),
-    ``machine_memory`` ([used, total]), ``age`` (seconds), ``threads`` ([{id, name, cpu}, …] of those that use CPU, in
-    all ``busy_count``), ``thread_count``, ``files`` (["7 /path", …], in all ``file_count``), ``others`` ({"socket":
-    count, …}), ``children`` ([{pid, name, cpu, memory}, …], in all ``child_count``).
+    ``pid``, ``host``, ``cpus``, ``load`` (over 1, 5, 15 minutes), ``cpu`` (percent of one CPU), ``memory`` (bytes),
+    ``machine_memory`` ([used, total]), ``age`` (seconds), ``threads`` ([{id, name, cpu}, …], those that use CPU;
+    ``busy_count`` in all), ``thread_count``, ``files`` (["7 /path", …], ``file_count`` in all), ``others`` ({"socket":
+    count, …}), ``children`` ([{pid, name, cpu, memory}, …], ``child_count`` in all).
     """
     reply = {"status": "ok", "pid": pid, "host": socket.gethostname(), "cpus": os.cpu_count()}
     try:
@@ -83,7 +83,7 @@ def _rest_from_proc(pid, reply, tick, page):
             try:
                 path = os.readlink("/proc/%d/fd/%d" % (pid, number))
             except OSError:
-                continue  # it has been closed since
+                continue  # closed meanwhile
             if path.startswith("/"):
                 files.append("%d %s" % (number, path))
             else:
@@ -95,14 +95,14 @@ def _rest_from_proc(pid, reply, tick, page):
 
 
 def _stat(path):
-    """The fields behind the name; the name is field -1."""
+    """The fields after the name; the name itself is field -1."""
     with open(path) as f:
         head, _, rest = f.read().rpartition(")")
     return rest.split() + [head.partition("(")[2]]
 
 
 def _threads(pid):
-    """``{id: (ticks of CPU, name)}``"""
+    """``{id: (CPU ticks, name)}`` of a process's threads."""
     found = {}
     try:
         for task in os.listdir("/proc/%d/task" % pid):
@@ -110,14 +110,14 @@ def _threads(pid):
                 fields = _stat("/proc/%d/task/%s/stat" % (pid, task))
                 found[int(task)] = int(fields[11]) + int(fields[12]), fields[-1]
             except (OSError, ValueError, IndexError):
-                pass  # it has ended since
+                pass  # ended meanwhile
     except OSError:
         pass
     return found
 
 
 def _children(pid):
-    """``{pid: (ticks of CPU, name, pages)}`` of all processes below one."""
+    """``{pid: (CPU ticks, name, pages)}`` of all processes below one."""
     every = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -125,7 +125,7 @@ def _children(pid):
                 fields = _stat("/proc/%s/stat" % name)
                 every[int(name)] = int(fields[1]), (int(fields[11]) + int(fields[12]), fields[-1], int(fields[21]))
             except (OSError, ValueError, IndexError):
-                pass  # it has ended since
+                pass  # ended meanwhile
     found, above = {}, {pid}
     while above:
         above = {child for child, (parent, _) in every.items() if parent in above and child not in found}
@@ -134,7 +134,7 @@ def _children(pid):
 
 
 def _thread_names():
-    """Python's names of the threads of this process, by the system's number (Python 3.8 and newer)."""
+    """Python's names for this process's threads, by the system's thread ids (Python 3.8 and newer)."""
     return {getattr(thread, "native_id", None): thread.name for thread in threading.enumerate()}
 
 

@@ -1,4 +1,4 @@
-"""usage_request: CPU and memory of the process in which cells run; by psutil where there is one, else from /proc."""
+"""usage_request: CPU and memory of the process where cells run, from psutil if it is installed, else from /proc."""
 
 import os
 import socket
@@ -6,14 +6,14 @@ import time
 
 
 class Usage:
-    """Remembers what the next figure is counted from."""
+    """Keeps what is needed to compute the next CPU figure."""
 
     def __init__(self):
         self._processes = {}
         self._last_cpu = (None, None)  # (clock, CPU seconds) at the last call without psutil
 
     def reply(self):
-        """The content of a usage_reply as ipykernel's front ends read it; what cannot be told is left out."""
+        """The content of a usage_reply in the form that ipykernel's front ends read; unknown figures are left out."""
         reply = {"hostname": socket.gethostname(), "pid": os.getpid(), "cpu_count": os.cpu_count()}
         try:
             import psutil

@@ -1,4 +1,4 @@
-"""Colours as ipykernel's: the codes, and a small highlighter for lines of Python."""
+"""Colours as in ipykernel: the codes, and a small syntax highlighter for lines of Python."""
 
 import keyword
 import re
@@ -36,10 +36,10 @@ def colour(text, code):
 
 
 def paint(source):
-    """Python source with its keywords, strings, numbers and comments coloured, line by line."""
+    """Python source with coloured keywords, strings, numbers and comments; returned line by line."""
     return _TOKEN.sub(_token, source)
 
 
 def mark(line, start, end):
-    """A line of source, painted, with its characters ``start`` to ``end`` marked."""
+    """A coloured line of source with its characters ``start`` to ``end`` marked."""
     return paint(line[:start]) + _MARK + line[start:end] + _END_MARK + paint(line[end:])

@@ -1,8 +1,9 @@
 """Top-level await on Python 3.6 and 3.7, whose compilers have no flag for it.
 
-The cell becomes the body of an ``async def``. Its names are declared global, so that it binds what the cell would.
-Python 3.7 parses ``await`` anywhere and refuses it later: its syntax tree is wrapped as it is.  For 3.6 ``await`` is a
-name outside of ``async def``: there each logical line is indented by a tab; strings of several lines keep their text.
+The cell becomes the body of an ``async def``.  Its names are declared global, so that it assigns the same names as the
+cell.  Python 3.7 parses ``await`` anywhere and rejects it later, so its syntax tree can be wrapped unchanged.  On 3.6
+``await`` is an ordinary name outside of ``async def``, so each logical line is indented by a tab; multi-line strings
+keep their text.
 """
 
 import ast
@@ -18,12 +19,12 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def may_await(source):
-    """Whether the text has a word that may stand for an await."""
+    """Whether the text has a word that could be an await."""
     return _WORD.search(source) is not None
 
 
 class Function:
-    """The one Step of such a cell (see compiler.Step)."""
+    """The single Step of such a cell (see compiler.Step)."""
 
     awaits = True
 
@@ -36,8 +37,8 @@ class Function:
 
 
 def compile_awaiting(source, filename, flags, show):
-    """The cell as a Function; None if it cannot be parsed so either. Raises SyntaxError for code that no
-    version runs at top level (``return``)."""
+    """The cell as a Function; None if it cannot be parsed this way either. Raises SyntaxError for code that no version
+    runs at top level (``return``)."""
     try:
         body = _body(source, filename, flags)
     except SyntaxError:
@@ -61,7 +62,7 @@ def compile_awaiting(source, filename, flags, show):
 
 
 def _body(source, filename, flags):
-    """The statements of the cell."""
+    """The statements of the cell, as syntax trees."""
     if sys.version_info >= (3, 7):
         return compile(source, filename, "exec", flags | ast.PyCF_ONLY_AST, True).body
     lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -78,7 +79,7 @@ def _body(source, filename, flags):
 
 
 def _logical_lines(source):
-    """Numbers of the lines at which a statement or a comment may begin: not inside a string or a bracket."""
+    """The numbers of the lines where a statement or comment may begin: those not inside a string or bracket."""
     starts, fresh = set(), True
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if fresh and token.type not in (tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER):
@@ -89,7 +90,7 @@ def _logical_lines(source):
 
 
 class _Names(ast.NodeTransformer):
-    """Collects what the cell binds, and rewrites the statements that ``global`` does not go with."""
+    """Collects the names that the cell assigns, and rewrites statements that cannot assign a name declared global."""
 
     def __init__(self):
         self.bound = set()
@@ -98,7 +99,7 @@ class _Names(ast.NodeTransformer):
         if isinstance(node, _SCOPES):
             if not isinstance(node, ast.Lambda):
                 self.bound.add(node.name)
-            return node  # what it binds inside is its own
+            return node  # names assigned inside it are its own
         if isinstance(node, _COMPREHENSIONS):
             return node
         return super().visit(node)

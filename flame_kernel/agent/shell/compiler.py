@@ -1,8 +1,8 @@
-"""Makes code of the text of a cell: its last expression by itself, to be shown. The text is kept for tracebacks.
+"""Compiles the text of a cell; a last expression becomes a separate step, to be shown. Keeps the text for tracebacks.
 
-A cell has a file name of its own, as in ipykernel: ``<temp>/flame_<session>_<pid>/<hash of the text>.py``.  There is no
-such file; its lines are in ``linecache``, for tracebacks, ``inspect.getsource``, ``warnings`` and ``pdb``. They have no
-modification time, so ``linecache.checkcache`` keeps them; their number and size are bounded.
+Each cell has a file name of its own, as in ipykernel: ``<temp>/flame_<session>_<pid>/<hash of the text>.py``.  No such
+file exists; the lines are in ``linecache``, for tracebacks, ``inspect.getsource``, ``warnings`` and ``pdb``.  They have
+no modification time, so ``linecache.checkcache`` keeps them.  Their number and size are limited.
 """
 
 import __future__
@@ -21,15 +21,15 @@ import tokenize
 
 from . import await_py36
 
-# What is kept of the texts of old cells: functions defined there still show their source.
+# How many texts of old cells are kept, so that functions defined there still show their source.
 KEEP_CELLS = 1000
 KEEP_CHARACTERS = 16 * 1000 * 1000
 
-# Before 3.9 the compiler follows an expression down without looking at the stack: 10^5 terms end the process. What is
-# nested so deep is refused here; what is less deep but too deep for the tree to become Python objects, by compiling the
-# text itself first, which raises.
+# Before 3.9 the compiler recurses into an expression without checking the stack: 10^5 terms crash the process.
+# Expressions that deep are refused here. For those too deep only to become Python syntax trees, the text is compiled
+# first: that raises an error instead.
 _CHECK_DEPTH = sys.version_info < (3, 9)
-_LONG = 4000  # characters; shorter text cannot nest that deep
+_LONG = 4000  # characters; shorter text cannot be nested that deep
 _MAX_DEPTH = 20000
 _NESTING = re.compile(
     r"(?P<skip>#[^\n]*|\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''"
@@ -42,18 +42,18 @@ _NESTING = re.compile(
 _AWAIT = getattr(ast, "PyCF_ALLOW_TOP_LEVEL_AWAIT", 0)
 _FUTURES = 0
 for _name in __future__.all_feature_names:
-    # nested_scopes and generators are no flags of a statement: their bits mean other things in co_flags.
+    # The bits of nested_scopes and generators are not compiler flags: they mean something else in co_flags.
     if _name not in ("nested_scopes", "generators"):
         _FUTURES |= getattr(__future__, _name).compiler_flag
 del _name
 
 
-# Of the hash by which a front end and a kernel, who do not talk of file names, call a cell alike.
+# The seed of the hash from which front end and kernel make the same name for a cell, without telling each other.
 SEED = 0xC70F6907
 
 
 def murmur2(text):
-    """That hash, as ipykernel has it (its compiler.py; in JupyterLab the debugger's hash.ts)."""
+    """That hash, as in ipykernel's compiler.py and, in JupyterLab, the debugger's hash.ts."""
     data = text.encode("utf-8", "surrogatepass")
     m, mask = 0x5BD1E995, 0xFFFFFFFF
     h = SEED ^ len(data)
@@ -70,10 +70,10 @@ def murmur2(text):
 
 
 def undisturbed(make_tree):
-    """What ``make_tree`` returns, which has the compiler make a syntax tree.
+    """Call ``make_tree``, which makes a syntax tree, and return its result.
 
-    CPython 3.11 and 3.12 count the depth of the trees of all threads together. If another thread runs meanwhile, the
-    figure is wrong and they raise SystemError. Then it is tried again.
+    CPython 3.11 and 3.12 count the depth of all threads' trees together. If another thread runs meanwhile, the count is
+    wrong and they raise SystemError; then we try again.
     """
     for _ in range(20):
         try:
@@ -85,7 +85,7 @@ def undisturbed(make_tree):
 
 
 class Step:
-    """A part of a cell. ``start(namespace)`` runs it and gives its value, or a coroutine if ``awaits``.
+    """A part of a cell. ``start(namespace)`` runs it and returns its value, or a coroutine if ``awaits``.
 
     shows   the value is the cell's last expression, to be displayed
     """
@@ -100,8 +100,7 @@ class Step:
 
 
 def step(source, filename, mode):
-    """A text by itself as one Step: an expression in the mode ``eval``, statements in ``exec``; it may await at its
-    top."""
+    """A text as one Step: an expression (mode ``eval``) or statements (mode ``exec``); may await at top level."""
     may_await = await_py36.may_await(source)
     try:
         return Step(compile(source, filename, mode, _AWAIT if may_await else 0, True), False)
@@ -115,7 +114,7 @@ def step(source, filename, mode):
 
 
 class Compiler:
-    """The compiler of one session: remembers ``from __future__`` and the texts of its cells."""
+    """The compiler of one session; remembers its ``from __future__`` imports and the texts of its cells."""
 
     def __init__(self, session_id):
         self.flags = 0
@@ -129,15 +128,15 @@ class Compiler:
     # -- texts -------------------------------------------------------------------------------------------------------
 
     def cell_file(self, source):
-        """The file name of a cell of this text."""
+        """The file name of a cell with this text."""
         return os.path.join(self.folder, "%d.py" % murmur2(source))
 
     def remember(self, source, count, raw=None):
-        """Keep a cell's text; returns its file name. ``count`` is what the cell is called: ``In[count]``; ``raw`` its
-        text before magics were made Python of it, by which front ends know it."""
+        """Keep a cell's text and return its file name. ``count`` gives the cell its label ``In[count]``; ``raw`` is its
+        text before magics were turned into Python, from which front ends make the file name."""
         lines = [line + "\n" for line in source.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
         if lines[-1] == "\n":
-            del lines[-1]  # the text ends with its last line's end
+            del lines[-1]  # the text ends with a line end
         number, name = 0, self.cell_file(source if raw is None else raw)
         while name in self._cells and self._cells[name][0][2] != lines:
             number += 1
@@ -158,26 +157,27 @@ class Compiler:
             del linecache.cache[name]
 
     def label(self, filename):
-        """``In[3]`` for a cell's file name, None for any other."""
+        """``In[3]`` for a cell's file name, None for any other name."""
         cell = self._cells.get(filename)
         return None if cell is None else cell[1]
 
     def refresh(self, filename):
-        """Put a cell's lines back where someone has called ``linecache.clearcache``."""
+        """Put a cell's lines back into linecache if someone has called ``linecache.clearcache``."""
         cell = self._cells.get(filename)
         if cell is not None:
             linecache.cache.setdefault(filename, cell[0])
 
     def close(self):
-        """Leave nothing in linecache."""
+        """Remove everything of ours from linecache."""
         for name in list(self._cells):
             self._forget(name)
 
     # -- code --------------------------------------------------------------------------------------------------------
 
     def compile(self, source, filename, show=True):
-        """The Steps of a cell. With ``show`` the last one gives the value of the cell's last expression, if it ends
-        in one and not in ``;``. Raises what ``compile`` raises: SyntaxError, ValueError, MemoryError, RecursionError.
+        """The Steps of a cell. With ``show`` the last Step gives the value of the cell's last expression, if the cell
+        ends in one and not in ``;``. Raises what ``compile`` raises: SyntaxError, ValueError, MemoryError,
+        RecursionError.
         """
         show = show and not ends_in_semicolon(source)
         try:
@@ -197,7 +197,7 @@ class Compiler:
             try:
                 compile(source, filename, "exec", self.flags | _AWAIT, True)
             except SyntaxError:
-                pass  # said again, or mended, by what follows
+                pass  # the code below raises it again, or handles it
         flags = self.flags | _AWAIT | ast.PyCF_ONLY_AST
         return undisturbed(lambda: compile(source, filename, "exec", flags, True))
 
@@ -218,7 +218,7 @@ class Compiler:
 
 
 def _depth(source):
-    """About how deep expressions nest: the operators between two commas, and those around their brackets."""
+    """A rough measure of how deep expressions nest: operators between two commas, plus those around their brackets."""
     if all(len(part) < 2 * _MAX_DEPTH for part in re.split("[,;]", source)):
         return 0
     deepest, levels = 0, [0]
@@ -240,7 +240,7 @@ def _depth(source):
 
 
 def ends_in_semicolon(source):
-    """Whether the last token of a cell is ``;``: its value is then not shown."""
+    """Whether the last token of a cell is ``;``, so that its value is not shown."""
     if not _may_end_in_semicolon(source):
         return False
     last = None
@@ -254,7 +254,7 @@ def ends_in_semicolon(source):
 
 
 def _may_end_in_semicolon(source):
-    """Whether the last line that is more than a comment has a ``;``: reading tokens of 10^5 lines takes a second."""
+    """Whether the last line with code has a ``;``. A quick check, since tokenizing 10^5 lines takes a second."""
     end = len(source)
     while end > 0:
         start = source.rfind("\n", 0, end) + 1
@@ -266,8 +266,8 @@ def _may_end_in_semicolon(source):
 
 
 def folders(session_id, pid):
-    """The folders of a session's cells, without IPython and with it (as ipykernel's). They exist while the session is
-    debugged; else they are only names."""
+    """The folders of a session's cell files, without IPython and with it (as in ipykernel). They exist only while the
+    session is debugged; otherwise they are only names."""
     name = "".join(c if c.isalnum() else "_" for c in session_id)[:16]
     return [os.path.join(_temp(), one) for one in ("flame_%s_%d" % (name, pid), "ipykernel_%d" % pid)]
 
@@ -275,5 +275,5 @@ def folders(session_id, pid):
 def _temp():
     try:
         return tempfile.gettempdir()
-    except OSError:  # a file system on which nothing can be written: no file is needed either
+    except OSError:  # a file system that cannot be written to: no file is needed then
         return os.path.join(os.sep, "tmp")

@@ -1,7 +1,7 @@
-"""Completion, for servers without IPython: on another thread, also while a cell runs.
+"""Completion for servers without IPython; it runs on another thread, so it also works while a cell runs.
 
-Names are looked up and attributes are read with getattr, as in rlcompleter; nothing is called. If an object raises
-meanwhile, there is a reply all the same. jedi answers where it can be imported.
+Names are looked up and attributes read with getattr, as in rlcompleter; nothing is called. If an object raises, there
+is still a reply. jedi is used if it can be imported.
 """
 
 import builtins
@@ -21,7 +21,7 @@ from .inspection import MAX_SCAN, MISSING, kind, resolve, tokens
 
 MAX_MATCHES = 3000
 MAX_MODULES = 5000
-MODULES_KEEP = 60.0  # seconds that the list of modules is good for
+MODULES_KEEP = 60.0  # seconds for which the list of modules is kept
 
 _DOTTED = re.compile(r"((?:[^\W\d]\w*\s*\.\s*)*)([^\W\d]\w*)?$")
 _STRING_OR_COMMENT = re.compile(r"#|(?<![\w])([rRbBfFuU]{0,2})(\"\"\"|'''|\"|')|(\"\"\"|'''|\"|')")
@@ -33,7 +33,7 @@ _MAGIC = re.compile(r"^\s*(%{1,2}\w*)$")
 
 
 class Completer:
-    """Completes in one namespace. ``magics``: their names, with ``%``."""
+    """Completes names of one namespace. ``magics``: names of magics, with ``%``."""
 
     def __init__(self, namespace, magics=()):
         self._ns = namespace
@@ -43,18 +43,18 @@ class Completer:
         jedi_cache.use(self)
 
     def close(self):
-        """Put back what was changed of jedi. Idempotent; any thread."""
+        """Undo our changes to jedi. Idempotent; any thread."""
         jedi_cache.leave(self)
 
     def complete(self, code, cursor_pos=None):
-        """complete_reply content. Positions count characters (code points).
+        """The content of a complete_reply. Positions count characters (code points).
 
         https://jupyter-client.readthedocs.io/en/stable/messaging.html#completion
         """
         cursor = len(code) if cursor_pos is None else max(0, min(cursor_pos, len(code)))
         try:
             start, found = self._complete(code, cursor)
-        except Exception:  # of an object that was asked, or ours: a front end that waits for a reply is worse
+        except Exception:  # an object's error or ours: no reply would be worse for the waiting front end
             start, found = cursor, []
         seen, types = set(), []
         for text, what in found:
@@ -70,7 +70,7 @@ class Completer:
         }
 
     def _complete(self, code, cursor):
-        """``(start, [(text, type), …])``"""
+        """``(start, [(text, type), …])``."""
         before = code[:cursor]
         line = before[before.rfind("\n") + 1 :]
         magic = _MAGIC.match(line)
@@ -90,7 +90,7 @@ class Completer:
         return self._dotted(line, before, cursor) if found is None else found
 
     def _in_string(self, inside, code, cursor):
-        """In a comment nothing; in a string a key of what is before it, or a file."""
+        """Inside a comment: nothing. Inside a string: keys of the mapping before it, or file names."""
         if inside == "comment":
             return cursor, []
         head, quote, typed = inside
@@ -100,7 +100,7 @@ class Completer:
         return cursor - len(typed), self._keys(subscript.group(1), quote, typed, code[cursor:])
 
     def _imported(self, statement, cursor):
-        """In an import a module, or a name of one; None elsewhere."""
+        """In an import statement: modules, or names in one; None elsewhere."""
         match = _IMPORT.match(statement) or _FROM.match(statement)
         if match is not None:
             return self._module_names(match.group(1), cursor)
@@ -112,23 +112,23 @@ class Completer:
         return cursor - len(prefix), [(n, k) for n, k in names if n.startswith(prefix)]
 
     def _dotted(self, line, before, cursor):
-        """An attribute of a name, or a name."""
+        """Attributes of a name, or names."""
         match = _DOTTED.search(line)
         chain, prefix = match.group(1), match.group(2) or ""
         if chain:
             return cursor - len(prefix), self._attributes(re.sub(r"\s|\.\s*$", "", chain), prefix)
         if line[: len(line) - len(prefix)].rstrip().endswith("."):
-            return cursor, []  # an attribute of something that would have to be computed: f().x, 1.x
+            return cursor, []  # the object would have to be computed first: f().x, 1.x
         return cursor - len(prefix), self._arguments(before, prefix) + self._names(prefix)
 
     def _by_jedi(self, code, cursor):
-        """jedi's answer; None where it has none, or is not there."""
+        """jedi's completions; None if it has none or is not installed."""
         if self._jedi is None:
             try:
                 import jedi
 
                 self._jedi = jedi.Interpreter
-            except Exception:  # whatever a half-installed one raises
+            except Exception:  # a half-installed jedi may raise anything
                 self._jedi = False
         if not self._jedi:
             return None
@@ -148,7 +148,7 @@ class Completer:
                     continue
                 found.append((name, c.type))
             return (start, found) if found else None
-        except BaseException:  # an object's, when jedi asked it
+        except BaseException:  # an object may raise anything when jedi asks it
             return None
 
     def _names(self, prefix):
@@ -177,20 +177,20 @@ class Completer:
         return [(name, _static_kind(obj, name)) for name in names[:MAX_MATCHES]]
 
     def _arguments(self, before, prefix):
-        """``name=`` for the arguments of the call that the cursor is in."""
+        """``name=`` for the arguments of the call around the cursor."""
         call = enclosing_call(before if len(before) <= MAX_SCAN else before[before.rfind("\n") + 1 :])
         obj = resolve(self._ns, call) if call else MISSING
         if obj is MISSING or not callable(obj):
             return []
         try:
             parameters = inspect.signature(obj).parameters.values()
-        except Exception:  # none that can be told, or a __signature__ of the user's
+        except Exception:  # it has no signature, or the user's __signature__ raises
             return []
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         return [(p.name + "=", "param") for p in parameters if p.kind in kinds and p.name.startswith(prefix)]
 
     def _keys(self, dotted, quote, typed, after):
-        """Keys of a mapping for ``d[`` (quote None) and ``d["typed``."""
+        """Keys of a mapping, for ``d[`` (quote None) and ``d["typed``."""
         obj = resolve(self._ns, dotted)
         try:
             keys = _keys_of(obj)
@@ -218,7 +218,7 @@ class Completer:
                     names.add(module.name)
                     if len(names) >= MAX_MODULES:
                         break
-            except Exception:  # an importer of the host that cannot list; what there is will do
+            except Exception:  # an importer of the host that cannot list its modules; the others are enough
                 pass
             self._modules = (time.monotonic(), sorted(names))
         return self._modules[1]
@@ -232,7 +232,7 @@ class Completer:
         return cursor - len(prefix), [(n, "module") for n in names if n.startswith(prefix)]
 
     def _module_members(self, dotted):
-        """Names in a module that has been imported, and submodules of one that has not: nothing is imported here."""
+        """Names in a module that is already imported, or submodules of one that is not; imports nothing."""
         module = sys.modules.get(dotted)
         found = {}
         path = None
@@ -251,7 +251,7 @@ class Completer:
 
 
 def _static_kind(obj, name):
-    """The same for an attribute; it is looked up without being computed."""
+    """The same for an attribute, which is looked up without being computed."""
     try:
         value = inspect.getattr_static(obj, name)
     except BaseException:  # a metaclass of the user's may raise anything
@@ -272,12 +272,12 @@ def _keys_of(obj):
         return list(obj._ipython_key_completions_())
     if isinstance(obj, Mapping) or type(obj).__module__.startswith("pandas."):
         return list(obj.keys())
-    names = getattr(getattr(obj, "dtype", None), "names", None)  # a structured array of NumPy
+    names = getattr(getattr(obj, "dtype", None), "names", None)  # a NumPy structured array
     return list(names) if isinstance(names, tuple) else []
 
 
 def _string_at(text):
-    """What ``text`` ends in: None (code), "comment", or ``(text before, quote, typed so far)`` for a string."""
+    """Where ``text`` ends: None (in code), "comment", or in a string: ``(text before, quote, typed so far)``."""
     at = 0
     while True:
         match = _STRING_OR_COMMENT.search(text, at)
@@ -296,7 +296,7 @@ def _string_at(text):
             continue
         typed = text[match.end() :]
         if len(quote) == 1 and re.search(r"(?<!\\)\n", typed):
-            at = match.end() + typed.index("\n")  # never closed: what follows is code again
+            at = match.end() + typed.index("\n")  # the string is never closed: what follows is code again
             continue
         if "f" in (match.group(1) or "").lower() and typed.rfind("{") > typed.rfind("}"):
             return None
@@ -304,7 +304,7 @@ def _string_at(text):
 
 
 def _files(typed, cursor):
-    """Names of files, for a string that may be a path."""
+    """File names, for a string that may be a path."""
     folder, prefix = os.path.split(typed)
     try:
         names = sorted(os.listdir(os.path.expanduser(folder) or "."))[:MAX_MATCHES]
@@ -319,7 +319,7 @@ def _files(typed, cursor):
 
 
 def enclosing_call(before):
-    """The dotted name of the function in whose brackets the text ends; None outside of any."""
+    """The dotted name of the function in whose call the text ends; None outside of calls."""
     names, stack, name = [], [], None
     for token in tokens(before):
         if token.type == tokenize.NAME and not keyword.iskeyword(token.string):

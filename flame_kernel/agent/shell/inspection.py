@@ -1,6 +1,6 @@
 """Inspection, for servers without IPython: what ``name?`` and Shift-Tab show.
 
-It works on any thread, also while a cell runs. If an object raises when it is asked, there is a reply all the same.
+It works on any thread, also while a cell runs. If an object raises when it is inspected, there is still a reply.
 """
 
 import ast
@@ -16,8 +16,8 @@ import types
 
 from . import ansi
 
-MAX_SCAN = 1000 * 1000  # characters of a cell that are read as Python; of a longer one, the line of the cursor
-MAX_TEXT = 200  # characters of a string form
+MAX_SCAN = 1000 * 1000  # characters of a cell that are parsed as Python; of a longer cell, only the cursor's line
+MAX_TEXT = 200  # longest string form, in characters
 MISSING = object()
 
 _ROUTINES = (
@@ -32,7 +32,7 @@ _KINDS = ((type, "class"), (types.ModuleType, "module"), (_ROUTINES, "function")
 
 
 def resolve(namespace, dotted):
-    """The object of a dotted name; MISSING if there is none."""
+    """The object that a dotted name refers to; MISSING if there is none."""
     first, _, rest = dotted.partition(".")
     obj = namespace.get(first, MISSING)
     if obj is MISSING:
@@ -48,7 +48,7 @@ def resolve(namespace, dotted):
 
 
 class Inspector:
-    """Inspects in one namespace. ``magics``: names with their ``%``, and what they do."""
+    """Inspects objects of one namespace. ``magics``: names with their ``%``, and what each does."""
 
     def __init__(self, namespace, magics=None):
         self._ns = namespace
@@ -66,7 +66,7 @@ class Inspector:
                 first = code.rfind("\n", 0, cursor) + 1
                 code, cursor = code[first : code.find("\n", cursor) % (len(code) + 1)], cursor - first
             text = self.page(token_at_cursor(code, cursor), detail_level, omit_sections)
-        except Exception:  # of whatever the object does when it is looked at; the editor then shows nothing
+        except Exception:  # an object may raise anything when it is looked at; the editor then shows nothing
             pass
         found = text is not None
         return {"status": "ok", "found": found, "data": {"text/plain": text} if found else {}, "metadata": {}}
@@ -81,11 +81,11 @@ class Inspector:
         return sections_text(describe(obj, name, detail_level), omit_sections)
 
 
-# -- what an object is ------------------------------------------------------------------------------------------------
+# -- facts about an object --------------------------------------------------------------------------------------------
 
 
 def kind(obj):
-    """A word for the icon in a list of completions, by the type alone: an object may lie about its class."""
+    """A word for the icon in a completion list. Depends only on the type: an object may lie about its class."""
     for types_, word in _KINDS:
         if issubclass(type(obj), types_):
             return word
@@ -93,7 +93,7 @@ def kind(obj):
 
 
 def _safe(function, *args):
-    """``function(*args)``, or None: an object may raise anything at all when it is asked."""
+    """``function(*args)``, or None if it raises: an object may raise anything when it is inspected."""
     try:
         return function(*args)
     except BaseException:  # the user's object may raise anything when it is asked
@@ -101,7 +101,7 @@ def _safe(function, *args):
 
 
 def describe(obj, name, detail_level=0):
-    """``[(title, text), …]`` in ipykernel's order."""
+    """``[(title, text), …]`` in the order of ipykernel."""
     doc = _doc(obj)
     source = _safe(source_of, obj) if detail_level > 0 else None
     sections = {"class": _class_sections, "function": _function_sections}.get(kind(obj), _instance_sections)
@@ -135,19 +135,19 @@ def _instance_sections(obj, name, doc, source):
 
 
 def _documentation(doc, source, is_told):
-    """Docstring and source; ``is_told``: the source shows the docstring already."""
+    """Docstring and source; with ``is_told`` only the source, which contains the docstring."""
     out = [] if is_told else [("Docstring", "<no docstring>" if doc is None else doc)]
     return out + ([("Source", ansi.paint(source.rstrip()))] if source else [])
 
 
 def _is_told(doc, source):
-    """Whether the first line of a docstring stands in the source."""
+    """Whether the first line of a docstring is part of the source."""
     first = (doc or "").strip().partition("\n")[0]
     return bool(source and first and first in source)
 
 
 def sections_text(sections, omit=()):
-    """Titles in red, texts aligned behind them."""
+    """The sections as text: titles in red, their texts aligned behind them."""
     omit = {str(o).lower().replace("_", " ") for o in omit}
     sections = [(title, text.strip("\n")) for title, text in sections if title.lower() not in omit]
     width = max([len(title) for title, _ in sections] or [0])
@@ -179,7 +179,7 @@ def _signature(obj, name):
 
 
 def _split_arguments(text):
-    """``a, b=(1, 2), c`` with a line for each."""
+    """``a, b=(1, 2), c`` with one line per argument."""
     out, depth, quote = [], 0, None
     for n, c in enumerate(text):
         if quote:
@@ -196,7 +196,7 @@ def _split_arguments(text):
 
 def _string_form(obj):
     if isinstance(obj, (list, tuple, dict, set, frozenset, str, bytes, bytearray)) and len(obj) > 100000:
-        return reprlib.repr(obj)  # the whole text of a big one takes long
+        return reprlib.repr(obj)  # the full repr of a large object takes long
     text = str(obj)
     if len(text) > MAX_TEXT:
         half = (MAX_TEXT - 5) // 2
@@ -205,11 +205,11 @@ def _string_form(obj):
 
 
 def file_of(obj):
-    """The file in which an object, or its class, was defined; a home folder as ``~``."""
+    """The file where an object or its class was defined; the home folder is written ``~``."""
     for one in (obj, type(obj)):
         try:
             path = inspect.getfile(inspect.unwrap(one) if callable(one) else one)
-        except Exception:  # it has none, or its own attributes raise what they like
+        except Exception:  # it has no file, or its attributes raise something
             path = _code_file(one) if inspect.isclass(one) else None
         if path:
             home = os.path.expanduser("~")
@@ -218,7 +218,7 @@ def file_of(obj):
 
 
 def _code_file(cls):
-    """The file of a class whose module has none, as a session's: that of its first method."""
+    """The file of a class whose module has none, such as a session's module: the file of its first method."""
     for value in vars(cls).values():
         value = getattr(value, "__func__", value)
         value = getattr(value, "fget", value)
@@ -229,7 +229,7 @@ def _code_file(cls):
 
 
 def source_of(obj):
-    """The source of a function, a class or a property, or of an object's class. Raises where there is none."""
+    """The source of a function, class or property, or of an object's class. Raises if there is none."""
     if isinstance(obj, property):
         obj = obj.fget
     if callable(obj):
@@ -248,11 +248,11 @@ def source_of(obj):
     raise OSError("source code not available")
 
 
-# -- where the cursor is ----------------------------------------------------------------------------------------------
+# -- the cursor's position --------------------------------------------------------------------------------------------
 
 
 def tokens(code):
-    """The tokens up to the first error: a cell that is being typed is not whole."""
+    """The tokens up to the first error, because a cell is incomplete while it is being typed."""
     out = []
     try:
         for token in tokenize.generate_tokens(io.StringIO(code).readline):
@@ -263,7 +263,7 @@ def tokens(code):
 
 
 def token_at_cursor(code, cursor):
-    """The name to inspect: the one under the cursor, else the function of the call it is in, as ipykernel's."""
+    """The name to inspect, as in ipykernel: the one under the cursor, else the function whose call surrounds it."""
     read = _NamesRead()
     every = tokens(code)
     offsets = _line_offsets(code)
@@ -288,15 +288,15 @@ def token_at_cursor(code, cursor):
 
 
 class _NamesRead:
-    """The names before the cursor, dotted, and of them those whose call is open there."""
+    """The dotted names before the cursor, and which of them have an open call there."""
 
     def __init__(self):
         self.names, self._calls = [], []
-        self.closed = None  # the function whose call has just ended
-        self._outermost = None  # the latest name that stands in no call
+        self.closed = None  # the function whose call has just been closed
+        self._outermost = None  # the latest name outside of any call
 
     def add_name(self, text, is_attribute, is_assigned):
-        """Whether it can be inspected: what is being assigned need not be there yet."""
+        """Add a name; returns whether it can be inspected. A name that is being assigned may not exist yet."""
         if is_attribute and self.names:
             self.names[-1] += "." + text
         else:
@@ -314,13 +314,13 @@ class _NamesRead:
             self.closed = self._calls.pop()
 
     def best(self):
-        """The name to inspect where the cursor is on none."""
+        """The name to inspect if the cursor is not on one."""
         calls, names = self._calls[-1:], self.names[-1:]
         return self.closed or (calls or [self._outermost or (names or [""])[0]])[0]
 
 
 def _line_offsets(code):
-    """Where each line begins, in characters; and the end."""
+    """The offset of the start of each line, in characters; and the end of the text."""
     offsets = [0]
     for line in io.StringIO(code):
         offsets.append(offsets[-1] + len(line))

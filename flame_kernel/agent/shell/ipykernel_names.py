@@ -1,7 +1,7 @@
-"""What libraries import of ipykernel, or look for, in a child: its shell's class, its stream's class, its comms.
+"""Names of ipykernel that libraries import or look for, provided in a child: its shell, its stream class, its comms.
 
-Where ipykernel is not installed there, its package is a stand-in with those names; where it is, only ``zmqshell`` is
-one, for the shell of the session is ours.
+If ipykernel is not installed there, a stand-in for its package has these names.  If it is installed, only ``zmqshell``
+is a stand-in, because the session's shell is ours.
 """
 
 import importlib.machinery
@@ -15,14 +15,14 @@ VERSION = (7, 4, 0)
 
 
 def plant(ip):
-    """Have the modules in this process, which is the session's; ``ip`` is its IPython shell."""
+    """Provide the modules in this process, which is the session's own; ``ip`` is its IPython shell."""
     names = {"ZMQInteractiveShell": type(ip), "ZMQDisplayPublisher": type(ip.display_pub)}
     zmqshell = _module("ipykernel.zmqshell", **names)
     sys.modules.setdefault(zmqshell.__name__, zmqshell)
     try:
         if "ipykernel" in sys.modules or importlib.util.find_spec("ipykernel") is not None:
             return
-    except (ImportError, ValueError):  # something half-made of that name
+    except (ImportError, ValueError):  # a broken package of that name
         return
     package = _module("ipykernel", __path__=[], __version__=".".join(map(str, VERSION)), version_info=VERSION)
     package.zmqshell = sys.modules[zmqshell.__name__]
@@ -37,14 +37,14 @@ def plant(ip):
 
 
 def bind():
-    """At the start of a cell: the stand-in is a part of ipykernel's package, which a cell may have imported."""
+    """At the start of a cell: attach the stand-in to ipykernel's package, which a cell may have imported meanwhile."""
     package, zmqshell = sys.modules.get("ipykernel"), sys.modules.get("ipykernel.zmqshell")
     if package is not None and zmqshell is not None and not hasattr(package, "zmqshell"):
         package.zmqshell = zmqshell
 
 
 def _add(package, name, **names):
-    """A module of a package."""
+    """Add a module to a package."""
     module = _module("%s.%s" % (package.__name__, name), **names)
     sys.modules[module.__name__] = module
     setattr(package, name, module)

@@ -1,9 +1,9 @@
-"""The shell of a session on IPython, where the server has it: magics, ``!cmd``, ``obj?``, top-level await, figures.
+"""The shell of a session if the server has IPython: magics, ``!cmd``, ``obj?``, top-level await, figures.
 
-It behaves as ipykernel's shell does.  The process may have an IPython of its own, and other sessions.  So this one does
-not take what IPython would take of a process: ``__main__``, the builtins, ``sys.displayhook``, the history file, the
-profile folder, signals, prompts.  Its classes are in ``ipython_class`` and ``ipython_parts``; what the process shares
-is in ``ipython_hooks``.
+It behaves like ipykernel's shell.  But the process may have an IPython of its own, and other sessions.  So this shell
+does not take over what IPython normally takes over in a process: ``__main__``, the builtins, ``sys.displayhook``, the
+history file, the profile folder, signals, prompts.  Its classes are in ``ipython_class`` and ``ipython_parts``; what
+all sessions of the process share is in ``ipython_hooks``.
 """
 
 import importlib.util
@@ -15,15 +15,15 @@ from ..output.figures import Figures
 from . import ipykernel_names, ipython_class, ipython_parts, jedi_cache, system, tracebacks
 from . import ipython_hooks as hooks
 
-OLDEST = (7, 17)  # the first that runs a cell on a loop that is running already
+OLDEST = (7, 17)  # the first version that can run a cell on a loop that is already running
 EXPERIMENTAL_TYPES = "_jupyter_types_experimental"
-# The module by which tqdm and others learn that they are in a notebook.
+# The module by which tqdm and others recognize a notebook.
 _NOTEBOOK = "ipykernel.zmqshell"
 INLINE_BACKEND = "module://matplotlib_inline.backend_inline"
 
 
 def available():
-    """None where a session can use IPython, else the reason why not, in words."""
+    """None if a session can use IPython, else the reason why not, in words."""
     if sys.version_info < (3, 7):
         return "IPython %d.%d needs Python 3.7" % OLDEST
     try:
@@ -32,7 +32,7 @@ def available():
         with hooks.quiet_import():
             import IPython
             from IPython.core import interactiveshell  # noqa: F401
-    except Exception as e:  # whatever a broken installation raises; its text is told
+    except Exception as e:  # whatever a broken installation raises; its text is reported
         return "IPython cannot be imported there: %s: %s" % (type(e).__name__, e)
     if tuple(IPython.version_info[:2]) < OLDEST:
         return "IPython there is %s; %d.%d is needed" % ((IPython.__version__,) + OLDEST)
@@ -40,7 +40,7 @@ def available():
 
 
 class IPythonShell:
-    """The interface is that of ``mini.MiniShell``.
+    """Has the same interface as ``mini.MiniShell``.
 
     ip       the InteractiveShell, what ``get_ipython()`` returns in the session
     figures  matplotlib's figures of this session
@@ -53,7 +53,7 @@ class IPythonShell:
         self._closed = False
         self.ip = None
         self.figures = Figures(host)
-        self._notebook_module = None  # what was taken out of sys.modules for a client that shows text only
+        self._notebook_module = None  # what was removed from sys.modules for a client that shows only text
         with hooks.quiet_import():
             self.ip = ipython_class.build(self, host)
             hooks.install(self.ip, host.place.owns_process)
@@ -65,7 +65,7 @@ class IPythonShell:
         return "<IPythonShell %s, In[%d]>" % (self._host.session_id, self.execution_count)
 
     def _prepare_child(self):
-        """Change the process as ipykernel changes its own; not for a server's process."""
+        """Change this process as ipykernel changes its own; not for a server's process."""
         import pdb  # noqa: T100
 
         from IPython.core import debugger
@@ -89,7 +89,7 @@ class IPythonShell:
         return self.ip.execution_count
 
     def shows_text_only(self, text_only):
-        """Whether the client shows neither HTML nor widgets: then tqdm and others draw for a terminal."""
+        """Tell libraries whether the client shows only text: then tqdm and others draw for a terminal."""
         if self._host.place.owns_process:
             if text_only:
                 self._notebook_module = sys.modules.pop(_NOTEBOOK, self._notebook_module)
@@ -99,17 +99,17 @@ class IPythonShell:
         if text_only:
             config.pop("IPKernelApp", None)
         elif "IPKernelApp" not in config:
-            config.IPKernelApp.connection_file = ""  # being there is what libraries look for
+            config.IPKernelApp.connection_file = ""  # libraries only check that it exists
 
     def displayhook(self, value):
-        """``sys.displayhook`` for code of this session."""
+        """``sys.displayhook`` for the session's code."""
         self.ip.displayhook(value)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
     async def run_cell(self, code, silent=False, store_history=True, cell_id=None, raw=None):
-        """Run a cell; the content of its execute_reply, without user_expressions. The error, if any, was published.
-        ``raw`` is for a shell that has no magics of its own."""
+        """Run a cell and return the content of its execute_reply, without user_expressions. An error has been published
+        then. ``raw`` is for a shell that has no magics of its own."""
         ip = self.ip
         ipykernel_names.bind()
         error = ip.begin_cell()
@@ -118,7 +118,7 @@ class IPythonShell:
             result = await self._run(code, silent, store_history, cell_id)
         except GeneratorExit:
             raise
-        except BaseException as e:  # it hit IPython's own code, not the user's
+        except BaseException as e:  # it was raised in IPython's own code, not in the user's
             failure = e
             self._show(e)
         ip.end_cell()
@@ -139,19 +139,19 @@ class IPythonShell:
         return reply
 
     async def _run(self, code, silent, store_history, cell_id):
-        """IPython's ExecutionResult. Code that awaits runs on the loop of the lane, other code in one step."""
+        """IPython's ExecutionResult. Code that awaits runs on the lane's loop, other code in one step."""
         ip = self.ip
         transformed, problem = code, None
         try:
             transformed = ip.transform_cell(code)
-        except Exception:  # of a transformer of the user's, too; the cell shows it
+        except Exception:  # also from the user's own input transformers; the cell shows it
             problem = sys.exc_info()
         kwargs = {"store_history": store_history, "silent": silent}
         if ip.takes_cell_id and cell_id is not None:
             kwargs["cell_id"] = cell_id
         awaits = problem is None and self._awaits(code, transformed)
         if awaits and not ip.runs_on_asyncio():
-            return ip.run_cell(code, **kwargs)  # %autoawait trio and the like bring a loop of their own
+            return ip.run_cell(code, **kwargs)  # %autoawait trio and the like use a loop of their own
         coroutine = ip.run_cell_async(code, transformed_cell=transformed, preprocessing_exc_tuple=problem, **kwargs)
         result = None
         try:
@@ -174,8 +174,8 @@ class IPythonShell:
     def _awaits(self, code, transformed):
         try:
             return self.ip.should_run_async(code, transformed_cell=transformed, preprocessing_exc_tuple=None)
-        except Exception:  # whatever a compiler says to it
-            return False  # text that no compiler takes: running it shows the error
+        except Exception:  # whatever a compiler raises for it
+            return False  # no compiler accepts the text: running it shows the error
 
     def _show(self, error):
         try:
@@ -186,11 +186,11 @@ class IPythonShell:
             self._host.publish("error", content)
 
     def user_expressions(self, expressions):
-        """The values of expressions after a cell: ``{name: {"status", "data", "metadata"} or an error}``."""
+        """Evaluate expressions after a cell: ``{name: {"status", "data", "metadata"} or an error}``."""
         return self.ip.clean(self.ip.user_expressions(expressions))
 
     def cell_name(self, file):
-        """``In[3]`` for the file name of a cell, None for any other."""
+        """``In[3]`` for a cell's file name, None for any other name."""
         number = getattr(self.ip.compile, "_filename_map", {}).get(file)
         if number is not None:
             return "In[%s]" % number
@@ -208,7 +208,7 @@ class IPythonShell:
         return {"ename": etype.__name__, "evalue": self.ip.text_of(value), "traceback": lines}
 
     def bundle(self, value):
-        """``(data, metadata)``: the forms in which a front end may show a value."""
+        """``(data, metadata)`` of a value: the forms in which a front end may show it."""
         data, metadata = self.ip.display_formatter.format(value)
         return self.ip.clean(data), self.ip.clean(metadata)
 
@@ -219,11 +219,11 @@ class IPythonShell:
         return ipython_parts.cell_folder()
 
     def cell_file(self, code):
-        """The file name of a cell of this text."""
+        """The file name of a cell with this text."""
         return ipython_parts.cell_file(code)
 
     def keep_empty_lines(self, keep):
-        """Whether empty lines at the cell's beginning count; IPython takes them away by default."""
+        """Set whether empty lines at the beginning of a cell are kept; IPython removes them by default."""
         from IPython.core.inputtransformer2 import leading_empty_lines
 
         transforms = self.ip.input_transformer_manager.cleanup_transforms
@@ -232,7 +232,7 @@ class IPythonShell:
         elif not keep and leading_empty_lines not in transforms:
             transforms.insert(0, leading_empty_lines)
 
-    # -- asking ------------------------------------------------------------------------------------------------------
+    # -- completion and inspection -----------------------------------------------------------------------------------
 
     def complete(self, code, cursor_pos=None):
         """The content of a complete_reply; positions count code points."""
@@ -266,7 +266,7 @@ class IPythonShell:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self):
-        """Undo what this shell has done to the process. Idempotent; any thread."""
+        """Undo what this shell has changed in the process. Idempotent; any thread."""
         if self._closed:
             return
         self._closed = True
@@ -278,7 +278,7 @@ class IPythonShell:
 
 
 def _without_agent(tb):
-    """A traceback from its first frame that is neither of the agent nor of asyncio."""
+    """A traceback from its first frame that belongs neither to the agent nor to asyncio."""
     while tb is not None and tb.tb_next is not None:
         if not own.has(tb.tb_frame) and not (tb.tb_frame.f_globals.get("__name__") or "").startswith("asyncio."):
             break

@@ -1,6 +1,6 @@
-"""The InteractiveShell of a session: IPython's, without what that would change of the process.
+"""The InteractiveShell of a session: IPython's, without its changes to the process.
 
-IPython is imported inside ``_make_class``, once, when the first session wants it.  IPython 7.17 to 9.
+IPython is imported inside ``_make_class``, once, when the first session needs it.  For IPython 7.17 to 9.
 """
 
 import atexit
@@ -23,14 +23,14 @@ from . import ipython_parts, jedi_cache
 from . import system as commands
 from .ipython_parts import clean
 
-# ``%gui`` and ``%matplotlib`` names that need no event loop of a window system.
+# Names for ``%gui`` and ``%matplotlib`` that need no event loop of a window system.
 WINDOWLESS = (None, "", "none", "inline", "auto", "agg", "asyncio", "notebook", "nbagg", "widget", "ipympl")
 
 _shell_class = None
 
 
 def build(shell, host):
-    """The InteractiveShell of a session, for its IPythonShell. To be called inside ``hooks.quiet_import()``."""
+    """The InteractiveShell for an IPythonShell. Call it inside ``hooks.quiet_import()``."""
     global _shell_class
     if _shell_class is None:
         _shell_class = _make_class()
@@ -51,7 +51,7 @@ def _make_class():
     parts = ipython_parts.classes()
 
     class ZMQInteractiveShell(InteractiveShell):
-        """It has the name of ipykernel's: libraries look for that name to learn whether they are in a notebook."""
+        """Named like ipykernel's class: by that name libraries recognize a notebook."""
 
         displayhook_class = Type(parts.SessionDisplayHook)
         display_pub_class = Type(parts.SessionDisplayPublisher)
@@ -67,7 +67,7 @@ def _make_class():
             self._owns_process = host.place.owns_process
             self._main = sys.modules.get("__main__")
             self._next_count = 1
-            self._errors = {}  # request id -> what _showtraceback has shown in it
+            self._errors = {}  # request id -> what _showtraceback has shown for it
             self._last_exc_info = None
             self.own_group = host.place.own_group
             config = Config()
@@ -85,8 +85,8 @@ def _make_class():
 
         @property
         def execution_count(self):
-            """The number of the cell that asks, or of the next one. IPython counts one up while a cell runs, or at its
-            end; of cells that run beside each other each has its own."""
+            """The number of the calling cell, or of the next one. IPython keeps one counter, which it increases during
+            a cell or at its end; here each cell has its own number, because cells may run at the same time."""
             cell = streams.current()
             count = getattr(cell, "count", None)
             return self._next_count if count is None else count
@@ -99,18 +99,18 @@ def _make_class():
                 value = max(value, self._next_count) if value > 1 else value
             self._next_count = value
 
-        # -- construction: what IPython would take for itself --------------------------------------------------------
+        # -- construction, without what IPython would take over ------------------------------------------------------
 
         def init_ipython_dir(self, ipython_dir):
             self.ipython_dir = os.environ.get("IPYTHONDIR") or os.path.join(os.path.expanduser("~"), ".ipython")
 
         @observe("ipython_dir")
         def _ipython_dir_changed(self, change):
-            pass  # IPython makes the folder
+            pass  # IPython creates the folder
 
         def init_profile_dir(self, profile_dir):
-            # Before 9.18 IPython opens a database in it, which `db` then throws away. A process that is ended meanwhile
-            # runs its exit handlers, so it is known to one of them before it is there.
+            # Before 9.18 IPython opens a database there, which `db` then drops. If the process is ended meanwhile, its
+            # exit handlers run, so one of them must know the folder before it exists.
             location = tempdirs.name("flame_profile_")
             self.profile_dir = types.SimpleNamespace(location=location)
             atexit.register(self._remove_profile)
@@ -141,7 +141,7 @@ def _make_class():
             pass
 
         def init_sys_modules(self):
-            pass  # the session has put its module there
+            pass  # the session has put its own module there
 
         def save_sys_module_state(self):
             pass
@@ -161,7 +161,7 @@ def _make_class():
         def init_traceback_handlers(self, custom_exceptions):
             super().init_traceback_handlers(custom_exceptions)
             for formatter in (self.InteractiveTB, self.SyntaxTB):
-                if hasattr(formatter, "check_cache"):  # IPython 7: with its guard for linecache, which is not there
+                if hasattr(formatter, "check_cache"):  # IPython 7: its own needs its patch of linecache
                     formatter.check_cache = lambda *args: linecache.checkcache(*args)
 
         def init_history(self):
@@ -206,12 +206,12 @@ def _make_class():
         # -- one cell ------------------------------------------------------------------------------------------------
 
         def begin_cell(self):
-            """Returns the dict that will hold what was shown of an error: ename, evalue, traceback, in_displayhook."""
+            """Returns a dict that will hold what was shown of an error: ename, evalue, traceback, in_displayhook."""
             cell = streams.current()
             error = self._errors[cell.request_id if cell else None] = {}
             inputs = self.history_manager.input_hist_raw
             if cell is not None and cell.count is not None and any(inputs[cell.count : cell.count + 1]):
-                cell.count = self._next_count  # cells have run here that their client knows nothing of
+                cell.count = self._next_count  # the client does not know of some cells that ran here
             return error
 
         def end_cell(self):
@@ -220,7 +220,7 @@ def _make_class():
             if not self._owns_process and self._main is not None:
                 main = sys.modules.get("__main__")
                 if main is self.user_module or main in self._main_mod_cache.values():
-                    # Two sessions with %run at the same time have put each other's module back.
+                    # Two sessions with %run at the same time have each restored the other's module.
                     sys.modules["__main__"] = self._main
 
         def record_error(self, content):
@@ -228,12 +228,12 @@ def _make_class():
             self._errors.setdefault(cell.request_id if cell else None, {}).update(content)
 
         def runs_on_asyncio(self):
-            """Whether cells that await run on asyncio (see %autoawait), whose loop runs here already."""
+            """Whether cells that await run on asyncio (see %autoawait), whose loop is already running here."""
             return self.loop_runner is interactiveshell._asyncio_runner
 
         @contextlib.contextmanager
         def _tee(self, channel):
-            yield  # IPython 9 replaces the write method of sys.stdout here, and that is the whole process's
+            yield  # IPython 9 would replace the write method of sys.stdout here, for the whole process
 
         def _showtraceback(self, etype, evalue, stb):
             streams.flush_all()
@@ -242,7 +242,7 @@ def _make_class():
             self._host.publish("error", content)
 
         def _get_exc_info(self, exc_tuple=None):
-            # sys.last_traceback is the process's: %tb and %debug shall not enter another session's error.
+            # sys.last_traceback belongs to the process: %tb and %debug must not show another session's error.
             if exc_tuple is None and sys.exc_info()[0] is None and self._last_exc_info is not None:
                 exc_tuple = self._last_exc_info
             etype, value, tb = super()._get_exc_info(exc_tuple)
@@ -251,7 +251,7 @@ def _make_class():
             return self._last_exc_info
 
         def debugger(self, force=False):
-            """``%debug``: post mortem of this session's last error."""
+            """``%debug``: examine this session's last error."""
             if not force and not self.call_pdb:
                 return
             if self._last_exc_info is None:
@@ -261,7 +261,7 @@ def _make_class():
             self.InteractiveTB.debugger(force=True)
 
         def _format_exception_for_storage(self, exception, filename=None, running_compiled_code=False):
-            # IPython 9 formats each error a second time, for %notebook, and fails where str() of it fails.
+            # IPython 9 formats each error a second time, for %notebook, and fails if the error's str() fails.
             cell = streams.current()
             shown = self._errors.get(cell.request_id if cell else None) or {}
             name, text = type(exception).__name__, self.text_of(exception)
@@ -275,7 +275,7 @@ def _make_class():
                 return "<exception str() failed>"
 
         def traceback_lines(self, etype, value, tb):
-            """A traceback as IPython shows it; it is not published."""
+            """A traceback as IPython shows it, but not published."""
             if hasattr(value, "_render_traceback_"):
                 return list(value._render_traceback_())
             if issubclass(etype, SyntaxError):
@@ -293,12 +293,12 @@ def _make_class():
             self.payload_manager.write_payload({"source": "page", "data": clean(data), "start": max(0, start)})
 
         def set_next_input(self, text, replace=False):
-            """Show text in the next cell, or (``replace``) in this one."""
+            """Put text into the next cell, or with ``replace`` into this one."""
             payload = {"source": "set_next_input", "text": text, "replace": replace}
             self.payload_manager.write_payload(payload)
 
         def ask_exit(self):
-            """``exit``: the front end is asked to end the session; the process goes on."""
+            """``exit``: ask the front end to end the session; the process goes on."""
             payload = {"source": "ask_exit", "keepkernel": bool(self.keepkernel_on_exit)}
             self.payload_manager.write_payload(payload)
 
@@ -312,11 +312,11 @@ def _make_class():
             return self.get_parent()
 
         def set_parent(self, parent):
-            """What the calling thread shows belongs to that request from now on."""
+            """Let what the calling thread shows belong to that request from now on."""
             self.set_thread_parent(parent)
 
         def set_thread_parent(self, parent):
-            """The same; returns a token for reset_thread_parent."""
+            """The same, but returns a token for reset_thread_parent."""
             before = streams.current()
             header = parent.get("header") or parent
             if before is None or before.request_id != header.get("msg_id"):
@@ -325,13 +325,13 @@ def _make_class():
             return before
 
         def reset_thread_parent(self, token):
-            """The calling thread belongs to no request from now on: what it shows goes to the cell that ran last."""
+            """Let the calling thread belong to no request from now on: what it shows goes to the cell that ran last."""
             streams.set_current(streams.LatestCell(self._host))
 
         # -- commands ------------------------------------------------------------------------------------------------
 
         def system(self, cmd):
-            """``!cmd``: the output appears as it comes; ``_exit_code`` is its status, negative for a signal."""
+            """``!cmd``: show its output while it runs; ``_exit_code`` is its status, negative for a signal."""
             self._refuse_background(cmd)
             cmd = self.var_expand(cmd, depth=1)
             try:
@@ -344,7 +344,7 @@ def _make_class():
         system_piped = system_raw = system
 
         def getoutput(self, cmd, split=True, depth=0):
-            """``x = !cmd``: the output, as a list of lines."""
+            """``x = !cmd``: the output as a list of lines."""
             self._refuse_background(cmd)
             cmd = self.var_expand(cmd, depth=depth + 1)
             text, status = commands.collect(cmd, self.own_group)
@@ -357,7 +357,7 @@ def _make_class():
                 raise OSError("Background processes not supported.")
 
         def _command_is_over(self, cmd, status):
-            if status > 128:  # the shell's way to say that a signal ended it
+            if status > 128:  # how a shell reports that a signal ended the command
                 status = 128 - status
             self.user_ns["_exit_code"] = status
             if status and getattr(self, "system_raise_on_error", False):
@@ -369,14 +369,14 @@ def _make_class():
             return self.user_module.__name__ + "_run"
 
         def new_main_mod(self, filename, modname):
-            # %run puts the script's module into sys.modules; in a server's process __main__ is the server's.
+            # %run puts the script's module into sys.modules; but in a server's process __main__ is the server's own.
             if not self._owns_process and modname == "__main__":
                 modname = self._run_name()
             return super().new_main_mod(filename, modname)
 
         def safe_execfile(self, fname, *where, **kwargs):
             if where and where[0].get("__name__") == self._run_name():
-                where[0]["__name__"] = "__main__"  # for the script itself it is
+                where[0]["__name__"] = "__main__"  # the script itself must see this name
             return super().safe_execfile(fname, *where, **kwargs)
 
         def safe_run_module(self, mod_name, where):
@@ -405,7 +405,7 @@ def _make_class():
             return "inline", "inline"
 
         def enable_inline_figures(self):
-            """Figures of this session only, whatever backend the app uses."""
+            """Show the figures of this session only, whatever backend the app uses."""
             from IPython.core.pylabtools import select_figure_formats
             from IPython.display import display
 
@@ -420,7 +420,7 @@ def _make_class():
             except ImportError:
                 pass
             else:
-                settings = InlineBackend(parent=self)  # %config InlineBackend.… is this session's
+                settings = InlineBackend(parent=self)  # so that %config InlineBackend.… affects this session only
                 settings.shell = self
                 self.configurables.append(settings)
                 formats, options = settings.figure_formats, settings.print_figure_kwargs
@@ -429,15 +429,16 @@ def _make_class():
             figures.show_by(display)
             self.events.register("post_execute", figures.flush)
 
-        # -- asking --------------------------------------------------------------------------------------------------
+        # -- completion and inspection
+        # -----------------------------------------------------------------------------------
 
         def completions(self, code, cursor_pos):
-            """IPython's Completion objects, all for the same stretch of text."""
+            """IPython's Completion objects, all for the same range of text."""
             from IPython.core.completer import rectify_completions
 
             if getattr(self.Completer, "use_jedi", False):
                 with contextlib.suppress(ImportError):
-                    importlib.import_module("jedi")  # IPython 9 does so when it completes
+                    importlib.import_module("jedi")  # IPython 9 imports it only when it completes
 
             def ask():
                 return list(dict.fromkeys(self.Completer.completions(code, cursor_pos)))
@@ -462,7 +463,7 @@ def _make_class():
         # -- the end -------------------------------------------------------------------------------------------------
 
         def end_session(self):
-            """End what this shell has in the process: files, processes, a thread, entries of linecache."""
+            """Release what this shell has in the process: files, processes, a thread, entries of linecache."""
             for name in ("SessionScripts", "ScriptMagics"):
                 scripts = self.magics_manager.registry.get(name)
                 if isinstance(scripts, ScriptMagics):

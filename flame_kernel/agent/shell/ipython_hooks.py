@@ -1,8 +1,8 @@
-"""IPython's process-wide names, while a session uses IPython: the shell that answers is that of the code that asks.
+"""IPython's process-wide names: while sessions use IPython, these names find the shell of the calling code.
 
-``InteractiveShell.instance()`` and ``initialized()`` (and with them ``get_ipython()``, ``display()``, ipywidgets,
-matplotlib), the builtins ``get_ipython``, ``display`` and ``__IPYTHON__``, and other things that IPython has once in a
-process.  Code of the app finds the app's own IPython, as before.
+They are ``InteractiveShell.instance()`` and ``initialized()`` (used by ``get_ipython()``, ``display()``, ipywidgets and
+matplotlib), the builtins ``get_ipython``, ``display`` and ``__IPYTHON__``, and other things that IPython has once per
+process.  Code of the app still finds the app's own IPython.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ import warnings
 from ..output import streams
 from ..patches import MISSING, Layer
 
-_calls = threading.local()  # .ip: the shell that this thread serves outside of a cell
+_calls = threading.local()  # .ip: the shell for which this thread works outside of a cell
 _lock = threading.Lock()
 _shared = None
 
 
 def current():
-    """The IPython shell of the session that the caller works for, or None."""
+    """The IPython shell of the session for which the caller works, or None."""
     ip = getattr(_calls, "ip", None)
     if ip is not None:
         return ip
@@ -33,7 +33,7 @@ def current():
 
 @contextlib.contextmanager
 def serving(ip):
-    """Inside, code on this thread finds ``ip`` though no cell runs on it: for completion, construction, the end."""
+    """A context in which this thread's code finds ``ip`` though no cell runs: for completion, start and end."""
     before = getattr(_calls, "ip", None)
     _calls.ip = ip
     try:
@@ -44,7 +44,7 @@ def serving(ip):
 
 @contextlib.contextmanager
 def quiet_import():
-    """Inside, imports of IPython leave the process's warning filters and linecache's functions alone."""
+    """A context in which importing IPython does not change the process's warning filters and linecache functions."""
     before = list(warnings.filters)
     linecache_found = _linecache()
     try:
@@ -60,7 +60,7 @@ def _linecache():
 
 
 def _restore_linecache(found):
-    """IPython 7 guards its cells against ``checkcache``, process-wide; ours need no guard, see Compiler.cache."""
+    """Undo IPython 7's process-wide patch of ``checkcache``; our cells do not need it, see Compiler.cache."""
     checkcache, patched = found
     if not patched and hasattr(linecache, "_checkcache_ori"):
         linecache.checkcache = checkcache
@@ -69,7 +69,7 @@ def _restore_linecache(found):
 
 
 def install(ip, alone):
-    """One shell more. ``alone``: the process is the session's, so code that belongs to no cell finds this shell too."""
+    """Count one more shell. ``alone``: the process is the session's own, so code outside cells finds it too."""
     global _shared
     with _lock:
         if _shared is None:
@@ -80,7 +80,7 @@ def install(ip, alone):
 
 
 def uninstall(ip):
-    """One shell less; with the last one everything is as it was found."""
+    """Count one shell less; after the last one everything is as it was found."""
     global _shared
     with _lock:
         if _shared is None or id(ip) not in _shared.users:
@@ -94,7 +94,7 @@ def uninstall(ip):
 
 
 class _Shared:
-    """The layers of this version of the agent."""
+    """The patches (layers) of this version of the agent."""
 
     def __init__(self):
         import builtins
@@ -122,7 +122,7 @@ class _Shared:
 
 
 def _below(shell_class, name, found):
-    """What a class method of that name was before the layer: the class's own, or the inherited one."""
+    """The class method of that name from before our layer: the class's own, or the inherited one."""
     inherited = getattr(super(shell_class, shell_class), name).__func__
 
     def call(cls, *args, **kwargs):
@@ -160,7 +160,7 @@ def _get_ipython(found):
         if ip is not None:
             return ip
         if found is MISSING:
-            # Code of the app asks for this name to learn whether it runs in IPython, and it does not.
+            # Code of the app checks this name to learn whether it runs in IPython; it does not.
             raise NameError("name 'get_ipython' is not defined")
         return found()
 
@@ -180,7 +180,7 @@ def _display(display, found):
 
 
 class _Flag(int):
-    """``__IPYTHON__``: true, and able to carry a layer's mark."""
+    """``__IPYTHON__``: true, and able to have the attribute that marks a layer."""
 
     def __new__(cls, found):
         return int.__new__(cls, 1)
@@ -190,10 +190,10 @@ class _Flag(int):
 
 
 class _Warnings:
-    """In the place of the module ``warnings`` in IPython's completer.
+    """Replaces the module ``warnings`` in IPython's completer.
 
-    Its completions warn that they are provisional.  ``catch_warnings`` would change the filters of the whole process
-    while other threads run cells, so that one warning is dropped here, for the threads on which we complete.
+    IPython's completions warn that they are provisional.  ``catch_warnings`` would change the filters of the whole
+    process while other threads run cells.  So this one warning is dropped here, on the threads on which we complete.
     """
 
     def __init__(self, category, found):
@@ -210,7 +210,7 @@ class _Warnings:
 
 
 def forget_last_exception(error):
-    """Remove the error of a session that ends from ``sys.last_value``: its traceback would keep all names alive."""
+    """Remove the error of a session that ends from ``sys.last_value``: its traceback would keep all variables alive."""
     if error is not None and getattr(sys, "last_value", None) is error:
         for name in ("last_type", "last_value", "last_traceback", "last_exc"):
             if hasattr(sys, name):

@@ -1,7 +1,7 @@
-"""The parts of a session's IPython shell: compiler, displays, history, its own magics, and helpers without IPython.
+"""Parts of a session's IPython shell: compiler, displays, history, our own magics, and helpers that need no IPython.
 
-IPython is imported inside ``classes``, once, when the first session wants it; the classes serve all sessions of this
-version of the agent.  IPython 7.17 to 9.
+IPython is imported inside ``classes``, once, when the first session needs it; all sessions of this version of the agent
+share the classes.  For IPython 7.17 to 9.
 """
 
 import ast
@@ -26,12 +26,12 @@ from ..output import streams
 from . import compiler, system, tracebacks
 from . import ipython_hooks as hooks
 
-# Cells whose text is kept for tracebacks and inspect.getsource, and whose outputs %notebook would write.
+# How many cells keep their text, for tracebacks and inspect.getsource, and their outputs, for %notebook.
 KEEP_CELLS = 1000
 
 
 def clean(value):
-    """A copy that JSON can carry, as jupyter_client makes it: bytes are base64, what is no number is its repr."""
+    """A copy that JSON can represent, as in jupyter_client: bytes become base64, numbers outside JSON their repr."""
     if value is None or isinstance(value, (str, bool)):
         return value if type(value) in (str, bool, type(None)) else (bool if isinstance(value, bool) else str)(value)
     if isinstance(value, dict):
@@ -60,8 +60,8 @@ _AS_JSON = (
 
 
 def without_our_end(tb):
-    """A traceback without its last frames if those are the agent's, as of a magic of ours that raises; IPython does not
-    show its own there either.  And without those of a debugger.
+    """A traceback without its last frames, if those are the agent's (as when one of our magics raises) or a debugger's.
+    IPython does not show its own frames there either.
     """
     frames = tracebacks.up_to_debugger(tb)
     kept = len(frames)
@@ -71,13 +71,13 @@ def without_our_end(tb):
         return tb
     tb = None
     for frame in reversed(frames[:kept]):
-        # An interrupt can come between two lines: such a frame has no number of its own.
+        # An interrupt can come between two lines: then the frame has no line number.
         tb = types.TracebackType(tb, frame.tb_frame, frame.tb_lasti, frame.tb_lineno or 0)
     return tb
 
 
 def without_our_ends(error):
-    """Take the agent's last frames out of the errors that led to ``error``: an interrupt is raised by our code."""
+    """Remove the agent's last frames from the chained errors behind ``error``: our code raises the interrupt."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -87,7 +87,7 @@ def without_our_ends(error):
 
 
 def cell_file(code):
-    """The name under which ipykernel knows a cell: murmur2 of its text in a folder of its process. No file is there."""
+    """ipykernel's file name for a cell: the murmur2 of its text in a folder of the process. No such file exists."""
     given = os.environ.get("IPYKERNEL_CELL_NAME")
     if given is not None:
         return given
@@ -99,7 +99,7 @@ def cell_folder():
 
 
 class Memory(dict):
-    """``get_ipython().db`` without a folder: what %store and %bookmark keep lasts as long as the session."""
+    """``get_ipython().db`` in memory: what %store and %bookmark keep lasts as long as the session."""
 
     def keys(self, glob=None):
         return [k for k in dict.keys(self) if glob is None or fnmatch.fnmatch(k, glob)]
@@ -118,7 +118,7 @@ class Memory(dict):
 
 
 class Publisher:
-    """Sends messages; before, as in ipykernel, the hooks see each that the calling thread has registered."""
+    """Sends messages; first, as in ipykernel, each passes the hooks that the calling thread has registered."""
 
     def publishing(self, host):
         self.host = host
@@ -131,11 +131,11 @@ class Publisher:
         return self.local.hooks
 
     def register_hook(self, hook):
-        """``hook(message)`` returns the message, changed or not, or None to keep it from being sent."""
+        """Register ``hook(message)``, which returns the message, changed or not, or None to keep it from being sent."""
         self._hooks.append(hook)
 
     def unregister_hook(self, hook):
-        """Whether it was there."""
+        """Remove a hook; returns whether it was registered."""
         found = hook in self._hooks
         if found:
             self._hooks.remove(hook)
@@ -158,7 +158,7 @@ class Publisher:
 
 
 def classes():
-    """Our classes, as attributes of a namespace. To be called inside ``hooks.quiet_import()``."""
+    """Our classes, as attributes of a namespace. Call it inside ``hooks.quiet_import()``."""
     from IPython.core import magic_arguments, page
     from IPython.core.builtin_trap import BuiltinTrap
     from IPython.core.compilerop import CachingCompiler, code_name
@@ -172,11 +172,11 @@ def classes():
     from IPython.core.magics.script import ScriptMagics, script_args
     from IPython.utils.process import arg_split
 
-    # Under such a name the debugger and the front end speak of a cell.
+    # The debugger and the front end use this kind of name for a cell.
     like_ipykernel = any(importlib.util.find_spec(name) is not None for name in ("ipykernel", "debugpy"))
 
     class Compiler(CachingCompiler):
-        """Names cells as ipykernel does where that or debugpy is installed; linecache has their texts until the end."""
+        """Names cells as ipykernel does if that or debugpy is installed; linecache keeps their texts until the end."""
 
         def __init__(self):
             with hooks.quiet_import():
@@ -190,13 +190,13 @@ def classes():
 
         def ast_parse(self, source, filename="<unknown>", symbol="exec"):
             if sys.version_info < (3, 9) and len(source) > 4000:
-                # There the syntax tree of a very deep expression kills the process; its compilation only raises.
+                # There, making the syntax tree of a very deep expression crashes the process; compiling it only raises.
                 compile(source, filename, symbol, self.flags | getattr(ast, "PyCF_ALLOW_TOP_LEVEL_AWAIT", 0))
             parse = super().ast_parse
             return compiler.undisturbed(lambda: parse(source, filename, symbol))
 
         def cache(self, transformed_code, number=0, raw_code=None):
-            # IPython 7 gives the entry a time, and linecache a guard for it; one without a time needs no guard.
+            # IPython 7 gives the entry a time and patches linecache to keep it; an entry without a time needs no patch.
             name = self.get_code_name(transformed_code if raw_code is None else raw_code, transformed_code, number)
             if hasattr(self, "_filename_map"):
                 self._filename_map[name] = number
@@ -210,7 +210,7 @@ def classes():
 
         def _forget(self, name, entry):
             getattr(self, "_filename_map", {}).pop(name, None)
-            if linecache.cache.get(name) is entry:  # else another session has run the same text since
+            if linecache.cache.get(name) is entry:  # otherwise another session has since run the same text
                 del linecache.cache[name]
 
         def forget_all(self):
@@ -218,7 +218,7 @@ def classes():
                 self._forget(*self.entries.popitem())
 
     class NoDisplayTrap(DisplayTrap):
-        """Sets nothing for a cell: our sys.displayhook finds the shell of its caller."""
+        """Sets nothing for a cell: our sys.displayhook already finds the caller's shell."""
 
         def set(self):
             pass
@@ -227,7 +227,7 @@ def classes():
             pass
 
     class NoBuiltinTrap(BuiltinTrap):
-        """Sets no builtins, which are the process's: a session has them among its names, or by ``ipython_hooks``."""
+        """Sets no builtins, which are the process's: a session has its own names, or those of ``ipython_hooks``."""
 
         def activate(self):
             pass
@@ -275,7 +275,7 @@ def classes():
             self.send("clear_output", {"wait": bool(wait)})
 
     class SessionEvents(EventManager):
-        """matplotlib remembers once a process that it has registered with a shell, and unregisters with another."""
+        """For matplotlib, which remembers once per process that it registered, and may unregister elsewhere."""
 
         def unregister(self, event, function):
             try:
@@ -284,24 +284,24 @@ def classes():
                 pass
 
     class SessionHistory(HistoryManager):
-        """The session's own cells, in memory: no file, no thread. The notebook's side keeps the lasting history."""
+        """The session's own cells, in memory: no file, no thread. The client's side keeps the permanent history."""
 
         def __init__(self, shell, **kwargs):
             super().__init__(shell=shell, enabled=False, hist_file=":memory:", **kwargs)
-            self.outputs = collections.defaultdict(list)  # IPython 9 has one for all shells of a process
+            self.outputs = collections.defaultdict(list)  # IPython 9 has one dict for all shells of a process
 
         def store_inputs(self, line_num, *args, **kwargs):
             kept = self.input_hist_parsed, self.input_hist_raw
             for inputs in kept:
-                inputs.extend([""] * (line_num - len(inputs)))  # cells that were not for this shell
+                inputs.extend([""] * (line_num - len(inputs)))  # some cells were not run by this shell
             known = len(kept[0])
             super().store_inputs(line_num, *args, **kwargs)
             for inputs in kept:
-                if line_num < known < len(inputs):  # another cell, on a subshell, has begun before this one
+                if line_num < known < len(inputs):  # a cell on a subshell has begun before this one
                     inputs[line_num] = inputs.pop()
             self.db_input_cache = []
             for kept in (self.outputs, getattr(self, "exceptions", {}), self.output_hist_reprs):
-                while len(kept) > KEEP_CELLS:  # like Out, which IPython itself culls
+                while len(kept) > KEEP_CELLS:  # as IPython itself does with Out
                     del kept[next(iter(kept))]
 
         def _rows(self, raw, output, searched=None):
@@ -399,7 +399,7 @@ def classes():
 
         @staticmethod
         def _into(names, name, write):
-            """Where text goes: to a variable, if one is named, or on."""
+            """Write text to the variable ``name`` if one is given; otherwise pass it on."""
             if not name:
                 return write
             names[name] = ""
@@ -416,14 +416,14 @@ def classes():
             print("All background processes were killed.")
 
     def end_background(scripts):
-        """Kill what ``%%script --bg`` has started, and end the thread with a loop that IPython runs for it."""
+        """Kill what ``%%script --bg`` has started, and end the thread with an event loop that IPython runs for it."""
         scripts.kill_bg_processes()
         loop = getattr(scripts, "event_loop", None)
         if loop is None or loop.is_closed() or not loop.is_running():
             return
 
         async def settle():
-            # A process of theirs that lives on may keep a pipe open, for which IPython's task would wait.
+            # A process that they started may live on and keep a pipe open, for which IPython's task would wait.
             me = asyncio.current_task()
             others = [task for task in asyncio.all_tasks() if task is not me]
             if others:

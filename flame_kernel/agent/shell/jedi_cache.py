@@ -1,8 +1,8 @@
-"""Where jedi keeps what it has parsed: a folder in the user's home, for all of the user's programs.
+"""Where jedi caches what it has parsed: normally a folder in the user's home, shared by all of the user's programs.
 
-If the user has no such folder, jedi gets one of ours while there are sessions.  So it does if a file in the user's is
-broken: a process that is killed while it writes leaves half a file there.  jedi can neither read nor replace such a
-file, so every completion that needs it would be empty.  What is in the user's folder is not changed.
+If the user has no such folder, jedi gets one of ours while there are sessions.  The same if a file in the user's folder
+is broken, because a process was killed while it wrote the file.  jedi can neither read nor replace such a file, so
+every completion that needs it would be empty.  We do not change the user's folder.
 """
 
 import atexit
@@ -14,20 +14,20 @@ import threading
 from .. import tempdirs
 from ..patches import MISSING, Layer
 
-_calls = threading.local()  # .failed: whether the disk has failed jedi in the completion that this thread makes
+_calls = threading.local()  # .failed: whether reading the cache failed in the completion that runs on this thread
 _lock = threading.Lock()
-_shells = set()  # ids of the shells that may complete
+_shells = set()  # ids of the shells that use jedi
 _cache = None
 
 
 def use(shell):
-    """One shell more uses jedi."""
+    """Count one more shell that uses jedi."""
     with _lock:
         _shells.add(id(shell))
 
 
 def leave(shell):
-    """One shell less; with the last one jedi is as it was found. Idempotent."""
+    """Count one shell less; after the last one jedi is as it was found. Idempotent."""
     global _cache
     with _lock:
         _shells.discard(id(shell))
@@ -37,7 +37,7 @@ def leave(shell):
 
 
 def complete(shell, ask):
-    """``ask()``, which has jedi complete on this thread; asked again, with a folder of ours, if a file was broken."""
+    """The result of ``ask()``, a completion with jedi on this thread; repeated with our folder if a file was broken."""
     if not _prepare(shell):
         return ask()
     _calls.failed = False
@@ -48,7 +48,7 @@ def complete(shell, ask):
 
 
 def _prepare(shell, move=False):
-    """Whether jedi is there and has a folder; with ``move`` it gets one of ours."""
+    """Whether jedi is installed and has a cache folder; with ``move`` it gets one of ours."""
     global _cache
     settings, storage = sys.modules.get("jedi.settings"), sys.modules.get("parso.cache")
     with _lock:
@@ -62,12 +62,12 @@ def _prepare(shell, move=False):
 
 
 class _Cache:
-    """What this version of the agent has changed of jedi in this process."""
+    """What this version of the agent has changed in this process's jedi."""
 
     def __init__(self, settings, storage):
         self._settings = settings
         self._found = settings.cache_directory
-        self._folder = None  # ours, if it is needed
+        self._folder = None  # our own folder, if jedi needs one
         self._pid = os.getpid()
         self._layer = Layer(storage, "_load_from_file_system", _watched)
 
@@ -75,7 +75,7 @@ class _Cache:
         return "<_Cache %s>" % (self._folder or self._found)
 
     def move(self):
-        """Have jedi use a folder of ours, unless it does so already or there can be none."""
+        """Have jedi use a folder of ours, unless it already does or none can be made."""
         if self._folder is not None:
             return
         folder = tempdirs.name("flame_jedi_")
@@ -96,16 +96,16 @@ class _Cache:
             self._remove_folder()
 
     def _remove_folder(self):
-        if os.getpid() == self._pid:  # a copy that a cell forks has the same exit handlers, and no say in this
+        if os.getpid() == self._pid:  # a process forked by a cell has the same exit handlers, but must not act
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _watched(found):
-    """parso's function that reads a file of the cache: who completes learns that it has failed, jedi as ever."""
+    """parso's function that reads a cache file, which also records on this thread that reading failed."""
 
     def load(*args, **kwargs):
         try:
-            # Where parso has no such function any more, nobody calls this one.
+            # If parso no longer has such a function, nobody calls this one.
             return None if found is MISSING else found(*args, **kwargs)
         except Exception:  # whatever half a pickle raises; and a folder that cannot be read is as useless
             _calls.failed = True

@@ -1,8 +1,8 @@
-"""The shell of a session on a server without IPython: runs cells, shows values and errors as ipykernel does.
+"""The shell of a session on a server without IPython: runs cells and shows values and errors as ipykernel does.
 
-A cell has the names that IPython gives it (``In``, ``Out``, ``_``, ``get_ipython``, ``display``, ``exit``), and the
-front end gets what ipykernel sends.  Code that does not await runs in one step on its lane's thread, where an interrupt
-finds it.
+A cell finds the names that IPython provides (``In``, ``Out``, ``_``, ``get_ipython``, ``display``, ``exit``), and the
+front end gets what ipykernel would send.  Code that does not await runs in one step on its lane's thread, where an
+interrupt can reach it.
 """
 
 import builtins
@@ -19,7 +19,7 @@ from .completion import Completer
 from .inspection import Inspector
 from .mini_magics import Exit, MiniIPython, UsageError
 
-# Values kept in Out; beyond, the oldest fifth goes, as in IPython.
+# How many values Out keeps; beyond that the oldest fifth is removed, as in IPython.
 MAX_OUT = 1000
 _UNDERS = ("_", "__", "___")
 
@@ -27,12 +27,12 @@ _UNDERS = ("_", "__", "___")
 class MiniShell:
     """The shell of one session. ``host`` is the session core.
 
-    user_ns          the names of cells: the dict of the session's module
+    user_ns          the variables of cells: the dict of the session's module
     execution_count  the number of the next cell, from 1
     figures          matplotlib's figures of this session
-    payload          what goes into the ``payload`` of the reply of the caller's cell
+    payload          the ``payload`` in the reply of the calling cell
     last_error       the exception of the last cell that failed, for %debug and %tb
-    hidden           what the namespace had before the user did anything
+    hidden           the names in the namespace before the user did anything
     """
 
     name = "mini"
@@ -41,13 +41,13 @@ class MiniShell:
         self._host = host
         self.user_ns = host.namespace.__dict__
         self.execution_count = 1
-        self._payloads = weakref.WeakKeyDictionary()  # by Cell: a subshell's cells run beside the others
+        self._payloads = weakref.WeakKeyDictionary()  # by Cell, because a subshell's cells run at the same time
         self.last_error = None
         self.figures = Figures(host)
         self.ip = MiniIPython(self, host)
         self._compiler = Compiler(host.session_id)
         self._tracebacks = tracebacks.Formatter(self._compiler)
-        self._unders = self._given = ("", "", "")  # the last three values, and what ``_``, ``__``, ``___`` were made
+        self._unders = self._given = ("", "", "")  # the last three values, and what ``_``, ``__``, ``___`` were set to
         self._latest_input = ""
         self._in, self._out = [""], {}
         self._fill_namespace()
@@ -70,7 +70,7 @@ class MiniShell:
         self.hidden = dict(ns)
 
     def shows_text_only(self, text_only):
-        """Libraries do not take this shell for a notebook's."""
+        """Nothing to do: libraries do not take this shell for a notebook."""
 
     @property
     def payload(self):
@@ -79,8 +79,8 @@ class MiniShell:
     # -- running -----------------------------------------------------------------------------------------------------
 
     async def run_cell(self, code, silent=False, store_history=True, cell_id=None, raw=None):
-        """Run a cell; the content of its execute_reply, without user_expressions. The error, if any, was published.
-        ``raw`` is its text before magics were made Python of it.
+        """Run a cell and return the content of its execute_reply, without user_expressions. An error has been published
+        then. ``raw`` is the cell's text before magics were turned into Python.
 
         https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute
         """
@@ -117,16 +117,16 @@ class MiniShell:
         return self._reply(shown_count, error)
 
     def _number(self, cell):
-        """The number of a cell: that which its client has given it, or else the next one."""
+        """The number of a cell: from its client if that gave one, else the next number."""
         count = getattr(cell, "count", None)
         if count is None:
             return self.execution_count
         if any(self._in[count : count + 1]):
-            count = cell.count = self.execution_count  # cells have run here that their client knows nothing of
+            count = cell.count = self.execution_count  # the client does not know of some cells that ran here
         return count
 
     def run_inner(self, code):
-        """Run the body of a cell magic; nothing is shown."""
+        """Run the body of a cell magic; its value is not shown."""
         name = self._compiler.remember(code, self.execution_count - 1)
         for step in self._compiler.compile(code, name, show=False):
             if step.awaits:
@@ -143,18 +143,18 @@ class MiniShell:
         ns, text = self.user_ns, code.rstrip("\n")
         ns["_iii"], ns["_ii"], ns["_i"] = ns.get("_ii", ""), ns.get("_i", ""), self._latest_input
         ns["_i%d" % count] = self._latest_input = text
-        self._in.extend([""] * (count + 1 - len(self._in)))  # cells that were not for this shell
+        self._in.extend([""] * (count + 1 - len(self._in)))  # some cells were not run by this shell
         self._in[count] = text
 
     # -- values ------------------------------------------------------------------------------------------------------
 
     def displayhook(self, value):
-        """``sys.displayhook`` for code of this session: shows a value, and keeps it as ``_`` and in ``Out``."""
+        """``sys.displayhook`` for the session's code: shows a value, and stores it as ``_`` and in ``Out``."""
         self._show(value, getattr(streams.current(), "count", None) or self.execution_count - 1)
 
     def _show(self, value, count):
         if "_" in builtins.__dict__ and self.user_ns.get("_") is self._given[0]:
-            self.user_ns.pop("_", None)  # gettext's function is not to be hidden
+            self.user_ns.pop("_", None)  # do not hide gettext's function
         if value is None:
             return
         if isinstance(value, Exit):
@@ -162,12 +162,12 @@ class MiniShell:
             return
         data = None
         try:
-            # By class: an object that answers every attribute does not display itself.
+            # Look on the class: an object that answers to every attribute has no method of its own.
             if callable(getattr(type(value), "_ipython_display_", None)):
                 value._ipython_display_()
             else:
                 data, metadata = display.format_bundle(value)
-        finally:  # a value that cannot be shown is there all the same
+        finally:  # even a value that cannot be shown is stored
             self._remember(value, count)
         if data:
             self._host.publish("execute_result", {"data": data, "metadata": metadata, "execution_count": count})
@@ -197,13 +197,13 @@ class MiniShell:
             del self._out[n]
 
     def user_expressions(self, expressions):
-        """The values of expressions after a cell: ``{name: {"status", "data", "metadata"} or an error}``."""
+        """Evaluate expressions after a cell: ``{name: {"status", "data", "metadata"} or an error}``."""
         found = {}
         for name, expression in expressions.items():
             try:
                 data, metadata = display.format_bundle(eval(expression, self.user_ns))
                 found[name] = {"status": "ok", "data": data, "metadata": metadata}
-            except BaseException as e:  # the user's expression may raise anything; the reply tells it
+            except BaseException as e:  # the user's expression may raise anything; the reply has it
                 lines = tracebacks.exception_only(e)
                 found[name] = dict(_named(e), status="error", traceback=lines)
         return found
@@ -211,17 +211,17 @@ class MiniShell:
     # -- errors ------------------------------------------------------------------------------------------------------
 
     def _failed(self, exc, silent, compiling=False):
-        """A cell has raised: tell the front end; ename, evalue and traceback for the reply."""
+        """Tell the front end that a cell has raised; returns ename, evalue and traceback for the reply."""
         if isinstance(exc, UsageError):
             print("UsageError: %s" % tracebacks.evalue(exc), file=sys.stderr)
             return dict(_named(exc), traceback=[])
         self.last_error = exc
-        if self._host.place.owns_process:  # the process is the session's: pdb.pm() and its like look there
+        if self._host.place.owns_process:  # the process is the session's own: pdb.pm() and the like look there
             sys.last_type, sys.last_value, sys.last_traceback = type(exc), exc, exc.__traceback__
         error = self._error(exc, exc.__traceback__, compiling)
         if not silent:
             self._host.publish("error", dict(error))
-            if isinstance(exc, SystemExit) and streams.current().threads is None:  # which no program is told
+            if isinstance(exc, SystemExit) and streams.current().threads is None:  # a program is not told this
                 print("To exit: use 'exit' or 'quit'.", file=sys.stderr)
         return error
 
@@ -242,20 +242,20 @@ class MiniShell:
         return self._error(exc, tb)
 
     def showtraceback(self, exc_info):
-        """Publish an error that is not in the reply."""
+        """Publish an error that is not in a reply."""
         self.last_error = exc_info[1]
         self._host.publish("error", self._error(exc_info[1], exc_info[2]))
 
     def traceback_of(self, exc):
-        """The traceback of an error that was shown before, in full, for %tb."""
+        """The full traceback of an error that was shown before, for %tb."""
         return self._tracebacks.lines(exc, exc.__traceback__)
 
     def user_traceback(self, exc):
-        """The traceback object of an error, from the cell on, for pdb."""
+        """The traceback object of an error, starting at the cell, for pdb."""
         return tracebacks.from_user(exc.__traceback__)
 
     def bundle(self, value):
-        """``(data, metadata)``: the forms in which a front end may show a value."""
+        """``(data, metadata)`` of a value: the forms in which a front end may show it."""
         return display.format_bundle(value)
 
     # -- for the debugger --------------------------------------------------------------------------------------------
@@ -265,13 +265,13 @@ class MiniShell:
         return self._compiler.folder
 
     def cell_file(self, code):
-        """The file name of a cell of this text."""
+        """The file name of a cell with this text."""
         return self._compiler.cell_file(code)
 
     def keep_empty_lines(self, keep):
-        """Whether empty lines at the cell's beginning count: here they always do."""
+        """Nothing to do: empty lines at the beginning of a cell are always kept here."""
 
-    # -- asking ------------------------------------------------------------------------------------------------------
+    # -- completion and inspection -----------------------------------------------------------------------------------
 
     def complete(self, code, cursor_pos=None):
         """The content of a complete_reply; positions count code points. Any thread."""
@@ -282,7 +282,7 @@ class MiniShell:
         return self._inspector.inspect(code, cursor_pos, detail_level, omit_sections)
 
     def cell_name(self, file):
-        """``In[3]`` for the file name of a cell, None for any other."""
+        """``In[3]`` for a cell's file name, None for any other name."""
         return self._compiler.label(file)
 
     def page(self, name, detail_level=0):
@@ -292,7 +292,7 @@ class MiniShell:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self):
-        """Undo what this shell has done to the process. Idempotent; any thread."""
+        """Undo what this shell has changed in the process. Idempotent; any thread."""
         self.figures.close()
         self._completer.close()
         self._compiler.close()

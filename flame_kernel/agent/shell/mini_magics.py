@@ -1,7 +1,7 @@
 """``get_ipython()`` of the mini shell: ``!cmd``, ``obj?`` and the magics that need no IPython.
 
-The client turns the syntax into calls (``%time x`` becomes ``get_ipython().run_line_magic('time', 'x')``); here they
-are answered.  A magic is a method, ``line_NAME(line)`` or ``cell_NAME(line, cell)``; its docstring is what ``%NAME?``
+The client turns magic syntax into calls (``%time x`` becomes ``get_ipython().run_line_magic('time', 'x')``), which are
+answered here.  A magic is a method, ``line_NAME(line)`` or ``cell_NAME(line, cell)``; its docstring is what ``%NAME?``
 shows.
 """
 
@@ -23,7 +23,7 @@ from . import system as commands
 from . import timing
 
 _LINE, _CELL = "line_", "cell_"
-_PROGRAMS = ("bash", "sh", "perl", "ruby", "python", "python3")  # cell magics that are %%script with that program
+_PROGRAMS = ("bash", "sh", "perl", "ruby", "python", "python3")  # cell magics that mean %%script with that program
 _SHOWN_AS = {
     "html": "text/html",
     "javascript": "application/javascript",
@@ -33,11 +33,11 @@ _SHOWN_AS = {
     "svg": "image/svg+xml",
 }
 _FILES = ("ls", "cat", "cp", "mv", "rm", "mkdir", "rmdir")  # %ls and its like: aliases of commands
-_RAW = ("time", "timeit", "pinfo", "pinfo2")  # {x} and $x in their line are the line's own business
+_RAW = ("time", "timeit", "pinfo", "pinfo2")  # {x} and $x in their line are not replaced
 
 
 class UsageError(Exception):
-    """A magic cannot do what was asked; the text is one sentence for the user, who sees no traceback."""
+    """A magic cannot do what was asked; the user sees only its text, one sentence, and no traceback."""
 
 
 class Lines(list):
@@ -76,7 +76,7 @@ class Exit:
 
 
 class MiniIPython:
-    """What ``get_ipython()`` returns where there is no IPython. ``shell`` is the MiniShell."""
+    """What ``get_ipython()`` returns if there is no IPython. ``shell`` is the MiniShell."""
 
     def __init__(self, shell, host):
         self._shell = shell
@@ -86,7 +86,7 @@ class MiniIPython:
     def __repr__(self):
         return "<get_ipython() of Remote Flame on %s, which has no IPython>" % socket.gethostname()
 
-    # -- what the client's transformation calls ----------------------------------------------------------------------
+    # -- called by code that the client has transformed --------------------------------------------------------------
 
     def run_line_magic(self, magic_name, line, _stack_depth=1):
         method = self._find(_LINE, magic_name)
@@ -124,18 +124,18 @@ class MiniIPython:
         raise UsageError("%s needs IPython, which is not installed on %s (Python %s)" % where)
 
     def system(self, command):
-        """``!command``: its output appears while it runs; the exit code is in ``_exit_code``."""
+        """``!command``: show its output while it runs; the exit code is in ``_exit_code``."""
         code = commands.run(self.expand(command), sys.stdout.write, own_group=self._host.place.own_group)
         self.user_ns["_exit_code"] = -(code - 128) if code > 128 else code
 
     def getoutput(self, command, split=True, depth=0):
-        """``x = !command``: the output, by lines."""
+        """``x = !command``: the output as lines."""
         text, code = commands.collect(self.expand(command), own_group=self._host.place.own_group)
         self.user_ns["_exit_code"] = code
         return Lines(text.splitlines()) if split else text
 
     def expand(self, text):
-        """``{expression}`` and ``$name`` replaced by their values; all stays as it is if one of them is not known."""
+        """``text`` with ``{expression}`` and ``$name`` replaced by values; unchanged if any of them is unknown."""
         if "{" not in text and "$" not in text:
             return text
         names = dict(self.user_ns)
@@ -149,7 +149,7 @@ class MiniIPython:
         except Exception:  # an expression in the text may raise anything; the text then stays, as in IPython
             return text
 
-    # -- what libraries and cells call -------------------------------------------------------------------------------
+    # -- called by libraries and cells -------------------------------------------------------------------------------
 
     @property
     def execution_count(self):
@@ -393,7 +393,7 @@ class MiniIPython:
         error = self._shell.last_error
         if error is None or error.__traceback__ is None:
             raise UsageError("%debug: there is no error to look at")
-        # No readline, no signal handler, no .pdbrc: they are the process's. It asks by input(), as the session does.
+        # No readline, signal handler or .pdbrc: they belong to the process. pdb asks by input(), as the session does.
         debugger = importlib.import_module("pdb").Pdb(completekey=None, nosigint=True, readrc=False)
         debugger.prompt = "(pdb) "
         debugger.reset()
@@ -407,7 +407,7 @@ class MiniIPython:
 
 
 class Captured:
-    """What %%capture kept."""
+    """What %%capture has captured."""
 
     def __init__(self, stdout, stderr):
         self.stdout = stdout
@@ -425,7 +425,7 @@ class Captured:
 
 
 class _Expander(string.Formatter):
-    """``{expression}``, ``$name`` and ``$name.attribute``, as IPython expands a command; ``$$`` stays for the shell."""
+    """Expands ``{expression}``, ``$name`` and ``$name.attribute`` in a command like IPython; ``$$`` becomes ``$``."""
 
     _dollar = re.compile(r"(.*?)\$(\$?[\w.]+)(?=([^']*'[^']*')*[^']*$)", re.DOTALL)
 

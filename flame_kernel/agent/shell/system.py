@@ -1,7 +1,7 @@
-"""Commands of the system (``!cmd``, ``%%bash``): their output appears as it comes, and an interrupt reaches them.
+"""System commands (``!cmd``, ``%%bash``): their output appears while they run, and interrupts reach them.
 
-The cell's own thread waits for the command, in short steps: Python raises an interrupt between two of them, and the
-output is the cell's.
+The cell's own thread waits for the command in short steps: Python can raise an interrupt between two of them, and the
+output belongs to the cell.
 """
 
 import codecs
@@ -13,13 +13,13 @@ import subprocess
 import threading
 import time
 
-# Seconds: a step of waiting; what a command gets to end after SIGINT and after SIGTERM; how long a pipe that a
-# background process of the command keeps open is still read when the command itself is over.
+# In seconds: one step of waiting; how long a command may take to end after SIGINT and after SIGTERM; how long we still
+# read from a pipe that a background process keeps open after the command itself has ended.
 STEP = 0.05
 GRACE = (2.0, 1.0)
 LEFT_OPEN = 0.2
 
-# What ipykernel puts into the environment: colour although there is no terminal, and no pager that waits for a key.
+# Variables that ipykernel sets: colour although there is no terminal, and no pager that waits for a key.
 ENVIRONMENT = {
     "TERM": "xterm-color",
     "CLICOLOR": "1",
@@ -29,20 +29,20 @@ ENVIRONMENT = {
     "GIT_PAGER": "cat",
 }
 
-# A Python that writes to a pipe keeps its lines back; on ipykernel's terminal it does not.
+# Python buffers its lines when it writes to a pipe; on ipykernel's terminal it does not.
 BUFFERING = {"PYTHONUNBUFFERED": "1"}
 
 
 def run(command, out, err=None, data=None, own_group=True):
-    """Run a command to its end; returns its exit status, negative for a signal.
+    """Run a command until it ends; returns its exit status, negative for a signal.
 
     command    text for the user's shell, or a list of words
-    out, err   called with text as it comes, on this thread; without ``err`` both go to ``out``, in their order
-    data       bytes for its standard input, which is else empty
-    own_group  put it into a process group of its own, and stop all of the group. Without it only the command itself is
-               stopped: in a child session an interrupt goes to the whole group anyway
-    An interrupt stops the command (SIGINT, then SIGTERM, then SIGKILL) and is raised again when it is over; a second
-    one does not wait. Raises OSError if a listed program cannot be started.
+    out, err   called with text as it comes, on this thread; without ``err``, ``out`` gets both streams in their order
+    data       bytes for its standard input, which is otherwise empty
+    own_group  give it a process group of its own, and stop the whole group. Otherwise only the command itself is
+               stopped: in a child session an interrupt goes to the whole group anyway An interrupt stops the command
+               (SIGINT, then SIGTERM, then SIGKILL) and is raised again when the command has ended; a second interrupt
+               skips to the next signal. Raises OSError if a listed program cannot be started.
     """
     if isinstance(command, str) and os.name == "posix":
         command = [_shell(), "-c", command]
@@ -61,9 +61,9 @@ def run(command, out, err=None, data=None, own_group=True):
             raise interrupt
         while pump.step():
             pass
-        while process.poll() is None:  # it has closed its output and goes on
+        while process.poll() is None:  # it has closed its output but still runs
             time.sleep(STEP)
-    except BaseException:  # goes on, an interrupt above all; the command does not
+    except BaseException:  # goes on, mostly an interrupt; the command is stopped
         _stop(process, pump, own_group)
         raise
     finally:
@@ -72,15 +72,16 @@ def run(command, out, err=None, data=None, own_group=True):
 
 
 def collect(command, own_group=True):
-    """``(text, exit status)`` of a command; stderr is part of the text."""
+    """``(text, exit status)`` of a command; the text includes stderr."""
     parts = []
     status = run(command, parts.append, own_group=own_group)
     return "".join(parts), status
 
 
 def _start(command, **options):
-    """Start it: ``(process, interrupt)``. Another thread does that, as an interrupt within Popen would leave a process
-    that nobody knows of. An interrupt meanwhile is returned; it is raised when there is a process to stop."""
+    """Start a command: ``(process, interrupt)``. Another thread does it, because an interrupt within Popen would leave
+    a process that we do not know of. An interrupt in the meantime is returned, to be raised once there is a process to
+    stop."""
     started, interrupt = [], None
 
     def start():
@@ -108,24 +109,24 @@ def _start(command, **options):
 
 
 def _shell():
-    """The user's shell, as in ipykernel; ``sh`` where SHELL names none that can be run."""
+    """The user's shell, as in ipykernel; ``sh`` if SHELL names nothing that can be run."""
     shell = os.environ.get("SHELL", "")
     return shell if os.access(shell, os.X_OK) and os.path.isfile(shell) else "/bin/sh"
 
 
 def _stop(process, pump, own_group):
-    """End it: by SIGINT, then SIGTERM, then SIGKILL. Another interrupt meanwhile goes to the next of them at once."""
+    """End a process by SIGINT, then SIGTERM, then SIGKILL. Another interrupt meanwhile skips to the next signal."""
     for signum, grace in zip((signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", 9)), GRACE + (1.0,)):
         try:
             if signum == signal.SIGINT and _over(process, pump, 2 * STEP):
-                break  # the session's own interrupt has reached it already
+                break  # the session's own interrupt has already reached it
             _send(process, signum, own_group)
             if _over(process, pump, grace):
                 break
         except KeyboardInterrupt:
             continue
     if own_group and process.poll() is not None:
-        _send(process, signal.SIGTERM, own_group)  # whom it left behind
+        _send(process, signal.SIGTERM, own_group)  # processes that it left behind
 
 
 def _over(process, pump, seconds):
@@ -147,11 +148,11 @@ def _send(process, signum, own_group):
         else:
             process.send_signal(signum)
     except OSError:
-        pass  # it is gone
+        pass  # the process has ended
 
 
 class _Pump:
-    """Moves bytes between a process and us, one step at a time."""
+    """Moves bytes between a process and us, step by step."""
 
     def __init__(self, process, out, err, data):
         self._process = process
@@ -168,7 +169,7 @@ class _Pump:
         self._ended = None
 
     def step(self):
-        """Wait a moment for something to move, and move it; False when there is nothing more to come."""
+        """Wait a moment for data and move it; False when no more can come."""
         if not self._selector.get_map():
             return False
         ready = self._selector.select(STEP)
@@ -195,7 +196,7 @@ class _Pump:
         except BlockingIOError:
             return
         except OSError:
-            self._data = self._data[:0]  # it does not want the rest
+            self._data = self._data[:0]  # the process does not want the rest
         if not self._data:
             self._selector.unregister(key.fileobj)
             key.fileobj.close()
@@ -211,7 +212,7 @@ class _Pump:
 
 
 class _Communicated:
-    """The same where pipes cannot be waited for (Windows): the output is seen when the command is over."""
+    """The same for systems where one cannot wait for pipes (Windows): output is read when the command has ended."""
 
     def __init__(self, process, out, err, data):
         self._process, self._out, self._err, self._data = process, out, err, data

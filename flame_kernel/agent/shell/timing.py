@@ -1,4 +1,4 @@
-"""%time and %timeit: how long code takes, told as IPython tells it."""
+"""%time and %timeit: measure how long code takes, and report it as IPython does."""
 
 import ast
 import math
@@ -9,11 +9,11 @@ _UNITS = ("s", "ms", "μs", "ns")
 
 
 class BadOptions(ValueError):
-    """Options that %timeit does not have."""
+    """%timeit does not have these options."""
 
 
 def in_words(seconds, digits=3):
-    """A time as ``3.2 ms``, or ``1min 5s``."""
+    """A time in words: ``3.2 ms``, or ``1min 5s``."""
     if seconds >= 60:
         parts = []
         for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
@@ -27,7 +27,7 @@ def in_words(seconds, digits=3):
 
 
 def time_once(source, namespace, write):
-    """Run ``source`` and write the times; the value of its last expression. Times are written for errors too."""
+    """Run ``source`` and write its times, also if it raises; returns the value of its last expression."""
     tree = compile(source, "<timed exec>", "exec", ast.PyCF_ONLY_AST, True)
     last = None
     if tree.body and isinstance(tree.body[-1], ast.Expr):
@@ -82,7 +82,7 @@ class TimeitResult:
 
 
 def time_loop(line, cell, namespace, write):
-    """%timeit ``line``; with a ``cell``, that is timed and the line is its setup. A TimeitResult with ``-o``."""
+    """%timeit: time ``line``, or with a ``cell`` time that, after ``line`` as setup. A TimeitResult with ``-o``."""
     options, statement = _options(line)
     setup = "pass"
     if cell is not None:
@@ -93,7 +93,7 @@ def time_loop(line, cell, namespace, write):
         timer = timeit.Timer(statement.strip("\n"), setup, time.perf_counter, globals=namespace)
     except SyntaxError:
         compile(setup, "<timeit setup>", "exec", 0, True)
-        compile(statement, "<timeit>", "exec", 0, True)  # says it about the user's text, not about timeit's template
+        compile(statement, "<timeit>", "exec", 0, True)  # reports errors in the user's text, not in timeit's template
         raise
     loops = options["n"]
     while not loops or loops < 0:
@@ -105,7 +105,7 @@ def time_loop(line, cell, namespace, write):
 
 
 def _options(line):
-    """Options before the statement; the statement keeps its quotes and spaces."""
+    """The options before the statement; the statement keeps its quotes and spaces."""
     options = {"n": 0, "r": 7, "q": False, "o": False}
     rest = line.lstrip()
     while rest[:1] == "-" and rest[1:2].isalpha():

@@ -1,6 +1,6 @@
-"""Tracebacks as ipykernel shows them: a list of coloured texts, made with the standard library alone.
+"""Tracebacks as ipykernel shows them: a list of coloured texts, made with only the standard library.
 
-Frames of the agent are left out, and those with ``__tracebackhide__``. Something is shown even if the exception's own
+Frames of the agent, and frames with ``__tracebackhide__``, are left out. Something is shown even if the exception's own
 methods fail.
 """
 
@@ -15,13 +15,13 @@ from . import ansi
 
 WIDTH = 75
 CONTEXT = 5  # lines of source per frame
-MAX_LINE = 500  # characters of one line of source
-MAX_MESSAGE = 100 * 1000  # characters of an exception's text
-MAX_FRAMES = 60  # per exception; the middle is left out
-MAX_SAME = 3  # times that one place is shown in a recursion
-MAX_CHAIN = 20  # exceptions that led to one another
-MAX_GROUP = 15  # members of an exception group
-MAX_DEPTH = 8  # groups within groups
+MAX_LINE = 500  # longest line of source, in characters
+MAX_MESSAGE = 100 * 1000  # longest text of an exception, in characters
+MAX_FRAMES = 60  # per exception; frames in the middle are left out
+MAX_SAME = 3  # how often the same place is shown in a recursion
+MAX_CHAIN = 20  # most exceptions in a chain
+MAX_GROUP = 15  # most members shown of an exception group
+MAX_DEPTH = 8  # how deep groups in groups are shown
 
 _CAUSE = "\nThe above exception was the direct cause of the following exception:\n"
 _CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n"
@@ -32,7 +32,7 @@ def ename(exc):
 
 
 def evalue(exc):
-    """``str(exc)``; words in its place if that raises."""
+    """``str(exc)``, or a substitute if that raises."""
     try:
         text = str(exc)
     except Exception:  # the user's __str__ may raise anything
@@ -46,7 +46,7 @@ def _shortened(text):
 
 
 def exception_only(exc):
-    """The last lines of a traceback: the name and the text, and of a SyntaxError its place."""
+    """The last lines of a traceback: name and text of the error, and for a SyntaxError its position."""
     if isinstance(exc, SyntaxError):
         return [Formatter().syntax(exc)]
     head = ansi.colour(ename(exc), ansi.RED)
@@ -55,7 +55,7 @@ def exception_only(exc):
 
 
 def content(exc, tb=None):
-    """``{"ename", "evalue", "traceback"}`` of an exception, where its shell cannot show it; never fails."""
+    """``{"ename", "evalue", "traceback"}`` of an exception that its shell cannot show; never fails."""
     lines = Formatter().lines(exc, exc.__traceback__ if tb is None else tb)
     return {"ename": ename(exc), "evalue": evalue(exc), "traceback": lines}
 
@@ -67,7 +67,7 @@ class Formatter:
         self._compiler = compiler
 
     def lines(self, exc, tb):
-        """The traceback of ``exc`` as ipykernel's list of texts."""
+        """The traceback of ``exc`` as a list of texts, like ipykernel's."""
         custom = self._rendered(exc)
         if custom is not None:
             return custom
@@ -81,7 +81,7 @@ class Formatter:
 
     @staticmethod
     def _rendered(exc):
-        """What an exception that brings its own traceback gives (ipyparallel's, and our client's, RemoteError)."""
+        """The traceback that an exception provides itself (ipyparallel's RemoteError, and our client's)."""
         try:
             made = exc._render_traceback_() if hasattr(type(exc), "_render_traceback_") else None
             if isinstance(made, list) and all(isinstance(text, str) for text in made):
@@ -160,7 +160,7 @@ class Formatter:
     def _frames(self, tb):
         every = list(_walk(tb))
         frames = [f for f in every if not _hidden(f[0])]
-        if not frames:  # an error of the agent's own, or in showing a value
+        if not frames:  # an error within the agent, or while a value was shown
             frames = every
         shown = _folded(frames)
         if len(shown) > MAX_FRAMES:
@@ -210,7 +210,7 @@ class Formatter:
 
 
 def _with_caret(text, offset):
-    """A line of source, and a caret below the column ``offset`` (from 1), if there is one."""
+    """A line of source with a caret below column ``offset`` (from 1), if that is given."""
     shown = text.lstrip(" \t\f")
     column = None
     if isinstance(offset, int) and offset > 0:
@@ -221,7 +221,7 @@ def _with_caret(text, offset):
 
 
 def _led_to(exc):
-    """The exception before, and the words between."""
+    """The exception before this one in the chain, and the words between them."""
     if exc.__cause__ is not None:
         return exc.__cause__, _CAUSE
     if exc.__context__ is not None and not exc.__suppress_context__:
@@ -241,7 +241,7 @@ def up_to_debugger(tb):
         name = tb.tb_frame.f_globals.get("__name__")
         if isinstance(name, str) and name.startswith(("pydevd", "_pydevd")):
             while len(found) > 1 and found[-1].tb_frame is found[-2].tb_frame:
-                found.pop()  # the line at which it stopped, once more
+                found.pop()  # the line where it stopped, a second time
             break
         found.append(tb)
         tb = tb.tb_next
@@ -249,7 +249,7 @@ def up_to_debugger(tb):
 
 
 def from_user(tb):
-    """A traceback from its first frame that is not the agent's; all of it if there is none."""
+    """A traceback from its first frame that is not the agent's; the whole one if there is none."""
     at = tb
     while at is not None and _hidden(at.tb_frame):
         at = at.tb_next
@@ -261,7 +261,7 @@ def _hidden(frame):
 
 
 def _folded(frames):
-    """The frames; of a recursion the first few, and one text for the others."""
+    """The frames; in a recursion only the first few, and one text for the others."""
     out, count, skipped = [], {}, {}
     for n, item in enumerate(frames, 1):
         where = (item[0].f_code, item[1])
@@ -282,7 +282,7 @@ def _similar(skipped):
 
 
 def _arguments(code):
-    """The names of a function's arguments, ``(a, *rest, key)``."""
+    """The names of a function's arguments as text, ``(a, *rest, key)``."""
     names = code.co_varnames
     plain, keys = code.co_argcount, code.co_kwonlyargcount
     shown = list(names[:plain])
@@ -297,7 +297,7 @@ def _arguments(code):
 
 
 def _failing(code, lasti, lineno, line):
-    """The line that raised; from Python 3.11 on the expression in it stands out, unless it is the whole line."""
+    """The line that raised; from Python 3.11 on the failing expression is highlighted, unless it is the whole line."""
     try:
         start_line, end_line, start, end = next(itertools.islice(code.co_positions(), lasti // 2, None))
         if start_line == lineno and end_line is not None and start is not None and len(line) <= MAX_LINE:
@@ -327,6 +327,6 @@ def _notes(exc):
 
 
 def _is_group(exc):
-    # By name: the backport for Python 3.10 and below has the same.
+    # By name, because the backport for Python 3.10 and below has the same name.
     group = any(c.__name__ == "BaseExceptionGroup" for c in type(exc).__mro__)
     return group and isinstance(getattr(exc, "exceptions", None), (tuple, list))

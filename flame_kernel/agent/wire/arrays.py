@@ -1,15 +1,15 @@
-"""Arrays as values: numpy's as their memory; and the way to those of other libraries. Both sides import it.
+"""Arrays as values: numpy's as raw memory, other libraries' by modules of their own. Both sides import it.
 
 ::
 
     {"a": [dtype, shape, order, n]}   numpy array: buffer n          {"g": [dtype, n]}  a numpy scalar
     {"h": [class, text]}              numpy.str_, numpy.bytes_       {"l": dtype}       a numpy dtype
 
-and what ``numpy_kinds``, ``arrow_tables``, ``pandas_scalars``, ``pandas_arrays`` and ``pandas_tables`` say.
+and the nodes that ``numpy_kinds``, ``arrow_tables``, ``pandas_scalars``, ``pandas_arrays``, ``pandas_tables`` define.
 
-No library is imported to write a value, for one that has such a value has imported it; to read one the library of that
-name is, and nothing else.  What is sent is checked by us before the library sees it: dtypes and the sizes of arrays by
-``dtypes``, tables by ``arrow_stream``.
+Writing a value imports no library: whoever has such a value has imported its library already.  Reading one imports only
+the library that the value belongs to.  We check everything that was sent before the library sees it: ``dtypes`` checks
+dtypes and array sizes, ``arrow_stream`` checks tables.
 """
 
 import sys
@@ -31,7 +31,7 @@ def encode(encoder, value, kind, depth):
 
 
 def decode(decoder, tag, content, depth):
-    """What ``encode`` made a node of; raises BadValue."""
+    """The value of a node that ``encode`` made; raises BadValue."""
     library, reader = _READERS.get(tag, (None, None))
     if reader is None:
         raise BadValue("a value of the unknown kind %.20r" % (tag,))
@@ -39,7 +39,7 @@ def decode(decoder, tag, content, depth):
         return reader(decoder, content, depth, _library(library))
     except (BadValue, RecursionError):
         raise
-    except Exception as e:  # of the caller's functions, or of libraries, each of which has errors of its own
+    except Exception as e:  # from the caller's functions, or from libraries, each of which has errors of its own
         if decoder.failed is e:
             raise
         raise BadValue("an array or a table that cannot be read (%s: %s)" % (type(e).__name__, str(e)[:200]))
@@ -84,7 +84,7 @@ def _write_numpy(encoder, value, kind, numpy, depth):
 
 
 def _memory(numpy, array, order):
-    """The bytes of an array, without a copy where it lies in one piece."""
+    """The bytes of an array; not copied if the array is contiguous."""
     if not array.flags.forc:
         array = numpy.ascontiguousarray(array)
     if not array.size or not array.itemsize:
@@ -93,7 +93,7 @@ def _memory(numpy, array, order):
 
 
 def _words(numpy, dtype, shape=()):
-    """A dtype as JSON, where the other side would take it, and an array of it of this shape."""
+    """``dtype`` as JSON, if the other side would accept it and an array of it with this shape."""
     told = dtypes.words(numpy, dtype)
     if type(told) is str and dtype.itemsize:
         return told

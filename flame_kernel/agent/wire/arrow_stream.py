@@ -1,10 +1,10 @@
-"""Arrow streams, read for what they claim before pyarrow sees them. Both sides import it.
+"""Checks Arrow streams before pyarrow reads them: a stream may not claim more than it holds. Both sides import it.
 
-pyarrow checks that the buffers are where a stream says, but not what comes of them: some hundred bytes can claim a
-billion rows of nulls, a column that is compressed, one name or one text a million times over; and it looks up the
-classes of extension types by the names that were sent.  So the stream's own tables (flatbuffers) are read here, each
-access within bounds, in Python alone: the types are those of a list of ours, nothing is shared or compressed, and the
-cells that have no bytes of their own are counted.  pyarrow's own checks come after these.
+pyarrow checks that the buffers lie where a stream says, but not how much they turn into.  A few hundred bytes can
+claim a billion rows of nulls, a compressed column, or one name or text repeated a million times.  pyarrow also looks up
+the classes of extension types by the names that were sent.  So we parse the stream's own tables (flatbuffers) here, in
+pure Python, with bounds checked on each access: only types from our list are allowed, nothing may be shared or
+compressed, and cells without bytes of their own are counted.  pyarrow's own checks come after these.
 """
 
 import itertools
@@ -15,27 +15,27 @@ from operator import add, le
 from . import pandas_metadata
 from .scalars import BadValue
 
-# A type in a type in a type … so deep.
+# How deep types may be nested.
 MAX_DEPTH = 60
-# Cells without bytes of their own: so many, or so many for each byte of the stream.
+# Cells without bytes of their own: at most this many, or (if that is more) some for each byte of the stream.
 FREE_CELLS = 1 << 24
 CELLS_PER_BYTE = 64
-# A cell that holds others becomes an object of some hundred bytes: it counts as so many.
+# A cell that holds other cells becomes an object of some hundred bytes, so it counts as this many cells.
 NESTED = 16
-# A column with more cells than these for each of its bytes has no bytes of its own.
+# A column with more cells than this per byte counts as having no bytes of its own.
 OWN_BYTES = 512
-# Dictionaries are read anew with each batch: so many bytes in all, or so many for each byte of the stream.
+# Each batch reads its dictionaries anew: at most this many bytes in all, or some for each byte of the stream.
 FREE_DICTIONARIES = 1 << 30
-# Bytes of a field of the schema: none is smaller.
+# The smallest size of a schema field, in bytes.
 _FIELD = 32
 
-_VERSIONS = (3, 4)  # V4 and V5; what differs are unions
+_VERSIONS = (3, 4)  # V4 and V5; they differ only in unions
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
 _MARK = 0xFFFFFFFF
 
 _NULL, _INT, _TIMESTAMP, _STRUCT, _UNION, _FIXED_BINARY, _FIXED_LIST = 1, 2, 10, 13, 14, 15, 16
-# The types of Arrow by their numbers: buffers that each has in a batch, and whether it holds cells of others.
-# Not among them: those that unfold (22, run-end encoded) and those that may see bytes several times (23-26, views).
+# Arrow's types by number: how many buffers each has in a batch, and whether its cells hold other cells.
+# Left out: types that expand when read (22, run-end encoded) and types that may use bytes several times (23-26, views).
 _TYPES = {
     _NULL: (0, False),
     _INT: (2, False),
@@ -59,7 +59,7 @@ _TYPES = {
     20: (3, False),  # large text
     21: (2, True),  # large list
 }
-# What the ends of an interval may be: of one node and two buffers, all of them.
+# The types that an interval's ends may have: all of these have one node and two buffers.
 _BOUNDS = {_INT, 3, _TIMESTAMP, 18}
 _DETAILED = (_TIMESTAMP, _UNION, _FIXED_BINARY)
 _UNFOLDING = {22: "run-end encoded", 23: "a view", 24: "a view", 25: "a view", 26: "a view"}
@@ -71,7 +71,7 @@ _SHORT, _INT32, _UINT32, _INT64 = struct.Struct("<h"), struct.Struct("<i"), stru
 def check(data, ours=False):
     """Raise BadValue unless ``data`` (bytes-like) is a stream that claims no more than it holds.
 
-    ``ours`` says that pyarrow has written it here: then only what may be beyond the limits is looked at.
+    ``ours`` says that our own pyarrow wrote the stream: then only what may exceed the limits is checked.
     Returns the Schema.
     """
     view = memoryview(data)
@@ -122,7 +122,7 @@ class _Flat:
         return self.table(_UINT32.unpack_from(self.data, 0)[0])
 
     def table(self, at):
-        """The table at this place."""
+        """The table at offset ``at``."""
         start = at - _INT32.unpack_from(self.data, at)[0]
         slots = self._vtables.get(start)
         if slots is None:
@@ -136,7 +136,7 @@ class _Flat:
 
 
 class _Table:
-    """A table of a flatbuffer: fields by their numbers, each of which may be missing."""
+    """A table of a flatbuffer: its fields have numbers, and any of them may be missing."""
 
     __slots__ = ("_at", "_flat", "_slots")
 
@@ -144,12 +144,12 @@ class _Table:
         self._flat, self._at, self._slots = flat, at, slots
 
     def _place(self, slot):
-        """Where a field is, or 0."""
+        """The offset of a field, or 0 if it is missing."""
         offset = self._slots[slot] if slot < len(self._slots) else 0
         return self._at + offset if offset else 0
 
     def _target(self, slot):
-        """What a field points to, or 0."""
+        """The offset that a field points to, or 0 if it is missing."""
         at = self._place(slot)
         return at + _UINT32.unpack_from(self._flat.data, at)[0] if at else 0
 
@@ -166,7 +166,7 @@ class _Table:
         return self._flat.table(at) if at else None
 
     def text(self, slot):
-        """Bytes; none where it is missing."""
+        """The bytes of a text field; empty if it is missing."""
         at = self._target(slot)
         if not at:
             return b""
@@ -177,7 +177,7 @@ class _Table:
         return found
 
     def tables(self, slot):
-        """The tables of a vector, one by one: whoever takes them counts them, for a vector may be in itself."""
+        """Yield the tables of a vector. The caller must count them, because a vector may contain itself."""
         at = self._target(slot) if self.has(slot) else 0
         if at:
             (count,) = _UINT32.unpack_from(self._flat.data, at)
@@ -185,7 +185,7 @@ class _Table:
                 yield self._flat.table(place + _UINT32.unpack_from(self._flat.data, place)[0])
 
     def pairs(self, slot):
-        """The numbers of a vector of pairs of them, one behind the other."""
+        """The numbers of a vector of pairs, as one flat sequence."""
         at = self._target(slot)
         if not at:
             return ()
@@ -197,7 +197,7 @@ class _Table:
         return slot < len(self._slots) and self._slots[slot] != 0
 
     def has_more(self, slot):
-        """Whether there is such a vector, and it is not empty."""
+        """Whether the field is a vector that is not empty."""
         at = self._target(slot)
         return bool(at) and _UINT32.unpack_from(self._flat.data, at)[0] != 0
 
@@ -214,7 +214,7 @@ class _Table:
 class Schema:
     """What a schema says.
 
-    dictionaries  whether any column is dictionary-encoded, or what is in one
+    dictionaries  whether any column, or any part of one, is dictionary-encoded
     """
 
     def __init__(self, table, version, size):
@@ -240,7 +240,7 @@ class Schema:
             self.columns.append(layout)
 
     def _field(self, field, layout, depth):
-        """Add to ``layout`` what a field has in a batch: (buffers, cells that it counts for, whether it has bytes).
+        """Add to ``layout`` what a field has in a batch: (buffers, cells that each counts as, whether it has bytes).
 
         Branches because each thing that may be wrong with a field is told by a sentence of its own.
         """
@@ -281,7 +281,7 @@ class Schema:
             self._field(child, here, depth + 1)
 
     def _check_storage(self, name, field):
-        """pandas' own types take any storage for theirs, and read the buffers of others as their own."""
+        """Check the storage type: pandas' own types accept any storage and would read other buffers as their own."""
         number, kind = field.byte(2), field.table(3)
         inner = [child.byte(2) for child in itertools.islice(field.tables(5), 3)]
         if name == b"pandas.period" and not (number == _INT and kind is not None and kind.number(0, _INT32) == 64):
@@ -300,14 +300,14 @@ class Schema:
         return found
 
     def _take(self, size):
-        """What is pointed to twice would be there twice: no more may come of a schema than it has bytes."""
+        """Count bytes taken from the schema, repeats too; raises BadValue if they exceed the schema's size."""
         self._room -= size
         if self._room < 0:
             raise BadValue("an Arrow schema that unfolds")
 
 
 class _Plan:
-    """What a batch of these columns has: how many nodes and buffers, and which columns may have no bytes."""
+    """What a batch of these columns holds: how many nodes and buffers, and which columns may have no bytes."""
 
     def __init__(self, columns):
         self.nodes = self.buffers = 0
@@ -322,13 +322,13 @@ class _Plan:
 
 
 class _Stream:
-    """What has been read of a stream of ``size`` bytes."""
+    """What has been read so far of a stream of ``size`` bytes."""
 
     def __init__(self, size):
         self.schema = None
         self._size = size
         self._cells = 0
-        self._dictionaries = {}  # id -> bytes of the newest
+        self._dictionaries = {}  # id -> bytes of its newest version
         self._again = 0
         self._plans = {}
 

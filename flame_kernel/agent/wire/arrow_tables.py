@@ -1,12 +1,12 @@
-"""Tables and columns of pyarrow and of polars as Arrow streams, each read by its own library. Both sides import it.
+"""pyarrow's and polars' tables and columns as Arrow streams; each library reads its own. Both sides import it.
 
 ::
 
     {"k": n}                       pyarrow Table: buffer n
-    {"kc": [class, n]}             of pyarrow too: a RecordBatch, Array, ChunkedArray, Scalar, Schema or DataType
+    {"kc": [class, n]}             other pyarrow values: RecordBatch, Array, ChunkedArray, Scalar, Schema or DataType
     {"pl": [class, name, n]}       polars DataFrame or Series
 
-What came is checked by ``arrow_stream`` before either library sees it.
+``arrow_stream`` checks what arrives before either library sees it.
 """
 
 import re
@@ -14,15 +14,15 @@ import re
 from . import arrow_stream
 from .scalars import BadValue, NotPlain
 
-# Older ones open pickles in a table's metadata by themselves.
+# Older versions unpickle what is in a table's metadata without being asked.
 _SAFE_ARROW = (14, 0, 1)
-# What dictionaries may stand for: so many bytes, or so many for each byte of the stream.
+# How many bytes dictionary columns may expand to: this many, or some for each byte of the stream.
 _FREE_UNFOLDED = 1 << 26
 _UNFOLDED_PER_BYTE = 1024
 
 
 def write(encoder, value, kind, pyarrow, depth):
-    """The node of a table, or of what a table has; None for anything else."""
+    """The node of a table or a part of one; None for anything else."""
     if kind is pyarrow.Table:
         encoder.whole(value.nbytes)
         return {"k": encoder.buffer(stream(pyarrow, value))}
@@ -47,7 +47,7 @@ def write(encoder, value, kind, pyarrow, depth):
 
 
 def stream(pyarrow, table):
-    """A table as an Arrow stream; NotPlain where the other side would not take it."""
+    """A table as an Arrow stream; raises NotPlain if the other side would not accept it."""
     sink = pyarrow.BufferOutputStream()
     writer = pyarrow.RecordBatchStreamWriter(sink, table.schema)
     writer.write_table(table)
@@ -63,7 +63,7 @@ def stream(pyarrow, table):
 
 
 def table(decoder, number, pyarrow):
-    """The table of an Arrow stream; what came may lie about its lengths, so all of it is checked."""
+    """The table in an Arrow stream. All of it is checked, because the lengths that were sent may be false."""
     version = tuple(int(part) for part in re.findall(r"\d+", pyarrow.__version__)[:3])
     if version < _SAFE_ARROW:
         raise BadValue("a table, and pyarrow %s is too old to read it safely: 14.0.1" % pyarrow.__version__)
@@ -82,7 +82,7 @@ def table(decoder, number, pyarrow):
 
 
 def _check_dictionaries(table, size):
-    """Raise BadValue where the values of dictionaries, each as often as it is meant, are far more than was sent."""
+    """Raise BadValue if dictionary columns would expand to far more bytes than were sent."""
     import pyarrow.compute
 
     unfolded = sum(_unfolded(pyarrow, chunk) for column in table.columns for chunk in column.chunks)
@@ -91,7 +91,7 @@ def _check_dictionaries(table, size):
 
 
 def _unfolded(pyarrow, array):
-    """Bytes of an array without dictionaries, at most; 0 where there are none in it."""
+    """The most bytes that an array can have once its dictionaries are expanded; 0 if it has none."""
     types, kind = pyarrow.types, array.type
     if isinstance(array, pyarrow.ExtensionArray):
         return _unfolded(pyarrow, array.storage)
@@ -108,7 +108,7 @@ def _unfolded(pyarrow, array):
 
 
 def _longest(pyarrow, array):
-    """Bytes of the longest value of a dictionary, or of all of them where that is not easily told."""
+    """The size in bytes of a dictionary's longest value, or of all its values if that is hard to tell."""
     types, kind = pyarrow.types, array.type
     if types.is_string(kind) or types.is_binary(kind) or types.is_large_string(kind) or types.is_large_binary(kind):
         return pyarrow.compute.max(pyarrow.compute.binary_length(array)).as_py() or 0
@@ -150,7 +150,7 @@ def _read_part(decoder, content, depth, pyarrow):
 
 
 def write_polars(encoder, value, kind, polars, depth):
-    """The node of a frame or a column of polars; None for anything else."""
+    """The node of a polars frame or column; None for anything else."""
     import io
 
     if kind is polars.DataFrame:
@@ -168,7 +168,7 @@ def write_polars(encoder, value, kind, polars, depth):
         exact = polars.read_ipc_stream(io.BytesIO(data)).equals(frame, null_equal=True)
     except BadValue as e:
         raise NotPlain("this polars.%s does not travel: %s" % (name, e))
-    except Exception as e:  # of polars, whose errors are of many classes
+    except Exception as e:  # from polars, whose errors are of many classes
         raise NotPlain("this polars.%s does not travel: %s" % (name, str(e)[:200]))
     if not exact or polars.read_ipc_stream(io.BytesIO(data)).schema != frame.schema:
         raise NotPlain("Arrow would change this polars.%s" % name)

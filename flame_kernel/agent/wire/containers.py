@@ -9,7 +9,7 @@
     {"ar": [code, size, n]}         array.array: buffer n, of items of ``size`` bytes, little endian; text as UTF-8
     {"mv": [format, size, shape, writable, n]}      memoryview: the same, of its items in C order
 
-``WRITERS`` has for each class what makes its node; ``READERS`` for each tag what makes its value.
+``WRITERS`` maps each class to the function that makes its node, ``READERS`` each tag to the function that reads it.
 """
 
 import collections
@@ -20,16 +20,16 @@ from types import MappingProxyType, SimpleNamespace
 
 from .scalars import BadValue, NotPlain, class_name
 
-# What a defaultdict may make; classes of Python's own, which have been decided here, and nothing is looked up.
+# The factories that a defaultdict may have: a fixed list of built-in classes, so no name is ever looked up.
 FACTORIES = {
     kind.__name__: kind
     for kind in (bool, bytearray, bytes, complex, dict, float, frozenset, int, list, object, set, str, tuple)
     + (collections.Counter, collections.OrderedDict, collections.deque, collections.defaultdict)
 }
 _FACTORY_NAMES = {kind: name for name, kind in FACTORIES.items()}
-# Items of a memoryview: those of ``struct`` that stand for values alone.
+# Item formats of a memoryview: those of ``struct`` that stand for plain values.
 _FORMATS = set("bBhHiIlLqQnNefd?c")
-# Codes of an array, for numbers of each size, from which one of another size is made.
+# array codes by item size: used to make an array from items of another machine's size.
 _SIZED = {}
 for _code in "bhilq":
     _SIZED.setdefault(array(_code).itemsize, _code)
@@ -53,7 +53,7 @@ def _write_default(encoder, value, depth):
 
 
 def factory_name(value):
-    """The name of a defaultdict's factory, or None where it has none; NotPlain where it is none of ours."""
+    """The name of a defaultdict's factory, or None if it has none; raises NotPlain if it is not in FACTORIES."""
     factory = value.default_factory
     name = None if factory is None else _FACTORY_NAMES.get(factory if isinstance(factory, type) else None)
     if factory is not None and name is None:
@@ -124,7 +124,7 @@ def _little(value, size):
 
 
 def _swapped(data, size):
-    """Bytes of items in little endian, from or to those of this machine."""
+    """Item bytes converted between this machine's byte order and little endian."""
     if sys.byteorder == "big" and size > 1:
         packed = array(_SIZED[size], bytes(data))
         packed.byteswap()
@@ -217,7 +217,7 @@ def _read_array(decoder, content, depth):
 
 
 def _items(decoder, code, size, number):
-    """Numbers of ``size`` bytes, as an array of them, or a list where this machine has another size for the code."""
+    """Numbers of ``size`` bytes as an array; as a list if this machine has another size for ``code``."""
     data, made = decoder.part(number), array(code)
     if size != made.itemsize:
         if code not in "lL" or size not in (4, 8):
@@ -250,7 +250,7 @@ def _read_view(decoder, content, depth):
 
 
 def _native(told, size):
-    """This machine's format for items that had ``size`` bytes by this format there."""
+    """This machine's format for items whose format on the other side had ``size`` bytes."""
     if struct.calcsize(told) == size:
         return told
     for other in "qi" if told.islower() else "QI":
@@ -259,7 +259,7 @@ def _native(told, size):
     raise BadValue("a memoryview of the format %.20r with items of %.20r bytes" % (told, size))
 
 
-# What a mapping may stand around.
+# The mappings that a MappingProxyType may wrap.
 MAPPINGS = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
 WRITERS = {
     collections.OrderedDict: _write_ordered,

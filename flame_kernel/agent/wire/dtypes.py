@@ -2,12 +2,12 @@
 
 ::
 
-    "<f8"                             a plain one, as ``dtype.str`` has it: of few forms, none holds Python objects
+    "<f8"                             a simple one, as in ``dtype.str``: one of a few forms, none with Python objects
     [dtype, shape]                    a subarray
     {"names", "formats", "offsets", "itemsize", "aligned"}      a struct
 
-numpy trusts what it is told here: its own checks overflow at 2 GiB, and then it reads and writes beyond the memory of
-an array.  So sizes and offsets are added up by us, in Python's whole numbers.
+numpy trusts these numbers: its own checks overflow at 2 GiB, and then it reads and writes outside an array's memory.
+So we add up sizes and offsets here, with Python's unlimited integers.
 """
 
 import collections
@@ -16,20 +16,20 @@ import re
 
 from .scalars import BadValue, NotPlain
 
-# A dtype of a dtype of …
+# How deep dtypes may be nested.
 MAX_DEPTH = 10
-# Bytes of one item; numpy counts them in 32 bits.
+# Most bytes of one item; numpy counts them in 32 bits.
 MAX_ITEM = (1 << 31) - 1
-# Fields of a struct, of those in it too.
+# Most fields of a struct, nested ones included.
 MAX_FIELDS = 100000
-# Axes; each numpy has a lower or the same limit of its own.
+# Most axes; each version of numpy has the same limit or a lower one.
 MAX_AXES = 64
-# Elements of no size, that a few bytes could ask for.
+# Most elements of size zero: a few bytes could ask for any number of them.
 MAX_EMPTY = 1000000
-# How often the bytes of an array may be seen through fields that overlap, where it is more than FREE bytes in all.
+# How many times the bytes of an array may be seen through overlapping fields, once that is more than FREE bytes in all.
 MAX_OVERLAP = 64
 FREE = 1 << 20
-# Bytes of the item of an array that has none: numpy takes memory for one.
+# Largest item of an array without elements: numpy allocates memory for one.
 MAX_EMPTY_ITEM = 64 << 20
 MAX_CODE_POINT = 0x10FFFF
 
@@ -41,15 +41,15 @@ _PLAIN = re.compile(
 )
 
 # size     bytes of one item
-# fields   of structs, in all
-# empty    elements of no size in one item
-# seen     bytes of the elements in one item: more than ``size`` where fields overlap
-# texts    where text is in it: (offset, byte order, ((length, stride) of each axis))
+# fields   number of struct fields, in all
+# empty    number of size-zero elements in one item
+# seen     bytes of all elements in one item: more than ``size`` where fields overlap
+# texts    where the item holds text: (offset, byte order, ((length, stride) of each axis))
 Layout = collections.namedtuple("Layout", "size fields empty seen texts")  # noqa: PYI024 - of Python 3.6
 
 
 def words(numpy, dtype, depth=0):
-    """A dtype as JSON; NotPlain where it holds Python objects, or is of a kind that numpy alone does not know."""
+    """A dtype as JSON; raises NotPlain if it holds Python objects or is not one of numpy's own kinds."""
     if dtype.hasobject:
         raise NotPlain("a numpy array of Python objects is not plain data (its list may be: array.tolist())")
     if depth > MAX_DEPTH:
@@ -74,7 +74,7 @@ def words(numpy, dtype, depth=0):
 
 
 def make(numpy, told):
-    """``(dtype, its Layout)`` of what ``words`` made; raises BadValue."""
+    """``(dtype, Layout)`` of the JSON that ``words`` made; raises BadValue."""
     return _make_plain(numpy, told) if type(told) is str else _make(numpy, told)
 
 
@@ -82,7 +82,7 @@ def _make(numpy, told):
     layout = check(told)
     try:
         dtype = _build(numpy, told)
-    except Exception as e:  # numpy has more to say about them than we know, in errors of many classes
+    except Exception as e:  # numpy rejects more than we check here, with errors of many classes
         raise BadValue("a dtype that numpy refuses: %s" % str(e)[:200])
     if dtype.itemsize != layout.size or dtype.hasobject:
         raise BadValue("a dtype of %d bytes instead of %d" % (dtype.itemsize, layout.size))
@@ -93,7 +93,7 @@ _make_plain = functools.lru_cache(maxsize=200)(_make)
 
 
 def check(told, depth=0):
-    """The Layout of what ``words`` made; raises BadValue for everything else."""
+    """The Layout of the JSON that ``words`` made; raises BadValue for anything else."""
     if depth > MAX_DEPTH:
         raise BadValue("a dtype that is nested too deep")
     if type(told) is str:
@@ -106,7 +106,7 @@ def check(told, depth=0):
 
 
 def check_shape(shape, layout):
-    """How many elements an array of this shape has; raises BadValue."""
+    """The number of elements in an array of this shape; raises BadValue."""
     count = space = 1
     if type(shape) is not list or len(shape) > MAX_AXES:
         raise BadValue("an array of the shape %.60r" % (shape,))
@@ -128,8 +128,8 @@ def check_shape(shape, layout):
 
 
 def check_text(numpy, data, count, layout):
-    """Raise BadValue unless all text in ``count`` items is of characters that Python has: numpy makes str of it as it
-    is, and of some of them a broken one."""
+    """Raise BadValue unless all text in ``count`` items is valid Unicode: numpy turns it into str unchecked, and some
+    code points would make a broken str."""
     for offset, order, axes in layout.texts if count else ():
         shape, strides = zip((count, layout.size), *axes)
         codes = numpy.ndarray(shape, order + "u4", data, offset, strides)

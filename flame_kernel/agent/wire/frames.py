@@ -1,4 +1,4 @@
-"""Frames: how two sides talk over a connection that a function has taken over; both sides import this file.
+"""Frames: how both sides talk over a connection that a function has taken over. Both sides import it.
 
 ::
 
@@ -7,9 +7,9 @@
     …   the payload
     32  BLAKE2b of the frame's number, its head and its payload, keyed for this connection and this direction
 
-The key is made of random numbers of both sides and of the server's HMAC key.  With an HMAC key nobody else can write,
-change, drop, repeat or reflect a frame unnoticed; without one, and inside TLS, the sum only finds damage.  Pyro's own
-signature does not reach here: what runs on the connection now is no Pyro message.
+The key is made from random numbers of both sides and the server's HMAC key.  With an HMAC key, nobody else can
+write, change, drop, repeat or reflect a frame unnoticed.  Without one, and inside TLS, the checksum only detects
+damage. Pyro's own signature does not cover these bytes, because they are not Pyro messages.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import struct
 
 from . import message as wire
 
-GREETING = b"FLX1"  # the far side's first bytes; Pyro's messages begin otherwise
+GREETING = b"FLX1"  # the far side's first bytes; a Pyro message starts with others
 NONCE = 32
 CHUNK = 1 << 20  # bytes of the longest payload
 
@@ -33,22 +33,22 @@ _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 
 
 class Damaged(Exception):
-    """A frame that the other side cannot have sent."""
+    """A frame arrived that the other side cannot have sent."""
 
 
 def connection_key(secret, ours, theirs):
-    """The key of one connection: of the HMAC key (None for none), the client's and the server's random bytes."""
+    """The key of one connection, made from the HMAC key (or None) and the random bytes of client and server."""
     secret = hashlib.blake2b(secret or b"").digest()
     return hashlib.blake2b(GREETING + ours + theirs, key=secret).digest()
 
 
 def call_key(talk, number):
-    """The key of one call of a conversation (its random name, as text), where files go by calls that Pyro signs."""
+    """The key of one call in a conversation (``talk``, its random name as text), when each Pyro call carries files."""
     return connection_key(None, talk.encode("ascii", "replace"), _NUMBER.pack(number))
 
 
 def direction_key(key, sender):
-    """The key of what ``sender`` sends on the connection of this key."""
+    """The key for what ``sender`` sends, derived from the connection's key."""
     return hashlib.blake2b(sender, key=key).digest()
 
 
@@ -75,8 +75,8 @@ class Frames:
         return "<Frames %d sent, %d received>" % (self._sent, self._received)
 
     def restart(self, key, next_key):
-        """Begin again at frame 0, both ways, where each call has frames and a key of its own: what comes now has this
-        call's key, what is sent from now on that of the next."""
+        """Begin again at frame 0 in both directions, for conversations where each call has its own frames and key:
+        frames that arrive use this call's key, frames sent from now on use the next call's."""
         self._sent = self._received = 0
         self._in_key = direction_key(key, self._other)
         self._out_key = direction_key(next_key, self._side)
@@ -92,7 +92,7 @@ class Frames:
         self._send_frame(CONTROL, len(text))
 
     def send_room(self, size):
-        """The first ``size`` bytes of ``room`` as a file's data; zeros alone travel as their number."""
+        """Send the first ``size`` bytes of ``room`` as file data; if all are zeros, only their number is sent."""
         room = self.room[:size]
         if room[:16] == _ZEROS[: min(size, 16)] and room.tobytes() == _ZEROS[:size]:
             self.send_hole(size)
@@ -100,7 +100,7 @@ class Frames:
             self._send_frame(DATA, size)
 
     def send_hole(self, size):
-        """So many zeros, any number of them."""
+        """Send ``size`` zeros as a hole; any number is allowed."""
         self.room[: _NUMBER.size] = _NUMBER.pack(size)
         self._send_frame(HOLE, _NUMBER.size)
 
@@ -117,7 +117,8 @@ class Frames:
     # -- in
 
     def receive(self):
-        """``(kind, payload)`` of the next frame: a dict, a number of zeros, or a view that is good until the next.
+        """``(kind, payload)`` of the next frame; payload: a dict, a number of zeros, or a view valid until the next
+        call.
 
         Raises Damaged, and what ``receive`` raises.
         """
@@ -148,7 +149,7 @@ class Frames:
 
 
 class Box:
-    """Bytes in place of a connection: what is sent is kept, what is received comes from ``arrived``."""
+    """Stands in for a connection: keeps what is sent, and gives out ``arrived`` as what is received."""
 
     def __init__(self, arrived=b""):
         self.sent = bytearray()
@@ -162,7 +163,7 @@ class Box:
         return not self._arrived
 
     def refill(self, arrived):
-        """The next bytes to receive; the last ones must have been."""
+        """Set the next bytes to receive; the previous ones must all have been read."""
         self._arrived = memoryview(arrived)
 
     def send(self, data):

@@ -1,13 +1,13 @@
-"""How a new interpreter begins, on both sides: without the folder where it was started, and without our keys.
+"""How both sides start a new Python interpreter: without imports from the current folder, and without our keys.
 
 Both sides import it.
 """
 
 import sys
 
-# The first lines of a program that is started with ``python -c``: nothing is imported from the current folder, where a
-# json.py may lie. It is on the path by "", or in PYTHONPATH; ``left`` is what was taken off. What stands behind the
-# standard library has been installed, and stays. ``os`` is there already, so it comes from nowhere.
+# The first lines of a program started with ``python -c``. They stop imports from the current folder, where someone's
+# own json.py may lie. The folder is on the path as "" or through PYTHONPATH; ``left`` is what was removed. Entries
+# behind the standard library are installed packages, and stay. ``os`` is already loaded, so importing it reads no file.
 LEAVE_FOLDER = """\
 import sys
 first = 1
@@ -26,20 +26,20 @@ del first, here
 
 
 def leave_folder():
-    """The same for a program that Python has found by ``-m``."""
+    """The same for a program that was started with ``python -m``."""
     exec(LEAVE_FOLDER, {})
 
 
 def interpreter(path, version=sys.version_info):
-    """How a Python starts such a program: what it imports itself before the first line (since 3.13 linecache) does not
-    come from the folder either."""
+    """The command that starts such a program. Python's own imports before the first line (linecache since 3.13) also
+    avoid the current folder."""
     return [path] + (["-P"] if version >= (3, 11) else [])
 
 
-# How the names of variables begin that hold a key, or lead to one: the server's, and those of its clients.
+# Prefixes of environment variables that hold a key or lead to one: the server's and its clients'.
 SECRETS = ("PYRO_HMAC_KEY", "FLAME_KEY", "FLAME_NS_KEY")
 
 
 def without_secrets(environ, named=()):
-    """A copy of an environment without keys; ``named``: variables that hold one besides."""
+    """A copy of an environment without keys; ``named`` lists further variables that hold one."""
     return {name: value for name, value in environ.items() if not name.startswith(SECRETS) and name not in named}

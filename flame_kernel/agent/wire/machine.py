@@ -4,7 +4,7 @@ import os
 
 
 def machine():
-    """This run of this machine, and the namespace in which it counts processes; empty where that is not known."""
+    """Identifies this boot of this machine and its process id namespace; empty if that is not known."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip() + " " + os.readlink("/proc/self/ns/pid")

@@ -10,8 +10,8 @@ A message is one ``bytes``::
     …   the buffers, one behind the other
 
 so binary data (images, arrays, long output) never passes through JSON, as in Jupyter's own messages.  A request is
-``{"op": …, "n": call id, …}``; the answer echoes ``n`` and holds either ``result`` or ``error``.  Reading one builds
-``dict``, ``list``, ``str``, ``int``, ``float``, ``bool``, ``None`` and ``memoryview`` and nothing else.
+``{"op": …, "n": call id, …}``; the answer repeats ``n`` and holds either ``result`` or ``error``.  Reading a message
+builds only ``dict``, ``list``, ``str``, ``int``, ``float``, ``bool``, ``None`` and ``memoryview``.
 """
 
 import json
@@ -21,31 +21,31 @@ import sys
 PROTOCOL = 1
 MAGIC = b"FLM1"
 
-# What is called of the agent, below its package: all of it by Flame's ``invokeModule`` but what a child begins with.
+# The agent's entry points, below its package. Flame's ``invokeModule`` calls all but the one where a child begins.
 HANDLE, CARRY = "handle.handle", "handle.carry"
 TAKE_FILES, CALL_FILES = "handle.take_files", "handle.call_files"
 PART, REST = "handle.part", "handle.rest"
 CHILD = "session.child_main.main"
-# Bytes that Pyro and pickle need beside a message, at most.
+# The most bytes that Pyro and pickle add to a message.
 SPARE = 4096
 
-# Messages of comms, which go by these names in both directions.
+# Comm messages; both directions use these names.
 COMMS = ("comm_open", "comm_msg", "comm_close")
 
-# Messages of cells whose content may be large: beyond INLINE_JSON characters its JSON text travels as a buffer of its
-# own, which is written once, there, and read once, here; what lies between takes it as bytes.
+# Message types whose content may be large: beyond INLINE_JSON characters, the JSON text travels as a buffer of its own.
+# The far side writes that text once and this side parses it once; everything in between passes it on as bytes.
 LARGE = ("display_data", "update_display_data", "execute_result", "error") + COMMS
 INLINE_JSON = 4096
 
 # A buffer shorter than this is cheaper inside the JSON text.
 INLINE_TEXT = 1024
 
-# What one message may hold: a list or a number of two characters becomes a Python object of 30 times that.
+# Limits of one message: two characters of JSON (a list or a number) become a Python object 30 times as large.
 MAX_BUFFERS = 100000
 MAX_VALUES = 2000000
-# But of numbers, in lists of many: the points of a plot. And how many others may be among them.
+# For long lists of numbers, such as a plot's points: how many numbers, and how many other values among them.
 MAX_NUMBERS, FEW = 3 * MAX_VALUES, 100000
-# Digits of a whole number: Python's own limit, where it has one, for longer ones take seconds to read.
+# Most digits of an integer: Python's own limit, where it has one, because longer ones take seconds to parse.
 MAX_DIGITS = 4300
 
 _HEAD = struct.Struct(">4sII")
@@ -58,7 +58,7 @@ class WireError(ValueError):
 
 
 def encode(message, buffers=()):
-    """One message as bytes: a JSON-able ``dict`` and its binary ``buffers`` (bytes-like, in order)."""
+    """One message as bytes; ``message`` is a JSON-able ``dict``, ``buffers`` are bytes-like, in order."""
     text = _encoder.encode(message).encode("ascii")
     views = [memoryview(b).cast("B") if not isinstance(b, bytes) else b for b in buffers]
     head = _HEAD.pack(MAGIC, len(text), len(views))
@@ -105,9 +105,9 @@ def decode(data, limit=None):
 
 
 def read_json(text, digits=MAX_DIGITS, encoding="ascii"):
-    """What JSON text (bytes) stands for; ValueError where it is none, or has a whole number of more than ``digits``."""
+    """Parse JSON text (bytes); ValueError if it is not JSON, or has an integer of more than ``digits`` digits."""
     options = {}
-    # Text without so many digits in a row, which is nearly all, is read at full speed.
+    # Text without that many digits in a row, which is nearly all text, is parsed at full speed.
     if (digits < MAX_DIGITS or not _has_limit()) and b"0" * digits in text.translate(_DIGITS):
 
         def whole(number):
@@ -124,7 +124,7 @@ def _has_limit():
 
 
 def has_too_many_values(text):
-    """Whether JSON text holds more than MAX_VALUES; the inside of a string, such as a page of HTML, is not counted."""
+    """Whether JSON text holds more than MAX_VALUES values; what is inside a string (a page of HTML) is not counted."""
     if _count(text) <= MAX_VALUES:
         return False
     text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -134,12 +134,12 @@ def has_too_many_values(text):
         found += 1 + _count(text[at : start if start >= 0 else len(text)])
         at = text.find(b'"', start + 1) + 1 if start >= 0 else -1
         if at == 0:
-            return False  # a string without an end: no JSON, as the parser will say
+            return False  # an unterminated string is not JSON; the parser will report it
     return found > MAX_VALUES
 
 
 def why_unread(text):
-    """Why nobody reads JSON text of a cell's (bytes), in words; "" where it can be read."""
+    """Why the JSON text (bytes) of a cell's message is refused, in words; "" if it can be read."""
     if has_too_many_values(text):
         others = text.count(b"[") + text.count(b"{") + text.count(b'"')
         most = MAX_NUMBERS if others <= FEW else MAX_VALUES
@@ -159,7 +159,7 @@ def encode_events(events):
 
     An event is ``{"type", "request", "content", "metadata"?, "buffers"? (list of bytes), "number"?}``.  Long stream
     text leaves the JSON as a UTF-8 buffer (``"text_buffer": index``), other buffers as ``"buffers": [index, …]``.
-    Of large content there is ``"json"``, its text as bytes, which becomes a buffer (``"json_buffer": index``).
+    For large content there is ``"json"``, its text as bytes, which becomes a buffer (``"json_buffer": index``).
     """
     plain, buffers = [], []
     for event in events:
@@ -182,10 +182,10 @@ def encode_events(events):
 def decode_events(plain, buffers, keep=False):
     """The inverse of encode_events; raises WireError for events that it cannot have written.
 
-    Large content is read, unless one is to ``keep`` its text; where that cannot be, the event is a line that says so.
+    Large content is parsed, or with ``keep`` left as text; if it cannot be read, the event is a line that says so.
     """
     events = []
-    left = len(buffers)  # each is used once: a megabyte named a million times would be a million megabytes
+    left = len(buffers)  # each is used once: a megabyte referenced a million times would become a million megabytes
     try:
         for event in plain:
             event = dict(event)
@@ -212,7 +212,7 @@ def decode_events(plain, buffers, keep=False):
 
 
 def _with_content(event, text, keep):
-    """An event with its large content, or what stands for it."""
+    """An event with its large content, or with a note in its place."""
     if event["type"] not in LARGE:
         raise WireError("event of the wrong shape")
     if keep:

@@ -1,13 +1,13 @@
-"""Values that are nested deeper than the codec follows, or that contain themselves. Both sides import it.
+"""Values nested deeper than the codec follows, and values that contain themselves. Both sides import it.
 
-Such a value is cut: some of the containers in it are *entries* of their own, and what holds one names it::
+Such a value is cut: some of its containers become *entries*, and other containers refer to them by number::
 
     {"G": [[empty, node], …]}    the entries; the last one is the value
     {"~": n}                     entry n
 
-An entry is read after those that it names, unless it contains itself: so what can be filled later (a list, a dict …)
-is there from the beginning, empty, as ``empty`` says; that is null for any other.  A value that contains itself has to
-have one of these in each of its circles, as Python's own have.
+Entries are read in an order such that an entry comes after those that it refers to, unless it contains itself.  So
+containers that can be filled later (a list, a dict …) exist, empty, from the beginning, made from ``empty``; for all
+others ``empty`` is null.  Each cycle in a value must have a container that can be filled later, as Python's own do.
 """
 
 import collections
@@ -16,17 +16,17 @@ from array import array
 from . import containers, records
 from .scalars import BadValue, NotPlain, class_name
 
-# Levels of one entry.
+# Levels within one entry.
 STEP = 40
-# Levels in all: Python's own printing and comparing ends here, or before.
+# Levels in all: Python's own printing and comparing stop here or earlier.
 MAX_LEVELS = 3000
-# Steps of somebody who prints a value that contains itself, and leaves off where he meets what he is in.
+# Limit on the steps needed to print a value that contains itself, if printing stops at each container already entered.
 MAX_VISITS = 1000000
 
 _ATOMS = {str, int, float, bool, bytes, type(None), complex, bytearray, memoryview, array}
 _FLAT = {list, tuple, set, frozenset, collections.deque}
 _KEYED = {dict, collections.OrderedDict, collections.defaultdict, collections.Counter}
-# What makes the node of an empty one, for each class that can be filled.
+# For each class that can be filled later: what makes the node of an empty one.
 _EMPTY = {
     list: lambda value: [],
     dict: lambda value: {"m": {}},
@@ -39,14 +39,14 @@ _EMPTY = {
 
 
 class Tangled(NotPlain):
-    """A value that has to be cut first."""
+    """The value must be cut into entries first."""
 
 
 def _both(value):
     return list(value.keys()) + list(value.values())
 
 
-# What each container holds.
+# For each class of container: what lists its contents.
 _HOLDS = dict.fromkeys(_FLAT, list)
 _HOLDS.update(dict.fromkeys(_KEYED, _both))
 _HOLDS.update({kind: lambda value: [value.data] for kind in (collections.UserDict, collections.UserList)})
@@ -56,7 +56,7 @@ _HOLDS[containers.MappingProxyType] = lambda value: list(value.values())
 
 
 def children(value):
-    """What a container holds; nothing for what is none, or not known here."""
+    """The contents of a container; empty for any other value."""
     kind = type(value)
     holds = _HOLDS.get(kind)
     if holds is not None:
@@ -69,7 +69,7 @@ def children(value):
 
 
 def encode(encoder, value):
-    """The ``G`` node of a value, by a ``values.Encoder`` that has seen nothing yet."""
+    """The ``G`` node of a value; ``encoder`` is a ``values.Encoder`` that has written nothing yet."""
     entries, recursive = _cut(value)
     empties = [_empty(encoder, one) for one in entries]
     for number, one in enumerate(entries):
@@ -84,7 +84,7 @@ def encode(encoder, value):
 
 
 def _empty(encoder, value):
-    """The node of an empty one; None of what cannot be filled later."""
+    """The node of an empty container; None for a class that cannot be filled later."""
     make = _EMPTY.get(type(value))
     if make is not None:
         return make(value)
@@ -92,10 +92,10 @@ def _empty(encoder, value):
 
 
 def _cut(value):
-    """``(what becomes an entry, in the order of reading; whether anything contains itself)``."""
+    """``(the containers that become entries, in reading order; whether anything contains itself)``."""
     entries, chosen = [], set()
-    heights = {}  # id of what is done -> (levels in its entry, levels in all)
-    keep = []  # ids stay theirs
+    heights = {}  # id of each finished container -> (levels in its entry, levels in all)
+    keep = []  # keeps objects alive, so that no id is used again
     path, on_path, recursive = [[value, iter(children(value)), 0, 0]], {id(value)}, False
     while path:
         here = path[-1]
@@ -128,7 +128,7 @@ def _cut(value):
 
 
 def _choose(path, target, chosen):
-    """Of a circle, the first one that can be filled later becomes an entry."""
+    """From a cycle, make the first container that can be filled later an entry."""
     inside = False
     for step in path:
         inside = inside or step[0] is target
@@ -139,7 +139,7 @@ def _choose(path, target, chosen):
 
 
 def _check_visits(value, error):
-    """Raise where a value that contains itself does so on so many ways that printing it takes for ever."""
+    """Raise if a value contains itself along so many paths that printing it would never end."""
     path, on_path, visits = [(value, iter(children(value)))], {id(value)}, 0
     while path:
         for child in path[-1][1]:
@@ -159,7 +159,7 @@ def _is_empty(made):
 
 
 class Entries:
-    """The entries of a value that is read."""
+    """The entries of a value that is being read."""
 
     def __init__(self, decoder, content):
         self._decoder = decoder
@@ -174,7 +174,7 @@ class Entries:
             raise BadValue("an entry that cannot be filled")
 
     def value(self):
-        """The value itself: the last one."""
+        """The whole value, which is the last entry."""
         for number, (empty, node) in enumerate(self._nodes):
             before, self._height = self._decoder.unfolded, 0
             made = self._decoder.bare(node)
@@ -190,7 +190,7 @@ class Entries:
         return self._made[-1]
 
     def named(self, number, depth):
-        """``(entry, its unfolded size)``."""
+        """``(entry, its size with shared values counted each time)``."""
         if type(number) is not int or not 0 <= number < len(self._made):
             raise BadValue("an entry that there is not")
         if not self._done[number]:

@@ -1,11 +1,12 @@
-"""Call numbers, each of which is good once: they tell an act of a client from an old message that is sent again.
+"""Call numbers: each is valid once, so a new request of a client cannot be confused with a replayed one.
 
-Under a key nobody else can write a message, but whoever hears one can send it once more, and hold one back. So what
-acts says for whom it is, in one of two ways:
+With a key nobody else can write a message, but someone on the network can still repeat one or hold one back.  So each
+call that acts says who sent it, in one of two ways:
 
-- an owner's acts carry the session's epoch and a number, ``caller-count``: the caller is the one that opened the epoch,
-  and its counts go up (``Numbers``)
-- who owns nothing yet asks for a ticket first, by ``hello``, and uses it on the same connection (``sockets.ticket``)
+- calls of a session's owner carry the session's epoch and a number ``caller-count``: the caller is the one that opened
+  the epoch, and its counts go up (``Numbers``)
+- a client that owns nothing yet first gets a ticket from ``hello``, and uses it on the same connection
+  (``sockets.ticket``)
 """
 
 import re
@@ -14,15 +15,15 @@ _CALL = re.compile(r"(.{1,64})-([0-9]{1,15})")
 
 
 def parsed(call):
-    """``(caller, count)`` of a call's number, or None."""
+    """``(caller, count)`` of a call number, or None if it is malformed."""
     match = _CALL.fullmatch(call) if isinstance(call, str) else None
     return None if match is None else (match.group(1), int(match.group(2)))
 
 
 class Numbers:
-    """The numbers of one caller.
+    """The numbers that one caller has used.
 
-    apart   by how much a count may lie behind the highest one, for acts that begin on several threads; 0: each is
+    apart   how far a count may lie behind the highest one, for calls that start on several threads; 0: each must be
             higher than all before
     """
 
@@ -30,10 +31,10 @@ class Numbers:
         self._caller = caller
         self._newest = newest
         self._apart = apart
-        self._used = set()  # those not too far behind
+        self._used = set()  # only those within ``apart`` of the newest
 
     def use(self, call):
-        """Whether a call has the right to act; it has it once. Not for several threads."""
+        """Whether this call may act; True only once per number. Not thread-safe."""
         found = parsed(call)
         if found is None or found[0] != self._caller:
             return False

@@ -1,10 +1,10 @@
-"""numpy's arrays whose memory is not all that they are: of objects, masked, of texts of any length, subclasses.
+"""numpy arrays that are more than their memory: of objects, masked, of texts of any length, and subclasses.
 
 ::
 
-    {"o": [shape, order, cells]}           objects: a node of their list, or one of ``text_columns``
+    {"o": [shape, order, cells]}           objects: the node of a list of them, or one of ``text_columns``
     {"of": [names, aligned, shape, [array of each field, …]]}      a struct with objects in it
-    {"oc": [shape, order, cells, missing, coerce]}                 StringDType: [its na_object], or null
+    {"oc": [shape, order, cells, missing, coerce]}     StringDType; missing is [its na_object], or null
     {"om": [data, mask, fill value, hard]}       a masked array; mask and fill value may be null
     {"ov": [class, array]}                       a matrix, recarray or chararray; an array of records, or a record
 
@@ -14,18 +14,18 @@ Both sides import it.
 from . import dtypes, text_columns
 from .scalars import BadValue, NotPlain
 
-# Classes whose cells can be set all at once: numpy looks into no others for more axes.
+# Classes whose cells can be set all at once: numpy does not treat them as nested sequences.
 _SIMPLE = {str, int, float, bool, bytes, type(None), complex, dict}
 _VIEWS = ("matrix", "recarray", "chararray", "record array", "record")
 
 
 def is_special(numpy, dtype):
-    """Whether an array of this dtype is written here, and not as its memory."""
+    """Whether an array of this dtype needs this module instead of going as raw memory."""
     return dtype.hasobject or dtype.kind == "T" or dtype.type is numpy.record
 
 
 def write(encoder, value, kind, numpy, depth):
-    """The node of such a value; None for any other."""
+    """The node of such a value; None for any other value."""
     if kind is numpy.ndarray:
         dtype = value.dtype
         if dtype.kind == "T":
@@ -50,7 +50,7 @@ def write(encoder, value, kind, numpy, depth):
 
 
 def _plain(numpy, array):
-    """An array of records as one of plain structs."""
+    """An array of records as an array of plain structs."""
     if array.dtype.type is not numpy.record:
         return array
     fields = [array.dtype.fields[name] for name in array.dtype.names]
@@ -72,7 +72,7 @@ def _write_objects(encoder, value, numpy, depth):
 
 
 def cells(encoder, items, depth):
-    """The node of a list of cells: packed, where they are many texts."""
+    """The node of a list of cells; many texts are packed."""
     if len(items) >= text_columns.PACKED:
         node = text_columns.write(encoder, items)
         if node is not None:
@@ -119,7 +119,7 @@ def _read_objects(decoder, content, depth, numpy):
 
 
 def read_cells(decoder, node, depth, na=None):
-    """The list that ``cells`` made a node of."""
+    """The list from a node that ``cells`` made."""
     if type(node) is dict and "tx" in node and len(node) == 1:
         return text_columns.read(decoder, node["tx"], na)
     items = decoder.value(node, depth + 1)
@@ -129,7 +129,7 @@ def read_cells(decoder, node, depth, na=None):
 
 
 def filled(numpy, items):
-    """A flat array of these objects, whatever they are."""
+    """A one-dimensional object array of these items, whatever they are."""
     array = numpy.empty(len(items), object)
     if set(map(type, items)) <= _SIMPLE:
         array[:] = items

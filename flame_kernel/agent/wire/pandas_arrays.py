@@ -1,12 +1,12 @@
-"""pandas' own arrays and their dtypes as values: each as the numpy arrays that it is made of. Both sides import it.
+"""pandas' own arrays and dtypes as values: each as the numpy arrays that it consists of. Both sides import it.
 
 ::
 
     {"pd": [kind, …]}           a dtype of pandas
-    {"px": [dtype, part, …]}    an array of it, with what is behind the name of its kind in the readers below
+    {"px": [dtype, part, …]}    an array of that dtype; the readers below say which parts each kind has
 
-A text column of pyarrow goes as the three buffers that it has, and comes as one where pyarrow is;
-elsewhere as Python's texts.
+A pyarrow text column travels as its three buffers, and is read without a copy if this side has pyarrow; otherwise it
+is read as Python strings.
 """
 
 import re
@@ -14,16 +14,16 @@ import re
 from . import numpy_kinds, pandas_scalars, text_columns
 from .scalars import BadValue, NotPlain, class_name
 
-# Cells that a sparse array may have without bytes of their own.
+# How many cells a sparse array may have without bytes of their own.
 FREE_CELLS = 1 << 24
 _MASKED = re.compile(r"U?Int(8|16|32|64)|Float(32|64)|boolean")
 
 
-# -- dtypes: what they are, as a list -----------------------------------------------------------------------------
+# -- dtypes as lists ------------------------------------------------------------------------------------------------
 
 
 def words(encoder, dtype, pandas, depth):
-    """A dtype of pandas as a list; NotPlain for one that is not pandas' own.
+    """A pandas dtype as a list; raises NotPlain for one that is not pandas' own.
 
     Branches because each dtype has words of its own.
     """
@@ -53,7 +53,7 @@ def words(encoder, dtype, pandas, depth):
 
 
 def made_dtype(decoder, content, depth, pandas):
-    """What ``words`` told of; raises BadValue."""
+    """The dtype from a list that ``words`` made; raises BadValue."""
     maker = _DTYPES.get(content[0])
     if maker is None:
         raise BadValue("a dtype of the unknown kind %.20r" % (content[0],))
@@ -61,7 +61,7 @@ def made_dtype(decoder, content, depth, pandas):
 
 
 def _usual_storage(pandas, nan):
-    """Where a column of text is kept unless it is said: with pyarrow, where that is."""
+    """pandas' default storage for text columns: pyarrow, if it is installed."""
     try:
         return (pandas.StringDtype(na_value=float("nan")) if nan else pandas.StringDtype()).storage
     except (TypeError, ImportError, ValueError, AttributeError):
@@ -75,7 +75,7 @@ def _time_dtype(decoder, content, depth, pandas):
     zone = pandas_scalars.made_zone(zone)
     try:
         return pandas.DatetimeTZDtype(unit, zone)
-    except ValueError:  # before pandas 2, which has nanoseconds alone
+    except ValueError:  # pandas before 2 has only nanoseconds
         return pandas.DatetimeTZDtype("ns", zone)
 
 
@@ -114,7 +114,7 @@ def _sparse_dtype(decoder, content, depth, pandas):
 
 
 def _text_dtype(decoder, content, depth, pandas):
-    """The dtype of text that is told, or the nearest one that this pandas has; None for objects."""
+    """The text dtype asked for, or the nearest one that this pandas has; None means a column of objects."""
     storage, missing, usual = content
     if storage not in ("python", "pyarrow") or missing not in ("nan", "NA") or type(usual) is not bool:
         raise BadValue("text that is kept in %.20r" % (storage,))
@@ -128,7 +128,7 @@ def _text_dtype(decoder, content, depth, pandas):
             return pandas.StringDtype(where, **options)
         except (TypeError, ImportError, ValueError):
             pass
-    # Before pandas 1.3 there is one kind of it; and before 2.3 what is missing in a text is a NaN among objects.
+    # pandas before 1.3 has one text dtype; before 2.3, text columns with NaN for missing cells are object columns.
     return pandas.StringDtype() if missing == "NA" else None
 
 
@@ -165,7 +165,7 @@ _DTYPES = {
 
 
 def column(encoder, array, pandas, depth):
-    """The node of a column: a numpy array, or one of pandas' own."""
+    """The node of a column: a numpy array or a pandas array."""
     kind = type(array)
     name = kind.__name__ if (kind.__module__ or "").partition(".")[0] == "pandas" else None
     if name in ("PandasArray", "NumpyExtensionArray"):
@@ -271,7 +271,7 @@ _WRITERS = {
 
 
 def read_column(decoder, node, depth, pandas):
-    """What ``column`` made a node of: an array of numpy or of pandas, of one axis."""
+    """The one-dimensional numpy or pandas array from a node that ``column`` made."""
     own = type(node) is dict and "px" in node
     made = decoder.bare(node, depth + 1) if own else decoder.value(node, depth + 1)
     if not hasattr(made, "dtype") or getattr(made, "ndim", 0) != 1 or isinstance(made, (pandas.Series, pandas.Index)):
@@ -351,7 +351,7 @@ def _read_masked(decoder, content, depth, pandas):
 
 
 def _read_sparse(decoder, content, depth, pandas):
-    """A sparse array.
+    """Read a sparse array.
 
     Branches because each thing that may be wrong with one is told by a sentence of its own.
     """
@@ -398,7 +398,7 @@ def _read_texts(decoder, content, depth, pandas):
 
 
 def _arrow_texts(decoder, content, dtype):
-    """A column of texts that pyarrow has in its own memory; None where they are no texts to it."""
+    """A text column in pyarrow's own memory; None if pyarrow does not accept the text as valid."""
     import numpy
     import pyarrow
 

@@ -1,9 +1,9 @@
-"""What an Arrow schema tells pandas, checked before pandas acts upon it. Both sides import it.
+"""Checks the pandas metadata in an Arrow schema before pandas acts on it. Both sides import it.
 
-pyarrow writes into the schema of a table that came from pandas, as JSON, what each column was; reading it, pandas looks
-dtypes and time zones up by these names, evaluates the names of columns that have several levels, and makes the index
-that is told.  So the names are those of a list of ours, and everything else is of few forms.  The same holds for the
-extension types of Arrow: their classes are looked up by a name, and a class may do anything with the rest.
+For a table that came from pandas, pyarrow writes into the schema, as JSON, what each column was.  When pandas reads it,
+it looks up dtypes and time zones by name, evaluates the column names if they have several levels, and builds the index
+that is described.  So the names must be on our list, and everything else must have one of a few forms.  The same holds
+for Arrow's extension types: their classes are looked up by name, and a class may do anything with the rest.
 """
 
 import re
@@ -11,13 +11,13 @@ import re
 from . import message as wire
 from .scalars import BadValue
 
-# Bytes of the metadata of one extension type; lists and dicts in the JSON of pandas.
+# Most bytes of one extension type's metadata; most lists and dicts in the JSON of pandas.
 MAX_EXTENSION = 1 << 16
 MAX_DEPTH = 60
 
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+:-]*(/[A-Za-z0-9_+-]+){0,3}|[+-]\d\d:?\d\d")
 
-# What pandas and numpy make of a text without running anything: dtypes of their own.
+# Dtype names that pandas and numpy understand without running anything else: dtypes of their own.
 _DTYPE = re.compile(
     r"""
     bool | u?int(8|16|32|64) | float(16|32|64|128) | complex(64|128|256) | object | bytes | S\d{0,6} | [<>|=][US]\d{1,6}
@@ -30,21 +30,21 @@ _DTYPE = re.compile(
     """,
     re.VERBOSE,
 )
-# What a column was, as Arrow words it: it is compared, and nothing else.
+# What a column was, in Arrow's words: it is only compared.
 _KIND = re.compile(r"[^\0\r\n]{1,1000}")
-# The same of the names of columns, which are made what they were by it.
+# The same for the column names, which are converted to this kind.
 _NAMES_KIND = re.compile(
     r"unicode|string|bytes|floating|integer|mixed|mixed-integer|mixed-integer-float|decimal|complex|categorical"
     r"|boolean|bool|datetime|datetimetz|date|timedelta|time|period|interval|empty|object"
     r"|(datetime64|timedelta64)(\[(D|s|ms|us|ns)\])?"
     r"|u?int(8|16|32|64)|float(16|32|64)"
 )
-# The name of a column with several levels, which is evaluated: a flat tuple of texts.
+# A column name with several levels, which pandas evaluates: it must be a flat tuple of strings.
 _TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _LEVELS = re.compile(r"\(%s(?:, %s)*,?\)" % (_TEXT, _TEXT), re.DOTALL)
 _MAX_NAME = 100000
 
-# The ends of an interval, as Arrow words them.
+# The types of an interval's ends, in Arrow's words.
 _BOUND = re.compile(r"u?int(8|16|32|64)|halffloat|float|double|(timestamp|duration)\[(s|ms|us|ns)(, tz=[^\]]{1,80})?\]")
 _EXTENSIONS = {
     b"pandas.period": {"freq": str},
@@ -58,7 +58,7 @@ _EXTENSIONS = {
 
 
 def check(text, names):
-    """Raise BadValue unless pandas may see this (bytes) with columns of these names."""
+    """Raise BadValue unless pandas may see this metadata (``text``, bytes) with columns of these names."""
     told = _json(text, "the metadata of pandas")
     if _depth(told, 0) > MAX_DEPTH:
         raise BadValue("metadata of pandas that are nested too deep")
@@ -82,7 +82,7 @@ def check(text, names):
 
 
 def check_extension(name, metadata):
-    """Raise BadValue unless this extension type (name and metadata, bytes) is one of those that are known here."""
+    """Raise BadValue unless this extension type (name and metadata, bytes) is a known one in a known form."""
     if name not in _EXTENSIONS:
         raise BadValue(
             "an Arrow column of the extension type %.60r; send its storage" % name.decode("utf-8", "replace")
@@ -91,7 +91,7 @@ def check_extension(name, metadata):
         raise BadValue("an Arrow extension type with metadata of %d bytes" % len(metadata))
     if not metadata:
         return
-    _need(metadata.count(b"[") <= 8 and metadata.count(b"{") <= 1)  # Arrow's own parser takes any depth, to the end
+    _need(metadata.count(b"[") <= 8 and metadata.count(b"{") <= 1)  # Arrow recurses without a limit
     told = _json(metadata, "the metadata of an extension type")
     for key, value in told.items():
         _need(type(value) is _EXTENSIONS[name].get(key))
@@ -101,7 +101,7 @@ def check_extension(name, metadata):
 
 
 def _check_column(column, kinds, seen):
-    """One column, or one level of the names of columns; ``seen`` are the types of those that were let pass."""
+    """Check one column, or one level of the column names; ``seen`` collects the types that passed."""
     _need(type(column) is dict)
     for one in (column.get("name"), column.get("field_name")):
         _need(one is None or (type(one) is str and len(one) <= _MAX_NAME))
@@ -123,7 +123,7 @@ def _check_column(column, kinds, seen):
 
 
 def _check_index(index):
-    """Columns each once, or a range."""
+    """Check the index: column names, each used once, or a range."""
     ranges = [one for one in index if type(one) is dict]
     names = [one for one in index if type(one) is str]
     _need(len(ranges) + len(names) == len(index) and len(set(names)) == len(names))
@@ -134,7 +134,7 @@ def _check_index(index):
 
 
 def check_zone(zone):
-    """Raise BadValue unless this may be the name of a time zone, or an offset: a name is one of a file."""
+    """Raise BadValue unless this may be an offset or the name of a time zone: zone names become file names."""
     if zone is not None and not (type(zone) is str and len(zone) <= 80 and _ZONE.fullmatch(zone)):
         raise BadValue("a column of the time zone %.60r" % (zone,))
 
@@ -149,7 +149,7 @@ def _json(text, what):
 
 
 def _depth(told, depth):
-    """How deep lists and dicts are in each other, up to one more than MAX_DEPTH."""
+    """How deep lists and dicts are nested, counted up to MAX_DEPTH + 1."""
     inner = told.values() if type(told) is dict else told if type(told) is list else ()
     if depth > MAX_DEPTH:
         return depth

@@ -6,8 +6,8 @@
     {"pp": [number, freq]}              Period         {"pv": [left, right, closed]}  Interval
     {"po": freq}                        an offset      {"pn": "NaT"} {"pn": "NA"}
 
-A zone is null, the key of one as text, or an offset: ``[seconds]``.  Names of frequencies
-have changed with pandas 2.2: what this side does not know by its name it tries by the other one.
+A zone is null, a zone key as text, or an offset: ``[seconds]``.  pandas 2.2 renamed some frequencies, so a name that
+this side does not know is tried under its other spelling.
 """
 
 import datetime
@@ -19,7 +19,7 @@ from .scalars import BadValue, NotPlain, class_name
 
 UNITS = ("s", "ms", "us", "ns")
 CLOSED = ("left", "right", "both", "neither")
-# New names of frequencies and the old ones.
+# New and old names of frequencies.
 _RENAMED = (
     ("ME", "M"),
     ("QE", "Q"),
@@ -46,7 +46,7 @@ _MAX_FREQ = 60
 
 
 def write(encoder, value, kind, pandas, depth):
-    """The node of a scalar of pandas; None for anything else."""
+    """The node of a pandas scalar; None for anything else."""
     if value is pandas.NaT:
         return {"pn": "NaT"}
     if value is getattr(pandas, "NA", None):
@@ -66,12 +66,12 @@ def write(encoder, value, kind, pandas, depth):
 
 
 def unit_of(value):
-    """The unit of a Timestamp, a Timedelta, or an array of them; before pandas 2 all are of nanoseconds."""
+    """The unit of a Timestamp, a Timedelta, or an array of them; before pandas 2 it is always nanoseconds."""
     return getattr(value, "unit", "ns")
 
 
 def freq_text(pandas, offset):
-    """The text of an offset, from which the same is made again; None for none."""
+    """An offset as text from which it can be made again; None for None."""
     if offset is None:
         return None
     text = getattr(offset, "freqstr", None)
@@ -85,7 +85,7 @@ def freq_text(pandas, offset):
 
 
 def offset(pandas, text):
-    """What ``freq_text`` made the text of."""
+    """The offset from a text that ``freq_text`` made."""
     if text is None:
         return None
     for one in spellings(text):
@@ -97,7 +97,7 @@ def offset(pandas, text):
 
 
 def spellings(text):
-    """The text of a frequency, and what it is called by other versions of pandas."""
+    """The text of a frequency, and its spellings in other versions of pandas."""
     found = _FREQ.fullmatch(text) if type(text) is str and len(text) <= _MAX_FREQ else None
     if found is None and not (type(text) is str and re.fullmatch(r"[A-Za-z0-9 .:<>=+-]{1,%d}" % _MAX_FREQ, text)):
         raise BadValue("the frequency %.60r" % (text,))
@@ -111,7 +111,7 @@ def spellings(text):
 
 
 def zone(tz):
-    """A time zone as JSON; NotPlain for one that has no name of its own."""
+    """A time zone as JSON; raises NotPlain for a zone without a name."""
     if tz is None:
         return None
     key = getattr(tz, "key", None) or getattr(tz, "zone", None)
@@ -131,7 +131,7 @@ def zone(tz):
 
 
 def made_zone(content):
-    """What pandas takes for a zone: a name, which it looks up, or an offset."""
+    """The zone argument for pandas: a name, which pandas looks up, or an offset."""
     if content is None:
         return None
     if type(content) is list:

@@ -1,25 +1,25 @@
-"""pandas' indexes, series and frames as values: column by column, whatever they hold. Both sides import it.
+"""pandas' indexes, series and frames as values, column by column. Both sides import it.
 
 ::
 
     {"pi": ["range", name, start, stop, step]}   {"pi": ["levels", names, [level, …], [codes, …]]}
     {"pi": ["values", name, column, freq]}
     {"ps": [index, name, column, attrs, unique]}
-    {"pf": [index, columns, [column, …], attrs, unique]}      or, of one dtype of numpy's: one array of two axes
+    {"pf": [index, columns, [column, …], attrs, unique]}      or one 2-D array, if all columns have one numpy dtype
 
-``unique`` says whether labels have to be.  A column is what ``pandas_arrays`` makes of it; nothing of it is named to
-pandas but dtypes that have been checked there.
+``unique`` says whether labels must be unique.  ``pandas_arrays`` makes the node of each column.  pandas is given no
+names that were sent except dtypes, which ``pandas_arrays`` has checked.
 """
 
 from . import pandas_arrays, pandas_scalars
 from .scalars import BadValue, NotPlain, class_name
 
-# A frame of more columns of one dtype goes as one array.
+# A frame with more columns than this, all of one dtype, travels as one array.
 MANY_COLUMNS = 64
 
 
 def write(encoder, value, kind, pandas, depth):
-    """The node of anything of pandas; None for what is none of this."""
+    """The node of a pandas value; None for anything else."""
     if kind is pandas.DataFrame:
         return _write_frame(encoder, value, pandas, depth)
     if kind is pandas.Series:
@@ -90,7 +90,7 @@ def _write_frame(encoder, frame, pandas, depth):
 
 
 def _as_one(frame):
-    """The array of a frame that has many columns, or columns that do not lie in one piece, all of one numpy dtype."""
+    """The 2-D array of a frame whose columns share a numpy dtype and are many or not contiguous; else None."""
     count = len(frame.columns)
     if count < 2:
         return None
@@ -183,7 +183,7 @@ def _read_frame(decoder, content, depth, pandas):
         found = {}
         for number, node in enumerate(content[2]):
             column = pandas_arrays.read_column(decoder, node, depth, pandas)
-            # What is found in an array of objects would be made a column of its kind.
+            # pandas would convert an array of objects to the kind of what is in it; a Series keeps it.
             found[number] = _series(pandas, column, index) if column.dtype.kind == "O" else column
             if len(column) != len(index):
                 raise BadValue("a column of %d cells and an index of %d" % (len(column), len(index)))
@@ -193,7 +193,7 @@ def _read_frame(decoder, content, depth, pandas):
 
 
 def _told(decoder, made, content, depth):
-    """What is told of a series or a frame beside its cells."""
+    """A series or frame with the attributes and flags that were sent along with it."""
     attrs, unique = decoder.value(content[0], depth + 1), content[1]
     if type(attrs) is not dict:
         raise BadValue("attributes that are no dict")

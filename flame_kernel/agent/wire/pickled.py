@@ -1,18 +1,18 @@
-"""What is not plain, between two sides that trust each other: all of it in one pickle. Both sides import it.
+"""Values that are not plain data, between sides that trust each other: all in one pickle. Both sides import it.
 
 ::
 
     {"!": [n, place]}     buffer n is the pickle of a list; the value is at that place in it
 
-One pickle, so that what these values share they share there too.  Neither is pickled nor opened here: who calls
-``values`` gives the functions that do.
+It is one pickle, so that objects which these values share stay shared.  Nothing is pickled or unpickled here: the
+caller of ``values`` passes the functions that do.
 """
 
 from .scalars import BadValue
 
 
 class Pickled:
-    """The values of one text that are pickled; ``dumps`` makes bytes of one value, or raises what is to be told."""
+    """The values of one text that are pickled; ``dumps`` pickles a value, or raises the error to report."""
 
     def __init__(self, encoder, dumps):
         self._encoder = encoder
@@ -21,28 +21,28 @@ class Pickled:
         self._number = None
 
     def node(self, value):
-        """The node of a value that is pickled with the others."""
+        """The node of a value that goes into the pickle."""
         if self._number is None:
             self._number = self._encoder.buffer(b"")
         self._values.append(value)
         return {"!": [self._number, len(self._values) - 1]}
 
     def mark(self):
-        """Where it stands, for ``back_to``."""
+        """The current position, for ``back_to``."""
         return len(self._values), self._number
 
     def back_to(self, mark):
-        """What came since is not sent."""
+        """Drop all values that were added since ``mark``."""
         count, self._number = mark
         del self._values[count:]
 
     def finish(self):
-        """All values are there: make the pickle."""
+        """Make the pickle, when all values have been added."""
         if self._number is None:
             return
         try:
             data = self._dumps(self._values)
-        except Exception:  # of the caller's function; of which value it is, that value tells
+        except Exception:  # from the caller's function; pickling one by one finds the value that fails
             for value in self._values:
                 self._dumps(value)
             raise
@@ -50,7 +50,7 @@ class Pickled:
 
 
 class Unpickled:
-    """The pickles of one text; ``loads`` opens one, and is None where none is to be opened."""
+    """The pickles of one text; ``loads`` unpickles one, or is None if none may be unpickled."""
 
     def __init__(self, decoder, loads):
         self._decoder = decoder

@@ -1,9 +1,9 @@
-"""The parts of a large value as one long string of bytes, which crosses the link in chunks. Both sides import it.
+"""The parts of a large value as one sequence of bytes, which crosses the link in chunks. Both sides import it.
 
-By requests, a PIECE in each; or over a connection that is taken over (see ``bulk``): chunk behind chunk from ``at`` on,
-CHUNK bytes each and the last one what is left.  How long the parts are is told beforehand, so nothing stands between
-the chunks; but where the server has an HMAC key each is followed by 32 bytes of BLAKE2b of its number and its content,
-keyed for this connection and this direction (``Seal``).
+It travels in requests of PIECE bytes each, or over a connection that is taken over (see ``bulk``): from ``at`` on, in
+chunks of CHUNK bytes, the last one shorter.  The lengths of the parts are sent beforehand, so nothing stands between
+the chunks.  If the server has an HMAC key, each chunk is followed by a seal: 32 bytes of BLAKE2b of its number and
+content, keyed for this connection and this direction (``Seal``).
 """
 
 import bisect
@@ -12,25 +12,25 @@ import hmac
 import mmap
 import struct
 
-# Bytes that go in one request.
+# Bytes per request.
 PIECE = 4 << 20
 # Bytes between two seals.
 CHUNK = 1 << 20
 SEAL = 32
-# What the receiver says in the end.
+# What the receiver sends when it has everything.
 DONE = b"k"
-# A part of so many bytes has pages of its own, which are not filled with zeros first.
+# A part of this size or more gets memory pages of its own, which are not filled with zeros first.
 OWN_PAGES = 1 << 20
 
 _NUMBER = struct.Struct(">Q")
 
 
 class Damaged(ValueError):
-    """A chunk that the other side cannot have sent."""
+    """A chunk arrived that the other side cannot have sent."""
 
 
 class Outgoing:
-    """Parts that are there: ``size`` bytes in all; ``sizes`` is what the other side has to know first."""
+    """The parts to send: ``size`` bytes in all; ``sizes`` is the list that the other side needs first."""
 
     def __init__(self, parts):
         self._views = [memoryview(part).cast("B") for part in parts]
@@ -38,7 +38,7 @@ class Outgoing:
         self._starts, self.size = _starts(self.sizes)
 
     def piece(self, at, size):
-        """The bytes from ``at`` on, ``size`` of them at most, as views of the parts that they are in."""
+        """At most ``size`` bytes from ``at`` on, as a list of views of the parts."""
         found, left = [], size
         number = max(0, bisect.bisect_right(self._starts, at) - 1)
         while left and number < len(self._views):
@@ -53,9 +53,9 @@ class Outgoing:
 
 
 class Incoming:
-    """Parts that come, each in memory of its own that can be written to; it is taken when the first of it is there.
+    """The parts that arrive, each in its own writable memory, which is allocated when its first byte arrives.
 
-    ``size`` is how many bytes they have, ``come`` how many of these have come, from the first one on.
+    ``size`` is the number of bytes in all, ``come`` how many have arrived so far, counted from the start.
     """
 
     def __init__(self, sizes):
@@ -67,7 +67,7 @@ class Incoming:
         self.parts = [bytearray() for _ in self._sizes]
 
     def put(self, at, pieces):
-        """Bytes that stand at ``at``; ValueError beyond the end."""
+        """Store bytes at position ``at``; ValueError beyond the end."""
         for data in pieces:
             data = memoryview(data).cast("B")
             while len(data):
@@ -79,12 +79,12 @@ class Incoming:
         self.has(at)
 
     def room(self, at, size):
-        """Where the bytes from ``at`` on belong, as a view of ``size`` bytes; None where that is in several parts."""
+        """Where to write the bytes from ``at`` on, as a view of ``size`` bytes; None if they span several parts."""
         part, offset = self._part(at)
         return memoryview(part)[offset : offset + size] if offset + size <= len(part) else None
 
     def has(self, end):
-        """All is there up to ``end``: whoever fills in what is behind it has seen to what is before it."""
+        """Record that everything up to ``end`` has arrived: callers fill in bytes from the start on, without gaps."""
         self.come = max(self.come, end)
 
     def _part(self, at):
@@ -97,14 +97,14 @@ class Incoming:
 
 
 class Seal:
-    """The keyed sums of one direction's chunks."""
+    """The keyed checksums of one direction's chunks."""
 
     def __init__(self, key):
         self._key = key
         self._count = 0
 
     def next(self, chunk):
-        """The sum of the next chunk."""
+        """The checksum of the next chunk."""
         total = hashlib.blake2b(_NUMBER.pack(self._count), key=self._key, digest_size=SEAL)
         total.update(chunk)
         self._count += 1
@@ -112,7 +112,7 @@ class Seal:
 
 
 def send(outgoing, at, send, seal=None):
-    """Everything from ``at`` on; ``send`` takes a bytes-like object whole."""
+    """Send everything from ``at`` on; ``send`` must send a bytes-like object whole."""
     while at < outgoing.size:
         found = outgoing.piece(at, CHUNK)
         chunk = found[0] if len(found) == 1 else b"".join(found)
@@ -123,7 +123,7 @@ def send(outgoing, at, send, seal=None):
 
 
 def receive(incoming, at, receive, seal=None):
-    """Everything from ``at`` on; ``receive`` fills a memoryview. Raises Damaged."""
+    """Receive everything from ``at`` on; ``receive`` fills a memoryview. Raises Damaged."""
     between, told = memoryview(bytearray(CHUNK)), bytearray(SEAL)
     while at < incoming.size:
         size = min(CHUNK, incoming.size - at)
@@ -141,13 +141,13 @@ def receive(incoming, at, receive, seal=None):
 
 
 def length(size, sealed):
-    """How many bytes cross the connection for so many of content."""
+    """How many bytes cross the connection for ``size`` bytes of content."""
     return size + (SEAL * -(-size // CHUNK) if sealed else 0)
 
 
 def _memory(size):
-    """Memory that is written for the first time by what comes: a bytearray is filled with zeros first, and the system
-    gives it page by small page, which together take longer than the receiving."""
+    """Writable memory that is not filled beforehand. A bytearray is filled with zeros first, and the system maps it in
+    small pages; together that takes longer than receiving the data."""
     private = getattr(mmap, "MAP_PRIVATE", None)
     if size < OWN_PAGES or private is None:
         return bytearray(size)
@@ -159,7 +159,7 @@ def _memory(size):
         try:
             pages.madvise(mmap.MADV_HUGEPAGE)
         except OSError:
-            pass  # a kernel without them
+            pass  # a kernel without huge pages
     return memoryview(pages)
 
 

@@ -1,15 +1,15 @@
-"""Named tuples, dataclasses and enum members as values: what is in them, and whose they are. Both sides import it.
+"""Named tuples, dataclasses and enum members as values: their content and their class. Both sides import it.
 
 ::
 
     {"rt": [class, names, item, …]}       a named tuple
-    {"rd": [class, name, value, …]}       a dataclass; {"rd": [class, null, name, …]} one that is filled later
+    {"rd": [class, name, value, …]}       a dataclass; {"rd": [class, null, name, …]} if it is filled later
     {"re": [class, name, value]}          an enum member; name is null for several flags in one
 
-To the far side ``class`` is ``{"@": …}``, which becomes the class itself.  From there it is ``{"c": [key, module,
-name]}``: whoever reads it decides what class that is, among those that are here.  Where none is known, the value is a
-stand-in that can be read and nothing else: a ``Facts``, or for a tuple and for a member that is a number or a text one
-of these.  Making a value runs no code of its class.
+Towards the far side, ``class`` is ``{"@": …}``, a reference to the class itself.  From the far side it is ``{"c": [key,
+module, name]}``, and the reader decides which of its own classes that is.  If it knows none, the value becomes a
+read-only stand-in: ``TupleFacts`` for a tuple, ``IntFacts`` or ``TextFacts`` for an enum member that is a number or a
+text, and ``Facts`` for anything else.  Reading a value runs no code of its class.
 """
 
 import enum
@@ -19,7 +19,7 @@ from .scalars import BadValue, NotPlain, class_name
 
 
 class Facts:
-    """What is known of an object whose class is not here: its attributes, to be read."""
+    """A read-only stand-in with the attributes of an object whose class is not here."""
 
     __slots__ = ("_flame_class", "_flame_values")
 
@@ -76,7 +76,7 @@ class TupleFacts(tuple):
 
 
 class IntFacts(int):
-    """A member of an IntEnum, or of one of flags, whose class is not here."""
+    """A member of an IntEnum or a Flag whose class is not here."""
 
     name = value = _flame_class = None
 
@@ -85,7 +85,7 @@ class IntFacts(int):
 
 
 class TextFacts(str):
-    """A member of an enum of texts whose class is not here."""
+    """A member of a str enum whose class is not here."""
 
     name = value = _flame_class = None
 
@@ -102,13 +102,13 @@ def _title(facts):
 
 
 def is_named_tuple(kind):
-    """Whether a class is that of a named tuple, with nothing to it but its items."""
+    """Whether ``kind`` looks like a named tuple class: a tuple with ``_fields`` that are strings."""
     fields = getattr(kind, "_fields", None)
     return issubclass(kind, tuple) and isinstance(fields, tuple) and all(type(one) is str for one in fields)
 
 
 def is_record(kind):
-    """Whether values of a class are written here."""
+    """Whether this module writes values of class ``kind``."""
     if issubclass(kind, (enum.Enum, STAND_INS)):
         return True
     return is_named_tuple(kind) or "__dataclass_fields__" in vars(kind)
@@ -118,7 +118,7 @@ def is_record(kind):
 
 
 def encode(encoder, value, kind, depth):
-    """The node of a record for ``values.Encoder``; None for anything else, and where its class cannot be told."""
+    """The node of a record, made with a ``values.Encoder``; None for other values, or if its class cannot be sent."""
     if not is_record(kind):
         return None
     told = _told(encoder, value, kind, depth)
@@ -142,18 +142,18 @@ def encode(encoder, value, kind, depth):
 
 
 def can_be_filled(kind):
-    """Whether a record of this class may be there before its attributes are."""
+    """Whether a record of this class can be made first and given its attributes later."""
     return kind is Facts or (is_record(kind) and "__dataclass_fields__" in vars(kind))
 
 
 def empty(encoder, value, kind):
-    """The node of a record that is filled later; None where its class cannot be told."""
+    """The node of a record that is filled later; None if its class cannot be sent."""
     told = _told(encoder, value, kind, 0)
     return None if told is None else {"rd": [told, None] + sorted(_values(value, kind))}
 
 
 def fill(made, other):
-    """Give a record the attributes of another one of its class."""
+    """Give record ``made`` the attributes of ``other``, which has the same class."""
     if type(made) is Facts:
         made._flame_values.update(other._flame_values)
     else:
@@ -161,7 +161,7 @@ def fill(made, other):
 
 
 def content(value, kind):
-    """What a record holds."""
+    """The values that a record holds."""
     if issubclass(kind, tuple):
         return tuple(value)
     return list(_values(value, kind).values()) if can_be_filled(kind) else ()
@@ -190,7 +190,7 @@ def _write_facts(encoder, value, told, depth):
 
 
 def _attributes(value, kind):
-    """The attributes of an object, those in slots too; none is asked of its own code."""
+    """The attributes of an object, including those in slots, read without running its class's code."""
     found = {}
     for base in reversed(kind.__mro__):
         for name, slot in vars(base).items():
@@ -198,7 +198,7 @@ def _attributes(value, kind):
                 try:
                     found[name] = slot.__get__(value, kind)
                 except AttributeError:
-                    pass  # it has no value yet
+                    pass  # the slot has no value yet
     found.update(getattr(value, "__dict__", ()))
     return found
 
@@ -207,7 +207,7 @@ def _attributes(value, kind):
 
 
 def _class(decoder, node, depth):
-    """``(class or None, what is told of it)``."""
+    """``(class or None, its [key, module, name])``."""
     if type(node) is not dict or set(node) != {"c"}:
         kind = decoder.value(node, depth + 1)
         if not isinstance(kind, type):
@@ -248,13 +248,13 @@ def _read_data(decoder, content, depth):
         if made is not None and _filled(made, kind, values):
             return made
     _facts_only(kind, told, "dataclass")
-    if kind is not None and issubclass(kind, enum.Enum):  # of facts that go back to where they came from
+    if kind is not None and issubclass(kind, enum.Enum):  # stand-ins that go back to the side they came from
         return kind.__members__.get(values.get("name"), Facts(told, values))
     return Facts(told, values)
 
 
 def _named(decoder, content, depth):
-    """``(names, values by them)`` of an object; no values of one that is filled later."""
+    """``(attribute names, {name: value})`` of an object; no values if it is filled later."""
     if content and content[0] is None:
         names, items = decoder.values(content[1:], depth), None
     else:
@@ -266,7 +266,7 @@ def _named(decoder, content, depth):
 
 
 def _bare(kind):
-    """An object of a class, without its attributes; None where it is one of a built-in class too."""
+    """An object of a class, without attributes; None if the class is also a built-in type."""
     try:
         return object.__new__(kind)
     except TypeError:

@@ -1,6 +1,6 @@
-"""Values that hold no others: numbers, times, paths and their like, each as JSON and back. Both sides import it.
+"""Values that hold no other values: numbers, times, paths and the like, as JSON and back. Both sides import it.
 
-``LEAVES`` has for each class its tag, what makes JSON of a value, and what makes a value of that.
+``LEAVES`` maps each class to its tag, the function that makes JSON of a value, and the one that makes a value of JSON.
 """
 
 import datetime
@@ -10,22 +10,22 @@ import pathlib
 import sys
 import uuid
 
-# Bits of the numbers of a Fraction and of a range: dividing longer ones takes seconds.
+# Most bits of the numbers in a Fraction or a range: dividing longer ones takes seconds.
 MAX_DIVIDED = 1 << 16
-# Hexadecimal digits that are divided in no time.
+# Numbers of up to this many hexadecimal digits are divided at once.
 SHORT = 500
 
 
 class NotPlain(TypeError):
-    """A value that does not travel; the text says which and why, without the next step."""
+    """A value that cannot be sent; the text says which and why, but not what to do instead."""
 
 
 class TooLarge(ValueError):
-    """A value beyond the limit that was given."""
+    """A value is larger than the limit that was given."""
 
 
 class BadValue(ValueError):
-    """Parts that ``encode`` cannot have written; or, with ``missing``, that want a library that is not here."""
+    """Parts that ``encode`` cannot have written; or, with ``missing``, parts that need a library not installed here."""
 
     def __init__(self, message, missing=False):
         ValueError.__init__(self, message)
@@ -33,7 +33,7 @@ class BadValue(ValueError):
 
 
 def class_name(kind):
-    """``module.Class``, or ``Class`` of a built-in one, for people."""
+    """``module.Class``, or just ``Class`` for a built-in, for messages."""
     module = getattr(kind, "__module__", None)
     name = getattr(kind, "__qualname__", None) or getattr(kind, "__name__", "?")
     return name if module in (None, "builtins") else "%s.%s" % (module, name)
@@ -54,7 +54,7 @@ def _range(value):
 
 
 def _check_divided(name, size, count):
-    """Hexadecimal digits of all its numbers: a division takes time by their square."""
+    """Check the hexadecimal digits of all its numbers together: the time for a division grows with their square."""
     if size > 3 * (MAX_DIVIDED // 4 + 2):
         raise BadValue("a %s of more than %d bits" % (name, MAX_DIVIDED))
     count(size * size >> 16)
@@ -78,7 +78,7 @@ def _make_decimal(content, count):
     if type(content) is not str:
         raise BadValue("a Decimal that is no text")
     if len(content) > SHORT:
-        count(len(content) >> 6)  # its hash is made anew each time
+        count(len(content) >> 6)  # its hash is computed anew each time
     return decimal.Decimal(content)
 
 
@@ -100,7 +100,7 @@ def _path(value):
 
 
 def _make_path(content):
-    """Another system's path comes as a pure one: it names nothing here."""
+    """Make a path; one of another operating system becomes a pure path, because it names nothing here."""
     name, text = content
     kinds = {"PosixPath": pathlib.PurePosixPath, "WindowsPath": pathlib.PureWindowsPath}
     kinds[type(pathlib.Path()).__name__] = type(pathlib.Path())
@@ -118,7 +118,7 @@ def _make_delta(content):
 
 
 def zone(one):
-    """A time zone as JSON: None, a zone's key, or an offset and perhaps a name."""
+    """A time zone as JSON: None, a zone's key, or an offset with an optional name."""
     if one is None:
         return None
     if type(one) is datetime.timezone:
@@ -175,10 +175,10 @@ def _make_clock(content):
     return datetime.time(hour, minute, second, microsecond, _make_zone(zone), fold=fold)
 
 
-# What takes time by its length, when it is made, hashed or compared: the makers of these tags get a function as well,
-# which is told for how many values it counts.
+# Values whose length makes them slow to make, hash or compare. Their makers get a second argument: a function to report
+# how many values they count as.
 LONG = {"N", "F", "R"}
-# Class -> (tag, what makes JSON of one, what makes one of JSON).
+# class -> (tag, function from value to JSON, function from JSON to value)
 LEAVES = {
     complex: ("c", lambda value: [value.real, value.imag], _make_complex),
     datetime.datetime: ("T", _moment, _make_moment),

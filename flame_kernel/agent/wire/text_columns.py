@@ -1,23 +1,23 @@
-"""Many texts as three buffers, as Arrow has them: where each ends, all of them as UTF-8, and which are missing.
+"""Many texts as three buffers, as in Arrow: where each text ends, all texts as UTF-8, and which cells are missing.
 
 ::
 
-    {"tx": [count, ends, texts, missing]}    numbers of buffers: ends as 64-bit numbers; missing, where there are such
-                                             cells, a byte for each: TEXT, NONE, NAN, or NA, which is pandas' own
+    {"tx": [count, ends, texts, missing]}    buffer numbers: ends are 64-bit integers; missing (null if no cell is) has
+                                             one byte per cell: TEXT, NONE, NAN, or NA (pandas' own)
 
-Both sides import it; whoever has pyarrow makes a column of it without looking at a single text.
+Both sides import it; a side with pyarrow makes a column of these buffers without reading a single text.
 """
 
 from .scalars import BadValue
 
-# So many cells or more are packed.
+# A list of this many cells or more is packed.
 PACKED = 32
-# What a cell is.
+# The kinds of a cell.
 TEXT, NONE, NAN, NA = range(4)
 
 
 def write(encoder, items, na=None):
-    """The node of a list of texts and missing things; None where it holds others. ``na`` is pandas.NA."""
+    """The node of a list of texts and missing values; None if it holds anything else. ``na`` is pandas.NA."""
     kinds = set(map(type, items))
     missing = None
     if kinds != {str}:
@@ -45,7 +45,7 @@ def write(encoder, items, na=None):
 
 
 def _sort(one):
-    """How a cell is marked; 255 for a number."""
+    """The kind of a cell; 255 for a number."""
     if type(one) is str:
         return TEXT
     if one is None:
@@ -62,7 +62,7 @@ def _ends(lengths, count):
 
 
 def write_arrow(encoder, texts, missing):
-    """The same of a pyarrow array of texts (``large_string``, in one piece), without looking at each."""
+    """The same for a pyarrow array of texts (``large_string``, contiguous), without reading each text."""
     import numpy
 
     _, ends, data = texts.buffers()
@@ -82,7 +82,7 @@ def write_arrow(encoder, texts, missing):
 
 
 def read(decoder, content, na=None):
-    """The list of texts and missing things; ``na`` is pandas.NA."""
+    """The list of texts and missing values; ``na`` is pandas.NA."""
     _count, data, ends, missing = parts(decoder, content)
     found = [None, None, float("nan"), na]
     text = str(data, "utf-8", "surrogatepass")
@@ -101,7 +101,7 @@ def read(decoder, content, na=None):
 
 
 def parts(decoder, content):
-    """``(count, bytes of all texts, end of each, marks of the missing or None)``, which fit each other."""
+    """``(count, bytes of all texts, end of each, kinds of the cells or None)``, checked to fit each other."""
     count, ends, data, missing = content
     ends, data = decoder.part(ends), decoder.part(data)
     missing = None if missing is None else bytes(decoder.part(missing))

@@ -1,16 +1,18 @@
-"""Files and folders, read and written for a transfer, the same on both sides; both import this file.
+"""Reads and writes files and folders for a transfer, the same way on both sides. Both sides import it.
 
-Names are bytes here, as the system has them, and text on the wire (``to_wire``): whatever is in a name, it arrives.
+Names here are bytes, as the system has them, and text on the wire (``to_wire``), so that any name can be sent.
 
-A file is written beside its place, under a name of its own and for its owner alone, and renamed when it is whole: who
-looks sees the old file or the new one.  What there is of it after a cut stays, and is gone on with.  The name of such a
-part comes from the file's name, size and time, so two writers of one part write the same.
+A file is written next to its target, under a name of its own and readable only by its owner, and renamed when it is
+complete: other programs see either the old file or the new one.  After an interruption this partial file (the *part*)
+stays, and the transfer can resume from it.  Its name is made from the file's name, size and time, so two writers of the
+same file share one part.
 
-Links inside a folder are copied as links where they lead to something inside it (leading ``..`` only, never back up
-behind a name); others, and what is no file, folder or link, are left out and named.  Nothing is written through a link.
+A link inside a folder is copied as a link if it leads to something inside the folder (``..`` only at its beginning).
+Other links, and everything that is not a file, folder or link, are left out and reported.  Nothing is written through
+a link.
 
-``folder``, where a function has it, is the descriptor of an open folder, and the path then one name in it: what stands
-there is reached without walking any path, so no link that comes meanwhile can lead elsewhere.
+``folder``, where a function has it, is the descriptor of an open folder, and ``path`` is then one name in it.  The file
+is reached without walking a path, so no link that someone creates meanwhile can lead elsewhere.
 """
 
 import errno
@@ -21,17 +23,17 @@ import shutil
 import stat
 
 CHUNK = 1 << 20
-PIECE = 64 << 20  # bytes behind one checksum
-KEEP_PART = 1 << 20  # bytes: a smaller part is not worth going on with
+PIECE = 64 << 20  # bytes that one checksum covers
+KEEP_PART = 1 << 20  # bytes; a smaller part is not worth resuming
 MAX_NAME = 255
-_KERNEL_FILE = 16 << 20  # bytes; files of /proc say that they have none
-_KERNEL_SIZE = 1 << 20  # bytes; and those of /sys say how many they might have, which are a page mostly
+_KERNEL_FILE = 16 << 20  # bytes; files in /proc report a size of 0
+_KERNEL_SIZE = 1 << 20  # bytes; files in /sys report the most they might hold, mostly one page
 
 _WINDOWS_DEVICES = frozenset(
     ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"]
     + [name + digit for name in ("COM", "LPT") for digit in "123456789\u00b9\u00b2\u00b3"]
 )
-_UNDER_WAY = 0o1700  # the mode of a folder that is being filled: sticky and private, as no other is
+_UNDER_WAY = 0o1700  # the mode that marks a folder being filled: sticky and private, as no other folder is
 _BINARY = getattr(os, "O_BINARY", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
@@ -39,7 +41,7 @@ _BY_DESCRIPTOR = hasattr(os, "fchmod") and os.utime in os.supports_fd
 
 
 class Refused(Exception):
-    """Something that cannot be copied, in one clause; ``code`` is a word such as "full", or empty."""
+    """Something that cannot be copied; the text is one clause, ``code`` is a word such as "full", or empty."""
 
     def __init__(self, text, code=""):
         Exception.__init__(self, text)
@@ -47,12 +49,12 @@ class Refused(Exception):
 
 
 def to_wire(name):
-    """A name of this system as text, exact for any bytes."""
+    """A file name of this system as text; exact for any bytes."""
     return name.decode("utf-8", "surrogateescape")
 
 
 def from_wire(text):
-    """The inverse of to_wire; Refused for text that is no name at all."""
+    """The inverse of to_wire; raises Refused for text that cannot be a name."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except (AttributeError, UnicodeError):
@@ -60,16 +62,16 @@ def from_wire(text):
 
 
 def shown(name):
-    """A name for people: what would act on a terminal is escaped."""
+    """A name for people: control characters that would affect a terminal are escaped."""
     text = name if isinstance(name, str) else to_wire(name)
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def check_name(name, windows=os.name == "nt"):
-    """Refused unless ``name`` (bytes) is one component of a path that stays where it is put.
+    """Raise Refused unless ``name`` (bytes) is a single path component that stays inside its folder.
 
-    Names with control characters, line breaks or marks of direction are names, and are shown escaped; but on Windows
-    they are none, nor are those of devices and drives, and those that end in a dot or a blank.
+    Control characters, line breaks and text direction marks are allowed and shown escaped.  On Windows they are
+    refused, as are names of devices and drives, and names that end in a dot or a blank.
     """
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name or len(name) > MAX_NAME:
         raise Refused("%s is not a possible file name here" % ascii(to_wire(name[:80])))
@@ -81,7 +83,7 @@ def check_name(name, windows=os.name == "nt"):
 
 
 def check_link(folder, target, windows=os.name == "nt"):
-    """Refused unless a link in ``folder`` (components below the top) to ``target`` (bytes) stays inside the top."""
+    """Raise Refused unless a link in ``folder`` (components below the top) to ``target`` (bytes) stays inside."""
     up = 0
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
     while up < len(parts) and parts[up] == b"..":
@@ -92,7 +94,7 @@ def check_link(folder, target, windows=os.name == "nt"):
 
 
 def why(error):
-    """An OSError as Refused, in the system's words."""
+    """An OSError as a Refused, in the system's words."""
     full = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
     text = (error.strerror or str(error)).lower()
     return Refused(text, "full" if error.errno in full else "")
@@ -102,14 +104,14 @@ def why(error):
 
 
 def resolve(path, cwd):
-    """An absolute path: ``~`` is the user's home here, relative ones are of ``cwd``."""
+    """An absolute path: ``~`` is this user's home, relative paths start at ``cwd``."""
     if b"\0" in path:
         raise Refused("a path with a NUL in it")
     return os.path.join(cwd, os.path.expanduser(path))
 
 
 def expand(pattern, cwd):
-    """The paths that ``pattern`` names: itself if it is there, else what it matches (``*``, ``?``, ``[…]``, ``**``)."""
+    """The paths that ``pattern`` names: that path if it exists, else all matches (``*``, ``?``, ``[…]``, ``**``)."""
     path = resolve(pattern, cwd)
     if os.path.lexists(path) or not glob.has_magic(pattern):
         return [path]
@@ -133,11 +135,11 @@ def _described(status):
 
 
 def walk(top, after=(), after_end=False, reach=None):
-    """What is below folder ``top``: ``(components, description)``, names in order, a folder before and, with kind
-    "end", after what is in it; "odd" with a ``reason`` is what cannot be copied.
+    """Yield ``(components, description)`` for everything below folder ``top``, sorted by name. A folder comes before
+    its content, and again after it with kind "end"; what cannot be copied has kind "odd" and a ``reason``.
 
-    ``after`` (and ``after_end``, if it was the end of a folder) names an entry that came already: begin behind it.
-    ``reach`` reaches what is in the folder by its components (``children``, ``read_link``), if not by its path.
+    ``after`` (and ``after_end``, if it was the end of a folder) names the last entry already seen: continue behind it.
+    ``reach``, if given, accesses the content by components (``children``, ``read_link``) instead of by path.
     """
     after = tuple(after)
     reach = reach or _Paths(top)
@@ -162,7 +164,7 @@ def walk(top, after=(), after_end=False, reach=None):
 
 
 def _came(here, is_folder, after, after_end):
-    """How much of an entry came already, if the walk begins behind ``after``: all, its beginning, or nothing."""
+    """How much of an entry was already seen if the walk continues behind ``after``: all, its beginning or nothing."""
     if here < after[: len(here)]:
         return "all"
     if here != after[: len(here)]:
@@ -171,7 +173,7 @@ def _came(here, is_folder, after, after_end):
 
 
 def _copyable(reach, here, what):
-    """The description with a link's target; of kind "odd" where the entry cannot be copied."""
+    """The description, with the target if it is a link; of kind "odd" if the entry cannot be copied."""
     if what["kind"] == "other":
         return dict(what, kind="odd", reason="neither a file nor a folder")
     if what["kind"] != "link":
@@ -185,7 +187,7 @@ def _copyable(reach, here, what):
 
 
 class _Paths:
-    """What is below ``top``, reached by paths."""
+    """Accesses what is below ``top`` by path."""
 
     def __init__(self, top):
         self._top = top
@@ -204,8 +206,7 @@ class _Paths:
 
 
 def children(listed, described):
-    """``(name, description)`` of each of ``listed()``, in the order of names; a folder that cannot be read has one odd
-    entry."""
+    """``(name, description)`` of each name in ``listed()``, sorted; one odd entry if the folder cannot be read."""
     try:
         names = sorted(listed())
     except (OSError, Refused) as e:
@@ -229,9 +230,9 @@ def _clause(error):
 
 
 class Source:
-    """A file that is read to be sent; ``size``, ``mode`` and ``mtime`` are those it had when it was opened.
+    """A file opened to be sent; ``size``, ``mode`` and ``mtime`` are those at the time of opening.
 
-    Raises OSError, and Refused if it is no regular file.
+    Raises OSError, and Refused if it is not a regular file.
     """
 
     def __init__(self, path, follow=False, folder=None):
@@ -261,8 +262,8 @@ class Source:
         self._file.close()
 
     def _read_kernel_file(self):
-        """Files of /proc and /sys have a length of 0, or one that says nothing, and content all the same. Ordinary
-        ones may have no blocks yet, too."""
+        """Read the whole file if it is one of /proc or /sys: these report a size of 0 or a meaningless one. Ordinary
+        files that have no blocks yet are read too."""
         parts, size = [], 0
         while size <= _KERNEL_FILE:
             part = self._file.read(CHUNK)
@@ -277,7 +278,7 @@ class Source:
             self.size = size
 
     def read_into(self, view, offset):
-        """Fill ``view`` from ``offset`` on; the number of bytes, less only at the end."""
+        """Fill ``view`` from ``offset`` on; returns the number of bytes, less only at the end of the file."""
         if self._small is not None:
             part = self._small[offset : offset + len(view)]
             view[: len(part)] = part
@@ -292,13 +293,13 @@ class Source:
         return have
 
     def hole_at(self, offset, limit):
-        """How many bytes from ``offset`` up to ``limit`` are in a hole of the file, where that can be told: zeros."""
+        """How many bytes from ``offset`` up to ``limit`` are a hole (zeros), where the system can tell."""
         if self._small is not None or not hasattr(os, "SEEK_DATA"):
             return 0
         try:
             return min(os.lseek(self._file.fileno(), offset, os.SEEK_DATA), limit) - offset
         except OSError as e:
-            return limit - offset if e.errno == errno.ENXIO else 0  # nothing but a hole from here on
+            return limit - offset if e.errno == errno.ENXIO else 0  # only a hole from here on
 
     @property
     def changed(self):
@@ -308,8 +309,8 @@ class Source:
 
 
 def sums(source, start, limit, buffer):
-    """The BLAKE2b of each PIECE of a Source from ``start`` to ``limit``, as hex; ``buffer`` is a memoryview to read
-    with."""
+    """The BLAKE2b of each PIECE of a Source from ``start`` to ``limit``, as hex; ``buffer``: memoryview to read
+    into."""
     at = start
     while at < limit:
         end = min(at + PIECE, limit)
@@ -317,14 +318,14 @@ def sums(source, start, limit, buffer):
         while at < end:
             count = source.read_into(buffer[: min(len(buffer), end - at)], at)
             if not count:
-                return  # it has become shorter
+                return  # the file has become shorter
             total.update(buffer[:count])
             at += count
         yield total.hexdigest()
 
 
 def matching(ours, theirs, size):
-    """The bytes that are the same at the beginning, by two lists of ``sums`` over ``size`` bytes."""
+    """How many bytes are the same at the beginning, according to two lists of ``sums`` over ``size`` bytes."""
     same = 0
     for one, other in zip(ours, theirs):
         if one != other:
@@ -337,25 +338,25 @@ def matching(ours, theirs, size):
 
 
 def part_path(path, size, mtime):
-    """Where a file that will be at ``path`` is written until it is whole."""
+    """Where a file for ``path`` is written until it is complete."""
     folder, name = os.path.split(path)
     text = b"%s\0%d\0%d" % (name, size, mtime or 0)
     return os.path.join(folder, b".flame-" + hashlib.blake2b(text, digest_size=12).hexdigest().encode() + b".part")
 
 
 def part_size(path, size, mtime, folder=None):
-    """The bytes of a file's part that are here already and worth going on with."""
+    """The size of a file's part, if one is here that is worth resuming; else 0."""
     try:
         found = os.lstat(part_path(path, size, mtime), dir_fd=folder)
-    except OSError:  # if its folder cannot be read, that shows when the file is to be written
+    except OSError:  # if the folder cannot be read, the later write reports it
         return 0
     return found.st_size if _is_own(found) and KEEP_PART <= found.st_size <= size else 0
 
 
 class Incoming:
-    """A file under way to ``path``, which will have ``size`` bytes; begun anew, or gone on with at ``offset``.
+    """A file being received for ``path``, ``size`` bytes in the end; starts anew, or resumes at ``offset``.
 
-    Raises OSError, and Refused where it cannot come: no room, or something else than a file in its place.
+    Raises OSError, and Refused if it cannot be written: no room, or something other than a file in its place.
     """
 
     def __init__(self, path, size, mtime, offset=0, folder=None):
@@ -377,7 +378,7 @@ class Incoming:
             except FileNotFoundError:
                 pass
             flags |= os.O_CREAT | os.O_EXCL
-        self._folder = None if folder is None else os.dup(folder)  # the caller's may be closed before the file is whole
+        self._folder = None if folder is None else os.dup(folder)  # the caller may close its own too early
         self._file = None
         self._over = False
         try:
@@ -386,7 +387,7 @@ class Incoming:
             self._status = os.fstat(fd)
             if (offset and not _is_own(self._status)) or self._status.st_size < offset:
                 raise Refused("its part is not what it was")
-            if self._status.st_size > offset:  # not of a new one: a file that was cut to nothing is flushed when closed
+            if self._status.st_size > offset:  # not for a new file: truncating one to nothing would flush it on close
                 self._file.truncate(offset)
         except BaseException:  # goes on, whatever it is; the file is closed
             self._close()
@@ -404,7 +405,7 @@ class Incoming:
         return "<Incoming %d of %d bytes>" % (self.at, self.size)
 
     def write(self, data):
-        """The next bytes; Refused beyond ``size``."""
+        """Write the next bytes; Refused beyond ``size``."""
         self._check(len(data))
         self._file.seek(self.at)
         view = memoryview(data)
@@ -414,7 +415,7 @@ class Incoming:
             view = view[count:]
 
     def skip(self, size):
-        """The next ``size`` bytes are zeros: a hole."""
+        """Leave a hole: the next ``size`` bytes are zeros."""
         self._check(size)
         self.at += size
 
@@ -423,8 +424,8 @@ class Incoming:
             raise Refused("more bytes came than were announced")
 
     def finish(self, mode):
-        """All is there: put the file in its place, with its time, and ``mode`` (that of the file it replaces, and
-        0600 for a new one, if None). A time of None is now."""
+        """Put the complete file in its place and set its time and ``mode``. A ``mode`` of None keeps that of the
+        replaced file, or is 0600 for a new one; a time of None is now."""
         if self.at != self.size:
             raise Refused("%d bytes of %d came" % (self.at, self.size))
         self._file.truncate(self.size)
@@ -445,12 +446,12 @@ class Incoming:
         self._close()
 
     def _is_in_place(self):
-        """Whether what has the part's name is this file still."""
+        """Whether the file with the part's name is still the one opened here."""
         found = os.lstat(self.part, dir_fd=self._folder)
         return (found.st_ino, found.st_dev) == (self._status.st_ino, self._status.st_dev)
 
     def same_as_there(self, buffer):
-        """Whether the file in place has this content already; ``buffer`` as for ``sums``."""
+        """Whether the file in place already has this content; ``buffer`` as for ``sums``."""
         try:
             with Source(self.path, folder=self._folder) as there:
                 if there.size != self.size or self.at != self.size:
@@ -468,17 +469,17 @@ class Incoming:
         return True
 
     def pause(self):
-        """Leave off for a moment: the part stays, whatever its size."""
+        """Stop for a moment; the part stays, whatever its size."""
         self._file.truncate(self.at)
         self._close()
 
     def stop(self, keep):
-        """Leave off. ``keep`` a part that is worth it, for later; the bytes that are kept."""
+        """Stop. With ``keep``, a part worth resuming stays. Returns how many bytes were kept."""
         if self._over:
             return 0
         self._file.close()
         try:
-            # Another writer may have begun anew under that name: what is its own stays.
+            # Another writer may have started anew under that name; its part must stay.
             if not self._is_in_place():
                 return 0
             size = os.lstat(self.part, dir_fd=self._folder).st_size
@@ -486,21 +487,22 @@ class Incoming:
                 return size
             os.unlink(self.part, dir_fd=self._folder)
         except OSError:
-            pass  # finished meanwhile, or its folder is gone
+            pass  # finished meanwhile, or the folder is gone
         finally:
             self._close()
         return 0
 
 
 def _is_own(status):
-    """Whether a file is a plain one, under one name, and this user's: so nobody else has put it there."""
+    """Whether a regular file has only one name and belongs to this user, so that nobody else can have put it there."""
     plain = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
     return plain and (not hasattr(os, "geteuid") or status.st_uid == os.geteuid())
 
 
 def make_folder(path, folder=None):
-    """A folder for its owner alone, unless it is there; whether it was made, now or by an attempt that was cut short:
-    until ``set_attributes`` it bears a mark. Refused where something else is."""
+    """Make a folder that only its owner can use, unless it exists. Returns whether it was made, now or by an attempt
+    that was interrupted: until ``set_attributes``, it has the mode that marks it. Refused if something else is in its
+    place."""
     kind = describe(path, follow=False, folder=folder)["kind"]
     if kind == "missing":
         os.mkdir(path, 0o700, dir_fd=folder)
@@ -514,12 +516,12 @@ def make_folder(path, folder=None):
 
 
 def is_under_way(status):
-    """Whether a folder bears the mark of one that was being filled."""
+    """Whether a folder has the mode that marks one being filled."""
     return stat.S_IMODE(status.st_mode) == _UNDER_WAY
 
 
 def make_link(path, target, folder=None):
-    """A link in place of nothing, or of another link."""
+    """Make a link where there is nothing or another link; returns whether anything changed."""
     kind = describe(path, follow=False, folder=folder)["kind"]
     if kind not in ("missing", "link"):
         raise Refused("something else is in the place of the link")
@@ -532,7 +534,7 @@ def make_link(path, target, folder=None):
 
 
 def remove(path, folder=None):
-    """Delete a file, a link, or a folder with nothing in it; what is gone already is no error."""
+    """Delete a file, a link or an empty folder; no error if it is already gone."""
     try:
         if stat.S_ISDIR(os.lstat(path, dir_fd=folder).st_mode):
             os.rmdir(path, dir_fd=folder)
@@ -543,7 +545,7 @@ def remove(path, folder=None):
 
 
 def set_attributes(path, mode, mtime, folder=None):
-    """The mode and the time of modification (ns) of a file or folder."""
+    """Set the mode and modification time (ns) of a file or folder."""
     _set(path, mode & 0o777, mtime, folder)
 
 

@@ -1,21 +1,22 @@
 """Values between the two sides: plain data as JSON text and binary buffers, exact both ways. Both sides import it.
 
-``encode`` makes *parts*: the text, and behind it the buffers that it names. JSON's own ``null``, booleans, numbers,
-strings and arrays stand for None, bool, int, float, str and list; anything else is an object with one entry, its tag::
+``encode`` makes *parts*: a JSON text, followed by the buffers that it refers to. JSON's own ``null``, booleans,
+numbers, strings and arrays stand for None, bool, int, float, str and list; anything else is an object with one entry,
+its tag::
 
     {"m": {…}}         dict whose keys are all str          {"d": [key, value, …]}  any other dict
-    {"t": […]} {"s": […]} {"f": […]}  tuple, set, frozenset  {"q": n} {"e": n}  list of 64-bit int, of float: buffer n
-    {"X": n}           long str, or one with lone surrogates: buffer n, UTF-8
+    {"t": […]} {"s": […]} {"f": […]}  tuple, set, frozenset  {"q": n} {"e": n}  list of 64-bit int, float: buffer n
+    {"X": n}           long str, or one with lone surrogates: in buffer n, UTF-8
     {"y": "latin-1"} {"b": n} {"B": n}  short bytes, bytes, bytearray       {"i": "hex"}  an int of more than 64 bits
-    {"r": n}           the n-th thing that was finished in this text, once more
+    {"r": n}           the n-th value that was completed in this text, again
     {"@": …}           an object that stays where it is, by its reference   {"!": …}  see ``pickled``
 
-and those of ``LEAVES``, ``containers``, ``arrays`` and ``records``.  Only exact classes are plain, and records of
-classes that the other side can be told of.
+and those of ``LEAVES``, ``containers``, ``arrays`` and ``records``.  A value is plain only if its class is exactly one
+of these, or a record whose class the other side can be told.
 
-Reading builds these classes and nothing else: no name that was sent is imported or looked up.  What costs is counted:
-the values in the text, their depth, the size of the tree where a shared reference counts each time, and keys that
-collide, for the hashes of numbers are public.
+Reading builds these classes and nothing else: no name that was sent is imported or looked up.  Whatever costs time or
+memory is counted: the values in the text, their depth, the size of the tree with shared values counted each time, and
+colliding keys (the hashes of numbers are public, so an attacker can choose them to collide).
 """
 
 import json
@@ -26,21 +27,21 @@ from . import containers, nesting, pickled, records
 from . import message as wire
 from .scalars import LEAVES, LONG, ZONES, BadValue, NotPlain, TooLarge, class_name, zone
 
-# A list in a list in a list … so deep; deeper ones are cut, see ``nesting``.
+# How deep lists may be nested; deeper ones are cut, see ``nesting``.
 MAX_DEPTH = 100
-# Values in all, where a shared one counts each time: whoever prints or compares them visits so many.
+# Most values in all, shared ones counted each time: printing or comparing visits each.
 MAX_UNFOLDED = 20000000
-# Keys of one dict or set with the same hash: each is compared with all of them.
+# Most keys of one dict or set with the same hash: each is compared with all the others.
 MAX_COLLISIONS = 64
-# The first so many are let pass as they are; of more, those of tuples are counted, by what is compared.
+# The first few collisions are free; beyond them, tuples count as many values as a comparison looks at.
 FREE_COLLISIONS = 4
 # Text and bytes shorter than this stay in the JSON text.
 INLINE = 1024
-# Numbers in a list, from which on it travels as a buffer.
+# A list of this many numbers or more travels as a buffer.
 PACKED = 32
-# Parts of one value: a message has no more buffers.
+# Most parts of one value; a message cannot have more buffers.
 MAX_PARTS = wire.MAX_BUFFERS // 2
-# Digits of a whole number in the text: longer ones travel in hexadecimal, which is read in no time.
+# Most digits of an integer in the text: longer ones travel in hexadecimal, which parses fast.
 MAX_DIGITS = 19
 
 _INT64 = 1 << 63
@@ -50,11 +51,11 @@ _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circ
 def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_limit=None, classes=None):
     """The parts of ``value``: a list of its JSON text and its buffers, bytes-like.
 
-    reference    called with what is not plain; what it returns other than None goes into the text in its place
-    dumps        where trust is given: makes the bytes of a pickle of all that is not plain then
-    libraries    names of those that the other side has too; None stands for all
-    limit, array_limit  bytes: of all, and of one array or table; TooLarge beyond
-    classes      called with the class of a record: what is told of it, see ``records``, or None where it is not sent
+    reference    called with each value that is not plain; if it returns anything but None, that is sent in its place
+    dumps        where trust is given: pickles all values that are not plain
+    libraries    names of the libraries that the other side has; None stands for all
+    limit, array_limit  most bytes of all parts, and of one array or table; TooLarge beyond
+    classes      called with the class of a record: returns its description, see ``records``, or None if it is not sent
 
     Raises NotPlain, TooLarge.
     """
@@ -78,7 +79,7 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
             text = None
     if dumps is not None:
         if text is None or wire.has_too_many_values(text):
-            encoder = made()  # a pickle takes more values, deeper ones, and what contains itself in other ways
+            encoder = made()  # a pickle can hold more values, deeper nesting, and more kinds of cycles
             text = _encoder.encode(encoder.pickled.node(value)).encode("ascii")
         encoder.pickled.finish()
     elif wire.has_too_many_values(text):
@@ -90,7 +91,7 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
 
 
 class Encoder:
-    """One value on its way into parts; see ``encode``. One use."""
+    """Turns one value into parts; see ``encode``. Use it once."""
 
     def __init__(self, reference, dumps, libraries, limit, array_limit, classes):
         self.parts = [b""]
@@ -101,13 +102,13 @@ class Encoder:
         self._room = limit
         self._reference = reference
         self.pickled = None if dumps is None else pickled.Pickled(self, dumps)
-        self._under_way = set()  # ids of the containers around what is looked at
-        self._finished = {}  # id -> (number, unfolded size, the object: as long as it is kept the id is its own)
-        self._entries = 0  # those of them that are entries of ``nesting``: their references are no numbers
+        self._under_way = set()  # ids of the containers around the current value
+        self._finished = {}  # id -> (number, unfolded size, the object, kept so that its id is not used again)
+        self._entries = 0  # how many of these are entries of ``nesting``, whose references are not numbers
         self._unfolded = 0
 
     def node(self, value, depth):
-        """What stands for ``value`` in the JSON text."""
+        """The JSON node for ``value``."""
         kind = type(value)
         if kind is str:
             if len(value) < INLINE and _is_clean(value):
@@ -138,9 +139,9 @@ class Encoder:
         return node
 
     def entry(self, value, reference):
-        """The node of one of ``nesting``'s entries, which others name by ``reference`` from now on."""
+        """The node of one of ``nesting``'s entries; from now on, other nodes refer to it by ``reference``."""
         known = self._finished.get(id(value))
-        if known is not None and type(known[0]) is int:  # it has been written within another entry
+        if known is not None and type(known[0]) is int:  # it was written as part of another entry
             return {"r": known[0]}
         before = self._unfolded
         node = self.compound(value, type(value), 0)
@@ -149,12 +150,12 @@ class Encoder:
         return node
 
     def finish(self, value, reference, size):
-        """From now on ``reference`` stands for ``value``, an entry."""
+        """Let ``reference`` stand for the entry ``value`` from now on."""
         self._entries += id(value) not in self._finished
         self._finished[id(value)] = (reference, size, value)
 
     def compound(self, value, kind, depth):
-        """The node of anything that is more than a text or a number."""
+        """The node of any value other than a text or a number."""
         if kind is list:
             return self._list(value, depth)
         if kind is dict:
@@ -205,7 +206,7 @@ class Encoder:
                 try:
                     packed = array(code, items)
                 except OverflowError:
-                    pass  # a long int among them
+                    pass  # it holds an int of more than 64 bits
                 else:
                     if sys.byteorder == "big":
                         packed.byteswap()
@@ -221,7 +222,7 @@ class Encoder:
         return {"d": self.nodes([thing for pair in zip(keys, values) for thing in pair], depth)}
 
     def has(self, library):
-        """Whether the other side has a library; one that is not known to be missing is taken to be there."""
+        """Whether the other side has a library; assumed, unless it is known to be missing."""
         return self.libraries is None or library in self.libraries
 
     @property
@@ -230,12 +231,12 @@ class Encoder:
         return self._array_limit is not None
 
     def whole(self, size):
-        """An array or a table of so many bytes comes: TooLarge beyond the limit."""
+        """Announce an array or a table of ``size`` bytes; TooLarge if that is beyond the limit."""
         if self._array_limit is not None and size > self._array_limit:
             raise TooLarge("an array of %d bytes" % size)
 
     def buffer(self, data):
-        """The number of one more part; ``data`` is bytes-like, flat."""
+        """Add a part and return its number; ``data`` is bytes-like and flat."""
         self.take(len(data))
         if len(self.parts) >= MAX_PARTS:
             raise NotPlain("it holds more than %d long texts and arrays" % MAX_PARTS)
@@ -243,12 +244,12 @@ class Encoder:
         return len(self.parts) - 1
 
     def fill(self, number, data):
-        """A part whose content is known only now."""
+        """Set the content of a part that was added before its content was known."""
         self.take(len(data))
         self.parts[number] = data
 
     def count(self, values):
-        """So many more values: TooLarge, NotPlain where they are too many."""
+        """Count ``values`` more values; raises TooLarge or NotPlain if they are too many."""
         self._unfolded += values
         self.take(4 * values)
         if self._unfolded > MAX_UNFOLDED:
@@ -262,7 +263,7 @@ class Encoder:
 
 
 class Trusting(Encoder):
-    """The same where what is not plain may be pickled: what was written of such a value is taken back."""
+    """An Encoder that may pickle: if a value turns out not to be plain, what was written of it is taken back."""
 
     def compound(self, value, kind, depth):
         parts, finished, unfolded, mark = len(self.parts), len(self._finished), self._unfolded, self.pickled.mark()
@@ -282,9 +283,9 @@ class Trusting(Encoder):
 def decode(parts, resolve=None, loads=None, classes=None):
     """The value in ``parts``, a list of bytes-like objects.
 
-    resolve   called with what stands behind ``@``
-    loads     called with a pickle's bytes; where it is None a pickle is refused
-    classes   called with what is told of a record's class: the class, or None where it is not known
+    resolve   called with the content of each ``@`` node
+    loads     called with a pickle's bytes; if it is None, a pickle is refused
+    classes   called with the description of a record's class; returns the class, or None if it is not known
 
     Raises BadValue, and what ``resolve`` and ``loads`` raise.
     """
@@ -305,7 +306,7 @@ def decode(parts, resolve=None, loads=None, classes=None):
 
 
 class Decoder:
-    """Parts on their way back; see ``decode``. One use."""
+    """Turns parts back into a value; see ``decode``. Use it once."""
 
     def __init__(self, parts, resolve, loads, classes):
         self._parts = parts
@@ -316,17 +317,17 @@ class Decoder:
         self._finished = []  # (value, its unfolded size)
         self.unfolded = 0
         self._entries = None
-        self.failed = None  # what the caller's own function has raised
+        self.failed = None  # an error raised by the caller's own function
 
     def root(self, tree):
-        """The value of the whole text."""
+        """The value of the whole JSON text."""
         if type(tree) is dict and "G" in tree and len(tree) == 1:
             self._entries = nesting.Entries(self, tree["G"])
             return self._entries.value()
         return self.value(tree, 0)
 
     def bare(self, node, depth=0):
-        """The value of a node that no other one refers to by its number."""
+        """The value of a node that other nodes do not refer to by number."""
         if type(node) is list:
             return self.values(node, depth)
         if type(node) is not dict:
@@ -337,7 +338,7 @@ class Decoder:
         return self.value(node, depth) if tag == "r" or tag in _ATOMS else self._tagged(tag, content, depth)
 
     def value(self, node, depth):
-        """The value that ``node`` of the JSON text stands for."""
+        """The value of a ``node`` in the JSON text."""
         kind = type(node)
         if kind is not list and kind is not dict:
             return node
@@ -404,10 +405,10 @@ class Decoder:
         return self.passed(self._resolve, content)
 
     def passed(self, function, content):
-        """What a function of the caller's gives; its error is the caller's too."""
+        """The result of one of the caller's functions; its errors reach the caller unchanged."""
         try:
             return function(content)
-        except Exception as e:  # goes on as it is; whoever makes errors of libraries into BadValue knows it by this
+        except Exception as e:  # raised again as it is; ``failed`` marks it so that it is not turned into BadValue
             self.failed = e
             raise
 
@@ -419,7 +420,7 @@ class Decoder:
         return made
 
     def part(self, number):
-        """One of the buffers: each is used once, or a megabyte could be named a million times."""
+        """One of the buffers; each is used once, or a megabyte could be referenced a million times."""
         self._unused.remove(number)
         return self._parts[number]
 
@@ -427,10 +428,10 @@ class Decoder:
         return str(self.part(number), "utf-8", "surrogatepass")
 
     def keys(self, keys):
-        """``keys``, if making a dict or a set of them takes no longer than it should."""
+        """``keys``, after checking that a dict or set of them can be made in reasonable time."""
         counts = {}
         for key in keys:
-            if type(key) is not str and type(key) is not bytes:  # their hashes are seeded with a secret
+            if type(key) is not str and type(key) is not bytes:  # the hashes of str and bytes are seeded with a secret
                 known = hash(key)
                 counts[known] = again = counts.get(known, 0) + 1
                 if again > MAX_COLLISIONS:
@@ -440,7 +441,7 @@ class Decoder:
         return keys
 
     def count_bytes(self, size):
-        """Something whose hash takes time by its size, each time it is asked for."""
+        """Count a value whose hash takes time in proportion to its size, each time it is computed."""
         self._count(size >> 6)
 
     def _count(self, values):
@@ -450,7 +451,7 @@ class Decoder:
 
 
 def _is_clean(text):
-    """Whether JSON carries it as it is: two lone surrogates that stand together would become one character."""
+    """Whether JSON keeps the text exact: two lone surrogates side by side would become one character."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -459,7 +460,7 @@ def _is_clean(text):
 
 
 def _visits(key, known):
-    """How many values are looked at to compare ``key`` with an equal one; a tuple in it counts each time."""
+    """How many values are compared between ``key`` and an equal key; nested tuples count each time."""
     if type(key) not in (tuple, frozenset):
         return 1
     found = known.get(id(key))
@@ -492,7 +493,7 @@ _READERS.update(containers.READERS)
 _READERS.update(records.READERS)
 _MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag not in LONG}
 _LONG_MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag in LONG}
-# What is not remembered for a second reference: strings and numbers.
+# Values that are not numbered for later references: strings and numbers.
 _ATOMS = {
     "X": Decoder.text,
     "y": lambda decoder, content: content.encode("latin-1"),
