@@ -13,6 +13,9 @@ from pathlib import Path
 
 from kernels import Message, Run
 
+# What a restarted kernel says first, with two lines behind it.
+NOTICE = "[restarted; back where cells ran before]\n"
+
 
 class Violation(Exception):
     """Something was lost, doubled, mixed up, or never came."""
@@ -42,6 +45,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sent: list[int] = []
+        self.is_restarted = False
         self.counted_from = 0  # cells that had begun when the present session did
         self.results: dict[int, str] = {}
 
@@ -63,6 +67,14 @@ class Ledger:
     def new_session(self) -> None:
         """Names are gone, and the far side counts from one again."""
         self.counted_from = len(self.begun)
+        self.is_restarted = True
+
+    def _without_notice(self, text: str) -> str:
+        """The output of the first cell behind a restart without the lines that say where the kernel is again."""
+        if not self.is_restarted or not text.startswith(NOTICE):
+            return text
+        self.is_restarted = False
+        return text.split("\n", 3)[3]
 
     # -- what must hold ----------------------------------------------------------------------------------------------
 
@@ -81,6 +93,7 @@ class Ledger:
     def is_done(self, cell: Cell, text: str, result: str | None) -> None:
         """The cell ran to its end: all its output, nothing else, and the right count."""
         self.check()
+        text = self._without_notice(text)
         if cell.number not in self.ended:
             raise Violation(f"cell {cell.number} is ok and did not run to its end")
         if text != cell.expected:
@@ -92,6 +105,7 @@ class Ledger:
     def is_stopped(self, cell: Cell, text: str) -> None:
         """The cell was stopped: what it said until then is the beginning of what it would say."""
         self.check()
+        text = self._without_notice(text)
         if cell.number in self.ended:
             raise Violation(f"cell {cell.number} was stopped, and ran to its end all the same")
         if not cell.expected.startswith(text):
