@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from farside import FlameServer
 from lab import Lab, Notebook, open_lab, pick_kernel
@@ -53,5 +51,3 @@ def test_those_that_fail_and_that_are_not_there_are_told_apart(notebook: Noteboo
     expect(output).to_contain_text("NameError: name 'odd' is not defined")
     expect(output).to_contain_text("not reachable: 127.0.0.1:9")
     expect(output).to_contain_text("3 of 4 hosts failed")
-    if os.environ.get("FLAME_SCREENSHOT"):
-        notebook.screenshot(os.environ["FLAME_SCREENSHOT"])
