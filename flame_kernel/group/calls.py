@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from ..files import sync, transfer
@@ -18,16 +18,25 @@ from .output import HostOutput
 from .parts import parts
 from .results import Results
 
-if TYPE_CHECKING:
-    from .group import Group
-
 Work = Callable[[Remote], Any]
+
+
+class Asked(Protocol):
+    """The part of a group that its calls need."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def members(self) -> tuple[Member, ...]: ...
+
+    def _begin(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture: ...
 
 
 class Calls:
     """The calls of a group. Subclasses define ``_do``, which waits for the results or returns a future."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Asked) -> None:
         self._group = group
 
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Any:
