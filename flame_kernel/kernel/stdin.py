@@ -95,7 +95,9 @@ class Prompts:
     def _on_reply(self, frames: list[bytes]) -> None:
         try:
             _, parts = self._messages.feed_identities(frames)
-            value = str(self._messages.deserialize(parts)["content"]["value"])
+            value = self._messages.deserialize(parts)["content"]["value"]
+            if not isinstance(value, str):
+                raise TypeError(f"a line that is a {type(value).__name__}")
         except Exception:  # whatever a client sends: the next one may be right
             self._log.warning("invalid message on the stdin channel", exc_info=True)
             return
