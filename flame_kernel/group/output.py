@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import RemoteError
 from ..remote.exceptions import raised_there
-from ..remote.kept_text import KeptText
+from ..remote.kept_text import KeptStreams
 from ..remote.remote import Remote
 from ..session.inbox import Event
 from ..session.screen import allowed, show
@@ -38,7 +38,7 @@ class HostOutput:
         self.raised: RemoteError | None = None
         self.seconds: float | None = None
         self.state = "waiting"
-        self._text = {name: KeptText(KEPT, "a group") for name in ("both", "stdout", "stderr")}
+        self._text = KeptStreams(KEPT, "a group")
         self._metadata: list[dict[str, Any]] = []
         self._ids: list[str | None] = []
         self._left = KEPT
@@ -52,15 +52,15 @@ class HostOutput:
 
     @property
     def text(self) -> str:
-        return str(self._text["both"])
+        return self._text.both
 
     @property
     def stdout(self) -> str:
-        return str(self._text["stdout"])
+        return self._text.stdout
 
     @property
     def stderr(self) -> str:
-        return str(self._text["stderr"])
+        return self._text.stderr
 
     @property
     def bundles(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -94,8 +94,7 @@ class HostOutput:
     def stream(self, name: str, text: str) -> None:
         self._begin()
         self.state = "running"
-        for kept in ("both", name):
-            self._text[kept].add(text)
+        self._text.add(name, text)
         if self._on_text is not None:
             self._on_text(name, text)
 
@@ -134,8 +133,7 @@ class HostOutput:
             self._clears = True
             return
         self._clears = False
-        for kept in self._text.values():
-            kept.clear()
+        self._text.clear()
         for one in (self.displays, self._metadata, self._ids):
             one.clear()
         self._left = KEPT

@@ -17,7 +17,7 @@ from typing import Any
 from ..commands.tables import aligned
 from ..errors import FlameError, RemoteError, SessionGone
 from ..remote.exceptions import raised_there
-from ..remote.kept_text import KeptText
+from ..remote.kept_text import KeptStreams
 from ..remote.remote import Remote
 from ..session.inbox import Event
 
@@ -84,7 +84,7 @@ class Job:
         self._shown = shown
         self._show = show
         self._keep = keep
-        self._text = {name: KeptText(KEPT, "a job") for name in ("both", "stdout", "stderr")}
+        self._text = KeptStreams(KEPT, "a job")
         self._rich: list[dict[str, Any]] = []
         self._rich_size = 0
         self._error: dict[str, Any] | None = None
@@ -149,15 +149,15 @@ class Job:
     @property
     def output(self) -> str:
         """What it has printed so far, stdout and stderr as they came."""
-        return str(self._text["both"])
+        return self._text.both
 
     @property
     def stdout(self) -> str:
-        return str(self._text["stdout"])
+        return self._text.stdout
 
     @property
     def stderr(self) -> str:
-        return str(self._text["stderr"])
+        return self._text.stderr
 
     @property
     def displays(self) -> list[dict[str, Any]]:
@@ -244,9 +244,7 @@ class Job:
         event = allowed
         kind, content = event["type"], event["content"]
         if kind == "stream" and self._keep:
-            text = str(content.get("text"))
-            for name in ("both", "stderr" if content.get("name") == "stderr" else "stdout"):
-                self._text[name].add(text)
+            self._text.add(str(content.get("name")), str(content.get("text")))
         elif kind in _RICH and self._keep:
             size = len(str(content))
             if self._rich_size + size <= KEPT:

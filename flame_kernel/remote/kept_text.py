@@ -35,3 +35,32 @@ class KeptText:
     def __str__(self) -> str:
         note = f"[{self._dropped} characters left out: {self._whose} keeps {self._limit}]\n" if self._dropped else ""
         return note + "".join(list(self._pieces))
+
+
+class KeptStreams:
+    """What was printed to stdout and to stderr, each by itself and ``both`` as they came; limits as of `KeptText`."""
+
+    def __init__(self, limit: int, whose: str) -> None:
+        self._kept = {name: KeptText(limit, whose) for name in ("both", "stdout", "stderr")}
+
+    def add(self, name: str, text: str) -> None:
+        """Keep text of the stream ``stdout`` or ``stderr``."""
+        self._kept["both"].add(text)
+        self._kept["stderr" if name == "stderr" else "stdout"].add(text)
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        for kept in self._kept.values():
+            kept.clear()
+
+    @property
+    def both(self) -> str:
+        return str(self._kept["both"])
+
+    @property
+    def stdout(self) -> str:
+        return str(self._kept["stdout"])
+
+    @property
+    def stderr(self) -> str:
+        return str(self._kept["stderr"])

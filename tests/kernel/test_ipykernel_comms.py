@@ -83,7 +83,6 @@ print(shell.__module__, shell.__name__, stream.__module__, stream.__name__,
 
 
 def test_click_keeps_its_colours(kernel: Kernel) -> None:
-    pytest.importorskip("click")
     assert ok(kernel.execute("import click; click.secho('red', fg='red')")).stdout == "\x1b[31mred\x1b[0m\n"
 
 

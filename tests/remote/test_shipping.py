@@ -29,6 +29,7 @@ from random import randint
 from typing import Any, NamedTuple, Optional
 from xml.dom import minidom as aliased
 
+import numpy as np
 import pytest
 from farside import FlameServer, Python
 
@@ -391,7 +392,6 @@ def test_functions_and_classes_as_arguments(pi: Remote) -> None:
 
 
 def test_numpy_functions_and_types_as_arguments(flame_server: Callable[..., FlameServer]) -> None:
-    np = pytest.importorskip("numpy")
     with flame.connect(flame_server().location) as pi:
         assert pi.modules.numpy.zeros(3, dtype=int).tolist() == [0, 0, 0]
         array = pi.evaluate("__import__('numpy').arange(3)", ref=True)

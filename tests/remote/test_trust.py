@@ -161,7 +161,6 @@ def test_another_minor_version(flame_server: Callable[..., FlameServer], oldest_
 
 def test_without_cloudpickle_there(flame_server: Callable[..., FlameServer], tmp_path: Path) -> None:
     """The command that installs it is said."""
-    pytest.importorskip("cloudpickle")
     blocked = tmp_path / "cloudpickle.py"
     blocked.write_text("raise ModuleNotFoundError('No module named cloudpickle', name='cloudpickle')")
     with flame.connect(flame_server().location, trust=True) as remote:

@@ -12,6 +12,8 @@ import linecache
 import sys
 import threading
 
+from .description import has_module
+
 # The requests that this module answers.
 KINDS = ("send_module", "get_module")
 
@@ -47,7 +49,7 @@ class Modules:
         for one in files:
             made[one["name"]] = _File(one["name"], one["package"], one["source"])
         for parent in _parents(name):
-            if parent not in self._files and not _exists(parent):
+            if parent not in self._files and not has_module(parent):
                 made[parent] = _File(parent, True, "")
         with self._lock:
             replaced = [old for old in self._files if old == name or old.startswith(name + ".")]
@@ -161,15 +163,6 @@ class _File:
 def _parents(name):
     parts = name.split(".")
     return [".".join(parts[:n]) for n in range(1, len(parts))]
-
-
-def _exists(name):
-    if name in sys.modules:
-        return True
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, AttributeError, ValueError):
-        return False
 
 
 def _forget_imported(name):
