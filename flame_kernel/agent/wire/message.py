@@ -24,6 +24,7 @@ MAGIC = b"FLM1"
 # The agent's entry points, below its package. Flame's ``invokeModule`` calls all but the one where a child begins.
 HANDLE, CARRY = "handle.handle", "handle.carry"
 TAKE_FILES, CALL_FILES = "handle.take_files", "handle.call_files"
+FORWARD = "handle.forward"
 PART, REST = "handle.part", "handle.rest"
 CHILD = "session.child_main.main"
 # The most bytes that Pyro and pickle add to a message.
