@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "exec": ("flame_kernel.cli.run.Exec", "run statements on a server"),
     "eval": ("flame_kernel.cli.run.Eval", "print the value of an expression on a server"),
     "run": ("flame_kernel.cli.run.Run", "run a script of this machine, or a notebook, on a server"),
+    "pip": ("flame_kernel.cli.pip.Pip", "run pip of a server's Python"),
     "put": ("flame_kernel.cli.files.Put", "copy files and folders to a server"),
     "get": ("flame_kernel.cli.files.Get", "copy files and folders from a server"),
     "sync": ("flame_kernel.cli.files.Sync", "make a folder like one on the other side: only what changed"),
