@@ -125,7 +125,8 @@ class Sync(Files):
 
         The folder on the server has a colon: TARGET:PATH with a target's name, or :PATH with -t (or the default
         target). From several servers each has a folder of its own, DEST/HOST/. With a / at its end SOURCE means what is
-        in the folder; without it, the folder itself, which is put into DEST. Files of the same size, mode and time are taken to be the same; --checksum compares contents.
+        in the folder; without it, the folder itself, which is put into DEST. Files of the same size, mode and time are
+        taken to be the same; --checksum compares contents.
         """
     typed = """
         jupyter flame sync src/ gpu-box:project/src --delete --exclude __pycache__

@@ -46,12 +46,15 @@ class Pip(Running):
         """
 
     def arguments(self, parser: Parser) -> None:
-        parser.add_argument("words", nargs=argparse.REMAINDER, metavar="WORD", help="for pip: install numpy, list, …")
+        parser.add_argument(
+            "words", nargs=argparse.REMAINDER, metavar="WORD", help="for pip: install numpy, list, -- --version"
+        )
         parser.add_argument("--json", action="store_true", help="of several servers: a line of JSON each")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
-        words = options.words or ["--help"]
+        words = options.words[1:] if options.words[:1] == ["--"] else options.words
+        words = words or ["--help"]
         if self.is_group:
             return self.on_each(_SCRIPT, options.json, "script", "pip", words, **self.plain_shell)
         self.refuse_json(options)
