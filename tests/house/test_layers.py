@@ -37,7 +37,7 @@ USERS = {
     "argcomplete": {"cli.completion"},
     "prompt_toolkit": {"remote.prompt"},
     "pygments": {"remote.prompt"},
-    "nbclient": {"cli.notebook"},
+    "nbclient": {"cli.subcommands.notebook"},
 }
 
 # What runs in a server, or makes one: nothing there reads what a server sends.
