@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import ClassVar
 
-from .parser import Parser
+from ..parser import Parser
 from .run import SEVERAL, Running
 
 # Its output is read here, as a server's process has another stdout than its programs.

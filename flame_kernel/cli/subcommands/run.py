@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import FlameError, RemoteError, TargetError
-from ..remote.modules import sendmodule
-from ..remote.program import Program
-from ..remote.remote import Remote
-from .connecting import Connecting
-from .parser import Parser
+from ...errors import FlameError, RemoteError, TargetError
+from ...remote.modules import sendmodule
+from ...remote.program import Program
+from ...remote.remote import Remote
+from ..connecting import Connecting
+from ..parser import Parser
 from .scripts import decoded, modules_beside
 
 
@@ -29,7 +29,7 @@ class Running(Connecting):
         self, code: str, as_json: bool, mode: str, name: str = "", words: Sequence[str] = (), **more: Any
     ) -> int:
         """Run it on each server of a group; the exit code."""
-        from . import on_group
+        from .. import on_group
 
         about = {"mode": mode, "name": name, "arguments": list(words), "ends": not self.options.session}
         return on_group.cell(self, code, as_json=as_json, program=about, **more)
@@ -105,7 +105,7 @@ class Eval(Running):
         if not code:
             raise TargetError("there is no expression; write one, such as 6*7")
         if self.is_group:
-            from . import on_group
+            from .. import on_group
 
             return on_group.value(self, code, as_json=options.json)
         with self.remote(**self.plain_shell) as remote:
@@ -189,7 +189,7 @@ def _for_shell(remote: Remote, code: str) -> str:
     """``code`` as the far side's shell knows it: one without IPython is given magics and ``!cmd`` as calls."""
     if remote.session.ready.result().get("shell") != "mini" or not any(sign in code for sign in "%!?"):
         return code
-    from ..commands.source import Source  # IPython's transformations take long to load
+    from ...commands.source import Source  # IPython's transformations take long to load
 
     return Source().as_python(code)
 

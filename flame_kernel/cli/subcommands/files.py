@@ -7,13 +7,13 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from ..commands.far_path import get_paths, put_paths, sync_paths
-from ..files import transfer
-from ..files.sync import Wishes, sync_down, sync_up
-from ..remote.remote import Remote
-from ..terminal import plain_text
-from .connecting import Connecting
-from .parser import Parser
+from ...commands.far_path import get_paths, put_paths, sync_paths
+from ...files import transfer
+from ...files.sync import Wishes, sync_down, sync_up
+from ...remote.remote import Remote
+from ...terminal import plain_text
+from ..connecting import Connecting
+from ..parser import Parser
 
 
 class Files(Connecting):
@@ -74,7 +74,7 @@ class Put(Files):
     def run(self, options: argparse.Namespace) -> int | None:
         options.target, destination = put_paths(options.sources, options.destination, self.is_target, options.target)
         if self.is_group:
-            from . import on_group
+            from .. import on_group
 
             sources = options.sources
             return on_group.files(self, lambda on: on.put(*sources, dst=destination), quiet=options.quiet)
@@ -108,7 +108,7 @@ class Get(Files):
         *paths, destination = options.paths if len(options.paths) > 1 else (*options.paths, ".")
         options.target, sources = get_paths(paths, destination, self.is_target, options.target)
         if self.is_group:
-            from . import on_group
+            from .. import on_group
 
             return on_group.files(self, lambda on: on.get(*sources, dst=destination), quiet=options.quiet)
         with self.files() as remote:
@@ -174,7 +174,7 @@ class Sync(Files):
         return None
 
     def _on_group(self, options: argparse.Namespace, source: str | None, destination: str | None) -> int:
-        from . import on_group
+        from .. import on_group
 
         told: dict[str, list[str]] = {}
         wishes = {
