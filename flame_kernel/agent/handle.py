@@ -17,9 +17,11 @@ call blocks all others, so there they do not wait.
                                                 make a session or take one up, and become its owner
     submit    session, epoch, request           start a request; a request whose id is known is not started again
     submits   session, epoch, request, more     several requests in one call, see ``_submits``
-    poll      session, epoch, ack, wait, gap, limit?, after?
+    portion   session, epoch, id, at            the next bytes of a request that is too large for the link, as a buffer:
+                                                {"come": bytes}; the op itself then has ``gathered``, that id
+    poll      session, epoch, ack, wait, gap, limit?, after?, most?, mark?, at?
                                                 the events after ``after``, or after ``ack`` if there is none; events up
-                                                to ``ack`` may be forgotten
+                                                to ``ack`` may be forgotten; with ``most`` bytes: see ``log/reading``
     interrupt session, epoch, request?, id?, gently?
                                                 stop a cell; the same ``id`` again does nothing; ``gently``: only
                                                 interrupt, whatever was sent before, so that the session keeps its
@@ -73,6 +75,7 @@ import threading
 import time
 
 from . import own, pyro, sockets, threads
+from .log import reading
 from .remote import bulk, files
 from .session import checkup, child_frames, large_messages, places
 from .session import session as live
@@ -86,8 +89,6 @@ LONGEST_WAIT = 60.0
 REAP_EVERY = 60.0
 # For how many ended sessions we remember why they ended.
 ENDED_REMEMBERED = 64
-# The event types that ``replay`` gives. Comm messages are left out: the state of their widgets has changed since.
-OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
 
 _sessions = {}
 _ended = {}  # name -> (when, why)
@@ -119,6 +120,8 @@ def _answer_to(data):
     try:
         request, buffers = wire.decode(data)
         n = request.get("n")
+        if "gathered" in request:
+            request, buffers = _gathered(request)
         if buffers:
             request.setdefault("request", {})["buffers"] = [bytes(b) for b in buffers]
         op = _OPS.get(request.get("op"))
@@ -307,36 +310,23 @@ def _submits(request):
     return {"new": any(new)}
 
 
+def _portion(request):
+    (data,) = request["request"]["buffers"]
+    return {"come": _acting(request).portions.take(request["id"], request["at"], data)}
+
+
+def _gathered(request):
+    """The request whose parts have come as portions; what was said at last, such as its number, is what counts."""
+    session = _session(request)
+    session.check(request["epoch"])
+    message, buffers = session.portions.whole(request["gathered"])
+    return dict(message, **request), buffers
+
+
 def _poll(request):
     session = _session(request)
-    connection = sockets.current()
-    session.heard(request["epoch"], connection)
-    batch = session.log.poll(
-        request["ack"],
-        _wait(request),
-        request.get("gap", 0.0),
-        request.get("limit", 1 << 20),
-        lambda: sockets.is_over(connection),
-        request.get("after"),
-    )
-    plain, buffers = wire.encode_events(batch)
-    return {"events": plain}, buffers
-
-
-def _watch(request):
-    log, connection = _session(request).log, sockets.current()
-    batch, newest, skipped = log.watch(
-        request.get("after"), request.get("limit", 1 << 20), _wait(request), lambda: sockets.is_over(connection)
-    )
-    plain, buffers = wire.encode_events(batch)
-    return {"events": plain, "newest": newest, "skipped": skipped}, buffers
-
-
-def _replay(request):
-    log = _session(request).log
-    batch, done = log.replay(request["request"], OUTPUT, request.get("after") or 0, request.get("limit", 1 << 20))
-    plain, buffers = wire.encode_events(batch)
-    return {"events": plain, "done": done}, buffers
+    session.heard(request["epoch"], sockets.current())
+    return reading.poll(session.log, request, _wait(request))
 
 
 def _cells(request):
@@ -418,6 +408,7 @@ _OPS = {
     "open": _open,
     "submit": _submit,
     "submits": _submits,
+    "portion": _portion,
     "poll": _poll,
     "interrupt": _interrupt,
     "answer": _answer,
@@ -430,9 +421,9 @@ _OPS = {
     "ask": _ask,
     "asked": _asked,
     "consent": _consent,
-    "watch": _watch,
+    "watch": lambda request: reading.watch(_session(request).log, request, _wait(request)),
     "cells": _cells,
-    "replay": _replay,
+    "replay": lambda request: reading.replay(_session(request).log, request),
 }
 
 

@@ -11,7 +11,7 @@ from .. import sockets
 from ..forward import far_end
 from ..log import log as events
 from ..wire import numbers
-from . import places
+from . import large_messages, places
 
 # How many requests a session remembers: one repeated because its answer was lost does not run twice.
 REMEMBERED = 4096
@@ -71,6 +71,7 @@ class Session:
         self._seen = {}
         self._interrupts = {}  # id of the call -> what was done
         self.tunnels = far_end.Tunnels()
+        self.portions = large_messages.Portions()
         self._lock = threading.Lock()
         self.core = self.place.make_core(self.log, shell, bundle)
         self.place.keep(self.log)
@@ -193,6 +194,7 @@ class Session:
                 raise Refusal("cannot_start", "the session %s cannot go on: %s" % (self.session_id, e))
             self.epoch += 1
             self._talks.clear()
+            self.portions.clear()
             self._numbers, self._carried = numbers.Numbers(*number), numbers.Numbers(*number, apart=APART)
             self._asked = {n: ask for n, ask in self._asked.items() if ask["state"] == "granted"}
             for ask in self._asked.values():

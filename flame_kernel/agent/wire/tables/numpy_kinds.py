@@ -11,8 +11,8 @@
 Both sides import it.
 """
 
+from ..scalars import BadValue, NotPlain
 from . import dtypes, text_columns
-from .scalars import BadValue, NotPlain
 
 # Classes whose cells can be set all at once: numpy does not treat them as nested sequences.
 _SIMPLE = {str, int, float, bool, bytes, type(None), complex, dict}

@@ -7,13 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-from ..connect.target import PLACES, SHELLS
-from ..connect.targets_file import located
-from ..errors import TargetError
-from . import kernelspec
-from .command import Command
-from .output import show_json, show_table
-from .parser import Parser
+from ...connect.target import PLACES, SHELLS
+from ...connect.targets_file import located
+from ...errors import TargetError
+from .. import kernelspec
+from ..command import Command
+from ..output import show_json, show_table
+from ..parser import Parser
 
 
 class Install(Command):

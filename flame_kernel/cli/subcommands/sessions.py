@@ -8,20 +8,21 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ..commands import sessions
-from ..connect import amounts
-from ..connect.target import Target
-from ..errors import AgentError, FlameError, TargetError
-from ..remote.foreground import Terminal, in_colour, write
-from ..remote.program import FAILED
-from ..session.agent_client import AgentClient
-from ..session.inbox import Event
-from ..session.screen import allowed, show
-from ..terminal import COLOUR, one_line, plain_text
-from .command import CommandGroup
-from .connecting import Connecting, connecting
-from .output import show_json, show_table
-from .parser import Parser
+from ...commands import sessions
+from ...connect import amounts
+from ...connect.target import Target
+from ...errors import AgentError, FlameError, TargetError
+from ...remote.foreground import Terminal, in_colour, write
+from ...remote.program import FAILED
+from ...session.agent_client import AgentClient
+from ...session.inbox import Event
+from ...session.screen import allowed, show
+from ...terminal import COLOUR, one_line, plain_text
+from ..command import CommandGroup
+from ..connecting import Connecting, connecting
+from ..index import SUBCOMMANDS
+from ..output import show_json, show_table
+from ..parser import Parser
 
 # How often a round trip is measured.
 _TRIPS = 5
@@ -135,10 +136,10 @@ class Sessions(CommandGroup):
 The sessions that live on a server: each has its names, its running cell and its output, whoever is there.
 jupyter flame sessions [TARGET] lists them."""
     commands: ClassVar[dict[str, tuple[str, str]]] = {
-        "list": ("flame_kernel.cli.sessions.List", "what lives on a server"),
-        "attach": ("flame_kernel.cli.console.Attach", "take up a session in a console, or watch it"),
-        "kill": ("flame_kernel.cli.sessions.Kill", "end sessions, with all that they run"),
-        "cull": ("flame_kernel.cli.sessions.Cull", "end those that nobody uses"),
+        "list": (f"{SUBCOMMANDS}.sessions.List", "what lives on a server"),
+        "attach": (f"{SUBCOMMANDS}.console.Attach", "take up a session in a console, or watch it"),
+        "kill": (f"{SUBCOMMANDS}.sessions.Kill", "end sessions, with all that they run"),
+        "cull": (f"{SUBCOMMANDS}.sessions.Cull", "end those that nobody uses"),
     }
     other: ClassVar[str | None] = "list"
 

@@ -8,8 +8,8 @@ for Arrow's extension types: their classes are looked up by name, and a class ma
 
 import re
 
-from . import message as wire
-from .scalars import BadValue
+from .. import message as wire
+from ..scalars import BadValue
 
 # Most bytes of one extension type's metadata; most lists and dicts in the JSON of pandas.
 MAX_EXTENSION = 1 << 16

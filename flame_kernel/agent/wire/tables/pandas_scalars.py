@@ -14,8 +14,8 @@ import datetime
 import re
 import sys
 
+from ..scalars import BadValue, NotPlain, class_name
 from . import pandas_metadata
-from .scalars import BadValue, NotPlain, class_name
 
 UNITS = ("s", "ms", "us", "ns")
 CLOSED = ("left", "right", "both", "neither")

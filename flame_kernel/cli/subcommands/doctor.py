@@ -7,16 +7,16 @@ import dataclasses
 from collections.abc import Iterator
 from itertools import chain
 
-from ..commands.doctor import FAILED as BROKEN
-from ..commands.doctor import MARKS, NOTE, OK, SKIPPED, Check, examine, folded, of_target
-from ..commands.doctor_here import examine_lab
-from ..connect.target import Target
-from ..errors import TargetError
-from ..remote.foreground import in_colour
-from ..remote.program import DONE, FAILED
-from .connecting import Connecting
-from .output import show_json
-from .parser import Parser
+from ...commands.doctor import FAILED as BROKEN
+from ...commands.doctor import MARKS, NOTE, OK, SKIPPED, Check, examine, folded, of_target
+from ...commands.doctor_here import examine_lab
+from ...connect.target import Target
+from ...errors import TargetError
+from ...remote.foreground import in_colour
+from ...remote.program import DONE, FAILED
+from ..connecting import Connecting
+from ..output import show_json
+from ..parser import Parser
 
 _COLOURS = {OK: "\x1b[32m", NOTE: "\x1b[33m", BROKEN: "\x1b[31;1m", SKIPPED: "\x1b[2m"}
 _PLAIN = "\x1b[0m"

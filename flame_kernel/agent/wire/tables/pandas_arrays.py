@@ -11,8 +11,8 @@ is read as Python strings.
 
 import re
 
+from ..scalars import BadValue, NotPlain, class_name
 from . import numpy_kinds, pandas_scalars, text_columns
-from .scalars import BadValue, NotPlain, class_name
 
 # How many cells a sparse array may have without bytes of their own.
 FREE_CELLS = 1 << 24

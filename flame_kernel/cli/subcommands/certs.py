@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import TargetError
-from ..serve.certs import DAYS, Authority, fingerprint
-from .command import Command
-from .parser import Parser
+from ...errors import TargetError
+from ...serve.certs import DAYS, Authority, fingerprint
+from ..command import Command
+from ..parser import Parser
 
 
 class Certs(Command):

@@ -12,8 +12,8 @@ import struct
 import sys
 from operator import add, le
 
+from ..scalars import BadValue
 from . import pandas_metadata
-from .scalars import BadValue
 
 # How deep types may be nested.
 MAX_DEPTH = 60

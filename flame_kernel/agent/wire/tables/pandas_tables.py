@@ -11,8 +11,8 @@
 names that were sent except dtypes, which ``pandas_arrays`` has checked.
 """
 
+from ..scalars import BadValue, NotPlain, class_name
 from . import pandas_arrays, pandas_scalars
-from .scalars import BadValue, NotPlain, class_name
 
 # A frame with more columns than this, all of one dtype, travels as one array.
 MANY_COLUMNS = 64

@@ -11,8 +11,8 @@
 
 import re
 
+from ..scalars import BadValue, NotPlain
 from . import arrow_stream
-from .scalars import BadValue, NotPlain
 
 # Older versions unpickle what is in a table's metadata without being asked.
 _SAFE_ARROW = (14, 0, 1)

@@ -14,8 +14,8 @@ dtypes and array sizes, ``arrow_stream`` checks tables.
 
 import sys
 
+from ..scalars import BadValue, NotPlain, class_name
 from . import arrow_tables, dtypes, numpy_kinds, pandas_arrays, pandas_scalars, pandas_tables
-from .scalars import BadValue, NotPlain, class_name
 
 
 def encode(encoder, value, kind, depth):

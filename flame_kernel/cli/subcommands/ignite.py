@@ -10,11 +10,11 @@ from pathlib import Path
 
 from jupyter_core.paths import jupyter_runtime_dir
 
-from ..errors import TargetError
-from ..security import private_files
-from ..serve import ignite
-from .command import Command
-from .parser import Parser
+from ...errors import TargetError
+from ...security import private_files
+from ...serve import ignite
+from ..command import Command
+from ..parser import Parser
 
 
 def key_path(pid: int) -> Path:

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from ..errors import AgentError, TargetError
-from ..remote import console
-from ..remote.foreground import in_colour, write
-from ..remote.program import FAILED, Program
-from ..remote.remote import Remote
-from ..session.requests import Reply
-from ..terminal import plain_text
-from .connecting import Connecting
-from .parser import Parser
+from ...errors import AgentError, TargetError
+from ...remote import console
+from ...remote.foreground import in_colour, write
+from ...remote.program import FAILED, Program
+from ...remote.remote import Remote
+from ...session.requests import Reply
+from ...terminal import plain_text
+from ..connecting import Connecting
+from ..parser import Parser
 from .sessions import Page
 
 

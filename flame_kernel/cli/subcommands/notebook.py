@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..commands.options import protection
-from ..connect.installation import pip_install
-from ..connect.selection import select
-from ..errors import TargetError
-from ..group.calls import folder_of
-from ..remote.program import DONE, FAILED
-from ..terminal import plain_text
-from . import kernelspec
-from .connecting import Connecting
-from .on_group import NONE_REACHED
-from .output import show_table
-from .parser import Parser
+from ...commands.options import protection
+from ...connect.installation import pip_install
+from ...connect.selection import select
+from ...errors import TargetError
+from ...group.calls import folder_of
+from ...remote.program import DONE, FAILED
+from ...terminal import plain_text
+from .. import kernelspec
+from ..connecting import Connecting
+from ..on_group import NONE_REACHED
+from ..output import show_table
+from ..parser import Parser
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager

@@ -10,16 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..connect.keys import read_key
-from ..connect.location import Location, SshHost, name_server
-from ..connect.name_server import Entry, answers, heard, registered
-from ..connect.target import Target, usual_name_server
-from ..errors import FlameError
-from ..remote.program import DONE, FAILED
-from ..terminal import plain_text
-from .command import Command
-from .output import show_json, show_table
-from .parser import Parser
+from ...connect.keys import read_key
+from ...connect.location import Location, SshHost, name_server
+from ...connect.name_server import Entry, answers, heard, registered
+from ...connect.target import Target, usual_name_server
+from ...errors import FlameError
+from ...remote.program import DONE, FAILED
+from ...terminal import plain_text
+from ..command import Command
+from ..output import show_json, show_table
+from ..parser import Parser
 
 # Servers that are tried at a time, and in how many seconds one must take a connection.
 AT_ONCE, PATIENCE = 16, 1.5

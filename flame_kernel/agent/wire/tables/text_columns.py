@@ -8,7 +8,7 @@
 Both sides import it; a side with pyarrow makes a column of these buffers without reading a single text.
 """
 
-from .scalars import BadValue
+from ..scalars import BadValue
 
 # A list of this many cells or more is packed.
 PACKED = 32

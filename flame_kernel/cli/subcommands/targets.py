@@ -11,17 +11,18 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..commands.options import OPTIONS, RICH, protection
-from ..connect.keys import Secret, store_in_keyring
-from ..connect.location import Location
-from ..connect.selection import select
-from ..connect.target import PLACES, SHELLS, WHEN_FULL
-from ..connect.targets_file import SETTINGS, TargetsFile, located
-from ..errors import TargetError
-from ..group import folding
-from .command import Command, CommandGroup
-from .output import show_json, show_table
-from .parser import Parser
+from ...commands.options import OPTIONS, RICH, protection
+from ...connect.keys import Secret, store_in_keyring
+from ...connect.location import Location
+from ...connect.selection import select
+from ...connect.target import PLACES, SHELLS, WHEN_FULL
+from ...connect.targets_file import SETTINGS, TargetsFile, located
+from ...errors import TargetError
+from ...group import folding
+from ..command import Command, CommandGroup
+from ..index import SUBCOMMANDS
+from ..output import show_json, show_table
+from ..parser import Parser
 
 # Not saved in a file: permission to reach a server without encryption and without a key.
 _OPTIONS = tuple(option for option in OPTIONS if option.name != "insecure")
@@ -37,12 +38,12 @@ Save servers under a name: %flame connect NAME, FLAME_TARGET=NAME and flame.conn
 They are saved in targets.toml in Jupyter's configuration folder, mode 0600. The key itself is never saved there, only
 where to find it: a private file, the system's keyring, an environment variable, or a prompt."""
     commands: ClassVar[dict[str, tuple[str, str]]] = {
-        "add": ("flame_kernel.cli.targets.Add", "save a server under a name"),
-        "list": ("flame_kernel.cli.targets.List", "list the saved servers"),
-        "show": ("flame_kernel.cli.targets.Show", "show the settings of one"),
-        "edit": ("flame_kernel.cli.targets.Edit", "change the settings of one"),
-        "remove": ("flame_kernel.cli.targets.Remove", "remove one"),
-        "default": ("flame_kernel.cli.targets.Default", "choose the server to use when none is named"),
+        "add": (f"{SUBCOMMANDS}.targets.Add", "save a server under a name"),
+        "list": (f"{SUBCOMMANDS}.targets.List", "list the saved servers"),
+        "show": (f"{SUBCOMMANDS}.targets.Show", "show the settings of one"),
+        "edit": (f"{SUBCOMMANDS}.targets.Edit", "change the settings of one"),
+        "remove": (f"{SUBCOMMANDS}.targets.Remove", "remove one"),
+        "default": (f"{SUBCOMMANDS}.targets.Default", "choose the server to use when none is named"),
     }
 
 
@@ -255,11 +256,11 @@ Name several servers at once: -t NAME of exec, eval, run, put and sync, %%flame 
 Members are saved targets, patterns such as pi-*, and other groups (@NAME); -web2 leaves one out. Without a saved group
 it goes as well: -t web1,web2, -t "pi-*", -t web[0:3], -t furnace*4 (four sessions on one server), -t all."""
     commands: ClassVar[dict[str, tuple[str, str]]] = {
-        "add": ("flame_kernel.cli.targets.AddGroup", "save a group, or give it other members"),
-        "list": ("flame_kernel.cli.targets.ListGroups", "list the saved groups"),
-        "show": ("flame_kernel.cli.targets.ShowGroup", "show which servers a group, or any words, mean"),
-        "remove": ("flame_kernel.cli.targets.RemoveGroups", "remove groups; the servers stay saved"),
-        "default": ("flame_kernel.cli.targets.DefaultGroup", "choose the group to use when none is named"),
+        "add": (f"{SUBCOMMANDS}.targets.AddGroup", "save a group, or give it other members"),
+        "list": (f"{SUBCOMMANDS}.targets.ListGroups", "list the saved groups"),
+        "show": (f"{SUBCOMMANDS}.targets.ShowGroup", "show which servers a group, or any words, mean"),
+        "remove": (f"{SUBCOMMANDS}.targets.RemoveGroups", "remove groups; the servers stay saved"),
+        "default": (f"{SUBCOMMANDS}.targets.DefaultGroup", "choose the group to use when none is named"),
     }
 
 

@@ -14,7 +14,7 @@ import collections
 import functools
 import re
 
-from .scalars import BadValue, NotPlain
+from ..scalars import BadValue, NotPlain
 
 # How deep dtypes may be nested.
 MAX_DEPTH = 10
