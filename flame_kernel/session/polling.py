@@ -14,6 +14,7 @@ from ..agent.wire import message as wire
 from ..connect.target import Timeouts
 from ..errors import FlameError, UnsafeAnswer
 from ..security import answers
+from .amount import AHEAD, Amount
 from .inbox import Event, Inbox
 from .io_threads import LATE, WOKEN, IoThreads, Task, Wait
 from .line import Line
@@ -25,9 +26,6 @@ GAP = 0.025
 EARLY = 0.05
 # A multiplex server serves one call at a time, so nothing may be parked there; seconds between short polls.
 POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
-# Bytes asked for in one poll: fewer after one that was cut or slow (in seconds), more after a quick and full one.
-BATCH_LEAST, BATCH_FIRST, BATCH_MOST = 1 << 12, 1 << 16, 1 << 21
-QUICK, SLOW = 0.5, 3.0
 
 
 class Polling:
@@ -59,7 +57,7 @@ class Polling:
         self._is_busy = is_busy
         self._wait = 0.0 if multiplex else timeouts.poll
         self._pause = POLL_BUSY_FIRST
-        self._batch = BATCH_FIRST
+        self._amount = Amount(link.location)
         self._poll = self._next()
         self._is_parked = False
         self._asked, self._received = 0.0, 0  # when the poll was parked, and the bytes that had come by then
@@ -118,7 +116,8 @@ class Polling:
         self._is_parked = False
         try:
             result, buffers = link.insist(line, poll, seconds, wait=self._wait, on_broken=self._less)
-            events = self._inbox.feed(answers.events(wire.decode_events(result["events"], buffers)))
+            batch = wire.decode_events(*self._amount.whole(result, buffers))
+            events = self._inbox.feed(answers.events(batch))
         except wire.WireError as e:
             link.end(UnsafeAnswer(link.location, f"events of the wrong shape: {e}"))
             return 0.0
@@ -127,9 +126,9 @@ class Polling:
                 link.end(e)
             return 0.0
         took, received = time.monotonic() - self._asked, line.connection.bytes_received - self._received
-        self._suit(took, received)
+        self._amount.suit(took, received)
         self._poll = self._next()
-        if received >= BATCH_FIRST and not self._multiplex:
+        if received >= AHEAD and not self._multiplex:
             # Much is on its way: the server gets the next batch ready while this one is shown.
             self._poll["ack"] = poll["after"]
             link.ask_ahead(line, self._poll, seconds)
@@ -138,22 +137,15 @@ class Polling:
         if self._multiplex:
             self._pause = POLL_BUSY_FIRST if events else min(self._pause * 1.5, POLL_BUSY_LAST)
             return self._pause if self._is_busy() else POLL_IDLE
-        return EARLY if not events and took < EARLY else 0.0
+        return EARLY if not events and took < EARLY and not self._amount.is_partial else 0.0
 
     def _next(self) -> dict[str, Any]:
         after = self._inbox.ack
         poll = self._message({"op": "poll", "ack": after, "after": after, "wait": self._timeouts.poll})
-        return poll | {"limit": self._batch, "gap": 0.0 if self._multiplex else GAP}
+        return poll | self._amount.fields() | {"gap": 0.0 if self._multiplex else GAP}
 
     def _less(self) -> None:
         """A poll was cut: it asks for less, else a line that is cut every so often would never get on. And it is not
         parked, as a thread waits for it."""
-        self._batch = self._poll["limit"] = max(self._batch // 2, BATCH_LEAST)
+        self._amount.cut(self._poll)
         self._poll["wait"] = 0.0
-
-    def _suit(self, took: float, received: int) -> None:
-        """Ask for as much as the line carries in a moment."""
-        if received > self._batch // 2 and took < QUICK:
-            self._batch = min(self._batch * 2, BATCH_MOST)
-        elif received > BATCH_LEAST and took > SLOW:
-            self._batch = max(self._batch // 2, BATCH_LEAST)
