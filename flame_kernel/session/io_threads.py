@@ -61,6 +61,10 @@ class Task:
         """Have a turn soon; if one is going on, another one after it."""
         self._threads.wake(self)
 
+    def wake_in(self, seconds: float) -> None:
+        """Have a turn in so many seconds, unless there is one before."""
+        self._threads.wake_in(self, seconds)
+
     def wait(self, seconds: float) -> None:
         """Wait until the task is over; not where that is asked by its own turn."""
         if self.thread != threading.get_ident():
@@ -107,6 +111,23 @@ class IoThreads:
                 task.is_woken = True
             elif task.state == "waiting" and not task.over.is_set():
                 self._make_due(task, WOKEN)
+
+    def wake_in(self, task: Task, seconds: float) -> None:
+        with self._lock:
+            if task.state == "running":
+                task.is_woken = True
+            elif task.state == "waiting":
+                self._note_time(task, seconds)
+
+    def _note_time(self, task: Task, seconds: float) -> None:
+        """It has a turn in so many seconds, unless it has one before; called with the lock."""
+        at = time.monotonic() + seconds
+        if len(self._times) > self._most_times:  # most of them are of waits that are over
+            self._times = [one for one in self._times if one[2].number == one[3]]
+            heapq.heapify(self._times)
+            self._most_times = max(1000, 2 * len(self._times))
+        heapq.heappush(self._times, (at, next(self._numbers), task, task.number))
+        self._call(at)
 
     def _make_due(self, task: Task, why: str) -> None:
         """Its wait is over; called with the lock."""
@@ -185,20 +206,16 @@ class IoThreads:
             if wait.socket is not None and not self._listen(task, wait.socket):
                 self._make_due(task, READY)
             elif wait.seconds is not None:
-                at = time.monotonic() + wait.seconds
-                if len(self._times) > self._most_times:  # most of them are of waits that are over
-                    self._times = [one for one in self._times if one[2].number == one[3]]
-                    heapq.heapify(self._times)
-                    self._most_times = max(1000, 2 * len(self._times))
-                heapq.heappush(self._times, (at, next(self._numbers), task, task.number))
-                self._call(at)
+                self._note_time(task, wait.seconds)
 
     def _listen(self, task: Task, one: socket.socket) -> bool:
         """Wait for the socket too; False where it is closed, which its next use says. Called with the lock."""
         try:
-            with contextlib.suppress(KeyError):  # a socket of that number was closed by somebody else
+            try:
+                self._selector.register(one, selectors.EVENT_READ, task)
+            except KeyError:  # a socket of that number was closed by somebody else
                 self._selector.unregister(one)
-            self._selector.register(one, selectors.EVENT_READ, task)
+                self._selector.register(one, selectors.EVENT_READ, task)
         except (ValueError, OSError):
             return False
         task.socket = one

@@ -76,9 +76,10 @@ class Watch:
             self._task.wake()
 
     def expect(self) -> None:
-        """Somebody waits for an answer from now on."""
-        if not self._ticks:
-            self.wake()
+        """Somebody waits for an answer from now on: look in a moment, and then again and again."""
+        if not self._ticks and self._task is not None:
+            self._ticks = True
+            self._task.wake_in(TICK)
 
     def wait(self, timeout: float) -> None:
         """Wait until the last look is over, when the link is closing."""
