@@ -15,7 +15,7 @@ def main() -> None:
     """Run the kernel until it is shut down; ``install …`` is ``jupyter flame install``."""
     leave_folder()
     if sys.argv[1:2] == ["install"]:
-        from .cli.install import Install
+        from .cli.subcommands.install import Install
 
         Install.launch_instance(sys.argv[2:])
         return

@@ -14,7 +14,8 @@ from jupyter_core.application import JupyterApp
 from traitlets.config import Application
 
 from flame_kernel import __version__
-from flame_kernel.cli import application, index, sessions, targets
+from flame_kernel.cli import application, index
+from flame_kernel.cli.subcommands import sessions, targets
 from flame_kernel.connect.keys import Secret
 from flame_kernel.connect.target import load_target
 

@@ -193,7 +193,13 @@ def test_mutated_values(audit: Audit) -> None:
     """
     with contextlib.suppress(values.BadValue):
         values.decode([b'{"z":"Nowhere/Never"}'])
-    for library in ("flame_kernel.agent.wire.arrays", "flame_kernel.agent.wire.frames", "numpy", "pandas", "pyarrow"):
+    for library in (
+        "flame_kernel.agent.wire.tables.arrays",
+        "flame_kernel.agent.wire.frames",
+        "numpy",
+        "pandas",
+        "pyarrow",
+    ):
         importlib.import_module(library)
     examples = [
         [1, 2.5, None, "x" * 2000],

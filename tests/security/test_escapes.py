@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 
 import flame
 from flame_kernel import errors
-from flame_kernel.cli import output, sessions
+from flame_kernel.cli import output
+from flame_kernel.cli.subcommands import sessions
 from flame_kernel.commands import monitor
 from flame_kernel.commands.status import status
 from flame_kernel.connect.target import Location, Target

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from sameness import same
 
 import flame
-from flame_kernel.agent.wire import dtypes, values
+from flame_kernel.agent.wire import values
+from flame_kernel.agent.wire.tables import dtypes
 from flame_kernel.errors import CannotTravel, UnsafeAnswer
 from flame_kernel.remote import calls
 

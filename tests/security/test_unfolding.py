@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sameness import same
 
-from flame_kernel.agent.wire import arrow_stream, values
+from flame_kernel.agent.wire import values
 from flame_kernel.agent.wire.scalars import BadValue, NotPlain
+from flame_kernel.agent.wire.tables import arrow_stream
 
 MANY = 10**9
 

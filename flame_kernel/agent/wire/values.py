@@ -177,7 +177,7 @@ class Encoder:
             return writer(self, value, depth)
         if kind in ZONES:
             return {"z": zone(value)}
-        from . import arrays
+        from .tables import arrays
 
         node = arrays.encode(self, value, kind, depth)
         if node is None:
@@ -374,7 +374,7 @@ class Decoder:
         maker = _LONG_MAKERS.get(tag)
         if maker is not None:
             return maker(content, self._count)
-        from . import arrays
+        from .tables import arrays
 
         return arrays.decode(self, tag, content, depth)
 
