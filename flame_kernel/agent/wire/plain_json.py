@@ -72,26 +72,41 @@ def _containers(value, depth, most):
     for _ in range(depth):
         below = gc.get_referents(*level)
         kinds = set(map(type, below))
-        if not kinds <= _PLAIN or len(below) > wire.MAX_VALUES:
-            return None
         if most is not None:  # where that is too little, it is seen here, before megabytes are written
-            most -= 2 * len(below) + (sum(len(one) for one in below if type(one) is str) if most > 0 else 0)
-            if most < 0:
-                return None
+            most -= _least(below, most)
+        if not kinds <= _PLAIN or len(below) > wire.MAX_VALUES or (most is not None and most < 0):
+            return None
         dicts = [one for one in level if type(one) is dict]
         if not set(map(type, itertools.chain.from_iterable(dicts))) <= _TEXT:
             return None
-        packs = len(kinds) == 1 and (int in kinds or float in kinds) and not dicts
-        if packs and len(level) <= FEW and len(below) >= PACKED * len(level):
+        if not dicts and _are_packed(kinds, len(level), len(below)):
             return None
-        if not (list in kinds or dict in kinds):
+        if kinds.isdisjoint(_CONTAINERS):
             return ids
-        level = below if kinds <= _CONTAINERS else [one for one in below if type(one) is dict or type(one) is list]
+        level = _only_containers(below, kinds)
         found += len(level)
         ids.update(map(id, level))
         if len(ids) != found:
             return None
     return None
+
+
+def _least(values, most):
+    """At least how many bytes of JSON these are; once that is more than ``most``, it does not matter how many."""
+    least = 2 * len(values)
+    return least if least > most else least + sum(len(one) for one in values if type(one) is str)
+
+
+def _are_packed(kinds, lists, count):
+    """Whether so many lists of so many values in all, of these classes, are better as buffers of numbers."""
+    return len(kinds) == 1 and (int in kinds or float in kinds) and lists <= FEW and count >= PACKED * lists
+
+
+def _only_containers(values, kinds):
+    """The lists and dicts among values of these classes."""
+    if kinds <= _CONTAINERS:
+        return values
+    return [one for one in values if type(one) is dict or type(one) is list]
 
 
 def read(data, depth, most):
@@ -110,10 +125,9 @@ def read(data, depth, most):
     for _ in range(depth):
         level = _held(level)
         kinds = set(map(type, level))
-        if not (list in kinds or dict in kinds):
+        if kinds.isdisjoint(_CONTAINERS):
             return made, count
-        if not kinds <= _CONTAINERS:
-            level = [one for one in level if type(one) is dict or type(one) is list]
+        level = _only_containers(level, kinds)
     raise BadValue("a value that is nested too deep")
 
 

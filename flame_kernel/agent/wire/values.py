@@ -52,22 +52,21 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
     Raises NotPlain, TooLarge.
     """
 
-    def made():
-        kind = Encoder if dumps is None else Trusting
-        return kind(reference, dumps, libraries, limit, array_limit, classes)
+    kind = Encoder if dumps is None else Trusting
 
-    encoder = made()
+    def made(inside=None):
+        return kind(reference, dumps, libraries, limit, array_limit, classes, inside)
+
+    encoder = made(set())
     try:
         try:
             tree = encoder.node(value, 0)
         except plain_json.Shared:
             encoder = made()
-            encoder.inside = None
             tree = encoder.node(value, 0)
         text = _encoder.encode(tree).encode("ascii")
     except (nesting.Tangled, RecursionError):
         encoder = made()
-        encoder.inside = None
         try:
             tree = nesting.encode(encoder, value)
             text = _encoder.encode(tree).encode("ascii")
@@ -91,7 +90,7 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
 class Encoder:
     """Turns one value into parts; see ``encode``. Use it once."""
 
-    def __init__(self, reference, dumps, libraries, limit, array_limit, classes):
+    def __init__(self, reference, dumps, libraries, limit, array_limit, classes, inside):
         self.parts = [b""]
         self.libraries = libraries
         self.classes = classes
@@ -102,7 +101,7 @@ class Encoder:
         self.pickled = None if dumps is None else pickled.Pickled(self, dumps)
         self._under_way = set()  # ids of the containers around the current value
         self._finished = {}  # id -> (number, unfolded size, the object, kept so that its id is not used again)
-        self.inside = set()  # ids of the lists and dicts in one node with others; None: there shall be none
+        self.inside = inside  # ids of the lists and dicts in one node with others; None: there shall be none
         self._json, self._cells = wire.MAX_VALUES, columns.MAX_CELLS  # how many more there may be of these
         self._entries = 0  # how many of these are entries of ``nesting``, whose references are not numbers
         self._unfolded = 0
@@ -124,12 +123,7 @@ class Encoder:
         if finished is not None:
             self.count(finished[1])
             return {"r": finished[0]} if type(finished[0]) is int else finished[0]
-        if self.inside and id(value) in self.inside:
-            raise plain_json.Shared
-        if id(value) in self._under_way:
-            raise nesting.Tangled("a %s contains itself" % class_name(kind))
-        if depth > MAX_DEPTH:
-            raise nesting.Tangled("it is nested deeper than %d levels" % MAX_DEPTH)
+        self._check(value, kind, depth)
         before = self._unfolded
         self._under_way.add(id(value))
         try:
@@ -139,6 +133,15 @@ class Encoder:
         self.count(1)
         self._finished[id(value)] = (len(self._finished) - self._entries, self._unfolded - before, value)
         return node
+
+    def _check(self, value, kind, depth):
+        """Raise where this value cannot have a node of its own here."""
+        if self.inside and id(value) in self.inside:
+            raise plain_json.Shared
+        if id(value) in self._under_way:
+            raise nesting.Tangled("a %s contains itself" % class_name(kind))
+        if depth > MAX_DEPTH:
+            raise nesting.Tangled("it is nested deeper than %d levels" % MAX_DEPTH)
 
     def entry(self, value, reference):
         """The node of one of ``nesting``'s entries; from now on, other nodes refer to it by ``reference``."""
@@ -161,7 +164,7 @@ class Encoder:
         if kind is list:
             return self._list(value, depth)
         if kind is dict:
-            return self._dict(value, depth)
+            return self._as_json(value, depth) or self._dict(value, depth)
         tag = _SEQUENCES.get(kind)
         if tag is not None:
             return {tag: self.nodes(value, depth)}
@@ -216,7 +219,7 @@ class Encoder:
 
     def _hold(self, ids):
         """Lists and dicts with these ids are part of a node: nothing can refer to one of them by itself."""
-        if not ids.isdisjoint(self._finished) or not ids.isdisjoint(self._under_way) or not ids.isdisjoint(self.inside):
+        if not all(map(ids.isdisjoint, (self._finished, self._under_way, self.inside))):
             raise plain_json.Shared
         self.inside |= ids
 
@@ -225,16 +228,13 @@ class Encoder:
         found = None if self.inside is None else plain_json.write(value, MAX_DEPTH - depth, self._room)
         if found is None or found[1] > self._json:
             return None
-        text, count, ids = found
-        self._hold(ids)
-        self._json -= count
-        self.count(count)
-        return {"J": self.buffer(text)}
+        self._hold(found[2])
+        self._json -= found[1]
+        self.count(found[1])
+        return {"J": self.buffer(found[0])}
 
     def _dict(self, value, depth):
-        node, keys, values = self._as_json(value, depth), list(value), list(value.values())
-        if node is not None:
-            return node
+        keys, values = list(value), list(value.values())
         if all(type(key) is str and is_clean(key) for key in keys):
             self.take(sum(map(len, keys)))
             return {"m": dict(zip(keys, self.nodes(values, depth)))}
