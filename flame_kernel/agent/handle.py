@@ -1,9 +1,10 @@
 """The agent's whole interface: functions that clients call through Flame's ``invokeModule``; and its table of sessions.
 
 ``handle`` answers one request.  Large values travel over the connection of a call of ``carry`` (see ``bulk``), files
-over that of ``take_files``.  On a multiplex server files travel in calls of ``call_files``, in a conversation that op
-``files`` begins; each of these calls has a number that is valid once.  Messages too large for the server are sent with
-``part`` and fetched with ``rest``, see ``large_messages``.
+over that of ``take_files``, forwarded ports over that of ``forward`` (see ``forward.far_end``).  On a multiplex server
+files travel in calls of ``call_files``, in a conversation that op ``files`` begins; each of these calls has a number
+that is valid once.  Messages too large for the server are sent with ``part`` and fetched with ``rest``, see
+``large_messages``.
 
 A request is a message of ``wire``: ``{"op", "n", …}``.  The answer repeats ``n`` and has ``result``, or ``error`` with
 a code and a sentence.  Every op returns soon, except a ``poll`` or ``watch`` that waits.  On a multiplex server one
@@ -73,7 +74,7 @@ import sys
 import threading
 import time
 
-from . import own, sockets, threads
+from . import own, pyro, sockets, threads
 from .log import reading
 from .remote import bulk, files
 from .session import checkup, child_frames, large_messages, places
@@ -150,6 +151,11 @@ def take_files(data):
     return _bytes_of(_take_files, data, _daemon(sys._getframe(1)))
 
 
+def forward(data):
+    """Called through Flame by a session's owner: carry the streams of forwarded ports, see ``forward.far_end``."""
+    return _bytes_of(_forward, data, _daemon(sys._getframe(1)))
+
+
 def call_files(data):
     """Called through Flame by a session's owner with ``talk``, ``number`` and the frames of its requests; returns the
     frames of the answers, see ``files.call``. A repeated message is refused, and so is one of an earlier owner."""
@@ -195,6 +201,10 @@ def _take_files(request, buffers, daemon):
     files.take(bytes.fromhex(request["nonce"]), daemon)
 
 
+def _forward(request, buffers, daemon):
+    _acting(request, carries=True).tunnels.take(request, daemon)
+
+
 def _part(request, buffers, daemon):
     whole = large_messages.take(request, buffers[0])
     return whole and {wire.HANDLE: handle, wire.CALL_FILES: call_files}[request["of"]](whole)
@@ -216,8 +226,8 @@ def _hello(request):
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "python": list(sys.version_info[:3]),
-        "servertype": _pyro_config("SERVERTYPE", "thread"),
-        "bare": is_bare_flameserver(),
+        "servertype": pyro.servertype(),
+        "bare": pyro.is_bare_flameserver(),
         "max_message": large_messages.most(),
         "main": getattr(sys.modules.get("__main__"), "__file__", None) or "",
     }
@@ -229,12 +239,6 @@ def _greet(request):
     if session is not None:
         hello["newest"] = session.log.newest
     return hello
-
-
-def is_bare_flameserver():
-    """Whether this process is Pyro's own flame server, with no app around it."""
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return "Pyro4.utils.flameserver" in sys.modules or getattr(spec, "name", None) == "Pyro4.utils.flameserver"
 
 
 def _open(request):
@@ -378,7 +382,7 @@ def _end(session):
         _note_end(session, "it was closed by a client")
     # On a thread of its own: a cell that does not end at once must not hold up the caller or a multiplex server.
     ending = threads.start("close", session.close)
-    if not _is_multiplex():
+    if not pyro.is_multiplex():
         ending.join(5.0)
     _reap_soon()
     return {"closed": True}
@@ -460,7 +464,7 @@ def _note_end(session, why):
 
 
 def _wait(request):
-    return 0.0 if _is_multiplex() else min(float(request.get("wait", 0)), LONGEST_WAIT)
+    return 0.0 if pyro.is_multiplex() else min(float(request.get("wait", 0)), LONGEST_WAIT)
 
 
 def _boot():
@@ -469,15 +473,6 @@ def _boot():
         if not _boot_id:
             _boot_id.append(os.urandom(8).hex())
     return _boot_id[0]
-
-
-def _is_multiplex():
-    return _pyro_config("SERVERTYPE", "thread") == "multiplex"
-
-
-def _pyro_config(name, default):
-    module = sys.modules.get("Pyro4.configuration")
-    return getattr(getattr(module, "config", None), name, default)
 
 
 # -- sessions without a client -----------------------------------------------------------------------------------------
