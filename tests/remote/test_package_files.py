@@ -1,4 +1,4 @@
-"""The data files and the folders of a package that was sent, as pkgutil and importlib.resources find them, everywhere."""
+"""The data files and the folders of a package that was sent, as pkgutil and importlib.resources find them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def resources():
     inside = sorted(one.name for one in top.iterdir() if one.name != "none")
     return ((top / "data" / "x.txt").read_text(encoding="utf-8"), on_disk, raw, inside,
             (top / "data").is_dir(), (top / "data").is_file(), (top / "data" / "x.txt").is_file(),
-            sys.version_info > (3, 10) and (top / "none").is_file(), [one.name for one in (top / "plug" / "deep").iterdir()])
+            sys.version_info > (3, 10) and (top / "none").is_file(),
+            [one.name for one in (top / "plug" / "deep").iterdir()])
 """
 
 
