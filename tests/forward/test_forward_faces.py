@@ -110,6 +110,7 @@ def _echoes(port: int) -> bool:
         return False
 
 
+@pytest.mark.timeout(150)
 def test_a_link_that_works_from_another_machine(
     flame_server: Callable[..., FlameServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,10 +126,10 @@ def test_a_link_that_works_from_another_machine(
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until((runtime / f"jpserver-{server.pid}.json").exists, "Jupyter's server has begun", 40)
         monkeypatch.setenv("JPY_PARENT_PID", str(server.pid))
         monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(runtime))
         browser.proxied.cache_clear()
+        wait_until(lambda: browser._server() is not None, "Jupyter's server tells of itself", 50)
         info = browser._server()
         assert info is not None
         wait_until(lambda: _answers(f"{info['url']}api"), "it answers", 40)
