@@ -26,6 +26,8 @@ KEPT = 2
 FEW, STALLED = 4, 0.01
 # Seconds after which a thread beyond KEPT ends, if there is nothing to do.
 LINGER = 0.2
+# Seconds to wait for the threads when the last session has ended.
+END = 1.0
 
 
 class Wait(NamedTuple):
@@ -88,11 +90,13 @@ class IoThreads:
         self._selector.register(self._ears, selectors.EVENT_READ)
         self._until = 0.0  # when the waiting thread looks again by itself
         self._stalled: float | None = None  # since when turns are due and nobody is free
+        self._threads: list[threading.Thread] = []
         self._count = self._idle = 0
         self._users = 0
         self._is_over = False
+        self._waiter = threading.Thread(target=self._wait, name="flame-io", daemon=True)
+        self._waiter.start()
         with self._lock:
-            threading.Thread(target=self._wait, name="flame-io", daemon=True).start()
             for _ in range(KEPT):
                 self._start()
 
@@ -148,10 +152,13 @@ class IoThreads:
 
     def _start(self) -> None:
         self._count += 1
+        thread = threading.Thread(target=self._work, name="flame-io-turns", daemon=True)
         try:
-            threading.Thread(target=self._work, name="flame-io-turns", daemon=True).start()
+            thread.start()
         except RuntimeError:  # the program ends: those that there are do it
             self._count -= 1
+        else:
+            self._threads = [one for one in self._threads if one.is_alive()] + [thread]
 
     def _call(self, at: float) -> None:
         """The waiting thread must look at ``at`` at the latest."""
@@ -278,6 +285,13 @@ class IoThreads:
                 self._call(0.0)
             return self._users
 
+    def join(self, seconds: float) -> None:
+        """Wait until the threads have ended; not for the one that asks, nor for one that is held up longer."""
+        deadline = time.monotonic() + seconds
+        for thread in [self._waiter, *self._threads]:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
     def forked(self) -> None:
         """In a child of this process, which has none of the threads: let go what it has of the descriptors."""
         for one in (self._ears, self._mouth):
@@ -306,8 +320,11 @@ def leave(threads: IoThreads) -> None:
     """A session has ended: with the last one the threads do."""
     global _present
     with _lock:
-        if not threads.use(-1) and _present is threads:
+        is_last = not threads.use(-1)
+        if is_last and _present is threads:
             _present = None
+    if is_last:
+        threads.join(END)
 
 
 def _forked() -> None:
