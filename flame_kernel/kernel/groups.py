@@ -42,7 +42,8 @@ from .waits import Stopped, Waits, on_thread
 
 _CELL = re.compile(r"%%flame(?:\s+(.*))?$")
 _NOBODY = (
-    "name who is meant: %%flame -t web, or -t web1,web2; without that line the cell runs where the kernel is connected"
+    "cells run where the kernel is connected already: leave out the %%flame line, or name others by -t, such as "
+    "%%flame -t web1,web2"
 )
 
 
