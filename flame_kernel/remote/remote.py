@@ -28,7 +28,8 @@ from ..connect.keys import Ask
 from ..connect.target import Secret, Target, Timeouts, load_target
 from ..errors import FlameError, TargetError, TransferError, UnsafeAnswer
 from ..files import transfer
-from ..security.offers import identifiers, modules
+from ..forward.forwards import Forward, Forwards
+from ..security.offers import identifiers
 from ..serve.embedded import EmbeddedServer
 from ..session.bootstrap import agent_text
 from ..session.inbox import Event
@@ -39,6 +40,7 @@ from .batch import Batch
 from .callbacks import CalledBack
 from .calls import Calls, Sink, Step
 from .console import Console, history_file
+from .far_modules import Modules, by_path
 from .functions import RemoteFunction
 from .modules import SentModule, getmodule, sendmodule
 from .proxy import chain, reference, stand_in
@@ -83,6 +85,7 @@ class Remote:
                 client_id=client_id,
             )
             self._calls = Calls(self.session, stand_in, reference)
+            self.forwards = Forwards(self.session)
             self.taken_up = self._running()
         except BaseException:  # goes on, whatever it is; a server of our own is ended
             if self._server is not None:
@@ -207,7 +210,7 @@ class Remote:
 
     def module(self, name: str) -> Any:
         """A module by its name; ModuleNotFoundError if there is none."""
-        return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
+        return by_path(self._calls, _text(name), lookahead.goes_on(sys._getframe(1)))
 
     def builtin(self, name: str) -> Any:
         """A built-in function by its name."""
@@ -380,6 +383,34 @@ class Remote:
         """The source of a module on the far side."""
         return getmodule(self.session, name)
 
+    # -- ports -------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        port: int | str | os.PathLike[str] = 0,
+        *,
+        reverse: bool = False,
+        local: int | str | os.PathLike[str] | None = None,
+        host: str | None = None,
+        bind: str | None = None,
+        socks: bool = False,
+    ) -> Forward:
+        """Reach a port of the far side from here: ``with pi.forward(6006) as f: webbrowser.open(f.url)``.
+
+        port     the port there, the path of a unix socket there, or as ``ssh -L`` has it: ``"8080:host:80"``
+        reverse  the far side listens at ``port``, and what connects there reaches ``local`` here
+        local    the port or path of a unix socket here; None: the same port, or a free one if it is taken
+        host     the host that is connected to, as the other side knows it (default: localhost)
+        bind     listen on this address instead of loopback
+        socks    a SOCKS5 proxy here, at ``local`` or ``port``: a browser that uses it sees the far side's network
+
+        Connections outlive a lost link. They end with the session, or with ``close()``.
+        """
+        made = self.forwards.open(port, reverse=reverse, local=local, host=host, bind=bind, socks=socks)
+        for sentence in made.warnings:
+            print(f"Warning: {sentence}" if "whoever" in sentence else f"Note: {sentence}", file=sys.stderr)
+        return made
+
     def console(self) -> Console:
         """The interactive prompt of the far side: ``with pi.console() as console: console.interact()``."""
         return Console(self, history_file())
@@ -399,6 +430,7 @@ class Remote:
             return
         self._closed = True
         _open.discard(self)
+        self.forwards.close()
         self._calls.close()
         leave()
         if self._server is not None:
@@ -411,42 +443,6 @@ class Remote:
         self.close()
 
 
-class Modules:
-    """``pi.modules``: gives modules of the far side by name; they are imported there on use."""
-
-    __slots__ = ("_calls",)
-
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-
-    def __repr__(self) -> str:
-        return f"<modules at {self._calls.name}>"
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") and name.startswith(("__", "_repr_", "_ipython_")) and name != "__future__":
-            raise AttributeError(name)
-        frame = sys._getframe(1)
-        try:
-            return _module(self._calls, name, lookahead.goes_on(frame))
-        except ModuleNotFoundError as error:
-            if error.name != name or lookahead.is_attribute(frame):
-                raise
-            raise AttributeError(f"there is no module {name} at {self._calls.name}") from error  # hasattr, getattr
-
-    def __contains__(self, name: object) -> bool:
-        is_name = isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
-        return is_name and self._calls.demand(["has_module", name], (), bool)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dir(self))
-
-    def __getitem__(self, name: str) -> Any:
-        return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
-
-    def __dir__(self) -> list[str]:
-        return modules(self._calls.perform(["modules"], (), "value"))
-
-
 def _sources(
     paths: tuple[transfer.Name, ...], dst: transfer.Name | None
 ) -> tuple[tuple[transfer.Name, ...], transfer.Name]:
@@ -455,12 +451,6 @@ def _sources(
     if dst is None or not paths:
         raise TransferError("name what to copy and where to: put('data.csv', 'folder/')")
     return paths, dst
-
-
-def _module(calls: Calls, name: str, goes_on: bool) -> Any:
-    if not all(part.isidentifier() for part in _text(name).split(".")):
-        raise TargetError(f"{name!r} is not the name of a module; write one such as os or os.path")
-    return chain(calls, ["module", name]) if goes_on else calls.perform(["module", name], ())
 
 
 def _identifier(name: Any, what: str) -> str:

@@ -169,14 +169,15 @@ def tree(value: Any, name: str) -> None:
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
-        for one in level:
+        kinds = set(map(type, level))
+        if int in kinds and max(map(int.bit_length, (one for one in level if type(one) is int))) > 13_000:
+            raise Misshapen(f"{name} has a number of thousands of digits")
+        for one in level if dict in kinds or list in kinds else ():
             kind = type(one)
             if kind is dict:
                 below.extend(one.values())
             elif kind is list:
                 below.extend(one)
-            elif kind is int and one.bit_length() > 13_000:
-                raise Misshapen(f"{name} has a number of thousands of digits")
         if not below:
             return
         level = below
@@ -247,6 +248,14 @@ _CELL = record(
     },
 )
 _BATCH: dict[str, Check] = {"events": listing(_object)}
+_PIECE = record({"piece": record({"mark": _name, "at": _size, "size": _size})})
+
+
+def _poll(value: Any, name: str) -> None:
+    """A batch of events, or a piece of one."""
+    (_PIECE if type(value) is dict and "piece" in value else record(_BATCH))(value, name)
+
+
 _DONE = record({}, {"new": flag, "taken": flag, "closed": flag, "detached": flag, "done": flag})
 _CHECKUP = record(
     {},
@@ -276,7 +285,8 @@ RESULTS: dict[str, Check] = {
     ),
     "submit": _DONE,
     "submits": _DONE,
-    "poll": record(_BATCH),
+    "portion": record({"come": _size}),
+    "poll": _poll,
     "interrupt": record({}, {"done": _name}),
     "answer": _DONE,
     "detach": _DONE,

@@ -227,6 +227,11 @@ class Core:
 
     # -- output ------------------------------------------------------------------------------------------------------
 
+    def runs(self, request_id):
+        """Whether a request runs now."""
+        running = [lane.request for lane in list(self.lanes.values())]
+        return any(request is not None and request["id"] == request_id for request in running)
+
     def publish(self, msg_type, content, metadata=None, buffers=None, clean=None):
         """Publish an event for the calling cell; ``clean`` converts content that JSON cannot represent."""
         cell = streams.current() or self.latest
@@ -374,6 +379,12 @@ class Core:
             self._batch = (batch, lane.name)
             request["lane"] = lane.name
             lane.submit(request)
+
+    @property
+    def loop(self):
+        """The event loop of the lane for cells; None if there is none."""
+        lane = self.lanes.get("")
+        return None if lane is None or lane.abandoned else lane.loop
 
     def _end_spare_helper(self, name):
         """After a request for an object: end this helper lane if another one is idle too."""
