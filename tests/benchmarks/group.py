@@ -125,9 +125,9 @@ class Engines:
 
         import ipyparallel
 
-        cluster = ipyparallel.Cluster(n=count, log_level=logging.ERROR)
+        cluster = ipyparallel.Cluster(n=count, engine_timeout=600, log_level=logging.ERROR)
         began = time.perf_counter()
-        client = cluster.start_and_connect_sync(timeout=600)
+        client = cluster.start_and_connect_sync()
         self.started = time.perf_counter() - began
         stack.callback(cluster.stop_cluster_sync)
         stack.callback(client.close)
