@@ -67,6 +67,8 @@ def install(
 
     first  what is sent comes before the host's own packages, not behind them
     say    told what is being done
+
+    Branches because each is something that may be wrong, before anything is sent.
     """
     requirements, passed = pip.split(words)
     if not requirements and not {"-r", "--requirement"} & set(passed):

@@ -295,7 +295,10 @@ class _State:
                     _link(path, os.path.join(self.folder, relative))
 
     def unpack(self, path):
-        """Unpack a wheel; every file is what its RECORD says."""
+        """Unpack a wheel; every file is what its RECORD says.
+
+        Branches because each is something that may be wrong with a wheel.
+        """
         with zipfile.ZipFile(path) as wheel:
             names = [one for one in wheel.namelist() if not one.endswith("/")]
             (info,) = {one.split("/")[0] for one in names if re.match(r"[^/]+\.dist-info/", one)} or {""}
