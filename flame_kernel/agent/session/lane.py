@@ -109,6 +109,7 @@ class Lane:
         self._wake = None
         self._task = None
         self._suspended = False
+        self._before = set()  # the tasks that there were when the running request began
         self._stopped = None  # id of a request that awaits and is to be cancelled
         self._closing = False
         self._reported = None  # request id for which the user was told that the next Stop abandons it
@@ -165,7 +166,7 @@ class Lane:
 
     def _close_loop(self):
         try:
-            tasks = asyncio.all_tasks(self.loop) if hasattr(asyncio, "all_tasks") else asyncio.Task.all_tasks(self.loop)
+            tasks = _tasks(self.loop)
             for task in tasks:
                 task.cancel()
             if tasks:
@@ -191,6 +192,7 @@ class Lane:
 
     async def _perform(self, request):
         self._force = False
+        self._before = _tasks(self.loop)
         self.since = time.monotonic()
         self.request = request
         reply = None
@@ -415,6 +417,16 @@ class Lane:
         if self.request is not None and self.request["id"] == stopped and self._suspended:
             self._notice()
             self._task.cancel()
+            for task in self._tasks_of_cell():
+                task.cancel()
+
+    def _tasks_of_cell(self):
+        """The tasks that the running cell has begun, those that it does not wait for too. Before Python 3.12 it cannot
+        be seen who has begun a task: where an earlier cell has left some behind, which may begin others, none is told."""
+        new = _tasks(self.loop) - self._before - {self._task}
+        if any(hasattr(task, "get_context") for task in new):
+            return [task for task in new if streams.is_of(task.get_context(), self.request["id"])]
+        return [] if any(task is not self._task and not task.done() for task in self._before) else new
 
     def interrupt_children(self):
         """Interrupt the processes that this thread has started and waits for, so that subprocess.run ends."""
@@ -466,3 +478,8 @@ class Lane:
         self._closing = True
         self._guard.post()
         return request
+
+
+def _tasks(loop):
+    """The tasks of a loop that are not done."""
+    return set(asyncio.all_tasks(loop)) if hasattr(asyncio, "all_tasks") else set(asyncio.Task.all_tasks(loop))
