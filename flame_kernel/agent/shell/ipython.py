@@ -123,7 +123,7 @@ class IPythonShell:
             self._show(e)
         ip.end_cell()
         if result is not None:
-            failure = result.error_before_exec or result.error_in_exec
+            failure = result.error_in_exec if result.error_before_exec is None else result.error_before_exec
         if failure is None and not error.get("in_displayhook"):
             reply = {"status": "ok"}
         else:
