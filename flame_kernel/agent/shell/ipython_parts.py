@@ -283,6 +283,12 @@ def classes():
             finally:
                 self.local.message = None
 
+        def flush(self):
+            super().flush()
+            self.shell.user_ns_hidden.update(
+                (name, "") for name in ("_", "__", "___")
+            )  # IPython leaves the values there
+
         def start_displayhook(self):
             self.local.message = {"data": {}, "metadata": {}}
 
