@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+import types
 
 from .. import sockets, tempdirs, threads
 from ..log import log as events
@@ -34,6 +35,8 @@ START_GRACE = 0.8
 EXIT_GRACE, ENDED_GRACE, THREADS_GRACE = 3.0, 2.5, 1.0
 # Seconds that a cell has to end when its session does; then exit handlers run beside it.
 LEAVE_GRACE = 0.7
+# What a ``__del__`` method may use.
+_USED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, str, int, float)
 # Seconds between signals to a main thread that has not noticed them.
 SIGNAL_AGAIN = 0.1
 
@@ -255,8 +258,12 @@ def _finish(me):
             _quietly(thread.join, max(0.0, deadline - time.monotonic()))
     _quietly(atexit._run_exitfuncs)
     _flush_files()
-    _quietly(vars(me.namespace).clear)
+    names = vars(me.namespace)
+    for name in reversed(list(names)):  # what is made last goes first, and what its methods use stays until then
+        if not isinstance(names.get(name), _USED):
+            names.pop(name, None)
     _quietly(gc.collect)
+    _quietly(names.clear)
     _flush_files()
 
 
