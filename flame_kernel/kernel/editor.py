@@ -6,23 +6,36 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Iterable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, Protocol
 
 from ..commands import help
+from ..commands.language import CELL
 from ..commands.options import KERNEL
 from ..commands.parsing import find
-from ..commands.tab import command_at, rest_of, wanted
+from ..commands.tab import command_at, rest_of, wanted, wanted_of_cell
 from ..errors import FlameError
-from ..remote.candidates import Candidates, Side, candidates, code
+from ..remote import candidates as remote_candidates
+from ..remote.candidates import Candidates, candidates, code
 from ..session.session import Session
 from .backend import FarSide
 from .exchange import Exchange
+from .groups import Groups, names
 from .waits import on_thread
 
 # Seconds that Tab waits for what has to be asked.
 PATIENCE = 8.0
 
 _FIRST = re.compile(r"\s*(%{1,2}\w*)$")
+# The first line of a cell for this machine.
+LOCAL = "%%local"
+_ON_OTHERS = re.compile(r"\s*%%flame(?:\s(?P<rest>.*))?$")
+
+
+class Side(Protocol):
+    """Whom a question can be for: a far side, or a group."""
+
+    def session(self) -> Future[Session]: ...
 
 
 class Editor:
@@ -31,22 +44,37 @@ class Editor:
     ``far`` and ``local`` are the side of the cells, and that of ``%%local`` cells where there has been one.
     """
 
-    def __init__(self, far: FarSide) -> None:
+    def __init__(self, far: FarSide, groups: Groups) -> None:
         self._far = far
+        self._groups = groups
         self.local: FarSide | None = None
-        self._side = Side(self._session, list, self._targets, self._names)
+        self._side = remote_candidates.Side(self._session, list, self._targets, self._names)
 
     async def complete(self, text: str, at: int) -> dict[str, Any] | None:
         """The content of a complete_reply; None for a line that is not ours."""
-        line = _line(text, at)[0]
+        line, number, _ = _line(text, at)
         rest = rest_of(line)
-        if rest is None:
+        of_cell = _ON_OTHERS.match(line) if not number else None
+        if rest is None and (of_cell is None or of_cell["rest"] is None):
             return None
+        what = wanted(rest, KERNEL) if rest is not None else wanted_of_cell(str(of_cell and of_cell["rest"]), KERNEL)
         offered = Candidates("")
         with contextlib.suppress(FlameError, asyncio.TimeoutError):
-            looking = on_thread(lambda: candidates(wanted(rest, KERNEL), self._side), "tab")
+            looking = on_thread(lambda: candidates(what, self._side), "tab")
             offered = await asyncio.wait_for(asyncio.wrap_future(looking), PATIENCE)
         return _reply(offered, at)
+
+    def asked(self, code: str, at: int) -> tuple[Side | None, str, int]:
+        """The side that a question about a cell is for, the text for it, and how many characters it leaves out. None
+        for a cell of this machine, or of others, where none has run: nobody else is asked about it."""
+        first, end, rest = code.partition("\n")
+        others = _ON_OTHERS.match(first)
+        if first.strip() != LOCAL and others is None:
+            return self._far, code, 0
+        if at <= len(first):
+            return None, "", 0
+        side = self.local if others is None else self._groups.side(others["rest"] or "")
+        return side, rest, len(first) + len(end)
 
     def begun(self, text: str, at: int, reply: dict[str, Any]) -> dict[str, Any]:
         """``reply``, the far side's, with our own words where a line begins with a ``%``."""
@@ -55,7 +83,7 @@ class Editor:
         if first is None:
             return reply
         word = first.group(1)
-        ours = [one for one in ("%flame", *(("%%local",) if number == 0 else ())) if one.startswith(word)]
+        ours = [one for one in ("%flame", *(("%%local", "%%flame") if number == 0 else ())) if one.startswith(word)]
         if not ours:
             return reply
         start = at - len(word)
@@ -70,8 +98,10 @@ class Editor:
         """The content of an inspect_reply; None for a line that is not ours."""
         _, number, column = _line(text, at)
         whole = text.split("\n")[number]
-        if number == 0 and whole.strip() == "%%local":
+        if number == 0 and whole.strip() == LOCAL:
             return _page(f"%%local: {help.LOCAL}.")
+        if number == 0 and _ON_OTHERS.match(whole):
+            return _page(help.about(CELL, KERNEL))
         name = command_at(whole, column)
         if name is None:
             return None
@@ -87,7 +117,7 @@ class Editor:
         return None
 
     def _targets(self) -> Iterable[str]:
-        return Exchange.targets()
+        return [*Exchange.targets(), *names()]
 
     def _names(self, word: str) -> Iterable[str]:
         local = self.local.current if self.local is not None else None

@@ -34,7 +34,7 @@ from ..agent.wire.message import COMMS
 from ..commands.source import Source
 from ..connect.keys import Ask, without_key
 from ..connect.settings import FlameSettings
-from ..connect.target import Target, load_target
+from ..connect.target import Target, load_target, usual_target
 from ..errors import FlameError, NotSent, UnsafeAnswer
 from ..security.offers import Offers, offered
 from ..serve import early
@@ -45,8 +45,9 @@ from .clients import Clients
 from .commands import Commands
 from .debugger import Debugger, is_there
 from .dispatch import EMPTY, QUESTIONS, Dispatch, begins, overtakes
-from .editor import Editor
+from .editor import LOCAL, Editor, Side
 from .first_tab import FirstTab
+from .groups import How
 from .history import History
 from .iopub import Publisher, pack
 from .link_status import LinkStatus
@@ -61,8 +62,6 @@ EDITOR_PATIENCE = 5.0
 INTERRUPT_PATIENCE = 2.0
 # What a cell says that calls exit() or quit(): consoles end then, notebooks do nothing.
 EXIT_WORDS = "to end: shut the kernel down, or %flame disconnect; %flame detach leaves the session running there\n"
-# The first line of a cell for this machine.
-LOCAL = "%%local"
 
 
 def _hide_keys(record: logging.LogRecord) -> bool:
@@ -125,17 +124,15 @@ class FlameKernel(Kernel):
         )
         self._far = self._make_far(Target())
         self._local: FarSide | None = None
-        self._editor = Editor(self._far)
         self._first_tab = FirstTab()
         connection_file = getattr(self.parent, "abs_connection_file", "")
         self._memory = Memory(connection_file, self.session.key if self.session is not None else b"")
         self._commands = Commands(
-            self._far, self._publisher, self._waits, self._clients, self._load, self._local_far, self._memory
+            self._far,
+            *(self._publisher, self._waits, self._clients, self._load, self._local_far, self._memory, self._usual),
         )
-        try:
-            self._far.turn_to(self._commands.sessions.first_target())
-        except FlameError as e:
-            self._far.turn_to(Target(), e)
+        self._commands.sessions.begin()
+        self._editor = Editor(self._far, self._commands.groups)
         self._debugger = Debugger(lambda: self._far, self._publisher)
         for msg_type in COMMS:
             self.shell_handlers[msg_type] = self._comm
@@ -156,6 +153,9 @@ class FlameKernel(Kernel):
         folder = Path(jupyter_config_dir())
         defaults = FlameSettings(parent=self).values()
         return load_target(name_or_location, config_dir=folder, overrides=overrides, ask=ask, defaults=defaults)
+
+    def _usual(self) -> str | None:
+        return usual_target(FlameSettings(parent=self).values(), config_dir=Path(jupyter_config_dir()))
 
     def start(self) -> None:
         """Called by the application when the channels are there: connect meanwhile, so that the first cell is quick."""
@@ -418,6 +418,9 @@ class FlameKernel(Kernel):
         rest, followed = await self._commands.of_cell(lines, cell)
         if rest is not None:
             await self._commands.sessions.before_cell(cell, execution.counts)
+            how = How(execution.silent, execution.counts, execution.count)
+            reply = await self._commands.groups.cell(cell, rest, how)
+            rest, followed = (rest, followed) if reply is None else (None, reply)
         return (None if rest is None else self._far), "\n".join(rest or ()), followed
 
     def _follow(self, request_id: str) -> None:
@@ -449,7 +452,7 @@ class FlameKernel(Kernel):
 
     # -- the editor's questions --------------------------------------------------------------------------------------
 
-    async def _ask_far(self, ask: Any, fallback: dict[str, Any], far: FarSide | None = None) -> dict[str, Any]:
+    async def _ask_far(self, ask: Any, fallback: dict[str, Any], far: Side | None = None) -> dict[str, Any]:
         """An editor's question to the far side, which is not worth an error message."""
         try:
             # Shielded: who does not wait any longer must not cancel what a cell waits for too.
@@ -468,7 +471,7 @@ class FlameKernel(Kernel):
         if ours is not None:
             return ours
         nothing = Offers(at, at).reply()
-        far, text, offset = self._asked(without_key(code, same_length=True), at)
+        far, text, offset = self._editor.asked(without_key(code, same_length=True), at)
         if far is None:
             return self._editor.begun(code, at, nothing)
         reply = await self._ask_far(lambda session: session.complete(uuid.uuid4().hex, text, at - offset), nothing, far)
@@ -476,14 +479,6 @@ class FlameKernel(Kernel):
             moved = {end: reply[end] + offset for end in ("cursor_start", "cursor_end") if type(reply.get(end)) is int}
             reply = {**reply, **moved}
         return self._editor.begun(code, at, offered(reply, code, at).reply())
-
-    def _asked(self, code: str, at: int) -> tuple[FarSide | None, str, int]:
-        """The side that a question about a cell is for, the text for it, and how many characters it leaves out. None
-        for a cell of this machine where none has run: another machine is not asked about it."""
-        first, end, rest = code.partition("\n")
-        if first.strip() != LOCAL:
-            return self._far, code, 0
-        return (self._local, rest, len(first) + len(end)) if at > len(first) else (None, "", 0)
 
     async def do_inspect(
         self, code: str, cursor_pos: int | None, detail_level: int = 0, omit_sections: Any = ()
@@ -494,7 +489,7 @@ class FlameKernel(Kernel):
         if ours is not None:
             return ours
         nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
-        far, text, offset = self._asked(without_key(code, same_length=True), at)
+        far, text, offset = self._editor.asked(without_key(code, same_length=True), at)
         if far is None:
             return nothing
         reply = await self._ask_far(
@@ -524,7 +519,7 @@ class FlameKernel(Kernel):
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages"""
         header = parent["header"]
         request_id = header["msg_id"]
-        session = self._far.current
+        session = self._far.own
         self._publisher.remember(request_id, parent, ident, cell=False)
         with self._dispatch.status(parent):
             try:
@@ -545,8 +540,8 @@ class FlameKernel(Kernel):
             for known, one in reply["comms"].items()
             if not wanted or one["target_name"] == wanted
         }
-        session = self._far.current
-        if session is not None and not self._publisher.rendering(session).full:
+        session = self._far.own
+        if self._far.group is not None or (session is not None and not self._publisher.rendering(session).full):
             comms = {}  # what they say is not shown, so nobody should wait for it
         if self.session is not None:
             self.session.send(stream, "comm_info_reply", {"status": "ok", "comms": comms}, parent, ident)
@@ -561,7 +556,8 @@ class FlameKernel(Kernel):
 
     def _interrupt_all(self) -> list[Future[Any]]:
         self._waits.stop()
-        sessions = [side.current for side in (self._far, self._local) if side is not None]
+        self._commands.groups.press()
+        sessions = [side.own for side in (self._far, self._local) if side is not None]
         return [session.interrupt() for session in sessions if session is not None]
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
@@ -582,8 +578,8 @@ class FlameKernel(Kernel):
         the reply comes a front end sends its comm messages to the main shell, where they wait for the cell.
         """
         name = self.shell_channel_thread.create()
-        if self._far.current is not None:
-            self._far.current.open_lane(name)
+        if self._far.own is not None:
+            self._far.own.open_lane(name)
         if self.session is not None:
             content = {"status": "ok", "subshell_id": name}
             self.session.send(socket, "create_subshell_reply", content, parent, ident)
@@ -600,8 +596,8 @@ class FlameKernel(Kernel):
         except UnknownSubshellError as e:
             content = {"status": "error", "evalue": str(e)}
         else:
-            if self._far.current is not None:
-                self._far.current.close_lane(name)
+            if self._far.own is not None:
+                self._far.own.close_lane(name)
         if self.session is not None:
             self.session.send(socket, "delete_subshell_reply", content, parent, ident)
 
@@ -636,6 +632,7 @@ class FlameKernel(Kernel):
         self._waits.stop()
         loop = asyncio.get_running_loop()
         closing = [loop.run_in_executor(None, self._far.close, keep)]
+        closing.append(loop.run_in_executor(None, self._commands.groups.close, restart))
         if self._local is not None:
             closing.append(loop.run_in_executor(None, self._local.close))
         await asyncio.gather(*closing)
