@@ -57,6 +57,7 @@ _MARSHAL = 3  # the serializer that Pyro uses when it refuses a connection
 _HEADER = struct.Struct(message.Message.header_format)
 _ANNOTATION = struct.Struct("!4sH")
 _KNOWN_FLAGS = message.FLAGS_EXCEPTION | message.FLAGS_COMPRESSED | message.FLAGS_ITEMSTREAMRESULT
+UNCLEAR = "an exception that does not say which call it answers"
 _FIRST_PIECE = 64 * 1024  # bytes allocated at first; later, as many again as have been received
 
 # Runs on the server: calls a method of Flame's object and turns what it raises into a value. The outcome is a pickled
@@ -323,7 +324,7 @@ class Connection:
                 return CannotConnect(self.location, "not_flame")
             return failure
         self.close()
-        return UnsafeAnswer(self.location, "an exception that does not say which call it answers")
+        return UnsafeAnswer(self.location, UNCLEAR)
 
     def _is_unknown(self) -> bool:
         """Whether the daemon has no object with the name that we call."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..agent.wire import message as wire
-from ..connect.connection import Connection
+from ..connect.connection import UNCLEAR, Connection
 from ..connect.name_server import found
 from ..connect.target import Target
 from ..errors import (
@@ -130,6 +130,8 @@ class Link:
                 return with_agent(lambda: self.with_ticket(request), self._execute)
             except (ConnectionLost, CannotConnect) as e:
                 broke = not isinstance(e, (CallTimeout, UnsafeAnswer)) and getattr(e, "cause", "closed") == "closed"
+                if isinstance(e, UnsafeAnswer) and e.detail == UNCLEAR:
+                    broke = True  # perhaps somebody else has pushed the agent since it was said to be missing
                 if not broke or attempt == OPENINGS:
                     raise
                 time.sleep(RETRY_FIRST * attempt)
