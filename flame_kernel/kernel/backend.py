@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import uuid
 from collections.abc import Callable
@@ -178,6 +179,26 @@ class FarSide:
             return f"not connected to {where}" + (f": {error}" if error else "")
         own = self.target.location is None
         return status(session, "the kernel's own server" if own else session.target.protection)
+
+    @property
+    def language_info(self) -> dict[str, object]:
+        """The field of a kernel_info_reply: this side's Python, once it is known, until then ours.
+
+        https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-info
+        """
+        session = self.current
+        version = platform.python_version()
+        if session is not None:
+            version = ".".join(map(str, session.server["python"]))
+        return {
+            "name": "python",
+            "version": version,
+            "mimetype": "text/x-python",
+            "codemirror_mode": {"name": "ipython", "version": 3},
+            "pygments_lexer": "ipython3",
+            "nbconvert_exporter": "python",
+            "file_extension": ".py",
+        }
 
     @property
     def is_kept(self) -> bool:
