@@ -153,7 +153,7 @@ def test_counters_and_repr(flame_server: Start) -> None:
 
 def test_the_keepalive_of_the_socket(flame_server: Start) -> None:
     with connect(flame_server()) as connection:
-        get = connection._socket.getsockopt
+        get = connection._channel.socket.getsockopt
         tcp = socket.IPPROTO_TCP
         assert get(tcp, socket.TCP_NODELAY)
         assert get(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
