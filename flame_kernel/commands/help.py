@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import textwrap
 
-from .language import COMMANDS, Command, commands
+from .grammar import Command
+from .language import COMMANDS, commands
 from .options import FACES, KERNEL, MAGICS, Option
 from .parsing import usage
 

@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 from ..connect import amounts
 from ..connect.keys import has_key
 from ..errors import FlameError
-from .language import ANY, BY_NAME, CELL, MAYBE, ONE, SOME, Argument, Command
+from .grammar import ANY, MAYBE, ONE, SOME, Argument, Command
+from .language import BY_NAME, CELL
 from .options import Option
 
 # Seconds between two updates of a watched value; and the least that can be chosen.

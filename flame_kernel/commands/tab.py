@@ -23,7 +23,8 @@ import re
 from dataclasses import dataclass
 
 from ..errors import FlameError
-from .language import BY_NAME, CELL, SOME, Argument, Command
+from .grammar import SOME, Argument, Command
+from .language import BY_NAME, CELL
 from .options import Option
 from .parsing import leading
 
