@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import os
 import queue
 import sys
 import threading
@@ -24,11 +23,10 @@ from types import ModuleType
 from typing import Any
 
 from ..commands import monitor
-from ..connect.keys import Ask
-from ..connect.target import Secret, Target, Timeouts, load_target
+from ..connect.target import Target
 from ..errors import FlameError, TargetError, TransferError, UnsafeAnswer
 from ..files import transfer
-from ..security.offers import identifiers, modules
+from ..security.offers import identifiers
 from ..serve.embedded import EmbeddedServer
 from ..session.bootstrap import agent_text
 from ..session.inbox import Event
@@ -40,7 +38,7 @@ from .callbacks import CalledBack
 from .calls import Calls, Sink, Step
 from .console import Console, history_file
 from .functions import RemoteFunction
-from .modules import SentModule, getmodule, sendmodule
+from .modules import Modules, SentModule, get_module, getmodule, sendmodule
 from .proxy import chain, reference, stand_in
 
 
@@ -207,7 +205,7 @@ class Remote:
 
     def module(self, name: str) -> Any:
         """A module by its name; ModuleNotFoundError if there is none."""
-        return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
+        return get_module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
 
     def builtin(self, name: str) -> Any:
         """A built-in function by its name."""
@@ -411,42 +409,6 @@ class Remote:
         self.close()
 
 
-class Modules:
-    """``pi.modules``: gives modules of the far side by name; they are imported there on use."""
-
-    __slots__ = ("_calls",)
-
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-
-    def __repr__(self) -> str:
-        return f"<modules at {self._calls.name}>"
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") and name.startswith(("__", "_repr_", "_ipython_")) and name != "__future__":
-            raise AttributeError(name)
-        frame = sys._getframe(1)
-        try:
-            return _module(self._calls, name, lookahead.goes_on(frame))
-        except ModuleNotFoundError as error:
-            if error.name != name or lookahead.is_attribute(frame):
-                raise
-            raise AttributeError(f"there is no module {name} at {self._calls.name}") from error  # hasattr, getattr
-
-    def __contains__(self, name: object) -> bool:
-        is_name = isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
-        return is_name and self._calls.demand(["has_module", name], (), bool)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dir(self))
-
-    def __getitem__(self, name: str) -> Any:
-        return _module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
-
-    def __dir__(self) -> list[str]:
-        return modules(self._calls.perform(["modules"], (), "value"))
-
-
 def _sources(
     paths: tuple[transfer.Name, ...], dst: transfer.Name | None
 ) -> tuple[tuple[transfer.Name, ...], transfer.Name]:
@@ -455,12 +417,6 @@ def _sources(
     if dst is None or not paths:
         raise TransferError("name what to copy and where to: put('data.csv', 'folder/')")
     return paths, dst
-
-
-def _module(calls: Calls, name: str, goes_on: bool) -> Any:
-    if not all(part.isidentifier() for part in _text(name).split(".")):
-        raise TargetError(f"{name!r} is not the name of a module; write one such as os or os.path")
-    return chain(calls, ["module", name]) if goes_on else calls.perform(["module", name], ())
 
 
 def _identifier(name: Any, what: str) -> str:
@@ -501,70 +457,6 @@ def pull(calls: Calls, names: Sequence[str]) -> dict[str, Any]:
 
 def _options(timeout: float | None) -> dict[str, Any]:
     return {} if timeout is None else {"timeout": timeout}
-
-
-# -- connecting ------------------------------------------------------------------------------------------------------
-
-
-def connect(
-    where: str | None = None,
-    *,
-    key: str | bytes | os.PathLike[str] | Secret | None = None,
-    key_file: str | os.PathLike[str] | None = None,
-    timeout: float | None = None,
-    trust: bool = False,
-    place: str | None = None,
-    session: str | None = None,
-    shell: str | None = None,
-    ask: Ask | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    **more: Any,
-) -> Remote:
-    """Open a session on the Flame server at ``where``: ``host:port``, ``./u:socket``, or the name of a target.
-
-    where     None: the default target, or else a server that is started for the session on this machine
-    key       the server's HMAC key itself (text, bytes), or the path of its file, like ``key_file``
-    timeout   seconds for connecting
-    trust     send objects that are not plain data as pickles, in both directions: only for a server that may run code
-              here
-    ask       asks the user for a key, or whether to trust a new certificate
-    defaults  settings for what nothing else sets
-
-    ``place``, ``session``, ``shell`` and ``more`` are settings of a target.
-
-    Raises TargetError, CannotConnect.
-    """
-    overrides = {"place": place, "session": session, "shell": shell, **more}
-    if isinstance(key, os.PathLike):
-        key, key_file = None, key
-    if key_file is not None:
-        overrides["key_file"] = os.fspath(key_file)
-    if timeout is not None:
-        overrides["timeouts"] = Timeouts(connect=_seconds(timeout))
-    if key is not None:
-        overrides["key"] = _secret(key)
-    if trust:
-        overrides["trust"] = True
-    given = {name: value for name, value in overrides.items() if value is not None}
-    target = load_target(where, overrides=given, ask=ask, defaults=defaults)
-    remote = Remote(target)
-    for sentence in remote.target.cautions():  # every time, because the user has to judge the risk
-        print(f"Warning: {sentence}", file=sys.stderr)
-    return remote
-
-
-def _secret(key: str | bytes | Secret) -> Secret:
-    if isinstance(key, Secret):
-        return key
-    if not key:
-        raise TargetError("key is the server's key as text or bytes, or the path of the file that it stands in")
-    return Secret(key.encode() if isinstance(key, str) else key)
-
-
-def _seconds(timeout: Any) -> float:
-    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0:
-        return float(timeout)
-    raise TargetError(f"timeout is a number of seconds above 0, not {timeout!r}")
 
 
 # Sessions that are closed when the program ends, if they are still open.

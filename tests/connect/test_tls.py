@@ -27,7 +27,7 @@ from flame_kernel.connect.connection import Connection
 from flame_kernel.connect.target import Location, Secret, Target, Timeouts, load_target
 from flame_kernel.connect.tls import Tls
 from flame_kernel.errors import CallTimeout, CannotConnect, ConnectionLost, FlameError, TargetError
-from flame_kernel.remote.remote import connect
+from flame_kernel.remote.connect import connect
 from flame_kernel.serve import certs
 from flame_kernel.serve.certs import Authority
 from flame_kernel.session.session import Session
