@@ -4,6 +4,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import copyreg
 import dis
 import functools
 import inspect
@@ -260,7 +261,7 @@ def _constants(code: types.CodeType) -> tuple[Any, ...]:
     return tuple(one.co_code if isinstance(one, types.CodeType) else (type(one), one) for one in code.co_consts)
 
 
-# -- what functions and classes hold -------------------------------------------------------------------------------------
+# -- what functions and classes hold ----------------------------------------------------------------------------------
 
 
 def submodules(module: types.ModuleType, attributes: set[str]) -> list[str]:
