@@ -1,9 +1,10 @@
 """The agent's whole interface: functions that clients call through Flame's ``invokeModule``; and its table of sessions.
 
 ``handle`` answers one request.  Large values travel over the connection of a call of ``carry`` (see ``bulk``), files
-over that of ``take_files``.  On a multiplex server files travel in calls of ``call_files``, in a conversation that op
-``files`` begins; each of these calls has a number that is valid once.  Messages too large for the server are sent with
-``part`` and fetched with ``rest``, see ``large_messages``.
+over that of ``take_files``, forwarded ports over that of ``forward`` (see ``forward.far_end``).  On a multiplex server
+files travel in calls of ``call_files``, in a conversation that op ``files`` begins; each of these calls has a number
+that is valid once.  Messages too large for the server are sent with ``part`` and fetched with ``rest``, see
+``large_messages``.
 
 A request is a message of ``wire``: ``{"op", "n", …}``.  The answer repeats ``n`` and has ``result``, or ``error`` with
 a code and a sentence.  Every op returns soon, except a ``poll`` or ``watch`` that waits.  On a multiplex server one
@@ -16,9 +17,11 @@ call blocks all others, so there they do not wait.
                                                 make a session or take one up, and become its owner
     submit    session, epoch, request           start a request; a request whose id is known is not started again
     submits   session, epoch, request, more     several requests in one call, see ``_submits``
-    poll      session, epoch, ack, wait, gap, limit?, after?
+    portion   session, epoch, id, at            the next bytes of a request that is too large for the link, as a buffer:
+                                                {"come": bytes}; the op itself then has ``gathered``, that id
+    poll      session, epoch, ack, wait, gap, limit?, after?, most?, mark?, at?
                                                 the events after ``after``, or after ``ack`` if there is none; events up
-                                                to ``ack`` may be forgotten
+                                                to ``ack`` may be forgotten; with ``most`` bytes: see ``log/reading``
     interrupt session, epoch, request?, id?, gently?
                                                 stop a cell; the same ``id`` again does nothing; ``gently``: only
                                                 interrupt, whatever was sent before, so that the session keeps its
@@ -71,7 +74,8 @@ import sys
 import threading
 import time
 
-from . import own, sockets, threads
+from . import own, pyro, sockets, threads
+from .log import reading
 from .remote import bulk, files
 from .session import checkup, child_frames, large_messages, places
 from .session import session as live
@@ -85,8 +89,6 @@ LONGEST_WAIT = 60.0
 REAP_EVERY = 60.0
 # For how many ended sessions we remember why they ended.
 ENDED_REMEMBERED = 64
-# The event types that ``replay`` gives. Comm messages are left out: the state of their widgets has changed since.
-OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
 
 _sessions = {}
 _ended = {}  # name -> (when, why)
@@ -118,6 +120,8 @@ def _answer_to(data):
     try:
         request, buffers = wire.decode(data)
         n = request.get("n")
+        if "gathered" in request:
+            request, buffers = _gathered(request)
         if buffers:
             request.setdefault("request", {})["buffers"] = [bytes(b) for b in buffers]
         op = _OPS.get(request.get("op"))
@@ -145,6 +149,11 @@ def carry(data):
 def take_files(data):
     """Called through Flame by a session's owner, with a ``nonce``: transfer files, see ``files.take``."""
     return _bytes_of(_take_files, data, _daemon(sys._getframe(1)))
+
+
+def forward(data):
+    """Called through Flame by a session's owner: carry the streams of forwarded ports, see ``forward.far_end``."""
+    return _bytes_of(_forward, data, _daemon(sys._getframe(1)))
 
 
 def call_files(data):
@@ -192,6 +201,10 @@ def _take_files(request, buffers, daemon):
     files.take(bytes.fromhex(request["nonce"]), daemon)
 
 
+def _forward(request, buffers, daemon):
+    _acting(request, carries=True).tunnels.take(request, daemon)
+
+
 def _part(request, buffers, daemon):
     whole = large_messages.take(request, buffers[0])
     return whole and {wire.HANDLE: handle, wire.CALL_FILES: call_files}[request["of"]](whole)
@@ -213,8 +226,8 @@ def _hello(request):
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "python": list(sys.version_info[:3]),
-        "servertype": _pyro_config("SERVERTYPE", "thread"),
-        "bare": is_bare_flameserver(),
+        "servertype": pyro.servertype(),
+        "bare": pyro.is_bare_flameserver(),
         "max_message": large_messages.most(),
         "main": getattr(sys.modules.get("__main__"), "__file__", None) or "",
     }
@@ -226,12 +239,6 @@ def _greet(request):
     if session is not None:
         hello["newest"] = session.log.newest
     return hello
-
-
-def is_bare_flameserver():
-    """Whether this process is Pyro's own flame server, with no app around it."""
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return "Pyro4.utils.flameserver" in sys.modules or getattr(spec, "name", None) == "Pyro4.utils.flameserver"
 
 
 def _open(request):
@@ -303,36 +310,23 @@ def _submits(request):
     return {"new": any(new)}
 
 
+def _portion(request):
+    (data,) = request["request"]["buffers"]
+    return {"come": _acting(request).portions.take(request["id"], request["at"], data)}
+
+
+def _gathered(request):
+    """The request whose parts have come as portions; what was said at last, such as its number, is what counts."""
+    session = _session(request)
+    session.check(request["epoch"])
+    message, buffers = session.portions.whole(request["gathered"])
+    return dict(message, **request), buffers
+
+
 def _poll(request):
     session = _session(request)
-    connection = sockets.current()
-    session.heard(request["epoch"], connection)
-    batch = session.log.poll(
-        request["ack"],
-        _wait(request),
-        request.get("gap", 0.0),
-        request.get("limit", 1 << 20),
-        lambda: sockets.is_over(connection),
-        request.get("after"),
-    )
-    plain, buffers = wire.encode_events(batch)
-    return {"events": plain}, buffers
-
-
-def _watch(request):
-    log, connection = _session(request).log, sockets.current()
-    batch, newest, skipped = log.watch(
-        request.get("after"), request.get("limit", 1 << 20), _wait(request), lambda: sockets.is_over(connection)
-    )
-    plain, buffers = wire.encode_events(batch)
-    return {"events": plain, "newest": newest, "skipped": skipped}, buffers
-
-
-def _replay(request):
-    log = _session(request).log
-    batch, done = log.replay(request["request"], OUTPUT, request.get("after") or 0, request.get("limit", 1 << 20))
-    plain, buffers = wire.encode_events(batch)
-    return {"events": plain, "done": done}, buffers
+    session.heard(request["epoch"], sockets.current())
+    return reading.poll(session.log, request, _wait(request))
 
 
 def _cells(request):
@@ -388,7 +382,7 @@ def _end(session):
         _note_end(session, "it was closed by a client")
     # On a thread of its own: a cell that does not end at once must not hold up the caller or a multiplex server.
     ending = threads.start("close", session.close)
-    if not _is_multiplex():
+    if not pyro.is_multiplex():
         ending.join(5.0)
     _reap_soon()
     return {"closed": True}
@@ -414,6 +408,7 @@ _OPS = {
     "open": _open,
     "submit": _submit,
     "submits": _submits,
+    "portion": _portion,
     "poll": _poll,
     "interrupt": _interrupt,
     "answer": _answer,
@@ -426,9 +421,9 @@ _OPS = {
     "ask": _ask,
     "asked": _asked,
     "consent": _consent,
-    "watch": _watch,
+    "watch": lambda request: reading.watch(_session(request).log, request, _wait(request)),
     "cells": _cells,
-    "replay": _replay,
+    "replay": lambda request: reading.replay(_session(request).log, request),
 }
 
 
@@ -469,7 +464,7 @@ def _note_end(session, why):
 
 
 def _wait(request):
-    return 0.0 if _is_multiplex() else min(float(request.get("wait", 0)), LONGEST_WAIT)
+    return 0.0 if pyro.is_multiplex() else min(float(request.get("wait", 0)), LONGEST_WAIT)
 
 
 def _boot():
@@ -478,15 +473,6 @@ def _boot():
         if not _boot_id:
             _boot_id.append(os.urandom(8).hex())
     return _boot_id[0]
-
-
-def _is_multiplex():
-    return _pyro_config("SERVERTYPE", "thread") == "multiplex"
-
-
-def _pyro_config(name, default):
-    module = sys.modules.get("Pyro4.configuration")
-    return getattr(getattr(module, "config", None), name, default)
 
 
 # -- sessions without a client -----------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ def is_file(path):
 # getpass).
 _KEPT = """
 _thread array ast base64 binascii bisect codecs collections contextlib ctypes errno fcntl functools hashlib heapq hmac
-inspect io itertools json marshal math mmap numbers operator os posixpath queue re select shutil signal socket stat
-struct subprocess tempfile threading time traceback types uuid weakref
+inspect io itertools json marshal math mmap numbers operator os posixpath queue re select selectors shutil signal socket
+stat struct subprocess tempfile threading time traceback types uuid weakref
 """
 
 

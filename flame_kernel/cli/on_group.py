@@ -8,17 +8,19 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..connect.target import Target, load_target
 from ..errors import GroupError
 from ..group import folding
-from ..group.cell import CellResults
+from ..group.following import RENEWED, STOP_PATIENCE, Following, Live
 from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.opening import group
 from ..group.results import Results, in_a_line, is_unreachable, told_errors
+from ..group.telling import PROGRESS_AFTER, Wishes, live_line
 from ..remote.foreground import in_colour
 from ..remote.program import DONE, FAILED
 from ..terminal import plain_text
@@ -47,17 +49,24 @@ def opened(command: Connecting, **more: Any) -> Iterator[Group]:
             chosen.close()
 
 
-def cell(command: Connecting, code: str, *, as_json: bool) -> int:
-    """Run statements on all; their output, folded or a line of JSON each."""
-    with opened(command) as chosen:
-        results = _results(chosen.noblock.cell(code, store_history=False), chosen)
-        assert isinstance(results, CellResults)
+def cell(
+    command: Connecting,
+    code: str,
+    *,
+    as_json: bool,
+    program: Mapping[str, Any],
+    modules: Sequence[ModuleType] = (),
+    **more: Any,
+) -> int:
+    """Run statements or a script on all; the output, folded or a line of JSON each. ``program`` is how each runs it."""
+    with opened(command, **more) as chosen:
+        following = Following(chosen, Wishes(raise_error=False), _Quiet() if as_json else Terminal())
+        following.begin(code, {}, store_history=False, program=program, modules=modules)
+        results = following.wait()
         if as_json:
             for host, output in results.outputs.items():
                 line = {"stdout": output.stdout, "stderr": output.stderr, "value": output.value}
-                _json(host, results, line, output.seconds)
-        else:
-            _tell(results.told_output(), results)
+                _json(host, results, {**line, "exit_status": output.status}, output.seconds)
         return status(results)
 
 
@@ -73,13 +82,21 @@ def value(command: Connecting, expression: str, *, as_json: bool) -> int:
         return status(results)
 
 
-def files(command: Connecting, work: Callable[[Any], GroupFuture], *, quiet: bool) -> int:
-    """Copy to or from all; ``work`` begins it with ``group.noblock``."""
+def files(
+    command: Connecting,
+    work: Callable[[Any], GroupFuture],
+    *,
+    quiet: bool,
+    told: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    before: str = "",
+) -> int:
+    """Copy to or from all; ``work`` begins it with ``group.noblock``. ``told`` has lines of each host for the user."""
     with opened(command, place="process", shell="mini") as chosen:
         results = _results(work(chosen.noblock), chosen)
         if not quiet:
-            done = {host: str(one) for host, one in results.ok.items() if one is not None}
-            print(plain_text(folding.told(done, mask=True, total=len(results))))
+            done = {host: f"{before}{one}" for host, one in results.ok.items() if one is not None}
+            shown = {host: "\n".join([*told.get(host, ()), words]) for host, words in done.items()}
+            print(plain_text(folding.told(shown, mask=True, total=len(results))))
         _errors(results)
         return status(results)
 
@@ -92,12 +109,47 @@ def status(results: Results) -> int:
 
 
 def _results(future: GroupFuture, chosen: Group) -> Results:
-    """All that is there when all are done; Ctrl-C stops them, and is raised."""
+    """All that is there when all are done, a terminal told meanwhile who is; Ctrl-C stops them, and is raised."""
+    live = Live(Terminal(), chosen, future)
     try:
+        while not future.wait(RENEWED):
+            if future.elapsed >= PROGRESS_AFTER:
+                live.renew()
         return chosen.wait_for(future, tell=False)
+    except KeyboardInterrupt:
+        future.interrupt()
+        future.wait(STOP_PATIENCE)
+        raise
     except GroupError as error:
         results: Results = error.results
         return results
+    finally:
+        live.end()
+
+
+class Terminal:
+    """Shows on stdout and stderr: headlines bold, colours where a terminal shows them."""
+
+    def text(self, name: str, text: str) -> None:
+        print(_bold(text, name), end="", file=sys.stderr if name == "stderr" else sys.stdout, flush=True)
+
+    def display(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+        text = data.get("text/plain")
+        if isinstance(text, str):
+            print(plain_text(text), flush=True)
+
+    def live(self, words: str, over: bool) -> None:
+        live_line(words, over)
+
+
+class _Quiet(Terminal):
+    """Shows who is done, and nothing else."""
+
+    def text(self, name: str, text: str) -> None:
+        pass
+
+    def display(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+        pass
 
 
 def _tell(answers: str, results: Results) -> None:
@@ -114,10 +166,11 @@ def _errors(results: Results) -> None:
 
 
 def _bold(text: str, name: str = "stdout") -> str:
-    """The headlines bold, in a terminal."""
+    """The headlines bold, in a terminal; elsewhere without colours."""
     if not in_colour(name):
-        return text
-    return "\n".join(f"\x1b[1m{line}\x1b[0m" if line.startswith("── ") else line for line in text.splitlines())
+        return plain_text(text)
+    lines = text.split("\n")
+    return "\n".join(f"\x1b[1m{line}\x1b[0m" if line.startswith("── ") else line for line in lines)
 
 
 def _json(host: str, results: Results, answer: dict[str, Any], seconds: float | None) -> None:

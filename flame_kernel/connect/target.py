@@ -104,6 +104,7 @@ class Target:
     linger: float | None = None  # seconds that the session lives without a client; None: the agent's default
     journal: int | None = None  # bytes of unread output that the server keeps; None: the agent's default
     when_full: str | None = None  # "drop" or "block"; None: the agent's default
+    forward: bool = True  # its ports may be reached through the link, and ours by it
     fast: bool = False  # detect dead connections sooner
     warnings: tuple[str, ...] = field(default=(), compare=False)  # sentences for the user
     ask: Ask | None = field(default=None, compare=False, repr=False)  # asks the user what must be typed

@@ -15,6 +15,7 @@
     linger = "24 h"                      # how long a session lives on the server when nobody uses it
     journal = "256 MB"                   # how much unread output the server keeps
     when_full = "drop"                   # beyond that: drop the middle (with a mark), or "block" the cell
+    forward = true                       # false: no ports are forwarded through the link
     fast = false                         # true: detect a dead connection within 15 s instead of 45
 
     [targets.plant]
@@ -72,6 +73,7 @@ SETTINGS: dict[str, type] = {
     "journal": object,
     "when_full": str,
     "fast": object,
+    "forward": bool,
 }
 # Settings that can be written in several ways, each with the function that reads it.
 AMOUNTS: dict[str, Callable[[object], Any]] = {

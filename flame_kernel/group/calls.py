@@ -18,8 +18,6 @@ from .output import HostOutput
 from .parts import parts
 from .results import Results
 
-Work = Callable[[Remote], Any]
-
 
 class Asked(Protocol):
     """The part of a group that its calls need."""
@@ -42,12 +40,12 @@ class Calls:
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Any:
         raise NotImplementedError
 
-    def _once(self, work: Work) -> Any:
+    def _once(self, work: Callable[[Member, Remote], Any]) -> Any:
         """Do ``work`` on the first session of each server; the other sessions answer None."""
         first: dict[str, Member] = {}
         for member in self._group.members:
             first.setdefault(member.where, member)
-        return self._do(lambda member, remote: work(remote) if first[member.where] is member else None)
+        return self._do(lambda member, remote: work(member, remote) if first[member.where] is member else None)
 
     def execute(self, code: str, *, timeout: float | None = None) -> Any:
         """Run statements in the namespace of each session."""
@@ -82,22 +80,47 @@ class Calls:
 
     def put(self, *paths: transfer.Name, dst: transfer.Name | None = None) -> Any:
         """Copy files and folders from here to each host, as `Remote.put`; only once per server."""
-        return self._once(lambda remote: remote.put(*paths, dst=dst, progress=False))
+        return self._once(lambda member, remote: remote.put(*paths, dst=dst, progress=False))
 
     def get(self, *paths: transfer.Name, dst: transfer.Name = ".") -> Any:
         """Copy files and folders from each host into a folder of its own, ``dst/HOST/``."""
 
         def fetch(member: Member, remote: Remote) -> Any:
-            folder = os.path.join(os.fsdecode(dst), folder_of(member.label))
-            os.makedirs(folder, exist_ok=True)
+            folder = _folder(os.fsdecode(dst), member)
             return remote.get(*paths, dst=folder, progress=False)
 
         return self._do(fetch)
 
-    def sync(self, source: str, destination: str, *, delete: bool = False, exclude: Sequence[str] = ()) -> Any:
-        """Make a folder on each host equal to a local one; only once per server."""
-        wishes = sync.Wishes(delete=delete, exclude=tuple(exclude))
-        return self._once(lambda remote: sync.sync_up(remote.session, source, destination, wishes))
+    def sync(
+        self,
+        source: str,
+        destination: str,
+        *,
+        delete: bool = False,
+        exclude: Sequence[str] = (),
+        checksum: bool = False,
+        dry_run: bool = False,
+        down: bool = False,
+        report: Callable[[str, str], None] | None = None,
+    ) -> Any:
+        """Make a folder on each host equal to a local one, only once per server; with ``down`` a folder of each host
+        is copied into ``destination/HOST/``.
+
+        ``report`` is called with the host and a line for each thing that is done, or with ``dry_run`` would be.
+        """
+
+        def wishes(label: str) -> sync.Wishes:
+            told = partial(report, label) if report is not None else lambda line: None
+            return sync.Wishes(delete=delete, dry_run=dry_run, checksum=checksum, exclude=tuple(exclude), report=told)
+
+        def fetch(member: Member, remote: Remote) -> Any:
+            folder = _folder(destination, member, make=not dry_run)
+            return sync.sync_down(remote.session, source, folder, wishes(member.label), progress=False)
+
+        def send(member: Member, remote: Remote) -> Any:
+            return sync.sync_up(remote.session, source, destination, wishes(member.label), progress=False)
+
+        return self._do(fetch) if down else self._once(send)
 
     def sendmodule(self, module: str | ModuleType, source: str | None = None) -> Any:
         """Make a module importable on each host, as `Remote.sendmodule`."""
@@ -111,11 +134,13 @@ class Calls:
         on_text: Callable[[str, str, str], None] | None = None,
         silent: bool = False,
         store_history: bool = True,
+        program: Mapping[str, Any] | None = None,
+        modules: Sequence[ModuleType] = (),
     ) -> Any:
         """Run a cell on each host; the `CellResults` have its output.
 
-        ``values`` are bound to names before the cell; ``on_text`` is called with each piece of text as it comes: host,
-        stream, text.
+        ``values`` are bound to names before the cell, and ``modules`` sent there; ``on_text`` is called with each piece
+        of text as it comes: host, stream, text.  ``program`` is how it runs as a program, see ``Remote.cell``.
         """
         outputs = {
             label: HostOutput(label, None if on_text is None else partial(on_text, label))
@@ -125,7 +150,10 @@ class Calls:
         def work(member: Member, remote: Remote) -> HostOutput:
             if values:
                 remote.push(values)
-            return run_cell(remote, code, outputs[member.label], silent=silent, store_history=store_history)
+            for module in modules:
+                remote.sendmodule(module)
+            output = outputs[member.label]
+            return run_cell(remote, code, output, silent=silent, store_history=store_history, program=program)
 
         return self._do(work, partial(CellResults, outputs))
 
@@ -140,3 +168,11 @@ class NoBlock(Calls):
 def folder_of(label: str) -> str:
     """A member's label in a form that is valid as the name of a folder."""
     return quote(label.replace("/", "~"), safe="~@").lstrip(".") or "_"
+
+
+def _folder(parent: str, member: Member, make: bool = True) -> str:
+    """The folder in ``parent`` for what comes from a member."""
+    folder = os.path.join(parent, folder_of(member.label))
+    if make:
+        os.makedirs(folder, exist_ok=True)
+    return folder

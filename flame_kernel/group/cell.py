@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from typing import Any
 
+from ..commands.source import Source
 from ..errors import FlameError, RemoteError
 from ..remote.exceptions import raised_there
 from ..remote.remote import Remote
@@ -50,18 +52,36 @@ class CellResults(Results):
 
 
 def run_cell(
-    remote: Remote, code: str, output: HostOutput, *, silent: bool = False, store_history: bool = True
+    remote: Remote,
+    code: str,
+    output: HostOutput,
+    *,
+    silent: bool = False,
+    store_history: bool = True,
+    program: Mapping[str, Any] | None = None,
 ) -> HostOutput:
-    """Run a cell, collect its output in ``output``, and return that.
+    """Run a cell, collect its output in ``output``, and return that; ``program`` is how it runs as a program, which
+    has an empty stdin. In the mode ``cell`` it is a cell that has an exit status.
 
     Raises what the cell raised, as RemoteError, and FlameError if its reply never comes.
     """
     begun = time.monotonic()
     output.state = "running"
+    about = {"silent": silent, "store_history": store_history}
     try:
-        reply = remote.cell(code, output.sink(remote), silent=silent, store_history=store_history).result()
+        if program is None or program["mode"] == "cell":
+            future = remote.cell(_for_shell(remote, code), output.sink(remote), **about)  # type: ignore[arg-type]
+        else:
+            request_id = uuid.uuid4().hex
+            how = {"name": "", "arguments": [], **program, "stdin": True}
+            more = {"request_id": request_id, "program": how, **about}
+            future = remote.cell(code, output.sink(remote), **more)  # type: ignore[arg-type]
+            remote.session.request("stdin", buffers=[], of=request_id, end=True)
+        reply = future.result()
         if output.raised is None and reply.get("status") not in ("ok", None):
             output.raised = raised_there({**reply, "bases": [reply.get("ename")]}, {})
+        if program is not None:
+            output.exited(reply.get("exit_status"))
         if output.raised is not None:
             raise output.raised
         output.state = "done"
@@ -78,3 +98,10 @@ def run_cell(
         raise
     finally:
         output.seconds = time.monotonic() - begun
+
+
+def _for_shell(remote: Remote, code: str) -> str:
+    """``code`` as that far side's shell knows it: one without IPython is given magics and ``!cmd`` as calls."""
+    if not any(sign in code for sign in "%!?") or remote.session.ready.result().get("shell") != "mini":
+        return code
+    return Source().as_python(code)

@@ -40,8 +40,6 @@ _LOOK = 0.25
 # Seconds after which Stop has reached every host that can be reached.
 _STOP = 2.0
 
-Work = Callable[[Remote], Any]
-
 
 class Group(Calls, Sequence[Remote]):
     """Several sessions that are called together. Made by `opening.group`; as a context manager it closes itself.

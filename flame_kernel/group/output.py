@@ -27,6 +27,7 @@ class HostOutput:
     value           the text of the cell's value; None if it had none
     raised          the exception that the cell raised, or None
     seconds         how long the cell took; None while it runs
+    status          the exit status of what ran as a program; None for a cell
 
     ``on_text`` is called with the stream's name and each piece of text as it comes.
     """
@@ -37,6 +38,7 @@ class HostOutput:
         self.value: str | None = None
         self.raised: RemoteError | None = None
         self.seconds: float | None = None
+        self.status: int | None = None
         self.state = "waiting"
         self._text = KeptStreams(KEPT, "a group")
         self._metadata: list[dict[str, Any]] = []
@@ -88,6 +90,18 @@ class HostOutput:
                     show(may, self)
 
         return take
+
+    def exited(self, status: Any) -> None:
+        """What ran as a program has ended, with that exit status; one that is not 0 counts as raised."""
+        raised = self.raised
+        if type(status) is not int:
+            status = 1 if raised is not None else 0
+            if raised is not None and raised.ename == "SystemExit":
+                status = _status_of(raised.evalue)
+        self.status = status
+        if raised is None or raised.ename == "SystemExit":
+            words = raised.evalue if raised is not None and not raised.evalue.isdigit() else f"exit status {status}"
+            self.raised = RemoteError("SystemExit", words, "") if status else None
 
     # -- a screen ------------------------------------------------------------------------------------------------------
 
@@ -162,3 +176,11 @@ class HostOutput:
 
     def _say(self, words: str) -> None:
         self.stream("stderr", words)
+
+
+def _status_of(argument: str) -> int:
+    """The exit status for what ``sys.exit`` was given."""
+    try:
+        return int(argument or "0") & 255 if argument != "None" else 0
+    except ValueError:  # a text, which Python shows
+        return 1

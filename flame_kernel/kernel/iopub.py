@@ -194,8 +194,8 @@ class Publisher:
         parent, _ = self.parent(request_id)
         self._send("stream", {"name": name, "text": text}, parent, topic=f"stream.{name}")
 
-    def message(self, request_id: str | None, msg_type: str, content: dict[str, Any], **more: Any) -> None:
-        """One iopub message of ours in a cell's output."""
+    def message(self, request_id: str | None, msg_type: str, content: dict[str, Any] | bytes, **more: Any) -> None:
+        """One iopub message of ours in a cell's output; ``content`` may be JSON text already."""
         parent, _ = self.parent(request_id)
         self._send(msg_type, content, parent, **more)
 
@@ -288,10 +288,12 @@ class _Iopub:
                 return
             event = shown
         self.flush()
-        content = json_clean(event["content"])
+        content, packed = json_clean(event["content"]), event.get("packed")
         if kind == "execute_result":
             self._publisher.result(content)
         topic = f"comm-{content.get('comm_id')}" if kind in COMMS else kind
+        if packed is not None and packed[0] is event["content"]:
+            content = packed[1]  # its text as it came: nothing of it was changed here
         more = {"metadata": event.get("metadata"), "buffers": event.get("buffers")}
         self._publisher.message(event.get("request"), kind, content, topic=topic, **more)
 

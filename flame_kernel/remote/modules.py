@@ -1,4 +1,4 @@
-"""The far side's modules by name; and local modules and packages, sent to its memory, where cells can import them.
+"""Sends local modules and packages to the far side's memory, where cells can import them; fetches source from there.
 
 Only source is sent: all Python files of a package, but no data files and nothing compiled.
 """
@@ -15,12 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..errors import TargetError, TransferError
-from ..security.offers import modules
+from ..errors import TransferError
 from ..session.session import Session
-from . import lookahead
-from .calls import Calls
-from .proxy import chain
 
 _COMPILED = (".so", ".pyd", ".dylib")
 # Most bytes of source; a message must be smaller than 64 MiB.
@@ -53,51 +49,6 @@ class _Source:
     name: str
     package: bool
     text: str
-
-
-class Modules:
-    """``pi.modules``: gives modules of the far side by name; they are imported there on use."""
-
-    __slots__ = ("_calls",)
-
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-
-    def __repr__(self) -> str:
-        return f"<modules at {self._calls.name}>"
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") and name.startswith(("__", "_repr_", "_ipython_")) and name != "__future__":
-            raise AttributeError(name)
-        frame = sys._getframe(1)
-        try:
-            return get_module(self._calls, name, lookahead.goes_on(frame))
-        except ModuleNotFoundError as error:
-            if error.name != name or lookahead.is_attribute(frame):
-                raise
-            raise AttributeError(f"there is no module {name} at {self._calls.name}") from error  # hasattr, getattr
-
-    def __contains__(self, name: object) -> bool:
-        is_name = isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
-        return is_name and self._calls.demand(["has_module", name], (), bool)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dir(self))
-
-    def __getitem__(self, name: str) -> Any:
-        return get_module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
-
-    def __dir__(self) -> list[str]:
-        return modules(self._calls.perform(["modules"], (), "value"))
-
-
-def get_module(calls: Calls, name: str, goes_on: bool) -> Any:
-    """A module of the far side; with ``goes_on``, as the beginning of a chain of attributes and calls."""
-    if not isinstance(name, str):
-        raise TypeError(f"expected text, not {type(name).__name__}")
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise TargetError(f"{name!r} is not the name of a module; write one such as os or os.path")
-    return chain(calls, ["module", name]) if goes_on else calls.perform(["module", name], ())
 
 
 def sendmodule(session: Session, module: str | ModuleType, source: str | None = None) -> SentModule:

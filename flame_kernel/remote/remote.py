@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import os
 import queue
 import sys
 import threading
@@ -26,6 +27,7 @@ from ..commands import monitor
 from ..connect.target import Target
 from ..errors import FlameError, TargetError, TransferError, UnsafeAnswer
 from ..files import transfer
+from ..forward.forwards import Forward, Forwards
 from ..security.offers import identifiers
 from ..serve.embedded import EmbeddedServer
 from ..session.bootstrap import agent_text
@@ -37,8 +39,9 @@ from .batch import Batch
 from .callbacks import CalledBack
 from .calls import Calls, Sink, Step
 from .console import Console, history_file
+from .far_modules import Modules, by_path
 from .functions import RemoteFunction
-from .modules import Modules, SentModule, get_module, getmodule, sendmodule
+from .modules import SentModule, getmodule, sendmodule
 from .proxy import chain, reference, stand_in
 
 
@@ -81,6 +84,7 @@ class Remote:
                 client_id=client_id,
             )
             self._calls = Calls(self.session, stand_in, reference)
+            self.forwards = Forwards(self.session)
             self.taken_up = self._running()
         except BaseException:  # goes on, whatever it is; a server of our own is ended
             if self._server is not None:
@@ -205,7 +209,7 @@ class Remote:
 
     def module(self, name: str) -> Any:
         """A module by its name; ModuleNotFoundError if there is none."""
-        return get_module(self._calls, name, lookahead.goes_on(sys._getframe(1)))
+        return by_path(self._calls, _text(name), lookahead.goes_on(sys._getframe(1)))
 
     def builtin(self, name: str) -> Any:
         """A built-in function by its name."""
@@ -378,6 +382,34 @@ class Remote:
         """The source of a module on the far side."""
         return getmodule(self.session, name)
 
+    # -- ports -------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        port: int | str | os.PathLike[str] = 0,
+        *,
+        reverse: bool = False,
+        local: int | str | os.PathLike[str] | None = None,
+        host: str | None = None,
+        bind: str | None = None,
+        socks: bool = False,
+    ) -> Forward:
+        """Reach a port of the far side from here: ``with pi.forward(6006) as f: webbrowser.open(f.url)``.
+
+        port     the port there, the path of a unix socket there, or as ``ssh -L`` has it: ``"8080:host:80"``
+        reverse  the far side listens at ``port``, and what connects there reaches ``local`` here
+        local    the port or path of a unix socket here; None: the same port, or a free one if it is taken
+        host     the host that is connected to, as the other side knows it (default: localhost)
+        bind     listen on this address instead of loopback
+        socks    a SOCKS5 proxy here, at ``local`` or ``port``: a browser that uses it sees the far side's network
+
+        Connections outlive a lost link. They end with the session, or with ``close()``.
+        """
+        made = self.forwards.open(port, reverse=reverse, local=local, host=host, bind=bind, socks=socks)
+        for sentence in made.warnings:
+            print(f"Warning: {sentence}" if "whoever" in sentence else f"Note: {sentence}", file=sys.stderr)
+        return made
+
     def console(self) -> Console:
         """The interactive prompt of the far side: ``with pi.console() as console: console.interact()``."""
         return Console(self, history_file())
@@ -397,6 +429,7 @@ class Remote:
             return
         self._closed = True
         _open.discard(self)
+        self.forwards.close()
         self._calls.close()
         leave()
         if self._server is not None:

@@ -102,6 +102,14 @@ _CELL = record(
     },
 )
 _BATCH: dict[str, Check] = {"events": listing(mapping)}
+_PIECE = record({"piece": record({"mark": _name, "at": _size, "size": _size})})
+
+
+def _poll(value: Any, name: str) -> None:
+    """A batch of events, or a piece of one."""
+    (_PIECE if type(value) is dict and "piece" in value else record(_BATCH))(value, name)
+
+
 _DONE = record({}, {"new": flag, "taken": flag, "closed": flag, "detached": flag, "done": flag})
 _CHECKUP = record(
     {},
@@ -131,7 +139,8 @@ RESULTS: dict[str, Check] = {
     ),
     "submit": _DONE,
     "submits": _DONE,
-    "poll": record(_BATCH),
+    "portion": record({"come": _size}),
+    "poll": _poll,
     "interrupt": record({}, {"done": _name}),
     "answer": _DONE,
     "detach": _DONE,

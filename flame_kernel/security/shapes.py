@@ -155,14 +155,15 @@ def tree(value: Any, name: str) -> None:
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
-        for one in level:
+        kinds = set(map(type, level))
+        if int in kinds and max(map(int.bit_length, (one for one in level if type(one) is int))) > 13_000:
+            raise Misshapen(f"{name} has a number of thousands of digits")
+        for one in level if dict in kinds or list in kinds else ():
             kind = type(one)
             if kind is dict:
                 below.extend(one.values())
             elif kind is list:
                 below.extend(one)
-            elif kind is int and one.bit_length() > 13_000:
-                raise Misshapen(f"{name} has a number of thousands of digits")
         if not below:
             return
         level = below

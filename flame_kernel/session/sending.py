@@ -7,21 +7,31 @@ round trip in place of one for each. They begin in their order, and each is know
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ..agent.wire import message as wire
 from ..connect.target import Target
-from ..errors import AgentError
+from ..errors import AgentError, UnsafeAnswer
 from .inbox import Event
-from .link import Link
+from .link import Answer, Link
 from .requests import Call, Request
 
 # Bytes a second of the slowest line on which a large message still gets through.
 SLOWEST = 50_000
 # Requests that wait go in one call, up to so many behind the first, and bytes in all.
 TOGETHER, TOGETHER_BYTES = 63, 1 << 16
+# Where the link was cut so often under a request of more bytes than LONG, it goes in portions: of FIRST bytes, and then
+# of fewer, down to LEAST.
+CUTS, LONG, FIRST, LEAST = 2, 1 << 10, 1 << 13, 1 << 8
+
+
+class _TooMuch(Exception):
+    """The link is cut again and again before this request is through."""
 
 
 class Sending:
@@ -90,18 +100,8 @@ class Sending:
         """Send one call, and give its future the answer."""
         request = call.request or Request("")
         request.state = "sent"
-
-        def unknown() -> None:
-            request.state = "unknown"
-
         try:
-            result, buffers = self._link.insist(
-                self._link.calls,
-                call.message,
-                timeout=self._target.timeouts.call + sum(memoryview(b).nbytes for b in call.buffers) / SLOWEST,
-                buffers=call.buffers,
-                on_broken=unknown,
-            )
+            result, buffers = self._ask(call, request)
             if isinstance(result, dict) and "events" in result:
                 result = dict(result, events=self._decoded(result["events"], buffers))
             elif isinstance(result, dict) and buffers:
@@ -111,6 +111,42 @@ class Sending:
         else:
             request.state = "begun"
             call.future.set_result(result)
+
+    def _ask(self, call: Call, request: Request) -> Answer:
+        """The answer to a call, which goes in portions where the link does not let the whole of it through."""
+        cuts = itertools.count(1)
+
+        def cut() -> None:
+            request.state = "unknown"
+            if next(cuts) >= CUTS and "epoch" in call.message and len(wire.encode(call.message, call.buffers)) > LONG:
+                raise _TooMuch
+
+        size = sum(memoryview(b).nbytes for b in call.buffers)
+        timeout = self._target.timeouts.call + size / SLOWEST
+        try:
+            return self._link.insist(self._link.calls, call.message, timeout, call.buffers, on_broken=cut)
+        except _TooMuch:
+            short = {key: call.message[key] for key in ("op", "session", "epoch")}
+            name = self._in_portions(bytes(wire.encode(call.message, call.buffers)), short)
+            return self._link.insist(self._link.calls, dict(short, gathered=name), timeout)
+
+    def _in_portions(self, whole: bytes, owner: dict[str, Any]) -> str:
+        """Have the agent gather a request, in portions that become smaller until they pass; its name there."""
+        name, at, most = uuid.uuid4().hex, 0, FIRST
+        while at < len(whole):
+            portion = [whole[at : at + most]]
+
+            def cut(portion: list[bytes] = portion) -> None:
+                nonlocal most
+                most = max(LEAST, most // 2)
+                portion[0] = portion[0][:most]
+
+            message = {**owner, "op": "portion", "id": name, "at": at}
+            come = self._link.insist(self._link.calls, message, buffers=portion, on_broken=cut)[0]["come"]
+            if not at < come <= len(whole):
+                raise UnsafeAnswer(self._link.location, "a portion that was not taken")
+            at = come
+        return name
 
     def _behind(self, first: Call) -> list[Call]:
         """The requests that stand in line behind this one, as many as go into one call with it."""
@@ -132,13 +168,19 @@ class Sending:
         return found
 
     def _submit_all(self, calls: list[Call]) -> bool:
-        """Send several requests in one call; False where the agent refuses one of them: then each goes by itself, and
-        those that have begun are known by their ids."""
+        """Send several requests in one call; False where the agent refuses one of them, or they are more than the link
+        lets through: then each goes by itself, and those that have begun are known by their ids."""
         requests = [call.request for call in calls if call.request is not None]
+        cuts = itertools.count(1)
 
         def state(word: str) -> None:
             for request in requests:
                 request.state = word
+
+        def cut() -> None:
+            state("unknown")
+            if next(cuts) >= CUTS:
+                raise _TooMuch
 
         state("sent")
         more = [(call.message["request"], len(call.buffers)) for call in calls[1:]]
@@ -150,9 +192,9 @@ class Sending:
                 message,
                 timeout=self._target.timeouts.call + TOGETHER_BYTES / SLOWEST,
                 buffers=buffers,
-                on_broken=lambda: state("unknown"),
+                on_broken=cut,
             )
-        except AgentError:
+        except (AgentError, _TooMuch):
             return False
         except Exception as e:  # as for one call
             for call in calls:
@@ -166,5 +208,5 @@ class Sending:
 
 def _size_of(call: Call) -> int:
     """About how many bytes a request is on its way."""
-    code = call.message["request"].get("code") or ""
+    code = (call.message.get("request") or {}).get("code") or ""
     return sum(memoryview(buffer).nbytes for buffer in call.buffers) + len(code) + 500

@@ -22,6 +22,7 @@ from ..connect.target import Target
 from ..errors import AgentError, ConnectionLost, FlameError, NotSent, SessionGone, UnsafeAnswer
 from ..security import answers
 from ..security.rendering import FULL
+from .amount import AHEAD, Amount
 from .handshake import opening
 from .inbox import Event, Inbox
 from .link import Link
@@ -35,9 +36,6 @@ GAP = 0.025
 EARLY = 0.05
 # A multiplex server serves one call at a time, so nothing may be parked there; seconds between short polls.
 POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
-# Bytes asked for in one poll: fewer after one that was cut or slow (in seconds), more after a quick and full one.
-BATCH_LEAST, BATCH_FIRST, BATCH_MOST = 1 << 12, 1 << 16, 1 << 21
-QUICK, SLOW = 0.5, 3.0
 # Seconds in which a client that was killed is found out by the agent, and its session can be had.
 AWAY = 4.0
 
@@ -387,15 +385,15 @@ class Session:
         pause = POLL_BUSY_FIRST
         timeouts = self.target.timeouts
         wait = 0.0 if self._multiplex else timeouts.poll
-        self._batch = BATCH_FIRST
-        poll = self._poll()
+        amount = Amount(self.location)
+        poll = self._poll(amount)
         while not self._link.closing.is_set():
             asked, received = time.monotonic(), self._events.connection.bytes_received
             try:
                 result, buffers = self._link.insist(
-                    self._events, poll, timeouts.poll_deadline, wait=wait, on_broken=functools.partial(self._less, poll)
+                    self._events, poll, timeouts.poll_deadline, wait=wait, on_broken=functools.partial(amount.cut, poll)
                 )
-                batch = wire.decode_events(result["events"], buffers)
+                batch = wire.decode_events(*amount.whole(result, buffers))
                 events = self._inbox.feed(answers.events(batch))
             except wire.WireError as e:
                 self._link.end(UnsafeAnswer(self.location, f"events of the wrong shape: {e}"))
@@ -405,36 +403,25 @@ class Session:
                     self._link.end(e)
                 return
             took, received = time.monotonic() - asked, self._events.connection.bytes_received - received
-            self._suit(took, received)
-            shown, poll = poll["after"], self._poll()
-            if received >= BATCH_FIRST and not self._multiplex:
+            amount.suit(took, received)
+            shown, poll = poll["after"], self._poll(amount)
+            if received >= AHEAD and not self._multiplex:
                 # Much is on its way: the server gets the next batch ready while this one is shown.
                 poll["ack"] = shown
                 self._link.ask_ahead(self._events, poll, timeouts.poll_deadline)
             if events:
                 self._take(events)
-            elif took < EARLY:
+            elif took < EARLY and not amount.is_partial:
                 self._link.closing.wait(EARLY)
             if self._multiplex:
                 pause = POLL_BUSY_FIRST if events else min(pause * 1.5, POLL_BUSY_LAST)
                 self._poll_soon.clear()
                 self._poll_soon.wait(pause if self._pending else POLL_IDLE)
 
-    def _poll(self) -> dict[str, Any]:
+    def _poll(self, amount: Amount) -> dict[str, Any]:
         after = self._inbox.ack
         poll = self._message({"op": "poll", "ack": after, "after": after, "wait": self.target.timeouts.poll})
-        return poll | {"limit": self._batch, "gap": 0.0 if self._multiplex else GAP}
-
-    def _less(self, poll: dict[str, Any]) -> None:
-        """A poll was cut: the next one asks for less, else a line that is cut every so often would never get on."""
-        self._batch = poll["limit"] = max(self._batch // 2, BATCH_LEAST)
-
-    def _suit(self, took: float, received: int) -> None:
-        """Ask for as much as the line carries in a moment."""
-        if received > self._batch // 2 and took < QUICK:
-            self._batch = min(self._batch * 2, BATCH_MOST)
-        elif received > BATCH_LEAST and took > SLOW:
-            self._batch = max(self._batch // 2, BATCH_LEAST)
+        return poll | amount.fields() | {"gap": 0.0 if self._multiplex else GAP}
 
     def _take(self, events: list[Event]) -> None:
         try:

@@ -33,6 +33,11 @@ class Wire:
     def __repr__(self) -> str:
         return f"<Wire to {self._location}>"
 
+    @property
+    def raw(self) -> socket.socket:
+        """The socket itself, for who reads and writes it without waiting."""
+        return self._socket
+
     def send(self, data: memoryview) -> None:
         self._watch_the_clock()
         try:

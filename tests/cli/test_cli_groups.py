@@ -170,3 +170,73 @@ def test_a_notebook_has_no_results_of_another_run(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert flame("run", str(path), "-t", "web1,web2", "-o", str(out)).code == 1
     assert outputs(out / "nb.web2.ipynb") == ["mine\n", "error"]
+
+
+def test_a_script_on_every_host(servers: dict[str, FlameServer], tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("def word():\n    return 'helped'\n")
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import os, sys, helper\nprint(helper.word(), sys.argv[1:], repr(sys.stdin.read()))\n"
+        f"if os.getpid() == {servers['web2'].pid} and 'fail' in sys.argv:\n    sys.exit(3)\n"
+    )
+    done = flame("run", "-t", "web", str(script), "--epochs", "3", stdin="never read")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count("helped ['--epochs', '3'] ''") == 1
+    assert "all 3 hosts: web[1-3]" in done.out
+    done = flame("run", "-t", "web", str(script), "fail")
+    assert done.code == 1
+    assert "helped" in done.out
+    assert "failed: web2" in done.err
+    assert "exit status 3" in done.err
+    lines = [json.loads(line) for line in flame("run", "-t", "web", "--json", str(script), "fail").out.splitlines()]
+    assert [(one["host"], one["status"], one["exit_status"]) for one in lines] == [
+        ("web1", "ok", 0),
+        ("web2", "error", 3),
+        ("web3", "ok", 0),
+    ]
+    script.write_text("import sys\nsys.exit(0)\n")
+    assert flame("run", "-t", "web", str(script)).code == 0
+    assert flame("run", "-t", "dead,127.0.0.1:10", str(script)).code == 4
+    assert flame("run", "-t", "web,dead", str(script)).code == 1
+    done = flame("run", "-t", "web1", "--json", str(script))
+    assert (done.code, "--json is for several servers" in done.err) == (1, True)
+
+
+def test_exit_in_statements_on_all() -> None:
+    assert flame("exec", "-t", "web", "import sys; print('x'); sys.exit(0)").code == 0
+    done = flame("exec", "-t", "web", "import sys; sys.exit('no luck')")
+    assert (done.code, "SystemExit: no luck" in done.err) == (1, True)
+
+
+def test_a_shell_command_where_there_is_no_ipython() -> None:
+    done = flame("exec", "-t", "web", "!echo by the shell")
+    assert (done.code, done.out.count("by the shell"), done.err) == (0, 1, "")
+
+
+def test_a_folder_to_all_and_from_all(servers: dict[str, FlameServer], tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "a.txt").write_text("a")
+    done = flame("sync", f"{source}/", "web:project", "--dry-run")
+    assert (done.code, "would do" in done.out) == (0, True)
+    assert not (Path(servers["web1"].cwd) / "project").exists()
+    done = flame("sync", f"{source}/", "web:project")
+    assert (done.code, done.err) == (0, "")
+    assert "all 3 hosts" in done.out
+    for name, one in servers.items():
+        assert (Path(one.cwd) / "project" / "a.txt").read_text() == "a"
+        (Path(one.cwd) / "project" / "who.txt").write_text(name)
+    done = flame("sync", "-t", "web,dead", ":project/", str(tmp_path / "back"))
+    assert (done.code, "not reachable: dead" in done.err) == (1, True)
+    assert {name: (tmp_path / "back" / name / "who.txt").read_text() for name in HOSTS} == {n: n for n in HOSTS}
+
+
+def test_pip_of_every_host() -> None:
+    done = flame("pip", "-t", "web", "--", "--version")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count("pip 2") == 1
+    assert "all 3 hosts" in done.out
+    done = flame("pip", "-t", "web", "no-such-command")
+    assert (done.code, done.err.count("exit status 1")) == (1, 1)
+    assert flame("pip", "-t", "web1", "--", "--version").out.startswith("pip ")
+    assert flame("pip", "-t", "web1", "no-such-command").code == 1

@@ -45,6 +45,9 @@ USERS = {
 SERVING = {"serve.hardening", "serve.ignition", "serve.standalone", "serve.in_app"}
 
 
+# What both sides run of the agent, beside wire.
+BOTH = {f"agent.forward.{name}" for name in ("channels", "listeners", "pump", "streams")}
+
 ALL = files(PACKAGE)
 LOCAL = {name: path for name, path in ALL.items() if not name.startswith("agent.")}
 REMOTE = files(AGENT)
@@ -100,7 +103,8 @@ def test_a_file_imports_from_rooms_below_its_own(name: str) -> None:
     step = steps(HERE + " < __main__")
     for other in siblings(name, LOCAL[name], ALL):
         if room_here(other) == "agent":
-            assert other.startswith("agent.wire."), f"{name} imports {other}: of the agent this side has wire alone"
+            shared = other.startswith("agent.wire.") or other in BOTH
+            assert shared, f"{name} imports {other}: of the agent this side has wire, and what both sides run"
         elif room_here(other) != room_here(name):
             assert step[room_here(other)] < step[room_here(name)], f"{name} imports {other}, which is not below it"
 

@@ -31,6 +31,12 @@ def test_a_value_of_many_megabytes(kernel: Kernel) -> None:
     assert len(run.result) == 20_000_002
 
 
+def test_a_value_of_many_letters_of_two_bytes(kernel: Kernel) -> None:
+    run = ok(kernel.execute("'é' * 15_000_000"))
+    assert run.result is not None
+    assert len(run.result) == 15_000_002
+
+
 def test_a_figure_of_many_megabytes_and_a_line(kernel: Kernel) -> None:
     ok(kernel.execute("class H:\n    def _repr_html_(self): return 'x' * 9_000_000"))
     for _ in range(2):

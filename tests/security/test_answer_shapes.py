@@ -72,6 +72,7 @@ RESULTS: dict[str, Any] = {
     },
     "submit": {"new": True},
     "submits": {"new": True},
+    "portion": {"come": 3},
     "poll": {"events": [EVENT]},
     "interrupt": {"done": "raised"},
     "answer": {"taken": True},

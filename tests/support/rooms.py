@@ -9,12 +9,14 @@ from flame_kernel.session import bootstrap
 PACKAGE = Path(bootstrap.__file__).parents[1]
 AGENT = PACKAGE / "agent"
 
-# A room imports from rooms to its left, and never from one on its own step. Of the agent, this side imports wire alone.
+# A room imports from rooms to its left, and never from one on its own step. Of the agent, this side imports wire,
+# and of forward what both sides run.
 HERE = (
-    "terminal < errors < security < connect < serve, session < files, commands < remote < group < kernel, magics, cli"
+    "terminal < errors < security < connect < serve, session < files, commands, forward "
+    "< remote < group < kernel, magics, cli"
 )
 # The agent's files that lie beside its rooms are below them all; handle, the whole interface, is above them.
-THERE = "wire, output < log, shell < remote, debug < session < handle"
+THERE = "wire, output < log, shell, forward < remote, debug < session < handle"
 
 
 def name_of(path: Path, root: Path) -> str:

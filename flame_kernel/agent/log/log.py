@@ -97,6 +97,7 @@ class EventLog:
         self._newest_word = 0  # number of the newest event that must be sent without delay
         self._last_sent = -1e9
         self._sent = 0  # bytes that the reader was sent and has not acknowledged
+        self.kept = None  # an answer that the reader fetches in pieces
         self._hand_over_left = HAND_OVER_SAVED  # seconds that flushes may still wait, as of ``_handed_over``
         self._handed_over = time.monotonic()
         self._lock = _Lock()
@@ -290,6 +291,7 @@ class EventLog:
         self._news, self._urgent = _signal(), _signal()
         self._readers += 1
         self._parked = False
+        self.kept = None
         self.acted_on = time.monotonic()
         for lock in before:
             _wake(lock)

@@ -3,6 +3,7 @@
 import json
 
 from ..amounts import size_in_words
+from ..wire import json_text
 from ..wire.message import COMMS, INLINE_JSON, LARGE, why_unread
 
 # Most bytes of JSON in one event, and most bytes including its buffers; a client accepts messages of 64 MiB.
@@ -27,24 +28,29 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
     if why:
         made["content"] = _left_out(content, "[%s left out: %s]" % (size or msg_type, why))
     elif msg_type in LARGE and len(text) > INLINE_JSON:
-        made["json"] = text.encode("ascii")
+        made["json"] = text
     else:
-        made["content"] = json.loads(text)
+        made["content"] = json.loads(text.decode("utf-8"))
     if metadata and not why:
-        made["metadata"] = json.loads(about)
+        made["metadata"] = json.loads(about.decode("utf-8"))
     if buffers:
         made["buffers"] = [bytes(b) for b in buffers]
     return made, ""
 
 
 def _as_json(content, clean):
-    """The content as JSON text at this moment: later changes to the user's objects do not show."""
+    """The content as JSON text (bytes) at this moment: later changes to the user's objects do not show."""
+    dumps = json_text.dumps if type(content) is dict else _dumps
     try:
-        return json.dumps(content, allow_nan=clean is None)
+        return dumps(content, allow_nan=clean is None)
     except (TypeError, ValueError, RecursionError):
         if clean is not None:
-            return json.dumps(clean(content))
-        return json.dumps(content, default=repr, skipkeys=True)
+            return dumps(clean(content))
+        return dumps(content, default=repr, skipkeys=True)
+
+
+def _dumps(content, **options):
+    return json.dumps(content, **options).encode("ascii")
 
 
 def _why_left_out(msg_type, text, about, buffers):
@@ -57,10 +63,10 @@ def _why_left_out(msg_type, text, about, buffers):
         return size_in_words(whole), "more than the %s of one message" % size_in_words(MAX_EVENT)
     if len(buffers) > MAX_BUFFERS:
         return "", "it has more than %d buffers" % MAX_BUFFERS
-    if about[0] != "{" or len(about) > MAX_METADATA:
+    if about[:1] != b"{" or len(about) > MAX_METADATA:
         return "", "its metadata is no object of at most %s" % size_in_words(MAX_METADATA)
     # Large content is checked by the side that reads it, which then shows a note in its place.
-    return "", "" if msg_type in LARGE or "execute" not in msg_type else why_unread(text.encode("ascii"))
+    return "", "" if msg_type in LARGE or "execute" not in msg_type else why_unread(text)
 
 
 def _left_out(content, note):

@@ -65,12 +65,46 @@ class LatestCell:
         return getattr(self.host.latest, name)
 
 
+class Work:
+    """Stands for the cell that has handed work to another thread; once that is over, for the cell that runs then, so
+    that what is printed is seen where the user looks. If none runs, for the first one still."""
+
+    def __init__(self, cell):
+        self._cell = cell
+        self.host = cell.host
+
+    @classmethod
+    def of(cls, cell):
+        """Work for ``cell``, which may itself be work for another one."""
+        return cell if type(cell) is cls else cls(cell)
+
+    @property
+    def is_over(self):
+        """Whether the cell that it began with is over."""
+        return not self.host.runs(self._cell.request_id)
+
+    def __getattr__(self, name):
+        latest = self.host.latest
+        over = latest is not None and self.is_over and self.host.runs(latest.request_id)
+        return getattr(latest if over else self._cell, name)
+
+
 def current():
     """The Cell for which the calling thread or task works; None in the host process's own code."""
     cell = _current.get()
     if cell is not None and cell.host.closed:
         return None
     return cell
+
+
+def working():
+    """The same, also where the cell's session has ended."""
+    return _current.get()
+
+
+def is_over(cell):
+    """Whether a cell, or the cell that stands behind it, has ended."""
+    return cell.is_over if type(cell) is Work else not cell.host.runs(cell.request_id)
 
 
 def set_current(cell):

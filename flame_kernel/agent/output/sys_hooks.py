@@ -17,7 +17,8 @@ import threading
 
 from .. import own
 from ..patches import Layer
-from .streams import InDispatcher, InStream, OutDispatcher, OutStream, current, set_current
+from . import pool_work
+from .streams import InDispatcher, InStream, OutDispatcher, OutStream, Work, current, set_current
 
 
 def _dispatching(name, below, own):
@@ -89,10 +90,13 @@ def _getpass(below):
 _call = operator.methodcaller("__call__")
 
 
-def _thread_start(below):
+def _thread_start(work, below):
     def start(self):
         cell = current()
         if cell is not None:
+            work.more()
+            if pool_work.is_of_library(sys._getframe(1)):
+                cell = Work.of(cell)  # it serves more than the cell that happens to start it
 
             def begin():
                 set_current(cell)
@@ -166,10 +170,11 @@ class Hooks:
         d = sys.__dict__
         self._found = {name: d.get(name) for name in SYS_NAMES}
         self._state = {"live": True, "found": self._found, "class": type(sys)}
+        self._work = pool_work.Layers()
         self._layers = [
             Layer(builtins, "input", _input),
             Layer(getpass, "getpass", _getpass),
-            Layer(_thread_class(), "start", _thread_start),
+            Layer(_thread_class(), "start", functools.partial(_thread_start, self._work)),
         ]
         if hasattr(os, "fork"):
             self._layers.append(Layer(own.shared(os), "fork", _fork))
@@ -233,6 +238,7 @@ class Hooks:
         sys.__class__ = kind
         for layer in self._layers:
             layer.remove()
+        self._work.remove()
 
     def check(self):
         """At the start of a cell: install our dispatchers again if stock Flame's console or others replaced them."""

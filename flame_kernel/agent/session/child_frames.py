@@ -9,6 +9,8 @@ from ..wire import launch
 from ..wire import message as wire
 
 _LENGTH = struct.Struct(">Q")
+# Bytes of a frame up to which copying them is cheaper than a second call.
+SMALL = 1 << 16
 
 # The first code in the new interpreter: it reads the agent from the socket, in the form of ``agent_frames``. The folder
 # where it starts is not on the import path yet, since a json.py may lie there; cells get it later, see ``folder``.
@@ -46,7 +48,9 @@ def agent_frames(loader, text, codes):
 
 
 def send_frame(sock, data):
-    sock.sendall(_LENGTH.pack(len(data)) + data)
+    head = _LENGTH.pack(len(data))
+    for part in (head + data,) if len(data) < SMALL else (head, data):
+        sock.sendall(part)
 
 
 def read_frame(sock):

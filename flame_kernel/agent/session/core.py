@@ -227,6 +227,11 @@ class Core:
 
     # -- output ------------------------------------------------------------------------------------------------------
 
+    def runs(self, request_id):
+        """Whether a request runs now."""
+        running = [lane.request for lane in list(self.lanes.values())]
+        return any(request is not None and request["id"] == request_id for request in running)
+
     def publish(self, msg_type, content, metadata=None, buffers=None, clean=None):
         """Publish an event for the calling cell; ``clean`` converts content that JSON cannot represent."""
         cell = streams.current() or self.latest

@@ -3,6 +3,9 @@
 Pyro closes a connection that brings a larger message, and does not send larger answers.  So a client sends such a
 request in parts; the answer to the last part is the answer to the whole request.  If an answer is too large, the client
 is told its size, ``{"large": bytes}``, and fetches it in parts as well.
+
+A link may be cut before a request is through.  What its client then sends in portions is kept with the session, over as
+many connections as it takes, until the request that names it comes.
 """
 
 import sys
@@ -53,3 +56,29 @@ def give(at):
     if end >= len(answer):
         kept.pop(_GOING, None)
     return answer[at:end]
+
+
+class Portions:
+    """A request of a session's owner that comes in portions, under a name; one at a time."""
+
+    def __init__(self):
+        self.clear()
+
+    def clear(self):
+        self._name, self._come = None, bytearray()
+
+    def take(self, name, at, data):
+        """Take one in; returns how many bytes have come. One that has come before changes nothing."""
+        if name != self._name and at == 0:
+            self._name, self._come = name, bytearray()
+        if name != self._name:
+            return 0
+        if at == len(self._come) and at + len(data) <= LARGEST:
+            self._come += data
+        return len(self._come)
+
+    def whole(self, name):
+        """``(message, buffers)`` that have come under this name; KeyError for another."""
+        if name != self._name:
+            raise KeyError(name)
+        return wire.decode(bytes(self._come))

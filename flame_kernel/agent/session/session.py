@@ -8,9 +8,10 @@ import threading
 import time
 
 from .. import sockets
+from ..forward import far_end
 from ..log import log as events
 from ..wire import numbers
-from . import places
+from . import large_messages, places
 
 # How many requests a session remembers: one repeated because its answer was lost does not run twice.
 REMEMBERED = 4096
@@ -69,6 +70,8 @@ class Session:
         self._begun = time.monotonic()
         self._seen = {}
         self._interrupts = {}  # id of the call -> what was done
+        self.tunnels = far_end.Tunnels()
+        self.portions = large_messages.Portions()
         self._lock = threading.Lock()
         self.core = self.place.make_core(self.log, shell, bundle)
         self.place.keep(self.log)
@@ -191,6 +194,7 @@ class Session:
                 raise Refusal("cannot_start", "the session %s cannot go on: %s" % (self.session_id, e))
             self.epoch += 1
             self._talks.clear()
+            self.portions.clear()
             self._numbers, self._carried = numbers.Numbers(*number), numbers.Numbers(*number, apart=APART)
             self._asked = {n: ask for n, ask in self._asked.items() if ask["state"] == "granted"}
             for ask in self._asked.values():
@@ -199,7 +203,9 @@ class Session:
             self._since = time.time()
             self._line = self._line_over = None
             self.log.attach()
-            return self.epoch
+            epoch = self.epoch
+        self.tunnels.close()
+        return epoch
 
     def _is_granted(self, client_id):
         return any(ask["client_id"] == client_id and ask["state"] == "granted" for ask in self._asked.values())
@@ -222,7 +228,8 @@ class Session:
             self._client_id = None
             self.log.detach(ack)
             self.place.detached(self.core)
-            return True
+        self.tunnels.close()
+        return True
 
     def ask(self, client, client_id):
         """A client asks to take the session over; returns an id for its request, the same one if it asks again."""
@@ -300,6 +307,7 @@ class Session:
 
     def close(self):
         """End the session and everything that it runs."""
+        self.tunnels.close()
         self.log.close()
         self.core.close()
         self.log.forget()

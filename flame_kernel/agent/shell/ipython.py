@@ -199,7 +199,7 @@ class IPythonShell:
     def format_exception(self, exc_info):
         """``{"ename", "evalue", "traceback"}`` of an exception outside of a cell, without the agent's own frames."""
         etype, value, tb = exc_info
-        tb = _without_agent(tb)
+        tb = ipython_parts.without_ours(_without_agent(tb))
         try:
             with hooks.serving(self.ip):
                 lines = self.ip.traceback_lines(etype, value, tb)

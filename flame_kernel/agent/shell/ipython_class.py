@@ -246,8 +246,8 @@ def _make_class():
             if exc_tuple is None and sys.exc_info()[0] is None and self._last_exc_info is not None:
                 exc_tuple = self._last_exc_info
             etype, value, tb = super()._get_exc_info(exc_tuple)
-            self._last_exc_info = etype, value, ipython_parts.without_our_end(tb)
-            ipython_parts.without_our_ends(value)
+            self._last_exc_info = etype, value, ipython_parts.without_ours(tb)
+            ipython_parts.clear_of_ours(value)
             return self._last_exc_info
 
         def debugger(self, force=False):

@@ -59,31 +59,39 @@ _AS_JSON = (
 )
 
 
-def without_our_end(tb):
-    """A traceback without its last frames, if those are the agent's (as when one of our magics raises) or a debugger's.
-    IPython does not show its own frames there either.
+def without_ours(tb):
+    """A traceback without the agent's frames, and without those of a debugger at its end; unchanged if no other would
+    be left. IPython does not show its own frames either.
     """
     frames = tracebacks.up_to_debugger(tb)
-    kept = len(frames)
-    while kept and own.has(frames[kept - 1].tb_frame):
-        kept -= 1
-    if not kept or frames[kept - 1].tb_next is None:
+    kept = [frame for frame in frames if not own.has(frame.tb_frame)]
+    if not kept or (len(kept) == len(frames) and kept[-1].tb_next is None):
         return tb
     tb = None
-    for frame in reversed(frames[:kept]):
+    for frame in reversed(kept):
         # An interrupt can come between two lines: then the frame has no line number.
         tb = types.TracebackType(tb, frame.tb_frame, frame.tb_lasti, frame.tb_lineno or 0)
     return tb
 
 
-def without_our_ends(error):
-    """Remove the agent's last frames from the chained errors behind ``error``: our code raises the interrupt."""
-    seen = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-        if error is not None:
-            error.__traceback__ = without_our_end(error.__traceback__)
+def clear_of_ours(error):
+    """Remove the agent's frames from the errors behind ``error``, and from the members of groups."""
+    seen, todo = {id(error)}, _behind(error)
+    while todo:
+        one = todo.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = without_ours(one.__traceback__)
+            todo += _behind(one)
+
+
+def _behind(error):
+    try:
+        members = error.exceptions
+    except Exception:  # no group; or the error's own attributes may raise anything
+        members = ()
+    behind = [error.__cause__, error.__context__, *(members if isinstance(members, (tuple, list)) else ())]
+    return [one for one in behind if isinstance(one, BaseException)]
 
 
 def cell_file(code):

@@ -18,12 +18,15 @@ import json
 import struct
 import sys
 
+from . import json_text
+
 PROTOCOL = 1
 MAGIC = b"FLM1"
 
 # The agent's entry points, below its package. Flame's ``invokeModule`` calls all but the one where a child begins.
 HANDLE, CARRY = "handle.handle", "handle.carry"
 TAKE_FILES, CALL_FILES = "handle.take_files", "handle.call_files"
+FORWARD = "handle.forward"
 PART, REST = "handle.part", "handle.rest"
 CHILD = "session.child_main.main"
 # The most bytes that Pyro and pickle add to a message.
@@ -47,6 +50,9 @@ MAX_VALUES = 2000000
 MAX_NUMBERS, FEW = 3 * MAX_VALUES, 100000
 # Most digits of an integer: Python's own limit, where it has one, because longer ones take seconds to parse.
 MAX_DIGITS = 4300
+
+# What Python reads in JSON text, or as a part of a string, and others read differently.
+_PYTHONS_OWN = (b"NaN", b"Infinity", b"\\ud", b"\\uD")
 
 _HEAD = struct.Struct(">4sII")
 _DIGITS = bytes(48 if chr(code) in "123456789" else code for code in range(256))  # each digit becomes a 0
@@ -125,6 +131,11 @@ def _has_limit():
 
 def has_too_many_values(text):
     """Whether JSON text holds more than MAX_VALUES values; what is inside a string (a page of HTML) is not counted."""
+    if len(text) <= MAX_VALUES:
+        return False
+    rest = json_text.outside(text)
+    if rest is not None:
+        return _count(rest) > MAX_VALUES
     if _count(text) <= MAX_VALUES:
         return False
     text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -140,6 +151,8 @@ def has_too_many_values(text):
 
 def why_unread(text):
     """Why the JSON text (bytes) of a cell's message is refused, in words; "" if it can be read."""
+    rest = json_text.outside(text)
+    text = text if rest is None else rest
     if has_too_many_values(text):
         others = text.count(b"[") + text.count(b"{") + text.count(b'"')
         most = MAX_NUMBERS if others <= FEW else MAX_VALUES
@@ -151,7 +164,7 @@ def why_unread(text):
 
 
 def _count(text):
-    return text.count(b",") + text.count(b"[") + text.count(b"{")
+    return len(text) - len(text.translate(None, b",[{"))
 
 
 def encode_events(events):
@@ -183,6 +196,7 @@ def decode_events(plain, buffers, keep=False):
     """The inverse of encode_events; raises WireError for events that it cannot have written.
 
     Large content is parsed, or with ``keep`` left as text; if it cannot be read, the event is a line that says so.
+    Beside the parsed content there is ``"packed"``: that very object and its text, for those who pass it on unchanged.
     """
     events = []
     left = len(buffers)  # each is used once: a megabyte referenced a million times would become a million megabytes
@@ -211,6 +225,11 @@ def decode_events(plain, buffers, keep=False):
     return events
 
 
+def _is_for_browsers(text):
+    """Whether JSON text that Python has read is read alike by others: no NaN, and no escape of a surrogate."""
+    return not any(word in text for word in _PYTHONS_OWN)
+
+
 def _with_content(event, text, keep):
     """An event with its large content, or with a note in its place."""
     if event["type"] not in LARGE:
@@ -220,7 +239,8 @@ def _with_content(event, text, keep):
     why = why_unread(text)
     try:
         if not why:
-            return dict(event, content=read_json(text))
+            content = read_json(text, encoding="utf-8")
+            return dict(event, content=content, packed=(content, text) if _is_for_browsers(text) else None)
     except (ValueError, RecursionError) as e:
         why = "it cannot be read: %s" % e
     left = {name: event[name] for name in ("request", "number") if name in event}

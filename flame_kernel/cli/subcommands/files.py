@@ -124,12 +124,14 @@ class Sync(Files):
         Make a folder on the server like one here, or the other way round: only what changed is copied, as rsync -a.
 
         The folder on the server has a colon: TARGET:PATH with a target's name, or :PATH with -t (or the default
-        target). With a / at its end SOURCE means what is in the folder; without it, the folder itself, which is put
-        into DEST. Files of the same size, mode and time are taken to be the same; --checksum compares contents.
+        target). From several servers each has a folder of its own, DEST/HOST/. With a / at its end SOURCE means what is
+        in the folder; without it, the folder itself, which is put into DEST. Files of the same size, mode and time are
+        taken to be the same; --checksum compares contents.
         """
     typed = """
         jupyter flame sync src/ gpu-box:project/src --delete --exclude __pycache__
         jupyter flame sync gpu-box:results ./ --dry-run
+        jupyter flame sync src/ web:project/src
         jupyter flame sync -t ssh://me@lab-pc/9999 :/data/run7/ run7
         """
 
@@ -153,6 +155,8 @@ class Sync(Files):
         options.target, source, destination = sync_paths(
             options.source, options.destination, self.is_target, options.target
         )
+        if self.is_group:
+            return self._on_group(options, source, destination)
         wishes = Wishes(
             delete=options.delete,
             dry_run=options.dry_run,
@@ -168,3 +172,23 @@ class Sync(Files):
                 result = sync_down(session, source, options.destination, wishes, self.progress)
         self.say(f"would do: {result}" if options.dry_run else result)
         return None
+
+    def _on_group(self, options: argparse.Namespace, source: str | None, destination: str | None) -> int:
+        from .. import on_group
+
+        told: dict[str, list[str]] = {}
+        wishes = {
+            "delete": options.delete,
+            "dry_run": options.dry_run,
+            "checksum": options.checksum,
+            "exclude": options.exclude,
+            "report": lambda host, line: told.setdefault(host, []).append(line),
+        }
+        here, there = (options.source, destination) if source is None else (source, options.destination)
+        return on_group.files(
+            self,
+            lambda on: on.sync(here, there or "", down=source is not None, **wishes),
+            quiet=options.quiet,
+            told=told if options.verbose or options.dry_run else {},
+            before="would do: " if options.dry_run else "",
+        )

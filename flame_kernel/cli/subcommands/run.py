@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,21 @@ class Running(Connecting):
     def program(self, remote: Remote) -> Program:
         """What runs them on ``remote``; they end with it where no session has a name."""
         return Program(remote, ends=remote.session.target.session is None)
+
+    def on_each(
+        self, code: str, as_json: bool, mode: str, name: str = "", words: Sequence[str] = (), **more: Any
+    ) -> int:
+        """Run it on each server of a group; the exit code."""
+        from .. import on_group
+
+        about = {"mode": mode, "name": name, "arguments": list(words), "ends": not self.options.session}
+        return on_group.cell(self, code, as_json=as_json, program=about, **more)
+
+    @staticmethod
+    def refuse_json(options: argparse.Namespace, other: str = "") -> None:
+        """Raise TargetError for ``--json`` where one server is meant."""
+        if options.json:
+            raise TargetError(f"--json is for several servers, a line each; name them with -t web1,web2{other}")
 
     @property
     def plain_shell(self) -> dict[str, Any]:
@@ -58,11 +74,8 @@ class Exec(Running):
     def run(self, options: argparse.Namespace) -> int | None:
         code = _code(options.code)
         if self.is_group:
-            from .. import on_group
-
-            return on_group.cell(self, code, as_json=options.json)
-        if options.json:
-            raise TargetError("--json is for several servers, a line each; name them with -t web1,web2, or use eval")
+            return self.on_each(code, options.json, "cell")
+        self.refuse_json(options, ", or use eval")
         with self.remote() as remote:
             return self.program(remote).execute(_for_shell(remote, code))
 
@@ -110,11 +123,15 @@ class Run(Running):
     """A script, or a notebook."""
 
     title = "run"
+    several = SEVERAL
     takes_all: ClassVar[bool] = True
     about = """
         Run a script of this machine on the server, as `ssh there python FILE ARGUMENTS` would: its stdin, stdout and
         stderr are those of this command, its exit status too, and Ctrl-C stops it there (130). The modules and
         packages that it imports from its folder are sent along, into memory. With --session its variables are kept.
+
+        With -t GROUP (or web1,web2, pi-*, all) it runs on each server, with an empty stdin, and equal output is shown
+        once; the exit code is 0, 1 where it failed somewhere, and 4 where none was reached.
 
         A notebook is run by nbclient, its kernel on the server; the options behind it are:
           -o FILE, --output FILE   where to write it with its outputs, also when a cell fails
@@ -122,18 +139,20 @@ class Run(Running):
           -p NAME=VALUE            a variable for it, as papermill's parameters
           --allow-errors           go on behind a cell that fails
           --timeout S              seconds that a cell may take
-        With -t GROUP (or web1,web2, pi-*, all) it runs on each server, into -o FOLDER; --failed runs those again that
-        failed there.
+        On several servers each has a notebook of its own in -o FOLDER; --failed runs those again that failed there.
         """
     typed = """
         jupyter flame run -t gpu-box train.py --epochs 3 < data.csv > log.txt
         jupyter flame run -t gpu-box --session train train.py
         jupyter flame run -t gpu-box report.ipynb -o report-done.ipynb
+        jupyter flame run -t web check.py --quick
+        jupyter flame run -t web report.ipynb -p alpha=1 -o out/
         """
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("file", metavar="FILE", help="a script or a notebook of this machine; -: a script on stdin")
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="for the script")
+        parser.add_argument("--json", action="store_true", help="of several servers: a line of JSON each")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
@@ -143,6 +162,11 @@ class Run(Running):
             return notebook.run(self, options.file, options.arguments)
         path = Path(options.file).expanduser()
         source = _read(path) if options.file != "-" else _stdin()
+        if self.is_group:
+            modules = modules_beside(path, source) if options.file != "-" else ()
+            more = {"modules": modules, **self.plain_shell}
+            return self.on_each(source, options.json, "script", path.name, options.arguments, **more)
+        self.refuse_json(options)
         with self.remote(**self.plain_shell) as remote:
             for module in modules_beside(path, source) if options.file != "-" else ():
                 sendmodule(remote.session, module)

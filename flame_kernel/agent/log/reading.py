@@ -1,0 +1,71 @@
+"""What readers of a log are answered: the owner of its session (``poll``), those who look on, and ``replay``.
+
+A link may be cut again and again before one answer is through, however few events that has. So its client says how
+much passes (``most``), and an answer that is larger comes in pieces: each names the answer (``mark``), where it lies
+in it (``at``), and how long that is (``size``). The answer is kept here until the next one is asked for.
+"""
+
+import os
+import time
+
+from .. import sockets
+from ..wire import message as wire
+
+# Bytes of the smallest piece.
+LEAST = 128
+# The event types that ``replay`` gives. Comm messages are left out: the state of their widgets has changed since.
+OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
+
+
+class Kept:
+    """An answer that goes in pieces, under a name of its own."""
+
+    def __init__(self, whole):
+        self.whole = whole
+        self.mark = os.urandom(8).hex()
+
+    def piece(self, at, most):
+        """The result of an op: at most so many bytes of the answer, from ``at`` on."""
+        piece = self.whole[at : at + max(most, LEAST)]
+        return {"piece": {"mark": self.mark, "at": at, "size": len(self.whole)}}, [piece]
+
+
+def poll(log, request, wait):
+    """The events after those that the owner has: see ``EventLog.poll``."""
+    most, kept = request.get("most"), log.kept
+    if kept is not None and most and request.get("mark") == kept.mark and 0 < request["at"] < len(kept.whole):
+        log.acted_on = time.monotonic()
+        return kept.piece(request["at"], most)
+    connection = sockets.current()
+    batch = log.poll(
+        request["ack"],
+        wait,
+        request.get("gap", 0.0),
+        request.get("limit", 1 << 20),
+        lambda: sockets.is_over(connection),
+        request.get("after"),
+    )
+    plain, buffers = wire.encode_events(batch)
+    if most and batch:
+        whole = wire.encode({"events": plain}, buffers)
+        if len(whole) > max(most, LEAST):
+            log.kept = kept = Kept(whole)
+            return kept.piece(0, most)
+    return {"events": plain}, buffers
+
+
+def watch(log, request, wait):
+    """The events for somebody who looks on: see ``EventLog.watch``."""
+    connection = sockets.current()
+    batch, newest, skipped = log.watch(
+        request.get("after"), request.get("limit", 1 << 20), wait, lambda: sockets.is_over(connection)
+    )
+    plain, buffers = wire.encode_events(batch)
+    return {"events": plain, "newest": newest, "skipped": skipped}, buffers
+
+
+def replay(log, request):
+    """One cell's output, as the owner was sent it: see ``EventLog.replay``."""
+    batch, done = log.replay(request["request"], OUTPUT, request.get("after") or 0, request.get("limit", 1 << 20))
+    plain, buffers = wire.encode_events(batch)
+    return {"events": plain, "done": done}, buffers

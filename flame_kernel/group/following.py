@@ -1,0 +1,221 @@
+"""Follows a cell on many hosts to its end: text as it comes, who is done, Stop."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import queue
+import signal
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import FlameError, NotSent
+from ..session.user import catch_interrupts, next_of
+from ..terminal import plain_text
+from . import folding
+from .cell import CellResults
+from .future import GroupFuture
+from .group import Group
+from .results import WHOLE, told_errors
+from .telling import Screen, Wishes, say, tell
+
+# Seconds that hosts have to stop after Stop; pressed twice it is not waited for.
+STOP_PATIENCE = 2.0
+# Seconds between two renewals of who is done.
+RENEWED = 0.5
+# Lines of text that are shown of what runs.
+_LATEST = 5
+# Characters of the bar.
+_BAR = 30
+
+_PRESSED = object()
+
+
+class Following:
+    """One cell on a group: ``begin`` it, and ``wait`` for it on the thread that shows it."""
+
+    def __init__(self, chosen: Group, wanted: Wishes, screen: Screen) -> None:
+        self._chosen = chosen
+        self._wanted = wanted
+        self._screen = screen
+        self._told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def begin(self, code: str, values: Mapping[str, Any], **options: Any) -> GroupFuture:
+        """Send the cell to all hosts; ``options`` are those of ``Group.cell``."""
+        on_text = (lambda *one: self._told.put(one)) if self._wanted.stream else None
+        future: GroupFuture = self._chosen.noblock.cell(code, values=values, on_text=on_text, **options)
+        self.future = future
+        future.add_done_callback(lambda done: self._told.put(None))
+        return future
+
+    def press(self) -> None:
+        """Stop was pressed; may be called on any thread, and by a signal."""
+        self._told.put(_PRESSED)
+
+    def wait(self) -> CellResults:
+        """Wait for the hosts, and show what they give; text and who is done appear meanwhile.
+
+        Raises KeyboardInterrupt where Stop was pressed, when they have stopped, or after 2 s.
+        """
+        wanted, future = self._wanted, self.future
+        live, lines = Live(self._screen, self._chosen, future), Lines(self._screen, wanted.own)
+        deadline = float("inf") if wanted.seconds is None else time.monotonic() + wanted.seconds
+        pressed = left_at = float("inf")
+        if wanted.progress_after == 0:
+            live.renew()
+        with catch_interrupts(self.press):
+            while time.monotonic() < left_at:
+                event = self._next()
+                if event is None:
+                    break
+                if event is _PRESSED:
+                    left_at = 0.0 if pressed < left_at or not wanted.stop else time.monotonic() + STOP_PATIENCE
+                    pressed = time.monotonic()
+                    stop(self._chosen, future, wanted.stop, self._screen)
+                elif event:
+                    lines.add(*event)
+                if future.elapsed >= wanted.progress_after:
+                    live.renew()
+                if time.monotonic() > deadline:
+                    deadline = float("inf")
+                    future.interrupt()
+        lines.end()
+        live.end()
+        if pressed < float("inf"):
+            self._stopped()
+        results = future.results
+        assert isinstance(results, CellResults)
+        tell(self._screen, results, wanted)
+        return results
+
+    def _next(self) -> Any:
+        """The next thing that is told; an empty tuple after a while without one."""
+        try:
+            return next_of(self._told, time.monotonic() + RENEWED)
+        except queue.Empty:
+            return ()
+
+    def _stopped(self) -> None:
+        """Stop has ended the wait; raises."""
+        results, wanted = self.future.results, self._wanted
+        assert isinstance(results, CellResults)
+        left = list(dict.fromkeys([*self.future.pending, *results.unreachable]))
+        if left:
+            say(self._screen, f"[not stopped yet: {folding.names(left)}]", "stderr")
+        if not wanted.stop:
+            raise FlameError("not waited for any more; it goes on there: %flame result")
+        tell(self._screen, results, dataclasses.replace(wanted, raise_error=True))
+        failed = {host: error for host, error in results.failed.items() if not _is_stop(error)}
+        say(self._screen, "\n".join(told_errors(failed, len(results), WHOLE)), "stderr")
+        raise KeyboardInterrupt
+
+
+def _is_stop(error: Exception) -> bool:
+    """Whether it only says that Stop has done its work."""
+    return isinstance(error, NotSent) or getattr(error, "ename", "") == "KeyboardInterrupt"
+
+
+def stop(chosen: Group, future: GroupFuture, number: int, screen: Screen) -> None:
+    """Send a signal to the hosts that are not done: SIGINT is Stop, any other goes to the children of the servers."""
+    if number == signal.SIGINT:
+        future.interrupt()
+        return
+    pending = set(future.pending)
+    for member in chosen.members:
+        remote = member.known
+        if number and member.label in pending and remote is not None:
+            ready = remote.session.ready
+            if not ready.done() or ready.result().get("place") != "child":
+                say(screen, f"[{member.label} runs in its server's own process, which gets no signal]", "stderr")
+                continue
+            with contextlib.suppress(FlameError):  # it is told by the cell's own end
+                code = f"import os as _os\n_os.kill(_os.getpid(), {number})"
+                remote.cell(
+                    code, lambda event: None, silent=True, store_history=False, lane=f"signal-{uuid.uuid4().hex[:8]}"
+                )
+
+
+class Lines:
+    """Text of several hosts as it comes: whole lines, the host before each; ``own``: it is one host's alone."""
+
+    def __init__(self, screen: Screen, own: bool = False) -> None:
+        self._screen = screen
+        self._own = own
+        self._open: dict[tuple[str, str], str] = {}
+
+    def add(self, host: str, name: str, text: str) -> None:
+        *whole, rest = (self._open.pop((host, name), "") + text).split("\n")
+        for line in whole:
+            self._say(host, name, line)
+        if rest:
+            self._open[host, name] = rest.rpartition("\r")[2] or rest  # of a line that is written again the last form
+
+    def end(self) -> None:
+        """Show what no line's end has followed."""
+        for (host, name), rest in self._open.items():
+            self._say(host, name, rest)
+        self._open.clear()
+
+    def _say(self, host: str, name: str, line: str) -> None:
+        settled = folding.settled(line)
+        say(self._screen, settled or " " if self._own else f"[{host}] {settled}", name)
+
+
+class Live:
+    """Who is done, renewed in place while a cell runs on a group."""
+
+    def __init__(self, screen: Screen, chosen: Group, future: GroupFuture) -> None:
+        self._screen = screen
+        self._chosen = chosen
+        self._future = future
+        self._shown = ""
+        self._at = 0.0
+
+    def renew(self) -> None:
+        """Show it, or show it anew, where something has changed."""
+        if time.monotonic() - self._at < RENEWED:
+            return
+        self._at = time.monotonic()
+        words = self._words()
+        if words != self._shown:
+            self._shown = words
+            self._screen.live(words, over=False)
+
+    def end(self) -> None:
+        """What is shown stays as one line."""
+        if self._shown:
+            self._screen.live(_counts(self._chosen, self._future), over=True)
+
+    def _words(self) -> str:
+        done, total = self._future.progress, len(self._future)
+        full = _BAR * done // total
+        lines = [f"{_counts(self._chosen, self._future)}", f"{'█' * full}{'░' * (_BAR - full)} {done}/{total}"]
+        results = self._future.results
+        outputs = getattr(results, "outputs", {})
+        latest = {host: _last_line(one.text) for host, one in outputs.items() if one.text.strip()}
+        for block in folding.fold(latest)[:_LATEST]:
+            lines.append(f"{folding.names(block.hosts, 4)}: {plain_text(block.text)}")
+        return "\n".join(lines)
+
+
+def _counts(chosen: Group, future: GroupFuture) -> str:
+    """``38 done · 10 running · 1 failed · 1 not reachable · 3.2 s``."""
+    results = future.results
+    pending = set(future.pending)
+    states = [member.state for member in chosen.members if member.label in pending]
+    counts = {
+        "done": len(results.ok),
+        "running": sum(state in ("busy", "idle") for state in states),
+        "connecting": sum(state in ("connecting", "not connected") for state in states),
+        "silent": sum(state in ("silent", "lost") for state in states),
+        "failed": len(results.failed),
+        "not reachable": len(results.unreachable),
+    }
+    told = [f"{count} {state}" for state, count in counts.items() if count]
+    return " · ".join([*told, f"{future.elapsed:.1f} s"])
+
+
+def _last_line(text: str) -> str:
+    return folding.settled(text.rstrip().rpartition("\n")[2])[:100]

@@ -1,0 +1,146 @@
+"""Tells people what a cell on many hosts has given: equal output once, or host by host in the orders of ipyparallel."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..commands.parsing import Line
+from ..errors import FlameError
+from ..terminal import coloured_text
+from . import folding
+from .cell import CellResults
+from .displays import displays
+from .results import WHOLE, told_errors
+
+# Seconds after which it is shown who is done; px has the same.
+PROGRESS_AFTER = 2.0
+# Hosts up to which text is shown as it comes.
+STREAMED = 2
+
+
+class Screen(Protocol):
+    """Where it is shown: a notebook's cell, here or of the Remote Flame kernel, or a terminal."""
+
+    def text(self, name: str, text: str) -> None:
+        """Text of ``stdout`` or ``stderr``, with the end of its last line."""
+
+    def display(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+        """A MIME bundle."""
+
+    def live(self, words: str, over: bool) -> None:
+        """Who is done, in place of what was said of that before; ``over``: it stays as it is."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a cell on a group is to run and to be told."""
+
+    stream: bool = False
+    how: str = "fold"  # fold, type, engine or order
+    diff: bool = True
+    mask: bool = False
+    progress_after: float = PROGRESS_AFTER
+    stop: int = int(signal.SIGINT)  # the signal of Stop; 0: none
+    seconds: float | None = None
+    raise_error: bool = True
+    own: bool = False  # it is one host's: without its name before each line
+
+
+def wishes(line: Line, hosts: int, seconds: float | None, raise_error: bool) -> Wishes:
+    """What the options of a ``%%flame`` line ask for. Raises FlameError."""
+    how = line["group_outputs"] or ("engine" if line["e"] else "order" if line["r"] else "")
+    few = hosts <= STREAMED and not (line["fold"] or how or line["mask"])
+    after = line["progress_after"]
+    return Wishes(
+        stream=line["stream"] or (few and not line["no_stream"]),
+        how=how or "fold",
+        diff=not line["no_diff"],
+        mask=line["mask"],
+        progress_after=PROGRESS_AFTER if after is None else after if after >= 0 else float("inf"),
+        stop=_signal(line["signal_on_interrupt"]),
+        seconds=seconds,
+        raise_error=raise_error,
+    )
+
+
+def _signal(word: str | None) -> int:
+    """The number of a signal by its name or number; SIGINT where none is named."""
+    if word is None:
+        return int(signal.SIGINT)
+    if word.isdigit():
+        number = int(word)
+    else:
+        name = word.upper() if word.upper().startswith("SIG") else f"SIG{word.upper()}"
+        number = int(getattr(signal, name, -1))
+    if number != 0 and number not in set(map(int, signal.Signals)):
+        raise FlameError(f"{word} is no signal; write one such as SIGINT or SIGTERM, or 0 for none")
+    return number
+
+
+def tell(screen: Screen, results: CellResults, wanted: Wishes) -> None:
+    """Show what a cell has given on all hosts; errors only where they are not raised."""
+    outputs = results.outputs
+    if wanted.how == "fold":
+        if not wanted.stream:
+            texts = {host: one.text for host, one in outputs.items() if host in results.ok or one.text}
+            say(screen, folding.told(texts, diff=wanted.diff, mask=wanted.mask, total=len(results)))
+        for one in displays(outputs, len(results)):
+            if one.line:
+                say(screen, one.line)
+            screen.display(one.data, one.metadata)
+    else:
+        _one_by_one(screen, results, wanted)
+    if results.errors and not wanted.raise_error:
+        say(screen, "\n".join(errors(results)), "stderr")
+
+
+def errors(results: Any) -> list[str]:
+    """The lines that tell the errors of all hosts."""
+    return told_errors(results.errors, len(results), WHOLE)
+
+
+def say(screen: Screen, text: str, name: str = "stdout") -> None:
+    """Show lines of text, if there are any."""
+    if text:
+        screen.text(name, f"{coloured_text(text)}\n")
+
+
+def _one_by_one(screen: Screen, results: CellResults, wanted: Wishes) -> None:
+    """Each host's output by itself, in px's three orders."""
+    outputs = results.outputs
+    text: Callable[[str, str, str], None] = lambda host, name, said: (  # noqa: E731
+        say(screen, f"[{name}:{host}] {said.rstrip()}", name) if said and not wanted.stream else None
+    )
+    if wanted.how == "engine":
+        for host, one in outputs.items():
+            text(host, "stdout", one.stdout)
+            text(host, "stderr", one.stderr)
+            _bundles(screen, [(host, bundle) for bundle in one.bundles])
+        return
+    for name in ("stdout", "stderr"):
+        for host, one in outputs.items():
+            text(host, name, getattr(one, name))
+    everybodys = [[(host, bundle) for bundle in one.bundles] for host, one in outputs.items()]
+    if wanted.how == "order":
+        most = max(map(len, everybodys), default=0)
+        everybodys = [[one[number] for one in everybodys if number < len(one)] for number in range(most)]
+    for shown in everybodys:
+        _bundles(screen, shown)
+
+
+def _bundles(screen: Screen, shown: list[tuple[str, Any]]) -> None:
+    for host, (data, metadata) in shown:
+        if set(data) - {"text/plain"}:
+            say(screen, f"[output:{host}]")
+            screen.display(data, metadata)
+
+
+def live_line(words: str, over: bool) -> None:
+    """Who is done, as one line of a terminal; nothing where stderr is none."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        end = "\n" if over else ""
+        print(f"\r\x1b[K{words.splitlines()[0]}", end=end, file=sys.stderr, flush=True)

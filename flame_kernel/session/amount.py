@@ -1,0 +1,92 @@
+"""Amount: how much a poll asks for, by what the link has let through; and an answer that comes in pieces.
+
+A line that is cut every so often gets on if what is asked for becomes smaller until it passes. Where not even a small
+batch does, an answer goes in pieces, over as many connections as it takes: see `agent/log/reading.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..agent.wire import message as wire
+from ..connect.pyro_message import MAX_MESSAGE
+from ..security import answers
+
+# Bytes asked for in one poll: fewer after one that was cut or slow (in seconds), more after a quick and full one.
+LEAST, FIRST, MOST = 1 << 8, 1 << 16, 1 << 21
+QUICK, SLOW = 0.5, 3.0
+# From so many bytes downwards, a single event may be too large for the link, and comes in pieces.
+SMALL = 1 << 13
+# Answers of that size that must have passed in a row before a larger one is tried.
+TRIES = 3
+# Bytes of an answer, behind which more is on its way.
+AHEAD = FIRST
+
+
+class Amount:
+    """What the polls of one session ask for."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._batch = FIRST
+        self._passed = 0  # answers since the last cut
+        self._mark = ""
+        self._parts = bytearray()
+
+    def __repr__(self) -> str:
+        return f"<Amount {self._batch}, {len(self._parts)} in pieces>"
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether pieces of an answer are here, and not all."""
+        return bool(self._mark)
+
+    def fields(self) -> dict[str, Any]:
+        """What the next poll says of it."""
+        said: dict[str, Any] = {"limit": self._batch}
+        if self._batch < SMALL or self._mark:
+            said["most"] = self._batch
+        if self._mark:
+            said |= {"mark": self._mark, "at": len(self._parts)}
+        return said
+
+    def cut(self, poll: dict[str, Any]) -> None:
+        """This poll was cut: it is to ask for less."""
+        self._passed = 0
+        self._batch = max(self._batch // 2, LEAST)
+        poll.update(self.fields())
+
+    def suit(self, took: float, received: int) -> None:
+        """Ask for as much as the line carries in a moment."""
+        self._passed += 1
+        if received > self._batch // 2 and took < QUICK:
+            if self._batch >= SMALL or self._passed % TRIES == 0:
+                self._batch = min(self._batch * 2, MOST)
+        elif received > SMALL // 2 and took > SLOW:
+            self._batch = max(self._batch // 2, SMALL // 2)
+
+    def whole(self, result: dict[str, Any], buffers: Sequence[Any]) -> tuple[list[Any], Sequence[Any]]:
+        """The events of an answer with their buffers, as they cross; none while pieces are missing. Raises WireError,
+        UnsafeAnswer."""
+        piece = result.get("piece")
+        if piece is None:
+            self._forget()
+            return result["events"], buffers
+        if piece["mark"] != self._mark:
+            self._forget()
+            self._mark = piece["mark"]
+        at, size = piece["at"], piece["size"]
+        if len(buffers) != 1 or at != len(self._parts) or not 0 < len(buffers[0]) <= size - at or size > MAX_MESSAGE:
+            raise wire.WireError("a piece that does not fit")
+        self._parts += buffers[0]
+        if len(self._parts) < size:
+            return [], ()
+        parts = bytes(self._parts)
+        self._forget()
+        message, buffers = wire.decode(parts)
+        events = answers.result("poll", {"events": message.get("events")}, self._location)["events"]
+        return events, buffers
+
+    def _forget(self) -> None:
+        self._mark, self._parts = "", bytearray()
