@@ -6,7 +6,6 @@ thread's own output does.  Ctrl-C there interrupts the far side, and is then rai
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import collections
 import contextlib
@@ -160,13 +159,14 @@ class Calls:
     def perform(self, root: list[Any], steps: Sequence[Step], mode: str = "auto", **options: Any) -> Any:
         """Evaluate a chain on the far side (see ``agent/remote/objects.py``); return the value, or a stand-in for it.
 
-        ``timeout=`` overrides ``self.timeout``. Raises the far side's exception (a RemoteError that is also of the same
+        ``timeout=`` overrides ``self.timeout``; ``begun=`` is called with a function that interrupts the request.
+        Raises the far side's exception (a RemoteError that is also of the same
         built-in class), CannotTravel, ObjectGone, CallTimeout, SessionGone, KeyboardInterrupt.
         """
-        timeout = options.pop("timeout", self.timeout)
+        timeout, begun = options.pop("timeout", self.timeout), options.pop("begun", None)
         handed = None if mode == "none" and root[0] == "names" else Handed(self.sent)
         request, parts = self.prepared(root, steps, mode, handed, timeout=timeout, **options)
-        reply = self._wait(request, parts, timeout, handed)
+        reply = self._wait(request, parts, timeout, handed, begun)
         raised = None if handed is None else handed.raised(reply.get("raised"))
         if raised is not None:
             raise raised
@@ -195,12 +195,6 @@ class Calls:
         if ticket is not None:
             request["staged"], parts = ticket, []
         return request, parts
-
-    async def awaited(self, root: list[Any], steps: Sequence[Step]) -> Any:
-        """Await an object on the far side and return the result; the local event loop keeps running."""
-        options: dict[str, Any] = {"await": "any"}
-        work = functools.partial(self.perform, root, steps, **options)
-        return await asyncio.get_running_loop().run_in_executor(None, work)
 
     def forget(self, known: str) -> None:
         """Note that a stand-in was garbage-collected. Called on any thread, also by destructors, so it never waits."""
@@ -241,7 +235,12 @@ class Calls:
             raise CannotTravel(f"cannot send this to {self.name}: {error}{advice}") from None
 
     def _wait(
-        self, request: dict[str, Any], parts: Sequence[Any], timeout: float | None, handed: Handed | None
+        self,
+        request: dict[str, Any],
+        parts: Sequence[Any],
+        timeout: float | None,
+        handed: Handed | None,
+        begun: Callable[[Callable[[], object]], None] | None,
     ) -> Reply:
         """Send a request, and handle its events until its reply comes."""
         request_id = uuid.uuid4().hex
@@ -258,6 +257,8 @@ class Calls:
                             "object", request_id, buffers=parts, release=self._collected(), **request
                         )
                         future.add_done_callback(lambda done: told.put(None))
+                        if begun is not None:
+                            begun(functools.partial(self.session.interrupt, request_id, gently=True))
                     event = next_of(told, deadline)
                     if event is None:
                         break

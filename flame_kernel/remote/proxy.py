@@ -25,7 +25,9 @@ from ..errors import FlameError, cap
 from ..security.offers import identifiers
 from ..terminal import clean, coloured_text, one_line, plain_text
 from . import lookahead
+from .awaiting import awaited
 from .calls import Calls, Step
+from .records import nearest_class
 
 # Dunder names that the far side is asked for. Others raise AttributeError here, because libraries try many.
 _DUNDER = """
@@ -169,6 +171,11 @@ class RemoteObject(metaclass=_Meta):
             raise AttributeError("__signature__")
         return _signature(found)
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """For ``isinstance``: the object's class, or the nearest base of it, if that class is loaded here."""
+        return self._flame_about.get("local") or type(self)
+
     # -- what is refused ---------------------------------------------------------------------------------------------
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
@@ -259,7 +266,9 @@ def stand_in(calls: Calls, description: dict[str, Any]) -> RemoteObject:
     protocol = description["protocol"]
     if not (isinstance(known, str) and isinstance(name, str) and isinstance(protocol, list)):
         raise TypeError("a description")
-    about = {key: one_line(description.get(key) or "", 500) for key in ("class", "name", "module")}
+    about: dict[str, Any] = {key: one_line(description.get(key) or "", 500) for key in ("class", "name", "module")}
+    if "__await__" not in protocol:  # asyncio would use a coroutine or a future itself, without awaiting it
+        about["local"] = nearest_class(description.get("classes"))
     handle = Handle(calls, known)
     methods = frozenset(one for one in protocol if isinstance(one, str) and one in _METHODS)
     return _class(methods, kind == "routine")(calls, ["held", known], (), about, handle)
@@ -308,13 +317,22 @@ def _exit(self: RemoteObject, kind: Any, error: Any, tb: Any) -> Any:
     return bool(_do(self, ("exit", ended), "auto"))
 
 
+def _async_enter(self: RemoteObject) -> Any:
+    return awaited(self, ("op", "aenter"))
+
+
+def _async_exit(self: RemoteObject, kind: Any, error: Any, tb: Any) -> Any:
+    ended = None if error is None else self._flame_calls.sent(error)
+    return awaited(self, ("aexit", ended))
+
+
 def _iterate(self: RemoteObject) -> Iterator[Any]:
     is_container = bool(self._flame_about) and "__next__" not in self._flame_about_protocol
     return RemoteIterator(self, _ITEMS_FIRST if is_container else 1)
 
 
 def _await(self: RemoteObject) -> Any:
-    return self._flame_calls.awaited(self._flame_root, self._flame_steps).__await__()
+    return awaited(self).__await__()
 
 
 def _async_iterate(self: RemoteObject) -> Any:
@@ -322,7 +340,7 @@ def _async_iterate(self: RemoteObject) -> Any:
 
 
 def _async_next(self: RemoteObject) -> Any:
-    return self._flame_calls.awaited(self._flame_root, (*self._flame_steps, ("op", "anext")))
+    return awaited(self, ("op", "anext"))
 
 
 def _fspath(self: RemoteObject) -> str:
@@ -431,6 +449,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "__await__": _await,
     "__aiter__": _async_iterate,
     "__anext__": _async_next,
+    "__aenter__": _async_enter,
     "__array__": _array,
     "__len__": _as(int, "len"),
     "__bool__": _as(bool, "bool"),
@@ -460,6 +479,8 @@ def _class(methods: frozenset[str], routine: bool) -> type[RemoteObject]:
     body.update({name: _METHODS[name] for name in methods})
     if "__enter__" in methods:
         body["__exit__"] = _exit
+    if "__aenter__" in methods:
+        body["__aexit__"] = _async_exit
     if routine:  # for ``help``, which shows a routine's own name, signature and docstring
         body["__class__"] = property(lambda self: types.BuiltinFunctionType)
         body["__name__"] = property(lambda self: self._flame_about.get("name", "").rpartition(".")[2])

@@ -1,14 +1,15 @@
-"""Finds the class of a received record: a class that was sent from here, or one that this program has loaded.
+"""Finds the class of an object of the far side: a class that was sent from here, or one that this program has loaded.
 
 The far side sends the class's key or name.  A key identifies a class that we sent.  For a name, nothing is imported and
-no code is run: it is looked up in the dicts of loaded modules, and must lead to a plain dataclass, an enum or a named
-tuple of exactly that name.
+no code is run: it is looked up in the dicts of loaded modules, and must lead to a class of exactly that name.  Objects
+are made only of plain dataclasses, enums and named tuples; any other class is only for the answer of ``isinstance``.
 """
 
 from __future__ import annotations
 
 import sys
 import types
+from typing import Any, cast
 
 from ..agent.wire import records
 from .functions import sent_class
@@ -19,14 +20,43 @@ def known_class(key: str | None, module: str, name: str) -> type | None:
     kind = sent_class(key)
     if kind is not None:
         return kind if records.is_record(kind) else None
+    found = _named(module, module, name)
+    return found if found is not None and records.is_record(found) else None
+
+
+def nearest_class(listed: Any) -> type | None:
+    """The first of an object's classes that is loaded here, whatever kind of class it is; None if none is.
+
+    ``listed`` are the class and its bases, each as its key, module and name; TypeError if it has another form.
+    """
+    for key, module, name in listed[:_MOST] if isinstance(listed, list) else ():
+        found = sent_class(key)
+        if found is None:
+            root = module.partition(".")[0]  # libraries move classes between the modules of a package
+            found = _named(module, root, name) or _named(root, root, name)
+        if found is not None:
+            return found
+    return None
+
+
+def _named(module: str, declared: str, name: str) -> type | None:
+    """The class with this name in a loaded module; None unless the class itself says so too, with the module or package
+    ``declared``."""
     found: object = sys.modules.get(module)
-    if type(found) is not types.ModuleType:
-        return None
     for part in name.split("."):
-        if not isinstance(found, (types.ModuleType, type)):
+        if type(found) is types.ModuleType:
+            found = vars(found).get(part)
+        elif issubclass(type(found), type):  # not isinstance, which may run code of an object's class
+            found = _attributes(found).get(part)
+        else:
             return None
-        found = vars(found).get(part)
-    if not isinstance(found, type) or issubclass(found, records.STAND_INS) or not records.is_record(found):
+    if not issubclass(type(found), type) or issubclass(cast("type", found), records.STAND_INS):
         return None
-    declared, qualified = vars(found).get("__module__"), type.__dict__["__qualname__"].__get__(found)
-    return found if (declared, qualified) == (module, name) else None
+    where, qualified = (type.__dict__[one].__get__(found) for one in ("__module__", "__qualname__"))
+    is_there = type(where) is str and (where == declared or where.partition(".")[0] == declared)
+    return cast("type", found) if is_there and qualified == name else None
+
+
+_attributes: Any = type.__dict__["__dict__"].__get__
+# Most classes of one object that are looked for.
+_MOST = 30

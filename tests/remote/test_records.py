@@ -6,7 +6,9 @@ import collections
 import dataclasses
 import enum
 import http
+import pathlib
 import pickle
+import subprocess
 import sys
 import types
 import typing
@@ -19,7 +21,7 @@ from farside import FlameServer
 import flame
 from flame_kernel.agent.wire import records, values
 from flame_kernel.remote.proxy import RemoteObject
-from flame_kernel.remote.records import known_class
+from flame_kernel.remote.records import known_class, nearest_class
 from flame_kernel.remote.remote import Remote
 
 
@@ -184,6 +186,13 @@ def test_a_class_is_never_imported_or_looked_up_by_code(monkeypatch: pytest.Monk
     monkeypatch.setattr(sys.modules[__name__], "Other", Point, raising=False)
     assert known_class(None, __name__, "Other") is None
     assert known_class("no key of ours", "os", "x") is None
+    for module, name in [("loud", "Point"), ("antigravity", "Point"), ("builtins", "eval"), ("os", "nope.x"), ("", "")]:
+        assert nearest_class([[None, module, name]]) is None
+    assert "antigravity" not in sys.modules
+    assert nearest_class([["no key of ours", "os", "x"], [None, "subprocess", "Popen"]]) is subprocess.Popen
+    assert nearest_class([[None, "pathlib._local", "PurePath"]]) is pathlib.PurePath  # where Python 3.13 has it
+    assert nearest_class([[None, "codecs.else", "OrderedDict"]]) is None
+    assert nearest_class([[None, "no_module", str(n)] for n in range(1000)] + [[None, "builtins", "dict"]]) is None
 
 
 class Busy:

@@ -51,6 +51,7 @@ SESSION = {
 }
 SESSION |= {"state": "busy", "code": "1", "running_for": 0.5, "waiting": 0, "attached": True, "alone": 0.0}
 HELD = {"id": "ab-1", "kind": "object", "class": "builtins.object", "protocol": ["__len__"]}
+HELD["classes"] = [[None, "collections", "OrderedDict"], [None, "builtins", "dict"]]
 RESULTS: dict[str, Any] = {
     "hello": {name: HELLO[name] for name in HELLO.keys() - {"epoch", "fresh", "place", "newest", "ready"}},
     "checkup": {

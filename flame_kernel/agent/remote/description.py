@@ -16,6 +16,9 @@ MAX_TEXT = 100000
 # A container longer than this is shown in part, because its full repr would take too long.
 LONG = 1000
 
+# Most classes of an object, itself and its bases, of which the client is told.
+MAX_CLASSES = 30
+
 # Methods that a stand-in has only if the object's class has them.
 _PROTOCOL = """
 __call__ __len__ __iter__ __next__ __reversed__ __contains__ __getitem__ __setitem__ __delitem__ __enter__ __bool__
@@ -24,13 +27,16 @@ __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __fl
 __rmod__ __divmod__ __rdivmod__ __pow__ __rpow__ __matmul__ __rmatmul__ __lshift__ __rlshift__ __rshift__
 __rrshift__ __and__ __rand__ __or__ __ror__ __xor__ __rxor__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__
 __imod__ __ipow__ __imatmul__ __ilshift__ __irshift__ __iand__ __ior__ __ixor__ __lt__ __le__ __gt__ __ge__ __eq__
-__ne__ __hash__ __await__ __aiter__ __anext__
+__ne__ __hash__ __await__ __aiter__ __anext__ __aenter__
 """
 PROTOCOL = _PROTOCOL.split()
 
 
-def describe(thing, known):
-    """What a client needs to make a stand-in: the object's id, kind, class and name, and the special methods it has."""
+def describe(thing, known, told):
+    """What a client needs to make a stand-in: the object's id, kind, class and name, and the special methods it has.
+
+    ``told`` describes a class, for ``isinstance`` there.
+    """
     kind = type(thing)
     protocol = []
     for name in PROTOCOL:
@@ -38,7 +44,9 @@ def describe(thing, known):
         if method is not None and method is not vars(object).get(name):
             protocol.append(name)
     found = {"id": known, "kind": _kind(thing), "class": values.class_name(kind)[:500], "protocol": protocol}
-    if found["kind"] != "object":
+    if found["kind"] == "object":
+        found["classes"] = [told(one) for one in kind.__mro__[:MAX_CLASSES] if one is not object]
+    else:
         name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
         found["name"] = name[:500] if isinstance(name, str) else ""
         module = getattr(thing, "__module__", None)

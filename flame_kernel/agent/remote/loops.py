@@ -1,7 +1,14 @@
 """Lets code that is called (not awaited) run event loops of its own on a lane's thread, whose loop is running."""
 
 import asyncio
+import concurrent.futures
 import contextlib
+import threading
+
+# Seconds within which another thread's loop begins with what is to be awaited there; a loop that is blocked does not.
+FREE_WITHIN = 0.25
+# Seconds to wait until what was cancelled on another thread has ended.
+ENDS_WITHIN = 2.0
 
 
 class Spare(asyncio.AbstractEventLoop):
@@ -50,13 +57,56 @@ def none_runs():
             spare.made[0].close()
 
 
-async def here(thing):
-    """Await something on this thread's loop, also if it is a future of another running loop."""
-    home = thing.get_loop() if asyncio.isfuture(thing) and hasattr(thing, "get_loop") else None
-    if home is not None and home is not asyncio.get_event_loop() and home.is_running():
-
-        async def wait():
+async def here(thing, shared=None):
+    """Await something: a future of another running loop on that; anything else on the loop ``shared``, if that is not
+    blocked, so that things that are awaited at the same time may wait for each other."""
+    own = asyncio.get_event_loop()
+    is_bound = asyncio.isfuture(thing) and hasattr(thing, "get_loop")
+    home = thing.get_loop() if is_bound else shared
+    if home is None or home is own or not home.is_running():
+        return await thing
+    there = _Elsewhere(thing, home)
+    try:
+        await asyncio.wait([asyncio.wrap_future(there.begun)], timeout=None if is_bound else FREE_WITHIN)
+        if there.take_back():
             return await thing
+        return await asyncio.shield(asyncio.wrap_future(there.ended))
+    except asyncio.CancelledError:
+        if not there.take_back():
+            there.cancel()
+            await asyncio.wait([asyncio.wrap_future(there.over)], timeout=ENDS_WITHIN)
+        elif hasattr(thing, "close"):
+            thing.close()
+        raise
 
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(wait(), home))
-    return await thing
+
+class _Elsewhere:
+    """Something that is awaited on another thread's loop as soon as that has time for it.
+
+    begun, ended and over are futures: the task there; its result; that its code has come to its end.
+    """
+
+    def __init__(self, thing, loop):
+        self.begun, self.ended, self.over = (concurrent.futures.Future() for _ in range(3))
+        self._thing, self._loop = thing, loop
+        self._taken = threading.Lock()
+        loop.call_soon_threadsafe(self._begin)
+
+    def _begin(self):
+        if self._taken.acquire(False):
+            task = asyncio.ensure_future(self._wait(), loop=self._loop)
+            asyncio.futures._chain_future(task, self.ended)
+            self.begun.set_result(task)
+
+    async def _wait(self):
+        try:
+            return await self._thing
+        finally:
+            self.over.set_result(None)
+
+    def take_back(self):
+        """Whether it has not begun; then it never will."""
+        return self._taken.acquire(False)
+
+    def cancel(self):
+        self.begun.add_done_callback(lambda begun: self._loop.call_soon_threadsafe(begun.result().cancel))

@@ -17,6 +17,7 @@ and be interrupted.
 """
 
 import builtins
+import functools
 import importlib
 import linecache
 import os
@@ -79,7 +80,7 @@ class Objects:
                 self._ids[id(thing)] = known
                 self._held[known] = [thing, 0]
             self._held[known][1] += 1
-        return description.describe(thing, known)
+        return description.describe(thing, known, self._told)
 
     def held(self, known):
         """The object with an id; raises Gone."""
@@ -129,7 +130,7 @@ class Objects:
             with loops.none_runs():
                 thing, awaits = self._chain(request, things, called)
             if awaits and (isinstance(thing, types.CoroutineType) or awaits == "any"):
-                thing = await loops.here(thing)
+                thing = await loops.here(thing, host.loop)
             with loops.none_runs():
                 return self._answer(thing, request)
         except BaseException as e:  # the user's code may raise anything; the client is told, as for a cell
@@ -224,15 +225,19 @@ class Objects:
         elif root[0] != "function":
             thing = self._root(root)
         for step in steps:
-            thing = self._exit(thing, step[1]) if step[0] == "exit" else _STEPS[step[0]](thing, *step[1:])
+            if step[0] in ("exit", "aexit"):
+                thing = self._exit(thing, *step)
+            else:
+                thing = _STEPS[step[0]](thing, *step[1:])
         return thing, awaits
 
-    def _exit(self, thing, sent):
+    def _exit(self, thing, how, sent):
         """End a ``with`` block there: ``sent`` is None, or describes the exception that ended the block."""
+        leave = thing.__exit__ if how == "exit" else functools.partial(type(thing).__aexit__, thing)
         if sent is None:
-            return thing.__exit__(None, None, None)
+            return leave(None, None, None)
         error = exceptions.made(sent, self._host.namespace.__dict__)
-        return thing.__exit__(type(error), error, None)
+        return leave(type(error), error, None)
 
     def _root(self, root):
         kind = root[0]
@@ -313,7 +318,7 @@ class Objects:
 
     def _told(self, kind):
         """The description of a record's class for the client."""
-        return [self._classes.key(kind), str(kind.__module__), kind.__qualname__]
+        return [self._classes.key(kind), str(kind.__module__)[:500], kind.__qualname__[:500]]
 
     def _told_of_sent(self, kind):
         """The same for a class that came from the client; None for any other, whose objects stay here."""

@@ -40,4 +40,5 @@ FUNCTIONS.update(
     dir=_names,
     aiter=lambda thing: type(thing).__aiter__(thing),
     anext=lambda thing: type(thing).__anext__(thing),
+    aenter=lambda thing: type(thing).__aenter__(thing),
 )

@@ -380,6 +380,12 @@ class Core:
             request["lane"] = lane.name
             lane.submit(request)
 
+    @property
+    def loop(self):
+        """The event loop of the lane for cells; None if there is none."""
+        lane = self.lanes.get("")
+        return None if lane is None or lane.abandoned else lane.loop
+
     def _end_spare_helper(self, name):
         """After a request for an object: end this helper lane if another one is idle too."""
         with self._lock:
