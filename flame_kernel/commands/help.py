@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 
-from .grammar import Command
+from .command import Command
 from .language import COMMANDS, commands
 from .options import FACES, KERNEL, MAGICS, Option
 from .parsing import usage

@@ -2,21 +2,16 @@
 
 Both faces read a line by it (``parsing.py``); help and the README's table are made from it (``help.py``), and so is
 what Tab offers (``tab.py``).
-``grammar.py`` says what a command is made of.
+A face is where a line stands: in a cell of the Remote Flame kernel, where all cells run on the far side, or in any
+other notebook with ``%load_ext flame``, whose cells run here.
 """
 
 from __future__ import annotations
 
-from .grammar import ANY, MAYBE, SOME, Argument, Command
+from .command import ANY, MAYBE, ON_CONNECTION, SOME, Argument, Command
 from .options import CONNECTION, KERNEL, MAGICS, Option
+from .reaching import REACHING
 
-ON_CONNECTION = Option(
-    ("-t", "--target"),
-    "the connection's name (default: the current one)",
-    "TARGET",
-    tab=("connection",),
-    faces=(MAGICS,),
-)
 ON_SERVER = Option(
     ("-t", "--target"),
     "another server: a target's name, or where it is (default: the current one)",
@@ -327,6 +322,7 @@ COMMANDS: tuple[Command, ...] = (
         examples=("%flame getmodule textwrap", "%flame getmodule textwrap copy.py"),
         expands=True,
     ),
+    *REACHING,
     # -- several far sides
     Command(
         "px",

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from ..connect import amounts
 from ..connect.keys import has_key
 from ..errors import FlameError
-from .grammar import ANY, MAYBE, ONE, SOME, Argument, Command
+from .command import ANY, MAYBE, ONE, SOME, Argument, Command
 from .language import BY_NAME, CELL
 from .options import Option
 

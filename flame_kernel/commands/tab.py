@@ -23,7 +23,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import FlameError
-from .grammar import SOME, Argument, Command
+from .command import SOME, Argument, Command
 from .language import BY_NAME, CELL
 from .options import Option
 from .parsing import leading

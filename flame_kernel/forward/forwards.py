@@ -102,11 +102,12 @@ class Forwards:
     """
 
     def __init__(self, session: Session, on_trouble: Callable[[Forward, str], None] = lambda one, said: None) -> None:
-        self._session = session
+        self.session = session
         self.on_trouble = on_trouble
         self._lock = threading.Lock()
         self._tunnel: Tunnel | None = None
         self._open: dict[int, Forward] = {}
+        session.before_end.append(self.close)
         self._told = False  # that loopback ports are open to all users
 
     def __repr__(self) -> str:
@@ -121,7 +122,7 @@ class Forwards:
     @property
     def name(self) -> str:
         """The target's name, or where it is."""
-        return self._session.target.name or self._session.location
+        return self.session.target.name or self.session.location
 
     @property
     def is_up(self) -> bool:
@@ -188,7 +189,7 @@ class Forwards:
         return made
 
     def _check(self) -> None:
-        session = self._session
+        session = self.session
         if not session.target.forward:
             raise TargetError(f"forwards are off for {self.name}: it has forward = false in targets.toml")
         if session.gone is not None:
@@ -201,7 +202,7 @@ class Forwards:
 
     def _connected(self) -> Tunnel:
         if self._tunnel is None or self._tunnel.is_closed:
-            self._tunnel = Tunnel(self._session, self._refused, self._ended)
+            self._tunnel = Tunnel(self.session, self._refused, self._ended)
         return self._tunnel
 
     def _here(self, listen: Address, to: Address, socks: bool, any_port: bool) -> Listener:

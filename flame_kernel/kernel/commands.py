@@ -18,6 +18,8 @@ from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shorte
 from ..connect.keys import has_key
 from ..connect.target import Target
 from ..errors import FlameError, TargetError
+from ..forward import browser, lines
+from ..forward.forwards import Forwards
 from ..session.session import Session
 from ..terminal import plain_text
 from .backend import FarSide
@@ -61,6 +63,7 @@ class Commands:
         self._clients = fronts
         self._load = load
         self._views = monitor.Views()
+        self._ports: Forwards | None = None  # of the session that had some last
         self._exchange = Exchange(far, local, waits, load, self._say)
         self.sessions = Sessions(far, publisher, waits, load, self._say, self._exchange.targets, memory)
 
@@ -186,6 +189,36 @@ class Commands:
             view.shown.wait()
 
         await self._waits.until(on_thread(begin, kind))
+
+    # -- ports ---------------------------------------------------------------------------------------------------------
+
+    async def _forward(self, cell: Cell, line: Line) -> None:
+        if line["stop"] is not None:
+            await self._stop_forwards(cell, line["stop"])
+            return
+        session = await self.session()
+        if self._ports is None or self._ports.session is not session:
+            self._ports = Forwards(session)
+        forwards = self._ports
+
+        def work() -> dict[str, str]:
+            made = lines.open_all(forwards, line["ports"], line.values)
+            for one in made if line["open"] else ():
+                browser.open_link(one)
+            return lines.bundle(made)
+
+        shown = await self._waits.until(on_thread(work, "forward"))
+        self._publisher.message(cell.request_id, "display_data", {"data": shown, "metadata": {}, "transient": {}})
+
+    async def _forwards(self, cell: Cell, line: Line) -> None:
+        if line["stop"] is not None:
+            await self._stop_forwards(cell, line["stop"])
+        else:
+            self._say(cell, lines.table(self._ports))
+
+    async def _stop_forwards(self, cell: Cell, which: str) -> None:
+        forwards = self._ports
+        self._say(cell, await self._waits.until(on_thread(lambda: lines.stop(forwards, which), "forward")))
 
     # -- once more ---------------------------------------------------------------------------------------------------
 

@@ -26,11 +26,12 @@ from ..connect.keys import Ask
 from ..connect.target import load_target
 from ..errors import FlameError, TargetError
 from ..files.sync import Wishes, sync_down, sync_up
+from ..forward import browser, lines
 from ..remote.modules import send_named
 from ..remote.remote import Remote
 from ..session.agent_client import AgentClient
 from ..session.session import Session
-from ..session.user import ask_line
+from ..session.user import ask_line, in_notebook
 from ..terminal import plain_text
 from .arguments import evaluated, local_value
 from .attaching import Attaching
@@ -301,6 +302,25 @@ class Commands:
 
         with contextlib.closing(in_thread(open_there, ask_line, undo=lambda remote: remote.close())) as remote:
             yield remote
+
+    # -- ports -------------------------------------------------------------------------------------------------------
+
+    def _forward(self, line: Line) -> None:
+        forwards = self._remote(line).forwards
+        if line["stop"] is not None:
+            print(lines.stop(forwards, line["stop"]))
+            return
+        made = lines.open_all(forwards, line["ports"], line.values)
+        for one in made if line["open"] else ():
+            browser.open_link(one)
+        if in_notebook():
+            self._shell.display_pub.publish(lines.bundle(made))
+        else:
+            print(lines.text(made))
+
+    def _forwards(self, line: Line) -> None:
+        forwards = self._remote(line).forwards
+        print(lines.stop(forwards, line["stop"]) if line["stop"] is not None else lines.table(forwards))
 
     # -- modules -----------------------------------------------------------------------------------------------------
 

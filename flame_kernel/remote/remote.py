@@ -429,7 +429,6 @@ class Remote:
             return
         self._closed = True
         _open.discard(self)
-        self.forwards.close()
         self._calls.close()
         leave()
         if self._server is not None:

@@ -71,6 +71,7 @@ class Session:
         self.session_id = target.session or uuid.uuid4().hex[:12]
         self.client_id = client_id or uuid.uuid4().hex
         self.ready: Future[Reply] = Future()
+        self.before_end: list[Callable[[], None]] = []  # called when we leave, while there still is a link
         self._on_events = on_events
         self._on_link = on_link
         self._pending: dict[str, Request] = {}
@@ -467,6 +468,8 @@ class Session:
         self._finish("detach", timeout)
 
     def _finish(self, op: str, timeout: float) -> None:
+        while self.before_end:
+            self.before_end.pop()()
         if self.gone is None and not self._link.closing.is_set():
             done = self._call({"op": op, "ack": self._shown})
             # Where nobody answers the agent ends the session itself, when nobody has come back for long enough.

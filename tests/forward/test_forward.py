@@ -14,16 +14,16 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from farside import FlameServer, pythons, wait_until
 from flakylink import FlakyLink
+from ports import dialled, echoed, free_port, light, serving
 from transfers import KEY, SERVERS, MiB, connected, far_side
 
-import flame
 from flame_kernel.connect.target import Location, Secret, Target
 from flame_kernel.connect.tls import Tls
 from flame_kernel.errors import FlameError, TargetError
@@ -34,64 +34,6 @@ from flame_kernel.serve.certs import Authority
 from flame_kernel.session.agent_client import AgentClient
 
 _ABRUPT = struct.pack("ii", 1, 0)
-
-
-class _Echo(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        while data := self.request.recv(1 << 16):
-            self.request.sendall(data)
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    request_queue_size = 200
-
-
-@contextlib.contextmanager
-def serving(handler: type[socketserver.BaseRequestHandler] = _Echo) -> Iterator[int]:
-    """A server on this machine, which is the far side's too; its port."""
-    with _Server(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def light(location: str, **settings: Any) -> Remote:
-    """A session that starts no process there, and no IPython: the tunnel is the server's own in every place."""
-    return flame.connect(location, place="process", shell="mini", **settings)
-
-
-def dialled(port: int | None) -> socket.socket:
-    assert port is not None
-    return socket.create_connection(("127.0.0.1", port), 20)
-
-
-def echoed(port: int | None, data: bytes) -> bytes:
-    """``data`` sent and read back, whole; the sender says that it is done, and then reads on."""
-    with dialled(port) as one:
-        back = bytearray()
-
-        def read() -> None:
-            while piece := one.recv(1 << 16):
-                back.extend(piece)
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        one.sendall(data)
-        one.shutdown(socket.SHUT_WR)
-        reader.join(60)
-        assert not reader.is_alive()
-        return bytes(back)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 DATA = random.Random(3).randbytes(3 * MiB + 17)

@@ -89,7 +89,81 @@ def test_click_keeps_its_colours(kernel: Kernel) -> None:
 def test_the_shells_module(site: Site) -> None:
     if not site.in_child:
         pytest.skip("in a process of somebody's own ipykernel is as its owner has it")
-    ok(site.kernel.execute("import ipykernel.zmqshell"))
-    ok(site.kernel.execute("from ipykernel.zmqshell import ZMQDisplayPublisher"))
     code = "isinstance(get_ipython(), ipykernel.zmqshell.ZMQInteractiveShell)"
-    assert ok(site.kernel.execute(code)).result == "True"
+    with kernel_at("child") as fresh:
+        assert ok(fresh.kernel.execute("import ipykernel.zmqshell; " + code)).result == "True"
+    ok(site.kernel.execute("from ipykernel.zmqshell import ZMQDisplayPublisher, KernelMagics, ZMQInteractiveShell"))
+    assert ok(site.kernel.execute("ZMQInteractiveShell is type(get_ipython()), KernelMagics.__module__")).result == (
+        "(True, 'ipykernel.zmqshell')"
+    )
+
+
+def test_the_parent_of_a_cell(kernel: Kernel) -> None:
+    code = "p = get_ipython().parent_header; print(*sorted(p), p['metadata'], p['header']['msg_type'])"
+    keys = "buffers content header metadata msg_id msg_type parent_header"
+    assert ok(kernel.execute(code)).stdout == f"{keys} {{}} execute_request\n"
+
+
+def test_the_kernels_session_sends_output(kernel: Kernel) -> None:
+    code = """
+k = get_ipython().kernel
+def send(kind, content, **more):
+    k.session.send(k.iopub_socket, kind, content, parent=k.get_parent(), **more)
+send('display_data', {'data': {'text/plain': 'one'}, 'metadata': {}, 'transient': {'display_id': 'd'}})
+k.send_response(k.iopub_socket, 'update_display_data',
+    {'data': {'text/plain': 'two'}, 'metadata': {}, 'transient': {'display_id': 'd'}})
+send('stream', {'name': 'stderr', 'text': 'three'})
+send('status', {'execution_state': 'idle'})
+send('display_data', {'data': {'text/plain': 'four'}, 'metadata': {}}, metadata={'m': 1})
+"""
+    run = ok(kernel.execute(code))
+    assert [m.content["data"]["text/plain"] for m in run.output if "data" in m.content] == ["one", "two", "four"]
+    assert run.stderr == "three"
+    assert run.output[-1].metadata["m"] == 1
+
+
+def test_what_replaces_run_cell_is_called(kernel: Kernel) -> None:
+    code = """
+ip = get_ipython(); kept = ip.run_cell
+def run_cell(raw, *args, **kwargs):
+    kept("print('before')", store_history=False)
+    return kept(raw, *args, **kwargs)
+ip.run_cell = run_cell
+"""
+    ok(kernel.execute(code))
+    run = ok(kernel.execute("1 + 1"))
+    assert (run.stdout, run.result) == ("before\n", "2")
+    assert kernel.execute("1 / 0").reply["ename"] == "ZeroDivisionError"  # type: ignore[index]
+    ok(kernel.execute("import asyncio; await asyncio.sleep(0)"))
+    ok(kernel.execute("ip.run_cell = kept"))
+    run = ok(kernel.execute("2 + 1"))
+    assert (run.stdout, run.result) == ("", "3")
+
+
+def test_magics_of_ipykernel(kernel: Kernel) -> None:
+    assert ok(kernel.execute("kept = [1]\n%store kept")).stdout == "Stored 'kept' (list)\n"
+    ok(kernel.execute("del kept\n%store -r kept\n%rehashx"))
+    assert ok(kernel.execute("kept")).result == "[1]"
+    assert "%flame attach" in ok(kernel.execute("%connect_info")).stdout
+    assert "thread count" in ok(kernel.execute("%subshell")).stdout
+    assert "jupyter flame console" in ok(kernel.execute("%qtconsole")).stdout
+
+
+def test_the_profile(kernel: Kernel) -> None:
+    run = ok(kernel.execute("import os; p = get_ipython().profile_dir; os.path.isdir(p.startup_dir), p.location"))
+    assert str(run.result).startswith("(True, ")
+
+
+def test_bytes_of_stdin(kernel: Kernel) -> None:
+    run = kernel.execute("import sys; b = sys.stdin.buffer; b.readline(), b.readline()", answers=("é", "two"))
+    assert ok(run).result == repr(("é\n".encode(), b"two\n"))
+
+
+def test_a_cell_that_shuts_the_kernel_down() -> None:
+    with kernel_at("child") as site:
+        run = site.kernel.execute("gone = 1; get_ipython().kernel.do_shutdown(True)")
+        assert ok(run).result == "{'status': 'ok', 'restart': True}"
+        site.kernel.wait_for(lambda: ok(site.kernel.execute("'gone' in globals()")).result == "False", "a new process")
+    with kernel_at("process") as site:
+        assert "restart the kernel" in site.kernel.execute("get_ipython().kernel.do_shutdown(True)").stderr
+        ok(site.kernel.execute("1"))

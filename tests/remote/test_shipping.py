@@ -371,6 +371,31 @@ def test_names_of_the_session(pi: Remote) -> None:
     assert caught.value.name == "nowhere"
 
 
+def test_names_of_the_session_are_read_when_the_function_runs(pi: Remote) -> None:
+    def reads() -> int:
+        return later + max(1, 2)  # type: ignore[name-defined,no-any-return]  # noqa: F821
+
+    def binds() -> list[bool]:
+        names = globals()
+        seen = ["later" in names, "never" in names, "reads" in names]
+        names["bound"] = names["later"] * 2
+        return seen
+
+    pi["reads"] = reads
+    with pytest.raises(NameError):
+        pi.evaluate("reads()")
+    for value in (5, 6):
+        pi.execute(f"later = {value}")
+        assert pi.evaluate("reads()") == value + 2
+    pi.execute("max = min")
+    assert pi.run(reads) == 6 + 1
+    assert pi.run(binds) == [True, False, True]
+    assert pi["bound"] == 12
+    pi.execute("del later, max")
+    with pytest.raises(NameError):
+        pi.evaluate("reads()")
+
+
 def test_functions_and_classes_as_arguments(pi: Remote) -> None:
     there: Any = pi.builtins
     assert there.sorted(["b", "A"], key=str.lower) == ["A", "b"]

@@ -1,7 +1,7 @@
-"""ipykernel's own tests, fetched from its source distribution and run unchanged against another kernel.
+"""Other projects' own tests, fetched from their source distributions and run unchanged against what is ours.
 
-They start the kernel named ``python3``; a folder on JUPYTER_PATH gives that name to the kernel under test.  Nothing of
-them is kept in this tree.
+ipykernel's start the kernel named ``python3``; a folder on JUPYTER_PATH gives that name to the kernel under test.
+ipyparallel's get another client by a plugin (`ippplugin`).  Nothing of them is kept in this tree.
 """
 
 from __future__ import annotations
@@ -12,11 +12,24 @@ import subprocess
 import sys
 import tarfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-VERSION = "7.4.0"
-SHA256 = "4330114d22b9b33575b2c7c68753fc8faabbbcfbc60b0cdff9f14dd4ce63742f"
+
+class Source(NamedTuple):
+    """A source distribution, and the folder in it that is taken."""
+
+    name: str
+    version: str
+    sha256: str
+    folder: str
+
+
+IPYKERNEL = Source("ipykernel", "7.4.0", "4330114d22b9b33575b2c7c68753fc8faabbbcfbc60b0cdff9f14dd4ce63742f", "tests")
+IPYPARALLEL = Source(
+    "ipyparallel", "9.2.0", "2b31bb4e94708e7ffb4ee6501d7f5f664df7e1c4c572e91e9e0d12484c6a6910", "ipyparallel"
+)
 # The files, and how many of their tests ipykernel itself passes on Linux.
 FILES = {
     "test_message_spec": 24,
@@ -36,15 +49,15 @@ timeout = 30
 """
 
 
-def fetch(folder: Path) -> Path:
-    """Download ipykernel's source distribution into ``folder``; the folder of its tests, standing alone.
+def fetch(folder: Path, source: Source = IPYKERNEL) -> Path:
+    """Download a source distribution into ``folder``; the folder of it that is taken, standing alone.
 
-    Alone, because beside them lies ipykernel's source, which would be imported in place of the installed one.
+    Alone, because ipykernel's source, which lies beside its tests, would be imported in place of the installed one.
     Raises CalledProcessError, with pip's words in ``stderr``, if it cannot be had.
     """
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"ipykernel=={VERSION} --hash=sha256:{SHA256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "ipykernel", "--require-hashes"]
+    requirements.write_text(f"{source.name}=={source.version} --hash=sha256:{source.sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", source.name, "--require-hashes"]
     subprocess.run(
         [*command, "--dest", str(folder), "--requirement", str(requirements)],
         check=True,
@@ -54,19 +67,19 @@ def fetch(folder: Path) -> Path:
         timeout=300,
     )
     alone = folder / "alone"
-    top = f"ipykernel-{VERSION}"
+    top = f"{source.name}-{source.version}"
     with tarfile.open(folder / f"{top}.tar.gz") as archive:
         for member in archive.getmembers():
             path = PurePosixPath(member.name)
-            if not member.isfile() or path.parts[:2] != (top, "tests") or ".." in path.parts:
+            if not member.isfile() or path.parts[:2] != (top, source.folder) or ".." in path.parts:
                 continue
-            source = archive.extractfile(member)
-            assert source is not None
+            content = archive.extractfile(member)
+            assert content is not None
             target = alone / path.relative_to(top)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read())
+            target.write_bytes(content.read())
     (alone / "pytest.ini").write_text(INI)
-    return alone / "tests"
+    return alone / source.folder
 
 
 def shadow(kernelspec: Path, folder: Path) -> Path:
@@ -78,12 +91,19 @@ def shadow(kernelspec: Path, folder: Path) -> Path:
 
 
 def run(
-    tests: Path, environ: dict[str, str], folder: Path, timeout: float, what: Iterable[str] = FILES
+    tests: Path,
+    environ: dict[str, str],
+    folder: Path,
+    timeout: float,
+    what: Iterable[str] = FILES,
+    ini: Path | None = None,
+    options: Sequence[str] = (),
 ) -> tuple[dict[str, str], str]:
     """Run files, or tests of them (``test_kernel::test_simple_print``), in a process of their own: test name ->
     ``passed``, ``failed`` or ``skipped``; and pytest's output.
 
-    ``folder`` takes every file they write.
+    ``folder`` takes every file they write; ``ini`` is pytest's settings where they do not lie beside the tests, and
+    ``options`` are further ones of its command line.
     """
     report = folder / "report.xml"
     temporary = folder / "t"
@@ -91,11 +111,20 @@ def run(
         (folder / name).mkdir(mode=0o700, exist_ok=True)
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-c", str(tests.parent / "pytest.ini"), "--tb=short", "-rfE", "-q"),
-            *("-p", "no:cacheprovider", f"--junit-xml={report}"),
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "-c",
+                str(ini or tests.parent / "pytest.ini"),
+                "--tb=short",
+                "-rfE",
+                "-q",
+            ),
+            *("-p", "no:cacheprovider", f"--junit-xml={report}", *options),
             *("::".join([str(tests / f"{file}.py"), *test]) for file, *test in (name.split("::") for name in what)),
         ],
-        cwd=tests.parent,
+        cwd=(ini or tests).parent,
         env={
             **os.environ,
             **environ,

@@ -13,32 +13,7 @@ import sys
 import threading
 
 from ..patches import Layer, is_layer
-from . import streams, widgets
-
-
-class Kernel:
-    """``get_ipython().kernel``: the parts of a kernel that ipywidgets' Output and other libraries use."""
-
-    def __init__(self, shell=None):
-        self.shell = shell
-
-    def get_parent(self, channel=None):
-        """The request for which the calling code runs, as far as the far side knows it."""
-        cell = streams.current()
-        if cell is None or cell.request_id is None:
-            return {}
-        header = {"msg_id": cell.request_id, "msg_type": "execute_request", "session": cell.host.session_id}
-        return {"header": header, "msg_id": cell.request_id, "msg_type": "execute_request", "content": {}}
-
-    @property
-    def _parent_header(self):
-        return self.get_parent()
-
-    @property
-    def comm_manager(self):
-        """The session's comm manager, for libraries older than the ``comm`` package; None if that is not installed."""
-        comms = _session_comms()
-        return None if comms is None else comms.manager
+from . import kernel_object, streams, widgets
 
 
 class Comms:
@@ -190,7 +165,7 @@ def _make_comm_class():
     class Comm(BaseComm):
         """A comm whose messages are events of the session that made it."""
 
-        kernel = Kernel()
+        kernel = kernel_object.Kernel()
 
         def __init__(self, *args, **kwargs):
             self._comms = _session_comms()

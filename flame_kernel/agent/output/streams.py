@@ -285,6 +285,12 @@ class InStream(io.TextIOBase):
     def __iter__(self):
         return iter(self.readline, "")
 
+    @property
+    def buffer(self):
+        """The same lines as bytes."""
+        target = self._target()
+        return io.BufferedReader(_Bytes(self)) if target is None else target.buffer
+
     def isatty(self):
         target = self._target()
         return False if target is None else target.isatty()
@@ -294,6 +300,24 @@ class InStream(io.TextIOBase):
         if target is None:
             raise io.UnsupportedOperation("the notebook's input has no file descriptor")
         return target.fileno()
+
+
+class _Bytes(io.RawIOBase):
+    """The lines of an InStream as bytes."""
+
+    def __init__(self, lines):
+        self._lines = lines
+        self._left = b""
+
+    def readable(self):
+        return True
+
+    def readinto(self, room):
+        self._left = self._left or self._lines.readline().encode("utf-8")
+        part = self._left[: len(room)]
+        room[: len(part)] = part
+        self._left = self._left[len(part) :]
+        return len(part)
 
 
 class InDispatcher(InStream):

@@ -16,7 +16,7 @@ and *contents*, which hold references to other things::
 
 Functions of one module share a *space*, their global names.  An item is made when it is first needed.  What it uses
 only when it is called is filled in afterwards, so items may use each other.  Annotations of functions are not
-evaluated: they may name anything.  ``missing`` names are looked up in the session.
+evaluated: they may name anything.  ``missing`` names are looked up in the session, each time that they are read.
 """
 
 import __future__
@@ -31,6 +31,7 @@ import sys
 import types
 
 from ..wire import values
+from .live_names import LiveNames
 
 _FACTORY = """
 def make(%s):
@@ -102,7 +103,11 @@ class Things:
         self._remember = remember
         self._callback = callback
         self._items = head["items"]
-        self._spaces = [{"__builtins__": builtins, "__name__": one["name"]} for one in head["spaces"]]
+        live = {one["space"] for one in self._items if _reads_session(one)}
+        self._spaces = [
+            LiveNames(one, names) if number in live else one
+            for number, one in enumerate({"__builtins__": builtins, "__name__": one["name"]} for one in head["spaces"])
+        ]
         self._names = [one["names"] for one in head["spaces"]]
         self._contents = {}
         self._made = {}
@@ -205,7 +210,7 @@ class Things:
     def _name(self, number, name):
         """Set a global name of a space."""
         space = self._spaces[number]
-        if name not in space:
+        if not dict.__contains__(space, name):
             place = self._names[number].get(name)
             if place is None:
                 return
@@ -213,15 +218,11 @@ class Things:
             space.setdefault(name, value)
 
     def _prepare(self, item):
-        """Import the submodules that an item uses, and take missing names from the session if it has them."""
+        """Import the submodules that an item uses, and note which of its names are found nowhere."""
         space = self._spaces[item["space"]]
         for name in item["modules"]:
             self._module(name, False)
-        for name in item["missing"]:
-            if name in self._session:
-                space.setdefault(name, self._session[name])
-            elif name not in space:
-                self.absent.add(name)
+        self.absent.update(name for name in item["missing"] if name not in space)
         return space
 
     # -- functions -----------------------------------------------------------------------------------------------------
@@ -241,6 +242,8 @@ class Things:
         if not isinstance(made, types.FunctionType):
             raise values.BadValue("%s is not a function there" % item["name"])
         made.__qualname__ = item["qualname"]
+        if isinstance(space, LiveNames):
+            space.know(made.__code__)
         self._made[number] = made
         if item["cells"]:
             self._later(lambda: fill([self._value(place)[0] for place in item["cells"]]))
@@ -413,6 +416,11 @@ _MAKERS = {
     "lru": Things._lru,
     "dispatch": Things._dispatch,
 }
+
+
+def _reads_session(item):
+    """Whether a function or class reads names that were not sent along."""
+    return bool(item.get("missing")) or "globals(" in item.get("source", "")
 
 
 def _fill_cells(cells, found):

@@ -1,7 +1,7 @@
 """Names of ipykernel that libraries import or look for, provided in a child: its shell, its stream class, its comms.
 
 If ipykernel is not installed there, a stand-in for its package has these names.  If it is installed, only ``zmqshell``
-is a stand-in, because the session's shell is ours.
+is a stand-in, because the session's shell is ours; what else is asked of it comes from the installed one.
 """
 
 import importlib.machinery
@@ -9,7 +9,7 @@ import importlib.util
 import sys
 import types
 
-from ..output import comms, streams
+from ..output import comms, kernel_object, streams
 
 VERSION = (7, 4, 0)
 
@@ -17,18 +17,20 @@ VERSION = (7, 4, 0)
 def plant(ip):
     """Provide the modules in this process, which is the session's own; ``ip`` is its IPython shell."""
     names = {"ZMQInteractiveShell": type(ip), "ZMQDisplayPublisher": type(ip.display_pub)}
-    zmqshell = _module("ipykernel.zmqshell", **names)
+    zmqshell = _Shell("ipykernel.zmqshell", names)
     sys.modules.setdefault(zmqshell.__name__, zmqshell)
     try:
         if "ipykernel" in sys.modules or importlib.util.find_spec("ipykernel") is not None:
+            _bind(sys.modules.get("ipykernel"))
+            sys.meta_path.insert(0, _OnImport())
             return
     except (ImportError, ValueError):  # a broken package of that name
         return
     package = _module("ipykernel", __path__=[], __version__=".".join(map(str, VERSION)), version_info=VERSION)
-    package.zmqshell = sys.modules[zmqshell.__name__]
     sys.modules[package.__name__] = package
+    _bind(package)
     _add(package, "iostream", OutStream=streams.OutStream)
-    _add(package, "kernelbase", Kernel=comms.Kernel)
+    _add(package, "kernelbase", Kernel=kernel_object.Kernel)
     comm_class = comms.comm_class()
     if comm_class is not None:
         whole = _add(package, "comm", Comm=comm_class, __path__=[])
@@ -36,11 +38,52 @@ def plant(ip):
         whole.Comm = comm_class
 
 
-def bind():
-    """At the start of a cell: attach the stand-in to ipykernel's package, which a cell may have imported meanwhile."""
-    package, zmqshell = sys.modules.get("ipykernel"), sys.modules.get("ipykernel.zmqshell")
+def _bind(package):
+    """Attach the stand-in to ipykernel's package: Python does that only with a module that it loads itself."""
+    zmqshell = sys.modules.get("ipykernel.zmqshell")
     if package is not None and zmqshell is not None and not hasattr(package, "zmqshell"):
         package.zmqshell = zmqshell
+
+
+class _OnImport:
+    """Finds the installed ipykernel, and attaches the stand-in once it is loaded."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "ipykernel":
+            return None
+        sys.meta_path[:] = [one for one in sys.meta_path if one is not self]
+        spec = importlib.util.find_spec(name)
+        load = getattr(getattr(spec, "loader", None), "exec_module", None)
+        if load is not None:
+
+            def exec_module(module):
+                load(module)
+                _bind(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+class _Shell(types.ModuleType):
+    """The stand-in for ``ipykernel.zmqshell``."""
+
+    def __init__(self, name, names):
+        types.ModuleType.__init__(self, name, _module.__doc__)
+        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        self.__dict__.update(names)
+
+    def __getattr__(self, name):
+        package = sys.modules.get("ipykernel")
+        if name.startswith("__") or not getattr(package, "__path__", None):
+            raise AttributeError(name)
+        found = importlib.machinery.PathFinder.find_spec(self.__name__, package.__path__)
+        if found is None:
+            raise AttributeError(name)
+        real = importlib.util.module_from_spec(found)
+        found.loader.exec_module(real)
+        for word, value in vars(real).items():
+            self.__dict__.setdefault(word, value)
+        return getattr(real, name)
 
 
 def _add(package, name, **names):
@@ -52,7 +95,8 @@ def _add(package, name, **names):
 
 
 def _module(name, **names):
-    module = types.ModuleType(name, "A stand-in of Remote Flame's, for libraries that look for a notebook.")
+    """A stand-in of Remote Flame's, for libraries that look for a notebook."""
+    module = types.ModuleType(name, _module.__doc__)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package="__path__" in names)
     module.__dict__.update(names)
     return module

@@ -111,7 +111,6 @@ class IPythonShell:
         """Run a cell and return the content of its execute_reply, without user_expressions. An error has been published
         then. ``raw`` is for a shell that has no magics of its own."""
         ip = self.ip
-        ipykernel_names.bind()
         error = ip.begin_cell()
         result = failure = None
         try:
@@ -150,8 +149,9 @@ class IPythonShell:
         if ip.takes_cell_id and cell_id is not None:
             kwargs["cell_id"] = cell_id
         awaits = problem is None and self._awaits(code, transformed)
-        if awaits and not ip.runs_on_asyncio():
-            return ip.run_cell(code, **kwargs)  # %autoawait trio and the like use a loop of their own
+        if (awaits and not ip.runs_on_asyncio()) or (not awaits and "run_cell" in vars(ip)):
+            # %autoawait trio and the like use a loop of their own; %autopx and others have replaced this method.
+            return ip.run_cell(code, **kwargs)
         coroutine = ip.run_cell_async(code, transformed_cell=transformed, preprocessing_exc_tuple=problem, **kwargs)
         result = None
         try:

@@ -17,7 +17,7 @@ import traceback
 import types
 
 from .. import tempdirs
-from ..output import comms, streams
+from ..output import kernel_object, streams
 from . import ipython_hooks as hooks
 from . import ipython_parts, jedi_cache
 from . import system as commands
@@ -57,7 +57,6 @@ def _make_class():
         display_pub_class = Type(parts.SessionDisplayPublisher)
         compiler_class = Type(parts.Compiler)
         kernel = Any()
-        profile_dir = Any()
         autoindent = CBool(False)
         keepkernel_on_exit = None
 
@@ -78,10 +77,10 @@ def _make_class():
                     super().__init__(user_module=host.namespace, config=config)
             finally:
                 atexit.unregister(self.atexit_operations)
-                shutil.rmtree(self.profile_dir.location, ignore_errors=True)
+                shutil.rmtree(self._profile.location, ignore_errors=True)
                 atexit.unregister(self._remove_profile)
-                self.profile_dir = None
-            self.kernel = comms.Kernel(self)
+                self._profile = None
+            self.kernel = kernel_object.Kernel(self)
 
         @property
         def execution_count(self):
@@ -112,14 +111,27 @@ def _make_class():
             # Before 9.18 IPython opens a database there, which `db` then drops. If the process is ended meanwhile, its
             # exit handlers run, so one of them must know the folder before it exists.
             location = tempdirs.name("flame_profile_")
-            self.profile_dir = types.SimpleNamespace(location=location)
+            self._profile = types.SimpleNamespace(location=location)
             atexit.register(self._remove_profile)
             if sys.modules["IPython"].version_info[:2] < (9, 18):
                 tempdirs.make(location)
 
         def _remove_profile(self):
-            if self.profile_dir is not None:
-                shutil.rmtree(self.profile_dir.location, ignore_errors=True)
+            if self._profile is not None:
+                shutil.rmtree(self._profile.location, ignore_errors=True)
+
+        @property
+        def profile_dir(self):
+            """The user's profile there, for libraries that keep files in it; it is made when it is asked for first."""
+            if self._profile is None:
+                from IPython.core.profiledir import ProfileDir, ProfileDirError
+
+                try:
+                    self._profile = ProfileDir.find_profile_dir_by_name(self.ipython_dir, "default")
+                except ProfileDirError:
+                    os.makedirs(self.ipython_dir, exist_ok=True)
+                    self._profile = ProfileDir.create_profile_dir_by_name(self.ipython_dir, "default")
+            return self._profile
 
         @property
         def db(self):
@@ -197,6 +209,8 @@ def _make_class():
         def init_magics(self):
             super().init_magics()
             self.register_magics(parts.KernelMagics, parts.SessionScripts)
+            with contextlib.suppress(ImportError):  # the application loads it in IPython
+                self.register_magics(importlib.import_module("IPython.extensions.storemagic").StoreMagics)
             self.magics_manager.register_alias("ed", "edit")
 
         @default("exiter")

@@ -124,6 +124,9 @@ class Memory(dict):
     def uncache(self, *items):
         pass
 
+    def __delitem__(self, key):
+        self.pop(key, None)  # as in IPython's, a name that is not there is no error
+
 
 class Publisher:
     """Sends messages; first, as in ipykernel, each passes the hooks that the calling thread has registered."""
@@ -338,6 +341,23 @@ def classes():
         def edit(self, line):
             """Not in a remote session: %load a file, change it, and %%writefile it."""
             raise UsageError("%edit cannot open an editor from here: %load shows a file, %%writefile writes it")
+
+        @line_magic
+        def connect_info(self, line):
+            """Not in a remote session: other programs attach to it by its name."""
+            print("This session runs on a server. %flame status shows where; others take it up by %flame attach NAME.")
+
+        @line_magic
+        def qtconsole(self, line):
+            """Not in a remote session: jupyter flame console opens a prompt there."""
+            print("No window can be opened there. In a terminal, jupyter flame console opens a prompt on this server.")
+
+        @line_magic
+        def subshell(self, line):
+            """Show which thread this cell runs on, and which others there are."""
+            here, main = threading.current_thread(), threading.main_thread()
+            print("thread id: %s (%s)\nmain thread id: %s" % (here.ident, here.name, main.ident))
+            print("pid: %s\nthread count: %d" % (os.getpid(), threading.active_count()))
 
         @line_magic
         def clear(self, line):

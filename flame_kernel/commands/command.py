@@ -1,15 +1,11 @@
-"""What a command is made of: its arguments, its options, its help, and the faces in which it makes sense.
-
-A face is where a line stands: in a cell of the Remote Flame kernel, where all cells run on the far side, or in any
-other notebook with ``%load_ext flame``, whose cells run here.
-"""
+"""What an entry of the table of ``%flame`` commands says: see ``language.py``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .options import FACES, Option
+from .options import FACES, MAGICS, Option
 
 ONE, MAYBE, SOME, ANY = "one", "maybe", "some", "any"  # how many words an argument is: 1, 0 or 1, 1 or more, 0 or more
 
@@ -46,7 +42,7 @@ class Command:
     examples lines that can be typed as they stand
     instead  for a face where it makes no sense: what to do there; ``{rest}`` stands for the rest of the line
     code     its argument is code: what follows the options is taken as it stands
-    passes   it changes nothing, so in the kernel it need not wait for the running cell
+    passes   it changes nothing that cells see, so in the kernel it need not wait for the running one
     moves    it changes where the kernel's cells run
     expands  {name} and $name in its line stand for variables of the notebook, as in other magics
     """
@@ -79,3 +75,12 @@ class Command:
 
     def arguments_in(self, face: str) -> tuple[Argument, ...]:
         return tuple(argument for argument in self.arguments if face in argument.faces)
+
+
+ON_CONNECTION = Option(
+    ("-t", "--target"),
+    "the connection's name (default: the current one)",
+    "TARGET",
+    tab=("connection",),
+    faces=(MAGICS,),
+)

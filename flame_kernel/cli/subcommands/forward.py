@@ -1,0 +1,71 @@
+"""``jupyter flame forward``: ports of a server on this machine, and the other way round, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from typing import Any, ClassVar
+
+from ...errors import TargetError
+from ...forward import browser, lines
+from ...forward import forwards as kept
+from ...terminal import plain_text
+from ..connecting import Connecting
+from ..parser import Parser
+
+
+class Forward(Connecting):
+    """Ports, until Ctrl-C."""
+
+    title = "forward"
+    alone: ClassVar[bool] = False
+    session: ClassVar[str] = ""
+    about = """
+        Reach ports of a server here: what connects to this machine's port comes out there, as with `ssh -L`; with
+        --reverse it is the other way round, as with `ssh -R`. Several at once; connections outlive a lost link.
+
+        PORT is 6006, HERE:THERE, HERE:HOST:PORT, or the path of a unix socket for either end. They listen on
+        loopback, where every user of the machine can connect; --unix and --bind listen elsewhere. Ctrl-C ends them.
+        """
+    typed = """
+        jupyter flame forward gpu-box 6006 --open
+        jupyter flame forward gpu-box 8080:db.internal:80 5432:/run/postgresql/.s.PGSQL.5432
+        jupyter flame forward gpu-box 8000 --reverse
+        jupyter flame forward gpu-box --socks 1080
+        """
+
+    def arguments(self, parser: Parser) -> None:
+        parser.add_argument("words", nargs="*", metavar="TARGET PORT", help="the server (or -t), and what to forward")
+        parser.add_argument("-R", "--reverse", action="store_true", help="listen there, and connect here")
+        parser.add_argument("--local", metavar="PORT", help="the port here (default: the same)")
+        parser.add_argument("--host", metavar="HOST", help="connect to this host, as the other side knows it")
+        parser.add_argument("--socks", metavar="PORT", help="a SOCKS5 proxy here: a browser then sees the far network")
+        parser.add_argument("--unix", metavar="PATH", help="listen here on a unix socket, which is for you alone")
+        parser.add_argument("--bind", metavar="ADDRESS", help="listen on this interface, not on loopback; * for all")
+        parser.add_argument("--open", action="store_true", help="open them in the browser")
+        super().arguments(parser)
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        words = list(options.words)
+        if options.target is None and words:
+            options.target = words.pop(0)
+        if options.target is not None and options.target.isdigit():
+            raise TargetError(f"{options.target} names no server: jupyter flame forward TARGET {options.target}")
+        over = threading.Event()
+
+        def trouble(one: kept.Forward, sentence: str) -> None:
+            print(plain_text(f"[{sentence}]"), file=sys.stderr, flush=True)
+            if one.closed:
+                over.set()
+
+        light: dict[str, Any] = {"place": "process", "shell": "mini"}
+        with self.remote(**light) as remote:
+            remote.forwards.on_trouble = trouble
+            made = lines.open_all(remote.forwards, words, vars(options))
+            print(lines.text(made), flush=True)
+            for one in made if options.open else ():
+                browser.open_link(one)
+            while not over.wait(3600):
+                pass
+        return 1

@@ -1,0 +1,49 @@
+"""The commands that reach what is on the other side beside cells and files: ports."""
+
+from __future__ import annotations
+
+from .command import ANY, ON_CONNECTION, Argument, Command
+from .options import Option
+
+_STOP = Option(("--stop",), "end one, by its port or path of either end; all: every one", "WHICH")
+
+REACHING: tuple[Command, ...] = (
+    Command(
+        "forward",
+        "reach a port of the far side here, or with --reverse one of this side there",
+        (
+            Argument(
+                "ports", "PORT", "the port, a unix socket's path, or as ssh -L has it: 8080:6006, 8080:host:80", ANY
+            ),
+        ),
+        (
+            Option(("--local",), "the port here, or the path of a unix socket (default: the same, or a free one)", "L"),
+            Option(("--host",), "connect to this host instead of localhost, as the other side knows it", "HOST"),
+            Option(("-R", "--reverse"), "listen there; what connects there reaches this side"),
+            Option(("--socks",), "a SOCKS5 proxy at this port: a browser then sees the far network", "PORT"),
+            Option(("--unix",), "listen here on a unix socket, which is for you alone", "PATH", tab=("here",)),
+            Option(("--bind",), "listen on this interface, not on loopback; * for all", "ADDRESS"),
+            Option(("--open",), "open it in the browser"),
+            _STOP,
+            ON_CONNECTION,
+        ),
+        more="The answer is a link. Connections outlive a lost link, and end with the session. "
+        "It answers while a cell runs.",
+        examples=(
+            "%flame forward 6006",
+            "%flame forward 8080:db.internal:80 --open",
+            "%flame forward 5432 --reverse",
+            "%flame forward --stop 6006",
+        ),
+        passes=True,
+        expands=True,
+    ),
+    Command(
+        "forwards",
+        "list the forwarded ports, or end some",
+        (),
+        (_STOP, ON_CONNECTION),
+        examples=("%flame forwards", "%flame forwards --stop all"),
+        passes=True,
+    ),
+)
