@@ -1,6 +1,6 @@
 """Sends local modules and packages to the far side's memory, where cells can import them; fetches source from there.
 
-Only source is sent: all Python files of a package, but no data files and nothing compiled.
+Of a package all Python files are sent, and its data files up to a limit, but nothing compiled.
 """
 
 from __future__ import annotations
@@ -21,27 +21,35 @@ from ..session.session import Session
 _COMPILED = (".so", ".pyd", ".dylib")
 # Most bytes of source; a message must be smaller than 64 MiB.
 _MAX_SOURCE = 24 << 20
+# Most bytes of a package's data files, together.
+_MAX_DATA = 8 << 20
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class SentModule:
-    """What was sent: the dotted names of ``modules``, and the package's files that were ``left_out``."""
+    """What was sent: the dotted names of ``modules``, the ``data`` files of a package, and its files that were
+    ``left_out``: hidden ones, and those beyond the limit."""
 
     name: str
     modules: tuple[str, ...]
     bytes: int
     left_out: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        count = len(self.modules)
-        text = (
-            f"{self.name}: {count} module{'' if count == 1 else 's'}, {self.bytes} bytes of source; import {self.name}"
-        )
+        data = f" and {_count(self.data, 'data file')}" if self.data else ""
+        kind = "" if self.data else " of source"
+        text = f"{self.name}: {_count(self.modules, 'module')}{data}, {self.bytes} bytes{kind}; import {self.name}"
         if self.left_out:
             more = f" and {len(self.left_out) - _SHOWN} more" if len(self.left_out) > _SHOWN else ""
-            text += f"\nleft out, as it is no source: {', '.join(self.left_out[:_SHOWN])}{more}"
+            limit = _MAX_DATA >> 20
+            text += f"\nleft out, as hidden or beyond {limit} MB of data: {', '.join(self.left_out[:_SHOWN])}{more}"
         return text
+
+
+def _count(things: Sequence[str], what: str) -> str:
+    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ def sendmodule(session: Session, module: str | ModuleType, source: str | None = 
     TransferError, one sentence, if there is no source or it cannot be compiled there.
     """
     left_out: tuple[str, ...] = ()
+    data: dict[str, bytes] = {}
     if source is not None:
         if not isinstance(module, str):
             raise TransferError("source text goes with a name: sendmodule('name', source)")
@@ -68,15 +77,16 @@ def sendmodule(session: Session, module: str | ModuleType, source: str | None = 
     else:
         name = module if isinstance(module, str) else module.__name__
         _check_name(name)
-        files, left_out = _gather(name, module)
+        files, data, left_out = _gather(name, module)
     size = sum(len(one.text.encode("utf-8", "surrogatepass")) for one in files)
     if size > _MAX_SOURCE:
         raise TransferError(
             f"{name} has {size} bytes of source, the limit is {_MAX_SOURCE}; put its folder there instead"
         )
     listed = [{"name": one.name, "package": one.package, "source": one.text} for one in files]
-    _ask(session, "send_module", module=name, files=listed)
-    return SentModule(name, tuple(one.name for one in files), size, left_out)
+    _ask(session, "send_module", module=name, files=listed, data=list(data), buffers=list(data.values()))
+    size += sum(map(len, data.values()))
+    return SentModule(name, tuple(one.name for one in files), size, left_out, tuple(data))
 
 
 def send_named(session: Session, text: str) -> SentModule:
@@ -136,20 +146,20 @@ def _check_name(name: str) -> None:
         raise TransferError(f"{what} cannot be sent as a module; give it another name")
 
 
-def _gather(name: str, module: str | ModuleType) -> tuple[list[_Source], tuple[str, ...]]:
-    """The files of a local module and the names of files left out. The module is not run."""
+def _gather(name: str, module: str | ModuleType) -> tuple[list[_Source], dict[str, bytes], tuple[str, ...]]:
+    """The sources of a local module, its data files by path, and the names of files left out. The module is not run."""
     spec, folders, file = _found(name, module)
     if folders is not None and any(os.path.isdir(folder) for folder in folders):
         return _gather_package(name, [Path(folder) for folder in folders])
     if file is not None and file.endswith(_COMPILED):
         raise TransferError(f"{name} is compiled ({os.path.basename(file)}), so it cannot be sent; install it there")
     if file is not None and file.endswith(".py") and os.path.isfile(file):
-        return [_Source(name, folders is not None, _read(Path(file)))], ()
+        return [_Source(name, folders is not None, _read(Path(file)))], {}, ()
     get_source = getattr(spec.loader, "get_source", None) if spec is not None else None
     text = get_source(name) if get_source is not None and folders is None else None
     if text is None:
         raise TransferError(f"{name} has no source file here, so it cannot be sent; give its source as text")
-    return [_Source(name, False, text)], ()
+    return [_Source(name, False, text)], {}, ()
 
 
 def _found(name: str, module: str | ModuleType) -> tuple[ModuleSpec | None, Sequence[str] | None, str | None]:
@@ -167,9 +177,11 @@ def _found(name: str, module: str | ModuleType) -> tuple[ModuleSpec | None, Sequ
     return spec, None if places is None else list(places), spec.origin if spec.has_location else None
 
 
-def _gather_package(name: str, folders: list[Path]) -> tuple[list[_Source], tuple[str, ...]]:
+def _gather_package(name: str, folders: list[Path]) -> tuple[list[_Source], dict[str, bytes], tuple[str, ...]]:
     found: dict[str, _Source] = {}
+    data: dict[str, bytes] = {}
     left_out: list[str] = []
+    room = _MAX_DATA
     for folder in folders:
         for path in _files(folder):
             shown = str(Path(name.replace(".", "/")) / path.relative_to(folder))
@@ -179,7 +191,12 @@ def _gather_package(name: str, folders: list[Path]) -> tuple[list[_Source], tupl
                     f"{name} has compiled parts ({shown}): they cannot be sent; install it on the far side"
                 )
             if path.suffix != ".py" or not all(part.isidentifier() for part in parts):
-                left_out.append(shown)
+                content = _data(path, room)
+                if content is None:
+                    left_out.append(shown)
+                else:
+                    data.setdefault(shown.replace(os.sep, "/"), content)
+                    room -= len(content)
                 continue
             package = parts[-1] == "__init__"
             dotted = ".".join((name, *(parts[:-1] if package else parts)))
@@ -191,7 +208,19 @@ def _gather_package(name: str, folders: list[Path]) -> tuple[list[_Source], tupl
                     found[above] = _Source(above, True, "")
     if not found:
         raise TransferError(f"{name} has no source files in {', '.join(map(str, folders))}")
-    return sorted(found.values(), key=lambda one: one.name), tuple(left_out)
+    return sorted(found.values(), key=lambda one: one.name), data, tuple(left_out)
+
+
+def _data(path: Path, room: int) -> bytes | None:
+    """The content of a data file; None if it is hidden, no regular file, or larger than ``room``."""
+    try:
+        if path.name.startswith(".") or not path.is_file() or path.stat().st_size > room:
+            return None
+        with path.open("rb") as file:
+            content = file.read(room + 1)
+    except OSError as e:
+        raise TransferError(f"cannot read {path}: {(e.strerror or str(e)).lower()}") from None
+    return content if len(content) <= room else None
 
 
 def _files(folder: Path) -> Iterator[Path]:

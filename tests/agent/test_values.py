@@ -32,10 +32,10 @@ import pytest
 from farside import FlameServer, Python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sameness import same
+from sameness import same, sharing
 
 import flame
-from flame_kernel.agent.wire import values
+from flame_kernel.agent.wire import columns, plain_json, values
 from flame_kernel.errors import CannotTravel
 from flame_kernel.remote.proxy import RemoteObject
 from flame_kernel.remote.remote import Remote
@@ -173,6 +173,20 @@ def there_and_back(remote: Any, value: Any) -> None:
 @given(PLAIN)
 def test_plain_values_are_the_same(value: Any) -> None:
     assert same(through(value), value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PLAIN)
+def test_short_lists_as_if_they_were_long(value: Any) -> None:
+    """Records, rows and JSON in a buffer, which only long lists take; what was one object is one again."""
+    few = columns.ROWS, plain_json.MANY
+    try:
+        columns.ROWS, plain_json.MANY = 1, 1
+        made = through(value)
+    finally:
+        columns.ROWS, plain_json.MANY = few
+    assert same(made, value)
+    assert sharing(made) == sharing(value)
 
 
 @settings(max_examples=80, deadline=None)
@@ -541,6 +555,42 @@ HOSTILE: dict[str, list[bytes]] = {
         {"a": [{"names": ["a"], "formats": ["<f8"], "offsets": [-4], "itemsize": 8, "aligned": False}, [1], "C", 1]},
         b"\0" * 8,
     ),
+    "json of nothing": parts({"J": 1}, b""),
+    "json of a number": parts({"J": 1}, b"1"),
+    "json of a text": parts({"J": 1}, b'"x"'),
+    "json that is none": parts({"J": 1}, b"[1,"),
+    "json that is not UTF-8": parts({"J": 1}, b'["\xff"]'),
+    "json in no buffer": parts({"J": 7}),
+    "json twice": parts([{"J": 1}, {"J": 1}], b"[1]"),
+    "json of surrogates": parts({"J": 1}, '["\ud800"]'.encode("utf-8", "surrogatepass")),
+    "deep json": parts({"J": 1}, b"[" * 100_000 + b"]" * 100_000),
+    "json a little deep": parts({"J": 1}, b"[" * 250 + b"]" * 250),
+    "deep json of dicts": parts({"J": 1}, b'{"a":[' * 150 + b"]}" * 150),
+    "deep json behind much": parts({"J": 1}, b"[" + b"{}," * 99 + b"[[" * 120 + b"]]" * 120 + b"]"),
+    "json of many values": parts({"J": 1}, b"[" + b"[]," * 1_000_000 + b"1]"),
+    "json of many values in many buffers": parts(
+        [{"J": number} for number in range(1, 11)], *[b"[" + b"[]," * 200_000 + b"1]"] * 10
+    ),
+    "json of a long number": parts({"J": 1}, b"[1" + b"0" * 20 + b"]"),
+    "json of a long negative number": parts({"J": 1}, b'{"a":\n -1' + b"0" * 100_000 + b"}"),
+    "columns of nothing": parts({"K": []}),
+    "no columns": parts({"K": [["a"]]}),
+    "columns of another length": parts({"K": [["a", "b"], [1, 2], [3]]}),
+    "columns of too few keys": parts({"K": [["a"], [1], [2]]}),
+    "columns of the same key": parts({"K": [["a", "a"], [1], [2]]}),
+    "columns of keys that are none": parts({"K": [[1, "a"], [1], [2]]}),
+    "columns of keys that cannot be": parts({"K": [[[], "a"], [1], [2]]}),
+    "columns of another shape": parts({"K": [2, [1], [2]]}),
+    "columns of true": parts({"K": [True, [1], [2]]}),
+    "columns of a class": parts({"K": ["os.system", [1], [2]]}),
+    "a column that is a text": parts({"K": [0, "ab", "cd"]}),
+    "a column that is a number": parts({"K": [0, 3]}),
+    "a column that is a tuple": parts({"K": [0, {"t": [1]}]}),
+    "a column that is another": parts([[1], {"K": [0, {"r": 0}]}]),
+    "a column twice": parts({"K": [0, [1], {"r": 0}]}),
+    "a column that is an entry": parts({"G": [[None, [1]], [None, {"K": [0, {"~": 0}]}]]}),
+    "columns that unfold": parts({"K": [0, *({"q": number} for number in range(1, 13))]}, *[b"\0" * 8_000_000] * 12),
+    "columns in columns": parts({"K": [0, *[{"K": [0, [1], [2]]}] * 2, [1, 2]]}),
     "scalar": parts({"g": ["<f8", 1]}, b"\0"),
     "table": parts({"k": 1}, b"\xff" * 100),
 }

@@ -44,7 +44,10 @@ def examples(kind: str) -> list[Any]:
             deep = (deep, {1: "a"})
         kinds = [collections.OrderedDict(a=1), collections.defaultdict(list, {2: [3]}), collections.Counter("aab")]
         more = [collections.deque([1, (2,)], 4), array.array("h", [1, 2]), memoryview(array.array("d", [1.5] * 6))]
-        return [*plain, *numbers, *whole, *kinds, *more, loop, deep]
+        rows: list[Any] = [[{"id": at, "name": f"é{at}", "x": at / 3, "tags": [at, None]} for at in range(70)]]
+        rows += [[(at, "x", [at]) for at in range(70)], [[at, True, {"a": -0.0}] for at in range(70)]]
+        long = [*rows, ["a", 1, None, *({"b": [at]} for at in range(70))], {f"key {at}": [at, {}] for at in range(70)}]
+        return [*plain, *numbers, *whole, *kinds, *more, loop, deep, *long]
     nested = pa.table({"l": [[1], [2, 3]], "s": [{"x": 1, "y": None}] * 2, "n": pa.nulls(2), "b": [b"a", None]})
     words = pa.table(
         {"d": pa.array(["a", "b", "a"]).dictionary_encode(), "t": pa.array([1, 2, 3], pa.timestamp("s", "UTC"))}

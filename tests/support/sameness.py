@@ -90,3 +90,21 @@ def _same_bytes(a: Any, b: Any) -> bool:
     if a.dtype.hasobject:
         return same(a.ravel().tolist(), b.ravel().tolist())
     return bool(a.tobytes() == b.tobytes())
+
+
+def sharing(value: Any) -> list[int]:
+    """The lists, tuples and dicts that are met in a value, each by the number that it had when it was met first."""
+    known: dict[int, int] = {}
+    met: list[int] = []
+
+    def visit(one: Any) -> None:
+        if type(one) not in (list, tuple, dict):
+            return
+        is_new = id(one) not in known
+        met.append(known.setdefault(id(one), len(known)))
+        if is_new:
+            for inner in one.values() if type(one) is dict else one:
+                visit(inner)
+
+    visit(value)
+    return met

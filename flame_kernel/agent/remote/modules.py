@@ -9,9 +9,11 @@ import importlib
 import importlib.util
 import inspect
 import linecache
+import posixpath
 import sys
 import threading
 
+from . import package_files
 from .description import has_module
 
 # The requests that this module answers.
@@ -23,10 +25,11 @@ class ModuleError(Exception):
 
 
 class Modules:
-    """The modules of a session: a finder in ``sys.meta_path`` while there are any."""
+    """The modules of a session: a finder in ``sys.meta_path``, and one in ``sys.path_hooks``, while there are any."""
 
     def __init__(self):
-        self._files = {}  # dotted name -> _File
+        self._all = package_files.Files()
+        self._files = self._all.sources  # dotted name -> _File
         self._lock = threading.Lock()
 
     def __repr__(self):
@@ -36,31 +39,38 @@ class Modules:
         """The content of the reply to ``send_module`` or ``get_module``."""
         try:
             if request["kind"] == "send_module":
-                return dict(self._send(request["module"], request["files"]), status="ok")
+                data = dict(zip(request.get("data") or (), map(bytes, request.get("buffers") or ())))
+                return dict(self._send(request["module"], request["files"], data), status="ok")
             return {"status": "ok", "source": self._get(request["module"])}
         except ModuleError as e:
             return {"status": "error", "ename": "ModuleError", "evalue": str(e), "traceback": []}
 
     # -- sending
 
-    def _send(self, name, files):
-        """``files``: ``[{"name": dotted, "package": bool, "source": text}, …]``; either all are taken or none."""
+    def _send(self, name, files, data):
+        """``files``: ``[{"name": dotted, "package": bool, "source": text}, …]``; either all are taken or none.
+
+        ``data`` has the other files of a package by path.
+        """
         made = {}
         for one in files:
-            made[one["name"]] = _File(one["name"], one["package"], one["source"])
+            made[one["name"]] = _File(self._all, one["name"], one["package"], one["source"])
         for parent in _parents(name):
             if parent not in self._files and not has_module(parent):
-                made[parent] = _File(parent, True, "")
+                made[parent] = _File(self._all, parent, True, "")
         with self._lock:
             replaced = [old for old in self._files if old == name or old.startswith(name + ".")]
             for old in replaced:
                 self._files.pop(old).forget()
+            self._all.forget(name)
             self._files.update(made)
+            self._all.data.update(data)
             for one in made.values():
                 one.remember()
             _forget_imported(name)
             if self not in sys.meta_path:
                 sys.meta_path.insert(0, self)
+                sys.path_hooks.append(self._path_hook)
         importlib.invalidate_caches()
         return {"replaced": len(replaced)}
 
@@ -73,7 +83,16 @@ class Modules:
             return None
         spec = importlib.util.spec_from_loader(name, file, origin=file.filename, is_package=file.package)
         spec.has_location = True  # so it has a __file__
+        if file.package:
+            spec.submodule_search_locations = [package_files.ROOT + name.replace(".", "/")]
         return spec
+
+    def _path_hook(self, path):
+        """What lists the modules in the folder of a package of ours; ImportError for any other path."""
+        name = path[len(package_files.ROOT) :].replace("/", ".") if isinstance(path, str) else ""
+        if name not in self._files or not path.startswith(package_files.ROOT):
+            raise ImportError("not a package that was sent")
+        return package_files.Finder(self._all, name, self.find_spec)
 
     # -- fetching
 
@@ -106,22 +125,29 @@ class Modules:
         with self._lock:
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
+                if self._path_hook in sys.path_hooks:
+                    sys.path_hooks.remove(self._path_hook)
+                for path in [one for one in sys.path_importer_cache if one[:6] == package_files.ROOT]:
+                    sys.path_importer_cache.pop(path, None)
             for name, file in self._files.items():
                 file.forget()
                 module = sys.modules.get(name)
                 if getattr(getattr(module, "__spec__", None), "loader", None) is file:
                     del sys.modules[name]
             self._files.clear()
+            self._all.data.clear()
 
 
 class _File:
     """The text of one module, compiled; also the module's loader."""
 
-    def __init__(self, name, package, source):
+    def __init__(self, files, name, package, source):
+        self._files = files
         self.name = name
         self.package = package
         self.source = source
-        self.filename = "<sent/%s%s>" % (name.replace(".", "/"), "/__init__.py" if package else ".py")
+        self.path = name.replace(".", "/") + ("/__init__.py" if package else ".py")
+        self.filename = "%s%s>" % (package_files.ROOT, self.path)
         try:
             self._code = compile(source, self.filename, "exec", dont_inherit=True)
         except SyntaxError as e:
@@ -158,6 +184,17 @@ class _File:
 
     def is_package(self, name):
         return self.package
+
+    # For the data files of packages.
+
+    def get_data(self, path):
+        return self._files.read_named(path)
+
+    def get_resource_reader(self, name):
+        return package_files.Reader(self._files, posixpath.dirname(self.path)) if self.package else None
+
+    if package_files.IS_39:
+        archive = property(lambda self: package_files.archive(self._files))
 
 
 def _parents(name):

@@ -114,7 +114,7 @@ def read_json(text, digits=MAX_DIGITS, encoding="ascii"):
     """Parse JSON text (bytes); ValueError if it is not JSON, or has an integer of more than ``digits`` digits."""
     options = {}
     # Text without that many digits in a row, which is nearly all text, is parsed at full speed.
-    if (digits < MAX_DIGITS or not _has_limit()) and b"0" * digits in text.translate(_DIGITS):
+    if (digits < MAX_DIGITS or not _has_limit()) and has_digits(text, digits):
 
         def whole(number):
             if len(number.lstrip("-")) > digits:
@@ -123,6 +123,11 @@ def read_json(text, digits=MAX_DIGITS, encoding="ascii"):
 
         options["parse_int"] = whole
     return json.loads(text.decode(encoding), **options)
+
+
+def has_digits(text, count):
+    """Whether so many digits stand in a row anywhere in it (bytes)."""
+    return b"0" * count in text.translate(_DIGITS)
 
 
 def _has_limit():
@@ -158,7 +163,7 @@ def why_unread(text):
         most = MAX_NUMBERS if others <= FEW else MAX_VALUES
         if most == MAX_VALUES or text.count(b",") > most:
             return "it has more than {:,} values".format(most)
-    if len(text) > MAX_DIGITS and b"0" * (MAX_DIGITS + 1) in text.translate(_DIGITS):
+    if len(text) > MAX_DIGITS and has_digits(text, MAX_DIGITS + 1):
         return "it has a number of more than {:,} digits".format(MAX_DIGITS)
     return ""
 

@@ -32,6 +32,15 @@ class BadValue(ValueError):
         self.missing = missing
 
 
+def is_clean(text):
+    """Whether JSON keeps the text exact: two lone surrogates side by side would become one character."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def class_name(kind):
     """``module.Class``, or just ``Class`` for a built-in, for messages."""
     module = getattr(kind, "__module__", None)

@@ -5,8 +5,8 @@ numbers, strings and arrays stand for None, bool, int, float, str and list; anyt
 its tag::
 
     {"m": {…}}         dict whose keys are all str          {"d": [key, value, …]}  any other dict
-    {"t": […]} {"s": […]} {"f": […]}  tuple, set, frozenset  {"q": n} {"e": n}  list of 64-bit int, float: buffer n
-    {"X": n}           long str, or one with lone surrogates: in buffer n, UTF-8
+    {"t": […]} {"s": […]} {"f": […]}  tuple, set, frozenset  {"q": n} {"e": n} {"K": […]}  see ``columns``
+    {"X": n} {"J": n}  long str, or one with lone surrogates: in buffer n, UTF-8; see ``plain_json``
     {"y": "latin-1"} {"b": n} {"B": n}  short bytes, bytes, bytearray       {"i": "hex"}  an int of more than 64 bits
     {"r": n}           the n-th value that was completed in this text, again
     {"@": …}           an object that stays where it is, by its reference   {"!": …}  see ``pickled``
@@ -20,25 +20,17 @@ colliding keys (the hashes of numbers are public, so an attacker can choose them
 """
 
 import json
-import sys
-from array import array
 
-from . import containers, nesting, pickled, records
+from . import collisions, columns, containers, nesting, pickled, plain_json, records
 from . import message as wire
-from .scalars import LEAVES, LONG, ZONES, BadValue, NotPlain, TooLarge, class_name, zone
+from .scalars import LEAVES, LONG, ZONES, BadValue, NotPlain, TooLarge, class_name, is_clean, zone
 
 # How deep lists may be nested; deeper ones are cut, see ``nesting``.
 MAX_DEPTH = 100
 # Most values in all, shared ones counted each time: printing or comparing visits each.
 MAX_UNFOLDED = 20000000
-# Most keys of one dict or set with the same hash: each is compared with all the others.
-MAX_COLLISIONS = 64
-# The first few collisions are free; beyond them, tuples count as many values as a comparison looks at.
-FREE_COLLISIONS = 4
 # Text and bytes shorter than this stay in the JSON text.
 INLINE = 1024
-# A list of this many numbers or more travels as a buffer.
-PACKED = 32
 # Most parts of one value; a message cannot have more buffers.
 MAX_PARTS = wire.MAX_BUFFERS // 2
 # Most digits of an integer in the text: longer ones travel in hexadecimal, which parses fast.
@@ -60,13 +52,18 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
     Raises NotPlain, TooLarge.
     """
 
-    def made():
-        kind = Encoder if dumps is None else Trusting
-        return kind(reference, dumps, libraries, limit, array_limit, classes)
+    kind = Encoder if dumps is None else Trusting
 
-    encoder = made()
+    def made(inside=None):
+        return kind(reference, dumps, libraries, limit, array_limit, classes, inside)
+
+    encoder = made(set())
     try:
-        tree = encoder.node(value, 0)
+        try:
+            tree = encoder.node(value, 0)
+        except plain_json.Shared:
+            encoder = made()
+            tree = encoder.node(value, 0)
         text = _encoder.encode(tree).encode("ascii")
     except (nesting.Tangled, RecursionError):
         encoder = made()
@@ -93,7 +90,7 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
 class Encoder:
     """Turns one value into parts; see ``encode``. Use it once."""
 
-    def __init__(self, reference, dumps, libraries, limit, array_limit, classes):
+    def __init__(self, reference, dumps, libraries, limit, array_limit, classes, inside):
         self.parts = [b""]
         self.libraries = libraries
         self.classes = classes
@@ -104,6 +101,8 @@ class Encoder:
         self.pickled = None if dumps is None else pickled.Pickled(self, dumps)
         self._under_way = set()  # ids of the containers around the current value
         self._finished = {}  # id -> (number, unfolded size, the object, kept so that its id is not used again)
+        self.inside = inside  # ids of the lists and dicts in one node with others; None: there shall be none
+        self._json, self._cells = wire.MAX_VALUES, columns.MAX_CELLS  # how many more there may be of these
         self._entries = 0  # how many of these are entries of ``nesting``, whose references are not numbers
         self._unfolded = 0
 
@@ -111,7 +110,7 @@ class Encoder:
         """The JSON node for ``value``."""
         kind = type(value)
         if kind is str:
-            if len(value) < INLINE and _is_clean(value):
+            if len(value) < INLINE and is_clean(value):
                 return value
             return {"X": self.buffer(value.encode("utf-8", "surrogatepass"))}
         if kind is int:
@@ -124,10 +123,7 @@ class Encoder:
         if finished is not None:
             self.count(finished[1])
             return {"r": finished[0]} if type(finished[0]) is int else finished[0]
-        if id(value) in self._under_way:
-            raise nesting.Tangled("a %s contains itself" % class_name(kind))
-        if depth > MAX_DEPTH:
-            raise nesting.Tangled("it is nested deeper than %d levels" % MAX_DEPTH)
+        self._check(value, kind, depth)
         before = self._unfolded
         self._under_way.add(id(value))
         try:
@@ -137,6 +133,15 @@ class Encoder:
         self.count(1)
         self._finished[id(value)] = (len(self._finished) - self._entries, self._unfolded - before, value)
         return node
+
+    def _check(self, value, kind, depth):
+        """Raise where this value cannot have a node of its own here."""
+        if self.inside and id(value) in self.inside:
+            raise plain_json.Shared
+        if id(value) in self._under_way:
+            raise nesting.Tangled("a %s contains itself" % class_name(kind))
+        if depth > MAX_DEPTH:
+            raise nesting.Tangled("it is nested deeper than %d levels" % MAX_DEPTH)
 
     def entry(self, value, reference):
         """The node of one of ``nesting``'s entries; from now on, other nodes refer to it by ``reference``."""
@@ -159,7 +164,7 @@ class Encoder:
         if kind is list:
             return self._list(value, depth)
         if kind is dict:
-            return self._dict(value, depth)
+            return self._as_json(value, depth) or self._dict(value, depth)
         tag = _SEQUENCES.get(kind)
         if tag is not None:
             return {tag: self.nodes(value, depth)}
@@ -199,24 +204,38 @@ class Encoder:
 
     def _list(self, value, depth):
         items = list(value)
-        if len(items) >= PACKED:
-            kinds = set(map(type, items))
-            if len(kinds) == 1 and (int in kinds or float in kinds):
-                tag, code = ("q", "q") if int in kinds else ("e", "d")
-                try:
-                    packed = array(code, items)
-                except OverflowError:
-                    pass  # it holds an int of more than 64 bits
-                else:
-                    if sys.byteorder == "big":
-                        packed.byteswap()
-                    self.count(len(items))
-                    return {tag: self.buffer(packed.tobytes())}
-        return self.nodes(items, depth)
+        packed = columns.numbers(items)
+        if packed:
+            self.count(len(items))
+            return {packed[0]: self.buffer(packed[1])}
+        found = None if self.inside is None else columns.fields(items, self._cells)
+        if found is None:
+            return self._as_json(value, depth) or self.nodes(items, depth)
+        shape, fields, ids = found
+        self._hold(ids)
+        self._cells -= columns.cells(len(items), len(fields))
+        self.count(len(items))
+        return {"K": [shape] + self.nodes(fields, depth)}
+
+    def _hold(self, ids):
+        """Lists and dicts with these ids are part of a node: nothing can refer to one of them by itself."""
+        if not all(map(ids.isdisjoint, (self._finished, self._under_way, self.inside))):
+            raise plain_json.Shared
+        self.inside |= ids
+
+    def _as_json(self, value, depth):
+        """The node of a list or dict that goes as JSON; None for another one."""
+        found = None if self.inside is None else plain_json.write(value, MAX_DEPTH - depth, self._room)
+        if found is None or found[1] > self._json:
+            return None
+        self._hold(found[2])
+        self._json -= found[1]
+        self.count(found[1])
+        return {"J": self.buffer(found[0])}
 
     def _dict(self, value, depth):
         keys, values = list(value), list(value.values())
-        if all(type(key) is str and _is_clean(key) for key in keys):
+        if all(type(key) is str and is_clean(key) for key in keys):
             self.take(sum(map(len, keys)))
             return {"m": dict(zip(keys, self.nodes(values, depth)))}
         return {"d": self.nodes([thing for pair in zip(keys, values) for thing in pair], depth)}
@@ -316,6 +335,7 @@ class Decoder:
         self.classes = classes
         self._finished = []  # (value, its unfolded size)
         self.unfolded = 0
+        self._json, self._cells = wire.MAX_VALUES, columns.MAX_CELLS
         self._entries = None
         self.failed = None  # an error raised by the caller's own function
 
@@ -385,19 +405,25 @@ class Decoder:
         both = self.values(content, depth)
         return dict(zip(self.keys(both[::2]), both[1::2]))
 
-    def _whole(self, content, depth):
-        return self._packed("q", content)
-
-    def _floats(self, content, depth):
-        return self._packed("d", content)
-
     def _packed(self, code, number):
-        packed = array(code)
-        packed.frombytes(self.part(number))
-        if sys.byteorder == "big":
-            packed.byteswap()
-        self._count(len(packed))
-        return packed.tolist()
+        self._count(len(self._parts[number]) // 8)
+        return columns.from_numbers(code, self.part(number))
+
+    def _rows(self, content, depth):
+        if not all(map(columns.is_own, content[1:])):
+            raise BadValue("a column that is another one")
+        fields = self.values(content[1:], depth)
+        self._count(len(fields[0]))
+        self._cells -= columns.cells(len(fields[0]), len(fields))
+        if self._cells < 0:
+            raise BadValue("a value of more than %d fields of rows" % columns.MAX_CELLS)
+        return columns.rows(content[0], fields)
+
+    def _in_json(self, content, depth):
+        made, count = plain_json.read(self.part(content), 2 * MAX_DEPTH - depth, self._json)
+        self._json -= count
+        self._count(count)
+        return made
 
     def _reference(self, content, depth):
         if self._resolve is None:
@@ -429,16 +455,7 @@ class Decoder:
 
     def keys(self, keys):
         """``keys``, after checking that a dict or set of them can be made in reasonable time."""
-        counts = {}
-        for key in keys:
-            if type(key) is not str and type(key) is not bytes:  # the hashes of str and bytes are seeded with a secret
-                known = hash(key)
-                counts[known] = again = counts.get(known, 0) + 1
-                if again > MAX_COLLISIONS:
-                    raise BadValue("keys that collide")
-                if again > FREE_COLLISIONS and type(key) in (tuple, frozenset):
-                    self._count(again * _visits(key, {}))
-        return keys
+        return collisions.checked(keys, self._count)
 
     def count_bytes(self, size):
         """Count a value whose hash takes time in proportion to its size, each time it is computed."""
@@ -448,25 +465,6 @@ class Decoder:
         self.unfolded += values
         if self.unfolded > MAX_UNFOLDED:
             raise BadValue("a value of more than %d parts, shared ones counted each time" % MAX_UNFOLDED)
-
-
-def _is_clean(text):
-    """Whether JSON keeps the text exact: two lone surrogates side by side would become one character."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _visits(key, known):
-    """How many values are compared between ``key`` and an equal key; nested tuples count each time."""
-    if type(key) not in (tuple, frozenset):
-        return 1
-    found = known.get(id(key))
-    if found is None:
-        found = known[id(key)] = 1 + sum(_visits(one, known) for one in key)
-    return found
 
 
 def _read_slice(decoder, content, depth):
@@ -482,8 +480,10 @@ _READERS = {
     "S": _read_slice,
     "m": Decoder._texts,
     "d": Decoder._pairs,
-    "q": Decoder._whole,
-    "e": Decoder._floats,
+    "q": lambda decoder, content, depth: decoder._packed("q", content),
+    "e": lambda decoder, content, depth: decoder._packed("d", content),
+    "J": Decoder._in_json,
+    "K": Decoder._rows,
     "b": lambda decoder, content, depth: bytes(decoder.part(content)),
     "B": lambda decoder, content, depth: bytearray(decoder.part(content)),
     "@": Decoder._reference,
