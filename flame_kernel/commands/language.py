@@ -23,7 +23,7 @@ END = Option(("--end",), "end that")
 WHERE = Argument(
     "where",
     "WHERE",
-    "host:port, ssh://user@host/port, ./u:socket, ns:NAME (of Pyro's name server), or a target's name",
+    "host:port, ssh://user@host/port, ./u:socket, ns:NAME (of Pyro's name server), or the name of a target or group",
     MAYBE,
     tab=("connection", "target"),
 )
@@ -338,7 +338,6 @@ COMMANDS: tuple[Command, ...] = (
         ),
         more="As %%flame -t TARGETS with one line. %autoflame TARGETS sends every cell there, until %autoflame.",
         examples=("%flame px -t web import platform; print(platform.node())", "%flame px --install"),
-        instead={KERNEL: "this kernel has one far side at a time; groups are for %load_ext flame and flame.group()"},
         code=True,
     ),
     Command(
@@ -347,7 +346,6 @@ COMMANDS: tuple[Command, ...] = (
         (),
         (Option(("--mask",), "output that differs only in numbers and times counts as equal"),),
         examples=("%flame result",),
-        instead={KERNEL: "this kernel has one far side at a time; %flame replay shows a cell's output again"},
     ),
     # -- the rest
     Command(
@@ -403,18 +401,18 @@ CELL = Command(
         ),
         Option(("-i", "--in"), "push this variable before; repeatable", "VAR", tab=("name",), many=True),
         Option(("-o", "--pull"), "pull this variable after; repeatable", "VAR", tab=("code",), many=True),
-        Option(("--out",), "bind the job here: its output, result, error", "NAME", tab=("name",)),
-        Option(("-a", "--noblock", "--bg"), "do not wait for it", group="wait"),
-        Option(("-b", "--block"), "wait for it", group="wait"),
-        Option(("--local",), "run the cell here, too"),
+        Option(("--out",), "bind the job here: its output, result, error", "NAME", tab=("name",), faces=(MAGICS,)),
+        Option(("-a", "--noblock", "--bg"), "do not wait for it", group="wait", faces=(MAGICS,)),
+        Option(("-b", "--block"), "wait for it", group="wait", faces=(MAGICS,)),
+        Option(("--local",), "run the cell here, too", faces=(MAGICS,)),
         Option(("--no-raise-error",), "show an error, and go on"),
         Option(("--timeout",), "interrupt the cell after S seconds", "S", kind=float),
         *ON_GROUP,
     ),
     more="With several targets the cell runs on all of them at once, and equal output is told once. "
-    "--pull then gives a mapping by host, and --out binds the results.",
+    "--pull then gives a mapping by host, and --out binds the results. In the Remote Flame kernel it is for others "
+    "than where cells run, or for some of their group; nobody is asked there for input().",
     examples=("%%flame -i samples -o mean", "%%flame --bg --out job", "%%flame -t web --mask"),
-    instead={KERNEL: "cells of this kernel run on the far side already: leave out the %%flame line"},
 )
 
 BY_NAME: dict[str, Command] = {name: one for one in COMMANDS for name in (one.name, *one.aliases)}

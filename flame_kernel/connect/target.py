@@ -304,6 +304,14 @@ def load_target(
     return Target(location, key, name=name, tls=tls, ns_key=ns_key, ask=ask, warnings=warnings, **_others(settings))
 
 
+def usual_target(
+    defaults: Mapping[str, Any], environ: Mapping[str, str] | None = None, config_dir: Path | None = None
+) -> str | None:
+    """The name or location of the target, or group, that is used where none is named. Raises TargetError."""
+    environ = os.environ if environ is None else environ
+    return _Environ.read(environ).chosen(_targets_file(None, environ, config_dir).default, defaults.get("target"))
+
+
 def _targets_file(named: str | None, environ: Mapping[str, str], config_dir: Path | None) -> TargetsFile:
     """The targets file that is ``named``, which must exist, or else the usual one, which may be missing."""
     if named is None:

@@ -47,6 +47,14 @@ class Calls:
             first.setdefault(member.where, member)
         return self._do(lambda member, remote: work(member, remote) if first[member.where] is member else None)
 
+    def each(self, work: Callable[[Remote], Any]) -> Any:
+        """What ``work`` returns for each host's `Remote`; it is called on a thread of that host."""
+        return self._do(lambda member, remote: work(remote))
+
+    def connect(self) -> Any:
+        """Connect to the hosts that are not connected yet; the sessions, by host."""
+        return self._do(lambda member, remote: remote.session)
+
     def execute(self, code: str, *, timeout: float | None = None) -> Any:
         """Run statements in the namespace of each session."""
         return self._do(lambda member, remote: remote.execute(code, timeout=timeout))
@@ -136,11 +144,12 @@ class Calls:
         store_history: bool = True,
         program: Mapping[str, Any] | None = None,
         modules: Sequence[ModuleType] = (),
+        count: int | None = None,
     ) -> Any:
         """Run a cell on each host; the `CellResults` have its output.
 
         ``values`` are bound to names before the cell, and ``modules`` sent there; ``on_text`` is called with each piece
-        of text as it comes: host, stream, text.  ``program`` is how it runs as a program, see ``Remote.cell``.
+        of text as it comes: host, stream, text.  ``program`` and ``count`` are as for ``Remote.cell``.
         """
         outputs = {
             label: HostOutput(label, None if on_text is None else partial(on_text, label))
@@ -152,8 +161,8 @@ class Calls:
                 remote.push(values)
             for module in modules:
                 remote.sendmodule(module)
-            output = outputs[member.label]
-            return run_cell(remote, code, output, silent=silent, store_history=store_history, program=program)
+            more = {"silent": silent, "store_history": store_history, "program": program, "count": count}
+            return run_cell(remote, code, outputs[member.label], **more)  # type: ignore[arg-type]
 
         return self._do(work, partial(CellResults, outputs))
 

@@ -59,15 +59,16 @@ def run_cell(
     silent: bool = False,
     store_history: bool = True,
     program: Mapping[str, Any] | None = None,
+    count: int | None = None,
 ) -> HostOutput:
     """Run a cell, collect its output in ``output``, and return that; ``program`` is how it runs as a program, which
-    has an empty stdin. In the mode ``cell`` it is a cell that has an exit status.
+    has an empty stdin. In the mode ``cell`` it is a cell that has an exit status. ``count`` is its number here.
 
     Raises what the cell raised, as RemoteError, and FlameError if its reply never comes.
     """
     begun = time.monotonic()
     output.state = "running"
-    about = {"silent": silent, "store_history": store_history}
+    about = {"allow_stdin": True, "silent": silent, "store_history": store_history, "count": count}
     try:
         if program is None or program["mode"] == "cell":
             future = remote.cell(_for_shell(remote, code), output.sink(remote), **about)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from ..errors import TargetError
 from ..remote.remote import Remote
 from .member import AGAIN, Job, Member
-from .results import is_unreachable
+from .results import is_lost
 
 T = TypeVar("T")
 
@@ -163,7 +163,7 @@ class GroupExecutor(Executor):
         """Called on the member's thread when a call has ended."""
         task.tries -= 1
         never_ran = error is not None and error is member.unreached
-        again = error is not None and (never_ran or (is_unreachable(error) and task.tries > 0))
+        again = error is not None and (never_ran or (is_lost(error) and task.tries > 0))
         with self._lock:
             del self._running[member]
             self._jobs.pop(member, None)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from ..connect.selection import Chosen, select
 from ..connect.targets_file import TargetsFile, targets_path
-from ..errors import TargetError
+from ..errors import FlameError, TargetError
 from ..remote.remote import Remote
+from . import folding
 from .group import Group
 from .member import CONNECT, Load, Member, load_settings
 
@@ -27,6 +29,7 @@ def group(
     load: Load = load_settings,
     file: TargetsFile | None = None,
     shared: dict[str, Member] | None = None,
+    back: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Group:
     """Make a group from names, patterns and groups of ``targets.toml``, from ``host:port``, or from `Remote`s.
@@ -38,7 +41,8 @@ def group(
     A member connects when it is first used; those in ``known`` are connected already, and the group leaves them open.
     ``load`` makes a member's target from its name and the settings; ``file`` is used in place of the usual
     targets.toml.  ``shared`` has members of other groups by label: they are reused with their sessions, and new members
-    are added to it.
+    are added to it.  ``back`` is called with the label of a member that is there again, in a new session; else that is
+    said on stderr.
 
     Raises TargetError.
     """
@@ -56,7 +60,7 @@ def group(
         if not _can_stay(before, known.get(one.label)):
             if before is not None:
                 before.close()
-            shared[one.label] = Member(one, given, gate, _back, known.get(one.label), load, seconds)
+            shared[one.label] = Member(one, given, gate, back or _back, known.get(one.label), load, seconds)
     return Group([shared[one.label] for one in chosen])
 
 
@@ -117,6 +121,29 @@ def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
         counts[name] = counts.get(name, 0) + 1
         found.append((f"{name}/{counts[name]}" if names.count(name) > 1 else name, remote))
     return found
+
+
+# Members by their numbers: 0, 1:3, ::2, or 0,2.
+_INDEX = re.compile(r"-?\d+(,-?\d+)*|-?\d*:-?\d*(:-?\d*)?")
+
+
+def are_numbers(words: str, file: TargetsFile) -> bool:
+    """Whether ``words`` are numbers of members, as in ``%%px -t 1:3``, and no name."""
+    return _INDEX.fullmatch(words) is not None and words not in file.groups and words not in file.tables
+
+
+def some(chosen: Group, words: str) -> Group:
+    """Members of a group by their numbers; FlameError for a number that nobody has."""
+    try:
+        if ":" in words:
+            parts = [int(part) if part else None for part in words.split(":")]
+            return chosen.some(chosen.labels[slice(*parts)])
+        return chosen.some([chosen.labels[int(number)] for number in words.split(",")])
+    except (IndexError, ValueError):
+        last = len(chosen) - 1
+        raise FlameError(
+            f"{words} is nobody; the members count from 0 to {last}: {folding.names(chosen.labels)}"
+        ) from None
 
 
 def _back(label: str) -> None:

@@ -16,6 +16,7 @@ from ..terminal import plain_text
 
 # Most characters of text and of rich output kept per host; of longer text the beginning is dropped.
 KEPT = 2_000_000
+_NOBODY_ASKED = "[nobody is asked for input() by a cell on a group: push a value before, or run it on one host alone]\n"
 
 
 class HostOutput:
@@ -83,6 +84,8 @@ class HostOutput:
                 number = event["content"].get("input_id")
                 if isinstance(number, int):
                     remote.session.answer(number, None)  # end of file: nobody can answer many hosts at once
+                    with self._lock:
+                        self._once(_NOBODY_ASKED)
                 return
             with self._lock:
                 may = allowed(event, rendering)

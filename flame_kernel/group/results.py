@@ -18,7 +18,7 @@ WHOLE = 4
 _SHOWN = 2000
 
 # Errors that mean that the host could not be called or did not answer, so not a failure of the code.
-UNREACHABLE = (CannotConnect, NotAnswered, ConnectionLost, SessionGone, TargetError)
+UNREACHABLE = (CannotConnect, NotAnswered, ConnectionLost, TargetError)
 
 
 class Results(Mapping[str, Any]):
@@ -71,9 +71,14 @@ class Results(Mapping[str, Any]):
         blocks = folding.fold({host: repr(value) + _digest(value) for host, value in self.ok.items()}, mask)
         return [(self.ok[block.hosts[0]], block.hosts) for block in blocks]
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the code failed on a host, or no host has answered; one that is not there is no failure of others."""
+        return bool(self.failed or (self.errors and not self.ok))
+
     def raise_failed(self) -> None:
-        """Raise GroupError if the code failed on a host, or if no host has answered."""
-        if self.failed or (self.errors and not self.ok):
+        """Raise GroupError if it ``has_failed``."""
+        if self.has_failed:
             raise self._error()
 
     def _error(self) -> GroupError:
@@ -115,6 +120,11 @@ def is_unreachable(error: BaseException) -> bool:
     return isinstance(error, UNREACHABLE) and not isinstance(error, RemoteError)
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether the host was lost: it could not be called, or its session ended, and the call may have run there."""
+    return is_unreachable(error) or isinstance(error, SessionGone)
+
+
 def in_a_line(error: BaseException) -> str:
     """An error in one line, like the last line of a traceback."""
     if isinstance(error, RemoteError):
@@ -139,13 +149,22 @@ def told_errors(errors: Mapping[str, BaseException], total: int, whole: int = 0)
 
 
 def _folded(errors: Mapping[str, BaseException]) -> list[tuple[str, tuple[str, ...]]]:
-    """Each different error text with its hosts; the host's own name and location are ignored in comparing."""
-    said = {}
+    """Each different error text with its hosts; the host's own location is ignored in comparing, and of sessions that
+    died all numbers: pids, and how much memory there was."""
+    said, keys = {}, {}
     for host, error in errors.items():
-        words = in_a_line(error)
-        location = getattr(error, "location", None)
-        said[host] = words.replace(str(location), "it") if location and len(errors) > 1 else words
-    return [(block.text, block.hosts) for block in folding.fold(said)]
+        words, location = in_a_line(error), getattr(error, "location", None)
+        said[host] = words.replace(str(location), "it") if location else words
+        keys[host] = folding.masked(said[host]) if _is_end(error) else said[host]
+    found = []
+    for block in folding.fold(keys):
+        first = block.hosts[0]
+        found.append((in_a_line(errors[first]) if len(block.hosts) == 1 else said[first], block.hosts))
+    return found
+
+
+def _is_end(error: BaseException) -> bool:
+    return isinstance(error, SessionGone) or getattr(error, "ename", "") == "SessionDied"
 
 
 def _digest(value: Any) -> str:

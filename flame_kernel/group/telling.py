@@ -82,7 +82,8 @@ def _signal(word: str | None) -> int:
 
 
 def tell(screen: Screen, results: CellResults, wanted: Wishes) -> None:
-    """Show what a cell has given on all hosts; errors only where they are not raised."""
+    """Show what a cell has given on all hosts; errors only where they are not raised, as those of hosts that do not
+    answer while others do."""
     outputs = results.outputs
     if wanted.how == "fold":
         if not wanted.stream:
@@ -94,7 +95,7 @@ def tell(screen: Screen, results: CellResults, wanted: Wishes) -> None:
             screen.display(one.data, one.metadata)
     else:
         _one_by_one(screen, results, wanted)
-    if results.errors and not wanted.raise_error:
+    if results.errors and not (wanted.raise_error and results.has_failed):
         say(screen, "\n".join(errors(results)), "stderr")
 
 

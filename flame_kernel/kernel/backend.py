@@ -5,12 +5,14 @@ from __future__ import annotations
 import platform
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import Any
 
 from ..commands.status import status
 from ..connect.target import Target
 from ..errors import FlameError
+from ..group.group import Group
 from ..serve import early
 from ..serve.embedded import EmbeddedServer
 from ..session.bootstrap import agent_text
@@ -25,6 +27,7 @@ class FarSide:
     on_events   called with ``(session, events)`` on the session's events thread
     on_link     called with a sentence when the link breaks, None when it is back
     trouble     why there is no usable target: what every cell is told, until ``connect``
+    group       the hosts on which cells run, in place of one: an editor's questions are for the first that lives
 
     ``count`` is the number of the notebook's next cell, wherever that runs; ``client_id`` is how the agents know us.
     """
@@ -40,6 +43,7 @@ class FarSide:
         self.trouble = trouble
         self.count = 1
         self.client_id = uuid.uuid4().hex
+        self.group: Group | None = None
         self._on_events = on_events
         self._on_link = on_link
         self._lock = threading.Lock()
@@ -53,11 +57,18 @@ class FarSide:
     @property
     def current(self) -> Session | None:
         """The session, if there is one that can be used."""
+        if self.group is not None:
+            return next(self._living(self.group), None)
         opening = self._opening
         if opening is None or not opening.done() or opening.exception() is not None:
             return None
         session = opening.result()
         return session if session.gone is None else None
+
+    @property
+    def own(self) -> Session | None:
+        """The same where cells run on one host; None on a group."""
+        return self.current if self.group is None else None
 
     def session(self, for_cell: bool = False) -> Future[Session]:
         """The session, opened in the background if there is none. The future may fail with any FlameError; the next
@@ -67,6 +78,9 @@ class FarSide:
         there.
         """
         future: Future[Session] = Future()
+        group = self.group
+        if group is not None:
+            return self._first_of(group)
         with self._lock:
             if self.trouble is not None:
                 future.set_exception(self.trouble)
@@ -92,11 +106,48 @@ class FarSide:
         threading.Thread(target=self._change, args=(target, attach, future), name="flame-connect", daemon=True).start()
         return future
 
-    def turn_to(self, target: Target, trouble: FlameError | None = None) -> None:
-        """Cells run at ``target`` from now on, or hear of ``trouble``; there is no session that has to be left."""
+    def turn_to(self, target: Target, trouble: FlameError | None = None, group: Group | None = None) -> None:
+        """Cells run at ``target`` from now on, or on a group, or hear of ``trouble``; there is no session that has to
+        be left."""
         with self._lock:
             self._opening = None
-            self.target, self.trouble = target, trouble
+            self.target, self.trouble, self.group = target, trouble, group
+
+    def join(self, group: Group, words: str) -> None:
+        """Cells run on all of a group from now on; the present session is left, as by ``connect``."""
+        with self._lock:
+            before, self._opening = self._opening, None
+            self.target, self.trouble, self.group = Target(name=words), None, group
+        if before is not None:
+            before.add_done_callback(_leave)
+        self._end_embedded()
+
+    @staticmethod
+    def _living(group: Group) -> Iterator[Session]:
+        """The sessions of a group whose links are up."""
+        for member in group.members:
+            remote = member.known
+            if remote is not None and remote.session.gone is None and remote.session.trouble is None:
+                yield remote.session
+
+    def _first_of(self, group: Group) -> Future[Session]:
+        """The first session of a group that lives; where there is none yet, all are connected to."""
+        future: Future[Session] = Future()
+        living = next(self._living(group), None)
+        if living is not None:
+            future.set_result(living)
+            return future
+
+        def look(done: Any) -> None:
+            living = next(self._living(group), None)
+            if living is not None:
+                future.set_result(living)
+            else:
+                error = next(iter(done.results.errors.values()), None)
+                future.set_exception(error or FlameError("no host of the group answers"))
+
+        group.noblock.connect().add_done_callback(look)
+        return future
 
     def _change(self, target: Target, attach: str | None, future: Future[Session]) -> None:
         made: Future[Session] = Future()
@@ -116,7 +167,7 @@ class FarSide:
         session = made.result()
         with self._lock:
             before, self._opening = self._opening, made
-            self.target, self.trouble = target, None
+            self.target, self.trouble, self.group = target, None, None
         if before is not None:  # perhaps it is still being opened
             before.add_done_callback(lambda left: _leave(left, keep=session))
         if target.location is not None:
@@ -168,6 +219,8 @@ class FarSide:
         """Where cells run, in words."""
         if self.trouble is not None:
             return str(self.trouble)
+        if self.group is not None:
+            return f"cells run on {len(self.group)} hosts of {self.target.name}: {self.group.states}"
         session = self.current
         if session is None:
             opening = self._opening
@@ -247,12 +300,12 @@ def _session_of(opening: Future[Session] | None) -> Session | None:
     return opening.result()
 
 
-def _leave(opening: Future[Session], keep: Session) -> None:
+def _leave(opening: Future[Session], keep: Session | None = None) -> None:
     """Leave the session of ``opening``, if it has one, for ``keep``: one that nobody has named ends with that."""
     session = _session_of(opening)
     if session is None:
         return
-    if session.target.session is not None or session.session_id == keep.session_id:
+    if session.target.session is not None or (keep is not None and session.session_id == keep.session_id):
         session.detach()
     else:
         session.close()

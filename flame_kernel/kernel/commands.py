@@ -25,7 +25,9 @@ from ..terminal import plain_text
 from .backend import FarSide
 from .clients import Clients
 from .exchange import Exchange
+from .groups import Groups, How
 from .iopub import Publisher
+from .on_group import OnGroup
 from .replay import replay
 from .restart import Memory
 from .sessions import Cell, Sessions
@@ -45,6 +47,7 @@ class Commands:
 
     load    ``load(name_or_location, ask, **settings)``: the Target; may ask the user, and so is called on a thread
     local   the side of ``%%local`` cells, made with the first of them
+    usual   the target, or group, where none is named
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Commands:
         load: Callable[..., Target],
         local: Callable[[], FarSide],
         memory: Memory,
+        usual: Callable[[], str | None],
     ) -> None:
         self._far = far
         self._publisher = publisher
@@ -65,7 +69,11 @@ class Commands:
         self._views = monitor.Views()
         self._ports: Forwards | None = None  # of the session that had some last
         self._exchange = Exchange(far, local, waits, load, self._say)
-        self.sessions = Sessions(far, publisher, waits, load, self._say, self._exchange.targets, memory)
+        self.groups = Groups(far, publisher, waits, load, self._say, self._exchange)
+        self._on_group = OnGroup(far, self.groups, publisher, waits, self._exchange, self._say)
+        self.sessions = Sessions(
+            far, publisher, waits, load, self._say, self._exchange.targets, memory, self.groups, usual
+        )
 
     async def of_cell(self, lines: list[str], cell: Cell) -> tuple[list[str] | None, dict[str, Any]]:
         """Carry out the commands at the top of a cell. Returns the lines that are left to run, None where there are
@@ -98,7 +106,7 @@ class Commands:
 
         Raises FlameError, and Stopped where a Stop ended a wait.
         """
-        do = getattr(self, f"_{line.name}", None) or getattr(self.sessions, line.name, None)
+        do = self._on_group.of(line) or getattr(self, f"_{line.name}", None) or getattr(self.sessions, line.name, None)
         with self._moving(line, cell):
             if do is None:
                 await getattr(self._exchange, line.name)(cell, line)
@@ -119,6 +127,16 @@ class Commands:
     async def _help(self, cell: Cell, line: Line) -> None:
         name = line["name"]
         self._say(cell, help.overview(KERNEL) if name is None else help.about(find(name, KERNEL), KERNEL))
+
+    async def _px(self, cell: Cell, line: Line) -> dict[str, Any]:
+        if line["code"] == "--install":
+            raise FlameError("%px and %%px are for other kernels; here it is %flame px and %%flame -t")
+        how = How(silent=False, counts=False, count=self._far.count)
+        chosen = self.groups.chosen(cell, line["target"])
+        return await self.groups.run(cell, chosen, parse_cell("", KERNEL), line["code"], how)
+
+    async def _result(self, cell: Cell, line: Line) -> None:
+        self.groups.show_again(cell, line)
 
     async def _status(self, cell: Cell, line: Line) -> None:
         with contextlib.suppress(FlameError):  # the status reports it itself
@@ -244,8 +262,6 @@ def _check_rest(lines: list[str]) -> None:
             refuse_key(one)
     if any(one.startswith("%flame") or _VALUE.match(one) for one in lines) and not _is_python(lines):
         _refuse_below(lines)
-    if lines and re.match(r"%%flame\b", lines[0].strip()):
-        parse_cell("", KERNEL)
 
 
 def _refuse_below(lines: list[str]) -> None:

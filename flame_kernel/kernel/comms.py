@@ -27,7 +27,7 @@ class Comms:
         """Deliver a ``comm_open``, ``comm_msg`` or ``comm_close``; returns when its callbacks there are done."""
         header = parent["header"]
         request_id = header["msg_id"]
-        session = self._sides.far.current
+        session = self._sides.far.own
         self._publisher.remember(request_id, parent, ident, cell=False)
         if session is None:
             return
@@ -47,7 +47,8 @@ class Comms:
             for known, one in reply["comms"].items()
             if not target_name or one["target_name"] == target_name
         }
-        session = self._sides.far.current
-        if session is not None and not self._publisher.rendering(session).full:
+        session = self._sides.far.own
+        hidden = session is not None and not self._publisher.rendering(session).full
+        if hidden or self._sides.far.group is not None:
             comms = {}  # their messages are not shown, so nobody should wait for them
         return {"status": "ok", "comms": comms}

@@ -65,6 +65,8 @@ class Debugger:
             return _failure(message, str(e))
 
     async def _ask(self, message: dict[str, Any], ident: Any, parent: dict[str, Any]) -> dict[str, Any]:
+        if self._far.group is not None:
+            return _failure(message, "the debugger is for one host, and cells run on a group; connect to one of it")
         # Shielded: who does not wait any longer must not cancel what a cell waits for too.
         opening = asyncio.shield(asyncio.wrap_future(self._far.session()))
         session = await asyncio.wait_for(opening, PATIENCE)
@@ -88,10 +90,10 @@ class Debugger:
 
 def is_there(far: FarSide) -> bool:
     """Whether the far side is known to have a debugger; a server of our own has what is installed here."""
-    session = far.current
+    session = far.own
     if session is not None and session.ready.done() and session.ready.exception() is None:
         return session.ready.result().get("no_debugger") == ""
-    return far.target.location is None and importlib.util.find_spec("debugpy") is not None
+    return far.group is None and far.target.location is None and importlib.util.find_spec("debugpy") is not None
 
 
 def _keyless(message: dict[str, Any]) -> dict[str, Any]:

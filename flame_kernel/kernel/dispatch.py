@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -46,6 +47,29 @@ Handler = Callable[..., Coroutine[Any, Any, None]]
 def overtakes() -> bool:
     """Whether the request that is being handled has overtaken a cell."""
     return _CONCURRENT.get()
+
+
+@dataclass
+class Execution:
+    """One execute_request on its way.
+
+    counts      whether it is stored, and counted
+    count       its number, the same for a cell of the far side, of this machine, and of ``%flame`` lines
+    remember    writes it into the history, once
+    """
+
+    request_id: str
+    parent: dict[str, Any]
+    code: str
+    silent: bool
+    counts: bool
+    count: int
+    remember: Callable[[], None] = lambda: None
+
+    @property
+    def shown_count(self) -> int:
+        """The number in its reply: for what is not counted, that of the cell before, as ipykernel has it."""
+        return self.count if self.counts else self.count - 1
 
 
 class Dispatch:

@@ -8,20 +8,22 @@ import re
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
 from ..commands import help
+from ..commands.language import CELL
 from ..commands.options import KERNEL
 from ..commands.parsing import find
-from ..commands.tab import command_at, rest_of, wanted
+from ..commands.tab import command_at, rest_of, wanted, wanted_of_cell
 from ..connect.keys import without_key
 from ..errors import FlameError
-from ..remote.candidates import Candidates, Side, candidates, code
+from ..remote import candidates as remote_candidates
+from ..remote.candidates import Candidates, candidates, code
 from ..security.offers import Offers, offered
 from ..session.requests import Reply
 from ..session.session import Session
-from .backend import FarSide
 from .exchange import Exchange
+from .groups import Groups, names
 from .iopub import Publisher
 from .sides import Sides
 from .waits import on_thread
@@ -35,18 +37,26 @@ ANSWER = 10.0
 PATIENCE = 8.0
 
 _FIRST = re.compile(r"\s*(%{1,2}\w*)$")
+_ON_OTHERS = re.compile(r"\s*%%flame(?:\s(?P<rest>.*))?$")
+
+
+class Side(Protocol):
+    """Whom a question can be for: a far side, or a group."""
+
+    def session(self) -> Future[Session]: ...
 
 
 class Editor:
     """Answers what an editor asks about a cell: lines of ours from the table of commands, all else by the far side."""
 
-    def __init__(self, sides: Sides, publisher: Publisher) -> None:
+    def __init__(self, sides: Sides, groups: Groups, publisher: Publisher) -> None:
         self._sides = sides
+        self._groups = groups
         self._publisher = publisher
-        self._side = Side(self._session, list, self._targets, self._names)
+        self._side = remote_candidates.Side(self._session, list, self._targets, self._names)
 
     async def ask(
-        self, question: Callable[[Session], Future[Reply]], fallback: Reply, far: FarSide | None = None
+        self, question: Callable[[Session], Future[Reply]], fallback: Reply, far: Side | None = None
     ) -> Reply:
         """The reply to an editor's question, or ``fallback``: none of them is worth an error message."""
         try:
@@ -90,25 +100,31 @@ class Editor:
         )
         return nothing | reply
 
-    def _asked(self, text: str, at: int) -> tuple[FarSide | None, str, int]:
+    def _asked(self, text: str, at: int) -> tuple[Side | None, str, int]:
         """The side that a question about a cell is for, the text for it, and how many characters that leaves out. None
-        for a cell of this machine where none has run: another machine is not asked about it."""
+        for a cell of this machine, or of others, where none has run: nobody else is asked about it."""
         first, end, rest = text.partition("\n")
-        if first.strip() != LOCAL:
+        others = _ON_OTHERS.match(first)
+        if first.strip() != LOCAL and others is None:
             return self._sides.far, text, 0
-        return (self._sides.local, rest, len(first) + len(end)) if at > len(first) else (None, "", 0)
+        if at <= len(first):
+            return None, "", 0
+        side = self._sides.local if others is None else self._groups.side(others["rest"] or "")
+        return side, rest, len(first) + len(end)
 
     # -- lines of ours -----------------------------------------------------------------------------------------------
 
     async def _complete_line(self, text: str, at: int) -> Reply | None:
         """The content of a complete_reply for a ``%flame`` line; None for any other."""
-        line = _line(text, at)[0]
+        line, number, _ = _line(text, at)
         rest = rest_of(line)
-        if rest is None:
+        of_cell = _ON_OTHERS.match(line) if not number else None
+        if rest is None and (of_cell is None or of_cell["rest"] is None):
             return None
+        what = wanted(rest, KERNEL) if rest is not None else wanted_of_cell(str(of_cell and of_cell["rest"]), KERNEL)
         offered = Candidates("")
         with contextlib.suppress(FlameError, asyncio.TimeoutError):
-            looking = on_thread(lambda: candidates(wanted(rest, KERNEL), self._side), "tab")
+            looking = on_thread(lambda: candidates(what, self._side), "tab")
             offered = await asyncio.wait_for(asyncio.wrap_future(looking), PATIENCE)
         return _reply(offered, at)
 
@@ -119,7 +135,7 @@ class Editor:
         if first is None:
             return reply
         word = first.group(1)
-        ours = [one for one in ("%flame", *((LOCAL,) if number == 0 else ())) if one.startswith(word)]
+        ours = [one for one in ("%flame", *((LOCAL, "%%flame") if number == 0 else ())) if one.startswith(word)]
         if not ours:
             return reply
         start = at - len(word)
@@ -136,6 +152,8 @@ class Editor:
         whole = text.split("\n")[number]
         if number == 0 and whole.strip() == LOCAL:
             return _page(f"{LOCAL}: {help.LOCAL}.")
+        if number == 0 and _ON_OTHERS.match(whole):
+            return _page(help.about(CELL, KERNEL))
         name = command_at(whole, column)
         if name is None:
             return None
@@ -151,7 +169,7 @@ class Editor:
         return None
 
     def _targets(self) -> Iterable[str]:
-        return Exchange.targets()
+        return [*Exchange.targets(), *names()]
 
     def _names(self, word: str) -> Iterable[str]:
         local = self._sides.local.current if self._sides.local is not None else None

@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from jupyter_core.paths import jupyter_config_dir
 
@@ -30,6 +30,8 @@ from ..remote.remote import Remote, pull, push
 from ..session.session import Session
 from .backend import FarSide
 from .waits import Stopped, Waits, on_thread
+
+T = TypeVar("T")
 
 
 class OfCell(Protocol):
@@ -155,30 +157,55 @@ class Exchange:
                     values[name] = here.perform(["eval", expression], (), "value")
             push(there, {name: values[name] for name, _ in wanted})
 
-        await self._move(move, here, there)
+        await self._with_calls(move, here, there)
 
     async def pull(self, cell: OfCell, line: Line) -> None:
         names = [identifier(name, "variable name") for name in line["names"]]
         here, there = await self._both("")
-        await self._move(lambda here, there: push(here, pull(there, names)), here, there)
+        await self._with_calls(lambda here, there: push(here, pull(there, names)), here, there)
+
+    async def values(self, wanted: list[tuple[str, str | None]]) -> dict[str, Any]:
+        """The values of names of ``%%local`` cells, or of expressions there."""
+        if not wanted:
+            return {}
+        here = await self._here("no %%local cell has run, so there is no variable on this side")
+
+        def get(here: Calls) -> dict[str, Any]:
+            names = [name for name, expression in wanted if expression is None]
+            found = pull(here, names) if names else {}
+            for name, expression in wanted:
+                if expression is not None:
+                    found[name] = here.perform(["eval", expression], (), "value")
+            return {name: found[name] for name, _ in wanted}
+
+        return await self._with_calls(get, here)
+
+    async def bind(self, values: dict[str, Any]) -> None:
+        """Bind names of ``%%local`` cells."""
+        here = await self._here("")
+        await self._with_calls(lambda calls: push(calls, values), here)
+
+    async def _here(self, instead: str) -> Session:
+        """The session of ``%%local`` cells; FlameError with ``instead`` where there is none, and so no variable."""
+        local = self._local()
+        if instead and local.current is None:
+            raise FlameError(instead)
+        return await self._waits.until(local.session(True))
+
+    async def _with_calls(self, work: Callable[..., T], *sessions: Session) -> T:
+        def do() -> T:
+            with contextlib.ExitStack() as stack:
+                return work(
+                    *(stack.enter_context(contextlib.closing(Calls(one, stand_in, reference))) for one in sessions)
+                )
+
+        return await self._waits.until(on_thread(do, "move"))
 
     async def _both(self, instead: str) -> tuple[Session, Session]:
         """The session of ``%%local`` cells, and that of the others; FlameError with ``instead`` where there is none of
         the former, and so no variable."""
-        local = self._local()
-        if instead and local.current is None:
-            raise FlameError(f"no %%local cell has run, so there is no variable on this side; {instead}")
-        return await self._waits.until(local.session(True)), await self._session()
-
-    async def _move(self, move: Callable[[Calls, Calls], None], here: Session, there: Session) -> None:
-        def work() -> None:
-            with contextlib.ExitStack() as stack:
-                calls = [
-                    stack.enter_context(contextlib.closing(Calls(one, stand_in, reference))) for one in (here, there)
-                ]
-                move(*calls)
-
-        await self._waits.until(on_thread(work, "move"))
+        none = f"no %%local cell has run, so there is no variable on this side; {instead}" if instead else ""
+        return await self._here(none), await self._session()
 
     # -- modules and scripts -----------------------------------------------------------------------------------------
 

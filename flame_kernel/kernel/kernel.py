@@ -14,9 +14,8 @@ import contextlib
 import functools
 import signal
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from ..agent.wire.message import COMMS
 from ..commands.source import Source
 from ..connect.keys import Ask, hide_keys, without_key
 from ..connect.settings import FlameSettings
-from ..connect.target import Target, load_target
+from ..connect.target import Target, load_target, usual_target
 from ..errors import FlameError, NotSent, UnsafeAnswer
 from ..serve import early
 from ..session.session import Session
@@ -42,9 +41,10 @@ from .clients import Clients
 from .commands import Commands
 from .comms import Comms
 from .debugger import Debugger, is_there
-from .dispatch import EMPTY, QUESTIONS, Dispatch, begins, overtakes
+from .dispatch import EMPTY, QUESTIONS, Dispatch, Execution, begins, overtakes
 from .editor import LOCAL, Editor
 from .first_tab import FirstTab
+from .groups import How
 from .history import History
 from .iopub import Publisher, pack
 from .outgoing import Outgoing
@@ -56,29 +56,6 @@ from .waits import Stopped, Waits
 
 # What a cell says that calls exit() or quit(): consoles end then, notebooks do nothing.
 EXIT_WORDS = "to end: shut the kernel down, or %flame disconnect; %flame detach leaves the session running there\n"
-
-
-@dataclass
-class Execution:
-    """One execute_request on its way.
-
-    counts      whether it is stored, and counted
-    count       its number, the same for a cell of the far side, of this machine, and of ``%flame`` lines
-    remember    writes it into the history, once
-    """
-
-    request_id: str
-    parent: dict[str, Any]
-    code: str
-    silent: bool
-    counts: bool
-    count: int
-    remember: Callable[[], None] = lambda: None
-
-    @property
-    def shown_count(self) -> int:
-        """The number in its reply: for what is not counted, that of the cell before, as ipykernel has it."""
-        return self.count if self.counts else self.count - 1
 
 
 class FlameKernel(Kernel):
@@ -108,18 +85,17 @@ class FlameKernel(Kernel):
         )
         self._sides = Sides(self._publisher, self.log)
         self._far = self._sides.far
-        self._editor = Editor(self._sides, self._publisher)
-        self._comms = Comms(self._sides, self._editor, self._publisher)
         self._first_tab = FirstTab()
         connection_file = getattr(self.parent, "abs_connection_file", "")
         self._memory = Memory(connection_file, self.session.key if self.session is not None else b"")
         self._commands = Commands(
-            self._far, self._publisher, self._waits, self._clients, self._load, self._sides.get_local, self._memory
+            self._far,
+            *(self._publisher, self._waits, self._clients, self._load, self._sides.get_local, self._memory),
+            self._usual,
         )
-        try:
-            self._far.turn_to(self._commands.sessions.first_target())
-        except FlameError as e:
-            self._far.turn_to(Target(), e)
+        self._commands.sessions.begin()
+        self._editor = Editor(self._sides, self._commands.groups, self._publisher)
+        self._comms = Comms(self._sides, self._editor, self._publisher)
         self._debugger = Debugger(self._far, self._publisher, self.log)
         for msg_type in COMMS:
             self.shell_handlers[msg_type] = self._comm
@@ -130,6 +106,9 @@ class FlameKernel(Kernel):
         folder = Path(jupyter_config_dir())
         defaults = FlameSettings(parent=self).values()
         return load_target(name_or_location, config_dir=folder, overrides=overrides, ask=ask, defaults=defaults)
+
+    def _usual(self) -> str | None:
+        return usual_target(FlameSettings(parent=self).values(), config_dir=Path(jupyter_config_dir()))
 
     def start(self) -> None:
         """Called by the application when the channels are there: connect meanwhile, so that the first cell is quick."""
@@ -356,6 +335,9 @@ class FlameKernel(Kernel):
         rest, followed = await self._commands.of_cell(lines, cell)
         if rest is not None:
             await self._commands.sessions.before_cell(cell, execution.counts)
+            how = How(execution.silent, execution.counts, execution.count)
+            reply = await self._commands.groups.cell(cell, rest, how)
+            rest, followed = (rest, followed) if reply is None else (None, reply)
         return (None if rest is None else self._far), "\n".join(rest or ()), followed
 
     async def _is_mini(self, session: Session) -> bool:
@@ -429,6 +411,7 @@ class FlameKernel(Kernel):
 
     def _interrupt(self) -> list[Future[Any]]:
         self._waits.stop()
+        self._commands.groups.press()
         return self._sides.interrupt()
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
@@ -443,8 +426,8 @@ class FlameKernel(Kernel):
         the reply comes a front end sends its comm messages to the main shell, where they wait for the cell.
         """
         name = self.shell_channel_thread.create()
-        if self._far.current is not None:
-            self._far.current.open_lane(name)
+        if self._far.own is not None:
+            self._far.own.open_lane(name)
         self._send(socket, "create_subshell_reply", {"status": "ok", "subshell_id": name}, parent, ident)
 
     async def delete_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
@@ -459,8 +442,8 @@ class FlameKernel(Kernel):
             content = {"status": "error", "evalue": str(e)}
         else:
             content = {"status": "ok"}
-            if self._far.current is not None:
-                self._far.current.close_lane(name)
+            if self._far.own is not None:
+                self._far.own.close_lane(name)
         self._send(socket, "delete_subshell_reply", content, parent, ident)
 
     async def list_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
@@ -490,7 +473,8 @@ class FlameKernel(Kernel):
         if not restart:
             self._memory.forget()
         self._waits.stop()
-        await self._sides.close(keep_named=not restart)
+        groups = asyncio.get_running_loop().run_in_executor(None, self._commands.groups.close, restart)
+        await asyncio.gather(self._sides.close(keep_named=not restart), groups)
         try:
             self._history.close()
         except Exception:  # a disk that is full must not keep the kernel from ending

@@ -25,6 +25,7 @@ from ..session.handshake import client_name
 from ..session.session import Session
 from ..terminal import one_line, plain_text
 from .backend import FarSide
+from .groups import Groups
 from .iopub import Publisher
 from .restart import Connection, Memory
 from .waits import Stopped, Waits, on_thread
@@ -70,6 +71,7 @@ class Sessions:
     say       ``say(cell, text)``: words in the output of a cell
     targets   the names of the targets that the user has written down
     memory    what outlives this process of the kernel
+    usual     the target, or group, where none is named; raises TargetError
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Sessions:
         say: Callable[[Any, str], None],
         targets: Callable[[], list[str]],
         memory: Memory,
+        groups: Groups,
+        usual: Callable[[], str | None],
     ) -> None:
         self._far = far
         self._publisher = publisher
@@ -89,6 +93,8 @@ class Sessions:
         self._say = say
         self._targets = targets
         self._memory = memory
+        self._groups = groups
+        self._usual = usual
         self._cautioned: Session | None = None
         self._last = memory.read()  # where the process before this one ran its cells, until this one does
         self._is_elsewhere = False  # that could not be, and no cell has run since
@@ -105,7 +111,7 @@ class Sessions:
     async def _change(self, cell: Cell, load: Callable[[Ask], Target], attach: str | None = None) -> Session:
         """Go to the server that ``load`` gives: asked on a thread, where the user can be asked for its key too."""
         begun: list[Future[Session]] = []
-        stopped = False
+        stopped, group = False, self._far.group
 
         def begin(target: Target) -> Session:
             if stopped:
@@ -120,6 +126,8 @@ class Sessions:
             for one in begun:
                 one.cancel()
             raise
+        if group is not None:
+            await asyncio.wrap_future(on_thread(lambda: self._groups.leave(group), "leave"))
         self._publisher.belongs(cell.request_id, session)
         self.caution(cell.request_id, session)
         await self._waits.until(session.ready)
@@ -127,10 +135,19 @@ class Sessions:
 
     # -- the way back ------------------------------------------------------------------------------------------------
 
-    def first_target(self) -> Target:
-        """Where cells run first: where the last ones did, in the process before this one. Raises TargetError."""
+    def begin(self) -> None:
+        """Turn to where cells run first: where the last ones did, in the process before this one; or to where they run
+        without that."""
         last = self._last
-        return self._load(None) if last is None else self._load(last.where, None, **settings(last.values))
+        try:
+            where = self._usual() if last is None else last.where
+            given = {} if last is None else settings(last.values)
+            if self._groups.means(where):
+                self._groups.turn_to(str(where), given)
+            else:
+                self._far.turn_to(self._load(None if last is None else where, None, **given))
+        except FlameError as e:
+            self._far.turn_to(Target(), e)
 
     async def before_cell(self, cell: Cell, seen: bool) -> None:
         """What is to be done before a cell goes to the far side, for the first one after a restart: go back to where
@@ -162,7 +179,7 @@ class Sessions:
         try:
             session = await self._waits.until(self._far.session(True))
         except (TargetError, CannotConnect) as error:
-            if isinstance(error, CannotConnect) and not error.cause.startswith("key_"):
+            if self._far.group is not None or (isinstance(error, CannotConnect) and not error.cause.startswith("key_")):
                 raise
             return await self._change(cell, lambda ask: self._load(last.where, ask, **settings(last.values)))
         await self._waits.until(session.ready)
@@ -170,13 +187,8 @@ class Sessions:
 
     def _give_up(self, last: Connection) -> None:
         """The cells that follow run where they would have without the connection before."""
-        trouble: FlameError | None = None
-        try:
-            target = self._load(None)
-        except FlameError as error:
-            trouble, target = error, Target()
-        self._far.turn_to(target, trouble)
         self._last, self._is_elsewhere = None, True
+        self.begin()
 
     def _not_back(self, last: Connection, error: FlameError, seen: bool) -> str:
         words = f"this cell has not run. Before the restart cells ran at {last.place}, and there is no way back now"
@@ -184,6 +196,7 @@ class Sessions:
             return f"{words} ({error})"
         here = self._far.target
         where = f"at {here}" if here.location is not None else "on this machine, on a server of the kernel's own"
+        where = where if self._far.group is None else f"on the group {here.name}"
         return f"{words} ({error}). The next cell runs {where}. To go back: {last}"
 
     def _remember(self, connection: Connection, cell: Cell) -> None:
@@ -199,6 +212,10 @@ class Sessions:
 
     async def connect(self, cell: Cell, line: Line) -> dict[str, Any] | None:
         given = settings(line.values)
+        if self._groups.means(line["where"]):
+            await self._groups.connect(cell, line["where"], given)
+            self._remember(Connection.of_line(line, line["where"]), cell)
+            return None
         session = await self._change(cell, lambda ask: self._load(line["where"], ask, **given))
         if line["where"] is None and not given:
             self._last, self._is_elsewhere, self._now = None, False, None
@@ -329,7 +346,8 @@ class Sessions:
                 return f"{connection.where} was not asked: {e}"
             return _Found(connection, dataclasses.replace(target, timeouts=Timeouts()), rows[0] if rows else {})
 
-        connections = [*reversed(self._known), *(Connection(one, {}, one) for one in self._targets())]
+        known = [one for one in reversed(self._known) if not self._groups.means(one.where)]
+        connections = [*known, *(Connection(one, {}, one) for one in self._targets())]
         with ThreadPoolExecutor(AT_ONCE, "flame-search") as pool:
             for connection, answer in zip(connections, pool.map(look, connections), strict=True):
                 if isinstance(answer, str):

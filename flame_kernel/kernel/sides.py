@@ -65,7 +65,7 @@ class Sides:
 
     def interrupt(self) -> list[Future[Any]]:
         """Interrupt what runs on each side; a future of each side's answer."""
-        sessions = [side.current for side in (self.far, self.local) if side is not None]
+        sessions = [side.own for side in (self.far, self.local) if side is not None]
         return [session.interrupt() for session in sessions if session is not None]
 
     async def close(self, keep_named: bool) -> None:

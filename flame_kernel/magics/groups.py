@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import sys
 import threading
 import uuid
@@ -27,7 +26,7 @@ from ..group.following import Following
 from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.member import Member
-from ..group.opening import group
+from ..group.opening import are_numbers, group, some
 from ..group.telling import errors, live_line, tell, wishes
 from ..terminal import plain_text
 from .connections import Connections
@@ -62,7 +61,7 @@ class Groups:
         if words in self._groups or words in self._members:
             return True
         file = self._file()
-        return is_group(words, file) or (words not in file.tables and _INDEX.fullmatch(words) is not None)
+        return is_group(words, file) or are_numbers(words, file)
 
     def _file(self) -> TargetsFile:
         return _file().with_targets({name: str(one.location) for name, one in self._connections.items()})
@@ -76,8 +75,8 @@ class Groups:
         file = self._file()
         if words is None:
             return self._usual()
-        if _INDEX.fullmatch(words) and words not in file.groups and words not in file.tables:
-            return _some(self._usual(), words)
+        if are_numbers(words, file):
+            return some(self._usual(), words)
         self._words = words
         defaults, before = self._connections.defaults, self._groups.get(words)
         # Made anew each time, of the members that there are: the file, or a connection, may have changed.
@@ -155,7 +154,7 @@ class Groups:
                 self._shell.run_cell(code)
         results = following.wait()
         self._pull(chosen, future, pulled)
-        if results.errors and how.raise_error:
+        if results.has_failed and how.raise_error:
             raise GroupError(len(results), results.errors, results, errors(results))
         return None
 
@@ -189,24 +188,6 @@ class Groups:
             tell(self._screen(), results, wishes(line, len(self.last), None, raise_error=False))
             if self.last.pending:
                 print(f"[not done yet: {folding.names(self.last.pending)}]", file=sys.stderr)
-
-
-# Members by their numbers: 0, 1:3, ::2, or 0,2.
-_INDEX = re.compile(r"-?\d+(,-?\d+)*|-?\d*:-?\d*(:-?\d*)?")
-
-
-def _some(chosen: Group, words: str) -> Group:
-    """Members by their numbers; raises FlameError for a number that nobody has."""
-    try:
-        if ":" in words:
-            parts = [int(part) if part else None for part in words.split(":")]
-            return chosen.some(chosen.labels[slice(*parts)])
-        return chosen.some([chosen.labels[int(number)] for number in words.split(",")])
-    except (IndexError, ValueError):
-        last = len(chosen) - 1
-        raise FlameError(
-            f"{words} is nobody; the members count from 0 to {last}: {folding.names(chosen.labels)}"
-        ) from None
 
 
 def _file() -> TargetsFile:

@@ -301,13 +301,13 @@ class Remote:
         silent: bool = False,
         store_history: bool = True,
         lane: str | None = None,
-        program: dict[str, Any] | None = None,
+        **more: Any,
     ) -> Future[Reply]:
         """Run a cell; return a future of the content of its execute_reply.
 
         ``sink`` gets only the events of this cell, also those of threads that it leaves behind. It is called on the
         events thread and must not wait for this session. The future's ``request_id`` can be passed to ``interrupt``. On
-        another ``lane`` the cell does not wait for other cells. ``program``: see ``Session.execute``.
+        another ``lane`` the cell does not wait for other cells. ``more``: see ``Session.execute``.
         """
         request_id = request_id or uuid.uuid4().hex
         self._calls.route(request_id, sink)
@@ -318,7 +318,7 @@ class Remote:
             silent=silent,
             store_history=store_history,
             lane=lane,
-            program=program,
+            **more,
         )
         future.request_id = request_id  # type: ignore[attr-defined]
         return future

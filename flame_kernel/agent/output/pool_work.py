@@ -12,6 +12,7 @@ import operator
 import os
 import queue
 import sys
+import types
 from concurrent.futures import _base, thread
 
 from ..patches import Layer
@@ -190,9 +191,9 @@ class Layers:
         self._layers = [
             Layer(thread.ThreadPoolExecutor, "submit", _submit),
             Layer(_base.Future, "add_done_callback", _add_done_callback),
-            Layer(queue.Queue, "_put", _put),
-            Layer(queue.Queue, "_get", _get),
         ]
+        if type(vars(queue.Queue).get("_put")) is types.FunctionType:  # gevent puts a compiled class in its place
+            self._layers += [Layer(queue.Queue, "_put", _put), Layer(queue.Queue, "_get", _get)]
 
     def more(self):
         pool = sys.modules.get("multiprocessing.pool")

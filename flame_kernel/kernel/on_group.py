@@ -1,0 +1,196 @@
+"""The ``%flame`` lines of a kernel whose cells run on a group: what each means for several hosts, told once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..commands import monitor
+from ..commands.code_words import assignments, identifier
+from ..commands.far_path import get_paths, put_paths, sync_paths
+from ..commands.parsing import Line
+from ..commands.tables import aligned
+from ..errors import FlameError, GroupError
+from ..group import folding
+from ..group.future import GroupFuture
+from ..group.group import Group
+from ..group.results import Results, told_errors
+from ..remote.modules import send_named
+from ..session.session import Session
+from ..terminal import one_line, plain_text
+from .backend import FarSide
+from .exchange import Exchange
+from .groups import Groups
+from .iopub import Publisher
+from .waits import Stopped, Waits, on_thread
+
+# What means the same on a group as elsewhere.
+SAME = ("help", "connect", "attach", "px", "result", "run", "getmodule")
+
+
+class OnGroup:
+    """Carries out those lines, each by the method of its name; ``say(cell, text)`` shows words in a cell's output."""
+
+    def __init__(
+        self,
+        far: FarSide,
+        groups: Groups,
+        publisher: Publisher,
+        waits: Waits,
+        exchange: Exchange,
+        say: Callable[[Any, str], None],
+    ) -> None:
+        self._far = far
+        self._groups = groups
+        self._publisher = publisher
+        self._waits = waits
+        self._exchange = exchange
+        self._say = say
+
+    def of(self, line: Line) -> Callable[[Any, Line], Any] | None:
+        """What carries out a line where cells run on a group; None where it is as everywhere. Raises FlameError."""
+        is_elsewhere = (line.name == "doctor" and line["where"]) or (line.name == "sessions" and line["target"])
+        if self._far.group is None or line.name in SAME or is_elsewhere:
+            return None
+        do = getattr(self, line.name, None)
+        if do is None or line.values.get("every") is not None or line.values.get("end"):
+            what = "a live view" if do is not None else f"%flame {line.name}"
+            raise FlameError(
+                f"{what} is for one host, and cells run on the group {self._far.target.name}; connect to one of it "
+                f"(%flame connect {self._far.group.labels[0]})"
+            )
+        found: Callable[[Any, Line], Any] = do
+        return found
+
+    @property
+    def _group(self) -> Group:
+        group = self._far.group
+        assert group is not None
+        return group
+
+    async def _done(self, cell: Any, future: GroupFuture, tell: Callable[[Results], str]) -> None:
+        """Wait for a call on all hosts, and show what ``tell`` makes of it, and who failed. Raises GroupError."""
+        try:
+            await self._waits.until(on_thread(future.wait, "group"))
+        except Stopped:
+            future.interrupt()
+            raise
+        results = future.results
+        text = tell(results)
+        if text:
+            self._say(cell, text)
+        lines = told_errors(results.errors, len(results))
+        if lines:
+            self._publisher.stream(cell.request_id, "stderr", "\n".join(lines) + "\n")
+        if results.errors and not results.ok:
+            raise GroupError(len(results), results.errors, results)
+
+    # -- looking in ----------------------------------------------------------------------------------------------------
+
+    async def status(self, cell: Any, line: Line) -> None:
+        rows = [("host", "state", "where", "session")]
+        for member in self._group.members:
+            remote = member.known
+            session = remote.session if remote is not None else None
+            rows.append((member.label, member.state, member.location, session.session_id if session else ""))
+        shown = [one_line(row, 500) for row in aligned(rows)]
+        self._say(cell, "\n".join([plain_text(self._far.words()), *shown]))
+
+    async def where(self, cell: Any, line: Line) -> None:
+        await self._look(cell, lambda session: monitor.where(session, line["all"], monitor.ALL), mask=True)
+
+    async def top(self, cell: Any, line: Line) -> None:
+        await self._look(cell, monitor.top, mask=False)
+
+    async def _look(self, cell: Any, once: Callable[[Session], str], mask: bool) -> None:
+        """Ask all hosts beside what runs there."""
+        living = {member.label: member.known for member in self._group.members if member.known is not None}
+        if not living:
+            raise FlameError("no host is connected yet; the first cell does that")
+
+        def ask() -> dict[str, str]:
+            said: dict[str, str] = {}
+            asked = {label: on_thread(lambda r=remote: once(r.session), "look") for label, remote in living.items()}  # type: ignore[misc]
+            for label, one in asked.items():
+                try:
+                    said[label] = one.result()
+                except FlameError as error:
+                    said[label] = str(error)
+            return said
+
+        said = await self._waits.until(on_thread(ask, "look"))
+        self._say(cell, folding.told(said, diff=False, mask=mask, total=len(self._group)))
+
+    # -- files and values ----------------------------------------------------------------------------------------------
+
+    async def put(self, cell: Any, line: Line) -> None:
+        sources = line["source"]
+        server, destination = put_paths(sources, line["destination"], self._is_target, line["target"])
+        await self._copy(cell, line, server, lambda on: on.put(*sources, dst=destination))
+
+    async def get(self, cell: Any, line: Line) -> None:
+        destination = line["destination"] or "."
+        server, sources = get_paths(line["source"], destination, self._is_target, line["target"])
+        await self._copy(cell, line, server, lambda on: on.get(*sources, dst=destination))
+
+    async def sync(self, cell: Any, line: Line) -> None:
+        source, destination = line["source"], line["destination"]
+        server, far_source, far_destination = sync_paths(source, destination, self._is_target, line["target"])
+        here, there = (source, far_destination) if far_source is None else (far_source, destination)
+        wishes = {name: line[name] for name in ("delete", "dry_run", "checksum", "exclude")}
+        down = far_source is not None
+        before = "would do: " if line["dry_run"] else ""
+        await self._copy(cell, line, server, lambda on: on.sync(here, there or "", down=down, **wishes), before)
+
+    async def _copy(
+        self, cell: Any, line: Line, server: str | None, begin: Callable[[Any], GroupFuture], before: str = ""
+    ) -> None:
+        if server not in (None, self._far.target.name):
+            await getattr(self._exchange, line.name)(cell, line)
+            return
+
+        def tell(results: Results) -> str:
+            done = {host: f"{before}{one}" for host, one in results.ok.items() if one is not None}
+            return folding.told(done, mask=True, total=len(results))
+
+        await self._done(cell, begin(self._group.noblock), tell)
+
+    def _is_target(self, name: str) -> bool:
+        return name == self._far.target.name or name in Exchange.targets()
+
+    async def push(self, cell: Any, line: Line) -> None:
+        wanted = assignments(line["code"])
+        values = await self._exchange.values(wanted)
+        await self._done(cell, self._group.noblock.push(values), lambda results: "")
+
+    async def pull(self, cell: Any, line: Line) -> None:
+        names = [identifier(name, "variable name") for name in line["names"]]
+        future = self._group.noblock.pull(names)
+        await self._done(cell, future, lambda results: "")
+        pulled = future.results.ok
+        await self._exchange.bind({name: {host: pulled[host][name] for host in pulled} for name in names})
+
+    async def sendmodule(self, cell: Any, line: Line) -> None:
+        def tell(results: Results) -> str:
+            return folding.told({host: str(one) for host, one in results.ok.items()}, total=len(results))
+
+        name = line["module"]
+        await self._done(cell, self._group.noblock.each(lambda remote: send_named(remote.session, name)), tell)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    async def disconnect(self, cell: Any, line: Line) -> None:
+        await self._leave(cell, line["keep"])
+
+    async def detach(self, cell: Any, line: Line) -> None:
+        await self._leave(cell, True)
+
+    async def _leave(self, cell: Any, keep: bool) -> None:
+        words = self._far.target.name
+        names = await self._waits.until(on_thread(lambda: self._groups.renew(keep), "leave"))
+        self._say(
+            cell,
+            f"left the sessions {', '.join(names)} of {words}; they keep running. Come back: %flame attach NAME"
+            if names
+            else f"ended the sessions of {words}; the next cell begins new ones there",
+        )
