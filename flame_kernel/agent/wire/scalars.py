@@ -213,3 +213,12 @@ try:
     ZONES = (ZoneInfo,)
 except ImportError:  # before Python 3.9
     ZONES = ()
+
+
+def is_clean(text):
+    """Whether JSON keeps the text exact: two lone surrogates side by side would become one character."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -25,7 +25,7 @@ from array import array
 
 from . import containers, nesting, pickled, records
 from . import message as wire
-from .scalars import LEAVES, LONG, ZONES, BadValue, NotPlain, TooLarge, class_name, zone
+from .scalars import LEAVES, LONG, ZONES, BadValue, NotPlain, TooLarge, class_name, is_clean, zone
 
 # How deep lists may be nested; deeper ones are cut, see ``nesting``.
 MAX_DEPTH = 100
@@ -111,7 +111,7 @@ class Encoder:
         """The JSON node for ``value``."""
         kind = type(value)
         if kind is str:
-            if len(value) < INLINE and _is_clean(value):
+            if len(value) < INLINE and is_clean(value):
                 return value
             return {"X": self.buffer(value.encode("utf-8", "surrogatepass"))}
         if kind is int:
@@ -216,7 +216,7 @@ class Encoder:
 
     def _dict(self, value, depth):
         keys, values = list(value), list(value.values())
-        if all(type(key) is str and _is_clean(key) for key in keys):
+        if all(type(key) is str and is_clean(key) for key in keys):
             self.take(sum(map(len, keys)))
             return {"m": dict(zip(keys, self.nodes(values, depth)))}
         return {"d": self.nodes([thing for pair in zip(keys, values) for thing in pair], depth)}
@@ -448,15 +448,6 @@ class Decoder:
         self.unfolded += values
         if self.unfolded > MAX_UNFOLDED:
             raise BadValue("a value of more than %d parts, shared ones counted each time" % MAX_UNFOLDED)
-
-
-def _is_clean(text):
-    """Whether JSON keeps the text exact: two lone surrogates side by side would become one character."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _visits(key, known):
