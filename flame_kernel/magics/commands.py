@@ -148,8 +148,8 @@ class Commands:
     def _kill(self, remote: Remote, name: str) -> None:
         if name == remote.session.session_id:
             raise FlameError(f"{name} is the session of this connection; %flame disconnect ends it")
-        with contextlib.closing(AgentClient(remote.target)) as visitor:
-            ended = visitor.kill(name)
+        with contextlib.closing(AgentClient(remote.target)) as client:
+            ended = client.kill(name)
         if not ended:
             raise FlameError(f"there is no session {name!r} there; %flame sessions lists them")
         print(f"ended session {name}")

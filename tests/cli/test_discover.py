@@ -19,9 +19,9 @@ import pytest
 from farside import FarProcess, FlameServer, NameServer, random_key, stopped
 from kernels import remote_flame
 from netns import net
+from other_servers import one_line_server, web_server
 from shell import run
 from sshd import Sshd
-from strangers import one_line_server, web_server
 
 import flame
 from flame_kernel.connect import name_server

@@ -162,7 +162,7 @@ def test_only_what_this_kernel_has_written_is_believed(tmp_path: Path) -> None:
 # -- attach looks further ------------------------------------------------------------------------------------------
 
 
-def test_attach_looks_where_the_kernel_was_and_at_all_targets(flame_server: Start, tmp_path: Path) -> None:
+def test_attach_searches_where_the_kernel_was_and_at_all_targets(flame_server: Start, tmp_path: Path) -> None:
     first, second, dead = flame_server(), flame_server(), flame_server()
     targets = tmp_path / "targets.toml"
     targets.write_text(

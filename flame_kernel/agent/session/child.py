@@ -281,7 +281,7 @@ class ChildCore:
         for number in given:  # the child has copies
             os.close(number)
         if kind == "where":
-            threads.start("where", self._where_from_outside, request["id"])
+            threads.start("where", self._where_without_answer, request["id"])
 
     def answer(self, input_id, value):
         try:
@@ -324,7 +324,7 @@ class ChildCore:
 
         threads.start("top", answer)
 
-    def _where_from_outside(self, request_id):
+    def _where_without_answer(self, request_id):
         """Answer for a child that does not do so in time."""
         deadline = time.monotonic() + WHERE_PATIENCE
         while time.monotonic() < deadline:

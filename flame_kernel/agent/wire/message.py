@@ -133,7 +133,7 @@ def has_too_many_values(text):
     """Whether JSON text holds more than MAX_VALUES values; what is inside a string (a page of HTML) is not counted."""
     if len(text) <= MAX_VALUES:
         return False
-    rest = json_text.outside(text)
+    rest = json_text.without_strings(text)
     if rest is not None:
         return _count(rest) > MAX_VALUES
     if _count(text) <= MAX_VALUES:
@@ -151,7 +151,7 @@ def has_too_many_values(text):
 
 def why_unread(text):
     """Why the JSON text (bytes) of a cell's message is refused, in words; "" if it can be read."""
-    rest = json_text.outside(text)
+    rest = json_text.without_strings(text)
     text = text if rest is None else rest
     if has_too_many_values(text):
         others = text.count(b"[") + text.count(b"{") + text.count(b'"')
