@@ -443,9 +443,7 @@ def _acting(request, carries=False):
 
 def _show_ticket(request):
     if not sockets.take_ticket(request.get("ticket")):
-        raise Refusal(
-            "stale", "this is no call that was asked for on this connection; say hello first, and use its ticket"
-        )
+        raise Refusal("stale", "the call has no valid ticket of this connection; say hello first")
 
 
 def _no_session(name):

@@ -272,7 +272,7 @@ class Transfer:
                     delay = RETRY_FIRST
                 time.sleep(delay * random.uniform(0.8, 1.2))
                 delay = min(delay * 2, RETRY_LAST)
-        raise TransferError("stopped; what was copied whole stays")
+        raise TransferError("stopped; files that were copied completely stay")
 
     def _far_cwd(self, paths: list[str]) -> Callable[[], str | None]:
         """Ask for the working folder of the session's cells, if a path needs it; returns what waits for the answer."""

@@ -109,7 +109,7 @@ def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
     """Each `Remote` with a unique name: the target's, with a number if several have the same."""
     remotes = [one for one in given if isinstance(one, Remote)]
     if len(remotes) < len(given):
-        raise TargetError("a group is made of names, or of remotes, and not of both")
+        raise TargetError("a group is made of names or of remotes, not of both")
     names = [remote.name for remote in remotes]
     counts: dict[str, int] = {}
     found = []
@@ -120,4 +120,4 @@ def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
 
 
 def _back(label: str) -> None:
-    print(f"[{label} is there again, in a new session: names of before are lost]", file=sys.stderr)
+    print(f"[{label} is back, in a new session: its variables are lost]", file=sys.stderr)

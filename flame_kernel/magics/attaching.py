@@ -147,7 +147,7 @@ def _show_again(session: Session, cell: dict[str, Any], show: Callable[[dict[str
         except AgentError as e:
             raise FlameError(f"the output of cell {label(cell)} is not kept any more: {e}") from None
         except (KeyError, TypeError, IndexError):
-            raise FlameError(f"{session.location} sent what is no output of a cell") from None
+            raise FlameError(f"{session.location} sent something that is not a cell's output") from None
         for event in events:
             show(event)
         if done or not events:

@@ -94,7 +94,7 @@ class Commands:
         groups = self._cells.groups
         if not self._connections.is_connected(line["name"]) and groups.means(line["name"]):
             groups.current = line["name"]
-            print(f"{line['name']} is meant where no target is named: %%flame cells run on all of it")
+            print(f"{line['name']} is the default now: %%flame cells run on all of it")
             return
         print(f"{self._connections.use(line['name'])} is the current connection")
         groups.current = None

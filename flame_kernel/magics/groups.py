@@ -103,7 +103,7 @@ class Groups:
         names = self._connections.names
         words = self._words or _file().default_group or ",".join(names)
         if not words:
-            raise FlameError("no group is meant: name one by -t, or write default_group into targets.toml")
+            raise FlameError("no group is chosen: name one with -t, or set default_group in targets.toml")
         return self.of(words)
 
     def disconnect(self, words: str, keep: bool = False) -> None:
@@ -205,7 +205,7 @@ def _some(chosen: Group, words: str) -> Group:
     except (IndexError, ValueError):
         last = len(chosen) - 1
         raise FlameError(
-            f"{words} is nobody; the members count from 0 to {last}: {folding.names(chosen.labels)}"
+            f"{words} selects no host; the members are numbered 0 to {last}: {folding.names(chosen.labels)}"
         ) from None
 
 

@@ -222,7 +222,7 @@ def test_a_page_that_is_opened_again_hears_of_output(flame_server: Start, tmp_pa
         k.wait(waiting)
         lines = plain(waiting.stdout).splitlines()
         assert lines == [
-            "[1 cell was not finished when this notebook was last open; see the output: %flame replay --missed]",
+            "[1 cell was not finished when this notebook was last open; show their output: %flame replay --missed]",
             "mine",
         ]
         assert ok(k.execute("print('next')")).stdout == "next\n"

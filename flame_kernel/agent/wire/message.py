@@ -101,7 +101,7 @@ def decode(data, limit=None):
     except (ValueError, RecursionError) as e:
         raise WireError("message is not JSON: %s" % e)
     if not isinstance(message, dict):
-        raise WireError("message is no object")
+        raise WireError("message is not an object")
     at += text_size
     buffers = []
     for size in sizes:

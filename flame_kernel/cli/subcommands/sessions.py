@@ -62,7 +62,7 @@ class Status(Connecting):
             return None
         print(plain_text(f"{target} answers: {found['round_trip_ms']:.1f} ms a round trip ({target.protection})"))
         if found["python"] is None:
-            print("no session has been there yet, so nothing more is known of it")
+            print("no session was ever opened there, so nothing more is known")
             return None
         place = "a bare flame server" if found["bare"] else f"an app, {found['main'] or 'name unknown'}"
         print(
