@@ -28,7 +28,7 @@ HANDLE, CARRY = "handle.handle", "handle.carry"
 TAKE_FILES, CALL_FILES = "handle.take_files", "handle.call_files"
 FORWARD = "handle.forward"
 PART, REST = "handle.part", "handle.rest"
-CHILD = "session.child_main.main"
+CHILD = "session.child.main.main"
 # The most bytes that Pyro and pickle add to a message.
 SPARE = 4096
 
