@@ -456,7 +456,7 @@ class Connection:
         else:
             text = None
         if not isinstance(text, str):
-            reader.refuse("a refusal that is no text")
+            reader.refuse("a refusal that is not text")
         if "hmac key config not symmetric" in text:
             return CannotConnect(self.location, "key_missing_there" if self._key is not None else "key_missing_here")
         if "hmac mismatch" in text:

@@ -108,7 +108,7 @@ class Channel:
         """Read the rest of a message whose header is here."""
         tag, version, kind, flags, seq, size, serializer, chunks_size, _, checksum = HEADER.unpack(header)
         if tag != b"PYRO" or version != constants.PROTOCOL_VERSION:
-            refuse("bytes that are no Pyro message")
+            refuse("bytes that are not a Pyro message")
         total = kind + version + size + chunks_size + flags + serializer + seq + message.Message.checksum_magic
         if checksum != total & 0xFFFF:
             refuse("a damaged header")
@@ -190,7 +190,7 @@ def marshal_text(data: bytes | bytearray | memoryview) -> str:
     elif kind and kind in "aAust" and len(raw) >= 5:  # ASCII, UTF-8, Python 2 str, interned
         size, start = int.from_bytes(raw[1:5], "little"), 5
     else:
-        refuse("a refusal that is no text")
+        refuse("a refusal that is not text")
     if start + size != len(raw):
         refuse("a refusal of the wrong length")
     return raw[start:].decode("utf-8", "replace")

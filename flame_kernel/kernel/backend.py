@@ -89,8 +89,8 @@ class FarSide:
             if opening is not None and (not opening.done() or self.current is not None):
                 return opening
             old = opening.result() if opening is not None and opening.exception() is None else None
-            if old is not None and old.gone is not None and not old.mourned:
-                old.mourned = for_cell
+            if old is not None and old.gone is not None and not old.told_gone:
+                old.told_gone = for_cell
                 future.set_exception(old.gone)
                 return future
             self._opening = future

@@ -35,7 +35,7 @@ class Clients:
         if not count:
             return ""
         what = "1 cell was" if count == 1 else f"{count} cells were"
-        return f"[{what} not finished when this notebook was last open; see the output: %flame replay --missed]\n"
+        return f"[{what} not finished when this notebook was last open; show their output: %flame replay --missed]\n"
 
     def began(self, request_id: str, front: str) -> None:
         """``front`` asked for a cell."""

@@ -55,7 +55,7 @@ from .stdin import Prompts
 from .waits import Stopped, Waits
 
 # What a cell says that calls exit() or quit(): consoles end then, notebooks do nothing.
-EXIT_WORDS = "to end: shut the kernel down, or %flame disconnect; %flame detach leaves the session running there\n"
+EXIT_WORDS = "to end this session: %flame disconnect, or shut the kernel down; %flame detach keeps it running\n"
 
 
 class FlameKernel(Kernel):
@@ -250,7 +250,7 @@ class FlameKernel(Kernel):
                 return self._error(cell, type(e).__name__, str(e))
             except Exception as e:  # a bug of ours: without a reply the front end would wait for ever
                 self.log.error("defect in do_execute", exc_info=True)
-                words = f"{e} (a defect of Remote Flame; see the kernel's log)"
+                words = f"{e} (a bug in Remote Flame; see the kernel's log)"
                 return self._error(cell, type(e).__name__, words)
 
     @contextlib.contextmanager

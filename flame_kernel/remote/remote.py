@@ -25,7 +25,7 @@ from typing import Any
 
 from ..commands import monitor
 from ..connect.target import Target
-from ..errors import FlameError, TargetError, TransferError, UnsafeAnswer
+from ..errors import FlameError, TargetError, UnsafeAnswer
 from ..files import transfer
 from ..forward.forwards import Forward, Forwards
 from ..security.offers import identifiers
@@ -356,14 +356,14 @@ class Remote:
 
         The last path is the destination, unless ``dst`` is given. ``progress`` shows a bar; None: if a user can see it.
         """
-        sources, to = _sources(paths, dst)
+        sources, to = transfer.sources_and_destination(paths, dst)
         return transfer.put(self.session, sources, to, progress=progress)
 
     def get(
         self, *paths: transfer.Name, dst: transfer.Name | None = None, progress: bool | None = None
     ) -> transfer.Transferred:
         """Copy files and folders from the far side to here; arguments as for ``put``."""
-        sources, to = _sources(paths, dst)
+        sources, to = transfer.sources_and_destination(paths, dst)
         return transfer.get(self.session, sources, to, progress=progress)
 
     def sendfile(self, filename: transfer.Name, filedata: bytes | bytearray | memoryview) -> None:
@@ -439,16 +439,6 @@ class Remote:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _sources(
-    paths: tuple[transfer.Name, ...], dst: transfer.Name | None
-) -> tuple[tuple[transfer.Name, ...], transfer.Name]:
-    if dst is None and len(paths) > 1:
-        paths, dst = paths[:-1], paths[-1]
-    if dst is None or not paths:
-        raise TransferError("name what to copy and where to: put('data.csv', 'folder/')")
-    return paths, dst
 
 
 def _identifier(name: Any, what: str) -> str:

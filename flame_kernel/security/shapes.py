@@ -30,7 +30,7 @@ def text(most: int = 1 << 30) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not str:
-            raise Misshapen(f"{name} is no text")
+            raise Misshapen(f"{name} is not text")
         if len(value) > most:
             raise Misshapen(f"{name} has more than {most} characters")
 
@@ -42,7 +42,7 @@ def whole(least: int = 0, most: int = MAX_WHOLE) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not int or not least <= value <= most:
-            raise Misshapen(f"{name} is no whole number from {least} to {most}")
+            raise Misshapen(f"{name} is not a whole number from {least} to {most}")
 
     return check
 
@@ -50,13 +50,13 @@ def whole(least: int = 0, most: int = MAX_WHOLE) -> Check:
 def number(value: Any, name: str) -> None:
     """A number of at most MAX_NUMBER in size, so neither infinite nor NaN."""
     if type(value) not in (int, float) or not -MAX_NUMBER <= value <= MAX_NUMBER:  # False for NaN
-        raise Misshapen(f"{name} is no number that can be told")
+        raise Misshapen(f"{name} is not a number in range")
 
 
 def moment(value: Any, name: str) -> None:
     """A time in seconds since 1970 that can be shown as a date."""
     if type(value) not in (int, float) or not 0 <= value <= MAX_MOMENT:
-        raise Misshapen(f"{name} is no time of a clock")
+        raise Misshapen(f"{name} is not a time")
 
 
 def flag(value: Any, name: str) -> None:
@@ -70,7 +70,7 @@ def one_of(*words: Any) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not str or value not in words:
-            raise Misshapen(f"{name} is none of {', '.join(words)}")
+            raise Misshapen(f"{name} is not one of {', '.join(words)}")
 
     return check
 
@@ -85,7 +85,7 @@ def listing(item: Check, most: int = 1_000_000, least: int = 0) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not list:
-            raise Misshapen(f"{name} is no list")
+            raise Misshapen(f"{name} is not a list")
         if len(value) > most:
             raise Misshapen(f"{name} has more than {most} items")
         if len(value) < least:
@@ -101,7 +101,7 @@ def table(item: Check, most: int = 100_000) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not dict:
-            raise Misshapen(f"{name} is no object")
+            raise Misshapen(f"{name} is not an object")
         if len(value) > most:
             raise Misshapen(f"{name} has more than {most} entries")
         for one in value.values():
@@ -115,7 +115,7 @@ def record(needed: Mapping[str, Check], other: Mapping[str, Check] | None = None
 
     def check(value: Any, name: str) -> None:
         if type(value) is not dict:
-            raise Misshapen(f"{name} is no object")
+            raise Misshapen(f"{name} is not an object")
         for field, of in needed.items():
             if field not in value:
                 raise Misshapen(f"{name} has no {field}")
@@ -130,7 +130,7 @@ def record(needed: Mapping[str, Check], other: Mapping[str, Check] | None = None
 def mapping(value: Any, name: str) -> None:
     """Any dict."""
     if type(value) is not dict:
-        raise Misshapen(f"{name} is no object")
+        raise Misshapen(f"{name} is not an object")
 
 
 def either(field: str, cases: Mapping[str, Check]) -> Check:
@@ -138,10 +138,10 @@ def either(field: str, cases: Mapping[str, Check]) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not dict:
-            raise Misshapen(f"{name} is no object")
+            raise Misshapen(f"{name} is not an object")
         kind = value.get(field)
         if type(kind) is not str or kind not in cases:
-            raise Misshapen(f"{field} is none of {', '.join(cases)}")
+            raise Misshapen(f"{field} is not one of {', '.join(cases)}")
         cases[kind](value, name)
 
     return check

@@ -310,7 +310,7 @@ def _stuck(pid: int, helper: subprocess.Popen[str] | None) -> str:
 
 
 def _failure(pid: int, said: str) -> str:
-    line = said.strip().splitlines()[-1:] or ["it ended without a word"]
+    line = said.strip().splitlines()[-1:] or ["it ended without a message"]
     if line[0].startswith("IgniteError: "):
         return line[0].partition(": ")[2]
     if "PermissionError" in said or "EPERM" in said or "permitted" in said:

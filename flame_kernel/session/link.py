@@ -226,7 +226,7 @@ class Link:
         self._heard = time.monotonic()
         return answer
 
-    def ask_ahead(self, line: Line, request: dict[str, Any], timeout: float | None = None) -> None:
+    def prefetch(self, line: Line, request: dict[str, Any], timeout: float | None = None) -> None:
         """Send the request that the next ``exchange`` or ``insist`` of this line is for: the server works on it
         meanwhile. Where that fails it is sent then."""
         with contextlib.suppress(ConnectionLost):

@@ -101,7 +101,7 @@ class Session:
         self.running: list[dict[str, Any]] = [] if fresh else self.server.get("running", [])
         for cell in self.running:
             self._pending[cell["request"]] = Request("execute", "begun")
-        self.mourned = False  # somebody has been told that it is gone
+        self.told_gone = False  # somebody has been told that it is gone
         self._followed = {cell["request"]: self._pending[cell["request"]].future for cell in self.running}
         self._inbox = Inbox(0 if fresh else self.server.get("acknowledged", self.server["newest"]))
         self._shown = self._inbox.ack  # the number of the last event that was handed on
@@ -322,7 +322,7 @@ class Session:
         if one is None or one.future.done():
             return
         if outcome is self.gone and one.kind in CELLS:
-            self.mourned = True
+            self.told_gone = True
         if isinstance(outcome, SessionGone) and not outcome.fate:
             outcome = type(outcome)(outcome.location, outcome.reason, one.fate)
         if isinstance(outcome, BaseException):
@@ -409,7 +409,7 @@ class Session:
             if received >= AHEAD and not self._multiplex:
                 # Much is on its way: the server gets the next batch ready while this one is shown.
                 poll["ack"] = shown
-                self._link.ask_ahead(self._events, poll, timeouts.poll_deadline)
+                self._link.prefetch(self._events, poll, timeouts.poll_deadline)
             if events:
                 self._take(events)
             elif took < EARLY and not amount.is_partial:

@@ -93,7 +93,7 @@ def test_a_list_of_words(file: TargetsFile) -> None:
         ("round", "is a member of itself \\(round → about → round\\)"),
         ("twice", "group twice names web1 twice"),
         ("web[2]", "group web has 2 members, and none with the number 2"),
-        ("web[5:]", "web\\[5:\\] is nobody"),
+        ("web[5:]", "web\\[5:\\] selects no member"),
         ("web[::0]", "has a step of 0"),
         ("furnace*0", "no number of sessions"),
         ("furnace,furnace:9999", "furnace and furnace:9999 are the same server"),

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from farside import FlameServer, Python, random_key, wait_until
 from kernels import remote_flame
-from strangers import one_by_one
+from other_servers import one_by_one
 
 from flame_kernel.connect import tls
 from flame_kernel.connect.connection import Connection
@@ -264,7 +264,7 @@ def test_a_server_of_old_tls(made: Path) -> None:
     ],
     ids=["web", "ssh", "alert", "nothing"],
 )
-def test_strangers_under_tls(said: bytes, cause: str, made: Path) -> None:
+def test_other_servers_under_tls(said: bytes, cause: str, made: Path) -> None:
     def handle(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(said)

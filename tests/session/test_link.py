@@ -151,22 +151,22 @@ def test_a_poll_stops_nobody_on_a_multiplex_server(flame_server: Start) -> None:
         running.result(10)
 
 
-def test_a_visitor_leaves_no_trace(flame_server: Start) -> None:
+def test_an_agent_client_leaves_no_trace(flame_server: Start) -> None:
     location = flame_server().location
     target = Target(Location.parse(location))
-    visitor = AgentClient(target)
-    assert visitor.sessions() == []
+    client = AgentClient(target)
+    assert client.sessions() == []
     with pytest.raises(AgentError, match="there are no sessions at"):
-        visitor.ask("cells", session="x")
+        client.ask("cells", session="x")
     with heard(location, session="here") as one:
-        assert [s["session"] for s in visitor.sessions()] == ["here"]
+        assert [s["session"] for s in client.sessions()] == ["here"]
         one.run("print('seen')").result(30)
-        watching = visitor.watch("here")
+        watching = client.watch("here")
         running = one.run("import time; time.sleep(0.5); print('watched')")
         assert any("watched" in str(e["content"]) for _ in range(5) for e in next(watching))
         running.result(30)
         assert "watched" in one.text()
-    visitor.close()
+    client.close()
 
 
 # --- words and settings

@@ -64,7 +64,7 @@ def _why_left_out(msg_type, text, about, buffers):
     if len(buffers) > MAX_BUFFERS:
         return "", "it has more than %d buffers" % MAX_BUFFERS
     if about[:1] != b"{" or len(about) > MAX_METADATA:
-        return "", "its metadata is no object of at most %s" % size_in_words(MAX_METADATA)
+        return "", "its metadata is not an object of at most %s" % size_in_words(MAX_METADATA)
     # Large content is checked by the side that reads it, which then shows a note in its place.
     return "", "" if msg_type in LARGE or "execute" not in msg_type else why_unread(text)
 

@@ -46,9 +46,7 @@ class Incoming:
         self.part = part_path(path, size, mtime)
         there = trees.describe(path, follow=False, folder=folder)["kind"]
         if there not in ("file", "link", "missing"):
-            raise trees.Refused(
-                "a folder has that name" if there == "folder" else "something else than a file is there"
-            )
+            raise trees.Refused("a folder has that name" if there == "folder" else "what is there is not a file")
         free = shutil.disk_usage(os.path.dirname(path) or b"." if folder is None else folder).free
         if size - offset > free:
             raise trees.Refused("%d bytes are needed and %d are free" % (size - offset, free), "full")
@@ -67,7 +65,7 @@ class Incoming:
             self._file = os.fdopen(fd, "r+b", buffering=0)
             self._status = os.fstat(fd)
             if (offset and not _is_own(self._status)) or self._status.st_size < offset:
-                raise trees.Refused("its part is not what it was")
+                raise trees.Refused("its partial file was changed by someone else")
             if self._status.st_size > offset:  # not for a new file: truncating one to nothing would flush it on close
                 self._file.truncate(offset)
         except BaseException:  # goes on, whatever it is; the file is closed
@@ -114,7 +112,7 @@ class Incoming:
             found = trees.describe(self.path, follow=False, folder=self._folder)
             mode = found["mode"] if found["kind"] == "file" else 0o600
         if not self._is_in_place():
-            raise trees.Refused("its part is not what it was")
+            raise trees.Refused("its partial file was changed by someone else")
         if trees.BY_DESCRIPTOR:
             trees.set_open(self._file.fileno(), mode & 0o777, self._mtime)
             self._file.close()

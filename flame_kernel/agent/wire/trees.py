@@ -237,7 +237,7 @@ class Source:
         try:
             self._status = os.fstat(fd)
             if not stat.S_ISREG(self._status.st_mode):
-                raise Refused("no regular file")
+                raise Refused("not a regular file")
             self.size = self._status.st_size
             self.mode = stat.S_IMODE(self._status.st_mode) & 0o777
             self.mtime = self._status.st_mtime_ns

@@ -13,14 +13,15 @@ import socket
 import sys
 import threading
 
-from .. import sockets, tempdirs, threads
-from ..log import log as events
-from ..remote import bulk
-from ..wire import message as wire
-from ..wire import pieces
-from . import child_stacks, core, folder, places, stacks
-from .child import signal_group
-from .child_frames import read_frame, send_frame
+from ... import sockets, tempdirs, threads
+from ...log import log as events
+from ...remote import bulk
+from ...wire import message as wire
+from ...wire import pieces
+from .. import core, folder, places, stacks
+from . import stacks as child_stacks
+from .core import signal_group
+from .frames import read_frame, send_frame
 
 # Most bytes of output that the server has not taken yet: a cell that prints more has to wait.
 MOST_UNSENT = 2 << 20
@@ -73,7 +74,7 @@ def _enable_faulthandler(fd):
 
 
 def _take_descriptors(me, pipes):
-    from ..output import capture  # imported here, because some systems lack fcntl
+    from ...output import capture  # imported here, because some systems lack fcntl
 
     me.capture = capture.Capture(me.emit)
     for name, (number, r, w) in pipes.items():
