@@ -16,7 +16,7 @@ import pytest
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
 
-from flame_kernel.agent import amounts as far_amounts
+from flame_kernel.agent.wire import amounts as far_amounts
 from flame_kernel.agent.wire.machine import machine
 from flame_kernel.connect import amounts
 from flame_kernel.connect.target import Location, Target, Timeouts, load_target
@@ -204,8 +204,8 @@ def test_amounts(read: Callable[[object], Any], text: object, value: object) -> 
 @pytest.mark.parametrize(
     ("read", "value", "text"),
     [
-        (amounts.size_in_words, 0, "0 B"),
-        (amounts.size_in_words, 1023, "1023 B"),
+        (amounts.size_in_words, 0, "0 bytes"),
+        (amounts.size_in_words, 1023, "1023 bytes"),
         (amounts.size_in_words, 1536, "1.5 KiB"),
         (amounts.size_in_words, 64 << 20, "64 MiB"),
         (amounts.size_in_words, 3 << 30, "3 GiB"),
