@@ -31,11 +31,11 @@ CUTS, LONG, FIRST, LEAST = 2, 1 << 10, 1 << 13, 1 << 8
 
 
 class _TooMuch(Exception):
-    """The link is cut again and again before this request is through."""
+    """The link was cut several times before this request was through."""
 
 
 class Sending:
-    """The queue of a session's calls, and what its thread does with them.
+    """The queue of a session's calls, and the work of its thread.
 
     decoded  makes events of those that an answer brings
     """
@@ -55,7 +55,7 @@ class Sending:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What is put within it is sent when it is left: in one call, as far as that holds it."""
+        """A context: calls put in it are sent at its end, in one call if they fit."""
         with self._gathering:
             yield
 
@@ -65,14 +65,14 @@ class Sending:
         return self._queue.empty()
 
     def put(self, call: Call) -> bool:
-        """Send a call when its turn comes; False where no more is sent."""
+        """Queue a call; False if nothing is sent any more."""
         with self._lock:
             if not self._is_over:
                 self._queue.put(call)
             return not self._is_over
 
     def end(self) -> None:
-        """The thread ends behind what it has; calls that come later are refused at once."""
+        """End the thread after the calls that wait; refuse later ones."""
         with self._lock:
             if not self._is_over:
                 self._is_over = True
@@ -81,7 +81,7 @@ class Sending:
     # -- the thread ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """What the thread does, until the end."""
+        """The thread's work, until the end."""
         while True:
             call = self._out_of_turn.pop() if self._out_of_turn else self._queue.get()
             if call is None:
@@ -97,7 +97,7 @@ class Sending:
                 self._perform(one)
 
     def _perform(self, call: Call) -> None:
-        """Send one call, and give its future the answer."""
+        """Send one call, and set its future."""
         request = call.request or Request("")
         request.state = "sent"
         try:
@@ -149,7 +149,7 @@ class Sending:
         return name
 
     def _behind(self, first: Call) -> list[Call]:
-        """The requests that stand in line behind this one, as many as go into one call with it."""
+        """The requests queued behind this one that fit into one call with it."""
         found: list[Call] = []
         if first.request is None:  # no request: an interrupt, an answer
             return found
