@@ -1,4 +1,4 @@
-"""Doctor: why can I not connect? One check a cause, in the order in which things can fail, each with its cure.
+"""Doctor: diagnoses a connection. One check a cause, in the order in which things can fail, each with its cure.
 
 A check that needs another one which has failed is skipped. The way there is the one that a session takes, so nothing
 is found here that a session would not find, and the same rules hold: no open link to a server that needs a safe one.

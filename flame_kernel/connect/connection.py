@@ -146,7 +146,7 @@ class Connection:
     @property
     def has_more(self) -> bool:
         """Whether something was received that is not read yet, which nobody sees by waiting for the socket."""
-        return isinstance(self._channel.socket, ssl.SSLSocket) and self._socket.pending() > 0
+        return isinstance(self._channel.socket, ssl.SSLSocket) and self._channel.socket.pending() > 0
 
     @property
     def is_here(self) -> bool:

@@ -56,7 +56,7 @@ class FarSide:
 
     @property
     def current(self) -> Session | None:
-        """The session, if there is one that can be used."""
+        """The session, or None if there is none that can be used."""
         if self.group is not None:
             return next(self._living(self.group), None)
         opening = self._opening
@@ -124,7 +124,7 @@ class FarSide:
 
     @staticmethod
     def _living(group: Group) -> Iterator[Session]:
-        """The sessions of a group whose links are up."""
+        """The sessions of the group whose links are up."""
         for member in group.members:
             remote = member.known
             if remote is not None and remote.session.gone is None and remote.session.trouble is None:
@@ -259,13 +259,13 @@ class FarSide:
         return self.target.session is not None and self.target.location is not None
 
     def detach(self) -> None:
-        """Leave the session; it lives on there, with what it runs."""
+        """Leave the session; it keeps running there."""
         session = self._taken_away()
         if session is not None:
             session.detach()
 
     def end(self) -> None:
-        """End the session, with what it runs; the next one is a new one."""
+        """End the session and all that it runs; the next cell opens a new one."""
         session = self._taken_away()
         if session is not None:
             session.close()
@@ -276,7 +276,7 @@ class FarSide:
         return _session_of(opening)
 
     def close(self, keep: bool = False) -> None:
-        """End the session, unless ``keep``, and the server of our own; nothing is left here."""
+        """End the session, or leave it if ``keep``; end a server of our own."""
         with self._lock:
             self._closed = True
             opening, self._opening = self._opening, None
