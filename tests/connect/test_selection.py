@@ -95,7 +95,7 @@ def test_a_list_of_words(file: TargetsFile) -> None:
         ("web[2]", "group web has 2 members, and none with the number 2"),
         ("web[5:]", "web\\[5:\\] selects no member"),
         ("web[::0]", "has a step of 0"),
-        ("furnace*0", "no number of sessions"),
+        ("furnace*0", "not a number of sessions"),
         ("furnace,furnace:9999", "furnace and furnace:9999 are the same server"),
         ("web1:x", "."),
     ],

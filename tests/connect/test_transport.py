@@ -492,7 +492,7 @@ def _with_head(source: bytes, like: bytes, **changes: int) -> bytes:
         (lambda reply, earlier: _with_head(earlier[4], reply, kind=evil.RESULT), "reflected"),
         (lambda reply, earlier: _with_head(earlier[1], reply, kind=evil.RESULT), "the answer to another call"),
         (lambda reply, earlier: reply[:-2] + b"\x07.", "not signed"),
-        (lambda reply, earlier: _with_head(reply, reply, flags=evil.EXCEPTION), "no exception"),
+        (lambda reply, earlier: _with_head(reply, reply, flags=evil.EXCEPTION), "not an exception"),
         (
             lambda reply, earlier: evil.message(evil.RESULT, pickle.dumps(1, 4), evil.HEADER.unpack(reply[:24])[4]),
             "not signed",

@@ -357,7 +357,7 @@ def test_what_can_name_no_group(web: Group, where: object) -> None:
 
 @pytest.mark.parametrize("values", [{1: 2, 3: 4, 5: 6}, {1, 2, 3}, 7])
 def test_what_has_no_parts(web: Group, values: object) -> None:
-    with pytest.raises(flame.FlameError, match="cannot be cut into parts"):
+    with pytest.raises(flame.FlameError, match="cannot be divided"):
         web.scatter("part", values)  # type: ignore[arg-type]
 
 
