@@ -124,6 +124,9 @@ class IPythonShell:
         ip.end_cell()
         if result is not None:
             failure = result.error_in_exec if result.error_before_exec is None else result.error_before_exec
+        if failure is not None and not error and not silent and type(failure).__name__ != "UsageError":
+            error = tracebacks.content(failure)  # IPython could not show it: by what the cell has replaced, perhaps
+            self._host.publish("error", error)
         if failure is None and not error.get("in_displayhook"):
             reply = {"status": "ok"}
         else:
