@@ -23,7 +23,7 @@ from ..output.comm_callbacks import Callbacks
 from ..output.comms import Comms
 from ..output.stdin import Prompts
 from ..remote import bulk, modules, objects
-from ..shell import ipython, mini, tracebacks
+from ..shell import class_source, ipython, mini, tracebacks
 from . import monitor, program, program_pipes, side, stacks
 from .lane import Lane
 
@@ -75,6 +75,7 @@ class Core:
         self._helpers = itertools.count(1)
         self.namespace = self._make_namespace()
         sys_hooks.install()
+        class_source.install()
 
     def __repr__(self):
         return "<Core %r %s>" % (self.session_id, self.place.name)
@@ -483,6 +484,7 @@ class Core:
         self._side.close()
         if self.capture is not None:
             self.capture.close()
+        class_source.uninstall()
         sys_hooks.uninstall()
 
 
