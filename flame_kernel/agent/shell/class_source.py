@@ -38,14 +38,12 @@ def _file_of(kind):
     module = getattr(kind, "__module__", None)
     if module not in sys.modules or not (module == "__main__" or str(module).startswith("flame_session_")):
         return None
-    for value in list(vars(kind).values()):
-        function = getattr(value, "__func__", value)
-        path = getattr(getattr(function, "__code__", None), "co_filename", None)
-        if path in linecache.cache and getattr(function, "__module__", None) == module:
-            return path
     begins = re.compile(r"\s*class\s+%s\b" % re.escape(kind.__name__))
-    for path, entry in reversed(list(linecache.cache.items())):
-        is_cell = len(entry) == 4 and entry[1] is None and not own.is_file(path)
+    codes = [getattr(getattr(value, "__func__", value), "__code__", None) for value in list(vars(kind).values())]
+    paths = [code.co_filename for code in codes if code is not None]
+    for path in paths + list(reversed(list(linecache.cache))):
+        entry = linecache.cache.get(path, ())
+        is_cell = len(entry) == 4 and entry[1] is None and not own.is_file(path) and path != "<string>"
         if is_cell and any(begins.match(line) for line in entry[2]):
             return path
     return None
