@@ -232,8 +232,8 @@ class Core:
 
     def runs(self, request_id):
         """Whether a request runs now."""
-        running = [lane.request for lane in list(self.lanes.values())]
-        return any(request is not None and request["id"] == request_id for request in running)
+        running = [(lane.request or {}).get("id") for lane in list(self.lanes.values())]
+        return request_id is not None and request_id in running
 
     def publish(self, msg_type, content, metadata=None, buffers=None, clean=None):
         """Publish an event for the calling cell; ``clean`` converts content that JSON cannot represent."""
@@ -270,9 +270,8 @@ class Core:
 
     def flush(self):
         """Send what was printed; in a child, wait until the server has it, as the child may end at any time."""
-        if os.getpid() != self.pid:
-            self.forked.flush()
-        else:
+        self.flush_fork()
+        if os.getpid() == self.pid:
             self.place.flush(self, streams.current())
 
     def hand_over(self, in_any_case):
