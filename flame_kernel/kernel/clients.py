@@ -7,6 +7,9 @@ import time
 
 # Cells, and front ends, that are remembered.
 REMEMBERED = 2000
+# Seconds: nobody asks for a cell and closes the page sooner, so a cell that ends within them has been seen. A program
+# often asks through one client and reads through the next.
+MOMENT = 2.0
 
 
 class Clients:
@@ -54,5 +57,5 @@ class Clients:
         return [
             request_id
             for request_id, (who, ended) in self._cells.items()
-            if who != front and (ended is None or ended > heard)
+            if who != front and (ended is None or ended > heard + MOMENT)
         ]

@@ -96,6 +96,7 @@ class Polling:
                 parked = self._ask()
                 if parked is not None:
                     return parked
+                self._poll["wait"] = 0.0  # this thread waits for it
             pause = self._answered()
             if pause:
                 return Wait(seconds=pause)

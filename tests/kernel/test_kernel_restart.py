@@ -230,7 +230,11 @@ def test_a_page_that_is_opened_again_hears_of_output(flame_server: Start, tmp_pa
 
 def test_nothing_is_said_of_cells_that_ended_in_time(flame_server: Start) -> None:
     with remote_flame() as k:
+        ok(k.execute("connected = True"))
         ok(k.execute("print('one')"))
-        k.kernel_info()
-        k.client.session.session = "another-" + k.client.session.session
+        k.client.session.session = "another-" + k.client.session.session  # a program's next client
         assert ok(k.execute("print('two')")).stdout == "two\n"
+        ok(k.execute("import time; time.sleep(3)"))
+        k.kernel_info()
+        k.client.session.session = "a-third-" + k.client.session.session
+        assert ok(k.execute("print('three')")).stdout == "three\n"
