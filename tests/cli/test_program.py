@@ -212,7 +212,7 @@ def test_bytes_of_a_server_that_is_not_authenticated(tmp_path: Path) -> None:
     finally:
         far.stop()
     assert (done.returncode, done.stdout) == (1, "a\ufffdb\n".encode())
-    assert b"bytes that are no text withheld" in done.stderr
+    assert b"output other than text is off" in done.stderr
 
 
 @pytest.mark.parametrize(
