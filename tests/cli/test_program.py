@@ -73,7 +73,7 @@ SCRIPTS = {
     ),
     "much": ("for n in range(200000): print(n)", b""),
     "reconfigured": ("import sys; sys.stdout.reconfigure(line_buffering=True); print(sys.stdout.encoding)", b""),
-    "names": ("import sys; print(__name__, sys.argv, 'get_ipython' in globals(), 'In' in dir())", b""),
+    "names": ("import sys; print(__name__, __doc__, sys.argv, 'get_ipython' in globals(), 'In' in dir())", b""),
     "main": ("import __main__, pickle\nclass C: pass\nprint(type(pickle.loads(pickle.dumps(C()))) is __main__.C)", b""),
     "thread": (
         THREAD + "def late():\n    time.sleep(0.3)\n    print('late')\nthreading.Thread(target=late).start()",
