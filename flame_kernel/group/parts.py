@@ -17,12 +17,12 @@ def parts(values: Any, hosts: Sequence[str]) -> list[Any]:
     Raises FlameError if there are fewer items than hosts.
     """
     if not hasattr(values, "__len__") or isinstance(values, (dict, set, frozenset)):
-        raise FlameError(f"a {type(values).__name__} cannot be cut into parts; make a list of it")
+        raise FlameError(f"a {type(values).__name__} cannot be divided; make a list of it")
     count = len(values)
     if count < len(hosts):
         without = folding.names(hosts[count:])
         raise FlameError(
-            f"{count} items do not go round {len(hosts)} hosts: {without} would have none; take fewer hosts, or push"
+            f"{count} items are too few for {len(hosts)} hosts: {without} would get none; use fewer hosts, or push"
         )
     whole, more = divmod(count, len(hosts))
     cut = list(values) if isinstance(values, deque) else getattr(values, "iloc", values)  # slices the rows of a frame
@@ -43,11 +43,11 @@ def joined(found: Sequence[Any]) -> Any:
     kinds = {type(one) for one in found}
     if len(kinds) > 1:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise FlameError(f"the parts are of different kinds ({names}) and make no whole; pull them one by one")
+        raise FlameError(f"the parts are of different kinds ({names}) and cannot be joined; pull them one by one")
     try:
         return _joined(found, type(first))
     except (TypeError, ValueError) as error:
-        raise FlameError(f"the parts make no whole: {error}; pull them one by one") from None
+        raise FlameError(f"the parts cannot be joined: {error}; pull them one by one") from None
 
 
 def _joined(found: Sequence[Any], kind: type) -> Any:
