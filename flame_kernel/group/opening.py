@@ -54,14 +54,15 @@ def group(
     known, locations = known or {}, {name: str(one.location) for name, one in (known or {}).items()}
     chosen = select(words, file, locations)
     given, seconds = _given(settings), _patience(timeout)
-    shared, gate = {} if shared is None else shared, threading.BoundedSemaphore(AT_ONCE)
+    lasting, shared = shared is not None, {} if shared is None else shared
+    gate = threading.BoundedSemaphore(AT_ONCE)
     for one in chosen:
         before = shared.get(one.label)
         if not _can_stay(before, known.get(one.label)):
             if before is not None:
                 before.close()
             shared[one.label] = Member(one, given, gate, back or _back, known.get(one.label), load, seconds)
-    return Group([shared[one.label] for one in chosen])
+    return Group([shared[one.label] for one in chosen], lasting=lasting)
 
 
 def _named(where: Any) -> Any:
