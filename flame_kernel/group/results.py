@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import CannotConnect, ConnectionLost, GroupError, NotAnswered, RemoteError, SessionGone, TargetError
-from ..terminal import plain_text
+from ..terminal import coloured_text, plain_text
 from . import folding
 
 # How many errors are shown with their traceback; of the others only the first lines.
@@ -135,7 +135,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def told_errors(errors: Mapping[str, BaseException], total: int, whole: int = 0) -> list[str]:
-    """The errors as text: equal ones once, with their hosts; the first ``whole`` with traceback."""
+    """The errors as text: equal ones once, with their hosts; the first ``whole`` with traceback, in its colours."""
     lines = []
     for number, (words, hosts) in enumerate(_folded(errors)):
         error = errors[hosts[0]]
@@ -143,8 +143,8 @@ def told_errors(errors: Mapping[str, BaseException], total: int, whole: int = 0)
         count = hosts[0] if len(hosts) == 1 else f"{len(hosts)} of {total} hosts: {folding.names(hosts)}"
         headed = f"── {what}: {count} "
         lines.append(headed + "─" * max(2, 79 - len(headed)))
-        traceback = getattr(error, "traceback", "") if number < whole else ""
-        lines.append(plain_text(str(traceback).rstrip("\n")) if traceback else plain_text(words))
+        coloured = "\n".join(getattr(error, "lines", ())) or getattr(error, "traceback", "") if number < whole else ""
+        lines.append(coloured_text(str(coloured).rstrip("\n")) if coloured else plain_text(words))
     return lines
 
 

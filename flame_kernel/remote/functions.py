@@ -27,7 +27,7 @@ from typing import Any
 
 from ..agent.wire import scalars, values
 from ..errors import CannotTravel
-from . import by_name, source
+from . import by_name, requirements, source
 from .callbacks import CalledBack, Handed, is_iterator, name_of
 
 # Immutable types: a function that uses only such values changes nothing here, so it need not be a callback.
@@ -332,9 +332,8 @@ class Shipment:
             self._bare(function)
             return
         is_decorated = by_name.is_installed(_file_module(function)) and hasattr(function, "__wrapped__")
-        if is_decorated and self._decorated(function):
-            return
-        self._filled(function, text)
+        if not (is_decorated and self._decorated(function)):
+            self._filled(function, text)
 
     def _bare(self, function: types.FunctionType) -> None:
         """Add a function without source as bytecode; needs the same Python version there."""
@@ -355,7 +354,8 @@ class Shipment:
                 item["cells"].append(self._cell(cell, name))
             defaults = (function.__defaults__, function.__kwdefaults__)
             item["defaults"] = None if defaults == (None, None) else self._content(list(defaults), "a default")
-            self._names(item, function.__globals__, code, source.global_names(code))
+            self._names(item, requirements.space(function), code, source.global_names(code))
+            item["modules"] += requirements.modules(function)
         finally:
             self._path = path
 

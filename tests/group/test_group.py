@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -17,6 +18,7 @@ from flakylink import FlakyLink
 
 import flame
 import flame_kernel.errors
+from flame_kernel.connect.target import load_target
 from flame_kernel.group.group import Group
 from flame_kernel.remote.remote import Remote
 from flame_kernel.session.agent_client import AgentClient
@@ -376,3 +378,31 @@ def test_a_stop_reaches_what_was_just_about_to_begin(web: Group) -> None:
     on.set()
     assert future.wait(20)
     assert web.evaluate("2").answers() == [2, 2, 2]
+
+
+def living(server: FlameServer) -> set[str]:
+    with contextlib.closing(AgentClient(load_target(server.location))) as visitor:
+        return {str(one["session"]) for one in visitor.sessions()}
+
+
+def test_a_group_that_nobody_has_any_more_ends_its_sessions(servers: dict[str, FlameServer]) -> None:
+    where = ",".join(one.location for one in servers.values())
+    group = flame.group(where, place="process", shell="mini")
+    name = group.evaluate("1") and group.members[0].known.session.session_id  # type: ignore[union-attr]
+    assert name in living(servers["web1"])
+    executor = group.executor()
+    del group
+    gc.collect()
+    assert executor.submit(lambda: 3).result(30) == 3  # which keeps it
+    del executor
+    gc.collect()
+    wait_until(lambda: name not in living(servers["web1"]), "its session has ended")
+
+
+def test_a_remote_of_a_group_outlives_it(servers: dict[str, FlameServer], capsys: pytest.CaptureFixture[str]) -> None:
+    remote = flame.group([servers["web1"].location], place="process", shell="mini")[0]
+    gc.collect()
+    assert remote.evaluate("2") == 2
+    remote.execute("print('by itself')")
+    assert capsys.readouterr().out == "by itself\n"
+    remote.close()
