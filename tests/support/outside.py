@@ -21,7 +21,7 @@ class Suite:
     """A project's tests that start kernels.
 
     what     pytest's arguments for all of them
-    quick    pytest's ``-k`` for those that CI runs
+    quick    pytest's ``-k`` for those that CI runs; "" for none
     passed   how many of all, and of the quick ones, ipykernel passes
     """
 
