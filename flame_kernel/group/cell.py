@@ -41,7 +41,7 @@ class CellResults(Results):
     def told(self, *, diff: bool = True, mask: bool = False) -> str:
         """The text output and the errors of all hosts, equal ones only once; four errors with traceback."""
         lines = [self.told_output(diff=diff, mask=mask), *told_errors(self.errors, len(self), WHOLE)]
-        return plain_text("\n".join(line for line in lines if line))
+        return "\n".join(line for line in lines if line)
 
     def __repr__(self) -> str:
         return self.told()

@@ -145,7 +145,9 @@ class Group(Calls, Sequence[Remote]):
 
         Raises GroupError if a host does not have the name, and FlameError if the kinds differ.
         """
-        return joined(self.pull(name).answers())
+        results = self.pull(name)
+        results.answers()  # all of them, or an error
+        return joined(results.ok)
 
     def executor(self, retries: int = 0) -> GroupExecutor:
         """A ``concurrent.futures.Executor`` that distributes calls among the members.

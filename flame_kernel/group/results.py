@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import html
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import CannotConnect, ConnectionLost, GroupError, NotAnswered, RemoteError, SessionGone, TargetError
-from ..terminal import coloured_text, plain_text
+from ..terminal import plain_text
 from . import folding
 
 # How many errors are shown with their traceback; of the others only the first lines.
 WHOLE = 4
 # Most characters of a value's repr in a table.
 _SHOWN = 2000
+
+# Names of texts of ours, in a SyntaxError: each has a number of its own.
+_OUR_FILES = re.compile(r" \(<flame [^<>]{1,100}>, line (?=\d)| \(<ipython-input-[^<>]{1,100}>, line (?=\d)")
 
 # Errors that mean that the host could not be called or did not answer, so not a failure of the code.
 UNREACHABLE = (CannotConnect, NotAnswered, ConnectionLost, TargetError)
@@ -135,7 +139,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def told_errors(errors: Mapping[str, BaseException], total: int, whole: int = 0) -> list[str]:
-    """The errors as text: equal ones once, with their hosts; the first ``whole`` with traceback, in its colours."""
+    """The errors as text: equal ones once, with their hosts; the first ``whole`` with traceback."""
     lines = []
     for number, (words, hosts) in enumerate(_folded(errors)):
         error = errors[hosts[0]]
@@ -143,8 +147,8 @@ def told_errors(errors: Mapping[str, BaseException], total: int, whole: int = 0)
         count = hosts[0] if len(hosts) == 1 else f"{len(hosts)} of {total} hosts: {folding.names(hosts)}"
         headed = f"── {what}: {count} "
         lines.append(headed + "─" * max(2, 79 - len(headed)))
-        coloured = "\n".join(getattr(error, "lines", ())) or getattr(error, "traceback", "") if number < whole else ""
-        lines.append(coloured_text(str(coloured).rstrip("\n")) if coloured else plain_text(words))
+        traceback = getattr(error, "traceback", "") if number < whole else ""
+        lines.append(plain_text(str(traceback).rstrip("\n")) if traceback else plain_text(words))
     return lines
 
 
@@ -154,6 +158,7 @@ def _folded(errors: Mapping[str, BaseException]) -> list[tuple[str, tuple[str, .
     said, keys = {}, {}
     for host, error in errors.items():
         words, location = in_a_line(error), getattr(error, "location", None)
+        words = _OUR_FILES.sub(" (line ", words)
         said[host] = words.replace(str(location), "it") if location else words
         keys[host] = folding.masked(said[host]) if _is_end(error) else said[host]
     found = []
