@@ -28,8 +28,8 @@ from ..agent.wire.message import COMMS
 from ..commands.parsing import overtakes as is_order
 from .clients import Clients
 
-# What an editor asks.
-QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
+# What an editor asks; and what a page asks that is opened, again perhaps, while a cell runs.
+QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request", "kernel_info_request")
 
 # Seconds from the beginning of a cell in which a command of the same front end is taken for one that was sent with it.
 TOGETHER = 0.25

@@ -33,6 +33,8 @@ HELD = 8 << 20
 REMEMBERED = 2000
 # Most clients that may ask to take a session over, and characters of the number of such a request.
 TAKEOVERS, TAKEOVER_ID = 32, 100
+# Texts that wait to be published, of streams of a cell that take turns; and of a server that may not send so many.
+TURNS, TURNS_UNTRUSTED = 1000, 100
 # Seconds between checks whether there is room for a message.
 PAUSE = 0.02
 
@@ -253,14 +255,14 @@ class _Iopub:
 
     def stream(self, name: str, text: str) -> None:
         request = self.event.get("request") if self._known.rendering.full else self._own_request()
-        self._known.texts.setdefault((request, name), []).append(text)
+        self._known.texts.add((request, name), text, TURNS if self._known.rendering.full else TURNS_UNTRUSTED)
 
     def flush(self) -> None:
         """Publish the text that has come; what there is no room for waits, and more of its cell joins it."""
         texts, rendering = self._known.texts, self._known.rendering
         while texts and rendering.take():
-            request, name = key = next(iter(texts))
-            text = rendering.text(request, name, "".join(texts.pop(key)))
+            (request, name), parts = texts.pop()
+            text = rendering.text(request, name, "".join(parts))
             if text:
                 self._publisher.stream(request, name, text)
 
@@ -345,6 +347,37 @@ _ASIDE: dict[str, Callable[[_Iopub, Session, Event], None]] = {
 }
 
 
+class _Texts:
+    """Texts that have come and are not published yet, one for each turn of a cell's streams: stdout and stderr keep
+    their order. Where many turns wait, text joins the latest of its stream."""
+
+    def __init__(self) -> None:
+        self._waiting: collections.deque[tuple[tuple[str | None, str], list[str]]] = collections.deque()
+        self._latest: dict[tuple[str | None, str], list[str]] = {}  # the text of a stream that more of it joins
+        self._turn: dict[str | None, str] = {}  # which stream of a request came last
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, key: tuple[str | None, str], text: str, most: int) -> None:
+        parts = self._latest.get(key)
+        turns = self._turn.get(key[0], key[1]) != key[1] and len(self._waiting) < most
+        self._turn[key[0]] = key[1]
+        if parts is None or turns:
+            parts = self._latest[key] = []
+            self._waiting.append((key, parts))
+        parts.append(text)
+
+    def pop(self) -> tuple[tuple[str | None, str], list[str]]:
+        """The oldest of them."""
+        key, parts = self._waiting.popleft()
+        if self._latest.get(key) is parts:
+            del self._latest[key]
+        if not self._waiting:
+            self._turn.clear()
+        return key, parts
+
+
 class _Known:
     """What is known of one session here."""
 
@@ -354,7 +387,7 @@ class _Known:
         self.latest: str | None = None
         self.greeted = False  # what was missed has had its header
         self.takeovers: dict[str, str] = {}
-        self.texts: dict[tuple[str | None, str], list[str]] = {}  # that have come and are not published yet
+        self.texts = _Texts()
 
 
 def _without_widgets(event: Event) -> Event:

@@ -14,7 +14,7 @@ import collections
 import threading
 import time
 
-from . import cells, journal
+from . import cells, journal, texts
 
 # Text in one stream event, in bytes, roughly: even a link that breaks often must get a whole event through.
 PIECE = 1 << 14
@@ -92,7 +92,7 @@ class EventLog:
             cap, None if cap is None else min(bound, cap), history, on_dropped=self.cells.dropped
         )
         self._incoming = collections.deque()
-        self._growing = {}  # (request, stream name) -> (position, event) whose text may still grow
+        self._texts = texts.Texts()
         self._shown = 0  # up to this position, events were given to someone and must not change any more
         self._newest_word = 0  # number of the newest event that must be sent without delay
         self._last_sent = -1e9
@@ -433,7 +433,7 @@ class EventLog:
         """Drop all events and the spill file. Call it after ``close``."""
         with self._lock:
             self._incoming.clear()
-            self._growing.clear()
+            self._texts.clear()
             self._journal.close()
 
     @property
@@ -470,7 +470,7 @@ class EventLog:
             if run:
                 self._take_text(key, "".join(run))
                 run, key = [], None
-            self._growing.clear()
+            self._texts.clear()
             position = self._journal.add(event)
             if event["type"] not in GATHERED:
                 self._newest_word = self._journal.newest
@@ -483,13 +483,13 @@ class EventLog:
 
     def _take_text(self, key, text):
         size = journal.measure(text)
-        position, event = self._growing.get(key, (0, None))
+        position, event = self._texts.growing(key)
         if position > self._shown and position >= self._journal.open_from and event["size"] + size <= PIECE:
             self._journal.grow(event, text, size)
         else:
             event = {"type": "stream", "request": key[0], "content": {"name": key[1], "text": text}}
             position = self._journal.add(event)
-            self._growing[key] = position, event
+            self._texts.began(key, position, event)
         self.cells.saw(event, position, size)
 
 

@@ -18,6 +18,13 @@ from .. import threads
 
 # The longest that the end of a cell waits for text still in a pipe, in seconds.
 SETTLE = 0.2
+# Seconds that a piece of a line waits for the rest of it, so that nothing else comes between.
+REST = 0.02
+# Longest piece of a line that waits.
+LINE = 1 << 12
+# Bytes that a pipe holds, where the system allows it: C code that keeps the interpreter to itself prints so much before
+# it has to wait for us, who wait for it. 1031 is F_SETPIPE_SZ, on Linux.
+PIPE, _SET_SIZE = 1 << 20, 1031
 
 
 class Capture:
@@ -28,6 +35,7 @@ class Capture:
         self._names = {}  # read end -> stream name
         self._decoders = {}
         self._writers = {}  # stream name -> write end
+        self._begun = {}  # read end -> (a piece of a line that waits for the rest, until when)
         self._busy = False
         self._lock = threading.Lock()
         self._wake_r, self._wake_w = os.pipe()
@@ -48,6 +56,10 @@ class Capture:
 
     def _add(self, name, r, w):
         os.set_blocking(r, False)
+        try:
+            fcntl.fcntl(r, _SET_SIZE, PIPE)
+        except (OSError, ValueError):  # another system, or this user's pipes hold too much already
+            pass
         self._decoders[r] = codecs.getincrementaldecoder("utf-8")("replace")
         self._writers[name] = w
         self._names[r] = name
@@ -58,9 +70,10 @@ class Capture:
         return self._writers.get(name)
 
     def _read(self):
-        # Reads only after select, so while this thread waits, everything read from the pipes has been emitted.
+        # Reads only after select, so while this thread waits, everything read from the pipes has been emitted, but for
+        # pieces of lines, which wait a moment.
         while True:
-            ready, _, _ = select.select([self._wake_r] + list(self._names), [], [])
+            ready, _, _ = select.select([self._wake_r] + list(self._names), [], [], REST if self._begun else None)
             self._busy = True
             for fd in ready:
                 if fd == self._wake_r:
@@ -72,16 +85,31 @@ class Capture:
                     data = os.read(fd, 1 << 16)
                 except BlockingIOError:
                     continue
-                text = self._decoders[fd].decode(data)
-                if text:
-                    self._emit(self._names[fd], text)
+                self._came(fd, self._decoders[fd].decode(data))
+            for fd, (piece, until) in list(self._begun.items()):
+                if time.monotonic() >= until:
+                    del self._begun[fd]
+                    self._emit(self._names[fd], piece)
             self._busy = False
+
+    def _came(self, fd, text):
+        """Emit whole lines. The piece after them waits for the rest of its line, and no longer than it has to."""
+        piece, until = self._begun.pop(fd, ("", time.monotonic() + REST))
+        text = piece + text
+        end = text.rfind("\n") + 1
+        if len(text) - end > LINE:
+            end = len(text)
+        if text[end:]:
+            self._begun[fd] = text[end:], time.monotonic() + REST if end else until
+        if end:
+            self._emit(self._names[fd], text[:end])
 
     def settle(self):
         """Wait a moment until everything written has been emitted, because it belongs to the cell that ends now."""
         deadline = time.monotonic() + SETTLE
         while time.monotonic() < deadline:
-            if not self._busy and not any(_readable(fd) for fd in list(self._names)) and not self._busy:
+            waiting = self._begun or any(_readable(fd) for fd in list(self._names))
+            if not self._busy and not waiting and not self._busy:
                 return
             time.sleep(0.0005)
 
@@ -99,6 +127,45 @@ class Capture:
                 pass
         self._names.clear()
         self._writers.clear()
+
+
+class ForkedText:
+    """What a forked copy of the process prints: it goes by lines to a descriptor, since copies that print at the same
+    time would tear each other's lines apart."""
+
+    def __init__(self, descriptor):
+        self._descriptor = descriptor
+        self._pid = None
+        self._texts = {}  # stream name -> a line that has begun
+        self._lock = threading.Lock()
+
+    def _begin(self):
+        if self._pid != os.getpid():  # nothing that the process above has begun
+            self._pid, self._texts, self._lock = os.getpid(), {}, threading.Lock()
+
+    def write(self, name, text):
+        """Write the lines of ``text``; the beginning of another one waits for its end, or for a flush."""
+        self._begin()
+        with self._lock:
+            text = self._texts.pop(name, "") + text
+            end = text.rfind("\n") + 1
+            if len(text) - end > LINE:
+                end = len(text)
+            if text[end:]:
+                self._texts[name] = text[end:]
+            self._send(name, text[:end])
+
+    def flush(self):
+        """Write what has begun."""
+        self._begin()
+        with self._lock:
+            for name in list(self._texts):
+                self._send(name, self._texts.pop(name))
+
+    def _send(self, name, text):
+        data = text.encode("utf-8", "replace")
+        while data:
+            data = data[os.write(self._descriptor(name), data) :]
 
 
 def _readable(fd):

@@ -11,6 +11,27 @@ class StdinNotImplementedError(NotImplementedError):
     """Stands in for IPython's error of this name if IPython is missing."""
 
 
+class LeavesPdb(BaseException):
+    """A KeyboardInterrupt for code that stands in pdb, which would catch one of the real class, and ask again."""
+
+    def _render_traceback_(self):
+        return ["KeyboardInterrupt: %s" % self]
+
+
+LeavesPdb.__name__ = LeavesPdb.__qualname__ = "KeyboardInterrupt"
+LeavesPdb.__module__ = "builtins"
+
+
+def _asked_by_pdb(frame):
+    """Whether the loop of a pdb that catches interrupts asks the user."""
+    while frame is not None:
+        if frame.f_code.co_name == "_cmdloop":
+            debugger = frame.f_locals.get("self")
+            return type(debugger).__name__ != "InterruptiblePdb" and hasattr(debugger, "set_trace")
+        frame = frame.f_back
+    return False
+
+
 class Prompts:
     """The questions of a session that wait for answers.
 
@@ -53,7 +74,11 @@ class Prompts:
             value = self._waiting[input_id][1]
         except KeyboardInterrupt:
             self._append("input_cancelled", cell.request_id, {"input_id": input_id})
-            raise KeyboardInterrupt("Interrupted by user")
+            kind = KeyboardInterrupt
+            if _asked_by_pdb(sys._getframe(1)):
+                kind = LeavesPdb
+                sys.settrace(None)
+            raise kind("Interrupted by user")
         finally:
             self._waiting.pop(input_id, None)
         if value is None or value == "\x04":

@@ -107,6 +107,12 @@ def is_over(cell):
     return cell.is_over if type(cell) is Work else not cell.host.runs(cell.request_id)
 
 
+def is_of(context, request_id):
+    """Whether what runs in a context works for the cell of a request."""
+    cell = context.get(_current)
+    return getattr(cell, "request_id", None) == request_id
+
+
 def set_current(cell):
     """Let the calling thread or task work for ``cell`` from now on."""
     _current.set(cell)

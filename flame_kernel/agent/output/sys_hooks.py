@@ -132,6 +132,16 @@ def _fork(below):
     return fork
 
 
+def _exit(below):
+    def _exit(status):
+        cell = current()
+        if cell is not None:
+            cell.host.flush_fork()
+        below(status)
+
+    return _exit
+
+
 def _sys_property(name, hooks):
     """A property ``sys.<name>``: the session's own value in a session, else that of the class below."""
     inherited = getattr(type(sys), name, None)
@@ -178,6 +188,7 @@ class Hooks:
         ]
         if hasattr(os, "fork"):
             self._layers.append(Layer(own.shared(os), "fork", _fork))
+            self._layers.append(Layer(own.shared(os), "_exit", _exit))
         if hasattr(sys, "unraisablehook"):
             self._layers.append(Layer(sys, "unraisablehook", _unraisablehook))
         found = self._found

@@ -30,8 +30,9 @@ from ..wire import message as wire
 from . import child_stacks, descriptors, exit_reason, monitor, program_pipes, stops, top
 from .child_frames import BOOT, read_frame, send_frame
 
-# Seconds that a process has to end when asked. On a busy machine, one that is still starting needs them all.
-ASKED_GRACE = 2.5
+# Seconds that a process has to end when asked: its exit handlers run, and a pool's work is finished. On a busy machine,
+# one that is still starting needs them all.
+ASKED_GRACE = 4.0
 # How many cells keep their text, to show where a child is that does not answer; and the longest text that is kept.
 TEXTS, LONG_TEXT = 200, 100_000
 # Seconds that a child has to say where its code is; after that we read its stacks without its help.

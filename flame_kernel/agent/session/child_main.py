@@ -7,11 +7,15 @@ them, also while a cell runs.
 import array
 import collections
 import functools
+import gc
+import io
 import os
 import signal
 import socket
 import sys
 import threading
+import time
+import types
 
 from .. import sockets, tempdirs, threads
 from ..log import log as events
@@ -26,8 +30,13 @@ from .child_frames import read_frame, send_frame
 MOST_UNSENT = 2 << 20
 # Seconds to finish starting, for a session that is ended while it starts.
 START_GRACE = 0.8
-# Seconds that exit handlers may take if the server has gone away.
-EXIT_GRACE = 3.0
+# Seconds that exit handlers may take if the server has gone away, or the session is ended; and of those, for how long
+# threads are waited for that are no daemons.
+EXIT_GRACE, ENDED_GRACE, THREADS_GRACE = 3.0, 2.5, 1.0
+# Seconds that a cell has to end when its session does; then exit handlers run beside it.
+LEAVE_GRACE = 0.7
+# What a ``__del__`` method may use.
+_USED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, str, int, float)
 # Seconds between signals to a main thread that has not noticed them.
 SIGNAL_AGAIN = 0.1
 
@@ -53,12 +62,16 @@ def main(sock, left=()):
     me.interrupt_main = functools.partial(_interrupt_main, me)
     me.on_main = functools.partial(_on_main, me)
     me.for_main = collections.deque()  # functions that the next SIGINT makes the main thread call
+    me.ends = threading.Lock()  # held when the session ends, until the main thread has come to its own end
     sender = threads.start("sender", _send_events, sock, log)
     taker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, taker)
     taker.settimeout(None)  # gevent or a default timeout would make it non-blocking
     threads.start("receiver", _receive, sock, taker, me, log, sender)
-    while True:  # closing ends the process; a lane that ended otherwise has been replaced
+    while not me.ends.locked():  # a lane that ended otherwise has been replaced
         me.run_on_main()
+    me.ends.release()
+    _finish(me)
+    os._exit(0)
 
 
 def _enable_faulthandler(fd):
@@ -181,7 +194,7 @@ def _receive(sock, taker, me, log, sender):
             me.wait_started(START_GRACE)
             log.close()
             sender.join(0.5)
-            _end_process(0)
+            _leave(me)
 
 
 def _descriptors(taker):
@@ -218,17 +231,65 @@ def _carry(me, request, key, given):
             one.close()
 
 
+def _leave(me):
+    """End the session: its main thread stops the cell that runs, and ends the process as the user's program would."""
+    threads.later(LEAVE_GRACE + ENDED_GRACE, "end", os._exit, 0)
+    me.ends.acquire()
+    lane = me.lanes.get("")
+    running = lane.request
+    lane.close()
+    if running is not None:
+        lane.interrupt_children()
+        _interrupt_main(me, running)
+    if not me.ends.acquire(timeout=LEAVE_GRACE):  # it is in C code, or does not mind being stopped
+        _end_process(0)
+
+
+def _finish(me):
+    """What an interpreter does at its end: threads are waited for, exit handlers run, then what the user's names hold
+    is freed, and files that are still open are written. All of it is the user's, and may raise anything."""
+    import atexit
+
+    deadline = time.monotonic() + THREADS_GRACE
+    for function in reversed(getattr(threading, "_threading_atexits", ())):  # those of pools: they wait for their work
+        _quietly(function)
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            _quietly(thread.join, max(0.0, deadline - time.monotonic()))
+    _quietly(atexit._run_exitfuncs)
+    _flush_files()
+    names = vars(me.namespace)
+    for name in reversed(list(names)):  # what is made last goes first, and what its methods use stays until then
+        if not isinstance(names.get(name), _USED):
+            names.pop(name, None)
+    _quietly(gc.collect)
+    _quietly(names.clear)
+    _flush_files()
+
+
+def _flush_files():
+    for kinds in ((io.TextIOWrapper,), (io.BufferedWriter, io.BufferedRandom)):
+        for thing in gc.get_objects():
+            if type(thing) in kinds:
+                _quietly(thing.flush)
+
+
+def _quietly(function, *args):
+    try:
+        function(*args)
+    except BaseException:  # it is the user's, and may raise anything, SystemExit too; the process ends all the same
+        pass
+
+
 def _end_process(status):
-    """End this process and the subprocesses in its group."""
+    """End this process and the subprocesses in its group, whatever the main thread does."""
     import atexit
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
     if status:  # the server is gone: nobody else ends what hangs, or what cells have left behind in our group
         threads.later(EXIT_GRACE, "end", _kill)
-    try:
-        atexit._run_exitfuncs()
-    except BaseException:  # they are the user's, and may raise anything, SystemExit too; the process ends all the same
-        pass
+    _quietly(atexit._run_exitfuncs)
+    _flush_files()
     if status:
         _kill()
     os._exit(status)

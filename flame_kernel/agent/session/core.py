@@ -18,7 +18,7 @@ from ..debug.debugger import Debugger
 from ..debug.tracing import lines_of
 from ..log import messages
 from ..output import streams, sys_hooks, widgets
-from ..output.capture import Capture
+from ..output.capture import Capture, ForkedText
 from ..output.comm_callbacks import Callbacks
 from ..output.comms import Comms
 from ..output.stdin import Prompts
@@ -65,6 +65,7 @@ class Core:
         self._lock = threading.Lock()
         self._side = side.Side(self, self._append)
         self.capture = None
+        self.forked = ForkedText(lambda name: self.place.descriptor_in_fork(self, name))
         self.comms = None
         self._callbacks = Callbacks(self)
         self._programs = program_pipes.Programs(log)
@@ -238,6 +239,10 @@ class Core:
         self._append(msg_type, None if cell is None else cell.request_id, content, metadata, buffers, clean)
         if os.getpid() == self.pid:
             self._log.wait_for_room()  # as for text: a loop may display as much as another prints
+        elif msg_type == "error" and content["ename"] != "SystemExit":  # nobody reads a fork's copy of the log
+            self.forked.write("stderr", "\n".join(content["traceback"]) + "\n")
+        elif msg_type == "display_data" and "text/plain" in content["data"]:
+            self.forked.write("stdout", str(content["data"]["text/plain"]) + "\n")
 
     def _append(self, msg_type, request_id, content, metadata=None, buffers=None, clean=None):
         event, left_out = messages.event(msg_type, request_id, content, metadata, buffers, clean)
@@ -253,7 +258,7 @@ class Core:
     def write(self, cell, name, text):
         """Write text that code of ``cell`` has printed."""
         if os.getpid() != self.pid:
-            self._write_from_fork(name, text)
+            self.forked.write(name, text)
         elif text:
             self._log.write(cell.request_id, name, text)
 
@@ -263,7 +268,10 @@ class Core:
 
     def flush(self):
         """Send what was printed; in a child, wait until the server has it, as the child may end at any time."""
-        self.place.flush(self, streams.current())
+        if os.getpid() != self.pid:
+            self.forked.flush()
+        else:
+            self.place.flush(self, streams.current())
 
     def hand_over(self, in_any_case):
         """Wait until what was printed has been sent, as long as the log allows; see ``EventLog.hand_over``."""
@@ -291,14 +299,13 @@ class Core:
 
     def before_fork(self):
         """Called before the user's code forks this process: makes sure that the copy has descriptors for its output."""
+        self.flush_fork()
         self.place.before_fork(self)
 
-    def _write_from_fork(self, name, text):
-        """Write text of a forked process to a descriptor, since nobody reads the fork's copy of the log."""
-        fd = self.place.descriptor_in_fork(self, name)
-        data = text.encode("utf-8", "replace")
-        while data:
-            data = data[os.write(fd, data) :]
+    def flush_fork(self):
+        """In a forked copy: write what has been printed and not yet written."""
+        if os.getpid() != self.pid:
+            self.forked.flush()
 
     # -- input -------------------------------------------------------------------------------------------------------
 

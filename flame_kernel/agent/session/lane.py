@@ -18,7 +18,7 @@ import threading
 import time
 import types
 
-from .. import threads
+from .. import processes, threads
 from ..output import streams
 from . import stacks
 from .stops import outcome
@@ -30,8 +30,6 @@ REPORT_AFTER = 0.7
 NOTICED_AFTER = 3.0
 # Seconds before a loop that has failed is run again.
 LOOP_AGAIN = 0.001
-# Seconds that a forked copy sleeps at a time.
-FORKED = 3600.0
 
 
 class Guard:
@@ -111,6 +109,8 @@ class Lane:
         self._wake = None
         self._task = None
         self._suspended = False
+        self._before = set()  # the tasks that there were when the running request began
+        self._stopped = None  # id of a request that awaits and is to be cancelled
         self._closing = False
         self._reported = None  # request id for which the user was told that the next Stop abandons it
         self._told = None  # (request id, how many reports said that the interrupted cell still runs)
@@ -142,7 +142,7 @@ class Lane:
     def run(self):
         """Run the lane until it is closed, or until it is abandoned and its cell has ended."""
         self.thread_id = threading.get_ident()
-        self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else _native_id()
+        self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else processes.native_id()
         asyncio.set_event_loop(self.loop)
         # What the loop itself prints, for example about a failed callback, belongs to the cell that ran last.
         streams.set_current(streams.LatestCell(self.host))
@@ -151,7 +151,9 @@ class Lane:
             try:
                 self.loop.run_until_complete(self._task)
             except (KeyboardInterrupt, SystemExit):
-                # From a task or callback that the cell left in the background: that one has ended, the lane continues.
+                # From a task or callback of the cell, or one left in the background: that one has ended, the lane
+                # continues. A Stop ends the cell too, before the tasks that it waits for have their turn.
+                self._cancel_stopped()
                 continue
             except asyncio.CancelledError:
                 break
@@ -164,7 +166,7 @@ class Lane:
 
     def _close_loop(self):
         try:
-            tasks = asyncio.all_tasks(self.loop) if hasattr(asyncio, "all_tasks") else asyncio.Task.all_tasks(self.loop)
+            tasks = _tasks(self.loop)
             for task in tasks:
                 task.cancel()
             if tasks:
@@ -190,6 +192,7 @@ class Lane:
 
     async def _perform(self, request):
         self._force = False
+        self._before = _tasks(self.loop)
         self.since = time.monotonic()
         self.request = request
         reply = None
@@ -202,7 +205,7 @@ class Lane:
             reply = self.host.failed_reply(request, e)
         if hasattr(self._task, "uncancel"):
             self._task.uncancel()
-        self._stay_if_forked()
+        self._end_if_forked(reply)
         if self.abandoned:
             return
         self.request = None
@@ -213,14 +216,14 @@ class Lane:
         self._accepted.popleft()
         self.host.finish(request, reply)
 
-    def _stay_if_forked(self):
-        """A copy of the process that a cell has forked, and that has come to the cell's end, goes no further: it would
-        share the loop's descriptors, and take what wakes the session's own. It ends with the session."""
-        while os.getpid() != self.host.pid:
-            try:
-                time.sleep(FORKED)
-            except KeyboardInterrupt:
-                pass
+    def _end_if_forked(self, reply):
+        """A copy of the process that a cell has forked, and that has come to the cell's end, ends here: it would share
+        the loop's descriptors, and take what wakes the session's own."""
+        if os.getpid() != self.host.pid:
+            self.host.flush_fork()
+            content = (reply[0] if isinstance(reply, tuple) else reply) or {"status": "error"}
+            status = content.get("evalue") or "0" if content.get("ename") == "SystemExit" else "1"
+            os._exit(0 if content["status"] == "ok" else int(status) & 255 if status.isdigit() else 1)
 
     @types.coroutine
     def _step(self, coroutine):
@@ -350,6 +353,7 @@ class Lane:
         self.noticed = None
         if self._guard.post(self._notice):
             self.host.debug.resume()
+            self.call(lambda: None)  # a loop that the cell itself has made run (nest_asyncio) waits in a C call
             done = "raised"
         else:
             self._cancel(request["id"])
@@ -387,12 +391,11 @@ class Lane:
     def _cancel(self, request_id):
         """Cancel a cell that awaits; if other code blocks the loop, raise KeyboardInterrupt in that."""
         answered = threading.Event()
+        self._stopped = request_id
 
         def cancel():
             answered.set()
-            if self.request is not None and self.request["id"] == request_id and self._suspended:
-                self._notice()
-                self._task.cancel()
+            self._cancel_stopped()
 
         self.loop.call_soon_threadsafe(cancel)
 
@@ -408,20 +411,26 @@ class Lane:
 
         threads.later(CANCEL_GRACE, "interrupt", insist)
 
+    def _cancel_stopped(self):
+        """Cancel the cell if a Stop was for it and it awaits; once for each Stop; on the lane's thread."""
+        stopped, self._stopped = self._stopped, None
+        if self.request is not None and self.request["id"] == stopped and self._suspended:
+            self._notice()
+            self._task.cancel()
+            for task in self._tasks_of_cell():
+                task.cancel()
+
+    def _tasks_of_cell(self):
+        """The tasks that the running cell has begun, also those that it does not wait for. Before Python 3.12 nobody
+        knows who has begun a task: where an earlier cell has left some behind, which may begin others, none is told."""
+        new = _tasks(self.loop) - self._before - {self._task}
+        if any(hasattr(task, "get_context") for task in new):
+            return [task for task in new if streams.is_of(task.get_context(), self.request["id"])]
+        return [] if any(task is not self._task and not task.done() for task in self._before) else new
+
     def interrupt_children(self):
-        """Send SIGINT to processes that this thread has started and waits for, so that subprocess.run ends."""
-        path = "/proc/self/task/%s/children" % self.native_id
-        try:
-            with open(path) as f:
-                pids = [int(pid) for pid in f.read().split()]
-        except (OSError, ValueError):
-            return  # not Linux, or a kernel without that file
-        for pid in pids:
-            try:
-                if pid not in self.host.protected_pids():
-                    os.kill(pid, signal.SIGINT)
-            except OSError:
-                pass
+        """Interrupt the processes that this thread has started and waits for, so that subprocess.run ends."""
+        processes.interrupt(self.native_id, self.host.protected_pids())
 
     def _notice(self):
         """The interrupt has reached the running code; called on the lane's thread."""
@@ -471,10 +480,6 @@ class Lane:
         return request
 
 
-def _native_id():
-    """The kernel's id of this thread on Python 3.6 and 3.7 (Linux); 0 if unknown."""
-    try:
-        with open("/proc/thread-self/stat") as f:
-            return int(f.read().split(" ", 1)[0])
-    except (OSError, ValueError):
-        return 0
+def _tasks(loop):
+    """The tasks of a loop that are not done."""
+    return set(asyncio.all_tasks(loop)) if hasattr(asyncio, "all_tasks") else set(asyncio.Task.all_tasks(loop))

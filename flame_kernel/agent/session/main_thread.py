@@ -194,7 +194,8 @@ class MainLane(Lane):
                     self.loop.call_soon(self.leave_if_idle)
                     self.loop.run_forever()
                 break
-            except (KeyboardInterrupt, SystemExit):  # from a task that a cell left in the background; that has ended
+            except (KeyboardInterrupt, SystemExit):  # as in Lane.run
+                self._cancel_stopped()
                 continue
         self.host.debug.leave()
         getattr(self.loop, "_signal_handlers", {}).clear()  # the server's own handlers come back, so forget the loop's

@@ -6,13 +6,14 @@ history file, the profile folder, signals, prompts.  Its classes are in ``ipytho
 all sessions of the process share is in ``ipython_hooks``.
 """
 
+import contextlib
 import importlib.util
 import os
 import sys
 
 from .. import own
 from ..output.figures import Figures
-from . import ipykernel_names, ipython_class, ipython_parts, jedi_cache, system, tracebacks
+from . import ipykernel_names, ipython_class, ipython_parts, jedi_cache, system, timing, tracebacks
 from . import ipython_hooks as hooks
 
 OLDEST = (7, 17)  # the first version that can run a cell on a loop that is already running
@@ -122,7 +123,7 @@ class IPythonShell:
             self._show(e)
         ip.end_cell()
         if result is not None:
-            failure = result.error_before_exec or result.error_in_exec
+            failure = result.error_in_exec if result.error_before_exec is None else result.error_before_exec
         if failure is None and not error.get("in_displayhook"):
             reply = {"status": "ok"}
         else:
@@ -145,6 +146,10 @@ class IPythonShell:
             transformed = ip.transform_cell(code)
         except Exception:  # also from the user's own input transformers; the cell shows it
             problem = sys.exc_info()
+        inner, timed = timing.awaiting(code), contextlib.nullcontext()
+        if inner is not None and self._awaits(inner[1], ip.transform_cell(inner[1])):
+            transformed = "\n" * inner[0] + ip.transform_cell(inner[1])
+            timed = timing.timed(lambda text: sys.stdout.write(text))
         kwargs = {"store_history": store_history, "silent": silent}
         if ip.takes_cell_id and cell_id is not None:
             kwargs["cell_id"] = cell_id
@@ -156,7 +161,8 @@ class IPythonShell:
         result = None
         try:
             if awaits:
-                result = await coroutine
+                with timed:
+                    result = await coroutine
             else:
                 try:
                     coroutine.send(None)

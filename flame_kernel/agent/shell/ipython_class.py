@@ -19,7 +19,7 @@ import types
 from .. import tempdirs
 from ..output import kernel_object, streams
 from . import ipython_hooks as hooks
-from . import ipython_parts, jedi_cache
+from . import ipython_parts, jedi_cache, tracebacks
 from . import system as commands
 from .ipython_parts import clean
 
@@ -68,6 +68,7 @@ def _make_class():
             self._next_count = 1
             self._errors = {}  # request id -> what _showtraceback has shown for it
             self._last_exc_info = None
+            self._in_sys = False  # whether that error was sys.last_value when the latest cell ended
             self.own_group = host.place.own_group
             config = Config()
             parameters = inspect.signature(InteractiveShell.run_cell_async).parameters
@@ -230,6 +231,13 @@ def _make_class():
 
         def end_cell(self):
             cell = streams.current()
+            last = self._last_exc_info
+            if last is not None and self._in_sys and getattr(sys, "last_value", None) is None:
+                self._last_exc_info = None  # a cell has cleared it: what the error holds is to be freed
+                self.InteractiveTB.tb = None
+            self._in_sys = (
+                self._last_exc_info is not None and getattr(sys, "last_value", None) is self._last_exc_info[1]
+            )
             self._errors.pop(cell.request_id if cell else None, None)
             if not self._owns_process and self._main is not None:
                 main = sys.modules.get("__main__")
@@ -248,6 +256,15 @@ def _make_class():
         @contextlib.contextmanager
         def _tee(self, channel):
             yield  # IPython 9 would replace the write method of sys.stdout here, for the whole process
+
+        def showtraceback(self, exc_tuple=None, *args, **kwargs):
+            error = (exc_tuple or (sys.exc_info() if sys.exc_info()[1] is not None else self._last_exc_info) or (0, 0))[
+                1
+            ]
+            if kwargs.get("exception_only") or not ipython_parts.resists(error):
+                return super().showtraceback(exc_tuple, *args, **kwargs)
+            etype, value, tb = self._get_exc_info(exc_tuple)
+            return self._showtraceback(etype, value, ipython_parts.plain_lines(value, tb, self._outer.cell_name))
 
         def _showtraceback(self, etype, evalue, stb):
             streams.flush_all()
@@ -281,21 +298,16 @@ def _make_class():
             name, text = type(exception).__name__, self.text_of(exception)
             return {"ename": name, "evalue": text, "traceback": shown.get("traceback", [])}
 
-        @staticmethod
-        def text_of(error):
-            try:
-                return str(error)
-            except Exception:  # the user's __str__
-                return "<exception str() failed>"
+        text_of = staticmethod(tracebacks.evalue)
 
         def traceback_lines(self, etype, value, tb):
             """A traceback as IPython shows it, but not published."""
+            if ipython_parts.resists(value):
+                return ipython_parts.plain_lines(value, tb, self._outer.cell_name)
             if hasattr(value, "_render_traceback_"):
                 return list(value._render_traceback_())
             if issubclass(etype, SyntaxError):
                 return self.SyntaxTB.structured_traceback(etype, value, traceback.extract_tb(tb))
-            if hasattr(value, "exceptions") and hasattr(value, "split"):  # an ExceptionGroup
-                return traceback.format_exception(etype, value, tb)
             return self.InteractiveTB.structured_traceback(etype, value, tb, tb_offset=0)
 
         clean = staticmethod(clean)
@@ -443,8 +455,7 @@ def _make_class():
             figures.show_by(display)
             self.events.register("post_execute", figures.flush)
 
-        # -- completion and inspection
-        # -----------------------------------------------------------------------------------
+        # -- completion and inspection -------------------------------------------------------------------------------
 
         def completions(self, code, cursor_pos):
             """IPython's Completion objects, all for the same range of text."""

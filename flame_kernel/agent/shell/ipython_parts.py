@@ -87,11 +87,38 @@ def clear_of_ours(error):
 
 def _behind(error):
     try:
-        members = error.exceptions
-    except Exception:  # no group; or the error's own attributes may raise anything
-        members = ()
-    behind = [error.__cause__, error.__context__, *(members if isinstance(members, (tuple, list)) else ())]
+        behind = [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+    except Exception:  # the error's own attributes may raise anything, and "exceptions" may be no sequence
+        return []
     return [one for one in behind if isinstance(one, BaseException)]
+
+
+def resists(error):
+    """Whether IPython cannot show an error as such: groups it prints as text, and of an error whose own traceback
+    cannot be made it says that only."""
+    try:
+        if hasattr(type(error), "_render_traceback_"):
+            return not isinstance(error._render_traceback_(), list)
+        seen = set()
+        while isinstance(error, BaseException) and id(error) not in seen:
+            if any(kind.__name__ == "BaseExceptionGroup" for kind in type(error).__mro__):
+                return True
+            seen.add(id(error))
+            cause = error.__cause__
+            error = error.__context__ if cause is None else cause
+        return False
+    except Exception:  # the error's own attributes may raise anything
+        return True
+
+
+def plain_lines(error, tb, cell_name):
+    """The traceback of an error that IPython cannot show."""
+    while tb is not None and tb.tb_next is not None:
+        if not str(tb.tb_frame.f_globals.get("__name__")).startswith("IPython."):
+            break
+        tb = tb.tb_next
+    cells = types.SimpleNamespace(label=cell_name, refresh=lambda name: None)
+    return tracebacks.Formatter(cells).lines(error, tb)
 
 
 def cell_file(code):
@@ -258,6 +285,12 @@ def classes():
                 super().__call__(result)
             finally:
                 self.local.message = None
+
+        def flush(self):
+            super().flush()
+            self.shell.user_ns_hidden.update(
+                (name, "") for name in ("_", "__", "___")
+            )  # IPython leaves the values there
 
         def start_displayhook(self):
             self.local.message = {"data": {}, "metadata": {}}

@@ -1,6 +1,7 @@
 """%time and %timeit: measure how long code takes, and report it as IPython does."""
 
 import ast
+import contextlib
 import math
 import time
 import timeit
@@ -33,16 +34,38 @@ def time_once(source, namespace, write):
     if tree.body and isinstance(tree.body[-1], ast.Expr):
         last = compile(ast.Expression(tree.body.pop().value), "<timed eval>", "eval", 0, True)
     first = compile(tree, "<timed exec>", "exec", 0, True)
+    with timed(write):
+        exec(first, namespace)
+        return None if last is None else eval(last, namespace)
+
+
+@contextlib.contextmanager
+def timed(write):
+    """Write how long the body of the ``with`` has taken."""
     user, system = _cpu()
     wall = time.perf_counter()
     try:
-        exec(first, namespace)
-        return None if last is None else eval(last, namespace)
+        yield
     finally:
         wall = time.perf_counter() - wall
         user, system = [after - before for after, before in zip(_cpu(), (user, system))]
         write("CPU times: user %s, sys: %s, total: %s\n" % (in_words(user), in_words(system), in_words(user + system)))
         write("Wall time: %s\n" % in_words(wall))
+
+
+def awaiting(code):
+    """``(lines before it, code)`` behind ``%%time``, or ``%time`` in a cell of one line, if that code may await: only a
+    shell can run it. None for any other cell."""
+    before = len(code) - len(code.lstrip())
+    first, _, rest = code[before:].partition("\n")
+    lines = code.count("\n", 0, before)
+    if first.rstrip() == "%%time":
+        lines, inner = lines + 1, rest
+    elif first.startswith("%time ") and not rest.strip():
+        inner = first[len("%time ") :].lstrip()
+    else:
+        return None
+    return (lines, inner) if "await" in inner or "async" in inner else None
 
 
 def _cpu():

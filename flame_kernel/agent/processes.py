@@ -1,0 +1,54 @@
+"""Processes that a thread has started, and their own: found by ``/proc``, on Linux."""
+
+import os
+import signal
+
+
+def interrupt(thread, protected):
+    """Interrupt all processes below those that a thread has started, but for ``protected`` ones. A shell does not end
+    by an interrupt of its own: it waits for the command that it runs."""
+    todo, found = _children("self", thread), []
+    while todo:
+        pid = todo.pop()
+        if pid not in protected and pid not in found:
+            found.append(pid)
+            todo += [child for task in _tasks(pid) for child in _children(pid, task)]
+    for pid in reversed(found):
+        try:
+            os.kill(pid, signal.SIGTERM if _ignores_interrupts(pid) else signal.SIGINT)
+        except OSError:  # it has ended, or is somebody else's
+            pass
+
+
+def _tasks(pid):
+    try:
+        return os.listdir("/proc/%d/task" % pid)
+    except OSError:
+        return []
+
+
+def _children(pid, thread):
+    try:
+        with open("/proc/%s/task/%s/children" % (pid, thread)) as f:
+            return [int(pid) for pid in f.read().split()]
+    except (OSError, ValueError):
+        return []  # not Linux, or a kernel without that file
+
+
+def _ignores_interrupts(pid):
+    """Whether a process has been started with SIGINT ignored, as those below a server in a shell's background are."""
+    try:
+        with open("/proc/%d/status" % pid) as f:
+            masks = [line.split()[1] for line in f if line.startswith("SigIgn")]
+        return bool(masks) and bool(int(masks[0], 16) >> (signal.SIGINT - 1) & 1)
+    except (OSError, ValueError):
+        return False
+
+
+def native_id():
+    """The kernel's id of this thread on Python 3.6 and 3.7 (Linux); 0 if unknown."""
+    try:
+        with open("/proc/thread-self/stat") as f:
+            return int(f.read().split(" ", 1)[0])
+    except (OSError, ValueError):
+        return 0
