@@ -156,7 +156,7 @@ def test_an_empty_group_is_a_mistake_where_it_is_named(tmp_path: Path) -> None:
     path.write_text('[targets.lab]\nlocation = "lab:9999"\n[groups.web]\nmembers = []\n')
     file = TargetsFile(path)
     assert [one.label for one in select("lab", file)] == ["lab"]
-    with pytest.raises(TargetError, match="group web in .* is empty; name a target in its members, or remove it"):
+    with pytest.raises(TargetError, match=r"group web in .* is empty; name a target in its members"):
         select("web", file)
 
 

@@ -433,7 +433,7 @@ class Colour(enum.Enum):
     RED = 1
 
 
-Point = collections.namedtuple("Point", "x y")
+Point = collections.namedtuple("Point", "x y")  # noqa: PYI024  # as users write it
 
 
 @dataclasses.dataclass
