@@ -191,9 +191,16 @@ class Groups:
     # -- a cell ------------------------------------------------------------------------------------------------------
 
     def press(self) -> None:
-        """Stop: all hosts on which a cell runs hear of it."""
-        for following in list(self._under_way):
+        """Stop: all hosts on which a cell runs hear of it; where none is waited for, those that an earlier Stop has not
+        stopped."""
+        under_way = list(self._under_way)
+        for following in under_way:
             following.press()
+        for member in () if under_way or self._far.group is None else self._far.group.members:
+            remote = member.known
+            if remote is not None and member.state == "busy":
+                with contextlib.suppress(FlameError):  # a host that is gone has nothing to stop
+                    remote.interrupt()
 
     async def cell(self, cell: Asked, lines: list[str], how: How) -> dict[str, Any] | None:
         """Run what is left of a cell, where it is for a group: its reply. None where it is for one far side."""

@@ -154,6 +154,17 @@ def test_stop_reaches_all_of_them(kernel: Kernel) -> None:
     assert "all 3 hosts" in ok(kernel.execute("print('still there')")).stdout
 
 
+def test_a_second_stop_reaches_what_the_first_has_not_stopped(kernel: Kernel) -> None:
+    run = kernel.submit("import time\ntime.sleep(600)")
+    wait_until(lambda: "busy: web[1-3]" in kernel.execute("%flame status").stdout, "all are busy")
+    wait_until(lambda: kernel.execute("%flame where").stdout.count("time.sleep") == 1, "all sleep")
+    kernel.interrupt()
+    kernel.wait(run)
+    if "not stopped yet" in run.stderr:
+        kernel.interrupt()
+    wait_until(lambda: "idle: web[1-3]" in kernel.execute("%flame status").stdout, "all have stopped")
+
+
 def test_an_editor_is_answered_by_the_first_that_lives(kernel: Kernel) -> None:
     ok(kernel.execute("a_long_name = 1"))
     wait_until(lambda: "a_long_name" in kernel.complete("a_long")["matches"], "jedi has been loaded there")
