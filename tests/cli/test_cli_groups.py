@@ -15,6 +15,9 @@ import tomllib
 from farside import FlameServer
 from shell import flame
 
+from flame_kernel.cli.papermill_engine import environ
+from flame_kernel.errors import TargetError
+
 WARM = ("flame_kernel.group.group", "nbclient", "nbformat", "jupyter_client.kernelspec")
 pytestmark = pytest.mark.usefixtures("warm_commands")
 
@@ -254,6 +257,7 @@ papermill.execute_notebook(sys.argv[2], sys.argv[3], {"alpha": 21}, kernel_name=
 """
 
 
+@pytest.mark.timeout(240)  # two processes load much
 def test_papermills_engine_on_a_member(tmp_path: Path) -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
     engine = project["project"]["entry-points"]["papermill.engine"]["flame"]
@@ -262,8 +266,9 @@ def test_papermills_engine_on_a_member(tmp_path: Path) -> None:
     done = subprocess.run([*line, "web1"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert outputs(out) == ["42\n"]
-    done = subprocess.run([*line, "web9"], capture_output=True, text=True, check=False)
-    assert "there is no target or kernel 'web9'" in done.stderr
+    with pytest.raises(TargetError, match="there is no target or kernel 'web9'"):
+        environ("web9")
+    assert environ("web") == {"FLAME_TARGET": "web"}
 
 
 def test_a_kernel_of_a_group_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
