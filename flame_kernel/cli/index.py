@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "exec": (f"{SUBCOMMANDS}.run.Exec", "run statements on a server"),
     "eval": (f"{SUBCOMMANDS}.run.Eval", "print the value of an expression on a server"),
     "run": (f"{SUBCOMMANDS}.run.Run", "run a script of this machine, or a notebook, on a server"),
-    "pip": (f"{SUBCOMMANDS}.pip.Pip", "run pip of a server's Python"),
+    "pip": (f"{SUBCOMMANDS}.pip.Pip", "send packages to a server without internet, or run its own pip"),
     "put": (f"{SUBCOMMANDS}.files.Put", "copy files and folders to a server"),
     "get": (f"{SUBCOMMANDS}.files.Get", "copy files and folders from a server"),
     "sync": (f"{SUBCOMMANDS}.files.Sync", "make a folder like one on the other side: only what changed"),

@@ -1,8 +1,8 @@
-"""The commands that reach what is on the other side beside cells and files: ports."""
+"""The commands that reach what is on the other side beside cells and files: ports, and packages."""
 
 from __future__ import annotations
 
-from .command import ANY, ON_CONNECTION, Argument, Command
+from .command import ANY, ON_CONNECTION, SOME, Argument, Command
 from .options import Option
 
 _STOP = Option(("--stop",), "end one, by its port or path of either end; all: every one", "WHICH")
@@ -45,5 +45,21 @@ REACHING: tuple[Command, ...] = (
         (_STOP, ON_CONNECTION),
         examples=("%flame forwards", "%flame forwards --stop all"),
         passes=True,
+    ),
+    Command(
+        "pip",
+        "install packages there, fetched here and sent: for hosts without internet",
+        (Argument("code", "WORD", "install NAME, list, or uninstall NAME, as behind pip", SOME),),
+        (ON_CONNECTION,),
+        more="pip of this machine chooses and fetches wheels for the far side's Python and platform. They come into a "
+        "folder of ours there, behind what the host has; --first puts them before it. It asks before the first write "
+        "(-y: yes). uninstall --all leaves nothing. --there runs pip of the far side itself.",
+        examples=(
+            "%flame pip install rich dask[distributed]",
+            "%flame pip install -r requirements.txt --first",
+            "%flame pip list",
+            "%flame pip uninstall --all",
+        ),
+        code=True,
     ),
 )

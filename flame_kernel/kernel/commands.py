@@ -14,12 +14,13 @@ from ..commands.doctor import bundle, examine, of_target
 from ..commands.doctor_here import examine_lab
 from ..commands.kept import choose, header, label
 from ..commands.options import KERNEL, settings
-from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened
+from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened, words_of
 from ..connect.keys import has_key
 from ..connect.target import Target
 from ..errors import FlameError, TargetError
 from ..forward import browser, lines
 from ..forward.forwards import Forwards
+from ..packages.words import carry_out, read
 from ..session.session import Session
 from ..terminal import plain_text
 from .backend import FarSide
@@ -91,6 +92,9 @@ class Commands:
             if not re.match(r"%flame(?:[\s?]|$)", text):
                 raise FlameError(f"there is no {shortened(text.split()[0])}; %flame help lists the commands")
             line = parse(text.removeprefix("%flame"), KERNEL)
+            if line.name == "pip" and read(words_of(line["code"])).there:
+                lines.insert(0, "%pip " + line["code"].replace("--there", "").strip())
+                return lines, {}
             if line.name == "run":
                 if any(_is_ours(one) for one in lines):
                     raise FlameError("%flame run must be the last %flame line of its cell: its script runs below")
@@ -237,6 +241,20 @@ class Commands:
     async def _stop_forwards(self, cell: Cell, which: str) -> None:
         forwards = self._ports
         self._say(cell, await self._waits.until(on_thread(lambda: lines.stop(forwards, which), "forward")))
+
+    # -- packages ------------------------------------------------------------------------------------------------------
+
+    async def _pip(self, cell: Cell, line: Line) -> None:
+        session = await self.session()
+        asked = read(words_of(line["code"]))
+
+        def consent(question: str) -> bool:
+            return (cell.ask(f"{question} [y/N] ", False) or "").strip().lower() in ("y", "yes")
+
+        def work() -> str:
+            return carry_out(session, asked, consent, lambda text: self._say(cell, text), progress=False)
+
+        self._say(cell, await self._waits.until(on_thread(work, "pip")))
 
     # -- once more ---------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from ..connect.target import load_target
 from ..errors import FlameError, TargetError
 from ..files.sync import Wishes, sync_down, sync_up
 from ..forward import browser, lines
+from ..packages.words import carry_out, read
 from ..remote.modules import send_named
 from ..remote.remote import Remote
 from ..session.agent_client import AgentClient
@@ -322,6 +323,16 @@ class Commands:
         forwards = self._remote(line).forwards
         print(lines.stop(forwards, line["stop"]) if line["stop"] is not None else lines.table(forwards))
 
+    # -- packages ----------------------------------------------------------------------------------------------------
+
+    def _pip(self, line: Line) -> None:
+        name, remote = self._connections.pick(line["target"])
+        asked = read(words_of(line["code"]))
+        if asked.there:
+            self._cells.follow(name, remote, "%pip " + line["code"].replace("--there", "").strip())
+            return
+        print(carry_out(remote.session, asked, lambda question: _yes(ask_line(f"{question} [y/N] ", False)), print))
+
     # -- modules -----------------------------------------------------------------------------------------------------
 
     def _sendmodule(self, line: Line) -> None:
@@ -366,6 +377,10 @@ class Commands:
     def _help(self, line: Line) -> None:
         name = line["name"]
         print(help.overview(MAGICS) if name is None else help.about(find(name, MAGICS), MAGICS))
+
+
+def _yes(answer: str | None) -> bool:
+    return (answer or "").strip().lower() in ("y", "yes")
 
 
 def where(remote: Remote) -> str:

@@ -29,6 +29,7 @@ from ..connect.target import Secret, Target, Timeouts, load_target
 from ..errors import FlameError, TargetError, TransferError, UnsafeAnswer
 from ..files import transfer
 from ..forward.forwards import Forward, Forwards
+from ..packages import install as packages
 from ..security.offers import identifiers
 from ..serve.embedded import EmbeddedServer
 from ..session.bootstrap import agent_text
@@ -410,6 +411,16 @@ class Remote:
         for sentence in made.warnings:
             print(f"Warning: {sentence}" if "whoever" in sentence else f"Note: {sentence}", file=sys.stderr)
         return made
+
+    # -- packages ----------------------------------------------------------------------------------------------------
+
+    def install(self, *requirements: str, first: bool = False, progress: bool | None = None) -> packages.Installed:
+        """Install packages there that pip fetches here: ``pi.install("rich")``; ``first``: before what the host has."""
+        return packages.install(self.session, requirements, consent=lambda _: True, first=first, progress=progress)
+
+    def uninstall(self, *names: str) -> list[str]:
+        """Remove packages that ``install`` has sent; without names all of them, and the folder."""
+        return packages.uninstall(self.session, names or None)
 
     def console(self) -> Console:
         """The interactive prompt of the far side: ``with pi.console() as console: console.interact()``."""

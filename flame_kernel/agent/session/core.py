@@ -22,7 +22,7 @@ from ..output.capture import Capture, ForkedText
 from ..output.comm_callbacks import Callbacks
 from ..output.comms import Comms
 from ..output.stdin import Prompts
-from ..remote import bulk, modules, objects
+from ..remote import bulk, modules, objects, packages
 from ..shell import ipython, mini, tracebacks
 from . import monitor, program, program_pipes, side, stacks
 from .lane import Lane
@@ -74,6 +74,7 @@ class Core:
         self._batch = (None, "")  # batch of the last object request, and its lane
         self._helpers = itertools.count(1)
         self.namespace = self._make_namespace()
+        packages.use(place.owns_process)
         sys_hooks.install()
 
     def __repr__(self):
@@ -472,6 +473,8 @@ class Core:
             self.comms.close()
         self._programs.close()
         self.modules.close()
+        if not self.closed:
+            packages.leave()
         self.objects.close()
         if self.shell is not None:
             self.shell.close()

@@ -10,12 +10,13 @@ import threading
 
 from .. import threads
 from ..output import streams
-from ..remote import modules
+from ..remote import modules, packages
 from .usage import Usage
 
 # The questions of an editor; and all kinds.
 QUESTIONS = ("complete", "inspect")
-KINDS = QUESTIONS + ("usage", "comm_info", "comm_announce", "open_lane", "close_lane", "cwd") + modules.KINDS
+KINDS = QUESTIONS + ("usage", "comm_info", "comm_announce", "open_lane", "close_lane", "cwd")
+KINDS += modules.KINDS + packages.KINDS
 # Seconds that a request waits for a shell that is still starting.
 START_PATIENCE = 10.0
 # Seconds to wait for a thread to end.
@@ -64,6 +65,8 @@ class Side:
                 return {"status": "ok"}
             if request["kind"] in modules.KINDS:
                 return self._host.modules.reply(request)
+            if request["kind"] in packages.KINDS:
+                return packages.reply(request, self._host.place.owns_process)
             if not self._host.wait_started(START_PATIENCE):
                 raise RuntimeError("the session is still starting")
             return self._reply_of_shell(request)

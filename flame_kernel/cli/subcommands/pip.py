@@ -1,10 +1,14 @@
-"""``jupyter flame pip``: pip of the far side's own Python, as ``python -m pip`` is there."""
+"""``jupyter flame pip``: packages sent through the link; or pip of the far side's own Python, by ``--there``."""
 
 from __future__ import annotations
 
 import argparse
-from typing import ClassVar
+import sys
+from typing import Any, ClassVar
 
+from ...errors import FlameError
+from ...packages.words import Words, carry_out, read
+from ...terminal import plain_text
 from ..parser import Parser
 from .run import SEVERAL, Running
 
@@ -36,27 +40,59 @@ class Pip(Running):
     several = SEVERAL
     takes_all: ClassVar[bool] = True
     about = """
-        Run pip of the server's own Python, as `python -m pip WORDS` would there: what it downloads, that machine
-        downloads. The exit code is pip's; on several servers, where equal output is shown once, it is 0, 1 where it
-        failed somewhere, and 4 where none was reached.
+        Install packages on a server that has no internet: wheels for it are chosen and fetched here by pip, with the
+        index and proxies of this machine, and sent. They come into a folder of their own there, behind what the server
+        has (--first: before it). list shows them, uninstall removes them (--all: with the folder).
+
+        With --there, and for all other words, pip of the server's own Python runs there, as `python -m pip WORDS`: what
+        it downloads, that machine downloads. The exit code is pip's; on several servers it is 0, 1 where it failed
+        somewhere, and 4 where none was reached.
         """
     typed = """
-        jupyter flame pip -t gpu-box install --user numpy
-        jupyter flame pip -t web list
+        jupyter flame pip -t gpu-box install "dask[distributed]" -r requirements.txt
+        jupyter flame pip -t gpu-box uninstall --all
+        jupyter flame pip --there -t web install --user numpy
         """
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument(
             "words", nargs=argparse.REMAINDER, metavar="WORD", help="for pip: install numpy, list, -- --version"
         )
+        parser.add_argument("--there", action="store_true", help="run pip of the server itself")
         parser.add_argument("--json", action="store_true", help="of several servers: a line of JSON each")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
-        words = options.words[1:] if options.words[:1] == ["--"] else options.words
-        words = words or ["--help"]
+        asked = read([*(["--there"] if options.there else []), *options.words])
+        if not asked.there:
+            self.refuse_json(options)
+            return self._send(asked)
+        words = list(asked.rest)
         if self.is_group:
             return self.on_each(_SCRIPT, options.json, "script", "pip", words, **self.plain_shell)
         self.refuse_json(options)
         with self.remote(**self.plain_shell) as remote:
             return self.program(remote).execute(_SCRIPT, "script", "pip", words)
+
+    def _send(self, asked: Words) -> int:
+        """Through the link, to one server after the other."""
+        light: dict[str, Any] = {} if self.options.session else {"place": "process", "shell": "mini"}
+        if not self.is_group:
+            with self.remote(**light) as remote:
+                print(carry_out(remote.session, asked, self.confirm, _say))
+            return 0
+        from .. import on_group
+
+        failed = 0
+        with on_group.opened(self, **light) as chosen:
+            for member in chosen.members:
+                try:
+                    print(f"{member.label}: {carry_out(chosen[member.label].session, asked, self.confirm, _say)}")
+                except FlameError as error:
+                    failed += 1
+                    print(plain_text(f"{member.label}: {error}"), file=sys.stderr)
+            return on_group.NONE_REACHED if failed == len(chosen) else int(failed > 0)
+
+
+def _say(text: str) -> None:
+    print(plain_text(text), file=sys.stderr)

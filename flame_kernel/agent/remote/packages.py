@@ -1,0 +1,440 @@
+"""Packages that the client sends: wheels, unpacked into a folder of ours per user and Python.
+
+::
+
+    ~/.local/share/remote-flame/python3.12-linux-x86_64/
+        wheels/            what is being sent
+        1/, 2/, …          a state of all packages: lib (on sys.path), bin, share and others as the wheels have them
+        current -> 2       the state that is used
+        first              sessions have lib before the packages of the host, not behind them
+
+An installation makes a new state beside the present one, and the link is renamed: all of it is there, or nothing.
+Files that do not change are hard links.  When the last package is removed, so is the folder.
+
+The requests, with an ``op`` each: ``facts``, ``begin`` (make the folder for wheels), ``install``, ``uninstall``.
+"""
+
+import base64
+import csv
+import hashlib
+import io
+import os
+import platform
+import re
+import shutil
+import stat
+import struct
+import sys
+import sysconfig
+import zipfile
+
+KINDS = ("packages",)
+_NAME = "remote-flame"
+# Sessions in this process, and the entry that they have put on the import path.
+_users = [0]
+
+
+class Refused(Exception):
+    """Something that cannot be installed or removed; the text is one sentence."""
+
+
+# -- the import path ---------------------------------------------------------------------------------------------------
+
+
+def use(owns_process):
+    """A session begins in this process: it finds the packages, if there are any."""
+    _users[0] += 1
+    _put_on_path(owns_process)
+
+
+def leave():
+    """A session has ended; with the last one the import path is as it was."""
+    _users[0] -= 1
+    entry = os.path.join(_prefix(), "current", "lib")
+    if not _users[0] and entry in sys.path:
+        sys.path.remove(entry)
+
+
+def _put_on_path(owns_process):
+    prefix = _prefix()
+    entry = os.path.join(prefix, "current", "lib")
+    if entry in sys.path or not os.path.isdir(entry):
+        return
+    at = len(sys.path)
+    if os.path.exists(os.path.join(prefix, "first")):
+        sites = [n for n, one in enumerate(sys.path) if os.path.basename(one) in ("site-packages", "dist-packages")]
+        at = sites[0] if sites else at
+    sys.path.insert(at, entry)
+    if owns_process:
+        scripts = os.path.join(prefix, "current", "bin")
+        os.environ["PATH"] = os.pathsep.join(filter(None, (os.environ.get("PATH"), scripts)))
+
+
+def _prefix():
+    """The folder of ours for this user and this Python."""
+    data = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    version = "%d.%d" % sys.version_info[:2]
+    kind = "python" if sys.implementation.name == "cpython" else sys.implementation.name
+    name = "%s%s%s-%s" % (kind, version, getattr(sys, "abiflags", ""), sysconfig.get_platform())
+    return os.path.join(data, _NAME, name)
+
+
+# -- requests ----------------------------------------------------------------------------------------------------------
+
+
+def reply(request, owns_process):
+    """The content of the reply to a request of kind ``packages``."""
+    try:
+        if request["op"] == "facts":
+            return dict(_facts(), status="ok")
+        if request["op"] == "begin":
+            os.makedirs(os.path.join(_prefix(), "wheels"), 0o700, exist_ok=True)
+            return {"status": "ok"}
+        with _Lock(_prefix()):
+            if request["op"] == "install":
+                found = _install(request["wheels"], request.get("first", False))
+            else:
+                found = _uninstall(request["names"])
+        if request["op"] == "install":
+            _put_on_path(owns_process)
+        for finder in sys.meta_path:
+            getattr(finder, "invalidate_caches", lambda: None)()
+        return dict(found, status="ok")
+    except (Refused, OSError, zipfile.BadZipFile) as e:
+        text = str(e) if isinstance(e, Refused) else "%s: %s" % (_prefix(), getattr(e, "strerror", None) or e)
+        return {"status": "error", "ename": "Refused", "evalue": text, "traceback": []}
+
+
+def _facts():
+    prefix = _prefix()
+    below = prefix
+    while not os.path.exists(below) and os.path.dirname(below) != below:
+        below = os.path.dirname(below)
+    ours = os.path.join(prefix, "current", "lib")
+    return {
+        "prefix": prefix,
+        "exists": os.path.isdir(os.path.join(prefix, "current")),
+        "writable": os.access(below, os.W_OK | os.X_OK),
+        "free": shutil.disk_usage(below).free,
+        "ours": _distributions([ours]),
+        "host": _distributions([one for one in sys.path if one and one != ours]),
+        "version": list(sys.version_info[:3]),
+        "implementation": sys.implementation.name,
+        "abiflags": getattr(sys, "abiflags", ""),
+        "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+        "soabi": sysconfig.get_config_var("SOABI") or "",
+        "platform": sysconfig.get_platform(),
+        "bits": struct.calcsize("P") * 8,
+        "libc": list(_libc()),
+        "mac": platform.mac_ver()[0],
+        "environment": _environment(),
+    }
+
+
+def _environment():
+    """What the markers of requirements ask for (PEP 508)."""
+    version = "{0.major}.{0.minor}.{0.micro}".format(sys.implementation.version)
+    if sys.implementation.version.releaselevel != "final":
+        version += sys.implementation.version.releaselevel[0] + str(sys.implementation.version.serial)
+    return {
+        "implementation_name": sys.implementation.name,
+        "implementation_version": version,
+        "os_name": os.name,
+        "platform_machine": platform.machine(),
+        "platform_release": platform.release(),
+        "platform_system": platform.system(),
+        "platform_version": platform.version(),
+        "python_full_version": platform.python_version(),
+        "platform_python_implementation": platform.python_implementation(),
+        "python_version": "%d.%d" % sys.version_info[:2],
+        "sys_platform": sys.platform,
+    }
+
+
+def _libc():
+    """``("glibc", "2.36")``, ``("musl", "1.2")``, or empty."""
+    try:
+        name, _, version = os.confstr("CS_GNU_LIBC_VERSION").partition(" ")
+        return name, version
+    except (AttributeError, OSError, ValueError, TypeError):
+        pass
+    for folder in ("/lib", "/usr/lib"):
+        try:
+            found = [one for one in os.listdir(folder) if one.startswith("ld-musl-")]
+        except OSError:
+            found = []
+        if found:
+            return "musl", "1.2"
+    return "", ""
+
+
+def _distributions(folders):
+    """Name to version of what is installed in folders; the first one that has a name counts, as for imports."""
+    found = {}
+    for folder in folders:
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            continue
+        for one in names:
+            if one.endswith((".dist-info", ".egg-info")):
+                name, version = _metadata(os.path.join(folder, one))
+                if name:
+                    found.setdefault(_plain(name), version)
+    return found
+
+
+def _metadata(path):
+    for last in ("METADATA", "PKG-INFO", ""):
+        try:
+            with io.open(os.path.join(path, last) if last else path, encoding="utf-8", errors="replace") as file:
+                head = file.read(8192)
+        except OSError:
+            continue
+        name, version = [re.search(r"^%s:\s*(\S+)" % field, head, re.MULTILINE) for field in ("Name", "Version")]
+        if name and version:
+            return name.group(1), version.group(1)
+    return "", ""
+
+
+def _plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# -- states ------------------------------------------------------------------------------------------------------------
+
+
+def _install(wheels, first):
+    """``wheels``: ``[[file name, SHA-256], …]`` of those in the folder for wheels."""
+    prefix = _prefix()
+    paths = []
+    for name, digest in wheels:
+        path = os.path.join(prefix, "wheels", os.path.basename(name))
+        if _sha256(path) != digest:
+            raise Refused("%s did not arrive as it was sent" % name)
+        paths.append(path)
+    replaced = {_plain(os.path.basename(path).split("-")[0]) for path in paths}
+    with _State(prefix) as state:
+        state.copy(without=replaced)
+        for path in paths:
+            state.unpack(path)
+        state.take_effect()
+    mark = os.path.join(prefix, "first")
+    if first:
+        io.open(mark, "w").close()
+    elif os.path.exists(mark):
+        os.unlink(mark)
+    shutil.rmtree(os.path.join(prefix, "wheels"), ignore_errors=True)
+    return {"ours": _distributions([os.path.join(prefix, "current", "lib")])}
+
+
+def _uninstall(names):
+    prefix = _prefix()
+    ours = _distributions([os.path.join(prefix, "current", "lib")])
+    names = {_plain(name) for name in names} if names is not None else set(ours)
+    missing = sorted(names - set(ours))
+    if missing:
+        raise Refused("%s is not among the packages that were sent there" % ", ".join(missing))
+    if names == set(ours):
+        remove_all(prefix)
+        return {"ours": {}, "removed": sorted(names)}
+    with _State(prefix) as state:
+        state.copy(without=names)
+        state.take_effect()
+    return {"ours": _distributions([os.path.join(prefix, "current", "lib")]), "removed": sorted(names)}
+
+
+def remove_all(prefix):
+    """Nothing of ours stays: the folder, and those above it that we have made and that are empty."""
+    entry = os.path.join(prefix, "current", "lib")
+    if entry in sys.path:
+        sys.path.remove(entry)
+    shutil.rmtree(prefix)
+    above = os.path.dirname(prefix)
+    try:
+        for _ in range(3):  # remote-flame, and what may have been made for it: share, .local
+            os.rmdir(above)
+            above = os.path.dirname(above)
+    except OSError:
+        pass  # something else is there: packages of another Python, or what is not ours
+
+
+class _State:
+    """A new state beside the present one, which takes its place as a whole or not at all."""
+
+    def __init__(self, prefix):
+        self._prefix = prefix
+        numbers = [int(one) for one in os.listdir(prefix) if one.isdigit()] if os.path.isdir(prefix) else []
+        self.folder = os.path.join(prefix, "%d" % (max(numbers or [0]) + 1))
+        self._done = False
+
+    def __enter__(self):
+        os.makedirs(os.path.join(self.folder, "lib"))
+        return self
+
+    def __exit__(self, kind, error, trace):
+        for one in os.listdir(self._prefix):
+            path = os.path.join(self._prefix, one)
+            if one.isdigit() and (path != self.folder) == self._done:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def copy(self, without):
+        """All of the present state but these packages."""
+        old = os.path.join(self._prefix, "current")
+        if not os.path.isdir(old):
+            return
+        lib, left = os.path.join(old, "lib"), set()
+        for one in os.listdir(lib):
+            if one.endswith(".dist-info") and _plain(_metadata(os.path.join(lib, one))[0]) in without:
+                left.update(os.path.normpath(os.path.join("lib", name)) for name in _recorded(os.path.join(lib, one)))
+        for top, _, files in os.walk(old):
+            for name in files:
+                path = os.path.join(top, name)
+                relative = os.path.relpath(path, old)
+                if relative not in left and not _is_cache_of(relative, left):
+                    _link(path, os.path.join(self.folder, relative))
+
+    def unpack(self, path):
+        """Unpack a wheel; every file is what its RECORD says.
+
+        Branches because each is something that may be wrong with a wheel.
+        """
+        with zipfile.ZipFile(path) as wheel:
+            names = [one for one in wheel.namelist() if not one.endswith("/")]
+            (info,) = {one.split("/")[0] for one in names if re.match(r"[^/]+\.dist-info/", one)} or {""}
+            if not info or info + "/RECORD" not in names:
+                raise Refused("%s is no wheel: it has no RECORD" % os.path.basename(path))
+            sums = {row[0]: row[1] for row in csv.reader(io.StringIO(_text(wheel, info + "/RECORD"))) if len(row) == 3}
+            made = []
+            for name in names:
+                if name.startswith(info + "/RECORD"):
+                    continue
+                data = wheel.read(name)
+                kind, _, wanted = sums.get(name, "").partition("=")
+                if not wanted or kind not in ("sha256", "sha384", "sha512") or _digest(kind, data) != wanted:
+                    raise Refused("%s in %s is not what its RECORD says" % (name, os.path.basename(path)))
+                mode = wheel.getinfo(name).external_attr >> 16
+                made.append(self._write(self._place(name), data, bool(mode & 0o111)))
+            if info + "/entry_points.txt" in names:
+                made += self._scripts(_text(wheel, info + "/entry_points.txt"))
+        self._write("lib/%s/INSTALLER" % info, b"remote-flame\n", False)
+        made += ["lib/%s/INSTALLER" % info, "lib/%s/RECORD" % info]
+        rows = "".join("%s,,\n" % os.path.relpath(one, "lib") for one in made)
+        self._write("lib/%s/RECORD" % info, rows.encode("utf-8"), False)
+
+    @staticmethod
+    def _place(name):
+        """Where a file of a wheel belongs: what is in NAME.data/KIND goes where that kind does."""
+        parts = name.split("/")
+        if ".." in parts or name.startswith("/") or "\\" in name or ":" in parts[0]:
+            raise Refused("a wheel with a file %r, which is outside of it" % name)
+        if not parts[0].endswith(".data") or len(parts) < 3:
+            return "/".join(["lib"] + parts)
+        kind = {"purelib": ["lib"], "platlib": ["lib"], "scripts": ["bin"], "headers": ["include"], "data": []}
+        if parts[1] not in kind:
+            raise Refused("a wheel with files of an unknown kind %r" % parts[1])
+        return "/".join(kind[parts[1]] + parts[2:])
+
+    def _write(self, place, data, executable):
+        path = os.path.join(self.folder, place)
+        if place.startswith("bin/"):
+            executable = True
+            if data.startswith(b"#!python"):
+                data = b"#!" + os.fsencode(sys.executable or "python3") + data[data.index(b"\n") :]
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with io.open(path, "wb") as file:
+            file.write(data)
+        if executable:
+            os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+        return place
+
+    def _scripts(self, text):
+        """The commands that ``entry_points.txt`` names."""
+        made, section = [], ""
+        for line in text.splitlines():
+            line = line.strip()
+            if line.startswith("["):
+                section = line.strip("[]").strip()
+            found = re.match(r"([\w.-]+)\s*=\s*([\w.]+)\s*:\s*([\w.]+)", line)
+            if section in ("console_scripts", "gui_scripts") and found:
+                name, module, function = found.groups()
+                lib = os.path.join(self._prefix, "current", "lib")
+                source = "#!%s\nimport sys\nsys.path.append(%r)\nfrom %s import %s\nsys.exit(%s())\n" % (
+                    sys.executable or "python3",
+                    lib,
+                    module,
+                    function.split(".")[0],
+                    function,
+                )
+                made.append(self._write("bin/" + name, source.encode("utf-8"), True))
+        return made
+
+    def take_effect(self):
+        """From now on this is the present state."""
+        link = os.path.join(self._prefix, "next")
+        if os.path.lexists(link):
+            os.unlink(link)
+        os.symlink(os.path.basename(self.folder), link)
+        os.rename(link, os.path.join(self._prefix, "current"))
+        self._done = True
+
+
+class _Lock:
+    """One installation at a time; where the folder is new, it is removed again if nothing was installed."""
+
+    def __init__(self, prefix):
+        self._prefix = prefix
+        self._file = None
+
+    def __enter__(self):
+        os.makedirs(self._prefix, 0o700, exist_ok=True)
+        self._file = io.open(os.path.join(self._prefix, "lock"), "w")
+        try:
+            import fcntl
+
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        except ImportError:
+            pass  # a system without it
+
+    def __exit__(self, kind, error, trace):
+        self._file.close()
+        empty = os.path.isdir(self._prefix) and not os.path.lexists(os.path.join(self._prefix, "current"))
+        if empty and (kind is None or not os.path.isdir(os.path.join(self._prefix, "wheels"))):
+            remove_all(self._prefix)
+
+
+def _recorded(info):
+    with io.open(os.path.join(info, "RECORD"), encoding="utf-8") as file:
+        return [row[0] for row in csv.reader(file) if row]
+
+
+def _is_cache_of(path, left):
+    """Whether it was compiled from a file that is left out."""
+    folder, name = os.path.split(path)
+    if os.path.basename(folder) != "__pycache__":
+        return False
+    return os.path.join(os.path.dirname(folder), name.split(".")[0] + ".py") in left
+
+
+def _link(source, target):
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
+
+
+def _text(wheel, name):
+    return wheel.read(name).decode("utf-8")
+
+
+def _digest(kind, data):
+    return base64.urlsafe_b64encode(hashlib.new(kind, data).digest()).rstrip(b"=").decode("ascii")
+
+
+def _sha256(path):
+    total = hashlib.sha256()
+    with io.open(path, "rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            total.update(piece)
+    return total.hexdigest()

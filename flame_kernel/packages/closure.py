@@ -1,0 +1,106 @@
+"""Which of the packages that pip has found a far side needs: by its own markers, without what it has already.
+
+pip reads markers such as ``python_version < "3.11"`` by the Python that runs it, not by the one that it resolves for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from packaging.markers import InvalidMarker
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from ..errors import FlameError
+
+
+@dataclass
+class Needed:
+    """``names``: what is to be sent; ``missing``: requirements that pip is still to find; ``kept``: what the far side
+    has, with its version; ``hidden``: what it has in a version that does not do, with who wants which."""
+
+    names: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+    hidden: dict[str, str] = field(default_factory=dict)
+
+
+def needed(
+    entries: Sequence[Mapping[str, Any]],
+    environment: Mapping[str, str],
+    host: Mapping[str, str],
+    ours: Mapping[str, str],
+    *,
+    first: bool = False,
+    dependencies: bool = True,
+) -> Needed:
+    """What the requested ones of ``entries`` (of pip's report) need at a far side with this environment.
+
+    host, ours  what it has by itself, and what was sent before; ``first``: ours comes before the host's
+
+    Branches because each package is new, there already, there in another version, or not found yet.
+    """
+    known: dict[str, Mapping[str, Any]] = {plain(one["metadata"]["name"]): one for one in entries}
+    found = Needed()
+    waiting: list[tuple[str, frozenset[str], bool]] = [
+        (name, frozenset(one.get("requested_extras") or ()), True)
+        for name, one in known.items()
+        if one.get("requested")
+    ]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while waiting:
+        name, extras, asked = waiting.pop()
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        one = known[name]
+        if name in host and not first and asked and host[name] != one["metadata"]["version"]:
+            found.hidden[name] = f"{name} {one['metadata']['version']}"
+        if name in host and not first and host[name] == one["metadata"]["version"]:
+            found.kept[name] = host[name]
+        elif name not in found.names and ours.get(name) != one["metadata"]["version"]:
+            found.names.append(name)
+        if not dependencies:
+            continue
+        for requirement in _requirements(one["metadata"].get("requires_dist") or (), environment, extras):
+            child = plain(requirement.name)
+            if not first and child in host:
+                if _does(requirement, host[child]) and not requirement.extras:
+                    found.kept[child] = host[child]
+                    continue
+                if not _does(requirement, host[child]):
+                    found.hidden[child] = f"{requirement} (for {name})"
+            if child in known:
+                waiting.append((child, frozenset(requirement.extras), False))
+            elif not (child in ours and _does(requirement, ours[child])):
+                requirement.marker = None
+                found.missing.append(str(requirement))
+    return found
+
+
+def _requirements(
+    texts: Iterable[str], environment: Mapping[str, str], extras: frozenset[str]
+) -> Iterable[Requirement]:
+    for text in texts:
+        try:
+            one = Requirement(text)
+            marker = one.marker
+            if marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in (*extras, "")):
+                yield one
+        except (InvalidRequirement, InvalidMarker) as e:
+            raise FlameError(f"pip found a package with a requirement that cannot be read: {text!r}") from e
+
+
+def plain(name: str) -> str:
+    """A package's name as it is compared (PEP 503)."""
+    return str(canonicalize_name(name))
+
+
+def _does(requirement: Requirement, version: str) -> bool:
+    try:
+        return requirement.specifier.contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return False

@@ -1,0 +1,99 @@
+"""What wheels a far side can use, as ``pip`` is told: its platform, Python and ABI, by the facts that it gives."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..errors import FlameError
+
+_WORD = re.compile(r"[A-Za-z0-9_.]{1,60}")
+# The oldest glibc that wheels are made for, by machine; the names from before PEP 600.
+_OLDEST = {"x86_64": 5, "i686": 5}
+_LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+
+
+def options(facts: dict[str, Any]) -> list[str]:
+    """pip's options for this far side. Raises FlameError where no wheels are made for it."""
+    major, minor = facts["version"][:2]
+    found = ["--only-binary=:all:", "--python-version", f"{major}.{minor}"]
+    if facts["implementation"] == "cpython":
+        found += ["--implementation", "cp"]
+        if facts["free_threaded"]:
+            found += ["--abi", f"cp{major}{minor}t", "--abi", "none"]
+    elif facts["implementation"] == "pypy":
+        found += ["--implementation", "pp", "--abi", _pypy(facts["soabi"]), "--abi", "none"]
+    else:
+        raise FlameError(f"there are no wheels for {facts['implementation']}; copy pure Python with %flame put")
+    for one in platforms(facts):
+        found += ["--platform", one]
+    return found
+
+
+def _pypy(soabi: str) -> str:
+    """``pypy311_pp73`` of ``pypy311-pp73-x86_64-linux-gnu``."""
+    return "_".join(soabi.split("-")[:2])
+
+
+def platforms(facts: dict[str, Any]) -> list[str]:
+    """The platform tags, the best one first; ``any`` comes behind them by itself."""
+    name = facts["platform"].replace("-", "_").replace(".", "_").replace(" ", "_").lower()
+    if name.startswith("linux_"):
+        machine = name.removeprefix("linux_")
+        if facts["bits"] == 32:
+            machine = {"x86_64": "i686", "aarch64": "armv7l"}.get(machine, machine)
+        return [*_linux(machine, *facts["libc"]), f"linux_{machine}"]
+    if name.startswith("macosx_") and facts["mac"]:
+        return _mac(facts["mac"], name.split("_", 3)[-1])
+    return [name]
+
+
+def _linux(machine: str, libc: str, version: str) -> list[str]:
+    numbers = [int(one) for one in re.findall(r"\d+", version)[:2]]
+    minor = numbers[1] if len(numbers) == 2 else 17
+    if libc == "musl":
+        return [f"musllinux_1_{n}_{machine}" for n in range(minor, 0, -1)]
+    if libc != "glibc":
+        return []
+    found = []
+    for n in range(min(minor, 99), _OLDEST.get(machine, 17) - 1, -1):
+        found.append(f"manylinux_2_{n}_{machine}")
+        if n in _LEGACY:
+            found.append(f"{_LEGACY[n]}_{machine}")
+    return found
+
+
+def _mac(version: str, machine: str) -> list[str]:
+    major, minor = (int(one) for one in [*version.split("."), "0"][:2])
+    kinds = [machine, "universal2"]
+    found = [f"macosx_{n}_0_{kind}" for n in range(major, 10, -1) for kind in kinds]
+    if machine == "x86_64" or major == 10:
+        last = minor if major == 10 else 16
+        found += [f"macosx_10_{n}_{kind}" for n in range(last, 8, -1) for kind in (*kinds, "intel")]
+    return found
+
+
+def checked(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a far side, which becomes words of pip's command line: FlameError where they are something else."""
+    texts = ("implementation", "abiflags", "soabi", "platform", "mac")
+    sound = (
+        all(isinstance(facts.get(name), str) for name in (*texts, "prefix"))
+        and all(not facts[name] or re.fullmatch(r"[A-Za-z0-9_. -]{0,80}", facts[name]) for name in texts)
+        and _are(facts.get("version"), int, 3)
+        and _are(facts.get("libc"), str, 2)
+        and all(not one or _WORD.fullmatch(one) for one in facts["libc"])
+        and isinstance(facts.get("free"), int)
+        and facts.get("bits") in (32, 64)
+        and all(_is_table(facts.get(name)) for name in ("environment", "host", "ours"))
+    )
+    if not sound:
+        raise FlameError("the far side did not say what it is; nothing was sent")
+    return facts
+
+
+def _are(value: object, kind: type, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(type(one) is kind for one in value)
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) for pair in value.items() for one in pair)

@@ -1,0 +1,65 @@
+"""What stands behind ``%flame pip`` and ``jupyter flame pip``, carried out; ``install``, ``list`` and ``uninstall``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..errors import FlameError
+from ..session.session import Session
+from ..terminal import plain_text
+from . import install
+from .install import Consent
+
+OURS = ("install", "list", "uninstall")
+
+
+@dataclass(frozen=True)
+class Words:
+    """``verb`` and the words behind it; ``there``: they are for pip of the far side, and stand in ``rest`` whole."""
+
+    verb: str
+    rest: tuple[str, ...]
+    there: bool = False
+    first: bool = False
+    yes: bool = False
+
+
+def read(words: Sequence[str]) -> Words:
+    """Raises FlameError where there is no verb."""
+    there, first = "--there" in words, "--first" in words
+    left = [word for word in words if word not in ("--there", "--first")]
+    if left[:1] == ["--"]:
+        left = left[1:]
+    if there or (left and left[0] not in OURS):
+        return Words("", tuple(left or ["--help"]), there=True)
+    if not left:
+        raise FlameError("write install NAME, list, or uninstall NAME; --there runs pip of the far side itself")
+    yes = bool({"-y", "--yes"} & set(left))
+    return Words(left[0], tuple(one for one in left[1:] if one not in ("-y", "--yes")), first=first, yes=yes)
+
+
+def carry_out(
+    session: Session, words: Words, consent: Consent, say: Callable[[str], None], progress: bool | None = None
+) -> str:
+    """Do it; what came of it. ``consent`` is asked before the first write to the far side's disk."""
+    where = session.target.name or session.location
+    if words.verb == "list":
+        found = install.listed(session)
+        if not found:
+            return plain_text(f"no packages were sent to {where}; --there lists those of its own pip")
+        return plain_text("\n".join(f"{name} {version}" for name, version in found.items()))
+    if words.verb == "uninstall":
+        if not words.rest:
+            raise FlameError("name the packages, or --all")
+        removed = install.uninstall(session, None if words.rest == ("--all",) else words.rest)
+        return plain_text(f"removed from {where}: {', '.join(removed)}")
+    done = install.install(
+        session,
+        words.rest,
+        consent=(lambda question: True) if words.yes else consent,
+        first=words.first,
+        say=say,
+        progress=progress,
+    )
+    return plain_text(str(done))

@@ -1,0 +1,303 @@
+"""Packages through the link, from a wheelhouse that is made here: no index is asked."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shell as command
+from farside import FlameServer, Python, bare_pyro, pythons
+from kernels import remote_flame
+from notebook_shell import ipython
+from ports import light
+
+import flame
+from flame_kernel.errors import FlameError
+from flame_kernel.packages import closure, pip, tags
+from flame_kernel.packages import install as packages
+
+NEWEST = pythons()[-1]
+
+
+def wheel(
+    folder: Path,
+    name: str,
+    version: str = "1.0",
+    *,
+    requires: tuple[str, ...] = (),
+    files: dict[str, str] | None = None,
+    tag: str = "py3-none-any",
+    spoilt: bool = False,
+    **extras: str,
+) -> Path:
+    """A wheel with one module of the package's name, and whatever else is wanted."""
+    info = f"{name}-{version}.dist-info"
+    requirements = "".join(f"Requires-Dist: {one}\n" for one in requires)
+    requirements += "".join(
+        f"Provides-Extra: {one}\nRequires-Dist: {of}; extra == '{one}'\n" for one, of in extras.items()
+    )
+    content = {
+        f"{name}.py": f"version = {version!r}\nwhere = __file__\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requirements}",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        **(files or {}),
+    }
+    record = "".join(f"{path},sha256={_digest(text)},{len(text)}\n" for path, text in content.items())
+    if spoilt:
+        content[f"{name}.py"] += "evil = True\n"
+    path = folder / f"{name}-{version}-{tag}.whl"
+    with zipfile.ZipFile(path, "w") as file:
+        for one, text in content.items():
+            file.writestr(one, text)
+        file.writestr(f"{info}/RECORD", record + f"{info}/RECORD,,\n")
+    return path
+
+
+def _digest(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """Wheels: alpha needs beta always, gamma on Pythons before 3.11, delta never; and it has more than a module."""
+    folder = tmp_path / "wheelhouse"
+    folder.mkdir()
+    files = {
+        "alpha-1.0.dist-info/entry_points.txt": "[console_scripts]\nalpha-says = alpha_tool:main\n",
+        "alpha_tool.py": "import beta\ndef main():\n    print('beta', beta.version)\n",
+        "alpha-1.0.data/data/share/alpha/table.txt": "data of alpha",
+        "alpha-1.0.data/scripts/alpha-old": "#!python\nimport sys\nprint(sys.version_info[0])\n",
+    }
+    requires = ("beta>=1", "gamma; python_version < '3.11'", "delta; sys_platform == 'nowhere'")
+    wheel(folder, "alpha", requires=requires, files=files, more="epsilon")
+    for name in ("beta", "gamma", "delta", "epsilon"):
+        wheel(folder, name)
+    wheel(folder, "gamma", "2.0")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The far user's home."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def far(home: Path) -> Iterator[Callable[..., FlameServer]]:
+    """Starts servers of that user."""
+    made: list[FlameServer] = []
+
+    def start(python: Python = NEWEST, **env: str) -> FlameServer:
+        made.append(FlameServer(python, env={"HOME": str(home), "XDG_DATA_HOME": None, **env}))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.stop()
+
+
+def everything(home: Path) -> list[str]:
+    return sorted(str(path.relative_to(home)) for path in home.rglob("*"))
+
+
+def found(house: Path) -> tuple[str, ...]:
+    return ("--no-index", "-f", str(house))
+
+
+@pytest.mark.parametrize("python", pythons(), ids=lambda one: one.name)
+def test_on_each_python(python: Python, far: Callable[..., FlameServer], home: Path, house: Path) -> None:
+    server = far(python)
+    before = everything(home)
+    with light(server.location) as pi:
+        done = pi.install("alpha[more]", *found(house), progress=False)
+        old = pi.evaluate("__import__('sys').version_info < (3, 11)")
+        expected = {"alpha": "1.0", "beta": "1.0", "epsilon": "1.0", **({"gamma": "2.0"} if old else {})}
+        assert done.packages == expected
+        assert pi.evaluate("__import__('alpha_tool').beta.where").startswith(str(home))
+    with flame.connect(server.location) as pi:  # a new session, in a child
+        assert pi.evaluate("__import__('beta').version") == "1.0"
+        current = Path(done.folder) / "current"
+        assert (current / "share" / "alpha" / "table.txt").read_text() == "data of alpha"
+        run = "__import__('subprocess').check_output({!r}).decode()"
+        assert pi.evaluate(run.format(["alpha-says"])) == "beta 1.0\n"
+        assert pi.evaluate(run.format([str(current / "bin" / "alpha-old")])) == "3\n"
+        assert packages.listed(pi.session) == expected
+        assert pi.uninstall("epsilon") == ["epsilon"]
+        assert "epsilon" not in packages.listed(pi.session)
+        assert sorted(pi.uninstall()) == sorted(set(expected) - {"epsilon"})
+        assert everything(home) == before
+
+
+def test_a_state_is_there_as_a_whole_or_not_at_all(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
+    with light(far().location) as pi:
+        pi.install("beta", *found(house), progress=False)
+        kept = everything(home)
+        wheel(house, "broken", spoilt=True)
+        with pytest.raises(
+            FlameError, match=r"broken\.py in broken-1\.0-py3-none-any\.whl is not what its RECORD says"
+        ):
+            pi.install("broken", *found(house), progress=False)
+        wheel(house, "climbing", files={"../../climbed.py": "x"})
+        with pytest.raises(FlameError, match="outside of it"):
+            pi.install("climbing", *found(house), progress=False)
+        assert packages.listed(pi.session) == {"beta": "1.0"}
+        assert [one for one in everything(home) if "wheels" not in one] == kept
+        wheel(house, "beta", "2.0")
+        assert pi.install("beta==2.0", *found(house), progress=False).packages == {"beta": "2.0"}
+        assert pi.evaluate("__import__('importlib').import_module('beta').version") == "2.0"
+        assert pi.install("beta", *found(house), progress=False).packages == {}
+
+
+def test_what_the_host_has_is_used_or_said(far: Callable[..., FlameServer], tmp_path: Path, house: Path) -> None:
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    with zipfile.ZipFile(wheel(tmp_path, "beta", "0.5")) as file:
+        file.extractall(site)
+    server = far(pythons()[-2], PYTHONPATH=os.pathsep.join([str(site), bare_pyro()]))
+    with light(server.location) as pi:
+        wheel(house, "easy", requires=("beta",))
+        done = pi.install("easy", *found(house), progress=False)
+        assert done.packages == {"easy": "1.0"}
+        assert done.kept == {"beta": "0.5"}
+        with pytest.raises(FlameError, match=r"has beta 0\.5 of its own, .* beta>=1 \(for alpha\) is wanted; --first"):
+            pi.install("alpha", *found(house), progress=False)
+        pi.install("alpha", *found(house), first=True, progress=False)
+    with flame.connect(server.location) as pi:
+        assert pi.evaluate("__import__('beta').version") == "1.0"
+
+
+def test_it_asks_before_the_first_write_only(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
+    asked: list[str] = []
+
+    def consent(question: str) -> bool:
+        asked.append(question)
+        return len(asked) > 1
+
+    with light(far().location) as pi:
+        words = ["beta", *found(house)]
+        with pytest.raises(FlameError, match="nothing was written there"):
+            packages.install(pi.session, words, consent=consent)
+        assert everything(home) == []
+        packages.install(pi.session, words, consent=consent, progress=False)
+        packages.install(pi.session, ["epsilon", *found(house)], consent=consent, progress=False)
+    assert len(asked) == 2
+    assert str(home) in asked[0]
+
+
+def test_what_cannot_be_installed_is_said(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
+    wheel(house, "elsewhere", tag="cp38-cp38-win_amd64")
+    with light(far().location) as pi:
+        for words, said in (
+            (["elsewhere"], "there is no wheel of it for Python 3"),
+            (["no-such-package"], "there is no wheel of it"),
+            ([], "name a package"),
+            (["--prefix", "/", "beta"], "--prefix means nothing"),
+            (["-r"], "needs a value"),
+        ):
+            with pytest.raises(FlameError, match=said):
+                pi.install(*words, *(found(house) if words and words[0] != "-r" else ()), progress=False)
+        assert everything(home) == []
+        with pytest.raises(FlameError, match="no packages were sent"):
+            pi.uninstall("beta")
+        home.chmod(0o500)
+        if os.getuid():
+            with pytest.raises(FlameError, match="cannot be written to"):
+                pi.install("beta", *found(house), progress=False)
+
+
+FACTS: dict[str, Any] = {
+    "version": [3, 12, 1], "implementation": "cpython", "abiflags": "", "free_threaded": False, "soabi": "", "bits": 64,
+    "platform": "linux-x86_64", "libc": ["glibc", "2.31"], "mac": "", "prefix": "/home/x", "free": 10**9,
+    "environment": {}, "host": {}, "ours": {},
+}  # fmt: skip
+
+
+def test_tags_of_other_machines() -> None:
+    def best(**other: Any) -> list[str]:
+        return tags.platforms(tags.checked({**FACTS, **other}))
+
+    assert best()[0] == "manylinux_2_31_x86_64"
+    assert "manylinux2014_x86_64" in best()
+    assert best()[-1] == "linux_x86_64"
+    assert best(platform="linux-aarch64", libc=["musl", "1.2"])[0] == "musllinux_1_2_aarch64"
+    assert best(platform="linux-aarch64")[-2:] == ["manylinux2014_aarch64", "linux_aarch64"]
+    assert best(bits=32)[0] == "manylinux_2_31_i686"
+    assert best(platform="win-amd64", libc=["", ""]) == ["win_amd64"]
+    assert best(platform="macosx-11.0-arm64", mac="14.2", libc=["", ""])[0] == "macosx_14_0_arm64"
+    assert "cp313t" in tags.options({**FACTS, "version": [3, 13, 0], "free_threaded": True})
+    assert "pypy311_pp73" in tags.options(
+        {**FACTS, "implementation": "pypy", "soabi": "pypy311-pp73-x86_64-linux-gnu", "version": [3, 11, 0]}
+    )
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"version": ["3", 12, 0]}, {"version": None}, {"platform": "x=--index-url"}, {"libc": ["glibc", "$(x)"]},
+        {"soabi": "a\nb"}, {"free": "much"}, {"bits": 8}, {"environment": []}, {"host": {"a": 1}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_far_side_that_lies_of_what_it_is(lie: dict[str, Any]) -> None:
+    with pytest.raises(FlameError, match="did not say what it is"):
+        tags.checked({**FACTS, **lie})
+
+
+def test_markers_are_read_for_the_far_side() -> None:
+    def entry(name: str, *requires: str, requested: bool = False) -> dict[str, Any]:
+        return {"metadata": {"name": name, "version": "1.0", "requires_dist": requires}, "requested": requested}
+
+    entries = [entry("A.b", "tomli; python_version < '3.11'", "win; os_name == 'nt'", requested=True), entry("win")]
+    old = {"python_version": "3.8", "os_name": "posix"}
+    wanted = closure.needed(entries, old, {}, {})
+    assert wanted.names == ["a-b"]
+    assert wanted.missing == ["tomli"]
+    assert closure.needed(entries, old, {"tomli": "2.0"}, {}).missing == []
+    assert closure.needed(entries, {**old, "os_name": "nt"}, {"tomli": "2.0"}, {}).names == ["a-b", "win"]
+
+
+def test_words_for_pip() -> None:
+    assert pip.split(["a", "--index-url=http://x", "b", "-c", "file"]) == (
+        ["a", "b"],
+        ["--index-url", "http://x", "-c", "file"],
+    )
+
+
+# -- as users ask for it ----------------------------------------------------------------------------------------------
+
+
+def test_in_the_kernel(far: Callable[..., FlameServer], home: Path, house: Path) -> None:
+    server = far()
+    with remote_flame(env={"FLAME_TARGET": server.location}) as k:
+        run = k.submit(f"%flame pip install alpha --no-index -f {house}")
+        k.wait_for(lambda: run.of_type("input_request"), "it asks")
+        assert "Write" in run.prompts[0][0]
+        k.client.input("y")
+        k.wait(run, 60)
+        assert "installed at" in run.stdout, run
+        assert k.execute("import beta; beta.version").result == "'1.0'"
+        assert "alpha 1.0" in k.execute("%flame pip list").stdout
+        assert "removed from" in k.execute("%flame pip uninstall --all").stdout
+        assert everything(home) == [] or all(".ipython" in one or ".cache" in one for one in everything(home))
+
+
+def test_by_the_magics_and_in_the_shell(far: Callable[..., FlameServer], tmp_path: Path, house: Path) -> None:
+    server = far()
+    with ipython(tmp_path) as shell:
+        shell.ok(f"%flame connect {server.location} --as pi")
+        assert "installed at" in shell.ok(f"%flame pip install -y beta --no-index -f {house}").out
+        assert shell.ok("%flame eval __import__('beta').version").value == "1.0"
+    where = server.location
+    done = command.flame("pip", "-t", where, "install", "epsilon", "--no-index", "-f", house)
+    assert (done.code, "installed at" in done.out) == (0, True), done
+    assert command.flame("pip", "-t", where, "list").out == "beta 1.0\nepsilon 1.0\n"
+    assert command.flame("pip", "-t", where, "uninstall", "nothing").code == 1
+    assert command.flame("pip", "-t", where, "uninstall", "--all").code == 0
