@@ -158,6 +158,8 @@ def plain_text(text: str) -> str:
 
 def one_line(text: str, most: int = 200) -> str:
     """``text`` as one line of at most ``most`` characters, all of which can be seen: blanks in a row are one."""
+    if len(text) <= most and text.isascii() and text.isprintable():
+        return " ".join(text.split())
     spaced = "".join(" " if one.isspace() else one for one in plain_text(text[: 16 * most]).translate(_BLANKS))
     line = " ".join("".join(filter(str.isprintable, spaced)).split())
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -413,7 +413,7 @@ class _Examination:
     def _package(self, name: str) -> Check:
         packages = self._facts.get("packages")
         version = packages.get(name) if isinstance(packages, dict) else None
-        install = f"pip install {name.lower()} there"
+        install = f"pip install {name.lower()} there; without internet there: %flame pip install {name.lower()}"
         if not isinstance(version, str):
             lacks = {
                 "IPython": "cells run in the agent's own shell, which knows the common magics",

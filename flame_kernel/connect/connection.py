@@ -44,7 +44,7 @@ from ..errors import (
     cap,
 )
 from ..security import reader
-from . import pyro_message, tls
+from . import pyro_message, strangers, tls
 from .dial import Way
 from .serializers import PICKLE, Serializer
 from .target import Target
@@ -83,20 +83,6 @@ _FOUND = (
 # If we connect to an HTTP or SMTP server by mistake, it answers only after an end of line. So the handshake contains
 # one; otherwise we would wait until the deadline and could not say what it is. Flame servers ignore this note.
 _NOTE = "\r\n\r\n"
-
-# Other kinds of servers, by the first bytes of their answer in lower case.
-_STRANGERS: tuple[tuple[bytes, str], ...] = (
-    (b"http/", "an HTTP server"),
-    (b"<!doctype html", "an HTTP server"),
-    (b"<html", "an HTTP server"),
-    (b"ssh-", "an SSH server"),
-    (b"220", "a mail or FTP server"),
-    (b"* ok", "an IMAP server"),
-    (b"+ok", "a POP3 server"),
-    (b"-err", "a Redis server"),
-    (b"rfb ", "a VNC server"),
-    (b"\xff\x00\x00\x00\x00\x00\x00\x00", "a ZeroMQ socket, as Jupyter kernels have"),
-)
 
 
 class _Reset(Exception):
@@ -182,6 +168,16 @@ class Connection:
         return self._state == "open"
 
     @property
+    def channel(self) -> socket.socket:
+        """The socket, for waiting until there is something to read."""
+        return self._socket
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something was received that is not read yet, which nobody sees by waiting for the socket."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    @property
     def is_here(self) -> bool:
         """Whether the server is on this machine, and is not reached through ssh."""
         return self._way.is_here
@@ -232,15 +228,16 @@ class Connection:
         """The bytes that ``module.function(*args)`` returns on the server; UnsafeAnswer if it returns anything else."""
         return self.ask(dotted, *args, timeout=timeout)()
 
-    def ask(self, dotted: str, *args: Any, timeout: float | None = None) -> Callable[[], bytes]:
+    def ask(self, dotted: str, *args: Any, timeout: float | None = None) -> Callable[..., bytes]:
         """Send the call of ``invoke``, and return a function that waits for its answer.
 
-        ``timeout`` counts from the call of that function. It must be the next use of this connection.
+        ``timeout`` counts from the call of that function, which takes another number of seconds, too. It must be the
+        next use of this connection, except that somebody may wait until ``channel`` is readable.
         """
         asked = self._ask("invokeModule", (dotted, args, {}), timeout, dotted, dotted)
 
-        def answer() -> bytes:
-            result = self._hear(asked, reader.AGENT_ANSWER)
+        def answer(seconds: float | None = None) -> bytes:
+            result = self._hear(asked, reader.AGENT_ANSWER, seconds=seconds)
             if type(result) is not bytes:
                 self.close()
                 raise UnsafeAnswer(self.location, f"{dotted} answered with {type(result).__name__}, not with bytes")
@@ -293,8 +290,10 @@ class Connection:
             self._send(message.MSG_INVOKE, data, asked.mark, time.monotonic() + seconds)
         return asked
 
-    def _hear(self, asked: _Asked, budget: reader.Budget, greeting: bytes | None = None) -> Any:
-        deadline = time.monotonic() + asked.seconds
+    def _hear(
+        self, asked: _Asked, budget: reader.Budget, greeting: bytes | None = None, seconds: float | None = None
+    ) -> Any:
+        deadline = time.monotonic() + (asked.seconds if seconds is None else seconds)
         failure = None
         with self._closed_by_failure(asked):
             start = self._read(len(greeting or b""), deadline)
@@ -553,11 +552,7 @@ class Connection:
     def _stranger(self, data: bytes) -> CannotConnect:
         if data[:2] == b"\x15\x03":  # a TLS alert: the server expected a ClientHello
             return CannotConnect(self.location, "tls")
-        start = data.lower()
-        name = next((name for begin, name in _STRANGERS if start.startswith(begin)), "something else")
-        line = data.split(b"\n")[0][:60].decode("ascii", "replace").strip()
-        shown = f"{name}: {line!r}" if line.isprintable() and line.isascii() else name
-        return CannotConnect(self.location, "not_pyro", shown)
+        return CannotConnect(self.location, "not_pyro", strangers.described(data))
 
     def _refusal(self, answer: _Answer) -> CannotConnect:
         """Our error for the server's refusal. It cannot be verified (we may lack the key), so it is only reported."""

@@ -154,7 +154,7 @@ class Tunnel:
                     continue
                 error: FlameError = gone
             except FlameError as e:
-                error = e
+                error = self._session.gone or e  # the session may know better why it has gone
             else:
                 if not self._pump.call(functools.partial(self._attach, *dialled)):
                     dialled[0].close()

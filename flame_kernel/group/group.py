@@ -389,6 +389,11 @@ _IMPORTING = threading.RLock()
 _open: weakref.WeakSet[Group] = weakref.WeakSet()
 
 
+def present() -> list[Group]:
+    """The groups of this process that are open."""
+    return list(_open)
+
+
 @atexit.register
 def _close_all() -> None:
     for one in list(_open):

@@ -1,6 +1,7 @@
 """joblib on a group: ``with joblib(group): Parallel()(delayed(f)(i) for i in range(100))``.
 
 joblib must be installed by the user; it is imported only on use. scikit-learn's ``n_jobs`` uses this backend, too.
+Where joblib is imported before a group is made, ``parallel_config(backend="flame")`` is enough, and uses that group.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from ..errors import TargetError
 from ..remote.remote import Remote
 from .executor import GroupExecutor, each_of
-from .group import Group
+from .group import Group, present
 
 NAME = "flame"
 
@@ -41,6 +42,15 @@ def register() -> str:
     return NAME
 
 
+def _only_one() -> Group:
+    """The group that is open, where there is one; raises TargetError."""
+    groups = present()
+    if len(groups) == 1:
+        return groups[0]
+    there = f"{len(groups)} groups are open" if groups else "no group is open"
+    raise TargetError(f'name the group: parallel_config(backend="flame", group=group); {there}')
+
+
 def _backend() -> type[Any]:
     from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
 
@@ -52,9 +62,7 @@ def _backend() -> type[Any]:
 
         def __init__(self, group: Group | None = None, retries: int = 0, **options: Any) -> None:
             super().__init__(**options)
-            if group is None:
-                raise TargetError('name the group: parallel_config(backend="flame", group=group)')
-            self._group = group
+            self._group = group or _only_one()
             self._retries = retries
             self._executor: GroupExecutor | None = None
 

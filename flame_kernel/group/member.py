@@ -24,6 +24,8 @@ CONNECT = 5.0
 Work = Callable[[Remote], Any]
 # Seconds between two attempts to stop what was just about to begin.
 _SOON = 0.02
+# Seconds for which the thread of a member waits for another job before it ends.
+_LINGER = 0.2
 
 Load = Callable[[str, Mapping[str, Any]], Target]
 Done = Callable[[Any, Exception | None], None]
@@ -203,7 +205,7 @@ class Member:
             self._closed = True
             thread, self._thread = self._thread, None
         if thread is not None:
-            self._jobs.put(None)
+            self._jobs.put(None)  # it ends now
         remote, self._remote = self._remote, None
         if remote is not None and self._is_ours:
             with contextlib.suppress(FlameError):
@@ -230,12 +232,24 @@ class Member:
             write(name, text)
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next()) is not None:
             self._do(job)
             job = None  # it may be what keeps its group
         if self._closed and self._remote is not None:  # it connected while the group was being closed
             with contextlib.suppress(FlameError):
                 self._remote.close()
+
+    def _next(self) -> Job | None:
+        """The next job; None if there is none for a while, or no more: then this thread ends."""
+        try:
+            return self._jobs.get(timeout=_LINGER)
+        except queue.Empty:
+            with self._lock:
+                if not self._jobs.empty():
+                    return self._jobs.get()
+                if not self._closed:
+                    self._thread = None
+            return None
 
     def _do(self, job: Job) -> None:
         value, error = None, None

@@ -47,6 +47,10 @@ def group(
     Raises TargetError.
     """
     where = _named(where)
+    if "joblib.parallel" in sys.modules:
+        from .joblib_backend import register
+
+        register()
     if _has_remotes(where):
         return _of_remotes(where)
     file = file or TargetsFile(targets_path(os.environ))

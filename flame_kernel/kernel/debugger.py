@@ -17,6 +17,8 @@ from ..terminal import plain_text
 from .backend import FarSide
 from .iopub import Publisher
 
+# Where a package cannot be downloaded there, it is sent.
+_SENT = "%flame pip install debugpy"
 # Seconds that a request waits for a far side that is still being connected.
 PATIENCE = 20.0
 
@@ -66,8 +68,8 @@ class Debugger:
         ready = session.ready.result() if session.ready.done() and session.ready.exception() is None else {}
         if message.get("command") == "initialize" and ready.get("no_debugger") and self._told is not session:
             self._told = session
-            words = f"the debugger needs debugpy at {session.location}: %pip install debugpy, then restart the kernel\n"
-            self._publisher.stream(None, "stderr", plain_text(words))
+            words = f"the debugger needs debugpy at {session.location}: %pip install debugpy, then restart the kernel"
+            self._publisher.stream(None, "stderr", plain_text(f"{words}; without internet there: {_SENT}\n"))
 
 
 def is_there(far: FarSide) -> bool:

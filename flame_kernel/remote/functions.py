@@ -35,6 +35,8 @@ _FIXED = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset, r
 _LRU = type(functools.lru_cache(maxsize=1)(lambda: None))
 _CLASS = "__class__"
 _CONTAINERS = frozenset({dict, list, set})
+# Modules of the classes that a user's class may derive from if its objects are sent as arguments.
+_PLAIN_BASES = ("builtins", "abc", "typing", "collections", "collections.abc")
 # Objects that are made completely by one call, so they can be sent as that call.
 _MADE = (re.Pattern, logging.Logger, types.GenericAlias)
 
@@ -252,7 +254,7 @@ class Shipment:
         elif isinstance(one, _LRU):
             item = self._add(one, "lru", **one.cache_parameters())
             item["function"] = self._content([one.__wrapped__], "its function")
-        elif self._inside or self._is_call(one):
+        elif self._inside or self._is_call(one) or (self._pickle is None and self._is_of_own_class(one)):
             return self._reduced(one)
         else:
             return None
@@ -470,6 +472,13 @@ class Shipment:
         return True
 
     # -- objects that a call makes -------------------------------------------------------------------------------------
+
+    def _is_of_own_class(self, one: Any) -> bool:
+        """Whether it is an object of a class of the user's own, which goes there by its source; its bases of libraries
+        must be plain."""
+        kind = type(one)
+        others = [base for base in kind.__mro__ if by_name.is_installed(base.__module__)]
+        return others != list(kind.__mro__) and all(base.__module__ in _PLAIN_BASES for base in others)
 
     def _reduced(self, one: Any) -> Reference | None:
         """Add an object by Python's protocol ``__reduce_ex__``: the call that makes it, and its state."""

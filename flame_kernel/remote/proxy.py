@@ -424,6 +424,11 @@ def _operation(name: str) -> Callable[..., Any]:
     return lambda self, *args: _do(self, ("op", name, *args))
 
 
+def _in_place(name: str) -> Callable[..., Any]:
+    """The name stays bound to a stand-in, also for what is plain: ``items += [1]`` changes the list there."""
+    return lambda self, other: _do(self, ("op", name, other), "keep")
+
+
 def _reflected(name: str) -> Callable[..., Any]:
     return lambda self, other: _do(self, ("reversed", name, other))
 
@@ -463,7 +468,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "__divmod__": _operation("divmod"),
     "__rdivmod__": _reflected("divmod"),
     **{f"__{name}__": _operation(name) for name in (_COMPARISONS + " " + _UNARY).split()},
-    **{f"__i{name}__": _operation("i" + name) for name in _ARITHMETIC.split()},
+    **{f"__i{name}__": _in_place("i" + name) for name in _ARITHMETIC.split()},
 }
 for _name in _ARITHMETIC.split():
     _function = _name + "_" if _name in ("and", "or") else _name

@@ -27,7 +27,7 @@ def check(most: object, location: str) -> int:
     return limit
 
 
-def ask(connection: Connection, function: str, message: bytes, timeout: float | None = None) -> Callable[[], bytes]:
+def ask(connection: Connection, function: str, message: bytes, timeout: float | None = None) -> Callable[..., bytes]:
     """Begin a call of the agent's ``function``; what is returned waits for the answer, which may be ``large``."""
     most = connection.max_message
     if not most or len(message) + wire.SPARE <= most:

@@ -18,7 +18,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ..agent.wire import message as wire
@@ -39,8 +38,11 @@ from ..errors import (
 from ..security import answers
 from . import large_messages
 from .bootstrap import is_missing, with_agent
+from .io_threads import IoThreads, Wait
+from .line import SILENT, Hear, Line
 from .local_process import LocalProcess
-from .outage import Outage, cause, is_silence
+from .outage import Outage
+from .watch import Watch
 
 # Seconds between attempts to reconnect: the first is at once; then from the first to the last, doubling, and at random
 # up to a seventh more; the last figure is for outages of more than a minute.
@@ -50,31 +52,7 @@ LONG_OUTAGE = 60.0
 REFUSALS = 3
 # Attempts to open a session when the line breaks meanwhile.
 OPENINGS = 5
-# Seconds between checks of the lines while somebody waits.
-TICK = 0.25
-# Seconds: a shorter outage is not reported.
-WORTH_SAYING = 0.5
-# Seconds: while a cell runs, a server that has said nothing for BEAT is asked for a sign of life, and is silent if it
-# has none for SILENT. Then a new connection is tried every PROBE: if that is answered, it is the old one that is dead.
-BEAT, SILENT, PROBE = 1.0, 2.0, 5.0
-PROBE_PATIENCE = 2.5
-
 Answer = tuple[Any, Sequence[Any]]
-
-
-class Line:
-    """One connection of a link, used by one thread."""
-
-    def __init__(self, name: str, connection: Connection) -> None:
-        self.name = name
-        self.connection = connection
-        self.asked: float | None = None  # monotonic, when what is not answered yet was asked
-        self.patience = SILENT  # seconds in which its answer is due
-        # A request that was sent ahead: itself, its number, the connection, and what waits for the answer.
-        self.ahead: tuple[dict[str, Any], str, Connection, Callable[[], bytes]] | None = None
-        self.lost_at = 0  # how often lines had been mended when this one broke last
-        # Since when something is known to be on its way here, and the bytes that had come until then.
-        self.owed: tuple[float, int] | None = None
 
 
 class Link:
@@ -101,12 +79,8 @@ class Link:
         self.target = found(target)
         self.closing = threading.Event()
         self.gone: FlameError | None = None
-        self.trouble: Outage | None = None
         self.boot = ""
-        self._on_trouble = on_trouble
         self._on_end = on_end
-        self._is_wanted = is_wanted
-        self._beat = beat
         self._alive = alive
         self._neighbour: LocalProcess | None = None
         self._nonce = uuid.uuid4().hex[:16]
@@ -119,17 +93,14 @@ class Link:
         self._mending = threading.Lock()
         self._delay = 0.0
         self._mended = 0  # how often a line was made again
-        self._heard = time.monotonic()
-        self._traffic = 0
         self._hurry = threading.Event()
-        self._wake = threading.Event()
         self.calls = Line("calls", Connection(self.target))
-        self._lines = [self.calls]
-        self._watcher = threading.Thread(target=self._watch, name="flame-watch", daemon=True)
+        self.lines = [self.calls]
+        self.watch = Watch(self, on_trouble, is_wanted, beat)
 
     def __repr__(self) -> str:
-        state = "gone" if self.gone else "broken" if self._broken else "silent" if self.trouble else "up"
-        return f"<Link {self.location} {state}, {len(self._lines)} lines>"
+        state = "gone" if self.gone else "broken" if self._broken else "silent" if self.watch.trouble else "up"
+        return f"<Link {self.location} {state}, {len(self.lines)} lines>"
 
     @property
     def location(self) -> str:
@@ -139,6 +110,11 @@ class Link:
     def is_broken(self) -> bool:
         """Whether a line is being made again."""
         return bool(self._broken)
+
+    def broken(self) -> tuple[list[FlameError], float]:
+        """Why lines are being made again, and since when (monotonic)."""
+        with self._lock:
+            return list(self._broken.values()), self._lost_since
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -188,12 +164,12 @@ class Link:
         """One more connection."""
         line = Line(name, Connection(self.target))
         self._know_server(line.connection)
-        self._lines.append(line)
+        self.lines.append(line)
         return line
 
-    def start(self) -> None:
+    def start(self, threads: IoThreads) -> None:
         """Watch over the lines from now on."""
-        self._watcher.start()
+        self.watch.start(threads)
 
     def _know_server(self, connection: Connection) -> None:
         connection.max_message = self.max_message
@@ -215,15 +191,15 @@ class Link:
         ``wait`` is how long the server may take of its own will, in seconds.
         """
         line.patience = wait + SILENT
-        line.asked = time.monotonic()
+        ahead, line.ahead = line.ahead, None
+        if ahead is None or ahead[0] is not request or ahead[2] is not line.connection:
+            ahead = line.asked = None
+        line.asked = line.asked or time.monotonic()
         try:
-            ahead, line.ahead = line.ahead, None
-            if ahead is None or ahead[0] is not request or ahead[2] is not line.connection:
-                ahead = self._ask(line.connection, request, timeout, buffers)
-            answer = self._answer(*ahead)
+            answer = self._answer(*(ahead or self._ask(line.connection, request, timeout, buffers)))
         finally:
             line.asked = None
-        self._heard = time.monotonic()
+        self.watch.heard = time.monotonic()
         return answer
 
     def ask_ahead(self, line: Line, request: dict[str, Any], timeout: float | None = None) -> None:
@@ -232,18 +208,35 @@ class Link:
         with contextlib.suppress(ConnectionLost):
             line.ahead = self._ask(line.connection, request, timeout, ())
 
+    def await_ahead(self, line: Line, seconds: float, wait: float) -> Wait | None:
+        """What to wait for until the answer to what was sent ahead comes; None where the next ``exchange`` is to be
+        made at once. ``wait`` as there; after ``seconds`` it is too late, see `give_up_ahead`."""
+        ahead, connection = line.ahead, line.connection
+        if ahead is None or ahead[2] is not connection or not connection.is_open:
+            return None
+        if connection.has_more:
+            return None
+        line.patience, line.asked = wait + SILENT, line.asked or time.monotonic()
+        return Wait(connection.channel, seconds)
+
+    def give_up_ahead(self, line: Line) -> None:
+        """The answer to what was sent ahead has not come in time: the next ``exchange`` says so."""
+        if line.ahead is not None:
+            request, number, connection, hear = line.ahead
+            line.ahead = request, number, connection, lambda: hear(0.0)
+
     def number(self) -> str:
         """The number of a call, which is used once; the agent takes an owner's in this order."""
         return f"{self._nonce}-{next(self._counter)}"
 
     def _ask(
         self, connection: Connection, request: dict[str, Any], timeout: float | None, buffers: Sequence[Any]
-    ) -> tuple[dict[str, Any], str, Connection, Callable[[], bytes]]:
+    ) -> tuple[dict[str, Any], str, Connection, Hear]:
         n = self.number()
         message = wire.encode(dict(request, n=n), buffers)
         return request, n, connection, large_messages.ask(connection, wire.HANDLE, message, timeout)
 
-    def _answer(self, request: dict[str, Any], n: str, connection: Connection, hear: Callable[[], bytes]) -> Answer:
+    def _answer(self, request: dict[str, Any], n: str, connection: Connection, hear: Hear) -> Answer:
         data = hear()
         try:
             answer, buffers = wire.decode(data)
@@ -366,7 +359,7 @@ class Link:
     def hurry(self) -> None:
         """Try to reconnect now: there is a request."""
         self._hurry.set()
-        self._wake.set()
+        self.watch.expect()
 
     def _note_lost(self, line: Line, error: FlameError) -> None:
         line.lost_at = self._mended
@@ -374,87 +367,14 @@ class Link:
             if not self._broken:
                 self._lost_since = time.monotonic()
             self._broken[line.name] = error
-        self._wake.set()
+        self.watch.wake()
 
     def _note_back(self, line: Line) -> None:
         self._delay = 0.0
         if self._broken:
             with self._lock:
                 self._broken.pop(line.name, None)
-            self._wake.set()
-
-    # -- watching ----------------------------------------------------------------------------------------------------
-
-    def _watch(self) -> None:
-        """The watcher's thread: reports what is wrong, and finds out whether a silent connection is dead."""
-        said = -1e9
-        probed = 0.0
-        while not self.closing.is_set():
-            wanted = self._is_wanted()
-            self._wake.wait(TICK if wanted or self._broken or self.trouble else None)
-            self._wake.clear()
-            now = time.monotonic()
-            trouble = self._look(now)
-            before, self.trouble = self.trouble, trouble
-            if trouble is None:
-                if before is not None:
-                    self._on_trouble(None)
-                    said = -1e9
-                if wanted and now - self._heard > BEAT and self.calls.asked is None:
-                    self._beat()
-                continue
-            if now - said >= trouble.every:
-                said = now
-                self._on_trouble(trouble)
-            if trouble.silent and not self._broken and now - max(probed, trouble.since + SILENT) > PROBE:
-                self._probe()
-                probed = time.monotonic()
-
-    def _look(self, now: float) -> Outage | None:
-        """What is wrong at this moment."""
-        traffic = sum(line.connection.bytes_sent + line.connection.bytes_received for line in self._lines)
-        if traffic != self._traffic:  # a large message takes its time on a slow line
-            self._traffic, self._heard = traffic, now
-        with self._lock:
-            errors, since = list(self._broken.values()), self._lost_since
-        if errors:
-            if now - since < WORTH_SAYING:
-                return self.trouble
-            silent = all(is_silence(e) for e in errors)
-            if self.trouble is not None and self.trouble.silent:
-                since = min(since, self.trouble.since)
-            reason = cause(errors[0])
-        else:
-            asked = [line.asked for line in self._lines if _is_late(line, now)]
-            if not asked or now - self._heard < SILENT or not self._is_wanted():
-                return None
-            silent, since, reason = True, max(self._heard, min(one for one in asked if one is not None)), ""
-        return Outage(self.location, silent, since, time.time() - (now - since), reason)
-
-    def owes(self, line: Line, something: bool) -> None:
-        """Another line has been answered, by which it is known whether ``something`` should come by this one. Where
-        nothing does come for SILENT, the line is dead, though the server is not; and it is ended."""
-        now, received, asked = time.monotonic(), line.connection.bytes_received, line.asked
-        if not something or asked is None:
-            line.owed = None
-        elif line.owed is None or line.owed[1] != received or line.owed[0] < asked:
-            line.owed = now, received
-        elif now - line.owed[0] > SILENT:
-            line.owed = None
-            line.connection.abort()
-
-    def _probe(self) -> None:
-        """Whether a new connection is answered while the old ones are not: then those are dead, and are ended."""
-        patient = replace(self.target, timeouts=replace(self.target.timeouts, connect=PROBE_PATIENCE))
-        try:
-            Connection(patient).close()
-        except FlameError:
-            return
-        time.sleep(TICK)  # a server that was only busy answers the old ones now, too
-        now = time.monotonic()
-        for line in self._lines:
-            if _is_late(line, now):
-                line.connection.abort()
+            self.watch.wake()
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -467,8 +387,8 @@ class Link:
         self._on_end(why)
         self.closing.set()
         self._hurry.set()
-        self._wake.set()
-        for line in self._lines:
+        self.watch.wake()
+        for line in self.lines:
             if line is not self.calls:  # whose call gets an answer of its own: a close ends the poll before it is done
                 line.connection.abort()
 
@@ -477,24 +397,18 @@ class Link:
         self.closing.set()
         self.gone = self.gone or SessionGone(self.location, "it was closed here")
         self._hurry.set()
-        self._wake.set()
-        for line in self._lines:
+        self.watch.wake()
+        for line in self.lines:
             line.connection.abort()
 
     def close(self, timeout: float = 1.0) -> None:
         """Close the connections, when the threads that use them have ended."""
         self.abort()
-        if self._watcher.is_alive() and self._watcher is not threading.current_thread():
-            self._watcher.join(timeout)
-        for line in self._lines:
+        self.watch.wait(timeout)
+        for line in self.lines:
             line.connection.close()
 
 
 def no_agent(location: str) -> AgentError:
     """What is said where a server knows nothing of us, so of no session of ours."""
     return AgentError("no_agent", f"there are no sessions at {location}")
-
-
-def _is_late(line: Line, now: float) -> bool:
-    asked = line.asked
-    return asked is not None and now - asked > line.patience

@@ -1,4 +1,4 @@
-"""Sending: the calls of a session, on a thread of their own: one after the other, those that wait together.
+"""Sending: the calls of a session: one after the other, those that wait together.
 
 Requests that wait, such as the cells of a notebook that is run as a whole, go in one call: on a slow link that is one
 round trip in place of one for each. They begin in their order, and each is known there by its id, as ever.
@@ -18,6 +18,7 @@ from ..agent.wire import message as wire
 from ..connect.target import Target
 from ..errors import AgentError, UnsafeAnswer
 from .inbox import Event
+from .io_threads import IoThreads, Task, Wait
 from .link import Answer, Link
 from .requests import Call, Request
 
@@ -35,7 +36,7 @@ class _TooMuch(Exception):
 
 
 class Sending:
-    """The queue of a session's calls, and what its thread does with them.
+    """The queue of a session's calls, which are made in turns of a task.
 
     decoded  makes events of those that an answer brings
     """
@@ -49,9 +50,24 @@ class Sending:
         self._gathering = threading.Lock()  # held while calls are put that go together
         self._is_over = False
         self._out_of_turn: list[Call | None] = []  # what was taken from the queue before its turn
+        self._task: Task | None = None
 
     def __repr__(self) -> str:
         return f"<Sending {self._queue.qsize()} waiting>"
+
+    def start(self, threads: IoThreads) -> None:
+        """Make the calls from now on."""
+        self._task = threads.task(self._turn)
+        self._task.wake()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the last call is made, after ``end``."""
+        if self._task is not None:
+            self._task.wait(seconds)
+
+    def _wake(self) -> None:
+        if self._task is not None:
+            self._task.wake()
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -67,25 +83,35 @@ class Sending:
     def put(self, call: Call) -> bool:
         """Send a call when its turn comes; False where no more is sent."""
         with self._lock:
-            if not self._is_over:
-                self._queue.put(call)
-            return not self._is_over
+            if self._is_over:
+                return False
+            self._queue.put(call)
+        self._wake()
+        return True
 
     def end(self) -> None:
-        """The thread ends behind what it has; calls that come later are refused at once."""
+        """It is over behind what there is; calls that come later are refused at once."""
         with self._lock:
             if not self._is_over:
                 self._is_over = True
                 self._queue.put(None)
+        self._wake()
 
-    # -- the thread ----------------------------------------------------------------------------------------------------
+    # -- a turn --------------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """What the thread does, until the end."""
+    def _next(self) -> Call | None:
+        """The call whose turn it is; None at the end. Raises queue.Empty."""
+        return self._out_of_turn.pop() if self._out_of_turn else self._queue.get_nowait()
+
+    def _turn(self, why: str) -> Wait | None:
+        """Make the calls that there are."""
         while True:
-            call = self._out_of_turn.pop() if self._out_of_turn else self._queue.get()
+            try:
+                call = self._next()
+            except queue.Empty:
+                return Wait()
             if call is None:
-                return
+                return None
             with self._gathering:
                 pass
             if not call.future.set_running_or_notify_cancel():

@@ -1,14 +1,13 @@
 """Session: cells on a Flame server, as futures, and their output, as events. What the kernel and the magics work with.
 
 Two lines of a link that heals by itself: *calls*, for requests that return at once, and *events*, on which a poll is
-parked, so output costs no round trip of its own. Each has a thread. A reply is an event too, in the same numbered log
-as the output before it, so it cannot overtake it.
+parked, so output costs no round trip of its own. Neither has a thread of its own: see `io_threads`. A reply is an
+event too, in the same numbered log as the output before it, so it cannot overtake it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 import time
 import uuid
@@ -22,20 +21,16 @@ from ..connect.target import Target
 from ..errors import AgentError, ConnectionLost, FlameError, NotSent, SessionGone, UnsafeAnswer
 from ..security import answers
 from ..security.rendering import FULL
-from .amount import AHEAD, Amount
+from . import io_threads
 from .handshake import opening
 from .inbox import Event, Inbox
+from .io_threads import IoThreads
 from .link import Link
 from .outage import Outage
+from .polling import Polling
 from .requests import CELLS, Call, Reply, Request
 from .sending import Sending
 
-# Seconds between two batches of mere text: at most 40 a second, of two streams each.
-GAP = 0.025
-# Seconds: a parked poll that has nothing to say ends no sooner; from a server that lets it, the next one waits.
-EARLY = 0.05
-# A multiplex server serves one call at a time, so nothing may be parked there; seconds between short polls.
-POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
 # Seconds in which a client that was killed is found out by the agent, and its session can be had.
 AWAY = 4.0
 
@@ -75,8 +70,8 @@ class Session:
         self._on_events = on_events
         self._on_link = on_link
         self._pending: dict[str, Request] = {}
+        self._lock = threading.Lock()
         self._stopping: set[str] = set()  # cells whose interrupt is not answered yet
-        self._poll_soon = threading.Event()
         self._link = Link(
             target,
             on_trouble=self._tell,
@@ -108,13 +103,13 @@ class Session:
         self.missed = 0 if fresh else self.server["newest"] - self._inbox.ack
         if self.server["ready"] is not None and not fresh:
             self.ready.set_result(self.server["ready"])
-        self._threads = [
-            threading.Thread(target=run, name=f"flame-{name}", daemon=True)
-            for name, run in (("calls", self._sending.run), ("events", self._run_events))
-        ]
-        for thread in self._threads:
-            thread.start()
-        self._link.start()
+        timeouts, multiplex = self.target.timeouts, self.server["servertype"] == "multiplex"
+        self._polling = Polling(
+            self._link, self._events, self._inbox, timeouts, multiplex, self._message, self._take, self._is_busy
+        )
+        self._threads: IoThreads | None = io_threads.enter()
+        for part in (self._sending, self._polling, self._link):
+            part.start(self._threads)
 
     def __repr__(self) -> str:
         state = "gone" if self.gone else "lost" if self._link.is_broken else "busy" if self._pending else "idle"
@@ -134,7 +129,6 @@ class Session:
                     raise
                 time.sleep(AWAY / 10)
         self._epoch: int = server["epoch"]
-        self._multiplex = server["servertype"] == "multiplex"
         self._link.opened(server)
         return server
 
@@ -236,7 +230,7 @@ class Session:
         cells = [i for i, one in list(self._pending.items()) if one.kind in stoppable and request_id in (None, i)]
         done: Future[Any] = Future()
         done.set_result({"done": "idle"})
-        trouble = self._link.trouble
+        trouble = self._link.watch.trouble
         for cell in cells:
             one = self._pending.get(cell)
             if one is None:
@@ -296,7 +290,7 @@ class Session:
     @property
     def trouble(self) -> Outage | None:
         """What is wrong with the link, or None."""
-        return self._link.trouble
+        return self._link.watch.trouble
 
     def _submit(self, request: dict[str, Any], buffers: Sequence[Any] = ()) -> Future[Reply]:
         one = Request(request["kind"], op=request.get("op", ""))
@@ -307,7 +301,7 @@ class Session:
         self._pending[request["id"]] = one
         one.call.future.add_done_callback(lambda done: self._submitted(request["id"], done))
         self._put(one.call)
-        self._poll_soon.set()
+        self._polling.wake()
         return one.future
 
     def _submitted(self, request_id: str, done: Future[Any]) -> None:
@@ -343,7 +337,7 @@ class Session:
             call.future.set_exception(self.gone or SessionGone(self.location, "it was closed here"))
         self._link.hurry()
 
-    # -- the calls thread --------------------------------------------------------------------------------------------
+    # -- calls --------------------------------------------------------------------------------------------------------
 
     def _decoded(self, events: list[Any], buffers: Sequence[Any]) -> list[Event]:
         """Events that are asked for by ``ask``; raises UnsafeAnswer."""
@@ -351,6 +345,9 @@ class Session:
             return answers.events(wire.decode_events(events, buffers))
         except wire.WireError as e:
             raise UnsafeAnswer(self.location, f"events of the wrong shape: {e}") from e
+
+    def _is_busy(self) -> bool:
+        return bool(self._pending)
 
     def _is_waiting(self) -> bool:
         return any(one.kind in CELLS for one in list(self._pending.values()))
@@ -365,7 +362,7 @@ class Session:
     def _signed(self, sign: Future[Any]) -> None:
         """The server is there. Events that it has sent, and that do not come, are on a line that is dead."""
         if not sign.cancelled() and sign.exception() is None:
-            self._link.owes(self._events, sign.result().get("newest", 0) > self._inbox.ack)
+            self._link.watch.owes(self._events, sign.result().get("newest", 0) > self._inbox.ack)
 
     def _tell(self, trouble: Outage | None) -> None:
         waits = "; the interrupt waits for it, Stop again ends the wait" if self._stopping else ""
@@ -377,52 +374,9 @@ class Session:
             self.ready.set_exception(why)
         for request_id in list(self._pending):
             self._settle(request_id, why)
-        self._poll_soon.set()
         self._sending.end()
 
-    # -- the events thread -------------------------------------------------------------------------------------------
-
-    def _run_events(self) -> None:
-        pause = POLL_BUSY_FIRST
-        timeouts = self.target.timeouts
-        wait = 0.0 if self._multiplex else timeouts.poll
-        amount = Amount(self.location)
-        poll = self._poll(amount)
-        while not self._link.closing.is_set():
-            asked, received = time.monotonic(), self._events.connection.bytes_received
-            try:
-                result, buffers = self._link.insist(
-                    self._events, poll, timeouts.poll_deadline, wait=wait, on_broken=functools.partial(amount.cut, poll)
-                )
-                batch = wire.decode_events(*amount.whole(result, buffers))
-                events = self._inbox.feed(answers.events(batch))
-            except wire.WireError as e:
-                self._link.end(UnsafeAnswer(self.location, f"events of the wrong shape: {e}"))
-                return
-            except FlameError as e:
-                if not self._link.closing.is_set():
-                    self._link.end(e)
-                return
-            took, received = time.monotonic() - asked, self._events.connection.bytes_received - received
-            amount.suit(took, received)
-            shown, poll = poll["after"], self._poll(amount)
-            if received >= AHEAD and not self._multiplex:
-                # Much is on its way: the server gets the next batch ready while this one is shown.
-                poll["ack"] = shown
-                self._link.ask_ahead(self._events, poll, timeouts.poll_deadline)
-            if events:
-                self._take(events)
-            elif took < EARLY and not amount.is_partial:
-                self._link.closing.wait(EARLY)
-            if self._multiplex:
-                pause = POLL_BUSY_FIRST if events else min(pause * 1.5, POLL_BUSY_LAST)
-                self._poll_soon.clear()
-                self._poll_soon.wait(pause if self._pending else POLL_IDLE)
-
-    def _poll(self, amount: Amount) -> dict[str, Any]:
-        after = self._inbox.ack
-        poll = self._message({"op": "poll", "ack": after, "after": after, "wait": self.target.timeouts.poll})
-        return poll | amount.fields() | {"gap": 0.0 if self._multiplex else GAP}
+    # -- events ------------------------------------------------------------------------------------------------------
 
     def _take(self, events: list[Event]) -> None:
         try:
@@ -480,13 +434,16 @@ class Session:
                 if self._link.is_broken or self.trouble is not None:
                     deadline = min(deadline, time.monotonic() + AWAY / 10)
         self._link.abort()
-        self._poll_soon.set()
+        self._polling.wake()
         self._sending.end()
         deadline = time.monotonic() + min(timeout, 1.0)
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
+        for part in (self._sending, self._polling):
+            part.wait(max(0.0, deadline - time.monotonic()))
         self._link.close()
+        with self._lock:
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            io_threads.leave(threads)
         gone = self.gone or SessionGone(self.location, "it was closed here")
         for request_id in list(self._pending):
             self._settle(request_id, gone)

@@ -8,6 +8,7 @@ import collections
 import datetime
 import decimal
 import enum
+import ipaddress
 import itertools
 import json
 import math
@@ -273,6 +274,9 @@ def test_tables_are_the_same(remote: Remote) -> None:
         {math.nan: 1},
         {1: "int", "1": "str", b"1": "bytes", (1,): "tuple", None: "none"},
         uuid.UUID(int=5),
+        {ipaddress.ip_address("10.0.0.1"): ipaddress.ip_network("10.0.0.0/8")},
+        (ipaddress.ip_address("fe80::1%eth0"), ipaddress.ip_interface("::1/64"), ipaddress.ip_interface("1.2.3.4/8")),
+        [NotImplemented, ..., None],
         [[[[]]]],
         memoryview(b"abc"),
         memoryview(bytearray(b"abcdef"))[::2],
@@ -392,6 +396,10 @@ def everything_in_everything(count: int) -> list[Any]:
     return value
 
 
+class SpecialThread(threading.Thread):
+    pass
+
+
 def bomb() -> list[Any]:
     value: list[Any] = [0] * 10
     for _ in range(30):
@@ -401,8 +409,7 @@ def bomb() -> list[Any]:
 
 NOT_PLAIN: list[tuple[Any, str]] = [
     (object(), "a object is not plain data"),
-    (Text("a"), "Text is not plain data"),
-    (Ordered(), "Ordered is not plain data"),
+    (SpecialThread(), "SpecialThread is not plain data"),
     (collections.defaultdict(lambda: 0), "a defaultdict whose factory is <lambda>"),
     (memoryview(np.zeros(2, "i4,f8")), "a memoryview of the format"),
     ([1, {"k": threading.Lock()}], "lock is not plain data"),
@@ -425,6 +432,16 @@ def test_what_is_not_plain_is_refused_before_it_is_sent(remote: Remote) -> None:
         assert "flame.connect(…, trust=True)" in str(caught.value)
         assert time.monotonic() - started < 10
     assert "bad" not in remote
+
+
+def test_an_object_of_a_class_of_ours_goes_with_its_class(remote: Remote) -> None:
+    remote.push({"text": Text("a"), "ordered": Ordered(b=1, a=2)})
+    assert remote.evaluate("[type(text).__name__, text + 'b', type(ordered).__name__, list(ordered)]") == [
+        "Text",
+        "ab",
+        "Ordered",
+        ["b", "a"],
+    ]
 
 
 def test_what_is_not_plain_there_stays_there(remote: Remote) -> None:

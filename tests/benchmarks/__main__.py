@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import kernels, links, peers, secure
+from . import forwards, kernels, links, peers, secure
 from .measure import Figure, interleaved
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +40,11 @@ PEERS: tuple[type[peers.Peer], ...] = (
     kernels.OurKernelMini,
     kernels.OurKernelMiniChild,
     kernels.StockServerKernel,
+    forwards.Direct,
+    forwards.SshForward,
+    forwards.OurForward,
+    forwards.OurForwardWithKey,
+    forwards.OurForwardTls,
 )
 
 # name -> (what is done, unit, repeats); each is a method of the peers that take part.
@@ -64,6 +69,10 @@ METRICS: dict[str, tuple[str, str, int]] = {
     "get_file": ("get a 256 MiB file", "s", 3),
     "put_file_tls": ("the same through TLS: put", "s", 3),
     "get_file_tls": ("the same through TLS: get", "s", 3),
+    "forward_echo": ("64 bytes through a forwarded port and back", "ms", 7),
+    "forward_open": ("a new connection through it, and a byte back", "ms", 5),
+    "forward_down": ("256 MiB through it, down", "s", 3),
+    "forward_up": ("256 MiB through it, up", "s", 3),
     "interrupt": ("Stop of `while True: pass`", "ms", 5),
     "idle_cpu": ("idle, % of a core", "%", 1),
 }

@@ -23,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--minutes", type=float, default=1.0, help="how long (default: 1)")
     parser.add_argument("--seed", type=int, default=None, help="what decides (default: at random, and printed)")
+    parser.add_argument("--group", action="store_true", help="a group of hosts in place of a kernel")
     parser.add_argument("--verbose", action="store_true", help="tell everything as it happens")
     options = parser.parse_args()
     seed = random.randrange(1 << 31) if options.seed is None else options.seed
@@ -35,15 +36,16 @@ def main() -> int:
         tempfile.tempdir = os.environ["TMPDIR"]
         for name in [name for name in os.environ if name.startswith(("FLAME_", "PYRO_"))]:
             del os.environ[name]
-        return _run(seed, options.minutes * 60, options.verbose)
+        return _run(seed, options.minutes * 60, options.verbose, options.group)
 
 
-def _run(seed: int, seconds: float, verbose: bool) -> int:
+def _run(seed: int, seconds: float, verbose: bool, is_group: bool) -> int:
+    from .group import GroupChaos
     from .ledger import Violation
     from .run import Chaos
 
     print(f"seed {seed}, {seconds:g} s", flush=True)
-    chaos = Chaos(seed, seconds, verbose)
+    chaos = (GroupChaos if is_group else Chaos)(seed, seconds, verbose)
     wrong: BaseException | None = None
     try:
         chaos.run()
@@ -58,7 +60,7 @@ def _run(seed: int, seconds: float, verbose: bool) -> int:
         print("no violation")
         return 0
     print(f"\n{chaos.diary()}\n\nVIOLATION: {wrong}")
-    print(f"to repeat it: python -m tests.chaos --seed {seed} --minutes {seconds / 60:g}")
+    print(f"to repeat it: python -m tests.chaos --seed {seed} --minutes {seconds / 60:g}{' --group' * is_group}")
     return 1
 
 

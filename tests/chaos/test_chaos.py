@@ -14,9 +14,10 @@ MINUTES = 0.5
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_some_chaos() -> None:
+@pytest.mark.parametrize("options", [(), ("--group",)], ids=["kernel", "group"])
+def test_some_chaos(options: tuple[str, ...]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", "--minutes", str(MINUTES)],
+        [sys.executable, "-m", "tests.chaos", "--minutes", str(MINUTES), *options],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -309,7 +309,8 @@ def test_an_old_and_bare_python(oldest_python: farside.Python, flame_server: Sta
     assert checks["versions"]["verdict"] == ("note" if oldest_python.version < (3, 7) else "ok")
     for name in ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow"):
         assert checks[name]["verdict"] == "note"
-        assert checks[name]["cure"] == f"pip install {name.lower()} there"
+        cure = f"pip install {name.lower()} there; without internet there: %flame pip install {name.lower()}"
+        assert checks[name]["cure"] == cure
 
 
 def test_a_python_that_is_too_old(flame_server: Start) -> None:

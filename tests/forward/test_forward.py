@@ -11,6 +11,7 @@ import socket
 import socketserver
 import struct
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import websocket
 from farside import FlameServer, pythons, wait_until
 from flakylink import FlakyLink
 from ports import dialled, echoed, free_port, light, serving
@@ -363,3 +365,36 @@ def test_curl_and_a_browser_proxy(flame_server: Callable[..., FlameServer], tmp_
             )
             assert failed.returncode == 97, failed.stderr
             assert b"refused" in failed.stderr.lower() or b"(5)" in failed.stderr
+
+
+_WEBSOCKET = """
+import asyncio, sys, tornado.web, tornado.websocket
+class Echo(tornado.websocket.WebSocketHandler):
+    def on_message(self, message):
+        self.write_message(message.upper())
+async def main():
+    server = tornado.web.Application([("/ws", Echo)]).listen(0, "127.0.0.1")
+    print(next(iter(server._sockets.values())).getsockname()[1], flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+asyncio.run(main())
+"""
+
+
+def test_a_websocket_stays_open_over_cuts(flame_server: Callable[..., FlameServer]) -> None:
+    server = subprocess.Popen(
+        [sys.executable, "-c", _WEBSOCKET], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with server:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        far = flame_server()
+        with FlakyLink(far.location) as link, light(link.location) as pi, pi.forward(port, local=0) as one:
+            client = websocket.create_connection(f"ws://localhost:{one.local_port}/ws", timeout=20)
+            for n in range(4):
+                client.send(f"message {n}")
+                assert client.recv() == f"MESSAGE {n}"
+                seen = pi.forwards.cuts
+                link.cut()
+                wait_until(lambda seen=seen: pi.forwards.cuts > seen, "it has seen the cut")  # type: ignore[misc]
+            client.close()
+        server.communicate(timeout=20)

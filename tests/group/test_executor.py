@@ -170,6 +170,28 @@ def test_joblib(pair: Group) -> None:
     assert threading.active_count() < 60
 
 
+def test_joblibs_backend_is_registered_and_takes_the_group_that_is_open(pair: Group) -> None:
+    with parallel.parallel_config(backend="flame"):
+        results = parallel.Parallel()(parallel.delayed(who)(n) for n in range(30))
+    assert os.getpid() not in {pid for _, pid in results}
+    with (
+        flame.group([pair[0]]),
+        pytest.raises(flame.TargetError, match="2 groups are open"),
+        parallel.parallel_config(backend="flame"),
+    ):
+        raise AssertionError("the backend is made at once")
+
+
+def test_tqdm_maps_over_processes_of_a_group(pair: Group, capsys: pytest.CaptureFixture[str]) -> None:
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0
+    with pair.executor() as executor:
+        found = list(tqdm(executor.map(square, range(12), chunksize=2), total=12, desc="squares"))
+    assert found == [n * n for n in range(12)]
+    assert "squares: 100%" in capsys.readouterr().err
+
+
 def test_a_member_that_works_for_two_is_asked_one_thing_at_a_time(pair: Group) -> None:
     with pair.executor() as one, pair.executor() as two:
         futures = [executor.submit(square, n) for n in range(10) for executor in (one, two)]

@@ -372,7 +372,7 @@ def test_a_far_side_without_debugpy() -> None:
         # A front end shows none of that: it is said in the last cell, once.
         assert not debugger.request("initialize", clientID="tests", adapterID="")["success"]
         site.kernel.wait_for(lambda: said.stderr, "a sentence in the cell")
-        advice = "%pip install debugpy, then restart the kernel"
+        advice = "%pip install debugpy, then restart the kernel; without internet there: %flame pip install debugpy"
         assert said.stderr == f"the debugger needs debugpy at {site.server.location}: {advice}\n"
         assert "number" in [one["name"] for one in debugger.ask("inspectVariables")["variables"]]
         assert debugger.ask("richInspectVariables", variableName="number")["data"] == {"text/plain": "42"}

@@ -238,7 +238,7 @@ def test_a_hook_that_ipykernel_replaces_is_put_back(k: Kernel) -> None:
 def test_a_library_that_is_missing_is_named(k: Kernel) -> None:
     run = k.execute("raise ModuleNotFoundError(\"No module named 'ipympl'\")")
     assert run.stderr.startswith("Widgets need ipympl, which is not installed on ")
-    assert run.stderr.endswith("%pip install ipympl\n")
+    assert run.stderr.endswith("%pip install ipympl; without internet there: %flame pip install ipympl\n")
     assert k.execute("import nonsense_that_is_not").stderr == ""
 
 
@@ -321,7 +321,8 @@ def test_without_ipython(tmp_path: Path) -> None:
         run = k.execute("import ipywidgets")
         assert "Widgets need ipywidgets, which is not installed on " in run.stderr
         assert run.stderr.endswith(
-            "%pip install ipywidgets, then restart the kernel (widgets need IPython there as well)\n"
+            "%pip install ipywidgets, then restart the kernel (widgets need IPython there as well); "
+            "without internet there: %flame pip install ipywidgets\n"
         )
         run = front.send("comm_open", "c", target="jupyter.widget.control")
         assert kinds(run) == ["busy", "comm_close", "idle"]

@@ -28,7 +28,7 @@ from mini import plain
 
 from flame_kernel.agent.wire import message as wire
 from flame_kernel.errors import AgentError, RemoteError, UnsafeAnswer
-from flame_kernel.session import session as session_module
+from flame_kernel.session import polling
 from flame_kernel.session.session import Session
 
 ROOT = Path(__file__).parents[2]
@@ -286,7 +286,7 @@ def test_a_poll_that_never_waits_does_not_keep_us_busy() -> None:
     with contextlib.closing(FakeAgent({"poll": poll})) as agent, session_at(agent):
         began = time.monotonic()
         wait_until(lambda: len(polls) > 20, "some polls")
-        assert time.monotonic() - began > 15 * session_module.EARLY
+        assert time.monotonic() - began > 15 * polling.EARLY
 
 
 def test_a_hundred_thousand_events() -> None:

@@ -166,5 +166,6 @@ def missing(reply, shell):
     if name not in _WANTED:
         return None
     then = ", then restart the kernel (widgets need IPython there as well)" if shell == "mini" else ""
-    where = (name, socket.gethostname(), platform.python_version(), name, then)
-    return "Widgets need %s, which is not installed on %s (Python %s): %%pip install %s%s\n" % where
+    where = (name, socket.gethostname(), platform.python_version(), name, then, name)
+    words = "Widgets need %s, which is not installed on %s (Python %s): %%pip install %s%s; without internet there: "
+    return (words + "%%flame pip install %s\n") % where

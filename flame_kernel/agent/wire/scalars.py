@@ -6,6 +6,7 @@
 import datetime
 import decimal
 import fractions
+import ipaddress
 import pathlib
 import sys
 import uuid
@@ -117,6 +118,13 @@ def _make_path(content):
     return kinds[name](text.encode("latin-1").decode("utf-8", "surrogatepass"))
 
 
+def _make_address(content):
+    name, text = content
+    if type(text) is not str:
+        raise BadValue("an address that is no text")
+    return _ADDRESSES[name](text)
+
+
 def _delta(value):
     return [value.days, value.seconds, value.microseconds]
 
@@ -184,6 +192,19 @@ def _make_clock(content):
     return datetime.time(hour, minute, second, microsecond, _make_zone(zone), fold=fold)
 
 
+# Networks and interfaces are checked as they are made: a text that is none raises ValueError.
+_ADDRESSES = {
+    kind.__name__: kind
+    for kind in (
+        ipaddress.IPv4Address,
+        ipaddress.IPv6Address,
+        ipaddress.IPv4Network,
+        ipaddress.IPv6Network,
+        ipaddress.IPv4Interface,
+        ipaddress.IPv6Interface,
+    )
+}
+
 # Values whose length makes them slow to make, hash or compare. Their makers get a second argument: a function to report
 # how many values they count as.
 LONG = {"N", "F", "R"}
@@ -211,11 +232,15 @@ LEAVES = {
         _range,
         _make_range,
     ),
-    type(Ellipsis): ("E", lambda value: 0, lambda content: Ellipsis),
+    type(Ellipsis): ("E", lambda value: 0, lambda content: (Ellipsis, NotImplemented)[content]),
+    type(NotImplemented): ("E", lambda value: 1, None),
     pathlib.PurePosixPath: ("p", _path, _make_path),
     pathlib.PureWindowsPath: ("p", _path, _make_path),
     type(pathlib.Path()): ("p", _path, _make_path),
 }
+LEAVES.update(
+    (kind, ("ip", lambda value: [type(value).__name__, str(value)], _make_address)) for kind in _ADDRESSES.values()
+)
 try:
     from zoneinfo import ZoneInfo
 

@@ -491,7 +491,7 @@ _READERS = {
 }
 _READERS.update(containers.READERS)
 _READERS.update(records.READERS)
-_MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag not in LONG}
+_MAKERS = {tag: make for tag, _, make in LEAVES.values() if make and tag not in LONG}
 _LONG_MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag in LONG}
 # Values that are not numbered for later references: strings and numbers.
 _ATOMS = {

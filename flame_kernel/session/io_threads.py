@@ -1,0 +1,338 @@
+"""IoThreads: a few threads that do the work of all sessions of this process, a turn at a time.
+
+A session has tasks: its calls, its events, and the look after its link.  A task that waits, be it for an answer on a
+socket, for a time, or for somebody to wake it, has no thread: one thread waits for all of them together, and few others
+do the turns that are due.  Where these are all held up, as by servers that do not answer, more are started; they end
+when they have nothing to do.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import heapq
+import itertools
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+# Threads for turns that live as long as there is a session: a program that ends can start no new ones.
+KEPT = 2
+# As many are started at once; one more only where turns that are due have waited for STALLED seconds.
+FEW, STALLED = 4, 0.01
+# Seconds after which a thread beyond KEPT ends, if there is nothing to do.
+LINGER = 0.2
+# Seconds to wait for the threads when the last session has ended.
+END = 1.0
+
+
+class Wait(NamedTuple):
+    """What a task waits for between two turns: for a socket to be readable, for a time in seconds, or to be woken."""
+
+    socket: socket.socket | None = None
+    seconds: float | None = None
+
+
+# Why a turn is had.
+READY, LATE, WOKEN = "ready", "late", "woken"
+Turn = Callable[[str], Wait | None]
+
+
+class Task:
+    """Work in turns, never two at once. ``turn(why)`` returns what to wait for, None at the end."""
+
+    def __init__(self, threads: IoThreads, turn: Turn) -> None:
+        self.turn = turn
+        self.over = threading.Event()
+        self._threads = threads
+        self.state = "waiting"  # … due, running
+        self.why = WOKEN
+        self.is_woken = False  # while its turn ran
+        self.number = 0  # of its waits: an older one's time is none of its concern
+        self.socket: socket.socket | None = None
+        self.thread: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Task {'over' if self.over.is_set() else self.state}>"
+
+    def wake(self) -> None:
+        """Have a turn soon; if one is going on, another one after it."""
+        self._threads.wake(self)
+
+    def wake_in(self, seconds: float) -> None:
+        """Have a turn in so many seconds, unless there is one before."""
+        self._threads.wake_in(self, seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the task is over; not where that is asked by its own turn."""
+        if self.thread != threading.get_ident():
+            self.over.wait(seconds)
+
+
+class IoThreads:
+    """The threads; `enter` and `leave` make and end them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
+        self._due: collections.deque[Task] = collections.deque()
+        self._times: list[tuple[float, int, Task, int]] = []
+        self._most_times = 1000
+        self._numbers = itertools.count()
+        self._selector = selectors.DefaultSelector()
+        self._ears, self._mouth = socket.socketpair()
+        self._ears.setblocking(False)
+        self._mouth.setblocking(False)
+        self._selector.register(self._ears, selectors.EVENT_READ)
+        self._until = 0.0  # when the waiting thread looks again by itself
+        self._stalled: float | None = None  # since when turns are due and nobody is free
+        self._threads: list[threading.Thread] = []
+        self._count = self._idle = 0
+        self._users = 0
+        self._is_over = False
+        self._waiter = threading.Thread(target=self._wait, name="flame-io", daemon=True)
+        self._waiter.start()
+        with self._lock:
+            for _ in range(KEPT):
+                self._start()
+
+    def __repr__(self) -> str:
+        return f"<IoThreads {self._count}, {self._idle} idle, {len(self._due)} turns due, {self._users} users>"
+
+    # -- for tasks -----------------------------------------------------------------------------------------------------
+
+    def task(self, turn: Turn) -> Task:
+        """A task; it has its first turn when it is woken."""
+        return Task(self, turn)
+
+    def wake(self, task: Task) -> None:
+        with self._lock:
+            if task.state == "running":
+                task.is_woken = True
+            elif task.state == "waiting" and not task.over.is_set():
+                self._make_due(task, WOKEN)
+
+    def wake_in(self, task: Task, seconds: float) -> None:
+        with self._lock:
+            if task.state == "running":
+                task.is_woken = True
+            elif task.state == "waiting":
+                self._note_time(task, seconds)
+
+    def _note_time(self, task: Task, seconds: float) -> None:
+        """It has a turn in so many seconds, unless it has one before; called with the lock."""
+        at = time.monotonic() + seconds
+        if len(self._times) > self._most_times:  # most of them are of waits that are over
+            self._times = [one for one in self._times if one[2].number == one[3]]
+            heapq.heapify(self._times)
+            self._most_times = max(1000, 2 * len(self._times))
+        heapq.heappush(self._times, (at, next(self._numbers), task, task.number))
+        self._call(at)
+
+    def _make_due(self, task: Task, why: str) -> None:
+        """Its wait is over; called with the lock."""
+        if task.socket is not None:
+            with contextlib.suppress(KeyError, ValueError, OSError):  # it was closed meanwhile
+                self._selector.unregister(task.socket)
+            task.socket = None
+        task.number = next(self._numbers)
+        task.state, task.why = "due", why
+        self._due.append(task)
+        if self._idle >= len(self._due):
+            self._news.notify()
+        elif self._count < FEW:
+            self._start()
+        elif self._stalled is None:
+            self._stalled = time.monotonic()
+            self._call(self._stalled + STALLED)
+
+    def _start(self) -> None:
+        self._count += 1
+        thread = threading.Thread(target=self._work, name="flame-io-turns", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the program ends: those that there are do it
+            self._count -= 1
+        else:
+            self._threads = [one for one in self._threads if one.is_alive()] + [thread]
+
+    def _call(self, at: float) -> None:
+        """The waiting thread must look at ``at`` at the latest."""
+        if at < self._until:
+            self._until = at
+            with contextlib.suppress(BlockingIOError):  # it is full: then it is heard anyway
+                self._mouth.send(b"!")
+
+    # -- threads for turns ---------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Do turns that are due."""
+        while (task := self._next()) is not None:
+            task.thread = threading.get_ident()
+            wait = None
+            try:
+                wait = task.turn(task.why)
+            except BaseException:  # a defect: the interpreter shows it, and this thread ends
+                with self._lock:
+                    self._count -= 1
+                raise
+            finally:
+                task.thread = None
+                self._park(task, wait)
+
+    def _next(self) -> Task | None:
+        with self._lock:
+            while not self._due:
+                if self._is_over:
+                    self._count -= 1
+                    return None
+                self._idle += 1
+                told = self._news.wait(None if self._count <= KEPT else LINGER)
+                self._idle -= 1
+                if not told and not self._due and self._count > KEPT:
+                    self._count -= 1
+                    return None
+            task = self._due.popleft()
+            self._stalled = self._stalled and (time.monotonic() if self._due else None)
+            task.state, task.is_woken = "running", False
+            return task
+
+    def _park(self, task: Task, wait: Wait | None) -> None:
+        with self._lock:
+            task.state = "waiting"
+            if wait is None:
+                task.over.set()
+                return
+            if task.is_woken:
+                self._make_due(task, WOKEN)
+                return
+            if wait.socket is not None and not self._listen(task, wait.socket):
+                self._make_due(task, READY)
+            elif wait.seconds is not None:
+                self._note_time(task, wait.seconds)
+
+    def _listen(self, task: Task, one: socket.socket) -> bool:
+        """Wait for the socket too; False where it is closed, which its next use says. Called with the lock."""
+        try:
+            try:
+                self._selector.register(one, selectors.EVENT_READ, task)
+            except KeyError:  # a socket of that number was closed by somebody else
+                self._selector.unregister(one)
+                self._selector.register(one, selectors.EVENT_READ, task)
+        except (ValueError, OSError):
+            return False
+        task.socket = one
+        if not self._is_live:
+            self._call(0.0)
+        return True
+
+    # -- the thread that waits -----------------------------------------------------------------------------------------
+
+    @property
+    def _is_live(self) -> bool:
+        """Whether a socket that is added while somebody waits is waited for too."""
+        return type(self._selector).__name__ in ("EpollSelector", "KqueueSelector", "DevpollSelector")
+
+    def _wait(self) -> None:
+        while True:
+            with self._lock:
+                if self._is_over:
+                    break
+                now = time.monotonic()
+                self._look(now)
+                at = self._times[0][0] if self._times else now + 3600
+                if self._stalled is not None:
+                    at = min(at, self._stalled + STALLED)
+                self._until = at
+            found = self._selector.select(max(0.0, at - now))
+            with self._lock:
+                for key, _ in found:
+                    task = key.data
+                    if task is None:
+                        with contextlib.suppress(BlockingIOError):
+                            self._ears.recv(4096)
+                    elif task.state == "waiting" and task.socket is key.fileobj:
+                        self._make_due(task, READY)
+        with self._lock:
+            self._selector.close()
+            self._ears.close()
+            self._mouth.close()
+
+    def _look(self, now: float) -> None:
+        """What is due by its time; called with the lock."""
+        while self._times and (self._times[0][0] <= now or self._times[0][2].number != self._times[0][3]):
+            _, _, task, number = heapq.heappop(self._times)
+            if task.number == number and task.state == "waiting" and not task.over.is_set():
+                self._make_due(task, LATE)
+        if self._stalled is not None and now >= self._stalled + STALLED:
+            self._stalled = now if self._due else None
+            if self._due and not self._idle:
+                self._start()
+
+    # -- the beginning and the end -------------------------------------------------------------------------------------
+
+    def use(self, more: int) -> int:
+        """Note ``more`` sessions that use the threads; how many do. At 0 the threads end."""
+        with self._lock:
+            self._users += more
+            if not self._users:
+                self._is_over = True
+                self._news.notify_all()
+                self._call(0.0)
+            return self._users
+
+    def join(self, seconds: float) -> None:
+        """Wait until the threads have ended; not for the one that asks, nor for one that is held up longer."""
+        deadline = time.monotonic() + seconds
+        for thread in [self._waiter, *self._threads]:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def forked(self) -> None:
+        """In a child of this process, which has none of the threads: let go what it has of the descriptors."""
+        for one in (self._ears, self._mouth):
+            one.close()
+        fileno = getattr(self._selector, "fileno", None)
+        if fileno is not None:
+            with contextlib.suppress(OSError):
+                os.close(fileno())
+
+
+_present: IoThreads | None = None
+_lock = threading.Lock()
+
+
+def enter() -> IoThreads:
+    """The threads, for one more session."""
+    global _present
+    with _lock:
+        if _present is None:
+            _present = IoThreads()
+        _present.use(1)
+        return _present
+
+
+def leave(threads: IoThreads) -> None:
+    """A session has ended: with the last one the threads do."""
+    global _present
+    with _lock:
+        is_last = not threads.use(-1)
+        if is_last and _present is threads:
+            _present = None
+    if is_last:
+        threads.join(END)
+
+
+def _forked() -> None:
+    global _present, _lock
+    if _present is not None:
+        _present.forked()
+    _present, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

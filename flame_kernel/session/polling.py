@@ -1,0 +1,151 @@
+"""Polling: the events of a session as they come, in order, each once.
+
+A poll is parked at the server until there are events; here only its socket waits. A turn takes the answer, hands on
+what it brings, and sends the next poll.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..agent.wire import message as wire
+from ..connect.target import Timeouts
+from ..errors import FlameError, UnsafeAnswer
+from ..security import answers
+from .amount import AHEAD, Amount
+from .inbox import Event, Inbox
+from .io_threads import LATE, WOKEN, IoThreads, Task, Wait
+from .line import Line
+from .link import Link
+
+# Seconds between two batches of mere text: at most 40 a second, of two streams each.
+GAP = 0.025
+# Seconds: a parked poll that has nothing to say ends no sooner; from a server that lets it, the next one waits.
+EARLY = 0.05
+# A multiplex server serves one call at a time, so nothing may be parked there; seconds between short polls.
+POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
+
+
+class Polling:
+    """The events of one session.
+
+    message   completes a request of this session
+    take      is called with each batch of events that are new
+    is_busy   whether a reply is awaited
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        line: Line,
+        inbox: Inbox,
+        timeouts: Timeouts,
+        multiplex: bool,
+        message: Callable[[dict[str, Any]], dict[str, Any]],
+        take: Callable[[list[Event]], None],
+        is_busy: Callable[[], bool],
+    ) -> None:
+        self._link = link
+        self._line = line
+        self._inbox = inbox
+        self._timeouts = timeouts
+        self._multiplex = multiplex
+        self._message = message
+        self._take = take
+        self._is_busy = is_busy
+        self._wait = 0.0 if multiplex else timeouts.poll
+        self._pause = POLL_BUSY_FIRST
+        self._amount = Amount(link.location)
+        self._poll = self._next()
+        self._is_parked = False
+        self._asked, self._received = 0.0, 0  # when the poll was parked, and the bytes that had come by then
+        self._task: Task | None = None
+
+    def __repr__(self) -> str:
+        return f"<Polling {self._link!r}, event {self._inbox.ack}>"
+
+    def start(self, threads: IoThreads) -> None:
+        self._task = threads.task(self._turn)
+        self._task.wake()
+
+    def wake(self) -> None:
+        """There is a request, or the end."""
+        if self._task is not None and (self._multiplex or self._link.closing.is_set()):
+            self._task.wake()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the last turn is over, when the link is closing."""
+        if self._task is not None:
+            self._task.wait(seconds)
+
+    # -- a turn --------------------------------------------------------------------------------------------------------
+
+    def _turn(self, why: str) -> Wait | None:
+        """Take what has come, and ask for more, until something is to be waited for."""
+        if self._is_parked and why == LATE:
+            self._link.give_up_ahead(self._line)
+        elif self._is_parked and why == WOKEN and not self._link.closing.is_set():
+            left = self._asked + self._timeouts.poll_deadline - time.monotonic()
+            parked = self._link.await_ahead(self._line, left, self._wait)
+            if parked is not None:
+                return parked
+        while not self._link.closing.is_set():
+            if not self._is_parked:
+                parked = self._ask()
+                if parked is not None:
+                    return parked
+            pause = self._answered()
+            if pause:
+                return Wait(seconds=pause)
+        return None
+
+    def _ask(self) -> Wait | None:
+        """Send the poll, unless that is done; what to wait for, None where the answer is to be had at once."""
+        link, line, seconds = self._link, self._line, self._timeouts.poll_deadline
+        self._asked, self._received = time.monotonic(), line.connection.bytes_received
+        if line.ahead is None or line.ahead[0] is not self._poll:
+            link.ask_ahead(line, self._poll, seconds)
+        self._is_parked = True
+        return link.await_ahead(line, seconds, self._wait)
+
+    def _answered(self) -> float:
+        """Take the answer to the poll; seconds until the next one."""
+        link, line, poll, seconds = self._link, self._line, self._poll, self._timeouts.poll_deadline
+        self._is_parked = False
+        try:
+            result, buffers = link.insist(line, poll, seconds, wait=self._wait, on_broken=self._less)
+            batch = wire.decode_events(*self._amount.whole(result, buffers))
+            events = self._inbox.feed(answers.events(batch))
+        except wire.WireError as e:
+            link.end(UnsafeAnswer(link.location, f"events of the wrong shape: {e}"))
+            return 0.0
+        except FlameError as e:
+            if not link.closing.is_set():
+                link.end(e)
+            return 0.0
+        took, received = time.monotonic() - self._asked, line.connection.bytes_received - self._received
+        self._amount.suit(took, received)
+        self._poll = self._next()
+        if received >= AHEAD and not self._multiplex:
+            # Much is on its way: the server gets the next batch ready while this one is shown.
+            self._poll["ack"] = poll["after"]
+            link.ask_ahead(line, self._poll, seconds)
+        if events:
+            self._take(events)
+        if self._multiplex:
+            self._pause = POLL_BUSY_FIRST if events else min(self._pause * 1.5, POLL_BUSY_LAST)
+            return self._pause if self._is_busy() else POLL_IDLE
+        return EARLY if not events and took < EARLY and not self._amount.is_partial else 0.0
+
+    def _next(self) -> dict[str, Any]:
+        after = self._inbox.ack
+        poll = self._message({"op": "poll", "ack": after, "after": after, "wait": self._timeouts.poll})
+        return poll | self._amount.fields() | {"gap": 0.0 if self._multiplex else GAP}
+
+    def _less(self) -> None:
+        """A poll was cut: it asks for less, else a line that is cut every so often would never get on. And it is not
+        parked, as a thread waits for it."""
+        self._amount.cut(self._poll)
+        self._poll["wait"] = 0.0

@@ -1,0 +1,300 @@
+"""The table "What travels" of the reference page: each row is shown by a test, and no row is without one."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import fractions
+import functools
+import ipaddress
+import math
+import operator
+import pathlib
+import random
+import re
+import threading
+import types
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import farside
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from farside import FlameServer
+
+import flame
+from flame_kernel.errors import CannotTravel, RemoteError
+from flame_kernel.remote.proxy import RemoteObject
+from flame_kernel.remote.remote import Remote
+
+PAGE = pathlib.Path(__file__).parents[2] / "notebooks" / "REFERENCE.md"
+Pair = collections.namedtuple("Pair", "a b")  # noqa: PYI024
+
+
+@dataclasses.dataclass
+class Data:
+    a: int
+    b: Any = None
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Level(enum.IntFlag):
+    LOW = 1
+    HIGH = 2
+
+
+class Own:
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+
+class Failed(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+@functools.cache
+def fib(n: int) -> int:
+    return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+
+PATTERN = re.compile(r"\d+")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FlameServer]:
+    one = FlameServer(farside.pythons()[-1])
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def pi(server: FlameServer) -> Iterator[Remote]:
+    """A connection without trust."""
+    with flame.connect(server.location, shell="mini") as connected:
+        yield connected
+
+
+def back(pi: Remote, *values: Any) -> list[Any]:
+    """The values after a trip there and back."""
+    pi.push({"v": list(values)})
+    found: list[Any] = pi.pull(["v"])["v"]
+    assert [type(one) for one in found] == [type(one) for one in values]
+    return found
+
+
+def exact(pi: Remote, *values: Any) -> None:
+    assert back(pi, *values) == list(values)
+
+
+def plain(pi: Remote) -> None:
+    exact(pi, None, True, 10**6000, -0.5, 1j, "\ud800\0", b"\xff", bytearray(b"a"), [()], {(1,): {2}}, frozenset([3]))
+    exact(pi, range(10**30, 0, -7), slice(None, 1, 2), ..., NotImplemented)
+    inner: list[Any] = [1]
+    inner.append(inner)
+    one, two = back(pi, inner, inner)
+    assert one is two is one[1]
+    deep: Any = ()
+    for _ in range(2900):
+        deep = (deep,)
+    found = back(pi, deep)[0]
+    for _ in range(2900):
+        (found,) = found
+    assert found == ()
+
+
+def scalars(pi: Remote) -> None:
+    exact(pi, decimal.Decimal("1.10"), fractions.Fraction(1, 3), uuid.UUID(int=5), pathlib.Path("a/b"))
+    exact(pi, datetime.date(2024, 1, 2), datetime.timedelta(1), datetime.time(1), pathlib.PureWindowsPath("a"))
+    exact(pi, ipaddress.ip_address("::1"), ipaddress.ip_network("10.0.0.0/8"))
+    exact(pi, datetime.datetime(2024, 1, 2, tzinfo=datetime.timezone.utc), datetime.timezone.utc)
+
+
+def containers(pi: Remote) -> None:
+    queue = back(pi, collections.deque([1, 2], 5))[0]
+    assert (list(queue), queue.maxlen) == ([1, 2], 5)
+    exact(pi, collections.OrderedDict(b=1, a=2), collections.defaultdict(list, {"a": [1]}), collections.Counter("aab"))
+    exact(pi, collections.ChainMap({"a": 1}), collections.UserDict(a=1), collections.UserList([1]))
+    exact(pi, types.SimpleNamespace(a=[1]), array.array("d", [1.5]))
+
+
+def views(pi: Remote) -> None:
+    exact(pi, memoryview(b"abc"), memoryview(array.array("i", [1, 2])))
+
+
+def records(pi: Remote) -> None:
+    exact(pi, Pair(1, [2]), Data(1, Data(2)), Colour.RED, Level.LOW | Level.HIGH)
+    assert back(pi, Colour.RED)[0] is Colour.RED
+    pi.execute("import collections\nT = collections.namedtuple('T', 'a b')(1, 2)")
+    theirs = pi.pull(["T"])["T"]
+    assert (theirs, theirs.b, isinstance(theirs, tuple)) == ((1, 2), 2, True)
+
+
+def numpy_arrays(pi: Remote) -> None:
+    odd = [
+        np.zeros(2, [("a", "i4"), ("b", ">f8", (2,))]),
+        np.array([1, "a", None], object),
+        np.asfortranarray(np.eye(3)),
+        np.ma.array([1, 2], mask=[0, 1]),
+        np.array(["a", "bc"], np.dtypes.StringDType()),
+        np.rec.array([(1, "a")], dtype=[("x", "i4"), ("y", "U3")]),
+        np.array([[1]]).view(np.matrix),
+    ]
+    for one, found in zip(odd, back(pi, *odd), strict=True):
+        assert (one.dtype, one.shape) == (found.dtype, found.shape)
+        assert np.array_equal(one, found)
+    exact(pi, np.float32(1.5), np.datetime64("2024-01-01"), np.dtype("<f8"))
+
+
+def pandas_tables(pi: Remote) -> None:
+    frame = pd.DataFrame({"n": [1, 2, 3], "o": [[1], None, "x"], "c": pd.Categorical(["a", "b", "a"])})
+    frame.attrs["unit"] = "m"
+    for one in (frame, frame.describe(), frame.groupby("c", observed=True)["n"].agg(["mean", "max"]), pd.DataFrame()):
+        found = back(pi, one)[0]
+        pd.testing.assert_frame_equal(found, one)
+        assert found.attrs == one.attrs
+    pd.testing.assert_series_equal(back(pi, frame["c"].value_counts())[0], frame["c"].value_counts())
+    index = pd.MultiIndex.from_product([["a"], [1, 2]], names=["x", None])
+    pd.testing.assert_index_equal(back(pi, index)[0], index)
+    exact(pi, pd.Timestamp("2024-01-01", tz="UTC"), pd.Timedelta("1ns"), pd.Period("2024Q1"), pd.Interval(1, 2))
+    assert back(pi, pd.NaT, pd.NA)[0] is pd.NaT
+
+
+def arrow_and_polars(pi: Remote) -> None:
+    exact(pi, pa.table({"a": [1, None], "s": [{"x": 1}, None]}), pa.array(["a"]).dictionary_encode(), pa.scalar([1]))
+    exact(pi, pa.schema([("a", pa.int8())]), pa.record_batch({"a": [1]}), pa.timestamp("ns", "UTC"))
+    frame = pl.DataFrame({"a": [1, None], "l": [[1], []]})
+    assert back(pi, frame)[0].equals(frame)
+
+
+def functions(pi: Remote) -> None:
+    assert pi.run(fib, 20) == 6765
+    assert pi.run(lambda text: PATTERN.findall(text), "1 a 22") == ["1", "22"]
+    assert pi.run(functools.partial(pow, 2), 5) == 32
+    assert pi.run(lambda: Own(3).x) == 3
+
+
+def own_objects(pi: Remote) -> None:
+    assert pi.run(lambda one: (type(one).__name__, one.x), Own(3)) == ("Own", 3)
+    there = pi.run(lambda: Own(4))
+    assert isinstance(there, RemoteObject)
+    assert isinstance(there, Own)
+    with pytest.raises(CannotTravel):
+        there.fetch()
+
+
+def by_name(pi: Remote) -> None:
+    assert pi.builtins.sorted(["b", "A"], key=str.lower) == ["A", "b"]
+    assert list(pi.builtins.map(int, ["1"])) == [1]
+    assert pi.run(math.hypot, 3, 4) == 5
+    assert pi.run(np.mean, [1, 3]) == 2
+    assert pi.modules.functools.reduce(operator.add, [1, 2]) == 3
+    assert 0 <= pi.run(random.random) < 1
+
+
+def called_back(pi: Remote) -> None:
+    seen: list[Any] = []
+    for one in (seen.append, lambda item: seen.append(item), pi.on(print)):
+        assert pi.run(lambda report: report("x"), one) is None
+    assert seen == ["x", "x"]
+    assert pi.run(sum, iter([1, 2])) == 3
+
+
+def without_source(pi: Remote) -> None:
+    made: dict[str, Any] = {}
+    exec("def made(x): return x + 1", made)
+    with pytest.raises(CannotTravel):
+        pi.run(made["made"], 1)
+    with flame.connect(pi.location, trust=True, shell="mini") as trusted:
+        assert trusted.run(made["made"], 1) == 2
+
+
+def exceptions(pi: Remote) -> None:
+    def fails() -> None:
+        raise Failed(4)
+
+    with pytest.raises(Failed) as own:
+        pi.run(fails)
+    assert (own.value.code, own.value.args, str(own.value)) == (4, ("code 4",), "code 4")
+    with pytest.raises(FileNotFoundError) as caught:
+        pi.builtins.open("/nowhere/at/all")
+    assert (caught.value.errno, caught.value.filename) == (2, "/nowhere/at/all")
+    assert isinstance(caught.value, RemoteError)
+    assert any("On the far side" in note for note in own.value.__notes__)
+
+
+def awaited(pi: Remote) -> None:
+    pi.execute("import asyncio\nasync def one():\n    return 1\nasync def two():\n    yield 1\n    yield 2")
+
+    async def main() -> Any:
+        return await pi["one"](), [item async for item in pi["two"]()]
+
+    assert asyncio.run(main()) == (1, [1, 2])
+
+
+def stays(pi: Remote) -> None:
+    for expression in ("open('/dev/null')", "__import__('threading').Lock()", "iter([])", "bytes(17 << 20)"):
+        assert isinstance(pi.evaluate(expression), RemoteObject)
+    assert isinstance(pi.modules.os, RemoteObject)
+    with pytest.raises(CannotTravel, match="lock is not plain data"):
+        pi["x"] = threading.Lock()
+
+
+def pickled(pi: Remote) -> None:
+    with flame.connect(pi.location, trust=True, shell="mini") as trusted:
+        trusted.execute("class There:\n    def __init__(s): s.a = [1]\nthere = There()")
+        there = trusted.pull(["there"])["there"]
+        assert (type(there).__name__, there.a) == ("There", [1])
+        assert back(trusted, [ValueError(1), Own(1)])[0][1].x == 1
+
+
+SHOWN: dict[str, Callable[[Remote], None]] = {
+    "None, bool": plain,
+    "Decimal,": scalars,
+    "OrderedDict": containers,
+    "memoryview": views,
+    "named tuples": records,
+    "numpy arrays": numpy_arrays,
+    "pandas DataFrame": pandas_tables,
+    "pyarrow Table": arrow_and_polars,
+    "functions and classes of yours": functions,
+    "objects of your own classes": own_objects,
+    "functions and types of Python": by_name,
+    "a function that changes something here": called_back,
+    "functions whose source": without_source,
+    "exceptions": exceptions,
+    "coroutines": awaited,
+    "everything else:": stays,
+    "everything else, under": pickled,
+}
+
+
+def rows() -> list[str]:
+    """The first cell of each row."""
+    table = PAGE.read_text(encoding="utf-8").partition("## What travels")[2].partition("\n## ")[0]
+    return [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")][1:]
+
+
+def test_each_row_has_its_test_and_each_test_its_row() -> None:
+    found = [[start for start in SHOWN if row.startswith(start)] for row in rows()]
+    assert [one[:1] for one in found] == [[start] for start in SHOWN]
+    readme = PAGE.parents[1] / "README.md"
+    assert "REFERENCE.md#what-travels" in readme.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("row", SHOWN)
+def test_it_is_as_the_row_says(row: str, pi: Remote) -> None:
+    SHOWN[row](pi)
