@@ -47,21 +47,17 @@ def group(
     Raises TargetError.
     """
     where = _named(where)
-    if "joblib.parallel" in sys.modules:
-        from .joblib_backend import register
-
-        register()
+    _register_backend()
     if _has_remotes(where):
         return _of_remotes(where)
     file = file or TargetsFile(targets_path(os.environ))
     words = cast("str | Sequence[str]", _usual(file) if where is None else where)
-    present = _present(words, shared or {})
+    lasting, shared, known = shared is not None, {} if shared is None else shared, known or {}
+    present = _present(words, shared)
     if present is not None:
         return Group(present, lasting=True)
-    known, locations = known or {}, {name: str(one.location) for name, one in (known or {}).items()}
-    chosen = select(words, file, locations)
+    chosen = select(words, file, {name: str(one.location) for name, one in known.items()})
     given, seconds = _given(settings), _patience(timeout)
-    lasting, shared = shared is not None, {} if shared is None else shared
     gate = threading.BoundedSemaphore(AT_ONCE)
     for one in chosen:
         before = shared.get(one.label)
@@ -70,6 +66,14 @@ def group(
                 before.close()
             shared[one.label] = Member(one, given, gate, back or _back, known.get(one.label), load, seconds)
     return Group([shared[one.label] for one in chosen], lasting=lasting)
+
+
+def _register_backend() -> None:
+    """Make ours a backend of joblib, where the program uses joblib."""
+    if "joblib.parallel" in sys.modules:
+        from .joblib_backend import register
+
+        register()
 
 
 def _present(words: str | Sequence[str], shared: Mapping[str, Member]) -> list[Member] | None:
