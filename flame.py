@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from flame_kernel.group.opening import group
-    from flame_kernel.remote.remote import connect
+    from flame_kernel.remote.connect import connect
     from flame_kernel.remote.requirements import require
     from flame_kernel.serve.in_app import serve
 
@@ -48,7 +48,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Loaded when they are asked for: an app that serves needs no client, and neither needs a kernel."""
     if name == "connect":
-        from flame_kernel.remote.remote import connect as found
+        from flame_kernel.remote.connect import connect as found
     elif name == "group":
         from flame_kernel.group.opening import group as found  # type: ignore[assignment]
     elif name == "require":

@@ -1,4 +1,4 @@
-"""The agent's whole interface: functions that clients call through Flame's ``invokeModule``; and its table of sessions.
+"""The agent's whole interface: functions that clients call through Flame's ``invokeModule``.
 
 ``handle`` answers one request.  Large values travel over the connection of a call of ``carry`` (see ``bulk``), files
 over that of ``take_files``, forwarded ports over that of ``forward`` (see ``forward.far_end``).  On a multiplex server
@@ -72,29 +72,21 @@ import os
 import socket
 import sys
 import threading
-import time
 
-from . import own, pyro, sockets, threads
+from . import own, pyro, sockets
 from .log import reading
 from .remote import bulk, files
-from .session import checkup, child_frames, large_messages, places
+from .session import checkup, large_messages, places, registry
 from .session import session as live
+from .session.child import frames as child_frames
 from .session.session import Refusal
 from .wire import message as wire
 from .wire.machine import machine
 
 # The longest that a poll may wait, in seconds.
 LONGEST_WAIT = 60.0
-# The longest time between two rounds of the reaper, in seconds.
-REAP_EVERY = 60.0
-# For how many ended sessions we remember why they ended.
-ENDED_REMEMBERED = 64
 
-_sessions = {}
-_ended = {}  # name -> (when, why)
-_lock = threading.Lock()
 _boot_id = []
-_reaper = []
 _bundle = []
 _packing = threading.Lock()
 
@@ -235,7 +227,7 @@ def _hello(request):
 
 def _greet(request):
     hello = dict(_hello(request), ticket=sockets.ticket())
-    session = _sessions.get(request.get("session"))
+    session = registry.sessions.get(request.get("session"))
     if session is not None:
         hello["newest"] = session.log.newest
     return hello
@@ -253,12 +245,12 @@ def _open(request):
     attach = request.get("attach")
     if attach not in (None, "take", "must", "force"):
         raise Refusal("bad_request", "attach is one of take, must, force; not %r" % (attach,))
-    with _lock:
-        session = _sessions.get(session_id)
+    with registry.lock:
+        session = registry.sessions.get(session_id)
         fresh = session is None
         if fresh:
             if attach == "must":
-                raise _no_session(session_id)
+                raise registry.no_session(session_id)
             try:
                 session = live.Session(session_id, place, request.get("shell") or "auto", request, bundle)
             except (RuntimeError, OSError) as e:
@@ -271,10 +263,10 @@ def _open(request):
             request.get("n"),
         )
         if fresh:
-            _sessions[session_id] = session
+            registry.sessions[session_id] = session
         else:
             session.set(request)
-    _reap_soon()
+    registry.reap_soon()
     log = session.log.state()  # before ``described``: what happens in between is in one of the two
     return dict(
         hello,
@@ -364,34 +356,18 @@ def _detach(request):
 
 
 def _close(request):
-    if request["session"] not in _sessions:
+    if request["session"] not in registry.sessions:
         return {"closed": False}
-    return _end(_acting(request))
+    return {"closed": registry.end(_acting(request))}
 
 
 def _kill(request):
-    life, session = request["life"], _sessions.get(request["session"])
-    return {"closed": False} if session is None or session.life != life else _end(session)
-
-
-def _end(session):
-    with _lock:
-        if _sessions.get(session.session_id) is not session:
-            return {"closed": False}
-        del _sessions[session.session_id]
-        _note_end(session, "it was closed by a client")
-    # On a thread of its own: a cell that does not end at once must not hold up the caller or a multiplex server.
-    ending = threads.start("close", session.close)
-    if not pyro.is_multiplex():
-        ending.join(5.0)
-    _reap_soon()
-    return {"closed": True}
+    life, session = request["life"], registry.sessions.get(request["session"])
+    return {"closed": session is not None and session.life == life and registry.end(session)}
 
 
 def _list(request):
-    with _lock:
-        living = list(_sessions.values())
-    return [session.described() for session in living]
+    return [session.described() for session in registry.living()]
 
 
 def _files(request):
@@ -428,10 +404,7 @@ _OPS = {
 
 
 def _session(request):
-    session = _sessions.get(request["session"])
-    if session is None:
-        raise _no_session(request["session"])
-    return session
+    return registry.get(request["session"])
 
 
 def _acting(request, carries=False):
@@ -443,24 +416,7 @@ def _acting(request, carries=False):
 
 def _show_ticket(request):
     if not sockets.take_ticket(request.get("ticket")):
-        raise Refusal(
-            "stale", "this is no call that was asked for on this connection; say hello first, and use its ticket"
-        )
-
-
-def _no_session(name):
-    when, why = _ended.get(name, (None, ""))
-    if when is not None:
-        why = ": %s, %d s ago" % (why, time.monotonic() - when)
-    return Refusal("no_session", "there is no session %s on this server%s" % (name, why))
-
-
-def _note_end(session, why):
-    """Remember why a session ended, for those who ask for it. Call it under the lock."""
-    _ended.pop(session.session_id, None)
-    _ended[session.session_id] = time.monotonic(), why
-    while len(_ended) > ENDED_REMEMBERED:
-        del _ended[next(iter(_ended))]
+        raise Refusal("stale", "the call has no valid ticket of this connection; say hello first")
 
 
 def _wait(request):
@@ -469,40 +425,7 @@ def _wait(request):
 
 def _boot():
     """A random id of this run of the server."""
-    with _lock:
+    with registry.lock:
         if not _boot_id:
             _boot_id.append(os.urandom(8).hex())
     return _boot_id[0]
-
-
-# -- sessions without a client -----------------------------------------------------------------------------------------
-
-
-def _reap_soon():
-    """Have the reaper look now: sessions were opened, ended or changed. Its thread lives while there are sessions."""
-    with _lock:
-        if _reaper:
-            _reaper[0].set()
-        elif _sessions:
-            wake = threading.Event()
-            _reaper.append(wake)
-            threads.start("reaper", _reap, wake)
-
-
-def _reap(wake):
-    """End sessions whose client has been away longer than their linger time; returns when no session is left."""
-    while True:
-        with _lock:
-            gone = [session for session in _sessions.values() if session.idle_left <= 0]
-            for session in gone:
-                del _sessions[session.session_id]
-                _note_end(session, "it was ended after %g s without a client" % session.linger)
-            if not _sessions:
-                del _reaper[:]
-            soonest = min([session.idle_left for session in _sessions.values()] or [0])
-        for session in gone:
-            session.close()
-        if not _reaper or _reaper[0] is not wake:
-            return
-        wake.wait(min(max(soonest, 0.01), REAP_EVERY))
-        wake.clear()

@@ -1,8 +1,15 @@
 """What belongs to the agent: its package name, how to recognize its frames and files, and its own references to the
 standard library, which keep working when the user's code replaces a function there."""
 
+import builtins
 import sys
+import threading
 import types
+
+try:
+    import contextvars
+except ImportError:  # Python 3.6
+    contextvars = None
 
 # ``flame_agent_`` and the hash of the agent's text: each version has a package name of its own.
 PREFIX = "flame_agent_"
@@ -51,3 +58,73 @@ def keep_references():
 def shared(module):
     """The module that the whole process uses under the name of ``module``, which may be our private copy."""
     return sys.modules.get(module.__name__, module)
+
+
+def _in_use(module, **probes):
+    """``(module, name, what stands there, a test whether another thing works as well)``."""
+    return [(module, name, vars(module)[name], works) for name, works in probes.items() if name in vars(module)]
+
+
+# What the interpreter's own library, and IPython, use all the time: without it no cell ends, and none begins.
+_NEEDED = _in_use(
+    builtins,
+    len=lambda f: f((1, 2)) == 2,
+    isinstance=lambda f: f(1, int) is True,
+    issubclass=lambda f: f(bool, int) is True,
+    hasattr=lambda f: f(1, "real") is True,
+    getattr=lambda f: f(1, "real") == 1,
+    setattr=lambda f: f(types.SimpleNamespace(), "x", 1) is None,
+    callable=lambda f: f(print) is True,
+    iter=lambda f: list(f((1,))) == [1],
+    next=lambda f: f(iter((1,))) == 1,
+    repr=lambda f: f(1) == "1",
+    min=lambda f: f(2, 1) == 1,
+    max=lambda f: f(2, 1) == 2,
+    sum=lambda f: f((1, 2)) == 3,
+    any=lambda f: f((0, 1)) is True,
+    all=lambda f: f((0, 1)) is False,
+    zip=lambda f: list(f((1,), (2,))) == [(1, 2)],
+    map=lambda f: list(f(str, (1,))) == ["1"],
+    id=lambda f: f(None) == id(None),
+    vars=lambda f: isinstance(f(sys), dict),
+    enumerate=lambda f: list(f((1,))) == [(0, 1)],
+    reversed=lambda f: list(f((1, 2))) == [2, 1],
+    range=lambda f: list(f(2)) == [0, 1],
+    sorted=lambda f: f((2, 1)) == [1, 2],
+    type=lambda f: f(1) is int,
+    super=lambda f: isinstance(f(int, 1), super),
+    str=lambda f: f(1) == "1",
+    int=lambda f: f("1") == 1,
+    list=lambda f: f((1,)) == [1],
+    dict=lambda f: f(a=1) == {"a": 1},
+    tuple=lambda f: f([1]) == (1,),
+    set=lambda f: f((1,)) == {1},
+    bool=lambda f: f(1) is True,
+    compile=lambda f: f("1", "<probe>", "eval") is not None,
+    __import__=lambda f: f("sys") is sys,
+    __build_class__=lambda f: isinstance(f(lambda: None, "Probe"), type),
+)
+_NEEDED += _in_use(
+    threading,
+    get_ident=lambda f: isinstance(f(), int),
+    current_thread=lambda f: f() is not None,
+)
+_CONTEXTS = [] if contextvars is None else _in_use(contextvars, copy_context=lambda f: f().run(len, ()) == 0)
+
+
+def repair():
+    """Put back what a cell has replaced by something that does not work, of what nothing works without. Returns the
+    names. What works is the user's to replace."""
+    found = []
+    for module, name, kept, works in _NEEDED + _CONTEXTS:
+        now = vars(module).get(name)
+        if now is kept:
+            continue
+        try:
+            good = works(now)
+        except BaseException:  # what a cell has put there may raise anything
+            good = False
+        if not good:
+            setattr(module, name, kept)
+            found.append("%s.%s" % (module.__name__, name))
+    return found

@@ -134,7 +134,7 @@ class Command(JupyterApp):
         if self.answer_yes:
             return True
         if not sys.stdin.isatty():
-            raise TargetError(f"{question} Nobody can be asked here; say -y")
+            raise TargetError(f"{question} There is no terminal to ask in; add -y")
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
     @staticmethod

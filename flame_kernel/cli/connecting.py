@@ -131,13 +131,13 @@ class Connecting(Command):
                 remote.close()
 
     @contextlib.contextmanager
-    def visitor(self) -> Iterator[AgentClient]:
+    def agent_client(self) -> Iterator[AgentClient]:
         """A connection to the server that is meant, without a session."""
         target = self.target()
         with connecting(target, self.asked):
-            visitor = AgentClient(target)
-        with contextlib.closing(visitor):
-            yield visitor
+            client = AgentClient(target)
+        with contextlib.closing(client):
+            yield client
 
 
 @contextlib.contextmanager

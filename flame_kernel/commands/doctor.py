@@ -1,4 +1,4 @@
-"""Doctor: why can I not connect? One check a cause, in the order in which things can fail, each with its cure.
+"""Doctor: diagnoses a connection. One check a cause, in the order in which things can fail, each with its cure.
 
 A check that needs another one which has failed is skipped. The way there is the one that a session takes, so nothing
 is found here that a session would not find, and the same rules hold: no open link to a server that needs a safe one.
@@ -99,7 +99,7 @@ def examine(target: Target) -> Iterator[Check]:
             except FlameError as error:
                 yield Check("server", FAILED, _shown(str(error)), "check that Pyro4 is installed here")
                 return
-            yield Check("server", OK, f"none is named: one of our own was started on this machine, {server.location}")
+            yield Check("server", OK, f"none was named, so a local test server was started: {server.location}")
             yield from examine(server.target())
         return
     left = _plan(target)
@@ -177,7 +177,7 @@ class _Examination:
         self._visitor: AgentClient | None = None
         self._python: tuple[int, ...] = ()
         self._facts: dict[str, Any] = {}
-        self._clock = Check("clock", NOTE, "the server does not tell the time")
+        self._clock = Check("clock", NOTE, "the server did not tell its time")
 
     def close(self) -> None:
         if self._visitor is not None:
@@ -276,7 +276,7 @@ class _Examination:
     def _tls_words(self) -> str:
         settings = self._target.tls
         if settings is None:
-            return "none" if self._target.is_private else "none: others on the network can read what is sent"
+            return "none" if self._target.is_private else "no encryption: others on the network can read what is sent"
         return "; ".join(_tls_parts(settings))
 
     def _tls(self) -> Check:
@@ -316,7 +316,7 @@ class _Examination:
         except CannotConnect as error:
             raise self._diagnosed(error) from error
         except FlameError as error:
-            raise _Failed("Flame", f"it does not run code: {error}", "is it a Flame server, and is it well?") from error
+            raise _Failed("Flame", f"it does not run code: {error}", "look at what it printed") from error
         if not isinstance(version, list) or len(version) != 3 or not all(map(_is_count, version)):
             raise _Failed("Flame", "it does not say which Python it is", "check that you reach the server you mean")
         self._python = tuple(version)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import TargetError
 
-_FAR = re.compile(r"([A-Za-z0-9_.-]*):(.*)", re.DOTALL)
+_FAR = re.compile(r"([^/\\:]*):(.*)", re.DOTALL)  # as scp: what has a slash before its colon is a path
 
 IsTarget = Callable[[str], bool]
 
@@ -26,6 +26,11 @@ def far_path(text: str, is_target: IsTarget) -> tuple[str, str] | None:
         return None
     name, path = found.groups()
     if name and not is_target(name):
+        if "@" in name or path.startswith("//"):
+            raise TargetError(
+                f"{text!r} names a server that has no name here: give the server with -t, as ssh://USER@HOST/PORT, and "
+                f"the path alone, or name it by jupyter flame targets add; write ./{text} for a file of this name"
+            )
         raise TargetError(
             f"there is no target {name!r}: jupyter flame targets list shows all; write ./{text} for a file of this name"
         )

@@ -327,7 +327,14 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "px",
         "run a line on several far sides at once",
-        (Argument("code", "STATEMENT", "what is to run; or --install: %px, %%px, %autopx are ours", tab=("code",)),),
+        (
+            Argument(
+                "code",
+                "STATEMENT",
+                "the code; or --install: %px, %%px and %autopx do this too",
+                tab=("code",),
+            ),
+        ),
         (
             Option(
                 ("-t", "--targets", "--target"),
@@ -342,7 +349,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "result",
-        "show what the last cell on several far sides has given",
+        "show the results of the last cell on several far sides",
         (),
         (Option(("--mask",), "output that differs only in numbers and times counts as equal"),),
         examples=("%flame result",),
@@ -351,7 +358,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "jobs",
         "list the cells that run in the background, and those that did",
-        (Argument("number", "JOB", "this job itself, as the line's value", MAYBE, kind=int),),
+        (Argument("number", "JOB", "give this job as the line's value", MAYBE, kind=int),),
         (Option(("--cancel",), "interrupt it"),),
         examples=("%flame jobs", "job = %flame jobs 3", "%flame jobs 3 --cancel"),
         instead={KERNEL: "cells of this kernel run one after the other, so there are no jobs; see %flame where"},
@@ -378,8 +385,8 @@ OUTPUTS = ("type", "engine", "order")
 ON_GROUP: tuple[Option, ...] = (
     Option(("--stream",), "show text as it comes, the host before each line", group="stream"),
     Option(("--no-stream",), "show text when all are done", group="stream"),
-    Option(("--fold",), "tell equal output once (the default for more than two hosts)", group="outputs"),
-    Option(("--no-diff",), "tell other output whole, and not as a difference"),
+    Option(("--fold",), "show equal output once (the default for more than two hosts)", group="outputs"),
+    Option(("--no-diff",), "show output that differs in full, not as a difference"),
     Option(("--mask",), "output that differs only in numbers and times counts as equal"),
     Option(("--group-outputs",), "each host's output by itself, in this order", "HOW", OUTPUTS, group="outputs"),
     Option(("-e",), "--group-outputs engine: host by host", group="outputs"),

@@ -90,12 +90,12 @@ def find(word: str, face: str, rest: str = "") -> Command:
 
 
 def overtakes(code: str) -> bool:
-    """Whether a cell has only lines of commands that look, and need not wait for the cell that runs."""
+    """Whether a cell has only lines of commands that change nothing, and so need not wait for the cell that runs."""
     lines = [line.split() for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    return bool(lines) and all(_looks(words) for words in lines)
+    return bool(lines) and all(_need_not_wait(words) for words in lines)
 
 
-def _looks(words: list[str]) -> bool:
+def _need_not_wait(words: list[str]) -> bool:
     if words[0] not in ("%flame", "%flame?", "%flame??"):
         return False
     name = words[1] if len(words) > 1 else "status"

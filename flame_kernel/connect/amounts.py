@@ -1,7 +1,6 @@
 """Reads amounts that people write in settings (``"90 min"``, ``"256 MB"``, ``"yes"``) and shows amounts as text.
 
-Units of size are powers of 1024: MB and MiB mean the same when read, and MiB is shown.  ``agent/amounts.py`` does
-this on the far side.
+Units of size are powers of 1024: MB and MiB mean the same when read, and MiB is shown.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 import math
 import re
 import time
+
+from ..agent.wire import amounts
 
 _TIMES = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400}
 _SIZES = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -29,13 +30,10 @@ def size(value: object) -> int:
 
 
 def size_in_words(number: object) -> str:
-    """A number of bytes as people read it: ``812 B``, ``1.5 MiB``; ``?`` if it is not a number."""
+    """A number of bytes as people read it: ``812 bytes``, ``1.5 MiB``; ``?`` if it is not a number."""
     if not isinstance(number, (int, float)) or not abs(number) < 1e18:
         return "?"
-    for unit, one in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if number >= one:
-            return f"{_short(number / one)} {unit}"
-    return f"{number:.0f} B"
+    return str(amounts.size_in_words(number))
 
 
 def time_in_words(seconds: object) -> str:

@@ -1,8 +1,8 @@
 """One connection to a Flame server. It speaks Pyro4's wire protocol, but does not use Pyro4's code to read answers.
 
 Pyro's Proxy unpickles whatever a server sends, even in the handshake.  So only the header's format and numbers are
-taken from Pyro here.  Receiving is our own: a whole call has one deadline, memory grows only with the bytes received,
-the signature is checked, decompression is bounded, and the inert reader of `security/reader.py` reads the rest.
+taken from Pyro.  Receiving is our own: a whole call has one deadline, `pyro_message.py` reads messages and checks their
+signatures, and the inert reader of `security/reader.py` reads their content.
 Pyro's process-wide ``config`` is not touched.
 
 Requests are pickles of plain built-ins at protocol 2, which every server accepts.  Each carries a random CORR
@@ -17,17 +17,13 @@ Errors of Pyro and of the system are mapped to ours in this file only.
 from __future__ import annotations
 
 import contextlib
-import errno
-import math
 import os
-import secrets
 import socket
 import ssl
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from Pyro4 import constants, message
 
@@ -44,20 +40,16 @@ from ..errors import (
     cap,
 )
 from ..security import reader
-from . import pyro_message, strangers, tls
+from . import other_servers, pyro_message, tls
 from .dial import Way
+from .pyro_message import HEADER, Answer, Channel, Reset, TimeUp
 from .serializers import PICKLE, Serializer
 from .target import Target
 
-MAX_MESSAGE = 64 * 1024 * 1024  # bytes of an answer as it is sent
-MAX_INFLATED = 64 * 1024 * 1024  # bytes of a compressed answer after decompression
 _MAX_REQUEST = 0x7FFFFFFF  # bytes; the most that Pyro's header can state
 
 _MARSHAL = 3  # the serializer that Pyro uses when it refuses a connection
-_HEADER = struct.Struct(message.Message.header_format)
-_ANNOTATION = struct.Struct("!4sH")
 _KNOWN_FLAGS = message.FLAGS_EXCEPTION | message.FLAGS_COMPRESSED | message.FLAGS_ITEMSTREAMRESULT
-_FIRST_PIECE = 64 * 1024  # bytes allocated at first; later, as many again as have been received
 
 # Runs on the server: calls a method of Flame's object and turns what it raises into a value. The outcome is a pickled
 # (True, result) or (False, name, text, traceback); pickling may fail, too. Two frames up is ``invokeBuiltin``, a method
@@ -83,32 +75,6 @@ _FOUND = (
 # If we connect to an HTTP or SMTP server by mistake, it answers only after an end of line. So the handshake contains
 # one; otherwise we would wait until the deadline and could not say what it is. Flame servers ignore this note.
 _NOTE = "\r\n\r\n"
-
-
-class _Reset(Exception):
-    """The other end closed the connection, or the network failed; ``str()`` says how. ``hard``: it was reset."""
-
-    def __init__(self, detail: str, hard: bool = False) -> None:
-        super().__init__(detail)
-        self.hard = hard
-
-
-class _TimeUp(Exception):
-    """The deadline has passed."""
-
-
-class _Answer:
-    """One message as received: signature not yet checked, data not yet read."""
-
-    __slots__ = ("annotations", "data", "flags", "kind", "seq", "serializer")
-
-    def __init__(self, kind: int, flags: int, seq: int, serializer: int) -> None:
-        self.kind = kind
-        self.flags = flags
-        self.seq = seq
-        self.serializer = serializer
-        self.annotations: dict[str, bytes] = {}
-        self.data = bytearray()
 
 
 class _Asked(NamedTuple):
@@ -141,16 +107,13 @@ class Connection:
         self.timeouts = target.timeouts
         self.pickle_protocol = 2
         self.max_message = 0
-        self.bytes_sent = 0
-        self.bytes_received = 0
         self.calls = 0
         self._key = target.key.reveal() if target.key else None
-        self._seq = secrets.randbelow(0x10000)
         self._state = "connecting"
         self._lock = threading.Lock()  # so that abort() cannot shut down a descriptor that close() has just closed
         self._way = Way(target)
         self.location = self._way.location
-        self._socket = self._way.socket
+        self._channel = Channel(self._way.socket, self._key, serializer.number)
         try:
             self._handshake(self._way.deadline)
             self._state = "open"
@@ -163,6 +126,14 @@ class Connection:
         return f"<Connection {self.location} {self._state}, {traffic}>"
 
     @property
+    def bytes_sent(self) -> int:
+        return self._channel.bytes_sent
+
+    @property
+    def bytes_received(self) -> int:
+        return self._channel.bytes_received
+
+    @property
     def is_open(self) -> bool:
         """False after ``close``, ``abort`` or a call that failed."""
         return self._state == "open"
@@ -170,12 +141,12 @@ class Connection:
     @property
     def channel(self) -> socket.socket:
         """The socket, for waiting until there is something to read."""
-        return self._socket
+        return self._channel.socket
 
     @property
     def has_more(self) -> bool:
         """Whether something was received that is not read yet, which nobody sees by waiting for the socket."""
-        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+        return isinstance(self._channel.socket, ssl.SSLSocket) and self._channel.socket.pending() > 0
 
     @property
     def is_here(self) -> bool:
@@ -284,10 +255,10 @@ class Connection:
             raise ConnectionLost(self.location, f"the connection is {self._state}")
         seconds = self.timeouts.call if timeout is None else timeout
         self.calls += 1
-        self._seq = (self._seq + 1) & 0xFFFF
+        self._channel.seq = (self._channel.seq + 1) & 0xFFFF
         asked = _Asked(what, data, os.urandom(16), seconds, dotted)
         with self._closed_by_failure(asked):
-            self._send(message.MSG_INVOKE, data, asked.mark, time.monotonic() + seconds)
+            self._channel.send(message.MSG_INVOKE, data, asked.mark, time.monotonic() + seconds)
         return asked
 
     def _hear(
@@ -296,16 +267,16 @@ class Connection:
         deadline = time.monotonic() + (asked.seconds if seconds is None else seconds)
         failure = None
         with self._closed_by_failure(asked):
-            start = self._read(len(greeting or b""), deadline)
+            start = self._channel.read(len(greeting or b""), deadline)
             if greeting is not None and start == greeting:
                 self._state = "taken over"
-                return self._socket
-            answer = self._parse(start + self._read(_HEADER.size - len(start), deadline), deadline)
+                return self._channel.socket
+            answer = self._channel.parse(start + self._channel.read(HEADER.size - len(start), deadline), deadline)
             self._check(answer, asked.mark, asked.data)
             if answer.flags & message.FLAGS_EXCEPTION:
-                failure = self._serializer.error(self._payload(answer))
+                failure = self._serializer.error(answer.payload(self._serializer.number))
             else:
-                result = self._serializer.value(self._payload(answer), budget)
+                result = self._serializer.value(answer.payload(self._serializer.number), budget)
         if failure is not None:  # the far side raised; the connection itself is fine
             raise self._believed(failure, asked)
         return result
@@ -350,9 +321,9 @@ class Connection:
         try:
             yield
             sound = True
-        except _TimeUp:
+        except TimeUp:
             raise CallTimeout(self.location, asked.what, asked.seconds) from None
-        except _Reset as error:
+        except Reset as error:
             raise ConnectionLost(self.location, self._why(error)) from error.__cause__
         except UnsafeAnswer as error:
             raise UnsafeAnswer(self.location, error.detail) from None
@@ -360,20 +331,20 @@ class Connection:
             if not sound:
                 self.close()
 
-    def _why(self, error: _Reset) -> str:
+    def _why(self, error: Reset) -> str:
         return "the call was aborted" if self._state == "aborted" else str(error)
 
-    def _check(self, answer: _Answer, mark: bytes, request: bytes) -> None:
+    def _check(self, answer: Answer, mark: bytes, request: bytes) -> None:
         """Refuse an answer that is not the result of this call, or that is not signed with our key."""
         if answer.kind != message.MSG_RESULT:
             reader.refuse(f"message type {answer.kind} instead of a result")
-        if answer.seq != self._seq:
-            reader.refuse(f"the answer to call {answer.seq} instead of {self._seq}")
+        if answer.seq != self._channel.seq:
+            reader.refuse(f"the answer to call {answer.seq} instead of {self._channel.seq}")
         failed = answer.flags & message.FLAGS_EXCEPTION
         # Flame sends an iterator result as an exception. Any other message with this flag is a stream nobody asked for.
         if answer.flags & ~_KNOWN_FLAGS or (answer.flags & message.FLAGS_ITEMSTREAMRESULT and not failed):
             reader.refuse(f"an answer with flags {answer.flags:#x}")
-        self._check_signature(answer)
+        self._channel.check_signature(answer)
         echo = answer.annotations.get("CORR")
         # Servers leave the mark out of exceptions. Without a key it only detects mix-ups; a daemon may drop it.
         if echo != mark and not failed and (echo is not None or self._key is not None):
@@ -381,131 +352,47 @@ class Connection:
         if answer.data == request:
             reader.refuse("our own request, reflected")
 
-    def _check_signature(self, answer: _Answer) -> None:
-        if self._key is None:
-            if "HMAC" in answer.annotations:
-                reader.refuse("a signed answer on a connection without a key")
-        elif not pyro_message.is_signed(self._key, answer.data, answer.annotations):
-            reader.refuse("an answer that is not signed with our key")
-
-    def _payload(self, answer: _Answer) -> bytes | bytearray:
-        if answer.serializer != self._serializer.number:
-            reader.refuse(f"serializer {answer.serializer} instead of {self._serializer.number}")
-        if answer.flags & message.FLAGS_COMPRESSED:
-            return pyro_message.inflate(answer.data, MAX_INFLATED)
-        return answer.data
-
-    # --- bytes out and in, each until `deadline` (monotonic)
-
-    def _send(self, kind: int, data: bytes, mark: bytes, deadline: float) -> None:
-        annotations = {"CORR": mark}
-        if self._key is not None:
-            annotations["HMAC"] = pyro_message.signature(self._key, data, annotations)
-        chunks = b"".join(_ANNOTATION.pack(name.encode(), len(v)) + v for name, v in annotations.items())
-        version = constants.PROTOCOL_VERSION
-        number = self._serializer.number
-        total = kind + version + len(data) + len(chunks) + number + self._seq + message.Message.checksum_magic
-        head = _HEADER.pack(b"PYRO", version, kind, 0, self._seq, len(data), number, len(chunks), 0, total & 0xFFFF)
-        small = len(data) <= _FIRST_PIECE  # copying is cheaper than a second packet, unless it is megabytes
-        for part in (head + chunks + data,) if small else (head + chunks, data):
-            rest = memoryview(part)
-            while rest:
-                self._set_timeout(deadline)
-                try:
-                    sent = self._socket.send(rest)
-                except OSError as error:
-                    self._fail(error)
-                rest = rest[sent:]
-                self.bytes_sent += sent
-
-    def _parse(self, header: bytearray, deadline: float) -> _Answer:
-        tag, version, kind, flags, seq, size, serializer, chunks_size, _, checksum = _HEADER.unpack(header)
-        if tag != b"PYRO" or version != constants.PROTOCOL_VERSION:
-            reader.refuse("bytes that are no Pyro message")
-        total = kind + version + size + chunks_size + flags + serializer + seq + message.Message.checksum_magic
-        if checksum != total & 0xFFFF:
-            reader.refuse("a damaged header")
-        if not 0 <= size <= MAX_MESSAGE:
-            reader.refuse(f"a message of {size} bytes, the limit is {MAX_MESSAGE}")
-        answer = _Answer(kind, flags, seq, serializer)
-        answer.annotations = _annotations(self._read(chunks_size, deadline))
-        answer.data = self._read(size, deadline)
-        return answer
-
-    def _read(self, size: int, deadline: float) -> bytearray:
-        """Read ``size`` bytes; memory is allocated as they come, not for what the header claims."""
-        data = bytearray(min(size, _FIRST_PIECE))
-        have = 0
-        while have < size:
-            if have == len(data):
-                data.extend(bytes(min(have, size - have)))
-            self._set_timeout(deadline)
-            with memoryview(data) as view:
-                try:
-                    count = self._socket.recv_into(view[have:])
-                except OSError as error:
-                    self._fail(error)
-            if not count:
-                raise _Reset("the server closed it" if not have else "the server closed it in the middle of an answer")
-            have += count
-            self.bytes_received += count
-        return data
-
-    def _set_timeout(self, deadline: float) -> None:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise _TimeUp
-        self._socket.settimeout(None if left == math.inf else left)
-
-    def _fail(self, error: OSError) -> NoReturn:
-        if isinstance(error, TimeoutError) and error.errno is None:
-            raise _TimeUp from error  # our own; ETIMEDOUT is the system's, when packets stay unacknowledged
-        if isinstance(error, ssl.SSLError):
-            raise _Reset(f"TLS failed: {tls.words(error)}") from error
-        hard = error.errno in (errno.ECONNRESET, errno.EPIPE)
-        raise _Reset((error.strerror or str(error)).lower(), hard) from error
-
     # --- connecting
 
     def _handshake(self, deadline: float) -> None:
         mark = os.urandom(16)
         try:
-            self._send(message.MSG_CONNECT, self._serializer.hello(self._name, _NOTE), mark, deadline)
+            self._channel.send(message.MSG_CONNECT, self._serializer.hello(self._name, _NOTE), mark, deadline)
             header = self._read_header(deadline)
-            answer = self._parse(header, deadline)
+            answer = self._channel.parse(header, deadline)
             if answer.kind == message.MSG_CONNECTFAIL:
                 raise self._refusal(answer)
             if answer.kind != message.MSG_CONNECTOK:
                 raise CannotConnect(self.location, "protocol", f"it answered with message type {answer.kind}")
-            if answer.seq != self._seq or answer.flags & ~message.FLAGS_COMPRESSED:
+            if answer.seq != self._channel.seq or answer.flags & ~message.FLAGS_COMPRESSED:
                 reader.refuse("a handshake that answers another one")
             if self._key is not None and not pyro_message.is_signed(self._key, answer.data, answer.annotations):
                 raise CannotConnect(self.location, "key_wrong", "its answer is not signed with our key")
-            self._check_signature(answer)
+            self._channel.check_signature(answer)
             echo = answer.annotations.get("CORR")
             if echo != mark and (echo is not None or self._key is not None):
                 reader.refuse("the handshake of another connection")
-            self._serializer.value(self._payload(answer), reader.AGENT_ANSWER)
-        except _TimeUp:
+            self._serializer.value(answer.payload(self._serializer.number), reader.AGENT_ANSWER)
+        except TimeUp:
             seen = "it takes connections but does not answer: busy, stopped, or no Pyro server"
             raise CannotConnect(self.location, "timeout", seen) from None
-        except _Reset as error:
+        except Reset as error:
             raise self._closed_at_once(error) from error
         except UnsafeAnswer as error:
             raise CannotConnect(self.location, "protocol", f"refused {error.detail}") from None
 
-    def _closed_at_once(self, error: _Reset) -> CannotConnect:
+    def _closed_at_once(self, error: Reset) -> CannotConnect:
         """The error to raise when the server closed the connection during the Pyro handshake."""
         refusal = self._way.refusal()
         if refusal:
             return self._way.refused(refusal)
         settings = self._target.tls
         if settings is None:
-            if error.hard and self._socket.family != socket.AF_UNIX and not self.bytes_received:
-                # Pyro's TLS servers reset without an answer; other TLS servers send an alert, see _stranger.
+            if error.hard and self._channel.socket.family != socket.AF_UNIX and not self.bytes_received:
+                # Pyro's TLS servers reset without an answer; other TLS servers send an alert, see _other_server.
                 if self._speaks_tls():
-                    return CannotConnect(self.location, "tls", "it reset the connection without a word")
-                seen = "it reset the connection without a word, as a forwarded port does that leads to nobody"
+                    return CannotConnect(self.location, "tls", "it reset the connection at once")
+                seen = "it reset the connection at once, as a forwarded port does when nothing listens at its other end"
                 return CannotConnect(self.location, "closed", seen)
             return CannotConnect(self.location, "closed", str(error))
         # With TLS 1.3 the server checks our certificate only after our side of the handshake is complete.
@@ -515,7 +402,7 @@ class Connection:
         if self.bytes_received:
             return CannotConnect(self.location, "closed", str(error))
         cause = "tls_client_missing" if settings.certificate is None else "tls_client_refused"
-        return CannotConnect(self.location, cause, "it closed right after the TLS handshake, without a word")
+        return CannotConnect(self.location, cause, "it closed the connection right after the TLS handshake")
 
     def _speaks_tls(self) -> bool:
         """Whether the server that has reset a plain connection answers TLS on a new one."""
@@ -532,8 +419,8 @@ class Connection:
         """Read a Pyro header; CannotConnect says what kind of server answered if it is another one."""
         data = bytearray()
         try:
-            while len(data) < _HEADER.size and b"PYRO".startswith(bytes(data[:4])):
-                data += self._read(1 if len(data) < 4 else _HEADER.size - len(data), deadline)
+            while len(data) < HEADER.size and b"PYRO".startswith(bytes(data[:4])):
+                data += self._channel.read(1 if len(data) < 4 else HEADER.size - len(data), deadline)
             if data[:4] == b"PYRO":
                 version = int.from_bytes(data[4:6], "big")
                 if version != constants.PROTOCOL_VERSION:
@@ -543,28 +430,28 @@ class Connection:
             # Part of the first line is enough to recognize another kind of server; it comes at once or not at all.
             soon = min(deadline, time.monotonic() + 0.5)
             while len(data) < 200 and not data.endswith(b"\n"):
-                data += self._read(1, soon)
-        except (_Reset, _TimeUp):
+                data += self._channel.read(1, soon)
+        except (Reset, TimeUp):
             if b"PYRO".startswith(bytes(data[:4])):  # the connection ended, perhaps in the middle of "PYRO"
                 raise
-        raise self._stranger(bytes(data))
+        raise self._other_server(bytes(data))
 
-    def _stranger(self, data: bytes) -> CannotConnect:
+    def _other_server(self, data: bytes) -> CannotConnect:
         if data[:2] == b"\x15\x03":  # a TLS alert: the server expected a ClientHello
             return CannotConnect(self.location, "tls")
-        return CannotConnect(self.location, "not_pyro", strangers.described(data))
+        return CannotConnect(self.location, "not_pyro", other_servers.described(data))
 
-    def _refusal(self, answer: _Answer) -> CannotConnect:
+    def _refusal(self, answer: Answer) -> CannotConnect:
         """Our error for the server's refusal. It cannot be verified (we may lack the key), so it is only reported."""
         if answer.serializer == _MARSHAL:
             text = pyro_message.marshal_text(answer.data)
         elif answer.serializer == self._serializer.number:
-            value = self._serializer.value(self._payload(answer), reader.AGENT_ANSWER)
+            value = self._serializer.value(answer.payload(self._serializer.number), reader.AGENT_ANSWER)
             text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         else:
             text = None
         if not isinstance(text, str):
-            reader.refuse("a refusal that is no text")
+            reader.refuse("a refusal that is not text")
         if "hmac key config not symmetric" in text:
             return CannotConnect(self.location, "key_missing_there" if self._key is not None else "key_missing_here")
         if "hmac mismatch" in text:
@@ -576,19 +463,3 @@ class Connection:
         if "protocol version" in text:
             return CannotConnect(self.location, "protocol", text[:200])
         return CannotConnect(self.location, "closed", f"it said: {text[:200]}")
-
-
-def _annotations(data: bytearray) -> dict[str, bytes]:
-    """The annotation chunks of a message; UnsafeAnswer unless they fill ``data`` exactly."""
-    found: dict[str, bytes] = {}
-    at = 0
-    while at < len(data):
-        if len(data) - at < _ANNOTATION.size:
-            reader.refuse("malformed annotations")
-        raw, size = _ANNOTATION.unpack_from(data, at)
-        at += _ANNOTATION.size
-        if not raw.isalnum() or not raw.isascii() or size > len(data) - at or raw.decode() in found:
-            reader.refuse("malformed annotations")
-        found[raw.decode()] = bytes(data[at : at + size])
-        at += size
-    return found

@@ -23,7 +23,7 @@ def another_flame() -> str:
     where = f"is {spec.origin or 'a folder without a module'}" if spec is not None else "is not to be found"
     return (
         f"the module flame {where}, and not ours; use %load_ext flame_kernel, and in a script "
-        "from flame_kernel.remote.remote import connect"
+        "from flame_kernel.remote.connect import connect"
     )
 
 

@@ -13,6 +13,7 @@ Bad input raises TargetError: one sentence with the next step. No error text rep
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
@@ -85,6 +86,14 @@ def without_key(text: Any, same_length: bool = False) -> Any:
         return (found["before"] or found["option"]) + ("…" * len(value) if same_length else "…")
 
     return _KEY_WORD.sub(hidden, text)
+
+
+def hide_keys(record: logging.LogRecord) -> bool:
+    """A filter for a logger: takes the key out of a command line in a message."""
+    text = record.getMessage()
+    if without_key(text) != text:
+        record.msg, record.args = without_key(text), ()
+    return True
 
 
 class Secret:

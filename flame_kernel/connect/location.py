@@ -145,7 +145,7 @@ class Location:
         if place.startswith("/"):
             return cls(path=_socket_path(place), ssh=ssh)
         if "/" in place and ":" not in place:
-            raise TargetError(f"{place!r} is no port; for a socket's path write ssh://{there}//{place}")
+            raise TargetError(f"{place!r} is not a port; for a socket's path write ssh://{there}//{place}")
         return cls.parse(place).behind(ssh)
 
     def behind(self, ssh: SshHost) -> Location:

@@ -82,7 +82,7 @@ def _place(sought: Location, target: Target) -> Location:
     if not entry.flame:
         raise CannotConnect(where, "name_not_flame", entry.uri[:200])
     if entry.place is None:
-        raise CannotConnect(where, "name_not_flame", f"{entry.uri[:200]} leads nowhere")
+        raise CannotConnect(where, "name_not_flame", f"{entry.uri[:200]} is not a usable address")
     if entry.elsewhere:
         raise CannotConnect(where, "name_elsewhere", str(entry.place))
     return entry.place.behind(sought.ssh) if sought.ssh is not None else entry.place

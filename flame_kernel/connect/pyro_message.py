@@ -1,14 +1,180 @@
-"""What surrounds the pickle in a Pyro message: its signature, its compression, and the wording of a refusal."""
+"""Pyro's messages: bytes out and in, their header, signature and compression, and the wording of a refusal.
+
+Memory grows only with the bytes received, and decompression is bounded.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
+import math
+import secrets
+import socket
+import ssl
+import struct
+import time
 import zlib
 from collections.abc import Mapping
+from typing import NoReturn
+
+from Pyro4 import constants, message
 
 from ..errors import UnsafeAnswer
 from ..security.reader import refuse
+from . import tls
+
+MAX_MESSAGE = 64 * 1024 * 1024  # bytes of an answer as it is sent
+MAX_INFLATED = 64 * 1024 * 1024  # bytes of a compressed answer after decompression
+
+HEADER = struct.Struct(message.Message.header_format)
+_ANNOTATION = struct.Struct("!4sH")
+_FIRST_PIECE = 64 * 1024  # bytes allocated at first; later, as many again as have been received
+
+
+class Reset(Exception):
+    """The other end closed the connection, or the network failed; ``str()`` says how. ``hard``: it was reset."""
+
+    def __init__(self, detail: str, hard: bool = False) -> None:
+        super().__init__(detail)
+        self.hard = hard
+
+
+class TimeUp(Exception):
+    """The deadline has passed."""
+
+
+class Answer:
+    """One message as received: signature not yet checked, data not yet read."""
+
+    __slots__ = ("annotations", "data", "flags", "kind", "seq", "serializer")
+
+    def __init__(self, kind: int, flags: int, seq: int, serializer: int) -> None:
+        self.kind = kind
+        self.flags = flags
+        self.seq = seq
+        self.serializer = serializer
+        self.annotations: dict[str, bytes] = {}
+        self.data = bytearray()
+
+    def payload(self, serializer: int) -> bytes | bytearray:
+        """The data as ``serializer`` made them, decompressed."""
+        if self.serializer != serializer:
+            refuse(f"serializer {self.serializer} instead of {serializer}")
+        if self.flags & message.FLAGS_COMPRESSED:
+            return inflate(self.data, MAX_INFLATED)
+        return self.data
+
+
+class Channel:
+    """Messages out and in over one socket, each until its ``deadline`` (monotonic), all signed with one key.
+
+    seq          the number of the last message that was sent
+    serializer   Pyro's number of the serializer that ours are made with
+
+    A message that breaks the protocol raises UnsafeAnswer.
+    """
+
+    def __init__(self, socket: socket.socket, key: bytes | None, serializer: int) -> None:
+        self.socket = socket
+        self.key = key
+        self.serializer = serializer
+        self.seq = secrets.randbelow(0x10000)
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    def send(self, kind: int, data: bytes, mark: bytes, deadline: float) -> None:
+        """Send a message; the server repeats the ``mark`` in its result."""
+        annotations = {"CORR": mark}
+        if self.key is not None:
+            annotations["HMAC"] = signature(self.key, data, annotations)
+        chunks = b"".join(_ANNOTATION.pack(name.encode(), len(v)) + v for name, v in annotations.items())
+        version, number = constants.PROTOCOL_VERSION, self.serializer
+        total = kind + version + len(data) + len(chunks) + number + self.seq + message.Message.checksum_magic
+        head = HEADER.pack(b"PYRO", version, kind, 0, self.seq, len(data), number, len(chunks), 0, total & 0xFFFF)
+        small = len(data) <= _FIRST_PIECE  # copying is cheaper than a second packet, unless it is megabytes
+        for part in (head + chunks + data,) if small else (head + chunks, data):
+            rest = memoryview(part)
+            while rest:
+                self._set_timeout(deadline)
+                try:
+                    sent = self.socket.send(rest)
+                except OSError as error:
+                    self._fail(error)
+                rest = rest[sent:]
+                self.bytes_sent += sent
+
+    def parse(self, header: bytearray, deadline: float) -> Answer:
+        """Read the rest of a message whose header is here."""
+        tag, version, kind, flags, seq, size, serializer, chunks_size, _, checksum = HEADER.unpack(header)
+        if tag != b"PYRO" or version != constants.PROTOCOL_VERSION:
+            refuse("bytes that are not a Pyro message")
+        total = kind + version + size + chunks_size + flags + serializer + seq + message.Message.checksum_magic
+        if checksum != total & 0xFFFF:
+            refuse("a damaged header")
+        if not 0 <= size <= MAX_MESSAGE:
+            refuse(f"a message of {size} bytes, the limit is {MAX_MESSAGE}")
+        answer = Answer(kind, flags, seq, serializer)
+        answer.annotations = _annotations(self.read(chunks_size, deadline))
+        answer.data = self.read(size, deadline)
+        return answer
+
+    def read(self, size: int, deadline: float) -> bytearray:
+        """Read ``size`` bytes; memory is allocated as they come, not for what the header claims."""
+        data = bytearray(min(size, _FIRST_PIECE))
+        have = 0
+        while have < size:
+            if have == len(data):
+                data.extend(bytes(min(have, size - have)))
+            self._set_timeout(deadline)
+            with memoryview(data) as view:
+                try:
+                    count = self.socket.recv_into(view[have:])
+                except OSError as error:
+                    self._fail(error)
+            if not count:
+                raise Reset("the server closed it" if not have else "the server closed it in the middle of an answer")
+            have += count
+            self.bytes_received += count
+        return data
+
+    def _set_timeout(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeUp
+        self.socket.settimeout(None if left == math.inf else left)
+
+    def _fail(self, error: OSError) -> NoReturn:
+        if isinstance(error, TimeoutError) and error.errno is None:
+            raise TimeUp from error  # our own; ETIMEDOUT is the system's, when packets stay unacknowledged
+        if isinstance(error, ssl.SSLError):
+            raise Reset(f"TLS failed: {tls.words(error)}") from error
+        hard = error.errno in (errno.ECONNRESET, errno.EPIPE)
+        raise Reset((error.strerror or str(error)).lower(), hard) from error
+
+    def check_signature(self, answer: Answer) -> None:
+        """Refuse an answer that is not signed with our key."""
+        if self.key is None:
+            if "HMAC" in answer.annotations:
+                refuse("a signed answer on a connection without a key")
+        elif not is_signed(self.key, answer.data, answer.annotations):
+            refuse("an answer that is not signed with our key")
+
+
+def _annotations(data: bytearray) -> dict[str, bytes]:
+    """The annotation chunks of a message; UnsafeAnswer unless they fill ``data`` exactly."""
+    found: dict[str, bytes] = {}
+    at = 0
+    while at < len(data):
+        if len(data) - at < _ANNOTATION.size:
+            refuse("malformed annotations")
+        raw, size = _ANNOTATION.unpack_from(data, at)
+        at += _ANNOTATION.size
+        if not raw.isalnum() or not raw.isascii() or size > len(data) - at or raw.decode() in found:
+            refuse("malformed annotations")
+        found[raw.decode()] = bytes(data[at : at + size])
+        at += size
+    return found
 
 
 def marshal_text(data: bytes | bytearray | memoryview) -> str:
@@ -24,7 +190,7 @@ def marshal_text(data: bytes | bytearray | memoryview) -> str:
     elif kind and kind in "aAust" and len(raw) >= 5:  # ASCII, UTF-8, Python 2 str, interned
         size, start = int.from_bytes(raw[1:5], "little"), 5
     else:
-        refuse("a refusal that is no text")
+        refuse("a refusal that is not text")
     if start + size != len(raw):
         refuse("a refusal of the wrong length")
     return raw[start:].decode("utf-8", "replace")

@@ -95,7 +95,9 @@ def _one(word: str, file: TargetsFile, within: tuple[str, ...]) -> list[Chosen]:
     """The sessions that one word means; ``within`` are the groups whose members led to it."""
     if word == ALL:
         if not file.tables:
-            raise TargetError(f"all means the targets of {file.path}, and it has none; jupyter flame add writes one")
+            raise TargetError(
+                f"all means the targets of {file.path}, which has none; add one: jupyter flame targets add"
+            )
         return [Chosen(name, name) for name in file.tables]
     if word in file.tables:
         return [Chosen(word, word)]
@@ -149,7 +151,7 @@ def _group(name: str, file: TargetsFile, within: tuple[str, ...]) -> list[Chosen
             else:
                 chosen[one.label] = one
     if not chosen:
-        raise TargetError(f"group {name} in {file.path} has nobody left; take out fewer of its members")
+        raise TargetError(f"group {name} in {file.path} has no members left; take out fewer of them")
     return list(chosen.values())
 
 
@@ -166,13 +168,13 @@ def _sliced(name: str, index: str, file: TargetsFile, within: tuple[str, ...]) -
         raise TargetError(f"{name}[{index}] has a step of 0; leave the step out, or write 1 or more")
     found = members[slice(*numbers)]
     if not found:
-        raise TargetError(f"{name}[{index}] is nobody: group {name} has {len(members)} members, which count from 0")
+        raise TargetError(f"{name}[{index}] selects no member: {name} has {len(members)} members, numbered from 0")
     return found
 
 
 def _copies(where: str, count: int) -> list[Chosen]:
     if not 1 <= count <= MOST:
-        raise TargetError(f"{where}*{count} is no number of sessions; write 1 to {MOST}")
+        raise TargetError(f"{where}*{count} is not a number of sessions; write 1 to {MOST}")
     if ":" in where:
         Location.parse(where)
     return [Chosen(f"{where}/{number}", where) for number in range(1, count + 1)]

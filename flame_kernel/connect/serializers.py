@@ -70,7 +70,7 @@ class _Json:
     def error(self, data: bytes | bytearray) -> RemoteError:
         value = self.value(data, reader.PLAIN_ANSWER)
         if not isinstance(value, dict) or value.get("__exception__") is not True:
-            reader.refuse("an exception that is no exception")
+            reader.refuse("an error that is not an exception")
         args = value.get("args")
         args = args if isinstance(args, list) else []
         name = str(value.get("__class__")).rpartition(".")[2]

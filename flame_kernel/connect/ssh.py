@@ -299,7 +299,7 @@ class Tunnel:
         # The last line may only say that the connection was closed; the reason is in a line before it.
         lasting = [line for line in telling if _LASTING.search(line)]
         cause = "ssh_denied" if lasting else "ssh"
-        said = (lasting or telling or ["it ended without a word"])[-1]
+        said = (lasting or telling or ["it ended without a message"])[-1]
         return CannotConnect(str(self.location), cause, cap(said, MAX_NAME))
 
     def _said(self, start: int = 0) -> str:

@@ -26,7 +26,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from ..agent.wire import trees
+from ..agent.wire import receiving, trees
 
 # Bytes of the path of a folder, the chosen one's included. The system takes paths of 4096, a name at the end included:
 # what is deeper could not be deleted again.
@@ -149,14 +149,14 @@ class ChosenFolder:
         return trees.Source(name, folder=folder)
 
     def part_size(self, place: Names, size: int, mtime: int) -> int:
-        """See `trees.part_size`."""
+        """See `receiving.part_size`."""
         name, folder = self._reach(place)
-        return int(trees.part_size(name, size, mtime, folder=folder))
+        return int(receiving.part_size(name, size, mtime, folder=folder))
 
     def part(self, place: Names, size: int, mtime: int) -> trees.Source:
         """What is here already of a file, to be read."""
         name, folder = self._reach(place)
-        return trees.Source(trees.part_path(name, size, mtime), folder=folder)
+        return trees.Source(receiving.part_path(name, size, mtime), folder=folder)
 
     def is_same(self, place: Names, other: Names) -> bool:
         """Whether two names are one entry here."""
@@ -174,10 +174,10 @@ class ChosenFolder:
 
     # -- writing
 
-    def incoming(self, place: Names, size: int, mtime: int, offset: int) -> trees.Incoming:
-        """A file that comes; see `trees.Incoming`."""
+    def incoming(self, place: Names, size: int, mtime: int, offset: int) -> receiving.Incoming:
+        """A file that comes; see `receiving.Incoming`."""
         name, folder = self._reach_new(place)
-        incoming = trees.Incoming(name, size, mtime, offset, folder=folder)
+        incoming = receiving.Incoming(name, size, mtime, offset, folder=folder)
         self._came(place, os.path.basename(incoming.part), folder)
         return incoming
 

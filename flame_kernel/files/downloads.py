@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..agent.wire import frames, trees
+from ..agent.wire import frames, receiving, trees
 from ..errors import TransferError, UnsafeAnswer
 from ..security import answers
 from .destination import ChosenFolder, Names, component, plain_name
@@ -38,7 +38,7 @@ class Arrival:
     done: bool = False
     forward: int = 0
     offset: int = 0
-    incoming: trees.Incoming | None = field(default=None, repr=False)
+    incoming: receiving.Incoming | None = field(default=None, repr=False)
 
     @property
     def kind(self) -> str:

@@ -220,7 +220,7 @@ class FarFiles:
                 raise ConnectionLost(self.location, e.message) from e
             raise
         except (KeyError, ValueError) as e:
-            raise UnsafeAnswer(self.location, "an answer that is none") from e
+            raise UnsafeAnswer(self.location, "an answer that is not a message") from e
         return memoryview(found)
 
 

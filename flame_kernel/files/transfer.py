@@ -68,6 +68,15 @@ class Transferred:
         return "\n".join((text, *self.notes))
 
 
+def sources_and_destination(paths: tuple[Name, ...], dst: Name | None) -> tuple[tuple[Name, ...], Name]:
+    """What to copy and where to, of the arguments of a copy: without ``dst``, the last path is the destination."""
+    if dst is None and len(paths) > 1:
+        paths, dst = paths[:-1], paths[-1]
+    if dst is None or not paths:
+        raise TransferError("name what to copy and where to: put('data.csv', 'folder/')")
+    return paths, dst
+
+
 def put(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool | None = None) -> Transferred:
     """Copy local files and folders to ``dst`` on the far side, as ``cp -r SOURCES DST`` would.
 
@@ -263,7 +272,7 @@ class Transfer:
                     delay = RETRY_FIRST
                 time.sleep(delay * random.uniform(0.8, 1.2))
                 delay = min(delay * 2, RETRY_LAST)
-        raise TransferError("stopped; what was copied whole stays")
+        raise TransferError("stopped; files that were copied completely stay")
 
     def _far_cwd(self, paths: list[str]) -> Callable[[], str | None]:
         """Ask for the working folder of the session's cells, if a path needs it; returns what waits for the answer."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..agent.wire import frames, trees
+from ..agent.wire import frames, receiving, trees
 from .destination import ChosenFolder, Names
 from .far_files import BURST, FarFiles, Message, error_in
 from .progress import Tally
@@ -111,7 +111,7 @@ class Uploads:
                 continue
             part = look.get("part")
             if type(part) is int and 0 < part <= one.size:
-                path = trees.to_wire(trees.part_path(one.far, one.size, one.what["mtime"]))
+                path = trees.to_wire(receiving.part_path(one.far, one.size, one.what["mtime"]))
                 offsets[one.far] = self._same(far, one, path, part)
         return offsets
 

@@ -43,7 +43,7 @@ Address = tuple[str, int] | str
 class Tunnel:
     """The streams between both sides of ``session``. Connects when it is made; raises CannotConnect, SessionGone.
 
-    on_refused  told the listener and a sentence when a connection leads nowhere
+    on_refused  told the listener and a sentence when a connection is not a usable address
     on_end      told why the tunnel has ended, if nobody here has closed it
     """
 

@@ -88,7 +88,7 @@ def run_cell(
         output.state = "done"
         return output
     except CancelledError as error:
-        raise FlameError(f"the cell was taken back before it ran at {remote.name}") from error
+        raise FlameError(f"the cell was cancelled before it ran at {remote.name}") from error
     except RemoteError:
         output.state = (
             "stopped" if output.raised is not None and output.raised.ename == "KeyboardInterrupt" else "failed"

@@ -105,7 +105,7 @@ class Following:
         if left:
             say(self._screen, f"[not stopped yet: {folding.names(left)}]", "stderr")
         if not wanted.stop:
-            raise FlameError("not waited for any more; it goes on there: %flame result")
+            raise FlameError("no longer waiting; it keeps running there: %flame result")
         tell(self._screen, results, dataclasses.replace(wanted, raise_error=True))
         failed = {host: error for host, error in results.failed.items() if not _is_stop(error)}
         say(self._screen, "\n".join(told_errors(failed, len(results), WHOLE)), "stderr")
@@ -128,7 +128,7 @@ def stop(chosen: Group, future: GroupFuture, number: int, screen: Screen) -> Non
         if number and member.label in pending and remote is not None:
             ready = remote.session.ready
             if not ready.done() or ready.result().get("place") != "child":
-                say(screen, f"[{member.label} runs in its server's own process, which gets no signal]", "stderr")
+                say(screen, f"[{member.label} runs in its server's own process, which is sent no signal]", "stderr")
                 continue
             with contextlib.suppress(FlameError):  # it is told by the cell's own end
                 code = f"import os as _os\n_os.kill(_os.getpid(), {number})"

@@ -117,9 +117,9 @@ class Group(Calls, Sequence[Remote]):
         known = {member.label: member for member in self._members}
         for label in wanted:
             if label not in known:
-                raise TargetError(f"{label} is no member of this group; there are {folding.names(self.labels)}")
+                raise TargetError(f"{label} is not in this group; there are {folding.names(self.labels)}")
         if not wanted:
-            raise TargetError(f"nobody is chosen; the members are {folding.names(self.labels)}")
+            raise TargetError(f"no host is chosen; the members are {folding.names(self.labels)}")
         return Group([known[label] for label in wanted], self._owner or self)
 
     def _remote(self, member: Member) -> Remote:

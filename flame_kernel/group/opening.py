@@ -133,7 +133,7 @@ def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
     """Each `Remote` with a unique name: the target's, with a number if several have the same."""
     remotes = [one for one in given if isinstance(one, Remote)]
     if len(remotes) < len(given):
-        raise TargetError("a group is made of names, or of remotes, and not of both")
+        raise TargetError("a group is made of names or of remotes, not of both")
     names = [remote.name for remote in remotes]
     counts: dict[str, int] = {}
     found = []
@@ -162,9 +162,9 @@ def some(chosen: Group, words: str) -> Group:
     except (IndexError, ValueError):
         last = len(chosen) - 1
         raise FlameError(
-            f"{words} is nobody; the members count from 0 to {last}: {folding.names(chosen.labels)}"
+            f"{words} selects no host; the members are numbered 0 to {last}: {folding.names(chosen.labels)}"
         ) from None
 
 
 def _back(label: str) -> None:
-    print(f"[{label} is there again, in a new session: names of before are lost]", file=sys.stderr)
+    print(f"[{label} is back, in a new session: its variables are lost]", file=sys.stderr)

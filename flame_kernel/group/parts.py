@@ -17,12 +17,12 @@ def parts(values: Any, hosts: Sequence[str]) -> list[Any]:
     Raises FlameError if there are fewer items than hosts.
     """
     if not hasattr(values, "__len__") or isinstance(values, (dict, set, frozenset)):
-        raise FlameError(f"{type(values).__name__} values cannot be cut into parts; make a list of it")
+        raise FlameError(f"a {type(values).__name__} cannot be divided; make a list of it")
     count = len(values)
     if count < len(hosts):
         without = folding.names(hosts[count:])
         raise FlameError(
-            f"{count} items do not go round {len(hosts)} hosts: {without} would have none; take fewer hosts, or push"
+            f"{count} items are too few for {len(hosts)} hosts: {without} would get none; use fewer hosts, or push"
         )
     whole, more = divmod(count, len(hosts))
     cut = list(values) if isinstance(values, deque) else getattr(values, "iloc", values)  # slices the rows of a frame
@@ -43,7 +43,7 @@ def joined(found: Mapping[str, Any]) -> Any:
     kinds = {host: type(one).__name__ for host, one in found.items()}
     if len({type(one) for one in found.values()}) > 1:
         raise FlameError(
-            f"the parts are of different kinds ({_by_host(kinds)}) and make no whole; pull them one by one"
+            f"the parts are of different kinds ({_by_host(kinds)}) and cannot be joined; pull them one by one"
         )
     parts = list(found.values())
     try:
@@ -51,7 +51,7 @@ def joined(found: Mapping[str, Any]) -> Any:
     except (TypeError, ValueError) as error:
         shapes = {host: str(getattr(one, "shape", "")) for host, one in found.items()}
         why = f"their shapes differ ({_by_host(shapes)})" if len(set(shapes.values())) > 1 else str(error)
-        raise FlameError(f"the parts make no whole: {why}; pull them one by one") from None
+        raise FlameError(f"the parts cannot be joined: {why}; pull them one by one") from None
 
 
 def _by_host(facts: Mapping[str, str]) -> str:

@@ -77,7 +77,7 @@ def _signal(word: str | None) -> int:
         name = word.upper() if word.upper().startswith("SIG") else f"SIG{word.upper()}"
         number = int(getattr(signal, name, -1))
     if number != 0 and number not in set(map(int, signal.Signals)):
-        raise FlameError(f"{word} is no signal; write one such as SIGINT or SIGTERM, or 0 for none")
+        raise FlameError(f"{word} is not a signal; write one such as SIGINT or SIGTERM, or 0 for none")
     return number
 
 

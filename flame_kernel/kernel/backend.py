@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ class FarSide:
 
     @property
     def current(self) -> Session | None:
-        """The session, if there is one that can be used."""
+        """The session, or None if there is none that can be used."""
         if self.group is not None:
             return next(self._living(self.group), None)
         opening = self._opening
@@ -88,8 +89,8 @@ class FarSide:
             if opening is not None and (not opening.done() or self.current is not None):
                 return opening
             old = opening.result() if opening is not None and opening.exception() is None else None
-            if old is not None and old.gone is not None and not old.mourned:
-                old.mourned = for_cell
+            if old is not None and old.gone is not None and not old.told_gone:
+                old.told_gone = for_cell
                 future.set_exception(old.gone)
                 return future
             self._opening = future
@@ -123,7 +124,7 @@ class FarSide:
 
     @staticmethod
     def _living(group: Group) -> Iterator[Session]:
-        """The sessions of a group whose links are up."""
+        """The sessions of the group whose links are up."""
         for member in group.members:
             remote = member.known
             if remote is not None and remote.session.gone is None and remote.session.trouble is None:
@@ -233,18 +234,38 @@ class FarSide:
         return status(session, "the kernel's own server" if own else session.target.protection)
 
     @property
+    def language_info(self) -> dict[str, object]:
+        """The field of a kernel_info_reply: this side's Python, once it is known, until then ours.
+
+        https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-info
+        """
+        session = self.current
+        version = platform.python_version()
+        if session is not None:
+            version = ".".join(map(str, session.server["python"]))
+        return {
+            "name": "python",
+            "version": version,
+            "mimetype": "text/x-python",
+            "codemirror_mode": {"name": "ipython", "version": 3},
+            "pygments_lexer": "ipython3",
+            "nbconvert_exporter": "python",
+            "file_extension": ".py",
+        }
+
+    @property
     def is_kept(self) -> bool:
         """Whether the session lives on without this kernel: one that somebody has given a name."""
         return self.target.session is not None and self.target.location is not None
 
     def detach(self) -> None:
-        """Leave the session; it lives on there, with what it runs."""
+        """Leave the session; it keeps running there."""
         session = self._taken_away()
         if session is not None:
             session.detach()
 
     def end(self) -> None:
-        """End the session, with what it runs; the next one is a new one."""
+        """End the session and all that it runs; the next cell opens a new one."""
         session = self._taken_away()
         if session is not None:
             session.close()
@@ -255,7 +276,7 @@ class FarSide:
         return _session_of(opening)
 
     def close(self, keep: bool = False) -> None:
-        """End the session, unless ``keep``, and the server of our own; nothing is left here."""
+        """End the session, or leave it if ``keep``; end a server of our own."""
         with self._lock:
             self._closed = True
             opening, self._opening = self._opening, None

@@ -7,6 +7,9 @@ import time
 
 # Cells, and front ends, that are remembered.
 REMEMBERED = 2000
+# Seconds: nobody asks for a cell and closes the page sooner, so a cell that ends within them has been seen. A program
+# often asks through one client and reads through the next.
+MOMENT = 2.0
 
 
 class Clients:
@@ -24,14 +27,18 @@ class Clients:
         while len(self._heard) > REMEMBERED:
             self._heard.popitem(last=False)
 
-    def output_to_see(self, front: str) -> int:
-        """For the first cell that ``front`` asks for, how many cells it cannot have seen whole; later 0."""
+    def note(self, front: str) -> str:
+        """For the first cell that ``front`` asks for: a line about cells that it cannot have seen whole; else empty."""
         if front in self._asked:
-            return 0
+            return ""
         self._asked[front] = None
         while len(self._asked) > REMEMBERED:
             self._asked.popitem(last=False)
-        return len(self.missed(front))
+        count = len(self.missed(front))
+        if not count:
+            return ""
+        what = "1 cell was" if count == 1 else f"{count} cells were"
+        return f"[{what} not finished when this notebook was last open; show their output: %flame replay --missed]\n"
 
     def began(self, request_id: str, front: str) -> None:
         """``front`` asked for a cell."""
@@ -54,5 +61,5 @@ class Clients:
         return [
             request_id
             for request_id, (who, ended) in self._cells.items()
-            if who != front and (ended is None or ended > heard)
+            if who != front and (ended is None or ended > heard + MOMENT)
         ]

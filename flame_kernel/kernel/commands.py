@@ -4,6 +4,7 @@ changes where cells run in ``sessions.py``."""
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from ..commands.options import KERNEL, settings
 from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened, words_of
 from ..connect.keys import has_key
 from ..connect.target import Target
-from ..errors import FlameError, TargetError
+from ..errors import AgentError, FlameError, TargetError
 from ..forward import browser, lines
 from ..forward.forwards import Forwards
 from ..packages.words import carry_out, read
@@ -29,7 +30,6 @@ from .exchange import Exchange
 from .groups import Groups, How
 from .iopub import Publisher
 from .on_group import OnGroup
-from .replay import replay
 from .restart import Memory
 from .sessions import Cell, Sessions
 from .waits import Waits, on_thread
@@ -41,6 +41,9 @@ _OURS_SOMEWHERE = re.compile(r"\s*(?:[\w, ]+=\s*)?%{1,2}\s*flame\b", re.IGNORECA
 _VALUE = re.compile(r"\s*[A-Za-z_][\w, ]*=\s*%flame\b")
 _LOADED = "%load_ext flame is for other kernels: here cells run on the far side already, and %flame is there"
 _NO_VALUE = "cells of this kernel run on the far side already: write the expression itself, without %flame"
+# Of a replay: bytes of one answer; seconds between two questions about a cell that still runs.
+REPLAY_BATCH = 1 << 18
+REPLAY_PAUSE = 0.2
 
 
 class Commands:
@@ -307,3 +310,21 @@ def _is_ours(line: str) -> bool:
     """Whether a line at the top of a cell is a command."""
     text = line.strip()
     return text.startswith("%flame") or _LOADS.match(text) is not None
+
+
+async def replay(session: Session, cell: dict[str, Any], publisher: Publisher, waits: Waits, request_id: str) -> None:
+    """Publish the output of ``cell`` in that of ``request_id``, in order and once; of one that still runs, so far."""
+    after = 0
+    while True:
+        try:
+            batch = await waits.until(session.ask("replay", request=cell["request"], after=after, limit=REPLAY_BATCH))
+        except AgentError as e:
+            raise FlameError(f"the output of cell {label(cell)} is not kept any more: {e}") from None
+        events, done = batch["events"], batch["done"]
+        after = events[-1].get("number", after) if events else after
+        await publisher.room()
+        publisher.show(session, request_id, events)
+        if done:
+            return
+        if not events:
+            await asyncio.sleep(REPLAY_PAUSE)

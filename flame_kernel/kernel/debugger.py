@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -26,16 +27,33 @@ PATIENCE = 20.0
 class Debugger:
     """Answers debug requests where the cells run: one at a time, also while a cell runs or is stopped.
 
-    far         gives the far side of the cells
+    far         the side of the cells
     """
 
-    def __init__(self, far: Callable[[], FarSide], publisher: Publisher) -> None:
+    def __init__(self, far: FarSide, publisher: Publisher, log: logging.Logger) -> None:
         self._far = far
         self._publisher = publisher
-        self.turn = asyncio.Lock()
+        self._log = log
+        self._turn = asyncio.Lock()
         self._told: Session | None = None  # that it has no debugger was said in a cell
 
-    async def reply(self, parent: dict[str, Any], ident: Any) -> dict[str, Any]:
+    async def answer(self, msg: Any, messages: Any, publish_status: Callable[..., None], stream: Any) -> None:
+        """Answer a ``debug_request`` on ``stream``, in its turn: what is evaluated there may take as long as it likes,
+        so the control channel does not wait for it."""
+        async with self._turn:
+            ident, frames = messages.feed_identities(msg, copy=False)
+            try:
+                parent = messages.deserialize(frames, content=True, copy=False)
+            except ValueError:
+                self._log.error("Invalid Control Message", exc_info=True)
+                return
+            publish_status("busy", "control", parent=parent)
+            try:
+                messages.send(stream, "debug_reply", await self._reply(parent, ident), parent, ident)
+            finally:
+                publish_status("idle", "control", parent=parent)
+
+    async def _reply(self, parent: dict[str, Any], ident: Any) -> dict[str, Any]:
         """The content of the ``debug_reply``: a response of the Debug Adapter Protocol, of a failure too.
 
         https://jupyter-client.readthedocs.io/en/stable/messaging.html#debug-request
@@ -44,15 +62,15 @@ class Debugger:
         try:
             return await self._ask(message, ident, parent)
         except asyncio.TimeoutError:
-            return _failure(message, f"still {self._far().words()}")
+            return _failure(message, f"still {self._far.words()}")
         except FlameError as e:
             return _failure(message, str(e))
 
     async def _ask(self, message: dict[str, Any], ident: Any, parent: dict[str, Any]) -> dict[str, Any]:
-        if self._far().group is not None:
+        if self._far.group is not None:
             return _failure(message, "the debugger is for one host, and cells run on a group; connect to one of it")
         # Shielded: who does not wait any longer must not cancel what a cell waits for too.
-        opening = asyncio.shield(asyncio.wrap_future(self._far().session()))
+        opening = asyncio.shield(asyncio.wrap_future(self._far.session()))
         session = await asyncio.wait_for(opening, PATIENCE)
         request_id = parent["header"]["msg_id"]
         self._publisher.remember(request_id, parent, ident, cell=False)

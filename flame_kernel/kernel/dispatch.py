@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -48,6 +49,29 @@ def overtakes() -> bool:
     return _CONCURRENT.get()
 
 
+@dataclass
+class Execution:
+    """One execute_request on its way.
+
+    counts      whether it is stored, and counted
+    count       its number, the same for a cell of the far side, of this machine, and of ``%flame`` lines
+    remember    writes it into the history, once
+    """
+
+    request_id: str
+    parent: dict[str, Any]
+    code: str
+    silent: bool
+    counts: bool
+    count: int
+    remember: Callable[[], None] = lambda: None
+
+    @property
+    def shown_count(self) -> int:
+        """The number in its reply: for what is not counted, that of the cell before, as ipykernel has it."""
+        return self.count if self.counts else self.count - 1
+
+
 class Dispatch:
     """Decides for one kernel when each message of its shell channel is handled; ``shells`` are its line of tasks.
 
@@ -68,7 +92,7 @@ class Dispatch:
 
     @contextlib.contextmanager
     def running(self, parent: dict[str, Any]) -> Iterator[None]:
-        """While a cell of the main shell runs. One of a subshell, or a command that has overtaken, runs beside it."""
+        """A context: a cell of the main shell runs. Cells of subshells and commands that overtake run beside it."""
         if parent["header"].get("subshell_id") is not None or overtakes():
             yield
             return
@@ -112,7 +136,7 @@ class Dispatch:
             self._in_line -= subshell_id is None
 
     async def _pass(self, handler: Handler, msg: Any) -> None:
-        """Handle a message of the main shell beside the cell that runs there."""
+        """Handle a message of the main shell while a cell runs there."""
         parent, ident = self._kernel.get_parent("shell"), self._kernel._parent_ident["shell"]
         try:
             await asyncio.create_task(handler(msg, subshell_id=None, concurrent=True))
@@ -179,7 +203,7 @@ class Dispatch:
         return header.get("session") != front or header["msg_id"] not in self.moving
 
     def arrived(self, msg: Any) -> None:
-        """What comes by the shell channel, to the shell that it is for: here, as we have no thread for that."""
+        """Hand a message of the shell channel to its shell."""
         seen = self.peek(msg)
         if seen is not None:
             idents, header, code = seen
@@ -221,13 +245,13 @@ class Dispatch:
         kernel.shell_channel_thread.take(subshell_id, [zmq.Frame(b"stop aborting")])
 
     async def answer(self, handler: Handler, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """Handle a message that may have overtaken a cell: ipykernel says neither busy nor idle for such."""
+        """Handle a message that may have overtaken a cell; ipykernel sends no status for those."""
         with self.status(parent) if overtakes() else contextlib.nullcontext():
             await handler(stream, ident, parent)
 
     @contextlib.contextmanager
     def status(self, parent: dict[str, Any]) -> Iterator[None]:
-        """Between busy and idle of its own while a cell runs; then busy again: front ends show the last they heard."""
+        """A context between busy and idle; then busy again if a cell runs, because front ends show the last status."""
         self._kernel._publish_status("busy", "shell", parent=parent)
         try:
             yield

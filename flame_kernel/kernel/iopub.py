@@ -48,7 +48,7 @@ _OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "e
 
 
 class Source(Protocol):
-    """Where events come from: our session, or one that is watched."""
+    """Where events come from: our session, or one that we watch."""
 
     @property
     def target(self) -> Target: ...
@@ -151,14 +151,14 @@ class Publisher:
         self._publish_rest(self._known(session), lambda: session.gone is not None)
 
     def _publish_rest(self, known: _Known, is_over: Callable[[], bool] = lambda: False) -> None:
-        """The text for which there was no room; it comes too fast, so whoever brings it waits."""
+        """Publish the text that had no room; its sender waits, because it comes too fast."""
         while known.texts and not is_over():
             time.sleep(PAUSE)
             with self._order:
                 _Iopub(self, None, known).flush()
 
     async def room(self) -> None:
-        """Wait until output may be shown; for whoever must not be held up otherwise."""
+        """Wait until output may be shown."""
         while self._outgoing is not None and self._outgoing.is_full:
             await asyncio.sleep(PAUSE)
 
@@ -282,7 +282,7 @@ class _Iopub:
         self._message()
 
     def _message(self) -> None:
-        """The event as the message that it is."""
+        """Publish the event as its message."""
         event, kind = self.event, self.event["type"]
         if not self._known.rendering.full:
             shown = self._known.rendering.event(dict(event, request=self._own_request()))
@@ -369,7 +369,7 @@ class _Texts:
         parts.append(text)
 
     def pop(self) -> tuple[tuple[str | None, str], list[str]]:
-        """The oldest of them."""
+        """Remove and return the oldest."""
         key, parts = self._waiting.popleft()
         if self._latest.get(key) is parts:
             del self._latest[key]
@@ -379,7 +379,7 @@ class _Texts:
 
 
 class _Known:
-    """What is known of one session here."""
+    """What the publisher knows of one session."""
 
     def __init__(self, rendering: Rendering) -> None:
         self.rendering = rendering

@@ -12,13 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
-import platform
 import signal
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,67 +29,33 @@ from traitlets import Float, default
 from .. import __version__
 from ..agent.wire.message import COMMS
 from ..commands.source import Source
-from ..connect.keys import Ask, without_key
+from ..connect.keys import Ask, hide_keys, without_key
 from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target, usual_target
 from ..errors import FlameError, NotSent, UnsafeAnswer
-from ..security.offers import Offers, offered
 from ..serve import early
 from ..session.session import Session
 from ..terminal import plain_text
 from .backend import FarSide
 from .clients import Clients
 from .commands import Commands
+from .comms import Comms
 from .debugger import Debugger, is_there
-from .dispatch import EMPTY, QUESTIONS, Dispatch, begins, overtakes
-from .editor import LOCAL, Editor, Side
+from .dispatch import EMPTY, QUESTIONS, Dispatch, Execution, begins, overtakes
+from .editor import LOCAL, Editor
 from .first_tab import FirstTab
 from .groups import How
 from .history import History
 from .iopub import Publisher, pack
-from .link_status import LinkStatus
 from .outgoing import Outgoing
 from .restart import Memory
 from .sessions import MOST_CELLS, Cell
+from .sides import Sides, answered
 from .stdin import Prompts
 from .waits import Stopped, Waits
 
-# Seconds: how long Tab waits for a far side that is still being connected, and an interrupt for its answer.
-EDITOR_PATIENCE = 5.0
-INTERRUPT_PATIENCE = 2.0
 # What a cell says that calls exit() or quit(): consoles end then, notebooks do nothing.
-EXIT_WORDS = "to end: shut the kernel down, or %flame disconnect; %flame detach leaves the session running there\n"
-
-
-def _hide_keys(record: logging.LogRecord) -> bool:
-    """For a log's records: without the key in a command line."""
-    text = record.getMessage()
-    if without_key(text) != text:
-        record.msg, record.args = without_key(text), ()
-    return True
-
-
-@dataclass
-class Execution:
-    """One execute_request on its way.
-
-    counts      whether it is stored, and counted
-    count       its number, the same for a cell of the far side, of this machine, and of ``%flame`` lines
-    remember    writes it into the history, once
-    """
-
-    request_id: str
-    parent: dict[str, Any]
-    code: str
-    silent: bool
-    counts: bool
-    count: int
-    remember: Callable[[], None] = lambda: None
-
-    @property
-    def shown_count(self) -> int:
-        """The number in its reply: for what is not counted, that of the cell before, as ipykernel has it."""
-        return self.count if self.counts else self.count - 1
+EXIT_WORDS = "to end this session: %flame disconnect, or shut the kernel down; %flame detach keeps it running\n"
 
 
 class FlameKernel(Kernel):
@@ -105,14 +68,12 @@ class FlameKernel(Kernel):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.log.addFilter(_hide_keys)  # ipykernel logs whole messages at its lowest level
+        self.log.addFilter(hide_keys)  # ipykernel logs whole messages at its lowest level
         if self.session is not None:
             self.session.pack = pack
         self._clients = Clients()
         self._dispatch = Dispatch(self, self._clients)
         self._waits = Waits()
-        self._running: dict[str, FarSide] = {}  # cells, by their requests, and where they are
-        self._lines: dict[FarSide, LinkStatus] = {}
         self._source = Source()
         self._history = History(self.profile_dir, self.config)
         self._prompts = Prompts(self.session, self.stdin_socket, self.log)
@@ -122,32 +83,24 @@ class FlameKernel(Kernel):
             self._prompts.on_event,
             self.iopub_thread if isinstance(self.iopub_thread, Outgoing) else None,
         )
-        self._far = self._make_far(Target())
-        self._local: FarSide | None = None
+        self._sides = Sides(self._publisher, self.log)
+        self._far = self._sides.far
         self._first_tab = FirstTab()
         connection_file = getattr(self.parent, "abs_connection_file", "")
         self._memory = Memory(connection_file, self.session.key if self.session is not None else b"")
         self._commands = Commands(
             self._far,
-            *(self._publisher, self._waits, self._clients, self._load, self._local_far, self._memory, self._usual),
+            *(self._publisher, self._waits, self._clients, self._load, self._sides.get_local, self._memory),
+            self._usual,
         )
         self._commands.sessions.begin()
-        self._editor = Editor(self._far, self._commands.groups)
-        self._debugger = Debugger(lambda: self._far, self._publisher)
+        self._editor = Editor(self._sides, self._commands.groups, self._publisher)
+        self._comms = Comms(self._sides, self._editor, self._publisher)
+        self._debugger = Debugger(self._far, self._publisher, self.log)
         for msg_type in COMMS:
             self.shell_handlers[msg_type] = self._comm
         for msg_type in (*QUESTIONS, "execute_request"):
             self.shell_handlers[msg_type] = functools.partial(self._dispatch.answer, getattr(self, msg_type))
-
-    def _make_far(self, target: Target, trouble: FlameError | None = None) -> FarSide:
-        far = FarSide(target, self._publisher.publish, lambda sentence: self._on_link(far, sentence), trouble)
-        self._lines[far] = LinkStatus(self._publisher, lambda: [r for r, side in self._running.items() if side is far])
-        return far
-
-    def _on_link(self, far: FarSide, sentence: str | None) -> None:
-        """The link broke, or is silent, or is back (None); called on the link's threads."""
-        self.log.info("%s", plain_text(sentence) if sentence else "link is back")
-        self._lines[far].say(sentence)
 
     def _load(self, name_or_location: str | None, ask: Ask | None = None, **overrides: Any) -> Target:
         folder = Path(jupyter_config_dir())
@@ -161,7 +114,7 @@ class FlameKernel(Kernel):
         """Called by the application when the channels are there: connect meanwhile, so that the first cell is quick."""
         super().start()
         self._prompts.start(self.io_loop)
-        signal.signal(signal.SIGINT, lambda *args: self.io_loop.add_callback_from_signal(self._interrupt_all))
+        signal.signal(signal.SIGINT, lambda *args: self.io_loop.add_callback_from_signal(self._interrupt))
         if self._far.target.location is not None or self._far.trouble is not None:
             early.drop()
         self._far.session()
@@ -171,19 +124,7 @@ class FlameKernel(Kernel):
     @property
     def language_info(self) -> dict[str, object]:  # type: ignore[override]
         """The far side's Python, once it is known."""
-        session = self._far.current
-        version = platform.python_version()
-        if session is not None:
-            version = ".".join(map(str, session.server["python"]))
-        return {
-            "name": "python",
-            "version": version,
-            "mimetype": "text/x-python",
-            "codemirror_mode": {"name": "ipython", "version": 3},
-            "pygments_lexer": "ipython3",
-            "nbconvert_exporter": "python",
-            "file_extension": ".py",
-        }
+        return self._far.language_info
 
     @property
     def banner(self) -> str:  # type: ignore[override]
@@ -237,10 +178,8 @@ class FlameKernel(Kernel):
 
     def _tell_of_output(self, header: Mapping[str, Any], code: str) -> None:
         """In the first cell of a page that was opened again, while it may still wait for one of the page before."""
-        count = self._clients.output_to_see(str(header.get("session")))
-        if count and not code.startswith(("%flame replay", "%flame attach")):
-            what = "1 cell was" if count == 1 else f"{count} cells were"
-            text = f"[{what} not finished when this notebook was last open; see the output: %flame replay --missed]\n"
+        text = self._clients.note(str(header.get("session")))
+        if text and not code.startswith(("%flame replay", "%flame attach")):
             self._send_iopub("stream", {"name": "stdout", "text": text}, {"header": header}, topic="stream.stdout")
 
     def shell_channel_thread_main(self, msg: Any) -> None:  # type: ignore[override]  # a callback, of any kind
@@ -265,24 +204,7 @@ class FlameKernel(Kernel):
         if seen[1].get("msg_type") != "debug_request":
             await super().dispatch_control(msg)
             return
-        async with self._debugger.turn:
-            ident, frames = self.session.feed_identities(msg, copy=False)
-            try:
-                parent = self.session.deserialize(frames, content=True, copy=False)
-            except ValueError:
-                self.log.error("Invalid Control Message", exc_info=True)
-                return
-            self._publish_status("busy", "control", parent=parent)
-            try:
-                await self.debug_request(self.control_stream, ident, parent)
-            finally:
-                self._publish_status("idle", "control", parent=parent)
-
-    async def debug_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """https://jupyter-client.readthedocs.io/en/stable/messaging.html#debug-request"""
-        reply = await self._debugger.reply(parent, ident)
-        if self.session is not None:
-            self.session.send(stream, "debug_reply", reply, parent, ident)
+        await self._debugger.answer(msg, self.session, self._publish_status, self.control_stream)
 
     # -- cells -------------------------------------------------------------------------------------------------------
 
@@ -328,7 +250,7 @@ class FlameKernel(Kernel):
                 return self._error(cell, type(e).__name__, str(e))
             except Exception as e:  # a bug of ours: without a reply the front end would wait for ever
                 self.log.error("defect in do_execute", exc_info=True)
-                words = f"{e} (a defect of Remote Flame; see the kernel's log)"
+                words = f"{e} (a bug in Remote Flame; see the kernel's log)"
                 return self._error(cell, type(e).__name__, words)
 
     @contextlib.contextmanager
@@ -349,7 +271,7 @@ class FlameKernel(Kernel):
             finally:
                 cell.remember()
                 self._clients.ended(cell.request_id)
-                self._end_running(cell.request_id)
+                self._sides.ended(cell.request_id)
                 self._prompts.forget(cell.request_id)
                 session = self._far.current
                 # An app's own process gets jedi when somebody asks, and not before.
@@ -371,7 +293,7 @@ class FlameKernel(Kernel):
         self._publisher.belongs(cell.request_id, session)
         if far is self._far:
             self._commands.sessions.caution(cell.request_id, session)
-        self._running[cell.request_id] = far
+        self._sides.runs(cell.request_id, far)
         options["raw"] = None if python == code else code
         answer = self._waits.begin(lambda: session.execute(cell.request_id, python, **options))
         cell.remember()
@@ -395,24 +317,19 @@ class FlameKernel(Kernel):
             self._publisher.message(cell.request_id, "error", content)
         return dict(content, status="error", execution_count=cell.shown_count, user_expressions={}, payload=[])
 
-    def _end_running(self, request_id: str) -> None:
-        far = self._running.pop(request_id, None)
-        if far is not None:
-            self._lines[far].cell_ended(request_id)
-
     async def _route(self, execution: Execution) -> tuple[FarSide | None, str, dict[str, Any]]:
         """Where a cell goes, and what is left of it when its ``%flame`` lines are done: nowhere, where nothing is; and
         the reply of the cell that the last of them has followed."""
         request_id, lines = execution.request_id, execution.code.split("\n")
         if lines[0].strip() == LOCAL:
-            return self._local_far(), "\n".join(lines[1:]), {}
+            return self._sides.get_local(), "\n".join(lines[1:]), {}
         parent = self.get_parent()
         ask = self._prompts.asker(request_id, parent, self._parent_ident["shell"])
         cell = Cell(
             request_id,
             parent["header"].get("session", ""),
             ask,
-            lambda: self._follow(request_id),
+            lambda: self._sides.runs(request_id, self._far),
             lambda moves: (self._dispatch.moving.add if moves else self._dispatch.moving.discard)(request_id),
         )
         rest, followed = await self._commands.of_cell(lines, cell)
@@ -423,18 +340,13 @@ class FlameKernel(Kernel):
             rest, followed = (rest, followed) if reply is None else (None, reply)
         return (None if rest is None else self._far), "\n".join(rest or ()), followed
 
-    def _follow(self, request_id: str) -> None:
-        self._running[request_id] = self._far
-
-    def _local_far(self) -> FarSide:
-        """The session for ``%%local``: this machine, this Python, in a child of a server of our own."""
-        if self._local is None:
-            self._local = self._editor.local = self._make_far(Target(place="child"))
-        return self._local
-
     async def _is_mini(self, session: Session) -> bool:
         ready = await self._waits.until(session.ready)
         return bool(ready.get("shell") == "mini")
+
+    def _send(self, stream: Any, msg_type: str, content: dict[str, Any], parent: Any, ident: Any) -> None:
+        if self.session is not None:
+            self.session.send(stream, msg_type, content, parent, ident)
 
     def _send_iopub(
         self, msg_type: str, content: dict[str, Any], parent: dict[str, Any], *, topic: str | None = None, **more: Any
@@ -452,52 +364,17 @@ class FlameKernel(Kernel):
 
     # -- the editor's questions --------------------------------------------------------------------------------------
 
-    async def _ask_far(self, ask: Any, fallback: dict[str, Any], far: Side | None = None) -> dict[str, Any]:
-        """An editor's question to the far side, which is not worth an error message."""
-        try:
-            # Shielded: who does not wait any longer must not cancel what a cell waits for too.
-            opening = asyncio.shield(asyncio.wrap_future((far or self._far).session()))
-            session = await asyncio.wait_for(opening, EDITOR_PATIENCE)
-            reply: dict[str, Any] = await asyncio.wait_for(asyncio.wrap_future(ask(session)), 2 * EDITOR_PATIENCE)
-            reply = self._publisher.rendering(session).reply("", reply)
-        except (FlameError, asyncio.TimeoutError):
-            return fallback
-        return reply if reply.get("status", "ok") == "ok" else fallback  # a usage_reply has no status
-
     async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#completion"""
         at = len(code) if cursor_pos is None else max(0, min(cursor_pos, len(code)))
-        ours = await self._editor.complete(code, at)
-        if ours is not None:
-            return ours
-        nothing = Offers(at, at).reply()
-        far, text, offset = self._editor.asked(without_key(code, same_length=True), at)
-        if far is None:
-            return self._editor.begun(code, at, nothing)
-        reply = await self._ask_far(lambda session: session.complete(uuid.uuid4().hex, text, at - offset), nothing, far)
-        if offset and reply is not nothing:
-            moved = {end: reply[end] + offset for end in ("cursor_start", "cursor_end") if type(reply.get(end)) is int}
-            reply = {**reply, **moved}
-        return self._editor.begun(code, at, offered(reply, code, at).reply())
+        return await self._editor.complete(code, at)
 
     async def do_inspect(
         self, code: str, cursor_pos: int | None, detail_level: int = 0, omit_sections: Any = ()
     ) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#introspection"""
         at = len(code) if cursor_pos is None else cursor_pos
-        ours = self._editor.inspect(code, at)
-        if ours is not None:
-            return ours
-        nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
-        far, text, offset = self._editor.asked(without_key(code, same_length=True), at)
-        if far is None:
-            return nothing
-        reply = await self._ask_far(
-            lambda session: session.inspect(uuid.uuid4().hex, text, at - offset, detail_level, tuple(omit_sections)),
-            nothing,
-            far,
-        )
-        return nothing | reply
+        return await self._editor.inspect(code, at, detail_level, tuple(omit_sections))
 
     async def do_is_complete(self, code: str) -> dict[str, Any]:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#code-completeness"""
@@ -509,42 +386,20 @@ class FlameKernel(Kernel):
 
     async def usage_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """The far side's host, process, CPU and memory, not the kernel's."""
-        reply = await self._ask_far(lambda session: session.usage(uuid.uuid4().hex), {})
-        if self.session is not None:
-            self.session.send(stream, "usage_reply", reply, parent, ident)
+        reply = await self._editor.ask(lambda session: session.usage(uuid.uuid4().hex), {})
+        self._send(stream, "usage_reply", reply, parent, ident)
 
     # -- comms -------------------------------------------------------------------------------------------------------
 
     async def _comm(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages"""
-        header = parent["header"]
-        request_id = header["msg_id"]
-        session = self._far.own
-        self._publisher.remember(request_id, parent, ident, cell=False)
         with self._dispatch.status(parent):
-            try:
-                if session is not None:
-                    self._publisher.belongs(request_id, session)
-                    lane = header.get("subshell_id")
-                    await asyncio.wrap_future(session.comm(request_id, header["msg_type"], parent, lane))
-            except FlameError as e:
-                words = f"{header['msg_type']} not delivered: {plain_text(str(e))}\n"
-                self._publisher.stream(request_id, "stderr", words)
+            await self._comms.deliver(parent, ident)
 
     async def comm_info_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#comm-info"""
-        wanted = parent["content"].get("target_name")
-        reply = await self._ask_far(lambda session: session.comm_info(), {"status": "ok", "comms": {}})
-        comms = {
-            known: {"target_name": one["target_name"]}
-            for known, one in reply["comms"].items()
-            if not wanted or one["target_name"] == wanted
-        }
-        session = self._far.own
-        if self._far.group is not None or (session is not None and not self._publisher.rendering(session).full):
-            comms = {}  # what they say is not shown, so nobody should wait for it
-        if self.session is not None:
-            self.session.send(stream, "comm_info_reply", {"status": "ok", "comms": comms}, parent, ident)
+        content = await self._comms.info(parent["content"].get("target_name"))
+        self._send(stream, "comm_info_reply", content, parent, ident)
 
     # -- interrupt, subshells, the end -------------------------------------------------------------------------------
 
@@ -554,22 +409,15 @@ class FlameKernel(Kernel):
     def post_handler_hook(self) -> None:
         """See pre_handler_hook."""
 
-    def _interrupt_all(self) -> list[Future[Any]]:
+    def _interrupt(self) -> list[Future[Any]]:
         self._waits.stop()
         self._commands.groups.press()
-        sessions = [side.own for side in (self._far, self._local) if side is not None]
-        return [session.interrupt() for session in sessions if session is not None]
+        return self._sides.interrupt()
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-interrupt"""
-        calls = [asyncio.wrap_future(future) for future in self._interrupt_all()]
-        if calls:
-            await asyncio.wait(calls, timeout=INTERRUPT_PATIENCE)
-        for call in calls:
-            if call.done() and not call.cancelled():
-                call.exception()
-        if self.session is not None:
-            self.session.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
+        await answered(self._interrupt())
+        self._send(stream, "interrupt_reply", {"status": "ok"}, parent, ident)
 
     async def create_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#create-subshell
@@ -580,9 +428,7 @@ class FlameKernel(Kernel):
         name = self.shell_channel_thread.create()
         if self._far.own is not None:
             self._far.own.open_lane(name)
-        if self.session is not None:
-            content = {"status": "ok", "subshell_id": name}
-            self.session.send(socket, "create_subshell_reply", content, parent, ident)
+        self._send(socket, "create_subshell_reply", {"status": "ok", "subshell_id": name}, parent, ident)
 
     async def delete_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#delete-subshell
@@ -590,22 +436,20 @@ class FlameKernel(Kernel):
         What still runs there goes on to its end.
         """
         name = str(parent["content"].get("subshell_id") or "")
-        content = {"status": "ok"}
         try:
             self.shell_channel_thread.delete(name)
         except UnknownSubshellError as e:
             content = {"status": "error", "evalue": str(e)}
         else:
+            content = {"status": "ok"}
             if self._far.own is not None:
                 self._far.own.close_lane(name)
-        if self.session is not None:
-            self.session.send(socket, "delete_subshell_reply", content, parent, ident)
+        self._send(socket, "delete_subshell_reply", content, parent, ident)
 
     async def list_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#list-subshells"""
-        if self.session is not None:
-            content = {"status": "ok", "subshell_id": self.shell_channel_thread.names()}
-            self.session.send(socket, "list_subshell_reply", content, parent, ident)
+        content = {"status": "ok", "subshell_id": self.shell_channel_thread.names()}
+        self._send(socket, "list_subshell_reply", content, parent, ident)
 
     async def shutdown_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """https://jupyter-client.readthedocs.io/en/stable/messaging.html#kernel-shutdown
@@ -626,16 +470,11 @@ class FlameKernel(Kernel):
     async def do_shutdown(self, restart: bool) -> dict[str, Any]:
         """The session ends on the far side with all it runs, so that a restart begins with fresh names; but one that
         was given a name lives on when the kernel is shut down for good."""
-        keep = self._far.is_kept and not restart
         if not restart:
             self._memory.forget()
         self._waits.stop()
-        loop = asyncio.get_running_loop()
-        closing = [loop.run_in_executor(None, self._far.close, keep)]
-        closing.append(loop.run_in_executor(None, self._commands.groups.close, restart))
-        if self._local is not None:
-            closing.append(loop.run_in_executor(None, self._local.close))
-        await asyncio.gather(*closing)
+        groups = asyncio.get_running_loop().run_in_executor(None, self._commands.groups.close, restart)
+        await asyncio.gather(self._sides.close(keep_named=not restart), groups)
         try:
             self._history.close()
         except Exception:  # a disk that is full must not keep the kernel from ending

@@ -57,13 +57,13 @@ class Outgoing(IOPubThread):
         return self._size > MOST and not self._stopped
 
     def wait_for_room(self, is_over: Callable[[], bool]) -> None:
-        """Until output may come, or ``is_over``; for threads that nobody else waits for."""
+        """Wait until output may come, or ``is_over``; only for threads that nobody else waits for."""
         with self._room:
             while self.is_full and not is_over():
                 self._room.wait(0.2)
 
     def send_multipart(self, msg: _Message, *args: Any, **kwargs: Any) -> None:
-        """Send, when those before have gone."""
+        """Send a message after those that wait."""
         size = EACH + sum(map(_length, msg))
         with self._room:
             self._size += size
@@ -85,7 +85,7 @@ class Outgoing(IOPubThread):
             self._drain()
 
     def _drain(self) -> None:
-        """Send what can be sent; the rest is tried again soon."""
+        """Send what can be sent now; try the rest again soon."""
         self._trying = False
         while self._queue and not self.closed:
             msg, size = self._queue[0]
@@ -147,7 +147,7 @@ class Outgoing(IOPubThread):
             self._drain()
 
     def stop(self) -> None:
-        """End, when what waits has gone to those who take it."""
+        """Send what waits, then end."""
         if self.thread.is_alive():
             self._stopped = True
             self.io_loop.add_callback(self._drain)

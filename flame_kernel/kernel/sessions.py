@@ -234,13 +234,13 @@ class Sessions:
         target = self._target() if other is None else await self._other(cell, other)
         present = self._far.current if other is None else None
         if name is None:
-            living = await self._visit(lambda visitor: visitor.sessions(), target)
+            living = await self._ask_agent(lambda client: client.sessions(), target)
             own = present.session_id if present is not None else ""
             self._say(cell, table(living, own))
             return
         if present is not None and present.session_id == name:
             raise FlameError(f"{name} is this kernel's own session; restart the kernel to begin a new one")
-        if not await self._visit(lambda visitor: visitor.kill(name), target):
+        if not await self._ask_agent(lambda client: client.kill(name), target):
             raise FlameError(f"there is no session {name} there; %flame sessions lists them")
         self._say(cell, f"ended session {name}")
 
@@ -248,13 +248,13 @@ class Sessions:
         """The target of that name, or location."""
         return await self._waits.until(on_thread(lambda: self._load(name, cell.ask), "target"))
 
-    async def _visit(self, do: Callable[[AgentClient], Any], target: Target | None = None) -> Any:
+    async def _ask_agent(self, do: Callable[[AgentClient], Any], target: Target | None = None) -> Any:
         """``do`` with a connection of its own, on a thread."""
         where = target or self._target()
 
         def visit() -> Any:
-            with contextlib.closing(AgentClient(where)) as visitor:
-                return do(visitor)
+            with contextlib.closing(AgentClient(where)) as client:
+                return do(client)
 
         return await self._waits.until(on_thread(visit, "visit"))
 
@@ -298,7 +298,7 @@ class Sessions:
         here: Target | None = None
         try:
             here = self._target()
-            living = await self._visit(lambda visitor: visitor.sessions(), here)
+            living = await self._ask_agent(lambda client: client.sessions(), here)
             row = next((one for one in living if one.get("session") == name), None)
             if row is not None:
                 return _Found(None, here, row)
@@ -321,7 +321,7 @@ class Sessions:
     async def _why_not(self, name: str, target: Target, living: list[dict[str, Any]]) -> str:
         names = ", ".join(one_line(str(one.get("session"))) for one in living) or "none"
         try:
-            await self._visit(lambda visitor: visitor.ask("cells", session=name), target)
+            await self._ask_agent(lambda client: client.ask("cells", session=name), target)
             why = f"the session {name} has just begun"
         except AgentError as e:  # which says what became of it, where that is known
             why = str(e) if e.code == "no_session" else f"there is no session {name} there"
@@ -340,8 +340,8 @@ class Sessions:
                 target = self._load(connection.where, None, **given)
                 if target.location in seen:
                     return None
-                with contextlib.closing(AgentClient(target)) as visitor:
-                    rows = [one for one in visitor.sessions() if one.get("session") == name]
+                with contextlib.closing(AgentClient(target)) as client:
+                    rows = [one for one in client.sessions() if one.get("session") == name]
             except FlameError as e:
                 return f"{connection.where} was not asked: {e}"
             return _Found(connection, dataclasses.replace(target, timeouts=Timeouts()), rows[0] if rows else {})
@@ -362,10 +362,10 @@ class Sessions:
 
     async def _ask_for(self, cell: Cell, name: str, client: str, target: Target) -> None:
         me = {"client": client_name(), "client_id": self._far.client_id}
-        asked = (await self._visit(lambda visitor: visitor.ask("ask", session=name, **me)))["asked"]
+        asked = (await self._ask_agent(lambda client: client.ask("ask", session=name, **me)))["asked"]
         self._say(cell, f"asked {client}; waiting for an answer (Stop ends the wait)")
         while True:
-            state = (await self._visit(lambda visitor: visitor.ask("asked", session=name, id=asked)))["state"]
+            state = (await self._ask_agent(lambda client: client.ask("asked", session=name, id=asked)))["state"]
             if state == "granted":
                 return
             if state == "refused":
@@ -406,19 +406,19 @@ class Sessions:
 
     async def _look_on(self, cell: Cell, name: str, target: Target) -> None:
         """Publish what a session says, until Stop."""
-        visitor = await self._waits.until(on_thread(lambda: AgentClient(target), "visit"))
+        client = await self._waits.until(on_thread(lambda: AgentClient(target), "visit"))
         self._say(cell, f"watching session {name}; Stop ends it")
 
         def watch() -> None:
-            for events in visitor.watch(name):
-                self._publisher.show(visitor, cell.request_id, events)
+            for events in client.watch(name):
+                self._publisher.show(client, cell.request_id, events)
 
         try:
             await self._waits.until(on_thread(watch, "watch"))
         except Stopped:
             self._say(cell, f"no longer watching {name}")
         finally:
-            visitor.close()
+            client.close()
 
     async def detach(self, cell: Cell, line: Line) -> None:
         session = self._left()

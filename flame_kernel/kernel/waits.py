@@ -26,10 +26,9 @@ class _Cell:
 
 
 class Waits:
-    """The cells of the kernel from their first message on, and their waits; ``stop`` ends those, from any thread.
+    """The kernel's cells, from their first message on, and their waits; ``stop`` ends those, from any thread.
 
-    A Stop that comes between two waits of a cell ends the next one: what a user stops does not go on because he was
-    quick.
+    A Stop between two waits of a cell ends the next one, so that none is lost.
     """
 
     def __init__(self) -> None:
@@ -52,7 +51,7 @@ class Waits:
                 self._cells.discard(cell)
 
     def stop(self) -> None:
-        """Stopped is raised where a cell waits, or will wait next."""
+        """Raise Stopped where a cell waits, or will wait next."""
         with self._lock:
             for cell in self._cells:
                 cell.stopped = True
@@ -96,7 +95,7 @@ def _check(cell: _Cell) -> None:
 
 
 def on_thread(work: Callable[[], T], name: str) -> Future[T]:
-    """``work()`` on a thread of its own: it may take long, and ask the user."""
+    """Run ``work()`` on a thread of its own, because it may take long or ask the user."""
     future: Future[T] = Future()
 
     def run() -> None:

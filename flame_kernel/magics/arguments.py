@@ -13,7 +13,7 @@ def evaluated(call: ast.Call, value_of: Callable[[str], Any]) -> tuple[Any, list
     """The function of a call and its arguments; ``value_of`` evaluates with the notebook's names."""
     function = local_value(ast.unparse(call.func), value_of)
     if not callable(function):
-        raise FlameError(f"{ast.unparse(call.func)} is no function; %flame run takes a call of a local function")
+        raise FlameError(f"{ast.unparse(call.func)} is not a function; %flame run takes a call of a local function")
     arguments = []
     for argument in call.args:
         if isinstance(argument, ast.Starred):

@@ -66,13 +66,13 @@ class Attaching:
 
     def _ask_for(self, remote: Remote, name: str, client_id: str) -> None:
         me = {"client": client_name(), "client_id": client_id}
-        with contextlib.closing(AgentClient(remote.target)) as visitor:
-            asked = visitor.ask("ask", session=name, **me)["asked"]
+        with contextlib.closing(AgentClient(remote.target)) as client:
+            asked = client.ask("ask", session=name, **me)["asked"]
             print(
                 f"asked the client of {plain_text(name)}; waiting for an answer (Ctrl-C or Stop ends the wait)",
                 flush=True,
             )
-            while (state := visitor.ask("asked", session=name, id=asked)["state"]) != "granted":
+            while (state := client.ask("asked", session=name, id=asked)["state"]) != "granted":
                 if state == "refused":
                     raise FlameError(
                         f"the client of session {name} keeps it; --watch shows its output, --force takes it"
@@ -82,9 +82,9 @@ class Attaching:
     def _look_on(self, remote: Remote, name: str) -> None:
         show = self._cells.viewer(remote)
         print(f"watching session {plain_text(name)}; Ctrl-C or Stop ends it", flush=True)
-        with contextlib.closing(AgentClient(remote.target)) as visitor:
+        with contextlib.closing(AgentClient(remote.target)) as client:
             try:
-                for events in visitor.watch(name):
+                for events in client.watch(name):
                     for event in events:
                         show(event)
             except KeyboardInterrupt:
@@ -147,7 +147,7 @@ def _show_again(session: Session, cell: dict[str, Any], show: Callable[[dict[str
         except AgentError as e:
             raise FlameError(f"the output of cell {label(cell)} is not kept any more: {e}") from None
         except (KeyError, TypeError, IndexError):
-            raise FlameError(f"{session.location} sent what is no output of a cell") from None
+            raise FlameError(f"{session.location} sent something that is not a cell's output") from None
         for event in events:
             show(event)
         if done or not events:

@@ -95,7 +95,7 @@ class Commands:
         groups = self._cells.groups
         if not self._connections.is_connected(line["name"]) and groups.means(line["name"]):
             groups.current = line["name"]
-            print(f"{line['name']} is meant where no target is named: %%flame cells run on all of it")
+            print(f"{line['name']} is the default now: %%flame cells run on all of it")
             return
         print(f"{self._connections.use(line['name'])} is the current connection")
         groups.current = None
@@ -149,8 +149,8 @@ class Commands:
     def _kill(self, remote: Remote, name: str) -> None:
         if name == remote.session.session_id:
             raise FlameError(f"{name} is the session of this connection; %flame disconnect ends it")
-        with contextlib.closing(AgentClient(remote.target)) as visitor:
-            ended = visitor.kill(name)
+        with contextlib.closing(AgentClient(remote.target)) as client:
+            ended = client.kill(name)
         if not ended:
             raise FlameError(f"there is no session {name!r} there; %flame sessions lists them")
         print(f"ended session {name}")

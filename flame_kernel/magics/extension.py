@@ -72,7 +72,7 @@ class FlameMagics(Magics):
             read = parse_cell(line, MAGICS)
             seconds = self.timeout if read["timeout"] is None else read["timeout"]
             if seconds < 0:
-                raise FlameError(f"--timeout is a number of seconds, and {seconds:g} is none")
+                raise FlameError(f"--timeout takes a number of seconds, not {seconds:g} is none")
             background = read["bg"] or not (read["block"] or self.block)
             if read["local"] and background:
                 raise FlameError("--local runs the cell here as well and waits for both; leave out --bg")

@@ -46,7 +46,7 @@ class Auto:
         words = line if line.startswith("-") else f"-t {line}" if line else ""
         read = parse_cell(words, MAGICS)  # a mistake is told now, and not with each cell
         if read["target"] is None:
-            raise FlameError("name who is meant: %autoflame web, or %autoflame -t web1,web2 --mask")
+            raise FlameError("name the hosts: %autoflame web, or %autoflame -t web1,web2 --mask")
         self.line = words
         return f"every cell runs on {read['target']}; %autoflame ends that"
 

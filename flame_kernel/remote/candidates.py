@@ -110,8 +110,8 @@ def _sessions(side: Side, target: str | None, word: str) -> list[tuple[str, str]
     session = _session(side, target)
     if session is None:
         return []
-    with contextlib.closing(AgentClient(session.target)) as visitor:
-        return _plain((str(one.get("session")) for one in visitor.sessions()), word)
+    with contextlib.closing(AgentClient(session.target)) as client:
+        return _plain((str(one.get("session")) for one in client.sessions()), word)
 
 
 def _here(side: Side, target: str | None, word: str) -> list[tuple[str, str]]:

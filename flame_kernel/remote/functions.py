@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import builtins
 import collections
-import copyreg
 import functools
 import inspect
 import logging
@@ -22,7 +21,7 @@ import sys
 import types
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from ..agent.wire import scalars, values
@@ -30,10 +29,7 @@ from ..errors import CannotTravel
 from . import by_name, requirements, source
 from .callbacks import CalledBack, Handed, is_iterator, name_of
 
-# Immutable types: a function that uses only such values changes nothing here, so it need not be a callback.
-_FIXED = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset, range, types.ModuleType)
 _LRU = type(functools.lru_cache(maxsize=1)(lambda: None))
-_CLASS = "__class__"
 _CONTAINERS = frozenset({dict, list, set})
 # Modules of the classes that a user's class may derive from if its objects are sent as arguments.
 _PLAIN_BASES = ("builtins", "abc", "typing", "collections", "collections.abc")
@@ -239,7 +235,9 @@ class Shipment:
         elif isinstance(value, types.ModuleType):
             if not by_name.is_installed(value.__name__):
                 raise scalars.NotPlain("a module of the user's own")
-        elif not isinstance(value, (*_FIXED, *_MADE, types.FunctionType, type)) and self._named(value) is None:
+        elif (
+            not isinstance(value, (*source.IMMUTABLE, *_MADE, types.FunctionType, type)) and self._named(value) is None
+        ):
             self._has_tables = True
 
     def _item(self, one: Any) -> Reference | None:
@@ -265,7 +263,7 @@ class Shipment:
         if isinstance(one, types.MethodType):
             return isinstance(one.__self__, type)
         if isinstance(one, types.BuiltinMethodType):
-            return type(one.__self__) in _FIXED
+            return type(one.__self__) in source.IMMUTABLE
         return isinstance(one, _MADE) or (by_name.is_installed(type(one).__module__) and callable(one))
 
     def _add(self, one: Any, kind: str, **fields: Any) -> dict[str, Any]:
@@ -315,12 +313,12 @@ class Shipment:
     # -- functions -----------------------------------------------------------------------------------------------------
 
     def _function(self, function: types.FunctionType) -> None:
-        owner = _owner(function)
+        owner = source.owner(function)
         if owner is not None:
             item = self._add(function, "attribute", name=function.__name__)
             item["of"] = self._content([owner], function.__qualname__)
             return
-        if _is_dispatch(function):
+        if source.is_dispatch(function):
             item = self._add(function, "dispatch")
             registry = function.registry  # type: ignore[attr-defined]
             registered = [[kind, one] for kind, one in registry.items() if kind is not object]
@@ -333,7 +331,7 @@ class Shipment:
                 raise
             self._bare(function)
             return
-        is_decorated = by_name.is_installed(_file_module(function)) and hasattr(function, "__wrapped__")
+        is_decorated = by_name.is_installed(source.module_of(function)) and hasattr(function, "__wrapped__")
         if not (is_decorated and self._decorated(function)):
             self._filled(function, text)
 
@@ -381,7 +379,7 @@ class Shipment:
         for name in sorted(names):
             if name in space and name not in ("__name__", "__builtins__"):
                 if isinstance(space[name], types.ModuleType):
-                    item["modules"] += _submodules(space[name], source.attributes(code))
+                    item["modules"] += source.submodules(space[name], source.attributes(code))
                 if name not in known:
                     known[name] = None
                     known[name] = self._variable(space[name], name)
@@ -392,7 +390,7 @@ class Shipment:
         """Add a function with a library's decorator, which is applied again there; False if that is impossible."""
         inner = inspect.unwrap(function)
         closure = [cell.cell_contents for cell in function.__closure__ or ()]
-        if not isinstance(inner, types.FunctionType) or all(_is_simple(one) for one in closure):
+        if not isinstance(inner, types.FunctionType) or all(source.is_simple(one) for one in closure):
             return False
         try:
             text = source.of_function(inner, dressed=True)
@@ -400,7 +398,7 @@ class Shipment:
             return False
         if not text.text.lstrip().startswith("@"):
             return False
-        self._definition(function, inner.__name__, text, inner.__globals__, dict(_closure([inner])))
+        self._definition(function, inner.__name__, text, inner.__globals__, dict(source.closure([inner])))
         return True
 
     # -- classes -------------------------------------------------------------------------------------------------------
@@ -414,13 +412,13 @@ class Shipment:
         if issubclass(kind, tuple):
             functions = [one for one in functions if one.__globals__.get("__name__") == kind.__module__]
         space = functions[0].__globals__ if functions else vars(sys.modules.get(kind.__module__, builtins))
-        local = dict(_closure(functions))
+        local = dict(source.closure(functions))
         names = zip(text.bases, getattr(kind, "__orig_bases__", kind.__bases__), strict=False)
         local.update((name, base) for name, base in names if name is not None and name not in space)
         local.pop(kind.__name__, None)
         item = self._definition(kind, kind.__name__, text, space, local)
         item.update(key=class_key(kind), qualname=kind.__qualname__)
-        changed = _attributes(kind)
+        changed = source.plain_attributes(kind)
         if changed:
             item["attributes"] = self._content(changed, "its attributes")
         return True
@@ -485,7 +483,7 @@ class Shipment:
         if self._is_trial and not by_name.is_installed(type(one).__module__):
             raise scalars.NotPlain("an object of this side")
         try:
-            found = _reduction(one)
+            found = source.reduction(one)
         except Exception:  # this runs the object's code, which may raise anything
             return None
         if not isinstance(found, tuple) or len(found) < 2:
@@ -505,62 +503,3 @@ class Shipment:
         finally:
             self._path = path
         return ["item", self._numbers[id(one)]]
-
-
-def _reduction(one: Any) -> Any:
-    special = copyreg.dispatch_table.get(type(one))
-    return special(one) if special is not None else one.__reduce_ex__(4)
-
-
-def _submodules(module: types.ModuleType, attributes: set[str]) -> list[str]:
-    """The imported submodules of a package that code with these attribute names may use."""
-    if not hasattr(module, "__path__"):
-        return []
-    before = module.__name__ + "."
-    below = [name for name, one in list(sys.modules.items()) if name.startswith(before) and one is not None]
-    return sorted(name for name in below if attributes.issuperset(name[len(before) :].split(".")))
-
-
-def _owner(function: types.FunctionType) -> type | None:
-    """The user's class that has the function as a method; None if it is not a method."""
-    above, _, name = function.__qualname__.rpartition(".")
-    found: Any = sys.modules.get(function.__module__ or "")
-    for part in above.split(".") if above else ():
-        found = getattr(found, part, None)
-    if not isinstance(found, type) or found.__dict__.get(name) is not function:
-        return None
-    return found
-
-
-def _is_dispatch(function: types.FunctionType) -> bool:
-    return function.__code__.co_filename == functools.__file__ and hasattr(function, "registry")
-
-
-def _file_module(function: types.FunctionType) -> str:
-    return str(function.__globals__.get("__name__") or "__main__")
-
-
-def _is_simple(one: Any) -> bool:
-    """Whether a value in a decorator's closure is a function, a class or plain data."""
-    return isinstance(one, (types.FunctionType, type)) or type(one) in _FIXED or type(one) in (dict, list, set)
-
-
-def _closure(functions: list[types.FunctionType]) -> Iterator[tuple[str, Any]]:
-    for function in functions:
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            if name != _CLASS:
-                try:
-                    yield name, cell.cell_contents
-                except ValueError:
-                    continue
-
-
-def _attributes(kind: type) -> dict[str, Any]:
-    """The plain data attributes of a class now, as they may differ from its source."""
-    if type(kind) is not type or issubclass(kind, tuple):
-        return {}
-    return {
-        name: one
-        for name, one in vars(kind).items()
-        if type(one) in _FIXED[:7] and not (name.startswith("__") and name.endswith("__"))
-    }

@@ -28,7 +28,9 @@ PIECE, WINDOW, AHEAD = 1 << 20, 3, 16
 
 # Bytes that are not valid text: events have them as lone surrogates.
 _NO_TEXT = re.compile("[\udc80-\udcff]")
-_NO_BYTES = "bytes that are no text withheld: this server is not authenticated; give it a key, or trust = true"
+_NO_BYTES = (
+    "output other than text is off: this server has no key. Connect by ssh:// or with --key-file, or add --trust"
+)
 
 
 class Program(Foreground):

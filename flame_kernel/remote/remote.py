@@ -24,9 +24,8 @@ from types import ModuleType
 from typing import Any
 
 from ..commands import monitor
-from ..connect.keys import Ask
-from ..connect.target import Secret, Target, Timeouts, load_target
-from ..errors import FlameError, TargetError, TransferError, UnsafeAnswer
+from ..connect.target import Target
+from ..errors import FlameError, TargetError, UnsafeAnswer
 from ..files import transfer
 from ..forward.forwards import Forward, Forwards
 from ..packages import install as packages
@@ -358,14 +357,14 @@ class Remote:
 
         The last path is the destination, unless ``dst`` is given. ``progress`` shows a bar; None: if a user can see it.
         """
-        sources, to = _sources(paths, dst)
+        sources, to = transfer.sources_and_destination(paths, dst)
         return transfer.put(self.session, sources, to, progress=progress)
 
     def get(
         self, *paths: transfer.Name, dst: transfer.Name | None = None, progress: bool | None = None
     ) -> transfer.Transferred:
         """Copy files and folders from the far side to here; arguments as for ``put``."""
-        sources, to = _sources(paths, dst)
+        sources, to = transfer.sources_and_destination(paths, dst)
         return transfer.get(self.session, sources, to, progress=progress)
 
     def sendfile(self, filename: transfer.Name, filedata: bytes | bytearray | memoryview) -> None:
@@ -453,16 +452,6 @@ class Remote:
         self.close()
 
 
-def _sources(
-    paths: tuple[transfer.Name, ...], dst: transfer.Name | None
-) -> tuple[tuple[transfer.Name, ...], transfer.Name]:
-    if dst is None and len(paths) > 1:
-        paths, dst = paths[:-1], paths[-1]
-    if dst is None or not paths:
-        raise TransferError("name what to copy and where to: put('data.csv', 'folder/')")
-    return paths, dst
-
-
 def _identifier(name: Any, what: str) -> str:
     if not (isinstance(name, str) and name.isidentifier()):
         raise TargetError(f"{name!r} cannot be {what}; write one such as x")
@@ -501,70 +490,6 @@ def pull(calls: Calls, names: Sequence[str]) -> dict[str, Any]:
 
 def _options(timeout: float | None) -> dict[str, Any]:
     return {} if timeout is None else {"timeout": timeout}
-
-
-# -- connecting ------------------------------------------------------------------------------------------------------
-
-
-def connect(
-    where: str | None = None,
-    *,
-    key: str | bytes | os.PathLike[str] | Secret | None = None,
-    key_file: str | os.PathLike[str] | None = None,
-    timeout: float | None = None,
-    trust: bool = False,
-    place: str | None = None,
-    session: str | None = None,
-    shell: str | None = None,
-    ask: Ask | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    **more: Any,
-) -> Remote:
-    """Open a session on the Flame server at ``where``: ``host:port``, ``./u:socket``, or the name of a target.
-
-    where     None: the default target, or else a server that is started for the session on this machine
-    key       the server's HMAC key itself (text, bytes), or the path of its file, like ``key_file``
-    timeout   seconds for connecting
-    trust     send objects that are not plain data as pickles, in both directions: only for a server that may run code
-              here
-    ask       asks the user for a key, or whether to trust a new certificate
-    defaults  settings for what nothing else sets
-
-    ``place``, ``session``, ``shell`` and ``more`` are settings of a target.
-
-    Raises TargetError, CannotConnect.
-    """
-    overrides = {"place": place, "session": session, "shell": shell, **more}
-    if isinstance(key, os.PathLike):
-        key, key_file = None, key
-    if key_file is not None:
-        overrides["key_file"] = os.fspath(key_file)
-    if timeout is not None:
-        overrides["timeouts"] = Timeouts(connect=_seconds(timeout))
-    if key is not None:
-        overrides["key"] = _secret(key)
-    if trust:
-        overrides["trust"] = True
-    given = {name: value for name, value in overrides.items() if value is not None}
-    target = load_target(where, overrides=given, ask=ask, defaults=defaults)
-    remote = Remote(target)
-    for sentence in remote.target.cautions():  # every time, because the user has to judge the risk
-        print(f"Warning: {sentence}", file=sys.stderr)
-    return remote
-
-
-def _secret(key: str | bytes | Secret) -> Secret:
-    if isinstance(key, Secret):
-        return key
-    if not key:
-        raise TargetError("key is the server's key as text or bytes, or the path of the file that it stands in")
-    return Secret(key.encode() if isinstance(key, str) else key)
-
-
-def _seconds(timeout: Any) -> float:
-    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0:
-        return float(timeout)
-    raise TargetError(f"timeout is a number of seconds above 0, not {timeout!r}")
 
 
 # Sessions that are closed when the program ends, if they are still open.

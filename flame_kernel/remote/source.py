@@ -1,9 +1,10 @@
-"""Finds the source of local functions and classes: in files, notebook cells, archives and at the prompt."""
+"""Finds the source of local functions and classes (in files, cells, archives, at the prompt), and what they hold."""
 
 from __future__ import annotations
 import __future__
 
 import ast
+import copyreg
 import dis
 import functools
 import inspect
@@ -23,6 +24,9 @@ _FUTURE = __future__.annotations.compiler_flag
 _PARSING = threading.Lock()
 # Names of code objects that run while a class body is executed.
 _AT_ONCE = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>")
+
+# Immutable types: a function that uses only such values changes nothing here, so it need not be a callback.
+IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset, range, types.ModuleType)
 
 
 @dataclass(frozen=True)
@@ -255,3 +259,69 @@ def _compiles_to(node: ast.Lambda, code: types.CodeType, whole: str) -> bool:
 
 def _constants(code: types.CodeType) -> tuple[Any, ...]:
     return tuple(one.co_code if isinstance(one, types.CodeType) else (type(one), one) for one in code.co_consts)
+
+
+# -- what functions and classes hold ----------------------------------------------------------------------------------
+
+
+def submodules(module: types.ModuleType, attributes: set[str]) -> list[str]:
+    """The imported submodules of a package that code with these attribute names may use."""
+    if not hasattr(module, "__path__"):
+        return []
+    before = module.__name__ + "."
+    below = [name for name, one in list(sys.modules.items()) if name.startswith(before) and one is not None]
+    return sorted(name for name in below if attributes.issuperset(name[len(before) :].split(".")))
+
+
+def owner(function: types.FunctionType) -> type | None:
+    """The user's class that has the function as a method; None if it is not a method."""
+    above, _, name = function.__qualname__.rpartition(".")
+    found: Any = sys.modules.get(function.__module__ or "")
+    for part in above.split(".") if above else ():
+        found = getattr(found, part, None)
+    if not isinstance(found, type) or found.__dict__.get(name) is not function:
+        return None
+    return found
+
+
+def is_dispatch(function: types.FunctionType) -> bool:
+    """Whether ``functools.singledispatch`` made it."""
+    return function.__code__.co_filename == functools.__file__ and hasattr(function, "registry")
+
+
+def module_of(function: types.FunctionType) -> str:
+    """The name of the module in which it was defined."""
+    return str(function.__globals__.get("__name__") or "__main__")
+
+
+def is_simple(one: Any) -> bool:
+    """Whether a value in a decorator's closure is a function, a class or plain data."""
+    return isinstance(one, (types.FunctionType, type)) or type(one) in IMMUTABLE or type(one) in (dict, list, set)
+
+
+def closure(functions: list[types.FunctionType]) -> Iterator[tuple[str, Any]]:
+    """The names and values of the variables that functions take from the functions around them."""
+    for function in functions:
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            if name != "__class__":
+                try:
+                    yield name, cell.cell_contents
+                except ValueError:
+                    continue
+
+
+def plain_attributes(kind: type) -> dict[str, Any]:
+    """The plain data attributes of a class now, as they may differ from its source."""
+    if type(kind) is not type or issubclass(kind, tuple):
+        return {}
+    return {
+        name: one
+        for name, one in vars(kind).items()
+        if type(one) in IMMUTABLE[:7] and not (name.startswith("__") and name.endswith("__"))
+    }
+
+
+def reduction(one: Any) -> Any:
+    """What Python's protocol ``__reduce_ex__`` says of an object: the call that makes it, and its state."""
+    special = copyreg.dispatch_table.get(type(one))
+    return special(one) if special is not None else one.__reduce_ex__(4)

@@ -47,7 +47,7 @@ def read_exception(data: bytes | bytearray | memoryview, budget: Budget = PLAIN_
     """
     value = Machine(data, budget).run()
     if type(value) is not Record:
-        refuse("an exception that is no exception")
+        refuse("an error that is not an exception")
     # The state is the __dict__, or (the __dict__, the __slots__).
     state = value.state[0] if type(value.state) is tuple and value.state else value.state
     lines = state.get("_pyroTraceback", state.get(b"_pyroTraceback")) if type(state) is dict else None

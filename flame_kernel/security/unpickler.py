@@ -197,7 +197,7 @@ class Machine:
         elif type(target) is Record:
             target.items.extend(items)  # a subclass of list
         else:
-            refuse("an append to something that is no list")
+            refuse("an append to something that is not a list")
 
     def set_items(self, items: list[Any]) -> None:
         target = self.top()
@@ -221,7 +221,7 @@ class Machine:
 
     def name(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str or max(len(module), len(name)) > _MAX_NAME:
-            refuse("a name that is no text")
+            refuse("a name that is not text")
         self.stack.append(Name(module, name))
 
     def call(self, function: Any, args: Any) -> Any:
@@ -267,7 +267,7 @@ class Machine:
 def _spell_set(machine: Machine, args: tuple[Any, ...]) -> Any:
     items = args[0] if args else []
     if len(args) > 1 or type(items) is not list:
-        refuse("a set of something that is no list")
+        refuse("a set of something that is not a list")
     machine.copy(len(items))
     machine.count_key()
     return {machine.key(item) for item in items}

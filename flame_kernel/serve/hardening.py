@@ -5,10 +5,10 @@ loop.  It reads as many bytes as that message claims to have, and checks the key
 can block the server by sending nothing, and fill its memory by sending much.  ``harden`` changes one running daemon,
 and only how connections begin:
 
-- a new connection waits in a lobby (one thread for all of them) until TLS is agreed on and its first message received
+- a new connection waits on one thread, with all the others, until TLS is agreed on and its first message received
 - that message may have FIRST bytes; a longer one is refused as soon as its header says so, and is not stored
 - all this must be done within SECONDS, also if bytes come slowly; then the connection is closed
-- the lobby checks the key: only a client that has it gets a thread of the pool, or enters a multiplex server's loop
+- that thread checks the key: only a client that has it gets a thread of the pool, or enters a multiplex server's loop
 - if the pool is full, the connection waits up to PATIENCE for a thread, and is then refused with that reason
 
 From the handshake on, a connection is handled by Pyro's own code, unchanged.
@@ -42,8 +42,8 @@ except ImportError:  # a Python built without ssl; its daemons have no TLS
 FIRST = 64 * 1024  # most bytes of a first message, without its header
 SECONDS = 3.0  # from accepting a connection until its first message must be complete
 PATIENCE = 0.5  # seconds that a connection waits for a thread of the pool
-LOBBY = 256  # most connections without a checked key; beyond that, one of the host with most of them is closed
-SHARE = 4  # the lobby may use at most 1/SHARE of the process's file descriptors
+MOST_WAITING = 256  # most connections without a checked key; beyond that, one of the host with most of them is closed
+SHARE = 4  # they may use at most 1/SHARE of the process's file descriptors
 
 _TICK = 0.05  # seconds between two checks for a free thread while a connection waits for one
 _CROWDED = (errno.EMFILE, errno.ENFILE)
@@ -69,19 +69,19 @@ class Hardening:
         self._wake, self._woken = _wake_up_call()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._arrived = collections.deque()  # (socket, address, deadline), from the accept loop
-        self._guests = collections.OrderedDict()  # socket -> _Guest, in order of arrival
-        self._most = _lobby()
+        self._handshakes = collections.OrderedDict()  # socket -> _Handshake, in order of arrival
+        self._most = _most_waiting()
         self._crowded = False  # there is no free descriptor for another connection
         self._lock = threading.Lock()
         self.is_over = False
-        self._thread = threading.Thread(target=self._run, name="flame-lobby")
+        self._thread = threading.Thread(target=self._run, name="flame-handshakes")
         self._thread.daemon = True
         self._thread.pydev_do_not_trace = self._thread.is_pydev_daemon_thread = True
         self._thread.start()
         self._way.begin()
 
     def undo(self):
-        """Let the daemon accept connections as before; close those in the lobby."""
+        """Let the daemon accept connections as before; close those whose first message is not complete."""
         self._way.end()
         with self._lock:
             self.is_over = True
@@ -93,7 +93,7 @@ class Hardening:
     # -- in the accept loop: nothing here may wait for a client
 
     def accept(self):
-        """Accept a connection into the lobby. Called by the server's loop, or by the loop of the app around it."""
+        """Accept a connection; our thread awaits its first message. Called by the server's loop, or by the app's."""
         server = self._server
         with self._lock:
             if self.is_over:  # the server's own code accepts it in the next round
@@ -117,7 +117,7 @@ class Hardening:
         if self._crowded:
             time.sleep(_TICK)  # otherwise the loop would try again at once, without success
 
-    # -- the lobby's thread
+    # -- our thread, which awaits first messages
 
     def _run(self):
         try:
@@ -126,7 +126,7 @@ class Hardening:
                     if key.fileobj is self._woken:
                         _drain(self._woken)
                     else:
-                        self._hear(self._guests[key.fileobj])
+                        self._hear(self._handshakes[key.fileobj])
                 self._take_in()
                 self._cut_late()
                 self._way.serve()
@@ -137,72 +137,72 @@ class Hardening:
         while self._arrived:
             connection, address, deadline = self._arrived.popleft()
             try:
-                guest = _Guest(connection, address, deadline, self._context)
-                self._selector.register(guest.sock, selectors.EVENT_READ)
+                handshake = _Handshake(connection, address, deadline, self._context)
+                self._selector.register(handshake.sock, selectors.EVENT_READ)
             except (OSError, ValueError):  # the client has closed it already
                 connection.close()
                 continue
-            self._guests[guest.sock] = guest
-            while len(self._guests) > self._most:
+            self._handshakes[handshake.sock] = handshake
+            while len(self._handshakes) > self._most:
                 self._close_one()
         if self._crowded:
             self._crowded = False
-            for _ in range(len(self._guests) // 2):
+            for _ in range(len(self._handshakes) // 2):
                 self._close_one()
 
     def _close_one(self):
-        """Close the oldest connection of the host that has most of them here, so that no host can fill the lobby."""
-        counts = collections.Counter(guest.host for guest in self._guests.values())
+        """Close the oldest connection of the host that has most of them here, so that no host can take all places."""
+        counts = collections.Counter(handshake.host for handshake in self._handshakes.values())
         host = max(counts, key=counts.get)
-        self._leave(next(guest for guest in self._guests.values() if guest.host == host)).close()
+        self._leave(next(handshake for handshake in self._handshakes.values() if handshake.host == host)).close()
 
-    def _leave(self, guest):
-        self._selector.unregister(guest.sock)
-        del self._guests[guest.sock]
-        return guest
+    def _leave(self, handshake):
+        self._selector.unregister(handshake.sock)
+        del self._handshakes[handshake.sock]
+        return handshake
 
-    def _hear(self, guest):
-        """Called when a guest has sent something or closed its connection."""
+    def _hear(self, handshake):
+        """Called when a handshake has sent something or closed its connection."""
         try:
-            whole = guest.hear()
+            whole = handshake.hear()
         except (OSError, ValueError, EOFError):
-            self._leave(guest).close()
+            self._leave(handshake).close()
             return
         if not whole:
-            if guest.events != self._selector.get_key(guest.sock).events:
-                self._selector.modify(guest.sock, guest.events)
+            if handshake.events != self._selector.get_key(handshake.sock).events:
+                self._selector.modify(handshake.sock, handshake.events)
             return
-        self._leave(guest)
+        self._leave(handshake)
         try:
             # Checks form, size and signature; Pyro reads the message again afterwards.
-            message.Message.recv(guest.first(), [message.MSG_CONNECT], hmac_key=self._daemon._pyroHmacKey)
+            message.Message.recv(handshake.first(), [message.MSG_CONNECT], hmac_key=self._daemon._pyroHmacKey)
         except Exception:  # Pyro raises anything for malformed data
-            guest.refuse(self._daemon)
+            handshake.refuse(self._daemon)
         else:
-            self._way.come(guest)
+            self._way.come(handshake)
 
     def _cut_late(self):
         now = time.monotonic()
-        while self._guests:
-            guest = next(iter(self._guests.values()))
-            if guest.deadline >= now:
+        while self._handshakes:
+            handshake = next(iter(self._handshakes.values()))
+            if handshake.deadline >= now:
                 return
-            self._leave(guest).close()
+            self._leave(handshake).close()
 
     def _clear(self):
-        for guest in list(self._guests.values()):
-            self._leave(guest).close()
+        for handshake in list(self._handshakes.values()):
+            self._leave(handshake).close()
         for connection, _, _ in self._arrived:
             connection.close()
-        for guest, _ in self._way.queue:
-            guest.close()
+        for handshake, _ in self._way.queue:
+            handshake.close()
         self._selector.close()
         self._woken.close()
         self._wake.close()
 
 
-class _Guest:
-    """A connection in the lobby whose first message is not complete yet."""
+class _Handshake:
+    """A connection whose first message is not complete yet."""
 
     def __init__(self, connection, address, deadline, context):
         self.address = address
@@ -285,7 +285,7 @@ class _Written:
         self.sent += data
 
     def close(self):
-        """Does nothing: Pyro closes only some connections here, so the lobby closes all of them."""
+        """Does nothing: Pyro closes only some connections here, so our thread closes all of them."""
 
 
 class _Connection(socketutil.SocketConnection):
@@ -313,7 +313,7 @@ class _Pool:
         self._hardening = hardening
         self._daemon = daemon
         self._server = daemon.transportServer
-        self.queue = collections.deque()  # (guest, when to refuse it because the pool is full)
+        self.queue = collections.deque()  # (handshake, when to refuse it because the pool is full)
 
     def begin(self):
         self._server.events = self._events
@@ -330,48 +330,48 @@ class _Pool:
         elif server._selector is None or server._selector.select(config.POLLTIMEOUT):
             self._hardening.accept()
 
-    def come(self, guest):
-        if len(self.queue) >= LOBBY:
-            guest.close()
+    def come(self, handshake):
+        if len(self.queue) >= MOST_WAITING:
+            handshake.close()
             return
-        self.queue.append((guest, time.monotonic() + PATIENCE))
+        self.queue.append((handshake, time.monotonic() + PATIENCE))
 
     def serve(self):
         while self.queue:
-            guest, patience = self.queue[0]
-            job = _Job(guest, self._daemon)
+            handshake, patience = self.queue[0]
+            job = _Job(handshake, self._daemon)
             try:
                 self._server.pool.process(job)
             except NoFreeWorkersError:
                 job.give_back()
                 if time.monotonic() < patience:
                     return
-                guest.refuse(self._daemon, "no free workers, increase server threadpool size")
+                handshake.refuse(self._daemon, "no free workers, increase server threadpool size")
             except Exception:  # the pool is closed because the daemon is ending
                 job.give_back()
-                guest.close()
+                handshake.close()
             self.queue.popleft()
 
 
 class _Job(ClientConnectionJob):
     """Pyro's job for one connection, which is made only when a thread runs the job."""
 
-    def __init__(self, guest, daemon):
-        self._guest = guest
+    def __init__(self, handshake, daemon):
+        self._guest = handshake
         self.csock = None  # made when a thread runs the job
-        self.caddr = guest.address
+        self.caddr = handshake.address
         self.daemon = daemon
 
     def give_back(self):
-        """Called when no thread is free: forget the guest, which stays in the queue."""
+        """Called when no thread is free: forget the handshake, which stays in the queue."""
         self._guest = None
 
     def handleConnection(self):
-        guest, self._guest = self._guest, None
+        handshake, self._guest = self._guest, None
         try:
-            self.csock = guest.connection()
+            self.csock = handshake.connection()
         except OSError:
-            guest.close()
+            handshake.close()
             return False
         done = super().handleConnection()
         if done:
@@ -417,9 +417,9 @@ class _Loop:
             if e.errno in socketutil.ERRNO_BADF or e.errno in socketutil.ERRNO_ENOTSOCK:
                 raise errors.ConnectionClosedError("server socket closed") from None
 
-    def come(self, guest):
-        """Hand over a connection. Called on the lobby's thread."""
-        self._come.append(guest)
+    def come(self, handshake):
+        """Hand over a connection. Called on our thread."""
+        self._come.append(handshake)
         with contextlib.suppress(OSError):  # it is full, so the loop will wake; or undo() runs just now
             self._wake.send(b"x")
 
@@ -427,32 +427,32 @@ class _Loop:
         """Does nothing: the server's loop does the work."""
 
     def _handle(self, connection):
-        """Replaces the server's ``handleRequest``; also adds connections that the lobby handed over."""
+        """Replaces the server's ``handleRequest``; also adds connections that our thread handed over."""
         if connection is not self._woken:
             return self._theirs(connection)
         _drain(self._woken)
         while self._come:
-            guest = self._come.popleft()
+            handshake = self._come.popleft()
             try:
-                made = guest.connection()
+                made = handshake.connection()
                 if self._daemon._handshake(made):
                     made.established()
                     self._server.selector.register(made, selectors.EVENT_READ, self._server)
                     continue
             except Exception:  # the client is gone, or the app's own daemon fails: the loop must go on
                 pass
-            guest.close()
+            handshake.close()
         return True
 
 
-def _lobby():
+def _most_waiting():
     try:
         import resource  # not available on every system
 
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     except (ImportError, OSError, ValueError):
-        return LOBBY
-    return LOBBY if most < 0 else max(1, min(LOBBY, most // SHARE))
+        return MOST_WAITING
+    return MOST_WAITING if most < 0 else max(1, min(MOST_WAITING, most // SHARE))
 
 
 def _wake_up_call():

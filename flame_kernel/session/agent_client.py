@@ -10,6 +10,7 @@ from ..connect.connection import Connection
 from ..connect.target import Target
 from ..errors import FlameError, RemoteError, UnsafeAnswer
 from ..security import answers
+from ..security.shapes import Misshapen
 from .bootstrap import is_missing
 from .inbox import Event
 from .link import Link, no_agent
@@ -94,7 +95,7 @@ class AgentClient:
         try:
             batch = answers.events(wire.decode_events(events, buffers))
             answers.numbers(batch)
-        except (wire.WireError, answers.Misshapen) as e:
+        except (wire.WireError, Misshapen) as e:
             raise UnsafeAnswer(self._link.location, f"events of the wrong shape: {e}") from e
         return batch
 

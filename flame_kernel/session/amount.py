@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..agent.wire import message as wire
-from ..connect.connection import MAX_MESSAGE
+from ..connect.pyro_message import MAX_MESSAGE
 from ..security import answers
 
 # Bytes asked for in one poll: fewer after one that was cut or slow (in seconds), more after a quick and full one.

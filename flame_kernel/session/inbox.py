@@ -11,7 +11,7 @@ Event = dict[str, Any]
 
 
 class GapError(wire.WireError):
-    """An event number is missing: the server sent what it cannot have."""
+    """An event number is missing, which an honest server cannot cause."""
 
 
 class Inbox:
@@ -27,7 +27,7 @@ class Inbox:
         return f"<Inbox ack {self.ack}>"
 
     def feed(self, events: Iterable[Event]) -> list[Event]:
-        """The events that are new, in order. Raises GapError, and then takes none of them, if one is missing."""
+        """The new events, in order. Raises GapError if one is missing; then it takes none of them."""
         fresh: list[Event] = []
         expected = self.ack + 1
         for event in events:

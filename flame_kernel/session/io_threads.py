@@ -77,6 +77,7 @@ class IoThreads:
     """The threads; `enter` and `leave` make and end them."""
 
     def __init__(self) -> None:
+        self.pid = os.getpid()
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
         self._due: collections.deque[Task] = collections.deque()
@@ -110,6 +111,8 @@ class IoThreads:
         return Task(self, turn)
 
     def wake(self, task: Task) -> None:
+        if os.getpid() != self.pid:
+            return
         with self._lock:
             if task.state == "running":
                 task.is_woken = True
@@ -117,6 +120,8 @@ class IoThreads:
                 self._make_due(task, WOKEN)
 
     def wake_in(self, task: Task, seconds: float) -> None:
+        if os.getpid() != self.pid:
+            return
         with self._lock:
             if task.state == "running":
                 task.is_woken = True
@@ -193,7 +198,7 @@ class IoThreads:
                 self._idle += 1
                 told = self._news.wait(None if self._count <= KEPT else LINGER)
                 self._idle -= 1
-                if not told and not self._due and self._count > KEPT:
+                if not told and not self._due and self._count > KEPT and self._idle:  # else it is the spare one
                     self._count -= 1
                     return None
             task = self._due.popleft()
@@ -317,8 +322,10 @@ def enter() -> IoThreads:
 
 
 def leave(threads: IoThreads) -> None:
-    """A session has ended: with the last one the threads do."""
+    """A session has ended: with the last one the threads do. Nothing in a child of their process, which has none."""
     global _present
+    if threads.pid != os.getpid():
+        return
     with _lock:
         is_last = not threads.use(-1)
         if is_last and _present is threads:

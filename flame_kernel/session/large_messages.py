@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Callable, Iterator
 
 from ..agent.wire import message as wire
-from ..connect.connection import MAX_MESSAGE, Connection
+from ..connect.connection import Connection
+from ..connect.pyro_message import MAX_MESSAGE
 from ..errors import CallTimeout, CannotConnect, ConnectionLost, UnsafeAnswer
 from .bootstrap import agent_name
 from .taken_over import refusal

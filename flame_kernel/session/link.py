@@ -108,7 +108,7 @@ class Link:
 
     @property
     def is_broken(self) -> bool:
-        """Whether a line is being made again."""
+        """Whether a line is being reconnected."""
         return bool(self._broken)
 
     def broken(self) -> tuple[list[FlameError], float]:
@@ -139,7 +139,7 @@ class Link:
         self.calls.connection = large_messages.execute(self.calls.connection, source, self._connect)
 
     def with_ticket(self, request: dict[str, Any]) -> Any:
-        """The result of an op of one who owns no session yet: it shows that it is no old message, sent again."""
+        """The result of an op by a client that owns no session yet: its ticket shows that it is not a replay."""
         hello = self.exchange(self.calls, {"op": "hello"})[0]
         self.max_message = large_messages.check(hello.get("max_message"), self.location)
         self.calls.connection.max_message = self.max_message
@@ -149,19 +149,19 @@ class Link:
         return self.exchange(self.calls, dict(request, ticket=ticket))[0]
 
     def _connect(self) -> Connection:
-        """A connection once more; a server that has a name may be at another place by now."""
+        """Connect again; a server found by name may have moved."""
         self.target = found(self.target)
         return Connection(self.target)
 
     def opened(self, server: dict[str, Any]) -> None:
-        """The session is open: what the server said of itself, by which it is known again."""
+        """The session is open: remember what the server said, to recognise it later."""
         self.boot = server["boot"]
         self._neighbour = LocalProcess.of(server)
         self._modern = tuple(server["python"]) >= (3, 4)
         self._know_server(self.calls.connection)
 
     def add_line(self, name: str) -> Line:
-        """One more connection."""
+        """Open one more connection."""
         line = Line(name, Connection(self.target))
         self._know_server(line.connection)
         self.lines.append(line)
@@ -202,7 +202,7 @@ class Link:
         self.watch.heard = time.monotonic()
         return answer
 
-    def ask_ahead(self, line: Line, request: dict[str, Any], timeout: float | None = None) -> None:
+    def prefetch(self, line: Line, request: dict[str, Any], timeout: float | None = None) -> None:
         """Send the request that the next ``exchange`` or ``insist`` of this line is for: the server works on it
         meanwhile. Where that fails it is sent then."""
         with contextlib.suppress(ConnectionLost):
@@ -357,7 +357,7 @@ class Link:
             self._hurry.wait(delay * random.uniform(1.0, 1.15))
 
     def hurry(self) -> None:
-        """Try to reconnect now: there is a request."""
+        """Reconnect now, because there is a request."""
         self._hurry.set()
         self.watch.expect()
 
@@ -379,7 +379,7 @@ class Link:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def end(self, why: FlameError) -> None:
-        """The link is lost for good: whoever waits is told."""
+        """The link is lost for good: tell everyone who waits."""
         with self._lock:
             if self.gone is not None:
                 return
@@ -393,7 +393,7 @@ class Link:
                 line.connection.abort()
 
     def abort(self) -> None:
-        """Wake whoever waits in it; nothing is asked any more."""
+        """Wake all who wait; send nothing more."""
         self.closing.set()
         self.gone = self.gone or SessionGone(self.location, "it was closed here")
         self._hurry.set()
@@ -402,7 +402,7 @@ class Link:
             line.connection.abort()
 
     def close(self, timeout: float = 1.0) -> None:
-        """Close the connections, when the threads that use them have ended."""
+        """Close the connections; call it when the threads that use them have ended."""
         self.abort()
         self.watch.wait(timeout)
         for line in self.lines:
@@ -410,5 +410,5 @@ class Link:
 
 
 def no_agent(location: str) -> AgentError:
-    """What is said where a server knows nothing of us, so of no session of ours."""
+    """The error for a server that has no agent of ours, and so no session."""
     return AgentError("no_agent", f"there are no sessions at {location}")

@@ -24,12 +24,12 @@ class Outage:
 
     @property
     def age(self) -> float:
-        """Seconds that it has lasted."""
+        """How long it has lasted, in seconds."""
         return time.monotonic() - self.since
 
     @property
     def every(self) -> float:
-        """How often its age is told anew, in seconds."""
+        """How often its age is shown again, in seconds."""
         return 1.0 if self.age < 10 else 5.0 if self.age < 100 else 60.0
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ def is_silence(error: FlameError) -> bool:
 
 
 def cause(error: FlameError) -> str:
-    """What an error says beyond that the link is lost."""
+    """The cause in an error, without the words about the lost link."""
     if isinstance(error, CannotConnect):
         return error.what
     return error.detail if isinstance(error, ConnectionLost) else str(error)

@@ -96,6 +96,7 @@ class Polling:
                 parked = self._ask()
                 if parked is not None:
                     return parked
+                self._poll["wait"] = 0.0  # this thread waits for it
             pause = self._answered()
             if pause:
                 return Wait(seconds=pause)
@@ -106,7 +107,7 @@ class Polling:
         link, line, seconds = self._link, self._line, self._timeouts.poll_deadline
         self._asked, self._received = time.monotonic(), line.connection.bytes_received
         if line.ahead is None or line.ahead[0] is not self._poll:
-            link.ask_ahead(line, self._poll, seconds)
+            link.prefetch(line, self._poll, seconds)
         self._is_parked = True
         return link.await_ahead(line, seconds, self._wait)
 
@@ -131,7 +132,7 @@ class Polling:
         if received >= AHEAD and not self._multiplex:
             # Much is on its way: the server gets the next batch ready while this one is shown.
             self._poll["ack"] = poll["after"]
-            link.ask_ahead(line, self._poll, seconds)
+            link.prefetch(line, self._poll, seconds)
         if events:
             self._take(events)
         if self._multiplex:

@@ -29,7 +29,7 @@ class Request:
 
     @property
     def fate(self) -> str:
-        """What is known of it, for somebody who will hear no more."""
+        """What is known about it, for an error that ends the wait."""
         what = "this cell" if self.kind in CELLS else "this request"
         if self.state == "queued":
             return f"{what} was not sent, so it did not run"

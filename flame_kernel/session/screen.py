@@ -31,17 +31,17 @@ class Screen(Protocol):
         """An error, with its traceback."""
 
     def clear(self, wait: bool) -> None:
-        """Forget what is shown, at once or when there is new."""
+        """Clear the output: at once, or when new output comes."""
 
     def comm(self, event: Event) -> None:
         """A message of a comm, for the front end; with its buffers."""
 
     def other(self, event: Event) -> None:
-        """What is no output: a question to the user, what a debugger says, …"""
+        """Any other event: a question to the user, a debugger's event, …"""
 
 
 def show(event: Event, screen: Screen) -> None:
-    """Show one event; those that have no content, such as replies, are no output."""
+    """Show one event; replies and others without output show nothing."""
     kind, content = event["type"], event.get("content")
     if content is None:
         screen.other(event)
@@ -64,7 +64,7 @@ def show(event: Event, screen: Screen) -> None:
 
 
 def allowed(event: Event, rendering: Rendering) -> Event | None:
-    """Of an event what may be shown, by the rules for its server; None for nothing."""
+    """The part of an event that may be shown from this server, or None."""
     if event["type"] != "stream":
         return rendering.event(event)
     content = event["content"]

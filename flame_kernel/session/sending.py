@@ -32,7 +32,7 @@ CUTS, LONG, FIRST, LEAST = 2, 1 << 10, 1 << 13, 1 << 8
 
 
 class _TooMuch(Exception):
-    """The link is cut again and again before this request is through."""
+    """The link was cut several times before this request was through."""
 
 
 class Sending:
@@ -71,7 +71,7 @@ class Sending:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What is put within it is sent when it is left: in one call, as far as that holds it."""
+        """A context: calls put in it are sent at its end, in one call if they fit."""
         with self._gathering:
             yield
 
@@ -81,7 +81,7 @@ class Sending:
         return self._queue.empty()
 
     def put(self, call: Call) -> bool:
-        """Send a call when its turn comes; False where no more is sent."""
+        """Queue a call; False if nothing is sent any more."""
         with self._lock:
             if self._is_over:
                 return False
@@ -123,7 +123,7 @@ class Sending:
                 self._perform(one)
 
     def _perform(self, call: Call) -> None:
-        """Send one call, and give its future the answer."""
+        """Send one call, and set its future."""
         request = call.request or Request("")
         request.state = "sent"
         try:
@@ -175,7 +175,7 @@ class Sending:
         return name
 
     def _behind(self, first: Call) -> list[Call]:
-        """The requests that stand in line behind this one, as many as go into one call with it."""
+        """The requests queued behind this one that fit into one call with it."""
         found: list[Call] = []
         if first.request is None:  # no request: an interrupt, an answer
             return found

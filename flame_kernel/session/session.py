@@ -96,7 +96,7 @@ class Session:
         self.running: list[dict[str, Any]] = [] if fresh else self.server.get("running", [])
         for cell in self.running:
             self._pending[cell["request"]] = Request("execute", "begun")
-        self.mourned = False  # somebody has been told that it is gone
+        self.told_gone = False  # somebody has been told that it is gone
         self._followed = {cell["request"]: self._pending[cell["request"]].future for cell in self.running}
         self._inbox = Inbox(0 if fresh else self.server.get("acknowledged", self.server["newest"]))
         self._shown = self._inbox.ack  # the number of the last event that was handed on
@@ -133,7 +133,7 @@ class Session:
         return server
 
     def _undo_open(self) -> None:
-        """There is no second connection: what the first has made, with a process perhaps, must not stay behind."""
+        """End the session that was just made: there is no second connection for it."""
         if self.server["fresh"]:
             with contextlib.suppress(FlameError):
                 self._link.exchange(self._link.calls, self._message({"op": "close"}))
@@ -250,15 +250,15 @@ class Session:
         return done
 
     def follow(self, request_id: str) -> Future[Reply]:
-        """The reply of a cell that was under way when this session was taken up."""
+        """The future reply of a cell that already ran when we attached."""
         return self._followed[request_id]
 
     def ask(self, op: str, buffers: Sequence[Any] = (), **fields: Any) -> Future[Any]:
-        """Any op of the agent on this session: its result, its buffers in it, or in the events that it has."""
+        """Ask for any op of the agent; a future of its result. Buffers are in the result, or in its events."""
         return self._call({"op": op, **fields}, buffers)
 
     def wire_message(self, request: dict[str, Any], buffers: Sequence[Any] = ()) -> bytes:
-        """A request of the agent on this session, for a connection that is not of the link."""
+        """A request of this session as bytes, for a connection of the caller's own."""
         return bytes(wire.encode(self._message(dict(request, n=self._link.number())), buffers))
 
     def answer(self, input_id: int, value: str | None) -> Future[Any]:
@@ -271,7 +271,7 @@ class Session:
         return self._link.max_message
 
     def together(self) -> contextlib.AbstractContextManager[None]:
-        """Requests that are made within it go in one call when it is left."""
+        """A context: requests made in it are sent in one call at its end."""
         return self._sending.together()
 
     def sessions(self) -> Future[Any]:
@@ -316,7 +316,7 @@ class Session:
         if one is None or one.future.done():
             return
         if outcome is self.gone and one.kind in CELLS:
-            self.mourned = True
+            self.told_gone = True
         if isinstance(outcome, SessionGone) and not outcome.fate:
             outcome = type(outcome)(outcome.location, outcome.reason, one.fate)
         if isinstance(outcome, BaseException):
@@ -360,7 +360,7 @@ class Session:
             self._sending.put(sign)
 
     def _signed(self, sign: Future[Any]) -> None:
-        """The server is there. Events that it has sent, and that do not come, are on a line that is dead."""
+        """The server has answered. If it has sent events that have not come, their line is dead."""
         if not sign.cancelled() and sign.exception() is None:
             self._link.watch.owes(self._events, sign.result().get("newest", 0) > self._inbox.ack)
 
@@ -369,7 +369,7 @@ class Session:
         self._on_link(f"{trouble}{waits}" if trouble else None)
 
     def _ended(self, why: FlameError) -> None:
-        """The session is lost for good: whoever waits is told."""
+        """The session is lost for good: tell everyone who waits."""
         if not self.ready.done():
             self.ready.set_exception(why)
         for request_id in list(self._pending):
@@ -397,7 +397,7 @@ class Session:
                     self.ready.set_result(event["content"])
 
     def _replied(self, event: Event) -> None:
-        """A reply: whoever waits for it has it, or is told that it is none."""
+        """A reply has come: give it to whoever waits for it, or the error that refuses it."""
         one = self._pending.get(event["request"])
         if one is None:
             return
@@ -418,7 +418,7 @@ class Session:
         self._finish("close", timeout)
 
     def detach(self, timeout: float = 3.0) -> None:
-        """Leave: the session lives on there, with the cell that it runs, and can be taken up by its name."""
+        """Leave: the session and its running cell go on there; attach to it by its name."""
         self._finish("detach", timeout)
 
     def _finish(self, op: str, timeout: float) -> None:

@@ -21,7 +21,7 @@ AWAKE = 1.0
 
 
 def in_notebook() -> bool:
-    """Whether this is a kernel's process: what it asks and shows is asked and shown by a front end."""
+    """Whether this is a kernel's process, whose prompts and output a front end shows."""
     get_ipython = sys.modules["IPython"].get_ipython if "IPython" in sys.modules else None
     shell = get_ipython() if get_ipython else None
     return shell is not None and "IPKernelApp" in shell.config
@@ -30,7 +30,7 @@ def in_notebook() -> bool:
 def ask_line(prompt: str, password: bool) -> str | None:
     """The line that the user types where ``input`` reads, unseen if it is a ``password``.
 
-    None for end of file, and where nobody can be asked.
+    None for end of file, or if there is no prompt.
     """
     try:
         return getpass.getpass(prompt) if password else input(prompt)

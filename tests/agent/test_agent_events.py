@@ -43,10 +43,11 @@ def test_text_of_a_stream_is_merged_until_something_else_comes() -> None:
         log.append(event)
     batch = log.poll(0)
     assert [(e["number"], e["type"], e["content"].get("text")) for e in batch] == [
-        (1, "stream", "abc"),
+        (1, "stream", "ab"),
         (2, "stream", "x"),
-        (3, "execute_result", None),
-        (4, "stream", "d"),
+        (3, "stream", "c"),
+        (4, "execute_result", None),
+        (5, "stream", "d"),
     ]
 
 

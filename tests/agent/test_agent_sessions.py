@@ -439,7 +439,8 @@ def test_an_old_message_sent_again_begins_nothing(flame_server: Callable[..., Fl
         number = agent.number()
         assert agent.op("submit", n=number, request=request) == {"new": True}
         assert agent.op("submit", request=request) == {"new": False}  # a client that had no answer
-        agent.execute(f"__import__('sys').modules['{agent_name()}.handle']._sessions['bench']._seen.clear()")
+        registry = f"__import__('sys').modules['{agent_name()}.session.registry']"
+        agent.execute(f"{registry}.sessions['bench']._seen.clear()")
         for n in (number, "client-9000", "nonsense", ""):
             with pytest.raises(AgentError) as error:
                 agent.op("submit", n=n or "-", request=request)

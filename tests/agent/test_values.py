@@ -542,7 +542,7 @@ HOSTILE: dict[str, list[bytes]] = {
     "a view that claims": parts({"mv": ["d", 8, [10**9], False, 1]}, b"\0" * 8),
     "a view of many axes": parts({"mv": ["B", 1, [1] * 100, False, 1]}, b"\0"),
     "a view of nothing on two axes": parts({"mv": ["B", 1, [0, 10**18], False, 1]}, b""),
-    "an entry that there is not": parts({"G": [[None, {"~": 7}]]}),
+    "an entry that does not exist": parts({"G": [[None, {"~": 7}]]}),
     "an entry before it is there": parts({"G": [[None, [{"~": 1}]], [None, 1]]}),
     "an entry in itself": parts({"G": [[None, {"t": [{"~": 0}]}]]}),
     "an entry of another class": parts({"G": [[[], {"m": {}}]]}),

@@ -124,7 +124,7 @@ def test_sync(servertype: str, flame_server: type[FlameServer], tree: Path, tmp_
     lines = done.out.splitlines()
     assert lines[:4] == ["delete empty/", "copy   empty", "delete sub/deep/run.sh", "delete sub/deep/"]
     assert lines[4] == "delete old/"
-    assert lines[5].startswith("1 file, 10 B in ")
+    assert lines[5].startswith("1 file, 10 bytes in ")
     assert lines[5].endswith("; 5 there already; 4 deleted")
     assert lines[6].startswith("old: not deleted: directory not empty")
     assert (far / "b2.txt").is_symlink()

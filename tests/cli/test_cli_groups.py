@@ -157,7 +157,7 @@ def test_a_notebook_with_parameters_on_one(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert outputs(tmp_path / "done.ipynb") == ["[1, 'x']\n"]
     for words, said in (
-        (("-p", "3=4"), "3=4 is no parameter"),
+        (("-p", "3=4"), "3=4 is not a parameter"),
         (("--failed",), "--failed is for several servers"),
     ):
         done = flame("run", "-t", "web1", str(path), *words)

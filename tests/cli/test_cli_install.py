@@ -97,7 +97,7 @@ def test_from_the_first_to_the_last(data: Path, tmp_path: Path) -> None:
         done = flame("remove", "x", "-f")
     assert (done.code, done.out) == (0, f"Removed {sys.prefix}/share/jupyter/kernels/x\n")
     done = flame("remove", "flame-gpu-box")
-    assert (done.code, "Nobody can be asked here; say -y" in done.err, place.exists()) == (1, True, True)
+    assert (done.code, "There is no terminal to ask in; add -y" in done.err, place.exists()) == (1, True, True)
     assert flame("remove", "flame-gpu-box", "-y").code == 0
     assert not place.exists()
 

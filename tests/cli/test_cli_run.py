@@ -116,8 +116,8 @@ def test_a_script_with_what_it_imports(there: list[str], script: Path, server: F
     assert lines[-1] == "KeyError: 'no'"
     assert "_flame" not in done.err
     assert not list(Path(server.cwd).glob("*.py"))
-    with contextlib.closing(AgentClient(Target(Location.parse(server.location), Secret(KEY.encode())))) as visitor:
-        assert visitor.kill("kept")
+    with contextlib.closing(AgentClient(Target(Location.parse(server.location), Secret(KEY.encode())))) as client:
+        assert client.kill("kept")
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_sessions_listed_and_ended(server: FlameServer) -> None:
         assert flame("sessions", "cull", server.location, "--idle", "0s").out == "ended session idle\n"
 
         done = flame("sessions", "kill", "busy", "-t", server.location)
-        assert (done.code, "Nobody can be asked here; say -y" in done.err) == (1, True)
+        assert (done.code, "There is no terminal to ask in; add -y" in done.err) == (1, True)
         done = flame("sessions", "kill", "busy", "-t", server.location, "-y")
         assert (done.code, done.out) == (0, "ended session busy\n")
         done = flame("sessions", "kill", "busy", "-t", server.location)

@@ -19,9 +19,9 @@ import pytest
 from farside import FarProcess, FlameServer, NameServer, random_key, stopped
 from kernels import remote_flame
 from netns import net
+from other_servers import one_line_server, web_server
 from shell import run
 from sshd import Sshd
-from strangers import one_line_server, web_server
 
 import flame
 from flame_kernel.connect import name_server
@@ -63,7 +63,7 @@ def test_a_list_for_people_and_one_for_programs(names: NameServer) -> None:
     assert (code, err) == (0, "")
     lines = [line.split(maxsplit=2) for line in out.splitlines()[1:]]
     assert [line[0] for line in lines] == [f"ns:{name}@{names.location}" for name in ("far", "gone", "good")]
-    assert [line[2] for line in lines] == ["nobody answers there", "nobody answers there", "answers"]
+    assert [line[2] for line in lines] == ["no answer", "no answer", "answers"]
     code, out, _ = run("discover", "--all", "--json", env={"FLAME_NS": names.location})
     found = {one["name"]: one for one in json.loads(out)}
     assert set(found) == {"Pyro.NameServer", "far", "gone", "good", "thing"}

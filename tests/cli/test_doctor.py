@@ -20,9 +20,9 @@ from farside import FarProcess, FlameServer, NameServer, random_key, stopped, wa
 from flakylink import FlakyLink
 from kernels import remote_flame
 from needs import missing
+from other_servers import nobody, one_line_server, web_server
 from shell import run, typed
 from sshd import Sshd
-from strangers import nobody, one_line_server, web_server
 
 from flame_kernel.commands.doctor import examine
 from flame_kernel.connect.target import Location, Target, Timeouts

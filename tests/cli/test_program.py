@@ -73,7 +73,7 @@ SCRIPTS = {
     ),
     "much": ("for n in range(200000): print(n)", b""),
     "reconfigured": ("import sys; sys.stdout.reconfigure(line_buffering=True); print(sys.stdout.encoding)", b""),
-    "names": ("import sys; print(__name__, sys.argv, 'get_ipython' in globals(), 'In' in dir())", b""),
+    "names": ("import sys; print(__name__, __doc__, sys.argv, 'get_ipython' in globals(), 'In' in dir())", b""),
     "main": ("import __main__, pickle\nclass C: pass\nprint(type(pickle.loads(pickle.dumps(C()))) is __main__.C)", b""),
     "thread": (
         THREAD + "def late():\n    time.sleep(0.3)\n    print('late')\nthreading.Thread(target=late).start()",
@@ -212,7 +212,7 @@ def test_bytes_of_a_server_that_is_not_authenticated(tmp_path: Path) -> None:
     finally:
         far.stop()
     assert (done.returncode, done.stdout) == (1, "a\ufffdb\n".encode())
-    assert b"bytes that are no text withheld" in done.stderr
+    assert b"output other than text is off" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,9 @@ def test_a_path_of_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [
         (put_paths, (["x"], "typo:y"), "there is no target 'typo': .* write ./typo:y for a file of this name"),
         (put_paths, (["x"], "localhost:9999/y"), "there is no target 'localhost'"),
-        (put_paths, (["x"], "ssh://me@far/9999"), "there is no target 'ssh'"),
+        (put_paths, (["x"], "ssh://me@far/9999"), "a server that has no name here: give the server with -t, as ssh://"),
+        (put_paths, (["x"], "me@far:y"), "'me@far:y' names a server that has no name here"),
+        (put_paths, (["x"], "two words:y"), "there is no target 'two words'"),
         (put_paths, (["lab:x"], "y"), "'lab:x' is a path of the far side: put copies from this machine"),
         (put_paths, (["typo:x"], "y"), "there is no target 'typo'"),
         (put_paths, (["x"], "lab:"), "'lab:' names nothing there"),

@@ -18,7 +18,7 @@ import pytest
 from farside import FarProcess, FlameServer, Python, random_key, wait_until
 from kernels import Kernel, Run, remote_flame
 from mini import plain
-from strangers import nobody, one_line_server, web_server
+from other_servers import nobody, one_line_server, web_server
 
 from flame_kernel.connect.target import Location, Target
 from flame_kernel.session.session import Session

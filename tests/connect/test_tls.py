@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from farside import FlameServer, Python, random_key, wait_until
 from kernels import remote_flame
-from strangers import one_by_one
+from other_servers import one_by_one
 
 from flame_kernel.connect import tls
 from flame_kernel.connect.connection import Connection
 from flame_kernel.connect.target import Location, Secret, Target, Timeouts, load_target
 from flame_kernel.connect.tls import Tls
 from flame_kernel.errors import CallTimeout, CannotConnect, ConnectionLost, FlameError, TargetError
-from flame_kernel.remote.remote import connect
+from flame_kernel.remote.connect import connect
 from flame_kernel.serve import certs
 from flame_kernel.serve.certs import Authority
 from flame_kernel.session.session import Session
@@ -116,7 +116,7 @@ def test_mutual_tls_with_every_python(each_python: Python, flame_server: Start, 
     with contextlib.closing(Connection(target(server.location, settings, server.key))) as connection:
         blob = os.urandom(300_000)
         assert connection.call("invokeBuiltin", "bytes", [blob], {}) == blob
-        wrapped = connection._socket
+        wrapped = connection._channel.socket
         assert isinstance(wrapped, ssl.SSLSocket)
         assert wrapped.version() in ("TLSv1.2", "TLSv1.3")
         assert wrapped.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -217,8 +217,8 @@ def test_refused_clients_of_tls_1_2(oldest_python: Python, flame_server: Start, 
     ca = str(made / "a/ca.pem")
     right = target(server.location, Tls(ca=ca, certificate=str(made / "a/me.pem")))
     with contextlib.closing(Connection(right)) as connection:
-        assert isinstance(connection._socket, ssl.SSLSocket)
-        assert connection._socket.version() == "TLSv1.2"
+        assert isinstance(connection._channel.socket, ssl.SSLSocket)
+        assert connection._channel.socket.version() == "TLSv1.2"
     refused(target(server.location, Tls(ca=ca)), "tls_client_missing")
     for bad in ("b/me.pem", "a/server.pem"):
         refused(target(server.location, Tls(ca=ca, certificate=str(made / bad))), "tls_client_refused")
@@ -264,7 +264,7 @@ def test_a_server_of_old_tls(made: Path) -> None:
     ],
     ids=["web", "ssh", "alert", "nothing"],
 )
-def test_strangers_under_tls(said: bytes, cause: str, made: Path) -> None:
+def test_other_servers_under_tls(said: bytes, cause: str, made: Path) -> None:
     def handle(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(said)
@@ -565,7 +565,7 @@ def test_a_link_that_is_cut_or_spoilt_later(flame_server: Start, made: Path) -> 
         with pytest.raises(ConnectionLost, match="aborted"):
             connection.call("evaluate", "__import__('time').sleep(5)")
         timer.join()
-        assert isinstance(connection._socket, ssl.SSLSocket)
+        assert isinstance(connection._channel.socket, ssl.SSLSocket)
     with (
         contextlib.closing(Connection(target(server.location, settings))) as connection,
         pytest.raises(CallTimeout),

@@ -153,7 +153,7 @@ def test_counters_and_repr(flame_server: Start) -> None:
 
 def test_the_keepalive_of_the_socket(flame_server: Start) -> None:
     with connect(flame_server()) as connection:
-        get = connection._socket.getsockopt
+        get = connection._channel.socket.getsockopt
         tcp = socket.IPPROTO_TCP
         assert get(tcp, socket.TCP_NODELAY)
         assert get(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -492,7 +492,7 @@ def _with_head(source: bytes, like: bytes, **changes: int) -> bytes:
         (lambda reply, earlier: _with_head(earlier[4], reply, kind=evil.RESULT), "reflected"),
         (lambda reply, earlier: _with_head(earlier[1], reply, kind=evil.RESULT), "the answer to another call"),
         (lambda reply, earlier: reply[:-2] + b"\x07.", "not signed"),
-        (lambda reply, earlier: _with_head(reply, reply, flags=evil.EXCEPTION), "no exception"),
+        (lambda reply, earlier: _with_head(reply, reply, flags=evil.EXCEPTION), "not an exception"),
         (
             lambda reply, earlier: evil.message(evil.RESULT, pickle.dumps(1, 4), evil.HEADER.unpack(reply[:24])[4]),
             "not signed",

@@ -26,7 +26,7 @@ from flame_kernel.connect.connection import Connection
 from flame_kernel.connect.target import Location, Secret, Target, Timeouts
 from flame_kernel.connect.tls import Tls
 from flame_kernel.errors import CannotConnect, ConnectionLost, TargetError
-from flame_kernel.remote.remote import connect
+from flame_kernel.remote.connect import connect
 from flame_kernel.session.session import Session
 
 Start = Callable[..., FlameServer]

@@ -159,7 +159,7 @@ LIES: dict[str, tuple[bytes, str]] = {
     "asks us to listen": (frame(channels.LISTEN, 3, b"{}"), "only we"),
     "an unknown kind": (frame(77, 2), "kind 77"),
     "a frame of 4 GiB": (_HEAD.pack(channels.DATA, 2, 0xFFFFFFFF), "bytes"),
-    "JSON that is no object": (frame(channels.OPEN, 9, b"[]"), "JSON"),
+    "JSON that is not an object": (frame(channels.OPEN, 9, b"[]"), "JSON"),
     "JSON that is too deep": (frame(channels.OPEN, 9, b"[" * 4000), "JSON"),
     "a reason without end": (frame(channels.RESET, 2, bytes(5000)), "bytes"),
 }

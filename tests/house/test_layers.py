@@ -18,6 +18,7 @@ from flame_kernel.session import bootstrap
 # Libraries with state or weight of their own are kept to the files that need them.
 USERS = {
     "Pyro4": {
+        "connect.pyro_message",
         *("connect.connection", "connect.name_server", "security.reader", "commands.identify", "commands.doctor"),
         *("serve.embedded", "serve.hardening", "serve.ignition", "serve.standalone", "serve.in_app"),
     },

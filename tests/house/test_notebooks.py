@@ -61,7 +61,7 @@ def test_the_first_notebook_asks_whoever_sits_there() -> None:
             asks = "input(" in cell.source
             run = k.execute(cell.source, answers=("190",) if asks else ())
             if asks:
-                assert run.prompts == [("Warn above how many degrees? ", False)]
+                assert run.prompts == [("Warn above how many degrees? (Enter: 150) ", False)]
                 assert re.fullmatch(r"\(\d+, 'minutes above', 190.0\)", run.result or "")
             assert run.reply is not None
             assert run.reply["status"] == ("error" if "raises-exception" in cell.metadata.get("tags", []) else "ok")

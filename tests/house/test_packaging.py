@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from farside import FlameServer
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import KernelManager
 from kernels import KERNEL_NAME, remote_flame
 
 import flame_kernel as package
@@ -85,3 +87,30 @@ def test_kernel_json_is_what_jupyter_expects() -> None:
     spec = json.loads((ROOT / "kernelspec" / "kernel.json").read_text("utf-8"))
     assert "{connection_file}" in spec["argv"]
     assert KERNEL_NAME == "flame"
+
+
+# How kernelspecs of earlier versions start the kernel. They stay as they were installed when the package is updated.
+EARLIER = {
+    "module": ["-m", "flame_kernel"],
+    "function": ["-c", "from flame_kernel.__main__ import main; main()"],
+}
+
+
+@pytest.mark.parametrize("words", EARLIER.values(), ids=list(EARLIER))
+def test_a_kernelspec_of_an_earlier_version_starts(words: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "earlier"
+    folder.mkdir()
+    spec = {"argv": [sys.executable, *words, "-f", "{connection_file}"], "display_name": "x", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    manager = KernelManager(kernel_name="earlier", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(tmp_path)]))
+    manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)
+        reply = client.execute_interactive("1 + 1", timeout=60, output_hook=lambda message: None)
+        assert reply["content"]["status"] == "ok", reply
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel()
+        manager.context.destroy()

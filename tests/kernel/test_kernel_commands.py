@@ -42,7 +42,7 @@ def test_what_crosses_to_the_far_side_and_back(tmp_path: Path) -> None:
     (here / "script.py").write_text("import sys\nprint(__name__, sys.argv)\nif len(sys.argv) > 2: 1 / 0\n")
     with remote_flame(cwd=here) as k:
         ok(k.execute(f"import os\nos.chdir({str(there)!r})"))
-        assert ok(k.execute("%flame put 'a b.txt' new.txt")).stdout.startswith("1 file, 4 B in ")
+        assert ok(k.execute("%flame put 'a b.txt' new.txt")).stdout.startswith("1 file, 4 bytes in ")
         assert (there / "new.txt").read_text() == "text"
         ok(k.execute("%flame put mod.py :sub.py\n%flame get new.txt back.txt"))
         assert ((there / "sub.py").exists(), (here / "back.txt").read_text()) == (True, "text")

@@ -187,7 +187,7 @@ def test_exit_asks_the_front_end(site: Site, kernel: Kernel, code: str) -> None:
     (payload,) = run.reply["payload"]
     assert payload["source"] == "ask_exit"
     assert payload["keepkernel"] is ("True" in code)
-    assert run.stdout.startswith("to end: shut the kernel down, or %flame disconnect")
+    assert run.stdout.startswith("to end this session: %flame disconnect")
     assert site.server.alive
 
 

@@ -252,7 +252,7 @@ def test_a_kernel_that_begins_on_a_group(saved: Path) -> None:
 
 MISTAKES = [
     ("%%flame -t nobody\n1", "there is no target or group 'nobody'"),
-    ("%%flame -t 7\n1", "7 is nobody; the members count from 0 to 2"),
+    ("%%flame -t 7\n1", "7 selects no host; the members are numbered 0 to 2"),
     ("%%flame -t db*\n1", "matches no target"),
     ("%%flame -t web --bg\n1", "--bg is for the magics of %load_ext flame"),
     ("%%flame -t web\n", "the cell is empty"),

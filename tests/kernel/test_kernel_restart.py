@@ -162,7 +162,7 @@ def test_only_what_this_kernel_has_written_is_believed(tmp_path: Path) -> None:
 # -- attach looks further ------------------------------------------------------------------------------------------
 
 
-def test_attach_looks_where_the_kernel_was_and_at_all_targets(flame_server: Start, tmp_path: Path) -> None:
+def test_attach_searches_where_the_kernel_was_and_at_all_targets(flame_server: Start, tmp_path: Path) -> None:
     first, second, dead = flame_server(), flame_server(), flame_server()
     targets = tmp_path / "targets.toml"
     targets.write_text(
@@ -222,7 +222,7 @@ def test_a_page_that_is_opened_again_hears_of_output(flame_server: Start, tmp_pa
         k.wait(waiting)
         lines = plain(waiting.stdout).splitlines()
         assert lines == [
-            "[1 cell was not finished when this notebook was last open; see the output: %flame replay --missed]",
+            "[1 cell was not finished when this notebook was last open; show their output: %flame replay --missed]",
             "mine",
         ]
         assert ok(k.execute("print('next')")).stdout == "next\n"
@@ -230,7 +230,11 @@ def test_a_page_that_is_opened_again_hears_of_output(flame_server: Start, tmp_pa
 
 def test_nothing_is_said_of_cells_that_ended_in_time(flame_server: Start) -> None:
     with remote_flame() as k:
+        ok(k.execute("connected = True"))
         ok(k.execute("print('one')"))
-        k.kernel_info()
-        k.client.session.session = "another-" + k.client.session.session
+        k.client.session.session = "another-" + k.client.session.session  # a program's next client
         assert ok(k.execute("print('two')")).stdout == "two\n"
+        ok(k.execute("import time; time.sleep(3)"))
+        k.kernel_info()
+        k.client.session.session = "a-third-" + k.client.session.session
+        assert ok(k.execute("print('three')")).stdout == "three\n"

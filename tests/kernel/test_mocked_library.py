@@ -112,3 +112,27 @@ def test_all_descriptors_are_used_up(site: Site, kernel: Kernel) -> None:
         assert kernel.execute(code).reply is not None
     ok(kernel.execute("for f in files: f.close()\nresource.setrlimit(resource.RLIMIT_NOFILE, limit)"))
     assert ok(kernel.execute("40 + 2")).result == "42"
+
+
+NEEDED = "len isinstance getattr type range str dict __import__ super"
+
+
+@pytest.mark.parametrize("name", [*(f"builtins.{name}" for name in NEEDED.split()), "contextvars.copy_context"])
+def test_what_nothing_works_without_is_put_back(kernel: Kernel, site: Site, name: str) -> None:
+    if not site.in_child:
+        pytest.skip("the server itself needs them")
+    module, _, short = name.partition(".")
+    code = f"import {module}\ndef no(*args, **kwargs): raise RuntimeError('replaced')\n{module}.{short} = no"
+    run = kernel.execute(code)
+    assert run.reply is not None
+    assert f"{name} did not work any more" in run.stderr
+    run = ok(kernel.execute("print('line')\n40 + 2"))
+    assert (run.stdout, run.result) == ("line\n", "42")
+
+
+def test_what_works_stays_as_a_cell_has_replaced_it(kernel: Kernel) -> None:
+    code = "import builtins\ncalls = []\nfound = builtins.open\n"
+    code += "builtins.open = lambda *a, **k: calls.append(a) or found(*a, **k)"
+    assert ok(kernel.execute(code)).stderr == ""
+    ok(kernel.execute("open('/dev/null').close()"))
+    assert ok(kernel.execute("builtins.open = found\nlen(calls) > 0")).result == "True"

@@ -141,3 +141,19 @@ def test_c_code_that_keeps_the_interpreter_prints_much(site: Site, kernel: Kerne
         pytest.skip("descriptors 1 and 2 are the app's")
     code = "import ctypes\nc = ctypes.PyDLL(None)\nc.printf(b'1' * 300_000); c.fflush(None);"
     assert ok(kernel.execute(code)).stdout == "1" * 300_000
+
+
+def test_wurlitzer_is_told_another_descriptor(site: Site, kernel: Kernel) -> None:
+    if not site.in_child:
+        pytest.skip("descriptors 1 and 2 are the app's")
+    code = """
+import os, sys, types
+stand_in = types.ModuleType('wurlitzer')
+exec('import sys\\ndef fds(): return sys.stdout.fileno(), sys.stderr.fileno()', vars(stand_in))
+out, err = stand_in.fds()
+os.write(out, b'aside\\n'); os.write(err, b'err\\n')
+(out != 1, err != 2, sys.stdout.fileno())
+"""
+    run = ok(kernel.execute(code))
+    assert run.result == "(True, True, 1)"
+    assert (run.stdout, run.stderr) == ("aside\n", "err\n")

@@ -170,7 +170,7 @@ def test_px_in_its_own_words(shell: Shell) -> None:
     assert "[web2] x" in shell.ok("%%px -t 1,2\nprint('x')").out
     assert "2 hosts: web2, web3" in shell.ok("%%px -t 1: --fold\nprint('y')").out
     assert "2 hosts: web2, web3" in shell.ok("%pxresult").out
-    is_one_sentence(shell.run("%%px -t 7\n1"), "7 is nobody; the members count from 0 to 2")
+    is_one_sentence(shell.run("%%px -t 7\n1"), "7 selects no host; the members are numbered 0 to 2")
 
 
 def test_every_cell_there_until_it_is_said_again(shell: Shell) -> None:

@@ -114,11 +114,11 @@ def test_somebody_asks_for_our_session(word: str, state: str, shell: Shell, serv
     shell.ok(f"%flame connect {server.location} --as pi --session wanted")
     is_one_sentence(shell.run(f"%flame {word}"), "nobody is asking")
     session, cells = shell["pi"].session, shell.ip.magics_manager.registry["FlameMagics"].cells
-    with contextlib.closing(AgentClient(session.target)) as visitor:
-        asked = visitor.ask("ask", session="wanted", client="somebody", client_id="another")["asked"]
+    with contextlib.closing(AgentClient(session.target)) as client:
+        asked = client.ask("ask", session="wanted", client="somebody", client_id="another")["asked"]
         wait_until(lambda: cells.takeovers.get(session), "the request")
         assert shell.ok(f"%flame {word}").out.startswith("somebody ")
-        assert visitor.ask("asked", session="wanted", id=asked)["state"] == state
+        assert client.ask("asked", session="wanted", id=asked)["state"] == state
     shell.run("%flame disconnect --all")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -57,11 +57,10 @@ async def later_task():
 
 
 @pytest.fixture
-def pi(flame_server: Callable[..., FlameServer]) -> Iterator[Remote]:
-    """A connection to a stock server."""
-    with flame.connect(flame_server().location, shell="mini") as connected:
-        connected.execute(THERE)
-        yield connected
+def pi(pi: Remote) -> Remote:
+    """A connection to a stock server, with what THERE defines."""
+    pi.execute(THERE)
+    return pi
 
 
 def test_coroutines_and_async_generators(pi: Remote) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from farside import FlameServer, Python
 
 import flame
 from flame_kernel.errors import CannotTravel, UnsafeAnswer
@@ -109,20 +108,6 @@ def numbers() -> Iterator[int]:
 def broken() -> Iterator[int]:
     yield 1
     raise ValueError("broken")
-
-
-@pytest.fixture
-def pi(flame_server: Callable[..., FlameServer]) -> Iterator[Remote]:
-    """A connection to a stock server."""
-    with flame.connect(flame_server().location, shell="mini") as connected:
-        yield connected
-
-
-@pytest.fixture
-def oldest(flame_server: Callable[..., FlameServer], oldest_python: Python) -> Iterator[Remote]:
-    """A connection to one on the oldest Python."""
-    with flame.connect(flame_server(oldest_python).location, shell="mini") as connected:
-        yield connected
 
 
 def test_what_changes_something_here_is_called_back(pi: Remote, oldest: Remote) -> None:

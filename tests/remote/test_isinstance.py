@@ -15,23 +15,13 @@ import pathlib
 import pickle
 import threading
 import weakref
-from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
 import pytest
-from farside import FlameServer
 
-import flame
 from flame_kernel.remote.proxy import RemoteObject
 from flame_kernel.remote.remote import Remote
-
-
-@pytest.fixture
-def pi(flame_server: Callable[..., FlameServer]) -> Iterator[Remote]:
-    """A connection to a stock server."""
-    with flame.connect(flame_server().location, shell="mini") as connected:
-        yield connected
 
 
 class Mine:

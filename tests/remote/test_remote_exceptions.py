@@ -7,13 +7,11 @@ import subprocess
 import sys
 import traceback
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from farside import FlameServer, Python
 
-import flame
 from flame_kernel.errors import FlameError, RemoteError
 from flame_kernel.remote.exceptions import of_call, raised_there
 from flame_kernel.remote.functions import class_key
@@ -86,19 +84,17 @@ def raised(function: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture
-def pi(flame_server: Callable[..., FlameServer]) -> Iterator[Remote]:
-    """A connection to a stock server."""
-    with flame.connect(flame_server().location, shell="mini") as connected:
-        connected.execute(THERE)
-        yield connected
+def pi(pi: Remote) -> Remote:
+    """A connection to a stock server, with what THERE defines."""
+    pi.execute(THERE)
+    return pi
 
 
 @pytest.fixture
-def oldest(flame_server: Callable[..., FlameServer], oldest_python: Python) -> Iterator[Remote]:
-    """A connection to one on the oldest Python."""
-    with flame.connect(flame_server(oldest_python).location, shell="mini") as connected:
-        connected.execute(THERE)
-        yield connected
+def oldest(oldest: Remote) -> Remote:
+    """The same on the oldest Python."""
+    oldest.execute(THERE)
+    return oldest
 
 
 def test_a_class_that_travelled_is_the_same_here(pi: Remote, oldest: Remote) -> None:

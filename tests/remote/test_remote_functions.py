@@ -107,13 +107,6 @@ def uses_it_deeply() -> Any:
     return uses_a_lock()
 
 
-@pytest.fixture
-def pi(flame_server: Callable[..., FlameServer]) -> Iterator[Remote]:
-    """A connection to a stock server."""
-    with flame.connect(flame_server().location, shell="mini") as connected:
-        yield connected
-
-
 def test_functions_run_there_as_here(pi: Remote) -> None:
     assert pi.run(lambda: __import__("os").getppid()) == pi.session.server["pid"]
     for function, args in (

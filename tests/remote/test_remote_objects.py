@@ -11,7 +11,7 @@ import os
 import pickle
 import pydoc
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import Future
 from contextlib import redirect_stdout
 from typing import Any
@@ -141,11 +141,10 @@ box = Box(1, "two", [3])
 
 
 @pytest.fixture
-def pi(flame_server: Callable[..., FlameServer]) -> Iterator[Remote]:
-    """A connection to a stock server, with the classes of FAR there."""
-    with flame.connect(flame_server().location, shell="mini") as connected:
-        connected.execute(FAR)
-        yield connected
+def pi(pi: Remote) -> Remote:
+    """A connection to a stock server, with what FAR defines."""
+    pi.execute(FAR)
+    return pi
 
 
 def held(pi: Remote) -> int:

@@ -31,7 +31,7 @@ from xml.dom import minidom as aliased
 
 import numpy as np
 import pytest
-from farside import FlameServer, Python
+from farside import FlameServer
 
 import flame
 from flame_kernel.errors import CannotTravel
@@ -287,20 +287,6 @@ def loop_of_its_own() -> list[int]:
 
 async def awaits_with_lane() -> bool:
     return asyncio.get_running_loop().is_running()
-
-
-@pytest.fixture
-def pi(flame_server: Callable[..., FlameServer]) -> Iterator[Remote]:
-    """A connection to a stock server."""
-    with flame.connect(flame_server().location, shell="mini") as connected:
-        yield connected
-
-
-@pytest.fixture
-def oldest(flame_server: Callable[..., FlameServer], oldest_python: Python) -> Iterator[Remote]:
-    """A connection to one on the oldest Python."""
-    with flame.connect(flame_server(oldest_python).location, shell="mini") as connected:
-        yield connected
 
 
 EVERYWHERE: list[tuple[Any, tuple[Any, ...]]] = [

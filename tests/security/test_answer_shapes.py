@@ -496,13 +496,13 @@ def test_wrong_answers_to_ops_end_the_wait() -> None:
 
 
 @pytest.mark.parametrize("op", ["hello", "checkup", "sessions", "cells", "ask", "asked", "kill"])
-def test_a_visitor_takes_no_wrong_answer(op: str) -> None:
+def test_an_agent_client_takes_no_wrong_answer(op: str) -> None:
     with (
         contextlib.closing(FakeAgent({op: lambda agent, request: {"python": "x", "closed": 5, "events": 3}})) as agent,
-        contextlib.closing(AgentClient(agent.target(connect=5.0, call=5.0))) as visitor,
+        contextlib.closing(AgentClient(agent.target(connect=5.0, call=5.0))) as client,
         pytest.raises(UnsafeAnswer),
     ):
-        visitor.ask(op, session="s", id="1", client="me", client_id="c")
+        client.ask(op, session="s", id="1", client="me", client_id="c")
 
 
 def test_a_watcher_and_a_replay_take_no_wrong_events() -> None:
@@ -510,12 +510,12 @@ def test_a_watcher_and_a_replay_take_no_wrong_events() -> None:
         lie = {"events": events, "newest": 1, "done": False}
         ops: Any = {"watch": lambda agent, request, lie=lie: lie, "replay": lambda agent, request, lie=lie: lie}
         with contextlib.closing(FakeAgent(ops)) as agent:
-            for ask in (lambda visitor: visitor.replay("s", "c"), lambda visitor: visitor.watch("s")):
+            for ask in (lambda client: client.replay("s", "c"), lambda client: client.watch("s")):
                 with (
-                    contextlib.closing(AgentClient(agent.target(connect=5.0, call=5.0))) as visitor,
+                    contextlib.closing(AgentClient(agent.target(connect=5.0, call=5.0))) as client,
                     pytest.raises(UnsafeAnswer),
                 ):
-                    next(ask(visitor))
+                    next(ask(client))
 
 
 def test_a_result_is_of_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

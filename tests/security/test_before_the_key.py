@@ -256,11 +256,11 @@ def test_time_is_for_all_of_it(target: Target) -> None:
             thread.join()
 
 
-def test_the_lobby_is_bounded_and_lets_the_owner_in(target: Target) -> None:
+def test_waiting_connections_are_bounded_and_lets_the_owner_in(target: Target) -> None:
     """More than it holds, each with a message that lacks one byte: the oldest leave, and the owner comes."""
     place, key = target.location, target.key.reveal()
     started = threading.active_count()
-    with silent(place, hardening.LOBBY + 100, greeting(b"x" * 64)[:-1]) as clients:
+    with silent(place, hardening.MOST_WAITING + 100, greeting(b"x" * 64)[:-1]) as clients:
         assert called(target) == 42
         wait_until(lambda: sum(ended(client) for client in clients) >= 100, "the oldest are closed", 10)
         assert threading.active_count() <= started + 2  # none of them has a thread

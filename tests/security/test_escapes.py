@@ -277,7 +277,7 @@ def test_tables_hold_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(out.splitlines()) == 3
 
 
-def test_looks_hold_none() -> None:
+def test_where_and_top_hold_none() -> None:
     frame = {"file": ALL, "line": 1, "name": ALL, "source": ALL}
     stack = {"kind": "cell", "name": ALL, "state": ALL[:30], "since": 1.0, "frames": [frame]}
     reply = {"status": "ok", "pid": 1, "place": "child", "note": ALL, "stacks": [stack]}

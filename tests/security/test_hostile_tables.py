@@ -66,7 +66,7 @@ CASES: dict[str, list[bytes]] = {
     "texts without an end": column(["objects", {"tx": [0, 1, 2, None]}], b"", b"xx"),
     "texts that are missing in a new way": column(["objects", {"tx": [1, 1, 2, 3]}], whole(2), b"xx", b"\x07"),
     "marks that do not fit": column(["objects", {"tx": [1, 1, 2, 3]}], whole(2), b"xx", b"\0\0"),
-    "texts that are no UTF-8": column(
+    "texts that are not UTF-8": column(
         ["texts", ["text", "pyarrow", "nan", True], {"tx": [1, 1, 2, None]}], whole(2), b"\xff\xfe"
     ),
     "a text that begins within a character": column(

@@ -18,7 +18,7 @@ from hostile_files import HostileFar, content, entry, everything, found, hostile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flame_kernel.agent.wire import frames, trees
+from flame_kernel.agent.wire import frames, receiving, trees
 from flame_kernel.errors import FlameError, TransferError, UnsafeAnswer
 from flame_kernel.files import destination, sync, transfer
 from flame_kernel.remote import modules
@@ -459,7 +459,7 @@ def test_a_part_that_somebody_else_put_there_is_not_gone_on_with(home: Home, mon
     precious = home.top / "precious"
     precious.write_bytes(b"p" * size)
     home.look()
-    part = home.out / os.fsdecode(trees.part_path(b"big", size, 1))
+    part = home.out / os.fsdecode(receiving.part_path(b"big", size, 1))
     os.link(precious, part)
 
     def sums(request: dict[str, Any], link: frames.Frames) -> Any:

@@ -53,8 +53,8 @@ def through(target: Target, recorder: Recorder, **more: Any) -> Target:
 
 
 def living(target: Target) -> list[dict[str, Any]]:
-    with contextlib.closing(AgentClient(target)) as visitor:
-        return visitor.sessions()
+    with contextlib.closing(AgentClient(target)) as client:
+        return client.sessions()
 
 
 def value(session: Session, expression: str) -> str:
@@ -98,8 +98,8 @@ def test_an_old_opening_takes_over_no_later_session(far: tuple[Target, Recorder]
             one.interrupt().result(20)
     with contextlib.closing(Session(through(target, recorder, session="same"), lambda events: None)) as one:
         one.detach()
-    with contextlib.closing(AgentClient(target)) as visitor:
-        assert visitor.kill("same")
+    with contextlib.closing(AgentClient(target)) as client:
+        assert client.kill("same")
     with contextlib.closing(Session(Target(target.location, target.key, session="same"), lambda e: None)) as later:
         later.execute("x", "x = 1").result(20)
         replay(target, recorder)
@@ -114,18 +114,18 @@ def test_a_kill_is_for_one_life(far: tuple[Target, Recorder]) -> None:
     named = Target(target.location, target.key, session="train", place=target.place)
     with contextlib.closing(Session(named, lambda events: None)):
         listed = living(target)
-        with contextlib.closing(AgentClient(through(target, recorder))) as visitor:
-            assert visitor.end(listed[0])
-            assert not visitor.end(listed[0])
+        with contextlib.closing(AgentClient(through(target, recorder))) as client:
+            assert client.end(listed[0])
+            assert not client.end(listed[0])
     with contextlib.closing(Session(named, lambda events: None)) as later:
         replay(target, recorder)
-        with contextlib.closing(AgentClient(target)) as visitor:
-            assert not visitor.end(listed[0])
+        with contextlib.closing(AgentClient(target)) as client:
+            assert not client.end(listed[0])
             for more in ({}, {"life": None}, {"life": "0" * 16}):
                 with contextlib.suppress(AgentError):
-                    assert visitor.ask("kill", session="train", **more) == {"closed": False}
+                    assert client.ask("kill", session="train", **more) == {"closed": False}
             with pytest.raises(AgentError):
-                visitor.ask("close", session="train")  # without an epoch
+                client.ask("close", session="train")  # without an epoch
         assert value(later, "6 * 7") == "42"
 
 
@@ -137,11 +137,11 @@ def test_a_request_to_take_over_is_asked_once(flame_server: Callable[..., FlameS
         contextlib.closing(Recorder(str(target.location))) as recorder,
         contextlib.closing(Session(target, heard.extend)) as session,
     ):
-        with contextlib.closing(AgentClient(through(target, recorder))) as visitor:
-            asked = visitor.ask("ask", session="asked", client="ben", client_id="b")["asked"]
+        with contextlib.closing(AgentClient(through(target, recorder))) as client:
+            asked = client.ask("ask", session="asked", client="ben", client_id="b")["asked"]
             assert session.ask("consent", id=asked, allow=False).result(20) == {"done": True}
             replay(target, recorder)
-            assert visitor.ask("asked", session="asked", id=asked) == {"state": "refused"}
+            assert client.ask("asked", session="asked", id=asked) == {"state": "refused"}
         session.execute("x", "").result(20)
         assert sum(event["type"] == "takeover_request" for event in heard) == 1
 
@@ -211,9 +211,9 @@ def test_a_ticket_is_for_its_connection_and_for_once(flame_server: Callable[...,
         one.begin()
         asked: dict[str, Any] = {"session": "t", "client": "c", "client_id": "d", "shell": "mini"}
         ticket = one.ask("hello")["ticket"]
-        for visitor, shown in ((other, ticket), (one, "x"), (one, ticket)):  # one try, whatever it was
+        for client, shown in ((other, ticket), (one, "x"), (one, ticket)):  # one try, whatever it was
             with pytest.raises(AgentError, match="say hello first"):
-                visitor.ask("open", ticket=shown, **asked)
+                client.ask("open", ticket=shown, **asked)
         ticket = one.ask("hello")["ticket"]
         assert one.ask("open", ticket=ticket, **asked)["fresh"]
         with pytest.raises(AgentError, match="say hello first"):

@@ -296,8 +296,8 @@ def test_a_system_that_refuses_ptrace(plain: Callable[..., PlainApp], tmp_path: 
     app = plain()
     (tmp_path / "scope").write_text(f"{scope}\n")
     script = (
-        f"{REFUSE}from pathlib import Path\nfrom flame_kernel.serve import ignite\n"
-        f"ignite._PTRACE_SCOPE = Path({str(tmp_path / 'scope')!r})\n"
+        f"{REFUSE}from pathlib import Path\nfrom flame_kernel.serve import ignite, other_process\n"
+        f"other_process._PTRACE_SCOPE = Path({str(tmp_path / 'scope')!r})\n"
         f"try: ignite.ignite({app.pid}, 'k')\nexcept ignite.IgniteError as e: print(e)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

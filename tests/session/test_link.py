@@ -16,7 +16,7 @@ import pytest
 from farside import FlameServer, wait_until
 from flakylink import FlakyLink
 
-from flame_kernel.agent import amounts as far_amounts
+from flame_kernel.agent.wire import amounts as far_amounts
 from flame_kernel.agent.wire.machine import machine
 from flame_kernel.connect import amounts
 from flame_kernel.connect.target import Location, Target, Timeouts, load_target
@@ -151,22 +151,22 @@ def test_a_poll_stops_nobody_on_a_multiplex_server(flame_server: Start) -> None:
         running.result(10)
 
 
-def test_a_visitor_leaves_no_trace(flame_server: Start) -> None:
+def test_an_agent_client_leaves_no_trace(flame_server: Start) -> None:
     location = flame_server().location
     target = Target(Location.parse(location))
-    visitor = AgentClient(target)
-    assert visitor.sessions() == []
+    client = AgentClient(target)
+    assert client.sessions() == []
     with pytest.raises(AgentError, match="there are no sessions at"):
-        visitor.ask("cells", session="x")
+        client.ask("cells", session="x")
     with heard(location, session="here") as one:
-        assert [s["session"] for s in visitor.sessions()] == ["here"]
+        assert [s["session"] for s in client.sessions()] == ["here"]
         one.run("print('seen')").result(30)
-        watching = visitor.watch("here")
+        watching = client.watch("here")
         running = one.run("import time; time.sleep(0.5); print('watched')")
         assert any("watched" in str(e["content"]) for _ in range(5) for e in next(watching))
         running.result(30)
         assert "watched" in one.text()
-    visitor.close()
+    client.close()
 
 
 # --- words and settings
@@ -204,8 +204,8 @@ def test_amounts(read: Callable[[object], Any], text: object, value: object) -> 
 @pytest.mark.parametrize(
     ("read", "value", "text"),
     [
-        (amounts.size_in_words, 0, "0 B"),
-        (amounts.size_in_words, 1023, "1023 B"),
+        (amounts.size_in_words, 0, "0 bytes"),
+        (amounts.size_in_words, 1023, "1023 bytes"),
         (amounts.size_in_words, 1536, "1.5 KiB"),
         (amounts.size_in_words, 64 << 20, "64 MiB"),
         (amounts.size_in_words, 3 << 30, "3 GiB"),

@@ -51,7 +51,7 @@ def push_source() -> str:
     files = json.loads(bootstrap._read()[2])["files"]
     known = {name for name, _ in files}
     texts = [[_flat(name), _flattened(name, source, known)] for name, source in files]
-    text = json.dumps({"name": NAME, "files": texts}).replace(wire.CHILD, _flat("session.child_main") + ".main")
+    text = json.dumps({"name": NAME, "files": texts}).replace(wire.CHILD, _flat("session.child.main") + ".main")
     loader = (farside.HERE / "apps" / "flat_loader.py").read_text(encoding="utf-8")
     packed = base64.b64encode(zlib.compress(json.dumps([loader, text]).encode())).decode("ascii")
     return (

@@ -21,9 +21,9 @@ import sys
 import threading
 
 from .. import threads
-from ..amounts import size_in_words
 from ..output import streams
 from ..shell import compiler
+from ..wire.amounts import size_in_words
 from . import dap, tracing, variables
 
 # Largest file that is shown as source, in bytes.

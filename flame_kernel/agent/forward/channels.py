@@ -443,5 +443,5 @@ def _read(kind, payload):
     except (ValueError, RecursionError):
         what = None
     if not isinstance(what, dict):
-        raise Damaged("a message that is no JSON object")
+        raise Damaged("a message that is not a JSON object")
     return what

@@ -84,7 +84,7 @@ class Tunnel:
             path = what.get("path")
             address = (what["host"], what["port"]) if path is None else os.path.expanduser(path)
             if len(self.pump.streams.listeners) >= MOST_LISTENERS:
-                raise OSError("%d listeners are the most" % MOST_LISTENERS)
+                raise OSError("no more than %d listeners" % MOST_LISTENERS)
             sock = listeners.listening_at(address)
         except (OSError, UnicodeError, OverflowError, TypeError, ValueError, KeyError) as e:
             self.pump.channels.listening(number, {"error": listeners.words(e)})

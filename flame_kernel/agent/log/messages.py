@@ -2,8 +2,8 @@
 
 import json
 
-from ..amounts import size_in_words
 from ..wire import json_text
+from ..wire.amounts import size_in_words
 from ..wire.message import COMMS, INLINE_JSON, LARGE, why_unread
 
 # Most bytes of JSON in one event, and most bytes including its buffers; a client accepts messages of 64 MiB.
@@ -64,7 +64,7 @@ def _why_left_out(msg_type, text, about, buffers):
     if len(buffers) > MAX_BUFFERS:
         return "", "it has more than %d buffers" % MAX_BUFFERS
     if about[:1] != b"{" or len(about) > MAX_METADATA:
-        return "", "its metadata is no object of at most %s" % size_in_words(MAX_METADATA)
+        return "", "its metadata is not an object of at most %s" % size_in_words(MAX_METADATA)
     # Large content is checked by the side that reads it, which then shows a note in its place.
     return "", "" if msg_type in LARGE or "execute" not in msg_type else why_unread(text)
 

@@ -193,7 +193,13 @@ class OutStream(io.TextIOBase):
     def fileno(self):
         cell = current()
         target = self._target()
-        return target.fileno() if cell is None or target is not None else cell.host.fileno(self._name)
+        if cell is None or target is not None:
+            return target.fileno()
+        # wurlitzer takes descriptor 1 away from C code, and gives what that prints to the one that it is told here.
+        aside = None
+        if sys._getframe(1).f_globals.get("__name__") == "wurlitzer" and cell.host.capture is not None:
+            aside = cell.host.capture.has(self._name)
+        return cell.host.fileno(self._name) if aside is None else aside
 
     def isatty(self):
         target = self._target()

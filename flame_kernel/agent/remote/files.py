@@ -30,7 +30,7 @@ import socket
 import sys
 
 from .. import sockets
-from ..wire import frames, trees
+from ..wire import frames, receiving, trees
 
 # Seconds of silence before we give up; the client may be reading a large file. Keepalive notices a dead one sooner.
 PATIENCE = 900.0
@@ -184,14 +184,14 @@ class Worker:
     def _do_look(self, request):
         path = trees.from_wire(request["path"])
         what = trees.describe(path, follow=False)
-        return dict(what, part=trees.part_size(path, request["size"], request["mtime"]))
+        return dict(what, part=receiving.part_size(path, request["size"], request["mtime"]))
 
     def _write(self, request):
         self._failed = None
         self.close()
         try:
             path = trees.from_wire(request["path"])
-            self._incoming = trees.Incoming(path, request["size"], request["mtime"], request["offset"])
+            self._incoming = receiving.Incoming(path, request["size"], request["mtime"], request["offset"])
         except (OSError, trees.Refused) as e:
             self._fail(e)
 

@@ -23,7 +23,7 @@ from ..output.comm_callbacks import Callbacks
 from ..output.comms import Comms
 from ..output.stdin import Prompts
 from ..remote import bulk, modules, objects, packages
-from ..shell import ipython, mini, tracebacks
+from ..shell import class_source, ipython, mini, tracebacks
 from . import monitor, program, program_pipes, side, stacks
 from .lane import Lane
 
@@ -76,6 +76,7 @@ class Core:
         self.namespace = self._make_namespace()
         packages.use(place.owns_process)
         sys_hooks.install()
+        class_source.install()
 
     def __repr__(self):
         return "<Core %r %s>" % (self.session_id, self.place.name)
@@ -231,8 +232,8 @@ class Core:
 
     def runs(self, request_id):
         """Whether a request runs now."""
-        running = [lane.request for lane in list(self.lanes.values())]
-        return any(request is not None and request["id"] == request_id for request in running)
+        running = [(lane.request or {}).get("id") for lane in list(self.lanes.values())]
+        return request_id is not None and request_id in running
 
     def publish(self, msg_type, content, metadata=None, buffers=None, clean=None):
         """Publish an event for the calling cell; ``clean`` converts content that JSON cannot represent."""
@@ -269,9 +270,8 @@ class Core:
 
     def flush(self):
         """Send what was printed; in a child, wait until the server has it, as the child may end at any time."""
-        if os.getpid() != self.pid:
-            self.forked.flush()
-        else:
+        self.flush_fork()
+        if os.getpid() == self.pid:
             self.place.flush(self, streams.current())
 
     def hand_over(self, in_any_case):
@@ -486,6 +486,7 @@ class Core:
         self._side.close()
         if self.capture is not None:
             self.capture.close()
+        class_source.uninstall()
         sys_hooks.uninstall()
 
 

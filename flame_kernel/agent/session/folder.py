@@ -50,7 +50,7 @@ class Folder:
             return None  # a reload: it comes from where it was
         root, dot, _ = name.partition(".")
         if dot:
-            return self._find_inside(name, path) if root in self._ours else None
+            return self._find_submodule(name, path) if root in self._ours else None
         by_statement, ours = self._importer()
         if not ours and root not in _OURS_BY_NAME:
             return None
@@ -62,11 +62,11 @@ class Folder:
             raise _not_found(name)
         return None  # no error here: ``importlib.util.find_spec`` would fail with it
 
-    def _find_inside(self, name, path):
+    def _find_submodule(self, name, path):
         """A module in a package of ours, ignoring parts of the package in the folder (``pkgutil.extend_path``)."""
-        inside = name.split(".")[:-1]
-        known = {os.path.join(entry, *inside) for entry in self._path}
-        folders = [os.path.join(entry or _here(), *inside) for entry in sys.path + [""] if self._is_folder(entry)]
+        parents = name.split(".")[:-1]
+        known = {os.path.join(entry, *parents) for entry in self._path}
+        folders = [os.path.join(entry or _here(), *parents) for entry in sys.path + [""] if self._is_folder(entry)]
         kept = [entry for entry in path or () if entry in known or entry not in folders]
         if path is None or len(kept) == len(list(path)):
             return None

@@ -18,7 +18,7 @@ import threading
 import time
 import types
 
-from .. import processes, threads
+from .. import own, processes, threads
 from ..output import streams
 from . import stacks
 from .stops import outcome
@@ -158,6 +158,7 @@ class Lane:
             except asyncio.CancelledError:
                 break
             except Exception:  # a cell has called ``loop.stop()``, or broken what the loop needs
+                self._repair()
                 if self._task.done() or self.loop.is_closed():
                     break
                 time.sleep(LOOP_AGAIN)
@@ -202,12 +203,14 @@ class Lane:
         except (KeyboardInterrupt, asyncio.CancelledError):
             pass
         except Exception as e:  # what a cell has broken may fail us anywhere; the lane goes on
+            self._repair()
             reply = self.host.failed_reply(request, e)
         if hasattr(self._task, "uncancel"):
             self._task.uncancel()
         self._end_if_forked(reply)
         if self.abandoned:
             return
+        self._repair()
         self.request = None
         if reply is None:
             reply = self.host.interrupted_reply(request)
@@ -215,6 +218,13 @@ class Lane:
             self.host.tell(request["id"], outcome(reply[0] if isinstance(reply, tuple) else reply))
         self._accepted.popleft()
         self.host.finish(request, reply)
+
+    def _repair(self):
+        """Put back what the cell has broken and nothing works without, and say so."""
+        names, request = own.repair(), self.request
+        if names and request is not None:
+            what = "%s did not work any more, and nothing works without: put back." % ", ".join(names)
+            self.host.tell(request["id"], what + "\n")
 
     def _end_if_forked(self, reply):
         """A copy of the process that a cell has forked, and that has come to the cell's end, ends here: it would share

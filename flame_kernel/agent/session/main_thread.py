@@ -22,7 +22,7 @@ from .. import threads
 from ..debug.tracing import lines_of
 from ..output import streams
 from .core import Core
-from .lane import Lane
+from .lane import LOOP_AGAIN, Lane
 
 # In seconds: how soon an app that pumps its server must call ``events``; the time between two signals for one
 # interrupt; how long after one of our SIGINTs another one still counts as ours.
@@ -197,6 +197,11 @@ class MainLane(Lane):
             except (KeyboardInterrupt, SystemExit):  # as in Lane.run
                 self._cancel_stopped()
                 continue
+            except Exception:  # a cell has broken what the loop needs
+                if self._task.done() or self.loop.is_closed():
+                    raise
+                self._repair()
+                time.sleep(LOOP_AGAIN)
         self.host.debug.leave()
         getattr(self.loop, "_signal_handlers", {}).clear()  # the server's own handlers come back, so forget the loop's
         if self._task.done():

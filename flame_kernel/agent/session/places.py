@@ -9,7 +9,8 @@ import os
 import sys
 
 from .. import threads
-from . import child, core, lane, main_thread
+from . import core, lane, main_thread
+from .child import core as child
 
 
 class Place:

@@ -103,7 +103,7 @@ class Program:
         hidden = {one: space.pop(one) for one in _OF_SHELLS if one in space}
         before = sys.argv, space.get("__name__")
         sys.argv = [name] + arguments
-        space.update(__name__="__main__", __file__=name)
+        space.update(__name__="__main__", __file__=name, __doc__=None)
         _remember(name, source)
         try:
             with loops.none_runs():

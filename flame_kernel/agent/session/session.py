@@ -105,7 +105,7 @@ class Session:
             self.check(epoch)
             numbers = self._carried if carries else self._numbers
             if numbers is None or not numbers.use(call):
-                raise Refusal("stale", "call %s is no new one of the session's owner; nothing was done" % (call,))
+                raise Refusal("stale", "call %s is old, or not from the session's owner; nothing was done" % (call,))
 
     def submit(self, request):
         """Start ``request`` unless its id is known; returns whether it was new."""

@@ -110,7 +110,10 @@ class IPythonShell:
 
     async def run_cell(self, code, silent=False, store_history=True, cell_id=None, raw=None):
         """Run a cell and return the content of its execute_reply, without user_expressions. An error has been published
-        then. ``raw`` is for a shell that has no magics of its own."""
+        then. ``raw`` is for a shell that has no magics of its own.
+
+        Branches because IPython tells of an error in four ways: it raises, shows, returns, or does so before the cell.
+        """
         ip = self.ip
         error = ip.begin_cell()
         result = failure = None
@@ -123,13 +126,15 @@ class IPythonShell:
             self._show(e)
         ip.end_cell()
         if result is not None:
-            failure = result.error_in_exec if result.error_before_exec is None else result.error_before_exec
+            failure = next((e for e in (result.error_before_exec, result.error_in_exec) if e is not None), None)
+        if failure is not None and not error and not silent:
+            error = self._shown_after_all(failure)
         if failure is None and not error.get("in_displayhook"):
             reply = {"status": "ok"}
         else:
-            reply = {"status": "error"}
-            reply["ename"] = type(failure).__name__ if failure is not None else error["ename"]
-            reply["evalue"] = ip.text_of(failure) if failure is not None else error["evalue"]
+            reply = {"status": "error", "ename": error.get("ename"), "evalue": error.get("evalue")}
+            if failure is not None:
+                reply["ename"], reply["evalue"] = type(failure).__name__, ip.text_of(failure)
             reply["traceback"] = error.get("traceback") or []
         count = getattr(result, "execution_count", None) if store_history and not silent else None
         reply["execution_count"] = ip.execution_count - 1 if count is None else count
@@ -176,6 +181,14 @@ class IPythonShell:
             if not silent:
                 ip.events.trigger("post_run_cell", result)
         return result
+
+    def _shown_after_all(self, failure):
+        """Show an error that IPython could not show, by what the cell has replaced, perhaps; returns what was shown."""
+        if type(failure).__name__ == "UsageError":
+            return {}  # that is a sentence on stderr
+        error = tracebacks.content(failure)
+        self._host.publish("error", error)
+        return error
 
     def _awaits(self, code, transformed):
         try:

@@ -100,7 +100,7 @@ def _write_array(encoder, value, depth):
         try:
             text = value.tounicode().encode("utf-8", "surrogatepass")
         except ValueError as e:
-            raise NotPlain("an array of characters that there are not (%s)" % e)
+            raise NotPlain("an array of characters that do not exist (%s)" % e)
         return {"ar": [code, 0, encoder.buffer(text)]}
     return {"ar": [code, value.itemsize, encoder.buffer(_little(value, value.itemsize))]}
 

@@ -144,7 +144,7 @@ class Frames:
         except (ValueError, RecursionError):
             raise Damaged("a message that is not JSON")
         if not isinstance(message, dict):
-            raise Damaged("a message that is no object")
+            raise Damaged("a message that is not an object")
         return kind, message
 
 

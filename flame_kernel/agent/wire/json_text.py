@@ -63,7 +63,7 @@ def _object(value, options):
     return b"{" + b", ".join(parts) + b"}"
 
 
-def outside(text):
+def without_strings(text):
     """What of JSON text (bytes) stands outside its strings, each of which is ``""`` there; None where there are so many
     quotes that this is not worth while."""
     parts, at, left = [], 0, QUOTES

@@ -28,7 +28,7 @@ HANDLE, CARRY = "handle.handle", "handle.carry"
 TAKE_FILES, CALL_FILES = "handle.take_files", "handle.call_files"
 FORWARD = "handle.forward"
 PART, REST = "handle.part", "handle.rest"
-CHILD = "session.child_main.main"
+CHILD = "session.child.main.main"
 # The most bytes that Pyro and pickle add to a message.
 SPARE = 4096
 
@@ -101,7 +101,7 @@ def decode(data, limit=None):
     except (ValueError, RecursionError) as e:
         raise WireError("message is not JSON: %s" % e)
     if not isinstance(message, dict):
-        raise WireError("message is no object")
+        raise WireError("message is not an object")
     at += text_size
     buffers = []
     for size in sizes:
@@ -138,7 +138,7 @@ def has_too_many_values(text):
     """Whether JSON text holds more than MAX_VALUES values; what is inside a string (a page of HTML) is not counted."""
     if len(text) <= MAX_VALUES:
         return False
-    rest = json_text.outside(text)
+    rest = json_text.without_strings(text)
     if rest is not None:
         return _count(rest) > MAX_VALUES
     if _count(text) <= MAX_VALUES:
@@ -156,7 +156,7 @@ def has_too_many_values(text):
 
 def why_unread(text):
     """Why the JSON text (bytes) of a cell's message is refused, in words; "" if it can be read."""
-    rest = json_text.outside(text)
+    rest = json_text.without_strings(text)
     text = text if rest is None else rest
     if has_too_many_values(text):
         others = text.count(b"[") + text.count(b"{") + text.count(b'"')

@@ -192,7 +192,7 @@ class Entries:
     def named(self, number, depth):
         """``(entry, its size with shared values counted each time)``."""
         if type(number) is not int or not 0 <= number < len(self._made):
-            raise BadValue("an entry that there is not")
+            raise BadValue("an entry that does not exist")
         if not self._done[number]:
             if self._nodes[number][0] is None:
                 raise BadValue("an entry that is not there yet")

@@ -65,5 +65,5 @@ class Unpickled:
             self._opened[number] = self._decoder.passed(self._loads, bytes(self._decoder.part(number)))
         values = self._opened[number]
         if type(values) is not list or type(place) is not int or not 0 <= place < len(values):
-            raise BadValue("a place in a pickle that there is not")
+            raise BadValue("a place in a pickle that does not exist")
         return values[place]

@@ -130,7 +130,7 @@ def encode(encoder, value, kind, depth):
         name = value._name_
         if kind.__members__.get(name) is not value:
             if not issubclass(kind, enum.Flag):
-                raise NotPlain("a %s that is none of its members" % class_name(kind))
+                raise NotPlain("a %s that is not one of its members" % class_name(kind))
             name = None
         return {"re": [told, name, encoder.node(value._value_, depth + 1)]}
     if issubclass(kind, tuple):
@@ -211,7 +211,7 @@ def _class(decoder, node, depth):
     if type(node) is not dict or set(node) != {"c"}:
         kind = decoder.value(node, depth + 1)
         if not isinstance(kind, type):
-            raise BadValue("a record of a class that is none")
+            raise BadValue("a record whose class is not one")
         return kind, None
     told = node["c"]
     if type(told) is not list or len(told) != 3 or type(told[1]) is not str or type(told[2]) is not str:

@@ -86,7 +86,7 @@ def _make_range(content, count):
 
 def _make_decimal(content, count):
     if type(content) is not str:
-        raise BadValue("a Decimal that is no text")
+        raise BadValue("a Decimal that is not text")
     if len(content) > SHORT:
         count(len(content) >> 6)  # its hash is computed anew each time
     return decimal.Decimal(content)

@@ -67,9 +67,9 @@ class Attach(Connecting):
 
     def run(self, options: argparse.Namespace) -> int | None:
         if options.watch:
-            with self.visitor() as visitor:
-                page = Page(visitor.target)
-                for events in visitor.watch(options.name):
+            with self.agent_client() as client:
+                page = Page(client.target)
+                for events in client.watch(options.name):
                     page.show(events)
             return None
         try:

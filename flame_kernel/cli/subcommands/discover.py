@@ -126,7 +126,7 @@ def _state(row: dict[str, Any]) -> str:
         return "no Flame server"
     if row["elsewhere"]:
         return "an address of that machine only: register another one, or go there by ssh"
-    return {True: "answers", False: "nobody answers there", None: ""}[row["answers"]]
+    return {True: "answers", False: "no answer", None: ""}[row["answers"]]
 
 
 def _nothing(servers: list[Location]) -> str:

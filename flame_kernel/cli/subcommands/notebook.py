@@ -174,7 +174,7 @@ def parameters(words: list[str]) -> dict[str, Any]:
     for word in words:
         name, sign, text = word.partition("=")
         if not sign or not name.isidentifier() or keyword.iskeyword(name):
-            raise TargetError(f"{word} is no parameter; write NAME=VALUE, such as alpha=0.5")
+            raise TargetError(f"{word} is not a parameter; write NAME=VALUE, such as alpha=0.5")
         try:
             found[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -62,7 +62,7 @@ class Status(Connecting):
             return None
         print(plain_text(f"{target} answers: {found['round_trip_ms']:.1f} ms a round trip ({target.protection})"))
         if found["python"] is None:
-            print("no session has been there yet, so nothing more is known of it")
+            print("no session was ever opened there, so nothing more is known")
             return None
         place = "a bare flame server" if found["bare"] else f"an app, {found['main'] or 'name unknown'}"
         print(
@@ -104,13 +104,13 @@ class Status(Connecting):
 
 def _looked_at(target: Target) -> dict[str, Any]:
     """What a server says of itself, asked without starting anything there."""
-    with contextlib.closing(AgentClient(target)) as visitor:
+    with contextlib.closing(AgentClient(target)) as client:
         trips = []
         hello: Any = None
         for _ in range(_TRIPS):
             begun = time.monotonic()
             try:
-                hello = visitor.ask("hello")
+                hello = client.ask("hello")
             except AgentError as e:
                 if e.code != "no_agent":
                     raise
@@ -124,7 +124,7 @@ def _looked_at(target: Target) -> dict[str, Any]:
             "round_trip_ms": sorted(trips)[_TRIPS // 2] * 1000,
             "python": ".".join(map(str, python)) if isinstance(python, list) else None,
             **{name: hello.get(name) for name in ("host", "pid", "servertype", "bare", "main")},
-            "sessions": visitor.sessions() if hello else [],
+            "sessions": client.sessions() if hello else [],
         }
 
 
@@ -162,8 +162,8 @@ class List(Connecting):
         parser.add_argument("--json", action="store_true", help="for a program")
 
     def run(self, options: argparse.Namespace) -> int | None:
-        with self.visitor() as visitor:
-            living = visitor.sessions()
+        with self.agent_client() as client:
+            living = client.sessions()
         if options.json:
             show_json(living)
             return None
@@ -191,8 +191,8 @@ class Kill(Connecting):
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
-        with self.visitor() as visitor:
-            living = {str(one.get("session")): one for one in visitor.sessions()}
+        with self.agent_client() as client:
+            living = {str(one.get("session")): one for one in client.sessions()}
             for name in options.names:
                 if name not in living:
                     names = ", ".join(map(one_line, living)) or "none"
@@ -203,7 +203,7 @@ class Kill(Connecting):
                 print("no session was ended")
                 return FAILED
             for name in options.names:
-                _end(visitor, living[name])
+                _end(client, living[name])
         return None
 
 
@@ -230,17 +230,17 @@ class Cull(Connecting):
         parser.add_argument("-n", "--dry-run", action="store_true", help="only say which")
 
     def run(self, options: argparse.Namespace) -> int | None:
-        with self.visitor() as visitor:
+        with self.agent_client() as client:
             unused = [
                 one
-                for one in visitor.sessions()
+                for one in client.sessions()
                 if not one.get("attached") and one.get("state") != "busy" and _alone(one) >= options.idle
             ]
             for one in unused:
                 if options.dry_run:
                     print(f"would end session {one_line(str(one.get('session')))}")
                 else:
-                    _end(visitor, one)
+                    _end(client, one)
             if not unused:
                 print("no session has been unused for that long")
         return None
@@ -259,8 +259,8 @@ def _time(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time; give {e}") from None
 
 
-def _end(visitor: AgentClient, session: dict[str, Any]) -> None:
-    name, ended = one_line(str(session.get("session"))), visitor.end(session)
+def _end(client: AgentClient, session: dict[str, Any]) -> None:
+    name, ended = one_line(str(session.get("session"))), client.end(session)
     print(f"ended session {name}" if ended else f"session {name} had already ended")
 
 
@@ -293,30 +293,30 @@ class Logs(Connecting):
         count = 10 if options.cells is None else options.cells
         if count < 0:
             raise TargetError("-n is a number of cells, 0 or more")
-        with self.visitor() as visitor:
-            name = options.session or _only(visitor)
-            cells = _cells(visitor, name)
-            page = Page(visitor.target)
+        with self.agent_client() as client:
+            name = options.session or _only(client)
+            cells = _cells(client, name)
+            page = Page(client.target)
             for cell in cells[-count:] if count else ():
                 if options.follow and cell.get("ended") is None:
                     break  # what it has said comes with what follows
                 page.header(cell)
-                page.show(event for events in visitor.replay(name, str(cell.get("request"))) for event in events)
+                page.show(event for events in client.replay(name, str(cell.get("request"))) for event in events)
             if options.follow:
-                for events in visitor.watch(name):
-                    page.follow(events, lambda: _cells(visitor, name))
+                for events in client.watch(name):
+                    page.follow(events, lambda: _cells(client, name))
         return None
 
 
-def _cells(visitor: AgentClient, name: str) -> list[dict[str, Any]]:
+def _cells(client: AgentClient, name: str) -> list[dict[str, Any]]:
     """The cells of a session of which output is kept, the oldest first."""
-    cells = visitor.ask("cells", session=name)
+    cells = client.ask("cells", session=name)
     return [one for one in cells if isinstance(one, dict)] if isinstance(cells, list) else []
 
 
-def _only(visitor: AgentClient) -> str:
+def _only(client: AgentClient) -> str:
     """The name of the only session there; TargetError where there are more, or none."""
-    living = visitor.sessions()
+    living = client.sessions()
     if len(living) != 1:
         names = ", ".join(one_line(str(one.get("session"))) for one in living) or "none"
         raise TargetError(f"name a --session; there are: {names}")

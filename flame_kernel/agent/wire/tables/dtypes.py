@@ -134,7 +134,7 @@ def check_text(numpy, data, count, layout):
         shape, strides = zip((count, layout.size), *axes)
         codes = numpy.ndarray(shape, order + "u4", data, offset, strides)
         if codes.size and codes.max() > MAX_CODE_POINT:
-            raise BadValue("text of characters that there are not")
+            raise BadValue("text of characters that do not exist")
 
 
 def _check_plain(told):
@@ -191,7 +191,7 @@ def _check_struct(told, depth):
     if not (type(names) is type(formats) is type(offsets) is list and len(names) == len(formats) == len(offsets)):
         raise BadValue("a dtype whose names, formats and offsets do not fit each other")
     if not all(type(name) is str for name in names) or len(set(names)) != len(names):
-        raise BadValue("a dtype whose names are none")
+        raise BadValue("a dtype whose names are not names")
     if type(size) is not int or not 0 <= size <= MAX_ITEM or type(told["aligned"]) is not bool:
         raise BadValue("a dtype of %.40r bytes" % (size,))
     fields, empty, seen, texts = len(names), 0 if size else 1, 0, []

@@ -124,7 +124,7 @@ def read_cells(decoder, node, depth, na=None):
         return text_columns.read(decoder, node["tx"], na)
     items = decoder.value(node, depth + 1)
     if type(items) is not list:
-        raise BadValue("cells that are no list")
+        raise BadValue("cells that are not a list")
     return items
 
 

@@ -104,7 +104,7 @@ def _category_dtype(decoder, content, depth, pandas):
     categories, ordered = content
     categories = None if categories is None else decoder.value(categories, depth + 1)
     if not (categories is None or isinstance(categories, pandas.Index)) or ordered not in (True, False, None):
-        raise BadValue("categories that are no index")
+        raise BadValue("categories that are not an index")
     return pandas.CategoricalDtype(categories, ordered)
 
 
@@ -289,7 +289,7 @@ def _read_array(decoder, content, depth, pandas):
 def _whole_numbers(decoder, node, depth, kind="i8"):
     made = decoder.value(node, depth + 1)
     if str(getattr(made, "dtype", "")) not in ("int64", ">i8", "<i8") or made.ndim != 1:
-        raise BadValue("an array of times that are no numbers")
+        raise BadValue("an array of times that are not numbers")
     return made.astype("i8", copy=False)
 
 
@@ -390,7 +390,7 @@ def _read_texts(decoder, content, depth, pandas):
     na = getattr(pandas, "NA", None)
     items = numpy_kinds.read_cells(decoder, node, depth, na)
     if not all(type(one) is str or one is None or one is na or (type(one) is float and one != one) for one in items):
-        raise BadValue("texts that are none")
+        raise BadValue("texts that are not text")
     import numpy
 
     array = numpy_kinds.filled(numpy, items)
@@ -413,14 +413,14 @@ def _arrow_texts(decoder, content, dtype):
     try:
         array.validate(full=True)
     except pyarrow.ArrowInvalid:
-        raise BadValue("texts that are no UTF-8")
+        raise BadValue("texts that are not UTF-8")
     return dtype.__from_arrow__(array)
 
 
 def _read_arrow(decoder, content, depth, pandas):
     (chunked,) = decoder.values(content, depth)
     if class_name(type(chunked)) != "pyarrow.lib.ChunkedArray":
-        raise BadValue("a column of Arrow that is none")
+        raise BadValue("an Arrow column of another kind")
     return _arrow_dtype_of(pandas, chunked.type).__from_arrow__(chunked)
 
 

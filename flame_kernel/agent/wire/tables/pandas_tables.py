@@ -141,10 +141,10 @@ def _read_levels(decoder, content, depth, pandas, names):
     levels, codes = content
     levels, codes = decoder.values(levels, depth), decoder.values(codes, depth)
     if not levels or not all(isinstance(level, pandas.Index) and not hasattr(level, "levels") for level in levels):
-        raise BadValue("levels that are none")
+        raise BadValue("levels that are not indexes")
     for one in codes:
         if class_name(type(one)) != "numpy.ndarray" or one.dtype.kind != "i" or one.ndim != 1:
-            raise BadValue("codes of levels that are no numbers")
+            raise BadValue("codes of levels that are not numbers")
     return pandas.MultiIndex(levels=levels, codes=codes, names=names, verify_integrity=True)
 
 
@@ -196,7 +196,7 @@ def _told(decoder, made, content, depth):
     """A series or frame with the attributes and flags that were sent along with it."""
     attrs, unique = decoder.value(content[0], depth + 1), content[1]
     if type(attrs) is not dict:
-        raise BadValue("attributes that are no dict")
+        raise BadValue("attributes that are not a dict")
     if attrs:
         made.attrs = attrs
     return made.set_flags(allows_duplicate_labels=False) if unique is True else made

@@ -106,7 +106,7 @@ def parts(decoder, content):
     ends, data = decoder.part(ends), decoder.part(data)
     missing = None if missing is None else bytes(decoder.part(missing))
     if type(count) is not int or len(ends) != 8 * count or (missing is not None and len(missing) != count):
-        raise BadValue("texts of which there are not %.20r" % (count,))
+        raise BadValue("more texts than the buffer holds: %.20r" % (count,))
     import numpy
 
     ends = numpy.frombuffer(ends, "<i8")

@@ -46,12 +46,12 @@ def test_what_one_user_of_a_server_can_do_to_another(keyed: FlameServer, place: 
     with (
         flame.connect(keyed.location, key=KEY, place=place) as a,
         flame.connect(keyed.location, key=KEY, place=place) as b,
-        contextlib.closing(AgentClient(Target(Location.parse(keyed.location), Secret(KEY.encode())))) as visitor,
+        contextlib.closing(AgentClient(Target(Location.parse(keyed.location), Secret(KEY.encode())))) as client,
     ):
         a.execute("secret = 41")
         b.execute("secret = 1\nprint('only for b')")
         assert (a["secret"], b["secret"]) == (41, 1)
-        names = {one["session"] for one in visitor.sessions()}
+        names = {one["session"] for one in client.sessions()}
         assert {a.session.session_id, b.session.session_id} <= names
         a.execute("import sys, os\nwhere = os.getpid()")
         b.execute("import sys, os\nwhere = os.getpid()")
@@ -66,13 +66,13 @@ def test_what_one_user_of_a_server_can_do_to_another(keyed: FlameServer, place: 
             f"import json\nreaches = (hasattr(json, 'of_b_{place}'), os.environ.get('OF_B_{place}'), callable(print))"
         )
         assert a["reaches"] == ((True, "1", True) if place == "process" else (False, None, True))
-        assert visitor.kill(a.session.session_id)
+        assert client.kill(a.session.session_id)
         with pytest.raises(FlameError):
             a.execute("1")
         assert b["secret"] == 1
 
 
-def test_without_the_key_a_neighbour_has_nothing(keyed: FlameServer) -> None:
+def test_without_the_key_another_user_has_nothing(keyed: FlameServer) -> None:
     with flame.connect(keyed.location, key=KEY) as a:
         for key in (None, Secret(b"x" * 64)):
             with pytest.raises(FlameError):
@@ -82,7 +82,7 @@ def test_without_the_key_a_neighbour_has_nothing(keyed: FlameServer) -> None:
 
 
 def test_a_child_keeps_nothing_from_the_code_in_it(keyed: FlameServer) -> None:
-    """It is the same user: SECURITY.md says so, and does not advise a child for strangers."""
+    """It is the same user: SECURITY.md says so, and does not advise a child for other_servers."""
     said = " ".join(Path(__file__).parents[2].joinpath("SECURITY.md").read_text().split())
     assert "A child is no protection from the code in it" in said
     assert "Run strangers' cells in a child" not in said
@@ -102,7 +102,7 @@ def test_who_connects_to_the_debuggers_port_first_hears_nothing(keyed: FlameServ
             "def listen(self, *words):\n"
             "    found(self, *words)\n"
             "    if self.family == socket.AF_INET:\n"
-            "        strangers.extend(socket.create_connection(self.getsockname()) for _ in range(2))\n"
+            "        other_servers.extend(socket.create_connection(self.getsockname()) for _ in range(2))\n"
             "socket.socket.listen = listen"
         )
         with front(kernel) as debugger:

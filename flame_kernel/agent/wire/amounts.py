@@ -1,4 +1,4 @@
-"""Sizes in words, for people."""
+"""Sizes in words, for people. Both sides import it."""
 
 
 def size_in_words(number):

@@ -2,9 +2,9 @@
 
 The server keeps the event log, so nothing is lost when the child dies, and a waiting poll does not burden the child.
 The server sends it requests (``submit``, ``answer``, ``interrupt``, ``close``), and it sends batches of events, see
-``child_frames``.
+``frames``.
 
-This file is the server's side; ``child_main.py`` is the child's.
+This file is the server's side; ``main.py`` is the child's.
 
 For an interrupt the server sends SIGINT to the child's process group, as Ctrl-C in a terminal does. It also arrives
 while the child runs C code, and its subprocesses receive it too.
@@ -22,13 +22,15 @@ import sys
 import threading
 import time
 
-from .. import sockets, tempdirs, threads
-from ..remote import bulk
-from ..shell import compiler
-from ..wire import launch
-from ..wire import message as wire
-from . import child_stacks, descriptors, exit_reason, monitor, program_pipes, stops, top
-from .child_frames import BOOT, read_frame, send_frame
+from ... import sockets, tempdirs, threads
+from ...remote import bulk
+from ...shell import compiler
+from ...wire import launch
+from ...wire import message as wire
+from .. import descriptors, monitor, program_pipes, stops, top
+from . import exit_reason
+from . import stacks as child_stacks
+from .frames import BOOT, read_frame, send_frame
 
 # Seconds that a process has to end when asked: its exit handlers run, and a pool's work is finished. On a busy machine,
 # one that is still starting needs them all.
@@ -282,7 +284,7 @@ class ChildCore:
         for number in given:  # the child has copies
             os.close(number)
         if kind == "where":
-            threads.start("where", self._where_from_outside, request["id"])
+            threads.start("where", self._where_without_answer, request["id"])
 
     def answer(self, input_id, value):
         try:
@@ -325,7 +327,7 @@ class ChildCore:
 
         threads.start("top", answer)
 
-    def _where_from_outside(self, request_id):
+    def _where_without_answer(self, request_id):
         """Answer for a child that does not do so in time."""
         deadline = time.monotonic() + WHERE_PATIENCE
         while time.monotonic() < deadline:

@@ -5,8 +5,8 @@ import marshal
 import struct
 import sys
 
-from ..wire import launch
-from ..wire import message as wire
+from ...wire import launch
+from ...wire import message as wire
 
 _LENGTH = struct.Struct(">Q")
 # Bytes of a frame up to which copying them is cheaper than a second call.

@@ -17,14 +17,15 @@ import threading
 import time
 import types
 
-from .. import sockets, tempdirs, threads
-from ..log import log as events
-from ..remote import bulk
-from ..wire import message as wire
-from ..wire import pieces
-from . import child_stacks, core, folder, places, stacks
-from .child import signal_group
-from .child_frames import read_frame, send_frame
+from ... import own, sockets, tempdirs, threads
+from ...log import log as events
+from ...remote import bulk
+from ...wire import message as wire
+from ...wire import pieces
+from .. import core, folder, places, stacks
+from . import stacks as child_stacks
+from .core import signal_group
+from .frames import read_frame, send_frame
 
 # Most bytes of output that the server has not taken yet: a cell that prints more has to wait.
 MOST_UNSENT = 2 << 20
@@ -86,7 +87,7 @@ def _enable_faulthandler(fd):
 
 
 def _take_descriptors(me, pipes):
-    from ..output import capture  # imported here, because some systems lack fcntl
+    from ...output import capture  # imported here, because some systems lack fcntl
 
     me.capture = capture.Capture(me.emit)
     for name, (number, r, w) in pipes.items():
@@ -161,12 +162,26 @@ def _send_events(sock, log):
         batch = log.poll(ack, wait=None)
         if not batch:
             return
-        plain, buffers = wire.encode_events(batch)
+        frame = _in_spite_of_cells(_encoded, batch)
         try:
-            send_frame(sock, wire.encode({"events": plain}, buffers))
+            send_frame(sock, frame)
         except OSError:
             _end_process(1)  # the server is gone
         ack = batch[-1]["number"]
+
+
+def _encoded(batch):
+    plain, buffers = wire.encode_events(batch)
+    return wire.encode({"events": plain}, buffers)
+
+
+def _in_spite_of_cells(function, *args):
+    """Call a function of ours; again if it fails because a cell has just broken what the library needs."""
+    try:
+        return function(*args)
+    except Exception:  # whatever the cell's own functions raise
+        own.repair()
+        return function(*args)
 
 
 def _receive(sock, taker, me, log, sender):
@@ -175,7 +190,7 @@ def _receive(sock, taker, me, log, sender):
         if frame is None:
             me.wait_started(START_GRACE)
             _end_process(1)
-        message, buffers = wire.decode(frame)
+        message, buffers = _in_spite_of_cells(wire.decode, frame)
         if message["op"] == "submit":
             request = dict(message["request"], buffers=[bytes(b) for b in buffers])
             if request.get("program"):

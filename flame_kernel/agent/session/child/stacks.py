@@ -11,9 +11,9 @@ import select
 import signal
 import time
 
-from .. import own
-from ..shell import compiler
-from . import stacks
+from ... import own
+from ...shell import compiler
+from .. import stacks
 
 # The signal on which the child writes its stacks; others hardly use it. None if the system has no such signals.
 DUMP_SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else None

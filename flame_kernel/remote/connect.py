@@ -1,0 +1,74 @@
+"""``flame.connect``: opens a session on a Flame server, with settings from arguments, and returns it as a Remote."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ..connect.keys import Ask
+from ..connect.target import Secret, Timeouts, load_target
+from ..errors import TargetError
+from .remote import Remote
+
+
+def connect(
+    where: str | None = None,
+    *,
+    key: str | bytes | os.PathLike[str] | Secret | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+    timeout: float | None = None,
+    trust: bool = False,
+    place: str | None = None,
+    session: str | None = None,
+    shell: str | None = None,
+    ask: Ask | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Remote:
+    """Open a session on the Flame server at ``where``: ``host:port``, ``./u:socket``, or the name of a target.
+
+    where     None: the default target, or else a server that is started for the session on this machine
+    key       the server's HMAC key itself (text, bytes), or the path of its file, like ``key_file``
+    timeout   seconds for connecting
+    trust     send objects that are not plain data as pickles, in both directions: only for a server that may run code
+              here
+    ask       asks the user for a key, or whether to trust a new certificate
+    defaults  settings for what nothing else sets
+
+    ``place``, ``session``, ``shell`` and ``more`` are settings of a target.
+
+    Raises TargetError, CannotConnect.
+    """
+    overrides = {"place": place, "session": session, "shell": shell, **more}
+    if isinstance(key, os.PathLike):
+        key, key_file = None, key
+    if key_file is not None:
+        overrides["key_file"] = os.fspath(key_file)
+    if timeout is not None:
+        overrides["timeouts"] = Timeouts(connect=_seconds(timeout))
+    if key is not None:
+        overrides["key"] = _secret(key)
+    if trust:
+        overrides["trust"] = True
+    given = {name: value for name, value in overrides.items() if value is not None}
+    target = load_target(where, overrides=given, ask=ask, defaults=defaults)
+    remote = Remote(target)
+    for sentence in remote.target.cautions():  # every time, because the user has to judge the risk
+        print(f"Warning: {sentence}", file=sys.stderr)
+    return remote
+
+
+def _secret(key: str | bytes | Secret) -> Secret:
+    if isinstance(key, Secret):
+        return key
+    if not key:
+        raise TargetError("key is the server's key as text or bytes, or the path of the file that it stands in")
+    return Secret(key.encode() if isinstance(key, str) else key)
+
+
+def _seconds(timeout: Any) -> float:
+    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0:
+        return float(timeout)
+    raise TargetError(f"timeout is a number of seconds above 0, not {timeout!r}")
