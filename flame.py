@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from flame_kernel.group.opening import group
+    from flame_kernel.remote.by_name import require
     from flame_kernel.remote.connect import connect
-    from flame_kernel.remote.requirements import require
     from flame_kernel.serve.in_app import serve
 
 __all__ = [
@@ -52,7 +52,7 @@ def __getattr__(name: str) -> Any:
     elif name == "group":
         from flame_kernel.group.opening import group as found  # type: ignore[assignment]
     elif name == "require":
-        from flame_kernel.remote.requirements import require as found  # type: ignore[assignment]
+        from flame_kernel.remote.by_name import require as found  # type: ignore[assignment]
     elif name == "serve":
         from flame_kernel.serve.in_app import serve as found  # type: ignore[assignment]
     else:

@@ -26,7 +26,7 @@ from typing import Any
 
 from ..agent.wire import scalars, values
 from ..errors import CannotTravel
-from . import by_name, requirements, source
+from . import by_name, source
 from .callbacks import CalledBack, Handed, is_iterator, name_of
 
 _LRU = type(functools.lru_cache(maxsize=1)(lambda: None))
@@ -354,8 +354,8 @@ class Shipment:
                 item["cells"].append(self._cell(cell, name))
             defaults = (function.__defaults__, function.__kwdefaults__)
             item["defaults"] = None if defaults == (None, None) else self._content(list(defaults), "a default")
-            self._names(item, requirements.space(function), code, source.global_names(code))
-            item["modules"] += requirements.modules(function)
+            self._names(item, by_name.space_of(function), code, source.global_names(code))
+            item["modules"] += by_name.required(function)
         finally:
             self._path = path
 
