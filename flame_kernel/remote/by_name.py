@@ -1,7 +1,7 @@
 """Finds the module and name of an object of Python or an installed library, so that the far side can import it.
 
-Only loaded modules are searched, and a name is returned only if it leads back to the same object. At the end stands what a
-function requires by name: ``@flame.require("numpy")``.
+Only loaded modules are searched, and a name is returned only if it leads back to the same object. At the end stands
+what a function requires by name: ``@flame.require("numpy")``.
 """
 
 from __future__ import annotations
