@@ -118,6 +118,9 @@ class Way:
             return CannotConnect(self.location, "timeout")
         if isinstance(error, ConnectionRefusedError):
             return CannotConnect(self.location, "refused")
+        if isinstance(error, ConnectionResetError):
+            seen = "it reset the connection without a word, as a forwarded port does that leads to nobody"
+            return CannotConnect(self.location, "closed", seen)
         if isinstance(error, FileNotFoundError):
             return CannotConnect(self.location, "refused", "there is no such socket file")
         return CannotConnect(self.location, "unreachable", (error.strerror or str(error)).lower())

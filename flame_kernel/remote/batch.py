@@ -114,23 +114,30 @@ class Chain:
 
 
 def _send(calls: Calls, waiting: Sequence[tuple[dict[str, Any], Sequence[Any], str, Future[Any]]]) -> None:
-    """Send all calls and wait for all; raises the first error. Ctrl-C interrupts those that are not done."""
+    """Send all calls and wait for all, but for those that were cancelled; raises the first error. Ctrl-C interrupts
+    those that are not done."""
     told: queue.SimpleQueue[None] = queue.SimpleQueue()
-    sent, batch = [], uuid.uuid4().hex
-    with calls.session.together():
-        for request, parts, mode, future in waiting:
-            request_id = uuid.uuid4().hex
-            reply = calls.session.request("object", request_id, buffers=parts, batch=batch, **request)
-            sent.append((request_id, reply, mode, future))
-    for _, reply, _, _ in sent:
-        reply.add_done_callback(lambda done: told.put(None))
+    batch = uuid.uuid4().hex
+    sent: list[tuple[str, Future[Any], str, Future[Any]]] = []
+    wanted = [one for one in waiting if one[-1].set_running_or_notify_cancel()]
     try:
+        with calls.session.together():
+            try:
+                for request, parts, mode, future in wanted:
+                    request_id = uuid.uuid4().hex
+                    reply = calls.session.request("object", request_id, buffers=parts, batch=batch, **request)
+                    sent.append((request_id, reply, mode, future))
+                    reply.add_done_callback(lambda done: told.put(None))
+            except BaseException:  # Ctrl-C, mostly; it goes on, and nothing of it is sent
+                _stop(calls, sent)
+                raise
         for _ in sent:
             next_of(told)
-    except KeyboardInterrupt:
-        for request_id, reply, _, _ in sent:
-            if not reply.done():
-                calls.session.interrupt(request_id)
+    except BaseException as error:  # goes on, whatever it is; who waits for one of these waits no longer
+        _stop(calls, sent)
+        for *_, future in wanted:
+            if not future.done():
+                future.set_exception(error)
         raise
     first: Exception | None = None
     for _, reply, mode, future in sent:
@@ -141,3 +148,10 @@ def _send(calls: Calls, waiting: Sequence[tuple[dict[str, Any], Sequence[Any], s
             first = first or error
     if first is not None:
         raise first
+
+
+def _stop(calls: Calls, sent: Sequence[tuple[str, Future[Any], str, Future[Any]]]) -> None:
+    """Interrupt what is not done, the last first: what waits behind another then never begins."""
+    for request_id, reply, _, _ in reversed(sent):
+        if not reply.done():
+            calls.session.interrupt(request_id)
