@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from flame_kernel.group.opening import group
+    from flame_kernel.remote.by_name import require
     from flame_kernel.remote.connect import connect
     from flame_kernel.serve.in_app import serve
 
@@ -38,6 +39,7 @@ __all__ = [
     "connect",
     "group",
     "load_ipython_extension",
+    "require",
     "serve",
     "unload_ipython_extension",
 ]
@@ -49,6 +51,8 @@ def __getattr__(name: str) -> Any:
         from flame_kernel.remote.connect import connect as found
     elif name == "group":
         from flame_kernel.group.opening import group as found  # type: ignore[assignment]
+    elif name == "require":
+        from flame_kernel.remote.by_name import require as found  # type: ignore[assignment]
     elif name == "serve":
         from flame_kernel.serve.in_app import serve as found  # type: ignore[assignment]
     else:

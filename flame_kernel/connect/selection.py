@@ -131,6 +131,8 @@ def _group(name: str, file: TargetsFile, within: tuple[str, ...]) -> list[Chosen
         circle = " → ".join((*within[within.index(name) :], name))
         raise TargetError(f"the group {name} is a member of itself ({circle}); take one of them out in {file.path}")
     chosen: dict[str, Chosen] = {}
+    if not file.groups[name]:
+        raise TargetError(f"group {name} in {file.path} is empty; name a target in its members, or remove it")
     for member in file.groups[name]:
         leaves_out = member.startswith("-")
         try:

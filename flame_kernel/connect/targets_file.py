@@ -364,8 +364,6 @@ def _members(path: Path, name: str, table: Any, targets: Mapping[str, Any]) -> l
     members = table.get("members")
     if not (isinstance(members, list) and all(isinstance(one, str) and one.strip() for one in members)):
         raise TargetError(f'{whose} has no members; write members = ["target", "pattern-*", "@group"]')
-    if not members:
-        raise TargetError(f"{whose} is empty; name a target in its members, or remove it")
     return [one.strip() for one in members]
 
 

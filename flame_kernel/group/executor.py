@@ -43,12 +43,14 @@ class GroupExecutor(Executor):
 
     members  the members of a group; the executor does not end their sessions
     retries  how often a call is repeated if its host was lost while it ran; 0: never, because it may have run
+    group    what ends their sessions when it is forgotten, and so is kept
     """
 
-    def __init__(self, members: Sequence[Member], retries: int = 0) -> None:
+    def __init__(self, members: Sequence[Member], retries: int = 0, group: object = None) -> None:
         if retries < 0:
             raise TargetError(f"retries is a number from 0 on, not {retries}")
         self._members = list(members)
+        self._group = group
         self._retries = retries
         self._lock = threading.RLock()
         self._waiting: collections.deque[Task] = collections.deque()

@@ -48,7 +48,8 @@ class Group(Calls, Sequence[Remote]):
     sessions.  ``web["x"]`` is the variable ``x`` on each host, unless a host is called ``x``.
     """
 
-    def __init__(self, members: Sequence[Member], owner: Group | None = None) -> None:
+    def __init__(self, members: Sequence[Member], owner: Group | None = None, lasting: bool = False) -> None:
+        """``lasting``: the sessions outlive this object, somebody else ends them."""
         super().__init__(self)
         self._members = list(members)
         self._owner = owner
@@ -57,6 +58,8 @@ class Group(Calls, Sequence[Remote]):
         self.patience: float = PATIENCE if owner is None else owner.patience
         if owner is None:
             _open.add(self)
+            self._end = weakref.finalize(self, _dropped, () if lasting else self._members)
+            self._end.atexit = False  # `_close_all` does that
 
     def __repr__(self) -> str:
         return f"<Group of {len(self)}; {self.states}>"
@@ -122,6 +125,7 @@ class Group(Calls, Sequence[Remote]):
     def _remote(self, member: Member) -> Remote:
         """The member's `Remote`. The member connects on its own thread, after the jobs that it already has."""
         future = Group([member], self._owner or self)._begin(lambda member, remote: remote)
+        member.is_handed_out = True
         return cast(Remote, self.wait_for(future)[member.label])
 
     # -- calls --------------------------------------------------------------------------------------------------------
@@ -141,14 +145,16 @@ class Group(Calls, Sequence[Remote]):
 
         Raises GroupError if a host does not have the name, and FlameError if the kinds differ.
         """
-        return joined(self.pull(name).answers())
+        results = self.pull(name)
+        results.answers()  # all of them, or an error
+        return joined(results.ok)
 
     def executor(self, retries: int = 0) -> GroupExecutor:
         """A ``concurrent.futures.Executor`` that distributes calls among the members.
 
         ``retries`` is how often a call is repeated if its host was lost while it ran; 0: never, as it may have run.
         """
-        return GroupExecutor(self._members, retries)
+        return GroupExecutor(self._members, retries, self._owner or self)
 
     def map(
         self, function: Callable[..., Any], /, *iterables: Iterable[Any], chunksize: int | None = None
@@ -300,6 +306,7 @@ class Group(Calls, Sequence[Remote]):
 
     def _leave(self, leave: Callable[[Remote], None], spare: Collection[str]) -> None:
         _open.discard(self)
+        self._end.detach()
         leaving = [member for member in self._members if member.label not in spare]
         threads = [threading.Thread(target=member.close, args=(leave,), daemon=True) for member in leaving]
         for member, thread in zip(leaving, threads, strict=True):
@@ -366,6 +373,13 @@ def tell_text(results: Results) -> None:
     texts = {host: text for host, text in results.text.items() if text}
     if texts:
         print(plain_text(folding.told(texts, total=len(results))))
+
+
+def _dropped(members: Sequence[Member]) -> None:
+    """A group is gone that nobody has closed: end its sessions, but those whose `Remote` somebody was given."""
+    for member in members:
+        leave = (lambda remote: None) if member.is_handed_out else Remote.close
+        threading.Thread(target=member.close, args=(leave,), name="flame-dropped", daemon=True).start()
 
 
 # Held by sync_imports: only one group at a time may replace the interpreter's __import__.

@@ -96,6 +96,8 @@ class Member:
         self._failure: tuple[float, FlameError] | None = None
         self._was_there = False
         self._closed = False
+        self._write_here: Callable[[str, str], None] | None = None
+        self.is_handed_out = False  # somebody has the `Remote`, who may go on with it without the group
         self._pid = os.getpid()
         self.unreached: Exception | None = None  # the error that kept the last job from starting, if any
         self.text: Callable[[str, str], None] | None = None  # gets the text that calls print, while a job runs
@@ -189,6 +191,7 @@ class Member:
             self._is_connecting = False
         if remote is not None:
             remote.close()
+        self._write_here = made.write
         made.write = self._write
         self._remote = made
         if self._was_there or self._failure is not None:
@@ -224,13 +227,14 @@ class Member:
             raise
 
     def _write(self, name: str, text: str) -> None:
-        write = self.text
+        write = self.text or self._write_here  # of a `Remote` that somebody uses by itself it appears here
         if write is not None:
             write(name, text)
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
             self._do(job)
+            job = None  # it may be what keeps its group
         if self._closed and self._remote is not None:  # it connected while the group was being closed
             with contextlib.suppress(FlameError):
                 self._remote.close()

@@ -47,25 +47,41 @@ def group(
     Raises TargetError.
     """
     where = _named(where)
-    if "joblib.parallel" in sys.modules:
-        from .joblib_backend import register
-
-        register()
+    _register_backend()
     if _has_remotes(where):
         return _of_remotes(where)
     file = file or TargetsFile(targets_path(os.environ))
     words = cast("str | Sequence[str]", _usual(file) if where is None else where)
-    known, locations = known or {}, {name: str(one.location) for name, one in (known or {}).items()}
-    chosen = select(words, file, locations)
+    lasting, shared, known = shared is not None, {} if shared is None else shared, known or {}
+    present = _present(words, shared)
+    if present is not None:
+        return Group(present, lasting=True)
+    chosen = select(words, file, {name: str(one.location) for name, one in known.items()})
     given, seconds = _given(settings), _patience(timeout)
-    shared, gate = {} if shared is None else shared, threading.BoundedSemaphore(AT_ONCE)
+    gate = threading.BoundedSemaphore(AT_ONCE)
     for one in chosen:
         before = shared.get(one.label)
         if not _can_stay(before, known.get(one.label)):
             if before is not None:
                 before.close()
             shared[one.label] = Member(one, given, gate, back or _back, known.get(one.label), load, seconds)
-    return Group([shared[one.label] for one in chosen])
+    return Group([shared[one.label] for one in chosen], lasting=lasting)
+
+
+def _register_backend() -> None:
+    """Make ours a backend of joblib, where the program uses joblib."""
+    if "joblib.parallel" in sys.modules:
+        from .joblib_backend import register
+
+        register()
+
+
+def _present(words: str | Sequence[str], shared: Mapping[str, Member]) -> list[Member] | None:
+    """The members whose labels ``words`` are, such as ``lab:9999/2``: a session of several on one server has no other
+    name. None if one of them is no member that can be reused."""
+    labels = [part.strip() for part in words.split(",")] if isinstance(words, str) else list(words)
+    found = [shared[label] for label in dict.fromkeys(labels) if label in shared and not shared[label].is_closed]
+    return found if len(found) == len(set(labels)) and any("/" in label for label in labels) else None
 
 
 def _named(where: Any) -> Any:

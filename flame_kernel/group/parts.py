@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import FlameError
@@ -34,20 +34,28 @@ def parts(values: Any, hosts: Sequence[str]) -> list[Any]:
     return found
 
 
-def joined(found: Sequence[Any]) -> Any:
-    """Join parts in order: arrays to one array, frames to one frame, text to text, anything else to a list.
+def joined(found: Mapping[str, Any]) -> Any:
+    """Join the parts of all hosts in order: arrays to one array, frames to one frame, text to text, anything else to a
+    list.
 
-    Raises FlameError if the parts are of different kinds.
+    Raises FlameError, which names the hosts, if the parts are of different kinds or shapes.
     """
-    first = found[0]
-    kinds = {type(one) for one in found}
-    if len(kinds) > 1:
-        names = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise FlameError(f"the parts are of different kinds ({names}) and cannot be joined; pull them one by one")
+    kinds = {host: type(one).__name__ for host, one in found.items()}
+    if len({type(one) for one in found.values()}) > 1:
+        raise FlameError(
+            f"the parts are of different kinds ({_by_host(kinds)}) and cannot be joined; pull them one by one"
+        )
+    parts = list(found.values())
     try:
-        return _joined(found, type(first))
+        return _joined(parts, type(parts[0]))
     except (TypeError, ValueError) as error:
-        raise FlameError(f"the parts cannot be joined: {error}; pull them one by one") from None
+        shapes = {host: str(getattr(one, "shape", "")) for host, one in found.items()}
+        why = f"their shapes differ ({_by_host(shapes)})" if len(set(shapes.values())) > 1 else str(error)
+        raise FlameError(f"the parts cannot be joined: {why}; pull them one by one") from None
+
+
+def _by_host(facts: Mapping[str, str]) -> str:
+    return "; ".join(f"{folding.names(block.hosts)}: {block.text}" for block in folding.fold(facts))
 
 
 def _joined(found: Sequence[Any], kind: type) -> Any:

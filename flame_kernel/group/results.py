@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from . import folding
 WHOLE = 4
 # Most characters of a value's repr in a table.
 _SHOWN = 2000
+
+# Names of texts of ours, in a SyntaxError: each has a number of its own.
+_OUR_FILES = re.compile(r" \(<flame [^<>]{1,100}>, line (?=\d)| \(<ipython-input-[^<>]{1,100}>, line (?=\d)")
 
 # Errors that mean that the host could not be called or did not answer, so not a failure of the code.
 UNREACHABLE = (CannotConnect, NotAnswered, ConnectionLost, TargetError)
@@ -154,6 +158,7 @@ def _folded(errors: Mapping[str, BaseException]) -> list[tuple[str, tuple[str, .
     said, keys = {}, {}
     for host, error in errors.items():
         words, location = in_a_line(error), getattr(error, "location", None)
+        words = _OUR_FILES.sub(" (line ", words)
         said[host] = words.replace(str(location), "it") if location else words
         keys[host] = folding.masked(said[host]) if _is_end(error) else said[host]
     found = []

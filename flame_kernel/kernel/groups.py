@@ -27,6 +27,7 @@ from ..errors import FlameError, GroupError, RemoteError
 from ..group import folding
 from ..group.cell import CellResults
 from ..group.following import Following
+from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
@@ -92,7 +93,7 @@ class Groups:
         self._back: list[str] = []  # hosts that are there again, and whose cell was not told
         self._under_way: set[Following] = set()
         self._asking = threading.Lock()
-        self._last: CellResults | None = None
+        self._last: GroupFuture | None = None
 
     def __repr__(self) -> str:
         return f"<Groups {', '.join(self._members) or 'none'}>"
@@ -191,9 +192,16 @@ class Groups:
     # -- a cell ------------------------------------------------------------------------------------------------------
 
     def press(self) -> None:
-        """Stop: all hosts on which a cell runs hear of it."""
-        for following in list(self._under_way):
+        """Stop: all hosts on which a cell runs hear of it; where none is waited for, those that an earlier Stop has not
+        stopped."""
+        under_way = list(self._under_way)
+        for following in under_way:
             following.press()
+        for member in () if under_way or self._far.group is None else self._far.group.members:
+            remote = member.known
+            if remote is not None and member.state == "busy":
+                with contextlib.suppress(FlameError):  # a host that is gone has nothing to stop
+                    remote.interrupt()
 
     async def cell(self, cell: Asked, lines: list[str], how: How) -> dict[str, Any] | None:
         """Run what is left of a cell, where it is for a group: its reply. None where it is for one far side."""
@@ -255,7 +263,6 @@ class Groups:
             screen.text("stderr", words)
         if results is None:
             return screen.error("KeyboardInterrupt", "", ["KeyboardInterrupt"])
-        self._last = results
         if line["pull"] and results.ok:
             await self._pull(chosen.some(results.ok), line["pull"])
         if results.has_failed and wanted.raise_error:
@@ -264,7 +271,7 @@ class Groups:
 
     def _begin(self, following: Following, code: str, values: dict[str, Any], options: dict[str, Any]) -> None:
         self._under_way.add(following)
-        following.begin(code, values, **options)
+        self._last = following.begin(code, values, **options)
 
     async def _pull(self, some: Group, names: list[str]) -> None:
         """Bind names of ``%%local`` cells to what they are on each host."""
@@ -276,7 +283,11 @@ class Groups:
         if self._last is None:
             raise FlameError("no cell has run on several far sides yet; %%flame -t TARGETS runs one")
         read = parse_cell("--fold --mask" if line["mask"] else "--fold", KERNEL)
-        tell(Output(self._publisher, cell.request_id), self._last, wishes(read, len(self._last), None, False))
+        screen, results = Output(self._publisher, cell.request_id), self._last.results
+        assert isinstance(results, CellResults)
+        tell(screen, results, wishes(read, len(self._last), None, False))
+        if self._last.pending:
+            screen.text("stderr", f"[not done yet: {folding.names(self._last.pending)}]\n")
 
 
 class Output:

@@ -88,13 +88,13 @@ class OnGroup:
     # -- looking in ----------------------------------------------------------------------------------------------------
 
     async def status(self, cell: Any, line: Line) -> None:
-        rows = [("host", "state", "where", "session")]
+        rows: list[tuple[str, ...]] = [("host", "state", "where", "session")]
         for member in self._group.members:
             remote = member.known
             session = remote.session if remote is not None else None
-            rows.append((member.label, member.state, member.location, session.session_id if session else ""))
-        shown = [one_line(row, 500) for row in aligned(rows)]
-        self._say(cell, "\n".join([plain_text(self._far.words()), *shown]))
+            where = (one_line(text) for text in (member.label, member.state, member.location))
+            rows.append((*where, one_line(session.session_id) if session else ""))
+        self._say(cell, plain_text("\n".join([self._far.words(), *aligned(rows)])))
 
     async def where(self, cell: Any, line: Line) -> None:
         await self._look(cell, lambda session: monitor.where(session, line["all"], monitor.ALL), mask=True)

@@ -332,9 +332,8 @@ class Shipment:
             self._bare(function)
             return
         is_decorated = by_name.is_installed(source.module_of(function)) and hasattr(function, "__wrapped__")
-        if is_decorated and self._decorated(function):
-            return
-        self._filled(function, text)
+        if not (is_decorated and self._decorated(function)):
+            self._filled(function, text)
 
     def _bare(self, function: types.FunctionType) -> None:
         """Add a function without source as bytecode; needs the same Python version there."""
@@ -355,7 +354,8 @@ class Shipment:
                 item["cells"].append(self._cell(cell, name))
             defaults = (function.__defaults__, function.__kwdefaults__)
             item["defaults"] = None if defaults == (None, None) else self._content(list(defaults), "a default")
-            self._names(item, function.__globals__, code, source.global_names(code))
+            self._names(item, by_name.space_of(function), code, source.global_names(code))
+            item["modules"] += by_name.required(function)
         finally:
             self._path = path
 

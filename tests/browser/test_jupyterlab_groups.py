@@ -51,3 +51,57 @@ def test_those_that_fail_and_that_are_not_there_are_told_apart(notebook: Noteboo
     expect(output).to_contain_text("NameError: name 'odd' is not defined")
     expect(output).to_contain_text("not reachable: 127.0.0.1:9")
     expect(output).to_contain_text("3 of 4 hosts failed")
+
+
+# The least contrast between a text and what is behind it, as WCAG counts it (level AA).
+CONTRAST = 4.5
+_CONTRAST = """element => {
+    const parts = text => text.match(/[\\d.]+/g).map(Number);
+    const light = rgb => {
+        const line = one => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4;
+        const [r, g, b] = rgb.map(one => line(one / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    let behind = element;
+    while (behind && (parts(getComputedStyle(behind).backgroundColor)[3] ?? 1) < 0.5) behind = behind.parentElement;
+    const back = behind ? parts(getComputedStyle(behind).backgroundColor) : [255, 255, 255];
+    const front = parts(getComputedStyle(element).color);
+    const [darker, lighter] = [light(front.slice(0, 3)), light(back.slice(0, 3))].sort((a, b) => a - b);
+    return (lighter + 0.05) / (darker + 0.05);
+}"""
+
+
+@pytest.fixture(scope="module")
+def kernel_notebook(lab: Lab, lab_server: FlameServer, chromium_browser: Browser) -> Notebook:
+    """A notebook of the Remote Flame kernel, connected to a group: three sessions, and a place where there is none."""
+    notebook = pick_kernel(open_lab(chromium_browser, lab))
+    output = notebook.output(notebook.run(f"%flame connect {lab_server.location}*3,127.0.0.1:9"))
+    expect(output).to_contain_text("cells run on 4 hosts")
+    expect(notebook.output(notebook.run(f"%%flame -t {lab_server.location}/2\nodd = print('odd')"))).to_have_text("odd")
+    return notebook
+
+
+@pytest.mark.timeout(300)  # three far sides load matplotlib
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_kernel_on_a_group_is_read_in_both_themes(kernel_notebook: Notebook, theme: str) -> None:
+    notebook = kernel_notebook
+    if theme == "dark":
+        notebook.turn_dark()
+    figures = notebook.output(
+        notebook.run(
+            "import os, matplotlib.pyplot as plt\n"
+            "plt.figure(figsize=(2.5, 1.5))\nplt.plot([1, os.getpid() % 97])\nplt.show()"
+        )
+    )
+    expect(figures.locator("figure img")).to_have_count(3)
+    failed = notebook.output(notebook.run("print('before')\nodd"))
+    expect(failed).to_contain_text("NameError: name 'odd' is not defined")
+    expect(failed).to_contain_text("not reachable: 127.0.0.1:9")
+    expect(failed).to_contain_text("failed: 2 of 4 hosts")
+    for text in (
+        figures.locator("figcaption").first,
+        failed.locator("pre").first,
+        failed.locator("[data-mime-type='application/vnd.jupyter.stderr'] pre").last,
+    ):
+        contrast = text.evaluate(_CONTRAST)
+        assert contrast >= CONTRAST, f"{text.inner_text()[:60]!r} in the {theme} theme: {contrast:.1f}"

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import farside
 import nbformat
 import pytest
+import tomllib
 from farside import FlameServer
 from shell import flame
+
+from flame_kernel.cli.papermill_engine import environ
+from flame_kernel.errors import TargetError
 
 WARM = ("flame_kernel.group.group", "nbclient", "nbformat", "jupyter_client.kernelspec")
 pytestmark = pytest.mark.usefixtures("warm_commands")
@@ -240,3 +246,35 @@ def test_pip_of_every_host() -> None:
     assert (done.code, done.err.count("exit status 1")) == (1, 1)
     assert flame("pip", "-t", "web1", "--", "--version").out.startswith("pip ")
     assert flame("pip", "-t", "web1", "no-such-command").code == 1
+
+
+PAPERMILL = """
+import importlib, sys, papermill
+module, _, name = sys.argv[1].partition(":")
+papermill.engines.papermill_engines.register("flame", getattr(importlib.import_module(module), name))
+options = {"engine_name": "flame", "language": "python", "progress_bar": False}
+papermill.execute_notebook(sys.argv[2], sys.argv[3], {"alpha": 21}, kernel_name=sys.argv[4], **options)
+"""
+
+
+@pytest.mark.timeout(240)  # two processes load much
+def test_papermills_engine_on_a_member(tmp_path: Path) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    engine = project["project"]["entry-points"]["papermill.engine"]["flame"]
+    path, out = notebook(tmp_path / "nb.ipynb", "alpha = 0", "print(alpha * 2)"), tmp_path / "done.ipynb"
+    line = [sys.executable, "-c", PAPERMILL, engine, str(path), str(out)]
+    done = subprocess.run([*line, "web1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert outputs(out) == ["42\n"]
+    with pytest.raises(TargetError, match="there is no target or kernel 'web9'"):
+        environ("web9")
+    assert environ("web") == {"FLAME_TARGET": "web"}
+
+
+def test_a_kernel_of_a_group_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    assert "Installed kernelspec flame-web" in flame("install", "web").out
+    written = json.loads((tmp_path / "data" / "kernels" / "flame-web" / "kernel.json").read_text())
+    assert (written["display_name"], written["env"]["FLAME_TARGET"]) == ("Remote Flame: web", "web")
+    done = flame("install", "web,nobody")
+    assert (done.code, "nobody" in done.err, done.err.count("\n")) == (1, True, 1)

@@ -135,7 +135,6 @@ def test_groups_are_edited_and_comments_stay(file: TargetsFile) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[groups.web]\nmembers = []", "group web in .* is empty"),
         ("[groups.web]\nmembers = 3", "has no members"),
         ('[groups.web]\nmembers = ["a"]\nkey = "x"', "has one setting"),
         ('[groups.all]\nmembers = ["a"]', "no usable name"),
@@ -150,6 +149,15 @@ def test_a_file_with_a_mistake(tmp_path: Path, text: str, said: str) -> None:
     path.write_text(text)
     with pytest.raises(TargetError, match=said):
         TargetsFile(path)
+
+
+def test_an_empty_group_is_a_mistake_where_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "targets.toml"
+    path.write_text('[targets.lab]\nlocation = "lab:9999"\n[groups.web]\nmembers = []\n')
+    file = TargetsFile(path)
+    assert [one.label for one in select("lab", file)] == ["lab"]
+    with pytest.raises(TargetError, match=r"group web in .* is empty; name a target in its members"):
+        select("web", file)
 
 
 def test_a_group_where_one_server_is_wanted(file: TargetsFile) -> None:

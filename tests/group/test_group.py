@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import dataclasses
+import enum
+import gc
 import os
 import signal
 import threading
@@ -17,6 +21,7 @@ from flakylink import FlakyLink
 
 import flame
 import flame_kernel.errors
+from flame_kernel.connect.target import load_target
 from flame_kernel.group.group import Group
 from flame_kernel.remote.remote import Remote
 from flame_kernel.session.agent_client import AgentClient
@@ -376,3 +381,83 @@ def test_a_stop_reaches_what_was_just_about_to_begin(web: Group) -> None:
     on.set()
     assert future.wait(20)
     assert web.evaluate("2").answers() == [2, 2, 2]
+
+
+def living(server: FlameServer) -> set[str]:
+    with contextlib.closing(AgentClient(load_target(server.location))) as visitor:
+        return {str(one["session"]) for one in visitor.sessions()}
+
+
+def test_a_group_that_nobody_has_any_more_ends_its_sessions(servers: dict[str, FlameServer]) -> None:
+    where = ",".join(one.location for one in servers.values())
+    group = flame.group(where, place="process", shell="mini")
+    name = group.evaluate("1") and group.members[0].known.session.session_id  # type: ignore[union-attr]
+    assert name in living(servers["web1"])
+    executor = group.executor()
+    del group
+    gc.collect()
+    assert executor.submit(lambda: 3).result(30) == 3  # which keeps it
+    del executor
+    gc.collect()
+    wait_until(lambda: name not in living(servers["web1"]), "its session has ended")
+
+
+def test_a_remote_of_a_group_outlives_it(servers: dict[str, FlameServer], capsys: pytest.CaptureFixture[str]) -> None:
+    remote = flame.group([servers["web1"].location], place="process", shell="mini")[0]
+    gc.collect()
+    assert remote.evaluate("2") == 2
+    remote.execute("print('by itself')")
+    assert capsys.readouterr().out == "by itself\n"
+    remote.close()
+
+
+def test_equal_mistakes_are_told_once(web: Group) -> None:
+    with pytest.raises(flame.GroupError) as raised:
+        web.evaluate("1 +")
+    assert "\n".join(raised.value.lines).count("SyntaxError: invalid syntax") == 1
+    assert "3 of 3 hosts: web[1-3]" in raised.value.lines[0]
+
+
+def test_parts_that_make_no_whole_name_their_hosts(web: Group) -> None:
+    web.push({"part": [1]})
+    web["web2"]["part"] = 3
+    with pytest.raises(flame.FlameError, match=r"of different kinds \(web1, web3: list; web2: int\)"):
+        web.gather("part")
+    web.push({"part": numpy.zeros((2, 3))})
+    web["web3"]["part"] = numpy.zeros((2, 4))
+    with pytest.raises(flame.FlameError, match=r"shapes differ \(web1, web2: \(2, 3\); web3: \(2, 4\)\)"):
+        web.gather("part")
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+Point = collections.namedtuple("Point", "x y")  # noqa: PYI024  # as users write it
+
+
+@dataclasses.dataclass
+class Reading:
+    value: float
+
+
+def test_classes_of_this_program_come_back_as_themselves(web: Group) -> None:
+    web.execute("base = 10")
+
+    def made(n: int) -> object:
+        return Point(base + n, n), Colour.RED, Reading(n / 2)  # type: ignore[name-defined]  # noqa: F821
+
+    for answer in web.run(made, 1).answers():
+        assert answer == (Point(11, 1), Colour.RED, Reading(0.5))
+        assert [type(one) for one in answer] == [Point, Colour, Reading]
+    assert web.map(made, range(4))[3] == (Point(13, 3), Colour.RED, Reading(1.5))
+    web.push({"point": Point(1, 2), "red": Colour.RED, "reading": Reading(1.0)})
+    assert web.pull("point").answers() == [Point(1, 2)] * 3
+    assert {type(one) for one in web.pull("reading").answers()} == {Reading}
+    several = numpy.array([Point(1, 2), Colour.RED, Reading(2.0)], dtype=object)
+    web.push({"several": several})
+    for one in web.pull("several").answers():
+        assert one.dtype == object
+        assert list(one) == list(several)
+    web.scatter("part", [Point(n, n) for n in range(5)])
+    assert web.gather("part") == [Point(n, n) for n in range(5)]

@@ -154,6 +154,39 @@ def test_stop_reaches_all_of_them(kernel: Kernel) -> None:
     assert "all 3 hosts" in ok(kernel.execute("print('still there')")).stdout
 
 
+def test_a_second_stop_reaches_what_the_first_has_not_stopped(kernel: Kernel) -> None:
+    run = kernel.submit("import time\ntime.sleep(600)")
+    wait_until(lambda: "busy: web[1-3]" in kernel.execute("%flame status").stdout, "all are busy")
+    wait_until(lambda: kernel.execute("%flame where").stdout.count("time.sleep") == 1, "all sleep")
+    kernel.interrupt()
+    kernel.wait(run)
+    if "not stopped yet" in run.stderr:
+        kernel.interrupt()
+    wait_until(lambda: "idle: web[1-3]" in kernel.execute("%flame status").stdout, "all have stopped")
+
+
+def test_stop_sends_the_signal_that_is_wished(kernel: Kernel) -> None:
+    code = (
+        "import signal, time\ngot = []\nsignal.signal(signal.SIGUSR1, lambda *args: got.append(1))\n"
+        "print('ready', flush=True)\nwhile not got:\n    time.sleep(0.01)\nprint('got it')"
+    )
+    run = kernel.submit(f"%%flame -t web --signal-on-interrupt SIGUSR1 --stream\n{code}")
+    wait_until(lambda: kernel.take_all() or run.stdout.count("ready") == 3, "all are ready")
+    kernel.interrupt()
+    kernel.wait(run)
+    assert run.stdout.count("got it") == 3
+    quiet = "%%flame -t web --signal-on-interrupt 0 --progress-after -1"
+    run = kernel.submit(f"{quiet}\nwhile len(got) < 2: time.sleep(0.01)")
+    wait_until(lambda: "busy: web[1-3]" in kernel.execute("%flame status").stdout, "all are busy")
+    kernel.interrupt()
+    kernel.wait(run)
+    assert "not waited for any more; it goes on there: %flame result" in run.traceback
+    assert run.displays == []
+    assert "not done yet: web[1-3]" in ok(kernel.execute("%flame result")).stderr
+    kernel.interrupt()
+    wait_until(lambda: "idle: web[1-3]" in kernel.execute("%flame status").stdout, "all have stopped")
+
+
 def test_an_editor_is_answered_by_the_first_that_lives(kernel: Kernel) -> None:
     ok(kernel.execute("a_long_name = 1"))
     wait_until(lambda: "a_long_name" in kernel.complete("a_long")["matches"], "jedi has been loaded there")

@@ -307,6 +307,13 @@ class Notebook:
         expect(dialog).to_have_count(0)
         self.wait_idle()
 
+    def turn_dark(self) -> None:
+        """Settings, Theme, JupyterLab Dark."""
+        self.page.get_by_role("menuitem", name="Settings").click()
+        self.page.get_by_text("Theme", exact=True).first.hover()
+        self.page.get_by_text("JupyterLab Dark", exact=True).first.click()
+        self.page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
+
     def screenshot(self, path: str | Path) -> None:
         """A picture of the whole window."""
         self.page.screenshot(path=path)

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from ...connect.selection import is_group, select
 from ...connect.target import PLACES, SHELLS
 from ...connect.targets_file import located
 from ...errors import TargetError
@@ -23,7 +24,8 @@ class Install(Command):
     about = """
         Make a kernel for a server: a tile of its own in JupyterLab's launcher, and a name in every list of kernels.
 
-        WHERE is a target of targets.toml, or host:port, ssh://user@host/port, ./u:socket. Without it, it is the kernel
+        WHERE is a target of targets.toml, or host:port, ssh://user@host/port, ./u:socket; or a group, of which each
+        cell runs on all. Without it, it is the kernel
         with a server of its own. No secret is written: a key stays where targets.toml, or --key-file, says it is.
         `python -m flame_kernel install` is the same.
         """
@@ -73,6 +75,9 @@ class Install(Command):
                 raise TargetError("--key-file is the key of a server; name it as WHERE")
             return ""
         if target in self.targets().tables:
+            return target
+        if is_group(target, self.targets()):
+            select(target, self.targets())  # says what is wrong with it
             return target
         if ":" not in target:
             known = ", ".join(self.targets().tables) or "none"

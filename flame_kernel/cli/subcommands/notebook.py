@@ -65,7 +65,7 @@ def run(command: Connecting, file: str, words: list[str]) -> int | None:
     log.setLevel(command.log_level if command.log_level == logging.DEBUG else logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="flame-") as folder, _progress(path.name, cells) as begun:
         settings = {
-            "km": _manager(Path(folder), environ, log),
+            "km": manager(Path(folder), environ, log),
             "timeout": options.timeout,
             "allow_errors": options.allow_errors,
             "resources": {"metadata": {"path": str(path.absolute().parent)}},
@@ -320,7 +320,7 @@ def _environ(command: Connecting) -> dict[str, str]:
     return {name: value or "" for name, value in environ.items()}
 
 
-def _manager(folder: Path, environ: dict[str, str], log: logging.Logger) -> AsyncKernelManager:
+def manager(folder: Path, environ: dict[str, str], log: logging.Logger) -> AsyncKernelManager:
     """A kernel manager whose only kernel is ours, for this server; it needs no installed kernelspec."""
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
