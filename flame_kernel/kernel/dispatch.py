@@ -29,8 +29,10 @@ from ..agent.wire.message import COMMS
 from ..commands.parsing import overtakes as is_order
 from .clients import Clients
 
-# What an editor asks; and what a page asks that is opened, again perhaps, while a cell runs.
-QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request", "kernel_info_request")
+# What an editor asks.
+QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
+# What a page asks that is opened, again perhaps, while a cell runs.
+HELLO = "kernel_info_request"
 
 # Seconds from the beginning of a cell in which a command of the same front end is taken for one that was sent with it.
 TOGETHER = 0.25
@@ -115,7 +117,7 @@ class Dispatch:
             await asyncio.create_task(handler(msg, subshell_id=subshell_id, concurrent=True))
             return
         # A question does not overtake what else waits in line: its answer shall not come before theirs.
-        if subshell_id is None and self.cell is not None and kind in QUESTIONS and not self._in_line:
+        if subshell_id is None and not self._in_line and self._need_not_wait(kind, header):
             await self._pass(handler, msg)
             return
         lock = self._kernel.shell_channel_thread.get_subshell_asyncio_lock(subshell_id)
@@ -134,6 +136,13 @@ class Dispatch:
                 await handler(msg, subshell_id=subshell_id)
         finally:
             self._in_line -= subshell_id is None
+
+    def _need_not_wait(self, kind: str, header: Any) -> bool:
+        """Whether a request is a question that is answered while a cell runs. Another front end's hello is one; the
+        same front end's has come behind the cell, and so does its answer, as with ipykernel."""
+        if self.cell is None:
+            return False
+        return kind in QUESTIONS or (kind == HELLO and header.get("session") != self.cell["header"].get("session"))
 
     async def _pass(self, handler: Handler, msg: Any) -> None:
         """Handle a message of the main shell while a cell runs there."""

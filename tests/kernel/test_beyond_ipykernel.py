@@ -73,7 +73,7 @@ def test_time_of_what_awaits(kernel: Kernel, site: Site, code: str) -> None:
     run = ok(kernel.execute(code))
     assert run.result == TIMED[code]
     assert "Wall time:" in run.stdout
-    assert ok(kernel.execute("_ih[-2]")).result == repr(code)
+    assert ok(kernel.execute("get_ipython().history_manager.input_hist_raw[-2]")).result == repr(code)
 
 
 def test_time_of_what_fails_when_it_awaits(kernel: Kernel, site: Site) -> None:

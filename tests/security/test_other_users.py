@@ -82,7 +82,7 @@ def test_without_the_key_another_user_has_nothing(keyed: FlameServer) -> None:
 
 
 def test_a_child_keeps_nothing_from_the_code_in_it(keyed: FlameServer) -> None:
-    """It is the same user: SECURITY.md says so, and does not advise a child for other_servers."""
+    """It is the same user: SECURITY.md says so, and does not advise a child for the server of others."""
     said = " ".join(Path(__file__).parents[2].joinpath("SECURITY.md").read_text().split())
     assert "A child is no protection from the code in it" in said
     assert "Run strangers' cells in a child" not in said
@@ -102,7 +102,7 @@ def test_who_connects_to_the_debuggers_port_first_hears_nothing(keyed: FlameServ
             "def listen(self, *words):\n"
             "    found(self, *words)\n"
             "    if self.family == socket.AF_INET:\n"
-            "        other_servers.extend(socket.create_connection(self.getsockname()) for _ in range(2))\n"
+            "        strangers.extend(socket.create_connection(self.getsockname()) for _ in range(2))\n"
             "socket.socket.listen = listen"
         )
         with front(kernel) as debugger:

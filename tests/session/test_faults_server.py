@@ -85,6 +85,27 @@ def test_the_server_is_killed_in_a_cell(far: str, flame_server: Start, tmp_path:
         assert notes(note) == ["run"]
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "threading.Thread._bootstrap = lambda self: None",  # a thread is begun, and start() waits for it for ever
+        "threading.Thread.start = None",
+        "threading.Timer.__init__ = None",
+        "os.write = os.read = os.open = None; os.killpg = os.kill = os.getpgid = None",
+    ],
+    ids=["threads never begin", "threads cannot start", "timers", "os"],
+)
+def test_a_child_that_a_cell_has_broken_goes_with_its_server(broken: str, flame_server: Start) -> None:
+    server = flame_server()
+    with remote_flame(env={"FLAME_TARGET": server.location}) as k:
+        child = psutil.Process(int(ok(k.execute("import os, threading, time; os.getpid()")).result or 0))
+        run = k.submit(f"print('in', flush=True)\n{broken}\nwhile True: time.sleep(0.01)")
+        k.wait_for_output(run, "in")
+        server.kill()
+        k.wait(run, 30)
+    child.wait(30)
+
+
 def test_another_server_answers_in_its_place(flame_server: Start, tmp_path: Path) -> None:
     """The link was cut, and leads to a new server when it is back: known by its boot id."""
     note = tmp_path / "note"

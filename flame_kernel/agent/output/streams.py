@@ -118,7 +118,7 @@ def set_current(cell):
     _current.set(cell)
 
 
-class _Bytes(io.RawIOBase):
+class _OutBytes(io.RawIOBase):
     """``sys.stdout.buffer``: decodes bytes into the stream's text; an incomplete character waits for the rest."""
 
     def __init__(self, stream):
@@ -153,7 +153,7 @@ class OutStream(io.TextIOBase):
         self.name = "<%s>" % name
         self._name = name
         self.below = below
-        self._buffer = _Bytes(self)
+        self._buffer = _OutBytes(self)
 
     @property
     def __class__(self):
@@ -301,7 +301,7 @@ class InStream(io.TextIOBase):
     def buffer(self):
         """The same lines as bytes."""
         target = self._target()
-        return io.BufferedReader(_Bytes(self)) if target is None else target.buffer
+        return io.BufferedReader(_InBytes(self)) if target is None else target.buffer
 
     def isatty(self):
         target = self._target()
@@ -314,7 +314,7 @@ class InStream(io.TextIOBase):
         return target.fileno()
 
 
-class _Bytes(io.RawIOBase):
+class _InBytes(io.RawIOBase):
     """The lines of an InStream as bytes."""
 
     def __init__(self, lines):

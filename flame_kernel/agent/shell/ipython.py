@@ -117,19 +117,23 @@ class IPythonShell:
         ip = self.ip
         error = ip.begin_cell()
         result = failure = None
+        failed = False
         try:
             result = await self._run(code, silent, store_history, cell_id)
         except GeneratorExit:
             raise
         except BaseException as e:  # it was raised in IPython's own code, not in the user's
-            failure = e
-            self._show(e)
+            if error:  # IPython has shown the user's error, and stumbled over it afterwards
+                failed = True
+            else:
+                failure = e
+                self._show(e)
         ip.end_cell()
         if result is not None:
             failure = next((e for e in (result.error_before_exec, result.error_in_exec) if e is not None), None)
         if failure is not None and not error and not silent:
             error = self._shown_after_all(failure)
-        if failure is None and not error.get("in_displayhook"):
+        if failure is None and not failed and not error.get("in_displayhook"):
             reply = {"status": "ok"}
         else:
             reply = {"status": "error", "ename": error.get("ename"), "evalue": error.get("evalue")}

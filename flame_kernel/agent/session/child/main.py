@@ -67,7 +67,7 @@ def main(sock, left=()):
     sender = threads.start("sender", _send_events, sock, log)
     taker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, taker)
     taker.settimeout(None)  # gevent or a default timeout would make it non-blocking
-    threads.start("receiver", _receive, sock, taker, me, log, sender)
+    threads.start("receiver", _receive_to_the_end, sock, taker, me, log, sender)
     while not me.ends.locked():  # a lane that ended otherwise has been replaced
         me.run_on_main()
     me.ends.release()
@@ -182,6 +182,15 @@ def _in_spite_of_cells(function, *args):
     except Exception:  # whatever the cell's own functions raise
         own.repair()
         return function(*args)
+
+
+def _receive_to_the_end(*args):
+    """The receiver's thread. Without it nobody could end this process, so the process ends where it fails."""
+    try:
+        _receive(*args)
+    except BaseException:  # whatever a cell has broken
+        _end_without_python(0)
+        _kill()
 
 
 def _receive(sock, taker, me, log, sender):
@@ -302,12 +311,23 @@ def _end_process(status):
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
     if status:  # the server is gone: nobody else ends what hangs, or what cells have left behind in our group
+        _end_without_python(2 * EXIT_GRACE)
         threads.later(EXIT_GRACE, "end", _kill)
     _quietly(atexit._run_exitfuncs)
     _flush_files()
     if status:
         _kill()
     os._exit(status)
+
+
+def _end_without_python(seconds):
+    """Let a thread of the interpreter's own end this process in ``seconds``: cells may break what ours are made of."""
+    try:
+        import faulthandler
+
+        faulthandler.dump_traceback_later(seconds + 0.1, exit=True, file=os.open(os.devnull, os.O_WRONLY))
+    except Exception:  # there is none, or a cell has broken what this needs: then our own threads must do
+        pass
 
 
 def _kill():
