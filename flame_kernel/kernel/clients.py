@@ -34,7 +34,7 @@ class Clients:
         self._asked[front] = None
         while len(self._asked) > REMEMBERED:
             self._asked.popitem(last=False)
-        count = len(self.missed(front))
+        count = len(self._unfinished(front, MOMENT))
         if not count:
             return ""
         what = "1 cell was" if count == 1 else f"{count} cells were"
@@ -53,6 +53,10 @@ class Clients:
 
     def missed(self, front: str) -> list[str]:
         """The cells that were not finished when the front end before ``front`` was last heard, the oldest first."""
+        return self._unfinished(front, 0.0)
+
+    def _unfinished(self, front: str, moment: float) -> list[str]:
+        """The same without those that ended within a ``moment``, in seconds, after that."""
         others = [(when, ended) for when, ended in self._cells.values() if when != front]
         if not others:
             return []
@@ -61,5 +65,5 @@ class Clients:
         return [
             request_id
             for request_id, (who, ended) in self._cells.items()
-            if who != front and (ended is None or ended > heard + MOMENT)
+            if who != front and (ended is None or ended > heard + moment)
         ]

@@ -187,7 +187,7 @@ def test_eight_hosts_of_which_five_are_ill(
             assert len(ran) >= answered[name] >= 4
         assert hosts.ran("dead") == []
         assert answered["restarted"] >= ROUNDS - 2
-        assert "[restarted is there again, in a new session" in capsys.readouterr().err
+        assert "[restarted is back, in a new session" in capsys.readouterr().err
         hosts.links["silent"].cut()
         hosts.links["silent"].up()
 

@@ -180,7 +180,7 @@ def test_stop_sends_the_signal_that_is_wished(kernel: Kernel) -> None:
     wait_until(lambda: "busy: web[1-3]" in kernel.execute("%flame status").stdout, "all are busy")
     kernel.interrupt()
     kernel.wait(run)
-    assert "not waited for any more; it goes on there: %flame result" in run.traceback
+    assert "no longer waiting; it keeps running there: %flame result" in run.traceback
     assert run.displays == []
     assert "not done yet: web[1-3]" in ok(kernel.execute("%flame result")).stderr
     kernel.interrupt()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import json
+import logging
 import os
 import sqlite3
 import stat
@@ -185,13 +186,13 @@ def test_a_debugger_does_not_hand_over_a_key() -> None:
     publisher: Any = SimpleNamespace(
         remember=lambda *_, **__: None, belongs=lambda *_: None, rendering=lambda _: rendering
     )
-    far: Any = SimpleNamespace(session=lambda: done(session))
+    far: Any = SimpleNamespace(session=lambda: done(session), group=None)
 
     async def ask() -> None:
-        debugger = Debugger(lambda: far, publisher)
+        debugger = Debugger(far, publisher, logging.getLogger("debugger"))
         for name in ("code", "expression"):
             content = {"command": "dumpCell", "arguments": {name: TYPED[0], "frameId": 3}}
-            await debugger.reply({"header": {"msg_id": "m"}, "content": content}, b"")
+            await debugger._reply({"header": {"msg_id": "m"}, "content": content}, b"")
 
     asyncio.run(ask())
     assert [one["arguments"].get("frameId") for one in asked] == [3, 3]

@@ -123,7 +123,7 @@ def test_names_of_a_hostile_far_side_lead_nowhere(tmp_path: Path) -> None:
         ("read", "out(size='6'); return {}", "wrong shape"),
         ("read", "return {'error': ['x'] * 9, 'code': {}}", "x"),
         ("read", "self._out._send_frame(ord('Q'), 5)", "kind 81"),
-        ("read", "self._out.room[:3] = b'[3]'; self._out._send_frame(ord('J'), 3)", "no object"),
+        ("read", "self._out.room[:3] = b'[3]'; self._out._send_frame(ord('J'), 3)", "not an object"),
         ("read", "self._out.room[:3] = b'{3]'; self._out._send_frame(ord('J'), 3)", "not JSON"),
         ("read", "out(size=6); self._out.send_hole(1 << 62); return {}", "were announced"),
     ],
