@@ -267,7 +267,7 @@ def test_a_session_that_is_lost_begins_anew_and_says_so(
             client.kill(group["web2"].session.session_id)
         wait_until(lambda: group.members[1].state == "lost", "the session is gone")
         assert group.evaluate("globals().get('x')").answers() == [1, None]
-        assert "[web2 is there again, in a new session" in capsys.readouterr().err
+        assert "[web2 is back, in a new session" in capsys.readouterr().err
 
 
 def test_sessions_of_others_are_left_alone(servers: dict[str, FlameServer]) -> None:
