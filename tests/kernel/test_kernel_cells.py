@@ -410,7 +410,7 @@ BUSY = [
     "sys.stdout = sys.stdout; sys.displayhook(7)",
     "%timeit -n1 -r1 pass",
     "%cd .",
-    "from concurrent.futures import ThreadPoolExecutor as Pool\nwith Pool(2) as p:\n  p.submit(print, 'pool').result()",
+    "from concurrent.futures import ThreadPoolExecutor as Pool\nwith Pool(2) as p:\n  p.submit(print, 'by a worker').result()",
 ]
 
 
@@ -459,7 +459,7 @@ def test_the_app_is_as_it_was_found(place: str) -> None:
 
     for line in ("the app speaks", "the app's thread speaks", "the app writes"):
         assert text.count(line + "\n") == 1
-    for foreign in ("out\n", "in a thread", "from a process", "a command", "deleted", "pool"):
+    for foreign in ("out\n", "in a thread", "from a process", "a command", "deleted", "by a worker"):
         assert foreign not in text
     assert errors.count("RuntimeError: the app's own trouble") == 1
     assert "ZeroDivisionError" not in errors

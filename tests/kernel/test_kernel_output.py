@@ -109,12 +109,13 @@ FLOODS: dict[str, tuple[str, str, str]] = {
 
 @pytest.mark.parametrize("flood", FLOODS)
 @with_ipython
-def test_a_flood_is_complete_and_at_most_100_messages_a_second(site: Site, flood: str) -> None:
+def test_a_flood_is_complete_in_few_messages_a_second(site: Site, flood: str) -> None:
     code, stdout, stderr = FLOODS[flood]
     run = ok(site.kernel.execute(code))
     assert run.stdout == stdout
     assert run.stderr == stderr
-    assert most_in_a_second(run.of_type("stream")) <= 100
+    # Streams that take turns keep their order, at once for 240 turns and then for 60 a second.
+    assert most_in_a_second(run.of_type("stream")) <= (400 if stderr else 100)
 
 
 @with_ipython

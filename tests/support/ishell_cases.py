@@ -59,6 +59,7 @@ class Host:
         self.pid, self.closed, self.redirects, self.shell = os.getpid(), False, {}, None
         self.events, self.lines, self.prompts = [], [], []
         self.debug = types.SimpleNamespace(begin=lambda: None)  # is told when a thread of a cell begins
+        self.latest = None  # no cell: work that is handed over stays its own
         self._count = 0
         self.namespace = types.ModuleType(self.place.namespace_name)
         sys.modules[self.namespace.__name__] = self.namespace

@@ -8,7 +8,7 @@ streams grow side by side, as those of different cells always do.
 import time
 
 # Turns between the streams of a cell that begin an event: a second, and how many unused ones are saved up.
-TURNS, TURNS_SAVED = 200, 500
+TURNS, TURNS_SAVED = 60, 240
 
 
 class Texts:
