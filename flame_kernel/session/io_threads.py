@@ -99,7 +99,7 @@ class IoThreads:
         self._waiter.start()
         with self._lock:
             for _ in range(KEPT):
-                self._start()
+                self._start(is_kept=True)
 
     def __repr__(self) -> str:
         return f"<IoThreads {self._count}, {self._idle} idle, {len(self._due)} turns due, {self._users} users>"
@@ -155,9 +155,9 @@ class IoThreads:
             self._stalled = time.monotonic()
             self._call(self._stalled + STALLED)
 
-    def _start(self) -> None:
+    def _start(self, is_kept: bool = False) -> None:
         self._count += 1
-        thread = threading.Thread(target=self._work, name="flame-io-turns", daemon=True)
+        thread = threading.Thread(target=self._work, args=(is_kept,), name="flame-io-turns", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the program ends: those that there are do it
@@ -174,9 +174,9 @@ class IoThreads:
 
     # -- threads for turns ---------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        """Do turns that are due."""
-        while (task := self._next()) is not None:
+    def _work(self, is_kept: bool) -> None:
+        """Do turns that are due; until the last session ends, or for as long as there are any."""
+        while (task := self._next(is_kept)) is not None:
             task.thread = threading.get_ident()
             wait = None
             try:
@@ -189,16 +189,16 @@ class IoThreads:
                 task.thread = None
                 self._park(task, wait)
 
-    def _next(self) -> Task | None:
+    def _next(self, is_kept: bool) -> Task | None:
         with self._lock:
             while not self._due:
                 if self._is_over:
                     self._count -= 1
                     return None
                 self._idle += 1
-                told = self._news.wait(None if self._count <= KEPT else LINGER)
+                told = self._news.wait(None if is_kept else LINGER)
                 self._idle -= 1
-                if not told and not self._due and self._count > KEPT and self._idle:  # else it is the spare one
+                if not told and not self._due and not is_kept and self._idle:  # else it is the spare one
                     self._count -= 1
                     return None
             task = self._due.popleft()
