@@ -41,8 +41,8 @@ def test_restarts_and_a_page_that_is_opened_again(lab: Lab, chromium: str, tmp_p
         cell = notebook.run(WHERE)
         expect(notebook.output(cell)).to_contain_text(f"server {server.pid}")
         expect(notebook.output(cell)).to_contain_text(BACK)
-        # The page is closed while a cell runs.
-        wait = f"import time\nprint('on')\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+        # The page is closed while a cell runs, which goes on for longer than somebody takes to look once more.
+        wait = f"import time\nprint('on')\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\ntime.sleep(2.5)\n"
         cell = notebook.start(f"{wait}open({str(done)!r}, 'w').close()")
         expect(notebook.output(cell)).to_contain_text("on")
         notebook.page.keyboard.press("Control+S")
@@ -52,7 +52,7 @@ def test_restarts_and_a_page_that_is_opened_again(lab: Lab, chromium: str, tmp_p
         wait_until(done.exists, "the end of the cell")
         notebook = open_notebook(running, lab, "Untitled.ipynb")
         cell = notebook.run("print('mine')")
-        expect(notebook.output(cell)).to_contain_text("see the output: %flame replay --missed")
+        expect(notebook.output(cell)).to_contain_text("show their output: %flame replay --missed")
         expect(notebook.output(cell)).to_contain_text("mine")
         notebook.screenshot(tmp_path / "again.png")
 

@@ -410,7 +410,8 @@ BUSY = [
     "sys.stdout = sys.stdout; sys.displayhook(7)",
     "%timeit -n1 -r1 pass",
     "%cd .",
-    "from concurrent.futures import ThreadPoolExecutor as Pool\nwith Pool(2) as p:\n  p.submit(print, 'by a worker').result()",
+    "from concurrent.futures import ThreadPoolExecutor as Pool\n"
+    "with Pool(2) as p:\n  p.submit(print, 'by a worker').result()",
 ]
 
 

@@ -205,7 +205,7 @@ def test_a_host_has_one_session_whatever_words_name_it(shell: Shell) -> None:
     [
         ("-t web,nobody", "there is no target or group 'nobody'"),
         ("-t db*", "matches no target"),
-        ("-t web --signal-on-interrupt SIGFOO", "SIGFOO is no signal"),
+        ("-t web --signal-on-interrupt SIGFOO", "SIGFOO is not a signal"),
         ("-t web -e -r", "-e"),
         ("-t web --group-outputs host", "type, engine"),
         ("-t web -i nothing_here", "there is no variable 'nothing_here' here"),

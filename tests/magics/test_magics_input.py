@@ -80,7 +80,7 @@ CASES = {
     "the source of no module": ("%flame getmodule nowhere_at_all", ("nowhere_at_all",)),
     "a source to nowhere": ("%flame getmodule textwrap /nowhere/at/all.py", ("/nowhere/at/all.py",)),
     "a script that is not here": ("%flame run /nowhere/at_all.py", ("/nowhere/at_all.py",)),
-    "a function that is none": ("%flame run here(1)", ("here is no function",)),
+    "a function that is none": ("%flame run here(1)", ("here is not a function",)),
     "arguments that are none": ("%flame run len(*5)", ("[*5] has no value here", "TypeError")),
     "named arguments that are none": ("%flame run len(**5)", ("dict(**5) has no value here", "TypeError")),
     "a function that is not here": ("%flame run nowhere(1)", ("nowhere has no value here",)),
