@@ -10,6 +10,7 @@ from pathlib import Path
 
 import farside
 import nbformat
+import papermill  # noqa: F401  # before its engine, which it loads itself
 import pytest
 import tomllib
 from farside import FlameServer
