@@ -37,6 +37,7 @@ class FlameEngine(NBClientEngine):  # type: ignore[misc, unused-ignore]  # paper
         """Called by papermill."""
         with tempfile.TemporaryDirectory(prefix="flame-") as folder:
             km = manager(Path(folder), environ(kernel_name), _LOG)
+            km.connection_file = str(Path(folder, "connection.json"))  # nbclient leaves that of a manager it is given
             return super().execute_managed_notebook(nb_man, kernelspec.PLAIN_NAME, km=km, **options)
 
 
