@@ -277,3 +277,12 @@ def kernel_installed() -> str:
     )
     assert "flame" in listed.stdout.split(), f"install the package first (pip install .)\n{listed.stdout}"
     return "flame"
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, FlameServer]]:
+    """Three stock servers by their names, for all tests of the module that do not harm them."""
+    made = {name: FlameServer(farside.pythons()[-1], unix=True) for name in ("web1", "web2", "web3")}
+    yield made
+    for one in made.values():
+        one.stop()

@@ -60,7 +60,7 @@ import pickle, sys, traceback
 try:
     outcome = (True, getattr(sys._getframe(2).f_locals["self"], method)(*args))
     outcome = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
-except Exception:
+except Exception:  # whatever that method, or pickling what it returns, raises
     raised = sys.exc_info()
     outcome = (False, raised[0].__name__, str(raised[1]), "".join(traceback.format_exception(*raised)))
     outcome = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)

@@ -59,7 +59,7 @@ def _run(seed: int, seconds: float, verbose: bool, is_group: bool) -> int:
     if wrong is None:
         print("no violation")
         return 0
-    print(f"\n{chaos.diary()}\n\nVIOLATION: {wrong}")
+    print(f"\n{chaos.diary}\n\nVIOLATION: {wrong}")
     print(f"to repeat it: python -m tests.chaos --seed {seed} --minutes {seconds / 60:g}{' --group' * is_group}")
     return 1
 

@@ -18,13 +18,13 @@ import flame
 from flame_kernel.group.future import GroupFuture
 from flame_kernel.group.group import Group
 
+from .diary import Diary
 from .ledger import Violation
 from .weather import Weather
 
 HOSTS = 4
 # Seconds: how long an answer may take beyond its own work, whatever the weather.
 PATIENCE = 60.0
-REMEMBERED = 40
 
 NOTE = """\
 import os
@@ -44,23 +44,14 @@ class GroupChaos:
         self.slowest = 0.0
         self._seed = seed
         self._random = random.Random(seed)
-        self._verbose = verbose
-        self._began = time.monotonic()
-        self._diary: collections.deque[str] = collections.deque(maxlen=REMEMBERED)
+        self.diary = Diary(verbose)
         self._links: list[FlakyLink] = []
         self._weather: list[Weather] = []
         self._answered: dict[str, list[int]] = collections.defaultdict(list)
 
     def tell(self, words: str) -> None:
         """A line of the diary."""
-        line = f"{time.monotonic() - self._began:8.2f} {words}"
-        self._diary.append(line)
-        if self._verbose:
-            print(line, flush=True)
-
-    def diary(self) -> str:
-        """The last lines."""
-        return "\n".join(self._diary)
+        self.diary.tell(words)
 
     @property
     def cuts(self) -> int:
@@ -91,8 +82,8 @@ class GroupChaos:
                 remote.evaluate("1")
             for weather in self._weather:
                 weather.start()
-            self._began = time.monotonic()
-            while time.monotonic() - self._began < self.seconds:
+            self.diary.begin()
+            while self.diary.seconds < self.seconds:
                 step = self._random.choice((self._cell, self._cell, self._several, self._stopped, self._shared))
                 self.done[step.__name__.lstrip("_")] += 1
                 step()

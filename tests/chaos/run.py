@@ -24,13 +24,12 @@ from flame_kernel.connect.connection import Connection
 from flame_kernel.connect.target import Location, Target
 from flame_kernel.session.bootstrap import agent_name
 
+from .diary import Diary
 from .ledger import Cell, Ledger, Violation, no_strays, of_others
 from .weather import Weather
 
 # Seconds: how long a cell may take beyond its own work, whatever the weather; one that was stopped; an attach.
 PATIENCE, STOP_PATIENCE = 60.0, 30.0
-# Lines of the diary that are told with a violation.
-REMEMBERED = 40
 
 
 class Chaos:
@@ -42,10 +41,8 @@ class Chaos:
         self.done: collections.Counter[str] = collections.Counter()
         self.slowest = 0.0
         self.characters = 0
-        self._verbose = verbose
         self._random = random.Random(seed)
-        self._began = time.monotonic()
-        self._diary: collections.deque[str] = collections.deque(maxlen=REMEMBERED)
+        self.diary = Diary(verbose)
         self._stack = contextlib.ExitStack()
         self._kernel_stack = contextlib.ExitStack()
         self._k: Kernel | None = None
@@ -69,8 +66,8 @@ class Chaos:
             self._kernel_starts()
             self._learn_the_name()
             self.weather.start()
-            self._began = time.monotonic()
-            while time.monotonic() - self._began < self.seconds:
+            self.diary.begin()
+            while self.diary.seconds < self.seconds:
                 step = self._random.choices(*zip(*self._steps(), strict=True))[0]
                 self.done[step.__name__.lstrip("_")] += 1
                 step()
@@ -100,14 +97,7 @@ class Chaos:
 
     def tell(self, words: str) -> None:
         """A line of the diary."""
-        line = f"{time.monotonic() - self._began:8.2f} {words}"
-        self._diary.append(line)
-        if self._verbose:
-            print(line, flush=True)
-
-    def diary(self) -> str:
-        """The last lines."""
-        return "\n".join(self._diary)
+        self.diary.tell(words)
 
     @property
     def cells(self) -> int:

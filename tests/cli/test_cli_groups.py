@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import farside
 import nbformat
 import papermill  # noqa: F401  # before its engine, which it loads itself
 import pytest
@@ -23,14 +21,6 @@ WARM = ("flame_kernel.group.group", "nbclient", "nbformat", "jupyter_client.kern
 pytestmark = pytest.mark.usefixtures("warm_commands")
 
 HOSTS = ("web1", "web2", "web3")
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, FlameServer]]:
-    made = {name: FlameServer(farside.pythons()[-1], unix=True) for name in HOSTS}
-    yield made
-    for one in made.values():
-        one.stop()
 
 
 @pytest.fixture(autouse=True)

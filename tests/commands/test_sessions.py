@@ -15,7 +15,7 @@ def test_a_row_for_each_session() -> None:
         {
             "session": "train",
             "place": "child",
-            "notebook": "/work/fit.ipynb",
+            "notebook": "/data/fit.ipynb",
             "started": STARTED,
             "state": "busy",
             "code": "fit(everything, epochs=100, verbose=True)\nmore()",

@@ -29,17 +29,6 @@ from flame_kernel.session.agent_client import AgentClient
 HOSTS = ("web1", "web2", "web3")
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, FlameServer]]:
-    """Three stock servers, for all tests of the module that do not harm them."""
-    import farside
-
-    made = {name: FlameServer(farside.pythons()[-1], unix=True) for name in HOSTS}
-    yield made
-    for one in made.values():
-        one.stop()
-
-
 def written(folder: Path, monkeypatch: pytest.MonkeyPatch, locations: dict[str, str]) -> None:
     """A targets.toml of these, each a target, and all of them the group web."""
     text = "".join(f'[targets.{name}]\nlocation = "{where}"\n' for name, where in locations.items())

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from kernels import Kernel
-from places import PLACES, Site, kernel_at, ok, uncoloured
-
-
-@pytest.fixture(scope="module", params=PLACES)
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    with kernel_at(request.param) as site:
-        yield site
-
-
-@pytest.fixture
-def kernel(site: Site) -> Kernel:
-    return site.kernel
-
+from places import Site, ok, uncoloured
 
 CLASSES = """
 import dataclasses, enum, inspect

@@ -17,11 +17,6 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture
-def kernel(site: Site) -> Kernel:
-    return site.kernel
-
-
 def comms(run: Run) -> list[tuple[str, object]]:
     return [(m.type, m.content.get("data")) for m in run.of_type("comm_open", "comm_msg", "comm_close")]
 

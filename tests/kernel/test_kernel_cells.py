@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,7 @@ import psutil
 import pytest
 from farside import LiveApp, wait_until
 from kernels import Kernel, Run
-from places import PLACES, Site, kernel_at, kernel_on, ok, server_at, uncoloured
-
-
-@pytest.fixture(scope="module", params=PLACES)
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    """One kernel at each place, for all tests that leave it as it was."""
-    with kernel_at(request.param) as site:
-        yield site
-
-
-@pytest.fixture
-def kernel(site: Site) -> Kernel:
-    return site.kernel
+from places import PLACES, kernel_at, kernel_on, ok, server_at, uncoloured
 
 
 def count_of(run: Run) -> int:

@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import farside
 import pytest
 from farside import FlameServer, wait_until
 from kernels import Kernel, Run, remote_flame
 from mini import plain
 
 HOSTS = ("web1", "web2", "web3")
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, FlameServer]]:
-    made = {name: FlameServer(farside.pythons()[-1], unix=True) for name in HOSTS}
-    yield made
-    for one in made.values():
-        one.stop()
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,6 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture
-def kernel(site: Site) -> Kernel:
-    return site.kernel
-
-
 DO = {
     "stop": "asyncio.get_event_loop().stop()",
     "stop and await": "asyncio.get_event_loop().stop(); await asyncio.sleep(0)",

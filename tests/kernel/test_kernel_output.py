@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kernels import Kernel, Message, Run
-from places import PLACES, Site, kernel_at, kernel_on, ok, server_at
+from places import Site, kernel_at, kernel_on, ok, server_at
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="  # one pixel
-
-
-@pytest.fixture(scope="module", params=PLACES)
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    with kernel_at(request.param) as site:
-        yield site
-
-
-@pytest.fixture
-def kernel(site: Site) -> Kernel:
-    return site.kernel
 
 
 # Where the shell makes no difference.

@@ -25,11 +25,6 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture
-def kernel(site: Site) -> Kernel:
-    return site.kernel
-
-
 # The oldest, a middle and the newest Python that have no IPython, at both places between them.
 BARE = [("3.6", "child"), ("3.6", "process"), ("3.8", "process"), ("3.13", "child"), ("3.13", "process")]
 

@@ -18,11 +18,6 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture
-def kernel(site: Site) -> Kernel:
-    return site.kernel
-
-
 MADE = """
 import asyncio, os, pdb, subprocess, sys, time
 n = 0

@@ -6,13 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from kernels import Kernel, Run
-from places import PLACES, Site, kernel_at, ok
-
-
-@pytest.fixture(scope="module", params=PLACES)
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    with kernel_at(request.param) as site:
-        yield site
+from places import Site, ok
 
 
 @pytest.fixture

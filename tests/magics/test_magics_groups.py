@@ -8,20 +8,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import farside
 import pytest
 from farside import FlameServer, wait_until
 from notebook_shell import Shell, ipython, is_one_sentence
 
 HOSTS = ("web1", "web2", "web3")
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, FlameServer]]:
-    made = {name: FlameServer(farside.pythons()[-1], unix=True) for name in HOSTS}
-    yield made
-    for one in made.values():
-        one.stop()
 
 
 @pytest.fixture

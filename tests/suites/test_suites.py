@@ -41,7 +41,7 @@ class _Fetched(dict[str, Path]):
         folder = self._folder / name
         folder.mkdir()
         try:
-            self[name] = outside.fetch(suite, folder)
+            self[name] = upstream.unpack(suite.name, suite.version, suite.sha256, folder)
         except subprocess.CalledProcessError as error:
             missing(f"the source distribution of {name}: {error.stderr}")
         return self[name]

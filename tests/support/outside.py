@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tarfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import upstream
 
@@ -34,35 +33,6 @@ class Suite:
 
     def __str__(self) -> str:
         return self.name
-
-
-def fetch(suite: Suite, folder: Path) -> Path:
-    """Download the source distribution into ``folder``; where it is unpacked.
-
-    Raises CalledProcessError, with pip's words in ``stderr``, if it cannot be had.
-    """
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{suite.name}=={suite.version} --hash=sha256:{suite.sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", suite.name, "--require-hashes"]
-    subprocess.run(
-        [*command, "--dest", str(folder), "--requirement", str(requirements)],
-        check=True,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
-    )
-    (found,) = folder.glob("*.tar.gz")
-    with tarfile.open(found) as archive:
-        for member in archive.getmembers():
-            path = PurePosixPath(member.name)
-            source = archive.extractfile(member)
-            if source is None or not member.isfile() or path.is_absolute() or ".." in path.parts:
-                continue
-            target = folder / "unpacked" / PurePosixPath(*path.parts[1:])
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read())
-    return folder / "unpacked"
 
 
 def run(

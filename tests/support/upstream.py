@@ -49,15 +49,14 @@ timeout = 30
 """
 
 
-def fetch(folder: Path, source: Source = IPYKERNEL) -> Path:
-    """Download a source distribution into ``folder``; the folder of it that is taken, standing alone.
+def unpack(name: str, version: str, sha256: str, folder: Path, inside: str = "") -> Path:
+    """Download a source distribution into ``folder``, and unpack what lies in its folder ``inside``; its top.
 
-    Alone, because ipykernel's source, which lies beside its tests, would be imported in place of the installed one.
     Raises CalledProcessError, with pip's words in ``stderr``, if it cannot be had.
     """
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{source.name}=={source.version} --hash=sha256:{source.sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", source.name, "--require-hashes"]
+    requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", name, "--require-hashes"]
     subprocess.run(
         [*command, "--dest", str(folder), "--requirement", str(requirements)],
         check=True,
@@ -66,20 +65,29 @@ def fetch(folder: Path, source: Source = IPYKERNEL) -> Path:
         stdin=subprocess.DEVNULL,
         timeout=300,
     )
-    alone = folder / "alone"
-    top = f"{source.name}-{source.version}"
-    with tarfile.open(folder / f"{top}.tar.gz") as archive:
+    top = folder / "unpacked"
+    (found,) = folder.glob("*.tar.gz")
+    with tarfile.open(found) as archive:
         for member in archive.getmembers():
-            path = PurePosixPath(member.name)
-            if not member.isfile() or path.parts[:2] != (top, source.folder) or ".." in path.parts:
-                continue
+            path = PurePosixPath(*PurePosixPath(member.name).parts[1:])
             content = archive.extractfile(member)
-            assert content is not None
-            target = alone / path.relative_to(top)
+            if content is None or not member.isfile() or ".." in path.parts or not path.is_relative_to(inside):
+                continue
+            target = top / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content.read())
-    (alone / "pytest.ini").write_text(INI)
-    return alone / source.folder
+    return top
+
+
+def fetch(folder: Path, source: Source = IPYKERNEL) -> Path:
+    """The folder of a source distribution that is taken, standing alone.
+
+    Alone, because ipykernel's source, which lies beside its tests, would be imported in place of the installed one.
+    Raises CalledProcessError, with pip's words in ``stderr``, if it cannot be had.
+    """
+    top = unpack(source.name, source.version, source.sha256, folder, source.folder)
+    (top / "pytest.ini").write_text(INI)
+    return top / source.folder
 
 
 def shadow(kernelspec: Path, folder: Path) -> Path:
