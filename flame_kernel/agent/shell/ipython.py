@@ -2,8 +2,8 @@
 
 It behaves like ipykernel's shell.  But the process may have an IPython of its own, and other sessions.  So this shell
 does not take over what IPython normally takes over in a process: ``__main__``, the builtins, ``sys.displayhook``, the
-history file, the profile folder, signals, prompts.  Its classes are in the files ``ipython_…``; what
-all sessions of the process share is in ``ipython_hooks``.
+history file, the profile folder, signals, prompts.  Its classes are in ``ipython_class``, ``ipython_parts`` and
+``ipython_errors``; what all sessions of the process share is in ``ipython_hooks``.
 """
 
 import contextlib
