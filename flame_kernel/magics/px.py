@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from IPython.core.magic import no_var_expand
+
 from ..commands import help
 from ..commands.language import PX, PXCONFIG
 from ..commands.options import MAGICS
@@ -89,8 +91,6 @@ class Px:
 
     def install(self, shell: Any) -> None:
         """Make these magics ours, in place of those that are there."""
-        from IPython.core.magic import no_var_expand
-
         was = [name for name in INSTALLED if name in shell.magics_manager.magics["line"]]
         if was:
             print(f"replaced: {', '.join('%' + name for name in was)}", file=sys.stderr)
