@@ -71,11 +71,11 @@ def refuse_key(text: str) -> None:
         )
 
 
-def parse_cell(text: str, face: str) -> Line:
-    """What stands behind ``%%flame`` in the first line of a cell. Raises FlameError."""
-    if face in CELL.instead:
-        raise FlameError(CELL.instead[face])
-    return Line(CELL, _read(CELL, face, words_of(text)))
+def parse_cell(text: str, face: str, command: Command = CELL) -> Line:
+    """What stands behind ``%%flame``, or another such ``command``, in the first line of a cell. Raises FlameError."""
+    if face in command.instead:
+        raise FlameError(command.instead[face])
+    return Line(command, _read(command, face, words_of(text)))
 
 
 def find(word: str, face: str, rest: str = "") -> Command:
@@ -208,8 +208,8 @@ def _option(command: Command, face: str, word: str) -> tuple[Option, str | None]
         step = f"did you mean {close[0]}?"
     elif flags:
         step = (
-            "%%flame? lists its options"
-            if command.name == "%%flame"
+            f"{command.name}? lists its options"
+            if command.name.startswith("%%")
             else f"%flame help {command.name} lists its options"
         )
     else:
