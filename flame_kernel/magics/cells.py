@@ -127,12 +127,15 @@ class Cells:
             self._shell.user_ns[out] = job
         if wishes.background:
             self._begin(job, output, remote, line["pull"], wishes.seconds)
+            if line["local"]:
+                with output.background():
+                    self.groups.run_here(code)
             return None if out else job
         with self._profiling(remote, job.request_id, line["profile"]):
             job.start(allow_stdin=self._can_ask())
             if line["local"]:
                 with output.background():
-                    self._shell.run_cell(code)
+                    self.groups.run_here(code)
             self._wait(job, remote, output, wishes.seconds, wishes.raise_error)
         if line["pull"] and (job.error is None):
             self._shell.user_ns.update(remote.pull(line["pull"]))
