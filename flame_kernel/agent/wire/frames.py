@@ -63,7 +63,7 @@ class Frames:
     """
 
     def __init__(self, send, receive, key, side, name=seals.USUAL):
-        self._send, self._receive, self._hash = send, receive, name
+        self._send, self._receive, self.hash = send, receive, name
         self._side, self._other = side, b"client" if side == b"server" else b"server"
         self._sent = self._received = 0
         self.restart(key, key)
@@ -78,8 +78,8 @@ class Frames:
     def restart(self, key, next_key):
         """Begin again at frame 0 in both directions, for conversations where each call has its own frames and key:
         frames that arrive use this call's key, frames sent from now on use the next call's."""
-        self._in_seal = seals.Seal(self._hash, direction_key(key, self._other))
-        self._out_seal = seals.Seal(self._hash, direction_key(next_key, self._side))
+        self._in_seal = seals.Seal(self.hash, direction_key(key, self._other))
+        self._out_seal = seals.Seal(self.hash, direction_key(next_key, self._side))
 
     # -- out
 

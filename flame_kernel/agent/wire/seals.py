@@ -1,4 +1,4 @@
-"""Seals: keyed hashes of what crosses a connection outside Pyro's messages. Both sides import it.
+"""Seals: keyed hashes of what crosses a connection outside Pyro's messages, and hashes of files. Both sides import it.
 
 Which hash is faster depends on the processor and on how Python was built: with instructions for SHA-256, HMAC-SHA256
 takes half the time of BLAKE2b, and without them twice. So each side measures, and the client chooses.
@@ -23,6 +23,11 @@ def _sha256(key):
 
 def _blake2b(key):
     return hashlib.blake2b(key=key, digest_size=SIZE)
+
+
+def unkeyed(name):
+    """A hash without a key, of SIZE bytes, for telling whether two files are the same. KeyError for another name."""
+    return {"sha256": hashlib.sha256, "blake2b": functools.partial(hashlib.blake2b, digest_size=SIZE)}[name]()
 
 
 _BEGUN = {"sha256": _sha256, "blake2b": _blake2b}
