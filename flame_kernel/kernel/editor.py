@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ..commands import help
@@ -19,7 +20,7 @@ from ..connect.keys import without_key
 from ..errors import FlameError
 from ..remote import candidates as remote_candidates
 from ..remote.candidates import Candidates, candidates, code
-from ..security.offers import Offers, offered
+from ..security.offers import Offer, Offers, offered
 from ..session.requests import Reply
 from ..session.session import Session
 from .exchange import Exchange
@@ -74,15 +75,14 @@ class Editor:
         ours = await self._complete_line(text, at)
         if ours is not None:
             return ours
-        nothing = Offers(at, at).reply()
         far, code, offset = self._asked(without_key(text, same_length=True), at)
         if far is None:
-            return self._begun(text, at, nothing)
-        reply = await self.ask(lambda session: session.complete(uuid.uuid4().hex, code, at - offset), nothing, far)
-        if offset and reply is not nothing:
+            return self._begun(text, at, Offers(at, at)).reply()
+        reply = await self.ask(lambda session: session.complete(uuid.uuid4().hex, code, at - offset), {}, far)
+        if offset:
             moved = {end: reply[end] + offset for end in ("cursor_start", "cursor_end") if type(reply.get(end)) is int}
             reply = {**reply, **moved}
-        return self._begun(text, at, offered(reply, text, at).reply())
+        return self._begun(text, at, offered(reply, text, at)).reply()
 
     async def inspect(self, text: str, at: int, detail_level: int, omit_sections: tuple[str, ...]) -> Reply:
         """The content of an inspect_reply."""
@@ -122,29 +122,28 @@ class Editor:
         if rest is None and (of_cell is None or of_cell["rest"] is None):
             return None
         what = wanted(rest, KERNEL) if rest is not None else wanted_of_cell(str(of_cell and of_cell["rest"]), KERNEL)
-        offered = Candidates("")
+        found = Candidates("")
         with contextlib.suppress(FlameError, asyncio.TimeoutError):
             looking = on_thread(lambda: candidates(what, self._side), "tab")
-            offered = await asyncio.wait_for(asyncio.wrap_future(looking), PATIENCE)
-        return _reply(offered, at)
+            found = await asyncio.wait_for(asyncio.wrap_future(looking), PATIENCE)
+        return _offers(found, at).reply()
 
-    def _begun(self, text: str, at: int, reply: Reply) -> Reply:
-        """The far side's ``reply``, with our own magics where a line begins with a ``%``."""
+    def _begun(self, text: str, at: int, theirs: Offers) -> Offers:
+        """What the far side offers, with our own magics where a line begins with a ``%``."""
         line, number = _line(text, at)[:2]
         first = _FIRST.match(line)
         if first is None:
-            return reply
+            return theirs
         word = first.group(1)
         ours = [one for one in ("%flame", *((LOCAL, "%%flame") if number == 0 else ())) if one.startswith(word)]
         if not ours:
-            return reply
+            return theirs
         start = at - len(word)
-        theirs_at = reply.get("cursor_start")
-        before = text[start:theirs_at] if isinstance(theirs_at, int) and start <= theirs_at else ""
-        theirs = [before + str(one) for one in reply.get("matches") or ()]
-        types = _types(reply)
-        found = [(one, "magic") for one in ours] + [(one, types.get(one[len(before) :], "")) for one in theirs]
-        return _reply(Candidates(word, list(dict.fromkeys(found))), at)
+        before = text[start : theirs.start]
+        found = {one: Offer(one, "magic") for one in ours}
+        for one in theirs.offers:
+            found.setdefault(before + one.text, replace(one, text=before + one.text))
+        return Offers(start, at, tuple(found.values()))
 
     def _inspect_line(self, text: str, at: int) -> Reply | None:
         """The content of an inspect_reply for a line of ours; None for any other."""
@@ -182,22 +181,8 @@ def _line(text: str, at: int) -> tuple[str, int, int]:
     return before[-1], len(before) - 1, len(before[-1])
 
 
-def _reply(offered: Candidates, at: int) -> dict[str, Any]:
-    start = at - len(offered.fragment)
-    types = [{"start": start, "end": at, "text": text, "type": kind} for text, kind in offered.found]
-    return {
-        "status": "ok",
-        "matches": [text for text, _ in offered.found],
-        "cursor_start": start,
-        "cursor_end": at,
-        "metadata": {"_jupyter_types_experimental": types},
-    }
-
-
-def _types(reply: dict[str, Any]) -> dict[str, str]:
-    metadata = reply.get("metadata")
-    entries = metadata.get("_jupyter_types_experimental") if isinstance(metadata, dict) else None
-    return {str(one.get("text")): str(one.get("type") or "") for one in entries or () if isinstance(one, dict)}
+def _offers(candidates: Candidates, at: int) -> Offers:
+    return Offers(at - len(candidates.fragment), at, tuple(Offer(text, kind) for text, kind in candidates.found))
 
 
 def _page(text: str) -> dict[str, Any]:
