@@ -23,6 +23,7 @@ from ..forward import browser, lines
 from ..forward.forwards import Forwards
 from ..packages.words import carry_out, read
 from ..session.session import Session
+from ..session.user import agrees
 from ..terminal import plain_text
 from .backend import FarSide
 from .clients import Clients
@@ -252,7 +253,7 @@ class Commands:
         asked = read(words_of(line["code"]))
 
         def consent(question: str) -> bool:
-            return (cell.ask(f"{question} [y/N] ", False) or "").strip().lower() in ("y", "yes")
+            return agrees(cell.ask, question)
 
         def work() -> str:
             return carry_out(session, asked, consent, lambda text: self._say(cell, text), progress=False)

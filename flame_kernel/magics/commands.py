@@ -32,7 +32,7 @@ from ..remote.modules import send_named
 from ..remote.remote import Remote
 from ..session.agent_client import AgentClient
 from ..session.session import Session
-from ..session.user import ask_line, in_notebook
+from ..session.user import agrees, ask_line, in_notebook
 from ..terminal import plain_text
 from .arguments import evaluated, local_value
 from .attaching import Attaching
@@ -331,7 +331,7 @@ class Commands:
         if asked.there:
             self._cells.follow(name, remote, "%pip " + line["code"].replace("--there", "").strip())
             return
-        print(carry_out(remote.session, asked, lambda question: _yes(ask_line(f"{question} [y/N] ", False)), print))
+        print(carry_out(remote.session, asked, lambda question: agrees(ask_line, question), print))
 
     # -- modules -----------------------------------------------------------------------------------------------------
 
@@ -377,10 +377,6 @@ class Commands:
     def _help(self, line: Line) -> None:
         name = line["name"]
         print(help.overview(MAGICS) if name is None else help.about(find(name, MAGICS), MAGICS))
-
-
-def _yes(answer: str | None) -> bool:
-    return (answer or "").strip().lower() in ("y", "yes")
 
 
 def where(remote: Remote) -> str:

@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from ..connect.keys import Ask
+
 T = TypeVar("T")
 
 # Seconds between two looks for a Ctrl-C that came just before a wait began: it is noted, and does not end the wait.
@@ -36,6 +38,11 @@ def ask_line(prompt: str, password: bool) -> str | None:
         return getpass.getpass(prompt) if password else input(prompt)
     except (EOFError, NotImplementedError):  # of the latter kind is IPython's StdinNotImplementedError
         return None
+
+
+def agrees(ask: Ask, question: str) -> bool:
+    """Whether the user says yes; anything else, and no answer, is a no."""
+    return (ask(f"{question} [y/N] ", False) or "").strip().lower() in ("y", "yes")
 
 
 def ask_here(prompt: str, password: bool) -> str | None:
