@@ -18,7 +18,7 @@ from ..commands.far_path import get_paths, put_paths, sync_paths
 from ..commands.key_question import opened
 from ..commands.parsing import Line, words_of
 from ..connect.keys import Ask
-from ..connect.target import Target
+from ..connect.target import LIGHT, Target
 from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError
 from ..files.sync import Sync, Wishes
@@ -113,9 +113,7 @@ class Exchange:
             with contextlib.ExitStack() as stack:
                 session = own
                 if session is None:
-                    remote = opened(
-                        lambda ask: self._load(server, ask, place="process", shell="mini"), Remote, cell.ask
-                    )
+                    remote = opened(lambda ask: self._load(server, ask, **LIGHT), Remote, cell.ask)
                     session = stack.enter_context(contextlib.closing(remote)).session
                 begun.append(stack.enter_context(make(session)))
                 if stopped:

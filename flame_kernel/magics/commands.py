@@ -23,7 +23,7 @@ from ..commands.options import MAGICS, settings
 from ..commands.parsing import Line, find, parse, parse_cell, words_of
 from ..commands.status import status
 from ..connect.keys import Ask
-from ..connect.target import load_target
+from ..connect.target import LIGHT, load_target
 from ..errors import FlameError, TargetError
 from ..files.sync import Wishes, sync_down, sync_up
 from ..forward import browser, lines
@@ -296,10 +296,9 @@ class Commands:
         if name is None or self._connections.is_connected(name):
             yield self._connections.pick(name)[1]
             return
-        light = {"place": "process", "shell": "mini"}
 
         def open_there(ask: Ask) -> Remote:
-            return opened(lambda asking: load_target(name, overrides=light, ask=asking), Remote, ask)
+            return opened(lambda asking: load_target(name, overrides=LIGHT, ask=asking), Remote, ask)
 
         with contextlib.closing(in_thread(open_there, ask_line, undo=lambda remote: remote.close())) as remote:
             yield remote
