@@ -232,11 +232,4 @@ class Exchange:
         """The cell that ``%flame run`` stands for."""
         if call_of(code) is not None:
             raise FlameError(f"functions of cells are on the far side already: write {code} as it is")
-        file, *arguments = words_of(code)
-        path = Path(file).expanduser()
-        try:
-            source = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            reason = getattr(e, "strerror", None) or e
-            raise FlameError(f"cannot read {file}: {reason}; %flame run takes a script of this machine") from None
-        return script(source, path.name, arguments)
+        return script(words_of(code))

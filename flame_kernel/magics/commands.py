@@ -204,14 +204,7 @@ class Commands:
         if call is not None:
             function, arguments, named = evaluated(call, self._shell.ev)
             return remote.run(function, *arguments, **named)
-        file, *arguments = words_of(line["code"])
-        path = Path(file).expanduser()
-        try:
-            source = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            reason = getattr(e, "strerror", None) or e
-            raise FlameError(f"cannot read {file}: {reason}; %flame run takes a script of this machine") from None
-        self._cells.follow(name, remote, script(source, path.name, arguments), hide="_flame_script")
+        self._cells.follow(name, remote, script(words_of(line["code"])), hide="_flame_script")
         return None
 
     def _px(self, line: Line) -> None:
