@@ -93,6 +93,9 @@ class Commands:
             if _LOADS.match(text):
                 self._say(cell, _LOADED)
                 continue
+            if (about := help.of_cell(text, KERNEL)) is not None:
+                self._say(cell, about)
+                continue
             if not re.match(r"%flame(?:[\s?]|$)", text):
                 raise FlameError(f"there is no {shortened(text.split()[0])}; %flame help lists the commands")
             line = parse(text.removeprefix("%flame"), KERNEL)
@@ -310,7 +313,8 @@ def _next(lines: list[str]) -> int:
 def _is_ours(line: str) -> bool:
     """Whether a line at the top of a cell is a command."""
     text = line.strip()
-    return text.startswith("%flame") or _LOADS.match(text) is not None
+    asks = text.startswith("%%") and text.endswith("?") and help.of_cell(text, KERNEL) is not None
+    return text.startswith("%flame") or asks or _LOADS.match(text) is not None
 
 
 async def replay(session: Session, cell: dict[str, Any], publisher: Publisher, waits: Waits, request_id: str) -> None:

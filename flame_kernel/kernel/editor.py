@@ -9,13 +9,12 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..commands import help
-from ..commands.language import CELL
+from ..commands.help import LOCAL
 from ..commands.options import KERNEL
-from ..commands.parsing import find
-from ..commands.tab import command_at, rest_of, wanted, wanted_of_cell
+from ..commands.tab import rest_of, wanted, wanted_of_cell
 from ..connect.keys import without_key
 from ..errors import FlameError
 from ..remote import candidates as remote_candidates
@@ -29,8 +28,6 @@ from .iopub import Publisher
 from .sides import Sides
 from .waits import on_thread
 
-# The first line of a cell for this machine.
-LOCAL = "%%local"
 # Seconds: how long Tab waits for a far side that is still being connected, for its answer, and in a %flame line for
 # whatever has to be asked.
 CONNECTING = 5.0
@@ -86,7 +83,7 @@ class Editor:
 
     async def inspect(self, text: str, at: int, detail_level: int, omit_sections: tuple[str, ...]) -> Reply:
         """The content of an inspect_reply."""
-        ours = self._inspect_line(text, at)
+        ours = help.inspected(text, at, KERNEL)
         if ours is not None:
             return ours
         nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
@@ -145,22 +142,6 @@ class Editor:
             found.setdefault(before + one.text, replace(one, text=before + one.text))
         return Offers(start, at, tuple(found.values()))
 
-    def _inspect_line(self, text: str, at: int) -> Reply | None:
-        """The content of an inspect_reply for a line of ours; None for any other."""
-        _, number, column = _line(text, at)
-        whole = text.split("\n")[number]
-        if number == 0 and whole.strip() == LOCAL:
-            return _page(f"{LOCAL}: {help.LOCAL}.")
-        if number == 0 and _ON_OTHERS.match(whole):
-            return _page(help.about(CELL, KERNEL))
-        name = command_at(whole, column)
-        if name is None:
-            return None
-        try:
-            return _page(help.about(find(name, KERNEL), KERNEL) if name else help.overview(KERNEL))
-        except FlameError as e:  # it says what to do instead
-            return _page(str(e))
-
     def _session(self, name: str | None) -> Session | None:
         here = self._sides.far.target
         if name is None or name in (here.name, str(here.location)):
@@ -183,7 +164,3 @@ def _line(text: str, at: int) -> tuple[str, int, int]:
 
 def _offers(candidates: Candidates, at: int) -> Offers:
     return Offers(at - len(candidates.fragment), at, tuple(Offer(text, kind) for text, kind in candidates.found))
-
-
-def _page(text: str) -> dict[str, Any]:
-    return {"status": "ok", "found": True, "data": {"text/plain": text}, "metadata": {}}

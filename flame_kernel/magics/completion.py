@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
+from ..commands import help
 from ..commands.options import MAGICS
 from ..commands.tab import Wanted, rest_of, wanted, wanted_of_cell
 from ..errors import FlameError
@@ -21,6 +22,26 @@ _CELL_LINE = re.compile(r"^\s*%%flame\s(?P<rest>.*)$")
 # What var_expand takes for a variable or an expression.
 _EXPANDS = re.compile(r"[{}$]")
 _TARGET = re.compile(r"(?:^|\s)(?:-t\s*|--target[\s=]+)(\S+)(?=\s)")
+
+
+def answer_inspect(shell: Any) -> Callable[[], None]:
+    """Let a notebook's Shift-Tab show the help of our lines; returns what undoes it. The rest goes to ipykernel, which
+    would look for a Python name of the word at the cursor. A terminal has no Shift-Tab."""
+    kernel = getattr(shell, "kernel", None)
+    found = getattr(kernel, "do_inspect", None)
+    if kernel is None or found is None:
+        return lambda: None
+
+    def do_inspect(code: str, cursor_pos: int, *more: Any, **options: Any) -> Any:
+        ours = help.inspected(code, cursor_pos, MAGICS)
+        return found(code, cursor_pos, *more, **options) if ours is None else ours
+
+    def undo() -> None:
+        if kernel.do_inspect is do_inspect:
+            kernel.do_inspect = found
+
+    kernel.do_inspect = do_inspect
+    return undo
 
 
 class Owner(Protocol):

@@ -22,7 +22,7 @@ from ..remote.remote import Remote
 from ..terminal import plain_text
 from .cells import Cells, Wishes
 from .commands import Commands
-from .completion import Matcher
+from .completion import Matcher, answer_inspect
 from .connections import Connections, forget_key
 from .jobs import Job
 from .px import INSTALLED, install
@@ -48,6 +48,7 @@ class FlameMagics(Magics):
         self.commands = Commands(shell, self.connections, self.cells)
         self.matcher = Matcher(self)
         self.auto = self.cells.groups.auto
+        self.undo_inspect = answer_inspect(shell)
 
     def __repr__(self) -> str:
         return f"<FlameMagics {self.connections!r}>"
@@ -148,6 +149,7 @@ def unload_ipython_extension(shell: Any) -> None:
         return
     magics.close()
     atexit.unregister(magics.close)
+    magics.undo_inspect()
     shell.Completer.custom_matchers.remove(magics.matcher.match)
     shell.input_transformers_cleanup.remove(asked)
     shell.input_transformers_cleanup.remove(magics.auto)
