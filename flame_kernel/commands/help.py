@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from typing import Any
 
 from ..errors import FlameError
 from .command import Command
 from .language import CELL, COMMANDS, commands
+from .looking import PROFILE_CELL
 from .options import FACES, KERNEL, MAGICS, Option
 from .parsing import find, usage
 from .tab import command_at
@@ -50,11 +50,13 @@ def about(command: Command, face: str) -> str:
 
 
 def of_cell(line: str, face: str) -> str | None:
-    """All about the first line of a cell, if that is one of ours: ``%%flame``, or ``%%local``; a ? may stand behind."""
-    line = line.strip()
-    if face == KERNEL and line.rstrip("?") == LOCAL:
-        return f"{LOCAL}: {HERE}."
-    return about(CELL, face) if re.match(r"%%flame(?:[\s?]|$)", line) else None
+    """All about the first line of a cell, if it is one of ours, such as ``%%flame``; a ? may stand behind it."""
+    word = line.split()[0].rstrip("?") if line.strip() else ""
+    if word == CELL.name:
+        return about(CELL, face)
+    if face == KERNEL and word == PROFILE_CELL.name:
+        return about(PROFILE_CELL, face)
+    return f"{LOCAL}: {HERE}." if face == KERNEL and line.strip().rstrip("?") == LOCAL else None
 
 
 def inspected(text: str, at: int, face: str) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ..commands import help
 from ..commands.help import LOCAL
+from ..commands.looking import PROFILE_CELL
 from ..commands.options import KERNEL
 from ..commands.tab import rest_of, wanted, wanted_of_cell
 from ..connect.keys import without_key
@@ -132,7 +133,11 @@ class Editor:
         if first is None:
             return theirs
         word = first.group(1)
-        ours = [one for one in ("%flame", *((LOCAL, "%%flame") if number == 0 else ())) if one.startswith(word)]
+        ours = [
+            one
+            for one in ("%flame", *((LOCAL, "%%flame", PROFILE_CELL.name) if number == 0 else ()))
+            if one.startswith(word)
+        ]
         if not ours:
             return theirs
         start = at - len(word)
