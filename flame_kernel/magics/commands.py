@@ -42,7 +42,7 @@ from .connections import Connections, in_thread
 from .jobs import table
 from .output import show_profile
 
-# For var_expand, which looks for names in the frame of its caller as well: ours has a `name` and a `line` of its own.
+# For var_expand, which also looks for names in its caller's frame: our frames have a `name` and a `line` of their own.
 _NO_FRAME = 1_000_000
 
 
@@ -299,7 +299,8 @@ class Commands:
 
     @contextlib.contextmanager
     def _server(self, name: str | None) -> Any:
-        """The remote of a connection, the current one for None; of another server one that is closed afterwards."""
+        """The remote of a connection (None: the current one); for another server, a new one that is closed
+        afterwards."""
         if name is None or self._connections.is_connected(name):
             yield self._connections.pick(name)[1]
             return

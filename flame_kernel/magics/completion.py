@@ -53,8 +53,8 @@ class Owner(Protocol):
 
 
 class Matcher:
-    """``match`` is a matcher of IPython's: called with the context of a Tab, on the main thread. It has its say before
-    the others and, where it knows something, instead of them.
+    """``match`` is an IPython matcher, called with the context of a Tab, on the main thread. It comes before the other
+    matchers, and replaces their completions if it has any.
 
     https://ipython.readthedocs.io/en/stable/api/generated/IPython.core.completer.html
     """
@@ -104,8 +104,8 @@ class Matcher:
 
 
 def _as_it_stands(offered: Candidates, here: Wanted) -> Candidates:
-    """``offered`` without what IPython would expand in our lines: a file may be called ``{open('x', 'w')}``, and that
-    would run here. Code is not expanded."""
+    """``offered`` without text that IPython would expand in our lines: a file may be called ``{open('x', 'w')}``, and
+    that would run here. Code is not expanded."""
     if "code" in here.kinds:
         return offered
     return Candidates(offered.fragment, [(text, kind) for text, kind in offered.found if not _EXPANDS.search(text)])
