@@ -275,9 +275,7 @@ def _finish(me):
     import atexit
 
     deadline = time.monotonic() + THREADS_GRACE
-    for function in reversed(
-        getattr(threading, "_threading_atexits", ())
-    ):  # functions of pools: they wait for their work
+    for function in reversed(getattr(threading, "_threading_atexits", ())):  # of pools, which wait for their work
         _quietly(function)
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.current_thread():
