@@ -290,7 +290,7 @@ class CellOutput:
         self.told = False
         self._link: str | None = None  # the id of the display that shows a broken link
         self.error: dict[str, Any] | None = None  # the content of the cell's error
-        self.values: list[Shown] = []  # ids of displays that were shown
+        self.values: list[Shown] = []  # the values that were shown
 
     # -- the events thread -------------------------------------------------------------------------------------------
 
