@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from ..agent.wire import message as wire
@@ -37,9 +38,9 @@ from ..errors import (
 )
 from ..security import answers
 from . import large_messages
-from .bootstrap import is_missing, with_agent
+from .bootstrap import agent_name, is_missing, with_agent
 from .io_threads import IoThreads, Wait
-from .line import SILENT, Hear, Line
+from .line import SILENT, Ahead, Hear, Line, dialled, give_up
 from .local_process import LocalProcess
 from .outage import Outage
 from .watch import Watch
@@ -52,6 +53,9 @@ LONG_OUTAGE = 60.0
 REFUSALS = 3
 # Attempts to open a session, if the line breaks each time.
 OPENINGS = 5
+# What is sent with a handshake, and the seconds after which a server that has not answered it is asked the slow way.
+HELLO = {"op": "hello"}
+SWALLOWED = 5.0
 Answer = tuple[Any, Sequence[Any]]
 
 
@@ -59,11 +63,13 @@ class Link:
     """The lines to the server of ``target``. The constructor connects the line *calls*; it raises CannotConnect,
     TargetError.
 
-    on_trouble  called with an Outage when it begins, again now and then while it lasts, and with None when it is
-                over; on any thread
-    on_end      called once with the reason, when the link is lost for good
-    is_wanted   whether somebody waits for an answer: only then is a silent server reported
-    beat        called when the server should give a sign of life; sends an op that it answers at once
+    for_session a session is to be opened: what that begins with goes with the handshake, and the line that is added
+                first is dialled meanwhile
+    on_trouble  called with a Outage when there is one, again now and then while it lasts, and with None when it is
+                over; on any thread of the link's users or its own
+    on_end      called once, when the link is lost for good, with the reason
+    is_wanted   whether somebody waits for an answer: only then is a silent server looked for
+    beat        called where the server should give a sign of life: an op that it answers at once
     alive       tells whether the server can still be there
     """
 
@@ -76,6 +82,7 @@ class Link:
         is_wanted: Callable[[], bool],
         beat: Callable[[], None],
         alive: Callable[[], bool] = lambda: True,
+        for_session: bool = False,
     ) -> None:
         self.target = found(target)
         self.closing = threading.Event()
@@ -95,7 +102,13 @@ class Link:
         self._delay = 0.0
         self._mended = 0  # how often a line was made again
         self._hurry = threading.Event()
-        self.calls = Line("calls", Connection(self.target))
+        self._with_hello = for_session
+        self._second: Future[Connection] | None = None
+        try:
+            self.calls = Line("calls", *self._greet(self._dial_second if for_session else lambda: None))
+        except BaseException:  # goes on, whatever it is; the second connection is closed
+            self._give_up_second()
+            raise
         self.lines = [self.calls]
         self.watch = Watch(self, on_trouble, is_wanted, beat)
 
@@ -125,11 +138,14 @@ class Link:
         If the line breaks, it is repeated: a second ``open`` attaches to the session that the first one made.
         """
         for attempt in itertools.count(1):
+            at_once = self._with_hello
             try:
                 if not self.calls.connection.is_open:
-                    self.calls.connection = self._connect()
+                    self.calls.connection, self.calls.ahead = self._greet()
                 return with_agent(lambda: self.with_ticket(request), self._execute)
             except (ConnectionLost, CannotConnect) as e:
+                if at_once and not self._with_hello and isinstance(e, CallTimeout):
+                    continue  # it may have heard the handshake only
                 broke = not isinstance(e, (CallTimeout, UnsafeAnswer)) and getattr(e, "cause", "closed") == "closed"
                 if isinstance(e, UnsafeAnswer) and e.detail == UNCLEAR:
                     broke = True  # perhaps another client has pushed the agent meanwhile
@@ -143,7 +159,7 @@ class Link:
 
     def with_ticket(self, request: dict[str, Any]) -> Any:
         """The result of an op by a client that owns no session yet: its ticket shows that it is not a replay."""
-        hello = self.exchange(self.calls, {"op": "hello"})[0]
+        hello = self.exchange(self.calls, HELLO)[0]
         self.max_message = large_messages.check(hello.get("max_message"), self.location)
         self.calls.connection.max_message = self.max_message
         if request["op"] == "hello":
@@ -156,6 +172,34 @@ class Link:
         self.target = found(self.target)
         return Connection(self.target)
 
+    def _greet(self, on_dialled: Callable[[], None] = lambda: None) -> tuple[Connection, Ahead | None]:
+        """Connect, and say HELLO in the same breath where the server bears it; that is then the next exchange."""
+        self.target = found(self.target)
+        if self._with_hello:
+            n = self.number()
+            first = f"{agent_name()}.{wire.HANDLE}", wire.encode(dict(HELLO, n=n))
+            try:
+                connection = Connection(self.target, first=first, on_dialled=on_dialled)
+            except CannotConnect as e:
+                if e.cause != "closed":
+                    raise
+                self._with_hello = False  # perhaps it was that; and if not, the server's reason is heard now
+            else:
+                hear = connection.hear_first
+                assert hear is not None
+                seconds = min(SWALLOWED, self.target.timeouts.call)
+                return connection, (HELLO, n, connection, lambda: hear(seconds))
+        return Connection(self.target), None
+
+    def _dial_second(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the program ends, and starts no threads: it is dialled later
+            self._second = self._second or dialled(self.target)
+
+    def _give_up_second(self) -> None:
+        second, self._second = self._second, None
+        if second is not None:
+            give_up(second)
+
     def opened(self, server: dict[str, Any]) -> None:
         """The session is open: remember what the server told, to recognize it later."""
         self.boot = server["boot"]
@@ -165,7 +209,8 @@ class Link:
 
     def add_line(self, name: str) -> Line:
         """Open one more connection."""
-        line = Line(name, Connection(self.target))
+        second, self._second = self._second, None
+        line = Line(name, second.result() if second is not None else Connection(self.target))
         self._know_server(line.connection)
         self.lines.append(line)
         return line
@@ -200,6 +245,10 @@ class Link:
         line.asked = line.asked or time.monotonic()
         try:
             answer = self._answer(*(ahead or self._ask(line.connection, request, timeout, buffers)))
+        except ConnectionLost:
+            if ahead is not None and request is HELLO:
+                self._with_hello = False  # the server has answered the handshake, and not what came with it
+            raise
         finally:
             line.asked = None
         self.watch.heard = time.monotonic()
@@ -234,7 +283,7 @@ class Link:
 
     def _ask(
         self, connection: Connection, request: dict[str, Any], timeout: float | None, buffers: Sequence[Any]
-    ) -> tuple[dict[str, Any], str, Connection, Hear]:
+    ) -> Ahead:
         n = self.number()
         message = wire.encode(dict(request, n=n), buffers)
         return request, n, connection, large_messages.ask(connection, wire.HANDLE, message, timeout)
@@ -327,7 +376,7 @@ class Link:
                     self.end(SessionGone(self.location, "the server ended"))
                     continue
                 try:
-                    connection = self._connect()
+                    connection, ahead = self._greet()
                 except CannotConnect as e:
                     if not e.passing:
                         self.end(e)
@@ -335,11 +384,12 @@ class Link:
                     self._note_lost(line, e)
                     continue
                 self._know_server(connection)
-                line.connection = connection
+                line.connection.close()
+                line.connection, line.ahead = connection, ahead
                 if self.closing.is_set():  # close() may have run before this one existed
                     connection.close()
                     continue
-                hello = self.exchange(line, {"op": "hello"})[0]
+                hello = self.exchange(line, HELLO)[0]
                 if hello["boot"] != self.boot:
                     self.end(SessionGone(self.location, "the server was restarted"))
                     continue
@@ -407,6 +457,7 @@ class Link:
     def close(self, timeout: float = 1.0) -> None:
         """Close the connections; call it when the threads that use them have ended."""
         self.abort()
+        self._give_up_second()
         self.watch.wait(timeout)
         for line in self.lines:
             line.connection.close()
