@@ -13,6 +13,8 @@ from ..commands.status import status
 from ..connect.target import Target
 from ..errors import FlameError
 from ..group.group import Group
+from ..remote.beside import Beside
+from ..remote.remote import Remote
 from ..serve import early
 from ..serve.embedded import OwnServer
 from ..session.bootstrap import agent_text
@@ -49,6 +51,7 @@ class FarSide:
         self._lock = threading.Lock()
         self._opening: Future[Session] | None = None
         self._own_server = OwnServer(agent_text, early.take)
+        self._beside: Beside | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -193,11 +196,23 @@ class FarSide:
 
     def _make(self, target: Target, attach: str | None) -> Session:
         target, alive = self._own_server.reach(target)
-        with held_back(lambda events: self._on_events(session, events)) as on_events:
+        with held_back(lambda events: self._take(session, events)) as on_events:
             session = Session(
                 target, on_events, on_link=self._on_link, alive=alive, attach=attach, client_id=self.client_id
             )
         return session
+
+    def _take(self, session: Session, events: list[Event]) -> None:
+        beside = self._beside
+        if beside is not None and beside.session is session:
+            events = beside.take(events)
+        self._on_events(session, events)
+
+    def beside(self, session: Session) -> Remote:
+        """A `Remote` on the session of the cells, for a group that has this host among others."""
+        if self._beside is None or self._beside.session is not session:
+            self._beside = Beside(session)
+        return self._beside
 
     def words(self) -> str:
         """Where cells run, in words."""
