@@ -86,7 +86,7 @@ class Core:
         module = types.ModuleType(name, "The names of a Remote Flame session.")
         module.__dict__["__builtins__"] = sys.modules["builtins"]
         module.__dict__.pop("__loader__", None)
-        sys.modules[name] = module
+        self.place.remember_namespace(module)
         return module
 
     def start(self):
