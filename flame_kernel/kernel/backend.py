@@ -5,15 +5,17 @@ from __future__ import annotations
 import platform
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from ..commands.status import status
 from ..connect.target import Target
 from ..errors import FlameError
+from ..forward.forwards import Forwards
 from ..group.group import Group
-from ..remote.beside import Beside
+from ..remote.calls import Calls
+from ..remote.proxy import reference, stand_in
 from ..remote.remote import Remote
 from ..serve import early
 from ..serve.embedded import OwnServer
@@ -303,3 +305,21 @@ def _leave(opening: Future[Session], keep: Session | None = None) -> None:
         session.detach()
     else:
         session.close()
+
+
+class Beside(Remote):
+    """A `Remote` on a session that somebody else has opened, and ends: who gives its events to ``take``, and shows what
+    that returns."""
+
+    def __init__(self, session: Session) -> None:  # not the parent's, which opens a session
+        self._own_server = OwnServer(agent_text)
+        self._closed = False
+        self.on_link = lambda sentence: None
+        self.session = session
+        self._calls = Calls(session, stand_in, reference)
+        self.forwards = Forwards(session)
+        self.taken_up = []
+
+    def take(self, events: Sequence[Event]) -> list[Event]:
+        """Pass on the events of calls of this `Remote`; the others, which are somebody else's. On the events thread."""
+        return self._calls.take(events)
