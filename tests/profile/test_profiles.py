@@ -75,7 +75,7 @@ def test_known_shares(known: Remote) -> None:
     spent = {name: seconds - before[name] for name, seconds in known.evaluate("dict(spent)").items()}
     shares = profile.by_function()
     # Where the machine is so busy that the sampler is late, it comes more often when the others sleep.
-    within = 0.06 if profile.samples > 120 else 0.2
+    within = 0.06 if profile.samples > 135 else 0.35
     for name, seconds in spent.items():
         assert abs(shares[name][1] - seconds / sum(spent.values())) < within, f"{spent}\n{profile}"
     assert profile.total == pytest.approx(profile.seconds, rel=0.1)
