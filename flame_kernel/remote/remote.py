@@ -30,6 +30,7 @@ from ..files import transfer
 from ..forward.forwards import Forward, Forwards
 from ..packages import install as packages
 from ..profile.asking import SECONDS, Wish, take
+from ..profile.memory import memory
 from ..profile.profile import Profile
 from ..security.offers import identifiers
 from ..serve.embedded import OwnServer
@@ -344,6 +345,10 @@ class Remote:
         ``"gil"``), ``rate`` (samples a second) and ``idle``. Ctrl-C ends it early. Raises FlameError.
         """
         return take(self.session, Wish.named(seconds=seconds, **how))
+
+    def memory(self, what: str = "look", of: str = "") -> str:
+        """What uses memory: growth by line from ``"start"`` on, ``"types"``, or who holds ``of``. Raises FlameError."""
+        return memory(self.session, what, of)
 
     # -- files, modules, the console ---------------------------------------------------------------------------------
 

@@ -32,10 +32,7 @@ MOST_RATE, MOST_SECONDS = 1000.0, 3600.0
 # Its multiples are spread evenly between whole numbers.
 GOLDEN = 0.6180339887498949
 # The switch interval while it runs, in seconds.
-SWITCH = 0.0005
-# Where a sample is late, half of that time counts for the stack of the one before, of so many seconds at most: what is
-# later than that is a call that lets nothing run, and the one that is seen.
-LATE = 0.05
+SWITCH = 0.0001
 # After how many samples the rate is looked at again.
 REVIEW = 20
 # Different stacks that are counted apart while it runs. They differ by position in the code, not only by line.
@@ -78,7 +75,6 @@ class Sampler:
         self._cpu = {}  # thread object -> CPU seconds at the last sample
         self._begun = {}  # thread object -> CPU seconds at its first sample
         self._loops = []
-        self._previous = {}  # thread object -> what was counted for it in the last sample
         self._lane_names = set()  # of the threads that run cells
         self._over = threading.Event()
         self.samples, self._lost, self.cost, self.seconds, self.note = 0, 0.0, 0.0, 0.0, ""
@@ -114,7 +110,7 @@ class Sampler:
                 break
             now = time.monotonic()
             reached = max(done + 1, int((now - base) / interval) + 1)
-            if not self._sample((reached - done) * interval, interval):
+            if not self._sample((reached - done) * interval):
                 break
             done = reached
             self.samples += 1
@@ -139,7 +135,7 @@ class Sampler:
 
     # -- one sample --------------------------------------------------------------------------------------------------
 
-    def _sample(self, elapsed, interval):
+    def _sample(self, elapsed):
         """Count the time since the last sample; False where there is nothing more to look at."""
         lanes = self._lanes()
         if lanes is None:
@@ -163,13 +159,7 @@ class Sampler:
                 counted.append((thread, self._key(name, self._steps(frame, awaits)), seconds))
         if self.mode == GIL and counted:
             counted = _without_those_that_run(counted)
-        late = min(max(0.0, elapsed - interval), LATE) / 2 if self.mode == WALL else 0.0
-        previous, self._previous = self._previous, {}
-        for thread, key, seconds in counted:
-            self._previous[thread] = key
-            if late and thread in previous:  # in the time between, it has come from there to here
-                self._count(previous[thread], late)
-                seconds -= late
+        for _, key, seconds in counted:
             self._count(key, seconds)
         return found or self._missing()
 
