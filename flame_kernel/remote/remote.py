@@ -339,11 +339,7 @@ class Remote:
         return monitor.Shown(monitor.top(self.session))
 
     def profile(self, seconds: float = SECONDS, **how: Any) -> Profile:
-        """Where the time goes, as a flame graph in a notebook: of the cells that run, or of the whole process.
-
-        ``how`` is ``scope`` (``"all"``, ``"cell"``, ``"tasks"``), ``thread`` (a name), ``mode`` (``"wall"``, ``"cpu"``,
-        ``"gil"``), ``rate`` (samples a second) and ``idle``. Ctrl-C ends it early. Raises FlameError.
-        """
+        """Where the time goes; ``how`` has names of a `Wish`. Ctrl-C ends it early. Raises FlameError."""
         return take(self.session, Wish.named(seconds=seconds, **how))
 
     def memory(self, what: str = "look", of: str = "") -> str:
