@@ -29,8 +29,7 @@ from ..errors import FlameError, TargetError, UnsafeAnswer
 from ..files import transfer
 from ..forward.forwards import Forward, Forwards
 from ..packages import install as packages
-from ..profile.asking import SECONDS, Wish, take
-from ..profile.memory import memory
+from ..profile import asking, memory
 from ..profile.profile import Profile
 from ..security.offers import identifiers
 from ..serve.embedded import OwnServer
@@ -338,13 +337,13 @@ class Remote:
         """The resources that the far side uses: CPU, memory, threads, subprocesses, open files. Raises FlameError."""
         return monitor.Shown(monitor.top(self.session))
 
-    def profile(self, seconds: float = SECONDS, **how: Any) -> Profile:
+    def profile(self, seconds: float = asking.SECONDS, **how: Any) -> Profile:
         """Where the time goes; ``how`` has names of a `Wish`. Ctrl-C ends it early. Raises FlameError."""
-        return take(self.session, Wish.named(seconds=seconds, **how))
+        return asking.take(self.session, asking.Wish.named(seconds=seconds, **how))
 
     def memory(self, what: str = "look", of: str = "") -> str:
         """What uses memory: growth by line from ``"start"`` on, ``"types"``, or who holds ``of``. Raises FlameError."""
-        return memory(self.session, what, of)
+        return memory.memory(self.session, what, of)
 
     # -- files, modules, the console ---------------------------------------------------------------------------------
 
