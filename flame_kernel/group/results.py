@@ -108,8 +108,9 @@ class Results(Mapping[str, Any]):
         rows = []
         for value, hosts in self.fold():
             rows.append((folding.names(hosts), len(hosts), html.escape(plain_text(_short(value))), ""))
+        red = "color: var(--jp-error-color1, #c62828)"  # the theme's, in JupyterLab
         for error, hosts in _folded(self.errors):
-            rows.append((folding.names(hosts), len(hosts), html.escape(plain_text(error)), "color: #c62828"))
+            rows.append((folding.names(hosts), len(hosts), html.escape(plain_text(error)), red))
         cells = "".join(
             f"<tr><td style='text-align: left'>{html.escape(plain_text(named))}</td><td>{count}</td>"
             f"<td style='text-align: left; {style}'><pre style='margin: 0; {style}'>{text}</pre></td></tr>"
