@@ -440,7 +440,7 @@ class Lane:
 
     def interrupt_children(self):
         """Interrupt the processes that this thread has started and waits for, so that subprocess.run ends."""
-        processes.interrupt(self.native_id, self.host.protected_pids())
+        processes.interrupt(self.thread_id, self.native_id, self.host.protected_pids())
 
     def _notice(self):
         """The interrupt has reached the running code; called on the lane's thread."""
