@@ -14,10 +14,10 @@ from ..connect.target import Target
 from ..errors import FlameError
 from ..group.group import Group
 from ..serve import early
-from ..serve.embedded import EmbeddedServer
+from ..serve.embedded import OwnServer
 from ..session.bootstrap import agent_text
 from ..session.inbox import Event
-from ..session.session import Session
+from ..session.session import Session, held_back
 
 
 class FarSide:
@@ -48,7 +48,7 @@ class FarSide:
         self._on_link = on_link
         self._lock = threading.Lock()
         self._opening: Future[Session] | None = None
-        self._embedded: EmbeddedServer | None = None
+        self._own_server = OwnServer(agent_text, early.take)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -120,7 +120,7 @@ class FarSide:
             self.target, self.trouble, self.group = Target(name=words), None, group
         if before is not None:
             before.add_done_callback(_leave)
-        self._end_embedded()
+        self._own_server.close()
 
     @staticmethod
     def _living(group: Group) -> Iterator[Session]:
@@ -171,7 +171,7 @@ class FarSide:
         if before is not None:  # perhaps it is still being opened
             before.add_done_callback(lambda left: _leave(left, keep=session))
         if target.location is not None:
-            self._end_embedded()
+            self._own_server.close()
         future.set_result(session)
 
     def _open(
@@ -189,31 +189,15 @@ class FarSide:
             future.set_result(session)
             if self._closed:
                 session.close()
-                self._end_embedded()
+                self._own_server.close()
 
     def _make(self, target: Target, attach: str | None) -> Session:
-        alive: Callable[[], bool] = lambda: True  # noqa: E731
-        if target.location is None:
-            server = self._embedded
-            if server is None or not server.is_running:
-                self._end_embedded()
-                server = self._embedded = early.take() or EmbeddedServer(agent_text())
-            target = server.target(target)
-            alive = lambda: server.is_running  # noqa: E731
-        box: list[Session] = []
-        made = threading.Event()
-
-        def on_events(events: list[Event]) -> None:
-            made.wait()  # the first events may come before the constructor has returned
-            self._on_events(box[0], events)
-
-        try:
-            box.append(
-                Session(target, on_events, on_link=self._on_link, alive=alive, attach=attach, client_id=self.client_id)
+        target, alive = self._own_server.reach(target)
+        with held_back(lambda events: self._on_events(session, events)) as on_events:
+            session = Session(
+                target, on_events, on_link=self._on_link, alive=alive, attach=attach, client_id=self.client_id
             )
-        finally:
-            made.set()
-        return box[0]
+        return session
 
     def words(self) -> str:
         """Where cells run, in words."""
@@ -286,12 +270,7 @@ class FarSide:
                 session.detach()
             else:
                 session.close()
-        self._end_embedded()
-
-    def _end_embedded(self) -> None:
-        server, self._embedded = self._embedded, None
-        if server is not None:
-            server.close()
+        self._own_server.close()
 
 
 def _session_of(opening: Future[Session] | None) -> Session | None:

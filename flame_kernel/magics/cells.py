@@ -125,11 +125,13 @@ class Cells:
             self._shell.user_ns[out] = job
         if wishes.background:
             self._begin(job, output, remote, line["pull"], wishes.seconds)
-            return None if out else job
-        job.start(allow_stdin=self._can_ask())
+        else:
+            job.start(allow_stdin=self._can_ask())
         if line["local"]:
             with output.background():
-                self._shell.run_cell(code)
+                self.groups.run_here(code)
+        if wishes.background:
+            return None if out else job
         self._wait(job, remote, output, wishes.seconds, wishes.raise_error)
         if line["pull"] and (job.error is None):
             self._shell.user_ns.update(remote.pull(line["pull"]))

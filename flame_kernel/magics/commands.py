@@ -220,11 +220,7 @@ class Commands:
         self._cells.groups.run(cell, line["code"], {})
 
     def _result(self, line: Line) -> None:
-        groups = self._cells.groups
-        if groups.last is None:
-            raise FlameError("no cell has run on several far sides yet; %%flame -t TARGETS runs one")
-        cell = parse_cell("--fold --mask" if line["mask"] else "--fold", MAGICS)
-        groups.show_again(cell)
+        self._cells.groups.show_again(line)
 
     # -- names -------------------------------------------------------------------------------------------------------
 

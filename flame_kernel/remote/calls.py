@@ -35,8 +35,8 @@ from .bulk import Bulk
 from .callbacks import Handed
 from .exceptions import of_call, sent
 from .foreground import show_before, write
-from .functions import Shipment, sent_class
-from .records import known_class
+from .functions import Shipment
+from .records import known_class, sent_class
 
 # Libraries whose values we can decode, if they are installed here.
 LIBRARIES = ("numpy", "pandas", "pyarrow", "polars")

@@ -22,7 +22,7 @@ from typing import Any, cast
 from ..errors import MAX_MESSAGE, FlameError, RemoteError, cap
 from ..terminal import COLOUR, coloured_text, one_line, plain_text
 from .by_name import is_installed
-from .functions import sent_class
+from .records import sent_class
 
 _NAMES = """
 ArithmeticError AssertionError AttributeError BlockingIOError BrokenPipeError BufferError ChildProcessError

@@ -19,8 +19,6 @@ import os
 import re
 import sys
 import types
-import uuid
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +26,7 @@ from ..agent.wire import scalars, values
 from ..errors import CannotTravel
 from . import by_name, source
 from .callbacks import CalledBack, Handed, is_iterator, name_of
+from .records import class_key
 
 _LRU = type(functools.lru_cache(maxsize=1)(lambda: None))
 _CONTAINERS = frozenset({dict, list, set})
@@ -37,9 +36,6 @@ _PLAIN_BASES = ("builtins", "abc", "typing", "collections", "collections.abc")
 _MADE = (re.Pattern, logging.Logger, types.GenericAlias)
 
 Reference = Any
-# The user's classes that were sent, by their key on the far side, so that later calls use the same class there.
-_keys: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
-_classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 
 
 class RemoteFunction:
@@ -62,20 +58,6 @@ class RemoteFunction:
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
-
-
-def class_key(kind: type) -> str:
-    """The key that identifies a user's class on the far side."""
-    key = _keys.get(kind)
-    if key is None:
-        key = _keys[kind] = uuid.uuid4().hex
-        _classes[key] = kind
-    return key
-
-
-def sent_class(key: object) -> type | None:
-    """The user's class that was sent with this key, or None."""
-    return _classes.get(key) if isinstance(key, str) else None
 
 
 class Shipment:
@@ -356,8 +338,23 @@ class Shipment:
             item["defaults"] = None if defaults == (None, None) else self._content(list(defaults), "a default")
             self._names(item, by_name.space_of(function), code, source.global_names(code))
             item["modules"] += by_name.required(function)
+            item["attributes"] = self._attributes(function)
         finally:
             self._path = path
+
+    def _attributes(self, function: types.FunctionType) -> dict[str, list[Any]]:
+        """The attributes that a function was given. One that cannot be sent is left out unless its code has that name.
+        Raises CannotTravel."""
+        found, items = {}, len(self._items)
+        for name, value in vars(function).items():
+            try:
+                found[name] = self._content([value], f"its attribute {name}")
+            except (CannotTravel, scalars.NotPlain):
+                if name in source.attributes(function.__code__):
+                    raise
+                self._numbers = {one: number for one, number in self._numbers.items() if number < items}
+            items = len(self._items)
+        return found
 
     def _cell(self, cell: types.CellType, name: str) -> list[Any]:
         try:

@@ -30,11 +30,11 @@ from ..files import transfer
 from ..forward.forwards import Forward, Forwards
 from ..packages import install as packages
 from ..security.offers import identifiers
-from ..serve.embedded import EmbeddedServer
+from ..serve.embedded import OwnServer
 from ..session.bootstrap import agent_text
 from ..session.inbox import Event
 from ..session.requests import Reply
-from ..session.session import Session
+from ..session.session import Session, held_back
 from . import lookahead
 from .batch import Batch
 from .callbacks import CalledBack
@@ -60,39 +60,26 @@ class Remote:
     """
 
     def __init__(self, target: Target, attach: str | None = None, client_id: str | None = None) -> None:
-        self._server = EmbeddedServer(agent_text()) if target.location is None else None
+        self._own_server = OwnServer(agent_text)
         self._closed = False
         self.on_link: Callable[[str | None], None] = lambda sentence: None
-        made = threading.Event()
         try:
-            if self._server is not None:
-                server = self._server
-                target = server.target(target)
-                alive: Callable[[], bool] = lambda: server.is_running  # noqa: E731
-            else:
-                alive = lambda: True  # noqa: E731
-
-            def on_events(events: list[Event]) -> None:
-                made.wait()  # events may come before the constructor has returned
-                self._calls.on_events(events)
-
-            self.session = Session(
-                target,
-                on_events,
-                on_link=lambda sentence: self.on_link(sentence),
-                alive=alive,
-                attach=attach,
-                client_id=client_id,
-            )
-            self._calls = Calls(self.session, stand_in, reference)
-            self.forwards = Forwards(self.session)
-            self.taken_up = self._running()
+            target, alive = self._own_server.reach(target)
+            with held_back(lambda events: self._calls.on_events(events)) as on_events:
+                self.session = Session(
+                    target,
+                    on_events,
+                    on_link=lambda sentence: self.on_link(sentence),
+                    alive=alive,
+                    attach=attach,
+                    client_id=client_id,
+                )
+                self._calls = Calls(self.session, stand_in, reference)
+                self.forwards = Forwards(self.session)
+                self.taken_up = self._running()
         except BaseException:  # goes on, whatever it is; a server of our own is ended
-            if self._server is not None:
-                self._server.close()
+            self._own_server.close()
             raise
-        finally:
-            made.set()
         _open.add(self)
 
     def __repr__(self) -> str:
@@ -442,8 +429,7 @@ class Remote:
         _open.discard(self)
         self._calls.close()
         leave()
-        if self._server is not None:
-            self._server.close()
+        self._own_server.close()
 
     def __enter__(self) -> Remote:  # noqa: PYI034
         return self

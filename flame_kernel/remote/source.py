@@ -15,7 +15,7 @@ import threading
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import CannotTravel
 
@@ -323,5 +323,9 @@ def plain_attributes(kind: type) -> dict[str, Any]:
 
 def reduction(one: Any) -> Any:
     """What Python's protocol ``__reduce_ex__`` says of an object: the call that makes it, and its state."""
+    if isinstance(one, TypeVar):  # pickle takes one by its name only
+        told = {"bound": one.__bound__, "covariant": one.__covariant__, "contravariant": one.__contravariant__}
+        keywords: dict[str, Any] = {name: value for name, value in told.items() if value}
+        return functools.partial(TypeVar, **keywords) if keywords else TypeVar, (one.__name__, *one.__constraints__)
     special = copyreg.dispatch_table.get(type(one))
     return special(one) if special is not None else one.__reduce_ex__(4)

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ..agent.wire.launch import LEAVE_FOLDER, interpreter
@@ -206,3 +207,34 @@ class EmbeddedServer:
         return FlameError(
             f"the kernel's own flame server ({sys.executable}) {what}; check that Pyro4 works there: {said}"
         )
+
+
+class OwnServer:
+    """The server for targets without a location: started when it is first needed, and again if it has ended.
+
+    agent    called for the agent of a new `EmbeddedServer`
+    started  called for a server that runs already, or None
+    """
+
+    def __init__(
+        self, agent: Callable[[], tuple[str, str]], started: Callable[[], EmbeddedServer | None] = lambda: None
+    ) -> None:
+        self._agent = agent
+        self._started = started
+        self._server: EmbeddedServer | None = None
+
+    def reach(self, target: Target) -> tuple[Target, Callable[[], bool]]:
+        """The Target to connect to, and a function that tells whether its server can still be there."""
+        if target.location is not None:
+            return target, lambda: True
+        server = self._server
+        if server is None or not server.is_running:
+            self.close()
+            server = self._server = self._started() or EmbeddedServer(self._agent())
+        return server.target(target), lambda: server.is_running
+
+    def close(self) -> None:
+        """End the server, if there is one."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()

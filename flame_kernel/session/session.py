@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from typing import Any
@@ -33,6 +33,21 @@ from .sending import Sending
 
 # Seconds in which a client that was killed is found out by the agent, and its session can be had.
 AWAY = 4.0
+
+
+@contextlib.contextmanager
+def held_back(on_events: Callable[[list[Event]], None]) -> Iterator[Callable[[list[Event]], None]]:
+    """``on_events`` for a Session made in this block: its first events wait until the block has ended."""
+    made = threading.Event()
+
+    def take(events: list[Event]) -> None:
+        made.wait()
+        on_events(events)
+
+    try:
+        yield take
+    finally:
+        made.set()
 
 
 class Session:

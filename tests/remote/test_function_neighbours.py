@@ -15,10 +15,11 @@ import operator
 import os.path as osp
 import re
 import subprocess
+import threading
 import urllib.error
 import urllib.parse
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import farside
 import numpy as np
@@ -153,6 +154,14 @@ def with_defaults(x: Any, /, function: Any = len, *, pattern: Any = re.compile(r
     return function(x), pattern.findall("1 22")
 
 
+def marked(name: str) -> Any:
+    return {**vars(marked), "name": name}["label"], marked.limit  # type: ignore[attr-defined]
+
+
+marked.label, marked.limit, marked.kept_here = "m", [1, 2], threading.Lock()  # type: ignore[attr-defined]
+T = TypeVar("T", bound=int)
+
+
 def nested() -> int:
     z = 3
 
@@ -191,6 +200,8 @@ CALLS: list[tuple[Any, ...]] = [
     (even, 5),
     (with_defaults, "abc"),
     (nested,),
+    (marked, "x"),
+    (lambda: (T.__name__, T.__bound__, T.__constraints__),),
     (in_threads,),
     (functools.partial(pow, 2), 5),
     (operator.methodcaller("upper"), "a"),

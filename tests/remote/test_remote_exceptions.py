@@ -14,7 +14,7 @@ import pytest
 
 from flame_kernel.errors import FlameError, RemoteError
 from flame_kernel.remote.exceptions import of_call, raised_there
-from flame_kernel.remote.functions import class_key
+from flame_kernel.remote.records import class_key
 from flame_kernel.remote.remote import Remote
 
 THERE = """

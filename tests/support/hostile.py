@@ -120,8 +120,8 @@ class FakeAgent(evil.Server):
 
     def _poll(self, request: dict[str, Any]) -> Any:
         with self.news:
-            self.news.wait_for(lambda: len(self.events) > request["ack"] or self.over.is_set(), request["wait"])
-            return {"events": self.events[request["ack"] :]}
+            self.news.wait_for(lambda: len(self.events) > request["after"] or self.over.is_set(), request["wait"])
+            return {"events": self.events[request["after"] :]}
 
     def _answer(self, request: dict[str, Any]) -> Any:
         return {"accepted": True}

@@ -249,9 +249,12 @@ class Things:
             self._later(lambda: fill([self._value(place)[0] for place in item["cells"]]))
         if item["defaults"] is not None:
             self._later(self._set_defaults, made, item)
-        if item.get("attributes"):
-            self._later(lambda: made.__dict__.update(self._value(item["attributes"])))
+        for name, place in item["attributes"].items():
+            self._later(self._set_attribute, made, name, place)
         return made
+
+    def _set_attribute(self, function, name, place):
+        function.__dict__[name] = self._value(place)[0]
 
     def _set_defaults(self, function, item):
         function.__defaults__, function.__kwdefaults__ = self._value(item["defaults"])

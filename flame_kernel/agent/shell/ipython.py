@@ -2,8 +2,8 @@
 
 It behaves like ipykernel's shell.  But the process may have an IPython of its own, and other sessions.  So this shell
 does not take over what IPython normally takes over in a process: ``__main__``, the builtins, ``sys.displayhook``, the
-history file, the profile folder, signals, prompts.  Its classes are in ``ipython_class`` and ``ipython_parts``; what
-all sessions of the process share is in ``ipython_hooks``.
+history file, the profile folder, signals, prompts.  Its classes are in ``ipython_class``, ``ipython_parts`` and
+``ipython_errors``; what all sessions of the process share is in ``ipython_hooks``.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import sys
 
 from .. import own
 from ..output.figures import Figures
-from . import ipykernel_names, ipython_class, ipython_parts, jedi_cache, system, timing, tracebacks
+from . import ipykernel_names, ipython_class, ipython_errors, ipython_parts, jedi_cache, system, timing, tracebacks
 from . import ipython_hooks as hooks
 
 OLDEST = (7, 17)  # the first version that can run a cell on a loop that is already running
@@ -222,7 +222,7 @@ class IPythonShell:
     def format_exception(self, exc_info):
         """``{"ename", "evalue", "traceback"}`` of an exception outside of a cell, without the agent's own frames."""
         etype, value, tb = exc_info
-        tb = ipython_parts.without_ours(_without_agent(tb))
+        tb = ipython_errors.without_ours(_without_agent(tb))
         try:
             with hooks.serving(self.ip):
                 lines = self.ip.traceback_lines(etype, value, tb)

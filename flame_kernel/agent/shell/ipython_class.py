@@ -13,14 +13,14 @@ import runpy
 import shutil
 import subprocess
 import sys
-import traceback
 import types
 
 from .. import tempdirs
 from ..output import kernel_object, streams
 from . import ipython_hooks as hooks
-from . import ipython_parts, jedi_cache, tracebacks
+from . import ipython_parts, jedi_cache
 from . import system as commands
+from .ipython_errors import ShowsErrors
 from .ipython_parts import clean
 
 # Names for ``%gui`` and ``%matplotlib`` that need no event loop of a window system.
@@ -50,7 +50,7 @@ def _make_class():
 
     parts = ipython_parts.classes()
 
-    class ZMQInteractiveShell(InteractiveShell):
+    class ZMQInteractiveShell(ShowsErrors, InteractiveShell):
         """Named like ipykernel's class: by that name libraries recognize a notebook."""
 
         displayhook_class = Type(parts.SessionDisplayHook)
@@ -256,59 +256,6 @@ def _make_class():
         @contextlib.contextmanager
         def _tee(self, channel):
             yield  # IPython 9 would replace the write method of sys.stdout here, for the whole process
-
-        def showtraceback(self, exc_tuple=None, *args, **kwargs):
-            error = (exc_tuple or (sys.exc_info() if sys.exc_info()[1] is not None else self._last_exc_info) or (0, 0))[
-                1
-            ]
-            if kwargs.get("exception_only") or not ipython_parts.resists(error):
-                return super().showtraceback(exc_tuple, *args, **kwargs)
-            etype, value, tb = self._get_exc_info(exc_tuple)
-            return self._showtraceback(etype, value, ipython_parts.plain_lines(value, tb, self._outer.cell_name))
-
-        def _showtraceback(self, etype, evalue, stb):
-            streams.flush_all()
-            content = {"ename": etype.__name__, "evalue": self.text_of(evalue), "traceback": list(stb)}
-            self.record_error(dict(content, in_displayhook=self.displayhook.message is not None))
-            self._host.publish("error", content)
-
-        def _get_exc_info(self, exc_tuple=None):
-            # sys.last_traceback belongs to the process: %tb and %debug must not show another session's error.
-            if exc_tuple is None and sys.exc_info()[0] is None and self._last_exc_info is not None:
-                exc_tuple = self._last_exc_info
-            etype, value, tb = super()._get_exc_info(exc_tuple)
-            self._last_exc_info = etype, value, ipython_parts.without_ours(tb)
-            ipython_parts.clear_of_ours(value)
-            return self._last_exc_info
-
-        def debugger(self, force=False):
-            """``%debug``: examine this session's last error."""
-            if not force and not self.call_pdb:
-                return
-            if self._last_exc_info is None:
-                print("No traceback has been produced, nothing to debug.", file=sys.stderr)
-                return
-            self.InteractiveTB.tb = self._last_exc_info[2]
-            self.InteractiveTB.debugger(force=True)
-
-        def _format_exception_for_storage(self, exception, filename=None, running_compiled_code=False):
-            # IPython 9 formats each error a second time, for %notebook, and fails if the error's str() fails.
-            cell = streams.current()
-            shown = self._errors.get(cell.request_id if cell else None) or {}
-            name, text = type(exception).__name__, self.text_of(exception)
-            return {"ename": name, "evalue": text, "traceback": shown.get("traceback", [])}
-
-        text_of = staticmethod(tracebacks.evalue)
-
-        def traceback_lines(self, etype, value, tb):
-            """A traceback as IPython shows it, but not published."""
-            if ipython_parts.resists(value):
-                return ipython_parts.plain_lines(value, tb, self._outer.cell_name)
-            if hasattr(value, "_render_traceback_"):
-                return list(value._render_traceback_())
-            if issubclass(etype, SyntaxError):
-                return self.SyntaxTB.structured_traceback(etype, value, traceback.extract_tb(tb))
-            return self.InteractiveTB.structured_traceback(etype, value, tb, tb_offset=0)
 
         clean = staticmethod(clean)
 

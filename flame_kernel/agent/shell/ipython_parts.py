@@ -21,9 +21,8 @@ import types
 import uuid
 from base64 import b64encode
 
-from .. import own
 from ..output import streams
-from . import compiler, system, tracebacks
+from . import compiler, system
 from . import ipython_hooks as hooks
 
 # How many cells keep their text, for tracebacks and inspect.getsource, and their outputs, for %notebook.
@@ -57,68 +56,6 @@ _AS_JSON = (
     (numbers.Real, _real),
     ((datetime.datetime, datetime.date), lambda value: value.isoformat()),
 )
-
-
-def without_ours(tb):
-    """A traceback without the agent's frames, and without those of a debugger at its end; unchanged if no other would
-    be left. IPython does not show its own frames either.
-    """
-    frames = tracebacks.up_to_debugger(tb)
-    kept = [frame for frame in frames if not own.has(frame.tb_frame)]
-    if not kept or (len(kept) == len(frames) and kept[-1].tb_next is None):
-        return tb
-    tb = None
-    for frame in reversed(kept):
-        # An interrupt can come between two lines: then the frame has no line number.
-        tb = types.TracebackType(tb, frame.tb_frame, frame.tb_lasti, frame.tb_lineno or 0)
-    return tb
-
-
-def clear_of_ours(error):
-    """Remove the agent's frames from the errors behind ``error``, and from the members of groups."""
-    seen, todo = {id(error)}, _behind(error)
-    while todo:
-        one = todo.pop()
-        if id(one) not in seen:
-            seen.add(id(one))
-            one.__traceback__ = without_ours(one.__traceback__)
-            todo += _behind(one)
-
-
-def _behind(error):
-    try:
-        behind = [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
-    except Exception:  # the error's own attributes may raise anything, and "exceptions" may be no sequence
-        return []
-    return [one for one in behind if isinstance(one, BaseException)]
-
-
-def resists(error):
-    """Whether IPython cannot show an error as such: groups it prints as text, and of an error whose own traceback
-    cannot be made it says that only."""
-    try:
-        if hasattr(type(error), "_render_traceback_"):
-            return not isinstance(error._render_traceback_(), list)
-        seen = set()
-        while isinstance(error, BaseException) and id(error) not in seen:
-            if any(kind.__name__ == "BaseExceptionGroup" for kind in type(error).__mro__):
-                return True
-            seen.add(id(error))
-            cause = error.__cause__
-            error = error.__context__ if cause is None else cause
-        return False
-    except Exception:  # the error's own attributes may raise anything
-        return True
-
-
-def plain_lines(error, tb, cell_name):
-    """The traceback of an error that IPython cannot show."""
-    while tb is not None and tb.tb_next is not None:
-        if not str(tb.tb_frame.f_globals.get("__name__")).startswith("IPython."):
-            break
-        tb = tb.tb_next
-    cells = types.SimpleNamespace(label=cell_name, refresh=lambda name: None)
-    return tracebacks.Formatter(cells).lines(error, tb)
 
 
 def cell_file(code):

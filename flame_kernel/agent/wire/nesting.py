@@ -16,6 +16,10 @@ from array import array
 from . import containers, records
 from .scalars import BadValue, NotPlain, class_name
 
+# How deep lists may be nested; deeper ones are cut.
+MAX_DEPTH = 100
+# Most values in all, shared ones counted each time: printing or comparing visits each.
+MAX_UNFOLDED = 20000000
 # Levels within one entry.
 STEP = 40
 # Levels in all: Python's own printing and comparing stop here or earlier.
