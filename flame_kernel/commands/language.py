@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .command import ANY, MAYBE, ON_CONNECTION, SOME, Argument, Command
+from .looking import LOOKING
 from .options import CONNECTION, KERNEL, MAGICS, Option
 from .reaching import REACHING
 
@@ -20,8 +21,6 @@ ON_SERVER = Option(
     "TARGET",
     tab=("connection", "target"),
 )
-EVERY = Option(("--every",), "again every S seconds, in the same output", "S")
-END = Option(("--end",), "end that")
 WHERE = Argument(
     "where",
     "WHERE",
@@ -181,36 +180,7 @@ COMMANDS: tuple[Command, ...] = (
         passes=True,
     ),
     # -- looking in
-    Command(
-        "where",
-        "show where the running cell is: its stack, with source lines",
-        (),
-        (Option(("--all",), "of every thread and task"), EVERY, END, ON_CONNECTION),
-        more="Nothing is stopped, and it answers while a cell runs.",
-        examples=("%flame where --all", "%flame where --every 1"),
-        passes=True,
-    ),
-    Command(
-        "watch",
-        "show a value again and again, in place, even while a cell runs",
-        (Argument("code", "EXPRESSION", "taken as it stands", ANY, ("code",)),),
-        (
-            Option(("--every",), "seconds between two updates (default: 2)", "S"),
-            Option(("--end",), "end it (all, if no expression is given); the Stop button does not"),
-            ON_CONNECTION,
-        ),
-        examples=("%flame watch len(results) --every 1", "%flame watch --end"),
-        code=True,
-        passes=True,
-    ),
-    Command(
-        "top",
-        "show what the far side uses: CPU, memory, threads, subprocesses, open files",
-        (),
-        (EVERY, END, ON_CONNECTION),
-        examples=("%flame top --every 2",),
-        passes=True,
-    ),
+    *LOOKING,
     # -- files
     Command(
         "put",
@@ -419,6 +389,7 @@ _CELL_OPTIONS: tuple[Option, ...] = (
     Option(("--local",), "run the cell here, too", faces=(MAGICS,)),
     Option(("--no-raise-error",), "show an error, and go on"),
     Option(("--timeout",), "interrupt the cell after S seconds", "S", kind=float),
+    Option(("--profile",), "show where its time went, on one host; %flame help profile tells more"),
     *OUTPUT_OPTIONS,
     *FOLLOWING_OPTIONS,
 )

@@ -84,6 +84,8 @@ def refuse_key(text: str) -> None:
 
 def parse_cell(text: str, face: str, magic: Command = CELL) -> Line:
     """What stands behind ``%%flame``, or another magic of ours, in the first line of a cell. Raises FlameError."""
+    if face in magic.instead:
+        raise FlameError(magic.instead[face])
     return Line(magic, _read(magic, face, words_of(text)))
 
 

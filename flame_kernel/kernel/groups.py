@@ -242,6 +242,8 @@ class Groups:
         """Run code on all of a group, its output in the cell's; the reply. Raises FlameError where it cannot begin."""
         if not code.strip():
             raise FlameError("the cell is empty below %%flame; write what is to run there")
+        if line["profile"]:
+            raise FlameError("--profile is for where the kernel's cells run; for a group: %flame profile, meanwhile")
         values = await self._exchange.values([(identifier(name, "variable name"), None) for name in line["in"]])
         for name in line["pull"]:
             identifier(name, "variable name")

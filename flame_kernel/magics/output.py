@@ -21,10 +21,11 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from ..errors import FlameError, SessionGone
+from ..profile.profile import Profile
 from ..security.rendering import WIDGET
 from ..session.inbox import Event
 from ..session.screen import show
-from ..session.user import catch_interrupts, next_of
+from ..session.user import catch_interrupts, in_notebook, next_of
 from ..terminal import plain_text
 from .comms import Relay
 
@@ -449,3 +450,11 @@ def _size(event: Event) -> int:
         return len(str(content.get("text"))) + 1
     data = content.get("data")
     return sum(len(v) for v in data.values() if isinstance(v, str)) + 1 if isinstance(data, dict) else 1
+
+
+def show_profile(shell: Any, profile: Profile) -> None:
+    """Show a profile in the cell that runs: drawn in a notebook, as words in a terminal."""
+    if in_notebook():
+        shell.display_pub.publish(profile.bundle())
+    else:
+        print(plain_text(str(profile)))

@@ -32,6 +32,7 @@ from .shapes import (
     number,
     one_of,
     record,
+    row,
     table,
     text,
     tree,
@@ -338,6 +339,25 @@ _TOP = record(
     },
 )
 
+_PROFILE = record(
+    {
+        "pid": _count,
+        "scope": _name,
+        "mode": _name,
+        "seconds": number,
+        "samples": _count,
+        "cost": number,
+        "note": _line,
+        "idle": listing(text(300), 200),
+        "threads": listing(text(300), 10_000),
+        "functions": listing(row(text(300), text(300)), 100_000),
+        "frames": listing(row(_count, whole(0, 1 << 31)), 200_000),
+        "stacks": listing(row(_count, number, listing(_count, 300)), 10_000),
+        "sources": listing(row(_count, text(300)), 200),
+        "left_out": number,
+    }
+)
+
 
 def _replied(ok: Check, **more: Check) -> Check:
     """A reply whose ``status`` says whether it is a result or an error."""
@@ -368,6 +388,8 @@ REPLIES: dict[str, Check] = {
     "debug": record({}, {"type": _name, "command": _name, "success": flag, "body": tree, "evalue": text()}),
     "where": _replied(_WHERE),
     "top": _replied(_TOP),
+    "profile": _replied(_PROFILE),
+    "profile_end": _replied(record({})),
     "watch": _replied(record({}, _RICH)),
     "object": _replied(_VALUE, **_NO_VALUE),
     "object.piece": _replied(record({}), **_NO_VALUE),
