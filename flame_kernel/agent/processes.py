@@ -17,7 +17,7 @@ def interrupt(thread, native_id, protected):
     """
     if os.name == "nt":
         process = _waited_for(thread)
-        if process is not None and process.poll() is None:
+        if getattr(process, "pid", None) and process.poll() is None:  # otherwise it is just being started
             windows.terminate(process.pid)
         return
     todo, found = _children("self", native_id), []

@@ -37,6 +37,7 @@ def kernel(far: FlameServer) -> Iterator[Kernel]:
 @pytest.fixture(scope="module")
 def pc(far: FlameServer) -> Iterator[Remote]:
     with flame.connect(far.location, key=far.key) as remote:
+        remote.evaluate("object()")  # the thread that gives objects back begins with the first
         yield remote
 
 
@@ -86,14 +87,15 @@ def test_tab_and_help(kernel: Kernel) -> None:
     [
         "print('begun')\nwhile True: pass",
         "print('begun')\nawait asyncio.sleep(60)",
-        "print('begun')\nsubprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])",
-        "print('begun')\nsubprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'], capture_output=True)",
+        "subprocess.run([sys.executable, '-c', SLEEPS], stdout=sys.stdout)",
+        "one = subprocess.Popen([sys.executable, '-c', SLEEPS], stdout=-1)\nprint('begun')\none.communicate()",
         "!echo begun & ping -n 60 127.0.0.1",
     ],
     ids=["loop", "await", "subprocess", "captured", "command"],
 )
 def test_stop(kernel: Kernel, code: str) -> None:
     kernel.execute("import asyncio, os, subprocess, sys")
+    kernel.execute("SLEEPS = 'import time; print(\"begun\", flush=True); time.sleep(60)'")
     run = stopped(kernel, code)
     assert run.error is not None
     assert run.error["ename"] in ("KeyboardInterrupt", "CancelledError")

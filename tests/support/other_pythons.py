@@ -173,6 +173,7 @@ _WINE_ENVIRON = {
 }
 _SCRIPT = (
     "#!/bin/sh\n"
+    "unset TMPDIR TMP TEMP\n"  # Windows has its own
     + "".join(f'export {name}="{value}"\n' for name, value in _WINE_ENVIRON.items())
     + 'export WINEPREFIX="{root}/prefix"\n'
     "export PYTHONPATH='{PYTHONPATH}'\"${{PYTHONPATH:+;$PYTHONPATH}}\"\n"

@@ -13,6 +13,7 @@ import asyncio
 import collections
 import ctypes
 import os
+import platform
 import signal
 import threading
 import time
@@ -30,6 +31,8 @@ REPORT_AFTER = 0.7
 NOTICED_AFTER = 3.0
 # Seconds before a loop that has failed is run again.
 LOOP_AGAIN = 0.001
+# PyPy has no such function: there, only a cell that awaits and one on a main thread can be interrupted.
+_SET_EXCEPTION = getattr(getattr(ctypes, "pythonapi", None), "PyThreadState_SetAsyncExc", None)
 
 
 class Guard:
@@ -70,7 +73,10 @@ class Guard:
 
 
 def _raise_in(thread, noticed):
-    """Raise a KeyboardInterrupt that calls ``noticed`` when it is created: only then has the thread received it."""
+    """Raise a KeyboardInterrupt that calls ``noticed`` when it is created: only then has the thread received it. Where
+    no exception can be raised in another thread, nothing is done: the user is told soon, see ``Lane.why_stuck``."""
+    if _SET_EXCEPTION is None:
+        return
 
     def begin(self, *args):
         KeyboardInterrupt.__init__(self, *args)
@@ -78,7 +84,7 @@ def _raise_in(thread, noticed):
 
     about = {"__init__": begin, "__reduce__": lambda self: (KeyboardInterrupt, self.args), "__module__": "builtins"}
     interrupt = type("KeyboardInterrupt", (KeyboardInterrupt,), about)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(interrupt))
+    _SET_EXCEPTION(ctypes.c_ulong(thread), ctypes.py_object(interrupt))
 
 
 class Lane:
@@ -90,6 +96,10 @@ class Lane:
     """
 
     why_stuck = "Python cannot stop that call from outside"
+    if _SET_EXCEPTION is None:
+        why_stuck = (
+            "%s cannot stop code in a thread; with place = child a Stop ends it" % platform.python_implementation()
+        )
 
     def __init__(self, host, name, on_main=False, debugged=True):
         self.host = host
