@@ -4,7 +4,7 @@ lacks the same function stands for it."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import farside
 import pytest
@@ -12,12 +12,14 @@ from farside import HERE, FlameServer, bare_pyro
 from kernels import Kernel, remote_flame
 
 
-@pytest.fixture
-def server(flame_server: Callable[..., FlameServer]) -> FlameServer:
-    if farside.pypy() is not None:
-        return flame_server(farside.pypy())
-    path = os.pathsep.join([str(HERE / "apps" / "without_pythonapi"), bare_pyro()])
-    return flame_server(ipython=False, env={"PYTHONPATH": path})
+@pytest.fixture(scope="module")
+def server() -> Iterator[FlameServer]:
+    python, env = farside.pypy(), {}
+    if python is None:
+        python = next(one for one in reversed(farside.pythons()) if not one.pyro)
+        env = {"PYTHONPATH": os.pathsep.join([str(HERE / "apps" / "without_pythonapi"), bare_pyro()])}
+    with farside.stopped(FlameServer(python, env=env)) as one:
+        yield one
 
 
 @pytest.fixture(params=["child", "main", "process"])
