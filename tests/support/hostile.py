@@ -68,6 +68,10 @@ class FakeAgent(evil.Server):
     def serve(self, connection: socket.socket) -> None:
         seq, _ = evil.read_message(connection)
         connection.sendall(evil.message(evil.CONNECTOK, evil.HELLO, seq))
+        self.answer_calls(connection)
+
+    def answer_calls(self, connection: socket.socket) -> None:
+        """Answer what comes after the handshake."""
         while not self.over.is_set():
             seq, self.last_request = evil.read_message(connection)
             _, method, args, _ = pickle.loads(self.last_request)
