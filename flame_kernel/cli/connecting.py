@@ -25,7 +25,7 @@ from .command import Command
 from .parser import Parser
 
 if TYPE_CHECKING:
-    from ..remote.old_python import OldPython
+    from ..commands.old_python import OldPython
 
 # The title of the options that say how a link is protected.
 PROTECTION = "how the link is protected"
@@ -136,7 +136,7 @@ class Connecting(Command):
     @contextlib.contextmanager
     def old_python(self, error: CannotConnect) -> Iterator[OldPython]:
         """The server of which ``error`` says that its Python is too old for a session; any other error is raised."""
-        from ..remote import old_python  # hardly anybody needs it
+        from ..commands import old_python  # hardly anybody needs it
 
         if not old_python.is_old(error):
             raise error

@@ -11,7 +11,6 @@ blocks in C delays it. An interrupt that comes too late is caught and dropped, b
 
 import asyncio
 import collections
-import ctypes
 import os
 import platform
 import signal
@@ -31,8 +30,6 @@ REPORT_AFTER = 0.7
 NOTICED_AFTER = 3.0
 # Seconds before a loop that has failed is run again.
 LOOP_AGAIN = 0.001
-# PyPy has no such function: there, only a cell that awaits and one on a main thread can be interrupted.
-_SET_EXCEPTION = getattr(getattr(ctypes, "pythonapi", None), "PyThreadState_SetAsyncExc", None)
 
 
 class Guard:
@@ -68,23 +65,8 @@ class Guard:
             if not self.running:
                 return False
             self._posted = True
-            _raise_in(self._thread, noticed)
+            threads.interrupt(self._thread, noticed)
             return True
-
-
-def _raise_in(thread, noticed):
-    """Raise a KeyboardInterrupt that calls ``noticed`` when it is created: only then has the thread received it. Where
-    no exception can be raised in another thread, nothing is done: the user is told soon, see ``Lane.why_stuck``."""
-    if _SET_EXCEPTION is None:
-        return
-
-    def begin(self, *args):
-        KeyboardInterrupt.__init__(self, *args)
-        noticed()
-
-    about = {"__init__": begin, "__reduce__": lambda self: (KeyboardInterrupt, self.args), "__module__": "builtins"}
-    interrupt = type("KeyboardInterrupt", (KeyboardInterrupt,), about)
-    _SET_EXCEPTION(ctypes.c_ulong(thread), ctypes.py_object(interrupt))
 
 
 class Lane:
@@ -96,7 +78,7 @@ class Lane:
     """
 
     why_stuck = "Python cannot stop that call from outside"
-    if _SET_EXCEPTION is None:
+    if not threads.CAN_INTERRUPT:
         why_stuck = (
             "%s cannot stop code in a thread; with place = child a Stop ends it" % platform.python_implementation()
         )
@@ -426,7 +408,7 @@ class Lane:
                 self._force = True
                 signal.pthread_kill(self.thread_id, signal.SIGINT)
             else:
-                _raise_in(self.thread_id, self._notice)
+                threads.interrupt(self.thread_id, self._notice)
                 self.host.debug.resume()
 
         threads.later(CANCEL_GRACE, "interrupt", insist)

@@ -81,7 +81,7 @@ class Exec(Running):
                 return self.program(remote).execute(_for_shell(remote, code))
         except CannotConnect as e:
             with self.old_python(e) as old:
-                return old.run(code)
+                return _shown(*old.run(code))
 
 
 class Eval(Running):
@@ -119,7 +119,7 @@ class Eval(Running):
                 value = _evaluated(remote, code)
         except CannotConnect as e:
             with self.old_python(e) as old:
-                return old.run(code, expression=True)
+                return _shown(*old.run(code, expression=True))
         try:
             print(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as e:
@@ -179,6 +179,11 @@ class Run(Running):
             for module in modules_beside(path, source) if options.file != "-" else ():
                 sendmodule(remote.session, module)
             return self.program(remote).execute(source, "script", path.name, options.arguments)
+
+
+def _shown(text: str, code: int) -> int:
+    print(text, end="", flush=True)
+    return code
 
 
 def _evaluated(remote: Remote, expression: str) -> Any:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import secrets
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +119,11 @@ class OldPython(contextlib.AbstractContextManager["OldPython"]):
             raise TransferError(plain_text(str(found["error"])))
         return found
 
-    def run(self, source: str, expression: bool = False) -> int:
-        """Run statements, or print the repr of an expression; the exit status."""
+    def run(self, source: str, expression: bool = False) -> tuple[str, int]:
+        """Run statements, or show the repr of an expression: the text of stdout and stderr, and the exit status."""
         found = self._ask("run", source, "eval" if expression else "exec")
         text, code = found.get("text"), found.get("code")
-        sys.stdout.write(plain_text(text) if isinstance(text, str) else "")
-        sys.stdout.flush()
-        return code & 0xFF if isinstance(code, int) else 1
+        return plain_text(text) if isinstance(text, str) else "", code & 0xFF if isinstance(code, int) else 1
 
     def put(self, source: str, destination: str) -> int:
         """Copy one file; its size in bytes."""
