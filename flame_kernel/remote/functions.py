@@ -10,13 +10,10 @@ is refused before anything is sent; the error names the variable and says what t
 from __future__ import annotations
 
 import builtins
-import collections
 import functools
 import inspect
-import logging
 import marshal
 import os
-import re
 import sys
 import types
 from collections.abc import Callable
@@ -24,16 +21,15 @@ from typing import Any
 
 from ..agent.wire import scalars, values
 from ..errors import CannotTravel
-from . import by_name, source
+from . import by_name, exceptions, source
 from .callbacks import CalledBack, Handed, is_iterator, name_of
 from .records import class_key
 
 _LRU = type(functools.lru_cache(maxsize=1)(lambda: None))
-_CONTAINERS = frozenset({dict, list, set})
-# Modules of the classes that a user's class may derive from if its objects are sent as arguments.
-_PLAIN_BASES = ("builtins", "abc", "typing", "collections", "collections.abc")
-# Objects that are made completely by one call, so they can be sent as that call.
-_MADE = (re.Pattern, logging.Logger, types.GenericAlias)
+_CONTAINERS = frozenset(
+    {dict, list, set}
+)  # What a function may use without that being a table, see `Shipment._goes_alone`.
+_UNCHANGED = (*source.IMMUTABLE, *source.MADE, types.FunctionType, type)
 
 Reference = Any
 
@@ -188,7 +184,7 @@ class Shipment:
         elif (
             not callable(one)
             or isinstance(one, (type, RemoteFunction))
-            or self._is_call(one)
+            or source.is_call(one)
             or by_name.find(one) is not None
             or isinstance(one, _LRU)
         ):
@@ -217,9 +213,7 @@ class Shipment:
         elif isinstance(value, types.ModuleType):
             if not by_name.is_installed(value.__name__):
                 raise scalars.NotPlain("a module of the user's own")
-        elif (
-            not isinstance(value, (*source.IMMUTABLE, *_MADE, types.FunctionType, type)) and self._named(value) is None
-        ):
+        elif not isinstance(value, _UNCHANGED) and self._named(value) is None:
             self._has_tables = True
 
     def _item(self, one: Any) -> Reference | None:
@@ -228,25 +222,19 @@ class Shipment:
             return ["item", number]
         if isinstance(one, types.FunctionType):
             self._function(one)
+        elif isinstance(one, BaseException):
+            self._exception(one)
         elif isinstance(one, type):
             if not self._class(one):
                 return None
         elif isinstance(one, _LRU):
             item = self._add(one, "lru", **one.cache_parameters())
             item["function"] = self._content([one.__wrapped__], "its function")
-        elif self._inside or self._is_call(one) or (self._pickle is None and self._is_of_own_class(one)):
+        elif self._inside or source.is_call(one) or (self._pickle is None and source.is_of_own_class(one)):
             return self._reduced(one)
         else:
             return None
         return ["item", self._numbers[id(one)]]
-
-    def _is_call(self, one: Any) -> bool:
-        """Whether an argument can be made there by a call, because nothing here depends on its later state."""
-        if isinstance(one, types.MethodType):
-            return isinstance(one.__self__, type)
-        if isinstance(one, types.BuiltinMethodType):
-            return type(one.__self__) in source.IMMUTABLE
-        return isinstance(one, _MADE) or (by_name.is_installed(type(one).__module__) and callable(one))
 
     def _add(self, one: Any, kind: str, **fields: Any) -> dict[str, Any]:
         self._numbers[id(one)] = len(self._items)
@@ -447,14 +435,7 @@ class Shipment:
 
     def _class_without_source(self, kind: type) -> bool:
         """Add a named tuple or enum class that a call has made; others may be pickled, under trust."""
-        made: list[Any] | None = None
-        fields = getattr(kind, "_fields", None)
-        members = getattr(kind, "__members__", None)
-        if kind.__bases__ == (tuple,) and isinstance(fields, tuple):
-            defaults = tuple(getattr(kind, "_field_defaults", {}).values())
-            made = [collections.namedtuple, (kind.__name__, list(fields)), defaults]  # noqa: PYI024
-        elif members and isinstance(members, types.MappingProxyType):
-            made = [kind.__bases__[-1], (kind.__name__, {name: one.value for name, one in members.items()}), ()]
+        made = source.call_of(kind)
         if made is None:
             if self._pickle is not None:
                 return False
@@ -466,14 +447,22 @@ class Shipment:
         item["call"] = self._content(made, kind.__qualname__)
         return True
 
-    # -- objects that a call makes -------------------------------------------------------------------------------------
+    # -- exceptions, and objects that a call makes --------------------------------------------------------------------
 
-    def _is_of_own_class(self, one: Any) -> bool:
-        """Whether it is an object of a class of the user's own, which goes there by its source; its bases of libraries
-        must be plain."""
-        kind = type(one)
-        others = [base for base in kind.__mro__ if by_name.is_installed(base.__module__)]
-        return others != list(kind.__mro__) and all(base.__module__ in _PLAIN_BASES for base in others)
+    def _exception(self, error: BaseException) -> None:
+        item = self._add(error, "exception")
+        path, self._path = self._path, (*self._path, type(error).__qualname__)
+        try:
+            item["described"] = self._content([exceptions.sent(error, self._travels)], "what it holds")
+        finally:
+            self._path = path
+
+    def _travels(self, value: Any) -> bool:
+        try:
+            values.encode(value, Shipment(self._stand_in, handed=self._handed).reference)
+        except (CannotTravel, scalars.NotPlain):
+            return False
+        return True
 
     def _reduced(self, one: Any) -> Reference | None:
         """Add an object by Python's protocol ``__reduce_ex__``: the call that makes it, and its state."""

@@ -267,12 +267,12 @@ _EXECUTED: dict[str, Check] = {
 }
 _HELD = record(
     {"id": _name, "kind": one_of("object", "module", "class", "routine"), "class": text(500)},
-    {"protocol": listing(text(40), 200), "name": text(500), "module": text(500)},
+    {"protocol": listing(text(40), 200), "name": text(500), "module": text(500), "parts": whole()},
 )
 
 
 def _entry(value: Any, name: str) -> None:
-    """An item: the number of its parts, or the description of an object that stays on the far side."""
+    """An item: the number of its parts, the description of an object that stays on the far side, or both."""
     (whole() if type(value) is int else _HELD)(value, name)
 
 
@@ -284,9 +284,9 @@ _VALUE = either(
     "how",
     {
         "none": record({}),
-        "value": record({}),
+        "value": record({}, {"held": _HELD}),
         "held": record({"held": _HELD}),
-        "pieces": record({"ticket": _name, "sizes": listing(_size, 2_000_000)}),
+        "pieces": record({"ticket": _name, "sizes": listing(_size, 2_000_000)}, {"held": _HELD}),
         "items": _ITEMS,
     },
 )
