@@ -14,8 +14,8 @@ try:
 except ImportError:
     fcntl = termios = None
 
-# Bytes that a pipe holds, where the system allows it: C code that keeps the interpreter to itself prints so much before
-# it has to wait for us, who wait for it. 1031 is F_SETPIPE_SZ, on Linux.
+# Bytes that a pipe holds, if the system allows it: C code that holds the interpreter lock can print so much. If it
+# prints more, it waits for us, and we wait for the lock. 1031 is F_SETPIPE_SZ, on Linux.
 SIZE, _SET_SIZE = 1 << 20, 1031
 # Seconds between two looks on Windows: short while data comes, longer when none does.
 _SOON, _LATE = 0.001, 0.05

@@ -130,11 +130,11 @@ class ForkedText:
         self._lock = threading.Lock()
 
     def _begin(self):
-        if self._pid != os.getpid():  # nothing that the process above has begun
+        if self._pid != os.getpid():  # but no line that the parent process has begun
             self._pid, self._texts, self._lock = os.getpid(), {}, threading.Lock()
 
     def write(self, name, text):
-        """Write the lines of ``text``; the beginning of another one waits for its end, or for a flush."""
+        """Write the whole lines of ``text``; an unfinished one waits for its end, or for a flush."""
         self._begin()
         with self._lock:
             text = self._texts.pop(name, "") + text
@@ -146,7 +146,7 @@ class ForkedText:
             self._send(name, text[:end])
 
     def flush(self):
-        """Write what has begun."""
+        """Write unfinished lines."""
         self._begin()
         with self._lock:
             for name in list(self._texts):
