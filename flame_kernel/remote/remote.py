@@ -29,7 +29,7 @@ from ..errors import FlameError, TargetError, UnsafeAnswer
 from ..files import transfer
 from ..forward.forwards import Forward, Forwards
 from ..packages import install as packages
-from ..profile.asking import SECONDS, Wish, take
+from ..profile import asking, memory
 from ..profile.profile import Profile
 from ..security.offers import identifiers
 from ..serve.embedded import OwnServer
@@ -337,13 +337,13 @@ class Remote:
         """The resources that the far side uses: CPU, memory, threads, subprocesses, open files. Raises FlameError."""
         return monitor.Shown(monitor.top(self.session))
 
-    def profile(self, seconds: float = SECONDS, **how: Any) -> Profile:
-        """Where the time goes, as a flame graph in a notebook: of the cells that run, or of the whole process.
+    def profile(self, seconds: float = asking.SECONDS, **how: Any) -> Profile:
+        """Where the time goes; ``how`` has names of a `Wish`. Ctrl-C ends it early. Raises FlameError."""
+        return asking.take(self.session, asking.Wish.named(seconds=seconds, **how))
 
-        ``how`` is ``scope`` (``"all"``, ``"cell"``, ``"tasks"``), ``thread`` (a name), ``mode`` (``"wall"``, ``"cpu"``,
-        ``"gil"``), ``rate`` (samples a second) and ``idle``. Ctrl-C ends it early. Raises FlameError.
-        """
-        return take(self.session, Wish.named(seconds=seconds, **how))
+    def memory(self, what: str = "look", of: str = "") -> str:
+        """What uses memory: growth by line from ``"start"`` on, ``"types"``, or who holds ``of``. Raises FlameError."""
+        return memory.memory(self.session, what, of)
 
     # -- files, modules, the console ---------------------------------------------------------------------------------
 
@@ -478,7 +478,8 @@ def pull(calls: Calls, names: Sequence[str]) -> dict[str, Any]:
     try:
         found = calls.demand(["eval", f"({wanted})"], (), tuple)
     except NameError as error:
-        raise FlameError(f"there is no variable {error.name!r} at {calls.name}; dir() there shows all") from None
+        name = error.name or str(error).partition("'")[2].partition("'")[0]  # before Python 3.10: in the text only
+        raise FlameError(f"there is no variable {name!r} at {calls.name}; dir() there shows all") from None
     if len(found) != len(names):
         raise UnsafeAnswer(calls.name, f"{len(found)} values for {len(names)} names")
     return dict(zip(names, found, strict=True))
