@@ -1,12 +1,12 @@
-"""Processes that a thread has started, and their own: found by ``/proc``, on Linux."""
+"""The processes that a thread has started, and their descendants, found through ``/proc`` on Linux."""
 
 import os
 import signal
 
 
 def interrupt(thread, protected):
-    """Interrupt all processes below those that a thread has started, but for ``protected`` ones. A shell does not end
-    by an interrupt of its own: it waits for the command that it runs."""
+    """Interrupt all descendants of the processes that a thread has started, except ``protected`` ones. An interrupt
+    does not end a shell itself, because it waits for the command that it runs."""
     todo, found = _children("self", thread), []
     while todo:
         pid = todo.pop()
@@ -16,7 +16,7 @@ def interrupt(thread, protected):
     for pid in reversed(found):
         try:
             os.kill(pid, signal.SIGTERM if _ignores_interrupts(pid) else signal.SIGINT)
-        except OSError:  # it has ended, or is somebody else's
+        except OSError:  # it has ended, or belongs to another user
             pass
 
 
@@ -36,7 +36,7 @@ def _children(pid, thread):
 
 
 def _ignores_interrupts(pid):
-    """Whether a process has been started with SIGINT ignored, as those below a server in a shell's background are."""
+    """Whether a process was started with SIGINT ignored, as below a server that a shell runs in the background."""
     try:
         with open("/proc/%d/status" % pid) as f:
             masks = [line.split()[1] for line in f if line.startswith("SigIgn")]

@@ -29,6 +29,7 @@ from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError, TargetError
 from ..remote.foreground import flush_output
 from ..remote.program import DONE, FAILED, INTERRUPTED
+from ..session.user import agrees, ask_line
 from ..terminal import plain_text
 from .index import HELP, overview
 from .parser import Parser, meant
@@ -135,7 +136,7 @@ class Command(JupyterApp):
             return True
         if not sys.stdin.isatty():
             raise TargetError(f"{question} There is no terminal to ask in; add -y")
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        return agrees(ask_line, question)
 
     @staticmethod
     def targets() -> TargetsFile:

@@ -214,8 +214,7 @@ class FarSide:
             left = _session_of(opening)
             error = left.gone if left is not None else opening.exception() if opening is not None else None
             return f"not connected to {where}" + (f": {error}" if error else "")
-        own = self.target.location is None
-        return status(session, "the kernel's own server" if own else session.target.protection)
+        return status(session, own="the kernel's own server")
 
     @property
     def language_info(self) -> dict[str, object]:

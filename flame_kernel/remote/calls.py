@@ -10,7 +10,6 @@ import builtins
 import collections
 import contextlib
 import functools
-import getpass
 import importlib.util
 import os
 import queue
@@ -29,7 +28,7 @@ from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.screen import allowed
 from ..session.session import Session
-from ..session.user import next_of
+from ..session.user import ask_line, next_of
 from ..terminal import one_line
 from .bulk import Bulk
 from .callbacks import Handed
@@ -459,10 +458,7 @@ class Calls:
         """The user's line; None at end of file."""
         before, prompt = self._rendering.question(content.get("prompt", ""))
         show_before(before)
-        try:
-            return getpass.getpass(prompt) if content.get("password") else input(prompt)
-        except (EOFError, NotImplementedError):  # NotImplementedError if a front end cannot ask
-            return None
+        return ask_line(prompt, bool(content.get("password")))
 
     def _answer(self, event: Event, line: str | None) -> None:
         number = event["content"].get("input_id")

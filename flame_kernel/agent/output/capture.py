@@ -22,8 +22,8 @@ SETTLE = 0.2
 REST = 0.02
 # Longest piece of a line that waits.
 LINE = 1 << 12
-# Bytes that a pipe holds, where the system allows it: C code that keeps the interpreter to itself prints so much before
-# it has to wait for us, who wait for it. 1031 is F_SETPIPE_SZ, on Linux.
+# Bytes that a pipe holds, if the system allows it: C code that holds the interpreter lock can print so much. If it
+# prints more, it waits for us, and we wait for the lock. 1031 is F_SETPIPE_SZ, on Linux.
 PIPE, _SET_SIZE = 1 << 20, 1031
 
 
@@ -140,11 +140,11 @@ class ForkedText:
         self._lock = threading.Lock()
 
     def _begin(self):
-        if self._pid != os.getpid():  # nothing that the process above has begun
+        if self._pid != os.getpid():  # but no line that the parent process has begun
             self._pid, self._texts, self._lock = os.getpid(), {}, threading.Lock()
 
     def write(self, name, text):
-        """Write the lines of ``text``; the beginning of another one waits for its end, or for a flush."""
+        """Write the whole lines of ``text``; an unfinished one waits for its end, or for a flush."""
         self._begin()
         with self._lock:
             text = self._texts.pop(name, "") + text
@@ -156,7 +156,7 @@ class ForkedText:
             self._send(name, text[:end])
 
     def flush(self):
-        """Write what has begun."""
+        """Write unfinished lines."""
         self._begin()
         with self._lock:
             for name in list(self._texts):

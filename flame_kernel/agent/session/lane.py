@@ -134,7 +134,7 @@ class Lane:
         try:
             if isinstance(self.loop, asyncio.BaseEventLoop):
                 self.loop.time = time.monotonic
-        except AttributeError:  # somebody's own loop class, which does not allow that
+        except AttributeError:  # another loop class, which does not allow that
             pass
 
     # -- the thread --------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class Lane:
                 self.loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         except (RuntimeError, KeyboardInterrupt):
-            pass  # user code is in the way; the loop's descriptors are closed all the same
+            pass  # user code failed; the loop's descriptors are closed anyway
         finally:
             asyncio.set_event_loop(None)
             self.loop.close()
@@ -202,7 +202,7 @@ class Lane:
                 reply = await self._step(self.host.perform(request))
         except (KeyboardInterrupt, asyncio.CancelledError):
             pass
-        except Exception as e:  # what a cell has broken may fail us anywhere; the lane goes on
+        except Exception as e:  # a cell may have broken anything that we use; the lane goes on
             self._repair()
             reply = self.host.failed_reply(request, e)
         if hasattr(self._task, "uncancel"):
@@ -220,15 +220,15 @@ class Lane:
         self.host.finish(request, reply)
 
     def _repair(self):
-        """Put back what the cell has broken and nothing works without, and say so."""
+        """Put back essential functions that the cell has broken, and tell the user."""
         names, request = own.repair(), self.request
         if names and request is not None:
             what = "%s did not work any more, and nothing works without: put back." % ", ".join(names)
             self.host.tell(request["id"], what + "\n")
 
     def _end_if_forked(self, reply):
-        """A copy of the process that a cell has forked, and that has come to the cell's end, ends here: it would share
-        the loop's descriptors, and take what wakes the session's own."""
+        """End a copy of the process that a cell has forked, when it comes to the cell's end: it shares the loop's
+        descriptors, and would take what should wake the session's own loop."""
         if os.getpid() != self.host.pid:
             self.host.flush_fork()
             content = (reply[0] if isinstance(reply, tuple) else reply) or {"status": "error"}
@@ -266,7 +266,7 @@ class Lane:
             try:
                 value = yield waits_for
                 send = coroutine.send
-            except BaseException as e:  # of what the cell awaits, or a cancellation: raised in the cell
+            except BaseException as e:  # an error of what the cell awaits, or a cancellation: raised in the cell
                 e.__traceback__ = e.__traceback__.tb_next  # without this frame: the cell shows what it awaits
                 value, send = e, coroutine.throw
             finally:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ...commands.far_path import get_paths, put_paths, sync_paths
+from ...connect.target import LIGHT
 from ...files import transfer
 from ...files.sync import Wishes, sync_down, sync_up
 from ...remote.remote import Remote
@@ -30,7 +31,7 @@ class Files(Connecting):
     @contextlib.contextmanager
     def files(self) -> Iterator[Remote]:
         """A connection for files: without a session that is named it starts no process there, and no IPython."""
-        light: dict[str, Any] = {} if self.options.session else {"place": "process", "shell": "mini"}
+        light = {} if self.options.session else LIGHT
         with self.remote(**light) as remote:
             yield remote
 
