@@ -212,6 +212,18 @@ def warm_commands(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
+def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A real ssh server of the user's own (``sshd.Sshd``), and its client first on the path."""
+    from sshd import Sshd
+
+    server = Sshd(tmp_path / "sshd")
+    monkeypatch.setenv("PATH", f"{server.ssh}:{os.environ['PATH']}")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 def key_file(tmp_path: Path) -> Callable[[str], Path]:
     """Writes an HMAC key to a file that is private, as FLAME_KEY_FILE wants it; its path."""
 

@@ -144,7 +144,7 @@ class Commands:
         if line["code"] == "--install":
             raise FlameError("%px and %%px are for other kernels; here it is %flame px and %%flame -t")
         how = How(silent=False, counts=False, count=self._far.count)
-        chosen = self.groups.chosen(cell, line["target"])
+        chosen = await self.groups.chosen(cell, line["target"])
         return await self.groups.run(cell, chosen, parse_cell("", KERNEL), line["code"], how)
 
     async def _result(self, cell: Cell, line: Line) -> None:

@@ -19,8 +19,10 @@ from ..commands.tab import rest_of, wanted, wanted_of_cell
 from ..connect.keys import without_key
 from ..errors import FlameError
 from ..remote import candidates as remote_candidates
-from ..remote.candidates import Candidates, candidates, code
-from ..security.offers import Offer, Offers, offered
+from ..remote.calls import Calls
+from ..remote.candidates import Candidates, candidates
+from ..remote.proxy import reference, stand_in
+from ..security.offers import Offer, Offers, identifiers, offered
 from ..session.requests import Reply
 from ..session.session import Session
 from .exchange import Exchange
@@ -158,7 +160,10 @@ class Editor:
 
     def _names(self, word: str) -> Iterable[str]:
         local = self._sides.local.current if self._sides.local is not None else None
-        return [name for name, _ in code(local, word, len(word)).found] if local is not None else []
+        if local is None:
+            return []
+        with contextlib.closing(Calls(local, stand_in, reference)) as calls:
+            return identifiers(calls.demand(["user_names"], (), list))
 
 
 def _line(text: str, at: int) -> tuple[str, int, int]:

@@ -121,6 +121,13 @@ class Calls:
             else:
                 self.default(event)
 
+    def take(self, events: Sequence[Event]) -> list[Event]:
+        """Pass on the events of these calls, and return the others: for a session that others use too."""
+        with self._lock:
+            ours = [event.get("request") in self._sinks for event in events]
+        self.on_events([event for event, is_ours in zip(events, ours, strict=True) if is_ours])
+        return [event for event, is_ours in zip(events, ours, strict=True) if not is_ours]
+
     def default(self, event: Event) -> None:
         """Handle output that no call waits for: text goes to this process's own streams."""
         if event["type"] == "input_request":
