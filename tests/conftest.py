@@ -134,7 +134,7 @@ def oldest_python(pythons: tuple[Python, ...]) -> Python:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``each_python`` runs a test on every far-side interpreter."""
     if "each_python" in metafunc.fixturenames:
-        metafunc.parametrize("each_python", farside.pythons(), ids=str)
+        metafunc.parametrize("each_python", farside.every_python(), ids=str)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
