@@ -268,7 +268,9 @@ class Downloads:
             here = folder.describe(one.place)
             if here["kind"] == "file" and here["size"] == size:
                 with folder.source(one.place) as source:
-                    same = far_sums(far, one.far, size, lambda: list(trees.sums(source, 0, size, room)))
+                    same = far_sums(
+                        far, one.far, size, lambda: list(trees.sums(source, 0, size, room, far.frames.hash))
+                    )
                 if same == size:
                     if (here["mode"], here["mtime"]) != (one.what["mode"], one.what["mtime"]):
                         folder.set_attributes(one.place, one.what["mode"], one.what["mtime"])
@@ -278,7 +280,9 @@ class Downloads:
             part = folder.part_size(one.place, size, one.what["mtime"])
             if part:
                 with folder.part(one.place, size, one.what["mtime"]) as source:
-                    one.offset = far_sums(far, one.far, part, lambda: list(trees.sums(source, 0, part, room)))
+                    one.offset = far_sums(
+                        far, one.far, part, lambda: list(trees.sums(source, 0, part, room, far.frames.hash))
+                    )
         except (OSError, trees.Refused) as e:
             self._fail(one, e)
 

@@ -77,7 +77,7 @@ class FarFiles:
             else:
                 secret = session.target.key.reveal() if session.target.key is not None else None
                 ours = os.urandom(frames.NONCE)
-                request = session.wire_message({"nonce": ours.hex()})
+                request = session.wire_message({"nonce": ours.hex(), "hash": session.hash})
                 try:
                     self._wire = taken_over(self._connection, wire.TAKE_FILES, request)
                 except RemoteError as e:
@@ -85,7 +85,7 @@ class FarFiles:
                 theirs = bytearray(frames.NONCE)
                 self._wire.receive(memoryview(theirs))
                 key = frames.connection_key(secret, ours, bytes(theirs))
-                self.frames = frames.Frames(self._wire.send, self._wire.receive, key, b"client")
+                self.frames = frames.Frames(self._wire.send, self._wire.receive, key, b"client", session.hash)
         except BaseException:  # goes on, whatever it is; the connection is closed
             self.close()
             raise

@@ -130,7 +130,9 @@ class Uploads:
         """How many of the first ``limit`` bytes are the same in our file and in theirs at ``path``."""
         try:
             with self._source(one) as source:
-                theirs = far_sums(far, path, limit, lambda: list(trees.sums(source, 0, limit, far.frames.room)))
+                theirs = far_sums(
+                    far, path, limit, lambda: list(trees.sums(source, 0, limit, far.frames.room, far.frames.hash))
+                )
         except (OSError, trees.Refused):
             return 0  # it cannot be read: that will be said when it is to be sent
         return theirs
