@@ -8,7 +8,10 @@ other notebook with ``%load_ext flame``, whose cells run here.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .command import ANY, MAYBE, ON_CONNECTION, SOME, Argument, Command
+from .looking import LOOKING
 from .options import CONNECTION, KERNEL, MAGICS, Option
 from .reaching import REACHING
 
@@ -18,8 +21,6 @@ ON_SERVER = Option(
     "TARGET",
     tab=("connection", "target"),
 )
-EVERY = Option(("--every",), "again every S seconds, in the same output", "S")
-END = Option(("--end",), "end that")
 WHERE = Argument(
     "where",
     "WHERE",
@@ -32,6 +33,39 @@ _COPIES = (
     "resumes. Names may have ~ and *. "
 )
 _COLON = "For a file on another server write TARGET:PATH; ./a:b is a file with a colon in its name."
+
+# Those of a cell on several far sides: the words of ipyparallel's %%px, and a few of our own.
+OUTPUTS = ("type", "engine", "order")
+# How what it shows is told.
+OUTPUT_OPTIONS: tuple[Option, ...] = (
+    Option(("--fold",), "show equal output once (the default for more than two hosts)", group="outputs"),
+    Option(("--no-diff",), "show output that differs in full, not as a difference"),
+    Option(("--mask",), "output that differs only in numbers and times counts as equal"),
+    Option(("--group-outputs",), "each host's output by itself, in this order", "HOW", OUTPUTS, group="outputs"),
+    Option(("-e",), "--group-outputs engine: host by host", group="outputs"),
+    Option(("-r",), "--group-outputs order: the displays of all hosts in turn", group="outputs"),
+)
+# How it runs, and what is said meanwhile.
+FOLLOWING_OPTIONS: tuple[Option, ...] = (
+    Option(("--stream",), "show text as it comes, the host before each line", group="stream"),
+    Option(("--no-stream",), "show text when all are done", group="stream"),
+    Option(("--progress-after",), "show who is done after S seconds (2; 0 at once, -1 never)", "S", kind=float),
+    Option(("--signal-on-interrupt",), "what Stop sends to the children there (SIGINT; 0: nothing)", "SIGNAL"),
+    Option(("--verbose",), "say where the cell runs", group="verbose"),
+    Option(("--no-verbose",), "do not say it (the default)", group="verbose"),
+)
+_TARGETS = Option(
+    ("-t", "--targets", "--target"),
+    "the connection's name (default: the current one); or several: a group, web1,web2, web[1:3], all",
+    "TARGET",
+    tab=("connection", "target"),
+)
+_WAITING: tuple[Option, ...] = (
+    Option(("-a", "--noblock", "--bg"), "do not wait for it", group="wait", faces=(MAGICS,)),
+    Option(("-b", "--block"), "wait for it", group="wait", faces=(MAGICS,)),
+)
+# As px has it: -o is --out, and no --pull.
+_OUT = Option(("-o", "--out"), "bind the job here: its output, result, error", "NAME", tab=("name",), faces=(MAGICS,))
 
 COMMANDS: tuple[Command, ...] = (
     # -- where cells run
@@ -146,36 +180,7 @@ COMMANDS: tuple[Command, ...] = (
         passes=True,
     ),
     # -- looking in
-    Command(
-        "where",
-        "show where the running cell is: its stack, with source lines",
-        (),
-        (Option(("--all",), "of every thread and task"), EVERY, END, ON_CONNECTION),
-        more="Nothing is stopped, and it answers while a cell runs.",
-        examples=("%flame where --all", "%flame where --every 1"),
-        passes=True,
-    ),
-    Command(
-        "watch",
-        "show a value again and again, in place, even while a cell runs",
-        (Argument("code", "EXPRESSION", "taken as it stands", ANY, ("code",)),),
-        (
-            Option(("--every",), "seconds between two updates (default: 2)", "S"),
-            Option(("--end",), "end it (all, if no expression is given); the Stop button does not"),
-            ON_CONNECTION,
-        ),
-        examples=("%flame watch len(results) --every 1", "%flame watch --end"),
-        code=True,
-        passes=True,
-    ),
-    Command(
-        "top",
-        "show what the far side uses: CPU, memory, threads, subprocesses, open files",
-        (),
-        (EVERY, END, ON_CONNECTION),
-        examples=("%flame top --every 2",),
-        passes=True,
-    ),
+    *LOOKING,
     # -- files
     Command(
         "put",
@@ -331,7 +336,7 @@ COMMANDS: tuple[Command, ...] = (
             Argument(
                 "code",
                 "STATEMENT",
-                "the code; or --install: %px, %%px and %autopx do this too",
+                "the code; or --install: %px, %%px, %autopx, %pxresult and %pxconfig as ipyparallel has them",
                 tab=("code",),
             ),
         ),
@@ -351,8 +356,8 @@ COMMANDS: tuple[Command, ...] = (
         "result",
         "show the results of the last cell on several far sides",
         (),
-        (Option(("--mask",), "output that differs only in numbers and times counts as equal"),),
-        examples=("%flame result",),
+        (*OUTPUT_OPTIONS, Option(("-b", "--block"), "wait for it first", faces=(MAGICS,)), _OUT),
+        examples=("%flame result", "%flame result -e"),
     ),
     # -- the rest
     Command(
@@ -380,46 +385,40 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 # The options of a %%flame cell.
-# Those of a cell on several far sides: the words of ipyparallel's %%px, and two of our own.
-OUTPUTS = ("type", "engine", "order")
-ON_GROUP: tuple[Option, ...] = (
-    Option(("--stream",), "show text as it comes, the host before each line", group="stream"),
-    Option(("--no-stream",), "show text when all are done", group="stream"),
-    Option(("--fold",), "show equal output once (the default for more than two hosts)", group="outputs"),
-    Option(("--no-diff",), "show output that differs in full, not as a difference"),
-    Option(("--mask",), "output that differs only in numbers and times counts as equal"),
-    Option(("--group-outputs",), "each host's output by itself, in this order", "HOW", OUTPUTS, group="outputs"),
-    Option(("-e",), "--group-outputs engine: host by host", group="outputs"),
-    Option(("-r",), "--group-outputs order: the displays of all hosts in turn", group="outputs"),
-    Option(("--progress-after",), "show who is done after S seconds (2; 0 at once, -1 never)", "S", kind=float),
-    Option(("--signal-on-interrupt",), "what Stop sends to the children there (SIGINT; 0: nothing)", "SIGNAL"),
-    Option(("--verbose",), "say where the cell runs"),
+_CELL_OPTIONS: tuple[Option, ...] = (
+    Option(("--local",), "run the cell here, too", faces=(MAGICS,)),
+    Option(("--no-raise-error",), "show an error, and go on"),
+    Option(("--timeout",), "interrupt the cell after S seconds", "S", kind=float),
+    Option(("--profile",), "show where its time went, on one host; %flame help profile tells more"),
+    *OUTPUT_OPTIONS,
+    *FOLLOWING_OPTIONS,
 )
+_IN = Option(("-i", "--in"), "push this variable before; repeatable", "VAR", tab=("name",), many=True)
+_PULL = Option(("-o", "--pull"), "pull this variable after; repeatable", "VAR", tab=("code",), many=True)
 CELL = Command(
     "%%flame",
     "run the cell on a far side: output, figures, prompts and errors appear here; Ctrl-C and Stop stop it",
     (),
-    (
-        Option(
-            ("-t", "--targets", "--target"),
-            "the connection's name (default: the current one); or several: a group, web1,web2, web[1:3], all",
-            "TARGET",
-            tab=("connection", "target"),
-        ),
-        Option(("-i", "--in"), "push this variable before; repeatable", "VAR", tab=("name",), many=True),
-        Option(("-o", "--pull"), "pull this variable after; repeatable", "VAR", tab=("code",), many=True),
-        Option(("--out",), "bind the job here: its output, result, error", "NAME", tab=("name",), faces=(MAGICS,)),
-        Option(("-a", "--noblock", "--bg"), "do not wait for it", group="wait", faces=(MAGICS,)),
-        Option(("-b", "--block"), "wait for it", group="wait", faces=(MAGICS,)),
-        Option(("--local",), "run the cell here, too", faces=(MAGICS,)),
-        Option(("--no-raise-error",), "show an error, and go on"),
-        Option(("--timeout",), "interrupt the cell after S seconds", "S", kind=float),
-        *ON_GROUP,
-    ),
+    (_TARGETS, _IN, _PULL, replace(_OUT, flags=("--out",)), *_WAITING, *_CELL_OPTIONS),
     more="With several targets the cell runs on all of them at once, and equal output is told once. "
     "--pull then gives a mapping by host, and --out binds the results. In the Remote Flame kernel it is for others "
     "than where cells run, or for some of their group; nobody is asked there for input().",
     examples=("%%flame -i samples -o mean", "%%flame --bg --out job", "%%flame -t web --mask"),
+)
+# The magics of %flame px --install.
+PX = Command(
+    "%%px",
+    "run the cell on several far sides, as %%flame -t; -o is --out here",
+    (),
+    (_TARGETS, _IN, replace(_PULL, flags=("--pull",)), _OUT, *_WAITING, *_CELL_OPTIONS),
+    examples=("%%px -t 1::2 --noblock -o later",),
+)
+PXCONFIG = Command(
+    "%pxconfig",
+    "what %px and %%px do where their line says nothing",
+    (),
+    (_TARGETS, *_WAITING, *FOLLOWING_OPTIONS),
+    examples=("%pxconfig --noblock", "%pxconfig -t 1::2 --progress-after -1"),
 )
 
 BY_NAME: dict[str, Command] = {name: one for one in COMMANDS for name in (one.name, *one.aliases)}

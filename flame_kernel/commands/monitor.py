@@ -6,6 +6,7 @@ When no answer comes in time, that is shown instead: a call that holds the inter
 from __future__ import annotations
 
 import contextlib
+import html
 import threading
 import time
 import uuid
@@ -293,8 +294,9 @@ class View:
 
 
 def _noted(shown: tuple[Bundle, Bundle] | None, note: str) -> tuple[Bundle, Bundle]:
-    text = "" if shown is None else str(shown[0].get("text/plain", ""))
-    return {"text/plain": f"{text}\n{note}".strip()}, {}
+    data = {} if shown is None else shown[0]
+    page = {"text/html": f"{data['text/html']}<p>{html.escape(note)}</p>"} if "text/html" in data else {}
+    return {"text/plain": f"{data.get('text/plain', '')}\n{note}".strip(), **page}, {}
 
 
 class Views:
@@ -319,6 +321,7 @@ class Views:
         cell: str | None = None,
     ) -> View:
         """Show ``where``, ``top`` or the value of an expression (``watch``), every so many seconds."""
+        fields = {"expression": expression, "cell": cell} if kind == "watch" else {}
 
         def bundle(reply: dict[str, Any]) -> tuple[Bundle, Bundle]:
             if kind == "watch":
@@ -327,7 +330,19 @@ class Views:
                 return {"text/plain": top_text(checked(reply), session.location)}, {}
             return {"text/plain": where_text(checked(reply), everything, session.location)}, {}
 
-        fields = {"expression": expression, "cell": cell} if kind == "watch" else {}
+        return self.show(session, kind, fields, bundle, show, every, expression)
+
+    def show(
+        self,
+        session: Session,
+        kind: str,
+        fields: dict[str, Any],
+        bundle: Callable[[dict[str, Any]], tuple[Bundle, Bundle]],
+        show: Callable[[dict[str, Any]], None],
+        every: float,
+        expression: str = "",
+    ) -> View:
+        """A `View`, in the place of the one before of that kind, or of the same expression."""
         self.end(kind, expression)
         view = View(session, expression or kind, kind, fields, bundle, show, every)
         with self._lock:

@@ -42,6 +42,17 @@ class Line:
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that it says something of."""
+        return {one.name: self[one.name] for one in self.command.options if self[one.name] != one.empty}
+
+    def or_else(self, others: dict[str, Any]) -> Line:
+        """The same line, with the values of ``others`` where it says nothing: of an option, or its group."""
+        groups = {one.name: one.group or one.name for one in self.command.options}
+        said = {groups[name] for name in self.given}
+        return Line(self.command, self.values | {n: one for n, one in others.items() if groups[n] not in said})
+
 
 def parse(text: str, face: str, default: str = "status") -> Line:
     """The line ``text``, without its ``%flame``; ``default`` is the command where it is empty. Raises FlameError."""
@@ -71,11 +82,11 @@ def refuse_key(text: str) -> None:
         )
 
 
-def parse_cell(text: str, face: str) -> Line:
-    """What stands behind ``%%flame`` in the first line of a cell. Raises FlameError."""
-    if face in CELL.instead:
-        raise FlameError(CELL.instead[face])
-    return Line(CELL, _read(CELL, face, words_of(text)))
+def parse_cell(text: str, face: str, magic: Command = CELL) -> Line:
+    """What stands behind ``%%flame``, or another magic of ours, in the first line of a cell. Raises FlameError."""
+    if face in magic.instead:
+        raise FlameError(magic.instead[face])
+    return Line(magic, _read(magic, face, words_of(text)))
 
 
 def find(word: str, face: str, rest: str = "") -> Command:
@@ -208,8 +219,8 @@ def _option(command: Command, face: str, word: str) -> tuple[Option, str | None]
         step = f"did you mean {close[0]}?"
     elif flags:
         step = (
-            "%%flame? lists its options"
-            if command.name == "%%flame"
+            f"{command.name}? lists its options"
+            if command.name.startswith("%")
             else f"%flame help {command.name} lists its options"
         )
     else:

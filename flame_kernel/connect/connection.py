@@ -84,6 +84,7 @@ class _Asked(NamedTuple):
     what: str
     data: bytes
     mark: bytes
+    seq: int
     seconds: float
     dotted: str | None  # the name of the called function, if it is called by its dotted name
 
@@ -99,9 +100,20 @@ class Connection:
     server's PYRO_MAX_MESSAGE_SIZE, 0 for no limit; callers split larger requests into parts.
 
     A daemon may have other objects than Flame's: ``name`` is the object to call, and ``serializer`` what it reads.
+
+    ``first`` is a call, as for ``ask``, sent before the handshake is answered; ``hear_first`` waits for its answer.  If
+    that fails as ``closed``, a connection without it may tell why.  ``on_dialled`` is called before the handshake.
     """
 
-    def __init__(self, target: Target, *, name: str = constants.FLAME_NAME, serializer: Serializer = PICKLE) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        name: str = constants.FLAME_NAME,
+        serializer: Serializer = PICKLE,
+        first: tuple[str, bytes] | None = None,
+        on_dialled: Callable[[], None] = lambda: None,
+    ) -> None:
         self._target = target
         self._name = name
         self._serializer = serializer
@@ -115,8 +127,10 @@ class Connection:
         self._way = Way(target)
         self.location = self._way.location
         self._channel = Channel(self._way.socket, self._key, serializer.number)
+        self.hear_first: Callable[..., bytes] | None = None
         try:
-            self._handshake(self._way.deadline)
+            on_dialled()
+            self._handshake(self._way.deadline, first)
             self._state = "open"
         finally:
             if self._state != "open":
@@ -206,13 +220,16 @@ class Connection:
         ``timeout`` counts from the call of that function, which takes another number of seconds, too. It must be the
         next use of this connection, except that somebody may wait until ``channel`` is readable.
         """
-        asked = self._ask("invokeModule", (dotted, args, {}), timeout, dotted, dotted)
+        return self._answering(self._ask("invokeModule", (dotted, args, {}), timeout, dotted, dotted))
+
+    def _answering(self, asked: _Asked) -> Callable[..., bytes]:
+        """What waits for the bytes that a called function returns."""
 
         def answer(seconds: float | None = None) -> bytes:
             result = self._hear(asked, reader.AGENT_ANSWER, seconds=seconds)
             if type(result) is not bytes:
                 self.close()
-                raise UnsafeAnswer(self.location, f"{dotted} answered with {type(result).__name__}, not with bytes")
+                raise UnsafeAnswer(self.location, f"{asked.what} answered with {type(result).__name__}, not with bytes")
             return result
 
         return answer
@@ -248,19 +265,30 @@ class Connection:
         dotted: str | None = None,
         name: str | None = None,
     ) -> _Asked:
-        # An object that cannot be pickled is the caller's mistake: the error is raised before anything is sent.
+        asked = self._prepared(method, args, timeout, what, dotted, name)
+        if self._state != "open":
+            raise ConnectionLost(self.location, f"the connection is {self._state}")
+        with self._closed_by_failure(asked):
+            self._channel.send(message.MSG_INVOKE, asked.data, asked.mark, time.monotonic() + asked.seconds)
+        return asked
+
+    def _prepared(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        timeout: float | None,
+        what: str,
+        dotted: str | None = None,
+        name: str | None = None,
+    ) -> _Asked:
+        """A call, with the next number, to be sent now. What cannot be pickled is the caller's mistake."""
         data = self._serializer.call(name or self._name, method, args, self.pickle_protocol)
         if len(data) > _MAX_REQUEST:
             raise ValueError(f"a request of {len(data)} bytes: Pyro takes 2 GiB at most, send it in parts")
-        if self._state != "open":
-            raise ConnectionLost(self.location, f"the connection is {self._state}")
-        seconds = self.timeouts.call if timeout is None else timeout
         self.calls += 1
         self._channel.seq = (self._channel.seq + 1) & 0xFFFF
-        asked = _Asked(what, data, os.urandom(16), seconds, dotted)
-        with self._closed_by_failure(asked):
-            self._channel.send(message.MSG_INVOKE, data, asked.mark, time.monotonic() + seconds)
-        return asked
+        seconds = self.timeouts.call if timeout is None else timeout
+        return _Asked(what, data, os.urandom(16), self._channel.seq, seconds, dotted)
 
     def _hear(
         self, asked: _Asked, budget: reader.Budget, greeting: bytes | None = None, seconds: float | None = None
@@ -273,7 +301,7 @@ class Connection:
                 self._state = "taken over"
                 return self._channel.socket
             answer = self._channel.parse(start + self._channel.read(HEADER.size - len(start), deadline), deadline)
-            self._check(answer, asked.mark, asked.data)
+            self._check(answer, asked)
             if answer.flags & message.FLAGS_EXCEPTION:
                 failure = self._serializer.error(answer.payload(self._serializer.number))
             else:
@@ -325,22 +353,20 @@ class Connection:
         except TimeUp:
             raise CallTimeout(self.location, asked.what, asked.seconds) from None
         except Reset as error:
-            raise ConnectionLost(self.location, self._why(error)) from error.__cause__
+            why = "the call was aborted" if self._state == "aborted" else str(error)
+            raise ConnectionLost(self.location, why) from error.__cause__
         except UnsafeAnswer as error:
             raise UnsafeAnswer(self.location, error.detail) from None
         finally:
             if not sound:
                 self.close()
 
-    def _why(self, error: Reset) -> str:
-        return "the call was aborted" if self._state == "aborted" else str(error)
-
-    def _check(self, answer: Answer, mark: bytes, request: bytes) -> None:
+    def _check(self, answer: Answer, asked: _Asked) -> None:
         """Refuse an answer that is not the result of this call, or that is not signed with our key."""
         if answer.kind != message.MSG_RESULT:
             reader.refuse(f"message type {answer.kind} instead of a result")
-        if answer.seq != self._channel.seq:
-            reader.refuse(f"the answer to call {answer.seq} instead of {self._channel.seq}")
+        if answer.seq != asked.seq:
+            reader.refuse(f"the answer to call {answer.seq} instead of {asked.seq}")
         failed = answer.flags & message.FLAGS_EXCEPTION
         # Flame sends an iterator result as an exception. Any other message with this flag is a stream nobody asked for.
         if answer.flags & ~_KNOWN_FLAGS or (answer.flags & message.FLAGS_ITEMSTREAMRESULT and not failed):
@@ -348,24 +374,30 @@ class Connection:
         self._channel.check_signature(answer)
         echo = answer.annotations.get("CORR")
         # Servers leave the mark out of exceptions. Without a key it only detects mix-ups; a daemon may drop it.
-        if echo != mark and not failed and (echo is not None or self._key is not None):
+        if echo != asked.mark and not failed and (echo is not None or self._key is not None):
             reader.refuse("the answer to another call")
-        if answer.data == request:
+        if answer.data == asked.data:
             reader.refuse("our own request, reflected")
 
     # --- connecting
 
-    def _handshake(self, deadline: float) -> None:
-        mark = os.urandom(16)
+    def _handshake(self, deadline: float, first: tuple[str, bytes] | None) -> None:
+        mark, seq = os.urandom(16), self._channel.seq
         try:
             self._channel.send(message.MSG_CONNECT, self._serializer.hello(self._name, _NOTE), mark, deadline)
+            if first is not None:
+                # In a packet of its own: a server that waits for its socket would not see what TLS has read already.
+                asked = self._prepared("invokeModule", (first[0], first[1:], {}), None, first[0], first[0])
+                with contextlib.suppress(Reset):  # the server has refused us: its reason is read next
+                    self._channel.send(message.MSG_INVOKE, asked.data, asked.mark, deadline)
+                self.hear_first = self._answering(asked)
             header = self._read_header(deadline)
             answer = self._channel.parse(header, deadline)
             if answer.kind == message.MSG_CONNECTFAIL:
                 raise self._refusal(answer)
             if answer.kind != message.MSG_CONNECTOK:
                 raise CannotConnect(self.location, "protocol", f"it answered with message type {answer.kind}")
-            if answer.seq != self._channel.seq or answer.flags & ~message.FLAGS_COMPRESSED:
+            if answer.seq != seq or answer.flags & ~message.FLAGS_COMPRESSED:
                 reader.refuse("a handshake that answers another one")
             if self._key is not None and not pyro_message.is_signed(self._key, answer.data, answer.annotations):
                 raise CannotConnect(self.location, "key_wrong", "its answer is not signed with our key")
@@ -389,7 +421,8 @@ class Connection:
             return self._way.refused(refusal)
         settings = self._target.tls
         if settings is None:
-            if error.hard and self._channel.socket.family != socket.AF_UNIX and not self.bytes_received:
+            is_tcp = self._channel.socket.family != socket.AF_UNIX
+            if error.hard and is_tcp and not self.bytes_received and self.hear_first is None:
                 # Pyro's TLS servers reset without an answer; other TLS servers send an alert, see _other_server.
                 if self._speaks_tls():
                     return CannotConnect(self.location, "tls", "it reset the connection at once")

@@ -143,8 +143,8 @@ def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
     return found
 
 
-# Members by their numbers: 0, 1:3, ::2, or 0,2.
-_INDEX = re.compile(r"-?\d+(,-?\d+)*|-?\d*:-?\d*(:-?\d*)?")
+# Members by their numbers: 0, 1:3, ::2, or 0,2, which may be in brackets.
+_INDEX = re.compile(r"-?\d+(,-?\d+)*|\[-?\d+(,-?\d+)*\]|-?\d*:-?\d*(:-?\d*)?")
 
 
 def are_numbers(words: str, file: TargetsFile) -> bool:
@@ -158,7 +158,7 @@ def some(chosen: Group, words: str) -> Group:
         if ":" in words:
             parts = [int(part) if part else None for part in words.split(":")]
             return chosen.some(chosen.labels[slice(*parts)])
-        return chosen.some([chosen.labels[int(number)] for number in words.split(",")])
+        return chosen.some([chosen.labels[int(number)] for number in words.strip("[]").split(",")])
     except (IndexError, ValueError):
         last = len(chosen) - 1
         raise FlameError(

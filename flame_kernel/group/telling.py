@@ -52,7 +52,7 @@ class Wishes:
 
 def wishes(line: Line, hosts: int, seconds: float | None, raise_error: bool) -> Wishes:
     """What the options of a ``%%flame`` line ask for. Raises FlameError."""
-    how = line["group_outputs"] or ("engine" if line["e"] else "order" if line["r"] else "")
+    how = _how(line)
     few = hosts <= STREAMED and not (line["fold"] or how or line["mask"])
     after = line["progress_after"]
     return Wishes(
@@ -65,6 +65,16 @@ def wishes(line: Line, hosts: int, seconds: float | None, raise_error: bool) -> 
         seconds=seconds,
         raise_error=raise_error,
     )
+
+
+def again(line: Line) -> Wishes:
+    """How what a cell has given is to be told once more, by the options of ``%flame result``."""
+    return Wishes(how=_how(line) or "fold", diff=not line["no_diff"], mask=line["mask"], raise_error=False)
+
+
+def _how(line: Line) -> str:
+    """Which of px's orders the outputs are told in; an empty text for none."""
+    return line["group_outputs"] or ("engine" if line["e"] else "order" if line["r"] else "")
 
 
 def _signal(word: str | None) -> int:

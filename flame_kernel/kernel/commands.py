@@ -7,7 +7,7 @@ import ast
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 from ..commands import help, monitor
@@ -22,6 +22,7 @@ from ..errors import AgentError, FlameError, TargetError
 from ..forward import browser, lines
 from ..forward.forwards import Forwards
 from ..packages.words import carry_out, read
+from ..profile.asking import Taking, Wish, finished, gathered, live
 from ..session.session import Session
 from ..terminal import plain_text
 from .backend import FarSide
@@ -32,7 +33,7 @@ from .iopub import Publisher
 from .on_group import OnGroup
 from .restart import Memory
 from .sessions import Cell, Sessions
-from .waits import Waits, on_thread
+from .waits import Stopped, Waits, on_thread
 
 # What is written for the magics of %load_ext flame, and what to do here.
 _LOADS = re.compile(r"%(?:re)?load_ext\s+flame(?:_kernel)?\s*$")
@@ -74,7 +75,7 @@ class Commands:
         self._ports: Forwards | None = None  # of the session that had some last
         self._exchange = Exchange(far, local, waits, load, self._say)
         self.groups = Groups(far, publisher, waits, load, self._say, self._exchange)
-        self._on_group = OnGroup(far, self.groups, publisher, waits, self._exchange, self._say)
+        self._on_group = OnGroup(far, self.groups, publisher, waits, self._exchange, self._say, self.show_profile)
         self.sessions = Sessions(
             far, publisher, waits, load, self._say, self._exchange.targets, memory, self.groups, usual
         )
@@ -214,6 +215,43 @@ class Commands:
             view.shown.wait()
 
         await self._waits.until(on_thread(begin, kind))
+
+    async def _profile(self, cell: Cell, line: Line) -> None:
+        if line["end"]:
+            self._say(cell, await self._waits.until(on_thread(lambda: self._views.end_in_words("profile", ""), "end")))
+            return
+        session, wish = await self.session(False), Wish.of(line.values)
+        if line["live"]:
+            self._publisher.belongs(cell.request_id, session)
+
+            def begin() -> None:
+                live(self._views, session, wish, lambda event: self._publisher.show(session, cell.request_id, [event]))
+
+            await self._waits.until(on_thread(begin, "profile"))
+            return
+        await self.show_profile(cell.request_id, {"": Taking(session, wish)}, line.values)
+
+    @contextlib.asynccontextmanager
+    async def profiling(self, session: Session, request_id: str, line: Line | None) -> AsyncIterator[None]:
+        """While a cell runs whose ``%%profile`` line is ``line``: its profile is shown when it is over."""
+        taking = Taking(session, Wish.of(line.values), request_id) if line is not None else None
+        yield
+        if taking is not None and line is not None:
+            await self.show_profile(request_id, {"": taking}, line.values)
+
+    async def show_profile(self, request_id: str, takings: Mapping[str, Taking], values: Mapping[str, Any]) -> None:
+        """Show the profiles that are being taken, by host, as one, in a cell's output. A Stop ends them early."""
+        future = on_thread(lambda: finished(gathered(takings), values), "profile")
+        try:
+            profile, saved = await self._waits.until(future)
+        except Stopped:
+            for one in takings.values():
+                one.stop()
+            profile, saved = await asyncio.wrap_future(future)
+        content = {"data": profile.bundle(), "metadata": {}, "transient": {}}
+        self._publisher.message(request_id, "display_data", content)
+        if saved:
+            self._publisher.stream(request_id, "stdout", plain_text(saved) + "\n")
 
     # -- ports ---------------------------------------------------------------------------------------------------------
 

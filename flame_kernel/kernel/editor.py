@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ..commands import help
 from ..commands.language import CELL
+from ..commands.looking import PROFILE_CELL
 from ..commands.options import KERNEL
 from ..commands.parsing import find
 from ..commands.tab import command_at, rest_of, wanted, wanted_of_cell
@@ -135,7 +136,11 @@ class Editor:
         if first is None:
             return reply
         word = first.group(1)
-        ours = [one for one in ("%flame", *((LOCAL, "%%flame") if number == 0 else ())) if one.startswith(word)]
+        ours = [
+            one
+            for one in ("%flame", *((LOCAL, "%%flame", PROFILE_CELL.name) if number == 0 else ()))
+            if one.startswith(word)
+        ]
         if not ours:
             return reply
         start = at - len(word)
@@ -154,6 +159,8 @@ class Editor:
             return _page(f"{LOCAL}: {help.LOCAL}.")
         if number == 0 and _ON_OTHERS.match(whole):
             return _page(help.about(CELL, KERNEL))
+        if number == 0 and whole.split()[:1] == [PROFILE_CELL.name]:
+            return _page(help.about(PROFILE_CELL, KERNEL))
         name = command_at(whole, column)
         if name is None:
             return None

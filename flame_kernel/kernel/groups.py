@@ -32,7 +32,7 @@ from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
 from ..group.results import Results, told_errors
-from ..group.telling import errors, tell, wishes
+from ..group.telling import again, errors, tell, wishes
 from ..remote.remote import Remote
 from ..session.session import Session
 from ..terminal import plain_text
@@ -242,6 +242,8 @@ class Groups:
         """Run code on all of a group, its output in the cell's; the reply. Raises FlameError where it cannot begin."""
         if not code.strip():
             raise FlameError("the cell is empty below %%flame; write what is to run there")
+        if line["profile"]:
+            raise FlameError("--profile is for where the kernel's cells run; for a group: %flame profile, meanwhile")
         values = await self._exchange.values([(identifier(name, "variable name"), None) for name in line["in"]])
         for name in line["pull"]:
             identifier(name, "variable name")
@@ -282,10 +284,9 @@ class Groups:
         """Show what the last cell on a group has given. Raises FlameError where there was none."""
         if self._last is None:
             raise FlameError("no cell has run on several far sides yet; %%flame -t TARGETS runs one")
-        read = parse_cell("--fold --mask" if line["mask"] else "--fold", KERNEL)
         screen, results = Output(self._publisher, cell.request_id), self._last.results
         assert isinstance(results, CellResults)
-        tell(screen, results, wishes(read, len(self._last), None, False))
+        tell(screen, results, again(line))
         if self._last.pending:
             screen.text("stderr", f"[not done yet: {folding.names(self._last.pending)}]\n")
 

@@ -33,6 +33,7 @@ from ..connect.keys import Ask, hide_keys, without_key
 from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target, usual_target
 from ..errors import FlameError, NotSent, UnsafeAnswer
+from ..profile.cells import of_cell
 from ..serve import early
 from ..session.session import Session
 from ..terminal import plain_text
@@ -279,7 +280,8 @@ class FlameKernel(Kernel):
 
     async def _execute(self, cell: Execution, options: dict[str, Any]) -> dict[str, Any]:
         """The content of the reply to a cell; raises Stopped and FlameError where it cannot run."""
-        far, code, followed = await self._route(cell)
+        profiled, text = of_cell(cell.code)
+        far, code, followed = await self._route(cell, text)
         if far is None:
             return {
                 "user_expressions": {},
@@ -295,9 +297,10 @@ class FlameKernel(Kernel):
             self._commands.sessions.caution(cell.request_id, session)
         self._sides.runs(cell.request_id, far)
         options["raw"] = None if python == code else code
-        answer = self._waits.begin(lambda: session.execute(cell.request_id, python, **options))
-        cell.remember()
-        reply = await asyncio.wrap_future(answer)
+        async with self._commands.profiling(session, cell.request_id, profiled):
+            answer = self._waits.begin(lambda: session.execute(cell.request_id, python, **options))
+            cell.remember()
+            reply = await asyncio.wrap_future(answer)
         reply = self._publisher.rendering(session).reply(cell.request_id, reply)
         if any(one.get("source") == "ask_exit" for one in reply.get("payload") or () if isinstance(one, dict)):
             self._publisher.stream(cell.request_id, "stdout", EXIT_WORDS)
@@ -317,10 +320,10 @@ class FlameKernel(Kernel):
             self._publisher.message(cell.request_id, "error", content)
         return dict(content, status="error", execution_count=cell.shown_count, user_expressions={}, payload=[])
 
-    async def _route(self, execution: Execution) -> tuple[FarSide | None, str, dict[str, Any]]:
-        """Where a cell goes, and what is left of it when its ``%flame`` lines are done: nowhere, where nothing is; and
-        the reply of the cell that the last of them has followed."""
-        request_id, lines = execution.request_id, execution.code.split("\n")
+    async def _route(self, execution: Execution, code: str) -> tuple[FarSide | None, str, dict[str, Any]]:
+        """Where a cell with this code goes, and what is left of it when its ``%flame`` lines are done: nowhere, where
+        nothing is; and the reply of the cell that the last of them has followed."""
+        request_id, lines = execution.request_id, code.split("\n")
         if lines[0].strip() == LOCAL:
             return self._sides.get_local(), "\n".join(lines[1:]), {}
         parent = self.get_parent()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..commands import monitor
@@ -15,6 +15,7 @@ from ..group import folding
 from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.results import Results, told_errors
+from ..profile.asking import Taking, Wish
 from ..remote.modules import send_named
 from ..session.session import Session
 from ..terminal import one_line, plain_text
@@ -39,6 +40,7 @@ class OnGroup:
         waits: Waits,
         exchange: Exchange,
         say: Callable[[Any, str], None],
+        show_profile: Callable[..., Coroutine[Any, Any, None]],
     ) -> None:
         self._far = far
         self._groups = groups
@@ -46,6 +48,7 @@ class OnGroup:
         self._waits = waits
         self._exchange = exchange
         self._say = say
+        self._show_profile = show_profile
 
     def of(self, line: Line) -> Callable[[Any, Line], Any] | None:
         """What carries out a line where cells run on a group; None where it is as everywhere. Raises FlameError."""
@@ -53,7 +56,7 @@ class OnGroup:
         if self._far.group is None or line.name in SAME or is_elsewhere:
             return None
         do = getattr(self, line.name, None)
-        if do is None or line.values.get("every") is not None or line.values.get("end"):
+        if do is None or any(line.values.get(name) for name in ("every", "end", "live")):
             what = "a live view" if do is not None else f"%flame {line.name}"
             raise FlameError(
                 f"{what} is for one host, and cells run on the group {self._far.target.name}; connect to one of it "
@@ -102,15 +105,25 @@ class OnGroup:
     async def top(self, cell: Any, line: Line) -> None:
         await self._look(cell, monitor.top, mask=False)
 
-    async def _look(self, cell: Any, once: Callable[[Session], str], mask: bool) -> None:
-        """Ask all hosts beside what runs there."""
-        living = {member.label: member.known for member in self._group.members if member.known is not None}
+    async def profile(self, cell: Any, line: Line) -> None:
+        wish = Wish.of(line.values)
+        takings = {label: Taking(session, wish) for label, session in self._living().items()}
+        await self._show_profile(cell.request_id, takings, line.values)
+
+    def _living(self) -> dict[str, Session]:
+        """The sessions of the hosts that are connected, by host; FlameError where none is."""
+        living = {one.label: one.known.session for one in self._group.members if one.known is not None}
         if not living:
             raise FlameError("no host is connected yet; the first cell does that")
+        return living
+
+    async def _look(self, cell: Any, once: Callable[[Session], str], mask: bool) -> None:
+        """Ask all hosts beside what runs there."""
+        living = self._living()
 
         def ask() -> dict[str, str]:
             said: dict[str, str] = {}
-            asked = {label: on_thread(lambda r=remote: once(r.session), "look") for label, remote in living.items()}  # type: ignore[misc]
+            asked = {label: on_thread(lambda s=session: once(s), "look") for label, session in living.items()}  # type: ignore[misc]
             for label, one in asked.items():
                 try:
                     said[label] = one.result()

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from ..commands.parsing import Line
 from ..commands.source import Source
 from ..errors import FlameError, RemoteError
 from ..group.future import GroupFuture
+from ..profile.asking import Taking, Wish
 from ..remote.exceptions import RaisedThere
 from ..remote.foreground import show_before
 from ..remote.remote import Remote
@@ -35,7 +36,7 @@ from .comms import Relay
 from .connections import Connections
 from .groups import Groups
 from .jobs import Job, cell_error
-from .output import CellOutput
+from .output import CellOutput, show_profile
 
 # Background jobs that are listed when they are over.
 LISTED = 50
@@ -101,6 +102,7 @@ class Cells:
     def run(self, wishes: Wishes, code: str) -> Job | GroupFuture | None:
         """One ``%%flame`` cell; the job if it is not waited for, or on several far sides their future."""
         line = wishes.line
+        _check_profile(line, wishes.background or self.groups.means(line["target"]))
         if self.groups.means(line["target"]):
             return self.groups.run(
                 line,
@@ -125,15 +127,29 @@ class Cells:
             self._shell.user_ns[out] = job
         if wishes.background:
             self._begin(job, output, remote, line["pull"], wishes.seconds)
+            if line["local"]:
+                with output.background():
+                    self.groups.run_here(code)
             return None if out else job
-        job.start(allow_stdin=self._can_ask())
-        if line["local"]:
-            with output.background():
-                self._shell.run_cell(code)
-        self._wait(job, remote, output, wishes.seconds, wishes.raise_error)
+        with self._profiling(remote, job.request_id, line["profile"]):
+            job.start(allow_stdin=self._can_ask())
+            if line["local"]:
+                with output.background():
+                    self.groups.run_here(code)
+            self._wait(job, remote, output, wishes.seconds, wishes.raise_error)
         if line["pull"] and (job.error is None):
             self._shell.user_ns.update(remote.pull(line["pull"]))
         return None
+
+    @contextlib.contextmanager
+    def _profiling(self, remote: Remote, request_id: str, wanted: bool) -> Iterator[None]:
+        """While a cell runs whose profile is shown when it is over, if that is ``wanted``."""
+        taking = Taking(remote.session, Wish(), request_id) if wanted else None
+        try:
+            yield
+        finally:
+            if taking is not None:
+                show_profile(self._shell, taking.result())
 
     def follow(self, name: str, remote: Remote, code: str, hide: str = "") -> None:
         """Run ``code`` and wait for it, as a cell without options. Frames with the word ``hide`` are left out of a
@@ -469,3 +485,9 @@ def _is_mini(remote: Remote) -> bool:
     """Whether the far side has no IPython, so that magics must be transformed here."""
     ready = remote.session.ready
     return ready.done() and ready.exception() is None and ready.result().get("shell") == "mini"
+
+
+def _check_profile(line: Line, elsewhere: bool) -> None:
+    """FlameError where a cell is to be profiled that runs on several hosts or is not waited for."""
+    if line["profile"] and elsewhere:
+        raise FlameError("--profile is for a cell on one host that is waited for; %flame profile looks at others")

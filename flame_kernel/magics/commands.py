@@ -28,6 +28,7 @@ from ..errors import FlameError, TargetError
 from ..files.sync import Wishes, sync_down, sync_up
 from ..forward import browser, lines
 from ..packages.words import carry_out, read
+from ..profile.asking import Wish, finished, live, take
 from ..remote.modules import send_named
 from ..remote.remote import Remote
 from ..session.agent_client import AgentClient
@@ -39,6 +40,7 @@ from .attaching import Attaching
 from .cells import Cells
 from .connections import Connections, in_thread
 from .jobs import table
+from .output import show_profile
 
 # For var_expand, which looks for names in the frame of its caller as well: ours has a `name` and a `line` of its own.
 _NO_FRAME = 1_000_000
@@ -166,6 +168,22 @@ class Commands:
     def _top(self, line: Line) -> None:
         self._look(line, monitor.top)
 
+    def _profile(self, line: Line) -> None:
+        if line["end"]:
+            print(self._views.end_in_words("profile", ""))
+            return
+        remote, wish = self._remote(line), Wish.of(line.values)
+        if line["live"]:
+            show, is_live = self._cells.screen(remote)
+            if not is_live:
+                raise FlameError("--live is for notebooks, where a display can be renewed in place")
+            live(self._views, remote.session, wish, show)
+            return
+        profile, saved = finished(take(remote.session, wish), line.values)
+        show_profile(self._shell, profile)
+        if saved:
+            print(plain_text(saved))
+
     def _look(self, line: Line, once: Callable[[Session], str]) -> None:
         kind, expression = line.name, line.values.get("code", "")
         if line["end"]:
@@ -220,11 +238,7 @@ class Commands:
         self._cells.groups.run(cell, line["code"], {})
 
     def _result(self, line: Line) -> None:
-        groups = self._cells.groups
-        if groups.last is None:
-            raise FlameError("no cell has run on several far sides yet; %%flame -t TARGETS runs one")
-        cell = parse_cell("--fold --mask" if line["mask"] else "--fold", MAGICS)
-        groups.show_again(cell)
+        self._cells.groups.show_again(line)
 
     # -- names -------------------------------------------------------------------------------------------------------
 

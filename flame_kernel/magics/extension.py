@@ -13,10 +13,10 @@ from traitlets import Bool, Float
 from ..commands import help
 from ..commands.language import CELL
 from ..commands.options import MAGICS
-from ..commands.parsing import parse_cell
+from ..commands.parsing import Line, parse_cell
 from ..connect.installation import another_flame
 from ..connect.settings import FlameSettings, file_config
-from ..errors import FlameError, SessionGone
+from ..errors import FlameError
 from ..group.future import GroupFuture
 from ..remote.remote import Remote
 from ..terminal import plain_text
@@ -25,7 +25,8 @@ from .commands import Commands
 from .completion import Matcher
 from .connections import Connections, forget_key
 from .jobs import Job
-from .px import INSTALLED, install
+from .output import in_one_line
+from .px import INSTALLED, Px
 
 
 @magics_class
@@ -56,30 +57,28 @@ class FlameMagics(Magics):
     @no_var_expand
     def flame(self, line: str) -> Any:
         """Replaced by the list of commands, below."""
-        try:
+        with in_one_line():
             forget_key(self.shell, line)
             if line.split() == ["px", "--install"]:
-                return install(self, self.shell)
+                return Px(self.run, self.commands.run, self.auto).install(self.shell)
             return self.commands.run(line)
-        except (FlameError, KeyboardInterrupt) as e:
-            raise in_one_line(e) from None
 
     @cell_magic("flame")  # type: ignore[arg-type]  # IPython does not annotate it
     @no_var_expand
     def flame_cell(self, line: str, cell: str) -> Job | GroupFuture | None:
         """Replaced by its options, below."""
-        try:
-            read = parse_cell(line, MAGICS)
-            seconds = self.timeout if read["timeout"] is None else read["timeout"]
-            if seconds < 0:
-                raise FlameError(f"--timeout takes a number of seconds, not {seconds:g} is none")
-            background = read["bg"] or not (read["block"] or self.block)
-            if read["local"] and background:
-                raise FlameError("--local runs the cell here as well and waits for both; leave out --bg")
-            raise_error = self.raise_error and not read["no_raise_error"]
-            return self.cells.run(Wishes(read, background, raise_error, seconds or None), cell)
-        except (FlameError, KeyboardInterrupt) as e:
-            raise in_one_line(e) from None
+        with in_one_line():
+            return self.run(parse_cell(line, MAGICS), cell)
+
+    def run(self, line: Line, code: str) -> Job | GroupFuture | None:
+        """Run code by the options of a ``%%flame`` line, and by the settings where it says nothing. Raises FlameError,
+        KeyboardInterrupt."""
+        seconds = self.timeout if line["timeout"] is None else line["timeout"]
+        if seconds < 0:
+            raise FlameError(f"--timeout takes a number of seconds, not {seconds:g} is none")
+        background = line["bg"] or not (line["block"] or self.block)
+        raise_error = self.raise_error and not line["no_raise_error"]
+        return self.cells.run(Wishes(line, background, raise_error, seconds or None), code)
 
     @line_magic("autoflame")  # type: ignore[arg-type]  # IPython does not annotate it
     @no_var_expand
@@ -88,10 +87,8 @@ class FlameMagics(Magics):
 
         ``%autoflame`` ends it.
         """
-        try:
+        with in_one_line():
             print(self.auto.toggle(line))
-        except FlameError as e:
-            raise in_one_line(e) from None
 
     def close(self) -> None:
         """End the connections."""
@@ -111,20 +108,6 @@ def asked(lines: list[str]) -> list[str]:
     """``%flame NAME?`` as what shows the help of that command; IPython would look for a variable of the name. Called
     by IPython with the lines of a cell before it reads them."""
     return [f"%flame help {found.group(1)}\n" if (found := _ASKED.match(line)) else line for line in lines]
-
-
-def in_one_line(error: BaseException) -> BaseException:
-    """The same error, shown by IPython as one line: where in our code it was raised tells a user nothing.
-
-    What brings a traceback of the far side is shown with that.
-    """
-    if not hasattr(error, "_render_traceback_"):
-        words = str(error)
-        if isinstance(error, SessionGone):  # nothing here opens another one unasked
-            words = f"the session at {error.location} is gone: {error.reason}; %flame connect begins a new one"
-        text = f"\x1b[0;31m{type(error).__name__}\x1b[0m" + (f": {plain_text(words)}" if words else "")
-        error._render_traceback_ = lambda: [text]  # type: ignore[attr-defined]
-    return error
 
 
 def load_ipython_extension(shell: Any) -> None:

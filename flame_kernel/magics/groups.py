@@ -27,7 +27,7 @@ from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
-from ..group.telling import errors, live_line, tell, wishes
+from ..group.telling import again, errors, live_line, tell, wishes
 from ..terminal import plain_text
 from .connections import Connections
 from .px import Auto
@@ -77,7 +77,6 @@ class Groups:
             return self._usual()
         if are_numbers(words, file):
             return some(self._usual(), words)
-        self._words = words
         defaults, before = self._connections.defaults, self._groups.get(words)
         # Made anew each time, of the members that there are: the file, or a connection, may have changed.
         found = self._groups[words] = group(
@@ -86,6 +85,7 @@ class Groups:
             load=lambda where, given: load_target(where, overrides=given, defaults=defaults),
             shared=self._members,
         )
+        self._words = words
         if before is not None and before.labels != found.labels:
             self._leave(before, keep=False)
         return found
@@ -145,18 +145,22 @@ class Groups:
         future = self.last = following.begin(code, values)
         if out:
             self._shell.user_ns[out] = future
-        if background:
-            if pulled:
-                future.add_done_callback(lambda done: self._pull_behind(chosen, future, pulled))
-            return None if out else future
+        if background and pulled:
+            future.add_done_callback(lambda done: self._pull_behind(chosen, future, pulled))
         if line["local"]:
-            with self.auto.off():
-                self._shell.run_cell(code)
+            self.run_here(code)
+        if background:
+            return None if out else future
         results = following.wait()
         self._pull(chosen, future, pulled)
         if results.has_failed and how.raise_error:
             raise GroupError(len(results), results.errors, results, errors(results))
         return None
+
+    def run_here(self, code: str) -> None:
+        """Run the cell in this shell, though every cell may go to a group."""
+        with self.auto.off():
+            self._shell.run_cell(code)
 
     def _pull(self, chosen: Group, future: GroupFuture, names: list[str]) -> None:
         """Bind names to what they are on the hosts that are done."""
@@ -181,13 +185,20 @@ class Groups:
         return Here(self._shell)
 
     def show_again(self, line: Line) -> None:
-        """Show what is there of the last cell, and who is not done; no error is raised."""
-        if self.last is not None:
-            results = self.last.results
-            assert isinstance(results, CellResults)
-            tell(self._screen(), results, wishes(line, len(self.last), None, raise_error=False))
-            if self.last.pending:
-                print(f"[not done yet: {folding.names(self.last.pending)}]", file=sys.stderr)
+        """Show what is there of the last cell, and who is not done, or bind it; no error of the cell is raised. Raises
+        FlameError."""
+        if self.last is None:
+            raise FlameError("no cell has run on several far sides yet; %%flame -t TARGETS runs one")
+        if line["out"]:
+            self._shell.user_ns[identifier(line["out"], "variable name")] = self.last
+            return
+        if line["block"]:
+            self.last.wait()
+        results = self.last.results
+        assert isinstance(results, CellResults)
+        tell(self._screen(), results, again(line))
+        if self.last.pending:
+            print(f"[not done yet: {folding.names(self.last.pending)}]", file=sys.stderr)
 
 
 def _file() -> TargetsFile:

@@ -20,16 +20,38 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from ..errors import FlameError, SessionGone
+from ..profile.profile import Profile
 from ..security.rendering import WIDGET
 from ..session.inbox import Event
 from ..session.screen import show
-from ..session.user import catch_interrupts, next_of
+from ..session.user import catch_interrupts, in_notebook, next_of
+from ..terminal import plain_text
 from .comms import Relay
 
 # Characters that may wait to be shown before the session's events thread waits for whoever shows them.
 AHEAD = 8_000_000
 
 _NO_WIDGETS = "[widgets of the far side show as text here: there is no front end that could show them]\n"
+
+
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """An error of ours, raised within it, is shown by IPython as one line: where in our code that was tells a user
+    nothing.
+
+    What brings a traceback of the far side is shown with that.
+    """
+    try:
+        yield
+    except (FlameError, KeyboardInterrupt) as error:
+        if not hasattr(error, "_render_traceback_"):
+            words = str(error)
+            if isinstance(error, SessionGone):  # nothing here opens another one unasked
+                words = f"the session at {error.location} is gone: {error.reason}; %flame connect begins a new one"
+            text = f"\x1b[0;31m{type(error).__name__}\x1b[0m" + (f": {plain_text(words)}" if words else "")
+            error._render_traceback_ = lambda: [text]  # type: ignore[union-attr]
+        raise error from None
 
 
 class Shown:
@@ -428,3 +450,11 @@ def _size(event: Event) -> int:
         return len(str(content.get("text"))) + 1
     data = content.get("data")
     return sum(len(v) for v in data.values() if isinstance(v, str)) + 1 if isinstance(data, dict) else 1
+
+
+def show_profile(shell: Any, profile: Profile) -> None:
+    """Show a profile in the cell that runs: drawn in a notebook, as words in a terminal."""
+    if in_notebook():
+        shell.display_pub.publish(profile.bundle())
+    else:
+        print(plain_text(str(profile)))

@@ -1,32 +1,43 @@
-"""ipyparallel's words for several far sides: ``%px``, ``%%px``, ``%autopx``, ``%pxresult``; ``%autoflame``."""
+"""ipyparallel's words for several far sides: ``%px``, ``%%px``, ``%autopx``, ``%pxresult``, ``%pxconfig``; and
+``%autoflame``.
+
+https://ipyparallel.readthedocs.io/en/stable/tutorial/magics.html
+"""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..commands.options import MAGICS
-from ..commands.parsing import parse_cell
-from ..errors import FlameError
+from IPython.core.magic import no_var_expand
 
-INSTALLED = ("px", "autopx", "pxresult")
+from ..commands import help
+from ..commands.language import PX, PXCONFIG
+from ..commands.options import MAGICS
+from ..commands.parsing import Line, parse, parse_cell
+from ..errors import FlameError
+from .output import in_one_line
+
+INSTALLED = ("px", "autopx", "pxresult", "pxconfig")
 # Cells that an automatic line is not put before: those that begin with one of ours, or with another cell magic.
-_OURS = re.compile(r"\s*(%flame\b|%%|%autoflame\b|%autopx\b|%px\b|%pxresult\b)")
+_OURS = re.compile(rf"\s*(%%|%({'|'.join(('flame', 'autoflame', *INSTALLED))})\b)")
+# The group of before.
+_BEFORE = ":"
 
 
 class Auto:
     """``%autoflame``: every cell goes to a group, until it is said again. An input transformer of IPython's."""
 
     def __init__(self) -> None:
-        self.line: str | None = None
+        self.line: str | None = None  # what stands before each cell
 
     def __call__(self, lines: list[str]) -> list[str]:
         if self.line is None or not lines or _OURS.match(lines[0]) or not "".join(lines).strip():
             return lines
-        return [f"%%flame {self.line}\n", *lines]
+        return [f"{self.line}\n", *lines]
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
@@ -41,39 +52,86 @@ class Auto:
         """Begin with the options of ``line``, or end where nothing is said; what is the case now, in words."""
         line = line.strip()
         if self.line is not None and not line:
-            self.line = None
-            return "cells run here again"
+            return self._end()
         words = line if line.startswith("-") else f"-t {line}" if line else ""
         read = parse_cell(words, MAGICS)  # a mistake is told now, and not with each cell
         if read["target"] is None:
             raise FlameError("name the hosts: %autoflame web, or %autoflame -t web1,web2 --mask")
-        self.line = words
+        self.line = f"%%flame {words}"
         return f"every cell runs on {read['target']}; %autoflame ends that"
 
+    def toggle_px(self, line: str) -> str:
+        """The same as ``%autopx`` has it: by what ``%pxconfig`` says."""
+        if self.line is not None:
+            return self._end()
+        parse_cell(line, MAGICS, PX)
+        self.line = f"%%px {line}"
+        return "every cell runs as with %%px; %autopx ends that"
 
-def install(magics: Any, shell: Any) -> None:
-    """Make ``%px``, ``%%px``, ``%autopx`` and ``%pxresult`` ours, in place of those that are there."""
-    was = [name for name in INSTALLED if name in shell.magics_manager.magics["line"]]
-    if was:
-        print(f"replaced: {', '.join('%' + name for name in was)}", file=sys.stderr)
+    def _end(self) -> str:
+        self.line = None
+        return "cells run here again"
 
-    def px(line: str) -> Any:
-        """As ``%flame px``."""
-        return magics.flame(f"px {line}")
 
-    def px_cell(line: str, cell: str) -> Any:
-        """As ``%%flame -t``, on the group of before where none is named."""
-        return magics.flame_cell(line if parse_cell(line, MAGICS)["target"] else f"{line} -t :", cell)
+class Px:
+    """The magics of ipyparallel's names.
 
-    def autopx(line: str) -> None:
-        """As ``%autoflame``."""
-        magics.autoflame(line)
+    run      runs code by the options of a line
+    command  runs a ``%flame`` line
+    """
 
-    def pxresult(line: str) -> None:
-        """As ``%flame result``."""
-        magics.flame(f"result {line}")
+    def __init__(self, run: Callable[[Line, str], Any], command: Callable[[str], Any], auto: Auto) -> None:
+        self._run = run
+        self._command = command
+        self._auto = auto
+        self._usual: dict[str, Any] = {"target": _BEFORE}  # what %pxconfig has said
 
-    shell.register_magic_function(px, "line", "px")
-    shell.register_magic_function(px_cell, "cell", "px")
-    shell.register_magic_function(autopx, "line", "autopx")
-    shell.register_magic_function(pxresult, "line", "pxresult")
+    def __repr__(self) -> str:
+        return f"<Px {self._usual}>"
+
+    def install(self, shell: Any) -> None:
+        """Make these magics ours, in place of those that are there."""
+        was = [name for name in INSTALLED if name in shell.magics_manager.magics["line"]]
+        if was:
+            print(f"replaced: {', '.join('%' + name for name in was)}", file=sys.stderr)
+
+        @no_var_expand  # as in ipyparallel: the braces of an f-string are the far side's
+        def px(line: str) -> Any:
+            """Run a line on several far sides, those of ``%pxconfig -t`` or of before: ``%px import os``.
+
+            ``%px -t web1,web2 STATEMENT`` names others.
+            """
+            with in_one_line():
+                read = parse(f"px {line}", MAGICS)
+                return self._of(f"-t {read['target']}" if read["target"] else "", read["code"])
+
+        def px_cell(line: str, cell: str) -> Any:
+            """Replaced by its options, below."""
+            with in_one_line():
+                return self._of(line, cell)
+
+        def autopx(line: str) -> None:
+            """Every cell runs as with ``%%px``, until it is said again."""
+            with in_one_line():
+                print(self._auto.toggle_px(line))
+
+        def pxresult(line: str) -> Any:
+            """Wait for the last cell, and show what it has given: ``%flame result --block``."""
+            with in_one_line():
+                return self._command(f"result --block {line}")
+
+        def pxconfig(line: str) -> None:
+            """Replaced by its options, below."""
+            with in_one_line():
+                self._configure(parse_cell(line, MAGICS, PXCONFIG))
+
+        px_cell.__doc__, pxconfig.__doc__ = help.about(PX, MAGICS), help.about(PXCONFIG, MAGICS)
+        shell.register_magic_function(px_cell, "cell", "px")
+        for function in (px, autopx, pxresult, pxconfig):
+            shell.register_magic_function(function, "line", function.__name__)
+
+    def _of(self, words: str, code: str) -> Any:
+        return self._run(parse_cell(words, MAGICS, PX).or_else(self._usual), code)
+
+    def _configure(self, line: Line) -> None:
+        self._usual = line.or_else(self._usual).given

@@ -33,10 +33,10 @@ from ..session.user import next_of
 from ..terminal import one_line
 from .bulk import Bulk
 from .callbacks import Handed
-from .exceptions import of_call, sent
+from .exceptions import Known, of_call, sent
 from .foreground import show_before, write
-from .functions import Shipment, sent_class
-from .records import known_class
+from .functions import Shipment
+from .records import sent_class
 
 # Libraries whose values we can decode, if they are installed here.
 LIBRARIES = ("numpy", "pandas", "pyarrow", "polars")
@@ -289,7 +289,7 @@ class Calls:
         try:
             if handed is None:
                 raise TypeError("a callback where none was handed over")
-            arguments = values.decode(event.get("buffers") or (), lambda about: self._stand_in(self, about))
+            arguments = values.decode(event.get("buffers") or (), lambda one: self._stand_in(self, one), None, Known())
             fields, value, raised = handed.use(event["content"], arguments)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self.misshapen(error) from None
@@ -321,11 +321,11 @@ class Calls:
                 if how == "none":
                     return None
                 if how == "value":
-                    return self.decode(buffers)
+                    return self.decoded(buffers, reply.get("held"))
                 if how == "held":
                     return self._stand_in(self, reply["held"])
                 if how == "pieces":
-                    return self.decode(self._bulk.fetch(reply["ticket"], reply["sizes"], timeout))
+                    return self.decoded(self._bulk.fetch(reply["ticket"], reply["sizes"], timeout), reply.get("held"))
                 if how == "items":
                     return reply
             elif status == "gone":
@@ -364,16 +364,25 @@ class Calls:
             return CannotTravel(f"{self.name} sent {error}; install it here")
         return UnsafeAnswer(self.location, f"a reply of the wrong shape ({error})")
 
-    def decode(self, buffers: Sequence[Any]) -> Any:
-        """Decode the value in the buffers of a reply."""
-        target = self.session.target
-        return values.decode(buffers, None, opener(target.trust, sent_class), known_class)
+    def decoded(self, buffers: Sequence[Any], held: dict[str, Any] | None = None) -> Any:
+        """The value in the buffers of a reply; a stand-in for it, from the description ``held``, where its class is not
+        known here."""
+        known = Known()
+        loads = opener(self.session.target.trust, sent_class)
+        if not held:
+            return values.decode(buffers, None, loads, known)
+        there = self._stand_in(self, held)
+        try:
+            value = values.decode(buffers, None, loads, known)
+        except CannotTravel:  # a pickle of a class that cannot be imported here
+            return there
+        return value if known.all else there
 
     def error(self, reply: dict[str, Any], buffers: Sequence[Any]) -> Exception:
         """The exception in a reply with status ``error``."""
         if reply.get("ename") == "SessionDied":
             return SessionGone(self.location, str(reply.get("evalue"))[:2000].partition(";")[0])
-        facts = values.decode(buffers, lambda about: self._stand_in(self, about)) if buffers else {}
+        facts = values.decode(buffers, lambda about: self._stand_in(self, about), None, Known()) if buffers else {}
         return of_call(reply, facts if isinstance(facts, dict) else {})
 
     def sent(self, error: BaseException) -> dict[str, Any]:

@@ -19,10 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, cast
 
+from ..agent.wire import raised
 from ..errors import MAX_MESSAGE, FlameError, RemoteError, cap
 from ..terminal import COLOUR, coloured_text, one_line, plain_text
 from .by_name import is_installed
-from .functions import sent_class
+from .records import known_class, sent_class
 
 _NAMES = """
 ArithmeticError AssertionError AttributeError BlockingIOError BrokenPipeError BufferError ChildProcessError
@@ -45,12 +46,21 @@ _FACTS: dict[type[Exception], dict[str, tuple[type, ...]]] = {
         "strerror": (str,),
         "filename": (str, bytes, int),
         "filename2": (str, bytes, int),
+        "characters_written": (int,),
     },
     ImportError: {"name": (str,), "path": (str,), "msg": (str,)},
     AttributeError: {"name": (str,), "obj": (object,)},
     NameError: {"name": (str,)},
     StopIteration: {"value": (object,)},
-    SyntaxError: {"msg": (str,), "filename": (str,), "lineno": (int,), "offset": (int,), "text": (str,)},
+    SyntaxError: {
+        "msg": (str,),
+        "filename": (str,),
+        "lineno": (int,),
+        "offset": (int,),
+        "text": (str,),
+        "end_lineno": (int,),
+        "end_offset": (int,),
+    },
 }
 
 
@@ -113,7 +123,9 @@ def raised_there(content: Mapping[str, Any], facts: Mapping[str, Any], room: lis
     error = _made(_kind(content), arguments, facts, [_MOST] if room is None else room)
     if _GROUP is not None and isinstance(error, _GROUP):
         arguments = (error.message, list(error.exceptions))
-    _fill(error, arguments or ((evalue,) if evalue else ()), facts)
+    elif type(args) is not tuple and evalue:
+        arguments = (evalue,)
+    _fill(error, arguments, facts)
     error.ename, error.evalue = ename, evalue
     error.traceback = cap(text, _MAX_TEXT, keep_end=True)
     error.lines = lines  # type: ignore[attr-defined]
@@ -128,16 +140,52 @@ def of_call(content: Mapping[str, Any], facts: Mapping[str, Any]) -> Exception:
     error = raised_there(content, facts)
     if own is None or not issubclass(own, Exception) or issubclass(own, FlameError):
         return error
-    base = next(kind for kind in own.__mro__ if kind.__module__ == "builtins")
-    try:
-        made: Exception = base.__new__(own, *error.args)
-    except TypeError:  # the built-in base class does not accept these arguments
+    made = _bare(own, error.args, facts)
+    if made is None:
         return error
-    _fill(made, error.args, facts)
     _note(made, facts, _beside(error, content))
     if sys.version_info < (3, 11):  # these versions show no notes
         made.__cause__ = error
     return made
+
+
+class Known:
+    """The classes of records and exceptions that come as values; ``all`` tells whether all of them are known here."""
+
+    def __init__(self) -> None:
+        self.all = True
+        self._found: dict[tuple[str, str], Any] = {}
+
+    def __call__(self, key: str | None, module: str, name: str) -> type | None:
+        kind = known_class(key, module, name)
+        self.all = self.all and kind is not None
+        return kind
+
+    def exception(self, classes: list[list[Any]], text: str, facts: dict[str, Any]) -> Exception:
+        """The exception with these classes, each as its key, module and name; a RemoteError if its own is not known."""
+        key, module, name = classes[0]
+        kind = sent_class(key) or self._named(module, name)
+        if kind is not None and issubclass(kind, Exception) and not issubclass(kind, FlameError):
+            args = facts.get("args")
+            error = _bare(kind, args if type(args) is tuple else (text,), facts)
+            if error is not None:
+                _note(error, facts, "")
+                return error
+        self.all = False
+        told = {
+            "ename": f"{module}.{name}",
+            "evalue": text,
+            "bases": [one[2] for one in classes if one[1] == "builtins"],
+        }
+        return raised_there(told, facts)
+
+    def _named(self, module: str, name: str) -> Any:
+        """The exception class with this name. Only the first names are looked for, as each takes its time."""
+        if module == "builtins":
+            return _BUILTIN.get(name)
+        if (module, name) not in self._found and len(self._found) < _MOST:
+            self._found[module, name] = _loaded({(module, name)}).get((module, name))
+        return self._found.get((module, name))
 
 
 def _beside(error: RemoteError, content: Mapping[str, Any]) -> str:
@@ -234,9 +282,28 @@ def _made(
         kind = _mixed(_BUILTIN["UnicodeError"])
         return kind.__new__(kind)
     error = cast("RemoteError", base.__new__(kind, *arguments))
+    _set_unicode(error, base, arguments)
+    return error
+
+
+def _bare(kind: Any, arguments: tuple[Any, ...], facts: Mapping[str, Any]) -> Exception | None:
+    """An exception of exactly this class, made without running code of the class; None if Python refuses it."""
+    base = next(one for one in kind.__mro__ if one.__module__ == "builtins")
+    try:
+        error: Exception = base.__new__(kind, *arguments)
+    except (TypeError, ValueError):  # the built-in base class does not accept these arguments
+        return None
+    if _is_unicode(kind, arguments):
+        _set_unicode(error, base, arguments)
+    elif issubclass(kind, tuple(_UNICODE)):
+        return None
+    _fill(error, arguments, facts)
+    return error
+
+
+def _set_unicode(error: Any, base: Any, arguments: tuple[Any, ...]) -> None:
     for name, value in zip(("encoding", "object", "start", "end", "reason"), arguments, strict=True):
         getattr(base, name).__set__(error, value)
-    return error
 
 
 def _members(facts: Mapping[str, Any], room: list[int]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -252,16 +319,18 @@ def _members(facts: Mapping[str, Any], room: list[int]) -> list[tuple[dict[str, 
 
 def _fill(error: Exception, arguments: tuple[Any, ...], facts: Mapping[str, Any]) -> None:
     """Set the arguments and attributes of an exception without running code of its class."""
-    if not isinstance(error, StopIteration):  # its argument is a value, not text to print
+    if not isinstance(error, (StopIteration, *_UNICODE)):  # their arguments are values, not text to print
         arguments = tuple(map(_shown, arguments))
     BaseException.args.__set__(error, arguments)  # type: ignore[attr-defined]
     for base, names in _FACTS.items():
         if isinstance(error, base):
             _set_facts(error, base, names, facts)
-    attributes = facts.get("attributes")
+    attributes, slots = facts.get("attributes"), raised.slots_of(type(error))
     for name, value in attributes.items() if isinstance(attributes, dict) else ():
         is_name = isinstance(name, str) and name.isidentifier() and not name.startswith("__")
-        if is_name and name not in _OURS and not callable(getattr(type(error), name, None)):
+        if is_name and name in slots:
+            slots[name].__set__(error, _shown(value))
+        elif is_name and name not in _OURS and not callable(getattr(type(error), name, None)):
             error.__dict__[name] = _shown(value)
 
 
@@ -283,7 +352,8 @@ def sent(error: BaseException, travels: Callable[[Any], bool]) -> dict[str, Any]
     is_from_there = isinstance(error, RaisedThere)
     is_own = not is_from_there and not is_installed(kind.__module__) and travels(kind)
     left_out = _OURS if is_from_there else frozenset()
-    attributes = {name: vars(error)[name] for name in vars(error).keys() - left_out if name[:2] != "__"}
+    held = {**raised.slots(error), **vars(error)}
+    attributes = {name: held[name] for name in held.keys() - left_out if name[:2] != "__"}
     return {
         "kind": kind if is_own else None,
         "classes": getattr(error, "classes", None) if is_from_there else _classes_of(kind),
@@ -311,7 +381,7 @@ def _facts_of(error: BaseException) -> dict[str, Any]:
 def _set_facts(error: Exception, base: Any, names: Mapping[str, tuple[type, ...]], facts: Mapping[str, Any]) -> None:
     for name, kinds in names.items():
         fact = facts.get(name)
-        if name in facts and hasattr(base, name) and isinstance(fact, kinds) and _is_sound(fact, kinds):
+        if name in facts and hasattr(base, name) and isinstance(fact, kinds) and _is_sound(fact, name, kinds):
             fact = plain_text(fact) if isinstance(fact, str) and kinds != (object,) else fact
             getattr(base, name).__set__(error, fact)
 
@@ -344,6 +414,8 @@ def _text(value: Any, measure: Callable[[str], str]) -> str:
     return measure(value) if isinstance(value, str) else ""
 
 
-def _is_sound(fact: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether a fact is safe: Python prints numbers such as ``lineno``, so they must not be huge or negative."""
-    return not isinstance(fact, int) or kinds == (object,) or 0 <= fact < 1 << 31
+def _is_sound(fact: Any, name: str, kinds: tuple[type, ...]) -> bool:
+    """Whether a fact is safe: Python prints numbers such as ``lineno``, so they must not be huge, and only those that C
+    libraries choose may be negative."""
+    lowest = -1 << 31 if name in ("errno", "end_offset") else 0
+    return not isinstance(fact, int) or kinds == (object,) or lowest <= fact < 1 << 31

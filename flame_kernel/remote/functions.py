@@ -10,36 +10,28 @@ is refused before anything is sent; the error names the variable and says what t
 from __future__ import annotations
 
 import builtins
-import collections
 import functools
 import inspect
-import logging
 import marshal
 import os
-import re
 import sys
 import types
-import uuid
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 from ..agent.wire import scalars, values
 from ..errors import CannotTravel
-from . import by_name, source
+from . import by_name, exceptions, source
 from .callbacks import CalledBack, Handed, is_iterator, name_of
+from .records import class_key
 
 _LRU = type(functools.lru_cache(maxsize=1)(lambda: None))
-_CONTAINERS = frozenset({dict, list, set})
-# Modules of the classes that a user's class may derive from if its objects are sent as arguments.
-_PLAIN_BASES = ("builtins", "abc", "typing", "collections", "collections.abc")
-# Objects that are made completely by one call, so they can be sent as that call.
-_MADE = (re.Pattern, logging.Logger, types.GenericAlias)
+_CONTAINERS = frozenset(
+    {dict, list, set}
+)  # What a function may use without that being a table, see `Shipment._goes_alone`.
+_UNCHANGED = (*source.IMMUTABLE, *source.MADE, types.FunctionType, type)
 
 Reference = Any
-# The user's classes that were sent, by their key on the far side, so that later calls use the same class there.
-_keys: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
-_classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 
 
 class RemoteFunction:
@@ -62,20 +54,6 @@ class RemoteFunction:
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
-
-
-def class_key(kind: type) -> str:
-    """The key that identifies a user's class on the far side."""
-    key = _keys.get(kind)
-    if key is None:
-        key = _keys[kind] = uuid.uuid4().hex
-        _classes[key] = kind
-    return key
-
-
-def sent_class(key: object) -> type | None:
-    """The user's class that was sent with this key, or None."""
-    return _classes.get(key) if isinstance(key, str) else None
 
 
 class Shipment:
@@ -206,7 +184,7 @@ class Shipment:
         elif (
             not callable(one)
             or isinstance(one, (type, RemoteFunction))
-            or self._is_call(one)
+            or source.is_call(one)
             or by_name.find(one) is not None
             or isinstance(one, _LRU)
         ):
@@ -235,9 +213,7 @@ class Shipment:
         elif isinstance(value, types.ModuleType):
             if not by_name.is_installed(value.__name__):
                 raise scalars.NotPlain("a module of the user's own")
-        elif (
-            not isinstance(value, (*source.IMMUTABLE, *_MADE, types.FunctionType, type)) and self._named(value) is None
-        ):
+        elif not isinstance(value, _UNCHANGED) and self._named(value) is None:
             self._has_tables = True
 
     def _item(self, one: Any) -> Reference | None:
@@ -246,25 +222,19 @@ class Shipment:
             return ["item", number]
         if isinstance(one, types.FunctionType):
             self._function(one)
+        elif isinstance(one, BaseException):
+            self._exception(one)
         elif isinstance(one, type):
             if not self._class(one):
                 return None
         elif isinstance(one, _LRU):
             item = self._add(one, "lru", **one.cache_parameters())
             item["function"] = self._content([one.__wrapped__], "its function")
-        elif self._inside or self._is_call(one) or (self._pickle is None and self._is_of_own_class(one)):
+        elif self._inside or source.is_call(one) or (self._pickle is None and source.is_of_own_class(one)):
             return self._reduced(one)
         else:
             return None
         return ["item", self._numbers[id(one)]]
-
-    def _is_call(self, one: Any) -> bool:
-        """Whether an argument can be made there by a call, because nothing here depends on its later state."""
-        if isinstance(one, types.MethodType):
-            return isinstance(one.__self__, type)
-        if isinstance(one, types.BuiltinMethodType):
-            return type(one.__self__) in source.IMMUTABLE
-        return isinstance(one, _MADE) or (by_name.is_installed(type(one).__module__) and callable(one))
 
     def _add(self, one: Any, kind: str, **fields: Any) -> dict[str, Any]:
         self._numbers[id(one)] = len(self._items)
@@ -356,8 +326,23 @@ class Shipment:
             item["defaults"] = None if defaults == (None, None) else self._content(list(defaults), "a default")
             self._names(item, by_name.space_of(function), code, source.global_names(code))
             item["modules"] += by_name.required(function)
+            item["attributes"] = self._attributes(function)
         finally:
             self._path = path
+
+    def _attributes(self, function: types.FunctionType) -> dict[str, list[Any]]:
+        """The attributes that a function was given. One that cannot be sent is left out unless its code has that name.
+        Raises CannotTravel."""
+        found, items = {}, len(self._items)
+        for name, value in vars(function).items():
+            try:
+                found[name] = self._content([value], f"its attribute {name}")
+            except (CannotTravel, scalars.NotPlain):
+                if name in source.attributes(function.__code__):
+                    raise
+                self._numbers = {one: number for one, number in self._numbers.items() if number < items}
+            items = len(self._items)
+        return found
 
     def _cell(self, cell: types.CellType, name: str) -> list[Any]:
         try:
@@ -450,14 +435,7 @@ class Shipment:
 
     def _class_without_source(self, kind: type) -> bool:
         """Add a named tuple or enum class that a call has made; others may be pickled, under trust."""
-        made: list[Any] | None = None
-        fields = getattr(kind, "_fields", None)
-        members = getattr(kind, "__members__", None)
-        if kind.__bases__ == (tuple,) and isinstance(fields, tuple):
-            defaults = tuple(getattr(kind, "_field_defaults", {}).values())
-            made = [collections.namedtuple, (kind.__name__, list(fields)), defaults]  # noqa: PYI024
-        elif members and isinstance(members, types.MappingProxyType):
-            made = [kind.__bases__[-1], (kind.__name__, {name: one.value for name, one in members.items()}), ()]
+        made = source.call_of(kind)
         if made is None:
             if self._pickle is not None:
                 return False
@@ -469,14 +447,22 @@ class Shipment:
         item["call"] = self._content(made, kind.__qualname__)
         return True
 
-    # -- objects that a call makes -------------------------------------------------------------------------------------
+    # -- exceptions, and objects that a call makes --------------------------------------------------------------------
 
-    def _is_of_own_class(self, one: Any) -> bool:
-        """Whether it is an object of a class of the user's own, which goes there by its source; its bases of libraries
-        must be plain."""
-        kind = type(one)
-        others = [base for base in kind.__mro__ if by_name.is_installed(base.__module__)]
-        return others != list(kind.__mro__) and all(base.__module__ in _PLAIN_BASES for base in others)
+    def _exception(self, error: BaseException) -> None:
+        item = self._add(error, "exception")
+        path, self._path = self._path, (*self._path, type(error).__qualname__)
+        try:
+            item["described"] = self._content([exceptions.sent(error, self._travels)], "what it holds")
+        finally:
+            self._path = path
+
+    def _travels(self, value: Any) -> bool:
+        try:
+            values.encode(value, Shipment(self._stand_in, handed=self._handed).reference)
+        except (CannotTravel, scalars.NotPlain):
+            return False
+        return True
 
     def _reduced(self, one: Any) -> Reference | None:
         """Add an object by Python's protocol ``__reduce_ex__``: the call that makes it, and its state."""

@@ -73,7 +73,7 @@ class Program(Foreground):
             return self._statuses[-1]
         if reply.get("status") == "ok":
             return DONE
-        return INTERRUPTED if self.presses else FAILED
+        return INTERRUPTED if self.presses or reply.get("ename") == "KeyboardInterrupt" else FAILED
 
     def show(self, event: Event) -> None:
         """Show one event; from a server that is not authenticated only text, no other bytes."""

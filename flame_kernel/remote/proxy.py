@@ -399,15 +399,17 @@ class RemoteIterator:
         buffers, entries, items = list(reply.get("buffers") or ()), reply["entries"], []
         if entries is None:
             # All items are one value; the buffers after its parts are those of an exception.
-            items = self._calls.decode(buffers[: reply["parts"]])
+            items = self._calls.decoded(buffers[: reply["parts"]])
             del buffers[: reply["parts"]]
         else:
             for entry in entries:
-                if isinstance(entry, int):
-                    items.append(self._calls.decode(buffers[:entry]))
-                    del buffers[:entry]
+                held = entry if isinstance(entry, dict) else {}
+                count = held.get("parts") if held else entry
+                if count is None:
+                    items.append(stand_in(self._calls, held))
                 else:
-                    items.append(stand_in(self._calls, entry))
+                    items.append(self._calls.decoded(buffers[:count], held))
+                    del buffers[:count]
         if "error" in reply:
             self._error = self._calls.error(reply["error"], buffers)
         if type(items) is not list:

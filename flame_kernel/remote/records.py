@@ -9,10 +9,29 @@ from __future__ import annotations
 
 import sys
 import types
+import uuid
+import weakref
 from typing import Any, cast
 
 from ..agent.wire import records
-from .functions import sent_class
+
+# The user's classes that were sent, by their key on the far side, so that later calls use the same class there.
+_keys: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+_classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
+
+
+def class_key(kind: type) -> str:
+    """The key that identifies a user's class on the far side."""
+    key = _keys.get(kind)
+    if key is None:
+        key = _keys[kind] = uuid.uuid4().hex
+        _classes[key] = kind
+    return key
+
+
+def sent_class(key: object) -> type | None:
+    """The user's class that was sent with this key, or None."""
+    return _classes.get(key) if isinstance(key, str) else None
 
 
 def known_class(key: str | None, module: str, name: str) -> type | None:

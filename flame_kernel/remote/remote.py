@@ -29,6 +29,8 @@ from ..errors import FlameError, TargetError, UnsafeAnswer
 from ..files import transfer
 from ..forward.forwards import Forward, Forwards
 from ..packages import install as packages
+from ..profile.asking import SECONDS, Wish, take
+from ..profile.profile import Profile
 from ..security.offers import identifiers
 from ..serve.embedded import OwnServer
 from ..session.bootstrap import agent_text
@@ -334,6 +336,14 @@ class Remote:
     def top(self) -> str:
         """The resources that the far side uses: CPU, memory, threads, subprocesses, open files. Raises FlameError."""
         return monitor.Shown(monitor.top(self.session))
+
+    def profile(self, seconds: float = SECONDS, **how: Any) -> Profile:
+        """Where the time goes, as a flame graph in a notebook: of the cells that run, or of the whole process.
+
+        ``how`` is ``scope`` (``"all"``, ``"cell"``, ``"tasks"``), ``thread`` (a name), ``mode`` (``"wall"``, ``"cpu"``,
+        ``"gil"``), ``rate`` (samples a second) and ``idle``. Ctrl-C ends it early. Raises FlameError.
+        """
+        return take(self.session, Wish.named(seconds=seconds, **how))
 
     # -- files, modules, the console ---------------------------------------------------------------------------------
 

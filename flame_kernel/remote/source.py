@@ -4,20 +4,25 @@ from __future__ import annotations
 import __future__
 
 import ast
+import collections
 import copyreg
 import dis
 import functools
+import gc
 import inspect
 import linecache
+import logging
 import os
+import re
 import sys
 import threading
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import CannotTravel
+from . import by_name
 
 _FUTURE = __future__.annotations.compiler_flag
 # Python 3.11 sometimes fails if two threads parse to syntax trees at once (SystemError, "recursion depth mismatch").
@@ -25,6 +30,10 @@ _PARSING = threading.Lock()
 # Names of code objects that run while a class body is executed.
 _AT_ONCE = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>")
 
+# Modules of the classes that a user's class may derive from if its objects are sent as arguments.
+_PLAIN_BASES = ("builtins", "abc", "typing", "collections", "collections.abc")
+# Objects that are made completely by one call, so they can be sent as that call.
+MADE = (re.Pattern, logging.Logger, types.GenericAlias)
 # Immutable types: a function that uses only such values changes nothing here, so it need not be a callback.
 IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset, range, types.ModuleType)
 
@@ -321,7 +330,44 @@ def plain_attributes(kind: type) -> dict[str, Any]:
     }
 
 
+def call_of(kind: type) -> list[Any] | None:
+    """What makes a named tuple or enum class without source: what to call, its arguments, and its defaults."""
+    fields, members = getattr(kind, "_fields", None), getattr(kind, "__members__", None)
+    if kind.__bases__ == (tuple,) and isinstance(fields, tuple):
+        defaults = tuple(getattr(kind, "_field_defaults", {}).values())
+        return [collections.namedtuple, (kind.__name__, list(fields)), defaults]  # noqa: PYI024
+    if members and isinstance(members, types.MappingProxyType):
+        return [kind.__bases__[-1], (kind.__name__, {name: one.value for name, one in members.items()}), ()]
+    return None
+
+
+def is_call(one: Any) -> bool:
+    """Whether an argument can be made there by a call, because nothing here depends on its later state."""
+    if isinstance(one, types.MethodType):
+        return isinstance(one.__self__, type)
+    if isinstance(one, types.BuiltinMethodType):
+        return type(one.__self__) in IMMUTABLE
+    return isinstance(one, MADE) or (by_name.is_installed(type(one).__module__) and callable(one))
+
+
+def is_of_own_class(one: Any) -> bool:
+    """Whether it is an object of a class of the user's own, which goes there by its source; its bases of libraries must
+    be plain."""
+    kind = type(one)
+    others = [base for base in kind.__mro__ if by_name.is_installed(base.__module__)]
+    return others != list(kind.__mro__) and all(base.__module__ in _PLAIN_BASES for base in others)
+
+
+_COMPARING = type(functools.cmp_to_key(max))
+
+
 def reduction(one: Any) -> Any:
     """What Python's protocol ``__reduce_ex__`` says of an object: the call that makes it, and its state."""
+    if isinstance(one, TypeVar):  # pickle takes one by its name only
+        told = {"bound": one.__bound__, "covariant": one.__covariant__, "contravariant": one.__contravariant__}
+        keywords: dict[str, Any] = {name: value for name, value in told.items() if value}
+        return functools.partial(TypeVar, **keywords) if keywords else TypeVar, (one.__name__, *one.__constraints__)
+    if isinstance(one, _COMPARING):  # it does not say which function it was made of
+        return functools.cmp_to_key, tuple(found for found in gc.get_referents(one) if found is not _COMPARING)[:1]
     special = copyreg.dispatch_table.get(type(one))
     return special(one) if special is not None else one.__reduce_ex__(4)

@@ -32,6 +32,7 @@ from .shapes import (
     number,
     one_of,
     record,
+    row,
     table,
     text,
     tree,
@@ -266,12 +267,12 @@ _EXECUTED: dict[str, Check] = {
 }
 _HELD = record(
     {"id": _name, "kind": one_of("object", "module", "class", "routine"), "class": text(500)},
-    {"protocol": listing(text(40), 200), "name": text(500), "module": text(500)},
+    {"protocol": listing(text(40), 200), "name": text(500), "module": text(500), "parts": whole()},
 )
 
 
 def _entry(value: Any, name: str) -> None:
-    """An item: the number of its parts, or the description of an object that stays on the far side."""
+    """An item: the number of its parts, the description of an object that stays on the far side, or both."""
     (whole() if type(value) is int else _HELD)(value, name)
 
 
@@ -283,9 +284,9 @@ _VALUE = either(
     "how",
     {
         "none": record({}),
-        "value": record({}),
+        "value": record({}, {"held": _HELD}),
         "held": record({"held": _HELD}),
-        "pieces": record({"ticket": _name, "sizes": listing(_size, 2_000_000)}),
+        "pieces": record({"ticket": _name, "sizes": listing(_size, 2_000_000)}, {"held": _HELD}),
         "items": _ITEMS,
     },
 )
@@ -338,6 +339,25 @@ _TOP = record(
     },
 )
 
+_PROFILE = record(
+    {
+        "pid": _count,
+        "scope": _name,
+        "mode": _name,
+        "seconds": number,
+        "samples": _count,
+        "cost": number,
+        "note": _line,
+        "idle": listing(text(300), 200),
+        "threads": listing(text(300), 10_000),
+        "functions": listing(row(text(300), text(300)), 100_000),
+        "frames": listing(row(_count, whole(0, 1 << 31)), 200_000),
+        "stacks": listing(row(_count, number, listing(_count, 300)), 10_000),
+        "sources": listing(row(_count, text(300)), 200),
+        "left_out": number,
+    }
+)
+
 
 def _replied(ok: Check, **more: Check) -> Check:
     """A reply whose ``status`` says whether it is a result or an error."""
@@ -368,6 +388,8 @@ REPLIES: dict[str, Check] = {
     "debug": record({}, {"type": _name, "command": _name, "success": flag, "body": tree, "evalue": text()}),
     "where": _replied(_WHERE),
     "top": _replied(_TOP),
+    "profile": _replied(_PROFILE),
+    "profile_end": _replied(record({})),
     "watch": _replied(record({}, _RICH)),
     "object": _replied(_VALUE, **_NO_VALUE),
     "object.piece": _replied(record({}), **_NO_VALUE),

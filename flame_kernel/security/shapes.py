@@ -96,6 +96,18 @@ def listing(item: Check, most: int = 1_000_000, least: int = 0) -> Check:
     return check
 
 
+def row(*items: Check) -> Check:
+    """A list of exactly these items."""
+
+    def check(value: Any, name: str) -> None:
+        if type(value) is not list or len(value) != len(items):
+            raise Misshapen(f"{name} is not a list of {len(items)}")
+        for one, item in zip(value, items, strict=True):
+            item(one, f"an item of {name}")
+
+    return check
+
+
 def table(item: Check, most: int = 100_000) -> Check:
     """A dict of at most ``most`` entries, whose values ``item`` accepts."""
 

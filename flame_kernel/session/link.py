@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from ..agent.wire import message as wire
@@ -37,9 +38,9 @@ from ..errors import (
 )
 from ..security import answers
 from . import large_messages
-from .bootstrap import is_missing, with_agent
+from .bootstrap import agent_name, is_missing, with_agent
 from .io_threads import IoThreads, Wait
-from .line import SILENT, Hear, Line
+from .line import SILENT, Ahead, Hear, Line, dialled, give_up
 from .local_process import LocalProcess
 from .outage import Outage
 from .watch import Watch
@@ -52,12 +53,17 @@ LONG_OUTAGE = 60.0
 REFUSALS = 3
 # Attempts to open a session when the line breaks meanwhile.
 OPENINGS = 5
+# What is sent with a handshake, and the seconds after which a server that has not answered it is asked the slow way.
+HELLO = {"op": "hello"}
+SWALLOWED = 5.0
 Answer = tuple[Any, Sequence[Any]]
 
 
 class Link:
     """The lines to the server of ``target``; made with the first, *calls*, connected (CannotConnect, TargetError).
 
+    for_session a session is to be opened: what that begins with goes with the handshake, and the line that is added
+                first is dialled meanwhile
     on_trouble  called with a Outage when there is one, again now and then while it lasts, and with None when it is
                 over; on any thread of the link's users or its own
     on_end      called once, when the link is lost for good, with the reason
@@ -75,6 +81,7 @@ class Link:
         is_wanted: Callable[[], bool],
         beat: Callable[[], None],
         alive: Callable[[], bool] = lambda: True,
+        for_session: bool = False,
     ) -> None:
         self.target = found(target)
         self.closing = threading.Event()
@@ -94,7 +101,13 @@ class Link:
         self._delay = 0.0
         self._mended = 0  # how often a line was made again
         self._hurry = threading.Event()
-        self.calls = Line("calls", Connection(self.target))
+        self._with_hello = for_session
+        self._second: Future[Connection] | None = None
+        try:
+            self.calls = Line("calls", *self._greet(self._dial_second if for_session else lambda: None))
+        except BaseException:  # goes on, whatever it is; the second connection is closed
+            self._give_up_second()
+            raise
         self.lines = [self.calls]
         self.watch = Watch(self, on_trouble, is_wanted, beat)
 
@@ -124,11 +137,14 @@ class Link:
         It may be asked several times, over a line that breaks: an ``open`` takes up what the one before has made.
         """
         for attempt in itertools.count(1):
+            at_once = self._with_hello
             try:
                 if not self.calls.connection.is_open:
-                    self.calls.connection = self._connect()
+                    self.calls.connection, self.calls.ahead = self._greet()
                 return with_agent(lambda: self.with_ticket(request), self._execute)
             except (ConnectionLost, CannotConnect) as e:
+                if at_once and not self._with_hello and isinstance(e, CallTimeout):
+                    continue  # it may have heard the handshake only
                 broke = not isinstance(e, (CallTimeout, UnsafeAnswer)) and getattr(e, "cause", "closed") == "closed"
                 if isinstance(e, UnsafeAnswer) and e.detail == UNCLEAR:
                     broke = True  # perhaps somebody else has pushed the agent since it was said to be missing
@@ -142,7 +158,7 @@ class Link:
 
     def with_ticket(self, request: dict[str, Any]) -> Any:
         """The result of an op by a client that owns no session yet: its ticket shows that it is not a replay."""
-        hello = self.exchange(self.calls, {"op": "hello"})[0]
+        hello = self.exchange(self.calls, HELLO)[0]
         self.max_message = large_messages.check(hello.get("max_message"), self.location)
         self.calls.connection.max_message = self.max_message
         if request["op"] == "hello":
@@ -155,6 +171,34 @@ class Link:
         self.target = found(self.target)
         return Connection(self.target)
 
+    def _greet(self, on_dialled: Callable[[], None] = lambda: None) -> tuple[Connection, Ahead | None]:
+        """Connect, and say HELLO in the same breath where the server bears it; that is then the next exchange."""
+        self.target = found(self.target)
+        if self._with_hello:
+            n = self.number()
+            first = f"{agent_name()}.{wire.HANDLE}", wire.encode(dict(HELLO, n=n))
+            try:
+                connection = Connection(self.target, first=first, on_dialled=on_dialled)
+            except CannotConnect as e:
+                if e.cause != "closed":
+                    raise
+                self._with_hello = False  # perhaps it was that; and if not, the server's reason is heard now
+            else:
+                hear = connection.hear_first
+                assert hear is not None
+                seconds = min(SWALLOWED, self.target.timeouts.call)
+                return connection, (HELLO, n, connection, lambda: hear(seconds))
+        return Connection(self.target), None
+
+    def _dial_second(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the program ends, and starts no threads: it is dialled later
+            self._second = self._second or dialled(self.target)
+
+    def _give_up_second(self) -> None:
+        second, self._second = self._second, None
+        if second is not None:
+            give_up(second)
+
     def opened(self, server: dict[str, Any]) -> None:
         """The session is open: remember what the server said, to recognise it later."""
         self.boot = server["boot"]
@@ -164,7 +208,8 @@ class Link:
 
     def add_line(self, name: str) -> Line:
         """Open one more connection."""
-        line = Line(name, Connection(self.target))
+        second, self._second = self._second, None
+        line = Line(name, second.result() if second is not None else Connection(self.target))
         self._know_server(line.connection)
         self.lines.append(line)
         return line
@@ -199,6 +244,10 @@ class Link:
         line.asked = line.asked or time.monotonic()
         try:
             answer = self._answer(*(ahead or self._ask(line.connection, request, timeout, buffers)))
+        except ConnectionLost:
+            if ahead is not None and request is HELLO:
+                self._with_hello = False  # the server has answered the handshake, and not what came with it
+            raise
         finally:
             line.asked = None
         self.watch.heard = time.monotonic()
@@ -233,7 +282,7 @@ class Link:
 
     def _ask(
         self, connection: Connection, request: dict[str, Any], timeout: float | None, buffers: Sequence[Any]
-    ) -> tuple[dict[str, Any], str, Connection, Hear]:
+    ) -> Ahead:
         n = self.number()
         message = wire.encode(dict(request, n=n), buffers)
         return request, n, connection, large_messages.ask(connection, wire.HANDLE, message, timeout)
@@ -326,7 +375,7 @@ class Link:
                     self.end(SessionGone(self.location, "the server ended"))
                     continue
                 try:
-                    connection = self._connect()
+                    connection, ahead = self._greet()
                 except CannotConnect as e:
                     if not e.passing:
                         self.end(e)
@@ -334,11 +383,12 @@ class Link:
                     self._note_lost(line, e)
                     continue
                 self._know_server(connection)
-                line.connection = connection
+                line.connection.close()
+                line.connection, line.ahead = connection, ahead
                 if self.closing.is_set():  # close() may have looked before this one was there
                     connection.close()
                     continue
-                hello = self.exchange(line, {"op": "hello"})[0]
+                hello = self.exchange(line, HELLO)[0]
                 if hello["boot"] != self.boot:
                     self.end(SessionGone(self.location, "the server was restarted"))
                     continue
@@ -406,6 +456,7 @@ class Link:
     def close(self, timeout: float = 1.0) -> None:
         """Close the connections; call it when the threads that use them have ended."""
         self.abort()
+        self._give_up_second()
         self.watch.wait(timeout)
         for line in self.lines:
             line.connection.close()

@@ -94,6 +94,7 @@ class Session:
             is_wanted=self._is_waiting,
             beat=self._give_sign,
             alive=alive,
+            for_session=True,
         )
         self.target = self._link.target
         self._sending = Sending(self._link, self.target, self._decoded)

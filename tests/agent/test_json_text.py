@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flame_kernel.agent.wire import json_text, message
 
-LONG = "x" * (json_text.LONG + 1)
+LONG = "x" * 20_000
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ LONG = "x" * (json_text.LONG + 1)
         LONG,
         LONG + '\n\t\r"\\/\\\\n',
         LONG + "\x00\x1f\x7f\u2028",
-        "é" * json_text.LONG,
+        "é" * 20_000,
         LONG + "\U0001f600",
         LONG + "\\" * 1000 + '"',
         "",
@@ -28,7 +28,6 @@ LONG = "x" * (json_text.LONG + 1)
     ],
 )
 def test_a_string(text: str) -> None:
-    assert json.loads(json_text.string(text)) == text
     content = {"data": {"text/html": text, "é": 1}, "metadata": {}, "n": [text, None]}
     assert json.loads(json_text.dumps(content)) == content
 
@@ -81,7 +80,8 @@ def test_values_are_counted_outside_strings(inside: str, many: bool) -> None:
 
 def test_text_that_others_read_differently_is_not_passed_on() -> None:
     for text, passed in (
-        (b'{"a": "NaN"}', False),
+        (b'{"a": "NaN"}', True),
+        (b'{"NaN": "-Infinity", "a": NaN}', False),
         (b'{"a": NaN}', False),
         (b'{"a": -Infinity}', False),
         (b'{"a": "\\ud800"}', False),

@@ -410,7 +410,6 @@ def bomb() -> list[Any]:
 NOT_PLAIN: list[tuple[Any, str]] = [
     (object(), "a object is not plain data"),
     (SpecialThread(), "SpecialThread is not plain data"),
-    (collections.defaultdict(lambda: 0), "a defaultdict whose factory is <lambda>"),
     (memoryview(np.zeros(2, "i4,f8")), "a memoryview of the format"),
     ([1, {"k": threading.Lock()}], "lock is not plain data"),
     (everything_in_everything(14), "contains itself in too many ways"),
@@ -492,6 +491,14 @@ def shared(levels: int) -> list[Any]:
 
 
 HOSTILE: dict[str, list[bytes]] = {
+    "a factory that is a value": parts({"dd": [{"t": []}]}),
+    "a factory that is a number": parts({"dd": [1]}),
+    "a factory of no such name": parts({"dd": ["open"]}),
+    "a tuple of the system of another class": parts({"sq": ["os.system", {"m": {}}, "x"]}),
+    "a tuple of the system in part": parts({"sq": ["time.struct_time", {"m": {}}, 1]}),
+    "a tuple of the system with a list beside it": parts({"sq": ["os.terminal_size", [], 1, 2]}),
+    "a view of half an item": parts({"di": [1]}),
+    "a view of keys that are none": parts({"dk": [[]]}),
     "nothing": [],
     "no json": [b"{"],
     "not ascii": ["ä".encode()],

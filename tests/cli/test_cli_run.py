@@ -109,6 +109,9 @@ def test_a_script_with_what_it_imports(there: list[str], script: Path, server: F
     done = flame("run", *there, "--session", "kept", script.name, cwd=script.parent)
     assert done.code == 0
     assert flame("eval", *there, "--session", "kept", "thing.value, '__file__' in globals()").out == "(42, True)\n"
+    link = script.parent.parent / "linked.py"
+    link.symlink_to(script)
+    assert flame("run", *there, link, stdin="one\n").out.startswith("['linked.py'] __main__ linked.py 42\n")
     done = flame("run", *there, script, "fail")
     assert done.code == 1
     lines = done.err.splitlines()

@@ -219,6 +219,8 @@ def test_bytes_of_a_server_that_is_not_authenticated(tmp_path: Path) -> None:
     ("words", "status", "out", "err"),
     [
         (["exec", "raise SystemExit(5)"], 5, b"", b""),
+        (["exec", "print(exit, flush=True); exit(3)"], 3, b"Use exit() or Ctrl-D (i.e. EOF) to exit\n", b""),
+        (["eval", "quit(4)"], 4, b"", b""),
         (["exec", "import sys; sys.exit('bad')"], 1, b"", b"bad\n"),
         (["exec", "import os; os._exit(4)"], 4, b"", b""),
         (["exec", "import sys; print(sys.stdin.buffer.read())"], 0, b"b'in\\xff'\n", b""),
@@ -253,6 +255,8 @@ def test_an_expression_that_fails(server: FlameServer, key: Path) -> None:
     assert b"ZeroDivisionError" in done.stderr
     assert b"repr" not in done.stderr
     assert b"flame" not in done.stderr
+    done = run(server.location, key, "exec", "raise KeyboardInterrupt('by itself')")
+    assert (done.returncode, b"by itself" in done.stderr) == (130, True)
 
 
 def test_in_an_apps_own_process(tmp_path: Path) -> None:

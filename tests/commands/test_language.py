@@ -148,9 +148,19 @@ def test_the_readme_has_the_table() -> None:
 def test_orders_that_only_look() -> None:
     looks = [name for name, command in BY_NAME.items() if command.passes]
     others = {"forward", "forwards"}  # beside the cells
-    assert {"where", "watch", "top", "status", "info", "sessions", "help", "allow", "refuse", "replay"} | others == set(
-        looks
-    )
+    assert {
+        "where",
+        "watch",
+        "top",
+        "profile",
+        "status",
+        "info",
+        "sessions",
+        "help",
+        "allow",
+        "refuse",
+        "replay",
+    } | others == set(looks)
     assert all(overtakes(f"%flame {name} x") for name in looks)
     assert overtakes("%flame")
     assert overtakes("%flame where\n\n%flame connect?")

@@ -28,6 +28,7 @@ from flame_kernel.connect import dial
 from flame_kernel.connect.connection import Connection
 from flame_kernel.connect.target import Location, Secret, Target, Timeouts
 from flame_kernel.errors import CallTimeout, CannotConnect, ConnectionLost, RemoteError, TargetError, UnsafeAnswer
+from flame_kernel.session.session import Session
 
 KEY = "0123456789abcdef0123456789abcdef"
 Start = Callable[..., FlameServer]
@@ -45,9 +46,12 @@ def connect(server: FlameServer, **seconds: float) -> Iterator[Connection]:
 
 
 def refused(location: str, key: str | None = None, **seconds: float) -> CannotConnect:
-    """The error of a connection that must not come about."""
+    """The error of a connection that must not come about; a session, which says more at once, is told the same."""
     with pytest.raises(CannotConnect) as caught:
         Connection(target(location, key, **seconds)).close()
+    with pytest.raises(CannotConnect) as opened:
+        Session(target(location, key, **seconds), lambda events: None).close()
+    assert str(opened.value) == str(caught.value)
     assert str(caught.value).startswith(f"cannot reach the flame server at {location}: ")
     return caught.value
 

@@ -32,7 +32,7 @@ USERS = {
     },
     "IPython": {
         *("commands.source", "kernel.history", "magics.extension", "magics.cells", "magics.commands"),
-        *("magics.completion", "magics.arguments"),
+        *("magics.completion", "magics.px"),
     },
     "tqdm": {"files.progress", "group.future"},
     "argcomplete": {"cli.completion"},

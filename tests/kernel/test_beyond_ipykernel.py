@@ -131,3 +131,23 @@ def test_members_of_a_group(kernel: Kernel) -> None:
     assert "member 1" in run.traceback
     assert "member 2" in run.traceback
     assert run.stderr == ""
+
+
+def test_functions_and_classes_of_cells_go_to_worker_processes(kernel: Kernel, site: Site) -> None:
+    if not site.has_ipython:
+        pytest.skip("no cloudpickle there")
+    code = """
+import cloudpickle, subprocess, sys
+def square(x): return x * x
+class Mine:
+    def __init__(self, value): self.value = square(value)
+work = "import pickle, sys; print(pickle.load(sys.stdin.buffer)(3).value)"
+subprocess.run([sys.executable, "-c", work], input=cloudpickle.dumps(Mine), stdout=subprocess.PIPE).stdout
+"""
+    assert ok(kernel.execute(code)).result == r"b'9\n'"
+
+
+@pytest.mark.parametrize("test", ['__name__ == "__main__"', "'__main__' == __name__", 'not __name__ != "__main__"'])
+def test_cells_are_main(kernel: Kernel, test: str) -> None:
+    assert ok(kernel.execute(f"if {test}: print('runs')\ndef f(): return {test}\nf()")).stdout == "runs\n"
+    assert ok(kernel.execute("f(), '__main__' == 'x', __name__ == 'y'")).result == "(True, False, False)"

@@ -164,6 +164,86 @@ def test_px_in_its_own_words(shell: Shell) -> None:
     is_one_sentence(shell.run("%%px -t 7\n1"), "7 selects no host; the members are numbered 0 to 2")
 
 
+# A line of %%px as ipyparallel's manual has it, code, and what is shown; all on one group of three.
+AS_IN_ITS_MANUAL = [
+    ("--targets 1", "print('x')", "[web2] x"),
+    ("--targets -1", "print('x')", "[web3] x"),
+    ("--targets [0,2] --fold", "print('x')", "2 hosts: web1, web3"),
+    ("-t 0,2 --fold", "print('x')", "2 hosts: web1, web3"),
+    ("-t ::2 --fold", "print('x')", "2 hosts: web1, web3"),
+    ("-t :", "print('x')", "all 3 hosts"),
+    ("--block", "print('x')", "all 3 hosts"),
+    ("--stream -t :2", "print('x')", "[web2] x"),
+    ("--no-stream -t :2", "print('x')", "all 2 hosts"),
+    ("--verbose", "print('x')", "runs on 3 hosts: web[1-3]"),
+    ("--progress-after 0", "import time; time.sleep(0.01)", ""),
+    ("--progress-after=-1", "print('x')", "all 3 hosts"),
+    ("--signal-on-interrupt SIGTERM", "print('x')", "all 3 hosts"),
+    ("--signal-on-interrupt 9", "print('x')", "all 3 hosts"),
+    ("--signal-on-interrupt 0", "print('x')", "all 3 hosts"),
+    ("--group-outputs type", "print('x')", "[stdout:web2] x"),
+    ("--group-outputs=engine", "print('x')", "[stdout:web2] x"),
+    ("-e", "print('x')", "[stdout:web2] x"),
+    ("-r", "print('x')", "[stdout:web2] x"),
+    ("--local", "print('x')", "x\n── all 3 hosts"),
+    ("--noblock -o later", "print('x')", ""),
+    ("-a --out later", "print('x')", ""),
+]
+
+
+@pytest.fixture
+def px_shell(shell: Shell) -> Shell:
+    shell.ok("%flame px --install")
+    return shell
+
+
+def test_every_option_of_px_by_its_name(px_shell: Shell) -> None:
+    for line, code, shown in AS_IN_ITS_MANUAL:
+        ran = px_shell.ok(f"%%px {line}\n{code}")
+        assert shown in ran.out, f"{line}: {ran.text}"
+        if "later" in line:
+            assert px_shell["later"].result(20).ok.keys() == set(HOSTS)
+
+
+def test_px_is_configured_recalled_and_told_as_its_manual_says(px_shell: Shell) -> None:
+    px_shell["x"] = "here"
+    px_shell.ok("%px x = 'there'")
+    assert "there" in px_shell.ok("%px print(f'{x}')").out  # the braces are the far side's
+    px_shell.ok("%pxconfig --noblock --targets 1: --verbose")
+    assert px_shell.ok("%%px -o later\nx").out.startswith("runs on 2 hosts: web2, web3")
+    assert "there" in px_shell.ok("%pxresult --fold").out
+    assert "[stdout:web2] 'there'" in px_shell.ok("%pxresult -r").out
+    px_shell.ok("%pxresult -o again")
+    assert px_shell["again"] is px_shell["later"]
+    px_shell.ok("%pxconfig --block --no-verbose")
+    assert px_shell.ok("%autopx").out.startswith("every cell runs as with %%px")
+    assert "all 2 hosts" not in px_shell.ok("print(x)").out
+    assert "cells run here again" in px_shell.ok("%autopx").out
+    assert px_shell.ok("print(x)").out == "here\n"
+    px_shell.ok("%pxconfig -t :")
+    for line, said in (("%%px -b -a\n1", "exclude"), ("%pxconfig -e", "no option -e"), ("%%px -x\n1", "%%px? lists")):
+        is_one_sentence(px_shell.run(line), said)
+
+
+def test_words_that_name_nobody_are_not_the_group_of_before(shell: Shell) -> None:
+    shell.ok("%%flame -t web1,web3 --fold\n1")
+    is_one_sentence(shell.run("%%flame -t nobody,web1\n1"), "there is no target or group 'nobody'")
+    assert "[web3] 1" in shell.ok("%%flame -t 1\nprint(1)").out
+
+
+def test_here_too_and_not_waited_for(shell: Shell, servers: dict[str, FlameServer]) -> None:
+    assert shell.ok("%%flame -t web --local -a --out job\nprint('x')").out == "x\n"
+    assert shell["job"].result(20).ok.keys() == set(HOSTS)
+    shell.ok(f"%flame connect {servers['web1'].location} --as own --place process --shell mini")
+    assert shell.ok("%%flame -t own --local --bg --out job\nprint('x')\nn = 1").out.startswith("x\n")
+    shell["job"].wait()
+    shell.ok("%autoflame own --local")
+    assert shell.ok("n = 2").error is None
+    shell.ok("%autoflame")
+    assert shell["n"] == 2
+    assert shell.ok("%flame eval n").value == 2
+
+
 def test_every_cell_there_until_it_is_said_again(shell: Shell) -> None:
     assert "every cell runs on web" in shell.ok("%autoflame web").out
     try:

@@ -7,18 +7,23 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
 import math
 import operator
+import os
 import os.path as osp
 import re
+import socket
 import subprocess
+import threading
+import time
 import urllib.error
 import urllib.parse
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import farside
 import numpy as np
@@ -153,6 +158,31 @@ def with_defaults(x: Any, /, function: Any = len, *, pattern: Any = re.compile(r
     return function(x), pattern.findall("1 22")
 
 
+class Slotted(Exception):
+    __slots__ = ("extra",)
+
+    def __init__(self, extra: Any) -> None:
+        super().__init__("slotted")
+        self.extra = extra
+
+
+@dataclasses.dataclass
+class OfDict(dict[str, int]):
+    a: int = 1
+
+
+of_dict = OfDict(4)
+of_dict["q"] = 1
+
+
+def marked(name: str) -> Any:
+    return {**vars(marked), "name": name}["label"], marked.limit  # type: ignore[attr-defined]
+
+
+marked.label, marked.limit, marked.kept_here = "m", [1, 2], threading.Lock()  # type: ignore[attr-defined]
+T = TypeVar("T", bound=int)
+
+
 def nested() -> int:
     z = 3
 
@@ -191,6 +221,8 @@ CALLS: list[tuple[Any, ...]] = [
     (even, 5),
     (with_defaults, "abc"),
     (nested,),
+    (marked, "x"),
+    (lambda: (T.__name__, T.__bound__, T.__constraints__),),
     (in_threads,),
     (functools.partial(pow, 2), 5),
     (operator.methodcaller("upper"), "a"),
@@ -201,6 +233,13 @@ CALLS: list[tuple[Any, ...]] = [
     (dict.fromkeys, "ab"),
     (",".join, ["a", "b"]),
     (functools.reduce, operator.mul, [2, 3, 4]),
+    (lambda xs, key: sorted(xs, key=key), [3, 1, 2], functools.cmp_to_key(lambda a, b: b - a)),
+    (lambda d: (d["new"], dict(d)), collections.defaultdict(lambda: 5, a=1)),
+    (repr, ({1: 2}.keys(), {1: 2}.values(), {1: 2}.items(), time.gmtime(0), os.stat("/"), os.uname())),
+    (lambda one: (type(one).__name__, one.a, dict(one)), of_dict),
+    (lambda error: (type(error).__name__, error.args, error.extra), Slotted([1])),
+    (lambda error: repr(error), KeyError("k", [OSError(2, "x")])),
+    (lambda error: repr(error), SystemExit(3)),
     (re.sub, "a", lambda match: match.group() * 2, "ba"),
     (json.dumps, {"a": {1}}),
 ]
@@ -270,6 +309,13 @@ RAISED: list[tuple[Callable[[], Any], type[BaseException], dict[str, Any]]] = [
     (lambda: np.linalg.inv(np.zeros((2, 2))), np.linalg.LinAlgError, {}),
     (lambda: raises(urllib.error.HTTPError("u", 404, "nf", {}, None)), urllib.error.HTTPError, {"code": 404}),  # type: ignore[arg-type]
     (lambda: compile("x=", "f.py", "exec"), SyntaxError, {"lineno": 1}),
+    (lambda: raises(Slotted([1])), Slotted, {"extra": [1], "args": ("slotted",)}),
+    (lambda: raises(socket.gaierror(-2, "no name")), socket.gaierror, {"errno": -2, "args": (-2, "no name")}),
+    (lambda: raises(BlockingIOError(11, "x", 5)), BlockingIOError, {"characters_written": 5}),
+    (lambda: np.sum(np.zeros(2), axis=3), np.exceptions.AxisError, {"axis": 3, "ndim": 1}),
+    (lambda: compile("a b", "f", "exec"), SyntaxError, {"end_lineno": 1, "end_offset": 4}),
+    (lambda: raises(urllib.error.HTTPError("u", 404, "nf", {}, None)), urllib.error.HTTPError, {"args": ()}),  # type: ignore[arg-type]
+    (lambda: "\ud800".encode(), UnicodeEncodeError, {"object": "\ud800"}),
     (lambda: asyncio.run(asyncio.wait_for(asyncio.sleep(9), 0.01)), asyncio.TimeoutError, {}),
 ]
 
@@ -282,3 +328,6 @@ def test_exceptions_are_what_they_are_here(pi: Remote) -> None:
             pi.run(function)
         assert str(caught.value) == str(here.value)
         assert {name: getattr(caught.value, name) for name in facts} == facts
+    with pytest.raises(urllib.error.URLError) as refused:
+        pi.run(lambda: raises(urllib.error.URLError(OSError(2, "no"))))
+    assert [type(one) for one in (refused.value.reason, *refused.value.args)] == [FileNotFoundError] * 2

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from flame_kernel.agent.wire import values
 from flame_kernel.errors import FlameError, RemoteError
-from flame_kernel.remote.exceptions import of_call, raised_there
-from flame_kernel.remote.functions import class_key
+from flame_kernel.remote.exceptions import Known, of_call, raised_there
+from flame_kernel.remote.records import class_key
 from flame_kernel.remote.remote import Remote
 
 THERE = """
@@ -244,6 +245,31 @@ def test_nothing_of_a_class_runs_because_a_server_names_it() -> None:
     assert type(own) is Runs
     assert (own.args, own.__dict__["x"], callable(own.with_traceback)) == (("a",), 1, True)
     assert Runs.ran == []
+
+
+def test_nothing_of_a_class_runs_for_an_exception_that_is_a_value() -> None:
+    Runs.ran.clear()
+
+    def read(classes: Any, text: Any = "e", facts: Any = None) -> Any:
+        known = Known()
+        tree = {"rx": [classes, text, {"m": {"args": {"t": ["a"]}, **(facts or {})}}]}
+        return values.decode([json.dumps(tree).encode()], None, None, known), known.all
+
+    error, is_known = read([["0" * 32, Runs.__module__, "Runs"], [None, "builtins", "ValueError"]])
+    assert (isinstance(error, Runs), isinstance(error, ValueError), is_known) == (False, True, False)
+    error, is_known = read([[class_key(Runs), "any", "name"]], facts={"attributes": {"m": {"x": 1, "args": 4}}})
+    assert (type(error), error.args, error.__dict__, is_known) == (Runs, ("a",), {"x": 1}, True)
+    assert Runs.ran == []
+    for module, name in (("builtins", "SystemExit"), ("flame_kernel.errors", "SessionGone"), ("os", "system")):
+        error, is_known = read([[None, module, name]])
+        assert (type(error).__name__, is_known) == ("RemoteError", False)
+    many = [{"rx": [[[None, "a", str(number)]], "e", {"m": {}}]} for number in range(3000)]
+    assert len(values.decode([json.dumps(many).encode()], None, None, Known())) == 3000
+    for classes, text in (([], "e"), ([["k", 1, 2]], "e"), ("os", "e"), ([[None, "os", "x"]] * 101, "e"), (None, 3)):
+        with pytest.raises(values.BadValue):
+            read(classes, text)
+    with pytest.raises(values.BadValue, match="none is due"):
+        values.decode([json.dumps(many[0]).encode()])
 
 
 def test_what_is_named_is_no_error_of_ours_and_ends_nothing() -> None:

@@ -11,14 +11,18 @@ import decimal
 import enum
 import fractions
 import functools
+import http
 import ipaddress
 import math
 import operator
+import os
 import pathlib
 import random
 import re
 import threading
+import time
 import types
+import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -129,6 +133,9 @@ def containers(pi: Remote) -> None:
     exact(pi, collections.OrderedDict(b=1, a=2), collections.defaultdict(list, {"a": [1]}), collections.Counter("aab"))
     exact(pi, collections.ChainMap({"a": 1}), collections.UserDict(a=1), collections.UserList([1]))
     exact(pi, types.SimpleNamespace(a=[1]), array.array("d", [1.5]))
+    exact(pi, time.gmtime(0), os.stat("/"), {1: 2}.keys(), {1: 2}.items())
+    assert list(back(pi, {1: 2}.values())[0]) == [2]
+    assert pi.run(lambda d: d["x"], collections.defaultdict(lambda: 5)) == 5
 
 
 def views(pi: Remote) -> None:
@@ -141,6 +148,12 @@ def records(pi: Remote) -> None:
     pi.execute("import collections\nT = collections.namedtuple('T', 'a b')(1, 2)")
     theirs = pi.pull(["T"])["T"]
     assert (theirs, theirs.b, isinstance(theirs, tuple)) == ((1, 2), 2, True)
+    pi.execute("import dataclasses\n@dataclasses.dataclass\nclass Changes:\n    a: int = 1")
+    for call in (lambda: http.HTTPStatus.OK, lambda: urllib.parse.urlparse("http://a/b"), lambda: re.I | re.M):
+        for result in (pi.run(call), next(pi.run(lambda call: iter([call()]), call))):
+            assert (type(result), result) == (type(call()), call())
+    for expression in ("T", "Changes()"):
+        assert isinstance(pi.evaluate(expression), RemoteObject)
 
 
 def numpy_arrays(pi: Remote) -> None:
@@ -234,6 +247,14 @@ def exceptions(pi: Remote) -> None:
     assert (caught.value.errno, caught.value.filename) == (2, "/nowhere/at/all")
     assert isinstance(caught.value, RemoteError)
     assert any("On the far side" in note for note in own.value.__notes__)
+    for error in (ValueError(1, "a"), Failed(4), KeyError("k", [OSError(2, "x")])):
+        for there in (*back(pi, error), pi.run(lambda error: error, error)):
+            assert (type(there), repr(there), vars(there)) == (type(error), repr(error), vars(error))
+    future = pi.modules.concurrent.futures.Future()
+    future.set_exception(Failed(3))
+    assert future.exception().code == 3
+    pi.execute("class Theirs(Exception): pass")
+    assert isinstance(pi.evaluate("Theirs(1)"), RemoteObject)
 
 
 def awaited(pi: Remote) -> None:
@@ -259,6 +280,11 @@ def pickled(pi: Remote) -> None:
         there = trusted.pull(["there"])["there"]
         assert (type(there).__name__, there.a) == ("There", [1])
         assert back(trusted, [ValueError(1), Own(1)])[0][1].x == 1
+        trusted.execute("class Text(str): pass\nclass Fails(Exception):\n    def __init__(s): s.args = (1,)")
+        assert trusted.evaluate("[__import__('re').compile('a')]") == [re.compile("a")]
+        assert (trusted.evaluate("Text('a')"), type(trusted.evaluate("Text('a')")).__name__) == ("a", "Text")
+        for expression in ("there", "Fails()", "[Text('a'), there]"):
+            assert isinstance(trusted.evaluate(expression), RemoteObject)
 
 
 SHOWN: dict[str, Callable[[Remote], None]] = {

@@ -28,6 +28,7 @@ from flame_kernel.connect.target import Target
 from flame_kernel.errors import FlameError, UnsafeAnswer
 from flame_kernel.files.downloads import description
 from flame_kernel.kernel import iopub
+from flame_kernel.profile.profile import Profile
 from flame_kernel.security import answers, offers
 from flame_kernel.session.agent_client import AgentClient
 from flame_kernel.session.session import Session
@@ -119,6 +120,27 @@ REPLIES: dict[str, list[dict[str, Any]]] = {
     "get_module": [{"status": "ok", "source": "x = 1"}, ERROR],
     "debug": [{"type": "response", "command": "attach", "success": True, "body": {"x": 1}}, ERROR],
     "where": [{"status": "ok", "pid": 3, "place": "child", "stacks": [STACK], "left_out": 0}, ERROR],
+    "profile": [
+        {
+            "status": "ok",
+            "pid": 3,
+            "scope": "all",
+            "mode": "wall",
+            "seconds": 1.5,
+            "samples": 150,
+            "cost": 0.01,
+            "note": "",
+            "idle": ["t: f, line 1"],
+            "threads": ["t"],
+            "functions": [["f", "/a.py"]],
+            "frames": [[0, 1]],
+            "stacks": [[0, 1.5, [0]]],
+            "sources": [[0, "x"]],
+            "left_out": 0.0,
+        },
+        ERROR,
+    ],
+    "profile_end": [{"status": "ok"}, ERROR],
     "top": [
         {
             "status": "ok",
@@ -337,6 +359,9 @@ def test_changed_replies_are_right_or_unsafe(shape: str) -> None:
             assert monitor.where_text(content, True, "pi")
         elif shape == "top" and content["status"] == "ok":
             assert monitor.top_text(content, "pi")
+        elif shape == "profile" and content["status"] == "ok":
+            with contextlib.suppress(UnsafeAnswer):
+                assert json.loads(iopub.pack(Profile.of_reply(content, "pi").bundle()))
         elif shape == "watch":
             assert monitor.watch_bundle("x", content)
         elif shape == "comm_info" and content["status"] == "ok":

@@ -68,6 +68,10 @@ class FakeAgent(evil.Server):
     def serve(self, connection: socket.socket) -> None:
         seq, _ = evil.read_message(connection)
         connection.sendall(evil.message(evil.CONNECTOK, evil.HELLO, seq))
+        self.answer_calls(connection)
+
+    def answer_calls(self, connection: socket.socket) -> None:
+        """Answer what comes after the handshake."""
         while not self.over.is_set():
             seq, self.last_request = evil.read_message(connection)
             _, method, args, _ = pickle.loads(self.last_request)
@@ -120,8 +124,8 @@ class FakeAgent(evil.Server):
 
     def _poll(self, request: dict[str, Any]) -> Any:
         with self.news:
-            self.news.wait_for(lambda: len(self.events) > request["ack"] or self.over.is_set(), request["wait"])
-            return {"events": self.events[request["ack"] :]}
+            self.news.wait_for(lambda: len(self.events) > request["after"] or self.over.is_set(), request["wait"])
+            return {"events": self.events[request["after"] :]}
 
     def _answer(self, request: dict[str, Any]) -> Any:
         return {"accepted": True}

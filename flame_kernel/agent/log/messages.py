@@ -40,17 +40,12 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
 
 def _as_json(content, clean):
     """The content as JSON text (bytes) at this moment: later changes to the user's objects do not show."""
-    dumps = json_text.dumps if type(content) is dict else _dumps
     try:
-        return dumps(content, allow_nan=clean is None)
+        return json_text.dumps(content, allow_nan=clean is None)
     except (TypeError, ValueError, RecursionError):
         if clean is not None:
-            return dumps(clean(content))
-        return dumps(content, default=repr, skipkeys=True)
-
-
-def _dumps(content, **options):
-    return json.dumps(content, **options).encode("ascii")
+            return json_text.dumps(clean(content))
+        return json_text.dumps(content, default=repr, skipkeys=True)
 
 
 def _why_left_out(msg_type, text, about, buffers):

@@ -11,6 +11,7 @@ import importlib
 import io
 import sys
 
+from ..on_import import OnImport
 from ..patches import Layer
 from . import streams
 
@@ -55,14 +56,13 @@ class Figures:
         if "matplotlib.pyplot" in sys.modules:
             (enable or self.enable)()
         elif self._hook is None:
-            self._hook = _OnImport("matplotlib.pyplot", enable or self.enable)
-            sys.meta_path.insert(0, self._hook)
+            self._hook = OnImport("matplotlib.pyplot".__eq__, lambda _: (enable or self.enable)())
 
     def close(self):
         """Close this session's figures; when the last session closes, pyplot is as it was found."""
         global _shared
-        if self._hook is not None and self._hook in sys.meta_path:
-            sys.meta_path.remove(self._hook)
+        if self._hook is not None:
+            self._hook.remove()
         self._hook = None
         for manager in list(self.table.values()):
             try:
@@ -256,31 +256,3 @@ class _Table:
         return self._target() == other
 
     __hash__ = None
-
-
-class _OnImport:
-    """An import finder that finds nothing: calls ``then`` once module ``name`` was imported, and removes itself."""
-
-    def __init__(self, name, then):
-        self._name = name
-        self._then = then
-
-    def find_spec(self, name, path=None, target=None):
-        if name != self._name:
-            return None
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
-        for finder in sys.meta_path:
-            spec = finder.find_spec(name, path, target) if hasattr(finder, "find_spec") else None
-            if spec is not None:
-                break
-        else:
-            return None
-        execute = spec.loader.exec_module
-
-        def exec_module(module):
-            execute(module)
-            self._then()
-
-        spec.loader.exec_module = exec_module
-        return spec

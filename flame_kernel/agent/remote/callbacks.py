@@ -70,13 +70,13 @@ class Callbacks:
         return self._is_over
 
     def _encoded(self, value):
-        hold = self._objects.hold
+        hold, known = self._objects.hold, self._objects.told.known
 
         def reference(one):
             return hold(one.thing if type(one) is exceptions.Held else one)
 
         try:
-            return values.encode(value, reference, libraries=(), limit=LIMIT)
+            return values.encode(value, reference, libraries=(), limit=LIMIT, classes=known)
         except values.TooLarge:
             args, kwargs = value
             args = tuple(map(exceptions.Held, args))

@@ -1,9 +1,8 @@
 """Exceptions between the sides: described in plain data for the client, and made from the client's description.
 
 told   ename, evalue, traceback: text; bases: names of its built-in classes; classes: all its classes as [module,
-       qualified name]; key: the client's name of the class, if it sent the class.  With it goes a value, the facts:
-       args, attributes (of its __dict__), notes, attributes of built-in exceptions by name, and a group's message and
-       members
+       qualified name]; key: the client's name of the class, if it sent the class.  With it goes a value, the facts, see
+       ``wire/raised``, and a group's members
 sent   {"kind": its class, if that can be sent, "classes", "args", "attributes", "facts", "text"}
 """
 
@@ -11,14 +10,9 @@ import builtins
 import importlib
 
 from ..shell import tracebacks
-from ..wire import values
+from ..wire import raised, values
 
-# Attributes of built-in exceptions that do not follow from their arguments.
-FACTS = ("errno", "strerror", "filename", "filename2", "name", "path", "value", "msg", "obj")
-FACTS += ("lineno", "offset", "end_lineno", "end_offset", "text", "code")
-LIMIT = 1 << 16
-# Most attributes, classes and members of a group in a description, and how deep groups may nest.
-MOST = 100
+# How deep groups may nest in a description.
 DEPTH = 4
 
 
@@ -29,60 +23,50 @@ class Held:
         self.thing = thing
 
 
-def told(exc, lines, key, depth=0):
-    """``(content, facts)`` of an exception. ``lines`` gives a traceback, ``key`` the client's name of a class."""
-    kinds = type(exc).__mro__[:MOST]
+def told(exc, lines, classes, depth=0):
+    """``(content, facts)`` of an exception. ``lines`` gives a traceback, ``classes`` is a ``results.Told``."""
+    kinds = type(exc).__mro__[: raised.MOST]
     content = {"ename": values.class_name(type(exc)), "evalue": tracebacks.evalue(exc), "traceback": lines(exc)}
     content["bases"] = [kind.__name__ for kind in kinds if kind.__module__ == "builtins"]
     content["classes"] = [[str(kind.__module__), kind.__qualname__] for kind in kinds if issubclass(kind, Exception)]
-    own = key(type(exc))
+    own = classes.any(type(exc))[0]
     if own is not None:
         content["key"] = own
-    facts = dict(_facts(exc), args=tuple(_fact(one) for one in exc.args[:MOST]))
-    members = _attribute(exc, "exceptions")
-    if "BaseExceptionGroup" in content["bases"] and depth < DEPTH:
-        facts["members"] = [list(told(one, lambda e: [], key, depth + 1)) for one in members[:MOST]]
-        facts["message"] = exc.message[:LIMIT]
+    facts = {}
+    for name, one in raised.facts(exc).items():
+        if name == "args":
+            facts[name] = tuple(_fact(thing, classes) for thing in one)
+        elif name == "attributes":
+            facts[name] = {attribute: _fact(thing, classes) for attribute, thing in one.items()}
+        else:
+            facts[name] = _fact(one, classes)
+    if raised.is_group(exc) and depth < DEPTH:
+        members = raised.attribute(exc, "exceptions")[: raised.MOST]
+        facts["members"] = [list(told(one, lambda e: [], classes, depth + 1)) for one in members]
     return content, facts
 
 
-def _facts(exc):
-    """The exception's attributes: its own, and those of built-in exceptions."""
-    facts = {name: _fact(_attribute(exc, name)) for name in FACTS if _attribute(exc, name) is not None}
-    attributes = dict(_attribute(exc, "__dict__") or {})
-    notes = attributes.pop("__notes__", None)
-    if isinstance(notes, list):
-        facts["notes"] = [str(note)[:LIMIT] for note in notes[:MOST]]
-    if isinstance(exc, SystemExit):
-        attributes["code"] = exc.code
-    names = [name for name in attributes if isinstance(name, str)][:MOST]
-    facts["attributes"] = {name: _fact(attributes[name]) for name in names}
-    return facts
+def encoded(facts, hold, known):
+    """The facts as parts of a value; ``hold`` describes an object that stays here, ``known`` a class that the client
+    knows."""
 
+    def reference(one):
+        return hold(one.thing) if type(one) is Held else None
 
-def encoded(facts, hold):
-    """The facts as parts of a value; ``hold`` describes an object that stays here."""
     try:
-        return values.encode(facts, lambda one: hold(one.thing) if type(one) is Held else None, libraries=())
+        return values.encode(facts, reference, libraries=(), classes=known)
     except (values.NotPlain, values.TooLarge):
         return values.encode({})
 
 
-def _attribute(exc, name):
-    try:
-        return getattr(exc, name, None)
-    except Exception:  # a property of the user's may raise anything; that fact is left out
-        return None
-
-
-def _fact(thing):
+def _fact(thing, classes):
     """A plain value if it is not large; otherwise something in its place."""
     try:
-        values.encode(thing, libraries=(), limit=LIMIT)
+        values.encode(thing, libraries=(), limit=raised.LIMIT, classes=classes.known)
     except values.NotPlain:
         return Held(thing)
     except values.TooLarge:
-        return thing[: LIMIT // 4] if type(thing) in (str, bytes) else None
+        return thing[: raised.LIMIT // 4] if type(thing) in (str, bytes) else None
     return thing
 
 
@@ -108,7 +92,11 @@ def made(sent, names):
             setattr(error, name, fact)
         except Exception:  # a property of the user's class
             pass
-    error.__dict__.update(sent["attributes"])
+    for name, value in sent["attributes"].items():
+        try:
+            BaseException.__setattr__(error, name, value)  # without code of the user's class; sets slots, too
+        except Exception:  # a property, or a class with slots that lacks this one
+            pass
     return error
 
 

@@ -12,6 +12,7 @@ and *contents*, which hold references to other things::
     definition  a class, or a function with its decorators: name, source, file, line, free, needs, space, missing, …;
                 with a key it is a class, and made only once per session
     made        a class from a call: key, call  reduced  an object: new (callable and arguments), state
+    exception   described, see ``exceptions``
     attribute   of, name    lru  function, maxsize, typed    dispatch  functions    container  of, content
 
 Functions of one module share a *space*, their global names.  An item is made when it is first needed.  What it uses
@@ -31,6 +32,7 @@ import sys
 import types
 
 from ..wire import values
+from . import exceptions
 from .live_names import LiveNames
 
 _FACTORY = """
@@ -249,9 +251,12 @@ class Things:
             self._later(lambda: fill([self._value(place)[0] for place in item["cells"]]))
         if item["defaults"] is not None:
             self._later(self._set_defaults, made, item)
-        if item.get("attributes"):
-            self._later(lambda: made.__dict__.update(self._value(item["attributes"])))
+        for name, place in item["attributes"].items():
+            self._later(self._set_attribute, made, name, place)
         return made
+
+    def _set_attribute(self, function, name, place):
+        function.__dict__[name] = self._value(place)[0]
 
     def _set_defaults(self, function, item):
         function.__defaults__, function.__kwdefaults__ = self._value(item["defaults"])
@@ -379,6 +384,9 @@ class Things:
         for key, value in pairs:
             made[key] = value
 
+    def _exception(self, item, number):
+        return exceptions.made(self._value(item["described"])[0], self._session)
+
     def _container(self, item, number):
         made = {"dict": dict, "list": list, "set": set}[item["of"]]()
         self._later(self._put_into, made, item)
@@ -411,6 +419,7 @@ _MAKERS = {
     "definition": Things._definition,
     "made": Things._class_by_call,
     "reduced": Things._reduced,
+    "exception": Things._exception,
     "container": Things._container,
     "attribute": Things._attribute,
     "lru": Things._lru,

@@ -29,14 +29,11 @@ import types
 from .. import own
 from ..output import streams, sys_hooks
 from ..shell import compiler, tracebacks
-from ..wire import values
+from ..wire import raised, values
 from ..wire.pieces import PIECE, Incoming, Outgoing
-from . import callbacks, description, exceptions, functions, loops, pickles
+from . import callbacks, description, exceptions, functions, loops, pickles, results
 from .operations import FUNCTIONS
 
-# Most bytes of a result that is sent by value without being asked for: of an array or table, and of anything else.
-ARRAY_LIMIT = 1 << 20
-VALUE_LIMIT = 16 << 20
 # Most parts of a result that is sent in a single answer.
 MAX_PARTS = 10000
 # Seconds for which one request gathers items of an iterator.
@@ -63,6 +60,7 @@ class Objects:
         self._lock = threading.Lock()
         self._texts = []
         self._classes = functions.Classes()
+        self.told = results.Told(self._classes)
         self._waiting = callbacks.Waiting(host.append, lambda: host.closed)
 
     def __repr__(self):
@@ -80,7 +78,7 @@ class Objects:
                 self._ids[id(thing)] = known
                 self._held[known] = [thing, 0]
             self._held[known][1] += 1
-        return description.describe(thing, known, self._told)
+        return description.describe(thing, known, self.told.any)
 
     def held(self, known):
         """The object with an id; raises Gone."""
@@ -149,7 +147,7 @@ class Objects:
         if isinstance(exc, functions.Lacking):
             return {"status": "refused", "why": "lacks", "message": str(exc)}, ()
         content, buffers = self._error(exc)
-        name = getattr(exc, "name", None)
+        name = raised.attribute(exc, "name")
         if isinstance(exc, NameError) and things and name in things[0].absent:
             content["absent"] = name
         if id(exc) in called.raised:
@@ -305,27 +303,18 @@ class Objects:
             return self._items(thing, request)
         if mode == "value":
             dumps = pickles.pickler(request["trust"], self._classes) if request.get("trust") else None
-            parts = values.encode(thing, dumps=dumps, libraries=libraries, classes=self._told)
+            told = self.told.any if dumps is None else self.told.unless_pickled
+            parts = values.encode(thing, dumps=dumps, libraries=libraries, classes=told)
             return self._by_value(parts)
-        if isinstance(thing, types.ModuleType):
+        is_module = isinstance(thing, types.ModuleType)
+        found = None if is_module else results.parts(thing, self._classes, libraries, request.get("trust"))
+        if found is None:
             return {"status": "ok", "how": "held", "held": self.hold(thing)}, ()
-        try:
-            limits = {"limit": VALUE_LIMIT, "array_limit": ARRAY_LIMIT}
-            parts = values.encode(thing, libraries=libraries, classes=self._told_of_sent, **limits)
-        except (values.NotPlain, values.TooLarge):
-            return {"status": "ok", "how": "held", "held": self.hold(thing)}, ()
-        return self._by_value(parts)
-
-    def _told(self, kind):
-        """The description of a record's class for the client."""
-        return [self._classes.key(kind), str(kind.__module__)[:500], kind.__qualname__[:500]]
-
-    def _told_of_sent(self, kind):
-        """The same for a class that came from the client; None for any other, whose objects stay here."""
-        return self._told(kind) if self._classes.key(kind) is not None else None
+        reply, buffers = self._by_value(found[0])
+        return reply if found[1] else dict(reply, held=self.hold(thing)), buffers
 
     def _class(self, key, module, name):
-        """The class that the client means by a description from ``_told``; None if it is no longer here."""
+        """The class that the client means by a description from ``told``; None if it is no longer here."""
         known = self._classes.get(key)
         if known is not None:
             return known[0]
@@ -383,7 +372,7 @@ class Objects:
                 error = e
                 break
         reply = {"status": "ok", "how": "items", "done": done, "slow": time.monotonic() > until}
-        reply["entries"], buffers = self._entries(items, request.get("libraries"))
+        reply["entries"], buffers = self._entries(items, request.get("libraries"), request.get("trust"))
         reply["parts"] = len(buffers)
         if error is not None:
             reply["error"], more = self._error(error)
@@ -392,29 +381,26 @@ class Objects:
             reply["iterator"] = self.hold(thing)
         return reply, buffers
 
-    def _entries(self, items, libraries):
-        """``(entries, buffers)``: for each item its number of parts or its description; or None: all are one value."""
-        limits = {"libraries": libraries, "limit": VALUE_LIMIT // 4, "array_limit": ARRAY_LIMIT // 4}
-        limits["classes"] = self._told_of_sent
-        try:
-            return None, values.encode(items, **limits)
-        except (values.NotPlain, values.TooLarge):
-            pass
+    def _entries(self, items, libraries, trust):
+        """``(entries, buffers)``: for each item its number of parts, its description, or both; or None: all are one
+        value."""
+        together = results.parts(items, self._classes, libraries, share=4)
+        if together is not None and together[1]:
+            return None, together[0]
         entries, buffers = [], []
         for item in items:
-            try:
-                parts = values.encode(item, **limits)
-            except (values.NotPlain, values.TooLarge):
+            found = results.parts(item, self._classes, libraries, trust, share=4)
+            if found is None:
                 entries.append(self.hold(item))
             else:
-                entries.append(len(parts))
-                buffers.extend(parts)
+                entries.append(len(found[0]) if found[1] else dict(self.hold(item), parts=len(found[0])))
+                buffers.extend(found[0])
         return entries, buffers
 
     def _error(self, exc):
         """An exception as text and plain attributes, from which the client makes its own."""
-        content, facts = exceptions.told(exc, self._lines, self._classes.key)
-        return dict(content, status="error"), exceptions.encoded(facts, self.hold)
+        content, facts = exceptions.told(exc, self._lines, self.told)
+        return dict(content, status="error"), exceptions.encoded(facts, self.hold, self.told.known)
 
     def _lines(self, exc):
         """An exception's traceback from the user's first frame on; only the last line if no user code ran."""

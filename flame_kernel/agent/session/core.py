@@ -58,6 +58,7 @@ class Core:
         self._started = threading.Event()  # set when there is a shell
         self.described = None  # the content of the ``ready`` event, once that was sent
         self.lanes = {}
+        self.samplers = {}  # profiles that are being taken, by the id of their request
         self._log = log
         self._want = shell
         self.debug = Debugger(self, self._append)
@@ -86,7 +87,7 @@ class Core:
         module = types.ModuleType(name, "The names of a Remote Flame session.")
         module.__dict__["__builtins__"] = sys.modules["builtins"]
         module.__dict__.pop("__loader__", None)
-        sys.modules[name] = module
+        self.place.remember_namespace(module)
         return module
 
     def start(self):
@@ -94,8 +95,7 @@ class Core:
         self.lanes[""] = Lane(self, "")
 
     def wait_started(self, seconds):
-        """Wait until there is a shell; returns whether there is. A process that ends before leaves a temporary
-        folder."""
+        """Wait until there is a shell: whether there is. A process that ends before leaves a temporary folder."""
         return self._started.wait(seconds)
 
     def start_on_main(self):

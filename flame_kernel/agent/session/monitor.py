@@ -1,16 +1,18 @@
 """Requests about the state of a session. They are answered while cells run, and never on the cells' threads.
 
-``where`` is answered at once, by the thread that received it.  ``top`` measures for a moment, and ``watch`` evaluates
-an expression of the user's, which may take long, so each of these is answered on a thread of its own.
+``where`` and ``profile_end`` are answered at once, by the thread that received them.  ``top`` measures for a moment,
+``profile`` for as long as it is told, and ``watch`` evaluates an expression of the user's, which may take long, so each
+of these is answered on a thread of its own.
 """
 
 import os
 
 from .. import threads
 from ..output import streams
+from ..profile.sampler import Sampler
 from . import stacks, top
 
-KINDS = ("where", "watch", "top")
+KINDS = ("where", "watch", "top", "profile", "profile_end")
 # Seconds that a watch waits for a shell that is still starting.
 START_PATIENCE = 10.0
 
@@ -20,7 +22,17 @@ def begin(host, request):
     if request["kind"] == "where":
         host.reply(request, safely(lambda: stacks.where(host)))
         return
-    work = {"watch": lambda: _watch(host, request), "top": lambda: top.top(os.getpid())}[request["kind"]]
+    if request["kind"] == "profile_end":
+        sampler = host.samplers.get(request["profile"])
+        if sampler is not None:
+            sampler.stop()
+        host.reply(request, {"status": "ok"})
+        return
+    work = {
+        "watch": lambda: _watch(host, request),
+        "top": lambda: top.top(os.getpid()),
+        "profile": lambda: _profile(host, request),
+    }[request["kind"]]
     threads.start(request["kind"], _answer, host, request, work)
 
 
@@ -35,6 +47,36 @@ def _watch(host, request):
     if not host.wait_started(START_PATIENCE):
         raise RuntimeError("the session is still starting")
     return host.shell.user_expressions({"watch": request["expression"]})["watch"]
+
+
+def _profile(host, request):
+    """The content of a profile_reply; the fields of the request are those of a Sampler, and ``seconds``."""
+    wish = {name: request[name] for name in ("scope", "mode", "rate", "thread", "request", "idle") if name in request}
+    names = host.namespace.__dict__
+    sampler = Sampler(
+        lambda: _lanes(host),
+        lambda frame: frame.f_globals is names,
+        lambda file: host.shell and host.shell.cell_name(file),
+        **wish,
+    )
+    host.samplers[request["id"]] = sampler
+    try:
+        sampler.run(request["seconds"])
+    finally:
+        del host.samplers[request["id"]]
+    return sampler.content()
+
+
+def _lanes(host):
+    """See ``Sampler``; None when the session has ended."""
+    return (
+        None
+        if host.closed
+        else {
+            lane.thread_id: (None if lane.request is None else lane.request["id"], lane.awaits)
+            for lane in list(host.lanes.values())
+        }
+    )
 
 
 def safely(work):

@@ -10,6 +10,7 @@ import sys
 
 from .. import threads
 from . import core, lane, main_thread
+from .by_value import ByValue
 from .child import core as child
 
 
@@ -78,8 +79,14 @@ class Place:
         known = running.capture.has(name) if running.capture is not None else None
         return known or _STANDARD[name]
 
+    def remember_namespace(self, namespace):
+        """The session begins: code finds its module by name, and pickles for workers take along what it holds."""
+        sys.modules[namespace.__name__] = namespace
+        self._by_value = ByValue(namespace)
+
     def forget_namespace(self, namespace):
         """The session has ended: remove its module from ``sys.modules``."""
+        self._by_value.close()
         if sys.modules.get(namespace.__name__) is namespace:
             del sys.modules[namespace.__name__]
 
@@ -158,6 +165,9 @@ class Child(Place):
 
     def descriptor_in_fork(self, running, name):
         return _STANDARD[name]
+
+    def remember_namespace(self, namespace):
+        sys.modules[namespace.__name__] = namespace  # pickles take along what ``__main__`` holds anyway
 
     def forget_namespace(self, namespace):
         pass  # it is ``__main__``, which the user's exit handlers may still need

@@ -28,6 +28,8 @@ from . import descriptors
 # Names that a shell adds to a session's variables, which a program does not expect among its own.
 _OF_SHELLS = ("exit", "quit", "get_ipython", "display", "In", "Out", "_ih", "_oh", "_dh", "_", "__", "___")
 _OF_SHELLS += ("_i", "_ii", "_iii", "_exit_code")
+# The classes of the ``exit`` and ``quit`` that shells have: the small one's, and those of IPython.
+_EXITS_OF_SHELLS = ("Exit", "ZMQExitAutocall", "ExitAutocall")
 # How often a wait for a thread is interrupted to let an interrupt through, in seconds.
 LOOK = 0.05
 # The exit status for an interrupt: 128 + SIGINT.
@@ -59,6 +61,19 @@ async def run(host, cell, request, numbers):
     return reply
 
 
+class Exit:
+    """Python's own ``exit`` and ``quit``, without closing stdin."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def __repr__(self):
+        return "Use %s() or Ctrl-D (i.e. EOF) to exit" % self._name
+
+    def __call__(self, code=None):
+        raise SystemExit(code)
+
+
 class Program:
     """One running program, from when this object is made until ``end``."""
 
@@ -80,6 +95,9 @@ class Program:
         if len(numbers) > 2:
             mine["stdin"] = _reader(numbers[2], not self._owns)
             self._streams.append(mine["stdin"])
+        self._exits = {}  # what was ``exit`` and ``quit`` of the session
+        if about["mode"] != "script":
+            self._take_exits()
         if about["mode"] != "cell":
             mine.update(displayhook=sys.__displayhook__, excepthook=_excepthook)
         host.redirects.update(mine)
@@ -94,6 +112,13 @@ class Program:
             os.dup2(given, number)
             os.close(given)
         return (1, 2, 0)[: len(numbers)]
+
+    def _take_exits(self):
+        """``exit`` and ``quit`` end a program, as in Python; a shell's own end a session."""
+        space = self._host.namespace.__dict__
+        for name in ("exit", "quit"):
+            if type(space.get(name)).__name__ in _EXITS_OF_SHELLS:
+                self._exits[name], space[name] = space[name], Exit(name)
 
     # -- running
 
@@ -145,6 +170,9 @@ class Program:
             except Exception:  # it is closed, or has no reader, or is the user's own
                 pass
         self._thread._daemonic = self._was_daemon
+        for name, one in self._exits.items():
+            if type(self._host.namespace.__dict__.get(name)) is Exit:
+                self._host.namespace.__dict__[name] = one
         self._host.redirects.clear()
         self._host.redirects.update(self._before)
         for number, copy in self._saved.items():

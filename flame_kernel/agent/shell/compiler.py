@@ -113,10 +113,31 @@ def step(source, filename, mode):
         return function
 
 
-class Compiler:
-    """The compiler of one session; remembers its ``from __future__`` imports and the texts of its cells."""
+class AsMain:
+    """Makes ``if __name__ == "__main__":`` in a cell true where the module of the cells has another name, since the
+    ``__main__`` of the process is an app."""
 
-    def __init__(self, session_id):
+    @staticmethod
+    def visit(tree):
+        """Change a syntax tree, and return it."""
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
+                left, right = node.left, node.comparators[0]
+                for name, text in ((left, right), (right, left)):
+                    named = isinstance(name, ast.Name) and name.id == "__name__"
+                    if named and getattr(text, "value", getattr(text, "s", None)) == "__main__":
+                        node.left, node.comparators = text, [text]
+        return tree
+
+
+class Compiler:
+    """The compiler of one session; remembers its ``from __future__`` imports and the texts of its cells.
+
+    transform   changes the syntax tree of a cell; None: nothing does
+    """
+
+    def __init__(self, session_id, transform=None):
+        self._transform = transform
         self.flags = 0
         self.folder = folders(session_id, os.getpid())[0]
         self._cells = collections.OrderedDict()  # file name -> (linecache entry, label)
@@ -181,7 +202,8 @@ class Compiler:
         """
         show = show and not ends_in_semicolon(source)
         try:
-            return self._steps(self._parse(source, filename), filename, show)
+            tree = self._parse(source, filename)
+            return self._steps(tree if self._transform is None else self._transform(tree), filename, show)
         except SyntaxError:
             if _AWAIT or not await_py36.may_await(source):
                 raise

@@ -9,6 +9,7 @@ import importlib.util
 import sys
 import types
 
+from ..on_import import OnImport
 from ..output import comms, kernel_object, streams
 
 VERSION = (7, 4, 0)
@@ -22,7 +23,7 @@ def plant(ip):
     try:
         if "ipykernel" in sys.modules or importlib.util.find_spec("ipykernel") is not None:
             _bind(sys.modules.get("ipykernel"))
-            sys.meta_path.insert(0, _OnImport())
+            OnImport("ipykernel".__eq__, _bind)
             return
     except (ImportError, ValueError):  # a broken package of that name
         return
@@ -43,25 +44,6 @@ def _bind(package):
     zmqshell = sys.modules.get("ipykernel.zmqshell")
     if package is not None and zmqshell is not None and not hasattr(package, "zmqshell"):
         package.zmqshell = zmqshell
-
-
-class _OnImport:
-    """Finds the installed ipykernel, and attaches the stand-in once it is loaded."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name != "ipykernel":
-            return None
-        sys.meta_path[:] = [one for one in sys.meta_path if one is not self]
-        spec = importlib.util.find_spec(name)
-        load = getattr(getattr(spec, "loader", None), "exec_module", None)
-        if load is not None:
-
-            def exec_module(module):
-                load(module)
-                _bind(module)
-
-            spec.loader.exec_module = exec_module
-        return spec
 
 
 class _Shell(types.ModuleType):

@@ -13,7 +13,18 @@ import sys
 
 from .. import own
 from ..output.figures import Figures
-from . import ipykernel_names, ipython_class, ipython_errors, ipython_parts, jedi_cache, system, timing, tracebacks
+from . import (
+    compiler,
+    ipykernel_names,
+    ipython_class,
+    ipython_errors,
+    ipython_parts,
+    ipython_profile,
+    jedi_cache,
+    system,
+    timing,
+    tracebacks,
+)
 from . import ipython_hooks as hooks
 
 OLDEST = (7, 17)  # the first version that can run a cell on a loop that is already running
@@ -54,6 +65,7 @@ class IPythonShell:
         self._closed = False
         self.ip = None
         self.figures = Figures(host)
+        self._starts = host.place.owns_process  # startup files, when the first cell comes that shows what they print
         self._notebook_module = None  # what was removed from sys.modules for a client that shows only text
         with hooks.quiet_import():
             self.ip = ipython_class.build(self, host)
@@ -61,6 +73,8 @@ class IPythonShell:
         jedi_cache.use(self.ip)
         if host.place.owns_process:
             self._prepare_child()
+        else:
+            self.ip.ast_transformers.append(compiler.AsMain)
 
     def __repr__(self):
         return "<IPythonShell %s, In[%d]>" % (self._host.session_id, self.execution_count)
@@ -115,6 +129,9 @@ class IPythonShell:
         Branches because IPython tells of an error in four ways: it raises, shows, returns, or does so before the cell.
         """
         ip = self.ip
+        if self._starts and not silent:
+            self._starts = False
+            self._start()
         error = ip.begin_cell()
         result = failure = None
         failed = False
@@ -146,6 +163,18 @@ class IPythonShell:
         reply["payload"] = ip.payload_manager.read_payload()
         ip.payload_manager.clear_payload()
         return reply
+
+    def _start(self):
+        """Before the first cell, so that the user sees there what fails, and can stop it."""
+        self.ip.begin_cell()
+        try:
+            for problem in self.ip.problems:
+                sys.stderr.write(problem)
+            ipython_profile.start(self.ip)
+        except Exception as e:  # of the user's own startup code, as all that it raises; the cell runs all the same
+            self._show(e)
+        finally:
+            self.ip.end_cell()
 
     async def _run(self, code, silent, store_history, cell_id):
         """IPython's ExecutionResult. Code that awaits runs on the lane's loop, other code in one step."""

@@ -18,7 +18,7 @@ import types
 from .. import tempdirs
 from ..output import kernel_object, streams
 from . import ipython_hooks as hooks
-from . import ipython_parts, jedi_cache
+from . import ipython_parts, ipython_profile, jedi_cache
 from . import system as commands
 from .ipython_errors import ShowsErrors
 from .ipython_parts import clean
@@ -70,7 +70,7 @@ def _make_class():
             self._last_exc_info = None
             self._in_sys = False  # whether that error was sys.last_value when the latest cell ended
             self.own_group = host.place.own_group
-            config = Config()
+            config, self.problems = ipython_profile.configuration() if self._owns_process else (Config(), [])
             parameters = inspect.signature(InteractiveShell.run_cell_async).parameters
             self.takes_cell_id = "cell_id" in parameters
             try:
@@ -102,7 +102,7 @@ def _make_class():
         # -- construction, without what IPython would take over ------------------------------------------------------
 
         def init_ipython_dir(self, ipython_dir):
-            self.ipython_dir = os.environ.get("IPYTHONDIR") or os.path.join(os.path.expanduser("~"), ".ipython")
+            self.ipython_dir = ipython_profile.folder()
 
         @observe("ipython_dir")
         def _ipython_dir_changed(self, change):

@@ -14,7 +14,7 @@ import weakref
 from ..output import display, streams
 from ..output.figures import Figures
 from . import tracebacks
-from .compiler import Compiler
+from .compiler import AsMain, Compiler
 from .completion import Completer
 from .inspection import Inspector
 from .mini_magics import Exit, MiniIPython, UsageError
@@ -45,7 +45,7 @@ class MiniShell:
         self.last_error = None
         self.figures = Figures(host)
         self.ip = MiniIPython(self, host)
-        self._compiler = Compiler(host.session_id)
+        self._compiler = Compiler(host.session_id, None if host.place.owns_process else AsMain.visit)
         self._tracebacks = tracebacks.Formatter(self._compiler)
         self._unders = self._given = ("", "", "")  # the last three values, and what ``_``, ``__``, ``___`` were set to
         self._latest_input = ""

@@ -3,18 +3,24 @@
 ::
 
     {"od": [key, value, …]}         OrderedDict     {"ct": [key, value, …]}                  Counter
-    {"dd": [factory, key, value, …]}                defaultdict: the factory by its name in FACTORIES, or null
+    {"dd": [factory, key, value, …]}                defaultdict: the factory by its name in FACTORIES, null, or a
+                                                    reference to it
     {"dq": [longest, item, …]}      deque           {"ns": {…}}                              types.SimpleNamespace
     {"ud": {…}} {"ul": […]} {"cm": [{…}, …]}        UserDict, UserList, ChainMap     {"mp": {…}}  types.MappingProxyType
     {"ar": [code, size, n]}         array.array: buffer n, of items of ``size`` bytes, little endian; text as UTF-8
     {"mv": [format, size, shape, writable, n]}      memoryview: the same, of its items in C order
+    {"S": [start, stop, step]}      slice           {"dk": […]} {"dv": […]} {"di": [key, value, …]}  the views of a dict
+    {"sq": [class, {…}, item, …]}   a tuple of the system's: its class by its name in STRUCTS, what it has beside its
+                                    items, and these
 
 ``WRITERS`` maps each class to the function that makes its node, ``READERS`` each tag to the function that reads it.
 """
 
 import collections
+import os
 import struct
 import sys
+import time
 from array import array, typecodes
 from types import MappingProxyType, SimpleNamespace
 
@@ -27,6 +33,12 @@ FACTORIES = {
     + (collections.Counter, collections.OrderedDict, collections.deque, collections.defaultdict)
 }
 _FACTORY_NAMES = {kind: name for name, kind in FACTORIES.items()}
+# The tuples of the system whose items have names: a fixed list, too.
+STRUCTS = {"time.struct_time": time.struct_time}
+for _name in ("stat_result", "statvfs_result", "terminal_size", "times_result", "uname_result"):
+    if hasattr(os, _name):
+        STRUCTS["os." + _name] = getattr(os, _name)
+_STRUCT_NAMES = {kind: name for name, kind in STRUCTS.items()}
 # Item formats of a memoryview: those of ``struct`` that stand for plain values.
 _FORMATS = set("bBhHiIlLqQnNefd?c")
 # array codes by item size: used to make an array from items of another machine's size.
@@ -49,7 +61,11 @@ def _pairs(encoder, value, depth, first=()):
 
 
 def _write_default(encoder, value, depth):
-    return {"dd": _pairs(encoder, value, depth, [factory_name(value)])}
+    factory = value.default_factory
+    is_other = (
+        encoder.references and factory is not None and not (isinstance(factory, type) and factory in _FACTORY_NAMES)
+    )
+    return {"dd": _pairs(encoder, value, depth, [factory if is_other else factory_name(value)])}
 
 
 def factory_name(value):
@@ -105,6 +121,27 @@ def _write_array(encoder, value, depth):
     return {"ar": [code, value.itemsize, encoder.buffer(_little(value, value.itemsize))]}
 
 
+def _write_slice(encoder, value, depth):
+    return {"S": encoder.nodes((value.start, value.stop, value.step), depth)}
+
+
+def _write_keys(encoder, value, depth):
+    return {"dk": encoder.nodes(value, depth)}
+
+
+def _write_values(encoder, value, depth):
+    return {"dv": encoder.nodes(value, depth)}
+
+
+def _write_items(encoder, value, depth):
+    return {"di": encoder.nodes([thing for pair in value for thing in pair], depth)}
+
+
+def _write_struct(encoder, value, depth):
+    kind, (items, beside) = value.__reduce__()
+    return {"sq": [_STRUCT_NAMES[kind], encoder.node(beside, depth + 1)] + encoder.nodes(items, depth)}
+
+
 def _write_view(encoder, value, depth):
     try:
         told, size, shape = value.format, value.itemsize, list(value.shape)
@@ -152,11 +189,39 @@ def _read_counter(decoder, content, depth):
 
 
 def _read_default(decoder, content, depth):
-    name = content[0]
-    factory = None if name is None else FACTORIES[name]
+    found = decoder.values(content, depth)
+    factory = FACTORIES[found[0]] if type(found[0]) is str else found[0]
+    if type(found[0]) is not str and type(content[0]) is dict and set(content[0]) != {"@"}:
+        raise BadValue("a defaultdict whose factory is a value")
     made = collections.defaultdict(factory)
-    made.update(_both(decoder, decoder.values(content, depth)[1:]))
+    made.update(_both(decoder, found[1:]))
     return made
+
+
+def _read_slice(decoder, content, depth):
+    start, stop, step = decoder.values(content, depth)
+    return slice(start, stop, step)
+
+
+def _read_keys(decoder, content, depth):
+    return dict.fromkeys(decoder.keys(decoder.values(content, depth))).keys()
+
+
+def _read_values(decoder, content, depth):
+    return dict(enumerate(decoder.values(content, depth))).values()
+
+
+def _read_items(decoder, content, depth):
+    return dict(_both(decoder, decoder.values(content, depth))).items()
+
+
+def _read_struct(decoder, content, depth):
+    name, beside = content[:2]
+    kind, items, beside = STRUCTS[name], decoder.values(content[2:], depth), decoder.value(beside, depth + 1)
+    if type(beside) is not dict or len(items) != kind.n_sequence_fields:
+        raise BadValue("a %s of %d items" % (class_name(kind), len(items)))
+    known = vars(kind)  # another system's may have more
+    return kind(tuple(items), {name: one for name, one in beside.items() if name in known})
 
 
 def _read_deque(decoder, content, depth):
@@ -273,7 +338,12 @@ WRITERS = {
     MappingProxyType: _write_proxy,
     array: _write_array,
     memoryview: _write_view,
+    slice: _write_slice,
+    type({}.keys()): _write_keys,
+    type({}.values()): _write_values,
+    type({}.items()): _write_items,
 }
+WRITERS.update(dict.fromkeys(_STRUCT_NAMES, _write_struct))
 READERS = {
     "od": _read_ordered,
     "ct": _read_counter,
@@ -286,4 +356,9 @@ READERS = {
     "mp": _read_proxy,
     "ar": _read_array,
     "mv": _read_view,
+    "S": _read_slice,
+    "dk": _read_keys,
+    "dv": _read_values,
+    "di": _read_items,
+    "sq": _read_struct,
 }

@@ -1,6 +1,6 @@
 """Decoder: makes a value from its parts; ``values`` tells their form. It checks and counts all that it makes."""
 
-from . import collisions, columns, containers, nesting, pickled, plain_json, records
+from . import collisions, columns, containers, nesting, pickled, plain_json, raised, records
 from . import message as wire
 from .nesting import MAX_DEPTH, MAX_UNFOLDED
 from .scalars import LEAVES, LONG, BadValue
@@ -149,16 +149,10 @@ class Decoder:
             raise BadValue("a value of more than %d parts, shared ones counted each time" % MAX_UNFOLDED)
 
 
-def _read_slice(decoder, content, depth):
-    start, stop, step = decoder.values(content, depth)
-    return slice(start, stop, step)
-
-
 _READERS = {
     "t": lambda decoder, content, depth: tuple(decoder.values(content, depth)),
     "s": lambda decoder, content, depth: set(decoder.keys(decoder.values(content, depth))),
     "f": lambda decoder, content, depth: frozenset(decoder.keys(decoder.values(content, depth))),
-    "S": _read_slice,
     "m": Decoder._texts,
     "d": Decoder._pairs,
     "q": lambda decoder, content, depth: decoder._packed("q", content),
@@ -172,6 +166,7 @@ _READERS = {
 }
 _READERS.update(containers.READERS)
 _READERS.update(records.READERS)
+_READERS.update(raised.READERS)
 _MAKERS = {tag: make for tag, _, make in LEAVES.values() if make and tag not in LONG}
 _LONG_MAKERS = {tag: make for tag, _, make in LEAVES.values() if tag in LONG}
 # Values that are not numbered for later references: strings and numbers.

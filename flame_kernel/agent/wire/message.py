@@ -52,7 +52,8 @@ MAX_NUMBERS, FEW = 3 * MAX_VALUES, 100000
 MAX_DIGITS = 4300
 
 # What Python reads in JSON text, or as a part of a string, and others read differently.
-_PYTHONS_OWN = (b"NaN", b"Infinity", b"\\ud", b"\\uD")
+_PYTHONS_OWN = (b"NaN", b"Infinity")
+_SURROGATES = (b"\\ud", b"\\uD")
 
 _HEAD = struct.Struct(">4sII")
 _DIGITS = bytes(48 if chr(code) in "123456789" else code for code in range(256))  # each digit becomes a 0
@@ -232,7 +233,12 @@ def decode_events(plain, buffers, keep=False):
 
 def _is_for_browsers(text):
     """Whether JSON text that Python has read is read alike by others: no NaN, and no escape of a surrogate."""
-    return not any(word in text for word in _PYTHONS_OWN)
+    if any(escape in text for escape in _SURROGATES):
+        return False
+    if not any(number in text for number in _PYTHONS_OWN):
+        return True
+    rest = json_text.without_strings(text)  # a picture has "NaN" somewhere in its base64
+    return rest is not None and not any(number in rest for number in _PYTHONS_OWN)
 
 
 def _with_content(event, text, keep):

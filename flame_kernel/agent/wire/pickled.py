@@ -8,7 +8,7 @@ It is one pickle, so that objects which these values share stay shared.  Nothing
 caller of ``values`` passes the functions that do.
 """
 
-from .scalars import BadValue
+from .scalars import BadValue, NotPlain, class_name
 
 
 class Pickled:
@@ -21,7 +21,10 @@ class Pickled:
         self._number = None
 
     def node(self, value):
-        """The node of a value that goes into the pickle."""
+        """The node of a value that goes into the pickle; raises NotPlain for one that stays where it is."""
+        takes = getattr(self._dumps, "takes", None)
+        if takes is not None and not takes(value):
+            raise NotPlain("a %s stays where it is" % class_name(type(value)))
         if self._number is None:
             self._number = self._encoder.buffer(b"")
         self._values.append(value)

@@ -111,7 +111,18 @@ def is_record(kind):
     """Whether this module writes values of class ``kind``."""
     if issubclass(kind, (enum.Enum, STAND_INS)):
         return True
-    return is_named_tuple(kind) or "__dataclass_fields__" in vars(kind)
+    return is_named_tuple(kind) or _is_data(kind)
+
+
+def _is_data(kind):
+    """Whether it is a dataclass that holds nothing but attributes: it derives from no built-in class."""
+    return "__dataclass_fields__" in vars(kind) and all(
+        base.__flags__ & _MADE_BY_PYTHON for base in kind.__mro__ if base is not object
+    )
+
+
+# The flag of classes that a class statement or call has made (Py_TPFLAGS_HEAPTYPE).
+_MADE_BY_PYTHON = 1 << 9
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------
@@ -143,7 +154,7 @@ def encode(encoder, value, kind, depth):
 
 def can_be_filled(kind):
     """Whether a record of this class can be made first and given its attributes later."""
-    return kind is Facts or (is_record(kind) and "__dataclass_fields__" in vars(kind))
+    return kind is Facts or (is_record(kind) and _is_data(kind))
 
 
 def empty(encoder, value, kind):
@@ -241,7 +252,7 @@ def _facts_only(kind, told, what):
 def _read_data(decoder, content, depth):
     kind, told = _class(decoder, content[0], depth)
     names, values = _named(decoder, content[1:], depth)
-    if kind is not None and "__dataclass_fields__" in vars(kind):
+    if kind is not None and _is_data(kind):
         made = None
         if told is None or told[0] is not None or _field_names(kind) <= set(names):
             made = _bare(kind)

@@ -11,8 +11,8 @@ its tag::
     {"r": n}           the n-th value that was completed in this text, again
     {"@": …}           an object that stays where it is, by its reference   {"!": …}  see ``pickled``
 
-and those of ``LEAVES``, ``containers``, ``arrays`` and ``records``.  A value is plain only if its class is exactly one
-of these, or a record whose class the other side can be told.
+and those of ``LEAVES``, ``containers``, ``arrays``, ``records`` and ``raised``.  A value is plain only if its class is
+exactly one of these, or that of a record or an exception which the other side can be told.
 
 Reading builds these classes and nothing else: no name that was sent is imported or looked up.  Whatever costs time or
 memory is counted: the values in the text, their depth, the size of the tree with shared values counted each time, and
@@ -21,7 +21,7 @@ colliding keys (the hashes of numbers are public, so an attacker can choose them
 
 import json
 
-from . import columns, containers, nesting, pickled, plain_json, records
+from . import columns, containers, nesting, pickled, plain_json, raised, records
 from . import message as wire
 from .decoder import Decoder
 from .nesting import MAX_DEPTH, MAX_UNFOLDED
@@ -43,7 +43,8 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
     """The parts of ``value``: a list of its JSON text and its buffers, bytes-like.
 
     reference    called with each value that is not plain; if it returns anything but None, that is sent in its place
-    dumps        where trust is given: pickles all values that are not plain
+    dumps        where trust is given: pickles values that are not plain; those for which ``dumps.takes`` is true, if it
+                 has that
     libraries    names of the libraries that the other side has; None stands for all
     limit, array_limit  most bytes of all parts, and of one array or table; TooLarge beyond
     classes      called with the class of a record: returns its description, see ``records``, or None if it is not sent
@@ -171,8 +172,6 @@ class Encoder:
             return {"b": self.buffer(value)}
         if kind is bytearray:
             return {"B": self.buffer(bytes(value))}
-        if kind is slice:
-            return {"S": self.nodes((value.start, value.stop, value.step), depth)}
         leaf = LEAVES.get(kind)
         if leaf is not None:
             return {leaf[0]: leaf[1](value)}
@@ -185,7 +184,7 @@ class Encoder:
 
         node = arrays.encode(self, value, kind, depth)
         if node is None:
-            node = records.encode(self, value, kind, depth)
+            node = records.encode(self, value, kind, depth) or raised.encode(self, value, kind, depth)
         if node is not None:
             return node
         if self._reference is not None:
@@ -303,7 +302,8 @@ def decode(parts, resolve=None, loads=None, classes=None):
 
     resolve   called with the content of each ``@`` node
     loads     called with a pickle's bytes; if it is None, a pickle is refused
-    classes   called with the description of a record's class; returns the class, or None if it is not known
+    classes   called with the description of a record's class; returns the class, or None if it is not known. Its
+              ``exception``, if it has that, makes an exception, see ``raised``
 
     Raises BadValue, and what ``resolve`` and ``loads`` raise.
     """

@@ -20,10 +20,11 @@ def decoded(source: bytes) -> str:
 def modules_beside(script: Path, source: str) -> list[ModuleType]:
     """The modules and packages of the script's folder that it imports, and those that they import; none of them is run.
 
-    Each is a module with its ``__file__`` or ``__path__``, and nothing in it.
+    Each is a module with its ``__file__`` or ``__path__``, and nothing in it. The folder is the one that the script is
+    in where it is a symbolic link, as in Python.
     """
     with contextlib.suppress(OSError):  # the folder that we are in is gone
-        script = script.absolute()
+        script = script.resolve()
     folder = script.parent
     found: dict[str, ModuleType] = {}
     waiting = [source]

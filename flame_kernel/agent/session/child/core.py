@@ -200,7 +200,7 @@ class ChildCore:
         if kind.endswith("_reply"):
             with self._lock:
                 known = self._running.pop(request_id, None)
-            if kind == "where_reply" and known is None:
+            if kind in ("where_reply", "profile_reply") and known is None:
                 return  # it was already answered from here, without the child
             self._programs.settle(request_id)
             if self._stops.ended(request_id):
@@ -283,8 +283,8 @@ class ChildCore:
             pass  # the process is just ending
         for number in given:  # the child has copies
             os.close(number)
-        if kind == "where":
-            threads.start("where", self._where_without_answer, request["id"])
+        if kind in ("where", "profile"):
+            threads.start(kind, self._look_without_answer, request)
 
     def answer(self, input_id, value):
         try:
@@ -327,18 +327,38 @@ class ChildCore:
 
         threads.start("top", answer)
 
-    def _where_without_answer(self, request_id):
-        """Answer for a child that does not do so in time."""
-        deadline = time.monotonic() + WHERE_PATIENCE
-        while time.monotonic() < deadline:
-            if request_id not in self._running:
-                return
+    def _look_without_answer(self, request):
+        """Answer for a child that does not do so in time. A profile of one cell lasts as long as that."""
+        request_id = request["id"]
+        if request["kind"] == "profile":
+            if not request.get("request"):
+                self._profile_from_outside(request_id, request["seconds"])
+        elif not self._has_answered(request_id, WHERE_PATIENCE):
+            self._answer_for_child(request_id, "where", monitor.safely(self._where))
+
+    def _has_answered(self, request_id, seconds):
+        """Wait for the child's answer."""
+        deadline = time.monotonic() + seconds
+        while request_id in self._running:
+            if time.monotonic() > deadline:
+                return False
             time.sleep(0.05)
-        content = monitor.safely(self._where)
+        return True
+
+    def _answer_for_child(self, request_id, kind, content):
         with self._lock:
             if self._running.pop(request_id, None) is None:
                 return
-        self._log.append({"type": "where_reply", "request": request_id, "content": content})
+        self._log.append({"type": kind + "_reply", "request": request_id, "content": content})
+
+    def _profile_from_outside(self, request_id, seconds):
+        """Take the profile of a child whose interpreter is held, by stacks that it writes without it."""
+        held = self.check(request_id, WHERE_PATIENCE) is None
+        if not held and self._has_answered(request_id, seconds + WHERE_PATIENCE):
+            return
+        taken = child_stacks.Profile(self.pid, self._stacks)
+        content = monitor.safely(lambda: taken.take(seconds if held else 1.0, lambda: request_id in self._running))
+        self._answer_for_child(request_id, "profile", content)
 
     def _where(self):
         found, note = self._stacks()

@@ -12,6 +12,7 @@ import signal
 import time
 
 from ... import own
+from ...profile import folded
 from ...shell import compiler
 from .. import stacks
 
@@ -19,6 +20,8 @@ from .. import stacks
 DUMP_SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else None
 # Seconds to wait for the first bytes of a dump, and seconds of silence that mean its end.
 DUMP_PATIENCE, DUMP_QUIET = 1.0, 0.05
+# Seconds between two dumps of a profile.
+PROFILE_EVERY = 0.1
 # Bytes to read from a pipe at once: more than a pipe holds.
 MOST = 1 << 20
 
@@ -167,3 +170,28 @@ def state(pid):
             return _STATES.get(f.read().rpartition(")")[2].split()[0], "")
     except (OSError, IndexError):
         return ""
+
+
+class Profile:
+    """A profile from outside: ``look`` returns the stacks of ``read_stacks``, and why that was needed in words."""
+
+    def __init__(self, pid, look):
+        self._pid, self._look = pid, look
+        self._folded = folded.Folded()
+
+    def take(self, seconds, goes_on):
+        """The content of a profile_reply, after so many seconds, or as soon as ``goes_on()`` is False."""
+        begun = last = time.monotonic()
+        samples, why = 0, ""
+        while goes_on() and last < begun + seconds:
+            time.sleep(PROFILE_EVERY)
+            found, why = self._look()
+            now = time.monotonic()
+            for stack in found:
+                frames = [frame for frame in stack["frames"] if "file" in frame]
+                self._folded.texts.update(((frame["file"], frame["line"]), frame["source"]) for frame in frames)
+                calls = tuple((frame["name"], frame["file"], frame["line"]) for frame in frames)
+                self._folded.add(stack["name"], calls, now - last)
+            last, samples = now, samples + 1
+        taken = {"status": "ok", "pid": self._pid, "scope": "all", "mode": "wall", "samples": samples, "cost": 0.0}
+        return dict(self._folded.content(), seconds=round(last - begun, 3), idle=[], note=why, **taken)

@@ -1,0 +1,100 @@
+"""What of a result goes to the client as a value, and what stays here for a stand-in.
+
+A value is sent that is plain, and of records and exceptions those whose identity does not matter: named tuples, enum
+members, frozen dataclasses, exceptions, and objects of classes that the client sent.  The client may not know their
+class; then it takes the reference that goes along.  Under trust the same holds for values that a pickle carries and
+that cannot change: objects of classes derived from int, str, tuple and the like, and compiled patterns.
+"""
+
+import enum
+import re
+
+from ..wire import records, values
+from . import pickles
+
+# Most bytes of a result that is sent by value without being asked for: of an array or table, and of anything else.
+ARRAY_LIMIT = 1 << 20
+VALUE_LIMIT = 16 << 20
+
+_FIXED = (int, float, complex, str, bytes, tuple, frozenset, type(re.compile("")))
+_HOLDING = (list, tuple, dict, set, frozenset)
+
+
+class Told:
+    """The descriptions of classes for the client; ``classes`` are those that it has sent (``functions.Classes``)."""
+
+    def __init__(self, classes):
+        self._key = classes.key
+
+    def any(self, kind):
+        """The description of a class: ``[key, module, name]``."""
+        return [self._key(kind), str(kind.__module__)[:500], kind.__qualname__[:500]]
+
+    def known(self, kind):
+        """The same for a class that the client knows in any case; None for others."""
+        is_pythons = issubclass(kind, Exception) and kind.__module__ == "builtins"
+        return self.any(kind) if is_pythons or self._key(kind) is not None else None
+
+    def unless_pickled(self, kind):
+        """The same for any class but those of exceptions that a pickle carries as they are."""
+        return self.known(kind) if issubclass(kind, BaseException) else self.any(kind)
+
+
+class _Perhaps:
+    """As ``Told.known``, and for classes whose objects do not change; ``used`` tells whether one of these was met."""
+
+    def __init__(self, told):
+        self._told = told
+        self.used = False
+
+    def __call__(self, kind):
+        known = self._told.known(kind)
+        if known is None and _is_fixed(kind):
+            self.used = True
+            known = self._told.any(kind)
+        return known
+
+
+def _is_fixed(kind):
+    if issubclass(kind, (enum.Enum, BaseException)) or records.is_named_tuple(kind):
+        return True
+    return getattr(vars(kind).get("__dataclass_params__"), "frozen", False)
+
+
+class _Fixed:
+    """Pickles values that cannot change, see ``values.encode``; ``used`` tells whether one was met."""
+
+    def __init__(self, dumps):
+        self._dumps = dumps
+        self.used = False
+
+    def takes(self, value):
+        takes = isinstance(value, _FIXED) and type(value) not in _HOLDING
+        self.used = self.used or takes
+        return takes
+
+    def __call__(self, value):
+        return self._dumps(value)
+
+
+def parts(thing, classes, libraries, trust=None, share=1):
+    """``(the parts of a value, whether the client can read it for certain)``; None for what stays here.
+
+    ``trust`` is the client's own description if it reads pickles; ``share`` divides the limits.
+    """
+    told = Told(classes)
+    perhaps = _Perhaps(told)
+    how = {"libraries": libraries, "limit": VALUE_LIMIT // share, "array_limit": ARRAY_LIMIT // share}
+    try:
+        return values.encode(thing, classes=perhaps, **how), not perhaps.used
+    except values.TooLarge:
+        return None
+    except values.NotPlain:
+        if not trust or not (isinstance(thing, _FIXED) or type(thing) in _HOLDING):
+            return None
+    fixed = _Fixed(pickles.pickler(trust, classes))
+    try:
+        made = values.encode(thing, classes=perhaps, dumps=fixed, **how)
+    except (values.NotPlain, values.TooLarge):
+        return None
+    return made, not (perhaps.used or fixed.used)

@@ -1,0 +1,106 @@
+"""Exceptions as values, from the far side: their class, arguments and attributes. Both sides import it.
+
+::
+
+    {"rx": [classes, text, facts]}
+
+``classes`` are the exception's class and its bases, each as ``[key, module, name]`` (see ``records``), ``text`` is its
+``str()``, and ``facts`` is a dict: see ``facts``.  The reader's ``classes`` makes the exception; see ``values.decode``.
+"""
+
+import types
+
+from .scalars import BadValue
+
+# Attributes of built-in exceptions that do not follow from their arguments.
+FACTS = ("errno", "strerror", "filename", "filename2", "characters_written", "name", "path", "value", "msg", "obj")
+FACTS += ("lineno", "offset", "end_lineno", "end_offset", "text", "code")
+# Most characters of a note or a message; most attributes, notes, members and classes of one exception.
+LIMIT = 1 << 16
+MOST = 100
+
+
+def facts(exc):
+    """What there is to tell of an exception: ``args``, ``attributes`` (of its ``__dict__`` and its slots), ``notes``, a
+    group's ``message``, and the attributes of built-in exceptions by their names."""
+    found = {name: attribute(exc, name) for name in FACTS}
+    found = {name: one for name, one in found.items() if one is not None}
+    attributes = slots(exc)
+    attributes.update(attribute(exc, "__dict__") or {})
+    notes = attributes.pop("__notes__", None)
+    if isinstance(notes, list):
+        found["notes"] = [str(note)[:LIMIT] for note in notes[:MOST]]
+    if isinstance(exc, SystemExit):
+        attributes["code"] = exc.code
+    names = [name for name in attributes if isinstance(name, str)][:MOST]
+    found["attributes"] = {name: attributes[name] for name in names}
+    found["args"] = exc.args[:MOST]
+    if is_group(exc):
+        found["message"] = exc.message[:LIMIT]
+    return found
+
+
+def is_group(exc):
+    """Whether it is an exception group."""
+    return any(kind.__name__ == "BaseExceptionGroup" and kind.__module__ == "builtins" for kind in type(exc).__mro__)
+
+
+def slots(exc):
+    """The attributes in slots of an exception's classes, read without running their code."""
+    found = {}
+    for name, slot in slots_of(type(exc)).items():
+        try:
+            found[name] = slot.__get__(exc, type(exc))
+        except AttributeError:
+            pass  # the slot has no value
+    return found
+
+
+def slots_of(kind):
+    """The slots that classes other than Python's own have: ``{name: descriptor}``."""
+    found = {}
+    for base in reversed(kind.__mro__):
+        if base.__module__ != "builtins":
+            found.update((name, one) for name, one in vars(base).items() if type(one) is types.MemberDescriptorType)
+    return found
+
+
+def attribute(exc, name):
+    """An attribute; None if it has none, or if a property of the user's raises."""
+    try:
+        return getattr(exc, name, None)
+    except Exception:  # a property of the user's may raise anything; that fact is left out
+        return None
+
+
+def encode(encoder, value, kind, depth):
+    """The node of an exception, made with a ``values.Encoder``; None for other values, or if its class is not told."""
+    if encoder.classes is None or not issubclass(kind, BaseException):
+        return None
+    told = encoder.classes(kind)
+    if told is None:
+        return None
+    bases = [one for one in kind.__mro__[1:MOST] if issubclass(one, BaseException)]
+    classes = [told] + [[None, str(one.__module__)[:500], one.__qualname__[:500]] for one in bases]
+    try:
+        text = str(value)[:LIMIT]
+    except Exception:  # the user's __str__ may raise anything
+        text = ""
+    return {"rx": [classes, encoder.node(text, depth + 1), encoder.node(facts(value), depth + 1)]}
+
+
+def _read(decoder, content, depth):
+    classes, text, found = content
+    text, found = decoder.value(text, depth + 1), decoder.value(found, depth + 1)
+    make = getattr(decoder.classes, "exception", None)
+    if make is None or type(classes) is not list or not 0 < len(classes) <= MOST:
+        raise BadValue("an exception, where none is due, or of no class")
+    for one in classes:
+        if type(one) is not list or len(one) != 3 or type(one[1]) is not str or type(one[2]) is not str:
+            raise BadValue("an exception of the class %.60r" % (one,))
+    if type(text) is not str or type(found) is not dict:
+        raise BadValue("an exception without text or facts")
+    return make(classes, text, found)
+
+
+READERS = {"rx": _read}

@@ -1,0 +1,50 @@
+"""``jupyter flame profile``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import ClassVar
+
+from ...commands.language import BY_NAME
+from ...profile.asking import Wish, finished, take
+from ...terminal import plain_text
+from ..connecting import Connecting
+from ..parser import Parser
+
+# What is for notebooks: a display there, or the cell that runs.
+_NOT_HERE = ("live", "end", "cell", "target")
+
+
+class Profile(Connecting):
+    """Where does the time go?"""
+
+    title = "profile"
+    about = """
+        Sample the stacks of a server's process, and show the hottest lines; -o saves a flame graph as a page, or
+        speedscope's JSON. Ctrl-C ends it early. Nothing is traced or patched there, and nothing is left.
+        """
+    typed = """
+        jupyter flame profile shop --seconds 5 -o shop.html
+        jupyter flame profile shop --tasks
+        jupyter flame profile shop --cpu --against before.json
+        """
+    word: ClassVar[bool] = True
+    alone: ClassVar[bool] = False
+    session: ClassVar[str] = "the session whose process it is; it is left alive at the end"
+
+    def arguments(self, parser: Parser) -> None:
+        super().arguments(parser)
+        groups = {name: parser.add_mutually_exclusive_group() for name in ("scope", "mode")}
+        for option in BY_NAME["profile"].options:
+            if option.name not in _NOT_HERE:
+                option.add_to(groups.get(option.group, parser))
+
+    def run(self, options: argparse.Namespace) -> int | None:
+        values = vars(options)
+        wish = Wish.of(values)
+        with self.remote() as remote:
+            profile, saved = finished(take(remote.session, wish), values, str(remote.target))
+        print(plain_text(str(profile)))
+        if saved:
+            print(plain_text(saved))
+        return None

@@ -1,0 +1,87 @@
+"""The commands that look at what runs on the far side: stacks, values, figures, and profiles."""
+
+from __future__ import annotations
+
+from .command import ANY, ON_CONNECTION, Argument, Command
+from .options import MAGICS, Option
+
+EVERY = Option(("--every",), "again every S seconds, in the same output", "S")
+END = Option(("--end",), "end that")
+
+# How a profile is taken, and what becomes of it.
+SAMPLING: tuple[Option, ...] = (
+    Option(("--wall",), "count all time, of waiting too (the default)", group="mode"),
+    Option(("--cpu",), "count CPU time", group="mode"),
+    Option(("--gil",), "count CPU time of Python code, without C code that has released the interpreter", group="mode"),
+    Option(("--rate",), "samples a second (100)", "N", kind=float),
+    Option(("-o", "--output"), "save it: NAME.json for speedscope, NAME.html as a page", "FILE", tab=("here",)),
+    Option(("--against",), "show what has changed since that saved profile", "FILE", tab=("here",)),
+)
+
+LOOKING: tuple[Command, ...] = (
+    Command(
+        "where",
+        "show where the running cell is: its stack, with source lines",
+        (),
+        (Option(("--all",), "of every thread and task"), EVERY, END, ON_CONNECTION),
+        more="Nothing is stopped, and it answers while a cell runs.",
+        examples=("%flame where --all", "%flame where --every 1"),
+        passes=True,
+    ),
+    Command(
+        "watch",
+        "show a value again and again, in place, even while a cell runs",
+        (Argument("code", "EXPRESSION", "taken as it stands", ANY, ("code",)),),
+        (
+            Option(("--every",), "seconds between two updates (default: 2)", "S"),
+            Option(("--end",), "end it (all, if no expression is given); the Stop button does not"),
+            ON_CONNECTION,
+        ),
+        examples=("%flame watch len(results) --every 1", "%flame watch --end"),
+        code=True,
+        passes=True,
+    ),
+    Command(
+        "top",
+        "show what the far side uses: CPU, memory, threads, subprocesses, open files",
+        (),
+        (EVERY, END, ON_CONNECTION),
+        examples=("%flame top --every 2",),
+        passes=True,
+    ),
+    Command(
+        "profile",
+        "show where the time goes: a flame graph, and the hottest lines",
+        (),
+        (
+            Option(("--cell",), "of the cells that run (the default while one does)", group="scope"),
+            Option(("--all",), "of the whole process (the default else)", group="scope"),
+            Option(("--thread",), "of this thread, by its name or number", "NAME", group="scope"),
+            Option(("--tasks",), "of asyncio's tasks: what each waits for", group="scope"),
+            Option(("--seconds",), "how long (10); Stop ends it earlier", "S", kind=float),
+            *SAMPLING,
+            Option(("--idle",), "with threads that stand still all the time"),
+            Option(("--live",), "from now on, renewed in place, until --end", group="live"),
+            Option(("--end",), "end the live profile", group="live"),
+            ON_CONNECTION,
+        ),
+        more="Stacks are sampled there, so nothing is traced, patched or slowed down by more than 2 % of one CPU; what "
+        "it cost is told. It answers while a cell runs. %%profile, or %%flame --profile, is for one cell.",
+        examples=(
+            "%flame profile --all --seconds 5",
+            "%flame profile --live",
+            "%flame profile --all -o before.json",
+            "%flame profile --all --against before.json",
+        ),
+        passes=True,
+    ),
+)
+
+PROFILE_CELL = Command(
+    "%%profile",
+    "run the cell, and show where its time went",
+    (),
+    SAMPLING,
+    examples=("%%profile", "%%profile --cpu -o cell.json"),
+    instead={MAGICS: "in this notebook it is: %%flame --profile"},
+)

@@ -1,0 +1,5 @@
+"""Where far sides spend their time: profiles asked for, merged, compared, drawn as flame graphs, and saved.
+
+Knows no front end: a profile is words, HTML, or a file.
+Begin at profile.py; asking.py takes one.
+"""

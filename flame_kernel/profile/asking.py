@@ -1,0 +1,166 @@
+"""Asking far sides for profiles: what is wanted, and waiting for it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+from ..commands.monitor import PATIENCE, View, Views, silence
+from ..errors import FlameError
+from ..session.session import Session
+from . import saving
+from .profile import Profile, merged
+
+SECONDS, RATE = 10.0, 100.0
+# Seconds of one part of a live profile.
+LIVE_EVERY = 1.0
+# As the agent has them.
+MOST_SECONDS, MOST_RATE = 3600.0, 1000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What to profile: ``scope`` is ``cell``, ``all``, ``thread`` or ``tasks``, or empty: the cells that run, or all
+    where none does. Raises FlameError for times and rates that cannot be."""
+
+    scope: str = ""
+    thread: str = ""
+    mode: str = "wall"
+    seconds: float = SECONDS
+    rate: float = RATE
+    idle: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds <= MOST_SECONDS:
+            raise FlameError(f"--seconds is above 0 and at most {MOST_SECONDS:g}, not {self.seconds:g}")
+        if not 1 <= self.rate <= MOST_RATE:
+            raise FlameError(f"--rate is from 1 to {MOST_RATE:g} samples a second, not {self.rate:g}")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Wish:
+        """The wish that options by their names stand for. Raises FlameError."""
+        thread = values.get("thread") or ""
+        scopes = [name for name in ("cell", "all", "tasks") if values.get(name)]
+        return cls(
+            "thread" if thread else scopes[0] if scopes else "",
+            thread,
+            next((mode for mode in ("cpu", "gil") if values.get(mode)), "wall"),
+            SECONDS if values.get("seconds") is None else values["seconds"],
+            RATE if values.get("rate") is None else values["rate"],
+            bool(values.get("idle")),
+        )
+
+    @classmethod
+    def named(cls, **how: Any) -> Wish:
+        """The wish of a call's arguments. Raises FlameError."""
+        how = {"scope": "thread", **how} if how.get("thread") else how
+        known = [one.name for one in dataclasses.fields(cls)]
+        for name in how:
+            if name not in known:
+                raise FlameError(f"profile() has no argument {name!r}; it has {', '.join(known)}")
+        return cls(**how)
+
+    def fields(self) -> dict[str, Any]:
+        """Those of the request."""
+        return dataclasses.asdict(self)
+
+
+class Taking:
+    """A profile that is being taken; ``result`` waits for it, ``stop`` ends it early.
+
+    With ``cell``, the id of an execute request that is sent behind it, it lasts as long as that runs.
+    """
+
+    def __init__(self, session: Session, wish: Wish, cell: str = "") -> None:
+        self._session, self._id = session, uuid.uuid4().hex
+        fields = wish.fields()
+        if cell:
+            fields |= {"scope": "cell", "request": cell, "seconds": MOST_SECONDS}
+        self._patience = wish.seconds + PATIENCE
+        self._future = session.request("profile", self._id, **fields)
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End it: what was taken so far is its result."""
+        self._stopped.set()
+        self._session.request("profile_end", profile=self._id)
+
+    def result(self) -> Profile:
+        """The profile. Raises FlameError where none comes in time."""
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                return Profile.of_reply(self._future.result(0.1), self._session.location)
+            except futures.TimeoutError:  # not the built-in one before Python 3.11
+                if self._stopped.is_set():
+                    until = min(until, time.monotonic() + PATIENCE)
+                    self._stopped.clear()
+                if time.monotonic() > until:
+                    words = f"no profile from {self._session.location}: {silence(self._session)}"
+                    raise FlameError(words) from None
+
+
+def take(session: Session, wish: Wish) -> Profile:
+    """Take a profile; Ctrl-C ends it early, and gives what there is. Raises FlameError."""
+    taking = Taking(session, wish)
+    try:
+        return taking.result()
+    except KeyboardInterrupt:
+        with contextlib.suppress(FlameError):
+            taking.stop()
+            return taking.result()
+        raise
+
+
+def finished(profile: Profile, values: Mapping[str, Any], name: str = "") -> tuple[Profile, str]:
+    """The profile as the options say, compared (``against``) and saved (``o``, ``output``); and where it was saved."""
+    against, output = values.get("against"), values.get("output")
+    if against:
+        profile = profile.against(saving.load(Path(against).expanduser()))
+    if not output:
+        return profile, ""
+    path = Path(output).expanduser()
+    saving.save(profile, path, name)
+    where = "" if path.suffix.lower() in (".html", ".htm") else "; speedscope and VS Code open it"
+    return profile, f"saved in {path}{where}"
+
+
+def gathered(takings: Mapping[str, Taking]) -> Profile:
+    """The profiles of several hosts as one; a host that gives none is named in its note. Raises FlameError where none
+    does."""
+    found: dict[str, Profile] = {}
+    failed: dict[str, FlameError] = {}
+    for host, one in takings.items():
+        try:
+            found[host] = one.result()
+        except FlameError as error:
+            failed[host] = error
+    if not found and failed:
+        raise next(iter(failed.values()))
+    profile = merged(found)
+    missing = "; ".join(f"no profile of {host}: {error}" for host, error in failed.items())
+    return dataclasses.replace(profile, note="; ".join(filter(None, (profile.note, missing))))
+
+
+def live(views: Views, session: Session, wish: Wish, show: Callable[[dict[str, Any]], None]) -> View:
+    """A profile that grows in place, from now on, until its view is ended."""
+    so_far: list[Profile] = []
+
+    def bundle(reply: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        part = Profile.of_reply(reply, session.location)
+        whole = merged({"": so_far.pop(), " ": part}) if so_far else part
+        seconds = part.seconds + (whole.seconds if whole is not part else 0.0)
+        so_far.append(dataclasses.replace(whole, seconds=seconds, hosts=1, idle=part.idle, note=part.note))
+        return dict(so_far[0].bundle()), {}
+
+    fields = dataclasses.replace(wish, seconds=LIVE_EVERY).fields()
+    view = views.show(session, "profile", fields, bundle, show, 0.0)
+    view.shown.wait()
+    return view
