@@ -63,6 +63,10 @@ _CAUSES: dict[str, tuple[str, str]] = {
         "close other clients, or start it with a larger PYRO_THREADPOOL_SIZE",
     ),
     "closed": ("the server closed the connection", "look at what the server printed, then try again"),
+    "old_python": (
+        "its Python is too old for a session",
+        "run the server on Python 3.6 or newer; as it is, jupyter flame exec, eval, put and get work",
+    ),
     "message_size": (
         "it accepts only very small messages",
         "start it with a larger PYRO_MAX_MESSAGE_SIZE, such as 1000000, or without it",

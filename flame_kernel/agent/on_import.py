@@ -1,17 +1,17 @@
-"""Something to do once a module is imported, for code that must not import it itself."""
+"""Calls a function when a module is imported, for code that must not import it itself."""
 
 import sys
 import threading
 
 
 class OnImport:
-    """An import finder that finds nothing itself: calls ``then(module)`` for each module that is imported from now on
-    and whose name ``wanted(name)`` accepts. Call ``remove`` in the end."""
+    """An import finder that finds nothing itself. It calls ``then(module)`` for each module that is imported from now
+    on, if ``wanted(name)`` accepts its name. Call ``remove`` at the end."""
 
     def __init__(self, wanted, then):
         self._wanted = wanted
         self._then = then
-        self._asking = set()  # the threads that ask the other finders
+        self._asking = set()  # the threads that are asking the other finders
         sys.meta_path.insert(0, self)
 
     def remove(self):

@@ -61,11 +61,11 @@ def shared(module):
 
 
 def _in_use(module, **probes):
-    """``(module, name, what stands there, a test whether another thing works as well)``."""
+    """``(module, name, its value, a function that tells whether a replacement works as well)``."""
     return [(module, name, vars(module)[name], works) for name, works in probes.items() if name in vars(module)]
 
 
-# What the interpreter's own library, and IPython, use all the time: without it no cell ends, and none begins.
+# What the standard library and IPython use all the time: without it no cell begins or ends.
 _NEEDED = _in_use(
     builtins,
     len=lambda f: f((1, 2)) == 2,
@@ -113,8 +113,8 @@ _CONTEXTS = [] if contextvars is None else _in_use(contextvars, copy_context=lam
 
 
 def repair():
-    """Put back what a cell has replaced by something that does not work, of what nothing works without. Returns the
-    names. What works is the user's to replace."""
+    """Put back essential functions that a cell has replaced by something that does not work; returns their names. The
+    user may replace them by something that works."""
     found = []
     for module, name, kept, works in _NEEDED + _CONTEXTS:
         now = vars(module).get(name)

@@ -1,4 +1,4 @@
-"""What the Pyro of this process is: its kind of server, and whether an app is around it."""
+"""Facts about this process's Pyro: the kind of server, and whether it is part of an app."""
 
 import sys
 
@@ -10,11 +10,11 @@ def servertype():
 
 
 def is_multiplex():
-    """Whether one call stops all others."""
+    """Whether one call blocks all others."""
     return servertype() == "multiplex"
 
 
 def is_bare_flameserver():
-    """Whether this process is Pyro's own flame server, with no app around it."""
+    """Whether this process is Pyro's own flame server, and not an app that serves Flame."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return "Pyro4.utils.flameserver" in sys.modules or getattr(spec, "name", None) == "Pyro4.utils.flameserver"

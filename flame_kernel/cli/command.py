@@ -29,8 +29,9 @@ from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError, TargetError
 from ..remote.foreground import flush_output
 from ..remote.program import DONE, FAILED, INTERRUPTED
+from ..session.user import agrees, ask_line
 from ..terminal import plain_text
-from .index import HELP, overview
+from .index import asks, overview
 from .parser import Parser, meant
 
 MISUSED = 2
@@ -135,7 +136,7 @@ class Command(JupyterApp):
             return True
         if not sys.stdin.isatty():
             raise TargetError(f"{question} There is no terminal to ask in; add -y")
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        return agrees(ask_line, question)
 
     @staticmethod
     def targets() -> TargetsFile:
@@ -155,9 +156,11 @@ class CommandGroup(Command):
     def initialize(self, argv: Any = None) -> None:
         """Called with the words behind ours: load the command that they name, or say which there are."""
         words = list(sys.argv[1:] if argv is None else argv)
-        if words and words[0] in HELP:
+        if asks(words):
             print(overview(self.title, self.about, self.commands))
             self.exit(DONE)
+        if words[:1] == ["help"]:
+            words = [*words[1:], "--help"]
         name = words[0] if words and words[0] in self.commands else self.other
         if name is not None:
             self.subcommands = {one: (path, about) for one, (path, about) in self.commands.items()}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..connect.target import Target, load_target
+from ..connect.target import LIGHT, Target, load_target
 from ..errors import GroupError
 from ..group import folding
 from ..group.following import RENEWED, STOP_PATIENCE, Following, Live
@@ -91,7 +91,7 @@ def files(
     before: str = "",
 ) -> int:
     """Copy to or from all; ``work`` begins it with ``group.noblock``. ``told`` has lines of each host for the user."""
-    with opened(command, place="process", shell="mini") as chosen:
+    with opened(command, **LIGHT) as chosen:
         results = _results(work(chosen.noblock), chosen)
         if not quiet:
             done = {host: f"{before}{one}" for host, one in results.ok.items() if one is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import keyword
 import re
+from pathlib import Path
 
 from ..errors import FlameError, TargetError
 
@@ -60,8 +61,17 @@ def identifier(name: str, what: str = "name") -> str:
     return name
 
 
-def script(source: str, name: str, arguments: list[str]) -> str:
-    """A cell that runs a script as Python does: ``sys.argv`` for it, its own names, tracebacks with its lines."""
+def script(words: list[str]) -> str:
+    """A cell that runs the script FILE of this machine, with its arguments, as Python does: its own ``sys.argv`` and
+    names, tracebacks with its lines. Raises FlameError if it cannot be read."""
+    file, *arguments = words
+    path = Path(file).expanduser()
+    name = path.name
+    try:
+        source = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = getattr(e, "strerror", None) or e
+        raise FlameError(f"cannot read {file}: {reason}; %flame run takes a script of this machine") from None
     return (
         "def _flame_script():\n"
         "    import sys, linecache\n"

@@ -33,6 +33,7 @@ from .identify import introduce
 OK, NOTE, FAILED, SKIPPED = "ok", "note", "failed", "skipped"
 # What stands before the words of a check.
 MARKS = {OK: "✓", NOTE: "!", FAILED: "✗", SKIPPED: "-"}
+_COLOURS = {OK: "success", NOTE: "warn", FAILED: "error", SKIPPED: "border"}  # as JupyterLab's themes name them
 
 # All checks but the first, which differ with the kind of location.
 _COMMON = (
@@ -489,6 +490,7 @@ def bundle(checks: Iterable[Check]) -> dict[str, str]:
     rows = []
     for check in checks:
         cure = f"<br><em>{escape(check.cure)}</em>" if check.cure else ""
-        cells = (MARKS[check.verdict], escape(check.name), escape(check.words) + cure)
+        mark = f'<span style="color:var(--jp-{_COLOURS[check.verdict]}-color1)">{MARKS[check.verdict]}</span>'
+        cells = (mark, escape(check.name), escape(check.words) + cure)
         rows.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
     return {"text/plain": "\n".join(map(str, checks)), "text/html": f"<table>{''.join(rows)}</table>"}

@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
+from ..errors import FlameError
 from .command import Command
-from .language import COMMANDS, commands
+from .language import CELL, COMMANDS, commands
+from .looking import PROFILE_CELL
 from .options import FACES, KERNEL, MAGICS, Option
-from .parsing import usage
+from .parsing import find, usage
+from .tab import command_at
 
 # A notebook breaks lines that are longer.
 WIDTH = 100
-LOCAL = "first line of a cell that runs on this machine, with the kernel's own Python"
+LOCAL, HERE = "%%local", "first line of a cell that runs on this machine, with the kernel's own Python"
 _CELLS = {
-    KERNEL: ("%%local", LOCAL),
+    KERNEL: (LOCAL, HERE),
     MAGICS: ("%%flame", "first line of a cell that runs there; %%flame? shows its options"),
 }
 
@@ -43,6 +47,33 @@ def about(command: Command, face: str) -> str:
     if command.aliases:
         parts.append(f"The same as: {', '.join(f'%flame {name}' for name in command.aliases)}.")
     return "\n\n".join(parts)
+
+
+def of_cell(line: str, face: str) -> str | None:
+    """All about the first line of a cell, if it is one of ours, such as ``%%flame``; a ? may stand behind it."""
+    word = line.split()[0].rstrip("?") if line.strip() else ""
+    if word == CELL.name:
+        return about(CELL, face)
+    if face == KERNEL and word == PROFILE_CELL.name:
+        return about(PROFILE_CELL, face)
+    return f"{LOCAL}: {HERE}." if face == KERNEL and line.strip().rstrip("?") == LOCAL else None
+
+
+def inspected(text: str, at: int, face: str) -> dict[str, Any] | None:
+    """The content of an inspect_reply for a line of ours, with the cursor ``at`` a character; None for other lines."""
+    before = text[:at].split("\n")
+    number, column = len(before) - 1, len(before[-1])
+    line = text.split("\n")[number]
+    shown = of_cell(line, face) if number == 0 else None
+    name = command_at(line, column)
+    if name is not None:
+        try:
+            shown = about(find(name, face), face) if name else overview(face)
+        except FlameError as e:  # it says what to do instead
+            shown = str(e)
+    if shown is None:
+        return None
+    return {"status": "ok", "found": True, "data": {"text/plain": shown}, "metadata": {}}
 
 
 def _written(option: Option) -> str:

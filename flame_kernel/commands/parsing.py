@@ -22,6 +22,8 @@ from .options import Option
 WATCH_EVERY, LEAST_EVERY = 2.0, 0.2
 # Characters of what was written that a sentence repeats.
 SHOWN = 60
+# What asks for a command's help, in place of its arguments.
+HELP = ("--help", "-h")
 
 _OPTION = r"--(?:end|every[ =]\s*(\S+))"
 _FIRST_OPTION, _LAST_OPTION = re.compile(rf"^\s*{_OPTION}(?=\s|$)"), re.compile(rf"(?:^|\s){_OPTION}\s*$")
@@ -61,11 +63,12 @@ def parse(text: str, face: str, default: str = "status") -> Line:
         return parse(f"help {asked.group(1)}", face)
     word, _, rest = text.partition(" ")
     rest = rest.strip()
-    if word in ("--help", "-h"):
+    if word in HELP:
         word = "help"
     refuse_key(rest)  # first, so that no error message repeats the key
-    command = find(word or default, face, rest)
-    if not command.code and {"--help", "-h"} & set(rest.split()):
+    asks = bool(set(HELP) & set(rest.split()))
+    command = find(word or default, face, "" if asks else rest)
+    if asks and (not command.code or rest in HELP):  # anything else may be code
         return parse(f"help {command.name}", face)
     values = _read_code(command, face, rest) if command.code else _read(command, face, words_of(rest))
     if "every" in values:
@@ -93,8 +96,8 @@ def find(word: str, face: str, rest: str = "") -> Command:
     """The command of that name, or alias; FlameError where there is none, or where it makes no sense in ``face``."""
     command = BY_NAME.get(word)
     if command is None:
-        known = [name for name, one in BY_NAME.items() if face in one.faces]
-        raise FlameError(f"there is no %flame {shortened(word)}; {_meant(word, known, '%flame ')}")
+        # Those of the other face as well: they tell what to do here instead.
+        raise FlameError(f"there is no %flame {shortened(word)}; {_meant(word, BY_NAME, '%flame ')}")
     if face in command.instead:
         raise FlameError(command.instead[face].format(rest=shortened(rest) or "…"))
     return command
@@ -110,7 +113,7 @@ def _need_not_wait(words: list[str]) -> bool:
     if words[0] not in ("%flame", "%flame?", "%flame??"):
         return False
     name = words[1] if len(words) > 1 else "status"
-    if name in ("--help", "-h") or words[-1].endswith("?") or words[0] != "%flame":
+    if name in HELP or words[-1].endswith("?") or words[0] != "%flame":
         return True
     # One that does not exist, or not here, has its sentence at once.
     return name not in BY_NAME or BY_NAME[name].passes

@@ -12,16 +12,17 @@ from ..terminal import one_line
 MOST = 500
 
 
-def status(session: Session, how: str = "") -> str:
-    """Two lines about a session that is not gone, and a third where its link is in trouble; ``how`` is the way to its
-    server, in words."""
+def status(session: Session, own: str = "a server of its own") -> str:
+    """Two lines about a session that is not gone, and a third if there is trouble with its link; ``own`` is what a
+    server that was started for it is called."""
     ready: dict[str, Any] = {}
     if session.ready.done() and session.ready.exception() is None:
         ready = session.ready.result()
     place = session.server["place"]
     host, pid = (ready.get(name, session.server[name]) for name in ("host", "pid"))
+    how = own if session.target.own else session.target.protection
     lines = [
-        f"cells run at {session.location}{f' ({how})' if how else ''}, {PLACE_WORDS.get(place, place)}",
+        f"cells run at {session.location} ({how}), {PLACE_WORDS.get(place, place)}",
         f"host {host}, pid {pid}, Python {ready.get('python', '?')}, {_shell(ready)}; session {session.session_id}; "
         f"{'link up' if session.trouble is None else 'link in trouble'}",
     ]

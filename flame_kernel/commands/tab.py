@@ -26,7 +26,7 @@ from ..errors import FlameError
 from .command import SOME, Argument, Command
 from .language import BY_NAME, CELL
 from .options import Option
-from .parsing import leading
+from .parsing import HELP, leading
 
 _LINE = re.compile(r"^(?:\s*[A-Za-z_][\w, ]*=)?\s*%flame(?:(?P<asked>\?{1,2})|\s(?P<rest>.*))?$", re.DOTALL)
 
@@ -98,7 +98,7 @@ def _in_words(command: Command, face: str, text: str) -> Wanted:
     if equals and flag in valued:
         return _value(valued[flag], value, target)
     if word.startswith("-"):
-        return Wanted(word, words=tuple(flag for option in options for flag in option.flags), target=target)
+        return Wanted(word, words=_flags(options, help=command is not CELL), target=target)
     plain = [
         one
         for number, one in enumerate(words)
@@ -109,6 +109,10 @@ def _in_words(command: Command, face: str, text: str) -> Wanted:
     if "command" in kinds:
         return Wanted(word, words=_names(face))
     return Wanted(word, kinds, target=target)
+
+
+def _flags(options: tuple[Option, ...], help: bool) -> tuple[str, ...]:
+    return (*(flag for option in options for flag in option.flags), *(HELP if help else ()))
 
 
 def _names(face: str) -> tuple[str, ...]:
@@ -143,7 +147,7 @@ def _in_code(command: Command, face: str, text: str) -> Wanted:
         return _value(valued[words[-1]], word, None)
     try:
         if word.startswith("-") and (command.name == "watch" or not leading(command, face, before)[1]):
-            return Wanted(word, words=tuple(flag for option in options for flag in option.flags))
+            return Wanted(word, words=_flags(options, help=not before.strip()))
         given, code = leading(command, face, text)
     except FlameError:  # a mistyped option
         return Wanted("")

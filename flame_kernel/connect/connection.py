@@ -62,7 +62,8 @@ try:
     outcome = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
 except Exception:  # whatever that method, or pickling what it returns, raises
     raised = sys.exc_info()
-    outcome = (False, raised[0].__name__, str(raised[1]), "".join(traceback.format_exception(*raised)))
+    texts = raised[0].__name__, str(raised[1]), "".join(traceback.format_exception(*raised))
+    outcome = (False,) + tuple(t if isinstance(t, type(u"")) else t.decode("utf-8", "replace") for t in texts)
     outcome = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
     del raised
 """

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import TargetError
@@ -58,6 +59,8 @@ PLACE_WORDS = {
     "process": "inside the server's own process",
     "main": "on the server's main thread",
 }
+# For a session in which no cell runs, such as one for files: it starts no process there, and no IPython.
+LIGHT: Mapping[str, Any] = MappingProxyType({"place": "process", "shell": "mini"})
 SHELLS = ("auto", "ipython", "mini")
 WHEN_FULL = ("drop", "block")
 

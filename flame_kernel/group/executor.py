@@ -14,7 +14,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from .member import AGAIN, Job, Member
 from .results import is_lost
 
 T = TypeVar("T")
+Call = tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]
 
 
 class Task:
@@ -198,6 +199,20 @@ def each_of(fn: Callable[..., T], rows: Sequence[tuple[Any, ...]], remote: Remot
     each.__module__ = "__main__"  # so it is sent by source: the far side does not have this module
     each.__annotations__ = {}
     found: list[T] = remote.run(each, rows)
+    return found
+
+
+def each_call(calls: Sequence[Call], remote: Remote) -> list[Any]:
+    """Make these calls, all in one request. A callable may be any object that can be sent, as scikit-learn's are."""
+    functions = list({id(fn): fn for fn, _, _ in calls}.values())
+    numbers = {id(fn): number for number, fn in enumerate(functions)}
+
+    def each(calls: Sequence[tuple[int, Sequence[Any], Mapping[str, Any]]]) -> list[Any]:
+        return [functions[number](*args, **kwargs) for number, args, kwargs in calls]
+
+    each.__module__ = "__main__"  # so it is sent by source: the far side does not have this module
+    each.__annotations__ = {}
+    found: list[Any] = remote.run(each, [(numbers[id(fn)], args, kwargs) for fn, args, kwargs in calls])
     return found
 
 

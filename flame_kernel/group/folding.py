@@ -15,6 +15,8 @@ COMPARED = 400
 # Text that varies between hosts and runs: addresses of objects, times, numbers.
 _PASSING = re.compile(r"0x[0-9a-fA-F]+|\d+(?:[.:,_-]\d+)*")
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>0|[1-9]\d*)(?P<after>\D*)")
+# One of several sessions at a location, such as lab:9999/2.
+_SESSION = re.compile(r"(?P<before>.*:.*/)(?P<number>[1-9]\d*)(?P<after>)")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _runs(hosts: Iterable[str]) -> list[tuple[str, int]]:
     numbered: dict[tuple[str, str], list[int]] = {}
     order: list[tuple[str, str] | str] = []
     for host in hosts:
-        match = _NUMBERED.fullmatch(host) if ":" not in host else None
+        match = (_SESSION if ":" in host else _NUMBERED).fullmatch(host)
         if match is None:
             order.append(host)
             continue

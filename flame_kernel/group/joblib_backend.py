@@ -1,6 +1,7 @@
 """joblib on a group: ``with joblib(group): Parallel()(delayed(f)(i) for i in range(100))``.
 
-joblib must be installed by the user; it is imported only on use. scikit-learn's ``n_jobs`` uses this backend, too.
+joblib must be installed by the user; it is imported only on use. scikit-learn's ``n_jobs`` uses this backend, too; its
+estimators go there and come back as pickles, so the group needs ``trust=True``.
 Where joblib is imported before a group is made, ``parallel_config(backend="flame")`` is enough, and uses that group.
 """
 
@@ -12,8 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..errors import TargetError
-from ..remote.remote import Remote
-from .executor import GroupExecutor, each_of
+from .executor import GroupExecutor, each_call
 from .group import Group, present
 
 NAME = "flame"
@@ -79,13 +79,7 @@ def _backend() -> type[Any]:
             assert self._executor is not None
             calls = list(func.items)
 
-            def work(remote: Remote) -> list[Any]:
-                first = calls[0][0]
-                if all(function is first and not kwargs for function, _, kwargs in calls):
-                    return each_of(first, [tuple(args) for _, args, _ in calls], remote)
-                return [remote.run(function, *args, **kwargs) for function, args, kwargs in calls]
-
-            future = self._executor.give(work)
+            future = self._executor.give(lambda remote: each_call(calls, remote))
             if callback is not None:
                 future.add_done_callback(callback)
             return future

@@ -135,6 +135,11 @@ class Member:
         return self.where if remote is None else remote.location
 
     @property
+    def lent(self) -> Remote | None:
+        """The `Remote` where somebody else has connected it, and ends it."""
+        return None if self._is_ours else self._remote
+
+    @property
     def known(self) -> Remote | None:
         """The `Remote`; None if it is not connected yet."""
         return self._remote

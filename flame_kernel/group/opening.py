@@ -106,8 +106,9 @@ def _of_remotes(remotes: Any) -> Group:
 
 
 def _can_stay(member: Member | None, known: Remote | None) -> bool:
-    """Whether a member can be reused; not if it is closed, or if ``known`` is now another connection of that name."""
-    return member is not None and not member.is_closed and (known is None or member.known is known)
+    """Whether a member can be reused; not if it is closed, or if ``known`` is now another connection of that name, or
+    none."""
+    return member is not None and not member.is_closed and member.lent is known
 
 
 def _patience(timeout: Any) -> float:

@@ -15,6 +15,8 @@ from . import folding
 
 # How many errors are shown with their traceback; of the others only the first lines.
 WHOLE = 4
+# The style of an error in a table: Jupyter's own background, as no one red can be read in both of its themes.
+_ERROR = "background: var(--jp-rendermime-error-background); border-left: 3px solid #c62828; padding-left: 4px"
 # Most characters of a value's repr in a table.
 _SHOWN = 2000
 
@@ -109,10 +111,10 @@ class Results(Mapping[str, Any]):
         for value, hosts in self.fold():
             rows.append((folding.names(hosts), len(hosts), html.escape(plain_text(_short(value))), ""))
         for error, hosts in _folded(self.errors):
-            rows.append((folding.names(hosts), len(hosts), html.escape(plain_text(error)), "color: #c62828"))
+            rows.append((folding.names(hosts), len(hosts), html.escape(plain_text(error)), _ERROR))
         cells = "".join(
             f"<tr><td style='text-align: left'>{html.escape(plain_text(named))}</td><td>{count}</td>"
-            f"<td style='text-align: left; {style}'><pre style='margin: 0; {style}'>{text}</pre></td></tr>"
+            f"<td style='text-align: left; {style}'><pre style='margin: 0; background: none'>{text}</pre></td></tr>"
             for named, count, text, style in rows
         )
         head = "<tr><th style='text-align: left'>hosts</th><th></th><th style='text-align: left'>answer</th></tr>"

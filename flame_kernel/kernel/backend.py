@@ -5,14 +5,18 @@ from __future__ import annotations
 import platform
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from ..commands.status import status
 from ..connect.target import Target
 from ..errors import FlameError
+from ..forward.forwards import Forwards
 from ..group.group import Group
+from ..remote.calls import Calls
+from ..remote.proxy import reference, stand_in
+from ..remote.remote import Remote
 from ..serve import early
 from ..serve.embedded import OwnServer
 from ..session.bootstrap import agent_text
@@ -49,6 +53,7 @@ class FarSide:
         self._lock = threading.Lock()
         self._opening: Future[Session] | None = None
         self._own_server = OwnServer(agent_text, early.take)
+        self._beside: Beside | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -193,11 +198,23 @@ class FarSide:
 
     def _make(self, target: Target, attach: str | None) -> Session:
         target, alive = self._own_server.reach(target)
-        with held_back(lambda events: self._on_events(session, events)) as on_events:
+        with held_back(lambda events: self._take(session, events)) as on_events:
             session = Session(
                 target, on_events, on_link=self._on_link, alive=alive, attach=attach, client_id=self.client_id
             )
         return session
+
+    def _take(self, session: Session, events: list[Event]) -> None:
+        beside = self._beside
+        if beside is not None and beside.session is session:
+            events = beside.take(events)
+        self._on_events(session, events)
+
+    def beside(self, session: Session) -> Remote:
+        """A `Remote` on the session of the cells, for a group that has this host among others."""
+        if self._beside is None or self._beside.session is not session:
+            self._beside = Beside(session)
+        return self._beside
 
     def words(self) -> str:
         """Where cells run, in words."""
@@ -214,8 +231,7 @@ class FarSide:
             left = _session_of(opening)
             error = left.gone if left is not None else opening.exception() if opening is not None else None
             return f"not connected to {where}" + (f": {error}" if error else "")
-        own = self.target.location is None
-        return status(session, "the kernel's own server" if own else session.target.protection)
+        return status(session, own="the kernel's own server")
 
     @property
     def language_info(self) -> dict[str, object]:
@@ -288,3 +304,21 @@ def _leave(opening: Future[Session], keep: Session | None = None) -> None:
         session.detach()
     else:
         session.close()
+
+
+class Beside(Remote):
+    """A `Remote` on a session that somebody else has opened, and ends: who gives its events to ``take``, and shows what
+    that returns."""
+
+    def __init__(self, session: Session) -> None:  # not the parent's, which opens a session
+        self._own_server = OwnServer(agent_text)
+        self._closed = False
+        self.on_link = lambda sentence: None
+        self.session = session
+        self._calls = Calls(session, stand_in, reference)
+        self.forwards = Forwards(session)
+        self.taken_up = []
+
+    def take(self, events: Sequence[Event]) -> list[Event]:
+        """Pass on the events of calls of this `Remote`; the others, which are somebody else's. On the events thread."""
+        return self._calls.take(events)

@@ -24,6 +24,7 @@ from ..forward.forwards import Forwards
 from ..packages.words import carry_out, read
 from ..profile.asking import Taking, Wish, finished, gathered, live
 from ..session.session import Session
+from ..session.user import agrees
 from ..terminal import plain_text
 from .backend import FarSide
 from .clients import Clients
@@ -93,6 +94,9 @@ class Commands:
             if _LOADS.match(text):
                 self._say(cell, _LOADED)
                 continue
+            if (about := help.of_cell(text, KERNEL)) is not None:
+                self._say(cell, about)
+                continue
             if not re.match(r"%flame(?:[\s?]|$)", text):
                 raise FlameError(f"there is no {shortened(text.split()[0])}; %flame help lists the commands")
             line = parse(text.removeprefix("%flame"), KERNEL)
@@ -140,7 +144,7 @@ class Commands:
         if line["code"] == "--install":
             raise FlameError("%px and %%px are for other kernels; here it is %flame px and %%flame -t")
         how = How(silent=False, counts=False, count=self._far.count)
-        chosen = self.groups.chosen(cell, line["target"])
+        chosen = await self.groups.chosen(cell, line["target"])
         return await self.groups.run(cell, chosen, parse_cell("", KERNEL), line["code"], how)
 
     async def _result(self, cell: Cell, line: Line) -> None:
@@ -290,7 +294,7 @@ class Commands:
         asked = read(words_of(line["code"]))
 
         def consent(question: str) -> bool:
-            return (cell.ask(f"{question} [y/N] ", False) or "").strip().lower() in ("y", "yes")
+            return agrees(cell.ask, question)
 
         def work() -> str:
             return carry_out(session, asked, consent, lambda text: self._say(cell, text), progress=False)
@@ -347,7 +351,8 @@ def _next(lines: list[str]) -> int:
 def _is_ours(line: str) -> bool:
     """Whether a line at the top of a cell is a command."""
     text = line.strip()
-    return text.startswith("%flame") or _LOADS.match(text) is not None
+    asks = text.startswith("%%") and text.endswith("?") and help.of_cell(text, KERNEL) is not None
+    return text.startswith("%flame") or asks or _LOADS.match(text) is not None
 
 
 async def replay(session: Session, cell: dict[str, Any], publisher: Publisher, waits: Waits, request_id: str) -> None:

@@ -8,19 +8,21 @@ import re
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 from ..commands import help
-from ..commands.language import CELL
+from ..commands.help import LOCAL
 from ..commands.looking import PROFILE_CELL
 from ..commands.options import KERNEL
-from ..commands.parsing import find
-from ..commands.tab import command_at, rest_of, wanted, wanted_of_cell
+from ..commands.tab import rest_of, wanted, wanted_of_cell
 from ..connect.keys import without_key
 from ..errors import FlameError
 from ..remote import candidates as remote_candidates
-from ..remote.candidates import Candidates, candidates, code
-from ..security.offers import Offers, offered
+from ..remote.calls import Calls
+from ..remote.candidates import Candidates, candidates
+from ..remote.proxy import reference, stand_in
+from ..security.offers import Offer, Offers, identifiers, offered
 from ..session.requests import Reply
 from ..session.session import Session
 from .exchange import Exchange
@@ -29,8 +31,6 @@ from .iopub import Publisher
 from .sides import Sides
 from .waits import on_thread
 
-# The first line of a cell for this machine.
-LOCAL = "%%local"
 # Seconds: how long Tab waits for a far side that is still being connected, for its answer, and in a %flame line for
 # whatever has to be asked.
 CONNECTING = 5.0
@@ -75,19 +75,18 @@ class Editor:
         ours = await self._complete_line(text, at)
         if ours is not None:
             return ours
-        nothing = Offers(at, at).reply()
         far, code, offset = self._asked(without_key(text, same_length=True), at)
         if far is None:
-            return self._begun(text, at, nothing)
-        reply = await self.ask(lambda session: session.complete(uuid.uuid4().hex, code, at - offset), nothing, far)
-        if offset and reply is not nothing:
+            return self._begun(text, at, Offers(at, at)).reply()
+        reply = await self.ask(lambda session: session.complete(uuid.uuid4().hex, code, at - offset), {}, far)
+        if offset:
             moved = {end: reply[end] + offset for end in ("cursor_start", "cursor_end") if type(reply.get(end)) is int}
             reply = {**reply, **moved}
-        return self._begun(text, at, offered(reply, text, at).reply())
+        return self._begun(text, at, offered(reply, text, at)).reply()
 
     async def inspect(self, text: str, at: int, detail_level: int, omit_sections: tuple[str, ...]) -> Reply:
         """The content of an inspect_reply."""
-        ours = self._inspect_line(text, at)
+        ours = help.inspected(text, at, KERNEL)
         if ours is not None:
             return ours
         nothing = {"status": "ok", "found": False, "data": {}, "metadata": {}}
@@ -123,18 +122,18 @@ class Editor:
         if rest is None and (of_cell is None or of_cell["rest"] is None):
             return None
         what = wanted(rest, KERNEL) if rest is not None else wanted_of_cell(str(of_cell and of_cell["rest"]), KERNEL)
-        offered = Candidates("")
+        found = Candidates("")
         with contextlib.suppress(FlameError, asyncio.TimeoutError):
             looking = on_thread(lambda: candidates(what, self._side), "tab")
-            offered = await asyncio.wait_for(asyncio.wrap_future(looking), PATIENCE)
-        return _reply(offered, at)
+            found = await asyncio.wait_for(asyncio.wrap_future(looking), PATIENCE)
+        return _offers(found, at).reply()
 
-    def _begun(self, text: str, at: int, reply: Reply) -> Reply:
-        """The far side's ``reply``, with our own magics where a line begins with a ``%``."""
+    def _begun(self, text: str, at: int, theirs: Offers) -> Offers:
+        """What the far side offers, with our own magics where a line begins with a ``%``."""
         line, number = _line(text, at)[:2]
         first = _FIRST.match(line)
         if first is None:
-            return reply
+            return theirs
         word = first.group(1)
         ours = [
             one
@@ -142,32 +141,13 @@ class Editor:
             if one.startswith(word)
         ]
         if not ours:
-            return reply
+            return theirs
         start = at - len(word)
-        theirs_at = reply.get("cursor_start")
-        before = text[start:theirs_at] if isinstance(theirs_at, int) and start <= theirs_at else ""
-        theirs = [before + str(one) for one in reply.get("matches") or ()]
-        types = _types(reply)
-        found = [(one, "magic") for one in ours] + [(one, types.get(one[len(before) :], "")) for one in theirs]
-        return _reply(Candidates(word, list(dict.fromkeys(found))), at)
-
-    def _inspect_line(self, text: str, at: int) -> Reply | None:
-        """The content of an inspect_reply for a line of ours; None for any other."""
-        _, number, column = _line(text, at)
-        whole = text.split("\n")[number]
-        if number == 0 and whole.strip() == LOCAL:
-            return _page(f"{LOCAL}: {help.LOCAL}.")
-        if number == 0 and _ON_OTHERS.match(whole):
-            return _page(help.about(CELL, KERNEL))
-        if number == 0 and whole.split()[:1] == [PROFILE_CELL.name]:
-            return _page(help.about(PROFILE_CELL, KERNEL))
-        name = command_at(whole, column)
-        if name is None:
-            return None
-        try:
-            return _page(help.about(find(name, KERNEL), KERNEL) if name else help.overview(KERNEL))
-        except FlameError as e:  # it says what to do instead
-            return _page(str(e))
+        before = text[start : theirs.start]
+        found = {one: Offer(one, "magic") for one in ours}
+        for one in theirs.offers:
+            found.setdefault(before + one.text, replace(one, text=before + one.text))
+        return Offers(start, at, tuple(found.values()))
 
     def _session(self, name: str | None) -> Session | None:
         here = self._sides.far.target
@@ -180,7 +160,10 @@ class Editor:
 
     def _names(self, word: str) -> Iterable[str]:
         local = self._sides.local.current if self._sides.local is not None else None
-        return [name for name, _ in code(local, word, len(word)).found] if local is not None else []
+        if local is None:
+            return []
+        with contextlib.closing(Calls(local, stand_in, reference)) as calls:
+            return identifiers(calls.demand(["user_names"], (), list))
 
 
 def _line(text: str, at: int) -> tuple[str, int, int]:
@@ -189,23 +172,5 @@ def _line(text: str, at: int) -> tuple[str, int, int]:
     return before[-1], len(before) - 1, len(before[-1])
 
 
-def _reply(offered: Candidates, at: int) -> dict[str, Any]:
-    start = at - len(offered.fragment)
-    types = [{"start": start, "end": at, "text": text, "type": kind} for text, kind in offered.found]
-    return {
-        "status": "ok",
-        "matches": [text for text, _ in offered.found],
-        "cursor_start": start,
-        "cursor_end": at,
-        "metadata": {"_jupyter_types_experimental": types},
-    }
-
-
-def _types(reply: dict[str, Any]) -> dict[str, str]:
-    metadata = reply.get("metadata")
-    entries = metadata.get("_jupyter_types_experimental") if isinstance(metadata, dict) else None
-    return {str(one.get("text")): str(one.get("type") or "") for one in entries or () if isinstance(one, dict)}
-
-
-def _page(text: str) -> dict[str, Any]:
-    return {"status": "ok", "found": True, "data": {"text/plain": text}, "metadata": {}}
+def _offers(candidates: Candidates, at: int) -> Offers:
+    return Offers(at - len(candidates.fragment), at, tuple(Offer(text, kind) for text, kind in candidates.found))

@@ -18,7 +18,7 @@ from ..commands.far_path import get_paths, put_paths, sync_paths
 from ..commands.key_question import opened
 from ..commands.parsing import Line, words_of
 from ..connect.keys import Ask
-from ..connect.target import Target
+from ..connect.target import LIGHT, Target
 from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError
 from ..files.sync import Sync, Wishes
@@ -113,9 +113,7 @@ class Exchange:
             with contextlib.ExitStack() as stack:
                 session = own
                 if session is None:
-                    remote = opened(
-                        lambda ask: self._load(server, ask, place="process", shell="mini"), Remote, cell.ask
-                    )
+                    remote = opened(lambda ask: self._load(server, ask, **LIGHT), Remote, cell.ask)
                     session = stack.enter_context(contextlib.closing(remote)).session
                 begun.append(stack.enter_context(make(session)))
                 if stopped:
@@ -234,11 +232,4 @@ class Exchange:
         """The cell that ``%flame run`` stands for."""
         if call_of(code) is not None:
             raise FlameError(f"functions of cells are on the far side already: write {code} as it is")
-        file, *arguments = words_of(code)
-        path = Path(file).expanduser()
-        try:
-            source = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            reason = getattr(e, "strerror", None) or e
-            raise FlameError(f"cannot read {file}: {reason}; %flame run takes a script of this machine") from None
-        return script(source, path.name, arguments)
+        return script(words_of(code))

@@ -22,7 +22,7 @@ from ..commands.parsing import Line, parse_cell
 from ..connect.keys import Ask
 from ..connect.selection import is_group, select
 from ..connect.target import Target
-from ..connect.targets_file import TargetsFile, targets_path
+from ..connect.targets_file import TargetsFile, located, targets_path
 from ..errors import FlameError, GroupError, RemoteError
 from ..group import folding
 from ..group.cell import CellResults
@@ -104,8 +104,15 @@ class Groups:
         """Whether ``words`` name several far sides. Raises TargetError."""
         return words is not None and is_group(words, _file())
 
-    def made(self, words: str, ask: Ask | None, given: Mapping[str, Any], shared: dict[str, Member]) -> Group:
-        """The group of these words; nobody is connected to. Raises TargetError."""
+    def made(
+        self,
+        words: str,
+        ask: Ask | None,
+        given: Mapping[str, Any],
+        shared: dict[str, Member],
+        known: Mapping[str, Remote] | None = None,
+    ) -> Group:
+        """The group of these words; nobody is connected to but those in ``known``. Raises TargetError."""
 
         def one_at_a_time(prompt: str, password: bool) -> str | None:
             with self._asking:
@@ -113,6 +120,7 @@ class Groups:
 
         return group(
             words,
+            known=known,
             load=lambda where, settings: self._load(where, one_at_a_time, **{**settings, **given}),
             file=_file(),
             shared=shared,
@@ -209,10 +217,10 @@ class Groups:
         if found is None and self._far.group is None:
             return None
         line = parse_cell(found[1] or "" if found else "", KERNEL)
-        chosen = self.chosen(cell, line["target"])
+        chosen = await self.chosen(cell, line["target"])
         return await self.run(cell, chosen, line, "\n".join(lines[1:] if found else lines), how)
 
-    def chosen(self, cell: Asked, words: str | None) -> Group:
+    async def chosen(self, cell: Asked, words: str | None) -> Group:
         """The hosts that are meant by ``-t``; by nothing, those of the kernel. Raises FlameError."""
         present = self._far.group
         if words is None:
@@ -221,7 +229,19 @@ class Groups:
             return present
         if present is not None and are_numbers(words, _file()):
             return some(present, words)
-        return self.made(words, cell.ask, {}, self._members)
+        return self.made(words, cell.ask, {}, self._members, await self._own(words))
+
+    async def _own(self, words: str) -> dict[str, Remote]:
+        """The session of the kernel's own host by its label, where ``words`` name that host: it has no other one."""
+        target, file = self._far.target, _file()
+        if self._far.group is not None or target.location is None:
+            return {}
+        for one in select(words, file):
+            table = file.tables.get(one.where, {"location": one.where})
+            if one.label == one.where and located(table["location"], table.get("ssh")) == target.location:
+                with contextlib.suppress(FlameError):  # it is told when the member connects
+                    return {one.label: self._far.beside(await self._waits.until(self._far.session(True)))}
+        return {}
 
     def side(self, text: str) -> _Side | None:
         """Whom an editor asks about a cell with ``text`` behind its ``%%flame``; None where nobody is connected."""

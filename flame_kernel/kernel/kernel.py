@@ -28,6 +28,7 @@ from traitlets import Float, default
 
 from .. import __version__
 from ..agent.wire.message import COMMS
+from ..commands.help import LOCAL
 from ..commands.source import Source
 from ..connect.keys import Ask, hide_keys, without_key
 from ..connect.settings import FlameSettings
@@ -43,7 +44,7 @@ from .commands import Commands
 from .comms import Comms
 from .debugger import Debugger, is_there
 from .dispatch import EMPTY, QUESTIONS, Dispatch, Execution, begins, overtakes
-from .editor import LOCAL, Editor
+from .editor import Editor
 from .first_tab import FirstTab
 from .groups import How
 from .history import History

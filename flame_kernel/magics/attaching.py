@@ -1,4 +1,4 @@
-"""Sessions that outlive a notebook, for the magics: attach, watch, detach, hand over, replay."""
+"""Commands of the magics for sessions that outlive a notebook: attach, watch, detach, hand over, replay."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ..terminal import plain_text
 from .cells import Cells
 from .connections import Connections, in_thread
 
-# Seconds between two questions whether a client has agreed; seconds for an answer; and bytes of one.
+# Seconds between two checks whether the other client has agreed; seconds to wait for an answer; bytes of one answer.
 ASK_EVERY, PATIENCE, BATCH = 0.5, 30.0, 1 << 18
 
 
 class Attaching:
-    """Carries out those commands for one IPython shell, each by the method of its name."""
+    """Carries out those commands for one IPython shell; each command is the method of its name."""
 
     def __init__(self, shell: Any, connections: Connections, cells: Cells) -> None:
         self._shell = shell
@@ -110,7 +110,7 @@ class Attaching:
         self._answer(False)
 
     def _answer(self, allow: bool) -> None:
-        """Answer all that ask for a session of this notebook."""
+        """Answer all clients that ask for a session of this notebook."""
         asking = [(session, waiting) for session, waiting in self._cells.takeovers.items() if waiting]
         if not asking:
             raise FlameError("nobody is asking for a session of this notebook")
@@ -137,7 +137,7 @@ class Attaching:
 
 
 def _show_again(session: Session, cell: dict[str, Any], show: Callable[[dict[str, Any]], None]) -> None:
-    """Show what is kept of a cell's output; of one that still runs, so far."""
+    """Show what is kept of a cell's output; if the cell still runs, its output so far."""
     after = 0
     while True:
         try:

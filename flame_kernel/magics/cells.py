@@ -38,22 +38,22 @@ from .groups import Groups
 from .jobs import Job, cell_error
 from .output import CellOutput, show_profile
 
-# Background jobs that are listed when they are over.
+# How many finished background jobs stay in the list.
 LISTED = 50
-# Seconds: a second Ctrl-C that comes sooner means that the user wants to stop waiting at once.
+# Seconds: if a second Ctrl-C comes sooner, the user wants to stop waiting at once.
 QUICK = 1.0
-# Seconds that a cell may take to end by an interrupt.
+# Seconds that a cell may take to end after an interrupt.
 STOP_PATIENCE = 3.0
 
-# What can be shown again, or to somebody who only watches.
+# Events that can be shown again, or to a client that only watches.
 _OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "error", "clear_output")
 
-# How a frame of a cell begins in a traceback, coloured or not.
+# How the frame of a cell begins in a traceback, with or without colours.
 _CELL = re.compile(r"^((?:\x1b\[[0-9;]*m)*Cell(?:\x1b\[[0-9;]*m| )*)In\[(\d{1,9})\]")
 
 
 class Stopped(KeyboardInterrupt):
-    """A cell was stopped by Ctrl-C; IPython shows where that was on the far side."""
+    """Ctrl-C stopped a cell; IPython shows where on the far side that was."""
 
     def __init__(self, content: dict[str, Any]) -> None:
         super().__init__(*([content["evalue"]] if content.get("evalue") else ()))
@@ -68,7 +68,7 @@ Stopped.__name__ = Stopped.__qualname__ = "KeyboardInterrupt"
 
 @dataclasses.dataclass(frozen=True)
 class Wishes:
-    """How a ``%%flame`` cell is to run: its line, and what the settings make of it. ``seconds`` None is no end."""
+    """How a ``%%flame`` cell is to run: by its line and the settings. ``seconds`` None: no time limit."""
 
     line: Line
     background: bool
@@ -77,19 +77,19 @@ class Wishes:
 
 
 class Cells:
-    """Runs cells for one IPython shell; ``jobs`` are those in the background, oldest first, ``takeovers`` the clients
-    that ask for a session."""
+    """Runs cells for one IPython shell. ``jobs`` are the background jobs, oldest first; ``takeovers`` the clients that
+    ask for a session."""
 
     def __init__(self, shell: Any, connections: Connections) -> None:
         self.jobs: list[Job] = []
-        # The clients that ask to take a session over: ids and names.
+        # The clients that ask to take over a session: ids and names.
         self.takeovers: weakref.WeakKeyDictionary[Session, dict[str, str]] = weakref.WeakKeyDictionary()
         self._shell = shell
         self._connections = connections
         self.groups = Groups(shell, connections)
         self._numbers = itertools.count(1)
         self._source = Source()
-        # By session and number there: the number that a cell has here.
+        # The number that a cell has here, by its session and its number there.
         self._cell_numbers: weakref.WeakKeyDictionary[Session, dict[int, int]] = weakref.WeakKeyDictionary()
         self._renderings: weakref.WeakKeyDictionary[Session, Rendering] = weakref.WeakKeyDictionary()
         self._relays: weakref.WeakKeyDictionary[Session, Relay] = weakref.WeakKeyDictionary()
@@ -100,7 +100,8 @@ class Cells:
         return f"<Cells {sum(not job.done() for job in self.jobs)} in the background>"
 
     def run(self, wishes: Wishes, code: str) -> Job | GroupFuture | None:
-        """One ``%%flame`` cell; the job if it is not waited for, or on several far sides their future."""
+        """Run one ``%%flame`` cell. Returns its job if we do not wait for it, or a future if it runs on several far
+        sides."""
         line = wishes.line
         _check_profile(line, wishes.background or self.groups.means(line["target"]))
         if self.groups.means(line["target"]):
@@ -143,7 +144,7 @@ class Cells:
 
     @contextlib.contextmanager
     def _profiling(self, remote: Remote, request_id: str, wanted: bool) -> Iterator[None]:
-        """While a cell runs whose profile is shown when it is over, if that is ``wanted``."""
+        """A context for a running cell; at its end the profile is shown, if it is ``wanted``."""
         taking = Taking(remote.session, Wish(), request_id) if wanted else None
         try:
             yield
@@ -152,8 +153,8 @@ class Cells:
                 show_profile(self._shell, taking.result())
 
     def follow(self, name: str, remote: Remote, code: str, hide: str = "") -> None:
-        """Run ``code`` and wait for it, as a cell without options. Frames with the word ``hide`` are left out of a
-        traceback: they are ours."""
+        """Run ``code`` as a cell without options, and wait for it. Frames with the word ``hide`` are ours, and are left
+        out of a traceback."""
         output, job = self._job(name, remote, code, waited=True, keep=False)
         job.start(allow_stdin=self._can_ask())
         try:
@@ -164,7 +165,7 @@ class Cells:
             raise
 
     def take_up(self, remote: Remote) -> None:
-        """Follow the cells that ran in a session when it was attached, to their ends; raises what they raise."""
+        """Follow the cells that ran when the session was attached, until they end; raises what they raise."""
         for cell, _ in remote.taken_up:
             request_id = cell["request"]
             output, shown = self._output(remote, waited=True), self._shown(remote, request_id)
@@ -184,7 +185,7 @@ class Cells:
             raise Stopped(error) if error.get("ename") == "KeyboardInterrupt" else cell_error(error)
 
     def viewer(self, remote: Remote) -> Callable[[Event], None]:
-        """Returns what shows earlier output, or that of another session, in the cell that runs now, on its thread."""
+        """A function that shows earlier output, or output of another session, in the current cell, on its thread."""
         output, shown = self._output(remote, waited=False), self._shown(remote, "")
 
         def show(event: Event) -> None:
@@ -230,8 +231,8 @@ class Cells:
         return CellOutput(self._shell, session.session_id, ask, refuse, waited, self._relay(remote), apart)
 
     def screen(self, remote: Remote) -> tuple[Callable[[Event], None], bool]:
-        """What shows events in the output of the cell that runs now, for as long as anybody likes; and whether a
-        display there can be renewed while others run, as in a notebook."""
+        """A function that shows events in the output of the current cell, also after its end; and whether a display
+        there can be updated while other cells run, as in a notebook."""
         output, allowed = self._output(remote, waited=False), self._shown(remote, "")
         is_live = hasattr(self._shell, "kernel")
 
@@ -245,12 +246,12 @@ class Cells:
         return show, is_live
 
     def _relay(self, remote: Remote) -> Relay | None:
-        """What the comms of a remote go by; None where there is no front end, or no manager of comms."""
+        """The `Relay` for the comms of a remote; None if there is no front end, or no comm manager."""
         kernel, session = getattr(self._shell, "kernel", None), remote.session
         if getattr(kernel, "comm_manager", None) is None:
             return None
         if session not in self._relays:
-            # Weak: the manager keeps the stand-ins, which must not keep a connection alive.
+            # Weak: the manager keeps the stand-ins, and these must not keep a connection alive.
             known = weakref.ref(remote)
 
             def forward(msg_type: str, message: dict[str, Any]) -> None:
@@ -262,7 +263,7 @@ class Cells:
         return self._relays[session]
 
     def _forward(self, remote: Remote, msg_type: str, message: dict[str, Any]) -> None:
-        """Send a message of the front end to a comm of the far side, and show its output until it is done."""
+        """Send a message of the front end to a comm of the far side, and show the output until it is done."""
         request_id, lane = message["header"]["msg_id"], message["header"].get("subshell_id")
         output = self._output(remote, waited=True, apart=True)
         shown = self._shown(remote, request_id)
@@ -278,7 +279,7 @@ class Cells:
             output.event({"type": "stream", "content": {"name": "stderr", "text": text}})
 
     def _shown(self, remote: Remote, request_id: str) -> Callable[[Event], Event | None]:
-        """Returns what decides how much of an event may be shown; for the session's events thread."""
+        """A filter for events, to be called on the session's events thread: what of an event may be shown."""
         rendering = self._rendering(remote)
 
         def shown(event: Event) -> Event | None:
@@ -302,7 +303,7 @@ class Cells:
         return output, job
 
     def _on_link(self, session: Session, sentence: str | None) -> None:
-        """The link of a session broke, or is back (None): its cells that are under way say so."""
+        """The link of a session broke, or is back (None): its running cells say so."""
         for one, output in list(self._under_way.values()):
             if one is session:
                 output.link(None if sentence is None else plain_text(sentence))
@@ -341,7 +342,7 @@ class Cells:
         for one in over[: max(0, len(over) - LISTED)]:
             self.jobs.remove(one)
         self.jobs.append(job)
-        lane = f"job-{job.request_id[:12]}"  # a thread of its own there, so that other cells need not wait
+        lane = f"job-{job.request_id[:12]}"  # it gets its own thread there, so that other cells need not wait
         job.start(allow_stdin=False, lane=lane)
         threading.Thread(
             target=self._attend, args=(job, output, remote, lane, pull, seconds), name="flame-job", daemon=True
@@ -359,11 +360,11 @@ class Cells:
                 with contextlib.suppress(futures.TimeoutError):
                     job.reply.result(STOP_PATIENCE)
                 if not job.reply.done():
-                    job.cancel(gently=True)  # again: a call that Python cannot stop is abandoned
+                    job.cancel(gently=True)  # the second time: a call that Python cannot stop is abandoned
                 job.reply.result()
             if pull and job.reply.result().get("status") == "ok":
                 self._shell.user_ns.update(remote.pull(pull))
-        except Exception as e:  # of any kind: the job is over and reports it
+        except Exception as e:  # any error: the job is over and reports it
             failure = e
             text = f"job {job.number}: {plain_text(str(e))}\n"
             output.event({"type": "stream", "content": {"name": "stderr", "text": text}})
@@ -415,13 +416,13 @@ class Cells:
         raise cell_error(error)
 
     def _note_number(self, session: Session, there: Any) -> None:
-        """The cell that is just over has the number ``there`` on the far side."""
+        """Note that the cell that has just ended has the number ``there`` on the far side."""
         ours = self._cell_numbers.setdefault(session, {})
         if isinstance(there, int):
             ours[there] = self._shell.displayhook.prompt_count
 
     def _with_our_numbers(self, session: Session, error: dict[str, Any]) -> dict[str, Any]:
-        """The error, with the numbers that its cells have here in the traceback."""
+        """The error; in its traceback, cells have the numbers that they have here."""
         ours = self._cell_numbers.get(session, {})
 
         def number(found: re.Match[str]) -> str:
@@ -434,7 +435,7 @@ class Cells:
         return {**error, "traceback": [_CELL.sub(number, line) if isinstance(line, str) else line for line in lines]}
 
     def _payload(self, reply: dict[str, Any]) -> None:
-        """Carry out the payloads of a reply: a page to read (``obj?``), a next cell (``%load``)."""
+        """Carry out the payloads of a reply: show a page (``obj?``), or set the next cell (``%load``)."""
         for payload in reply.get("payload") or ():
             source = payload.get("source") if isinstance(payload, dict) else None
             if source == "page" and isinstance(payload.get("data"), dict):
@@ -443,7 +444,7 @@ class Cells:
                 self._shell.set_next_input(payload["text"], replace=False)
 
     def _leave(self, job: Job) -> None:
-        """Ctrl-C again and again: the cell goes on there, as a job."""
+        """After repeated Ctrl-C: stop waiting; the cell goes on there, as a job."""
         self.jobs.append(job)
         job.reply.add_done_callback(lambda done: job.finish(done.exception()))
         raise FlameError(
@@ -452,12 +453,12 @@ class Cells:
         )
 
     def _bind_value(self, job: Job, shown: list[Any]) -> None:
-        """Put the cell's value where IPython has put what shows it: in ``_`` and ``Out``."""
+        """Put the cell's value into ``_`` and ``Out``, in place of the object that showed it."""
         last = shown[-1]
         try:
             value = job.value()
         except FlameError:
-            return  # the value itself cannot come; what was shown has its repr
+            return  # the value itself cannot be sent; its repr was shown
         hook, names = self._shell.displayhook, self._shell.user_ns
         for name in ("_", f"_{hook.prompt_count}"):
             if names.get(name) is last:
@@ -471,7 +472,7 @@ class Cells:
 
 
 def _sink(shown: Callable[[Event], Event | None], output: CellOutput) -> Callable[[Event], None]:
-    """What gives an output those events that may be shown."""
+    """A sink that passes on the events that may be shown."""
 
     def sink(event: Event) -> None:
         allowed = shown(event)
@@ -488,6 +489,6 @@ def _is_mini(remote: Remote) -> bool:
 
 
 def _check_profile(line: Line, elsewhere: bool) -> None:
-    """FlameError where a cell is to be profiled that runs on several hosts or is not waited for."""
+    """Raise FlameError if a profile is asked for a cell that runs on several hosts or in the background."""
     if line["profile"] and elsewhere:
         raise FlameError("--profile is for a cell on one host that is waited for; %flame profile looks at others")

@@ -23,7 +23,7 @@ from ..commands.options import MAGICS, settings
 from ..commands.parsing import Line, find, parse, parse_cell, words_of
 from ..commands.status import status
 from ..connect.keys import Ask
-from ..connect.target import load_target
+from ..connect.target import LIGHT, load_target
 from ..errors import FlameError, TargetError
 from ..files.sync import Wishes, sync_down, sync_up
 from ..forward import browser, lines
@@ -33,7 +33,7 @@ from ..remote.modules import send_named
 from ..remote.remote import Remote
 from ..session.agent_client import AgentClient
 from ..session.session import Session
-from ..session.user import ask_line, in_notebook
+from ..session.user import agrees, ask_line, in_notebook
 from ..terminal import plain_text
 from .arguments import evaluated, local_value
 from .attaching import Attaching
@@ -42,7 +42,7 @@ from .connections import Connections, in_thread
 from .jobs import table
 from .output import show_profile
 
-# For var_expand, which looks for names in the frame of its caller as well: ours has a `name` and a `line` of its own.
+# For var_expand, which also looks for names in its caller's frame: our frames have a `name` and a `line` of their own.
 _NO_FRAME = 1_000_000
 
 
@@ -222,14 +222,7 @@ class Commands:
         if call is not None:
             function, arguments, named = evaluated(call, self._shell.ev)
             return remote.run(function, *arguments, **named)
-        file, *arguments = words_of(line["code"])
-        path = Path(file).expanduser()
-        try:
-            source = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            reason = getattr(e, "strerror", None) or e
-            raise FlameError(f"cannot read {file}: {reason}; %flame run takes a script of this machine") from None
-        self._cells.follow(name, remote, script(source, path.name, arguments), hide="_flame_script")
+        self._cells.follow(name, remote, script(words_of(line["code"])), hide="_flame_script")
         return None
 
     def _px(self, line: Line) -> None:
@@ -306,14 +299,14 @@ class Commands:
 
     @contextlib.contextmanager
     def _server(self, name: str | None) -> Any:
-        """The remote of a connection, the current one for None; of another server one that is closed afterwards."""
+        """The remote of a connection (None: the current one); for another server, a new one that is closed
+        afterwards."""
         if name is None or self._connections.is_connected(name):
             yield self._connections.pick(name)[1]
             return
-        light = {"place": "process", "shell": "mini"}
 
         def open_there(ask: Ask) -> Remote:
-            return opened(lambda asking: load_target(name, overrides=light, ask=asking), Remote, ask)
+            return opened(lambda asking: load_target(name, overrides=LIGHT, ask=asking), Remote, ask)
 
         with contextlib.closing(in_thread(open_there, ask_line, undo=lambda remote: remote.close())) as remote:
             yield remote
@@ -345,7 +338,7 @@ class Commands:
         if asked.there:
             self._cells.follow(name, remote, "%pip " + line["code"].replace("--there", "").strip())
             return
-        print(carry_out(remote.session, asked, lambda question: _yes(ask_line(f"{question} [y/N] ", False)), print))
+        print(carry_out(remote.session, asked, lambda question: agrees(ask_line, question), print))
 
     # -- modules -----------------------------------------------------------------------------------------------------
 
@@ -391,10 +384,6 @@ class Commands:
     def _help(self, line: Line) -> None:
         name = line["name"]
         print(help.overview(MAGICS) if name is None else help.about(find(name, MAGICS), MAGICS))
-
-
-def _yes(answer: str | None) -> bool:
-    return (answer or "").strip().lower() in ("y", "yes")
 
 
 def where(remote: Remote) -> str:

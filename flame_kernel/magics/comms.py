@@ -1,7 +1,7 @@
-"""Comms of a far side in an ordinary notebook: the kernel here has a stand-in of the same id for each of them.
+"""Comms of a far side in an ordinary notebook: for each of them, the kernel here has a stand-in with the same id.
 
-What a comm there sends goes on to the front end, and what the front end sends to the stand-in goes there, buffers and
-all; so widgets made by ``%%flame`` are seen here, and their callbacks run on the far side.
+Messages of a comm there are passed to the front end, and messages of the front end to the stand-in are sent there, with
+their buffers. So widgets made by ``%%flame`` appear here, and their callbacks run on the far side.
 
 Comms: https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..session.inbox import Event
 
-# ``(msg_type, message)``: brings a message of the front end to the far side, and waits until it is dealt with there.
+# ``(msg_type, message)``: sends a message of the front end to the far side, and waits until it is handled there.
 Forward = Callable[[str, dict[str, Any]], None]
 
 
@@ -29,7 +29,7 @@ class StandIn:
         return f"<StandIn {self.target_name} {self.comm_id}>"
 
     def handle_msg(self, message: dict[str, Any]) -> None:
-        """Called by the manager, on the thread of the shell or subshell that the front end has sent it by."""
+        """Called by the manager for a ``comm_msg``, on the thread of the shell or subshell that received it."""
         self._forward("comm_msg", message)
 
     def handle_close(self, message: dict[str, Any]) -> None:
@@ -38,7 +38,7 @@ class StandIn:
 
 
 class Relay:
-    """The comms of one session, for the ipykernel ``kernel`` of the notebook that shows them."""
+    """The comms of one session; ``kernel`` is the ipykernel of the notebook that shows them."""
 
     def __init__(self, kernel: Any, forward: Forward) -> None:
         self._manager = kernel.comm_manager
@@ -48,10 +48,10 @@ class Relay:
         return f"<Relay of {sum(self._is_ours(one) for one in self._manager.comms)} comms>"
 
     def __call__(self, event: Event, request_id: str) -> Event | None:
-        """The part of a comm event that goes to the front end, for its request ``request_id``; None for nothing.
+        """What of a comm event goes to the front end, for its request ``request_id``; None: nothing.
 
-        An Output widget names the request whose output it takes. That is the far side's for this cell, and here the
-        front end's.
+        An Output widget names the request whose output it captures: there it is the far side's request for this cell,
+        and here the front end's.
         """
         kind, content = event["type"], event["content"]
         comm_id = content.get("comm_id")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
+from ..commands import help
 from ..commands.options import MAGICS
 from ..commands.tab import Wanted, rest_of, wanted, wanted_of_cell
 from ..errors import FlameError
@@ -23,6 +24,26 @@ _EXPANDS = re.compile(r"[{}$]")
 _TARGET = re.compile(r"(?:^|\s)(?:-t\s*|--target[\s=]+)(\S+)(?=\s)")
 
 
+def answer_inspect(shell: Any) -> Callable[[], None]:
+    """Let a notebook's Shift-Tab show the help of our lines; returns what undoes it. The rest goes to ipykernel, which
+    would look for a Python name of the word at the cursor. A terminal has no Shift-Tab."""
+    kernel = getattr(shell, "kernel", None)
+    found = getattr(kernel, "do_inspect", None)
+    if kernel is None or found is None:
+        return lambda: None
+
+    def do_inspect(code: str, cursor_pos: int, *more: Any, **options: Any) -> Any:
+        ours = help.inspected(code, cursor_pos, MAGICS)
+        return found(code, cursor_pos, *more, **options) if ours is None else ours
+
+    def undo() -> None:
+        if kernel.do_inspect is do_inspect:
+            kernel.do_inspect = found
+
+    kernel.do_inspect = do_inspect
+    return undo
+
+
 class Owner(Protocol):
     """What the matcher asks of the magics."""
 
@@ -32,8 +53,8 @@ class Owner(Protocol):
 
 
 class Matcher:
-    """``match`` is a matcher of IPython's: called with the context of a Tab, on the main thread. It has its say before
-    the others and, where it knows something, instead of them.
+    """``match`` is an IPython matcher, called with the context of a Tab, on the main thread. It comes before the other
+    matchers, and replaces their completions if it has any.
 
     https://ipython.readthedocs.io/en/stable/api/generated/IPython.core.completer.html
     """
@@ -83,8 +104,8 @@ class Matcher:
 
 
 def _as_it_stands(offered: Candidates, here: Wanted) -> Candidates:
-    """``offered`` without what IPython would expand in our lines: a file may be called ``{open('x', 'w')}``, and that
-    would run here. Code is not expanded."""
+    """``offered`` without text that IPython would expand in our lines: a file may be called ``{open('x', 'w')}``, and
+    that would run here. Code is not expanded."""
     if "code" in here.kinds:
         return offered
     return Candidates(offered.fragment, [(text, kind) for text, kind in offered.found if not _EXPANDS.search(text)])

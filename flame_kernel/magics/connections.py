@@ -1,4 +1,4 @@
-"""The connections of a notebook: each under a name, one of them current, made by ``%flame connect``.
+"""The connections of a notebook, made by ``%flame connect``: each has a name, and one is the current one.
 
 Keys are asked for without echo. A key in the command line works, and is removed from IPython's history.
 """
@@ -26,7 +26,7 @@ from ..session.user import next_of
 
 T = TypeVar("T")
 
-# Seconds to wait until a session says where it is; then we go on without that.
+# Seconds to wait until a session says where it is; after that we go on without.
 READY_PATIENCE = 10.0
 
 _KEY_WARNING = (
@@ -37,9 +37,9 @@ _KEY_WARNING = (
 
 
 class Connections:
-    """Remotes by name. ``current`` is the name of the one that is meant where none is named.
+    """Remotes by name. ``current`` is the name of the one that is used if a line names none.
 
-    defaults  gives the settings that hold where nothing else says otherwise
+    defaults  returns the default settings
     """
 
     def __init__(self, defaults: Callable[[], dict[str, Any]]) -> None:
@@ -50,7 +50,7 @@ class Connections:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The settings that hold where nothing else says otherwise."""
+        """The default settings."""
         return self._defaults()
 
     def __repr__(self) -> str:
@@ -99,7 +99,7 @@ class Connections:
         return name, remote
 
     def use(self, name: str) -> str:
-        """Make it the current one; the name it has here."""
+        """Make it the current one; returns its name."""
         self.current = self.pick(name)[0]
         return self.current
 
@@ -109,13 +109,13 @@ class Connections:
     def connect(
         self, where: str | None, alias: str | None, options: dict[str, Any], ask: Ask
     ) -> tuple[str, Remote, bool]:
-        """Connect, and make it the current one: its name, the remote, and whether it is new.
+        """Connect, and make it the current one; returns its name, the remote, and whether it is new.
 
-        What is connected already, at the same place by the same name, is taken as it is. Where connecting fails all
-        stays as it was. ``ask(prompt, password)`` is the line that the user types, or None.
+        An existing connection with the same name and location is used as it is. If connecting fails, nothing changes.
+        ``ask(prompt, password)`` returns the line that the user types, or None.
         """
         if where in self._remotes and where in self._asked:
-            # A name of ours: again as it was connected before.
+            # The name of a connection: with the settings that it had before.
             name = alias or str(where)
             where, before = self._asked[str(where)]
             options = {**before, **options}
@@ -147,7 +147,8 @@ class Connections:
         return in_thread(begin, ask, undo=lambda remote: remote.close())
 
     def take_up(self, name: str, base: str, remote: Remote) -> None:
-        """Keep a remote that has taken up the session ``name`` at the server of ``base``; it is the current one."""
+        """Add a remote that is attached to the session ``name`` on the server of ``base``, and make it the current
+        one."""
         where, options = self._asked[base]
         old = self._remotes.pop(name, None)
         self._remotes[name] = remote
@@ -157,7 +158,7 @@ class Connections:
             old.close()
 
     def disconnect(self, name: str | None, keep: bool = False) -> str:
-        """Close it, with its session there unless ``keep``; the name it had. One whose server is gone is closed too."""
+        """Close it, and end its session unless ``keep``; returns its name. Works also if the server is gone."""
         if name is None:
             name = self.current
         if name is None or name not in self._remotes:
@@ -184,8 +185,9 @@ def targets() -> list[str]:
 
 
 def in_thread(work: Callable[[Ask], T], ask: Ask, undo: Callable[[T], None]) -> T:
-    """What ``work`` returns, done on a thread, so that Ctrl-C ends the wait at once and breaks nothing half-way: the
-    result of what then nobody waits for is given to ``undo``. What ``work`` asks by its argument is asked here."""
+    """The result of ``work``, which runs on another thread, so that Ctrl-C ends the wait at once and leaves nothing
+    half done: if nobody waits any more, the result goes to ``undo``. Questions that ``work`` asks by its argument are
+    asked on this thread."""
     future: Future[T] = Future()
     told: queue.SimpleQueue[tuple[str, bool, Future[str | None]] | None] = queue.SimpleQueue()
 
@@ -197,7 +199,7 @@ def in_thread(work: Callable[[Ask], T], ask: Ask, undo: Callable[[T], None]) -> 
     def run() -> None:
         try:
             result = work(ask_there)
-        except BaseException as e:  # for the one who waits
+        except BaseException as e:  # raised where the result is awaited
             future.set_exception(e)
         else:
             future.set_result(result)
@@ -209,7 +211,7 @@ def in_thread(work: Callable[[Ask], T], ask: Ask, undo: Callable[[T], None]) -> 
             prompt, password, answer = question
             try:
                 answer.set_result(ask(prompt, password))
-            except BaseException:  # raised again, above all an interrupt; whoever waits for the answer is released
+            except BaseException:  # raised again, mostly an interrupt; whoever waits for the answer is released
                 answer.set_result(None)
                 raise
         return future.result()
@@ -219,7 +221,7 @@ def in_thread(work: Callable[[Ask], T], ask: Ask, undo: Callable[[T], None]) -> 
 
 
 def within(seconds: float, work: Callable[[], T]) -> T | None:
-    """What ``work`` returns if it does so in time, else None, also where it fails: for offers, not for answers."""
+    """The result of ``work`` if it comes in time, else None, also if it fails: for completions, which are optional."""
     made: list[T] = []
 
     def run() -> None:
@@ -233,8 +235,8 @@ def within(seconds: float, work: Callable[[], T]) -> T | None:
 
 
 def forget_key(shell: Any, line: str) -> bool:
-    """Take the key in the command line ``line``, if there is one, out of all that IPython remembers; whether there
-    was one. The user is warned: what stands in the cell is not ours to change."""
+    """Remove the key in ``line``, if there is one, from all that IPython remembers; returns whether there was one. The
+    user is warned, because we cannot change the text of the cell."""
     if not has_key(line):
         return False
     manager = shell.history_manager
@@ -252,7 +254,7 @@ def forget_key(shell: Any, line: str) -> bool:
         ]
     _forget_in_database(manager)
     prompt = getattr(shell, "pt_app", None)
-    if prompt is not None:  # the lines that the up arrow brings back
+    if prompt is not None:  # the lines that the up arrow shows again
         strings = prompt.history._loaded_strings
         strings[:] = [without_key(text) for text in strings]
     sys.stderr.write(_KEY_WARNING)
@@ -260,7 +262,7 @@ def forget_key(shell: Any, line: str) -> bool:
 
 
 def _forget_in_database(manager: Any) -> None:
-    """The line may have been written by IPython's own thread already; the file's free pages must not keep it."""
+    """IPython's own thread may have written the line to the file already; the file's free pages must not keep it."""
     if not manager.enabled or getattr(manager, "db", None) is None:
         return
     with contextlib.suppress(Exception):  # the database is locked or gone; IPython works without it, too

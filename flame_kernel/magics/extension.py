@@ -22,7 +22,7 @@ from ..remote.remote import Remote
 from ..terminal import plain_text
 from .cells import Cells, Wishes
 from .commands import Commands
-from .completion import Matcher
+from .completion import Matcher, answer_inspect
 from .connections import Connections, forget_key
 from .jobs import Job
 from .output import in_one_line
@@ -31,7 +31,7 @@ from .px import INSTALLED, Px
 
 @magics_class
 class FlameMagics(Magics):
-    """Remote work beside local work: settings of ``%flame`` and ``%%flame``."""
+    """Remote work beside local work: the magics, and their settings."""
 
     block = Bool(True, help="Wait for a %%flame cell; where False, each is a job, as with --bg.").tag(config=True)
     raise_error = Bool(
@@ -49,6 +49,7 @@ class FlameMagics(Magics):
         self.commands = Commands(shell, self.connections, self.cells)
         self.matcher = Matcher(self)
         self.auto = self.cells.groups.auto
+        self.undo_inspect = answer_inspect(shell)
 
     def __repr__(self) -> str:
         return f"<FlameMagics {self.connections!r}>"
@@ -71,7 +72,7 @@ class FlameMagics(Magics):
             return self.run(parse_cell(line, MAGICS), cell)
 
     def run(self, line: Line, code: str) -> Job | GroupFuture | None:
-        """Run code by the options of a ``%%flame`` line, and by the settings where it says nothing. Raises FlameError,
+        """Run code by the options of a ``%%flame`` line; for options that it lacks, by the settings. Raises FlameError,
         KeyboardInterrupt."""
         seconds = self.timeout if line["timeout"] is None else line["timeout"]
         if seconds < 0:
@@ -83,7 +84,7 @@ class FlameMagics(Magics):
     @line_magic("autoflame")  # type: ignore[arg-type]  # IPython does not annotate it
     @no_var_expand
     def autoflame(self, line: str) -> None:
-        """``%autoflame web``: every cell from now on runs on that group, as with ``%%flame -t web``.
+        """``%autoflame web``: from now on every cell runs on that group, as with ``%%flame -t web``.
 
         ``%autoflame`` ends it.
         """
@@ -105,8 +106,8 @@ _ASKED = re.compile(r"^\s*%flame\s+(\w+)\s*\?{1,2}\s*$")
 
 
 def asked(lines: list[str]) -> list[str]:
-    """``%flame NAME?`` as what shows the help of that command; IPython would look for a variable of the name. Called
-    by IPython with the lines of a cell before it reads them."""
+    """Turn ``%flame NAME?`` into the line that shows the help of that command; IPython would look for a variable of
+    that name. IPython calls this with the lines of a cell before it reads them."""
     return [f"%flame help {found.group(1)}\n" if (found := _ASKED.match(line)) else line for line in lines]
 
 
@@ -131,6 +132,7 @@ def unload_ipython_extension(shell: Any) -> None:
         return
     magics.close()
     atexit.unregister(magics.close)
+    magics.undo_inspect()
     shell.Completer.custom_matchers.remove(magics.matcher.match)
     shell.input_transformers_cleanup.remove(asked)
     shell.input_transformers_cleanup.remove(magics.auto)

@@ -1,4 +1,4 @@
-"""``%%flame -t web``: a cell on several far sides at once, and what they show told once where they agree.
+"""``%%flame -t web``: a cell on several far sides at once; equal output is shown once.
 
 The words are those of ipyparallel's ``%%px``: https://ipyparallel.readthedocs.io/en/stable/tutorial/magics.html
 """
@@ -34,16 +34,17 @@ from .px import Auto
 
 
 class Groups:
-    """The groups of one IPython shell, by the words that named them; ``last`` is the last cell's future."""
+    """The groups of one IPython shell, by the words that the user named them with; ``last`` is the last cell's
+    future."""
 
     def __init__(self, shell: Any, connections: Connections) -> None:
         self._shell = shell
         self._connections = connections
         self._groups: dict[str, Group] = {}
-        self._members: dict[str, Member] = {}  # of all of them: a host has one session, whatever words name it
-        self._words: str | None = None  # those of the last group
+        self._members: dict[str, Member] = {}  # members of all groups: a host has one session, whatever words name it
+        self._words: str | None = None  # the words of the last group
         self.last: GroupFuture | None = None
-        self.current: str | None = None  # the group that is meant where no target is named
+        self.current: str | None = None  # the group that is used if no target is named
         self.auto = Auto()
 
     def __repr__(self) -> str:
@@ -69,7 +70,7 @@ class Groups:
     def of(self, words: str | None) -> Group:
         """The group of these words; its sessions stay until it is disconnected. Raises TargetError.
 
-        None is the group of before, or the default group, or all connections; ``0``, ``1:3``, ``::2`` are some of its
+        None means the last group, else the default group, else all connections; ``0``, ``1:3``, ``::2`` are some of its
         members, as in ``%%px``.
         """
         file = self._file()
@@ -78,7 +79,7 @@ class Groups:
         if are_numbers(words, file):
             return some(self._usual(), words)
         defaults, before = self._connections.defaults, self._groups.get(words)
-        # Made anew each time, of the members that there are: the file, or a connection, may have changed.
+        # Made again each time, from existing members: the file or a connection may have changed.
         found = self._groups[words] = group(
             words,
             known=dict(self._connections.items()),
@@ -91,7 +92,7 @@ class Groups:
         return found
 
     def _leave(self, group: Group, keep: bool) -> None:
-        """End the sessions of a group that no other one has."""
+        """End those sessions of a group that no other group has."""
         used = {label for other in self._groups.values() for label in other.labels}
         group.detach(used) if keep else group.close(used)
         for label in group.labels:
@@ -106,7 +107,7 @@ class Groups:
         return self.of(words)
 
     def disconnect(self, words: str, keep: bool = False) -> None:
-        """End a group's sessions; with ``keep`` they live on there."""
+        """End a group's sessions; with ``keep``, leave them running."""
         self._leave(self._groups.pop(words), keep)
         self._words = None if self._words == words else self._words
         self.current = None if self.current == words else self.current
@@ -129,7 +130,7 @@ class Groups:
         raise_error: bool = True,
         seconds: float | None = None,
     ) -> GroupFuture | None:
-        """Run one cell on a group; its future where it is not waited for."""
+        """Run one cell on a group; returns its future if we do not wait for it."""
         out, pulled = line["out"], line["pull"]
         for wanted in (*pulled, *([out] if out else [])):
             identifier(wanted, "variable name")
@@ -158,18 +159,18 @@ class Groups:
         return None
 
     def run_here(self, code: str) -> None:
-        """Run the cell in this shell, though every cell may go to a group."""
+        """Run the cell in this shell, even while every cell goes to a group."""
         with self.auto.off():
             self._shell.run_cell(code)
 
     def _pull(self, chosen: Group, future: GroupFuture, names: list[str]) -> None:
-        """Bind names to what they are on the hosts that are done."""
+        """Bind names here to their values on the hosts that are done."""
         done = future.results.ok
         for name in names if done else ():
             self._shell.user_ns[name] = chosen.some(done).pull(name)
 
     def _pull_behind(self, chosen: Group, future: GroupFuture, names: list[str]) -> None:
-        """The same, behind a cell that nobody waits for; on a thread, for this is called on a member's own."""
+        """The same for a cell that nobody waits for; on another thread, because a member's thread calls this."""
 
         def pull() -> None:
             try:
@@ -185,8 +186,8 @@ class Groups:
         return Here(self._shell)
 
     def show_again(self, line: Line) -> None:
-        """Show what is there of the last cell, and who is not done, or bind it; no error of the cell is raised. Raises
-        FlameError."""
+        """Show or bind the results of the last cell so far, and show which hosts are not done; errors of the cell are
+        not raised. Raises FlameError."""
         if self.last is None:
             raise FlameError("no cell has run on several far sides yet; %%flame -t TARGETS runs one")
         if line["out"]:
@@ -211,7 +212,7 @@ def names() -> Iterator[str]:
 
 
 class Here:
-    """Shows in the output of the cell that runs in this shell; in a terminal who is done has one line."""
+    """Shows in the output of this shell's current cell; in a terminal, the progress is one line."""
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell

@@ -1,6 +1,6 @@
 """Job: a cell on a far side, running or finished: its state, output and value, and how to stop it.
 
-Every ``%%flame`` cell is one; those that were not waited for (``--bg``) are listed by ``%flame jobs``.
+Every ``%%flame`` cell is a job; ``%flame jobs`` lists those in the background (``--bg``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..remote.kept_text import KeptStreams
 from ..remote.remote import Remote
 from ..session.inbox import Event
 
-# Characters of text, and of rich output, that a job keeps; more is shown but not kept.
+# Most characters of text, and of rich output, that a job keeps; more is shown but not kept.
 KEPT = 8_000_000
 # Seconds to wait for the end of a background job's lane.
 LANE_PATIENCE = 5.0
@@ -30,8 +30,8 @@ _RICH = ("display_data", "update_display_data", "execute_result")
 
 
 def cell_error(content: dict[str, Any]) -> RemoteError:
-    """The exception of an ``error`` event: its class as the far side names it, its traceback as it came, and its text
-    what a local one's would be, as front ends write the name before it themselves."""
+    """The exception for an ``error`` event, with the class name and traceback of the far side. Its text is that of a
+    local exception, without the class name, because front ends write that name themselves."""
     error = raised_there({**content, "bases": [content.get("ename")]}, {})
     kind = type(error)
     looks = {"__str__": lambda self: self.evalue, "__module__": kind.__module__}
@@ -51,11 +51,11 @@ class Listed:
 
 
 class Job:
-    """One cell that was sent to ``remote``; made by ``%%flame``, and begun by ``start``.
+    """One cell for ``remote``; made by ``%%flame``, and sent by ``start``.
 
-    shown  what of an event of the cell may be shown, or None; called on the session's events thread
-    show   called on that thread with each event that may be
-    keep   whether its output is wanted afterwards
+    shown  returns what of an event may be shown, or None; called on the session's events thread
+    show   called on that thread with each event that may be shown
+    keep   whether its output is kept
     request_id  names it to the far side
 
     ``state`` is one of: waiting (not begun), running, stopping (cancelled, and not over), done, failed, stopped,
@@ -90,7 +90,7 @@ class Job:
         self._error: dict[str, Any] | None = None
         self._cancelled = False
         self._begun = False
-        self._value_number: int | None = None  # in the far side's Out
+        self._value_number: int | None = None  # its number in the far side's Out
         self._over = threading.Event()
         self._failure: BaseException | None = None
 
@@ -103,7 +103,7 @@ class Job:
 
     @property
     def state(self) -> str:
-        """In a word: see the class."""
+        """The state in one word: see the class."""
         if not self._over.is_set():
             return "stopping" if self._cancelled else "running" if self._begun else "waiting"
         ename = None if self._error is None else self._error.get("ename")
@@ -115,7 +115,7 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """How long it has been running, or was."""
+        """How long it has been running, or ran."""
         return (self.ended or time.time()) - self.started
 
     @property
@@ -124,23 +124,23 @@ class Job:
         return Listed(self.number, self.target, self.state, self.seconds, line[:60])
 
     def done(self) -> bool:
-        """Whether it is over, in whatever way."""
+        """Whether it is over, for any reason."""
         return self._over.is_set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is over, or ``timeout`` seconds; whether it is. Ctrl-C ends the wait, not the job."""
+        """Wait until it is over, or ``timeout`` seconds; returns whether it is. Ctrl-C ends the wait, not the job."""
         return self._over.wait(timeout)
 
     def cancel(self, gently: bool = False) -> bool:
-        """Interrupt it, as Ctrl-C would; False where it is over already. What it prints in answer still comes.
+        """Interrupt it, as Ctrl-C would; False if it is over already. What it prints then still comes.
 
-        A job that hangs in a call which Python cannot stop says so; to cancel it again abandons that call,
-        or, in a child, ends that with all names: with ``gently`` it does not.
+        If the job hangs in a call that Python cannot stop, it says so. The second ``cancel`` abandons that call or, in
+        a child, ends the child with all variables; with ``gently`` it does not.
         """
         if self._over.is_set():
             return False
         self._cancelled = True
-        with contextlib.suppress(FlameError):  # the reply, which fails too, tells it
+        with contextlib.suppress(FlameError):  # the reply fails too, and tells it
             self._remote.session.interrupt(self.request_id, gently)
         return True
 
@@ -148,7 +148,7 @@ class Job:
 
     @property
     def output(self) -> str:
-        """What it has printed so far, stdout and stderr as they came."""
+        """The text that it has printed so far, stdout and stderr in their order."""
         return self._text.both
 
     @property
@@ -161,12 +161,12 @@ class Job:
 
     @property
     def displays(self) -> list[dict[str, Any]]:
-        """The MIME bundles that it has shown so far, its value's too."""
+        """The MIME bundles that it has shown so far, also that of its value."""
         return list(self._rich)
 
     @property
     def error(self) -> BaseException | None:
-        """What it raised, or None; None too while it runs."""
+        """The exception that it raised, or None; None also while it runs."""
         if not self._over.is_set():
             return None
         if self._error is not None:
@@ -175,7 +175,7 @@ class Job:
 
     @property
     def result(self) -> Any:
-        """The value of its last expression, None where it had none; waits for it, and raises what it raised."""
+        """The value of its last expression, None if it has none; waits for the end, and raises what the cell raised."""
         self.wait()
         error = self.error
         if error is not None:
@@ -183,24 +183,24 @@ class Job:
         return self.value() if self.has_value else None
 
     def get(self, timeout: float | None = None) -> Any:
-        """``result``, or TimeoutError where it is not over in ``timeout`` seconds."""
+        """As ``result``, but raises TimeoutError after ``timeout`` seconds."""
         if not self.wait(timeout):
             raise TimeoutError(f"job {self.number} is still running; wait longer, or cancel() it")
         return self.result
 
     def value(self) -> Any:
-        """The cell's value: here where it can travel, else as it stands there."""
+        """The cell's value: a copy if it can be sent, else a stand-in."""
         return self._remote[f"_{self._value_number}"]
 
     @property
     def has_value(self) -> bool:
-        """Whether it has shown a value as Out does."""
+        """Whether it has shown a value, as Out does."""
         return self._value_number is not None
 
     # -- for the magics ----------------------------------------------------------------------------------------------
 
     def start(self, *, allow_stdin: bool, lane: str = "") -> None:
-        """Send the cell; ``reply`` is done when the far side is done with it. ``lane`` is the subshell it runs on."""
+        """Send the cell; ``reply`` is done when the cell is done there. ``lane`` is the subshell that it runs on."""
         self._begun = True
         reply = self._remote.cell(
             self.code, self._event, request_id=self.request_id, allow_stdin=allow_stdin, lane=lane or None
@@ -218,7 +218,7 @@ class Job:
             self.reply.set_exception(self._failure)
 
     def finish(self, failure: BaseException | None = None) -> None:
-        """The job is over, with what follows it (pull, bind); ``failure`` is why that failed."""
+        """The job is over, and so is what follows it (pull, bind); ``failure`` is the reason if that failed."""
         self._failure = self._failure or failure
         self.ended = time.time()
         self._over.set()
@@ -229,7 +229,7 @@ class Job:
         self.finish(failure)
 
     def close_lane(self, lane: str) -> None:
-        """End the thread on which it ran there."""
+        """End the thread there on which it ran."""
         with contextlib.suppress(FlameError, futures.TimeoutError):
             self._remote.session.close_lane(lane).result(LANE_PATIENCE)
 

@@ -1,9 +1,8 @@
-"""Where the output of a ``%%flame`` cell goes: into that cell and no other, while it is waited for and ever after.
+"""Shows the output of a ``%%flame`` cell in that cell and no other, while we wait for the cell and afterwards.
 
-While the cell is waited for its events are shown on the thread that waits, by IPython's own means (``sys.stdout``,
-the display publisher, the display hook), so ``%%capture`` and the like see them.  Before and after, in the background,
-they are shown on the session's events thread: in a kernel as messages with the cell's own header as their parent,
-in a terminal as text above the prompt.
+While a thread waits for the cell, it shows the events by IPython's own means (``sys.stdout``, the display publisher,
+the display hook), so ``%%capture`` and the like see them.  Before and after that, the session's events thread shows
+them: in a kernel as messages whose parent is the cell's own header, in a terminal as text above the prompt.
 
 Messaging: https://jupyter-client.readthedocs.io/en/stable/messaging.html
 """
@@ -29,7 +28,7 @@ from ..session.user import catch_interrupts, in_notebook, next_of
 from ..terminal import plain_text
 from .comms import Relay
 
-# Characters that may wait to be shown before the session's events thread waits for whoever shows them.
+# Most characters that wait to be shown; beyond that, the session's events thread waits.
 AHEAD = 8_000_000
 
 _NO_WIDGETS = "[widgets of the far side show as text here: there is no front end that could show them]\n"
@@ -37,17 +36,17 @@ _NO_WIDGETS = "[widgets of the far side show as text here: there is no front end
 
 @contextlib.contextmanager
 def in_one_line() -> Iterator[None]:
-    """An error of ours, raised within it, is shown by IPython as one line: where in our code that was tells a user
-    nothing.
+    """A context: IPython shows an error of ours, raised in it, as one line, because a traceback of our code tells a
+    user nothing.
 
-    What brings a traceback of the far side is shown with that.
+    An error with a traceback of the far side is shown with that.
     """
     try:
         yield
     except (FlameError, KeyboardInterrupt) as error:
         if not hasattr(error, "_render_traceback_"):
             words = str(error)
-            if isinstance(error, SessionGone):  # nothing here opens another one unasked
+            if isinstance(error, SessionGone):  # no new session is opened by itself
                 words = f"the session at {error.location} is gone: {error.reason}; %flame connect begins a new one"
             text = f"\x1b[0;31m{type(error).__name__}\x1b[0m" + (f": {plain_text(words)}" if words else "")
             error._render_traceback_ = lambda: [text]  # type: ignore[union-attr]
@@ -55,7 +54,7 @@ def in_one_line() -> Iterator[None]:
 
 
 class Shown:
-    """What a cell's value looks like on the far side, for IPython to show it as its own."""
+    """The representations of a cell's value on the far side; IPython shows them as the value's own."""
 
     def __init__(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
         self.data = data
@@ -69,8 +68,7 @@ class Shown:
 
 
 class Way(Protocol):
-    """How what is shown gets into a notebook or onto a terminal. ``updates`` tells whether a display can be changed in
-    place."""
+    """A way to show things in a notebook or a terminal. ``updates``: whether a display can be changed in place."""
 
     @property
     def updates(self) -> bool: ...
@@ -82,20 +80,20 @@ class Way(Protocol):
         """A ``display_data``, or an update of an earlier one."""
 
     def clear(self, wait: bool) -> None:
-        """Forget what is shown, at once or when there is new."""
+        """Clear what is shown: at once, or when new output comes."""
 
     def result(self, shown: Shown) -> None:
         """The cell's value, as Out."""
 
     def error(self, content: dict[str, Any]) -> None:
-        """An error that nobody raises."""
+        """An error that is not raised."""
 
     def comm(self, event: Event, relay: Relay) -> None:
         """A message of a comm, for the front end."""
 
 
 class ShellWay:
-    """IPython's own ways, for the thread on which the cell runs."""
+    """Shows by IPython's own means, on the thread on which the cell runs."""
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
@@ -132,7 +130,7 @@ class ShellWay:
 
 
 class MessageWay:
-    """Sends messages to the cell that ran when this was made, from any thread, at any later time."""
+    """Sends messages to the cell that ran when this was made; from any thread, at any time."""
 
     updates = True
 
@@ -177,7 +175,7 @@ class TextWay:
 
     def write(self, name: str, text: str) -> None:
         stream = sys.stderr if name == "stderr" else sys.stdout
-        # The stream may be closed already, at the end of the program.
+        # At the end of the program the stream may be closed already.
         with contextlib.suppress(ValueError, OSError):
             stream.write(text)
             stream.flush()
@@ -201,19 +199,19 @@ class TextWay:
 
 
 def background_way(shell: Any) -> Way:
-    """What writes into the cell that runs now, also later, when another one runs."""
+    """A way to write into the current cell, also later, when another cell runs."""
     kernel = getattr(shell, "kernel", None)
     return TextWay() if kernel is None else MessageWay(kernel, shell)
 
 
 class IPythonScreen:
-    """The screen of one cell's output, by one way: with ids of displays of its own, and only such views of widgets as
-    can be shown."""
+    """The screen for one cell's output, which shows by one `Way`; displays get ids of their own, and views of widgets
+    are shown only if they can be."""
 
     def __init__(self, way: Way, output: CellOutput, raised: bool) -> None:
         self._way = way
         self._output = output
-        self._raised = raised  # the one who waits raises an error of the cell
+        self._raised = raised  # the waiting thread raises the cell's error
 
     def stream(self, name: str, text: str) -> None:
         self._way.write(name, text)
@@ -249,19 +247,20 @@ class IPythonScreen:
 
 
 class Interrupt:
-    """A SIGINT came while the output was followed."""
+    """Ctrl-C was pressed while the output was followed."""
 
 
 class CellOutput:
-    """The output of one cell: ``event`` on the events thread, ``follow`` on the thread that waits for the cell.
+    """The output of one cell: call ``event`` on the events thread, and ``follow`` on the thread that waits for the
+    cell.
 
     shell     the InteractiveShell of the cell that runs now
     prefix    makes display ids of this session unlike those of any other in the same notebook
     ask       called on the thread that waits with an ``input_request``'s content; answers it
-    refuse    called with the same when nobody waits, and so nobody can be asked
-    waited    whether somebody is going to ``follow``
-    relay     what the comms of this session go by; None where no front end is that could show widgets
-    apart     whether it is no cell's: what is shown goes by messages to the request that is handled now
+    refuse    called with the same if nobody waits, so that nobody can be asked
+    waited    whether ``follow`` will be called
+    relay     passes on this session's comms; None if no front end can show widgets
+    apart     whether it belongs to no cell: what is shown is sent as messages of the current request
     """
 
     def __init__(
@@ -284,19 +283,19 @@ class CellOutput:
         self._away = IPythonScreen(away, self, raised=False)
         self._here = self._away if apart else IPythonScreen(self._way, self, raised=True)
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._lock = threading.RLock()  # held while an event is shown in the background: one at a time, in order
+        self._lock = threading.RLock()  # held while the background shows an event: one at a time, in order
         self._room = threading.Condition(threading.Lock())
         self._waiting = 0  # characters in the queue
-        self._followed = waited  # the queue is for what the one who waits shows
+        self._followed = waited  # whether the waiting thread shows events, from the queue
         self.told = False
-        self._link: str | None = None  # the id of the display that tells of a broken link
+        self._link: str | None = None  # the id of the display that shows a broken link
         self.error: dict[str, Any] | None = None  # the content of the cell's error
-        self.values: list[Shown] = []  # those that were shown
+        self.values: list[Shown] = []  # the values that were shown
 
     # -- the events thread -------------------------------------------------------------------------------------------
 
     def event(self, event: Event) -> None:
-        """Take one event of the cell; waits for room where the one who follows is slow."""
+        """Take one event of the cell; waits for room if the thread that shows events is slow."""
         with self._lock:
             if event["type"] == "input_request" and not self._waited:
                 self._refuse(event["content"])
@@ -324,12 +323,12 @@ class CellOutput:
         seconds: float | None = None,
         late: Callable[[], float | None] = lambda: None,
     ) -> bool:
-        """Show the cell's events here until ``reply`` is done; whether it is.
+        """Show the cell's events here until ``reply`` is done; returns whether it is.
 
-        interrupt   called with 1, 2, … for each Ctrl-C; where it returns False we stop waiting
+        interrupt   called with 1, 2, … for each Ctrl-C; if it returns False, we stop waiting
         seconds     after which ``late`` is called; it returns the seconds until the next time, None to stop waiting
 
-        Whatever comes after goes on appearing in this cell, in the background.
+        Later output still appears in this cell, in the background.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         presses = 0
@@ -358,7 +357,7 @@ class CellOutput:
                                 self._ask(event["content"])
                         else:
                             show(event, self._here)
-                    except KeyboardInterrupt:  # in input(), where Ctrl-C is the prompt's
+                    except KeyboardInterrupt:  # in input(): there Ctrl-C ends the prompt
                         self._queue.put((Interrupt, 0))
                     finally:
                         with self._room:
@@ -368,14 +367,14 @@ class CellOutput:
             self.leave()
 
     def leave(self) -> None:
-        """Nobody waits any more: show the rest in the background."""
+        """No thread waits any more: show the rest in the background."""
         with self._lock:
             self._waited = False
             self._let_go()
 
     @contextlib.contextmanager
     def background(self) -> Iterator[None]:
-        """While the waiting thread does something else, output is shown without it."""
+        """A context in which the waiting thread does something else, and the events thread shows the output."""
         self._let_go()
         try:
             yield
@@ -411,7 +410,7 @@ class CellOutput:
     # -- one event ---------------------------------------------------------------------------------------------------
 
     def show_link(self, way: Way, sentence: str | None) -> None:
-        """A line that is taken back when the link is there again; in a terminal one line for each."""
+        """Show a line about the link, and remove it when the link is back; a terminal gets one line for each."""
         if self._link is None and sentence is None:
             return
         first, display_id = self._link is None, self._link or uuid.uuid4().hex
@@ -423,15 +422,16 @@ class CellOutput:
             way.write("stderr", f"{sentence or 'the link is back'}\n")
 
     def show(self, event: Event) -> None:
-        """Show an event on the calling thread, which runs the cell."""
+        """Show an event on the calling thread, which is the cell's."""
         show(event, self._here)
 
     def show_error(self, content: dict[str, Any]) -> None:
-        """Show an error that is not raised, on the thread that has waited."""
+        """Show an error that is not raised, on the thread that waited."""
         self._way.error(content)
 
     def local(self, content: dict[str, Any]) -> dict[str, Any]:
-        """The content of a display for this notebook: its own ids, and no views of widgets that it cannot show."""
+        """The content of a display for this notebook: with ids of its own, without views of widgets that it cannot
+        show."""
         data, metadata, transient = (
             dict(part) if isinstance(part := content.get(name), dict) else {}
             for name in ("data", "metadata", "transient")

@@ -1,4 +1,4 @@
-"""ipyparallel's words for several far sides: ``%px``, ``%%px``, ``%autopx``, ``%pxresult``, ``%pxconfig``; and
+"""ipyparallel's magics for several far sides: ``%px``, ``%%px``, ``%autopx``, ``%pxresult``, ``%pxconfig``; and
 ``%autoflame``.
 
 https://ipyparallel.readthedocs.io/en/stable/tutorial/magics.html
@@ -22,17 +22,17 @@ from ..errors import FlameError
 from .output import in_one_line
 
 INSTALLED = ("px", "autopx", "pxresult", "pxconfig")
-# Cells that an automatic line is not put before: those that begin with one of ours, or with another cell magic.
+# Cells that get no automatic line: those that begin with a line of ours, or with another cell magic.
 _OURS = re.compile(rf"\s*(%%|%({'|'.join(('flame', 'autoflame', *INSTALLED))})\b)")
-# The group of before.
+# The last group.
 _BEFORE = ":"
 
 
 class Auto:
-    """``%autoflame``: every cell goes to a group, until it is said again. An input transformer of IPython's."""
+    """``%autoflame``: every cell goes to a group, until ``%autoflame`` is run again. An IPython input transformer."""
 
     def __init__(self) -> None:
-        self.line: str | None = None  # what stands before each cell
+        self.line: str | None = None  # the line that is put before each cell
 
     def __call__(self, lines: list[str]) -> list[str]:
         if self.line is None or not lines or _OURS.match(lines[0]) or not "".join(lines).strip():
@@ -41,7 +41,7 @@ class Auto:
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
-        """Within it cells stay here."""
+        """A context in which cells run here."""
         line, self.line = self.line, None
         try:
             yield
@@ -49,19 +49,19 @@ class Auto:
             self.line = line
 
     def toggle(self, line: str) -> str:
-        """Begin with the options of ``line``, or end where nothing is said; what is the case now, in words."""
+        """Begin, with the options of ``line``, or end, if ``line`` is empty; returns the new state in words."""
         line = line.strip()
         if self.line is not None and not line:
             return self._end()
         words = line if line.startswith("-") else f"-t {line}" if line else ""
-        read = parse_cell(words, MAGICS)  # a mistake is told now, and not with each cell
+        read = parse_cell(words, MAGICS)  # a mistake is reported now, and not with each cell
         if read["target"] is None:
             raise FlameError("name the hosts: %autoflame web, or %autoflame -t web1,web2 --mask")
         self.line = f"%%flame {words}"
         return f"every cell runs on {read['target']}; %autoflame ends that"
 
     def toggle_px(self, line: str) -> str:
-        """The same as ``%autopx`` has it: by what ``%pxconfig`` says."""
+        """The same for ``%autopx``, with the options of ``%pxconfig``."""
         if self.line is not None:
             return self._end()
         parse_cell(line, MAGICS, PX)
@@ -84,20 +84,20 @@ class Px:
         self._run = run
         self._command = command
         self._auto = auto
-        self._usual: dict[str, Any] = {"target": _BEFORE}  # what %pxconfig has said
+        self._usual: dict[str, Any] = {"target": _BEFORE}  # the options of %pxconfig
 
     def __repr__(self) -> str:
         return f"<Px {self._usual}>"
 
     def install(self, shell: Any) -> None:
-        """Make these magics ours, in place of those that are there."""
+        """Register these magics, in place of existing ones."""
         was = [name for name in INSTALLED if name in shell.magics_manager.magics["line"]]
         if was:
             print(f"replaced: {', '.join('%' + name for name in was)}", file=sys.stderr)
 
-        @no_var_expand  # as in ipyparallel: the braces of an f-string are the far side's
+        @no_var_expand  # as in ipyparallel: the braces of an f-string are for the far side
         def px(line: str) -> Any:
-            """Run a line on several far sides, those of ``%pxconfig -t`` or of before: ``%px import os``.
+            """Run a line on several far sides, those of ``%pxconfig -t`` or the last ones: ``%px import os``.
 
             ``%px -t web1,web2 STATEMENT`` names others.
             """
@@ -111,12 +111,12 @@ class Px:
                 return self._of(line, cell)
 
         def autopx(line: str) -> None:
-            """Every cell runs as with ``%%px``, until it is said again."""
+            """Run every cell as with ``%%px``, until ``%autopx`` is run again."""
             with in_one_line():
                 print(self._auto.toggle_px(line))
 
         def pxresult(line: str) -> Any:
-            """Wait for the last cell, and show what it has given: ``%flame result --block``."""
+            """Wait for the last cell and show its results, as ``%flame result --block``."""
             with in_one_line():
                 return self._command(f"result --block {line}")
 

@@ -10,7 +10,6 @@ import builtins
 import collections
 import contextlib
 import functools
-import getpass
 import importlib.util
 import os
 import queue
@@ -29,7 +28,7 @@ from ..session.inbox import Event
 from ..session.requests import Reply
 from ..session.screen import allowed
 from ..session.session import Session
-from ..session.user import next_of
+from ..session.user import ask_line, next_of
 from ..terminal import one_line
 from .bulk import Bulk
 from .callbacks import Handed
@@ -121,6 +120,13 @@ class Calls:
                 sink(event)
             else:
                 self.default(event)
+
+    def take(self, events: Sequence[Event]) -> list[Event]:
+        """Pass on the events of these calls, and return the others: for a session that others use too."""
+        with self._lock:
+            ours = [event.get("request") in self._sinks for event in events]
+        self.on_events([event for event, is_ours in zip(events, ours, strict=True) if is_ours])
+        return [event for event, is_ours in zip(events, ours, strict=True) if not is_ours]
 
     def default(self, event: Event) -> None:
         """Handle output that no call waits for: text goes to this process's own streams."""
@@ -459,10 +465,7 @@ class Calls:
         """The user's line; None at end of file."""
         before, prompt = self._rendering.question(content.get("prompt", ""))
         show_before(before)
-        try:
-            return getpass.getpass(prompt) if content.get("password") else input(prompt)
-        except (EOFError, NotImplementedError):  # NotImplementedError if a front end cannot ask
-            return None
+        return ask_line(prompt, bool(content.get("password")))
 
     def _answer(self, event: Event, line: str | None) -> None:
         number = event["content"].get("input_id")

@@ -478,7 +478,8 @@ def pull(calls: Calls, names: Sequence[str]) -> dict[str, Any]:
     try:
         found = calls.demand(["eval", f"({wanted})"], (), tuple)
     except NameError as error:
-        raise FlameError(f"there is no variable {error.name!r} at {calls.name}; dir() there shows all") from None
+        name = error.name or str(error).partition("'")[2].partition("'")[0]  # before Python 3.10: in the text only
+        raise FlameError(f"there is no variable {name!r} at {calls.name}; dir() there shows all") from None
     if len(found) != len(names):
         raise UnsafeAnswer(calls.name, f"{len(found)} values for {len(names)} names")
     return dict(zip(names, found, strict=True))

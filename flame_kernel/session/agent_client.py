@@ -1,4 +1,4 @@
-"""AgentClient: a server without a session of our own: list its sessions, ask for one, watch one."""
+"""AgentClient: works with a server's sessions without a session of its own: lists, asks for, watches and ends them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .bootstrap import is_missing
 from .inbox import Event
 from .link import Link, no_agent
 
-# Seconds that a server may hold a watcher's request; and seconds between requests on one that must not (multiplex).
+# Seconds that a server may hold a watcher's request; seconds between requests to a multiplex server, which holds none.
 WATCH_WAIT, WATCH_PAUSE = 10.0, 0.25
 
 
 class AgentClient:
-    """A connection to the server of ``target``, for ``contextlib.closing``; for one thread, and ``close`` for any.
+    """A connection to the server of ``target``. Use it on one thread; ``close`` may be called on any.
 
-    Connects when it is made: raises CannotConnect, TargetError.
+    The constructor connects; it raises CannotConnect, TargetError.
     """
 
     def __init__(self, target: Target) -> None:
@@ -37,7 +37,7 @@ class AgentClient:
         return f"<AgentClient {self._link!r}>"
 
     def close(self) -> None:
-        """Close the connection; whoever waits in it gets an error."""
+        """Close the connection; calls that wait raise an error."""
         self._link.close()
 
     @property
@@ -46,11 +46,11 @@ class AgentClient:
         return self._link.calls.connection
 
     def begin(self) -> Any:
-        """What the agent there says of itself; it is pushed if it is not there yet."""
+        """The agent's description of itself; the agent is pushed if it is missing."""
         return self._link.open({"op": "hello"})
 
     def ask(self, op: str, **fields: Any) -> Any:
-        """The answer to one op; raises AgentError (``no_agent`` where none of ours is there), ConnectionLost."""
+        """The answer to one op; raises AgentError (``no_agent`` if the agent is missing), ConnectionLost."""
         try:
             if op == "ask":
                 return self._link.with_ticket({"op": op, **fields})
@@ -61,7 +61,7 @@ class AgentClient:
             raise no_agent(self._link.location) from None
 
     def sessions(self) -> list[dict[str, Any]]:
-        """What lives on the server."""
+        """The sessions on the server."""
         try:
             found = self.ask("sessions")
         except FlameError as e:
@@ -71,16 +71,16 @@ class AgentClient:
         return list(found)
 
     def kill(self, name: str) -> bool:
-        """End the session that has this name now, with all that it runs; False where there is none."""
+        """End the session that has this name now, and all that it runs; False if there is none."""
         return any(self.end(one) for one in self.sessions() if one.get("session") == name)
 
     def end(self, session: dict[str, Any]) -> bool:
-        """End this session of ``sessions``, and not a later one of its name; False where it had ended already."""
+        """End this session of ``sessions``, but not a later one with its name; False if it had already ended."""
         done = self.ask("kill", session=session.get("session"), life=session.get("life"))
         return isinstance(done, dict) and done.get("closed") is True
 
     def replay(self, session_id: str, request_id: str) -> Iterator[list[Event]]:
-        """The output of one cell that its owner has been sent, in order, as far as it is kept."""
+        """The output of one cell in order: what its owner has received and the server still keeps."""
         after = 0
         while True:
             request = {"op": "replay", "session": session_id, "request": request_id, "after": after}
@@ -100,9 +100,10 @@ class AgentClient:
         return batch
 
     def watch(self, session_id: str) -> Iterator[list[Event]]:
-        """The events of a session as they come, beginning with the running cell; endless. The session is not disturbed.
+        """The events of a session as they come, from the beginning of the running cell; endless. The session does not
+        notice.
 
-        The connection is made again when it breaks. Raises AgentError where there is no such session.
+        The connection is made again if it breaks. Raises AgentError if there is no such session.
         """
         hello = self.ask("hello")
         self._link.boot = hello["boot"]

@@ -1,7 +1,7 @@
-"""Amount: how much a poll asks for, by what the link has let through; and an answer that comes in pieces.
+"""Amount: how many bytes a poll asks for, which depends on what has come through; and answers that come in pieces.
 
-A line that is cut every so often gets on if what is asked for becomes smaller until it passes. Where not even a small
-batch does, an answer goes in pieces, over as many connections as it takes: see `agent/log/reading.py`.
+If a line is cut again and again, polls ask for less until an answer comes through. If not even a small batch does, an
+answer comes in pieces, over as many connections as it takes: see `agent/log/reading.py`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from ..agent.wire import message as wire
 from ..connect.pyro_message import MAX_MESSAGE
 from ..security import answers
 
-# Bytes asked for in one poll: fewer after one that was cut or slow (in seconds), more after a quick and full one.
+# Bytes asked for in one poll: fewer after one that was cut or took SLOW seconds, more after a full one within QUICK.
 LEAST, FIRST, MOST = 1 << 8, 1 << 16, 1 << 21
 QUICK, SLOW = 0.5, 3.0
-# From so many bytes downwards, a single event may be too large for the link, and comes in pieces.
+# At this size and below, even one event may be too large for the link, and comes in pieces.
 SMALL = 1 << 13
-# Answers of that size that must have passed in a row before a larger one is tried.
+# How many answers of this size must come through in a row before a larger one is tried.
 TRIES = 3
-# Bytes of an answer, behind which more is on its way.
+# An answer of more bytes than this means that more is on its way.
 AHEAD = FIRST
 
 
 class Amount:
-    """What the polls of one session ask for."""
+    """How much the polls of one session ask for."""
 
     def __init__(self, location: str) -> None:
         self._location = location
@@ -39,11 +39,11 @@ class Amount:
 
     @property
     def is_partial(self) -> bool:
-        """Whether pieces of an answer are here, and not all."""
+        """Whether some pieces of an answer have come, but not all."""
         return bool(self._mark)
 
     def fields(self) -> dict[str, Any]:
-        """What the next poll says of it."""
+        """The fields for the next poll."""
         said: dict[str, Any] = {"limit": self._batch}
         if self._batch < SMALL or self._mark:
             said["most"] = self._batch
@@ -52,13 +52,13 @@ class Amount:
         return said
 
     def cut(self, poll: dict[str, Any]) -> None:
-        """This poll was cut: it is to ask for less."""
+        """A poll was cut: the next one asks for less."""
         self._passed = 0
         self._batch = max(self._batch // 2, LEAST)
         poll.update(self.fields())
 
     def suit(self, took: float, received: int) -> None:
-        """Ask for as much as the line carries in a moment."""
+        """Adapt the amount to what the line carries in a short time."""
         self._passed += 1
         if received > self._batch // 2 and took < QUICK:
             if self._batch >= SMALL or self._passed % TRIES == 0:

@@ -1,7 +1,7 @@
-"""Puts our agent onto a stock Flame server: its files go as text, by one ``execute``, into memory, and only if missing.
+"""Loads our agent into a stock Flame server, if it is missing: one ``execute`` sends its files as text, into memory.
 
-The package there is named by the hash of that text (``flame_agent_3f2a…``), so that versions live side by side and one
-that is there already is found by its name.  Modules have the names that they have here, with their rooms:
+The package there is named by the hash of that text (``flame_agent_3f2a…``), so versions live side by side, and one
+that is there already is found by its name.  Modules have the same names as here, with their rooms:
 ``flame_agent_3f2a….output.streams``.
 """
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# An import of siblings, at the top level of a file, also over several lines. By ast it would be read as well, but that
-# takes a tenth of a second at the start of every kernel; a test holds the two against each other.
+# An import of siblings at the top level of a file; it may span lines. The ast module could read it too, but takes a
+# tenth of a second at the start of every kernel; a test compares both.
 _IMPORT = re.compile(r"^from (\.+)([\w.]*) import (\([^)]*\)|[^(\n]+)$", re.MULTILINE)
 _REMARK = re.compile(r"#.*")
 
@@ -41,10 +41,10 @@ def imports(name: str, text: str) -> Iterator[tuple[str, str]]:
 
 
 def in_order(sources: Mapping[str, str]) -> list[tuple[str, str]]:
-    """``(name, source)`` of the agent's files, each behind those that it imports when it is loaded.
+    """``(name, source)`` of the agent's files, each after those that it imports when it is loaded.
 
-    Names are dotted, from the agent's own folder.  Raises ValueError where files import each other in a circle, or one
-    that is not there.
+    Names are dotted, from the agent's own folder.  Raises ValueError if files import each other in a circle, or import
+    a missing one.
     """
     ordered: dict[str, str] = {}
 
@@ -91,17 +91,17 @@ def agent_name() -> str:
 
 
 def agent_text() -> tuple[str, str]:
-    """What is pushed: the text of the loader, and that of the rest."""
+    """What is pushed: the text of the loader, and the text of the rest."""
     return _read()[1:]
 
 
 def is_missing(error: RemoteError) -> bool:
-    """Whether a server has no agent of ours, or has not loaded all of it yet, for a client that is just pushing it."""
+    """Whether the error means that a server lacks our agent, or that another client is still pushing it."""
     return error.ename == "KeyError" or (error.ename == "AttributeError" and agent_name() in error.evalue)
 
 
 def with_agent(call: Callable[[], T], execute: Callable[[str], object]) -> T:
-    """``call()``, and once more with the agent pushed by Flame's ``execute`` where the server does not know it."""
+    """The result of ``call()``; if the agent is missing, it is pushed by Flame's ``execute``, and the call repeated."""
     try:
         return call()
     except RemoteError as e:
@@ -112,7 +112,7 @@ def with_agent(call: Callable[[], T], execute: Callable[[str], object]) -> T:
 
 
 def push_source() -> str:
-    """What Flame's ``execute`` is given. It leaves no name behind in the globals that all its clients share."""
+    """The source for Flame's ``execute``. It leaves no name in the globals that all clients of the server share."""
     packed = base64.b64encode(zlib.compress(json.dumps(agent_text()).encode(), 6)).decode("ascii")
     return (
         "(lambda parts, space: (exec(parts[0], space), space['boot'](parts[1], parts[0])))("

@@ -12,7 +12,7 @@ from ..connect.target import Target
 
 
 def opening(target: Target, session_id: str, client_id: str, attach: str | None = None) -> dict[str, Any]:
-    """The request that makes a session, or takes it up; ``attach`` as in Session."""
+    """The request that opens a session or attaches to one; ``attach`` as in Session."""
     request: dict[str, Any] = {
         "op": "open",
         "session": session_id,
@@ -29,7 +29,7 @@ def opening(target: Target, session_id: str, client_id: str, attach: str | None 
 
 
 def client_name() -> str:
-    """What others are told about who has a session: user, host and process."""
+    """How other clients see the owner of a session: user, host and process."""
     with contextlib.suppress(Exception):  # no user of that number, no name for this host
         return f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}"
     return f"pid {os.getpid()}"

@@ -15,9 +15,9 @@ class GapError(wire.WireError):
 
 
 class Inbox:
-    """Takes batches of events as they come, repeated ones too, and gives each event once, in order.
+    """Takes batches of events, also repeated ones, and returns each event once, in order.
 
-    ack     the number to send with the next poll: everything up to it has been taken in
+    ack     the number to send with the next poll: all events up to it have come
     """
 
     def __init__(self, ack: int = 0) -> None:

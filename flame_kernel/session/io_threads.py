@@ -1,9 +1,9 @@
-"""IoThreads: a few threads that do the work of all sessions of this process, a turn at a time.
+"""IoThreads: a few threads that do the work of all sessions of this process, in turns.
 
-A session has tasks: its calls, its events, and the look after its link.  A task that waits, be it for an answer on a
-socket, for a time, or for somebody to wake it, has no thread: one thread waits for all of them together, and few others
-do the turns that are due.  Where these are all held up, as by servers that do not answer, more are started; they end
-when they have nothing to do.
+A session has three tasks: its calls, its events, and the watch over its link.  A task that waits (for a socket, for a
+time, or to be woken) uses no thread: one thread waits for all tasks together, and a few others do the turns that are
+due.  If all of these are held up, for example by servers that do not answer, more are started; they end when they have
+nothing to do.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-# Threads for turns that live as long as there is a session: a program that ends can start no new ones.
+# Threads for turns that are kept while there is a session: a program that is ending can start no new ones.
 KEPT = 2
-# As many are started at once; one more only where turns that are due have waited for STALLED seconds.
+# So many are started at once; one more only if turns that are due have waited for STALLED seconds.
 FEW, STALLED = 4, 0.01
 # Seconds after which a thread beyond KEPT ends, if there is nothing to do.
 LINGER = 0.2
@@ -37,13 +37,13 @@ class Wait(NamedTuple):
     seconds: float | None = None
 
 
-# Why a turn is had.
+# Why a turn happens.
 READY, LATE, WOKEN = "ready", "late", "woken"
 Turn = Callable[[str], Wait | None]
 
 
 class Task:
-    """Work in turns, never two at once. ``turn(why)`` returns what to wait for, None at the end."""
+    """Work in turns, one at a time. ``turn(why)`` returns what to wait for, or None at the end."""
 
     def __init__(self, threads: IoThreads, turn: Turn) -> None:
         self.turn = turn
@@ -60,21 +60,21 @@ class Task:
         return f"<Task {'over' if self.over.is_set() else self.state}>"
 
     def wake(self) -> None:
-        """Have a turn soon; if one is going on, another one after it."""
+        """Do a turn soon; if one is running, another one after it."""
         self._threads.wake(self)
 
     def wake_in(self, seconds: float) -> None:
-        """Have a turn in so many seconds, unless there is one before."""
+        """Do a turn in so many seconds, unless one happens before."""
         self._threads.wake_in(self, seconds)
 
     def wait(self, seconds: float) -> None:
-        """Wait until the task is over; not where that is asked by its own turn."""
+        """Wait until the task is over; returns at once if its own turn asks."""
         if self.thread != threading.get_ident():
             self.over.wait(seconds)
 
 
 class IoThreads:
-    """The threads; `enter` and `leave` make and end them."""
+    """The threads; `enter` starts them and `leave` ends them."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -107,7 +107,7 @@ class IoThreads:
     # -- for tasks -----------------------------------------------------------------------------------------------------
 
     def task(self, turn: Turn) -> Task:
-        """A task; it has its first turn when it is woken."""
+        """A task; its first turn happens when it is woken."""
         return Task(self, turn)
 
     def wake(self, task: Task) -> None:
@@ -129,7 +129,7 @@ class IoThreads:
                 self._note_time(task, seconds)
 
     def _note_time(self, task: Task, seconds: float) -> None:
-        """It has a turn in so many seconds, unless it has one before; called with the lock."""
+        """Its next turn is in so many seconds, unless one happens before; called with the lock."""
         at = time.monotonic() + seconds
         if len(self._times) > self._most_times:  # most of them are of waits that are over
             self._times = [one for one in self._times if one[2].number == one[3]]
@@ -175,7 +175,7 @@ class IoThreads:
     # -- threads for turns ---------------------------------------------------------------------------------------------
 
     def _work(self, is_kept: bool) -> None:
-        """Do turns that are due; until the last session ends, or for as long as there are any."""
+        """Do turns that are due: until the last session ends, or while there are any."""
         while (task := self._next(is_kept)) is not None:
             task.thread = threading.get_ident()
             wait = None
@@ -221,7 +221,7 @@ class IoThreads:
                 self._note_time(task, wait.seconds)
 
     def _listen(self, task: Task, one: socket.socket) -> bool:
-        """Wait for the socket too; False where it is closed, which its next use says. Called with the lock."""
+        """Also wait for the socket; False if it is closed, which its next use reports. Called with the lock."""
         try:
             try:
                 self._selector.register(one, selectors.EVENT_READ, task)
@@ -239,7 +239,7 @@ class IoThreads:
 
     @property
     def _is_live(self) -> bool:
-        """Whether a socket that is added while somebody waits is waited for too."""
+        """Whether a wait that has begun also covers sockets that are added later."""
         return type(self._selector).__name__ in ("EpollSelector", "KqueueSelector", "DevpollSelector")
 
     def _wait(self) -> None:
@@ -268,7 +268,7 @@ class IoThreads:
             self._mouth.close()
 
     def _look(self, now: float) -> None:
-        """What is due by its time; called with the lock."""
+        """The tasks whose time has come; called with the lock."""
         while self._times and (self._times[0][0] <= now or self._times[0][2].number != self._times[0][3]):
             _, _, task, number = heapq.heappop(self._times)
             if task.number == number and task.state == "waiting" and not task.over.is_set():
@@ -281,7 +281,7 @@ class IoThreads:
     # -- the beginning and the end -------------------------------------------------------------------------------------
 
     def use(self, more: int) -> int:
-        """Note ``more`` sessions that use the threads; how many do. At 0 the threads end."""
+        """Count ``more`` sessions that use the threads; returns how many do. At 0 the threads end."""
         with self._lock:
             self._users += more
             if not self._users:
@@ -291,14 +291,14 @@ class IoThreads:
             return self._users
 
     def join(self, seconds: float) -> None:
-        """Wait until the threads have ended; not for the one that asks, nor for one that is held up longer."""
+        """Wait until the threads have ended, but not for the calling one, and not longer than so many seconds."""
         deadline = time.monotonic() + seconds
         for thread in [self._waiter, *self._threads]:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def forked(self) -> None:
-        """In a child of this process, which has none of the threads: let go what it has of the descriptors."""
+        """In a forked child, which has none of the threads: close its copies of the descriptors."""
         for one in (self._ears, self._mouth):
             one.close()
         fileno = getattr(self._selector, "fileno", None)
@@ -312,7 +312,7 @@ _lock = threading.Lock()
 
 
 def enter() -> IoThreads:
-    """The threads, for one more session."""
+    """Count one more session; returns the threads."""
     global _present
     with _lock:
         if _present is None:
@@ -322,7 +322,7 @@ def enter() -> IoThreads:
 
 
 def leave(threads: IoThreads) -> None:
-    """A session has ended: with the last one the threads do. Nothing in a child of their process, which has none."""
+    """A session has ended: with the last one, the threads end. Does nothing in a forked child, which has no threads."""
     global _present
     if threads.pid != os.getpid():
         return

@@ -1,5 +1,5 @@
-"""Messages that are larger than the server takes: PYRO_MAX_MESSAGE_SIZE there. They cross in parts, see
-`agent/session/large_messages.py`; and the agent itself is pushed in parts."""
+"""Messages larger than the server's PYRO_MAX_MESSAGE_SIZE: they cross in parts, see `agent/session/large_messages.py`.
+The agent itself is pushed in parts, too."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _ASK_LIMIT = "__import__('Pyro4').config.MAX_MESSAGE_SIZE"
 
 
 def check(most: object, location: str) -> int:
-    """The largest message that a server says it takes, 0 without a limit. Raises CannotConnect where it is too small
-    for anything."""
+    """The largest message that a server says it takes; 0: no limit. Raises CannotConnect if that is too small to work
+    with."""
     limit = most if type(most) is int else 0
     if 0 < limit < LEAST:
         raise CannotConnect(location, "message_size", f"{limit} bytes")
@@ -29,7 +29,7 @@ def check(most: object, location: str) -> int:
 
 
 def ask(connection: Connection, function: str, message: bytes, timeout: float | None = None) -> Callable[..., bytes]:
-    """Begin a call of the agent's ``function``; what is returned waits for the answer, which may be ``large``."""
+    """Begin a call of the agent's ``function``; the returned function waits for the answer, which may be ``large``."""
     most = connection.max_message
     if not most or len(message) + wire.SPARE <= most:
         return connection.ask(f"{agent_name()}.{function}", message, timeout=timeout)
@@ -47,8 +47,8 @@ def ask(connection: Connection, function: str, message: bytes, timeout: float | 
 
 
 def rest(connection: Connection, size: object) -> bytes:
-    """The answer of ``size`` bytes that the server could not give at once. Raises UnsafeAnswer where it does not come
-    to that."""
+    """Fetch an answer of ``size`` bytes that the server could not send at once. Raises UnsafeAnswer if it has another
+    size."""
     whole = bytearray()
     if type(size) is not int or not 0 < size <= MAX_MESSAGE:
         raise _unsafe(connection, "an answer of a size that none has")
@@ -93,7 +93,7 @@ def execute(connection: Connection, source: str, again: Callable[[], Connection]
 
 
 def _steps(source: str, size: int) -> Iterator[str]:
-    """The same as ``source``, in statements of about ``size`` characters; what they gather is gone with the last."""
+    """Statements of about ``size`` characters that together execute ``source``; the last one leaves nothing."""
     modules, name = "__import__('sys').modules", f"{agent_name()}.{uuid.uuid4().hex}"
     yield f"{modules}[{name!r}] = []"
     for at in range(0, len(source), size // 2):  # quotes and backslashes count twice

@@ -10,7 +10,7 @@ from typing import Any
 from ..connect.connection import Connection
 from ..connect.target import Target
 
-# Seconds after which a server that should answer at once is silent.
+# Seconds after which a server that should answer at once counts as silent.
 SILENT = 2.0
 
 Hear = Callable[..., bytes]  # see Connection.ask

@@ -1,12 +1,12 @@
 """Link: the connections to the agent on one server, made again when they break.
 
-A link has lines, each a connection of its own and for one thread: *calls* and *events*. A line that breaks is made
-again, with patience, for as long as the link is wanted, and what was asked is asked again: the agent knows an act by
-its id, and a poll by its acknowledgement. So nothing is lost and nothing is done twice.
+A link has two lines, *calls* and *events*: each is a connection of its own, used by one thread. A line that breaks is
+made again, as long as the link is needed, and its request is repeated: the agent recognizes an act by its id, and a
+poll by its acknowledgement. So nothing is lost and nothing is done twice.
 
-Three things are told apart. A line that *broke*: reset, or cut, or given up by its deadline. A server that is *silent*:
-the line stands and nothing comes, be it frozen, busy, or gone without a word; that is said and is no death. And a
-session that is *gone*: another server answers there than before, or the process is seen to have ended.
+There are three states of trouble. A line is *broken*: it was reset, cut, or missed its deadline. A server is *silent*:
+the line stands but nothing comes, because the server is frozen, busy, or gone; the user is told, and we go on waiting.
+A session is *gone*: another server answers in its place, or its process has ended.
 """
 
 from __future__ import annotations
@@ -45,14 +45,16 @@ from .local_process import LocalProcess
 from .outage import Outage
 from .watch import Watch
 
-# Seconds between attempts to reconnect: the first is at once; then from the first to the last, doubling, and at random
-# up to a seventh more; the last figure is for outages of more than a minute.
+# Seconds between attempts to reconnect. The first attempt is made at once; then the time doubles from the first figure
+# to the second, plus up to a seventh at random. The last figure is for outages of more than a minute.
 RETRY_FIRST, RETRY_LAST, RETRY_LONG = 0.1, 2.0, 10.0
 LONG_OUTAGE = 60.0
-# Unreadable answers in a row, after which the line is not to blame.
+# After so many unreadable answers in a row, it is not the line that spoils them.
 REFUSALS = 3
-# Attempts to open a session when the line breaks meanwhile.
+# Attempts to open a session, if the line breaks each time.
 OPENINGS = 5
+# The oldest Python on which the agent runs.
+OLDEST = [3, 6]
 # What is sent with a handshake, and the seconds after which a server that has not answered it is asked the slow way.
 HELLO = {"op": "hello"}
 SWALLOWED = 5.0
@@ -60,7 +62,8 @@ Answer = tuple[Any, Sequence[Any]]
 
 
 class Link:
-    """The lines to the server of ``target``; made with the first, *calls*, connected (CannotConnect, TargetError).
+    """The lines to the server of ``target``. The constructor connects the line *calls*; it raises CannotConnect,
+    TargetError.
 
     for_session a session is to be opened: what that begins with goes with the handshake, and the line that is added
                 first is dialled meanwhile
@@ -134,7 +137,7 @@ class Link:
     def open(self, request: dict[str, Any]) -> Any:
         """The agent's answer to the first call; the agent is pushed if the server does not know it yet.
 
-        It may be asked several times, over a line that breaks: an ``open`` takes up what the one before has made.
+        If the line breaks, it is repeated: a second ``open`` attaches to the session that the first one made.
         """
         for attempt in itertools.count(1):
             at_once = self._with_hello
@@ -147,14 +150,22 @@ class Link:
                     continue  # it may have heard the handshake only
                 broke = not isinstance(e, (CallTimeout, UnsafeAnswer)) and getattr(e, "cause", "closed") == "closed"
                 if isinstance(e, UnsafeAnswer) and e.detail == UNCLEAR:
-                    broke = True  # perhaps somebody else has pushed the agent since it was said to be missing
+                    broke = True  # perhaps another client has pushed the agent meanwhile
                 if not broke or attempt == OPENINGS:
                     raise
                 time.sleep(RETRY_FIRST * attempt)
         raise AssertionError  # not reached: count() has no end
 
     def _execute(self, source: str) -> None:
-        self.calls.connection = large_messages.execute(self.calls.connection, source, self._connect)
+        try:
+            self.calls.connection = large_messages.execute(self.calls.connection, source, self._connect)
+        except RemoteError as e:
+            if e.ename != "SyntaxError":
+                raise
+            found = self.calls.connection.call("evaluate", "list(__import__('sys').version_info[:3])")
+            if not isinstance(found, list) or found >= OLDEST:
+                raise
+            raise CannotConnect(self.location, "old_python", "Python " + ".".join(map(str, found))) from e
 
     def with_ticket(self, request: dict[str, Any]) -> Any:
         """The result of an op by a client that owns no session yet: its ticket shows that it is not a replay."""
@@ -200,7 +211,7 @@ class Link:
             give_up(second)
 
     def opened(self, server: dict[str, Any]) -> None:
-        """The session is open: remember what the server said, to recognise it later."""
+        """The session is open: remember what the server told, to recognize it later."""
         self.boot = server["boot"]
         self._neighbour = LocalProcess.of(server)
         self._modern = tuple(server["python"]) >= (3, 4)
@@ -215,7 +226,7 @@ class Link:
         return line
 
     def start(self, threads: IoThreads) -> None:
-        """Watch over the lines from now on."""
+        """Begin to watch the lines."""
         self.watch.start(threads)
 
     def _know_server(self, connection: Connection) -> None:
@@ -235,7 +246,7 @@ class Link:
     ) -> Answer:
         """One op of the agent: ``(result, buffers)``. The answer must echo this call's number: replays do not.
 
-        ``wait`` is how long the server may take of its own will, in seconds.
+        ``wait`` is for how many seconds the server may hold the request.
         """
         line.patience = wait + SILENT
         ahead, line.ahead = line.ahead, None
@@ -254,13 +265,13 @@ class Link:
         return answer
 
     def prefetch(self, line: Line, request: dict[str, Any], timeout: float | None = None) -> None:
-        """Send the request that the next ``exchange`` or ``insist`` of this line is for: the server works on it
-        meanwhile. Where that fails it is sent then."""
+        """Send the request of the next ``exchange`` or ``insist`` of this line now, so that the server works on it
+        meanwhile. If that fails, it is sent then."""
         with contextlib.suppress(ConnectionLost):
             line.ahead = self._ask(line.connection, request, timeout, ())
 
     def await_ahead(self, line: Line, seconds: float, wait: float) -> Wait | None:
-        """What to wait for until the answer to what was sent ahead comes; None where the next ``exchange`` is to be
+        """What to wait for until the answer to the request sent ahead comes; None if the next ``exchange`` should be
         made at once. ``wait`` as there; after ``seconds`` it is too late, see `give_up_ahead`."""
         ahead, connection = line.ahead, line.connection
         if ahead is None or ahead[2] is not connection or not connection.is_open:
@@ -271,13 +282,13 @@ class Link:
         return Wait(connection.channel, seconds)
 
     def give_up_ahead(self, line: Line) -> None:
-        """The answer to what was sent ahead has not come in time: the next ``exchange`` says so."""
+        """The answer to the request sent ahead is too late: the next ``exchange`` raises that error."""
         if line.ahead is not None:
             request, number, connection, hear = line.ahead
             line.ahead = request, number, connection, lambda: hear(0.0)
 
     def number(self) -> str:
-        """The number of a call, which is used once; the agent takes an owner's in this order."""
+        """A new number for a call; the agent accepts the owner's numbers only in this order."""
         return f"{self._nonce}-{next(self._counter)}"
 
     def _ask(
@@ -319,9 +330,9 @@ class Link:
         wait: float = 0.0,
         on_broken: Callable[[], None] = lambda: None,
     ) -> Answer:
-        """Do an op, on a new connection after a broken one, until it is answered, refused, or we are closed.
+        """Repeat an op, each time on a new connection, until it is answered or refused, or the link closes.
 
-        ``on_broken`` is called after each attempt whose fate is unknown.
+        ``on_broken`` is called after each attempt that may or may not have been carried out.
         """
         refused = 0
         while True:
@@ -332,7 +343,7 @@ class Link:
                     self._mend(line)
                 answer = self.exchange(line, request, timeout, buffers, wait)
             except RemoteError as e:
-                if is_missing(e):  # the server is another one than before
+                if is_missing(e):  # it is another server than before
                     self.end(SessionGone(self.location, "the server was restarted"))
                     continue
                 raise
@@ -360,9 +371,9 @@ class Link:
     # -- healing -----------------------------------------------------------------------------------------------------
 
     def _mend(self, line: Line) -> None:
-        """A new connection to the same server for ``line``. One line tries at a time, and the others follow it.
+        """A new connection to the same server for ``line``. One line tries at a time; the others follow it.
 
-        Raises what ``exchange`` raises where the server is reached and does not say that it is the same.
+        Raises what ``exchange`` raises, if the server is reached but does not prove to be the same one.
         """
         with self._mending:
             while True:
@@ -385,7 +396,7 @@ class Link:
                 self._know_server(connection)
                 line.connection.close()
                 line.connection, line.ahead = connection, ahead
-                if self.closing.is_set():  # close() may have looked before this one was there
+                if self.closing.is_set():  # close() may have run before this one existed
                     connection.close()
                     continue
                 hello = self.exchange(line, HELLO)[0]
@@ -396,7 +407,7 @@ class Link:
                 return
 
     def _pause(self, line: Line) -> None:
-        """Wait before an attempt: not at all before the first, then longer and longer; nor where another line has been
+        """Wait before an attempt, longer each time. There is no wait before the first one, or if another line has been
         made again since this one broke."""
         if self._mended > line.lost_at:
             return
@@ -409,7 +420,7 @@ class Link:
             self._hurry.wait(delay * random.uniform(1.0, 1.15))
 
     def hurry(self) -> None:
-        """Reconnect now, because there is a request."""
+        """Reconnect now, without waiting, because there is a request."""
         self._hurry.set()
         self.watch.expect()
 
@@ -441,11 +452,11 @@ class Link:
         self._hurry.set()
         self.watch.wake()
         for line in self.lines:
-            if line is not self.calls:  # whose call gets an answer of its own: a close ends the poll before it is done
+            if line is not self.calls:  # the call that closes gets its own answer; the close ends the poll first
                 line.connection.abort()
 
     def abort(self) -> None:
-        """Wake all who wait; send nothing more."""
+        """Wake all that wait; send nothing more."""
         self.closing.set()
         self.gone = self.gone or SessionGone(self.location, "it was closed here")
         self._hurry.set()
@@ -463,5 +474,5 @@ class Link:
 
 
 def no_agent(location: str) -> AgentError:
-    """The error for a server that has no agent of ours, and so no session."""
+    """The error for a server that lacks our agent, and so has no sessions."""
     return AgentError("no_agent", f"there are no sessions at {location}")

@@ -1,4 +1,4 @@
-"""LocalProcess: a server's process on this very machine, whose end can be seen and need not be guessed from silence."""
+"""LocalProcess: a server's process on this machine, so that its end can be seen and is not guessed from silence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..agent.wire.machine import machine as this_machine
 
 
 class LocalProcess:
-    """The process ``pid`` of this machine, as it was when it was first seen."""
+    """The process ``pid`` of this machine; a later process with the same number is another one."""
 
     def __init__(self, pid: int, started: str) -> None:
         self._pid = pid
@@ -20,7 +20,7 @@ class LocalProcess:
 
     @classmethod
     def of(cls, server: Mapping[str, Any]) -> LocalProcess | None:
-        """The process that says of itself ``machine`` and ``pid``; None where it is elsewhere, or cannot be seen."""
+        """The process with this ``machine`` and ``pid``; None if it is on another machine, or cannot be seen."""
         machine, pid = server.get("machine"), server.get("pid")
         if not machine or machine != this_machine() or not isinstance(pid, int) or pid <= 0:
             return None
@@ -28,12 +28,12 @@ class LocalProcess:
         return cls(pid, started) if started else None
 
     def lives(self) -> bool:
-        """Whether that process is still there; a zombie is not."""
+        """Whether the process still runs; a zombie does not."""
         return _start_of(self._pid) == self._started
 
 
 def _start_of(pid: int) -> str:
-    """When process ``pid`` was started, in the system's ticks; empty where there is none."""
+    """When process ``pid`` was started, in the system's ticks; empty if there is none."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""Outage: what keeps a link from working, and how that is told."""
+"""Outage: what keeps a link from working, and the sentence about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..connect import amounts
 from ..errors import CallTimeout, CannotConnect, ConnectionLost, FlameError
 
-# Seconds that a link is lost before it is told why: most links are back by then.
+# Seconds for which a link must be lost before the reason is told: most links are back by then.
 WORTH_A_CAUSE = 2.0
 
 
@@ -42,7 +42,7 @@ class Outage:
 
 
 def is_silence(error: FlameError) -> bool:
-    """Whether the server is there, and says nothing: no answer in time, or to whoever connects anew."""
+    """Whether the server is there but does not answer, on the old connections or on a new one."""
     mute = isinstance(error, CannotConnect) and error.cause == "timeout" and bool(error.detail)
     return mute or isinstance(error, CallTimeout)
 

@@ -1,7 +1,7 @@
 """Polling: the events of a session as they come, in order, each once.
 
-A poll is parked at the server until there are events; here only its socket waits. A turn takes the answer, hands on
-what it brings, and sends the next poll.
+The server holds a poll until there are events; here only its socket waits. A turn takes the answer, passes its events
+on, and sends the next poll.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .io_threads import LATE, WOKEN, IoThreads, Task, Wait
 from .line import Line
 from .link import Link
 
-# Seconds between two batches of mere text: at most 40 a second, of two streams each.
+# Seconds between two batches that have only text: at most 40 a second, with two streams each.
 GAP = 0.025
-# Seconds: a parked poll that has nothing to say ends no sooner; from a server that lets it, the next one waits.
+# Seconds: after an empty answer that came sooner, the next poll waits so long. Else we might poll all the time.
 EARLY = 0.05
-# A multiplex server serves one call at a time, so nothing may be parked there; seconds between short polls.
+# A multiplex server serves one call at a time, so it must not hold a poll; seconds between short polls.
 POLL_BUSY_FIRST, POLL_BUSY_LAST, POLL_IDLE = 0.002, 0.05, 0.5
 
 
@@ -71,7 +71,7 @@ class Polling:
         self._task.wake()
 
     def wake(self) -> None:
-        """There is a request, or the end."""
+        """Poll now: there is a request, or the link closes."""
         if self._task is not None and (self._multiplex or self._link.closing.is_set()):
             self._task.wake()
 
@@ -83,7 +83,7 @@ class Polling:
     # -- a turn --------------------------------------------------------------------------------------------------------
 
     def _turn(self, why: str) -> Wait | None:
-        """Take what has come, and ask for more, until something is to be waited for."""
+        """Take what has come and poll again, until there is something to wait for."""
         if self._is_parked and why == LATE:
             self._link.give_up_ahead(self._line)
         elif self._is_parked and why == WOKEN and not self._link.closing.is_set():
@@ -103,7 +103,7 @@ class Polling:
         return None
 
     def _ask(self) -> Wait | None:
-        """Send the poll, unless that is done; what to wait for, None where the answer is to be had at once."""
+        """Send the poll if it is not sent yet; returns what to wait for, None if the answer is here."""
         link, line, seconds = self._link, self._line, self._timeouts.poll_deadline
         self._asked, self._received = time.monotonic(), line.connection.bytes_received
         if line.ahead is None or line.ahead[0] is not self._poll:
@@ -112,7 +112,7 @@ class Polling:
         return link.await_ahead(line, seconds, self._wait)
 
     def _answered(self) -> float:
-        """Take the answer to the poll; seconds until the next one."""
+        """Take the answer to the poll; returns the seconds until the next one."""
         link, line, poll, seconds = self._link, self._line, self._poll, self._timeouts.poll_deadline
         self._is_parked = False
         try:
@@ -130,7 +130,7 @@ class Polling:
         self._amount.suit(took, received)
         self._poll = self._next()
         if received >= AHEAD and not self._multiplex:
-            # Much is on its way: the server gets the next batch ready while this one is shown.
+            # Much more is coming: the server prepares the next batch while this one is shown.
             self._poll["ack"] = poll["after"]
             link.prefetch(line, self._poll, seconds)
         if events:
@@ -146,7 +146,7 @@ class Polling:
         return poll | self._amount.fields() | {"gap": 0.0 if self._multiplex else GAP}
 
     def _less(self) -> None:
-        """A poll was cut: it asks for less, else a line that is cut every so often would never get on. And it is not
-        parked, as a thread waits for it."""
+        """A poll was cut: the next one asks for less, or a line that is cut again and again would never progress. The
+        server does not hold it, because a thread waits for it."""
         self._amount.cut(self._poll)
         self._poll["wait"] = 0.0

@@ -1,4 +1,4 @@
-"""What a session has under way: a request until its reply is there, and the ops that its calls thread is to do."""
+"""What a session is waiting for: requests until their replies come, and ops that are to be sent."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Reply = dict[str, Any]
 
 
 class Request:
-    """A request under way. ``state``: queued (not sent), sent, unknown (its answer was lost) or begun (there).
+    """A request without a reply. ``state``: queued (not sent), sent, unknown (its answer was lost) or begun (there).
 
-    ``shape`` names what its reply has to be: the kind, and what is asked of objects.
+    ``shape`` names the form that its reply must have: the kind, and for objects what is asked.
     """
 
     __slots__ = ("call", "future", "kind", "shape", "state")
@@ -29,7 +29,7 @@ class Request:
 
     @property
     def fate(self) -> str:
-        """What is known about it, for an error that ends the wait."""
+        """What is known about it, as words for the error that ends the wait."""
         what = "this cell" if self.kind in CELLS else "this request"
         if self.state == "queued":
             return f"{what} was not sent, so it did not run"

@@ -1,7 +1,7 @@
-"""Sending: the calls of a session: one after the other, those that wait together.
+"""Sending: makes the calls of a session, one after the other.
 
-Requests that wait, such as the cells of a notebook that is run as a whole, go in one call: on a slow link that is one
-round trip in place of one for each. They begin in their order, and each is known there by its id, as ever.
+Requests that wait together, such as all cells of a notebook, go in one call: on a slow link this saves round trips.
+They begin in their order, and the agent knows each by its id, as always.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .requests import Call, Request
 
 # Bytes a second of the slowest line on which a large message still gets through.
 SLOWEST = 50_000
-# Requests that wait go in one call, up to so many behind the first, and bytes in all.
+# Limits of one call: requests behind the first one, and bytes in all.
 TOGETHER, TOGETHER_BYTES = 63, 1 << 16
-# Where the link was cut so often under a request of more bytes than LONG, it goes in portions: of FIRST bytes, and then
-# of fewer, down to LEAST.
+# If the link was cut CUTS times during a request of more than LONG bytes, it goes in portions: of FIRST bytes, then of
+# fewer, down to LEAST.
 CUTS, LONG, FIRST, LEAST = 2, 1 << 10, 1 << 13, 1 << 8
 
 
@@ -36,9 +36,9 @@ class _TooMuch(Exception):
 
 
 class Sending:
-    """The queue of a session's calls, which are made in turns of a task.
+    """The queue of a session's calls; a task makes them in its turns.
 
-    decoded  makes events of those that an answer brings
+    decoded  decodes the events in an answer
     """
 
     def __init__(self, link: Link, target: Target, decoded: Callable[[list[Any], Sequence[Any]], list[Event]]) -> None:
@@ -47,7 +47,7 @@ class Sending:
         self._decoded = decoded
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._gathering = threading.Lock()  # held while calls are put that go together
+        self._gathering = threading.Lock()  # held while several calls are put that belong together
         self._is_over = False
         self._out_of_turn: list[Call | None] = []  # what was taken from the queue before its turn
         self._task: Task | None = None
@@ -56,12 +56,12 @@ class Sending:
         return f"<Sending {self._queue.qsize()} waiting>"
 
     def start(self, threads: IoThreads) -> None:
-        """Make the calls from now on."""
+        """Begin to make calls."""
         self._task = threads.task(self._turn)
         self._task.wake()
 
     def wait(self, seconds: float) -> None:
-        """Wait until the last call is made, after ``end``."""
+        """After ``end``: wait until the last call is made."""
         if self._task is not None:
             self._task.wait(seconds)
 
@@ -90,7 +90,7 @@ class Sending:
         return True
 
     def end(self) -> None:
-        """It is over behind what there is; calls that come later are refused at once."""
+        """Make the calls that are queued, but no later ones: those are refused at once."""
         with self._lock:
             if not self._is_over:
                 self._is_over = True
@@ -104,7 +104,7 @@ class Sending:
         return self._out_of_turn.pop() if self._out_of_turn else self._queue.get_nowait()
 
     def _turn(self, why: str) -> Wait | None:
-        """Make the calls that there are."""
+        """Make the queued calls."""
         while True:
             try:
                 call = self._next()
@@ -132,14 +132,14 @@ class Sending:
                 result = dict(result, events=self._decoded(result["events"], buffers))
             elif isinstance(result, dict) and buffers:
                 result = dict(result, buffers=buffers)
-        except Exception as e:  # a defect of ours too: the one who waits shall see it, and the thread goes on
+        except Exception as e:  # also a bug of ours: whoever waits sees it, and the thread goes on
             call.future.set_exception(e)
         else:
             request.state = "begun"
             call.future.set_result(result)
 
     def _ask(self, call: Call, request: Request) -> Answer:
-        """The answer to a call, which goes in portions where the link does not let the whole of it through."""
+        """The answer to a call. If the link does not let it through as a whole, it goes in portions."""
         cuts = itertools.count(1)
 
         def cut() -> None:
@@ -157,7 +157,7 @@ class Sending:
             return self._link.insist(self._link.calls, dict(short, gathered=name), timeout)
 
     def _in_portions(self, whole: bytes, owner: dict[str, Any]) -> str:
-        """Have the agent gather a request, in portions that become smaller until they pass; its name there."""
+        """Send a request in portions, which become smaller until they come through; returns its name there."""
         name, at, most = uuid.uuid4().hex, 0, FIRST
         while at < len(whole):
             portion = [whole[at : at + most]]
@@ -186,7 +186,7 @@ class Sending:
             except queue.Empty:
                 break
             if call is None or call.request is None or size + _size_of(call) > TOGETHER_BYTES:
-                self._out_of_turn.append(call)  # its turn is behind these
+                self._out_of_turn.append(call)  # its turn comes after these
                 break
             if call.future.set_running_or_notify_cancel():
                 found.append(call)
@@ -194,8 +194,8 @@ class Sending:
         return found
 
     def _submit_all(self, calls: list[Call]) -> bool:
-        """Send several requests in one call; False where the agent refuses one of them, or they are more than the link
-        lets through: then each goes by itself, and those that have begun are known by their ids."""
+        """Send several requests in one call; False if the agent refuses one, or the link does not let them through.
+        Then each is sent alone, and the agent recognizes those that have begun by their ids."""
         requests = [call.request for call in calls if call.request is not None]
         cuts = itertools.count(1)
 
@@ -222,7 +222,7 @@ class Sending:
             )
         except (AgentError, _TooMuch):
             return False
-        except Exception as e:  # as for one call
+        except Exception as e:  # as in _perform
             for call in calls:
                 call.future.set_exception(e)
         else:
@@ -233,6 +233,6 @@ class Sending:
 
 
 def _size_of(call: Call) -> int:
-    """About how many bytes a request is on its way."""
+    """About how many bytes a request takes when it is sent."""
     code = (call.message.get("request") or {}).get("code") or ""
     return sum(memoryview(buffer).nbytes for buffer in call.buffers) + len(code) + 500

@@ -1,8 +1,8 @@
 """Session: cells on a Flame server, as futures, and their output, as events. What the kernel and the magics work with.
 
-Two lines of a link that heals by itself: *calls*, for requests that return at once, and *events*, on which a poll is
-parked, so output costs no round trip of its own. Neither has a thread of its own: see `io_threads`. A reply is an
-event too, in the same numbered log as the output before it, so it cannot overtake it.
+A session has a link of two lines, which reconnects by itself: *calls*, for requests that return at once, and *events*,
+on which the server holds a poll, so output needs no round trip of its own. The lines share threads with other sessions:
+see `io_threads`. A reply is an event in the same numbered log as the output, so it cannot overtake the output.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .polling import Polling
 from .requests import CELLS, Call, Reply, Request
 from .sending import Sending
 
-# Seconds in which a client that was killed is found out by the agent, and its session can be had.
+# Seconds within which the agent notices that a client was killed, so that its session is free.
 AWAY = 4.0
 
 
@@ -51,20 +51,20 @@ def held_back(on_events: Callable[[list[Event]], None]) -> Iterator[Callable[[li
 
 
 class Session:
-    """A session on the server of ``target``: made, or taken up if one of its name lives there.
+    """A session on the server of ``target``: a new one, or the existing one of that name.
 
     on_events   called on the events thread with each batch of events, in order: output, ``input_request``, replies
                 (the future of a reply is done right after). It must not raise.
-    on_link     called with a sentence when the link breaks or the server is silent, now and then with another while it
-                lasts, and with None when it is over; on a thread of the link
+    on_link     called with a sentence when the link breaks or the server is silent, with another one now and then, and
+                with None when it is over; on a thread of the link
     alive       tells whether the server can still be there; asked before a reconnection (the embedded server's process)
-    attach      None; or "must": only one that lives; "take": that too, where its client is away or has agreed;
-                "force": from whomever has it
-    client_id   names this client to the agent; the one that was given to ``comeback.ask``
+    attach      None or "take": attach to the session, or make it if there is none; "must": never make one;
+                "force": take it even from another client that has it
+    client_id   names this client to the agent; after ``ask``, the id that was given there
 
     The constructor connects, pushes the agent if need be, and opens the session; it raises CannotConnect, RemoteError
     or AgentError. ``ready`` is a future of where cells run: host, pid, python, place, shell, …
-    ``running`` tells the cells that were under way when it was taken up, the oldest first; see ``follow``.
+    ``running`` lists the cells that already ran in an existing session, the oldest first; see ``follow``.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Session:
         self.session_id = target.session or uuid.uuid4().hex[:12]
         self.client_id = client_id or uuid.uuid4().hex
         self.ready: Future[Reply] = Future()
-        self.before_end: list[Callable[[], None]] = []  # called when we leave, while there still is a link
+        self.before_end: list[Callable[[], None]] = []  # called when we leave, while the link still works
         self._on_events = on_events
         self._on_link = on_link
         self._pending: dict[str, Request] = {}
@@ -102,7 +102,7 @@ class Session:
             self.server = self._open(attach)
             try:
                 self._events = self._link.add_line("events")
-            except BaseException:  # goes on, whatever it is; the far side does not keep the session
+            except BaseException:  # goes on, whatever it is; the session does not stay there
                 self._undo_open()
                 raise
         except BaseException:  # goes on, whatever it is; the connection is closed
@@ -112,10 +112,10 @@ class Session:
         self.running: list[dict[str, Any]] = [] if fresh else self.server.get("running", [])
         for cell in self.running:
             self._pending[cell["request"]] = Request("execute", "begun")
-        self.told_gone = False  # somebody has been told that it is gone
+        self.told_gone = False  # the user has been told that it is gone
         self._followed = {cell["request"]: self._pending[cell["request"]].future for cell in self.running}
         self._inbox = Inbox(0 if fresh else self.server.get("acknowledged", self.server["newest"]))
-        self._shown = self._inbox.ack  # the number of the last event that was handed on
+        self._shown = self._inbox.ack  # the number of the last event that was passed on
         self.missed = 0 if fresh else self.server["newest"] - self._inbox.ack
         if self.server["ready"] is not None and not fresh:
             self.ready.set_result(self.server["ready"])
@@ -140,7 +140,7 @@ class Session:
             try:
                 server: dict[str, Any] = self._link.open(request)
                 break
-            except AgentError as e:  # perhaps its client has just been killed, and that is not certain yet
+            except AgentError as e:  # perhaps its client was just killed, and the agent has not noticed yet
                 if e.code != "in_use" or time.monotonic() > deadline:
                     raise
                 time.sleep(AWAY / 10)
@@ -149,7 +149,7 @@ class Session:
         return server
 
     def _undo_open(self) -> None:
-        """End the session that was just made: there is no second connection for it."""
+        """End the session that was just made, because there is no second connection for it."""
         if self.server["fresh"]:
             with contextlib.suppress(FlameError):
                 self._link.exchange(self._link.calls, self._message({"op": "close"}))
@@ -171,9 +171,9 @@ class Session:
         count: int | None = None,
         program: dict[str, Any] | None = None,
     ) -> Future[Reply]:
-        """Run a cell; the future holds the content of its execute_reply. ``lane`` is the subshell's id; ``raw`` the
-        cell's text where ``code`` is not that: a debugger knows the cell by it. ``count`` is the number that it has
-        here; without, the far side counts. ``program`` is how it runs as a program: see
+        """Run a cell; the future holds the content of its execute_reply. ``lane`` is the subshell's id.
+        ``raw`` is the cell's text if ``code`` differs from it: a debugger knows the cell by its text. ``count`` is the
+        cell's number here; without it, the far side counts. ``program`` says how it runs as a program: see
         ``agent/session/program.py``."""
         request = {
             "kind": "execute",
@@ -217,8 +217,8 @@ class Session:
     def request(
         self, kind: str, request_id: str | None = None, *, buffers: Sequence[Any] = (), **fields: Any
     ) -> Future[Reply]:
-        """Any request of the agent, with an id of its own unless one is given: the content of its ``<kind>_reply``,
-        the reply's binary buffers in it as ``buffers`` where it has any."""
+        """Send any request, with a new id unless one is given; a future of the content of its ``<kind>_reply``. Binary
+        buffers of the reply are in it as ``buffers``."""
         return self._submit({"kind": kind, "id": request_id or uuid.uuid4().hex, **fields}, buffers)
 
     def comm(self, request_id: str, msg_type: str, message: dict[str, Any], lane: str | None = None) -> Future[Reply]:
@@ -234,13 +234,13 @@ class Session:
     def interrupt(self, request_id: str | None = None, gently: bool = False) -> Future[Any]:
         """Stop the running cells, or only ``request_id``; ``{"done": what was done}``.
 
-        One that still runs says in its output where it hangs, and what the next interrupt does: give up its thread, or
-        end the child with all names. ``gently`` never ends a child, whatever was said.
+        A cell that still runs says in its output where it hangs, and what the next interrupt will do: abandon its
+        thread, or end the child with all variables. With ``gently`` a child is never ended.
 
-        Each interrupt carries its cell's id, so it never reaches a later one, however late it comes. A cell that is
-        not sent yet is not sent any more. During an outage the wait for the cell ends here, with ConnectionLost that
-        says what is known of it, and the interrupt goes as soon as the link is back; where the server is only silent,
-        the first interrupt waits with the cell, and the next one ends the wait.
+        Each interrupt has its cell's id, so it never stops a later cell, however late it comes. A cell that is not sent
+        yet will not be sent. During an outage the wait for the cell ends with ConnectionLost, which says what is known
+        about the cell; the interrupt is sent as soon as the link is back. If the server is only silent, the first
+        interrupt waits with the cell, and the second one ends the wait.
         """
         stoppable = (*CELLS, "comm")
         cells = [i for i, one in list(self._pending.items()) if one.kind in stoppable and request_id in (None, i)]
@@ -270,28 +270,28 @@ class Session:
         return self._followed[request_id]
 
     def ask(self, op: str, buffers: Sequence[Any] = (), **fields: Any) -> Future[Any]:
-        """Ask for any op of the agent; a future of its result. Buffers are in the result, or in its events."""
+        """Send any op; a future of its result. Buffers are in the result, or in its events."""
         return self._call({"op": op, **fields}, buffers)
 
     def wire_message(self, request: dict[str, Any], buffers: Sequence[Any] = ()) -> bytes:
-        """A request of this session as bytes, for a connection of the caller's own."""
+        """A request of this session as bytes, to send on the caller's own connection."""
         return bytes(wire.encode(self._message(dict(request, n=self._link.number())), buffers))
 
     def answer(self, input_id: int, value: str | None) -> Future[Any]:
-        """The user's line for an ``input_request`` event; None is end of file."""
+        """Answer an ``input_request`` event with the user's line; None means end of file."""
         return self._call({"op": "answer", "input_id": input_id, "value": value})
 
     @property
     def max_message(self) -> int:
-        """Bytes of a message that the server takes; 0 for no limit."""
+        """The largest message that the server takes, in bytes; 0: no limit."""
         return self._link.max_message
 
     def together(self) -> contextlib.AbstractContextManager[None]:
-        """A context: requests made in it are sent in one call at its end."""
+        """A context manager: requests made in it are sent in one call at its end."""
         return self._sending.together()
 
     def sessions(self) -> Future[Any]:
-        """What lives on the server: a list of dicts (session, place, client, pid, age, waiting)."""
+        """The sessions on the server: a list of dicts (session, place, client, pid, age, waiting)."""
         return self._call({"op": "sessions"})
 
     @property
@@ -356,7 +356,7 @@ class Session:
     # -- calls --------------------------------------------------------------------------------------------------------
 
     def _decoded(self, events: list[Any], buffers: Sequence[Any]) -> list[Event]:
-        """Events that are asked for by ``ask``; raises UnsafeAnswer."""
+        """Check and decode events that an op returned; raises UnsafeAnswer."""
         try:
             return answers.events(wire.decode_events(events, buffers))
         except wire.WireError as e:
@@ -376,7 +376,7 @@ class Session:
             self._sending.put(sign)
 
     def _signed(self, sign: Future[Any]) -> None:
-        """The server has answered. If it has sent events that have not come, their line is dead."""
+        """The server has answered. If it has sent events that have not come, the line for events is dead."""
         if not sign.cancelled() and sign.exception() is None:
             self._link.watch.owes(self._events, sign.result().get("newest", 0) > self._inbox.ack)
 
@@ -397,7 +397,7 @@ class Session:
     def _take(self, events: list[Event]) -> None:
         try:
             self._on_events(events)
-        except Exception as e:  # content that nobody reckoned with must not end this thread, on which all wait
+        except Exception as e:  # unexpected content must not end this thread, which all wait for
             self._link.end(UnsafeAnswer(self.location, f"events that cannot be shown: {type(e).__name__}: {e}"))
             return
         self._shown = self._inbox.ack
@@ -413,7 +413,7 @@ class Session:
                     self.ready.set_result(event["content"])
 
     def _replied(self, event: Event) -> None:
-        """A reply has come: give it to whoever waits for it, or the error that refuses it."""
+        """A reply has come: set the future of its request, or its error if the reply is refused."""
         one = self._pending.get(event["request"])
         if one is None:
             return
@@ -434,7 +434,7 @@ class Session:
         self._finish("close", timeout)
 
     def detach(self, timeout: float = 3.0) -> None:
-        """Leave: the session and its running cell go on there; attach to it by its name."""
+        """Disconnect: the session and its running cell go on there; attach to it by its name."""
         self._finish("detach", timeout)
 
     def _finish(self, op: str, timeout: float) -> None:
@@ -442,7 +442,7 @@ class Session:
             self.before_end.pop()()
         if self.gone is None and not self._link.closing.is_set():
             done = self._call({"op": op, "ack": self._shown})
-            # Where nobody answers the agent ends the session itself, when nobody has come back for long enough.
+            # If nothing answers, the agent ends the session itself, after nobody has come back for some time.
             deadline = time.monotonic() + timeout
             while not done.done() and time.monotonic() < deadline:
                 with contextlib.suppress(FlameError, futures.TimeoutError):  # not the built-in one before Python 3.11

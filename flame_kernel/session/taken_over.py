@@ -1,4 +1,4 @@
-"""The socket of a call that a function of the far side took over: bytes both ways, until either side closes it."""
+"""The socket of a call that a function of the far side has taken over: bytes both ways, until one side closes it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SILENCE = 60.0
 
 
 class Wire:
-    """The socket of a connection that was taken over. Raises ConnectionLost; who has the connection closes it then.
+    """The socket of a connection that was taken over. Raises ConnectionLost; then the connection's owner closes it.
 
-    ``until`` (monotonic) is when all of it has to be over; None for as long as something comes.
+    ``until`` (monotonic) is the deadline for everything; None: none, as long as bytes come.
     """
 
     def __init__(self, taken: socket.socket, location: str, until: float | None = None) -> None:
@@ -35,7 +35,7 @@ class Wire:
 
     @property
     def raw(self) -> socket.socket:
-        """The socket itself, for who reads and writes it without waiting."""
+        """The socket itself, for non-blocking use."""
         return self._socket
 
     def send(self, data: memoryview) -> None:
@@ -71,7 +71,7 @@ class Wire:
     def is_readable(self) -> bool:
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return True
-        if not hasattr(select, "poll"):  # eventlet has taken it out
+        if not hasattr(select, "poll"):  # eventlet removes it
             return bool(select.select([self._socket], [], [], 0)[0])
         poll = select.poll()  # unlike select, for descriptors of any number
         poll.register(self._socket, select.POLLIN)
@@ -79,9 +79,9 @@ class Wire:
 
 
 def taken_over(connection: Connection, function: str, message: bytes, until: float | None = None) -> Wire:
-    """The connection as ``function`` of the agent has taken it over; ``message`` is what that is called with.
+    """Call the agent's ``function`` with ``message``; it takes over the connection, whose socket is returned.
 
-    Raises what `refusal` makes of what it says instead, and what ``Connection.take_over`` raises.
+    Raises what `refusal` returns for another answer, and what ``Connection.take_over`` raises.
     """
     taken = connection.take_over(f"{agent_name()}.{function}", message, frames.GREETING)
     if isinstance(taken, bytes):
@@ -90,14 +90,14 @@ def taken_over(connection: Connection, function: str, message: bytes, until: flo
 
 
 def refusal(answer: bytes, location: str) -> FlameError:
-    """The error that ``answer`` of the agent is: ConnectionLost for what is worth another try, SessionGone for a
-    session that is not there or has another owner, UnsafeAnswer where it is none."""
+    """The error for ``answer`` of the agent: ConnectionLost if another attempt may work, SessionGone if the session is
+    missing or has another owner, UnsafeAnswer if it is no error."""
     try:
         error = wire.decode(answer)[0]["error"]
         code, sentence = str(error["code"]), cap(plain_text(str(error["message"])[: 2 * MAX_MESSAGE]), MAX_MESSAGE)
     except (wire.WireError, ValueError, KeyError, TypeError) as e:
         return UnsafeAnswer(location, f"an answer that cannot be read ({type(e).__name__})")
-    if code == "stale":  # a conversation about files that was forgotten there, among many others: a new one goes on
+    if code == "stale":  # the agent has forgotten this transfer, because there were many; a new one continues it
         return ConnectionLost(location, sentence)
     if code in ("no_session", "taken_over"):
         return SessionGone(location, sentence)

@@ -14,9 +14,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from ..connect.keys import Ask
+
 T = TypeVar("T")
 
-# Seconds between two looks for a Ctrl-C that came just before a wait began: it is noted, and does not end the wait.
+# Seconds between two checks for a Ctrl-C that came just before a wait began: such a one does not end the wait.
 AWAKE = 1.0
 
 
@@ -28,18 +30,23 @@ def in_notebook() -> bool:
 
 
 def ask_line(prompt: str, password: bool) -> str | None:
-    """The line that the user types where ``input`` reads, unseen if it is a ``password``.
+    """The line that the user types where ``input`` reads; a ``password`` is not shown.
 
-    None for end of file, or if there is no prompt.
+    None at end of file, or if there is no prompt.
     """
     try:
         return getpass.getpass(prompt) if password else input(prompt)
-    except (EOFError, NotImplementedError):  # of the latter kind is IPython's StdinNotImplementedError
+    except (EOFError, NotImplementedError):  # IPython's StdinNotImplementedError is a NotImplementedError
         return None
 
 
+def agrees(ask: Ask, question: str) -> bool:
+    """Whether the user says yes; anything else, and no answer, is a no."""
+    return (ask(f"{question} [y/N] ", False) or "").strip().lower() in ("y", "yes")
+
+
 def ask_here(prompt: str, password: bool) -> str | None:
-    """The line that the user types at the terminal, wherever standard input comes from; None where there is none."""
+    """The line that the user types at the terminal, even if stdin is something else; None if there is no terminal."""
     try:
         if password:
             with warnings.catch_warnings():
@@ -57,7 +64,7 @@ def ask_here(prompt: str, password: bool) -> str | None:
 def next_of(told: queue.SimpleQueue[T], deadline: float | None = None) -> T:
     """The next thing that another thread has put into ``told``; the main thread notices Ctrl-C meanwhile.
 
-    Raises queue.Empty where there is none by ``deadline``, a ``time.monotonic()``; and KeyboardInterrupt.
+    Raises queue.Empty if nothing comes by ``deadline``, a ``time.monotonic()``; and KeyboardInterrupt.
     """
     while True:
         left = AWAKE if deadline is None else max(0.0, min(AWAKE, deadline - time.monotonic()))
@@ -72,10 +79,10 @@ def next_of(told: queue.SimpleQueue[T], deadline: float | None = None) -> T:
 def catch_interrupts(
     caught: Callable[[], None],
 ) -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
-    """While inside, Ctrl-C calls ``caught`` instead of raising anywhere: nothing is shown by halves.
+    """A context in which Ctrl-C calls ``caught`` and raises nothing, so that nothing is left half done.
 
-    Gives a context manager within which Ctrl-C is what it was before.  On another thread than the main one, where no
-    signal ever arrives, all of it does nothing.
+    It yields a context manager in which Ctrl-C works as before.  On a thread other than the main one, which gets no
+    signals, both do nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield contextlib.nullcontext

@@ -1,4 +1,4 @@
-"""Watch: looks after the lines of a link, and tells of an outage and of its end."""
+"""Watch: checks the lines of a link, and reports an outage and its end."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .outage import Outage, cause, is_silence
 TICK = 0.25
 # Seconds: a shorter outage is not reported.
 WORTH_SAYING = 0.5
-# Seconds: while a cell runs, a server that has said nothing for BEAT is asked for a sign of life, and is silent if it
-# has none for SILENT. Then a new connection is tried every PROBE: if that is answered, it is the old one that is dead.
+# Seconds. While a cell runs, a server that has sent nothing for BEAT is asked for a sign of life; if nothing comes for
+# SILENT, it counts as silent. Then a new connection is tried every PROBE: if it is answered, the old one is dead.
 BEAT, PROBE = 1.0, 5.0
 PROBE_PATIENCE = 2.5
 
 
 class Watched(Protocol):
-    """What is looked at of a link."""
+    """What Watch needs of a link."""
 
     target: Target
     closing: threading.Event
@@ -58,9 +58,9 @@ class Watch:
         self._is_wanted = is_wanted
         self._beat = beat
         self._traffic = 0
-        self._said = -1e9  # when trouble was told last
+        self._said = -1e9  # when trouble was last reported
         self._probed = 0.0
-        self._ticks = False  # it looks again soon, by itself
+        self._ticks = False  # another check is due soon
         self._task: Task | None = None
 
     def __repr__(self) -> str:
@@ -71,18 +71,18 @@ class Watch:
         self._task.wake()
 
     def wake(self) -> None:
-        """Look now: something has happened."""
+        """Check now: something has happened."""
         if self._task is not None:
             self._task.wake()
 
     def expect(self) -> None:
-        """Somebody waits for an answer from now on: look in a moment, and then again and again."""
+        """Somebody begins to wait for an answer: check soon, and then again and again."""
         if not self._ticks and self._task is not None:
             self._ticks = True
             self._task.wake_in(TICK)
 
     def wait(self, timeout: float) -> None:
-        """Wait until the last look is over, when the link is closing."""
+        """Wait until the last check is over, when the link is closing."""
         if self._task is not None:
             self._task.wait(timeout)
 
@@ -90,7 +90,7 @@ class Watch:
         """Report what is wrong, and find out whether a silent connection is dead."""
         if self._link.closing.is_set():
             return None
-        self._ticks = False  # before it is looked whether it must: who comes meanwhile wakes it
+        self._ticks = False  # before the check: whoever comes meanwhile wakes it
         wanted, now = self._is_wanted(), time.monotonic()
         trouble = self._look(now)
         before, self.trouble = self.trouble, trouble
@@ -112,7 +112,7 @@ class Watch:
         return Wait(seconds=TICK if self._ticks else None)
 
     def _look(self, now: float) -> Outage | None:
-        """What is wrong at this moment."""
+        """What is wrong now."""
         lines = self._link.lines
         traffic = sum(line.connection.bytes_sent + line.connection.bytes_received for line in lines)
         if traffic != self._traffic:  # a large message takes its time on a slow line
@@ -133,8 +133,8 @@ class Watch:
         return Outage(self._link.location, silent, since, time.time() - (now - since), reason)
 
     def owes(self, line: Line, something: bool) -> None:
-        """Another line has been answered, by which it is known whether ``something`` should come by this one. Where
-        nothing does come for SILENT, the line is dead, though the server is not; and it is ended."""
+        """Another line has been answered; its answer says whether ``something`` should come on this one. If nothing
+        comes for SILENT, this line is dead although the server is not, and it is closed."""
         now, received, asked = time.monotonic(), line.connection.bytes_received, line.asked
         if not something or asked is None:
             line.owed = None
@@ -145,7 +145,7 @@ class Watch:
             line.connection.abort()
 
     def _probe(self) -> None:
-        """Whether a new connection is answered while the old ones are not: then those are dead, and are ended."""
+        """Try a new connection. If it is answered and the old ones are not, those are dead, and are closed."""
         target = self._link.target
         patient = replace(target, timeouts=replace(target.timeouts, connect=PROBE_PATIENCE))
         try:

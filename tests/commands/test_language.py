@@ -50,6 +50,8 @@ def given(text: str, face: str = MAGICS) -> dict[str, Any]:
         ("connect?", {"": "help", "name": "connect"}),
         ("?", {"": "help"}),
         ("put --help", {"": "help", "name": "put"}),
+        ("eval --help", {"": "help", "name": "eval"}),
+        ("eval -h - 1", {"": "eval", "code": "-h - 1"}),
         ("eval x?", {"": "eval", "code": "x?"}),
     ],
 )  # fmt: skip
@@ -291,6 +293,9 @@ def test_what_tab_wants_of_a_face() -> None:
     assert "eval" not in wanted("ev", KERNEL).words
     assert wanted("eval x", KERNEL).kinds == ()
     assert "--as" not in wanted("connect -", KERNEL).words
+    assert wanted("allow --", KERNEL).words == ("--help", "-h")
+    with pytest.raises(FlameError, match=r"did you mean %flame module\?"):  # it tells what to do here instead
+        parse("modul os", KERNEL)
     assert wanted("eval --target pi x.", MAGICS).target == "pi"
     assert "--no-raise-error" in wanted_of_cell("--no", MAGICS).words
     assert wanted_of_cell("-i a", MAGICS).kinds == ("name",)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import math
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -11,8 +13,10 @@ from concurrent.futures import CancelledError, Executor
 from pathlib import Path
 
 import joblib as parallel
+import numpy
 import pytest
 from farside import FlameServer, wait_until
+from needs import missing
 
 import flame
 from flame_kernel.group.group import Group
@@ -180,6 +184,31 @@ def test_joblibs_backend_is_registered_and_takes_the_group_that_is_open(pair: Gr
         parallel.parallel_config(backend="flame"),
     ):
         raise AssertionError("the backend is made at once")
+
+
+def test_joblib_with_calls_of_several_kinds(pair: Group) -> None:
+    mixed = [parallel.delayed(who)(number=1), parallel.delayed(int)("11", base=2), parallel.delayed(square)(3)]
+    with joblib(pair):
+        (number, pid), *others = parallel.Parallel(batch_size=4)(
+            [*mixed, parallel.delayed(operator.itemgetter(1))("ab")]
+        )
+    assert (number, others) == (1, [3, 9, "b"])
+    assert pid != os.getpid()
+
+
+def test_scikit_learns_n_jobs(pair: Group, server: FlameServer) -> None:
+    if importlib.util.find_spec("sklearn") is None:
+        missing("scikit-learn")
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import cross_val_score
+
+    data = numpy.random.default_rng(0).normal(size=(40, 3))
+    wanted = (Ridge(), data, data.sum(axis=1))
+    with joblib(pair), pytest.raises(flame.CannotTravel, match=r"Ridge is not plain data.* trust=True"):
+        cross_val_score(*wanted, n_jobs=2)
+    with flame.group(f"{server.location}*2", place="process", shell="mini", trust=True) as group, joblib(group):
+        found = cross_val_score(*wanted, n_jobs=2)
+    assert numpy.array_equal(found, cross_val_score(*wanted))
 
 
 def test_tqdm_maps_over_processes_of_a_group(pair: Group, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from flame_kernel.group.folding import difference, fold, names, settled, told
         (["web01", "web02", "web03"], "web0[1-3]"),
         (["rack1-a", "rack2-a", "rack3-a", "rack1-b"], "rack[1-3]-a, rack1-b"),
         (["a:1", "a:2", "a:3"], "a:1, a:2, a:3"),
+        (["a:99/1", "a:99/2", "a:99/3", "b:9/1"], "a:99/[1-3], b:9/1"),
         ([f"h{letter}" for letter in "abcdefghijkl"], "ha, hb, hc, hd, he, hf, hg, hh and 4 more"),
     ],
 )

@@ -131,14 +131,10 @@ def test_a_room_is_small_enough_to_know() -> None:
         assert count <= 22, f"{room.name} has {count} files"
 
 
-# Files that are being split: none is added here.
-TOO_LONG = {"remote.functions"}
-
-
 def test_a_file_has_one_concern() -> None:
     """A file of more than 500 lines has a second concern, which gets a file of its own."""
     lines = {name: path.read_text(encoding="utf-8").count("\n") for name, path in ALL.items()}
-    assert {name: count for name, count in lines.items() if count > 500 and name not in TOO_LONG} == {}
+    assert {name: count for name, count in lines.items() if count > 500} == {}
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: name_of(room, PACKAGE))

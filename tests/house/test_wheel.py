@@ -92,8 +92,24 @@ def check(environment: Path) -> str:
     return str(Path(file).parent)
 
 
+def sdist(folder: Path) -> Path:
+    """The source distribution, as what uploads a release makes it."""
+    tools = folder / "tools"
+    pip("install", "--quiet", "--target", str(tools), "hatchling>=1.27")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tools)},
+        check=True,
+        capture_output=True,
+    )
+    (made,) = folder.glob("*.tar.gz")
+    return made
+
+
 def test_the_wheel(environment: Path, tmp_path: Path) -> None:
-    pip("wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT))
+    """Made from the sdist, so that both are whole."""
+    pip("wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(sdist(tmp_path)))
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     files = {str(path.relative_to(ROOT)) for path in ROOT.glob("flame_kernel/**/*.py")}

@@ -226,6 +226,36 @@ def test_to_one_host_and_back(kernel: Kernel) -> None:
         assert "ended session" in ok(kernel.execute(f"%flame sessions -t {host} --kill {name}")).stdout
 
 
+def test_the_kernels_own_host_takes_part_with_its_session(unconnected: Kernel, servers: dict[str, FlameServer]) -> None:
+    kernel = unconnected
+    ok(kernel.execute("%flame connect web1"))
+    ok(kernel.execute("mine = 5"))
+    run = ok(kernel.execute("%%flame -t web1,web2 --fold\nprint(globals().get('mine'))\nlater = 6"))
+    assert sorted(run.stdout.split("\n")[1::2]) == ["5", "None"]
+    assert ok(kernel.execute(f"%%flame -t {servers['web1'].location}\nprint(later)")).stdout == "6\n"
+    assert ok(kernel.execute("print(later)")).stdout == "6\n"
+    assert "mine" in kernel.execute("%%flame -t web1,web2 --fold\nprint(mine)").traceback  # at web2 only
+    assert "EOFError" in kernel.execute("%%flame -t web1,web2\ninput()", allow_stdin=True).traceback
+    endless = kernel.submit(
+        "%%flame -t web1,web2 --stream\nprint('begun')\nimport time\nwhile True:\n    time.sleep(0.01)"
+    )
+    kernel.wait_for(lambda: endless.stdout.count("begun") == 2, "both have begun")
+    kernel.interrupt()
+    kernel.wait(endless)
+    assert endless.reply is not None
+    assert endless.reply["ename"] == "KeyboardInterrupt"
+    assert ok(kernel.execute("print(mine)")).stdout == "5\n"
+    assert ok(kernel.execute("%flame sessions -t web1")).stdout.count("child") == 1
+    kernel.restart()
+    assert "None" in ok(kernel.execute("%%flame -t web1,web2 --fold\nprint(globals().get('mine'))\nlater = 7")).stdout
+    assert ok(kernel.execute("print(later)")).stdout.endswith("7\n")
+    ok(kernel.execute("%flame connect web3"))
+    run = ok(kernel.execute("%%flame -t web1,web3 --fold\nprint(globals().get('later'))"))
+    assert "all 2 hosts: web1, web3" in run.stdout
+    ok(kernel.execute("%flame connect web1,web3"))
+    assert "all 2 hosts" in ok(kernel.execute("%%flame --fold\nprint(globals().get('later'))")).stdout
+
+
 def test_a_restart_goes_back_to_the_group(kernel: Kernel) -> None:
     ok(kernel.execute("before = 1"))
     kernel.restart()

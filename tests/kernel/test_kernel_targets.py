@@ -376,6 +376,8 @@ def test_help_and_wrong_usage() -> None:
             for word in ("%flame connect [WHERE] [options]", "--key-file FILE", "--place", "--session NAME"):
                 assert word in run.stdout
         assert k.execute("%flame").stdout.startswith("cells run at ")
+        assert k.execute("%%flame?").stdout.startswith("%%flame [options]\n")
+        assert k.execute("%%local?").stdout.startswith("%%local: first line")
         pid = pid_of(k)
         for text, said in {
             "%flame bogus": "there is no %flame bogus; %flame help lists the commands",

@@ -40,6 +40,17 @@ def notebook(server: FlameServer) -> Iterator[Kernel]:
         yield kernel
 
 
+def test_shift_tab_shows_the_help_of_our_lines(notebook: Kernel) -> None:
+    def page(text: str, at: int) -> str:
+        reply = notebook.inspect(text, at)
+        return str(reply["data"]["text/plain"]) if reply["found"] else ""
+
+    assert page("x = 1\n%flame connect h:1", 22).startswith("%flame connect [WHERE] [options]\n")
+    assert page("%flame conect", 9) == "there is no %flame conect; did you mean %flame connect?"
+    assert page("%%flame -t pi\n1", 4).startswith("%%flame [options]\n")
+    assert "Return the number of items" in page("%%flame\nlen", 11)
+
+
 def test_text_comes_while_the_cell_runs(notebook: Kernel, tmp_path: Path) -> None:
     go_on = tmp_path / "go on"
     run = notebook.submit(

@@ -18,6 +18,14 @@ def pi(flame_server: Callable[..., FlameServer]) -> Iterator[Remote]:
         yield connected
 
 
+@pytest.fixture(scope="module")
+def lasting(server: FlameServer) -> Iterator[Remote]:
+    """A connection for all tests of a module that leave nothing there."""
+    with flame.connect(server.location, shell="mini") as connected:
+        connected.evaluate("object()", ref=True)  # what a session makes when it is first used is there
+        yield connected
+
+
 @pytest.fixture
 def oldest(flame_server: Callable[..., FlameServer], oldest_python: Python) -> Iterator[Remote]:
     """A connection to one on the oldest Python."""

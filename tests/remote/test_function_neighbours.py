@@ -25,12 +25,9 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeVar
 
-import farside
 import numpy as np
 import pytest
-from farside import FlameServer
 
-import flame
 from flame_kernel.remote.remote import Remote
 
 TABLE: dict[str, Callable[[Any], Any]] = {"len": len, "more": lambda x: x + 1}
@@ -245,16 +242,10 @@ CALLS: list[tuple[Any, ...]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def pi() -> Iterator[Remote]:
-    """A connection to a stock server."""
-    server = FlameServer(farside.pythons()[-1])
-    try:
-        with flame.connect(server.location, shell="mini") as connected:
-            connected.evaluate("object()", ref=True)  # what a session makes when it is first used is there
-            yield connected
-    finally:
-        server.stop()
+@pytest.fixture
+def pi(lasting: Remote) -> Remote:
+    """One connection for all tests here."""
+    return lasting
 
 
 def outcome(call: Callable[[], Any]) -> Any:

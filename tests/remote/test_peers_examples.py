@@ -18,26 +18,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import farside
 import pytest
-from farside import FlameServer
 
-import flame
 from flame_kernel.errors import CallTimeout, RemoteError
 from flame_kernel.remote.proxy import RemoteObject
 from flame_kernel.remote.remote import Remote
 
 
-@pytest.fixture(scope="module")
-def pi() -> Iterator[Remote]:
-    """A connection to a stock server."""
-    server = FlameServer(farside.pythons()[-1])
-    try:
-        with flame.connect(server.location, shell="mini") as connected:
-            connected.evaluate("object()", ref=True)  # what a session makes when it is first used is there
-            yield connected
-    finally:
-        server.stop()
+@pytest.fixture
+def pi(lasting: Remote) -> Remote:
+    """One connection for all tests here."""
+    return lasting
 
 
 # -- RPyC ------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import farside
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -76,13 +75,6 @@ def fib(n: int) -> int:
 
 
 PATTERN = re.compile(r"\d+")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FlameServer]:
-    one = FlameServer(farside.pythons()[-1])
-    yield one
-    one.stop()
 
 
 @pytest.fixture

@@ -70,7 +70,8 @@ class Debugger:
 
     def begin(self):
         """Called on a lane's thread when it is about to run a cell."""
-        self._tracing.begin()
+        if self._thread is not None:  # otherwise nobody has debugged here, and nothing is traced
+            self._tracing.begin()
 
     def leave(self):
         """Called on a thread that returns to the app's code, which must neither stop nor become slower."""

@@ -1,14 +1,14 @@
-"""The far side's end of a tunnel: it connects and listens for the client, on the thread of the call it took over.
+"""The far side's end of a tunnel: connects and listens for the client, on the thread of the call that it took over.
 
-The request is one of the session's owner::
+The session's owner sends the request::
 
     tunnel      the tunnel's random name; one that is not known yet begins a new one
     received    bytes of frames that the client has received in it
     nonce       the client's random bytes, as hex
 
 We answer with GREETING, 32 random bytes, and eight bytes: how much we have received.  Frames of ``channels`` follow.
-The thread serves until the connection breaks, another one goes on for it, or the client says BYE.  The streams stay
-until then: until the session ends, or gets another owner or another tunnel.
+The thread serves until the connection breaks, another connection replaces it, or the client says BYE.  The streams
+stay until BYE, or until the session ends or gets another owner or another tunnel.
 """
 
 import os
@@ -23,7 +23,7 @@ from .pump import Pump
 from .streams import Refused
 
 _COUNT = struct.Struct(">Q")
-# Listeners of one tunnel.
+# Most listeners of one tunnel.
 MOST_LISTENERS = 200
 
 
@@ -38,7 +38,7 @@ class Tunnel:
             channels.BYE: lambda number, payload: self.pump.close(),
         }
         self._lock = threading.Lock()  # held by the thread that serves
-        self._turn = 0  # of the newest connection; earlier ones leave
+        self._turn = 0  # the number of the newest connection; threads of earlier ones stop
         self._sock = None
 
     def __repr__(self):
@@ -49,7 +49,7 @@ class Tunnel:
         self._turn += 1
         turn, before = self._turn, self._sock
         if before is not None:
-            _shut(before)  # the client has left that connection, perhaps without our hearing of it
+            _shut(before)  # the client has left that connection; we may not have noticed
         self.pump.call(lambda: None)
         with self._lock:
             if turn != self._turn or self.pump.closed:
@@ -64,13 +64,13 @@ class Tunnel:
                 )
                 self.pump.run(lambda: turn == self._turn)
             except (OSError, EOFError, channels.Damaged):
-                pass  # the client comes again, if it has what it needs to go on
+                pass  # the client connects again, if it can go on
             finally:
                 self._sock = None
                 self.pump.drop_link()
 
     def close(self):
-        """End all streams, whatever thread serves them."""
+        """End all streams, on any thread."""
         self._turn += 1
         sock = self._sock
         if sock is not None:
@@ -105,7 +105,7 @@ class Tunnels:
         return "<Tunnels %r>" % (self._tunnel,)
 
     def take(self, request, daemon):
-        """Use the connection of the current call for the tunnel that is asked for, until it ends."""
+        """Use the connection of the current call for the requested tunnel, until the connection ends."""
         sock = sockets.current().sock
         sockets.tune()
         with self._lock:
@@ -126,7 +126,7 @@ class Tunnels:
                 pass  # it is closed
 
     def close(self):
-        """End the tunnel: the session ends, or has another owner."""
+        """End the tunnel, because the session ends or has another owner."""
         with self._lock:
             tunnel, self._name, self._tunnel = self._tunnel, None, None
         if tunnel is not None:
@@ -134,7 +134,8 @@ class Tunnels:
 
 
 def _shut(sock):
-    """End a connection under the thread that reads it; a TLS socket's own method would make that read plain bytes."""
+    """Shut down a connection that another thread reads. A TLS socket's own method would make that thread read plain
+    bytes."""
     try:
         (socket.socket.shutdown if hasattr(sock, "pending") else type(sock).shutdown)(sock, socket.SHUT_RDWR)
     except OSError:
@@ -148,7 +149,7 @@ def _sent(sock, data):
 
 
 def _where(what):
-    """Where a channel of the client leads; it may run code here, so it may also connect wherever we can."""
+    """Where a channel of the client leads: anywhere, because the client may run code here anyway."""
     if isinstance(what.get("path"), str):
         if not hasattr(socket, "AF_UNIX"):
             raise Refused("there are no unix sockets on that system")

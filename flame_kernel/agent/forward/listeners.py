@@ -1,4 +1,4 @@
-"""Listeners: local sockets that accept connections for channels, and the words for what the system refuses."""
+"""Listeners: local sockets that accept connections for channels; and the system's errors in words."""
 
 import errno
 import os
@@ -10,13 +10,14 @@ UNIX = getattr(socket, "AF_UNIX", None)
 class Listener:
     """A socket that accepts connections; each opens a channel to ``what``.
 
-    front  makes, for each connection, what reads its first bytes to learn where it leads (see ``socks``), or None
+    front  None, or makes for each connection an object that reads its first bytes to learn where it leads (see
+    ``socks``)
     """
 
     def __init__(self, sock, what, front=None):
         self.sock, self.what, self.front = sock, what, front
         self.path = sock.getsockname() if sock.family == UNIX else None
-        self.streams = set()  # of the connections that it has accepted
+        self.streams = set()  # those of the connections that it has accepted
 
     def __repr__(self):
         return "<Listener %r, %d connections>" % (self.path or self.sock, len(self.streams))
@@ -59,5 +60,5 @@ _KNOWN = {errno.ENOENT: "there is no such socket", errno.EADDRINUSE: "address al
 
 
 def words(error):
-    """What the system says of a failed connection, in small letters."""
+    """The system's reason for a failed connection, in lower case."""
     return _KNOWN.get(getattr(error, "errno", None)) or (getattr(error, "strerror", None) or str(error)).lower()

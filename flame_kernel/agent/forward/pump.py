@@ -1,7 +1,7 @@
 """Pump: moves bytes between local sockets and the channels of one connection. One thread runs it; both sides have it.
 
-The connection, the *link*, comes and goes: ``attach`` gives a new one.  While there is none, nothing is read from local
-sockets; what was read before is kept by the channels.  ``call`` has something done on the pump's thread.
+The connection, the *link*, may break; ``attach`` sets a new one.  While there is none, nothing is read from local
+sockets; the channels keep what was read before.  ``call`` runs a function on the pump's thread.
 """
 
 import collections
@@ -15,11 +15,11 @@ from .streams import READ, REST, WRITE, Streams
 
 # Seconds between two signs of life, and seconds without one after which the link is given up.
 BEAT, SILENCE = 10.0, 35.0
-# Bytes of the link that are read in one go, before local sockets have their turn.
+# Bytes that are read from the link at once, before the local sockets' turn.
 TURN = 1 << 20
-# How many buffers the system is given in one call.
+# Most buffers that are passed to the system in one call.
 _PARTS = 32
-# What a TLS socket raises that has to wait. ``ssl`` is not imported for it: where there is such a socket, somebody has.
+# What a TLS socket raises if it would have to wait. We do not import ``ssl``: whoever made such a socket has.
 _TLS_WAITS = ("SSLWantReadError", "SSLWantWriteError")
 
 
@@ -33,7 +33,7 @@ class Pump:
     def __init__(self, side, start, where):
         self.channels = wire.Channels(side)
         self.closed = False
-        # What frames about listeners and the end are given to, by their kinds: ``(number, payload)``.
+        # By kind: functions ``(number, payload)`` for the frames about listeners and the end.
         self.on = {}
         self._todo = collections.deque()  # buffers for the link
         self._link = None
@@ -53,7 +53,7 @@ class Pump:
         return "<Pump %s, %r, %r>" % (state, self.streams, self.channels)
 
     def call(self, job):
-        """Have ``job()`` done on the pump's thread, soon. Any thread may call it; False if the pump is closed."""
+        """Run ``job()`` on the pump's thread soon. Any thread may call this; False if the pump is closed."""
         with self._lock:
             if self.closed:
                 return False
@@ -61,13 +61,13 @@ class Pump:
             try:
                 self._wake.send(b"x")
             except BlockingIOError:
-                pass  # it has been woken often enough
+                pass  # it will wake anyway
             return True
 
     # -- the link
 
     def attach(self, link, seal_out, seal_in, peer_received):
-        """Go on over this connection. Raises channels.Damaged where that cannot be."""
+        """Go on over this connection. Raises channels.Damaged if that is impossible."""
         self.drop_link()
         self.channels.connect(seal_out, seal_in, peer_received)
         link.setblocking(False)
@@ -77,7 +77,7 @@ class Pump:
         self.streams.touch_all()
 
     def drop_link(self):
-        """Leave the link; nothing is closed."""
+        """Stop using the link, without closing anything."""
         if self._link is not None:
             try:
                 self._selector.unregister(self._link)
@@ -148,11 +148,11 @@ class Pump:
 
     def run(self, goes_on):
         """Serve until ``goes_on()`` is false or the pump is closed. Raises OSError, EOFError or channels.Damaged when
-        the link ends; it has been dropped then, and ``run`` may be called again."""
+        the link ends; then the link is dropped, and ``run`` may be called again."""
         try:
             while not self.closed and goes_on():
                 for key, mask in self._selector.select(self._wait()):
-                    # What came earlier in this round may have closed it.
+                    # An earlier event of this round may have closed it.
                     if key.fileobj.fileno() >= 0 and key.fd in self._selector.get_map():
                         key.data(mask)
                 while self._jobs and not self.closed:
@@ -198,14 +198,14 @@ class Pump:
     # -- the end
 
     def flush(self):
-        """Send what there is, as far as the link takes it at once. Never raises."""
+        """Send as much as the link takes at once. Never raises."""
         try:
             self._write()
         except (OSError, EOFError):
             pass  # the link has ended, and so does what was to be sent
 
     def close(self):
-        """End all streams and listeners, from the pump's thread or when it does not run; may be called again."""
+        """End all streams and listeners. Call it on the pump's thread, or when the pump does not run. Idempotent."""
         with self._lock:
             if self.closed:
                 return

@@ -1,4 +1,5 @@
-"""Streams: the local connections of channels, and the listeners that accept them. The pump's thread runs all of it."""
+"""Streams: the local connections of channels, and the listeners that accept them. All of it runs on the pump's
+thread."""
 
 import collections
 import os
@@ -11,37 +12,37 @@ from . import channels as wire
 from .listeners import UNIX, words
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-# Seconds that a connection to where a channel leads may take; and that listeners rest when no socket can be made.
+# Seconds that connecting a channel may take; seconds that listeners pause if no more sockets can be made.
 PATIENCE, REST = 30.0, 0.25
 _ABRUPT = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
 
 
 class Refused(Exception):
-    """A channel that is not connected, and why in words."""
+    """A channel cannot be connected; the text is the reason."""
 
 
 class _Stream:
-    """A local connection, and the channel that it belongs to."""
+    """A local connection and its channel."""
 
     def __init__(self, sock, listener=None):
         self.sock = sock
         self.listener = listener
-        self.number = None  # of its channel, once it has one
+        self.number = None  # the channel's number, once it has one
         self.front = None
-        self.out = collections.deque()  # for the socket
-        self.left = None  # addresses to try, while it is being connected
+        self.out = collections.deque()  # bytes for the socket
+        self.left = None  # addresses that are still to be tried
         self.since = 0.0
         self.mask = 0
-        self.ended_here = self.ended_there = False  # the socket, or the channel, has said all
+        self.ended_here = self.ended_there = False  # no more will come from the socket; from the channel
 
 
 class Streams:
     """
     channels  where the bytes go to and come from
-    selector  the pump's; what it tells for a socket is called with the mask
+    selector  the pump's; the data of a socket's key is a function that is called with the mask
     start     starts a thread: ``start(name, work, *args)``
-    where     says where a channel that the other side opens leads: what it sent -> ``(host, port)``, a path, or Refused
-    call      has something done on the pump's thread
+    where     returns where a channel leads that the other side opens: ``(host, port)`` or a path; raises Refused
+    call      runs a function on the pump's thread
     """
 
     def __init__(self, channels, selector, start, where, call):
@@ -49,7 +50,7 @@ class Streams:
         self._start, self._where, self._call = start, where, call
         self.by_number = {}  # those that have a channel
         self.listeners = {}
-        self.on_refused = lambda listener, why: None  # a connection of this listener led nowhere
+        self.on_refused = lambda listener, why: None  # calls for a listener whose connection led nowhere
         self._fronts = set()  # those without a channel yet
         self._touched = set()  # those whose mask may have changed
         self._was_full = False
@@ -75,7 +76,7 @@ class Streams:
                 self._try_next(stream, "no answer within %d s" % PATIENCE)
 
     def set_masks(self, is_up):
-        """Watch each socket for what can be done with it now."""
+        """Set for which events each socket is watched now."""
         full = not is_up or self._channels.is_full
         if full != self._was_full:
             self._was_full = full
@@ -115,7 +116,7 @@ class Streams:
     # -- what frames mean
 
     def take(self, kind, number, payload):
-        """A frame of a channel."""
+        """Handle a frame of a channel."""
         stream = self.by_number.get(number)
         if kind == wire.OPEN:
             self._connect(number, payload)
@@ -167,7 +168,7 @@ class Streams:
             self._start("resolve", self._resolve, stream, where)
 
     def _resolve(self, stream, where):
-        """On a thread of its own: the system's resolver takes its time."""
+        """Runs on its own thread, because the system's resolver may be slow."""
         try:
             found = socket.getaddrinfo(where[0], where[1], type=socket.SOCK_STREAM)
             addresses = [(one[0], one[4]) for one in found]
@@ -182,7 +183,7 @@ class Streams:
             self._try_next(stream, why)
 
     def _try_next(self, stream, why):
-        """Begin to connect to the next address; ``why`` the last one failed."""
+        """Begin to connect to the next address; ``why`` is the reason why the last one failed."""
         self._drop_socket(stream)
         while stream.left:
             family, address = stream.left.pop(0)
@@ -195,7 +196,7 @@ class Streams:
             try:
                 sock.connect(address)
             except BlockingIOError:
-                if family == UNIX:  # its queue is full; it does not tell when it is not
+                if family == UNIX:  # its queue is full; the system does not report when there is room
                     sock.close()
                     why = "it takes no more connections for now"
                     continue
@@ -224,14 +225,14 @@ class Streams:
     # -- local sockets
 
     def listen(self, number, listener):
-        """Accept connections at a listener from now on."""
+        """Begin to accept connections at a listener."""
         listener.sock.setblocking(False)
         self.listeners[number] = listener
         if self._resting is None:
             self._selector.register(listener.sock, READ, _bound(self._accept, listener))
 
     def unlisten(self, number, abrupt=False):
-        """Close a listener, and with ``abrupt`` its connections; those that it has go on otherwise."""
+        """Close a listener; with ``abrupt`` also its connections, which otherwise go on."""
         listener = self.listeners.pop(number, None)
         if listener is None:
             return
@@ -248,7 +249,7 @@ class Streams:
                 sock, _ = listener.sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError:  # no descriptor is left: those who wait are taken later
+            except OSError:  # no descriptor is left: the connections that wait are accepted later
                 self._rest()
                 return
             sock.setblocking(False)
@@ -332,12 +333,12 @@ class Streams:
                 self._channels.write(stream.number, rest)
 
     def _answer_front(self, stream, answer):
-        """Small, and the first that is written: the socket takes it."""
+        """Write the first bytes to a new socket; they are few, so the socket takes them."""
         if answer:
             try:
                 stream.sock.send(answer)
             except OSError:
-                pass  # whoever asked has gone, which is seen when it is read next
+                pass  # the other end is gone, which the next read shows
 
     def _write_stream(self, stream):
         count = 0

@@ -1,8 +1,8 @@
 """Work that a cell hands to other threads: a pool's functions, callbacks of futures, items of a queue.
 
-What such work prints goes to the cell that handed it over, whichever cell made the thread; once that cell is over, to
-the cell that runs then. ``streams.Work`` is such a cell. The wrapping is done in C where it can be: a traceback shows
-no frame of ours then.
+The output of such work goes to the cell that handed it over, whichever cell made the thread; once that cell is over, it
+goes to the running cell. ``streams.Work`` stands for such a cell. Where possible the work is wrapped by C code, so that
+a traceback shows no frame of ours.
 """
 
 import collections
@@ -24,7 +24,7 @@ except ImportError:  # Python 3.6
     Context = copy_context = None
 
 _call = operator.methodcaller("__call__")
-# The attribute of a queue in which the cells of its items stand.
+# The attribute of a queue that holds the cells of its items.
 _CELLS = "_flame_cells"
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
@@ -37,14 +37,14 @@ def is_of_library(frame):
 
 
 class _Job:
-    """One call that will run for a cell. ``begin`` is called first; it returns what to call then."""
+    """One call that will run for a cell. ``begin`` is called first; it returns the function to call next."""
 
     __slots__ = ("_alone", "_cell", "_work")
 
     def __init__(self, work, cell, alone):
         self._work = work
         self._cell = cell
-        self._alone = alone  # whether the thread must be as before afterwards
+        self._alone = alone  # whether the thread must be restored afterwards
 
     def begin(self):
         work, self._work = self._work, None
@@ -57,12 +57,12 @@ class _Job:
 
 
 def _once(work, cell, alone=False):
-    """A function that calls ``work`` once, for ``cell``; what it is given itself is ignored."""
+    """A function that calls ``work`` once, for ``cell``; it ignores its arguments."""
     return functools.partial(next, map(_call, map(_call, (_Job(work, cell, alone).begin,))))
 
 
 class _Always:
-    """A function that may be called often, on several threads, each time for the same cell."""
+    """A function that may be called many times, on several threads, always for the same cell."""
 
     def __init__(self, function, cell):
         self._function = function
@@ -93,12 +93,12 @@ def _submit(below):
 
 
 def _tell_context(function, cell):
-    """``asyncio.to_thread`` and others bring a context of their own, in which ``function`` will run."""
+    """For ``asyncio.to_thread`` and others, which run ``function`` in a context of their own."""
     context = getattr(getattr(function, "func", function), "__self__", None)
     if isinstance(context, Context):
         try:
             context.run(set_current, cell)
-        except RuntimeError:  # it is in use: then it is the context of the code that runs here
+        except RuntimeError:  # the context is in use: so it is the one of the code that runs here
             pass
 
 
@@ -165,13 +165,13 @@ def _put(below):
 
 
 def _get(below):
-    """For ``Queue._get``: a thread whose own cell is over works for the cell of the item that it has got."""
+    """For ``Queue._get``: a thread whose own cell is over now works for the cell of the item that it took."""
 
     def get(self):
         item = below(self)
         cells = self.__dict__.get(_CELLS)
         if cells:
-            while len(cells) > len(self.queue) + 1:  # somebody has taken items out by other means
+            while len(cells) > len(self.queue) + 1:  # some code has removed items in another way
                 cells.popleft()
             cell = cells.popleft() if len(cells) == len(self.queue) + 1 else None
             own = working()
@@ -183,8 +183,8 @@ def _get(below):
 
 
 class Layers:
-    """The patches of one version of the agent that let work know its cell. ``more`` adds those for what has been
-    imported since; it is called when a thread is started, which every pool does before it works."""
+    """The patches of one version of the agent by which work knows its cell. ``more`` adds patches for modules that were
+    imported since; it is called when a thread starts, which every pool does before it works."""
 
     def __init__(self):
         self._pool = False

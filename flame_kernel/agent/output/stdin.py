@@ -12,7 +12,7 @@ class StdinNotImplementedError(NotImplementedError):
 
 
 class LeavesPdb(BaseException):
-    """A KeyboardInterrupt for code that stands in pdb, which would catch one of the real class, and ask again."""
+    """A KeyboardInterrupt for code in pdb, which would catch the real class and ask again."""
 
     def _render_traceback_(self):
         return ["KeyboardInterrupt: %s" % self]
@@ -23,7 +23,7 @@ LeavesPdb.__module__ = "builtins"
 
 
 def _asked_by_pdb(frame):
-    """Whether the loop of a pdb that catches interrupts asks the user."""
+    """Whether a pdb that catches interrupts is asking the user."""
     while frame is not None:
         if frame.f_code.co_name == "_cmdloop":
             debugger = frame.f_locals.get("self")

@@ -272,7 +272,8 @@ class Things:
         try:
             (node,) = _parse(source)
         except SyntaxError as e:
-            raise values.BadValue("this Python does not know the syntax of %s: %s, line %s" % (name, e.msg, e.lineno))
+            text = "Python %d.%d does not know the syntax of %s: %s, line %s"
+            raise values.BadValue(text % (sys.version_info[:2] + (name, e.msg, e.lineno)))
         is_lambda = isinstance(node, ast.Expr)
         definition = node.value if is_lambda else node
         if whole is not None:

@@ -177,7 +177,7 @@ class Core:
         )
         if reply["status"] == "ok" and request.get("user_expressions"):
             reply["user_expressions"] = self.shell.user_expressions(request["user_expressions"])
-        hint = widgets.missing(reply, self.shell.name)
+        hint = widgets.missing(reply, self.shell.name) if reply["status"] == "error" else None
         if hint is not None and not cell.silent:
             self.tell(request["id"], hint)
         return reply

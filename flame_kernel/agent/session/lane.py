@@ -11,8 +11,8 @@ blocks in C delays it. An interrupt that comes too late is caught and dropped, b
 
 import asyncio
 import collections
-import ctypes
 import os
+import platform
 import signal
 import threading
 import time
@@ -65,20 +65,8 @@ class Guard:
             if not self.running:
                 return False
             self._posted = True
-            _raise_in(self._thread, noticed)
+            threads.interrupt(self._thread, noticed)
             return True
-
-
-def _raise_in(thread, noticed):
-    """Raise a KeyboardInterrupt that calls ``noticed`` when it is created: only then has the thread received it."""
-
-    def begin(self, *args):
-        KeyboardInterrupt.__init__(self, *args)
-        noticed()
-
-    about = {"__init__": begin, "__reduce__": lambda self: (KeyboardInterrupt, self.args), "__module__": "builtins"}
-    interrupt = type("KeyboardInterrupt", (KeyboardInterrupt,), about)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(interrupt))
 
 
 class Lane:
@@ -90,6 +78,10 @@ class Lane:
     """
 
     why_stuck = "Python cannot stop that call from outside"
+    if not threads.CAN_INTERRUPT:
+        why_stuck = (
+            "%s cannot stop code in a thread; with place = child a Stop ends it" % platform.python_implementation()
+        )
 
     def __init__(self, host, name, on_main=False, debugged=True):
         self.host = host
@@ -134,7 +126,7 @@ class Lane:
         try:
             if isinstance(self.loop, asyncio.BaseEventLoop):
                 self.loop.time = time.monotonic
-        except AttributeError:  # somebody's own loop class, which does not allow that
+        except AttributeError:  # another loop class, which does not allow that
             pass
 
     # -- the thread --------------------------------------------------------------------------------------------------
@@ -174,7 +166,7 @@ class Lane:
                 self.loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         except (RuntimeError, KeyboardInterrupt):
-            pass  # user code is in the way; the loop's descriptors are closed all the same
+            pass  # user code failed; the loop's descriptors are closed anyway
         finally:
             asyncio.set_event_loop(None)
             self.loop.close()
@@ -202,7 +194,7 @@ class Lane:
                 reply = await self._step(self.host.perform(request))
         except (KeyboardInterrupt, asyncio.CancelledError):
             pass
-        except Exception as e:  # what a cell has broken may fail us anywhere; the lane goes on
+        except Exception as e:  # a cell may have broken anything that we use; the lane goes on
             self._repair()
             reply = self.host.failed_reply(request, e)
         if hasattr(self._task, "uncancel"):
@@ -220,15 +212,15 @@ class Lane:
         self.host.finish(request, reply)
 
     def _repair(self):
-        """Put back what the cell has broken and nothing works without, and say so."""
+        """Put back essential functions that the cell has broken, and tell the user."""
         names, request = own.repair(), self.request
         if names and request is not None:
             what = "%s did not work any more, and nothing works without: put back." % ", ".join(names)
             self.host.tell(request["id"], what + "\n")
 
     def _end_if_forked(self, reply):
-        """A copy of the process that a cell has forked, and that has come to the cell's end, ends here: it would share
-        the loop's descriptors, and take what wakes the session's own."""
+        """End a copy of the process that a cell has forked, when it comes to the cell's end: it shares the loop's
+        descriptors, and would take what should wake the session's own loop."""
         if os.getpid() != self.host.pid:
             self.host.flush_fork()
             content = (reply[0] if isinstance(reply, tuple) else reply) or {"status": "error"}
@@ -266,7 +258,7 @@ class Lane:
             try:
                 value = yield waits_for
                 send = coroutine.send
-            except BaseException as e:  # of what the cell awaits, or a cancellation: raised in the cell
+            except BaseException as e:  # an error of what the cell awaits, or a cancellation: raised in the cell
                 e.__traceback__ = e.__traceback__.tb_next  # without this frame: the cell shows what it awaits
                 value, send = e, coroutine.throw
             finally:
@@ -416,7 +408,7 @@ class Lane:
                 self._force = True
                 signal.pthread_kill(self.thread_id, signal.SIGINT)
             else:
-                _raise_in(self.thread_id, self._notice)
+                threads.interrupt(self.thread_id, self._notice)
                 self.host.debug.resume()
 
         threads.later(CANCEL_GRACE, "interrupt", insist)
@@ -440,7 +432,7 @@ class Lane:
 
     def interrupt_children(self):
         """Interrupt the processes that this thread has started and waits for, so that subprocess.run ends."""
-        processes.interrupt(self.native_id, self.host.protected_pids())
+        processes.interrupt(self.thread_id, self.native_id, self.host.protected_pids())
 
     def _notice(self):
         """The interrupt has reached the running code; called on the lane's thread."""

@@ -13,7 +13,7 @@ from ..output import streams
 from ..remote import modules, packages
 from .usage import Usage
 
-# The questions of an editor; and all kinds.
+# The requests of an editor; and all kinds.
 QUESTIONS = ("complete", "inspect")
 KINDS = QUESTIONS + ("usage", "comm_info", "comm_announce", "open_lane", "close_lane", "cwd")
 KINDS += modules.KINDS + packages.KINDS

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ...commands.far_path import get_paths, put_paths, sync_paths
+from ...connect.target import LIGHT
+from ...errors import CannotConnect
 from ...files import transfer
 from ...files.sync import Wishes, sync_down, sync_up
 from ...remote.remote import Remote
@@ -30,7 +32,7 @@ class Files(Connecting):
     @contextlib.contextmanager
     def files(self) -> Iterator[Remote]:
         """A connection for files: without a session that is named it starts no process there, and no IPython."""
-        light: dict[str, Any] = {} if self.options.session else {"place": "process", "shell": "mini"}
+        light = {} if self.options.session else LIGHT
         with self.remote(**light) as remote:
             yield remote
 
@@ -78,8 +80,13 @@ class Put(Files):
 
             sources = options.sources
             return on_group.files(self, lambda on: on.put(*sources, dst=destination), quiet=options.quiet)
-        with self.files() as remote:
-            self.say(transfer.put(remote.session, options.sources, destination, progress=self.progress))
+        try:
+            with self.files() as remote:
+                self.say(transfer.put(remote.session, options.sources, destination, progress=self.progress))
+        except CannotConnect as e:
+            with self.old_python(e) as old:
+                for source in options.sources:
+                    self.say(f"{source}: {old.put(source, destination)} bytes")
         return None
 
 
@@ -111,8 +118,13 @@ class Get(Files):
             from .. import on_group
 
             return on_group.files(self, lambda on: on.get(*sources, dst=destination), quiet=options.quiet)
-        with self.files() as remote:
-            self.say(transfer.get(remote.session, sources, destination, progress=self.progress))
+        try:
+            with self.files() as remote:
+                self.say(transfer.get(remote.session, sources, destination, progress=self.progress))
+        except CannotConnect as e:
+            with self.old_python(e) as old:
+                for source in sources:
+                    self.say(f"{source}: {old.get(source, destination)} bytes")
         return None
 
 

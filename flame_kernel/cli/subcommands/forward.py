@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from ...connect.target import LIGHT
 from ...errors import TargetError
 from ...forward import browser, lines
 from ...forward import forwards as kept
@@ -59,8 +60,7 @@ class Forward(Connecting):
             if one.closed:
                 over.set()
 
-        light: dict[str, Any] = {"place": "process", "shell": "mini"}
-        with self.remote(**light) as remote:
+        with self.remote(**LIGHT) as remote:
             remote.forwards.on_trouble = trouble
             made = lines.open_all(remote.forwards, words, vars(options))
             print(lines.text(made), flush=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from ...connect.target import LIGHT
 from ...errors import FlameError
 from ...packages.words import Words, carry_out, read
 from ...terminal import plain_text
@@ -76,7 +77,7 @@ class Pip(Running):
 
     def _send(self, asked: Words) -> int:
         """Through the link, to one server after the other."""
-        light: dict[str, Any] = {} if self.options.session else {"place": "process", "shell": "mini"}
+        light = {} if self.options.session else LIGHT
         if not self.is_group:
             with self.remote(**light) as remote:
                 print(carry_out(remote.session, asked, self.confirm, _say))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ...commands.options import OPTIONS, RICH, protection
+from ...commands.tables import aligned
 from ...connect.keys import Secret, store_in_keyring
 from ...connect.location import Location
 from ...connect.selection import select
@@ -168,9 +169,11 @@ class Show(Command):
         file = self.targets()
         table = _table(file.tables, options.name, file.path)
         print(f"{options.name}{' (default)' if options.name == file.default else ''}, in {file.path}")
+        rows = []
         for setting, value in table.items():
             shown = ", ".join(f"{part} = {one}" for part, one in value.items()) if isinstance(value, dict) else value
-            print(f"  {setting:<10} {'first contact decides' if value == {} else shown}")
+            rows.append((f"  {setting}", "first contact decides" if value == {} else str(shown)))
+        print(*aligned(rows), sep="\n")
         return None
 
 

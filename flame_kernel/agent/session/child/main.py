@@ -31,10 +31,10 @@ from .frames import read_frame, send_frame
 MOST_UNSENT = 2 << 20
 # Seconds to finish starting, for a session that is ended while it starts.
 START_GRACE = 0.8
-# Seconds that exit handlers may take if the server has gone away, or the session is ended; and of those, for how long
-# threads are waited for that are no daemons.
+# Seconds that exit handlers may take if the server has gone away or the session is ended; and how many of them we wait
+# for threads that are no daemons.
 EXIT_GRACE, ENDED_GRACE, THREADS_GRACE = 3.0, 2.5, 1.0
-# Seconds that a cell has to end when its session does; then exit handlers run beside it.
+# Seconds that a cell may take to end when its session ends; after that, exit handlers run while it still runs.
 LEAVE_GRACE = 0.7
 # What a ``__del__`` method may use.
 _USED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, str, int, float)
@@ -188,7 +188,7 @@ def _receive_to_the_end(*args):
     """The receiver's thread. Without it nobody could end this process, so the process ends where it fails."""
     try:
         _receive(*args)
-    except BaseException:  # whatever a cell has broken
+    except BaseException:  # any error: a cell may have broken anything
         _end_without_python(0)
         _kill()
 
@@ -265,17 +265,17 @@ def _leave(me):
     if running is not None:
         lane.interrupt_children()
         _interrupt_main(me, running)
-    if not me.ends.acquire(timeout=LEAVE_GRACE):  # it is in C code, or does not mind being stopped
+    if not me.ends.acquire(timeout=LEAVE_GRACE):  # it is in C code, or ignores the stop
         _end_process(0)
 
 
 def _finish(me):
-    """What an interpreter does at its end: threads are waited for, exit handlers run, then what the user's names hold
-    is freed, and files that are still open are written. All of it is the user's, and may raise anything."""
+    """What an interpreter does at its end: wait for threads, run exit handlers, free the user's objects, and flush open
+    files. All of that is user code, and may raise anything."""
     import atexit
 
     deadline = time.monotonic() + THREADS_GRACE
-    for function in reversed(getattr(threading, "_threading_atexits", ())):  # those of pools: they wait for their work
+    for function in reversed(getattr(threading, "_threading_atexits", ())):  # of pools, which wait for their work
         _quietly(function)
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.current_thread():
@@ -283,7 +283,7 @@ def _finish(me):
     _quietly(atexit._run_exitfuncs)
     _flush_files()
     names = vars(me.namespace)
-    for name in reversed(list(names)):  # what is made last goes first, and what its methods use stays until then
+    for name in reversed(list(names)):  # the newest objects first, so that what their methods use still exists
         if not isinstance(names.get(name), _USED):
             names.pop(name, None)
     _quietly(gc.collect)
@@ -301,7 +301,7 @@ def _flush_files():
 def _quietly(function, *args):
     try:
         function(*args)
-    except BaseException:  # it is the user's, and may raise anything, SystemExit too; the process ends all the same
+    except BaseException:  # user code may raise anything, also SystemExit; the process ends anyway
         pass
 
 
@@ -310,7 +310,7 @@ def _end_process(status):
     import atexit
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
-    if status:  # the server is gone: nobody else ends what hangs, or what cells have left behind in our group
+    if status:  # the server is gone: nobody else would end what hangs, or what cells have started in our group
         _end_without_python(2 * EXIT_GRACE)
         threads.later(EXIT_GRACE, "end", _kill)
     _quietly(atexit._run_exitfuncs)
@@ -321,12 +321,12 @@ def _end_process(status):
 
 
 def _end_without_python(seconds):
-    """Let a thread of the interpreter's own end this process in ``seconds``: cells may break what ours are made of."""
+    """Let a thread in C end this process in ``seconds``: cells may have broken what our own threads need."""
     try:
         import faulthandler
 
         faulthandler.dump_traceback_later(seconds + 0.1, exit=True, file=os.open(os.devnull, os.O_WRONLY))
-    except Exception:  # there is none, or a cell has broken what this needs: then our own threads must do
+    except Exception:  # it is missing, or a cell has broken it: then our own threads must do it
         pass
 
 
