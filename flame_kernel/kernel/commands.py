@@ -14,6 +14,7 @@ from ..commands import help, monitor
 from ..commands.doctor import bundle, examine, of_target
 from ..commands.doctor_here import examine_lab
 from ..commands.kept import choose, header, label
+from ..commands.looking import memory_look
 from ..commands.options import KERNEL, settings
 from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened, words_of
 from ..connect.keys import has_key
@@ -23,6 +24,7 @@ from ..forward import browser, lines
 from ..forward.forwards import Forwards
 from ..packages.words import carry_out, read
 from ..profile.asking import Taking, Wish, finished, gathered, live
+from ..profile.memory import memory
 from ..session.session import Session
 from ..session.user import agrees
 from ..terminal import plain_text
@@ -219,6 +221,11 @@ class Commands:
             view.shown.wait()
 
         await self._waits.until(on_thread(begin, kind))
+
+    async def _memory(self, cell: Cell, line: Line) -> None:
+        session, what = await self.session(False), memory_look(line.values)
+        look = on_thread(lambda: memory(session, what, line["of"] or ""), "memory")
+        self._say(cell, await self._waits.until(look))
 
     async def _profile(self, cell: Cell, line: Line) -> None:
         if line["end"]:

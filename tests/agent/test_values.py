@@ -263,6 +263,11 @@ def test_tables_are_the_same(remote: Remote) -> None:
         np.str_("ä"),
         np.bytes_(b"a\0"),
         np.dtype("f8"),
+        np.dtype("i1", metadata={"enum": {"RED": 0, "names": ["a", None]}}),
+        pd.DateOffset(2, months=1, day=3),
+        pd.DateOffset(5),
+        pd.Timestamp("2024-07-01", tz="dateutil/Europe/Berlin"),
+        pd.date_range("2024-01-01", periods=2, tz="dateutil/Europe/Berlin"),
         zoneinfo.ZoneInfo("Europe/Berlin"),
         datetime.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")),
         datetime.timezone(datetime.timedelta(hours=1), "my zone"),
@@ -417,6 +422,7 @@ NOT_PLAIN: list[tuple[Any, str]] = [
     (bomb(), "more than 20000000 values"),
     (np.array([object()]), "a object is not plain data"),
     (np.zeros(2, [(("title", "name"), "i4")]), "titles"),
+    (np.zeros(2, np.dtype("i1", metadata={"a": int})), "a dtype whose metadata is"),
     (pd.DataFrame({"a": [1, "x"], "b": [object(), 2]}), "a object is not plain data, in the column 'b'"),
     (np.zeros(2, "i4").view(Special), "Special is not plain data"),
     (SpecialFrame({"a": [1]}), "SpecialFrame is not plain data"),
@@ -491,6 +497,10 @@ def shared(levels: int) -> list[Any]:
 
 
 HOSTILE: dict[str, list[bytes]] = {
+    "metadata that is a list": parts({"l": {"dtype": "<i4", "metadata": []}}),
+    "metadata of no dtype": parts({"l": {"dtype": "|O", "metadata": {}}}),
+    "an offset of a keyword of no such name": parts({"po": [1, False, {"open": 1}]}),
+    "an offset of another number": parts({"po": [1, False, {"days": "1"}]}),
     "a factory that is a value": parts({"dd": [{"t": []}]}),
     "a factory that is a number": parts({"dd": [1]}),
     "a factory of no such name": parts({"dd": ["open"]}),
