@@ -108,8 +108,8 @@ class FarProcess(ProcessInterface):
     async def end(self) -> None:
         """Have the process end, if there is one, and wait for that."""
         if self._number and not self._ended.is_set() and not self.host.is_silent:
-            with contextlib.suppress(FlameError):
-                await self.host.ask("stop", self.key)
+            with contextlib.suppress(FlameError, asyncio.TimeoutError):  # the host does not answer: its session ends it
+                await asyncio.wait_for(self.host.ask("stop", self.key), GRACE)
                 await self.until(self._ended, seconds=GRACE + 3)
         self.host.forget(self._number)
         await self._give_back()
@@ -247,8 +247,8 @@ class Worker(FarProcess):
 
     async def renew(self) -> None:
         """End the process there: the scheduler does not know it any more. ``_keep`` starts the next one."""
-        with contextlib.suppress(FlameError):
-            await self.host.ask("stop", self.key)
+        with contextlib.suppress(FlameError, asyncio.TimeoutError):
+            await asyncio.wait_for(self.host.ask("stop", self.key), GRACE)
 
     async def close(self) -> None:
         task, self._task = self._task, None
