@@ -93,6 +93,7 @@ class Tunnel:
         received."""
         target, received, ours = self._session.target, self._pump.channels.received, os.urandom(frames.NONCE)
         request = {"tunnel": self._name, "received": received, "nonce": ours.hex()}
+        request["hash"] = self._session.hash
         connection = Connection(target)
         try:
             connection.pickle_protocol = 4
@@ -106,7 +107,7 @@ class Tunnel:
             wire.receive(memoryview(answer))
             theirs, (got,) = bytes(answer[: frames.NONCE]), _COUNT.unpack(answer[frames.NONCE :])
             secret = target.key.reveal() if target.key is not None else None
-            out, back = channels.seals(secret, ours, theirs, received, got)
+            out, back = channels.both_seals(self._session.hash, secret, ours, theirs, received, got)
             return connection, wire.raw, out, back, got
         except BaseException:  # goes on, whatever it is; the connection is closed
             connection.close()
