@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from flame_kernel.remote.connect import connect
     from flame_kernel.serve.in_app import serve
 
+# Without FlameCluster, which needs dask: `from flame import *` works without it.
 __all__ = [
     "CannotConnect",
     "CannotTravel",
     "ConnectionLost",
-    "FlameCluster",
     "FlameError",
     "GroupError",
     "NotAnswered",
@@ -68,4 +68,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "FlameCluster"})
