@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from flame_kernel.cluster.cluster import FlameCluster
+    from flame_kernel.cluster.cluster import FlameCluster as FlameCluster
     from flame_kernel.group.opening import group
     from flame_kernel.remote.by_name import require
     from flame_kernel.remote.connect import connect
