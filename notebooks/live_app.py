@@ -41,6 +41,15 @@ def to_fahrenheit(celsius):
     return celsius * 5 / 9 + 32
 
 
+def warmest(readings):
+    """The ten warmest readings, the warmest first."""
+    found = []
+    for reading in list(readings):
+        found.append(reading)
+        found.sort(key=lambda one: one[1], reverse=True)  # whoever wrote this had few readings
+    return found[:10]
+
+
 class Archive:
     """A thread that puts readings away, as long as it gets the disk."""
 
@@ -64,7 +73,7 @@ class Archive:
 
 
 class Web:
-    """Answers GET /celsius and /fahrenheit in JSON; connections stay open."""
+    """Answers GET /celsius, /fahrenheit and /warmest in JSON; connections stay open."""
 
     def __init__(self, kiln):
         self.kiln = kiln
@@ -91,6 +100,8 @@ class Web:
             return b"200 OK", round(self.kiln.celsius, 1)
         if path == "/fahrenheit":
             return b"200 OK", round(to_fahrenheit(self.kiln.celsius), 1)
+        if path == "/warmest":
+            return b"200 OK", warmest(self.kiln.readings)
         return b"404 Not Found", f"there is no {path}"
 
 

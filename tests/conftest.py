@@ -134,7 +134,7 @@ def oldest_python(pythons: tuple[Python, ...]) -> Python:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``each_python`` runs a test on every far-side interpreter."""
     if "each_python" in metafunc.fixturenames:
-        metafunc.parametrize("each_python", farside.pythons(), ids=str)
+        metafunc.parametrize("each_python", farside.every_python(), ids=str)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -209,6 +209,18 @@ def warm_commands(request: pytest.FixtureRequest) -> Iterator[None]:
 
     with shell.warm(*getattr(request.module, "WARM", ())):
         yield
+
+
+@pytest.fixture
+def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A real ssh server of the user's own (``sshd.Sshd``), and its client first on the path."""
+    from sshd import Sshd
+
+    server = Sshd(tmp_path / "sshd")
+    monkeypatch.setenv("PATH", f"{server.ssh}:{os.environ['PATH']}")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    yield server
+    server.stop()
 
 
 @pytest.fixture

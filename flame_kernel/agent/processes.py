@@ -1,13 +1,26 @@
-"""The processes that a thread has started, and their descendants, found through ``/proc`` on Linux."""
+"""The processes that a thread has started: found by ``/proc`` on Linux, by the thread's stack on Windows."""
 
 import os
 import signal
+import subprocess
+import sys
+
+from . import windows
 
 
-def interrupt(thread, protected):
+def interrupt(thread, native_id, protected):
     """Interrupt all descendants of the processes that a thread has started, except ``protected`` ones. An interrupt
-    does not end a shell itself, because it waits for the command that it runs."""
-    todo, found = _children("self", thread), []
+    does not end a shell itself, because it waits for the command that it runs.
+
+    Windows does not say which thread has started a process, and can only end one that does not listen to Ctrl-Break:
+    there we end the process that the thread waits for.
+    """
+    if os.name == "nt":
+        process = _waited_for(thread)
+        if getattr(process, "pid", None) and process.poll() is None:  # otherwise it is just being started
+            windows.terminate(process.pid)
+        return
+    todo, found = _children("self", native_id), []
     while todo:
         pid = todo.pop()
         if pid not in protected and pid not in found:
@@ -18,6 +31,16 @@ def interrupt(thread, protected):
             os.kill(pid, signal.SIGTERM if _ignores_interrupts(pid) else signal.SIGINT)
         except OSError:  # it has ended, or belongs to another user
             pass
+
+
+def _waited_for(thread):
+    """The ``subprocess.Popen`` in whose method a thread is, or None."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "subprocess" and isinstance(frame.f_locals.get("self"), subprocess.Popen):
+            return frame.f_locals["self"]
+        frame = frame.f_back
+    return None
 
 
 def _tasks(pid):

@@ -1,6 +1,14 @@
-"""The agent's own threads: daemons named ``flame-…``. Debuggers do not stop them, and lists of stacks omit them."""
+"""The agent's own threads: daemons named ``flame-…``. Debuggers do not stop them, and lists of stacks omit them.
 
+And how a thread is interrupted that runs the user's code.
+"""
+
+import ctypes
 import threading
+
+_set_exception = getattr(getattr(ctypes, "pythonapi", None), "PyThreadState_SetAsyncExc", None)
+# PyPy has no such function: there, only a cell that awaits, or runs on a main thread, can be interrupted.
+CAN_INTERRUPT = _set_exception is not None
 
 
 def leave_alone(thread):
@@ -30,3 +38,17 @@ def _ours(thread, name):
     thread.daemon = True
     leave_alone(thread)
     return thread
+
+
+def interrupt(thread, noticed):
+    """Raise a KeyboardInterrupt in the thread of that id. It calls ``noticed`` when it is created: only then has the
+    thread received it. Does nothing unless ``CAN_INTERRUPT``."""
+
+    def begin(self, *args):
+        KeyboardInterrupt.__init__(self, *args)
+        noticed()
+
+    about = {"__init__": begin, "__reduce__": lambda self: (KeyboardInterrupt, self.args), "__module__": "builtins"}
+    kind = type("KeyboardInterrupt", (KeyboardInterrupt,), about)
+    if CAN_INTERRUPT:
+        _set_exception(ctypes.c_ulong(thread), ctypes.py_object(kind))

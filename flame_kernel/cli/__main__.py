@@ -8,7 +8,7 @@ import sys
 
 from .. import __version__
 from ..agent.wire.launch import leave_folder
-from .index import ABOUT, COMMANDS, HELP, overview
+from .index import ABOUT, COMMANDS, asks, overview
 
 FAILED = 1
 
@@ -23,7 +23,7 @@ def main() -> None:
         offer()
         return
     try:
-        if words and words[0] in HELP:
+        if asks(words):
             print(overview("", ABOUT, COMMANDS))
         elif words == ["--version"]:
             print(__version__)

@@ -31,7 +31,7 @@ from ..remote.foreground import flush_output
 from ..remote.program import DONE, FAILED, INTERRUPTED
 from ..session.user import agrees, ask_line
 from ..terminal import plain_text
-from .index import HELP, overview
+from .index import asks, overview
 from .parser import Parser, meant
 
 MISUSED = 2
@@ -156,9 +156,11 @@ class CommandGroup(Command):
     def initialize(self, argv: Any = None) -> None:
         """Called with the words behind ours: load the command that they name, or say which there are."""
         words = list(sys.argv[1:] if argv is None else argv)
-        if words and words[0] in HELP:
+        if asks(words):
             print(overview(self.title, self.about, self.commands))
             self.exit(DONE)
+        if words[:1] == ["help"]:
+            words = [*words[1:], "--help"]
         name = words[0] if words and words[0] in self.commands else self.other
         if name is not None:
             self.subcommands = {one: (path, about) for one, (path, about) in self.commands.items()}

@@ -83,7 +83,7 @@ class Completion(Command):
         """
 
     def arguments(self, parser: Parser) -> None:
-        parser.add_argument("shell", choices=SHELLS, help="the shell")
+        parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
 
     def run(self, options: argparse.Namespace) -> int | None:
         ours = shellcode([PROGRAM], use_defaults=False, shell=options.shell, argcomplete_script=PROGRAM)

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyter_core.paths import jupyter_config_dir
 
@@ -16,13 +16,16 @@ from ..commands.options import KEY, KEY_FILE, OPTIONS, PLACE, SESSION, SHELL, TR
 from ..connect.selection import is_group
 from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target
-from ..errors import TargetError
+from ..errors import CannotConnect, TargetError
 from ..remote.remote import Remote
 from ..session.agent_client import AgentClient
 from ..session.user import ask_here
 from ..terminal import plain_text
 from .command import Command
 from .parser import Parser
+
+if TYPE_CHECKING:
+    from ..commands.old_python import OldPython
 
 # The title of the options that say how a link is protected.
 PROTECTION = "how the link is protected"
@@ -131,6 +134,17 @@ class Connecting(Command):
                 remote.close()
 
     @contextlib.contextmanager
+    def old_python(self, error: CannotConnect) -> Iterator[OldPython]:
+        """The server of which ``error`` says that its Python is too old for a session; any other error is raised."""
+        from ..commands import old_python  # hardly anybody needs it
+
+        if not old_python.is_old(error):
+            raise error
+        print(f"{plain_text(error.detail)} there: {old_python.LIMITS}", file=sys.stderr)
+        with old_python.OldPython(self.target()) as old:
+            yield old
+
+    @contextlib.contextmanager
     def agent_client(self) -> Iterator[AgentClient]:
         """A connection to the server that is meant, without a session."""
         target = self.target()
@@ -147,7 +161,8 @@ def _ending() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in known}
     ours = [
         number for number, handler in before.items() if handler != signal.SIG_IGN
     ]  # under nohup it is meant to stay

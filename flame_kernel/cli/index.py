@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 ABOUT = "A notebook, a console and commands on any remote Python process, through Pyro4's Flame."
 
@@ -42,6 +42,11 @@ HELP = ("-h", "--help", "help")
 COMMON = "--config FILE, --generate-config, --show-config, --log-level LEVEL, --debug and -y are as in all of Jupyter."
 # Columns of a line of help, at most.
 WIDTH = 100
+
+
+def asks(words: Sequence[str]) -> bool:
+    """Whether these words ask for the list of commands. ``help NAME`` asks for the help of that command."""
+    return bool(words) and words[0] in HELP and (words[0] != "help" or len(words) == 1)
 
 
 def overview(title: str, about: str, commands: Mapping[str, tuple[str, str]]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from .command import ANY, ON_CONNECTION, Argument, Command
 from .options import MAGICS, Option
 
@@ -75,7 +78,29 @@ LOOKING: tuple[Command, ...] = (
         ),
         passes=True,
     ),
+    Command(
+        "memory",
+        "show what memory is used for: growth by line, objects by type, who holds one",
+        (),
+        (
+            Option(("--start",), "note allocations from now on; each takes longer then", group="what"),
+            Option(("--stop",), "do not note them any more", group="what"),
+            Option(("--types",), "the largest objects by type", group="what"),
+            Option(("--of",), "who holds this object: a name there, or an expression in quotes", "NAME", group="what"),
+            ON_CONNECTION,
+        ),
+        more="Without an option: what has grown since the look before, line by line, from --start on. "
+        "A look stops the process for a moment, and tells for how long.",
+        examples=("%flame memory --start", "%flame memory", "%flame memory --types", "%flame memory --of results"),
+        passes=True,
+    ),
 )
+
+
+def memory_look(values: Mapping[str, Any]) -> str:
+    """Which look the options of ``%flame memory`` mean."""
+    return next((name for name in ("start", "stop", "types") if values.get(name)), "look")
+
 
 PROFILE_CELL = Command(
     "%%profile",

@@ -19,6 +19,7 @@ from ..commands.doctor_here import examine_lab
 from ..commands.far_path import get_paths, put_paths, sync_paths
 from ..commands.key_question import opened
 from ..commands.language import BY_NAME
+from ..commands.looking import memory_look
 from ..commands.options import MAGICS, settings
 from ..commands.parsing import Line, find, parse, parse_cell, words_of
 from ..commands.status import status
@@ -29,6 +30,7 @@ from ..files.sync import Wishes, sync_down, sync_up
 from ..forward import browser, lines
 from ..packages.words import carry_out, read
 from ..profile.asking import Wish, finished, live, take
+from ..profile.memory import memory
 from ..remote.modules import send_named
 from ..remote.remote import Remote
 from ..session.agent_client import AgentClient
@@ -167,6 +169,9 @@ class Commands:
 
     def _top(self, line: Line) -> None:
         self._look(line, monitor.top)
+
+    def _memory(self, line: Line) -> None:
+        print(memory(self._remote(line).session, memory_look(line.values), line["of"] or ""))
 
     def _profile(self, line: Line) -> None:
         if line["end"]:

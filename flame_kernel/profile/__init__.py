@@ -1,4 +1,4 @@
-"""Where far sides spend their time: profiles asked for, merged, compared, drawn as flame graphs, and saved.
+"""Where far sides spend their time and memory: profiles asked for, merged, compared, drawn as flame graphs, saved.
 
 Knows no front end: a profile is words, HTML, or a file.
 Begin at profile.py; asking.py takes one.

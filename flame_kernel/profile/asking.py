@@ -27,8 +27,13 @@ MOST_SECONDS, MOST_RATE = 3600.0, 1000.0
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """What to profile: ``scope`` is ``cell``, ``all``, ``thread`` or ``tasks``, or empty: the cells that run, or all
-    where none does. Raises FlameError for times and rates that cannot be."""
+    """What to profile. Raises FlameError for times and rates that cannot be.
+
+    scope    ``cell``, ``all`` (the whole process), ``thread``, ``tasks``; empty: the cells that run, or else all
+    thread   its name or number
+    mode     what is counted: ``wall`` (all time), ``cpu``, ``gil`` (CPU time with the interpreter)
+    seconds  how long;  rate  samples a second;  idle  with threads that stand still all the time
+    """
 
     scope: str = ""
     thread: str = ""

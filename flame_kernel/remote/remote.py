@@ -29,7 +29,7 @@ from ..errors import FlameError, TargetError, UnsafeAnswer
 from ..files import transfer
 from ..forward.forwards import Forward, Forwards
 from ..packages import install as packages
-from ..profile.asking import SECONDS, Wish, take
+from ..profile import asking, memory
 from ..profile.profile import Profile
 from ..security.offers import identifiers
 from ..serve.embedded import OwnServer
@@ -337,13 +337,13 @@ class Remote:
         """The resources that the far side uses: CPU, memory, threads, subprocesses, open files. Raises FlameError."""
         return monitor.Shown(monitor.top(self.session))
 
-    def profile(self, seconds: float = SECONDS, **how: Any) -> Profile:
-        """Where the time goes, as a flame graph in a notebook: of the cells that run, or of the whole process.
+    def profile(self, seconds: float = asking.SECONDS, **how: Any) -> Profile:
+        """Where the time goes; ``how`` has names of a `Wish`. Ctrl-C ends it early. Raises FlameError."""
+        return asking.take(self.session, asking.Wish.named(seconds=seconds, **how))
 
-        ``how`` is ``scope`` (``"all"``, ``"cell"``, ``"tasks"``), ``thread`` (a name), ``mode`` (``"wall"``, ``"cpu"``,
-        ``"gil"``), ``rate`` (samples a second) and ``idle``. Ctrl-C ends it early. Raises FlameError.
-        """
-        return take(self.session, Wish.named(seconds=seconds, **how))
+    def memory(self, what: str = "look", of: str = "") -> str:
+        """What uses memory: growth by line from ``"start"`` on, ``"types"``, or who holds ``of``. Raises FlameError."""
+        return memory.memory(self.session, what, of)
 
     # -- files, modules, the console ---------------------------------------------------------------------------------
 

@@ -69,6 +69,7 @@ _HELLO: dict[str, Check] = {
     "servertype": _name,
 }
 _HELLO_TOO: dict[str, Check] = {"protocol": _count, "machine": _name, "bare": flag, "main": _line}
+_HELLO_TOO |= {"hashes": table(_count, 10)}
 _RUNNING = record({"request": _name}, {"code": _line, "started": maybe(moment)})
 _INPUT = record({"input_id": _count}, {"prompt": text(), "password": flag, "request": maybe(_name)})
 _SESSION = record(
@@ -358,6 +359,20 @@ _PROFILE = record(
     }
 )
 
+_MEMORY = record(
+    {
+        "pid": _count,
+        "tracing": flag,
+        "traced": _size,
+        "overhead": _size,
+        "seconds": number,
+        "lines": listing(row(text(300), whole(0, 1 << 31), _size, number, _size, text(300)), 200),
+        "types": listing(row(text(300), _count, _size), 200),
+        "objects": _count,
+        "holders": listing(text(1000), 500),
+    }
+)
+
 
 def _replied(ok: Check, **more: Check) -> Check:
     """A reply whose ``status`` says whether it is a result or an error."""
@@ -390,6 +405,7 @@ REPLIES: dict[str, Check] = {
     "top": _replied(_TOP),
     "profile": _replied(_PROFILE),
     "profile_end": _replied(record({})),
+    "memory": _replied(_MEMORY),
     "watch": _replied(record({}, _RICH)),
     "object": _replied(_VALUE, **_NO_VALUE),
     "object.piece": _replied(record({}), **_NO_VALUE),

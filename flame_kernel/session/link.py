@@ -53,6 +53,8 @@ LONG_OUTAGE = 60.0
 REFUSALS = 3
 # Attempts to open a session, if the line breaks each time.
 OPENINGS = 5
+# The oldest Python on which the agent runs.
+OLDEST = [3, 6]
 # What is sent with a handshake, and the seconds after which a server that has not answered it is asked the slow way.
 HELLO = {"op": "hello"}
 SWALLOWED = 5.0
@@ -155,7 +157,15 @@ class Link:
         raise AssertionError  # not reached: count() has no end
 
     def _execute(self, source: str) -> None:
-        self.calls.connection = large_messages.execute(self.calls.connection, source, self._connect)
+        try:
+            self.calls.connection = large_messages.execute(self.calls.connection, source, self._connect)
+        except RemoteError as e:
+            if e.ename != "SyntaxError":
+                raise
+            found = self.calls.connection.call("evaluate", "list(__import__('sys').version_info[:3])")
+            if not isinstance(found, list) or found >= OLDEST:
+                raise
+            raise CannotConnect(self.location, "old_python", "Python " + ".".join(map(str, found))) from e
 
     def with_ticket(self, request: dict[str, Any]) -> Any:
         """The result of an op by a client that owns no session yet: its ticket shows that it is not a replay."""

@@ -6,6 +6,7 @@ The same assertions on every Python of this machine; and a comparison with ipyke
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,9 @@ def test_values_that_resist(each_python: Python) -> None:
     assert (bad.error, bad.result) == (("ZeroDivisionError", "division by zero"), None)
     assert bad.traceback.endswith("ZeroDivisionError: division by zero")
     assert "Cell In[2], line 1" in bad.traceback
-    assert not_text.error == ("TypeError", "__repr__ returned non-string (type int)")
+    assert not_text.error is not None  # 3.15 says it in other words
+    assert not_text.error[0] == "TypeError"
+    assert re.search(r"__repr__.*(non-string|a str, not)", not_text.error[1])
     assert exits.value["payload"] == [ASK_EXIT]
     assert interrupts.error == ("KeyboardInterrupt", "")
     assert everything.result == "any"
@@ -422,7 +425,7 @@ def test_magics(each_python: Python, tmp_path: Path) -> None:
         assert a[n].stderr.startswith(f"UsageError: {what} needs IPython, which is not installed on ")
         assert a[n].stderr.endswith(f"(Python {version})\n")
         assert a[n].events == []
-    assert a[23].stdout.startswith("pip ")
+    assert a[23].stdout.startswith("pip ") or "No module named pip" in a[23].stdout  # Debian's has none of its own
     assert a[24].events[0][1]["data"] == {"text/html": "<b>bold</b>"}
     assert a[25].error == ("ZeroDivisionError", "division by zero")
     assert "magics.py" not in a[25].traceback

@@ -48,27 +48,12 @@ def test_cells_run_on_the_server(notebook: Notebook, lab_server: FlameServer) ->
 
 
 def test_text_is_seen_before_the_cell_ends(notebook: Notebook, tmp_path: Path) -> None:
-    go_on = tmp_path / "go on"
-    cell = notebook.start(
-        "import os, time\n"
-        "print('the first half')\n"
-        f"while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\n"
-        "print('the second half')"
-    )
-    output = notebook.output(cell)
-    expect(output).to_contain_text("the first half")
-    notebook.wait_running(cell)
-    expect(output).not_to_contain_text("the second half")
-    go_on.touch()
-    expect(output).to_contain_text("the second half")
-    notebook.wait_done(cell)
+    notebook.check_text_comes_at_once(tmp_path)
 
 
 def test_a_figure_is_shown_inline(notebook: Notebook) -> None:
     cell = notebook.run("import matplotlib.pyplot as plt\nplt.plot([3, 1, 4, 1, 5])\nplt.show()")
-    image = notebook.output(cell).locator('img[src^="data:image/png"]')
-    expect(image).to_be_visible()
-    assert image.evaluate("image => image.naturalWidth") > 100
+    notebook.check_figure(cell)
 
 
 def test_html_is_shown(notebook: Notebook) -> None:

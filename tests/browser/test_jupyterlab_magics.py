@@ -27,26 +27,12 @@ def notebook(lab: Lab, lab_server: FlameServer, chromium_browser: Browser) -> No
 
 
 def test_text_is_seen_before_the_cell_ends(notebook: Notebook, tmp_path: Path) -> None:
-    go_on = tmp_path / "go on"
-    cell = notebook.start(
-        "%%flame\nimport os, time\nprint('the first half')\n"
-        f"while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\n"
-        "print('the second half')"
-    )
-    output = notebook.output(cell)
-    expect(output).to_contain_text("the first half")
-    notebook.wait_running(cell)
-    expect(output).not_to_contain_text("the second half")
-    go_on.touch()
-    expect(output).to_contain_text("the second half")
-    notebook.wait_done(cell)
+    notebook.check_text_comes_at_once(tmp_path, before="%%flame\n")
 
 
 def test_a_figure_is_shown_inline(notebook: Notebook) -> None:
     cell = notebook.run("%%flame\nimport matplotlib.pyplot as plt\nplt.plot([3, 1, 4, 1, 5]);")
-    image = notebook.output(cell).locator('img[src^="data:image/png"]')
-    expect(image).to_be_visible()
-    assert image.evaluate("image => image.naturalWidth") > 100
+    notebook.check_figure(cell)
 
 
 def test_stop_ends_a_sleep(notebook: Notebook) -> None:

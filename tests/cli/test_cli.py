@@ -76,6 +76,7 @@ def test_every_command_teaches(flame: Run, monkeypatch: pytest.MonkeyPatch) -> N
             code, text, _ = flame(f"{group}{name} --help")
             assert code == 0
             assert text.startswith(f"usage: jupyter flame {group}{name}")
+            assert flame(f"help {group}{name}")[1] == text
             # What is typed comes first: the examples stand above the options, and what all share is one paragraph.
             lines = text.splitlines()
             assert max(map(len, lines)) <= 100

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,6 @@ from flame_kernel.remote.connect import connect
 from flame_kernel.session.session import Session
 
 Start = Callable[..., FlameServer]
-
-
-@pytest.fixture
-def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
-    server = Sshd(tmp_path / "sshd")
-    monkeypatch.setenv("PATH", f"{server.ssh}:{os.environ['PATH']}")
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    yield server
-    server.stop()
 
 
 def behind(server: FlameServer, **more: Any) -> Target:

@@ -79,3 +79,16 @@ def test_beside_a_cell_and_until_a_stop(site: Site) -> None:
     k.wait(run)
     assert "samples" in shown(run)[0]
     assert run.error is None
+
+
+def test_memory(site: Site) -> None:
+    k = site.kernel
+    assert "noted from now on" in ok(k.execute("%flame memory --start")).stdout
+    ok(k.execute("grown = [bytearray(1000) for _ in range(1000)]"))
+    text = ok(k.execute("%flame memory")).stdout
+    assert "grown = [bytearray(1000) for _ in range(1000)]" in text
+    assert "held by" in ok(k.execute("%flame memory --of grown[0]")).stdout
+    assert "not noted any more" in ok(k.execute("%flame memory --stop")).stdout
+    error = k.execute("%flame memory").error
+    assert error is not None
+    assert "%flame memory --start begins that" in error["evalue"]

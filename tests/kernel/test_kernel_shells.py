@@ -273,7 +273,7 @@ MODULES = "sorted({n.split('.')[0] for n in __import__('sys').modules if n.start
 def test_the_core_conversation(
     each_python: Python, place: str, key_file: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    number = farside.pythons().index(each_python) + (place == "process")
+    number = farside.every_python().index(each_python) + (place == "process")
     servertype = "multiplex" if number % 2 else "thread"
     key = farside.random_key() if number % 4 in (1, 2) else None
     with server_at(place, each_python, servertype=servertype, key=key) as server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import psutil
 import pytest
 from farside import pythons, wait_until
 from kernels import Kernel, Run
@@ -196,6 +197,7 @@ def test_a_child_whose_interpreter_is_held_is_seen_from_outside(name: str) -> No
     with kernel_at(name) as site:
         k = site.kernel
         ok(k.execute("def spin(n):\n    return sum(range(n))"))
+        pid = int(str(ok(k.execute("import os; os.getpid()")).result))
         watch = ok(k.execute("%flame watch 1 + 1 --every 0.2"))
         run = begun(k, "print('go', flush=True)\nspin(10 ** 13)")
         text = look(k, "%flame where")
@@ -209,6 +211,8 @@ def test_a_child_whose_interpreter_is_held_is_seen_from_outside(name: str) -> No
         )
         assert run.reply is None
         k.restart()
+        # The server ends it, by signals; without a server nobody would, as it cannot see that.
+        wait_until(lambda: not psutil.pid_exists(pid), "the end of the child that was held")
 
 
 def test_what_stays_in_line(site: Site) -> None:

@@ -28,6 +28,7 @@ from flame_kernel.connect.target import Target
 from flame_kernel.errors import FlameError, UnsafeAnswer
 from flame_kernel.files.downloads import description
 from flame_kernel.kernel import iopub
+from flame_kernel.profile import memory
 from flame_kernel.profile.profile import Profile
 from flame_kernel.security import answers, offers
 from flame_kernel.session.agent_client import AgentClient
@@ -137,6 +138,21 @@ REPLIES: dict[str, list[dict[str, Any]]] = {
             "stacks": [[0, 1.5, [0]]],
             "sources": [[0, "x"]],
             "left_out": 0.0,
+        },
+        ERROR,
+    ],
+    "memory": [
+        {
+            "status": "ok",
+            "pid": 3,
+            "tracing": True,
+            "traced": 10,
+            "overhead": 10,
+            "seconds": 0.1,
+            "lines": [["/a.py", 1, 10, 1, 10, "x"]],
+            "types": [["dict", 1, 10]],
+            "objects": 1,
+            "holders": ["dict"],
         },
         ERROR,
     ],
@@ -362,6 +378,8 @@ def test_changed_replies_are_right_or_unsafe(shape: str) -> None:
         elif shape == "profile" and content["status"] == "ok":
             with contextlib.suppress(UnsafeAnswer):
                 assert json.loads(iopub.pack(Profile.of_reply(content, "pi").bundle()))
+        elif shape == "memory" and content["status"] == "ok":
+            assert [memory.text(what, content, "pi") for what in ("start", "stop", "look", "types", "holders")]
         elif shape == "watch":
             assert monitor.watch_bundle("x", content)
         elif shape == "comm_info" and content["status"] == "ok":

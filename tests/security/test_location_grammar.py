@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,15 +175,6 @@ def test_ssh_runs_nothing_that_stands_in_a_location(tmp_path: Path) -> None:
 
 
 # --- who answers behind ssh
-
-
-@pytest.fixture
-def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
-    server = Sshd(tmp_path / "sshd")
-    monkeypatch.setenv("PATH", f"{server.ssh}:{os.environ['PATH']}")
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    yield server
-    server.stop()
 
 
 HTML = "from IPython.display import display, HTML\ndisplay(HTML('<script>1</script>'))"

@@ -1,7 +1,8 @@
 """Where the far side runs: the Pythons of this machine, stock Flame servers and live apps, each a process of its own.
 
 A far side has Pyro4 and serpent and nothing else of ours: no Jupyter, no flame_kernel.  The interpreters are those of
-pyenv and the one that runs the tests; the bare ones find Pyro4 in a folder made for the run (``bare_pyro``).
+pyenv and the one that runs the tests, and where ``other_pythons`` has unpacked them the newest; the bare ones find
+Pyro4 in a folder made for the run (``bare_pyro``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import other_pythons
 import psutil
 
 HERE = Path(__file__).parents[1]
@@ -34,7 +36,8 @@ def has(name):
     except Exception:
         return False
     return True
-print(json.dumps([sys.version_info[:3], has("IPython"), has("Pyro4.utils.flame"), has("numpy"), has("jedi")]))
+known = [has(name) for name in ("IPython", "Pyro4.utils.flame", "numpy", "jedi")]
+print(json.dumps([sys.version_info[:3], *known, sys.implementation.name]))
 """
 
 
@@ -48,11 +51,13 @@ class Python:
     pyro: bool  # its own site-packages have Pyro4; else it is lent ``bare_pyro``
     numpy: bool
     jedi: bool
+    implementation: str = "cpython"
 
     @property
     def name(self) -> str:
-        """For test ids: ``3.8`` or ``3.11+ipython``."""
-        return ".".join(map(str, self.version[:2])) + ("+ipython" if self.ipython else "")
+        """For test ids: ``3.8``, ``3.11+ipython`` or ``pypy3.11``."""
+        kind = "" if self.implementation == "cpython" else self.implementation
+        return kind + ".".join(map(str, self.version[:2])) + ("+ipython" if self.ipython else "")
 
     def __str__(self) -> str:
         return self.name
@@ -65,8 +70,8 @@ def _probe(path: str, environ: dict[str, str]) -> Python | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None  # no working interpreter: a half-removed pyenv version, say
-    version, ipython, pyro, numpy, jedi = json.loads(done.stdout)
-    return Python(path, tuple(version), ipython, pyro, numpy, jedi)
+    version, *rest = json.loads(done.stdout)
+    return Python(path, tuple(version), *rest)
 
 
 def _pyenv_versions() -> Iterator[Path]:
@@ -95,6 +100,19 @@ def pythons() -> tuple[Python, ...]:
     return (*(found[version] for version in sorted(found)), here)
 
 
+@cache
+def every_python() -> tuple[Python, ...]:
+    """``pythons()``, and the newest ones of ``other_pythons``, which have no pip: for ``each_python``."""
+    known = {python.name for python in pythons()}
+    newer = [python for python in _unpacked() if python.implementation == "cpython" and python.name not in known]
+    return (*pythons()[:-1], *newer, pythons()[-1])
+
+
+@cache
+def _unpacked() -> tuple[Python, ...]:
+    return tuple(filter(None, (_probe(str(path), clean_environ()) for path in other_pythons.found())))
+
+
 def clean_environ() -> dict[str, str]:
     """Our environment without what steers Python, Pyro, Flame or a notebook's display."""
     unwanted = ("PYTHON", "PYRO", "FLAME_KEY", "FLAME_TARGET", "FLAME_PLACE", "FLAME_SESSION", "MPLBACKEND", "IPYTHON")
@@ -103,6 +121,12 @@ def clean_environ() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(unwanted) and name not in ("VIRTUAL_ENV", "COLUMNS", "LINES")
     }
+
+
+@cache
+def pypy() -> Python | None:
+    """PyPy, where ``other_pythons`` has unpacked it. It is a far side of its own: it cannot do all that CPython can."""
+    return next((python for python in _unpacked() if python.implementation == "pypy"), None)
 
 
 @cache

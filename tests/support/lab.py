@@ -294,6 +294,29 @@ class Notebook:
         box.fill(text)
         box.press("Enter")
 
+    def check_text_comes_at_once(self, folder: Path, before: str = "") -> None:
+        """That text of a cell is seen while the cell still runs; ``before`` is what it begins with."""
+        go_on = folder / "go on"
+        cell = self.start(
+            f"{before}import os, time\n"
+            "print('the first half')\n"
+            f"while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\n"
+            "print('the second half')"
+        )
+        output = self.output(cell)
+        expect(output).to_contain_text("the first half")
+        self.wait_running(cell)
+        expect(output).not_to_contain_text("the second half")
+        go_on.touch()
+        expect(output).to_contain_text("the second half")
+        self.wait_done(cell)
+
+    def check_figure(self, cell: Locator) -> None:
+        """That a picture which is no speck is in the output."""
+        image = self.output(cell).locator('img[src^="data:image/png"]')
+        expect(image).to_be_visible()
+        assert image.evaluate("image => image.naturalWidth") > 100
+
     def stop(self) -> None:
         """The Stop button."""
         self.panel.locator('[data-jp-item-name="interrupt"]').click()

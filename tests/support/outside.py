@@ -48,6 +48,7 @@ def run(
         [
             # Their settings are taken, but for what makes any warning of any library a failure.
             *(sys.executable, "-m", "pytest", "-o", "addopts=", "-o", "filterwarnings=default", "-W", "ignore"),
+            *("-o", "timeout_method=signal"),  # a test that hangs fails, and the others go on
             *("-p", "no:cacheprovider", "--tb=short", "-rfE", "-q", f"--junit-xml={report}", *what),
         ],
         cwd=tests,

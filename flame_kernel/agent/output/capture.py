@@ -6,15 +6,11 @@ caught. In a server's process a pipe is made when code calls ``sys.stdout.fileno
 """
 
 import codecs
-import fcntl
 import os
-import select
-import struct
-import termios
 import threading
 import time
 
-from .. import threads
+from .. import pipes, threads
 
 # The longest that the end of a cell waits for text still in a pipe, in seconds.
 SETTLE = 0.2
@@ -22,9 +18,6 @@ SETTLE = 0.2
 REST = 0.02
 # Longest piece of a line that waits.
 LINE = 1 << 12
-# Bytes that a pipe holds, if the system allows it: C code that holds the interpreter lock can print so much. If it
-# prints more, it waits for us, and we wait for the lock. 1031 is F_SETPIPE_SZ, on Linux.
-PIPE, _SET_SIZE = 1 << 20, 1031
 
 
 class Capture:
@@ -55,11 +48,8 @@ class Capture:
             self._add(name, r, w)
 
     def _add(self, name, r, w):
-        os.set_blocking(r, False)
-        try:
-            fcntl.fcntl(r, _SET_SIZE, PIPE)
-        except (OSError, ValueError):  # another system, or this user's pipes hold too much already
-            pass
+        pipes.unblock(r)
+        pipes.enlarge(r)
         self._decoders[r] = codecs.getincrementaldecoder("utf-8")("replace")
         self._writers[name] = w
         self._names[r] = name
@@ -70,10 +60,10 @@ class Capture:
         return self._writers.get(name)
 
     def _read(self):
-        # Reads only after select, so while this thread waits, everything read from the pipes has been emitted, but for
-        # pieces of lines, which wait a moment.
+        # Reads only what waits there, so while this thread waits, everything read from the pipes has been emitted, but
+        # for pieces of lines, which wait a moment.
         while True:
-            ready, _, _ = select.select([self._wake_r] + list(self._names), [], [], REST if self._begun else None)
+            ready = pipes.ready([self._wake_r] + list(self._names), REST if self._begun else None)
             self._busy = True
             for fd in ready:
                 if fd == self._wake_r:
@@ -108,7 +98,7 @@ class Capture:
         """Wait a moment until everything written has been emitted, because it belongs to the cell that ends now."""
         deadline = time.monotonic() + SETTLE
         while time.monotonic() < deadline:
-            waiting = self._begun or any(_readable(fd) for fd in list(self._names))
+            waiting = self._begun or any(pipes.waiting(fd) for fd in list(self._names))
             if not self._busy and not waiting and not self._busy:
                 return
             time.sleep(0.0005)
@@ -166,11 +156,3 @@ class ForkedText:
         data = text.encode("utf-8", "replace")
         while data:
             data = data[os.write(self._descriptor(name), data) :]
-
-
-def _readable(fd):
-    """How many bytes wait in a pipe."""
-    try:
-        return struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"))[0]
-    except OSError:
-        return 0

@@ -90,6 +90,11 @@ def _getpass(below):
 _call = operator.methodcaller("__call__")
 
 
+def _for_cell(cell, call, *args):
+    set_current(cell)
+    return call(*args)
+
+
 def _thread_start(work, below):
     def start(self):
         cell = current()
@@ -105,6 +110,8 @@ def _thread_start(work, below):
 
             # C code calls both, so no frame of ours appears in the traceback of an error in the user's code.
             self.run = functools.partial(collections.deque, map(_call, (begin, self.run)), 0)
+            if hasattr(self, "_context"):  # from Python 3.14 on an error of ``run`` is shown outside of its context
+                self._invoke_excepthook = functools.partial(_for_cell, cell, self._invoke_excepthook)
             if cell.threads is not None:
                 cell.threads.add(self)
         return below(self)

@@ -22,6 +22,7 @@ from ..output.capture import Capture, ForkedText
 from ..output.comm_callbacks import Callbacks
 from ..output.comms import Comms
 from ..output.stdin import Prompts
+from ..profile.memory import Memory
 from ..remote import bulk, modules, objects, packages
 from ..shell import class_source, ipython, mini, tracebacks
 from . import monitor, program, program_pipes, side, stacks
@@ -59,6 +60,7 @@ class Core:
         self.described = None  # the content of the ``ready`` event, once that was sent
         self.lanes = {}
         self.samplers = {}  # profiles that are being taken, by the id of their request
+        self.memory = Memory()
         self._log = log
         self._want = shell
         self.debug = Debugger(self, self._append)
@@ -111,7 +113,7 @@ class Core:
 
     async def prepare(self, lane):
         """Called first on a lane's thread; on the first lane it starts the shell."""
-        streams.set_current(Cell(None, self))
+        streams.set_current(streams.Cell(None, self))
         if lane.name:
             self._started.wait()  # its first cell may have come before there is a shell to run it
             return
@@ -157,7 +159,7 @@ class Core:
         if request["kind"] == "object":
             return await self.objects.perform(request)
         allow_stdin, silent = request.get("allow_stdin", False), request.get("silent", False)
-        cell = Cell(request["id"], self, allow_stdin, silent, request.get("lane") or "", request.get("count"))
+        cell = streams.Cell(request["id"], self, allow_stdin, silent, request.get("lane") or "", request.get("count"))
         streams.set_current(cell)
         sys_hooks.check()
         self.comms.begin()
@@ -464,11 +466,12 @@ class Core:
             lane.interrupt()
             lane.close()
         self.debug.close()
+        self.memory.close()
         for lane in lanes:
             if lane.thread_id != threading.get_ident() and not lane.join(2.0):
                 lane.abandon()
         # Count as the session's code: what a __del__ prints now is dropped, and must not reach the app's stdout.
-        streams.set_current(Cell(None, self))
+        streams.set_current(streams.Cell(None, self))
         if self.comms is not None:
             self.comms.close()
         self._programs.close()
@@ -488,9 +491,6 @@ class Core:
             self.capture.close()
         class_source.uninstall()
         sys_hooks.uninstall()
-
-
-Cell = streams.Cell
 
 
 def _cwd():

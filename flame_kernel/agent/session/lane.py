@@ -11,8 +11,8 @@ blocks in C delays it. An interrupt that comes too late is caught and dropped, b
 
 import asyncio
 import collections
-import ctypes
 import os
+import platform
 import signal
 import threading
 import time
@@ -65,20 +65,8 @@ class Guard:
             if not self.running:
                 return False
             self._posted = True
-            _raise_in(self._thread, noticed)
+            threads.interrupt(self._thread, noticed)
             return True
-
-
-def _raise_in(thread, noticed):
-    """Raise a KeyboardInterrupt that calls ``noticed`` when it is created: only then has the thread received it."""
-
-    def begin(self, *args):
-        KeyboardInterrupt.__init__(self, *args)
-        noticed()
-
-    about = {"__init__": begin, "__reduce__": lambda self: (KeyboardInterrupt, self.args), "__module__": "builtins"}
-    interrupt = type("KeyboardInterrupt", (KeyboardInterrupt,), about)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(interrupt))
 
 
 class Lane:
@@ -90,6 +78,10 @@ class Lane:
     """
 
     why_stuck = "Python cannot stop that call from outside"
+    if not threads.CAN_INTERRUPT:
+        why_stuck = (
+            "%s cannot stop code in a thread; with place = child a Stop ends it" % platform.python_implementation()
+        )
 
     def __init__(self, host, name, on_main=False, debugged=True):
         self.host = host
@@ -416,7 +408,7 @@ class Lane:
                 self._force = True
                 signal.pthread_kill(self.thread_id, signal.SIGINT)
             else:
-                _raise_in(self.thread_id, self._notice)
+                threads.interrupt(self.thread_id, self._notice)
                 self.host.debug.resume()
 
         threads.later(CANCEL_GRACE, "interrupt", insist)
@@ -440,7 +432,7 @@ class Lane:
 
     def interrupt_children(self):
         """Interrupt the processes that this thread has started and waits for, so that subprocess.run ends."""
-        processes.interrupt(self.native_id, self.host.protected_pids())
+        processes.interrupt(self.thread_id, self.native_id, self.host.protected_pids())
 
     def _notice(self):
         """The interrupt has reached the running code; called on the lane's thread."""

@@ -45,7 +45,7 @@ def find():
     is answering a call through Flame.
     """
     if os.name != "posix":
-        raise Unavailable("the main thread can be used on POSIX systems only; %s" % _INSTEAD)
+        raise Unavailable("the main thread can be used on POSIX systems only; use place = process")
     main = threading.main_thread().ident
     server, condition = _loop_in(sys._current_frames().get(main))
     if server is not None:

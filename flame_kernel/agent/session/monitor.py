@@ -12,7 +12,7 @@ from ..output import streams
 from ..profile.sampler import Sampler
 from . import stacks, top
 
-KINDS = ("where", "watch", "top", "profile", "profile_end")
+KINDS = ("where", "watch", "top", "profile", "profile_end", "memory")
 # Seconds that a watch waits for a shell that is still starting.
 START_PATIENCE = 10.0
 
@@ -32,6 +32,7 @@ def begin(host, request):
         "watch": lambda: _watch(host, request),
         "top": lambda: top.top(os.getpid()),
         "profile": lambda: _profile(host, request),
+        "memory": lambda: _memory(host, request),
     }[request["kind"]]
     threads.start(request["kind"], _answer, host, request, work)
 
@@ -47,6 +48,13 @@ def _watch(host, request):
     if not host.wait_started(START_PATIENCE):
         raise RuntimeError("the session is still starting")
     return host.shell.user_expressions({"watch": request["expression"]})["watch"]
+
+
+def _memory(host, request):
+    if request["what"] != "holders":
+        return host.memory.look(request["what"])
+    names = host.namespace.__dict__
+    return host.memory.who_holds(eval(compile(request["expression"].strip(), "<memory>", "eval"), names))
 
 
 def _profile(host, request):

@@ -139,6 +139,11 @@ class Child(Place):
     # For the first flushes of a cell we wait until the server has the text, because the cell may be about to crash.
     FIRST_FLUSHES = 8
 
+    @staticmethod
+    def refusal():
+        """Why this server cannot have a child, in a clause; empty if it can."""
+        return child.refusal()
+
     def make_core(self, log, shell, bundle):
         return child.ChildCore(self.session_id, self, log, shell, bundle)
 

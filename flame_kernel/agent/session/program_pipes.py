@@ -5,17 +5,14 @@ lone surrogates in the events, as with ``surrogateescape``.
 """
 
 import codecs
-import fcntl
 import os
 import queue
-import select
 import signal
-import struct
-import termios
 import threading
 import time
 
 from .. import threads
+from ..pipes import ready, waiting
 
 # How often to check whether all output has become events, in seconds.
 LOOK = 0.001
@@ -124,10 +121,10 @@ class Pipes:
 
     def _read(self, wake):
         while self._readers:
-            ready = select.select([wake] + list(self._readers), [], [])[0]
-            if wake in ready:
+            found = ready([wake] + list(self._readers))
+            if wake in found:
                 break
-            for number in ready:
+            for number in found:
                 with self._reading:
                     self._take(number)
         for number in list(self._readers):
@@ -154,7 +151,7 @@ class Pipes:
         write on, but they get no more stdin."""
         self._chunks.put(None)
         with self._reading:
-            wanted = {number: one[2] + _waiting(number) for number, one in self._readers.items()}
+            wanted = {number: one[2] + waiting(number) for number, one in self._readers.items()}
         while any(self._come(number) < size for number, size in wanted.items()):
             time.sleep(LOOK)
 
@@ -186,11 +183,3 @@ def _written(number, buffers):
     except OSError:
         return "over"
     return "ok"
-
-
-def _waiting(number):
-    """How many bytes wait in a pipe."""
-    try:
-        return struct.unpack("i", fcntl.ioctl(number, termios.FIONREAD, b"\0\0\0\0"))[0]
-    except OSError:
-        return 0

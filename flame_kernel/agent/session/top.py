@@ -1,6 +1,7 @@
 """What a process on the far side uses: CPU, memory, threads, open files, subprocesses; like the program ``top``.
 
-The figures come from /proc or psutil, not from the process itself, so they also work for a child that is stuck.
+The figures come from /proc, psutil or Windows, not from the process itself, so they also work for a child that is
+stuck.
 """
 
 import os
@@ -8,6 +9,8 @@ import socket
 import sys
 import threading
 import time
+
+from .. import windows
 
 # Seconds over which CPU use is measured.
 SPAN = 0.25
@@ -142,6 +145,9 @@ def _from_psutil(pid, reply):
     try:
         import psutil
     except ImportError:
+        if os.name == "nt":
+            _from_windows(pid, reply)
+            return
         reply.update(
             status="error",
             ename="ModuleNotFoundError",
@@ -174,3 +180,35 @@ def _from_psutil(pid, reply):
         reply.setdefault("memory", None)
         if reply.get("cpu") is None:
             reply.update(status="error", ename=type(e).__name__, evalue=str(e))
+
+
+def _from_windows(pid, reply):
+    begun = time.monotonic()
+    before = {one: windows.times(one) for one in [pid] + windows.below(pid)}
+    time.sleep(SPAN)
+    every, span = windows.processes(), time.monotonic() - begun
+    if windows.times(pid) is None or pid not in every:
+        reply.update(status="error", ename="ProcessLookupError", evalue="the process %d has ended" % pid)
+        return
+
+    def percent(one):
+        now, then = windows.times(one), before.get(one)
+        return round(100 * (now[1] - then[1]) / span, 1) if now and then else 0.0
+
+    below = [
+        {"pid": one, "name": every[one][1], "cpu": percent(one), "memory": windows.memory(one)}
+        for one in windows.below(pid)
+        if one in every
+    ]
+    below.sort(key=lambda one: (-one["cpu"], -one["memory"], one["pid"]))
+    total, available = windows.machine_memory()
+    reply.update(
+        cpu=percent(pid),
+        memory=windows.memory(pid),
+        machine_memory=[total - available, total],
+        age=round(windows.age(pid) or 0.0, 1),
+        thread_count=every[pid][2],
+        threads=[],
+        child_count=len(below),
+        children=below[:MOST_CHILDREN],
+    )

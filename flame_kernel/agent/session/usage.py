@@ -1,8 +1,10 @@
-"""usage_request: CPU and memory of the process where cells run, from psutil if it is installed, else from /proc."""
+"""usage_request: CPU and memory of the process where cells run, from psutil if it is there, else from the system."""
 
 import os
 import socket
 import time
+
+from .. import windows
 
 
 class Usage:
@@ -49,6 +51,10 @@ class Usage:
         then, before = self._last_cpu
         self._last_cpu = (now, spent)
         reply["kernel_cpu"] = 0.0 if then is None or now <= then else round(100.0 * (spent - before) / (now - then), 1)
+        if os.name == "nt":
+            reply["kernel_memory"] = windows.memory(os.getpid())
+            reply["host_virtual_memory"] = _host_memory(*windows.machine_memory())
+            return
         try:
             with open("/proc/self/statm") as f:
                 reply["kernel_memory"] = int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -58,13 +64,7 @@ class Usage:
                     name, _, rest = line.partition(":")
                     info[name] = int(rest.split()[0]) * 1024
             total, available = info["MemTotal"], info.get("MemAvailable", info["MemFree"])
-            reply["host_virtual_memory"] = {
-                "total": total,
-                "available": available,
-                "free": info["MemFree"],
-                "used": total - available,
-                "percent": round(100.0 * (total - available) / total, 1),
-            }
+            reply["host_virtual_memory"] = dict(_host_memory(total, available), free=info["MemFree"])
         except (OSError, KeyError, ValueError, IndexError):
             try:
                 import resource
@@ -72,3 +72,14 @@ class Usage:
                 reply["kernel_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             except ImportError:
                 pass
+
+
+def _host_memory(total, available):
+    used = total - available
+    return {
+        "total": total,
+        "available": available,
+        "free": available,
+        "used": used,
+        "percent": round(100.0 * used / total, 1),
+    }

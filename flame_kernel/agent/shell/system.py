@@ -13,6 +13,8 @@ import subprocess
 import threading
 import time
 
+from .. import pipes, threads, windows
+
 # In seconds: one step of waiting; how long a command may take to end after SIGINT and after SIGTERM; how long we still
 # read from a pipe that a background process keeps open after the command itself has ended.
 STEP = 0.05
@@ -54,8 +56,9 @@ def run(command, out, err=None, data=None, own_group=True):
         stderr=subprocess.STDOUT if err is None else subprocess.PIPE,
         env=dict(BUFFERING, **dict(os.environ, **ENVIRONMENT)),
         start_new_session=own_group and os.name == "posix",
+        creationflags=subprocess.CREATE_NEW_PROCESS_GROUP if own_group and os.name == "nt" else 0,
     )
-    pump = _Pump(process, out, err, data) if os.name == "posix" else _Communicated(process, out, err, data)
+    pump = _Pump(process, out, err, data)
     try:
         if interrupt is not None:
             raise interrupt
@@ -108,6 +111,11 @@ def _start(command, **options):
     return started[0], interrupt
 
 
+def _selector():
+    """One that takes any descriptor: select itself knows only the first 1024."""
+    return getattr(selectors, "PollSelector", selectors.DefaultSelector)()
+
+
 def _shell():
     """The user's shell, as in ipykernel; ``sh`` if SHELL names nothing that can be run."""
     shell = os.environ.get("SHELL", "")
@@ -141,14 +149,22 @@ def _over(process, pump, seconds):
 
 def _send(process, signum, own_group):
     try:
-        if own_group and os.name == "posix":
+        if os.name == "nt":
+            _send_on_windows(process, signum, own_group)
+        elif own_group:
             os.killpg(process.pid, signum)
-        elif signum == signal.SIGINT and os.name != "posix":
-            process.terminate()
         else:
             process.send_signal(signum)
     except OSError:
         pass  # the process has ended
+
+
+def _send_on_windows(process, signum, own_group):
+    """Windows knows Ctrl-Break, for a group on the server's console, and an end at once."""
+    if signum != signal.SIGINT or not own_group:
+        windows.terminate(process.pid)
+    else:
+        process.send_signal(signal.CTRL_BREAK_EVENT)
 
 
 class _Pump:
@@ -157,13 +173,15 @@ class _Pump:
     def __init__(self, process, out, err, data):
         self._process = process
         self._data = memoryview(data or b"")
-        self._selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)()
+        self._selector = pipes.Selector() if os.name == "nt" else _selector()
         encoding = locale.getpreferredencoding(False) or "utf-8"
         for pipe, call in ((process.stdout, out), (process.stderr, err)):
             if pipe is not None:
                 decoder = codecs.getincrementaldecoder(encoding)("replace")
                 self._selector.register(pipe, selectors.EVENT_READ, (call, decoder))
-        if process.stdin is not None:
+        if process.stdin is not None and os.name == "nt":
+            threads.start("stdin", self._feed_all)
+        elif process.stdin is not None:
             os.set_blocking(process.stdin.fileno(), False)
             self._selector.register(process.stdin, selectors.EVENT_WRITE)
         self._ended = None
@@ -182,6 +200,8 @@ class _Pump:
             if not chunk:
                 self._selector.unregister(key.fileobj)
             text = decoder.decode(chunk, not chunk)
+            if os.linesep != "\n":
+                text = text.replace(os.linesep, "\n")
             if text:
                 call(text)
         if not ready and self._process.poll() is not None:
@@ -189,6 +209,13 @@ class _Pump:
             self._ended = self._ended or now
             return now - self._ended < LEFT_OPEN
         return True
+
+    def _feed_all(self):
+        try:
+            with self._process.stdin as pipe:
+                pipe.write(self._data)
+        except OSError:
+            pass  # the process does not want the rest
 
     def _feed(self, key):
         try:
@@ -209,26 +236,3 @@ class _Pump:
                     pipe.close()
                 except OSError:
                     pass
-
-
-class _Communicated:
-    """The same for systems where one cannot wait for pipes (Windows): output is read when the command has ended."""
-
-    def __init__(self, process, out, err, data):
-        self._process, self._out, self._err, self._data = process, out, err, data
-
-    def step(self):
-        if self._process is None:
-            return False
-        try:
-            texts = self._process.communicate(self._data, timeout=STEP)
-        except subprocess.TimeoutExpired:
-            return True
-        self._process = None
-        for data, call in zip(texts, (self._out, self._err)):
-            if data and call is not None:
-                call(data.decode(locale.getpreferredencoding(False), "replace").replace("\r\n", "\n"))
-        return False
-
-    def close(self):
-        pass

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from ...commands.far_path import get_paths, put_paths, sync_paths
 from ...connect.target import LIGHT
+from ...errors import CannotConnect
 from ...files import transfer
 from ...files.sync import Wishes, sync_down, sync_up
 from ...remote.remote import Remote
@@ -79,8 +80,13 @@ class Put(Files):
 
             sources = options.sources
             return on_group.files(self, lambda on: on.put(*sources, dst=destination), quiet=options.quiet)
-        with self.files() as remote:
-            self.say(transfer.put(remote.session, options.sources, destination, progress=self.progress))
+        try:
+            with self.files() as remote:
+                self.say(transfer.put(remote.session, options.sources, destination, progress=self.progress))
+        except CannotConnect as e:
+            with self.old_python(e) as old:
+                for source in options.sources:
+                    self.say(f"{source}: {old.put(source, destination)} bytes")
         return None
 
 
@@ -112,8 +118,13 @@ class Get(Files):
             from .. import on_group
 
             return on_group.files(self, lambda on: on.get(*sources, dst=destination), quiet=options.quiet)
-        with self.files() as remote:
-            self.say(transfer.get(remote.session, sources, destination, progress=self.progress))
+        try:
+            with self.files() as remote:
+                self.say(transfer.get(remote.session, sources, destination, progress=self.progress))
+        except CannotConnect as e:
+            with self.old_python(e) as old:
+                for source in sources:
+                    self.say(f"{source}: {old.get(source, destination)} bytes")
         return None
 
 

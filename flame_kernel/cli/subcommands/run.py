@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ...errors import FlameError, RemoteError, TargetError
+from ...errors import CannotConnect, FlameError, RemoteError, TargetError
 from ...remote.modules import sendmodule
 from ...remote.program import Program
 from ...remote.remote import Remote
@@ -76,8 +76,12 @@ class Exec(Running):
         if self.is_group:
             return self.on_each(code, options.json, "cell")
         self.refuse_json(options, ", or use eval")
-        with self.remote() as remote:
-            return self.program(remote).execute(_for_shell(remote, code))
+        try:
+            with self.remote() as remote:
+                return self.program(remote).execute(_for_shell(remote, code))
+        except CannotConnect as e:
+            with self.old_python(e) as old:
+                return _shown(*old.run(code))
 
 
 class Eval(Running):
@@ -108,10 +112,14 @@ class Eval(Running):
             from .. import on_group
 
             return on_group.value(self, code, as_json=options.json)
-        with self.remote(**self.plain_shell) as remote:
-            if not options.json:
-                return self.program(remote).execute(code, "expression")
-            value = _evaluated(remote, code)
+        try:
+            with self.remote(**self.plain_shell) as remote:
+                if not options.json:
+                    return self.program(remote).execute(code, "expression")
+                value = _evaluated(remote, code)
+        except CannotConnect as e:
+            with self.old_python(e) as old:
+                return _shown(*old.run(code, expression=True))
         try:
             print(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as e:
@@ -171,6 +179,11 @@ class Run(Running):
             for module in modules_beside(path, source) if options.file != "-" else ():
                 sendmodule(remote.session, module)
             return self.program(remote).execute(source, "script", path.name, options.arguments)
+
+
+def _shown(text: str, code: int) -> int:
+    print(text, end="", flush=True)
+    return code
 
 
 def _evaluated(remote: Remote, expression: str) -> Any:

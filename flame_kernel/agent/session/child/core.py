@@ -15,6 +15,7 @@ import collections
 import errno
 import itertools
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -54,6 +55,15 @@ def pids():
     return set(_children)
 
 
+def refusal():
+    """Why this server cannot have a child, in a clause with the next step; empty if it can."""
+    if not sys.executable:
+        return "its sys.executable is empty, so it cannot start a child: use place = process"
+    if os.name != "posix":
+        return "a child needs a POSIX system, and this one is %s: use place = process" % platform.system()
+    return ""
+
+
 class ChildCore:
     """Used in the server in place of the Core, which runs in a child; has the same interface.
 
@@ -89,10 +99,8 @@ class ChildCore:
 
     def start(self):
         """Start the process; ``ready`` is its first event. Raises RuntimeError with the reason if it cannot."""
-        if not sys.executable:
-            raise RuntimeError("its sys.executable is empty, so it cannot start a child: use place = process")
-        if os.name != "posix":
-            raise RuntimeError("child sessions need a POSIX server: use place = process")
+        if refusal():
+            raise RuntimeError(refusal())
         ours, theirs = [descriptors.high_socket(one) for one in socket.socketpair()]
         # For passing descriptors: of connections that the child uses itself.
         giver, taker = [descriptors.high_socket(one) for one in socket.socketpair()]

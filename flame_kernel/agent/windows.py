@@ -1,0 +1,143 @@
+"""What Windows says of processes, memory and pipes, by ctypes: for what psutil, /proc and select tell elsewhere.
+
+Nothing here is called on another system. Processes that have ended, or that we may not look into, are left out.
+"""
+
+import ctypes
+import time
+
+_QUERY, _TERMINATE = 0x1000, 0x0001  # PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_TERMINATE
+_SNAP_PROCESSES = 0x2
+_1601 = 11644473600.0  # seconds from the beginning of Windows' clock to the epoch
+
+
+class _Entry(ctypes.Structure):  # PROCESSENTRY32W
+    _fields_ = [
+        ("size", ctypes.c_ulong),
+        ("usage", ctypes.c_ulong),
+        ("pid", ctypes.c_ulong),
+        ("heap", ctypes.c_size_t),
+        ("module", ctypes.c_ulong),
+        ("threads", ctypes.c_ulong),
+        ("parent", ctypes.c_ulong),
+        ("priority", ctypes.c_long),
+        ("flags", ctypes.c_ulong),
+        ("name", ctypes.c_wchar * 260),
+    ]
+
+
+class _Counters(ctypes.Structure):  # PROCESS_MEMORY_COUNTERS
+    _fields_ = [
+        ("size", ctypes.c_ulong),
+        ("faults", ctypes.c_ulong),
+        ("peak", ctypes.c_size_t),
+        ("working_set", ctypes.c_size_t),
+        ("rest", ctypes.c_size_t * 6),
+    ]
+
+
+class _Memory(ctypes.Structure):  # MEMORYSTATUSEX
+    _fields_ = [
+        ("size", ctypes.c_ulong),
+        ("load", ctypes.c_ulong),
+        ("total", ctypes.c_ulonglong),
+        ("available", ctypes.c_ulonglong),
+        ("rest", ctypes.c_ulonglong * 5),
+    ]
+
+
+def _kernel():
+    """kernel32, ours alone: other code's declarations of these functions do not reach us, nor ours it."""
+    found = ctypes.WinDLL("kernel32")
+    for name in ("CreateToolhelp32Snapshot", "OpenProcess"):
+        getattr(found, name).restype = ctypes.c_void_p
+    return found
+
+
+def peek(number):
+    """How many bytes wait in the pipe with descriptor ``number``; None at its end."""
+    import msvcrt
+
+    count = ctypes.c_ulong()
+    handle = ctypes.c_void_p(msvcrt.get_osfhandle(number))
+    return count.value if _kernel().PeekNamedPipe(handle, None, 0, None, ctypes.byref(count), None) else None
+
+
+def processes():
+    """``{pid: (the pid of its parent, its name, its number of threads)}`` of all processes."""
+    kernel, found = _kernel(), {}
+    snapshot = ctypes.c_void_p(kernel.CreateToolhelp32Snapshot(_SNAP_PROCESSES, 0))
+    entry = _Entry()
+    entry.size = ctypes.sizeof(entry)
+    more = kernel.Process32FirstW(snapshot, ctypes.byref(entry))
+    while more:
+        found[entry.pid] = entry.parent, entry.name, entry.threads
+        more = kernel.Process32NextW(snapshot, ctypes.byref(entry))
+    kernel.CloseHandle(snapshot)
+    return found
+
+
+def below(pid):
+    """The processes below one, parents first. A parent's number may have been given to a younger process, so only what
+    is younger than its parent counts."""
+    every = processes()
+    born = {one: (times(one) or (0.0, 0.0))[0] for one in every}
+    found, todo = [], [pid]
+    while todo:
+        above = todo.pop(0)
+        new = [
+            one
+            for one, (parent, _, _) in every.items()
+            if parent == above and one not in found and one != pid and born[one] >= born.get(above, 0.0)
+        ]
+        found += new
+        todo += new
+    return found
+
+
+def terminate(pid):
+    """End a process and all below it at once."""
+    kernel = _kernel()
+    for one in [pid] + below(pid):
+        handle = ctypes.c_void_p(kernel.OpenProcess(_TERMINATE, False, one))
+        if handle:
+            kernel.TerminateProcess(handle, 1)
+            kernel.CloseHandle(handle)
+
+
+def times(pid):
+    """``(when it was started, in seconds since the epoch; the CPU seconds it has used)``; None if it is gone."""
+    kernel = _kernel()
+    handle = ctypes.c_void_p(kernel.OpenProcess(_QUERY, False, pid))
+    if not handle:
+        return None
+    made, ended, system, user = (ctypes.c_ulonglong() for _ in range(4))
+    known = kernel.GetProcessTimes(handle, *map(ctypes.byref, (made, ended, system, user)))
+    kernel.CloseHandle(handle)
+    return (made.value / 1e7 - _1601, (system.value + user.value) / 1e7) if known else None
+
+
+def memory(pid):
+    """The bytes of memory that a process has; 0 if it is gone."""
+    kernel = _kernel()
+    counters = _Counters()
+    counters.size = ctypes.sizeof(counters)
+    handle = ctypes.c_void_p(kernel.OpenProcess(_QUERY, False, pid))
+    if handle:
+        kernel.K32GetProcessMemoryInfo(handle, ctypes.byref(counters), counters.size)
+        kernel.CloseHandle(handle)
+    return counters.working_set
+
+
+def machine_memory():
+    """``(bytes in all, bytes available)``."""
+    status = _Memory()
+    status.size = ctypes.sizeof(status)
+    _kernel().GlobalMemoryStatusEx(ctypes.byref(status))
+    return status.total, status.available
+
+
+def age(pid):
+    """Seconds since a process was started; None if it is gone."""
+    found = times(pid)
+    return None if found is None else time.time() - found[0]

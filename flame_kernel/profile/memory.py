@@ -1,0 +1,53 @@
+"""What the memory of a far side is used for: asked for, and told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..commands.monitor import Shown, answer
+from ..commands.tables import aligned
+from ..connect.amounts import size_in_words
+from ..errors import FlameError
+from ..security import answers
+from ..session.session import Session
+from ..terminal import one_line, plain_text
+from .profile import Call
+
+START, STOP, LOOK, TYPES, HOLDERS = "start", "stop", "look", "types", "holders"
+
+
+def memory(session: Session, what: str = LOOK, of: str = "") -> str:
+    """What ``%flame memory`` says: growth by line since the look before (``look``, from ``start`` on, until ``stop``),
+    the largest objects by type (``types``), or who holds ``of``, an expression there. Raises FlameError."""
+    what = HOLDERS if of else what
+    if what not in (START, STOP, LOOK, TYPES, HOLDERS):
+        raise FlameError(f"memory() looks at {START}, {STOP}, {LOOK} or {TYPES}, not {what!r}; or of=EXPRESSION")
+    return Shown(text(what, answer(session, "memory", what=what, expression=of), session.location))
+
+
+def text(what: str, reply: dict[str, Any], location: str) -> str:
+    """The words of a memory_reply. Raises UnsafeAnswer."""
+    answers.reply("memory", reply, location)
+    took = f"this look took {1000 * reply['seconds']:.0f} ms, and held up what else runs there"
+    if what == STOP:
+        return "allocations are not noted any more"
+    if what == START:
+        return (
+            "allocations are noted from now on, which makes each slower, until %flame memory --stop; "
+            "%flame memory shows what has grown"
+        )
+    if what == HOLDERS:
+        return "\n".join([*(plain_text(line) for line in reply["holders"]), took])
+    if what == TYPES:
+        rows = [("size", "objects", "type")]
+        rows += [(size_in_words(size), str(count), one_line(name, 200)) for name, count, size in reply["types"]]
+        return "\n".join([f"{reply['objects']} objects; {took}", *aligned(rows)])
+    noted = f"noted: {size_in_words(reply['traced'])}, which takes {size_in_words(reply['overhead'])} by itself"
+    if not reply["lines"]:
+        return f"nothing has grown since the look before; {noted}; {took}"
+    lines = [("more", "objects", "now", "line", "source")]
+    for file, line, more, count, size, source in reply["lines"]:
+        place = Call("", one_line(file, 300), line).place
+        figures = (f"+{size_in_words(more)}", f"{count:+.0f}", size_in_words(size))
+        lines.append((*figures, place, one_line(source, 100)))
+    return "\n".join([f"{noted}; {took}", *aligned(lines)])

@@ -1,0 +1,164 @@
+"""A far side on Windows, by wine: what a user does there in the server's own process, from cells to files.
+
+tests/README.md lists where wine is not Windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import farside
+import pytest
+import windows_far
+from farside import FlameServer
+from kernels import Kernel, remote_flame
+
+import flame
+from flame_kernel.errors import FlameError
+from flame_kernel.remote.remote import Remote
+
+pytestmark = [pytest.mark.windows, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def far(nothing_is_left: None) -> Iterator[FlameServer]:
+    with windows_far.server(farside.random_key()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def kernel(far: FlameServer) -> Iterator[Kernel]:
+    with remote_flame(dict(far.environ())) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def pc(far: FlameServer) -> Iterator[Remote]:
+    with flame.connect(far.location, key=far.key) as remote:
+        remote.evaluate("object()")  # the thread that gives objects back begins with the first
+        yield remote
+
+
+def stopped(kernel: Kernel, code: str, begun: str = "begun") -> Any:
+    """The run of a cell that is stopped as soon as it has printed ``begun``."""
+    run = kernel.submit(code)
+    kernel.wait_for(lambda: begun in run.stdout, begun)
+    kernel.interrupt()
+    return kernel.wait(run)
+
+
+# -- cells -----------------------------------------------------------------------------------------------------------
+
+
+def test_cells_run_in_the_servers_process(kernel: Kernel, far: FlameServer) -> None:
+    run = kernel.execute("import os, sys\nprint(sys.platform)\nprint('there', file=sys.stderr)\n6 * 7")
+    assert (run.stdout, run.stderr, run.result) == ("win32\n", "there\n", "42")
+    assert "process" in kernel.execute("%flame status").stdout
+    assert kernel.execute("1 / 0").error["ename"] == "ZeroDivisionError"  # type: ignore[index]
+    run = kernel.execute("import asyncio\nawait asyncio.sleep(0.01)\nprint('awaited')")
+    assert run.stdout == "awaited\n"
+
+
+def test_output_of_programs(kernel: Kernel) -> None:
+    assert kernel.execute("!echo from cmd").stdout.strip() == "from cmd"
+    run = kernel.execute("import subprocess\nsubprocess.run([sys.executable, '-c', 'print(5)'], stdout=sys.stdout)")
+    assert run.stdout.strip() == "5"
+    run = kernel.execute("os.write(sys.stdout.fileno(), b'raw\\n');")
+    assert run.stdout == "raw\n"
+
+
+def test_input(kernel: Kernel) -> None:
+    run = kernel.submit("print('got', input('who? '))")
+    kernel.wait_for(lambda: run.prompts, "a prompt")
+    kernel.answer_input("me")
+    assert kernel.wait(run).stdout == "got me\n"
+
+
+def test_tab_and_help(kernel: Kernel) -> None:
+    kernel.execute("table = {'a': 1}")
+    assert "table" in kernel.complete("tab")["matches"]
+    assert any("windows" in match for match in kernel.complete("open('C:\\\\win")["matches"])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print('begun')\nwhile True: pass",
+        "print('begun')\nawait asyncio.sleep(60)",
+        "subprocess.run([sys.executable, '-c', SLEEPS], stdout=sys.stdout)",
+        "one = subprocess.Popen([sys.executable, '-c', SLEEPS], stdout=-1)\nprint('begun')\none.communicate()",
+        "!echo begun & ping -n 60 127.0.0.1",
+    ],
+    ids=["loop", "await", "subprocess", "captured", "command"],
+)
+def test_stop(kernel: Kernel, code: str) -> None:
+    kernel.execute("import asyncio, os, subprocess, sys")
+    kernel.execute("SLEEPS = 'import time; print(\"begun\", flush=True); time.sleep(60)'")
+    run = stopped(kernel, code)
+    assert run.error is not None
+    assert run.error["ename"] in ("KeyboardInterrupt", "CancelledError")
+    assert kernel.execute("1 + 1").result == "2"
+
+
+def test_what_it_uses_and_where_it_is(kernel: Kernel) -> None:
+    assert "MiB" in kernel.execute("%flame top").stdout
+    run = kernel.submit("import time\nprint('begun')\nfor _ in range(100): time.sleep(0.1)")
+    kernel.wait_for(lambda: "begun" in run.stdout, "begun")
+    assert "line 3" in kernel.execute("%flame where").stdout
+    kernel.interrupt()
+    kernel.wait(run)
+
+
+# -- the library and files -------------------------------------------------------------------------------------------
+
+
+def test_no_child_and_no_main(far: FlameServer) -> None:
+    for place in ("child", "main"):
+        with pytest.raises(FlameError, match="use place = process") as caught:
+            flame.connect(far.location, key=far.key, place=place)
+        assert "\n" not in str(caught.value)
+
+
+def test_values_functions_and_modules(pc: Remote) -> None:
+    pc["data"] = {"a": [1, 2.5, b"x" * 3_000_000]}
+    assert pc["data"]["a"][2][:1] == b"x"
+    assert pc.modules.os.name == "nt"
+    assert pc.run(lambda n: n + 1, 4) == 5
+    pc.sendmodule("sent_there", "X = 5\n")
+    assert pc.evaluate("__import__('sent_there').X") == 5
+    assert pc.evaluate("__import__('pathlib').Path('C:/x')").drive == "C:"
+    with pytest.raises(FileNotFoundError):
+        pc.evaluate("open('nosuch')")
+
+
+def test_files(pc: Remote, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\r\n")
+    pc.put(tmp_path / "a.txt", "C:\\sent.txt")
+    assert pc.getfile("c:/SENT.TXT") == b"one\r\n"  # either slash, either case
+    pc.get("C:\\sent.txt", tmp_path / "back.txt")
+    assert (tmp_path / "back.txt").read_bytes() == b"one\r\n"
+    (tmp_path / "tree" / "in").mkdir(parents=True)
+    (tmp_path / "tree" / "in" / "b.txt").write_text("two")
+    pc.put(tmp_path / "tree", "C:\\tree")
+    pc.get("C:\\tree", tmp_path / "tree2")
+    assert (tmp_path / "tree2" / "in" / "b.txt").read_text() == "two"
+
+
+@pytest.mark.parametrize("path", ["C:\\NUL", "C:\\con.txt", "C:\\what?", "C:\\nosuch\\a.txt"])
+def test_a_path_that_cannot_be(pc: Remote, tmp_path: Path, path: str) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises((FlameError, OSError)) as caught:
+        pc.put(tmp_path / "a.txt", path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_use(pc: Remote, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("new")
+    pc.sendfile("C:\\used.txt", b"old")
+    pc.execute("f = open('C:\\\\used.txt')")
+    with pytest.raises((FlameError, OSError), match=r"denied|in use"):
+        pc.put(tmp_path / "a.txt", "C:\\used.txt")
+    assert pc.evaluate("f.read()") == "old"
+    pc.execute("f.close()")

