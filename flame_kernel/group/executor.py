@@ -15,7 +15,7 @@ import collections
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 from typing import Any, TypeVar
 
@@ -108,7 +108,7 @@ class GroupExecutor(Executor):
             self._is_shut = True
             if cancel_futures:
                 while self._waiting:
-                    self._waiting.pop().future.cancel()
+                    _cancel(self._waiting.pop())
             if wait:
                 self._idle.wait_for(lambda: not self._waiting and not self._running)
 
@@ -118,7 +118,7 @@ class GroupExecutor(Executor):
             waiting, self._waiting = list(self._waiting), collections.deque()
             jobs = list(self._jobs.items())
         for task in waiting:
-            task.future.cancel()
+            _cancel(task)
         for member, job in jobs:
             member.stop(job)
 
@@ -164,8 +164,8 @@ class GroupExecutor(Executor):
 
     def _done(self, member: Member, task: Task, value: Any, error: Exception | None) -> None:
         """Called on the member's thread when a call has ended."""
-        task.tries -= 1
         never_ran = error is not None and error is member.unreached
+        task.tries -= not never_ran
         again = error is not None and (never_ran or (is_lost(error) and task.tries > 0))
         with self._lock:
             del self._running[member]
@@ -181,6 +181,12 @@ class GroupExecutor(Executor):
         elif not again:
             task.future.set_exception(error)
         self._share()
+
+
+def _cancel(task: Task) -> None:
+    """Cancel a call that waits. One that waits to be repeated counts as running, so it gets the error itself."""
+    if not task.future.cancel():
+        task.future.set_exception(CancelledError())
 
 
 def _begins(task: Task) -> bool:

@@ -37,6 +37,18 @@ members = ["@round"]
 members = ["db*"]
 [groups.twice]
 members = ["web1", "web1"]
+[groups.strange]
+members = ["web1", "web9"]
+[groups.stranger]
+members = ["@web9"]
+[groups.empty]
+members = []
+[groups.hollow]
+members = ["web1", "@empty"]
+[groups.outer]
+members = ["web1", "@round"]
+[groups.same]
+members = ["web1", "web1:9999"]
 """
 
 
@@ -91,6 +103,12 @@ def test_a_list_of_words(file: TargetsFile) -> None:
         ("db*", "the pattern db\\* matches no target"),
         ("gone", "group gone: the pattern db\\* matches no target"),
         ("round", "is a member of itself \\(round → about → round\\)"),
+        ("outer", "is a member of itself \\(round → about → round\\)"),
+        ("strange", "group strange: there is no target or group 'web9'"),
+        ("stranger", "group stranger: there is no group 'web9'"),
+        ("empty", "group empty in .* is empty"),
+        ("hollow", "group hollow: group empty in .* is empty"),
+        ("same", "web1 and web1:9999 are the same server, web1:9999"),
         ("twice", "group twice names web1 twice"),
         ("web[2]", "group web has 2 members, and none with the number 2"),
         ("web[5:]", "web\\[5:\\] selects no member"),
