@@ -154,6 +154,7 @@ class Calls:
         ``values`` are bound to names before the cell, and ``modules`` sent there; ``on_text`` is called with each piece
         of text as it comes: host, stream, text.  ``program`` and ``count`` are as for ``Remote.cell``.
         """
+        _check(values or ())
         outputs = {
             label: HostOutput(label, None if on_text is None else partial(on_text, label))
             for label in self._group.labels

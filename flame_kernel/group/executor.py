@@ -61,6 +61,7 @@ class GroupExecutor(Executor):
         self._jobs: dict[Member, Job] = {}
         self._idle = threading.Condition(self._lock)
         self._is_shut = False
+        self._sharing = threading.local()  # ``now``: this thread is in `_share`
 
     def __repr__(self) -> str:
         with self._lock:
@@ -126,12 +127,18 @@ class GroupExecutor(Executor):
 
     def _share(self) -> None:
         """Give waiting calls to free members, until either is used up."""
-        while (pair := self._next()) is not None:
-            member, task = pair
-            job = member.submit(task.work, partial(self._done, member, task))
-            with self._lock:
-                if self._running.get(member) is task:
-                    self._jobs[member] = job
+        if getattr(self._sharing, "now", False):  # a member of a closed group has ended its job at once, in this loop
+            return
+        self._sharing.now = True
+        try:
+            while (pair := self._next()) is not None:
+                member, task = pair
+                job = member.submit(task.work, partial(self._done, member, task))
+                with self._lock:
+                    if self._running.get(member) is task:
+                        self._jobs[member] = job
+        finally:
+            self._sharing.now = False
 
     def _next(self) -> tuple[Member, Task] | None:
         """A free member and the call for it; None if there is no free member or no waiting call."""

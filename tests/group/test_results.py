@@ -109,6 +109,15 @@ class Worker:
     def stop(self, job: Job) -> bool:
         return True
 
+    def close(self) -> None:
+        self.is_closed = True
+        self.submit = self._refuse  # type: ignore[method-assign]
+
+    def _refuse(self, work: Any, done: Callable[[Any, Exception | None], None]) -> Job:
+        self.unreached = flame.FlameError("the group is closed")
+        done(None, self.unreached)
+        return Job(work, done)
+
     def is_lost(self) -> None:
         """The host was reached, and is lost while the call runs."""
         self.unreached = None
@@ -145,3 +154,11 @@ def test_a_host_that_was_not_there_uses_up_no_retry() -> None:
     two.is_lost()
     two.is_lost()
     assert isinstance(again.exception(0), flame.SessionGone)
+
+
+def test_a_large_group_that_is_closed_takes_no_calls() -> None:
+    workers = [Worker() for _ in range(1000)]
+    for worker in workers:
+        worker.close()
+    future = GroupExecutor(workers).submit(len, "a")  # type: ignore[arg-type]
+    assert isinstance(future.exception(0), flame.FlameError)
