@@ -47,6 +47,8 @@ members = []
 members = ["web1", "@empty"]
 [groups.outer]
 members = ["web1", "@round"]
+[groups.over]
+members = ["@web", "web1", "furnace"]
 [groups.same]
 members = ["web1", "web1:9999"]
 """
@@ -68,6 +70,7 @@ def file(tmp_path: Path) -> TargetsFile:
         ("web1,furnace", "web1 furnace"),
         ("web1, web1", "web1"),
         ("racks", "pi-1 web1 web2"),
+        ("over", "web1 web2 furnace"),
         ("racks[0]", "pi-1"),
         ("racks[-1]", "web2"),
         ("racks[1:3]", "web1 web2"),
