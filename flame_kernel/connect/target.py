@@ -34,6 +34,7 @@ from ..errors import TargetError
 from ..security.rendering import FULL, SAFE, Rendering
 from .keys import Ask, Secret, from_source, read_key
 from .location import Location, name_server
+from .rails import Rails
 from .ssh import Tunnel
 from .targets_file import SETTINGS, TargetsFile, check_tls, check_value, configuration_folder, located, targets_path
 from .tls import Tls
@@ -107,6 +108,7 @@ class Target:
     linger: float | None = None  # seconds that the session lives without a client; None: the agent's default
     journal: int | None = None  # bytes of unread output that the server keeps; None: the agent's default
     when_full: str | None = None  # "drop" or "block"; None: the agent's default
+    rails: Rails | None = None  # what the user has asked to be held back from there
     forward: bool = True  # its ports may be reached through the link, and ours by it
     fast: bool = False  # detect dead connections sooner
     warnings: tuple[str, ...] = field(default=(), compare=False)  # sentences for the user
@@ -254,7 +256,7 @@ class Target:
 _FROM_ENVIRON = ("key_file", "ns_key_file", "place", "session", "shell", "linger", "journal", "when_full", "fast")
 _OVERRIDES = (*SETTINGS, "insecure", "timeouts", "config")
 # Settings that belong to the server itself: they are used for its location, too, not only for its name.
-_CREDENTIALS = ("key", "tls", "allow_plain")
+_CREDENTIALS = ("key", "tls", "allow_plain", "rails")
 _KEY_OF_NOTHING = "FLAME_KEY_FILE is not used: it is the key of the server in FLAME_TARGET, which is not set"
 # Settings that a Target does not store as they are: it has the key, location or Tls made from them.
 _READ = ("key", "key_file", "ns_key_file", "tls", "ssh")
@@ -305,6 +307,15 @@ def load_target(
         tls = Tls(**settings["tls"], known=configuration_folder(environ, config_dir) / KNOWN_SERVERS)
     warnings = (*warnings, *more)
     return Target(location, key, name=name, tls=tls, ns_key=ns_key, ask=ask, warnings=warnings, **_others(settings))
+
+
+def rails_of(name_or_location: str, environ: Mapping[str, str] | None = None) -> Rails | None:
+    """The rails of a target, or of the server at a location; None where there are none. Raises TargetError."""
+    file = _targets_file(None, os.environ if environ is None else environ, None)
+    with contextlib.suppress(TargetError):  # a name that is no target's: whoever goes there says so
+        found: Rails | None = _look_up(name_or_location, file, None)[2].get("rails")
+        return found
+    return None
 
 
 def usual_target(
@@ -375,7 +386,7 @@ def _from_defaults(defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 def _others(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a Target has under their own names."""
-    names = [*(name for name in SETTINGS if name not in _READ), "insecure", "timeouts"]
+    names = [*(name for name in SETTINGS if name not in _READ), "insecure", "timeouts", "rails"]
     found = {name: settings[name] for name in names if name in settings}
     if found.get("fast"):
         found.setdefault("timeouts", Timeouts.fast())
@@ -442,7 +453,8 @@ def _look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | Non
             credentials["key"] = f"keyring:{name}"
         if first and credentials != found:
             raise TargetError(
-                f"{chosen} is the location of {first} and of {name} in {file.path}, whose keys differ; name one of them"
+                f"{chosen} is the location of {first} and of {name} in {file.path}, whose keys or rails differ; "
+                "name one of them"
             )
         first, found = name, credentials
     return None, location, found

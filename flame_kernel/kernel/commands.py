@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
-from ..commands import help, monitor
+from ..commands import help, monitor, rails
 from ..commands.doctor import bundle, examine, of_target
 from ..commands.doctor_here import examine_lab
 from ..commands.kept import choose, header, label
@@ -18,7 +18,7 @@ from ..commands.looking import memory_look
 from ..commands.options import KERNEL, settings
 from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened, words_of
 from ..connect.keys import has_key
-from ..connect.target import Target
+from ..connect.target import Target, rails_of
 from ..errors import AgentError, FlameError, TargetError
 from ..forward import browser, lines
 from ..forward.forwards import Forwards
@@ -30,6 +30,7 @@ from ..session.user import agrees
 from ..terminal import plain_text
 from .backend import FarSide
 from .clients import Clients
+from .dispatch import Dispatch
 from .exchange import Exchange
 from .groups import Groups, How
 from .iopub import Publisher
@@ -75,6 +76,7 @@ class Commands:
         self._clients = fronts
         self._load = load
         self._views = monitor.Views()
+        self._confirmed: str | None = None  # the front end whose cells, sent together, may run
         self._ports: Forwards | None = None  # of the session that had some last
         self._exchange = Exchange(far, local, waits, load, self._say)
         self.groups = Groups(far, publisher, waits, load, self._say, self._exchange)
@@ -120,6 +122,7 @@ class Commands:
 
         Raises FlameError, and Stopped where a Stop ended a wait.
         """
+        self._check_command(line)
         do = self._on_group.of(line) or getattr(self, f"_{line.name}", None) or getattr(self.sessions, line.name, None)
         with self._moving(line, cell):
             if do is None:
@@ -127,6 +130,45 @@ class Commands:
                 return None
             reply: dict[str, Any] | None = await do(cell, line)
             return reply
+
+    # -- rails -------------------------------------------------------------------------------------------------------
+
+    async def check_rails(self, cell: Cell, code: str, dispatch: Dispatch, seen: bool) -> None:
+        """Hold a cell back where the rails of its target say so; FlameError: it does not run. Else note it, and show
+        above its output where it runs. Cells on groups are looked at where it is known which hosts they go to."""
+        target = self._far.target
+        if self._far.group is not None or target.rails is None or not code.strip():
+            return
+        name = str(target.name or target.location)
+        rails.refuse(target.rails, name, code)
+        behind = await dispatch.behind(cell.front) if target.rails.confirm and seen else 0
+        if not behind:
+            self._confirmed = None
+        elif self._confirmed != cell.front:
+            await self._ask(cell, rails.question(target.rails, name, 1, behind))
+            self._confirmed = cell.front
+        if seen:
+            self._publisher.stream(cell.request_id, "stdout", rails.hold(await self.session(), code))
+
+    async def _ask(self, cell: Cell, question: str) -> None:
+        """Ask whether a cell may run; FlameError where it may not, or nobody can be asked."""
+        answer = await self._waits.until(on_thread(lambda: cell.ask(question, False), "rails"))
+        if (answer or "").strip().lower() not in ("y", "yes"):
+            raise FlameError("not run: you were asked for a yes, as its rails say")
+
+    def _check_command(self, line: Line) -> None:
+        """FlameError where a command writes on a target that is to be read only."""
+        held = {self._far.target.name or "": self._far.target.rails}
+        group = self._far.group
+        held |= {} if group is None else {one.where: rails_of(one.where) for one in group.members}
+        others = [line.values.get("target"), *(str(line.values.get(name)).partition(":")[0] for name in rails.PLACES)]
+        held |= {name: rails_of(name) for name in others if name}
+        for name, one in held.items():
+            if one is not None:
+                rails.refuse_command(one, name, line.name)
+
+    async def _audit(self, cell: Cell, line: Line) -> None:
+        self._say(cell, rails.audit(self._far.target.rails))
 
     @contextlib.contextmanager
     def _moving(self, line: Line, cell: Cell) -> Iterator[None]:

@@ -193,6 +193,11 @@ class Dispatch:
             if stays:
                 self._no_longer_waits(front)
 
+    async def behind(self, front: str) -> int:
+        """How many cells a front end has sent behind the one that is about to run; those of "Run All" come with it."""
+        await asyncio.sleep(TOGETHER)
+        return self._waiting[front]
+
     def _no_longer_waits(self, front: str) -> None:
         self._waiting[front] -= 1
         self._waiting += collections.Counter()  # those that have none are forgotten

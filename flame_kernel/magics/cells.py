@@ -17,6 +17,7 @@ from typing import Any
 
 from IPython.core import page
 
+from ..commands import rails
 from ..commands.code_words import identifier
 from ..commands.parsing import Line
 from ..commands.source import Source
@@ -123,6 +124,7 @@ class Cells:
         if pushed:
             remote.push(pushed)
         kept = bool(out or wishes.background)
+        print(rails.hold(remote.session, code), end="")
         output, job = self._job(name, remote, code, waited=not wishes.background, keep=kept)
         if out:
             self._shell.user_ns[out] = job

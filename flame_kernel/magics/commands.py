@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..commands import help, monitor, sessions
+from ..commands import help, monitor, rails, sessions
 from ..commands.code_words import assignments, call_of, identifier, script
 from ..commands.doctor import bundle, examine, of_target
 from ..commands.doctor_here import examine_lab
@@ -24,7 +24,7 @@ from ..commands.options import MAGICS, settings
 from ..commands.parsing import Line, find, parse, parse_cell, words_of
 from ..commands.status import status
 from ..connect.keys import Ask
-from ..connect.target import LIGHT, load_target
+from ..connect.target import LIGHT, load_target, rails_of
 from ..errors import FlameError, TargetError
 from ..files.sync import Wishes, sync_down, sync_up
 from ..forward import browser, lines
@@ -64,8 +64,22 @@ class Commands:
         if word in BY_NAME and BY_NAME[word].expands:
             text = f"{word} {self._shell.var_expand(rest, depth=_NO_FRAME)}"
         line = parse(text, MAGICS)
+        self._check_rails(line)
         do = getattr(self, f"_{line.name}", None) or getattr(self._attaching, line.name)
         return do(line)
+
+    def _check_rails(self, line: Line) -> None:
+        """FlameError where a command writes on a target that is to be read only."""
+        if line.name not in rails.WRITES:
+            return
+        names = [line.values.get("target"), *(str(line.values.get(one)).partition(":")[0] for one in rails.PLACES)]
+        held = {name: rails_of(name) for name in names if name}
+        if self._connections.current is not None and not line.values.get("target"):
+            name, remote = self._connections.pick(None)
+            held[name] = remote.target.rails
+        for name, one in held.items():
+            if one is not None:
+                rails.refuse_command(one, name, line.name)
 
     def close(self) -> None:
         """End all live views."""
@@ -169,6 +183,10 @@ class Commands:
 
     def _top(self, line: Line) -> None:
         self._look(line, monitor.top)
+
+    def _audit(self, line: Line) -> None:
+        current = self._connections.current
+        print(rails.audit(None if current is None else self._connections.pick(current)[1].target.rails))
 
     def _memory(self, line: Line) -> None:
         print(memory(self._remote(line).session, memory_look(line.values), line["of"] or ""))

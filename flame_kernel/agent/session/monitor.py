@@ -5,6 +5,7 @@
 of these is answered on a thread of its own.
 """
 
+import logging
 import os
 
 from .. import threads
@@ -12,7 +13,7 @@ from ..output import streams
 from ..profile.sampler import Sampler
 from . import stacks, top
 
-KINDS = ("where", "watch", "top", "profile", "profile_end", "memory")
+KINDS = ("where", "watch", "top", "profile", "profile_end", "memory", "audit")
 # Seconds that a watch waits for a shell that is still starting.
 START_PATIENCE = 10.0
 
@@ -21,6 +22,9 @@ def begin(host, request):
     """Start answering a request; ``host`` is the session core. Returns at once."""
     if request["kind"] == "where":
         host.reply(request, safely(lambda: stacks.where(host)))
+        return
+    if request["kind"] == "audit":
+        host.reply(request, safely(lambda: audit(request)))
         return
     if request["kind"] == "profile_end":
         sampler = host.samplers.get(request["profile"])
@@ -48,6 +52,14 @@ def _watch(host, request):
     if not host.wait_started(START_PATIENCE):
         raise RuntimeError("the session is still starting")
     return host.shell.user_expressions({"watch": request["expression"]})["watch"]
+
+
+def audit(request):
+    """Note in the program's own log, by ``logging``, that a cell runs: whose, its hash and first line."""
+    entry = request["entry"]
+    told = [str(entry.get(name, ""))[:200] for name in ("user", "session", "hash", "first")]
+    logging.getLogger("remote_flame").info("a notebook's cell: user %s, session %s, %s: %s", *told)
+    return {"status": "ok"}
 
 
 def _memory(host, request):
