@@ -8,11 +8,11 @@
      ├─ ConnectionLost       the link broke in a call: it is unknown whether the call was executed
      │   ├─ CallTimeout      … because no answer came in time
      │   └─ UnsafeAnswer     … because what came is not what a Flame server answers
-     ├─ SessionGone          the session on the server is no more: restarted, closed
+     ├─ SessionGone          the session on the server no longer exists: restarted, closed
      │   └─ TakenOver        … for us: another client has it now
      ├─ TransferError        a file, folder or module that cannot be copied, on either side
      ├─ CannotTravel         a value that is not plain, and no trust to send it as a pickle; a TypeError too
-     ├─ ObjectGone           what a stand-in here stood for is no more; a ReferenceError too
+     ├─ ObjectGone           the object behind a stand-in no longer exists; a ReferenceError too
      ├─ NotSent              a request was stopped before it was sent
      ├─ NotAnswered          a host of a group did not answer while the others did
      ├─ GroupError           some hosts of a group failed; ``errors`` has what each raised
@@ -31,14 +31,14 @@ from typing import Any
 
 from .terminal import one_line, plain_text
 
-# What the far side says is shown to a person: longer text than this helps nobody, and could fill a notebook.
+# Most characters of the far side's text that are shown: longer text helps nobody, and could fill a notebook.
 MAX_NAME = 200
 MAX_MESSAGE = 10_000
 MAX_TRACEBACK = 100_000
 
 _NOT_PYRO = "start pyro4-flameserver there, or give its port"
 
-# cause -> (what happened, what to do next). `{detail}` stands for what was seen, where that is worth saying.
+# cause -> (what happened, what to do next). `{detail}` stands for what was seen.
 _CAUSES: dict[str, tuple[str, str]] = {
     "refused": ("connection refused", "is pyro4-flameserver running there?"),
     "timeout": ("no answer in time", "is the host up, and does a firewall let this port through?"),
@@ -126,7 +126,7 @@ _CAUSES: dict[str, tuple[str, str]] = {
         "the TLS connection failed",
         "check PYRO_SSL, PYRO_SSL_SERVERCERT and PYRO_SSL_CACERTS there, and tls here",
     ),
-    # Where the location is a name that a name server knows.
+    # If the location is a name that a name server knows.
     "name_server": (
         "its name server cannot be asked",
         "is pyro4-ns running there? another one is named as in ns:NAME@host:port, or in FLAME_NS",
@@ -156,7 +156,7 @@ _CAUSES: dict[str, tuple[str, str]] = {
 _PASSING = frozenset(
     {"refused", "timeout", "unresolvable", "unreachable", "pool_full", "closed", "ssh", "name_server", "name_unknown"}
 )
-# Known by a silence only, where there is a detail, which a bad network can cause as well.
+# Concluded from silence only, if there is a detail; a bad network can cause that as well.
 _BY_SILENCE = frozenset({"tls", "tls_client_missing", "tls_client_refused"})
 
 
@@ -195,7 +195,7 @@ class CannotConnect(FlameError):
 
     @property
     def passing(self) -> bool:
-        """True where trying again later may help without anybody changing a setting."""
+        """True if trying again later may help although nobody changes a setting."""
         return self.cause in _PASSING or (self.cause in _BY_SILENCE and self.detail != "")
 
     @property
@@ -281,7 +281,7 @@ class CannotTravel(FlameError, TypeError):
 
 
 class ObjectGone(FlameError, ReferenceError):
-    """The object at ``location`` that a stand-in here stood for is gone."""
+    """The object at ``location`` behind a stand-in no longer exists."""
 
     def __init__(self, location: str) -> None:
         super().__init__(location)

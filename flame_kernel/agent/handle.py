@@ -81,6 +81,7 @@ from .session import session as live
 from .session.child import frames as child_frames
 from .session.session import Refusal
 from .wire import message as wire
+from .wire import seals
 from .wire.machine import machine
 
 # The longest that a poll may wait, in seconds.
@@ -139,7 +140,7 @@ def carry(data):
 
 
 def take_files(data):
-    """Called through Flame by a session's owner, with a ``nonce``: transfer files, see ``files.take``."""
+    """Called through Flame by a session's owner, with ``nonce`` and ``hash``: transfer files, see ``files.take``."""
     return _bytes_of(_take_files, data, _daemon(sys._getframe(1)))
 
 
@@ -190,7 +191,7 @@ def _carry(request, buffers, daemon):
 
 def _take_files(request, buffers, daemon):
     _acting(request, carries=True)
-    files.take(bytes.fromhex(request["nonce"]), daemon)
+    files.take(bytes.fromhex(request["nonce"]), request["hash"], daemon)
 
 
 def _forward(request, buffers, daemon):
@@ -221,6 +222,7 @@ def _hello(request):
         "servertype": pyro.servertype(),
         "bare": pyro.is_bare_flameserver(),
         "max_message": large_messages.most(),
+        "hashes": seals.speeds(),
         "main": getattr(sys.modules.get("__main__"), "__file__", None) or "",
     }
 

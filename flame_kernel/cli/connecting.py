@@ -161,7 +161,8 @@ def _ending() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in known}
     ours = [
         number for number, handler in before.items() if handler != signal.SIG_IGN
     ]  # under nohup it is meant to stay

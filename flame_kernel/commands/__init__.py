@@ -1,5 +1,5 @@
-"""What ``%flame`` and ``jupyter flame`` can do, whoever asks: options, status, doctor, monitor.
+"""What ``%flame`` and ``jupyter flame`` have in common: commands, options, status, doctor, monitor.
 
-Knows no screen: it gives words and tables.
+Knows no screen: it returns text and tables.
 Begin at language.py, the table of commands.
 """

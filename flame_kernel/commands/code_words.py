@@ -1,4 +1,4 @@
-"""Code in a ``%flame`` line, taken apart without running it: assignments to push, the call or the script to run."""
+"""Parses code in a ``%flame`` line without running it: assignments to push, the call or the script to run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import FlameError, TargetError
 
 
 def assignments(text: str) -> list[tuple[str, str | None]]:
-    """``a b=EXPRESSION c`` taken apart: each name, and its expression or None; FlameError for what is neither."""
+    """The parts of ``a b=EXPRESSION c``: each name, and its expression or None; FlameError for anything else."""
     pieces = re.split(r"(\s+)", text.strip())
     found: list[tuple[str, str | None]] = []
     while pieces:
@@ -24,7 +24,7 @@ def assignments(text: str) -> list[tuple[str, str | None]]:
         if not equals:
             found.append((name, None))
             continue
-        # The expression goes on until it is whole and what follows could be the next variable.
+        # The expression continues until it is complete and what follows could be the next variable.
         while pieces and not (_whole(expression) and re.match(r"[^\W\d]\w*(=|$)", pieces[1]) and _no_word(pieces[1])):
             expression += pieces.pop(0) + pieces.pop(0)
         if not _whole(expression):

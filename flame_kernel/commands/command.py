@@ -1,4 +1,4 @@
-"""What an entry of the table of ``%flame`` commands says: see ``language.py``."""
+"""The entries of the table of ``%flame`` commands, which is in ``language.py``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ONE, MAYBE, SOME, ANY = "one", "maybe", "some", "any"  # how many words an argum
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a command: ``name`` is that of its value, ``tab`` what Tab offers (see ``tab.py``)."""
+    """One argument of a command: ``name`` names its value; ``tab`` says what Tab offers (see ``tab.py``)."""
 
     name: str
     metavar: str
@@ -38,9 +38,9 @@ class Command:
     """One command.
 
     brief    what it does, in one line
-    more     what else is to be known, in sentences
+    more     further sentences of the help
     examples lines that can be typed as they stand
-    instead  for a face where it makes no sense: what to do there; ``{rest}`` stands for the rest of the line
+    instead  by face where it makes no sense: what to do there; ``{rest}`` stands for the rest of the line
     code     its argument is code: what follows the options is taken as it stands
     passes   it changes nothing that cells see, so in the kernel it need not wait for the running one
     moves    it changes where the kernel's cells run
@@ -62,12 +62,12 @@ class Command:
 
     @property
     def title(self) -> str:
-        """As a line begins with it."""
+        """As it stands at the beginning of a line."""
         return self.name if self.name.startswith("%") else f"%flame {self.name}"
 
     @property
     def faces(self) -> tuple[str, ...]:
-        """Where it makes sense."""
+        """The faces where it makes sense."""
         return tuple(face for face in FACES if face not in self.instead)
 
     def options_in(self, face: str) -> tuple[Option, ...]:

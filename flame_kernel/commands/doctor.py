@@ -1,7 +1,8 @@
-"""Doctor: diagnoses a connection. One check a cause, in the order in which things can fail, each with its cure.
+"""Doctor: diagnoses a connection. There is one check for each cause, in the order in which things can fail, each with
+its cure.
 
-A check that needs another one which has failed is skipped. The way there is the one that a session takes, so nothing
-is found here that a session would not find, and the same rules hold: no open link to a server that needs a safe one.
+A check is skipped if another one that it needs has failed. Doctor connects exactly as a session does, so it finds the
+same faults, and the same rules hold: no unprotected link to a server that needs protection.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from ..terminal import plain_text
 from .identify import introduce
 
 OK, NOTE, FAILED, SKIPPED = "ok", "note", "failed", "skipped"
-# What stands before the words of a check.
+# The sign before the text of a check.
 MARKS = {OK: "✓", NOTE: "!", FAILED: "✗", SKIPPED: "-"}
 _COLOURS = {OK: "success", NOTE: "warn", FAILED: "error", SKIPPED: "border"}  # as JupyterLab's themes name them
 
-# All checks but the first, which differ with the kind of location.
+# All checks except the first ones, which depend on the kind of location.
 _COMMON = (
     *("port", "answer", "TLS", "key", "Flame", "server type", "threads", "versions", "agent"),
     *("round trip", "throughput", "IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow", "clock", "disk"),
 )
-# Which check it is that fails where a connection does not come about for this cause; those of TLS begin so.
+# Which check fails if connecting fails for this cause; causes that begin with tls are for the check TLS.
 _STAGES = {
     "ssh": "ssh",
     "ssh_denied": "ssh",
@@ -58,19 +59,19 @@ DAEMON = f"a Pyro4 daemon, wire protocol {constants.PROTOCOL_VERSION}"
 _NEEDED = (3, 6)
 _FULL_SHELL = (3, 7)
 _LEAST_IPYTHON = (7, 17)
-# Connections: a session takes two.
+# How many connections a session takes.
 _SESSION, _FEW = 2, 6
-_SLOW = 0.25  # seconds of a round trip that a user feels with each cell
+_SLOW = 0.25  # seconds: a round trip that a user notices with each cell
 _NARROW = 1e6  # bytes a second
 _PINGS = 15
-_PIECE, _MOST, _LONG = 1 << 16, 1 << 22, 0.2  # bytes sent at first, at most; and seconds that are long enough
+_PIECE, _MOST, _LONG = 1 << 16, 1 << 22, 0.2  # bytes sent first, and at most; seconds that suffice
 _APART = 2.0  # seconds between two clocks
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line: the ``name`` of what was looked at, a ``verdict`` (ok, note, failed, skipped), what was found in
-    ``words``, and a ``cure`` where there is something to do."""
+    """One line: the ``name`` of the check, a ``verdict`` (ok, note, failed, skipped), the finding in ``words``, and a
+    ``cure`` if there is something to do."""
 
     name: str
     verdict: str
@@ -82,7 +83,7 @@ class Check:
 
 
 class _Failed(Exception):
-    """A check has failed that others need."""
+    """A check that others need has failed."""
 
     def __init__(self, name: str, words: str, cure: str) -> None:
         super().__init__(name)
@@ -90,7 +91,7 @@ class _Failed(Exception):
 
 
 def examine(target: Target) -> Iterator[Check]:
-    """The checks of ``target``, each as soon as it is made; one that names no server has one of our own examined."""
+    """The checks of ``target``, each as soon as it is made; if it names no server, a server of our own is examined."""
     if not target.own and (other := another_flame()):
         yield Check("flame", NOTE, _shown(other))
     if target.location is None:
@@ -115,7 +116,7 @@ def examine(target: Target) -> Iterator[Check]:
         if failure.name not in left:  # it worked a moment ago
             failure = replace(failure, name=left[0])
         broken = failure.name
-        # What was passed on the way there.
+        # The checks that were passed before.
         for name in [name for name in left if name != broken]:
             words = made.passed.get(name)
             if words is not None:
@@ -130,12 +131,12 @@ def examine(target: Target) -> Iterator[Check]:
 
 
 def of_target(error: TargetError) -> Check:
-    """The one check of a target that cannot be used."""
+    """The only check of a target that cannot be used."""
     return _broken("target", error)
 
 
 def folded(checks: Iterable[Check]) -> Iterator[Check]:
-    """The same for people: what is skipped for one reason stands on one line."""
+    """The checks for people: those that are skipped for the same reason stand on one line."""
     skipped: list[Check] = []
     for check in checks:
         if check.verdict == SKIPPED and (not skipped or skipped[0].words == check.words):
@@ -164,13 +165,13 @@ def _plan(target: Target) -> list[str]:
 
 
 def _broken(name: str, error: FlameError) -> Check:
-    """A failure that fits no check, for example a link that broke just then."""
+    """A failure that belongs to no check, for example if the link broke just then."""
     words, _, cure = str(error).partition("; ")
     return Check(name, FAILED, _shown(words), _shown(cure) or "try again, and look at what the server printed")
 
 
 class _Examination:
-    """The checks one after the other. ``passed`` has words for those that were passed when a later one failed."""
+    """The checks one after the other. ``passed`` has text for those that were passed when a later one failed."""
 
     def __init__(self, target: Target) -> None:
         self.passed: dict[str, str] = {}
@@ -249,7 +250,7 @@ class _Examination:
         yield Check(name, OK, words)
 
     def _diagnosed(self, error: CannotConnect) -> _Failed:
-        """Which check it is that has failed, and what is said of those before it."""
+        """The failed check for an error; ``passed`` gets the text of checks that passed before it."""
         stage = _STAGES.get(error.cause, "TLS" if error.cause.startswith("tls") else "answer")
         if error.cause == "timeout" and error.detail:
             stage = "answer"
@@ -269,7 +270,7 @@ class _Examination:
         self.passed["key"] = "the same on both sides" if self._target.key is not None else "none on either side"
         plan = _plan(self._target)
         passed = plan[: plan.index(stage)] if stage in plan else []
-        if stage == "threads":  # it is refused before a key is looked at
+        if stage == "threads":  # it is refused before the key is checked
             passed = [name for name in passed if name not in ("key", "Flame", "server type")]
         self.passed = {name: text for name, text in self.passed.items() if name in passed}
         return _Failed(stage, words, cure)
@@ -335,7 +336,8 @@ class _Examination:
         return Check("server type", NOTE, words, "start it with PYRO_SERVERTYPE=thread")
 
     def _agent(self) -> Iterator[Check]:
-        """The threads, the versions and the agent: two of them are told by the agent, which needs its Python."""
+        """Check threads, versions and agent: the agent itself tells two of these, for which it needs a suitable
+        Python."""
         python = ".".join(map(str, self._python))
         if self._python[:2] < _NEEDED:
             raise _Failed("versions", f"Python {python} there", "run the server on Python 3.6 or newer")
@@ -363,7 +365,7 @@ class _Examination:
         workers = self._facts.get("workers")
         if not (isinstance(workers, list) and len(workers) == 2 and all(map(_is_count, workers))):
             return Check("threads", OK, "none are needed: one thread serves all")
-        busy, most = workers[0] - 1, workers[1]  # one is for this very call
+        busy, most = workers[0] - 1, workers[1]  # one is for this call
         words = f"{most - busy} of {most} connections are free"
         cure = "close other clients, or start it with a larger PYRO_THREADPOOL_SIZE"
         if most - busy < _SESSION:
@@ -394,7 +396,7 @@ class _Examination:
             self._clock = _compared(offsets)
 
     def _throughput(self, up: bool) -> float:
-        """Bytes a second, of pieces that get larger until one takes long enough to be measured."""
+        """The bytes per second, from pieces that get larger until one takes long enough to measure."""
         assert self._visitor is not None
         size = _PIECE
         while True:
@@ -441,7 +443,7 @@ class _Examination:
 
 
 def _compared(offsets: list[tuple[float, float]]) -> Check:
-    took, apart = min(offsets)  # the quickest round trip leaves the least doubt
+    took, apart = min(offsets)  # the quickest round trip is the most exact
     if abs(apart) - took / 2 < _APART:
         return Check("clock", OK, f"in step, within {max(took / 2 * 1000, 1):.0f} ms")
     side = "ahead of" if apart > 0 else "behind"
@@ -471,7 +473,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
-    """Whether it is a number that something can have: a server may send any."""
+    """Whether it is a plausible number: a server may send any."""
     return type(value) is int and 0 <= value < 1 << 63
 
 
@@ -480,7 +482,7 @@ def _text(value: Any) -> str:
 
 
 def _shown(text: str) -> str:
-    """What comes from a server, on one line and not too long."""
+    """Text of a server on one line, and not too long."""
     return cap(" ".join(plain_text(text).split()), 500)
 
 

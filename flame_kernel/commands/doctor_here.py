@@ -1,4 +1,4 @@
-"""Doctor, this side: whether JupyterLab can show what the far side makes. Nothing is asked of a server."""
+"""Doctor for this side: whether JupyterLab can show the far side's output. No server is asked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDGETS = "@jupyter-widgets/jupyterlab-manager"
 
 
 def examine_lab() -> Iterator[Check]:
-    """The checks of the JupyterLab in this Python; what another one has is not known here."""
+    """The checks of the JupyterLab in this Python; another installation cannot be checked from here."""
     lab = _version("jupyterlab")
     if lab is None:
         yield Check("JupyterLab", NOTE, "not in this Python; where it is, widgets need jupyterlab-widgets")
@@ -43,7 +43,7 @@ def _version(name: str) -> str | None:
 
 
 def _extension(name: str) -> str | None:
-    """The version of an extension of JupyterLab, "there" where that is not told."""
+    """The version of a JupyterLab extension; "there" if that is unknown."""
     for folder in jupyter_path("labextensions"):
         described = Path(folder, *name.split("/"), "package.json")
         if described.is_file():

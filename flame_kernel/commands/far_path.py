@@ -1,4 +1,4 @@
-"""``TARGET:PATH``: how a path of the far side is written beside one of this machine, in copies, as scp has it.
+"""``TARGET:PATH``: a path of the far side in commands that copy, as in scp.
 
 ``is_target`` tells whether a name is that of a server. ``./a:b`` is a file with a colon in its name, on either side.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import TargetError
 
-_FAR = re.compile(r"([^/\\:]*):(.*)", re.DOTALL)  # as scp: what has a slash before its colon is a path
+_FAR = re.compile(r"([^/\\:]*):(.*)", re.DOTALL)  # as in scp: with a slash before its colon it is a path here
 
 IsTarget = Callable[[str], bool]
 
@@ -47,8 +47,8 @@ def _is_drive(text: str, is_target: IsTarget) -> bool:
 def put_paths(
     sources: Sequence[str], destination: str, is_target: IsTarget, option: str | None = None
 ) -> tuple[str | None, str]:
-    """The server that a ``put`` is for, None for the one that is meant anyway, and the path there; ``option`` is that
-    of ``--target``. Raises TargetError."""
+    """The server of a ``put`` (None: the current one), and the path there; ``option`` is the value of ``--target``.
+    Raises TargetError."""
     for source in sources:
         _check_here(source, is_target, f"put copies from this machine; to copy from there: get {source} .")
     there = far_path(destination, is_target)
@@ -60,8 +60,7 @@ def put_paths(
 def get_paths(
     sources: Sequence[str], destination: str, is_target: IsTarget, option: str | None = None
 ) -> tuple[str | None, list[str]]:
-    """The server that a ``get`` is for, None for the one that is meant anyway, and the paths there. Raises
-    TargetError."""
+    """The server of a ``get`` (None: the current one), and the paths there. Raises TargetError."""
     _check_here(destination, is_target, "get copies to this machine; to copy to a server use put")
     there = [far_path(source, is_target) for source in sources]
     paths = [source if far is None else far[1] for source, far in zip(sources, there, strict=True)]
@@ -71,8 +70,8 @@ def get_paths(
 def sync_paths(
     source: str, destination: str, is_target: IsTarget, option: str | None = None
 ) -> tuple[str | None, str | None, str | None]:
-    """The server of a ``sync``, and the paths there of its source and its destination, None for one of this machine:
-    exactly one of them is there. Raises TargetError."""
+    """The server of a ``sync``, and the paths there of its source and its destination. Exactly one of them is there;
+    the other is None. Raises TargetError."""
     ends = [None if _is_here(text, is_target) else far_path(text, is_target) for text in (source, destination)]
     if (ends[0] is None) == (ends[1] is None):
         which = "neither path is" if ends[0] is None else "both paths are"
@@ -82,19 +81,19 @@ def sync_paths(
 
 
 def _is_here(text: str, is_target: IsTarget) -> bool:
-    """Whether a text with a colon names a file or folder of this machine, and no target."""
+    """Whether a text with a colon names an existing file or folder of this machine, and no target."""
     found = _FAR.fullmatch(text)
     return found is not None and bool(found[1]) and not is_target(found[1]) and os.path.lexists(text)
 
 
 def _check_here(text: str, is_target: IsTarget, sentence: str) -> None:
-    """TargetError where a path of this machine is one of the far side, or perhaps was meant to be."""
+    """Raise TargetError if a path of this machine is written as one of the far side, or was perhaps meant so."""
     if not _is_here(text, is_target) and far_path(text, is_target) is not None:
         raise TargetError(f"{text!r} is a path of the far side: {sentence}")
 
 
 def _one(names: list[str], option: str | None, sources: Sequence[str] = ()) -> str | None:
-    """The one server that all name."""
+    """The one server that all of them name."""
     if names and len(names) < len(sources):
         raise TargetError("some of the paths name a server and some do not; write TARGET: before each of them")
     wanted = {*filter(None, names), *filter(None, [option])}

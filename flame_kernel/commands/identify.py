@@ -1,4 +1,4 @@
-"""What answers where a Flame server was expected: an HTTP server, an SSH server, Pyro without Flame, …"""
+"""Finds out what answers in place of a Flame server: an HTTP server, an SSH server, Pyro without Flame, …"""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..connect.target import Target
 from ..errors import CannotConnect, FlameError
 
 _JUPYTER = re.compile(rb'\r\n\r\n\s*\{\s*"version"\s*:\s*"([0-9.]{1,20})"')
-_MAX_PAGE = 8192  # bytes of an answer to our question that are looked at
+_MAX_PAGE = 8192  # most bytes of an answer to our question that are examined
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """``words`` for what answers; ``welcome`` if it is a Pyro4 daemon, or at least may be one; else what to do."""
+    """``words`` tell what answers; ``welcome``: it is a Pyro4 daemon, or may be one; else there is a step to do."""
 
     words: str
     welcome: bool
@@ -29,11 +29,11 @@ class Answerer:
 
 
 def introduce(target: Target, error: CannotConnect) -> Answerer:
-    """What is at ``target``, whose connection has ended in ``error``. No key is sent, and nothing that tells of us."""
+    """What is at ``target``, after connecting ended in ``error``. Neither a key nor anything about us is sent."""
     bare = replace(target, key=None, insecure=True)
     if error.cause.startswith("tls") and error.cause != "tls_plain":
         return Answerer("something that speaks TLS", True)
-    if error.cause == "tls_plain":  # then what answers without TLS?
+    if error.cause == "tls_plain":  # then look at what answers without TLS
         try:
             Connection(replace(bare, tls=None)).close()
         except CannotConnect as other:
@@ -65,7 +65,7 @@ def _by_its_line(target: Target, error: CannotConnect) -> Answerer:
 
 
 def _jupyter(target: Target) -> str:
-    """The version of the Jupyter server there, or empty: it tells that to everybody."""
+    """The version of the Jupyter server there, which it tells to everybody; or empty."""
     with contextlib.suppress(FlameError, OSError):
         with contextlib.closing(Way(target)) as way:
             way.socket.settimeout(min(2.0, target.timeouts.connect))
@@ -81,7 +81,7 @@ def _jupyter(target: Target) -> str:
 
 
 def _daemon(target: Target, error: CannotConnect) -> Answerer:
-    """A daemon without Flame: the objects that it has instead."""
+    """A daemon without Flame: lists its objects."""
     try:
         names = objects(target)
     except FlameError:

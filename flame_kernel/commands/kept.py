@@ -10,7 +10,7 @@ from ..errors import FlameError
 
 
 def choose(cells: list[dict[str, Any]], count: int | None, choice: str | None, missed: Iterable[str]) -> list[Any]:
-    """The cells that are meant, of those that are kept; raises FlameError where there is none of them.
+    """The chosen ones of the cells that are kept; raises FlameError if there are none.
 
     count   a cell's number;  choice  None for the last cell, "all", or "missed": those of whose ids are ``missed``
     """
@@ -41,7 +41,7 @@ def label(cell: dict[str, Any]) -> str:
 
 
 def header(cell: dict[str, Any]) -> str:
-    """One line above the output: which cell, and whether all of it is there."""
+    """The line above the output: which cell, and whether its output is complete."""
     started = cell.get("started")
     when = f" of {moment_in_words(started, '%H:%M:%S')}" if isinstance(started, (int, float)) else ""
     part = "" if cell.get("complete", True) else "; its beginning is not kept any more"

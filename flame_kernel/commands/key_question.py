@@ -1,4 +1,4 @@
-"""The key of a server that wants one and that nothing names: the user is asked for it, and told when it is wrong."""
+"""Asks the user for a server's key, if nothing else gives one, and tells when it is wrong."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from ..errors import CannotConnect
 
 T = TypeVar("T")
 
-# How often a key is asked for before the server's answer is believed.
+# How often we ask for a key before we give up.
 ASKS = 3
 
 
 def opened(load: Callable[[Ask], Target], open_: Callable[[Target], T], ask: Ask) -> T:
-    """``open_(load(ask))``; where the server wants a key that is not there, or not the one that was typed, with the one
-    that the user types then. Raises what those raise. It waits for the user: not for an event loop's thread."""
+    """``open_(load(ask))``; if the server needs a key that we lack, or the typed key is wrong, the user is asked, and
+    it is repeated with that key. Raises what those raise. It waits for the user, so do not call it on an event loop's
+    thread."""
     typed = False
 
     def noting(prompt: str, password: bool) -> str | None:

@@ -1,6 +1,6 @@
-"""What a session's far side is doing, asked while its cells run: stacks, figures, watched values.
+"""Shows what a session's far side is doing, also while cells run: stacks, figures, watched values.
 
-When no answer comes in time, that is shown instead: a call that holds the interpreter lets nothing there answer.
+If no answer comes in time, that is shown instead: while a call holds the interpreter, nothing there can answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..security import answers
 from ..session.session import Session
 from ..terminal import plain_text
 
-# Seconds for an answer. A child's server knows after 3 s that the child gives none, and says so.
+# Seconds to wait for an answer. A child's server notices after 3 s that the child does not answer, and tells so.
 PATIENCE = 6.0
 # How to see all stacks.
 ALL = "%flame where --all"
@@ -29,7 +29,7 @@ Bundle = dict[str, Any]  # MIME types and data
 
 
 class Shown(str):
-    """Text that a prompt shows as it is."""
+    """Text that a prompt shows without quotes."""
 
     __slots__ = ()
 
@@ -38,18 +38,19 @@ class Shown(str):
 
 
 def where(session: Session, everything: bool = False, more: str = "") -> str:
-    """Where the cells of ``session`` are, with source lines, the outermost call first; with ``everything`` all threads
-    and tasks too, and else ``more`` tells how to see them. Nothing is stopped. Raises FlameError."""
+    """Where the cells of ``session`` are, with source lines, the outermost call first; with ``everything`` also all
+    threads and tasks, otherwise ``more`` says how to see them. Nothing is stopped. Raises FlameError."""
     return where_text(answer(session, "where"), everything, session.location, more)
 
 
 def top(session: Session) -> str:
-    """What the process of ``session`` uses: CPU, memory, threads, open files, subprocesses. Raises FlameError."""
+    """The resources of the process of ``session``: CPU, memory, threads, open files, subprocesses. Raises
+    FlameError."""
     return top_text(answer(session, "top"), session.location)
 
 
 def answer(session: Session, kind: str, **fields: Any) -> dict[str, Any]:
-    """The reply to a request, in time; raises FlameError with the reason where there is none."""
+    """The reply to a request; raises FlameError with the reason if none comes in time."""
     try:
         return checked(session.request(kind, **fields).result(PATIENCE))
     except futures.TimeoutError:  # not the built-in one before Python 3.11
@@ -57,14 +58,14 @@ def answer(session: Session, kind: str, **fields: Any) -> dict[str, Any]:
 
 
 def silence(session: Session) -> str:
-    """Why a far side may give no answer."""
+    """Why a far side may not answer, in words."""
     if session.trouble is not None:
         return str(session.trouble)
     return "a call there may hold the interpreter (GIL), so that nothing else runs in that process"
 
 
 def checked(reply: dict[str, Any]) -> dict[str, Any]:
-    """The reply; raises its error where it has one."""
+    """The reply; raises its error if it is one."""
     if reply.get("status") != "ok":
         raise FlameError(f"{reply.get('evalue') or reply.get('ename') or 'no answer'}")
     return reply
@@ -74,7 +75,7 @@ def checked(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def where_text(reply: dict[str, Any], everything: bool, location: str, more: str = ALL) -> str:
-    """The words of a where_reply."""
+    """A where_reply as text."""
     answers.reply("where", reply, location)
     try:
         parts = _cells(reply) + _others(reply, everything, more)
@@ -84,7 +85,7 @@ def where_text(reply: dict[str, Any], everything: bool, location: str, more: str
 
 
 def _cells(reply: dict[str, Any]) -> list[str]:
-    """The stacks of cells that run, the first of them with its process."""
+    """The stacks of running cells; the first one with its process."""
     place = {"child": "a child of the server"}.get(reply["place"], "the server's own process")
     head = f"pid {int(reply['pid'])}, {place}"
     cells = [stack for stack in reply["stacks"] if stack["kind"] == "cell"]
@@ -93,7 +94,7 @@ def _cells(reply: dict[str, Any]) -> list[str]:
 
 
 def _others(reply: dict[str, Any], everything: bool, more: str) -> list[str]:
-    """The stacks of threads and tasks; or how many there are, and that ``more`` shows them."""
+    """The stacks of threads and tasks; or their number, and that ``more`` shows them."""
     others = [stack for stack in reply["stacks"] if stack["kind"] != "cell"]
     left_out = int(reply.get("left_out") or 0)
     if everything:
@@ -121,7 +122,7 @@ def _stack(stack: dict[str, Any], head: str) -> str:
 
 
 def _short(path: str) -> str:
-    """The end of a long path, which tells one file from another."""
+    """The end of a long path, which distinguishes files."""
     parts = path.split("/")
     return path if len(parts) < 5 or len(path) < 60 else "…/" + "/".join(parts[-3:])
 
@@ -130,7 +131,7 @@ def _short(path: str) -> str:
 
 
 def top_text(reply: dict[str, Any], location: str) -> str:
-    """The words of a top_reply."""
+    """A top_reply as text."""
     answers.reply("top", reply, location)
     try:
         lines = _usage(reply) + _threads(reply) + _subprocesses(reply) + _open_files(reply)
@@ -181,7 +182,8 @@ def _more(count: Any, shown: list[Any]) -> list[str]:
 
 
 def watch_bundle(expression: str, reply: dict[str, Any]) -> tuple[Bundle, Bundle]:
-    """Data and metadata of a display for a watch_reply: the value in all its forms, its text with the expression."""
+    """Data and metadata of a display for a watch_reply: all representations of the value, its text with the
+    expression."""
     if reply.get("status") != "ok":
         text = f"{expression}: {reply.get('ename') or 'error'}: {reply.get('evalue') or ''}".rstrip(": ")
         return {"text/plain": plain_text(text)}, {}
@@ -196,12 +198,12 @@ def watch_bundle(expression: str, reply: dict[str, Any]) -> tuple[Bundle, Bundle
 
 
 class View:
-    """A display that is renewed in place, on a thread of its own, until ``end`` or the end of its session.
+    """A display that is updated in place, on its own thread, until ``end`` or the end of its session.
 
     name    what it shows, for people
-    kind    of the request that is sent;  fields  what goes with it
-    bundle  makes data and metadata of a reply
-    show    called with an event: a display_data, then an update_display_data whenever something has changed
+    kind    kind of the request;  fields  its further fields
+    bundle  makes data and metadata from a reply
+    show    called with an event: a display_data, then an update_display_data for each change
     """
 
     def __init__(
@@ -219,7 +221,7 @@ class View:
         self._kind, self._fields, self._bundle = kind, fields, bundle
         self._show = show
         self._every = every
-        self.shown = threading.Event()  # there is something to see
+        self.shown = threading.Event()  # something was shown
         self._id = uuid.uuid4().hex
         self._last: tuple[Bundle, Bundle] | None = None
         self._over = threading.Event()
@@ -234,13 +236,13 @@ class View:
         return self._over.is_set()
 
     def end(self) -> None:
-        """Stop updating; the display says so."""
+        """Stop updating; the display tells so."""
         self._over.set()
         if self._thread is not threading.current_thread():
             self._thread.join(2.0)
 
     def wait(self) -> None:
-        """Until it is over."""
+        """Wait until it is over."""
         while not self._over.wait(0.1):
             pass
 
@@ -255,12 +257,12 @@ class View:
         except Exception as error:  # the thread's last resort: nobody else would report it
             why = f"ended: {type(error).__name__}: {error}"
         self._over.set()
-        with contextlib.suppress(Exception):  # the notebook may be gone already
+        with contextlib.suppress(Exception):  # the notebook may be closed already
             self._put(_noted(self._last, f"({plain_text(why)})"))
         self.shown.set()
 
     def _renew(self) -> None:
-        """Ask, and show the answer, or that none has come yet."""
+        """Ask, and show the answer, or that none came yet."""
         asked, future = time.strftime("%H:%M:%S"), self._session.request(self._kind, **self._fields)
         waited = 0.0
         while not self._over.is_set():
@@ -300,7 +302,7 @@ def _noted(shown: tuple[Bundle, Bundle] | None, note: str) -> tuple[Bundle, Bund
 
 
 class Views:
-    """The views of one notebook, by what they show; one that is begun again takes the place of the one before."""
+    """The views of one notebook, by what they show; a new view replaces an earlier one of the same thing."""
 
     def __init__(self) -> None:
         self._views: dict[tuple[str, str], View] = {}
@@ -320,7 +322,7 @@ class Views:
         everything: bool = False,
         cell: str | None = None,
     ) -> View:
-        """Show ``where``, ``top`` or the value of an expression (``watch``), every so many seconds."""
+        """Show ``where``, ``top`` or the value of an expression (``watch``) every so many seconds."""
         fields = {"expression": expression, "cell": cell} if kind == "watch" else {}
 
         def bundle(reply: dict[str, Any]) -> tuple[Bundle, Bundle]:
@@ -342,7 +344,7 @@ class Views:
         every: float,
         expression: str = "",
     ) -> View:
-        """A `View`, in the place of the one before of that kind, or of the same expression."""
+        """A `View`, which replaces an earlier one of that kind, or of the same expression."""
         self.end(kind, expression)
         view = View(session, expression or kind, kind, fields, bundle, show, every)
         with self._lock:
@@ -351,7 +353,7 @@ class Views:
         return view
 
     def end(self, kind: str | None = None, expression: str = "") -> list[str]:
-        """End the views of a kind, of an expression if one is given; or all. Their names."""
+        """End the views of a kind, or of one expression; returns their names."""
         with self._lock:
             wanted = [key for key in self._views if kind in (None, key[0]) and expression in ("", key[1])]
             ended = [self._views.pop(key) for key in wanted]
@@ -361,6 +363,6 @@ class Views:
         return [view.name for view in living]
 
     def end_in_words(self, kind: str, expression: str) -> str:
-        """The same, and what was ended."""
+        """The same; returns what was ended, in words."""
         ended = self.end(kind, expression)
         return f"stopped watching {', '.join(ended)}" if ended else "nothing is being watched"

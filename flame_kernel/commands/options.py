@@ -1,7 +1,7 @@
-"""The options of commands: what each is called, what it takes, and what it is for, whoever asks.
+"""The options of commands: their names, values and help.
 
-``%flame connect`` has those of a connection in both faces, the command line has the same under the same words.
-``settings`` makes of their values what ``load_target`` takes.
+The options of a connection have the same names for ``%flame connect``, in both faces, and on the command line.
+``settings`` turns their values into those for ``load_target``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ FACES = (KERNEL, MAGICS)
 class Option:
     """One option of a command.
 
-    flags    as they are written; by the last one its value is known (``name``)
-    metavar  what stands for its value; empty for a switch, which has none
+    flags    as they are written; the last one names its value (``name``)
+    metavar  the placeholder for its value; empty for a switch, which has none
     kind     str, int or float
     tab      what Tab offers for the value: see ``tab.py``
     group    options of one group exclude each other
@@ -52,11 +52,11 @@ class Option:
 
     @property
     def empty(self) -> Any:
-        """Its value where it is not given."""
+        """Its value if it is not given."""
         return [] if self.many else None if self.metavar else False
 
     def add_to(self, parser: Any, **changes: Any) -> None:
-        """Declare it for an argparse parser, or a group of one."""
+        """Add it to an argparse parser, or a group of one."""
         about: dict[str, Any] = {"help": self.help.replace("%", "%%")}
         if not self.metavar:
             about["action"] = "store_true"
@@ -111,7 +111,7 @@ _TLS = {
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the options of a connection stand for; TargetError for a time that cannot be used."""
+    """The settings for the options of a connection; TargetError for an unusable time."""
     names = ("key_file", "key", "place", "session", "shell", "trust", "rich", "config")
     found = {name: values[name] for name in names if values.get(name)}
     seconds = values.get("timeout")
@@ -123,7 +123,7 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def protection(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that ``OPTIONS`` stand for: ``values`` by their names in a namespace, others passed over."""
+    """The settings for ``OPTIONS``: ``values`` are by their names in a namespace; others are ignored."""
     found: dict[str, Any] = {}
     tls = {setting: values[option] for option, setting in _TLS.items() if values.get(option) is not None}
     if values.get("tls_no_verify"):

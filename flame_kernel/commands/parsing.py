@@ -1,6 +1,6 @@
-"""``%flame …`` lines, read by the table of commands: which command, and what its arguments and options are.
+"""Parses ``%flame …`` lines by the table of commands: the command, its arguments and its options.
 
-What is wrong with a line is one sentence, a FlameError, with the next step.
+A mistake in a line is one sentence, a FlameError, with the next step.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .command import ANY, MAYBE, ONE, SOME, Argument, Command
 from .language import BY_NAME, CELL
 from .options import Option
 
-# Seconds between two updates of a watched value; and the least that can be chosen.
+# Seconds between two updates of a watched value; and the smallest choice.
 WATCH_EVERY, LEAST_EVERY = 2.0, 0.2
-# Characters of what was written that a sentence repeats.
+# Most characters of the line that a sentence repeats.
 SHOWN = 60
 # What asks for a command's help, in place of its arguments.
 HELP = ("--help", "-h")
@@ -32,7 +32,7 @@ _QUESTION = re.compile(r"(\w*)\s*\?{1,2}$")
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One line that is well formed: the command, and the values of all its arguments and options by their names."""
+    """One correct line: the command, and the values of all its arguments and options by name."""
 
     command: Command
     values: dict[str, Any]
@@ -57,7 +57,7 @@ class Line:
 
 
 def parse(text: str, face: str, default: str = "status") -> Line:
-    """The line ``text``, without its ``%flame``; ``default`` is the command where it is empty. Raises FlameError."""
+    """Parse the line ``text``, without its ``%flame``; ``default`` is the command if it is empty. Raises FlameError."""
     text = text.strip()
     if (asked := _QUESTION.match(text)) is not None:  # %flame?, %flame NAME?
         return parse(f"help {asked.group(1)}", face)
@@ -77,7 +77,7 @@ def parse(text: str, face: str, default: str = "status") -> Line:
 
 
 def refuse_key(text: str) -> None:
-    """Raise FlameError where a key itself stands in a line of ours."""
+    """Raise FlameError if a line of ours contains a key itself."""
     if has_key(text):
         raise FlameError(
             "--key contains the key itself, and everyone who sees the notebook would see it; take it out: use "
@@ -93,10 +93,10 @@ def parse_cell(text: str, face: str, magic: Command = CELL) -> Line:
 
 
 def find(word: str, face: str, rest: str = "") -> Command:
-    """The command of that name, or alias; FlameError where there is none, or where it makes no sense in ``face``."""
+    """The command of that name or alias; FlameError if there is none, or if it makes no sense in ``face``."""
     command = BY_NAME.get(word)
     if command is None:
-        # Those of the other face as well: they tell what to do here instead.
+        # Also those of the other face: they tell what to do here instead.
         raise FlameError(f"there is no %flame {shortened(word)}; {_meant(word, BY_NAME, '%flame ')}")
     if face in command.instead:
         raise FlameError(command.instead[face].format(rest=shortened(rest) or "…"))
@@ -104,7 +104,7 @@ def find(word: str, face: str, rest: str = "") -> Command:
 
 
 def overtakes(code: str) -> bool:
-    """Whether a cell has only lines of commands that change nothing, and so need not wait for the cell that runs."""
+    """Whether a cell has only commands that change nothing, and so need not wait for the running cell."""
     lines = [line.split() for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     return bool(lines) and all(_need_not_wait(words) for words in lines)
 
@@ -115,7 +115,7 @@ def _need_not_wait(words: list[str]) -> bool:
     name = words[1] if len(words) > 1 else "status"
     if name in HELP or words[-1].endswith("?") or words[0] != "%flame":
         return True
-    # One that does not exist, or not here, has its sentence at once.
+    # One that does not exist here is refused at once.
     return name not in BY_NAME or BY_NAME[name].passes
 
 
@@ -123,8 +123,8 @@ def _need_not_wait(words: list[str]) -> bool:
 
 
 def words_of(text: str) -> list[str]:
-    """``text`` as words: quotes hold one together, a backslash before a blank or a quote too; any other stays, as in
-    the paths of Windows. Raises FlameError for a quote that is not closed.
+    """Split ``text`` into words: quotes, and a backslash before a blank or a quote, keep a word together; other
+    backslashes stay, as in paths of Windows. Raises FlameError for a quote that is not closed.
 
     Branches because each is a rule for one sign.
     """
@@ -156,7 +156,7 @@ def words_of(text: str) -> list[str]:
 
 
 def shortened(text: str) -> str:
-    """What was written, short enough to be repeated in a sentence."""
+    """The text, short enough to be repeated in a sentence."""
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
@@ -201,7 +201,7 @@ def _known(options: tuple[Option, ...], word: str) -> bool:
 
 
 def _option(command: Command, face: str, word: str) -> tuple[Option, str | None]:
-    """The option that ``word`` is, and its value where that stands in the same word: ``--place=child``, ``-tpi``.
+    """The option of ``word``, and its value if that is in the same word: ``--place=child``, ``-tpi``.
 
     Branches because what is wrong with it has a sentence each.
     """
@@ -234,7 +234,7 @@ def _option(command: Command, face: str, word: str) -> tuple[Option, str | None]
 def _take(
     command: Command, options: tuple[Option, ...], given: dict[str, Any], option: Option, value: str | None
 ) -> None:
-    """Note one option in ``given``, checked."""
+    """Check one option and store it in ``given``."""
     flag = option.flags[-1]
     if not option.metavar:
         if value is not None:
@@ -264,7 +264,7 @@ def _converted(what: str, kind: type, value: str) -> Any:
 
 
 def _distribute(command: Command, face: str, words: list[str]) -> dict[str, Any]:
-    """The words that are no options, as values of the arguments."""
+    """Distribute the words that are no options to the arguments."""
     values: dict[str, Any] = {one.name: [] if one.count in (SOME, ANY) else None for one in command.arguments}
     arguments = command.arguments_in(face)
     least = sum(one.count in (ONE, SOME) for one in arguments)
@@ -302,7 +302,7 @@ def usage(command: Command, face: str) -> str:
 
 
 def _read_code(command: Command, face: str, rest: str) -> dict[str, Any]:
-    """Options, and behind them code as it stands; those of ``watch`` may stand at the end too."""
+    """Parse options, followed by code as it stands; options of ``watch`` may also be at the end."""
     given, code = leading(command, face, rest)
     values = {option.name: option.empty for option in command.options} | given
     if command.name == "watch":

@@ -41,7 +41,7 @@ from ..errors import (
 )
 from ..security import reader
 from . import other_servers, pyro_message, tls
-from .dial import Way
+from .dial import UNIX, Way
 from .pyro_message import HEADER, Answer, Channel, Reset, TimeUp
 from .serializers import PICKLE, Serializer
 from .target import Target
@@ -422,7 +422,7 @@ class Connection:
             return self._way.refused(refusal)
         settings = self._target.tls
         if settings is None:
-            is_tcp = self._channel.socket.family != socket.AF_UNIX
+            is_tcp = self._channel.socket.family != UNIX
             if error.hard and is_tcp and not self.bytes_received and self.hear_first is None:
                 # Pyro's TLS servers reset without an answer; other TLS servers send an alert, see _other_server.
                 if self._speaks_tls():

@@ -17,6 +17,9 @@ from ..errors import CannotConnect, TargetError
 from . import tls
 from .target import Location, Target
 
+# The family of unix sockets; no family where Python has none (Windows).
+UNIX: int = getattr(socket, "AF_UNIX", -1)
+
 
 class Way:
     """A ``socket`` connected to the server of ``target``; closing it also releases its ssh tunnel.
@@ -80,10 +83,10 @@ class Way:
     def is_here(self) -> bool:
         """Whether the server is on this machine, so that addresses such as 127.0.0.1 mean the same for both."""
         with contextlib.suppress(OSError):  # the connection is lost
-            if self._tunnel is None and self.socket.family != socket.AF_UNIX:
+            if self._tunnel is None and self.socket.family != UNIX:
                 peer = self.socket.getpeername()[0]
                 return bool(peer == self.socket.getsockname()[0] or ipaddress.ip_address(peer).is_loopback)
-        return self._tunnel is None and self.socket.family == socket.AF_UNIX
+        return self._tunnel is None and self.socket.family == UNIX
 
     def refusal(self) -> str:
         """Why ssh could not reach the server from its host, in ssh's words; empty without ssh or if it is silent."""
@@ -96,7 +99,9 @@ class Way:
     # --- a socket
 
     def _addresses(self) -> list[tuple[int, Any]]:
-        return [(socket.AF_UNIX, self._place.path)] if self._place.path else addresses(self._place)
+        if self._place.path and UNIX < 0:
+            raise TargetError(f"Python has no unix sockets on this system, such as {self.location}; give host:port")
+        return [(UNIX, self._place.path)] if self._place.path else addresses(self._place)
 
     def _open(self, found: list[tuple[int, Any]], deadline: float) -> socket.socket:
         """A socket connected to the first of the host's addresses that answers."""
@@ -145,7 +150,7 @@ def _connect(family: int, address: Any, seconds: float) -> socket.socket:
     """A connected socket with keepalive, which detects a dead peer; raises OSError."""
     connection = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if family != socket.AF_UNIX:
+        if family != UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             # A dead host is detected after 15 + 4*5 s when idle, and 35 s after its last acknowledgement otherwise.

@@ -23,6 +23,7 @@ from Pyro4 import constants
 
 from ..errors import CannotConnect, FlameError, TargetError
 from .connection import Connection
+from .dial import UNIX
 from .location import NAME_SERVER_PORT, Location, name_server
 from .serializers import JSON, PICKLE
 from .target import Target
@@ -163,10 +164,9 @@ def _is_own(place: Location) -> bool:
 
 def answers(place: Location, seconds: float = 1.5) -> bool:
     """Whether something accepts a connection at ``place``; nothing is sent."""
-    family = socket.AF_UNIX if place.path else socket.AF_UNSPEC
     try:
-        if family == socket.AF_UNIX:
-            with socket.socket(family, socket.SOCK_STREAM) as connection:
+        if place.path:
+            with socket.socket(UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(seconds)
                 connection.connect(place.path)
         else:

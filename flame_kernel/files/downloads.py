@@ -1,7 +1,7 @@
-"""Files on their way from the far side, a batch at a time.  What it says of names and kinds is checked, then written.
+"""Receives files from the far side, a batch at a time.  The names and kinds that it sends are checked before writing.
 
-Nothing it says makes us write outside of the folder that was chosen: all is reached through that (`destination.py`),
-and a link never takes the place of anything but a link.
+Nothing that it sends makes us write outside of the chosen folder: everything is opened relative to that folder
+(`destination.py`), and a link replaces nothing but a link.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from .far_files import BURST, FarFiles, Handler, Message, error_in
 from .progress import Tally
 from .uploads import SMALL, far_sums
 
-# Characters of why the far side leaves a file out.
+# Most characters of the far side's reason for leaving a file out.
 MAX_REASON = 500
-# Characters of where a link leads to: longer ones no system takes.
+# Most characters of a link's target: no system accepts longer ones.
 MAX_TARGET = 4096
 _KINDS = ("file", "folder", "end", "link", "odd")
 
 
 @dataclass
 class Arrival:
-    """One entry: from ``far`` to ``place`` in the chosen folder; ``names`` is where it is below the top, () for the top
+    """One entry: from ``far`` to ``place`` in the chosen folder; ``names`` is its path below the top, () for the top
     itself."""
 
     far: str
@@ -54,16 +54,16 @@ class Arrival:
 
     @property
     def position(self) -> tuple[tuple[int, bytes], ...]:
-        """Where it comes in the list of a folder: folders before what is in them, and their ends behind that."""
+        """Its position in the list of a folder: a folder comes before its content, and the folder's end after it."""
         end = ((1, b""),) if self.kind == "end" else ()
         return (*((0, name) for name in self.names), *end)
 
 
 def find(far: FarFiles, sources: list[str], cwd: str | None) -> list[tuple[str, str, Message]]:
-    """What the far side has for ``sources``: ``(path there, name here, description)``; TransferError for none.
+    """What the far side has for ``sources``: ``(path there, name here, description)``; TransferError if nothing.
 
-    The name is "" where only the content of a folder is meant.  Names come from what was asked for: a server that is
-    asked for ``*.csv`` does not get a ``.bashrc`` written.
+    The name is "" if only the content of a folder is meant.  Names must match what was asked for: a server that is
+    asked for ``*.csv`` cannot make us write a ``.bashrc``.
     """
     found = []
     for source in sources:
@@ -75,7 +75,7 @@ def find(far: FarFiles, sources: list[str], cwd: str | None) -> list[tuple[str, 
         named = [one for one in entries if isinstance(one, dict) and one.get("kind") in ("file", "folder", "other")]
         if not named:
             raise TransferError(f"'{trees.shown(source)}' not found on {far.location}; check the path")
-        # A pattern that is the name of a file, brackets and all, names just that.
+        # If a pattern is itself the name of a file, with its brackets, it means that file.
         is_pattern = any(c in source for c in "*?[") and [one.get("name") for one in named] != [own]
         if len(named) > 1 and not is_pattern:
             raise UnsafeAnswer(far.location, "more files than were asked for")
@@ -100,7 +100,7 @@ def _found(raw: dict[str, Any], location: str) -> tuple[str, str, Message]:
 
 
 def _check_asked_for(name: str, pattern: str, location: str) -> None:
-    """UnsafeAnswer where the pattern does not match this name of the far side's, as a shell would have it."""
+    """Raise UnsafeAnswer if the pattern does not match this name from the far side, by the rules of a shell."""
     hidden = name.startswith(".") and not pattern.startswith(".")
     if hidden or (pattern != "**" and not fnmatch.fnmatchcase(name, pattern)):
         raise UnsafeAnswer(location, f"a file {trees.shown(name[:200])} that was not asked for")
@@ -108,7 +108,7 @@ def _check_asked_for(name: str, pattern: str, location: str) -> None:
 
 
 def _checked(text: Any, location: str) -> bytes:
-    """A file name that the far side has sent, as bytes; UnsafeAnswer where it cannot be one."""
+    """A file name that the far side has sent, as bytes; UnsafeAnswer if it is no valid name."""
     try:
         return component(text)
     except trees.Refused as e:
@@ -116,7 +116,7 @@ def _checked(text: Any, location: str) -> bytes:
 
 
 def _one_call(files: list[Arrival]) -> int:
-    """How many of the files one call may bring."""
+    """How many of the files to request in one call."""
     size = 0
     for count, one in enumerate(files):
         size += min(one.size - one.offset, BURST)
@@ -126,7 +126,7 @@ def _one_call(files: list[Arrival]) -> int:
 
 
 def description(raw: Any, location: str) -> dict[str, Any]:
-    """A description of the far side's, of the right shape; UnsafeAnswer otherwise."""
+    """Check a description from the far side; UnsafeAnswer if it has the wrong shape."""
     what = {name: raw.get(name) for name in ("kind", "size", "mode", "mtime") if name in raw}
     what = {"kind": "", "size": 0, "mode": 0o600, "mtime": 0, **what}
     if (
@@ -147,7 +147,7 @@ def description(raw: Any, location: str) -> dict[str, Any]:
 
 
 class Downloads:
-    """Receives batches into ``folder``, counts in ``tally``; without a folder it only lists."""
+    """Receives batches into ``folder``, and counts in ``tally``; without a folder it only lists."""
 
     def __init__(self, tally: Tally, folder: ChosenFolder | None = None) -> None:
         self._tally = tally
@@ -165,8 +165,8 @@ class Downloads:
     def entries(
         self, far: FarFiles, path: str, place: Names, after: Arrival | None, limit: int
     ) -> tuple[list[Arrival], bool]:
-        """The next entries of the folder ``path`` there behind ``after``, which will be below ``place``, and whether
-        they are the last."""
+        """The next entries of the folder ``path`` there, after ``after``; they go below ``place``. Also whether they
+        are the last ones."""
         names = [trees.to_wire(name) for name in after.names] if after else []
         answer = far.request(
             op="list", path=path, after=names, end=after is not None and after.kind == "end", limit=limit
@@ -191,7 +191,7 @@ class Downloads:
         what = description(raw, location)
         if what["kind"] == "other":
             raise UnsafeAnswer(location, "a file that is described in a way no file is")
-        unread = what["kind"] == "odd" and parts[-1] == ""  # stands for what is in a folder that cannot be read
+        unread = what["kind"] == "odd" and parts[-1] == ""  # represents the content of a folder that cannot be read
         below = tuple(_checked(part, location) for part in (parts[:-1] if unread else parts))
         if unread:
             below = (*below, b"")
@@ -211,7 +211,7 @@ class Downloads:
             self._fetch(far, [one for one in batch if not one.done and one.kind == "file"])
         finally:
             for one in batch:
-                if one.incoming is not None:  # cut, or interrupted: what is here is kept for another time
+                if one.incoming is not None:  # cut, or interrupted: the part is kept for another attempt
                     one.incoming.stop(keep=True)
                     one.incoming = None
         for one in batch:
@@ -237,7 +237,7 @@ class Downloads:
             self._fail(one, e)
 
     def _prepare(self, one: Arrival) -> None:
-        """Handle what needs no request: folders, links, what is left out, and files whose place is wrong."""
+        """Handle entries that need no request: folders, links, entries left out, and files whose path is wrong."""
         if one.kind == "odd":
             self._tally.note(one.name, f"left out: {one.what.get('reason', 'it cannot be copied')}")
             one.done = True
@@ -261,14 +261,16 @@ class Downloads:
             self._fail(one, e)
 
     def _look(self, far: FarFiles, one: Arrival) -> None:
-        """Find out how much of it is here already: it is done, or its offset is set."""
+        """Find out how much of the file is here already: either it is done, or its offset is set."""
         room = far.frames.room
         folder, size = self._folder, one.size
         try:
             here = folder.describe(one.place)
             if here["kind"] == "file" and here["size"] == size:
                 with folder.source(one.place) as source:
-                    same = far_sums(far, one.far, size, lambda: list(trees.sums(source, 0, size, room)))
+                    same = far_sums(
+                        far, one.far, size, lambda: list(trees.sums(source, 0, size, room, far.frames.hash))
+                    )
                 if same == size:
                     if (here["mode"], here["mtime"]) != (one.what["mode"], one.what["mtime"]):
                         folder.set_attributes(one.place, one.what["mode"], one.what["mtime"])
@@ -278,7 +280,9 @@ class Downloads:
             part = folder.part_size(one.place, size, one.what["mtime"])
             if part:
                 with folder.part(one.place, size, one.what["mtime"]) as source:
-                    one.offset = far_sums(far, one.far, part, lambda: list(trees.sums(source, 0, part, room)))
+                    one.offset = far_sums(
+                        far, one.far, part, lambda: list(trees.sums(source, 0, part, room, far.frames.hash))
+                    )
         except (OSError, trees.Refused) as e:
             self._fail(one, e)
 
@@ -359,7 +363,7 @@ class Downloads:
         one.forward = at
 
     def _fail(self, one: Arrival, error: OSError | trees.Refused) -> None:
-        """This file failed; TransferError where all would, because the disk is full."""
+        """This file failed; raises TransferError if all files would fail, because the disk is full."""
         one.done = True
         if one.incoming is not None:
             one.incoming.stop(keep=False)

@@ -1,9 +1,9 @@
-"""FarFiles: the far side's files, asked over a connection of their own that the far side's function has taken over.
+"""FarFiles: requests about the far side's files, on a connection of their own that a function there has taken over.
 
 Requests are sent without waiting for earlier answers, so small files do not cost a round trip each.
-On a multiplex server, where a function that stays would stop everybody else, the same requests go by short calls; and
-so they do, over the session's own connection, where the server has no thread for one more.
-What is asked and answered is listed in `agent/remote/files.py`.
+On a multiplex server such a function would block everybody else, so there the same requests are sent in short calls.
+If the server has no thread for another connection, they are sent in calls on the session's own connection.
+`agent/remote/files.py` lists the requests and answers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ..session import large_messages
 from ..session.session import Session
 from ..session.taken_over import refusal, taken_over
 
-# Bytes of a file in one call on a multiplex server, which serves nobody else meanwhile.
+# Most bytes of a file in one call on a multiplex server, which serves nobody else meanwhile.
 BURST = 2 << 20
 # About how many characters of requests go into one frame; escapes make up to twelve times as many bytes of them.
 _MAX_TEXT = 80_000
@@ -50,11 +50,11 @@ Handler = Callable[[int, Any], None]
 class FarFiles:
     """The far side's file functions for ``session``; for one thread, and for one connection's life.
 
-    calls  whether requests go by calls, in a conversation that the agent has named: no connection is taken over
-    own    whether it has a connection of its own; else all goes by the session's
+    calls  whether requests are sent in calls, and no connection is taken over
+    own    whether it has its own connection; otherwise it uses the session's
 
-    Raises what `transport.Connection` raises; where the connection breaks later, ConnectionLost; SessionGone where the
-    session has ended there, or is another client's by now.
+    Raises what `Connection` raises; ConnectionLost if the connection breaks later; SessionGone if the session has
+    ended, or belongs to another client now.
     """
 
     def __init__(self, session: Session, *, calls: bool = False, own: bool = True) -> None:
@@ -62,7 +62,7 @@ class FarFiles:
         self._session = session
         self._talk = _talk(session) if calls else ""
         self._number = 1  # of the next call
-        self._pending: collections.deque[tuple[str, Handler]] = collections.deque()  # of which op, and who takes it
+        self._pending: collections.deque[tuple[str, Handler]] = collections.deque()  # the op, and what takes the answer
         self._out = frames.Box()
         self._in = frames.Box()
         self.location = session.location
@@ -77,7 +77,7 @@ class FarFiles:
             else:
                 secret = session.target.key.reveal() if session.target.key is not None else None
                 ours = os.urandom(frames.NONCE)
-                request = session.wire_message({"nonce": ours.hex()})
+                request = session.wire_message({"nonce": ours.hex(), "hash": session.hash})
                 try:
                     self._wire = taken_over(self._connection, wire.TAKE_FILES, request)
                 except RemoteError as e:
@@ -85,7 +85,7 @@ class FarFiles:
                 theirs = bytearray(frames.NONCE)
                 self._wire.receive(memoryview(theirs))
                 key = frames.connection_key(secret, ours, bytes(theirs))
-                self.frames = frames.Frames(self._wire.send, self._wire.receive, key, b"client")
+                self.frames = frames.Frames(self._wire.send, self._wire.receive, key, b"client", session.hash)
         except BaseException:  # goes on, whatever it is; the connection is closed
             self.close()
             raise
@@ -94,13 +94,13 @@ class FarFiles:
         return f"<FarFiles {self.location}, {len(self._pending)} answers to come>"
 
     def close(self) -> None:
-        """Close the connection. What is under way there ends: a part that is worth it stays."""
+        """Close the connection. The current file ends there; its part is kept if it is worth resuming."""
         if self._connection is not None:
             self._connection.close()
         self._pending.clear()
 
     def _gone(self, error: RemoteError) -> FlameError:
-        """The error of a server without our agent: it is another one than the session's."""
+        """The error for a server without our agent: it is not the session's server any more."""
         return SessionGone(self.location, "the server was restarted") if error.ename == "KeyError" else error
 
     # -- requests
@@ -114,7 +114,7 @@ class FarFiles:
         self.frames.send_control(request)
 
     def ask_all(self, requests: Sequence[tuple[Message, Handler]]) -> None:
-        """Several requests, in as few frames as hold them; until all is answered."""
+        """Send several requests in as few frames as possible, and wait for all answers."""
         batch: list[Message] = []
         size = 0
         for request, handler in requests:
@@ -130,21 +130,21 @@ class FarFiles:
         self.wait()
 
     def tell(self, request: Message) -> None:
-        """Send what ends the request before; it has the answer."""
+        """Send the frame that ends the last request, which gets the answer."""
         self.frames.send_control(request)
 
     def wait(self) -> None:
-        """Until all is answered."""
+        """Wait until everything is answered."""
         while self._pending:
             self._take()
 
     def look(self) -> None:
-        """Take what answers have come, without waiting."""
+        """Handle the answers that have come, without waiting."""
         while not self.calls and self._pending and self._wire.is_readable():
             self._take()
 
     def request(self, /, **request: Any) -> Message:
-        """One request and its answer, behind all that were asked before; TransferError where it is an error."""
+        """Send one request, after all earlier ones, and return its answer; TransferError if that is an error."""
         found: list[Message] = []
 
         def keep(kind: int, payload: Any) -> None:
@@ -179,7 +179,7 @@ class FarFiles:
     # -- by calls
 
     def _call(self) -> None:
-        """Send what has gathered, and have the answers."""
+        """Send the collected requests, and handle the answers."""
         if not self._out.sent:
             self.close()
             raise UnsafeAnswer(self.location, "no answer to what was asked")
@@ -205,18 +205,18 @@ class FarFiles:
                 found = wire.decode(large_messages.rest(connection, said["large"]))[1]
             (one,) = found
             return memoryview(one)
-        except (wire.WireError, ValueError) as e:  # no frames: it says why
+        except (wire.WireError, ValueError) as e:  # no frames, but an error
             self.close()
             raise refusal(answer, self.location) from e
 
     def _by_session(self, asked: Message, data: bytes) -> memoryview:
-        """The same, over the session's own connection."""
+        """The same, on the session's own connection."""
         try:
             (found,) = self._session.ask("call_files", [data], **asked).result(_PATIENCE)["buffers"]
         except TimeoutError:
             raise ConnectionLost(self.location, f"nothing came for {_PATIENCE:g} s") from None
         except AgentError as e:
-            if e.code == "stale":  # it was done before a cut, and its answer is lost: a new conversation goes on
+            if e.code == "stale":  # it was done before a cut, and its answer is lost: continue in a new conversation
                 raise ConnectionLost(self.location, e.message) from e
             raise
         except (KeyError, ValueError) as e:
@@ -225,7 +225,7 @@ class FarFiles:
 
 
 def far_files(session: Session) -> FarFiles:
-    """The far side's files by the way that the server has for them."""
+    """Make FarFiles of the kind that suits the server."""
     if session.server.get("servertype") == "multiplex":
         return FarFiles(session, calls=True)
     try:
@@ -237,7 +237,7 @@ def far_files(session: Session) -> FarFiles:
 
 
 def _talk(session: Session) -> str:
-    """A conversation about files by calls, as the agent names it."""
+    """Begin a conversation about files by calls; returns the agent's name for it."""
     try:
         answer = session.ask("files").result(_PATIENCE)
     except TimeoutError:
@@ -249,6 +249,6 @@ def _talk(session: Session) -> str:
 
 
 def error_in(answer: Message) -> tuple[str, str]:
-    """The sentence and the code of an answer that is an error, at a length that can be shown."""
+    """The sentence and the code of an error answer, short enough to be shown."""
     sentence = cap(trees.shown(str(answer.get("error"))[: 2 * MAX_MESSAGE]), MAX_MESSAGE)
     return sentence, cap(trees.shown(str(answer.get("code") or "")[: 2 * MAX_NAME]), MAX_NAME)

@@ -1,4 +1,4 @@
-"""What a transfer has done so far: counted, noted, and shown as a bar in a notebook or a terminal."""
+"""The progress of a transfer: counts, notes, and a bar in a notebook or a terminal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..errors import TransferError
 from ..session.user import in_notebook
 from ..terminal import one_line
 
-# Names that a result, or an error, can show.
+# Most names that a result or an error shows.
 MAX_NOTES = 100
 _SHOWN = 3
-# Characters of what is said of one file.
+# Most characters of a note about one file.
 _SENTENCE = 500
-# Seconds that a transfer takes before a bar is worth its line.
+# Seconds after which a transfer shows a bar.
 _DELAY = 0.5
 
 
@@ -36,7 +36,7 @@ class Tally:
         self.failed = 0
         self.shows = _can_show() if bar is None else bar
         self.started = time.monotonic()
-        self.latest = self.started  # when something last came forward
+        self.latest = self.started  # when there was progress last
         self._what = what
         self._bar: Any = None
         self._kept_back = 0
@@ -48,23 +48,23 @@ class Tally:
         """Show the bar, for ``total`` bytes (or other units) if that is known."""
         if self.shows and self._bar is None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # where a notebook has no widgets, the bar is text
+                warnings.simplefilter("ignore")  # if a notebook has no widgets, the bar is text
                 from tqdm.auto import tqdm
 
                 class Bar(tqdm):  # type: ignore[misc]
-                    monitor_interval = 0  # no thread that looks after it and stays
+                    monitor_interval = 0  # no monitor thread, which would stay
 
                 scale = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
                 self._bar = Bar(total=total, desc=self._what, unit=unit, delay=_DELAY, **scale)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop updating the bar, and leave it shown."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def forward(self, size: int) -> None:
-        """So many bytes more of the whole are there (fewer, if part of a file has to come again)."""
+        """So many more bytes of the whole are done (negative, if part of a file must be sent again)."""
         self.latest = time.monotonic()
         if self._bar is not None:
             self._bar.update(size)
@@ -75,14 +75,14 @@ class Tally:
         self.forward(size)
 
     def note(self, name: bytes | str, text: str) -> None:
-        """Something about one file that the user must know, though it is not a failure."""
+        """Note something about one file that the user must know, but that is no failure."""
         if len(self.notes) < MAX_NOTES:
             self.notes.append(f"{trees.shown(name)}: {one_line(text, _SENTENCE)}")
         elif len(self.notes) == MAX_NOTES:
             self.notes.append("… and more")
 
     def fail(self, name: bytes | str, text: str, code: str, where: str) -> None:
-        """One file cannot be copied: the others can, unless the disk is full, which is raised as a TransferError."""
+        """One file cannot be copied, but others can; raises TransferError if the disk is full."""
         sentence = f"{trees.shown(name)}: {one_line(text, _SENTENCE)}"
         if code == "full":
             raise TransferError(f"no room {where} for {sentence}; make some, and begin again", code)
@@ -91,7 +91,7 @@ class Tally:
             self.failures.append(sentence)
 
     def raise_failures(self) -> None:
-        """TransferError if anything failed."""
+        """Raise TransferError if anything failed."""
         if not self.failed:
             return
         more = self.failed - len(self.failures)
@@ -103,5 +103,5 @@ class Tally:
 
 
 def _can_show() -> bool:
-    """Whether somebody would see a bar: a terminal, or a notebook's cell."""
+    """Whether a user would see a bar: in a terminal, or a notebook's cell."""
     return (sys.stderr is not None and sys.stderr.isatty()) or in_notebook()

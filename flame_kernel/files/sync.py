@@ -1,11 +1,11 @@
-"""Sync: a folder made like another one on the other side; only what changed is copied, as ``rsync -a`` does.
+"""Sync: makes a folder equal to one on the other side; only changes are copied, as by ``rsync -a``.
 
-Files of the same size and time are taken to be the same, unless ``checksum``. A file that is copied is compared piece
-by piece first, resumed after a cut, and put in place whole (``transfer.py``). With ``delete``, what is no longer in
-the source is deleted at the end; what is excluded, or could not be read, stays.
+Files of the same size and time count as equal, unless ``checksum``. Before a file is copied, it is compared piece by
+piece; it is resumed after a cut, and put in place whole (``transfer.py``). With ``delete``, what is no longer in the
+source is deleted at the end; what is excluded, or could not be read, stays.
 
-The folder that is made in the destination has the name that the user typed, and here nothing outside of it is written
-or deleted, whatever the far side says (``destination.py``).
+The folder in the destination has the name that the user typed. On this machine nothing outside of it is written or
+deleted, whatever the far side sends (``destination.py``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .far_files import FarFiles, error_in
 from .transfer import BATCH, Transfer, Transferred, checked_where, no_parent, wire_path
 from .uploads import Departure, Uploads
 
-# Nanoseconds that two times of one file may differ: there are file systems that keep no more.
+# Nanoseconds by which two times of one file may differ: some file systems store times no more exactly.
 SAME_TIME = 1_000_000
 
 Entry = dict[str, Any]
@@ -53,7 +53,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Synced:
-    """What was done, or would be: ``transferred``, ``deleted``."""
+    """The result: what was ``transferred`` and ``deleted``, or would be."""
 
     transferred: Transferred
     deleted: int
@@ -64,14 +64,14 @@ class Synced:
 
 
 def sync_up(session: Session, source: str, destination: str, wishes: Wishes, progress: bool | None = None) -> Synced:
-    """Make a folder of the far side like one here. A source without a / at its end becomes a folder in the
+    """Make a folder of the far side equal to one here. A source without a / at its end becomes a folder in the
     destination. Raises TransferError, ConnectionLost."""
     with Sync(session, wishes, progress) as sync:
         return sync.up(source, destination)
 
 
 def sync_down(session: Session, source: str, destination: str, wishes: Wishes, progress: bool | None = None) -> Synced:
-    """Make a folder here like one of the far side, by the same rules."""
+    """Make a folder here equal to one of the far side, by the same rules."""
     with Sync(session, wishes, progress) as sync:
         return sync.down(source, destination)
 
@@ -140,7 +140,8 @@ class Sync(Transfer):
             return self._done(plan)
 
     def _chosen(self, source: str, destination: str) -> tuple[ChosenFolder, Names]:
-        """The folder here that the user typed, and what in it will be like the source: itself, or one of its names."""
+        """The folder here that the user typed, and what in it will equal the source: the folder itself, or one of its
+        names."""
         into = _into(destination, source)
         if not into or "\0" in into:
             raise TransferError("the destination has no usable name; name a folder")
@@ -148,7 +149,7 @@ class Sync(Transfer):
         base: Names = (os.fsencode(plain_name(source)),) if into != destination else ()
         missing = trees.describe(target)["kind"] == "missing"
         if missing and base and not self._wishes.dry_run:
-            with contextlib.suppress(OSError):  # that it is not there is said below
+            with contextlib.suppress(OSError):  # a missing folder is reported below
                 os.mkdir(target)
                 missing = False
         if missing:  # it will be made, or would be, if the folder above it is there
@@ -163,7 +164,7 @@ class Sync(Transfer):
 
     def _kind(self, folder: ChosenFolder, place: Names) -> str:
         try:
-            for depth in range(1, len(place)):  # in a dry run the folder that it comes into may be missing
+            for depth in range(1, len(place)):  # in a dry run its parent folder may be missing
                 if folder.describe(place[:depth])["kind"] == "missing":
                     return "missing"
             return str(folder.describe(place)["kind"])
@@ -200,8 +201,8 @@ class Sync(Transfer):
         return True
 
     def _far_place(self, path: str, made: bool = False) -> tuple[str, Entry]:
-        """A folder of the far side: its whole path for the wire, and what it is now; ``made``: the one above it is, or
-        would be."""
+        """A folder of the far side: its full path for the wire, and what it is now; ``made``: the folder above it was
+        made, or would be."""
         where = self._where(path)
         parent = "folder" if made else where.get("parent")
         self._check_destination(path, where["kind"], parent, f"on {self._location}")
@@ -230,7 +231,7 @@ class Sync(Transfer):
             after = batch[-1] if batch else after
 
     def _kept(self, entries: Iterable[tuple[Names, Entry]]) -> dict[Names, Entry]:
-        """By their names what is not excluded, a folder before what is in it."""
+        """The entries that are not excluded, by name; a folder comes before its content."""
         return {
             names: what
             for names, what in entries
@@ -265,7 +266,7 @@ class Sync(Transfer):
                 plan.before += [one for one in there if _is_in(one, names)]
                 old = None
             self._plan_copy(plan, names, what, old)
-        # The ends of folders that are made come behind what is in them.
+        # The end of a folder that is made comes after its content.
         plan.copied = _with_ends(plan.copied, plan.made)
         if self._wishes.delete:
             plan.delete(there, source)
@@ -358,13 +359,13 @@ class Sync(Transfer):
         spelt = {trees.to_wire(b"/".join(names)).casefold(): names for names in source}
         for names in list(plan.after):
             twin = spelt.get(trees.to_wire(b"/".join(names)).casefold())
-            with contextlib.suppress(OSError, trees.Refused):  # what cannot be reached cannot be deleted either
+            with contextlib.suppress(OSError, trees.Refused):  # what cannot be opened cannot be deleted either
                 if twin is not None and folder.is_same((*base, *names), (*base, *twin)):
                     plan.after.remove(names)
 
     def _not_deleted(self, plan: _Plan, names: Names, why: str) -> None:
         sentence = f"{trees.shown(b'/'.join(names))}: cannot be deleted: {why}"
-        if names in plan.folders:  # something in it was excluded, or has just come
+        if names in plan.folders:  # something in it was excluded, or is new
             self._tally.note(b"/".join(names), f"not deleted: {why}")
         else:
             self._undeleted.append(sentence)
@@ -376,10 +377,10 @@ class Sync(Transfer):
 
 @dataclass
 class _Plan:
-    """What is to be done: what is in the way goes ``before``, then all is ``copied``, and the rest goes ``after``.
+    """The plan: first delete what is in the way (``before``), then copy (``copied``), then delete the rest (``after``).
 
-    made     folders that there will be;  unread  of the source, what could not be read: nothing of it is deleted
-    folders  those of the destination
+    made     folders that will be made;  unread  parts of the source that could not be read: nothing there is deleted
+    folders  the folders of the destination
     """
 
     copied: list[tuple[Names, Entry]]
@@ -398,12 +399,12 @@ class _Plan:
 
 
 def _is_in(names: Names, top: Names) -> bool:
-    """Whether it is ``top``, or below it."""
+    """Whether it is ``top`` or below it."""
     return names[: len(top)] == top
 
 
 def _with_ends(copied: list[tuple[Names, Entry]], made: set[Names]) -> list[tuple[Names, Entry]]:
-    """The entries, and behind what is in each folder that is made its end, by which it gets its mode and time."""
+    """The entries; after the content of each folder that is made comes its end, which sets its mode and time."""
     found: list[tuple[Names, Entry]] = []
     open_: list[tuple[Names, Entry]] = []
     for names, what in copied:

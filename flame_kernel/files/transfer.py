@@ -1,4 +1,4 @@
-"""Files and folders to the far side and back: any size in constant memory, resumed after a cut, put in place whole.
+"""Copies files and folders both ways: any size in constant memory, resumed after a cut, put in place whole.
 
 ``put`` and ``get`` copy like ``cp -r``: the time is kept, and the mode as far as the umask here allows; files that
 are the same already are skipped. Both use a connection of their own (`far_files.py`), made again when it breaks; a
@@ -33,11 +33,11 @@ from .uploads import Departure, Uploads
 
 # Seconds between attempts to reconnect, from the first to the last; and seconds without progress until we give up.
 RETRY_FIRST, RETRY_LAST, PATIENCE = 0.05, 2.0, 60.0
-# Entries of a folder that are handled at a time.
+# How many entries of a folder are handled at a time.
 BATCH = 256
-# Seconds that the session may take to tell the working folder of its cells.
+# Seconds to wait until the session tells its cells' working folder.
 _CWD_PATIENCE = 10.0
-# Bytes that ``getfile`` reads into memory, and how many of them may be zeros, which are sent as a count.
+# Most bytes that ``getfile`` reads into memory; and how many of them may be zeros, which are sent as a count.
 MAX_CONTENT, MAX_ZEROS = 2 << 30, 256 << 20
 
 _T = TypeVar("_T")
@@ -50,8 +50,8 @@ Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 class Transferred:
     """What a transfer did.
 
-    files    copied, links among them;  bytes  of content that crossed the link;  skipped  were there already
-    notes    what was left out and why, and what else is worth knowing of single files
+    files    how many were copied, also links;  bytes  content that crossed the link;  skipped  how many existed already
+    notes    what was left out and why, and other facts about single files
     """
 
     files: int
@@ -69,7 +69,7 @@ class Transferred:
 
 
 def sources_and_destination(paths: tuple[Name, ...], dst: Name | None) -> tuple[tuple[Name, ...], Name]:
-    """What to copy and where to, of the arguments of a copy: without ``dst``, the last path is the destination."""
+    """The sources and the destination in the arguments of a copy: without ``dst``, the last path is the destination."""
     if dst is None and len(paths) > 1:
         paths, dst = paths[:-1], paths[-1]
     if dst is None or not paths:
@@ -80,10 +80,10 @@ def sources_and_destination(paths: tuple[Name, ...], dst: Name | None) -> tuple[
 def put(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool | None = None) -> Transferred:
     """Copy local files and folders to ``dst`` on the far side, as ``cp -r SOURCES DST`` would.
 
-    Sources may have ``~``, ``*``, ``?``, ``[…]`` and ``**``; a relative ``dst`` is of the folder that cells are in, and
-    ``~`` the home there.  Links inside a folder that lead to something inside it are copied as links, other links and
-    what is no file are left out and noted; a source that is a link is followed.  Raises TransferError, in one
-    sentence; ConnectionLost when the link does not come back.
+    Sources may have ``~``, ``*``, ``?``, ``[…]`` and ``**``; a relative ``dst`` starts in the cells' folder, and ``~``
+    is the home there.  Links inside a folder that lead to something inside it are copied as links, other links and what
+    is no file are left out and noted; a source that is a link is followed.  Raises TransferError, in one sentence;
+    ConnectionLost if the link does not come back.
     """
     with Transfer(session, "put", progress) as transfer:
         return transfer.put([os.fsdecode(source) for source in sources], os.fsdecode(dst))
@@ -92,15 +92,16 @@ def put(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool 
 def get(session: Session, sources: Sequence[Name], dst: Name, *, progress: bool | None = None) -> Transferred:
     """Copy files and folders of the far side to ``dst`` here, by the same rules in the other direction.
 
-    What comes has the permissions that ``cp`` would give it: those there that the umask here leaves.  Nothing the far
-    side says leads out of ``dst``; see `destination.py` for what becomes of odd names.
+    Files get the permissions that ``cp`` would give them: those there, as far as the umask here allows.  Nothing that
+    the far side sends leads out of ``dst``; `destination.py` tells how odd names are treated.
     """
     with Transfer(session, "get", progress) as transfer:
         return transfer.get([os.fsdecode(source) for source in sources], os.fsdecode(dst))
 
 
 def sendfile(session: Session, filename: Name, data: bytes | bytearray | memoryview) -> None:
-    """Write ``data`` to a file there, put in place whole; a new one is its owner's alone, as with Flame's own."""
+    """Write ``data`` to a file there, put in place whole; only the owner can read a new file, as with Flame's own
+    function."""
     with Transfer(session, "sendfile", False) as transfer:
         transfer.sendfile(os.fsdecode(filename), memoryview(data).cast("B"))
 
@@ -112,7 +113,7 @@ def getfile(session: Session, filename: Name) -> bytes:
 
 
 class Transfer:
-    """One transfer: its connection, made again when it breaks, and its counts."""
+    """One transfer: its connection, which is made again if it breaks, and its counts."""
 
     def __init__(self, session: Session, what: str, progress: bool | None) -> None:
         self._session = session
@@ -192,7 +193,7 @@ class Transfer:
     def _get_folder(self, downloads: Downloads, path: str, place: Names) -> None:
         after: Arrival | None = None
         last = False
-        limit = BATCH * 4 if self._calls else BATCH  # by calls, each list begins the walk anew
+        limit = BATCH * 4 if self._calls else BATCH  # by calls, each list begins the walk again
         while not last:
             batch, last = self._insist(downloads.entries, path, place, after, limit)
             self._insist(downloads.receive, batch)
@@ -252,7 +253,7 @@ class Transfer:
         return self._session.location
 
     def _insist(self, step: Callable[Concatenate[FarFiles, _P], _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """``step(far, …)``, repeated on a new connection after a cut, as long as there is some progress."""
+        """Call ``step(far, …)``; after a cut repeat it on a new connection, as long as there is progress."""
         delay = RETRY_FIRST
         self._tally.latest = time.monotonic()
         while not self._stopped:
@@ -289,7 +290,7 @@ class Transfer:
         return answer
 
     def _far_size(self, sources: list[tuple[str, str, Message]]) -> int | None:
-        """The bytes of all sources; None where requests go by calls, which must be short."""
+        """The bytes of all sources; None if requests are sent in calls, which must be short."""
         if self._calls:
             return None
         total = 0
@@ -310,9 +311,9 @@ class Transfer:
 
 
 class _Content:
-    """What comes of one file into memory, ``shown`` is its name; ``more`` whether there is more to ask for.
+    """Receives one file into memory. ``shown`` is its name; ``more``: whether there is more to request.
 
-    As much as the far side announced, and MAX_CONTENT at most; zeros cost it nothing to send, so there are fewer.
+    It takes what the far side announced, at most MAX_CONTENT; of zeros fewer, because they cost nothing to send.
     """
 
     def __init__(self, shown: str, location: str) -> None:
@@ -322,13 +323,13 @@ class _Content:
         self._location = location
         self._size = 0
         self._zeros = 0
-        self._before = 0  # bytes that had come when it was asked for more last
+        self._before = 0  # bytes that had come at the last request for more
 
     def __repr__(self) -> str:
         return f"<_Content {len(self.bytes)} of {self._size} bytes of {self._shown}>"
 
     def take(self, kind: int, payload: Any) -> None:
-        """One frame of the answer. Raises TransferError, UnsafeAnswer."""
+        """Handle one frame of the answer. Raises TransferError, UnsafeAnswer."""
         if kind == frames.CONTROL:
             self._control(payload)
             return
@@ -378,7 +379,7 @@ def checked_where(where: Message, location: str) -> Message:
 
 
 def _local_sources(patterns: list[str]) -> list[tuple[bytes, str, str]]:
-    """``(path, name, kind)`` of what the patterns name here; the name is "" where only a folder's content is meant."""
+    """``(path, name, kind)`` of what the patterns name here; the name is "" if only a folder's content is meant."""
     found = []
     for pattern in patterns:
         if not pattern or "\0" in pattern:
@@ -404,12 +405,12 @@ def _local_sources(patterns: list[str]) -> list[tuple[bytes, str, str]]:
 
 
 def no_parent(path: str, side: str) -> str:
-    """That the folder of ``path`` is missing; ``side`` is "here", or "on" a location."""
+    """The error that the folder of ``path`` is missing; ``side`` is "here", or "on" a location."""
     return f"{trees.shown(os.path.dirname(path.rstrip('/')) or path)} does not exist {side}; create it first"
 
 
 def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str) -> list[bytes]:
-    """The path that each source, by its name and kind, gets: as cp has it. ``there`` describes what ``dst`` is now, on
+    """The path for each source, by its name and kind, as ``cp`` chooses it. ``there`` describes what ``dst`` is now, on
     ``side``: "here", or "on" a location."""
     shown, kind, path = trees.shown(dst), there["kind"], trees.from_wire(there["path"])
     if kind == "folder":
@@ -426,7 +427,7 @@ def _places(dst: str, there: Message, sources: list[tuple[str, str]], side: str)
 
 
 def _places_in(folder: bytes, sources: list[tuple[str, str]]) -> list[bytes]:
-    """The same, where ``dst`` is a folder that is there."""
+    """The same, if ``dst`` is an existing folder."""
     places = [os.path.join(folder, trees.from_wire(name)) if name else folder for name, _ in sources]
     seen: set[bytes] = set()
     for place, (_, what) in zip(places, sources, strict=True):
@@ -438,7 +439,7 @@ def _places_in(folder: bytes, sources: list[tuple[str, str]]) -> list[bytes]:
 
 
 def _chosen(dst: str, sources: list[tuple[str, str]]) -> tuple[ChosenFolder, list[Names]]:
-    """The folder here that ``dst`` names, or that it would be made in, and where in it each source goes."""
+    """The folder here that ``dst`` names, or in which it would be made, and where in it each source goes."""
     if "\0" in dst or not dst:
         raise TransferError("the destination has no usable name; name a file or a folder")
     target = os.fsencode(os.path.realpath(os.path.expanduser(dst)))  # named by the user, so links are followed
@@ -458,8 +459,8 @@ def _chosen(dst: str, sources: list[tuple[str, str]]) -> tuple[ChosenFolder, lis
 
 
 def _check_not_inside(source: str, real: str, place: bytes | str) -> None:
-    """On one machine: a folder that is copied into itself would have no end. ``real`` is the source without links; it
-    may be what the far side says, so it is only compared."""
+    """On one machine: refuse to copy a folder into itself, which would not end. ``real`` is the source without links;
+    it may come from the far side, so it is only compared."""
     inside = os.path.join(os.fsdecode(place), "")
     if any(inside.startswith(os.path.join(os.path.normpath(one), "")) for one in (source, real)):
         raise TransferError(f"cannot copy the folder {trees.shown(source)} into itself; name another destination")
@@ -475,7 +476,7 @@ def _departures(sources: list[tuple[bytes, str]], places: list[bytes]) -> Genera
             folder = ChosenFolder(path)
         except OSError as e:
             raise TransferError(f"cannot read {trees.shown(path)}: {trees.why(e)}") from None
-        with contextlib.closing(folder):  # who reads of it later opens it again, if it is the same one still
+        with contextlib.closing(folder):  # whoever reads it later opens it again, if it is still the same one
             what = folder.describe(())
             yield Departure(folder, (), place, what, name)
             for names, entry in folder.walk():

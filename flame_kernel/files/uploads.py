@@ -1,4 +1,4 @@
-"""Files on their way to the far side, a batch at a time; what was acknowledged is not sent again after a cut."""
+"""Sends files to the far side, a batch at a time; what was acknowledged is not sent again after a cut."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SMALL = 128 << 10
 
 @dataclass
 class Departure:
-    """One entry: from ``place`` in a folder that the user named, or without one from the file of that path, to ``far``;
-    ``what`` describes it as `trees.walk` does, ``name`` is for people."""
+    """One entry: from ``place`` in a folder that the user named, or without a folder from the file of that path, to
+    ``far``. ``what`` describes it as `trees.walk` does; ``name`` is for people."""
 
     folder: ChosenFolder | None
     place: Names
@@ -43,27 +43,27 @@ class Departure:
         return str(trees.to_wire(self.far))
 
     def source(self) -> trees.Source:
-        """The file, to be read. What it is was settled before anything was asked: no answer names another one."""
+        """The file to read. It was chosen before any request, so no answer can select another one."""
         if self.folder is None:
             return trees.Source(self.place[0], follow=True)
         return self.folder.source(self.place)
 
 
 class Uploads:
-    """Sends batches, counts in ``tally``; ``where`` names the far side in sentences."""
+    """Sends batches, and counts in ``tally``; ``where`` names the far side in sentences."""
 
     def __init__(self, tally: Tally, where: str) -> None:
         self._tally = tally
         self._where = where
-        self._reading: ChosenFolder | None = None  # that of the file that was read last
+        self._reading: ChosenFolder | None = None  # the folder of the file that was read last
         self._made: set[bytes] = set()  # folders made by us that are still being filled
-        self._ends: list[Departure] = []  # those that are full: they get their mode and time
+        self._ends: list[Departure] = []  # those that are complete: they get their mode and time
 
     def __repr__(self) -> str:
         return f"<Uploads to {self._where}, {self._tally!r}>"
 
     def send(self, far: FarFiles, batch: list[Departure]) -> None:
-        """Send what of the batch is not there yet. After a ConnectionLost, again with a new ``far``."""
+        """Send the part of the batch that is not there yet. After a ConnectionLost call it again with a new ``far``."""
         for end in self._ends:
             request = {"op": "attributes", "path": end.path, "mode": end.what["mode"], "mtime": end.what["mtime"]}
             far.ask(request, lambda kind, answer: None)
@@ -85,7 +85,7 @@ class Uploads:
         self._made.difference_update(one.far for one in self._ends)
 
     def close(self) -> None:
-        """Close what is open for reading."""
+        """Close the files that are open for reading."""
         if self._reading is not None:
             self._reading.close()
             self._reading = None
@@ -97,7 +97,7 @@ class Uploads:
     # -- what is there already
 
     def _look(self, far: FarFiles, files: list[Departure]) -> dict[bytes, int]:
-        """Where to go on with each file of some size; those that are there already are done."""
+        """Find out where to continue each larger file; those that are there already are done."""
         large = [one for one in files if one.size >= SMALL]
         looks: dict[bytes, Message] = {}
         if large:
@@ -130,13 +130,15 @@ class Uploads:
         """How many of the first ``limit`` bytes are the same in our file and in theirs at ``path``."""
         try:
             with self._source(one) as source:
-                theirs = far_sums(far, path, limit, lambda: list(trees.sums(source, 0, limit, far.frames.room)))
+                theirs = far_sums(
+                    far, path, limit, lambda: list(trees.sums(source, 0, limit, far.frames.room, far.frames.hash))
+                )
         except (OSError, trees.Refused):
-            return 0  # it cannot be read: that will be said when it is to be sent
+            return 0  # it cannot be read: reported when it should be sent
         return theirs
 
     def _source(self, one: Departure) -> trees.Source:
-        """The file to read; of the folders of many sources one is open at a time."""
+        """The file to read; only one source folder is open at a time."""
         if self._reading is not one.folder and self._reading is not None:
             self._reading.close()
         self._reading = one.folder
@@ -145,12 +147,12 @@ class Uploads:
     # -- sending
 
     def _send_file(self, far: FarFiles, one: Departure, offset: int) -> None:
-        """Send one file from ``offset`` on; how it ends is told by its answer."""
+        """Send one file from ``offset`` on; the answer tells whether it succeeded."""
         tally = self._tally
         try:
             with self._source(one) as source:
                 if (source.size, source.mtime) != (one.size, one.what["mtime"]):
-                    offset = 0  # it has changed since it was looked at: another part, if any
+                    offset = 0  # it has changed meanwhile: another part, if any
                 write = {"op": "write", "path": one.path, "size": source.size, "mtime": source.mtime}
                 far.ask(dict(write, offset=offset), self._answer_to(one))
                 end = {"op": "done", "mode": source.mode, "mtime": source.mtime, "compare": source.size < SMALL}
@@ -223,15 +225,15 @@ def _keep(answers: dict[bytes, Message], name: bytes, kind: int, answer: Any) ->
 
 
 def far_sums(far: FarFiles, path: str, limit: int, ours: Any) -> int:
-    """How many bytes of ``limit`` are the same at the beginning of the far side's ``path`` and of what ``ours()``
-    gives the checksums of, which it does meanwhile."""
+    """How many of the first ``limit`` bytes are equal in the far side's ``path`` and in our file. ``ours()`` returns
+    our checksums, and runs while the far side computes its own."""
     theirs: list[Any] = []
 
     def take(kind: int, answer: Any) -> None:
         if kind == frames.CONTROL and isinstance(answer.get("sums"), list):
             theirs.extend(answer["sums"][: limit // trees.PIECE + 1 - len(theirs)])
 
-    if far.calls:  # none of which may be long
+    if far.calls:  # none of which may take long
         for start in range(0, limit, trees.PIECE):
             end = min(start + trees.PIECE, limit)
             far.ask({"op": "sums", "path": path, "start": start, "limit": end}, take)

@@ -1,3 +1,3 @@
-"""Ports and sockets of one side that are reached from the other one, through the link.
+"""Makes ports and sockets of one side reachable from the other side, through the link.
 Knows no notebook and no command line; channels and pump are the agent's, both sides run them.
-Begin at tunnel.py; forwards.py is what a user holds."""
+Begin at tunnel.py; forwards.py has what a user works with."""

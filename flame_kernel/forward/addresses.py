@@ -1,4 +1,5 @@
-"""What is forwarded, as users write it: ``6006``, ``8080:db:5432``, ``/run/app.sock``; see ``ssh -L`` and ``-R``."""
+"""Reads what to forward, as users write it: ``6006``, ``8080:db:5432``, ``/run/app.sock``; see ``ssh -L`` and
+``-R``."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from .tunnel import Address
 
 LOOPBACK = "127.0.0.1"
 _MOST = 65535
-# What stands between the colons: [an IPv6 address], a path, or anything else.
+# The parts between colons: [an IPv6 address], a path, or anything else.
 _PART = re.compile(r"\[([^\]]*)\]|([^:]*)")
 
 
@@ -33,7 +34,7 @@ def parse(text: str) -> Spec:
     to: Address
     if paths[-1]:
         to, rest = parts[-1], parts[:-1]
-    elif len(parts) == 2 and parts[0].isdigit():  # PORT:PORT, as Docker has it
+    elif len(parts) == 2 and parts[0].isdigit():  # PORT:PORT, as in Docker
         return Spec((LOOPBACK, port(parts[0])), ("localhost", port(parts[1])))
     elif len(parts) == 2 and paths[0]:
         to, rest = ("localhost", port(parts[1])), parts[:1]
@@ -102,7 +103,7 @@ def is_open(address: Address) -> bool:
 
 
 def shown(address: Address) -> str:
-    """An address as it is written."""
+    """An address as users write it."""
     if isinstance(address, str):
         return address
     host = f"[{address[0]}]" if ":" in address[0] else address[0]

@@ -1,7 +1,7 @@
-"""The link to a forwarded port that works in the user's browser, which may be on another machine than the notebook.
+"""Finds the link to a forwarded port that works in the user's browser, which may not run on the notebook's machine.
 
-Jupyter's server passes requests on to ports of its machine where it has jupyter-server-proxy: ``/proxy/PORT/``.
-Whether it has is tried, once: a port of ours either hears of a request, or it does not.
+With jupyter-server-proxy, Jupyter's server passes requests for ``/proxy/PORT/`` to ports of its machine. We find out
+once whether it does: we send a request for a port of ours, and see whether it arrives.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .forwards import Forward
 
 # Seconds that Jupyter's server may take to answer.
 PATIENCE = 3.0
-_MOST = 65_536  # bytes of the file that tells of a server
+_MOST = 65_536  # most bytes of the file that describes a server
 
 
 def link(forward: Forward) -> str:
-    """Where the user opens it; empty for what no browser opens."""
+    """The link for the user's browser; empty for what no browser opens."""
     if isinstance(forward.listen, str) or forward.to is None:
         return "" if forward.to is not None else forward.url
     base = proxied()
@@ -37,12 +37,12 @@ def link(forward: Forward) -> str:
 
 
 def needs_a_browser_here(forward: Forward) -> bool:
-    """Whether its link is one to this machine."""
+    """Whether the link leads to this machine."""
     return bool(link(forward)) and forward.to is not None and proxied() is None
 
 
 def open_link(forward: Forward) -> None:
-    """Open it in the browser of this machine."""
+    """Open it in this machine's browser."""
     if not forward.reverse and forward.url.startswith("http"):
         webbrowser.open(forward.url)
 
@@ -57,13 +57,13 @@ def proxied() -> str | None:
     if not base.startswith("/") or not base.endswith("/"):
         return None
     heard = _passes_on(server)
-    if heard is None:  # it cannot be asked: what is installed beside us has to do
+    if heard is None:  # it cannot be asked, so we look at what is installed here
         heard = importlib.util.find_spec("jupyter_server_proxy") is not None
     return base if heard else None
 
 
 def _server() -> dict[str, Any] | None:
-    """What Jupyter's server has written about itself, if it has started this process."""
+    """The description that Jupyter's server has written of itself, if it has started this process."""
     parent = os.environ.get("JPY_PARENT_PID", "")
     if not parent.isdigit():
         return None
@@ -77,7 +77,7 @@ def _server() -> dict[str, Any] | None:
 
 
 def _passes_on(server: dict[str, Any]) -> bool | None:
-    """Whether a request for a port of ours comes to us; None where the server cannot be asked."""
+    """Whether a request for a port of ours reaches us; None if the server cannot be asked."""
     url = urllib.parse.urlsplit(str(server["url"]))
     if url.scheme != "http" or not server.get("token") or not url.hostname:
         return None

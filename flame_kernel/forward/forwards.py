@@ -1,7 +1,7 @@
-"""Forwards: the ports and sockets of one session that are reached through the link; a `Forward` is one of them.
+"""Forwards: the forwarded ports and sockets of one session; a `Forward` is one of them.
 
-Listeners are on loopback, unless the user names another interface; every user of a machine can connect to its loopback
-ports, and that is said once.  A unix socket of mode 0600 is for its owner alone.
+Listeners are on loopback, unless the user names another interface. Every user of a machine can connect to its loopback
+ports; the user is told so once.  A unix socket has mode 0600, for its owner alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Forward:
     listen   where connections are accepted: host and port, or a path
     to       where they lead, None for a SOCKS proxy
     reverse  whether the far side listens, and this side is connected to
-    trouble  why its last connection led nowhere, as a sentence; empty while all is well
+    trouble  a sentence about why its last connection failed; empty if it did not
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Forward:
 
     @property
     def local_port(self) -> int | None:
-        """The port on this machine: the one that listens, or with ``reverse`` the one that is connected to."""
+        """The port on this machine: the one that listens, or with ``reverse`` the one that we connect to."""
         address = self.to if self.reverse else self.listen
         return None if address is None or isinstance(address, str) else address[1]
 
     @property
     def url(self) -> str:
-        """Where it is reached: ``http://localhost:PORT/``, ``socks5h://…``, or ``unix:PATH``."""
+        """Its address: ``http://localhost:PORT/``, ``socks5h://…``, or ``unix:PATH``."""
         if isinstance(self.listen, str):
             return f"unix:{self.listen}"
         host, port = self.listen
@@ -80,7 +80,7 @@ class Forward:
 
     @property
     def connections(self) -> int | None:
-        """How many connections it has now; None where only the far side knows."""
+        """How many connections it has now; None if only the far side knows."""
         return None if self._listener is None else len(self._listener.streams)
 
     def close(self) -> None:
@@ -97,8 +97,8 @@ class Forward:
 class Forwards:
     """The forwards of ``session``. The first one makes the tunnel, the end of the last one ends it.
 
-    ``on_trouble`` is told a forward and a sentence when a connection leads nowhere, and when the forward has ended
-    by itself; it is called on a thread of the tunnel's.
+    ``on_trouble`` is called with a forward and a sentence when a connection fails, and when the forward has ended by
+    itself; on a thread of the tunnel.
     """
 
     def __init__(self, session: Session, on_trouble: Callable[[Forward, str], None] = lambda one, said: None) -> None:
@@ -108,7 +108,7 @@ class Forwards:
         self._tunnel: Tunnel | None = None
         self._open: dict[int, Forward] = {}
         session.before_end.append(self.close)
-        self._told = False  # that loopback ports are open to all users
+        self._told = False  # whether the user was told that loopback ports are open to all users
 
     def __repr__(self) -> str:
         return f"<Forwards of {self.name}: {len(self._open)}>"
@@ -121,7 +121,7 @@ class Forwards:
 
     @property
     def name(self) -> str:
-        """The target's name, or where it is."""
+        """The target's name, or its location."""
         return self.session.target.name or self.session.location
 
     @property
@@ -130,7 +130,7 @@ class Forwards:
 
     @property
     def cuts(self) -> int:
-        """How often the connection has broken and was made again."""
+        """How often the connection broke and was made again."""
         return 0 if self._tunnel is None else self._tunnel.cuts
 
     def open(
@@ -164,7 +164,7 @@ class Forwards:
         return self.add(Spec(_bound(listen, bind), spec.to), reverse=reverse, any_port=spec.listen is None)
 
     def add(self, spec: Spec, *, reverse: bool = False, socks: bool = False, any_port: bool = False) -> Forward:
-        """Forward what ``spec`` says. ``any_port``: where the port is taken here, another one will do."""
+        """Forward what ``spec`` says. ``any_port``: use another port here if this one is taken."""
         self._check()
         assert spec.listen is not None
         listen, to = spec.listen, None if socks else spec.to

@@ -1,4 +1,4 @@
-"""What a ``%flame`` line or ``jupyter flame`` asks of forwards, and what it is told."""
+"""The forwarding commands of ``%flame`` and ``jupyter flame``, and the text that they show."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = ("forward", "connections", "trouble")
 
 
 def open_all(forwards: Forwards, ports: Sequence[str], asked: Mapping[str, Any]) -> list[Forward]:
-    """All that is asked for, or none of it: ``asked`` has the options by their names. Raises FlameError."""
+    """Open everything that is asked for, or nothing: ``asked`` has the options by name. Raises FlameError."""
     local, socks, unix = asked.get("local"), asked.get("socks"), asked.get("unix")
     if local is not None and unix is not None:
         raise TargetError("--local and --unix both say where to listen here; give one of them")
@@ -41,7 +41,7 @@ def open_all(forwards: Forwards, ports: Sequence[str], asked: Mapping[str, Any])
 
 
 def text(made: Sequence[Forward], in_notebook: bool = False) -> str:
-    """A line for each, and what there is to know."""
+    """A line for each forward, and warnings."""
     lines = [line for one in made for line in _lines(one, in_notebook)]
     return plain_text("\n".join(lines))
 
@@ -76,7 +76,7 @@ def _notes(one: Forward, in_notebook: bool) -> list[str]:
 
 
 def table(forwards: Forwards | None) -> str:
-    """What is forwarded, one a line."""
+    """The forwards, one a line."""
     if not forwards:
         return "no port is forwarded; %flame forward PORT does it"
     lines = []
@@ -92,7 +92,7 @@ def table(forwards: Forwards | None) -> str:
 
 
 def stop(forwards: Forwards | None, which: str) -> str:
-    """End one, or ``all``; what was done. Raises FlameError."""
+    """End one, or ``all``; returns what was done, in words. Raises FlameError."""
     if forwards is None or not len(forwards):
         raise FlameError("no port is forwarded")
     chosen = list(forwards) if which == "all" else [forwards.find(which)]

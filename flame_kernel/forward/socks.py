@@ -1,4 +1,4 @@
-"""SOCKS5 (RFC 1928): the first bytes of a connection name where it leads. No sockets here; no user name is asked for.
+"""SOCKS5 (RFC 1928): the first bytes of a connection name where it leads. Does no I/O, and asks for no user name.
 
 Names are passed on as they are, so that the far side resolves them.
 """
@@ -15,11 +15,11 @@ _CONNECT = 1
 _IPV4, _NAME, _IPV6 = 1, 3, 4
 # Replies: done, failed, host unreachable, connection refused, no such command, no such kind of address.
 DONE, FAILED, UNREACHABLE, REFUSED, NO_COMMAND, NO_KIND = 0, 1, 4, 5, 7, 8
-_AT = struct.pack("!BIH", _IPV4, 0, 0)  # we do not say where we have connected from
+_AT = struct.pack("!BIH", _IPV4, 0, 0)  # we do not tell the address that we connect from
 
 
 class Socks:
-    """One connection's greeting: give it the bytes that come, until it says where they lead."""
+    """One connection's greeting: give it the bytes that come, until it returns where they lead."""
 
     def __init__(self) -> None:
         self._have = b""
@@ -30,7 +30,8 @@ class Socks:
         return f"<Socks {'failed' if self.failed else 'greeted' if self._greeted else 'new'}>"
 
     def take(self, data: bytes) -> tuple[bytes, dict[str, Any] | None, bytes]:
-        """More bytes: what to answer, where the connection leads once that is known, and what came behind that."""
+        """Take more bytes; returns what to answer, where the connection leads (once that is known), and the bytes after
+        that."""
         self._have += data
         answer = b""
         if not self._greeted:
@@ -65,11 +66,11 @@ class Socks:
         return b"", {"host": host, "port": port}, have[6 + size :]
 
     def granted(self) -> bytes:
-        """What is said once the far side has connected."""
+        """The answer when the far side has connected."""
         return self._reply(DONE)
 
     def refused(self, why: str) -> bytes:
-        """What is said if it cannot."""
+        """The answer if it cannot connect."""
         if "refused" in why:
             return self._reply(REFUSED)
         return self._reply(UNREACHABLE if "unknown" in why or "unreachable" in why or "no route" in why else FAILED)

@@ -1,7 +1,7 @@
-"""Tunnel: the connection of a session's forwards. It heals after an outage, and the streams in it live on.
+"""Tunnel: the connection for a session's forwards. It is made again after an outage, and its streams go on.
 
-Two threads: one runs the pump (see `agent/forward/pump.py`); the other one exists only while the connection is down,
-and makes it again.
+It has two threads: one runs the pump (see `agent/forward/pump.py`); the other exists only while the connection is down,
+to make it again.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ Address = tuple[str, int] | str
 class Tunnel:
     """The streams between both sides of ``session``. Connects when it is made; raises CannotConnect, SessionGone.
 
-    on_refused  told the listener and a sentence when a connection is not a usable address
-    on_end      told why the tunnel has ended, if nobody here has closed it
+    on_refused  called with the listener and a sentence when a connection cannot be carried
+    on_end      called with the reason when the tunnel has ended by itself
     """
 
     def __init__(
@@ -84,30 +84,32 @@ class Tunnel:
     # -- the connection
 
     def _dial(self) -> tuple[Connection, socket.socket, Any, Any, int]:
-        """A connection that the far side has taken over for us, the seals for it, and how much it has received."""
+        """A connection that the far side has taken over for the tunnel, its seals, and how much the far side has
+        received."""
         target, received, ours = self._session.target, self._pump.channels.received, os.urandom(frames.NONCE)
         request = {"tunnel": self._name, "received": received, "nonce": ours.hex()}
+        request["hash"] = self._session.hash
         connection = Connection(target)
         try:
             connection.pickle_protocol = 4
             try:
                 wire = taken_over(connection, FORWARD, self._session.wire_message(request))
             except RemoteError as e:
-                if e.ename == "KeyError":  # it has no agent of ours
+                if e.ename == "KeyError":  # the server lacks our agent
                     raise SessionGone(connection.location, "the server was restarted") from None
                 raise
             answer = bytearray(frames.NONCE + _COUNT.size)
             wire.receive(memoryview(answer))
             theirs, (got,) = bytes(answer[: frames.NONCE]), _COUNT.unpack(answer[frames.NONCE :])
             secret = target.key.reveal() if target.key is not None else None
-            out, back = channels.seals(secret, ours, theirs, received, got)
+            out, back = channels.both_seals(self._session.hash, secret, ours, theirs, received, got)
             return connection, wire.raw, out, back, got
         except BaseException:  # goes on, whatever it is; the connection is closed
             connection.close()
             raise
 
     def _attach(self, connection: Connection, link: socket.socket, out: Any, back: Any, received: int) -> None:
-        """Go on over this connection; on the pump's thread, or before that runs. Raises UnsafeAnswer."""
+        """Go on over this connection. Call it on the pump's thread, or before that runs. Raises UnsafeAnswer."""
         self._connection = connection
         try:
             self._pump.attach(link, out, back, received)
@@ -130,8 +132,8 @@ class Tunnel:
             except FlameError as e:
                 error = e
             except (OSError, EOFError):
-                pass  # the connection broke: another one goes on
-            except BaseException as e:  # a fault of ours: said like an outage that does not end
+                pass  # the connection broke: a new one will be made
+            except BaseException as e:  # a bug of ours: reported like an outage that does not end
                 error = FlameError(f"the forwards to {self._session.location} have failed here: {e!r}")
             self._leave()
             if error is not None:
@@ -142,7 +144,7 @@ class Tunnel:
             _start("dial", self._dial_again)
 
     def _dial_again(self) -> None:
-        """On a thread of its own: until there is a connection, or there cannot be one any more."""
+        """Runs on its own thread, until there is a connection, or none is possible any more."""
         pause = FIRST_PAUSE
         while not self._closing.wait(pause):
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -154,7 +156,7 @@ class Tunnel:
                     continue
                 error: FlameError = gone
             except FlameError as e:
-                error = self._session.gone or e  # the session may know better why it has gone
+                error = self._session.gone or e  # the session may have a better reason
             else:
                 if not self._pump.call(functools.partial(self._attach, *dialled)):
                     dialled[0].close()
@@ -163,7 +165,7 @@ class Tunnel:
             return
 
     def _end(self, error: FlameError) -> None:
-        """On the pump's thread: nothing goes on."""
+        """End the tunnel; runs on the pump's thread."""
         self._closing.set()
         self._pump.close()
         self._leave()
@@ -191,13 +193,13 @@ class Tunnel:
     # -- listeners
 
     def listen_here(self, listener: Listener) -> int:
-        """Have connections of this listener carried there; the number to close it by."""
+        """Carry this listener's connections to the far side; returns the number to close it by."""
         number: int = -listener.sock.fileno()
         self._do(lambda: self._pump.streams.listen(number, listener))
         return number
 
     def listen_there(self, at: Address, to: Address) -> tuple[int, int | None]:
-        """Have the far side listen at ``at``, and carry its connections to ``to`` here; its number and its port."""
+        """Make the far side listen at ``at``, and carry its connections to ``to`` here; returns its number and port."""
         waiting: Future[dict[str, Any]] = Future()
 
         def ask() -> int:
@@ -230,7 +232,7 @@ class Tunnel:
                 self._waiting.pop(number, None)
                 self._pump.channels.unlisten(number)
 
-        with contextlib.suppress(FlameError):  # it has ended, and the listener with it
+        with contextlib.suppress(FlameError):  # the tunnel has ended, and the listener with it
             self._do(close)
 
     def _listening(self, number: int, answer: dict[str, Any]) -> None:
@@ -239,7 +241,7 @@ class Tunnel:
             waiting.set_result(answer)
 
     def _where(self, what: dict[str, Any]) -> Address:
-        """Where a connection of a listener there leads here: only to what the user has named for it."""
+        """Where a connection of a listener there leads: only to the address here that the user named for it."""
         listener = what.get("listener")
         to = self._leads.get(listener) if isinstance(listener, int) else None
         if to is None:
@@ -247,13 +249,13 @@ class Tunnel:
         return to
 
     def _do(self, job: Callable[[], Any]) -> Any:
-        """Have the pump's thread do it; what it returns. Raises FlameError if the tunnel has ended."""
+        """Run it on the pump's thread; returns its result. Raises FlameError if the tunnel has ended."""
         done: Future[Any] = Future()
 
         def run() -> None:
             try:
                 done.set_result(job())
-            except BaseException as e:  # whoever waits gets it
+            except BaseException as e:  # raised where the result is awaited
                 done.set_exception(e)
 
         ended = FlameError(f"the forwards to {self._session.location} have ended")
@@ -278,5 +280,5 @@ def _start(name: str, work: Callable[..., None], *args: Any) -> None:
 
 
 def _said(text: object) -> str:
-    """The far side's words, at a length that can be shown."""
+    """The far side's text, short enough to be shown."""
     return cap(one_line(str(text)[: 2 * MAX_MESSAGE]), 300)

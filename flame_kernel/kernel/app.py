@@ -30,7 +30,7 @@ class FlameKernelApp(IPKernelApp):
         self.update_config(written)
 
     def initialize(self, *args: Any, **options: Any) -> None:
-        """As ipykernel's; what nobody will read is not put into words: its handler alone has the log's level."""
+        """As ipykernel's, but messages below the log's level are not formatted."""
         super().initialize(*args, **options)  # type: ignore[no-untyped-call]
         self.log.setLevel(self.log_level)
 
@@ -41,7 +41,7 @@ class FlameKernelApp(IPKernelApp):
         self.shell_channel_thread = Subshells()
 
     def init_iopub(self, context: Any) -> None:
-        """As ipykernel's, but with a bound of what a front end has not taken yet, beyond which nothing is dropped."""
+        """As ipykernel's, but with a limit on what a front end has not taken yet; nothing is dropped."""
         socket = context.socket(zmq.XPUB)
         socket.linger = 1000
         outgoing.prepare(socket)

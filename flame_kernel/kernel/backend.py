@@ -30,10 +30,10 @@ class FarSide:
     target      ``location`` None means a server of our own, started with the first session and ended with the last
     on_events   called with ``(session, events)`` on the session's events thread
     on_link     called with a sentence when the link breaks, None when it is back
-    trouble     why there is no usable target: what every cell is told, until ``connect``
-    group       the hosts on which cells run, in place of one: an editor's questions are for the first that lives
+    trouble     the error why there is no usable target; every cell gets it, until ``connect``
+    group       the hosts on which cells run, instead of one; an editor's questions go to the first that answers
 
-    ``count`` is the number of the notebook's next cell, wherever that runs; ``client_id`` is how the agents know us.
+    ``count`` is the number of the notebook's next cell, wherever it runs; ``client_id`` names us to the agents.
     """
 
     def __init__(
@@ -72,15 +72,15 @@ class FarSide:
 
     @property
     def own(self) -> Session | None:
-        """The same where cells run on one host; None on a group."""
+        """The same if cells run on one host; None on a group."""
         return self.current if self.group is None else None
 
     def session(self, for_cell: bool = False) -> Future[Session]:
         """The session, opened in the background if there is none. The future may fail with any FlameError; the next
         call then tries again.
 
-        Where a session has gone that nobody was told of, one cell is told, and does not run among names that are not
-        there.
+        If a session is gone and the user does not know, one cell reports it and does not run, because its variables are
+        missing.
         """
         future: Future[Session] = Future()
         group = self.group
@@ -105,21 +105,21 @@ class FarSide:
     def connect(self, target: Target, attach: str | None = None) -> Future[Session]:
         """Open a session at ``target``, and only then leave the present one for it; ``attach`` as in Session.
 
-        Where that fails (with any FlameError), or the future is cancelled before, all stays as it is.
+        If that fails (with any FlameError), or the future is cancelled before, nothing changes.
         """
         future: Future[Session] = Future()
         threading.Thread(target=self._change, args=(target, attach, future), name="flame-connect", daemon=True).start()
         return future
 
     def turn_to(self, target: Target, trouble: FlameError | None = None, group: Group | None = None) -> None:
-        """Cells run at ``target`` from now on, or on a group, or hear of ``trouble``; there is no session that has to
-        be left."""
+        """From now on cells run at ``target``, or on a group, or get ``trouble``. Call it only if there is no session
+        to leave."""
         with self._lock:
             self._opening = None
             self.target, self.trouble, self.group = target, trouble, group
 
     def join(self, group: Group, words: str) -> None:
-        """Cells run on all of a group from now on; the present session is left, as by ``connect``."""
+        """From now on cells run on all hosts of a group; the present session is left, as by ``connect``."""
         with self._lock:
             before, self._opening = self._opening, None
             self.target, self.trouble, self.group = Target(name=words), None, group
@@ -136,7 +136,7 @@ class FarSide:
                 yield remote.session
 
     def _first_of(self, group: Group) -> Future[Session]:
-        """The first session of a group that lives; where there is none yet, all are connected to."""
+        """The first usable session of a group; if there is none yet, all hosts are connected."""
         future: Future[Session] = Future()
         living = next(self._living(group), None)
         if living is not None:
@@ -255,7 +255,7 @@ class FarSide:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the session lives on without this kernel: one that somebody has given a name."""
+        """Whether the session goes on without this kernel: it does if the user has named it."""
         return self.target.session is not None and self.target.location is not None
 
     def detach(self) -> None:
@@ -296,7 +296,7 @@ def _session_of(opening: Future[Session] | None) -> Session | None:
 
 
 def _leave(opening: Future[Session], keep: Session | None = None) -> None:
-    """Leave the session of ``opening``, if it has one, for ``keep``: one that nobody has named ends with that."""
+    """Leave the session of ``opening``, if it has one, for ``keep``: it ends unless the user has named it."""
     session = _session_of(opening)
     if session is None:
         return

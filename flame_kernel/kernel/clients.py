@@ -1,11 +1,12 @@
-"""Clients: which front end asked for which cell, when it was last heard, and so what it cannot have seen."""
+"""Clients: which front end asked for which cell, and when we last heard from it; so we know what it cannot have
+seen."""
 
 from __future__ import annotations
 
 import collections
 import time
 
-# Cells, and front ends, that are remembered.
+# How many cells, and front ends, are remembered.
 REMEMBERED = 2000
 # Seconds: nobody asks for a cell and closes the page sooner, so a cell that ends within them has been seen. A program
 # often asks through one client and reads through the next.
@@ -28,7 +29,8 @@ class Clients:
             self._heard.popitem(last=False)
 
     def note(self, front: str) -> str:
-        """For the first cell that ``front`` asks for: a line about cells that it cannot have seen whole; else empty."""
+        """For the first cell that ``front`` asks for: a line about cells whose output it has not fully seen; else
+        empty."""
         if front in self._asked:
             return ""
         self._asked[front] = None
@@ -52,7 +54,7 @@ class Clients:
             self._cells[request_id] = (self._cells[request_id][0], time.monotonic())
 
     def missed(self, front: str) -> list[str]:
-        """The cells that were not finished when the front end before ``front`` was last heard, the oldest first."""
+        """The cells that were not finished when we last heard from the front end before ``front``, the oldest first."""
         return self._unfinished(front, 0.0)
 
     def _unfinished(self, front: str, moment: float) -> list[str]:

@@ -1,5 +1,5 @@
-"""Commands: the ``%flame`` lines of a kernel's cells, carried out. What copies and sends is in ``exchange.py``, what
-changes where cells run in ``sessions.py``."""
+"""Commands: carries out the ``%flame`` lines of a kernel's cells. ``exchange.py`` has those that copy and send,
+``sessions.py`` those that change where cells run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from .waits import Stopped, Waits, on_thread
 
 # What is written for the magics of %load_ext flame, and what to do here.
 _LOADS = re.compile(r"%(?:re)?load_ext\s+flame(?:_kernel)?\s*$")
-# A line that is meant for us, though it stands in a block, or is mistyped: with a key in it, it does not go there.
+# A line meant for us, though it is in a block, or mistyped: if it has a key in it, it must not go to the far side.
 _OURS_SOMEWHERE = re.compile(r"\s*(?:[\w, ]+=\s*)?%{1,2}\s*flame\b", re.IGNORECASE)
 _VALUE = re.compile(r"\s*[A-Za-z_][\w, ]*=\s*%flame\b")
 _LOADED = "%load_ext flame is for other kernels: here cells run on the far side already, and %flame is there"
@@ -77,7 +77,7 @@ class Commands:
         self._load = load
         self._views = monitor.Views()
         self._confirmed: str | None = None  # the front end whose cells, sent together, may run
-        self._ports: Forwards | None = None  # of the session that had some last
+        self._ports: Forwards | None = None  # those of the session that last had some
         self._exchange = Exchange(far, local, waits, load, self._say)
         self.groups = Groups(far, publisher, waits, load, self._say, self._exchange)
         self._on_group = OnGroup(far, self.groups, publisher, waits, self._exchange, self._say, self.show_profile)
@@ -86,8 +86,8 @@ class Commands:
         )
 
     async def of_cell(self, lines: list[str], cell: Cell) -> tuple[list[str] | None, dict[str, Any]]:
-        """Carry out the commands at the top of a cell. Returns the lines that are left to run, None where there are
-        none; and the reply of the cell that the last command has followed. Raises FlameError, Stopped."""
+        """Carry out the commands at the top of a cell. Returns the lines that are left to run, None if there are none;
+        and the reply of the cell that the last command followed. Raises FlameError, Stopped."""
         lines = list(lines)
         orders = 0
         reply: dict[str, Any] = {}
@@ -118,9 +118,9 @@ class Commands:
         return (None if orders and _next(lines) == len(lines) else lines), reply
 
     async def carry_out(self, line: Line, cell: Cell) -> dict[str, Any] | None:
-        """Do what ``line`` says, its words in the cell's output. The reply of a cell that was followed, or None.
+        """Carry out ``line``, and show its text in the cell. Returns the reply of a cell that was followed, or None.
 
-        Raises FlameError, and Stopped where a Stop ended a wait.
+        Raises FlameError, and Stopped if a Stop ended a wait.
         """
         self._check_command(line)
         do = self._on_group.of(line) or getattr(self, f"_{line.name}", None) or getattr(self.sessions, line.name, None)
@@ -172,7 +172,7 @@ class Commands:
 
     @contextlib.contextmanager
     def _moving(self, line: Line, cell: Cell) -> Iterator[None]:
-        """While a command may change where the following cells run."""
+        """A context in which a command may change where the following cells run."""
         moves = line.command.moves and not (line.name == "attach" and line["watch"])
         cell.moves(moves)
         try:
@@ -235,7 +235,7 @@ class Commands:
         await self._look(cell, line, lambda session: "")
 
     async def _look(self, cell: Cell, line: Line, once: Callable[[Session], str]) -> None:
-        """Show the answer once, or in a live view that goes on when this cell is over."""
+        """Show the answer once, or in a live view that continues after this cell."""
         kind, options = line.name, line.values
         expression = options.get("code", "")
         if options["end"]:
@@ -368,7 +368,7 @@ class Commands:
 
 
 def _check_rest(lines: list[str]) -> None:
-    """Raise FlameError where a command of ours stands among the lines that are left to run."""
+    """Raise FlameError if a command of ours is among the lines that are left to run."""
     if any(_OURS_SOMEWHERE.match(one) and has_key(one) for one in lines) and not _is_python(lines):
         for one in lines:
             refuse_key(one)
@@ -377,7 +377,7 @@ def _check_rest(lines: list[str]) -> None:
 
 
 def _refuse_below(lines: list[str]) -> None:
-    """FlameError for ``%flame`` where it cannot stand."""
+    """Raise FlameError for a ``%flame`` line in a wrong place."""
     if any(_VALUE.match(one) for one in lines):
         raise FlameError(_NO_VALUE)
     raise FlameError("%flame lines must stand at the top of a cell; move them up, or into a cell of their own")
@@ -405,7 +405,8 @@ def _is_ours(line: str) -> bool:
 
 
 async def replay(session: Session, cell: dict[str, Any], publisher: Publisher, waits: Waits, request_id: str) -> None:
-    """Publish the output of ``cell`` in that of ``request_id``, in order and once; of one that still runs, so far."""
+    """Publish the output of ``cell`` as output of ``request_id``, in order and once; if it still runs, its output so
+    far."""
     after = 0
     while True:
         try:

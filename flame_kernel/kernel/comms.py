@@ -1,4 +1,4 @@
-"""Comms: what widgets say, from the front end to the far side; what they answer comes as events.
+"""Comms: passes messages of the front end's widgets to the far side; the answers come as events.
 
 https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages
 """
@@ -16,7 +16,7 @@ from .sides import Sides
 
 
 class Comms:
-    """Delivers comm messages of the front end, and says which comms there are."""
+    """Delivers comm messages of the front end, and lists the open comms."""
 
     def __init__(self, sides: Sides, editor: Editor, publisher: Publisher) -> None:
         self._sides = sides

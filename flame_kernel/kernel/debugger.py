@@ -18,7 +18,7 @@ from ..terminal import plain_text
 from .backend import FarSide
 from .iopub import Publisher
 
-# Where a package cannot be downloaded there, it is sent.
+# If a package cannot be downloaded there, it is sent.
 _SENT = "%flame pip install debugpy"
 # Seconds that a request waits for a far side that is still being connected.
 PATIENCE = 20.0
@@ -35,7 +35,7 @@ class Debugger:
         self._publisher = publisher
         self._log = log
         self._turn = asyncio.Lock()
-        self._told: Session | None = None  # that it has no debugger was said in a cell
+        self._told: Session | None = None  # a cell was told that there is no debugger
 
     async def answer(self, msg: Any, messages: Any, publish_status: Callable[..., None], stream: Any) -> None:
         """Answer a ``debug_request`` on ``stream``, in its turn: what is evaluated there may take as long as it likes,
@@ -82,7 +82,8 @@ class Debugger:
         return self._publisher.rendering(session).debug(reply)
 
     def _tell_of_debugpy(self, session: Session, message: dict[str, Any]) -> None:
-        """A front end shows no reason why its debugger does not begin: it is said in the last cell, once a session."""
+        """Tell in the last cell, once per session, why the debugger does not start: front ends do not show the
+        reason."""
         ready = session.ready.result() if session.ready.done() and session.ready.exception() is None else {}
         if message.get("command") == "initialize" and ready.get("no_debugger") and self._told is not session:
             self._told = session

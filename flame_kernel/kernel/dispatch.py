@@ -1,10 +1,10 @@
-"""Overtaking: what is answered while a cell runs on the main shell, and what waits for its turn behind it.
+"""Dispatch: which messages are handled while a cell runs on the main shell, and which wait for their turn.
 
-A shell handles one request at a time, comm messages apart. A far side answers an editor also while a cell
-runs, and says where that is; whether another client may have the session is decided here. So these need not wait.
+A shell handles one request at a time, except comm messages. But the far side answers an editor also while a cell runs,
+and tells where the cell is; and whether another client may have the session is decided here. These need not wait.
 
-"Run All" sends all cells at once, and those must run in their order. So a command passes the cell that runs, but never
-one that waits before it and is of the same front end; nor one that is about to change where cells run.
+"Run All" sends all cells at once, and they must run in their order. So a command may overtake the running cell, but
+never a waiting cell of the same front end, nor a request that is about to change where cells run.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from ..agent.wire.message import COMMS
 from ..commands.parsing import overtakes as is_order
 from .clients import Clients
 
-# What an editor asks.
+# Requests of an editor.
 QUESTIONS = ("complete_request", "inspect_request", "is_complete_request", "history_request")
-# What a page asks that is opened, again perhaps, while a cell runs.
+# Requests of a page that is opened, perhaps again, while a cell runs.
 HELLO = "kernel_info_request"
 
-# Seconds from the beginning of a cell in which a command of the same front end is taken for one that was sent with it.
+# Seconds after the beginning of a cell in which a command of the same front end counts as sent together with it.
 TOGETHER = 0.25
-# Bytes of a request whose code is looked at before its turn.
+# Most bytes of a request whose code is examined before its turn.
 SHORT = 1000
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -47,7 +47,7 @@ Handler = Callable[..., Coroutine[Any, Any, None]]
 
 
 def overtakes() -> bool:
-    """Whether the request that is being handled has overtaken a cell."""
+    """Whether the current request has overtaken a cell."""
     return _CONCURRENT.get()
 
 
@@ -70,14 +70,14 @@ class Execution:
 
     @property
     def shown_count(self) -> int:
-        """The number in its reply: for what is not counted, that of the cell before, as ipykernel has it."""
+        """The number in its reply: if it is not counted, that of the cell before, as in ipykernel."""
         return self.count if self.counts else self.count - 1
 
 
 class Dispatch:
     """Decides for one kernel when each message of its shell channel is handled; ``shells`` are its line of tasks.
 
-    cell    the parent of the cell that runs on the main shell, or None; ``running`` keeps it so
+    cell    the parent of the cell that runs on the main shell, or None; ``running`` sets it
     """
 
     def __init__(self, kernel: Kernel, fronts: Clients) -> None:
@@ -85,9 +85,9 @@ class Dispatch:
         self._clients = fronts
         self.cell: dict[str, Any] | None = None
         self.moving: set[str] = set()  # requests that are about to change where cells run
-        self._began = 0.0  # when ``cell`` did, by time.monotonic()
-        self._waiting: collections.Counter[str] = collections.Counter()  # cells in line, by their front ends
-        self._in_line = 0  # requests but cells that wait their turn on the main shell
+        self._began = 0.0  # when ``cell`` began, by time.monotonic()
+        self._waiting: collections.Counter[str] = collections.Counter()  # waiting cells, by their front ends
+        self._in_line = 0  # requests other than cells that wait for their turn on the main shell
 
     def __repr__(self) -> str:
         return f"<Dispatch {'a cell runs' if self.cell else 'no cell runs'}, {self._in_line} in line>"
@@ -138,8 +138,8 @@ class Dispatch:
             self._in_line -= subshell_id is None
 
     def _need_not_wait(self, kind: str, header: Any) -> bool:
-        """Whether a request is a question that is answered while a cell runs. Another front end's hello is one; the
-        same front end's has come behind the cell, and so does its answer, as with ipykernel."""
+        """Whether a request is answered while a cell runs. Another front end's kernel_info_request is; the same front
+        end has sent it after the cell, so its answer comes after the cell too, as with ipykernel."""
         if self.cell is None:
             return False
         return kind in QUESTIONS or (kind == HELLO and header.get("session") != self.cell["header"].get("session"))
@@ -153,7 +153,7 @@ class Dispatch:
             self._kernel.set_parent(ident, parent, channel="shell")
 
     async def _turn(self, lock: asyncio.Lock, front: str, code: str) -> bool:
-        """Wait for a cell's turn: True with ``lock`` held. False for a command that need not wait."""
+        """Wait for a cell's turn; returns True with ``lock`` held, or False for a command that need not wait."""
         if is_order(code) and lock.locked() and not self._waiting[front]:
             return await self._turn_of_order(lock, front)
         self._waiting[front] += 1
@@ -203,21 +203,21 @@ class Dispatch:
         self._waiting += collections.Counter()  # those that have none are forgotten
 
     def _seconds_together(self, front: str) -> float:
-        """How long a command waits before it passes a cell of the same front end that has just begun."""
+        """How long a command waits before it overtakes a cell of the same front end that has just begun."""
         if self.cell is None:
             return TOGETHER
         same = self.cell["header"].get("session") == front
         return max(0.0, self._began + TOGETHER - time.monotonic()) if same else 0.0
 
     def _is_passable(self, front: str) -> bool:
-        """Whether a command of ``front`` may pass the cell that runs."""
+        """Whether a command of ``front`` may overtake the running cell."""
         if self.cell is None:
             return False
         header = self.cell["header"]
         return header.get("session") != front or header["msg_id"] not in self.moving
 
     def arrived(self, msg: Any) -> None:
-        """Hand a message of the shell channel to its shell."""
+        """Pass a message of the shell channel to its shell."""
         seen = self.peek(msg)
         if seen is not None:
             idents, header, code = seen
@@ -245,8 +245,8 @@ class Dispatch:
             return None
 
     def abort(self, subshell_id: str | None) -> None:
-        """After an error: what a front end has sent already behind the cell is not run. What a command that failed has
-        passed has nothing to do with it."""
+        """After an error: do not run what the front end has already sent after the cell. This does not concern cells
+        that a failed command has overtaken."""
         if overtakes():
             return
         kernel = self._kernel
@@ -265,7 +265,8 @@ class Dispatch:
 
     @contextlib.contextmanager
     def status(self, parent: dict[str, Any]) -> Iterator[None]:
-        """A context between busy and idle; then busy again if a cell runs, because front ends show the last status."""
+        """A context between the statuses busy and idle; at the end busy again if a cell runs, because front ends show
+        the last status."""
         self._kernel._publish_status("busy", "shell", parent=parent)
         try:
             yield

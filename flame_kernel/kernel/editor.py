@@ -42,13 +42,13 @@ _ON_OTHERS = re.compile(r"\s*%%flame(?:\s(?P<rest>.*))?$")
 
 
 class Side(Protocol):
-    """Whom a question can be for: a far side, or a group."""
+    """Something that can be asked: a far side, or a group."""
 
     def session(self) -> Future[Session]: ...
 
 
 class Editor:
-    """Answers what an editor asks about a cell: lines of ours from the table of commands, all else by the far side."""
+    """Answers an editor's questions about a cell: for our lines from the table of commands, else from the far side."""
 
     def __init__(self, sides: Sides, groups: Groups, publisher: Publisher) -> None:
         self._sides = sides
@@ -61,7 +61,7 @@ class Editor:
     ) -> Reply:
         """The reply to an editor's question, or ``fallback``: none of them is worth an error message."""
         try:
-            # Shielded: a question that is given up must not cancel the connecting that a cell waits for too.
+            # Shielded: giving up a question must not cancel the connection that a cell waits for too.
             opening = asyncio.shield(asyncio.wrap_future((far or self._sides.far).session()))
             session = await asyncio.wait_for(opening, CONNECTING)
             reply: Reply = await asyncio.wait_for(asyncio.wrap_future(question(session)), ANSWER)
@@ -101,8 +101,8 @@ class Editor:
         return nothing | reply
 
     def _asked(self, text: str, at: int) -> tuple[Side | None, str, int]:
-        """The side that a question about a cell is for, the text for it, and how many characters that leaves out. None
-        for a cell of this machine, or of others, where none has run: nobody else is asked about it."""
+        """The side to ask about a cell, the text for it, and how many characters of the cell that leaves out. The side
+        is None for cells of this machine or other hosts if no such cell has run: nobody else is asked."""
         first, end, rest = text.partition("\n")
         others = _ON_OTHERS.match(first)
         if first.strip() != LOCAL and others is None:

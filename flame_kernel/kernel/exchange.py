@@ -1,4 +1,5 @@
-"""What goes between this machine and the far side by ``%flame`` lines: files, variables, modules, scripts.
+"""Carries out the ``%flame`` lines that move files, variables, modules and scripts between this machine and the far
+side.
 
 Variables of this side are those of ``%%local`` cells.
 """
@@ -42,7 +43,7 @@ class OfCell(Protocol):
 
 
 class Exchange:
-    """Carries out those commands, each by the method of its name.
+    """Carries out those commands; each is the method of its name.
 
     say   ``say(cell, text)``: words in the output of a cell
     """
@@ -132,7 +133,7 @@ class Exchange:
         return self._is_here(name) or name in self.targets()
 
     def _is_here(self, name: str) -> bool:
-        """Whether it means the server on which cells run."""
+        """Whether ``server`` is the one on which cells run."""
         target = self._far.target
         return target.location is not None and name in (target.name, str(target.location))
 
@@ -184,7 +185,7 @@ class Exchange:
         await self._with_calls(lambda calls: push(calls, values), here)
 
     async def _here(self, instead: str) -> Session:
-        """The session of ``%%local`` cells; FlameError with ``instead`` where there is none, and so no variable."""
+        """The session of ``%%local`` cells; FlameError with ``instead`` if there is none, and so no variable."""
         local = self._local()
         if instead and local.current is None:
             raise FlameError(instead)
@@ -229,7 +230,7 @@ class Exchange:
         self._say(cell, await self._waits.until(on_thread(get, "module")))
 
     async def script(self, code: str) -> str:
-        """The cell that ``%flame run`` stands for."""
+        """The code of the cell that ``%flame run`` becomes."""
         if call_of(code) is not None:
             raise FlameError(f"functions of cells are on the far side already: write {code} as it is")
         return script(words_of(code))

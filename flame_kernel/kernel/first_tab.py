@@ -1,4 +1,4 @@
-"""The first Tab: completion is prepared in a session while nobody waits.
+"""Prepares completion in a session while nobody waits, so that the first Tab is quick.
 
 The far side's first completion imports jedi: a second, and 40 MB of its memory. So it is asked for one beforehand, but
 only where somebody edits, and once a cell has run: a notebook that is run by a program never needs it.
@@ -23,7 +23,7 @@ EDITING = frozenset(
         "is_complete_request",
     ]
 )
-# Seconds of quiet behind a cell before that.
+# Seconds of quiet after a cell before that.
 QUIET = 1.0
 # What is completed: a module's names, by which jedi has been used once.
 _CODE = "import os\nos.path.jo"

@@ -1,4 +1,4 @@
-"""The ``%flame`` lines of a kernel whose cells run on a group: what each means for several hosts, told once."""
+"""Carries out the ``%flame`` lines of a kernel whose cells run on a group; equal answers are shown once."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from .groups import Groups
 from .iopub import Publisher
 from .waits import Stopped, Waits, on_thread
 
-# What means the same on a group as elsewhere.
+# Commands that work on a group as elsewhere.
 SAME = ("help", "connect", "attach", "px", "result", "run", "getmodule")
 
 
 class OnGroup:
-    """Carries out those lines, each by the method of its name; ``say(cell, text)`` shows words in a cell's output."""
+    """Carries out those lines, each by the method of its name; ``say(cell, text)`` shows text in a cell's output."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class OnGroup:
         self._show_profile = show_profile
 
     def of(self, line: Line) -> Callable[[Any, Line], Any] | None:
-        """What carries out a line where cells run on a group; None where it is as everywhere. Raises FlameError."""
+        """The method that carries out a line for a group; None if it works as elsewhere. Raises FlameError."""
         is_elsewhere = (line.name == "doctor" and line["where"]) or (line.name == "sessions" and line["target"])
         if self._far.group is None or line.name in SAME or is_elsewhere:
             return None
@@ -111,14 +111,14 @@ class OnGroup:
         await self._show_profile(cell.request_id, takings, line.values)
 
     def _living(self) -> dict[str, Session]:
-        """The sessions of the hosts that are connected, by host; FlameError where none is."""
+        """The sessions of the connected hosts, by host; FlameError if none is."""
         living = {one.label: one.known.session for one in self._group.members if one.known is not None}
         if not living:
             raise FlameError("no host is connected yet; the first cell does that")
         return living
 
     async def _look(self, cell: Any, once: Callable[[Session], str], mask: bool) -> None:
-        """Ask all hosts beside what runs there."""
+        """Ask all hosts, also while something runs there."""
         living = self._living()
 
         def ask() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The iopub channel's way out, with a bound on what front ends have not taken yet.
+"""Sends the iopub channel's messages, with a limit on what front ends have not taken yet.
 
 ZeroMQ either keeps all that a slow front end does not take, in memory without end, or drops it, and a cell whose idle
 status was dropped never ends.  Here it keeps FEW messages for each front end, and refuses one more; what it refuses
@@ -22,11 +22,11 @@ from typing import Any
 import zmq
 from ipykernel.iostream import IOPubThread
 
-# Messages that ZeroMQ keeps for each front end. A text may have two million characters.
+# Most messages that ZeroMQ keeps for each front end. One text may have two million characters.
 FEW = 50
-# Bytes that wait here, beyond which no more output is asked for; and what a message costs beside its own bytes.
+# If more bytes wait here, no more output is fetched; and what a message counts in addition to its own bytes.
 MOST, EACH = 16 << 20, 1 << 10
-# Seconds after which one that takes nothing is given up; between two tries meanwhile.
+# Seconds after which a front end that takes nothing is given up; seconds between two tries before that.
 GIVE_UP, RETRY = 30.0, 0.002
 # Statuses that are sent again to one that was given up; seconds until then, doubling, and how often.
 STATUSES, AGAIN, TIMES = 500, 5.0, 10
@@ -40,9 +40,9 @@ class Outgoing(IOPubThread):
 
     def __init__(self, socket: Any, **kwargs: Any) -> None:
         self._queue: collections.deque[tuple[_Message, int]] = collections.deque()
-        self._size = 0  # of the queue, and of what is on its way there
+        self._size = 0  # bytes of the queue, and of what is on its way there
         self._room = threading.Condition()
-        self._trying = False  # there is a next try
+        self._trying = False  # a next try is scheduled
         self._stuck_since: float | None = None
         self._missed: collections.OrderedDict[bytes, _Message] = collections.OrderedDict()
         self._times = 0
@@ -63,7 +63,7 @@ class Outgoing(IOPubThread):
                 self._room.wait(0.2)
 
     def send_multipart(self, msg: _Message, *args: Any, **kwargs: Any) -> None:
-        """Send a message after those that wait."""
+        """Send a message, after the waiting ones."""
         size = EACH + sum(map(_length, msg))
         with self._room:
             self._size += size
@@ -72,7 +72,7 @@ class Outgoing(IOPubThread):
     # -- on its own thread
 
     def _send_welcome_message(self, subscription: str) -> None:
-        """As ipykernel's, which would wait here for those who take nothing."""
+        """As ipykernel's, but it does not wait for front ends that take nothing."""
         if self.session:
             header = self.session.msg_header("iopub_welcome")
             msg = {"header": header, "parent_header": {}, "metadata": {}, "content": {"subscription": subscription}}
@@ -85,7 +85,7 @@ class Outgoing(IOPubThread):
             self._drain()
 
     def _drain(self) -> None:
-        """Send what can be sent now; try the rest again soon."""
+        """Send what can be sent now, and try the rest again soon."""
         self._trying = False
         while self._queue and not self.closed:
             msg, size = self._queue[0]

@@ -1,7 +1,7 @@
 """Restart: the last ``%flame connect`` of a kernel outlives its process, so that the next one goes back there.
 
-A front end restarts a kernel on the same connection file, with the same key; so does one that starts it again when it
-has died. By these two a kernel knows that it goes on where another process was.
+A front end restarts a kernel, also one that has died, with the same connection file and key. So a kernel recognizes
+that it replaces another process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..commands.options import CONNECTION
 from ..commands.parsing import Line
 from ..security import private_files
 
-# Bytes of such a file, at most.
+# Most bytes of such a file.
 MOST = 1 << 16
 # In Jupyter's runtime folder, apart from the connection files, which front ends look for by parts of their names.
 FOLDER = "remote-flame"
@@ -31,11 +31,11 @@ _DAMAGED = (OSError, ValueError, TypeError, KeyError, RecursionError)
 
 @dataclass(frozen=True)
 class Connection:
-    """A connection as the user asked for it: nothing that is found out by it, and so no key.
+    """A connection as the user asked for it; without anything found out later, so without a key.
 
-    where    what was typed for WHERE, or None
-    values   the options that were given, by their names
-    place    where that was, for a sentence
+    where    the WHERE that was typed, or None
+    values   the given options, by name
+    place    the location, in words
     """
 
     where: str | None
@@ -44,12 +44,12 @@ class Connection:
 
     @classmethod
     def of_line(cls, line: Line, place: str) -> Connection:
-        """That of a ``connect`` line which has led to ``place``."""
+        """The connection of a ``connect`` line that has led to ``place``."""
         names = [option.name for option in CONNECTION]
         return cls(line["where"], {name: line[name] for name in names if line[name]}, place)
 
     def __str__(self) -> str:
-        """The line that asks for it again."""
+        """The line that connects again."""
         words = ["%flame connect", self.where or ""]
         for option in CONNECTION:
             value = self.values.get(option.name)
@@ -87,14 +87,14 @@ class Memory:
             return None
 
     def write(self, connection: Connection) -> None:
-        """Remember it; raises OSError."""
+        """Save it; raises OSError."""
         if self._file:
             text = json.dumps({"where": connection.where, "values": dict(connection.values), "place": connection.place})
             written = {"kernel": self._file, "seal": self._seal(text), "connection": text}
             private_files.replace(self._path, json.dumps(written).encode())
 
     def forget(self) -> None:
-        """The next process of this kernel begins as if there had been no other."""
+        """Forget it: the next process of this kernel starts as the first one did."""
         with contextlib.suppress(OSError):
             self._path.unlink()
             self._folder.rmdir()  # the last one
@@ -103,7 +103,7 @@ class Memory:
         return hmac.new(self._key, f"{self._file}\n{text}".encode(), "sha256").hexdigest()
 
     def _sweep(self) -> None:
-        """Remove what kernels have left that were killed for good: their connection files are gone."""
+        """Remove the files of kernels that were killed for good: their connection files are gone."""
         with contextlib.suppress(OSError):
             for path in list(self._folder.glob("*.json")):
                 try:

@@ -20,7 +20,7 @@ PATIENCE = 2.0
 
 
 class Sides:
-    """Where the kernel's cells run, and which of them run where.
+    """Where the kernel's cells run, and which cell runs where.
 
     far      the side of the notebook's cells
     local    that of ``%%local`` cells: this machine, this Python; None until there has been one
@@ -29,7 +29,7 @@ class Sides:
     def __init__(self, publisher: Publisher, log: logging.Logger) -> None:
         self._publisher = publisher
         self._log = log
-        self._running: dict[str, FarSide] = {}  # cells, by their requests
+        self._running: dict[str, FarSide] = {}  # the side of each running cell, by request
         self._lines: dict[FarSide, LinkStatus] = {}
         self.far = self._make(Target())
         self.local: FarSide | None = None
@@ -54,7 +54,7 @@ class Sides:
         self._lines[far].say(sentence)
 
     def runs(self, request_id: str, far: FarSide) -> None:
-        """The cell of this request runs on ``far``: it shows what is wrong with that link."""
+        """The cell of this request runs on ``far``: it shows trouble with that link."""
         self._running[request_id] = far
 
     def ended(self, request_id: str) -> None:
@@ -78,7 +78,7 @@ class Sides:
 
 
 async def answered(interrupts: list[Future[Any]]) -> None:
-    """Wait for the answers to interrupts, for a moment; how they turn out is seen in the cells."""
+    """Wait briefly for the answers to interrupts; the cells show the outcome."""
     calls = [asyncio.wrap_future(future) for future in interrupts]
     if calls:
         await asyncio.wait(calls, timeout=PATIENCE)
@@ -88,7 +88,7 @@ async def answered(interrupts: list[Future[Any]]) -> None:
 
 
 class LinkStatus:
-    """The one quiet line in a running cell's output that says what is wrong with the link, while it is.
+    """A line in a running cell's output that tells what is wrong with the link, as long as something is.
 
     It is of one far side; ``running`` tells the requests of the cells that wait for it, the newest last.
 
@@ -102,7 +102,7 @@ class LinkStatus:
         self._shown: tuple[str, str] | None = None  # request, display id
 
     def say(self, sentence: str | None) -> None:
-        """Show ``sentence``, in place of the one before; None takes it back."""
+        """Show ``sentence`` in place of the last one; None removes it."""
         with self._lock:
             running = self._running()
             if not sentence or not running:
@@ -116,7 +116,7 @@ class LinkStatus:
             self._show("display_data", plain_text(sentence))
 
     def cell_ended(self, request_id: str) -> None:
-        """What there is to say of the link is no matter of this cell's any more."""
+        """Remove the cell: it shows nothing about the link any more."""
         with self._lock:
             if self._shown is not None and self._shown[0] == request_id:
                 self._take_back()

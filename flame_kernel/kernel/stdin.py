@@ -1,4 +1,4 @@
-"""Prompts: what the far side asks the user, over the stdin channel.
+"""Prompts: questions of the far side to the user, over the stdin channel.
 
 https://jupyter-client.readthedocs.io/en/stable/messaging.html#messages-on-the-stdin-router-dealer-channel
 """
@@ -20,7 +20,7 @@ END_OF_FILE = "\x04"
 
 
 class Prompts:
-    """One prompt at a time, as front ends have it; a line that nobody waits for is dropped, as ipykernel does.
+    """Shows one prompt at a time, as front ends do; a line that nobody waits for is dropped, as in ipykernel.
 
     messages      the kernel's ``jupyter_client.session.Session``
     stdin_socket  its ROUTER socket for prompts
@@ -32,11 +32,11 @@ class Prompts:
         self._log = log
         self._io_loop: Any = None
         self._stream: ZMQStream | None = None
-        self._asking: tuple[Callable[[str | None], Any], str | None] | None = None  # whom the line is for, which cell
+        self._asking: tuple[Callable[[str | None], Any], str | None] | None = None  # what takes the line; the request
         self._may_ask: set[str] = set()
 
     def start(self, io_loop: Any) -> None:
-        """Listen for the user's lines; on the thread of ``io_loop``, the kernel's main one."""
+        """Listen for the user's lines, on the thread of ``io_loop``, the kernel's main loop."""
         self._io_loop = io_loop
         self._stream = ZMQStream(self._socket, io_loop)
         self._stream.on_recv(self._on_reply)
@@ -46,15 +46,15 @@ class Prompts:
         self._io_loop.add_callback(self._ask, session, event, parent, ident)
 
     def forget(self, request_id: str) -> None:
-        """The request has ended: it waits for no line."""
+        """The request has ended and waits for no line any more."""
         self._may_ask.discard(request_id)
         if self._asking is not None and self._asking[1] == request_id:
             self._drop()
 
     def asker(self, request_id: str, parent: dict[str, Any], ident: Any) -> Ask:
-        """How this side of the kernel asks the user something in the name of a cell, on any thread but the main one.
+        """A function by which the kernel itself asks the user something for a cell; for any thread but the main one.
 
-        There is no answer (None) where the front end allows no prompts, and when the cell has ended.
+        It returns None if the front end allows no prompts, and when the cell has ended.
         """
         if parent.get("content", {}).get("allow_stdin"):
             self._may_ask.add(request_id)
@@ -77,7 +77,7 @@ class Prompts:
         return ask
 
     def _drop(self) -> None:
-        """Nobody waits for a line any more; where it was this side of the kernel that did, it is told."""
+        """No line is awaited any more; if the kernel itself asked, it gets None."""
         asking, self._asking = self._asking, None
         if asking is not None and not isinstance(asking[0], _Answer):
             asking[0](None)
@@ -98,7 +98,7 @@ class Prompts:
             value = self._messages.deserialize(parts)["content"]["value"]
             if not isinstance(value, str):
                 raise TypeError(f"a line that is a {type(value).__name__}")
-        except Exception:  # whatever a client sends: the next one may be right
+        except Exception:  # a client may send anything; the next line may be right
             self._log.warning("invalid message on the stdin channel", exc_info=True)
             return
         if self._asking is not None:

@@ -1,8 +1,8 @@
 """Subshells: the main shell and its subshells, all of them on the kernel's own event loop.
 
-ipykernel has a thread for the shell channel and one for each subshell, since its cells block the thread that they run
-on.  Ours run on the far side, where each subshell has its thread, and here nothing blocks: so one loop reads the
-channel, and what a shell has to do is a line of tasks.  A request crosses two threads less on its way in and out.
+ipykernel has a thread for the shell channel and one for each subshell, because its cells block their thread.  Our cells
+run on the far side, where each subshell has its thread, and nothing blocks here.  So one loop reads the channel, and a
+shell is a queue of tasks.  A request then crosses two threads less on its way in and out.
 
 Kernel subshells: https://jupyter.org/enhancement-proposals/91-kernel-subshells/kernel-subshells.html
 """
@@ -25,7 +25,7 @@ Receiver = Callable[..., Coroutine[Any, Any, None]]
 
 
 class _Shell:
-    """One of them: its requests take turns, and what one says of its parent the next one finds."""
+    """One shell: its requests take turns, and share what is known of the parent."""
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
@@ -36,8 +36,8 @@ class _Shell:
 class Subshells:
     """Stands in for ipykernel's thread of the shell channel, and for its manager of subshells.
 
-    To be made on the main thread.  Subshells come and go by requests on the control channel, on that one's thread; all
-    else is on the loop.
+    Make it on the main thread.  Requests on the control channel make and delete subshells, on that channel's thread;
+    everything else happens on the loop.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Subshells:
         """There is no thread."""
 
     def is_alive(self) -> bool:
-        """Nor is there one to be stopped."""
+        """Does nothing: there is no thread to stop."""
         return False
 
     @property
@@ -86,7 +86,7 @@ class Subshells:
     # -- subshells
 
     def create(self) -> str:
-        """One more; its id."""
+        """Make a subshell; returns its id."""
         subshell_id = str(uuid.uuid4())
         with self._lock:
             self._shells[subshell_id] = _Shell()
@@ -103,7 +103,7 @@ class Subshells:
             return [name for name in self._shells if name is not None]
 
     def take(self, subshell_id: str | None, msg: Any, *known: Any) -> None:
-        """A message for a shell: its turn comes behind those that are there. Raises UnknownSubshellError."""
+        """Queue a message for a shell. Raises UnknownSubshellError."""
         assert self._receive is not None
         shell, coroutine = self._get(subshell_id), self._receive(subshell_id, msg, *known)
         if sys.version_info >= (3, 11):

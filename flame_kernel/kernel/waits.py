@@ -1,4 +1,4 @@
-"""Waits: what the kernel's event loop waits for until a Stop ends it."""
+"""Waits: the waits of the kernel's event loop that a Stop can end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Stopped(Exception):
 
 
 class _Cell:
-    """A cell that can be stopped: whether it is to be, and what to tell where it waits."""
+    """A cell that can be stopped: whether Stop was pressed for it, and the future that its wait ends with."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -26,7 +26,7 @@ class _Cell:
 
 
 class Waits:
-    """The kernel's cells, from their first message on, and their waits; ``stop`` ends those, from any thread.
+    """The kernel's open cells and their waits; ``stop`` ends the waits, on any thread.
 
     A Stop between two waits of a cell ends the next one, so that none is lost.
     """
@@ -38,7 +38,7 @@ class Waits:
 
     @contextlib.contextmanager
     def cell(self) -> Iterator[None]:
-        """The life of one cell, from before anyone can know of it to its reply."""
+        """A context for one cell, from its first message to its reply."""
         cell = _Cell()
         token = self._current.set(cell)
         with self._lock:
@@ -51,7 +51,7 @@ class Waits:
                 self._cells.discard(cell)
 
     def stop(self) -> None:
-        """Raise Stopped where a cell waits, or will wait next."""
+        """Raise Stopped where a cell waits now, or will wait next."""
         with self._lock:
             for cell in self._cells:
                 cell.stopped = True
@@ -59,14 +59,14 @@ class Waits:
                     cell.waiting.set_result(None)
 
     def begin(self, work: Callable[[], T]) -> T:
-        """``work()``, which hands the cell on to where it can be stopped in another way, and does not wait: a Stop
-        comes before it, and Stopped is raised, or behind it."""
+        """Call ``work()``, which passes the cell to where it can be stopped in another way, and does not wait: a Stop
+        comes either before it, and Stopped is raised, or after it."""
         with self._lock:
             _check(self._current.get())
             return work()
 
     async def until(self, future: Future[T]) -> T:
-        """The result of a future that another thread brings about; raises what it raises, and Stopped. In a cell."""
+        """The result of a future that another thread sets; raises what it raises, and Stopped. Call it in a cell."""
         cell = self._current.get()
         with self._lock:
             _check(cell)
@@ -90,7 +90,7 @@ class Waits:
 
 def _check(cell: _Cell) -> None:
     if cell.stopped:
-        cell.stopped = False  # it has been heard
+        cell.stopped = False  # the Stop was heeded
         raise Stopped
 
 

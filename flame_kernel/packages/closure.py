@@ -1,6 +1,6 @@
-"""Which of the packages that pip has found a far side needs: by its own markers, without what it has already.
+"""Selects the packages that a far side needs from those that pip found: by the far side's markers, without what it has.
 
-pip reads markers such as ``python_version < "3.11"`` by the Python that runs it, not by the one that it resolves for.
+pip evaluates markers such as ``python_version < "3.11"`` for the Python that runs it, not for the target's.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ..errors import FlameError
 
 @dataclass
 class Needed:
-    """``names``: what is to be sent; ``missing``: requirements that pip is still to find; ``kept``: what the far side
-    has, with its version; ``hidden``: what it has in a version that does not do, with who wants which."""
+    """``names``: packages to send; ``missing``: requirements that pip must still find; ``kept``: packages that the far
+    side has, with their versions; ``hidden``: those that it has in an unsuitable version, with who requires which."""
 
     names: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -37,9 +37,9 @@ def needed(
     first: bool = False,
     dependencies: bool = True,
 ) -> Needed:
-    """What the requested ones of ``entries`` (of pip's report) need at a far side with this environment.
+    """What the requested ``entries`` of pip's report need on a far side with this environment.
 
-    host, ours  what it has by itself, and what was sent before; ``first``: ours comes before the host's
+    host, ours  the packages of its own, and those sent before; ``first``: ours come before the host's
 
     Branches because each package is new, there already, there in another version, or not found yet.
     """
@@ -95,7 +95,7 @@ def _requirements(
 
 
 def plain(name: str) -> str:
-    """A package's name as it is compared (PEP 503)."""
+    """A package's name in the form for comparing (PEP 503)."""
     return str(canonicalize_name(name))
 
 

@@ -1,7 +1,7 @@
 """Packages for a far side: ``pip install`` for hosts without internet.
 
-What the far side is (its Python, platform, and packages) is asked there; pip chooses and fetches wheels here; they
-are sent through the link, and unpacked there into a folder of ours that sessions have on ``sys.path``.
+The far side tells its Python, platform and packages. pip chooses and fetches wheels here. They are sent through the
+link and unpacked there into a folder of ours, which sessions have on ``sys.path``.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from ..session.session import Session
 from ..terminal import one_line, plain_text
 from . import closure, pip, tags
 
-# How often pip is asked again for what the far side's markers want.
+# How often pip is run again for requirements of the far side's markers.
 _ROUNDS = 6
 # Room that an unpacked wheel may need, as a multiple of its size.
 _UNPACKED = 5
 
-# Asked before the first write to a host's disk: a question; whether it may be done.
+# Called with a question before the first write to a host's disk; returns whether to go on.
 Consent = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
 class Installed:
-    """What was done: ``packages`` that were sent, by name, with their versions; those of the host that do already."""
+    """The result: the ``packages`` that were sent, with versions, and those of the host that already suit."""
 
     where: str
     folder: str
@@ -50,7 +50,7 @@ class Installed:
 
 
 def facts(session: Session) -> dict[str, Any]:
-    """What the far side is and has."""
+    """The facts about the far side."""
     return tags.checked(_ask(session, "facts"))
 
 
@@ -63,10 +63,10 @@ def install(
     say: Callable[[str], None] = lambda text: None,
     progress: bool | None = None,
 ) -> Installed:
-    """Install what ``words`` name, as behind ``pip install``. Raises FlameError, with a sentence.
+    """Install what ``words`` name, written as for ``pip install``. Raises FlameError.
 
-    first  what is sent comes before the host's own packages, not behind them
-    say    told what is being done
+    first  the sent packages come before the host's own on the path, not after them
+    say    called with sentences about the progress
 
     Branches because each is something that may be wrong, before anything is sent.
     """
@@ -117,12 +117,13 @@ def install(
 def _resolved(
     requirements: Sequence[str], passed: Sequence[str], chosen: Sequence[str], there: dict[str, Any], first: bool
 ) -> tuple[list[dict[str, Any]], closure.Needed]:
-    """pip's choice, and what of it is needed there; pip is asked again for what only the far side's markers want."""
+    """pip's choice, and what of it the far side needs; pip is run again for what only the far side's markers
+    require."""
     more: list[str] = []
     asked: set[str] = set()
     for _ in range(_ROUNDS):
         entries = pip.resolve([*requirements, *more], passed, chosen, _what(there))
-        for one in entries:  # what we have added is a dependency, not a wish of the user's
+        for one in entries:  # what we added is a dependency, not a request of the user
             if closure.plain(one["metadata"]["name"]) in asked:
                 one["requested"] = False
         wanted = closure.needed(
@@ -137,7 +138,7 @@ def _resolved(
 
 
 def _wheels(folder: str, entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The wheels that were fetched, with their SHA-256: each is what the index has said."""
+    """The fetched wheels with their SHA-256; raises FlameError if the index has another one."""
     said = {}
     for one in entries:
         digest = one["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")

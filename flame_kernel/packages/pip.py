@@ -1,4 +1,4 @@
-"""pip of this machine, as a program: its index, proxies and constraints are those that are configured for it here."""
+"""Runs this machine's pip as a program, with the index, proxies and constraints that are configured for it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PASSED = {
 
 
 def command() -> list[str]:
-    """The words that begin a call of pip. Raises FlameError where there is none."""
+    """The command that runs pip. Raises FlameError if there is no pip."""
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     spec = importlib.util.find_spec("ensurepip")
@@ -91,7 +91,7 @@ def _run(words: Sequence[str], what: str) -> None:
     )
     try:
         _, err = process.communicate()
-    except BaseException:  # goes on, whatever it is; pip does not go on without us
+    except BaseException:  # goes on, whatever it is; pip is ended
         process.terminate()
         process.communicate()
         raise
@@ -100,7 +100,7 @@ def _run(words: Sequence[str], what: str) -> None:
 
 
 def _why(err: str, what: str) -> str:
-    """pip's own words, and what to do where it found no wheel."""
+    """pip's error message, and what to do if it found no wheel."""
     said = [line.removeprefix("ERROR: ") for line in plain_text(err).splitlines() if line.startswith("ERROR")]
     text = "; ".join(dict.fromkeys(said)) or plain_text(err).strip()[-500:] or "it failed"
     if "No matching distribution" in text or "from versions: none" in text:
@@ -135,7 +135,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _absolute(word: str) -> str:
-    """A file that is named is that file, wherever pip runs."""
+    """A requirement; the path of an existing file is made absolute, because pip runs in another folder."""
     with contextlib.suppress(OSError):
         if word.endswith(".whl") and os.path.isfile(os.path.expanduser(word)):
             return os.path.abspath(os.path.expanduser(word))

@@ -1,4 +1,5 @@
-"""What wheels a far side can use, as ``pip`` is told: its platform, Python and ABI, by the facts that it gives."""
+"""Which wheels a far side can use, as options of ``pip``: its platform, Python and ABI, from the facts that it
+tells."""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ from typing import Any
 from ..errors import FlameError
 
 _WORD = re.compile(r"[A-Za-z0-9_.]{1,60}")
-# The oldest glibc that wheels are made for, by machine; the names from before PEP 600.
+# The oldest glibc that wheels are made for, by machine; and the tags from before PEP 600.
 _OLDEST = {"x86_64": 5, "i686": 5}
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
 def options(facts: dict[str, Any]) -> list[str]:
-    """pip's options for this far side. Raises FlameError where no wheels are made for it."""
+    """pip's options for this far side. Raises FlameError if no wheels are made for it."""
     major, minor = facts["version"][:2]
     found = ["--only-binary=:all:", "--python-version", f"{major}.{minor}"]
     if facts["implementation"] == "cpython":
@@ -31,12 +32,12 @@ def options(facts: dict[str, Any]) -> list[str]:
 
 
 def _pypy(soabi: str) -> str:
-    """``pypy311_pp73`` of ``pypy311-pp73-x86_64-linux-gnu``."""
+    """From ``pypy311-pp73-x86_64-linux-gnu``: ``pypy311_pp73``."""
     return "_".join(soabi.split("-")[:2])
 
 
 def platforms(facts: dict[str, Any]) -> list[str]:
-    """The platform tags, the best one first; ``any`` comes behind them by itself."""
+    """The platform tags, the best one first; pip adds ``any`` itself."""
     name = facts["platform"].replace("-", "_").replace(".", "_").replace(" ", "_").lower()
     if name.startswith("linux_"):
         machine = name.removeprefix("linux_")
@@ -74,7 +75,7 @@ def _mac(version: str, machine: str) -> list[str]:
 
 
 def checked(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a far side, which becomes words of pip's command line: FlameError where they are something else."""
+    """Check the facts of a far side, because they become words of pip's command line; raises FlameError."""
     texts = ("implementation", "abiflags", "soabi", "platform", "mac")
     sound = (
         all(isinstance(facts.get(name), str) for name in (*texts, "prefix"))

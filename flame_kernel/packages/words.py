@@ -1,4 +1,4 @@
-"""What stands behind ``%flame pip`` and ``jupyter flame pip``, carried out; ``install``, ``list`` and ``uninstall``."""
+"""Carries out ``install``, ``list`` and ``uninstall`` of ``%flame pip`` and ``jupyter flame pip``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OURS = ("install", "list", "uninstall")
 
 @dataclass(frozen=True)
 class Words:
-    """``verb`` and the words behind it; ``there``: they are for pip of the far side, and stand in ``rest`` whole."""
+    """``verb`` and the words after it; with ``there``, all words are in ``rest``, for the far side's pip."""
 
     verb: str
     rest: tuple[str, ...]
@@ -26,7 +26,7 @@ class Words:
 
 
 def read(words: Sequence[str]) -> Words:
-    """Raises FlameError where there is no verb."""
+    """Raises FlameError if there is no verb."""
     there, first = "--there" in words, "--first" in words
     left = [word for word in words if word not in ("--there", "--first")]
     if left[:1] == ["--"]:
@@ -42,7 +42,7 @@ def read(words: Sequence[str]) -> Words:
 def carry_out(
     session: Session, words: Words, consent: Consent, say: Callable[[str], None], progress: bool | None = None
 ) -> str:
-    """Do it; what came of it. ``consent`` is asked before the first write to the far side's disk."""
+    """Carry it out; returns the result as text. ``consent`` is called before the first write to the far side's disk."""
     where = session.target.name or session.location
     if words.verb == "list":
         found = install.listed(session)

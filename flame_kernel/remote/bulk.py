@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, TimeoutError
 from typing import Any
 
-from ..agent.wire import frames, pieces
+from ..agent.wire import frames, pieces, seals
 from ..agent.wire.message import CARRY
 from ..connect.connection import Connection
 from ..errors import CallTimeout, CannotConnect, CannotTravel, ConnectionLost, ObjectGone, RemoteError
@@ -134,11 +134,12 @@ class _Value:
         return CallTimeout(self._session.location, "the call", self._timeout or 0.0)
 
     @contextlib.contextmanager
-    def line(self, way: str, at: int, size: int, sizes: list[int]) -> Iterator[tuple[Wire, pieces.Seal | None]]:
+    def line(self, way: str, at: int, size: int, sizes: list[int]) -> Iterator[tuple[Wire, seals.Seal | None]]:
         """A connection taken over for this value, and the seal for its chunks if there is a key."""
         target = self._session.target
         ours = os.urandom(frames.NONCE)
         request = {"way": way, "ticket": self.ticket, "at": at, "sizes": sizes, "nonce": ours.hex()}
+        request["hash"] = self._session.hash
         request["size"] = pieces.length(size - at, target.key is not None)
         message = self._session.wire_message(request)
         connection = Connection(target)
@@ -150,7 +151,7 @@ class _Value:
             seal = None
             if target.key is not None:
                 key = frames.connection_key(target.key.reveal(), ours, bytes(theirs))
-                seal = pieces.Seal(frames.direction_key(key, way.encode()))
+                seal = seals.Seal(self._session.hash, frames.direction_key(key, way.encode()))
             yield wire, seal
         finally:
             connection.close()

@@ -184,7 +184,7 @@ class Known:
         if module == "builtins":
             return _BUILTIN.get(name)
         if (module, name) not in self._found and len(self._found) < _MOST:
-            self._found[module, name] = _loaded({(module, name)}).get((module, name))
+            self._found[module, name] = _one_loaded(module, name)
         return self._found.get((module, name))
 
 
@@ -222,7 +222,7 @@ def _places(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _kind(content: Mapping[str, Any]) -> type[RemoteError]:
     """The nearest class of the exception that is known here, combined with RemoteError."""
-    places = _places(content)
+    places = [place for one in _places(content) for place in raised.spellings(*one)]
     loaded = _loaded(set(places)) if any(module != "builtins" for module, _ in places) else {}
     for module, name in places:
         kind = _BUILTIN.get(name) if module == "builtins" else loaded.get((module, name))
@@ -251,6 +251,14 @@ def _loaded(wanted: set[tuple[str, str]]) -> dict[tuple[str, str], Any]:
             if place in wanted and _is_plain(kind, *place):
                 found[place] = kind
     return found
+
+
+def _one_loaded(module: str, name: str) -> Any:
+    """The first class with a spelling of this name; None if there is none."""
+    places = raised.spellings(module, name)
+    found = _loaded(set(places))
+    kinds = [_BUILTIN.get(name) if module == "builtins" else found.get((module, name)) for module, name in places]
+    return next(filter(None, kinds), None)
 
 
 def _is_plain(kind: type[Exception], module: str, name: str) -> bool:

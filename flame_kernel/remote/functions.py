@@ -210,7 +210,7 @@ class Shipment:
         if isinstance(value, (tuple, frozenset)):
             for one in value:
                 self._try(one)
-        elif isinstance(value, types.ModuleType):
+        elif issubclass(type(value), types.ModuleType):
             if not by_name.is_installed(value.__name__):
                 raise scalars.NotPlain("a module of the user's own")
         elif not isinstance(value, _UNCHANGED) and self._named(value) is None:
@@ -363,7 +363,7 @@ class Shipment:
         known = self._spaces[number]["names"]
         for name in sorted(names):
             if name in space and name not in ("__name__", "__builtins__"):
-                if isinstance(space[name], types.ModuleType):
+                if issubclass(type(space[name]), types.ModuleType):  # no stand-in for one
                     item["modules"] += source.submodules(space[name], source.attributes(code))
                 if name not in known:
                     known[name] = None

@@ -268,7 +268,7 @@ def stand_in(calls: Calls, description: dict[str, Any]) -> RemoteObject:
         raise TypeError("a description")
     about: dict[str, Any] = {key: one_line(description.get(key) or "", 500) for key in ("class", "name", "module")}
     if "__await__" not in protocol:  # asyncio would use a coroutine or a future itself, without awaiting it
-        about["local"] = nearest_class(description.get("classes"))
+        about["local"] = types.ModuleType if kind == "module" else nearest_class(description.get("classes"))
     handle = Handle(calls, known)
     methods = frozenset(one for one in protocol if isinstance(one, str) and one in _METHODS)
     return _class(methods, kind == "routine")(calls, ["held", known], (), about, handle)

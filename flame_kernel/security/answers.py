@@ -69,6 +69,7 @@ _HELLO: dict[str, Check] = {
     "servertype": _name,
 }
 _HELLO_TOO: dict[str, Check] = {"protocol": _count, "machine": _name, "bare": flag, "main": _line}
+_HELLO_TOO |= {"hashes": table(_count, 10)}
 _RUNNING = record({"request": _name}, {"code": _line, "started": maybe(moment)})
 _INPUT = record({"input_id": _count}, {"prompt": text(), "password": flag, "request": maybe(_name)})
 _SESSION = record(

@@ -8,6 +8,7 @@ see `io_threads`. A reply is an event in the same numbered log as the output, so
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 import uuid
@@ -17,6 +18,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..agent.wire import message as wire
+from ..agent.wire import seals
 from ..connect.target import Target
 from ..errors import AgentError, ConnectionLost, FlameError, NotSent, SessionGone, UnsafeAnswer
 from ..security import answers
@@ -285,6 +287,11 @@ class Session:
     def max_message(self) -> int:
         """The largest message that the server takes, in bytes; 0: no limit."""
         return self._link.max_message
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """The keyed hash that is fastest for both sides, of what crosses a connection that is taken over."""
+        return str(seals.fastest(self.server.get("hashes") or {}))
 
     def together(self) -> contextlib.AbstractContextManager[None]:
         """A context manager: requests made in it are sent in one call at its end."""

@@ -11,9 +11,11 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 # Round trip of the slow link, in seconds.
 TRIP = 0.1
+KEY = "0123456789abcdef0123456789abcdef"
 
 
 def _value(push: Callable[[Any], Any], value: Any) -> Callable[[], Any]:
@@ -53,6 +56,9 @@ def works() -> Iterator[dict[str, Callable[[], Any]]]:
         far = stack.enter_context(flame.connect(link.location, place="process", shell="mini"))
         small = stack.enter_context(FlakyLink(server.location, seed=1))
         cut = stack.enter_context(flame.connect(small.location, place="process", shell="mini"))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        secret = stack.enter_context(stopped(FlameServer(pythons()[-1], key=KEY)))
+        keyed = stack.enter_context(flame.connect(secret.location, key=KEY, place="process", shell="mini"))
 
         def queued() -> None:
             for cell in [far.cell("1", lambda event: None) for _ in range(50)]:
@@ -86,7 +92,14 @@ def works() -> Iterator[dict[str, Callable[[], Any]]]:
             near[f"v{number}"] = value
             found[f"push {name}"] = _value(lambda one: near.push({"pushed": one}), value)
             found[f"pull {name}"] = _value(lambda key: near.evaluate(key, ref=True).fetch(), f"v{number}")
+        bulk = random.randbytes(64 << 20)
+        keyed["kept"] = bulk
+        (folder / "file").write_bytes(bulk)
         yield found | {
+            "push 64 MiB of bytes, with a key": lambda: keyed.push({"pushed": bulk}),
+            "pull 64 MiB of bytes, with a key": lambda: keyed.evaluate("kept", ref=True).fetch(),
+            "put a file of 64 MiB, with a key": lambda: keyed.put(folder / "file", dst=str(folder / "there")),
+            "get a file of 64 MiB, with a key": lambda: keyed.get(str(folder / "file"), dst=folder / "here"),
             "cell `1`": lambda: near.execute("1"),
             "library call": lambda: near.modules.os.getpid(),
             "50 queued cells, round trip 100 ms": queued,

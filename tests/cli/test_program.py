@@ -109,6 +109,16 @@ SCRIPTS = {
         LOOP + "loop = asyncio.new_event_loop()\nprint(loop.run_until_complete(main()))\nloop.close()",
         b"",
     ),
+    "freed": (
+        "class Ends:\n    def __init__(self, n): self.n = n\n    def __del__(self): print('freed', self.n, made)\n"
+        "made = []\none, more = Ends(1), [Ends(2)]\nmade.append(1)\n"
+        "def steps():\n    try: yield 1\n    finally: print('closed')\nat = steps()\nnext(at)",
+        b"",
+    ),
+    "alone": (
+        "import threading\nprint(threading.active_count(), [t.name for t in threading.enumerate()], __annotations__)",
+        b"",
+    ),
     "exit-3": ("import sys; sys.exit(3)", b""),
     "exit-300": ("import sys; sys.exit(300)", b""),
     "exit-minus": ("import sys; sys.exit(-1)", b""),
@@ -121,6 +131,12 @@ SCRIPTS = {
     "fails": ("def f():\n    raise KeyError('no')\nf()", b""),
     "fails-hook": ("import sys\nsys.excepthook = lambda *e: print('hook', e[0].__name__)\n1 / 0", b""),
     "fails-syntax": ("def (", b""),
+    "fails-at-the-end-of-stdin": ("def f(): return input()\nf()", b""),
+    "interrupts-itself": (
+        "import os, signal, threading, time\nthreading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "time.sleep(20)",
+        b"",
+    ),
     "killed": ("import os; print('x', flush=True); os.kill(os.getpid(), 9)", b""),
     "terminated": ("import os, signal; print('x', flush=True); os.kill(os.getpid(), signal.SIGTERM)", b""),
     "handled": (
@@ -140,7 +156,7 @@ SCRIPTS = {
 }
 # What is tried in the oldest Python too; the others are the same there.
 EVERYWHERE = ("stdin-lines", "stdin-copied", "bytes-in-turns", "thread", "pool", "processes", "atexit", "asyncio")
-EVERYWHERE += ("exit-os", "exit-text", "fails", "killed", "latin")
+EVERYWHERE += ("freed", "exit-os", "exit-text", "fails", "killed", "latin")
 # Those of newer Pythons.
 NEWER = {"asyncio-run": (LOOP + "print(asyncio.run(main()))\nprint(asyncio.run(main()))", b"")}
 

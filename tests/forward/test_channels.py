@@ -21,7 +21,7 @@ _HEAD = struct.Struct(">BII")
 def joined(ours: Channels, theirs: Channels, key: bytes | None = KEY) -> None:
     """Connect both sides anew; each link has random bytes of its own."""
     nonces = random.randbytes(32), random.randbytes(32)
-    two = [channels.seals(key, *nonces, ours.received, theirs.received) for _ in range(2)]
+    two = [channels.both_seals("blake2b", key, *nonces, ours.received, theirs.received) for _ in range(2)]
     (out, back), (heard, said) = two
     got, had = ours.received, theirs.received
     ours.connect(out, back, had)

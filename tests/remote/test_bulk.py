@@ -19,7 +19,7 @@ from flakylink import FlakyLink
 from transfers import KEY, SERVERS, MiB, connected, far_side
 
 import flame
-from flame_kernel.agent.wire import frames, pieces
+from flame_kernel.agent.wire import frames, pieces, seals
 from flame_kernel.connect.target import Location, Secret, Target
 from flame_kernel.connect.tls import Tls
 from flame_kernel.errors import CallTimeout, CannotTravel, ObjectGone, UnsafeAnswer
@@ -272,13 +272,13 @@ def _sealed(parts: list[bytes], key: bytes = b"k" * 32) -> list[bytes]:
     def keep(data: Any) -> None:
         sent.append(bytes(data))
 
-    pieces.send(pieces.Outgoing(parts), 0, keep, pieces.Seal(key))
+    pieces.send(pieces.Outgoing(parts), 0, keep, seals.Seal("sha256", key))
     return sent
 
 
 def _received(sent: list[bytes], sizes: list[int], key: bytes = b"k" * 32) -> list[bytes]:
     box, large = frames.Box(b"".join(sent)), pieces.Incoming(sizes)
-    pieces.receive(large, 0, box.receive, pieces.Seal(key))
+    pieces.receive(large, 0, box.receive, seals.Seal("sha256", key))
     assert box.empty
     assert large.come == large.size
     return [bytes(part) for part in large.parts]

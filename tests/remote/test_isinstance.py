@@ -14,6 +14,7 @@ import os
 import pathlib
 import pickle
 import threading
+import types
 import weakref
 from fractions import Fraction
 from typing import Any
@@ -47,6 +48,7 @@ STAND_FOR: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "type('Own', (), {})()": ((object,), (dict, type)),
     "open(os.devnull)": ((io.TextIOBase, io.TextIOWrapper), ()),
     "ValueError(1)": ((ValueError, Exception), (OSError,)),
+    "os": ((types.ModuleType,), (str,)),
     "Fraction(1, 2)": ((Fraction, numbers.Rational), (float,)),
 }
 

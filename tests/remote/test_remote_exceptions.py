@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import queue
+import re
+import socket
 import subprocess
 import sys
 import traceback
@@ -192,6 +195,18 @@ def test_with_hands_the_exception_over_as_it_is(pi: Remote) -> None:
     assert seen(pi, UnicodeDecodeError("utf-8", b"x", 0, 1, "why"))[0] == ("utf-8", b"x", 0, 1, "why")
     assert seen(pi, raised(lambda: pi.run(raise_mine))) == (("x",), "<x 9>", True, {"class": "Mine", "b": 9})
     assert seen(pi, raised(pi["raises"]))[3] == {"class": "Theirs"}
+
+
+def test_classes_that_other_pythons_name_otherwise() -> None:
+    for module, name, kind in (
+        ("sre_constants", "error", re.error),
+        ("re", "PatternError", re.error),
+        ("queue", "Empty", queue.Empty),
+        ("socket", "timeout", socket.timeout),
+        ("concurrent.futures._base", "TimeoutError", TimeoutError),
+    ):
+        assert isinstance(raised_there({"ename": "e", "evalue": "e", "classes": [[module, name]]}, {}), kind)
+        assert type(Known().exception([[None, module, name]], "e", {})) is kind
 
 
 def test_with_takes_the_verdict(pi: Remote) -> None:

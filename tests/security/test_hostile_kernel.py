@@ -127,6 +127,8 @@ LIES: dict[str, Any] = {
     "empty": {},
     "boot": {**HELLO, "boot": None},
     "python": {**HELLO, "python": "3.11"},
+    "hashes": {**HELLO, "hashes": ["sha256"]},
+    "speeds": {**HELLO, "hashes": {"sha256": "fast"}},
     "python-text": {**HELLO, "python": ["3", "11", "7"]},
     "python-long": {**HELLO, "python": [3] * 1000},
     "python-bool": {**HELLO, "python": [True, True, True]},

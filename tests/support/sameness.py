@@ -75,7 +75,7 @@ def _same_arrays(one: Any, other: Any) -> bool:
     import numpy
 
     if one is numpy.ma.masked or isinstance(one, numpy.dtype):
-        return bool(one is other or one == other)
+        return one is other or bool(one == other and one.metadata == other.metadata)
     a, b = numpy.asarray(one), numpy.asarray(other)
     if a.dtype != b.dtype or a.shape != b.shape or not _same_bytes(a, b):
         return False

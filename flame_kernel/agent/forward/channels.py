@@ -6,7 +6,7 @@ A frame::
     4   channel, big endian; 0 where the frame is about the connection
     4   length of the payload, big endian
     …   the payload
-    32  with a key: BLAKE2b of the frame's number and all of the above, keyed for this connection and this direction
+    32  with a key: the seal of all of the above, for this connection and this direction
 
     OPEN      JSON     a new channel; the number is one that its opener has not used yet (even: client, odd: far side)
     OPENED             it is connected
@@ -27,12 +27,11 @@ The other side may be hostile: what cannot be raises Damaged, and all that it ca
 """
 
 import collections
-import hashlib
 import hmac
 import json
 import struct
 
-from ..wire import frames
+from ..wire import frames, seals
 
 OPEN, OPENED, DATA, CREDIT, EOF, RESET, LISTEN, LISTENING, UNLISTEN, BYE, ACK = range(1, 12)
 
@@ -53,7 +52,6 @@ MOST_KEPT = 64 << 20, 128_000
 _HEAD = struct.Struct(">BII")
 _COUNT = struct.Struct(">Q")
 _CREDIT = struct.Struct(">I")
-SEAL = 32
 # Beyond this size a payload is not copied to stand in one piece with its head.
 _SMALL = 8192
 _INPUT = 1 << 16
@@ -71,28 +69,14 @@ class Spoilt(Damaged):
     """Somebody in between has changed what was sent, or the link has. The next connection goes on."""
 
 
-class Seal:
-    """Signs the frames of one direction of one connection, by their number."""
-
-    def __init__(self, key):
-        self._key, self._number = key, 0
-
-    def __call__(self, *parts):
-        total = hashlib.blake2b(_COUNT.pack(self._number), key=self._key, digest_size=SEAL)
-        for part in parts:
-            total.update(part)
-        self._number += 1
-        return total.digest()
-
-
-def seals(secret, client, far, client_received, far_received):
-    """The two seals of a connection, the client's and the far side's, made from the server's key ``secret``, both
-    sides' random bytes, and what both say they have received. None, None without a key."""
+def both_seals(name, secret, client, far, client_received, far_received):
+    """The two seals of a connection, the client's and the far side's, of that hash: made from the server's key
+    ``secret``, both sides' random bytes, and what both say they have received. None, None without a key."""
     if secret is None:
         return None, None
     ours, theirs = client + _COUNT.pack(client_received), far + _COUNT.pack(far_received)
     key = frames.connection_key(secret, b"forward" + ours, theirs)
-    return Seal(frames.direction_key(key, b"client")), Seal(frames.direction_key(key, b"server"))
+    return tuple(seals.Seal(name, frames.direction_key(key, side)) for side in (b"client", b"server"))
 
 
 class _Channel:
@@ -369,7 +353,7 @@ class _Reader:
 
     def __init__(self, seal):
         self._seal = seal
-        self._after = 0 if seal is None else SEAL  # bytes behind a payload
+        self._after = 0 if seal is None else seals.SIZE  # bytes behind a payload
         self._input = bytearray(_INPUT)
         self._start = self._stop = 0  # of what was read and not used
         self._head = self._body = self._rest = None

@@ -57,7 +57,8 @@ class Tunnel:
             self._sock = sock
             ours, received = os.urandom(frames.NONCE), self.pump.channels.received
             nonce = bytes.fromhex(request["nonce"])
-            theirs, mine = channels.seals(daemon._pyroHmacKey, nonce, ours, request["received"], received)
+            secret, had = daemon._pyroHmacKey, request["received"]
+            theirs, mine = channels.both_seals(request["hash"], secret, nonce, ours, had, received)
             try:
                 self.pump.attach(
                     _sent(sock, frames.GREETING + ours + _COUNT.pack(received)), mine, theirs, request["received"]

@@ -6,7 +6,7 @@ A function on a stock server can use the socket that it was called through.  The
     way                 put: from the client; get: to it
     ticket, sizes, at   the value, the lengths of its parts (if it is new here), the position to start from
     size                bytes that will cross the connection, as counted by ``pieces.length``
-    nonce               the client's random bytes, as hex
+    nonce, hash         the client's random bytes, as hex, and the hash of the seals
 
 We answer with GREETING and 32 random bytes; then the value follows as ``pieces`` describes it, and DONE from the side
 that has received it.  If something goes wrong the connection ends.  What has arrived is kept, and the client asks by a
@@ -19,7 +19,7 @@ connection the server has to pass the bytes on, because it holds the TLS state.
 import os
 
 from .. import sockets
-from ..wire import frames, pieces
+from ..wire import frames, pieces, seals
 
 # Seconds without a byte before we give up; keepalive notices a dead client sooner.
 PATIENCE = 900.0
@@ -52,7 +52,7 @@ def take(request, daemon, carry):
 
 def serve(objects, request, key, sock):
     """Send a value of a session's objects over a connection, or receive one."""
-    seal = None if key is None else pieces.Seal(key)
+    seal = None if key is None else seals.Seal(request["hash"], key)
     if request["way"] == "put":
         incoming = objects.incoming(request["ticket"], request["sizes"])
         pieces.receive(incoming, request["at"], lambda view: sockets.fill(sock, view), seal)

@@ -74,7 +74,8 @@ def made(sent, names):
     """The exception that the client describes; ``names`` are the session's variables."""
     kind = sent.get("kind")
     if not _is_exception(kind):
-        kind = next(filter(_is_exception, (_class(one, names) for one in sent["classes"])), Exception)
+        places = [place for one in sent["classes"] for place in raised.spellings(*one)]
+        kind = next(filter(_is_exception, (_class(one, names) for one in places)), Exception)
     args = sent["args"]
     try:
         base = next(one for one in kind.__mro__ if one.__module__ == "builtins")

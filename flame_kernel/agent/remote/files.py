@@ -150,7 +150,7 @@ class Worker:
         with trees.Source(trees.from_wire(request["path"])) as source:
             limit = min(request["limit"], source.size)
             batch = []
-            for one in trees.sums(source, request["start"], limit, self._out.room):
+            for one in trees.sums(source, request["start"], limit, self._out.room, self._out.hash):
                 batch.append(one)
                 if self._patient:
                     self._out.send_control({"sums": batch, "more": True})
@@ -247,19 +247,19 @@ class Worker:
         return {}
 
 
-def take(nonce, daemon):
-    """Serve requests over the socket of the current call until bye. ``nonce`` is random bytes from the client;
-    ``daemon`` is Pyro's, with the HMAC key. The frames' key is made from both and from random bytes of ours, so what
-    was sent on one connection is not valid on any other."""
+def take(nonce, name, daemon):
+    """Serve requests over the socket of the current call until bye. ``nonce`` is random bytes from the client, which
+    wants seals of the hash ``name``; ``daemon`` is Pyro's, with the HMAC key. The frames' key is made from nonce and
+    HMAC key and from random bytes of ours, so what was sent on one connection is not valid on any other."""
     sock = sys.modules["Pyro4.core"].current_context.client.sock
     before = sock.gettimeout()
-    sock.settimeout(PATIENCE)
     if sock.family in (socket.AF_INET, getattr(socket, "AF_INET6", None)):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     ours = os.urandom(frames.NONCE)
     key = frames.connection_key(daemon._pyroHmacKey, nonce, ours)
-    link = frames.Frames(sock.sendall, lambda view: sockets.fill(sock, view), key, b"server")
+    link = frames.Frames(sock.sendall, lambda view: sockets.fill(sock, view), key, b"server", name)
     worker = Worker(link)
+    sock.settimeout(PATIENCE)
     try:
         sock.sendall(frames.GREETING + ours)
         while True:

@@ -12,6 +12,8 @@ threads are waited for, and exit functions run.
 
 import atexit
 import contextlib
+import functools
+import gc
 import inspect
 import io
 import linecache
@@ -19,9 +21,11 @@ import os
 import sys
 import threading
 import traceback
+import types
 import warnings
 import weakref
 
+from .. import own, patches
 from ..remote import loops
 from . import descriptors
 
@@ -95,6 +99,9 @@ class Program:
         if len(numbers) > 2:
             mine["stdin"] = _reader(numbers[2], not self._owns)
             self._streams.append(mine["stdin"])
+        self._layers = []
+        if self._owns and self._ends:
+            self._layers = [patches.Layer(own.shared(threading), name, make) for name, make in _OWN_THREADS.items()]
         self._exits = {}  # what was ``exit`` and ``quit`` of the session
         if about["mode"] != "script":
             self._take_exits()
@@ -129,6 +136,8 @@ class Program:
         before = sys.argv, space.get("__name__")
         sys.argv = [name] + arguments
         space.update(__name__="__main__", __file__=name, __doc__=None)
+        if sys.version_info < (3, 14):
+            space.setdefault("__annotations__", {})
         _remember(name, source)
         try:
             with loops.none_runs():
@@ -170,6 +179,8 @@ class Program:
             except Exception:  # it is closed, or has no reader, or is the user's own
                 pass
         self._thread._daemonic = self._was_daemon
+        for layer in self._layers:
+            layer.remove()
         for name, one in self._exits.items():
             if type(self._host.namespace.__dict__.get(name)) is Exit:
                 self._host.namespace.__dict__[name] = one
@@ -195,6 +206,41 @@ class Program:
             waited[0].join(LOOK)
         if self._owns:
             _quietly(atexit._run_exitfuncs)
+            self._free()
+
+    def _free(self):
+        """Free what the program's names hold, as an interpreter does at its end: ``__del__`` methods run, and suspended
+        generators are closed. Modules, functions and classes stay until then, because these may use them."""
+        names = self._host.namespace.__dict__
+        mine = [name for name in names if name not in _OF_SHELLS and name[:2] != "__"]
+        found = [name for name in mine if _ends_with_code(names[name])]
+        late = mine[::-1]  # what is made last goes first, and finds what was there when it was made
+        found += [name for name in late if not isinstance(names[name], _USED)] + late
+        for name in found:
+            _quietly(functools.partial(names.pop, name, None))
+        _quietly(gc.collect)
+
+
+def _enumerate(below):
+    def enumerate():
+        return [thread for thread in below() if not thread.name.startswith("flame-")]
+
+    return enumerate
+
+
+def _active_count(below):
+    return lambda: len(own.shared(threading).enumerate())
+
+
+# What a script that has a process to itself sees without threads of ours: some wait until no other is left.
+_OWN_THREADS = {"enumerate": _enumerate, "active_count": _active_count}
+# What stays longest of a program's names.
+_USED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
+
+
+def _ends_with_code(one):
+    """Whether code of the user's runs when it is freed."""
+    return hasattr(type(one), "__del__") or isinstance(one, types.GeneratorType)
 
 
 def _is_plain(code):
@@ -248,8 +294,21 @@ def _failed(error):
 
 
 def _excepthook(kind, error, tb):
-    """Shows an error. Python's own hook would read source lines from the disk, which has no script of the client."""
-    traceback.print_exception(kind, error, tb)
+    """Shows an error, without frames of ours. Python's own hook would read source lines from the disk, which has no
+    script of the client."""
+    found = traceback.TracebackException(kind, error, tb)
+    _leave_out(found, set())
+    print("".join(found.format()), end="", file=sys.stderr)
+
+
+def _leave_out(found, seen):
+    """Remove the frames of the agent from a traceback and those that belong to it."""
+    if found is None or id(found) in seen:
+        return
+    seen.add(id(found))
+    found.stack[:] = [frame for frame in found.stack if not own.is_file(frame.filename)]
+    for one in [found.__cause__, found.__context__] + list(getattr(found, "exceptions", None) or ()):
+        _leave_out(one, seen)
 
 
 def _compiled(source, name):

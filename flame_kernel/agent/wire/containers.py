@@ -9,7 +9,7 @@
     {"ud": {…}} {"ul": […]} {"cm": [{…}, …]}        UserDict, UserList, ChainMap     {"mp": {…}}  types.MappingProxyType
     {"ar": [code, size, n]}         array.array: buffer n, of items of ``size`` bytes, little endian; text as UTF-8
     {"mv": [format, size, shape, writable, n]}      memoryview: the same, of its items in C order
-    {"S": [start, stop, step]}      slice           {"dk": […]} {"dv": […]} {"di": [key, value, …]}  the views of a dict
+    {"S": [start, stop, step]}      slice           {"dk": [ordered, key, …]} {"dv": …} {"di": …}  a dict's views
     {"sq": [class, {…}, item, …]}   a tuple of the system's: its class by its name in STRUCTS, what it has beside its
                                     items, and these
 
@@ -126,15 +126,19 @@ def _write_slice(encoder, value, depth):
 
 
 def _write_keys(encoder, value, depth):
-    return {"dk": encoder.nodes(value, depth)}
+    return {"dk": [_is_ordered(value)] + encoder.nodes(value, depth)}
 
 
 def _write_values(encoder, value, depth):
-    return {"dv": encoder.nodes(value, depth)}
+    return {"dv": [_is_ordered(value)] + encoder.nodes(value, depth)}
 
 
 def _write_items(encoder, value, depth):
-    return {"di": encoder.nodes([thing for pair in value for thing in pair], depth)}
+    return {"di": [_is_ordered(value)] + encoder.nodes([thing for pair in value for thing in pair], depth)}
+
+
+def _is_ordered(view):
+    return type(view).__name__.startswith("odict")
 
 
 def _write_struct(encoder, value, depth):
@@ -204,15 +208,19 @@ def _read_slice(decoder, content, depth):
 
 
 def _read_keys(decoder, content, depth):
-    return dict.fromkeys(decoder.keys(decoder.values(content, depth))).keys()
+    return _viewed(content).fromkeys(decoder.keys(decoder.values(content[1:], depth))).keys()
 
 
 def _read_values(decoder, content, depth):
-    return dict(enumerate(decoder.values(content, depth))).values()
+    return _viewed(content)(enumerate(decoder.values(content[1:], depth))).values()
 
 
 def _read_items(decoder, content, depth):
-    return dict(_both(decoder, decoder.values(content, depth))).items()
+    return _viewed(content)(_both(decoder, decoder.values(content[1:], depth))).items()
+
+
+def _viewed(content):
+    return collections.OrderedDict if content[0] is True else dict
 
 
 def _read_struct(decoder, content, depth):
@@ -342,6 +350,9 @@ WRITERS = {
     type({}.keys()): _write_keys,
     type({}.values()): _write_values,
     type({}.items()): _write_items,
+    type(collections.OrderedDict().keys()): _write_keys,
+    type(collections.OrderedDict().values()): _write_values,
+    type(collections.OrderedDict().items()): _write_items,
 }
 WRITERS.update(dict.fromkeys(_STRUCT_NAMES, _write_struct))
 READERS = {

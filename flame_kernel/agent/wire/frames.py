@@ -5,7 +5,7 @@
     1   kind: CONTROL (a JSON object), DATA (bytes of a file) or HOLE (so many zeros, eight bytes big endian)
     4   length of the payload, big endian
     …   the payload
-    32  BLAKE2b of the frame's number, its head and its payload, keyed for this connection and this direction
+    32  the seal of the frame's head and its payload, for this connection and this direction: see ``seals``
 
 The key is made from random numbers of both sides and the server's HMAC key.  With an HMAC key, nobody else can
 write, change, drop, repeat or reflect a frame unnoticed.  Without one, and inside TLS, the checksum only detects
@@ -18,6 +18,7 @@ import json
 import struct
 
 from . import message as wire
+from . import seals
 
 GREETING = b"FLX1"  # the far side's first bytes; a Pyro message starts with others
 NONCE = 32
@@ -27,7 +28,7 @@ CONTROL, DATA, HOLE = ord("J"), ord("D"), ord("Z")
 
 _HEAD = struct.Struct(">BI")
 _NUMBER = struct.Struct(">Q")
-_SUM = 32
+_SUM = seals.SIZE
 _ZEROS = bytes(CHUNK)
 _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 
@@ -58,14 +59,14 @@ class Frames:
     send        takes a bytes-like object whole
     receive     fills a memoryview, or raises
     key         of ``connection_key``;  side  b"client" or b"server"
+    name        the hash of the seals
     """
 
-    def __init__(self, send, receive, key, side):
-        self._send, self._receive = send, receive
+    def __init__(self, send, receive, key, side, name=seals.USUAL):
+        self._send, self._receive, self.hash = send, receive, name
         self._side, self._other = side, b"client" if side == b"server" else b"server"
-        self._out_key = direction_key(key, self._side)
-        self._in_key = direction_key(key, self._other)
         self._sent = self._received = 0
+        self.restart(key, key)
         self._out = bytearray(_HEAD.size + CHUNK + _SUM)
         self._in = bytearray(CHUNK + _SUM)
         self._head = bytearray(_HEAD.size)
@@ -77,9 +78,8 @@ class Frames:
     def restart(self, key, next_key):
         """Begin again at frame 0 in both directions, for conversations where each call has its own frames and key:
         frames that arrive use this call's key, frames sent from now on use the next call's."""
-        self._sent = self._received = 0
-        self._in_key = direction_key(key, self._other)
-        self._out_key = direction_key(next_key, self._side)
+        self._in_seal = seals.Seal(self.hash, direction_key(key, self._other))
+        self._out_seal = seals.Seal(self.hash, direction_key(next_key, self._side))
 
     # -- out
 
@@ -108,9 +108,7 @@ class Frames:
         view = memoryview(self._out)
         _HEAD.pack_into(self._out, 0, kind, size)
         end = _HEAD.size + size
-        total = hashlib.blake2b(_NUMBER.pack(self._sent), key=self._out_key, digest_size=_SUM)
-        total.update(view[:end])
-        view[end : end + _SUM] = total.digest()
+        view[end : end + _SUM] = self._out_seal(view[:end])
         self._sent += 1
         self._send(view[: end + _SUM])
 
@@ -128,11 +126,8 @@ class Frames:
             raise Damaged("a frame of kind %d and %d bytes" % (kind, size))
         view = memoryview(self._in)[: size + _SUM]
         self._receive(view)
-        total = hashlib.blake2b(_NUMBER.pack(self._received), key=self._in_key, digest_size=_SUM)
-        total.update(self._head)
         payload = view[:size]
-        total.update(payload)
-        if not hmac.compare_digest(total.digest(), bytes(view[size:])):
+        if not hmac.compare_digest(self._in_seal(self._head, payload), bytes(view[size:])):
             raise Damaged("a frame whose checksum is not that of its content")
         self._received += 1
         if kind == DATA:

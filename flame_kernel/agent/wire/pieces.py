@@ -2,27 +2,24 @@
 
 It travels in requests of PIECE bytes each, or over a connection that is taken over (see ``bulk``): from ``at`` on, in
 chunks of CHUNK bytes, the last one shorter.  The lengths of the parts are sent beforehand, so nothing stands between
-the chunks.  If the server has an HMAC key, each chunk is followed by a seal: 32 bytes of BLAKE2b of its number and
-content, keyed for this connection and this direction (``Seal``).
+the chunks.  If the server has an HMAC key, each chunk is followed by its seal for this connection and this direction,
+see ``seals``.
 """
 
 import bisect
-import hashlib
 import hmac
 import mmap
-import struct
+
+from . import seals
 
 # Bytes per request.
 PIECE = 4 << 20
 # Bytes between two seals.
 CHUNK = 1 << 20
-SEAL = 32
 # What the receiver sends when it has everything.
 DONE = b"k"
 # A part of this size or more gets memory pages of its own, which are not filled with zeros first.
 OWN_PAGES = 1 << 20
-
-_NUMBER = struct.Struct(">Q")
 
 
 class Damaged(ValueError):
@@ -96,21 +93,6 @@ class Incoming:
         return self.parts[number], at - self._starts[number]
 
 
-class Seal:
-    """The keyed checksums of one direction's chunks."""
-
-    def __init__(self, key):
-        self._key = key
-        self._count = 0
-
-    def next(self, chunk):
-        """The checksum of the next chunk."""
-        total = hashlib.blake2b(_NUMBER.pack(self._count), key=self._key, digest_size=SEAL)
-        total.update(chunk)
-        self._count += 1
-        return total.digest()
-
-
 def send(outgoing, at, send, seal=None):
     """Send everything from ``at`` on; ``send`` must send a bytes-like object whole."""
     while at < outgoing.size:
@@ -118,13 +100,13 @@ def send(outgoing, at, send, seal=None):
         chunk = found[0] if len(found) == 1 else b"".join(found)
         send(chunk)
         if seal is not None:
-            send(seal.next(chunk))
+            send(seal(chunk))
         at += len(chunk)
 
 
 def receive(incoming, at, receive, seal=None):
     """Receive everything from ``at`` on; ``receive`` fills a memoryview. Raises Damaged."""
-    between, told = memoryview(bytearray(CHUNK)), bytearray(SEAL)
+    between, told = memoryview(bytearray(CHUNK)), bytearray(seals.SIZE)
     while at < incoming.size:
         size = min(CHUNK, incoming.size - at)
         room = incoming.room(at, size)
@@ -132,7 +114,7 @@ def receive(incoming, at, receive, seal=None):
         receive(chunk)
         if seal is not None:
             receive(memoryview(told))
-            if not hmac.compare_digest(seal.next(chunk), bytes(told)):
+            if not hmac.compare_digest(seal(chunk), bytes(told)):
                 raise Damaged("a chunk whose checksum is not that of its content")
         if room is None:
             incoming.put(at, [chunk])
@@ -142,7 +124,7 @@ def receive(incoming, at, receive, seal=None):
 
 def length(size, sealed):
     """How many bytes cross the connection for ``size`` bytes of content."""
-    return size + (SEAL * -(-size // CHUNK) if sealed else 0)
+    return size + (seals.SIZE * -(-size // CHUNK) if sealed else 0)
 
 
 def _memory(size):

@@ -15,9 +15,31 @@ from .scalars import BadValue
 # Attributes of built-in exceptions that do not follow from their arguments.
 FACTS = ("errno", "strerror", "filename", "filename2", "characters_written", "name", "path", "value", "msg", "obj")
 FACTS += ("lineno", "offset", "end_lineno", "end_offset", "text", "code")
+# Exception classes that have other names in other versions of Python and of numpy.
+_SPELLINGS = (
+    (("re", "error"), ("re", "PatternError"), ("sre_constants", "error")),
+    (("queue", "Empty"), ("_queue", "Empty")),
+    (("numpy.linalg", "LinAlgError"), ("numpy.linalg.linalg", "LinAlgError")),
+    (("numpy.exceptions", "AxisError"), ("numpy", "AxisError"), ("numpy.core._exceptions", "AxisError")),
+    (
+        ("asyncio.exceptions", "TimeoutError"),
+        ("concurrent.futures._base", "TimeoutError"),
+        ("socket", "timeout"),
+        ("builtins", "TimeoutError"),
+    ),
+)
 # Most characters of a note or a message; most attributes, notes, members and classes of one exception.
 LIMIT = 1 << 16
 MOST = 100
+
+
+def spellings(module, name):
+    """The ``(module, name)`` of an exception class, and those that it has elsewhere."""
+    place = (module, name)
+    for group in _SPELLINGS:
+        if place in group and module != "builtins":
+            return (place,) + group
+    return (place,)
 
 
 def facts(exc):

@@ -14,9 +14,10 @@ is reached without walking a path, so no link that someone creates meanwhile can
 
 import errno
 import glob
-import hashlib
 import os
 import stat
+
+from . import seals
 
 CHUNK = 1 << 20
 PIECE = 64 << 20  # bytes that one checksum covers
@@ -303,13 +304,13 @@ class Source:
         return (now.st_size, now.st_mtime_ns) != (self._status.st_size, self._status.st_mtime_ns)
 
 
-def sums(source, start, limit, buffer):
-    """The BLAKE2b of each PIECE of a Source from ``start`` to ``limit``, as hex; ``buffer``: memoryview to read
+def sums(source, start, limit, buffer, name=seals.USUAL):
+    """The hash ``name`` of each PIECE of a Source from ``start`` to ``limit``, as hex; ``buffer``: memoryview to read
     into."""
     at = start
     while at < limit:
         end = min(at + PIECE, limit)
-        total = hashlib.blake2b(digest_size=32)
+        total = seals.unkeyed(name)
         while at < end:
             count = source.read_into(buffer[: min(len(buffer), end - at)], at)
             if not count:

@@ -40,6 +40,7 @@ take(select, "poll epoll kqueue devpoll")
 take(selectors, "PollSelector EpollSelector KqueueSelector DevpollSelector")
 selectors.DefaultSelector = selectors.SelectSelector
 take(socket, "AF_UNIX SCM_RIGHTS CMSG_LEN recv_fds send_fds AF_NETLINK")
-take(socket.socket, "sendmsg recvmsg")
+for name in ("sendmsg", "recvmsg", "sendfile"):
+    setattr(socket.socket, name, property(lambda self: self.not_on_windows))  # raises AttributeError
 os.supports_fd = set()
 os.supports_dir_fd = set()

@@ -5,6 +5,7 @@
     "<f8"                             a simple one, as in ``dtype.str``: one of a few forms, none with Python objects
     [dtype, shape]                    a subarray
     {"names", "formats", "offsets", "itemsize", "aligned"}      a struct
+    {"dtype", "metadata"}             one with metadata, a dict of plain values
 
 numpy trusts these numbers: its own checks overflow at 2 GiB, and then it reads and writes outside an array's memory.
 So we add up sizes and offsets here, with Python's unlimited integers.
@@ -54,6 +55,23 @@ def words(numpy, dtype, depth=0):
         raise NotPlain("a numpy array of Python objects is not plain data (its list may be: array.tolist())")
     if depth > MAX_DEPTH:
         raise NotPlain("a dtype is nested too deep")
+    if dtype.metadata:
+        if not _is_json(dict(dtype.metadata), MAX_DEPTH):
+            raise NotPlain("a dtype whose metadata is %.80r is not plain data" % (dict(dtype.metadata),))
+        return {"dtype": _words(numpy, dtype, depth), "metadata": dict(dtype.metadata)}
+    return _words(numpy, dtype, depth)
+
+
+def _is_json(value, depth):
+    """Whether JSON keeps a value exactly."""
+    if type(value) is dict and depth:
+        return all(type(key) is str and _is_json(one, depth - 1) for key, one in value.items())
+    if type(value) is list and depth:
+        return all(_is_json(one, depth - 1) for one in value)
+    return value is None or type(value) in (bool, float, str) or (type(value) is int and abs(value) < 1 << 63)
+
+
+def _words(numpy, dtype, depth):
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return [words(numpy, base, depth + 1), list(shape)]
@@ -102,6 +120,8 @@ def check(told, depth=0):
         return _check_subarray(told[0], told[1], depth)
     if type(told) is dict and set(told) == _STRUCT:
         return _check_struct(told, depth)
+    if type(told) is dict and set(told) == {"dtype", "metadata"} and type(told["metadata"]) is dict:
+        return check(told["dtype"], depth + 1)
     raise BadValue("the dtype %.60r" % (told,))
 
 
@@ -213,6 +233,8 @@ def _build(numpy, told):
         return numpy.dtype(told)
     if type(told) is list:
         return numpy.dtype((_build(numpy, told[0]), tuple(told[1])))
+    if "metadata" in told:
+        return numpy.dtype(_build(numpy, told["dtype"]), metadata=told["metadata"])
     formats = [_build(numpy, one) for one in told["formats"]]
     plan = {"names": told["names"], "formats": formats, "offsets": told["offsets"], "itemsize": told["itemsize"]}
     return numpy.dtype(plan, align=told["aligned"])

@@ -5,8 +5,10 @@
     {"pt": [number, unit, zone, fold]}  Timestamp      {"pw": [number, unit]}         Timedelta
     {"pp": [number, freq]}              Period         {"pv": [left, right, closed]}  Interval
     {"po": freq}                        an offset      {"pn": "NaT"} {"pn": "NA"}
+    {"po": [n, normalize, {…}]}         a DateOffset: its keywords, each an integer
 
-A zone is null, a zone key as text, or an offset: ``[seconds]``.  pandas 2.2 renamed some frequencies, so a name that
+A zone is null, a zone key as text, with ``dateutil/`` before it where it is dateutil's, or an offset: ``[seconds,
+library]``.  pandas 2.2 renamed some frequencies, so a name that
 this side does not know is tried under its other spelling.
 """
 
@@ -43,6 +45,9 @@ _RENAMED = (
 )
 _FREQ = re.compile(r"(-?\d*)([A-Za-z]+)((?:-[A-Z0-9]+)?)")
 _MAX_FREQ = 60
+# The keywords of a DateOffset that are integers.
+_UNITS = ("year", "month", "week", "day", "hour", "minute", "second", "millisecond", "microsecond", "nanosecond")
+_KEYWORDS = frozenset(_UNITS) | {one + "s" for one in _UNITS} | {"weekday"}
 
 
 def write(encoder, value, kind, pandas, depth):
@@ -60,6 +65,8 @@ def write(encoder, value, kind, pandas, depth):
         return {"pp": [value.ordinal, value.freqstr]}
     if kind is pandas.Interval:
         return {"pv": encoder.nodes((value.left, value.right, value.closed), depth)}
+    if kind is pandas.DateOffset:
+        return {"po": _date_offset(value)}
     if isinstance(value, pandas.tseries.offsets.BaseOffset):
         return {"po": freq_text(pandas, value)}
     return None
@@ -82,6 +89,12 @@ def freq_text(pandas, offset):
     if not same:
         raise NotPlain("the offset %.60r is not plain data: its text makes another one" % (offset,))
     return text
+
+
+def _date_offset(value):
+    if not all(name in _KEYWORDS and type(one) is int for name, one in value.kwds.items()):
+        raise NotPlain("the offset %.60r is not plain data: a keyword of it is no integer" % (value,))
+    return [value.n, value.normalize, dict(value.kwds)]
 
 
 def offset(pandas, text):
@@ -115,13 +128,16 @@ def zone(tz):
     if tz is None:
         return None
     key = getattr(tz, "key", None) or getattr(tz, "zone", None)
-    if type(key) is str and not key.startswith("dateutil"):
+    library = type(tz).__module__
+    is_dateutil = library.startswith("dateutil.")
+    if is_dateutil:
+        key = str(getattr(tz, "_filename", None)).rpartition("/zoneinfo/")[2]
+    if type(key) is str and not key.startswith("dateutil") and type(tz).__name__ not in ("tzutc", "tzlocal"):
         try:
             pandas_metadata.check_zone(key)
         except BadValue as e:
             raise NotPlain("a time zone that does not travel (%s)" % e)
-        return key
-    library = type(tz).__module__
+        return "dateutil/" + key if is_dateutil else key
     offset = tz.utcoffset(None) if library in ("datetime", "pytz") else None
     if offset is not None:
         seconds = offset.total_seconds()
@@ -140,6 +156,12 @@ def made_zone(content):
             return sys.modules["pytz"].FixedOffset(seconds // 60)
         offset = datetime.timezone(datetime.timedelta(seconds=seconds))
         return datetime.timezone.utc if not seconds else offset
+    library, _, key = content.partition("/")
+    if library == "dateutil" and not key.lower().startswith(("dateutil", "tzlocal")):
+        pandas_metadata.check_zone(key)
+        if sys.modules["dateutil.tz"].gettz(key) is None:  # pandas has loaded it
+            raise BadValue("the time zone %.60r, of which dateutil knows nothing" % content)
+        return content
     pandas_metadata.check_zone(content)
     if content.lower().startswith(("dateutil", "tzlocal")):
         raise BadValue("the time zone %.60r" % content)
@@ -195,7 +217,13 @@ def _read_interval(decoder, content, depth, pandas):
 
 
 def _read_offset(decoder, content, depth, pandas):
-    return offset(pandas, content)
+    if type(content) is not list:
+        return offset(pandas, content)
+    count, normalize, keywords = content
+    small = type(count) is int and abs(count) < 1 << 31 and type(normalize) is bool and type(keywords) is dict
+    if not small or not all(name in _KEYWORDS and type(one) is int for name, one in keywords.items()):
+        raise BadValue("the offset %.60r" % (content,))
+    return pandas.DateOffset(count, normalize, **keywords)
 
 
 def _read_nothing(decoder, content, depth, pandas):

@@ -1,0 +1,45 @@
+"""A client that lacks what only POSIX has, as on Windows: the library, files and commands work from there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from farside import HERE, FlameServer
+
+# What other libraries need of it on this system they have imported before.
+CLIENT = """
+import pathlib, sys
+import IPython, argcomplete, ipykernel.kernelapp, jupyter_client, jupyter_core.application, prompt_toolkit, tqdm
+import multiprocessing.popen_spawn_posix, tornado.platform.asyncio
+where, take_away, folder = sys.argv[1:]
+exec(pathlib.Path(take_away).read_text())
+import flame
+with flame.connect(where) as pi:
+    pi["x"] = b"x" * 3_000_000
+    assert len(pi["x"]) == 3_000_000
+    here = pathlib.Path(folder)
+    (here / "a").write_text("one")
+    pi.put(here / "a", here / "there")
+    pi.get(here / "there", here / "b")
+    assert (here / "b").read_text() == "one"
+    pi.execute("print('hi')")
+import flame_kernel.kernel.app, flame_kernel.magics.extension, flame_kernel.serve.embedded
+try:
+    flame.connect("./u:" + folder + "/socket")
+except flame.TargetError as e:
+    print(e)
+from flame_kernel.cli.__main__ import main
+sys.argv = ["jupyter-flame", "exec", "-t", where, "print(6 * 7)"]
+main()
+"""
+
+
+def test_all_a_user_does(server: FlameServer, tmp_path: Path) -> None:
+    away = HERE / "apps" / "without_posix" / "sitecustomize.py"
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT, server.location, away, tmp_path], capture_output=True, text=True, timeout=55
+    )
+    sentence = f"Python has no unix sockets on this system, such as ./u:{tmp_path}/socket; give host:port"
+    assert (done.stderr, done.stdout.splitlines()) == ("", ["hi", sentence, "42"])
