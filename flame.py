@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from flame_kernel.cluster.cluster import FlameCluster
     from flame_kernel.group.opening import group
     from flame_kernel.remote.by_name import require
     from flame_kernel.remote.connect import connect
@@ -29,6 +30,7 @@ __all__ = [
     "CannotConnect",
     "CannotTravel",
     "ConnectionLost",
+    "FlameCluster",
     "FlameError",
     "GroupError",
     "NotAnswered",
@@ -51,6 +53,10 @@ def __getattr__(name: str) -> Any:
         from flame_kernel.remote.connect import connect as found
     elif name == "group":
         from flame_kernel.group.opening import group as found  # type: ignore[assignment]
+    elif name == "FlameCluster":
+        from flame_kernel.cluster.loading import cluster_class
+
+        found = cluster_class()  # type: ignore[assignment]
     elif name == "require":
         from flame_kernel.remote.by_name import require as found  # type: ignore[assignment]
     elif name == "serve":

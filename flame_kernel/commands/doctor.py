@@ -29,7 +29,7 @@ from ..serve.embedded import EmbeddedServer
 from ..session.agent_client import AgentClient
 from ..session.bootstrap import agent_text
 from ..terminal import plain_text
-from .identify import introduce
+from .identify import identify
 
 OK, NOTE, FAILED, SKIPPED = "ok", "note", "failed", "skipped"
 # The sign before the text of a check.
@@ -176,14 +176,14 @@ class _Examination:
     def __init__(self, target: Target) -> None:
         self.passed: dict[str, str] = {}
         self._target = target
-        self._visitor: AgentClient | None = None
+        self._client: AgentClient | None = None
         self._python: tuple[int, ...] = ()
         self._facts: dict[str, Any] = {}
         self._clock = Check("clock", NOTE, "the server did not tell its time")
 
     def close(self) -> None:
-        if self._visitor is not None:
-            self._visitor.close()
+        if self._client is not None:
+            self._client.close()
 
     def checks(self) -> Iterator[Check]:
         yield from self._name()
@@ -244,7 +244,7 @@ class _Examination:
     def _connect(self, name: str, words: str) -> Iterator[Check]:
         self.passed = {"ssh": "logged in", "port": "open"}
         try:
-            self._visitor = AgentClient(self._target)
+            self._client = AgentClient(self._target)
         except CannotConnect as error:
             raise self._diagnosed(error) from error
         yield Check(name, OK, words)
@@ -256,13 +256,13 @@ class _Examination:
             stage = "answer"
         words, cure = _seen(error), error.advice
         if stage in ("answer", "TLS", "Flame"):
-            stranger = introduce(replace(self._target, key=None), error)
-            self.passed["answer"] = stranger.words
-            if not stranger.welcome:
-                words, cure = stranger.words, stranger.cure
-                stage = stage if self._visitor is not None else "answer"
+            answerer = identify(replace(self._target, key=None), error)
+            self.passed["answer"] = answerer.words
+            if not answerer.welcome:
+                words, cure = answerer.words, answerer.cure
+                stage = stage if self._client is not None else "answer"
             elif stage == "Flame":
-                words = f"not enabled: it is {stranger.words}"
+                words = f"not enabled: it is {answerer.words}"
                 self.passed["answer"] = DAEMON
         else:
             self.passed["answer"] = DAEMON
@@ -309,8 +309,8 @@ class _Examination:
     # -- the server --------------------------------------------------------------------------------------------------
 
     def _call(self, expression: str) -> Any:
-        assert self._visitor is not None
-        return self._visitor.connection.call("evaluate", expression)
+        assert self._client is not None
+        return self._client.connection.call("evaluate", expression)
 
     def _flame(self) -> Check:
         try:
@@ -341,12 +341,12 @@ class _Examination:
         python = ".".join(map(str, self._python))
         if self._python[:2] < _NEEDED:
             raise _Failed("versions", f"Python {python} there", "run the server on Python 3.6 or newer")
-        assert self._visitor is not None
+        assert self._client is not None
         began = time.monotonic()
         try:
-            self._visitor.begin()
+            self._client.begin()
             took = time.monotonic() - began
-            facts = self._visitor.ask("checkup")
+            facts = self._client.ask("checkup")
         except FlameError as error:
             why = error.message if isinstance(error, AgentError) else str(error)
             raise _Failed("agent", f"it cannot be pushed: {why}", "look at what the server printed") from error
@@ -359,7 +359,7 @@ class _Examination:
         else:
             yield Check("versions", OK, pyro)
         yield Check("agent", OK, f"pushed, in {1000 * took:.0f} ms" if took > 0.005 else "there already")
-        self._visitor.connection.pickle_protocol = 4
+        self._client.connection.pickle_protocol = 4
 
     def _threads(self) -> Check:
         workers = self._facts.get("workers")
@@ -397,13 +397,13 @@ class _Examination:
 
     def _throughput(self, up: bool) -> float:
         """The bytes per second, from pieces that get larger until one takes long enough to measure."""
-        assert self._visitor is not None
+        assert self._client is not None
         size = _PIECE
         while True:
             piece = self._call(f"__import__('os').urandom({_PIECE}) * {size // _PIECE}") if up else b""
             began = time.monotonic()
             if up:
-                self._visitor.connection.call("invokeModule", "builtins.len", (piece,), {})
+                self._client.connection.call("invokeModule", "builtins.len", (piece,), {})
             else:
                 self._call(f"__import__('os').urandom({_PIECE}) * {size // _PIECE}")
             took = time.monotonic() - began

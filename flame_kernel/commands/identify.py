@@ -28,7 +28,7 @@ class Answerer:
     cure: str = ""
 
 
-def introduce(target: Target, error: CannotConnect) -> Answerer:
+def identify(target: Target, error: CannotConnect) -> Answerer:
     """What is at ``target``, after connecting ended in ``error``. Neither a key nor anything about us is sent."""
     bare = replace(target, key=None, insecure=True)
     if error.cause.startswith("tls") and error.cause != "tls_plain":
@@ -39,7 +39,7 @@ def introduce(target: Target, error: CannotConnect) -> Answerer:
         except CannotConnect as other:
             if other.cause.startswith(("key_", "pool_")):
                 return Answerer("a Pyro4 daemon without TLS", True)
-            return introduce(replace(bare, tls=None), other)
+            return identify(replace(bare, tls=None), other)
         return Answerer("a Pyro4 daemon without TLS", True)
     if error.cause == "not_pyro":
         return _by_its_line(bare, error)

@@ -30,6 +30,7 @@ MAX_INFLATED = 64 * 1024 * 1024  # bytes of a compressed answer after decompress
 HEADER = struct.Struct(message.Message.header_format)
 _ANNOTATION = struct.Struct("!4sH")
 _FIRST_PIECE = 64 * 1024  # bytes allocated at first; later, as many again as have been received
+_EXACT = 0.05  # seconds by which a deadline may be missed
 
 
 class Reset(Exception):
@@ -82,6 +83,7 @@ class Channel:
         self.seq = secrets.randbelow(0x10000)
         self.bytes_sent = 0
         self.bytes_received = 0
+        self._timeout = -1.0  # of the socket, in seconds
 
     def send(self, kind: int, data: bytes, mark: bytes, deadline: float) -> None:
         """Send a message; the server repeats the ``mark`` in its result."""
@@ -115,8 +117,12 @@ class Channel:
         if not 0 <= size <= MAX_MESSAGE:
             refuse(f"a message of {size} bytes, the limit is {MAX_MESSAGE}")
         answer = Answer(kind, flags, seq, serializer)
-        answer.annotations = _annotations(self.read(chunks_size, deadline))
-        answer.data = self.read(size, deadline)
+        if size <= _FIRST_PIECE:  # copying is cheaper than receiving twice
+            both = self.read(chunks_size + size, deadline)
+            answer.annotations, answer.data = _annotations(both[:chunks_size]), both[chunks_size:]
+        else:
+            answer.annotations = _annotations(self.read(chunks_size, deadline))
+            answer.data = self.read(size, deadline)
         return answer
 
     def read(self, size: int, deadline: float) -> bytearray:
@@ -142,7 +148,9 @@ class Channel:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeUp
-        self.socket.settimeout(None if left == math.inf else left)
+        if not 0 <= self._timeout - left < _EXACT:  # setting it costs a call of the system, and each answer has several
+            self.socket.settimeout(None if left == math.inf else left)
+            self._timeout = left
 
     def _fail(self, error: OSError) -> NoReturn:
         if isinstance(error, TimeoutError) and error.errno is None:

@@ -133,6 +133,11 @@ class Forwards:
         """How often the connection broke and was made again."""
         return 0 if self._tunnel is None else self._tunnel.cuts
 
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """The bytes that the connection of today's forwards has brought from the far side, and taken there."""
+        return (0, 0) if self._tunnel is None else self._tunnel.traffic
+
     def open(
         self,
         port: int | str | os.PathLike[str] = 0,

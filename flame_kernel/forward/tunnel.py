@@ -81,6 +81,11 @@ class Tunnel:
     def is_closed(self) -> bool:
         return bool(self._pump.closed)
 
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """The bytes of frames that have come from the far side, and that were made for it."""
+        return self._pump.channels.received, self._pump.channels.made
+
     # -- the connection
 
     def _dial(self) -> tuple[Connection, socket.socket, Any, Any, int]:

@@ -48,9 +48,8 @@ def pickler(python: Any, named: Named) -> Callable[[object], bytes]:
         except Exception as error:  # pickling runs the user's code, which may raise anything; its text is told
             if isinstance(error, CannotTravel):
                 raise
-            raise CannotTravel(
-                f"a {type(value).__qualname__} cannot be pickled: {error}{_hint(same, python)}"
-            ) from error
+            advice = _hint(same, python) if str(error).startswith("Can't") else ""  # it finds no name for something
+            raise CannotTravel(f"a {type(value).__qualname__} cannot be pickled: {error}{advice}") from error
         return file.getvalue()
 
     return dumps

@@ -158,6 +158,15 @@ class Authority:
         return path
 
 
+def self_signed(name: str, days: float = 365) -> tuple[str, str]:
+    """A certificate that is its own CA, and its private key, as PEM text: for parties that all have both."""
+    _library()
+    key = _new_key()
+    subject = _distinguished(name)
+    certificate = _sign(_builder(subject, subject, key.public_key(), days), key)
+    return _pem(certificate).decode("ascii"), _key_pem(key).decode("ascii")
+
+
 def fingerprint(path: Path) -> str:
     """SHA-256 of the first certificate in a PEM file as 64 hex digits, as a pin is written; raises TargetError."""
     _library()

@@ -7,6 +7,7 @@ import collections
 import re
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from farside import FlameServer, Python
 import flame
 from flame_kernel.errors import CannotTravel
 from flame_kernel.remote.remote import Remote
+from flame_kernel.security.trust import pickler
 
 
 class Own:
@@ -189,3 +191,13 @@ def test_this_side_without_cloudpickle() -> None:
     code += "try: trust.pickler(list(sys.version_info), lambda one: None)(lambda: 1)\nexcept Exception as e: print(e)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "-m pip install cloudpickle" in run.stdout
+
+
+def test_other_pythons_are_named_only_where_they_are_the_reason() -> None:
+    made: dict[str, Any] = {}
+    exec("class Made: pass", made)
+    dumps = pickler([3, 6, 15], lambda one: None)
+    with pytest.raises(CannotTravel, match=r"between equal Pythons: here 3\.\d+, there 3\.6\)$"):
+        dumps(made["Made"]())
+    with pytest.raises(CannotTravel, match=r"cannot pickle '_thread\.lock' object$"):
+        dumps(threading.Lock())

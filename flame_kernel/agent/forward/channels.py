@@ -124,6 +124,11 @@ class Channels:
         return len(self._channels)
 
     @property
+    def made(self):
+        """Bytes of frames that were made for the other side."""
+        return self._end
+
+    @property
     def kept(self):
         """Bytes of frames that the other side has not acknowledged."""
         return self._end - self._acked

@@ -1,0 +1,350 @@
+"""FlameCluster: dask's SpecCluster, whose scheduler and workers run on hosts that Flame reaches.
+
+    cluster = FlameCluster("web", n_workers=8); client = cluster.get_client()
+
+Dask opens pickles: what a worker sends may run code in this process, and what this process sends runs there.  So to
+make a cluster of hosts is to trust them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import socket
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import dask
+import distributed
+from dask.utils import parse_timedelta
+from distributed.core import Status
+from distributed.deploy.cluster import Cluster
+from distributed.deploy.spec import SpecCluster
+from distributed.security import Security
+
+from ..connect.selection import Chosen, select
+from ..connect.targets_file import TargetsFile, targets_path
+from ..errors import FlameError, TargetError
+from ..forward import browser
+from ..forward.forwards import Forward
+from ..terminal import plain_text
+from . import versions
+from .host import Host
+from .network import LOOPBACK, NETWORKS, Here, Party, Ports, Sight
+from .processes import Scheduler, Worker
+from .roles import Roles
+
+# The port of a dashboard, if it is free.
+DASHBOARD = 8787
+# Arguments that are those of SpecCluster; all others are settings of `flame.connect`.
+_OF_DASK = ("loop", "silence_logs", "shutdown_on_close", "scheduler_sync_interval", "shutdown_scheduler")
+_THREADS = 32
+
+
+class FlameCluster(SpecCluster):
+    """A Dask cluster on the hosts of a group, of a list of locations, or of ``"furnace*4"``.
+
+    n_workers          how many workers, spread over the hosts; None: one for each session that is named
+    network            ``direct``: hosts see each other; ``link``: all traffic goes through the Flame links, and nothing
+                       listens off the loopback interface; ``auto``: direct where that works
+    security           True: TLS, with certificates made for this cluster; a dask ``Security``; False: none
+    worker_options     arguments of the worker class
+    scheduler_options  arguments of dask's Scheduler
+    worker_class       as text: ``distributed.Nanny``, ``dask_cuda.CUDAWorker``
+    scheduler          ``here``: in this process; ``first``: at the first host; or the name of a host of the cluster
+    install            send dask to hosts that have none
+    quiet              do not print what happens to hosts; it is in ``get_logs()`` all the same
+    more               arguments of SpecCluster, and settings of `flame.connect` for every host
+
+    ``hosts`` and ``n_workers`` may stand in dask's configuration, as ``cluster.flame``. Raises TargetError, FlameError.
+    """
+
+    def __init__(
+        self,
+        hosts: str | Sequence[str] | None = None,
+        *,
+        n_workers: int | None = None,
+        network: str = "auto",
+        security: bool | Security = True,
+        worker_options: Mapping[str, Any] | None = None,
+        scheduler_options: Mapping[str, Any] | None = None,
+        worker_class: str | type = "distributed.Nanny",
+        scheduler: str = "here",
+        install: bool = False,
+        name: str | None = None,
+        asynchronous: bool = False,
+        quiet: bool = False,
+        **more: Any,
+    ) -> None:
+        hosts = dask.config.get("cluster.flame.hosts", None) if hosts is None else hosts
+        n_workers = dask.config.get("cluster.flame.n_workers", None) if n_workers is None else n_workers
+        of_dask = {key: more.pop(key) for key in _OF_DASK if key in more}
+        if network not in NETWORKS:
+            raise TargetError(f"network {network!r} is unknown; choose one of {', '.join(NETWORKS)}")
+        self.network = network
+        self.ports: Ports | None = None
+        self._chosen = _chosen(hosts)
+        self._settings = {key: value for key, value in more.items() if value is not None}
+        self._wants_install = install
+        self._class = (
+            worker_class if isinstance(worker_class, str) else f"{worker_class.__module__}.{worker_class.__qualname__}"
+        )
+        self._worker_options = _plain(worker_options, "worker_options")
+        self._scheduler_options = dict(scheduler_options or {})
+        self._where = scheduler
+        self._initial = len(self._chosen) if n_workers is None else _count(n_workers)
+        self._roles = Roles.of(security, self._warn)
+        self.hosts: list[Host] = []
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="flame-cluster")
+        self._dashboard: Forward | None = None
+        self._is_prepared, self._is_quiet = False, quiet
+        self.mismatch = ""
+        try:
+            super().__init__(
+                worker={"cls": Worker, "options": dict(self._worker_options)},
+                asynchronous=asynchronous,
+                security=self._roles.here,
+                name=name,
+                **of_dask,
+            )
+        except BaseException:  # goes on, whatever it is; nothing is left
+            self._threads.shutdown(wait=False)
+            if not asynchronous and hasattr(self, "_loop_runner"):
+                self._loop_runner.stop()
+            raise
+
+    def _warn(self, sentence: str) -> None:
+        warnings.warn(sentence, UserWarning, stacklevel=4)
+
+    # -- what processes ask
+
+    def wants(self, name: Any) -> bool:
+        """Whether a worker of this name is still asked for, and there is a scheduler for it."""
+        running = self.status in (Status.running, Status.starting)
+        scheduler: Any = self.scheduler
+        return running and name in self.worker_spec and scheduler.status == Status.running
+
+    def say(self, line: str) -> None:
+        """Tell the user, and the log of the cluster."""
+        self._log(plain_text(f"[{self.name}: {line}]"))
+
+    def _say_from_thread(self, line: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has closed
+            if self.loop is not None:
+                self.loop.add_callback(self.say, line)
+
+    # -- its beginning
+
+    async def _start(self) -> None:
+        if not self._is_prepared and self.status == Status.created:
+            self._is_prepared = True
+            try:
+                await self._prepare()
+            except BaseException:  # goes on, whatever it is; nothing is left
+                self.status = Status.failed
+                await self._leave()
+                self.status = Status.closed
+                raise
+        await super()._start()
+
+    async def _prepare(self) -> None:
+        """Connect to the hosts, look how they reach each other, and say what the scheduler and workers are."""
+        self.quiet = self._is_quiet
+        places = list(dict.fromkeys(one.where for one in self._chosen))
+        self.hosts = [
+            Host(where, self._settings, self._threads, self._say_from_thread, self._wants_install) for where in places
+        ]
+        await _all(host.connect() for host in self.hosts)
+        self.mismatch = versions.differing(self.hosts)
+        if self.mismatch:
+            self._warn(f"versions differ, which may break what is sent between them:\n{self.mismatch}")
+        here = Here(self._threads)
+        owner: Party = here if self._where == "here" else self._host_called(self._where)
+        await self._choose_network(here, owner)
+        for host in self.hosts:
+            host.on_ready = functools.partial(self._back, host)
+        self.scheduler_spec = await self._scheduler_spec(owner)
+        self.worker_spec = {}
+        for _ in range(self._initial):
+            self.worker_spec.update(self.new_worker_spec())
+
+    def _host_called(self, name: str) -> Host:
+        if name == "first":
+            return self.hosts[0]
+        for host in self.hosts:
+            if name in (host.where, host.label):
+                return host
+        known = ", ".join(host.label for host in self.hosts)
+        raise TargetError(f"scheduler {name!r} is not a host of the cluster; write here, first, or one of {known}")
+
+    async def _choose_network(self, here: Here, owner: Party) -> None:
+        """Set the address of each party; in ``link`` also ``ports``."""
+        sight = Sight(here, self.hosts)
+        await sight.look()
+        why = ""
+        if self.network != "link":
+            parties: list[Party] = [*self.hosts] if owner is not here else [here, *self.hosts]
+            found = {one: sight.address(one, [here, *self.hosts] if one is owner else parties) for one in parties}
+            why = sight.why_not()
+            if None not in found.values():
+                self.network = "direct"
+                for one, address in found.items():
+                    one.address = str(address)
+                return
+            if self.network == "direct":
+                raise FlameError(f"network='direct' does not work: {why}; network='link' goes through the Flame links")
+        self.network = "link"
+        if not self._class.endswith(("Nanny", ".Worker")):
+            raise TargetError(
+                f"network='link' needs to know the ports of a worker, which {self._class} does not take; use "
+                "distributed.Nanny or distributed.Worker"
+            )
+        self.ports = Ports(sight.shared, self._threads)
+        if why:
+            self.say(f"network link, because {why}; what workers send each other crosses this machine")
+
+    async def _back(self, host: Host) -> None:
+        """The host has another session."""
+        if self.ports is not None:
+            await self.ports.restore(host)
+
+    async def _scheduler_spec(self, owner: Party) -> dict[str, Any]:
+        options: dict[str, Any] = {"dashboard_address": f"{LOOPBACK}:{_dashboard_port()}", **self._scheduler_options}
+        if isinstance(owner, Host):
+            given = _plain(self._scheduler_options, "scheduler_options")
+            return {"cls": Scheduler, "options": {"owner": self, "host": owner, "kwargs": given, "roles": self._roles}}
+        options = {"host": owner.address, "port": 0, **options, "security": self.security}
+        if self.ports is not None:
+            options |= {"host": LOOPBACK, "port": (await self.ports.publish(owner, 1))[0]}
+        return {"cls": distributed.Scheduler, "options": options}
+
+    # -- its workers
+
+    def new_worker_spec(self) -> dict[Any, dict[str, Any]]:
+        """The next worker, at the host with the fewest for the sessions that are named of it."""
+        shares = {host.where: 0 for host in self.hosts}
+        for one in self._chosen:
+            shares[one.where] += 1
+        used = dict.fromkeys(shares, 0)
+        for spec in self.worker_spec.values():
+            used[spec["options"]["host"].where] += 1
+        # One that is lost gets no more than it has, as long as another one can have them.
+        host = min(self.hosts, key=lambda one: (not one.is_ready, used[one.where] / shares[one.where]))
+        (name,) = super().new_worker_spec()
+        return {name: {"cls": Worker, "options": self._options_for(host, used[host.where])}}
+
+    def _options_for(self, host: Host, before: int) -> dict[str, Any]:
+        sessions = sum(1 for one in self._chosen if one.where == host.where)
+        planned = max(before + 1, sessions, -(-self._initial * sessions // len(self._chosen)))
+        threads = max(1, host.facts["cores"] // planned)
+        return {
+            "owner": self,
+            "host": host,
+            "worker_class": self._class,
+            "kwargs": {"nthreads": threads, **self._worker_options},
+            "roles": self._roles,
+        }
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        """Called with each change of workers that the scheduler knows. One that does not come back is started again."""
+        name = self.scheduler_info["workers"].get(msg, {}).get("name") if op == "remove" else None
+        Cluster._update_worker_status(self, op, msg)
+        if name is not None:
+            delay = parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout"))
+            asyncio.get_running_loop().call_later(delay, self._look_for, name)
+
+    def _look_for(self, name: Any) -> None:
+        worker = self.workers.get(name)
+        known = {one["name"] for one in self.scheduler_info["workers"].values()}
+        if isinstance(worker, Worker) and name not in known and self.wants(name) and not worker.host.is_silent:
+            self._futures.add(asyncio.ensure_future(worker.renew()))
+
+    # -- what a user sees
+
+    @property
+    def dashboard_link(self) -> str:
+        """Where the user opens the dashboard: through jupyter-server-proxy where there is one, else on this machine."""
+        port = self.scheduler_info.get("services", {}).get("dashboard")
+        if port is None:
+            return ""
+        if isinstance(self.scheduler, Scheduler):
+            if self._dashboard is None or self._dashboard.closed:
+                remote = self.scheduler.host.remote
+                if remote is None:
+                    return ""
+                self._dashboard = remote.forwards.open(port)
+            port = self._dashboard.local_port
+        if dask.config.get("distributed.dashboard.link") != "{scheme}://{host}:{port}/status":
+            return str(distributed.utils.format_dashboard_link("localhost", port))
+        base = browser.proxied()
+        return f"http://localhost:{port}/status" if base is None else f"{base}proxy/{port}/status"
+
+    def traffic(self) -> dict[str, tuple[int, int]]:
+        """The bytes that forwards of the cluster have carried, from each host and to it; nothing crosses in direct."""
+        return {host.label: host.remote.forwards.traffic for host in self.hosts if host.remote is not None}
+
+    # -- its end
+
+    async def _close(self) -> None:
+        if self.status == Status.closed:
+            return
+        try:
+            await super()._close()
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """End the sessions."""
+        hosts, self.hosts = self.hosts, []
+        await asyncio.gather(*(host.close() for host in hosts), return_exceptions=True)
+        self._threads.shutdown(wait=False)
+
+
+async def _all(works: Any) -> None:
+    """Wait for all; then raise the first error."""
+    done = await asyncio.gather(*works, return_exceptions=True)
+    errors = [one for one in done if isinstance(one, BaseException)]
+    if errors:
+        raise errors[0].with_traceback(None)
+
+
+def _chosen(hosts: str | Sequence[str] | None) -> list[Chosen]:
+    file = TargetsFile(targets_path(os.environ))
+    words: str | Sequence[str] | None = file.default_group if hosts is None else hosts
+    if not words or not all(isinstance(one, str) for one in words):
+        raise TargetError(
+            "name the hosts of the cluster: a group of targets.toml, a list of locations, or furnace*4 for four workers"
+        )
+    return select(words, file)
+
+
+def _count(n_workers: object) -> int:
+    if type(n_workers) is not int or n_workers < 0:
+        raise TargetError(f"n_workers is a number of workers, not {n_workers!r}")
+    return n_workers
+
+
+def _plain(options: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    """Options for another machine, which go there as JSON. Raises TargetError."""
+    found = dict(options or {})
+    try:
+        json.dumps(found)
+    except (TypeError, ValueError) as e:
+        raise TargetError(f"{what} are sent as JSON: numbers, text, lists, tables; {e}") from None
+    return found
+
+
+def _dashboard_port() -> int:
+    """The usual port of a dashboard, or 0 if it is taken."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((LOOPBACK, DASHBOARD))
+        except OSError:
+            return 0
+    return DASHBOARD

@@ -1,0 +1,223 @@
+"""How the parties of a cluster reach each other: directly, or through the link by forwarded ports.
+
+*direct*: every host sees every other one, and this machine; found out by listeners that answer with a secret word.
+
+*link*: each process of dask has a port number of its own on the loopback interface of its host.  The same number on the
+loopback of every other party leads there, through forwards.  So the address 127.0.0.1:PORT means the same everywhere,
+nothing listens on another interface, and what two workers say to each other crosses this machine.  Hosts that share a
+loopback interface (several Flame servers on one machine) share the ports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+from ..connect.target import load_target
+from ..errors import FlameError, TargetError
+from ..forward.addresses import Spec
+from ..forward.forwards import Forward
+from . import far_side
+from .host import Host
+
+LOOPBACK = "127.0.0.1"
+NETWORKS = ("auto", "direct", "link")
+# How many ports are tried until one is free at all parties.
+_TRIES = 20
+
+
+class Here:
+    """This machine, asked as a host is."""
+
+    label = "this machine"
+    address = LOOPBACK
+
+    def __init__(self, threads: Executor) -> None:
+        self._threads = threads
+        self._doors = far_side.Doors()
+
+    async def ask(self, name: str, *arguments: Any) -> Any:
+        """Call a function of ``far_side`` here; doors are of this object alone."""
+        mine: dict[str, Callable[..., Any]] = {"open_doors": self._doors.open, "close_doors": self._doors.close}
+        function = mine.get(name) or getattr(far_side, name)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+Party = Here | Host
+
+
+class Sight:
+    """Who sees whom: filled by ``look``.
+
+    shared   the parties by the loopback interface that they share; the first list has this machine
+    missing  pairs of parties of which the first cannot reach the second at any address
+    """
+
+    def __init__(self, here: Here, hosts: Sequence[Host]) -> None:
+        self._parties: list[Party] = [here, *hosts]
+        self._seen: dict[Party, dict[Party, list[str]]] = {}  # who -> whom -> at which addresses
+        self.shared: list[list[Party]] = []
+        self.missing: list[tuple[Party, Party]] = []
+
+    async def look(self) -> None:
+        """Find out. Raises FlameError if a host does not answer."""
+        parties = self._parties
+        towards = await asyncio.gather(*(_named(one) for one in parties if isinstance(one, Host)))
+        words = ["192.0.2.1", *dict.fromkeys(name for name in towards if name)]  # the first stands for "far away"
+        own = await asyncio.gather(*(one.ask("own_addresses", words) for one in parties))
+        try:
+            opened = await asyncio.gather(
+                *(one.ask("open_doors", _texts(found)) for one, found in zip(parties, own, strict=True))
+            )
+            places = [(whom, place) for whom, found in zip(parties, opened, strict=True) for place in _places(found)]
+            asked = await asyncio.gather(*(one.ask("reached", [place for _, place in places]) for one in parties))
+        finally:
+            await asyncio.gather(*(_close(one) for one in parties))
+        for who, answers in zip(parties, asked, strict=True):
+            self._seen[who] = _reached(who, places, answers)
+        self._share()
+
+    def _share(self) -> None:
+        for one in self._parties:
+            for group in self.shared:
+                if LOOPBACK in self._seen[group[0]].get(one, ()):
+                    group.append(one)
+                    break
+            else:
+                self.shared.append([one])
+
+    def address(self, whom: Party, asking: Iterable[Party]) -> str | None:
+        """An address of ``whom`` at which all who ask reach it; None, and an entry in ``missing``, if there is none."""
+        asking = [one for one in asking if one is not whom]
+        own = self._seen[whom].get(whom, [])
+        for address in own:
+            if all(address in self._seen[one].get(whom, ()) for one in asking):
+                return address
+        blind = [one for one in asking if not self._seen[one].get(whom)] or asking
+        self.missing += [(one, whom) for one in blind]
+        return None
+
+    def why_not(self) -> str:
+        """Who cannot reach whom, in words."""
+        pairs = [f"{one.label} cannot reach {whom.label}" for one, whom in self.missing]
+        return ", ".join(pairs[:2]) + (f", and {len(pairs) - 2} more" if len(pairs) > 2 else "")
+
+
+async def _named(host: Host) -> str:
+    """The name or address of the host's machine, as far as the user has given it; empty for a socket's path."""
+    with contextlib.suppress(TargetError):
+        location = load_target(host.where).location if host.remote is None else host.remote.target.location
+        if location is not None:
+            return location.host or (location.ssh.host if location.ssh is not None else "")
+    return ""
+
+
+def _texts(found: Any) -> list[str]:
+    if not isinstance(found, list) or not all(isinstance(one, str) and len(one) < 100 for one in found):
+        raise FlameError("a host did not say which addresses it has")
+    return found[:8]
+
+
+def _places(found: Any) -> list[tuple[str, int, str]]:
+    sound = isinstance(found, list) and all(
+        isinstance(one, (list, tuple)) and [type(part) for part in one] == [str, int, str] for one in found
+    )
+    if not sound:
+        raise FlameError("a host did not say where it listens")
+    return [(address, port, word) for address, port, word in found]
+
+
+def _reached(who: Party, places: list[tuple[Party, tuple[str, int, str]]], answers: Any) -> dict[Party, list[str]]:
+    """The addresses at which ``who`` has reached each party, by what it has answered."""
+    if not isinstance(answers, list) or len(answers) != len(places):
+        raise FlameError(f"{who.label} did not answer what it reaches")
+    found: dict[Party, list[str]] = {}
+    for (whom, (address, _, _)), answer in zip(places, answers, strict=True):
+        if answer is True:
+            found.setdefault(whom, []).append(address)
+    return found
+
+
+async def _close(party: Party) -> None:
+    with contextlib.suppress(FlameError):  # it is lost; so are its doors
+        await party.ask("close_doors")
+
+
+class Ports:
+    """The ports of a cluster in ``link``: published to every party, and taken back.
+
+    shared  as in `Sight`
+    """
+
+    def __init__(self, shared: Sequence[Sequence[Party]], threads: Executor) -> None:
+        self._shared = shared
+        self._threads = threads
+        self._owners: dict[int, Party] = {}
+        self._made: dict[int, list[Forward]] = {}
+        self._lock = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Ports {sorted(self._owners)}>"
+
+    async def publish(self, owner: Party, count: int) -> list[int]:
+        """Ports that nobody uses, and that lead to the loopback of ``owner`` from everywhere. Raises FlameError."""
+        found: list[int] = []
+        async with self._lock:
+            error: FlameError | None = None
+            for _ in range(_TRIES):
+                if len(found) == count:
+                    return found
+                (port,) = await owner.ask("free_ports", 1)
+                try:
+                    await self._lead(int(port), owner)
+                except FlameError as e:
+                    error = e
+                else:
+                    found.append(int(port))
+        for port in found:
+            await self.take_back(port)
+        raise FlameError(f"no port is free at all parties of the cluster: {error}")
+
+    async def _lead(self, port: int, owner: Party) -> None:
+        self._made[port], self._owners[port] = [], owner
+        try:
+            for group in self._shared:
+                if owner in group and group is not self._shared[0]:
+                    await self._forward(port, owner, reverse=False)
+                elif owner not in group and group is not self._shared[0]:
+                    carrier = next((one for one in group if isinstance(one, Host) and one.is_ready), None)
+                    if carrier is not None:
+                        await self._forward(port, carrier, reverse=True)
+        except BaseException:  # goes on, whatever it is
+            await self.take_back(port)
+            raise
+
+    async def _forward(self, port: int, carrier: Party, reverse: bool) -> None:
+        assert isinstance(carrier, Host)
+        assert carrier.remote is not None
+        spec, forwards = Spec((LOOPBACK, port), (LOOPBACK, port)), carrier.remote.forwards
+        made = await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: forwards.add(spec, reverse=reverse)
+        )
+        self._made[port].append(made)
+
+    async def restore(self, host: Host) -> None:
+        """The session of ``host`` is another one: lead the other parties' ports there again. Raises FlameError."""
+        group = next(one for one in self._shared if host in one)
+        if group is self._shared[0]:
+            return
+        async with self._lock:
+            for port, owner in list(self._owners.items()):
+                if owner not in group and not any(
+                    one is not host and isinstance(one, Host) and one.is_ready for one in group
+                ):
+                    await self._forward(port, host, reverse=True)
+
+    async def take_back(self, port: int) -> None:
+        """End what was made for a port."""
+        self._owners.pop(port, None)
+        for one in self._made.pop(port, []):
+            await asyncio.get_running_loop().run_in_executor(self._threads, one.close)

@@ -1,0 +1,260 @@
+"""Worker and Scheduler: processes of dask on hosts, as dask's SpecCluster holds them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import dask.config
+from distributed.deploy.spec import ProcessInterface
+
+from ..errors import FlameError, cap
+from ..terminal import one_line, plain_text
+from .far_side import GRACE
+from .host import Host
+from .network import LOOPBACK, Ports
+from .roles import Roles
+
+# Seconds that a process may take to be there; and those after which its failure is a first one again.
+STARTING, LASTING = 60.0, 60.0
+# Seconds until a process that has ended is started again, at first and at most.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+
+
+class Owner(Protocol):
+    """What a process asks of its cluster."""
+
+    ports: Ports | None  # None: everybody sees everybody
+
+    def wants(self, name: Any) -> bool:
+        """Whether a worker of this name is still asked for."""
+
+    def say(self, line: str) -> None:
+        """Tell the user, and the log."""
+
+
+class FarProcess(ProcessInterface):
+    """A process of dask at ``host``."""
+
+    role = "worker"
+
+    def __init__(self, owner: Owner, host: Host, name: Any, roles: Roles) -> None:
+        super().__init__(name=name)
+        self.owner = owner
+        self.host = host
+        self.name = name
+        self.addresses: list[str] = []
+        self._roles = roles
+        self._ports: list[int] = []
+        self._number = 0
+        self._up = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._exit: int | None = None
+        self.log = ""
+
+    async def launch(self, spec: Mapping[str, Any], arguments: list[str]) -> None:
+        """Start the process there; returns at once. Raises FlameError."""
+        self._up.clear()
+        self._ended.clear()
+        self._exit, self.log = None, ""
+        given = {
+            "spec": spec,
+            "arguments": arguments,
+            "security": self._roles.scheduler if self.role == "scheduler" else self._roles.worker,
+            "config": dask.config.serialize(dask.config.global_config),
+        }
+        self._number = await self.host.start(self.key, given, self._hear)
+
+    @property
+    def key(self) -> str:
+        """Its name there."""
+        return str(self.name)
+
+    def _hear(self, told: dict[str, Any] | None) -> None:
+        """Called on the loop by the host."""
+        if told is not None and isinstance(told.get("addresses"), list):
+            self.addresses = [str(one)[:200] for one in told["addresses"]]
+            self._up.set()
+        else:
+            told = told or {}
+            self._exit = told["status"] if isinstance(told.get("status"), int) else None
+            self.log = plain_text(str(told.get("log", ""))[-16_000:]).strip()
+            self.host.forget(self._number)
+            self._ended.set()
+
+    async def until(self, *events: asyncio.Event, seconds: float | None = None) -> None:
+        """Wait for the first of these."""
+        waiting = [asyncio.ensure_future(one.wait()) for one in events]
+        try:
+            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+
+    async def ports(self, count: int) -> list[int]:
+        """Ports that lead here from everywhere, in place of those of an earlier start."""
+        assert self.owner.ports is not None
+        await self._give_back()
+        self._ports = await self.owner.ports.publish(self.host, count)
+        return self._ports
+
+    async def _give_back(self) -> None:
+        while self._ports and self.owner.ports is not None:
+            await self.owner.ports.take_back(self._ports.pop())
+
+    async def end(self) -> None:
+        """Have the process end, if there is one, and wait for that."""
+        if self._number and not self._ended.is_set() and not self.host.is_silent:
+            with contextlib.suppress(FlameError, asyncio.TimeoutError):  # the host does not answer: its session ends it
+                await asyncio.wait_for(self.host.ask("stop", self.key), GRACE)
+                await self.until(self._ended, seconds=GRACE + 3)
+        self.host.forget(self._number)
+        await self._give_back()
+
+    def why(self) -> str:
+        """How it has ended, in words, with the error that stands in its log."""
+        how = "ended" if self._exit is None else f"ended with {_status(self._exit)}"
+        said = "" if self._exit is not None and self._exit < 0 else error_in(self.log)
+        return f"{how}: {said}" if said else how
+
+
+def error_in(log: str) -> str:
+    """The last line of a log that names an exception, or its cause; empty if there is none."""
+    for part in (log.partition("was the direct cause of the following exception")[0], log):
+        errors = [line for line in part.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        if errors:
+            return cap(one_line(errors[-1]), 300)
+    return ""
+
+
+def _status(number: int) -> str:
+    return f"signal {-number}" if number < 0 else f"status {number}"
+
+
+class Scheduler(FarProcess):
+    """The scheduler at ``host``."""
+
+    role = "scheduler"
+
+    def __init__(self, owner: Owner, host: Host, kwargs: Mapping[str, Any], roles: Roles) -> None:
+        super().__init__(owner, host, "scheduler", roles)
+        self._kwargs = dict(kwargs)
+        self._task: asyncio.Task[None] | None = None
+        self.dashboard: int | None = None  # the port of its dashboard
+
+    async def start(self) -> None:
+        """Raises FlameError."""
+        options: dict[str, Any] = {"host": self.host.address, "dashboard_address": f"{LOOPBACK}:0", **self._kwargs}
+        if self.owner.ports is not None:
+            options |= {"host": LOOPBACK, "port": (await self.ports(1))[0]}
+        await self.launch({"scheduler": {"cls": "distributed.Scheduler", "opts": options}}, [])
+        await self.until(self._up, self._ended, seconds=STARTING)
+        if not self._up.is_set():
+            await self.end()
+            raise FlameError(f"the scheduler at {self.host.label} did not start: {self.why()}")
+        self.address = self.addresses[0]
+        self._task = asyncio.create_task(self._watch())
+        await super().start()
+
+    async def _watch(self) -> None:
+        await self._ended.wait()
+        self.owner.say(f"the scheduler at {self.host.label} has {self.why()}; make another cluster")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        await self.end()
+        await super().close()
+
+
+class Worker(FarProcess):
+    """A worker, with its nanny, at ``host``; it is started again when it has died, or its host has come back."""
+
+    def __init__(
+        self,
+        scheduler: str,
+        *,
+        owner: Owner,
+        host: Host,
+        worker_class: str,
+        kwargs: Mapping[str, Any],
+        roles: Roles,
+        name: Any,
+    ) -> None:
+        super().__init__(owner, host, name, roles)
+        self._scheduler = scheduler
+        self._class = worker_class
+        self._kwargs = dict(kwargs)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Returns when it is there, or its host is not; raises FlameError if dask does not start it."""
+        if self.host.is_ready and not self.host.is_silent:
+            await self._begin()
+            await self.until(self._up, self._ended, seconds=STARTING)
+            if self._ended.is_set() and self._exit is not None:
+                await self._give_back()
+                self._number = 0
+                raise FlameError(f"worker {self.name} at {self.host.label} did not start: {self.why()}")
+        self._task = asyncio.create_task(self._keep())
+        await super().start()
+
+    async def _begin(self) -> None:
+        options: dict[str, Any] = {
+            "host": self.host.address,
+            "death_timeout": 60,
+            "dashboard_address": f"{LOOPBACK}:0",
+            **self._kwargs,
+            "name": self.name,
+        }
+        if self.owner.ports is not None:
+            options["host"] = LOOPBACK
+            if self._class.endswith("Nanny"):
+                options["port"], options["worker_port"] = await self.ports(2)
+            else:
+                (options["port"],) = await self.ports(1)
+        await self.launch({self.key: {"cls": self._class, "opts": options}}, [self._scheduler])
+
+    async def _keep(self) -> None:
+        """As long as it is wanted: start it again when it has ended, and when its host has come back."""
+        loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
+        while True:
+            if self._number:
+                since = loop.time()
+                await self._ended.wait()
+                if not self.owner.wants(self.name):
+                    return
+                if loop.time() - since > LASTING:
+                    pause = FIRST_PAUSE
+                if self.host.is_ready:
+                    self.owner.say(f"worker {self.name} at {self.host.label} has {self.why()}; it is started again")
+                    await asyncio.sleep(pause)
+                    pause = min(4 * pause, LONGEST_PAUSE)
+            await self.host.ready()
+            self._number = 0
+            if not self.owner.wants(self.name):
+                return
+            try:
+                await self._begin()
+            except FlameError as e:
+                if self.host.is_ready:
+                    self.owner.say(f"worker {self.name} at {self.host.label} cannot be started: {one_line(str(e))}")
+                await asyncio.sleep(pause)
+                pause = min(4 * pause, LONGEST_PAUSE)
+
+    async def renew(self) -> None:
+        """End the process there: the scheduler does not know it any more. ``_keep`` starts the next one."""
+        with contextlib.suppress(FlameError, asyncio.TimeoutError):
+            await asyncio.wait_for(self.host.ask("stop", self.key), GRACE)
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self.end()
+        await super().close()

@@ -1,0 +1,69 @@
+"""TLS of a cluster: what this side has, and what its workers and a scheduler on a host are given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from distributed.security import Security
+
+from ..errors import TargetError
+from ..serve import certs
+
+PLAIN = (
+    "security=False: the cluster has neither TLS nor a password, so anyone who reaches a port of its scheduler or "
+    "workers can run code there; on loopback that is every user of these machines"
+)
+_FILES = ("tls_ca_file", "tls_{role}_cert", "tls_{role}_key")
+_OTHERS = ("require_encryption", "tls_ciphers")
+
+
+@dataclass(frozen=True)
+class Roles:
+    """``here`` is dask's Security of this process; ``worker`` and ``scheduler`` are arguments of it for hosts, with
+    certificates and keys as text; None: no TLS."""
+
+    here: Security
+    worker: dict[str, Any] | None = field(repr=False)
+    scheduler: dict[str, Any] | None = field(repr=False)
+
+    @classmethod
+    def of(cls, security: Any, warn: Callable[[str], None]) -> Roles:
+        """By what the user has given: True, False, or a Security. Raises TargetError."""
+        if security is False:
+            warn(PLAIN)
+            return cls(Security(), None, None)
+        if security is True or security is None:
+            certificate, key = certs.self_signed("dask-internal")
+            files = {
+                f"tls_{role}_{what}": text
+                for role in ("client", "scheduler", "worker")
+                for what, text in (("cert", certificate), ("key", key))
+            }
+            security = Security(require_encryption=True, tls_ca_file=certificate, **files)
+        if not isinstance(security, Security):
+            raise TargetError(f"security is True, False or a dask.distributed.Security, not {security!r}")
+        if not security.require_encryption and not _text(getattr(security, "tls_ca_file", None)):
+            return cls(security, None, None)
+        return cls(security, _of_role(security, "worker"), _of_role(security, "scheduler"))
+
+
+def _of_role(security: Security, role: str) -> dict[str, Any]:
+    found = {name: getattr(security, name) for name in _OTHERS}
+    for template in _FILES:
+        name = template.format(role=role)
+        found[name] = _text(getattr(security, name))
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _text(value: str | None) -> str | None:
+    """The text of a certificate or key, which may be given by its file."""
+    if value is None or "\n" in value:
+        return value
+    try:
+        with open(os.path.expanduser(value), encoding="ascii") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as e:
+        raise TargetError(f"security: {value} cannot be read ({e})") from None

@@ -1,0 +1,121 @@
+"""FlameCluster on hosts that see each other: its workers, their ends, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+
+import dasked
+import farside
+import pytest
+from dasked import cluster, until_workers, workers
+from farside import FlameServer, wait_until
+
+import flame
+from flame_kernel.cluster import host
+from flame_kernel.errors import FlameError, TargetError
+
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def servers(nothing_is_left: None) -> Iterator[list[FlameServer]]:
+    """Two stock servers on the Python of the tests, with a key."""
+    key = farside.random_key()
+    with (
+        farside.stopped(FlameServer(farside.pythons()[-1], key=key)) as one,
+        farside.stopped(FlameServer(farside.pythons()[-1], key=key)) as two,
+    ):
+        yield [one, two]
+
+
+def test_a_cluster_from_its_beginning_to_its_end(servers: list[FlameServer]) -> None:
+    where = [one.location for one in servers]
+    with cluster(where, key=servers[0].key, scheduler_options={"dashboard_address": "127.0.0.1:0"}) as (made, client):
+        assert made.network == "direct"
+        assert client.gather(client.map(lambda number: number + 1, range(20))) == list(range(1, 21))
+        assert client.get_executor().submit(pow, 2, 10).result() == 1024
+        assert {spec["options"]["host"].label for spec in made.worker_spec.values()} == set(where)
+        assert "PRIVATE" not in repr(made) + repr(made.worker_spec) + repr(made.workers) + made._repr_html_()
+        address, port = made.scheduler_address.removeprefix("tls://").split(":")
+        assert address == "127.0.0.1"
+        assert not _speaks_to_strangers(address, int(port))
+        made.scale(1)
+        until_workers(client, 1)
+        (name,) = made.worker_spec
+        nanny = client.submit(os.getppid, pure=False).result()
+        os.kill(nanny, signal.SIGKILL)
+        assert client.submit(pow, 3, 4).result(timeout=60) == 81
+        assert client.submit(os.getppid, pure=False).result() != nanny
+        wait_until(lambda: f"worker {name} at" in dasked.log(made), "a line about the worker")
+        assert (
+            f"worker {name} at {made.workers[name].host.label} has ended with signal 9; it is started again"
+            in made.get_logs()["Cluster"]
+        )
+    assert made.hosts == []
+
+
+def _speaks_to_strangers(address: str, port: int) -> bool:
+    """Whether a client without a certificate hears anything."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((address, port), 30) as raw, context.wrap_socket(raw) as sock:
+            return bool(sock.recv(1))
+    except OSError:
+        return False
+
+
+def test_what_a_worker_does_not_take_is_said(servers: list[FlameServer]) -> None:
+    with pytest.raises(FlameError, match=r"worker 0 at .* did not start: .*TypeError: .*nope"):
+        flame.FlameCluster(servers[0].location, key=servers[0].key, worker_options={"nope": 1}, quiet=True)
+    with pytest.raises(TargetError, match="worker_options are sent as JSON"):
+        flame.FlameCluster(servers[0].location, worker_options={"plugins": {object()}})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"network": "nat"}, "network 'nat' is unknown; choose one of auto, direct, link"),
+        ({"n_workers": -1}, "n_workers is a number of workers"),
+        ({"security": "no"}, "security is True, False or"),
+        ({"scheduler": "nowhere"}, "scheduler 'nowhere' is not a host of the cluster"),
+        ({"network": "link", "worker_class": "dask_cuda.CUDAWorker"}, "needs to know the ports"),
+        ({"colour": "blue"}, "'colour' is not a setting of a target"),
+    ],
+)
+def test_what_cannot_be_is_said(servers: list[FlameServer], options: dict[str, object], said: str) -> None:
+    with pytest.raises(TargetError, match=said):
+        flame.FlameCluster(servers[0].location, key=servers[0].key, **options)
+
+
+def test_another_minor_version_is_refused() -> None:
+    other = next(one for one in farside.pythons() if one.version[:2] != farside.pythons()[-1].version[:2])
+    with (
+        farside.stopped(FlameServer(other)) as server,
+        pytest.raises(TargetError, match=rf"has Python {other.version[0]}\.{other.version[1]}, and this side Python 3"),
+    ):
+        flame.FlameCluster(server.location)
+
+
+def test_a_host_without_dask_is_told_how_to_get_it(servers: list[FlameServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of these servers has it, so another package stands for it."""
+    monkeypatch.setattr(host, "PACKAGES", (*host.PACKAGES, "no-such-package"))
+    monkeypatch.setattr(host, "NEEDED", (*host.NEEDED, "no-such-package"))
+    with pytest.raises(
+        TargetError, match=r'^no-such-package not installed at .*%flame pip install "dask\[distributed\]"'
+    ):
+        flame.FlameCluster(servers[0].location, key=servers[0].key)
+
+
+def test_without_tls_there_is_a_warning(servers: list[FlameServer]) -> None:
+    where = servers[0].location + "*2"
+    with pytest.warns(UserWarning, match="security=False"):
+        made = flame.FlameCluster(where, key=servers[0].key, security=False, scheduler="first", n_workers=1, quiet=True)
+    with made, made.get_client() as client:
+        assert made.scheduler_address.startswith("tcp://127.0.0.1:")
+        assert client.submit(pow, 2, 5).result() == 32
+        assert len(workers(client)) == 1
