@@ -31,6 +31,7 @@ import marshal
 import sys
 import types
 
+from ..shell.compiler import undisturbed
 from ..wire import values
 from . import exceptions
 from .live_names import LiveNames
@@ -280,12 +281,12 @@ class Things:
             _undress(definition, whole)
         free = list(item["free"])
         is_alone = not (free or is_lambda)
-        module = ast.parse("")
+        module = _tree("")
         module.body = [ast.fix_missing_locations(definition if is_alone else _factory(definition, name, free))]
         ast.increment_lineno(definition, item["line"] - 1)
         file = self._remember(item["file"], "\n" * (item["line"] - 1) + source)
         made = {}
-        exec(compile(module, file, "exec", flags, True), space, made)
+        exec(undisturbed(lambda: compile(module, file, "exec", flags, True)), space, made)
         if is_alone:
             return made[name], None
         thing, fill = made["make"](**given)
@@ -445,20 +446,24 @@ def _factory(definition, name, free):
     listed = ", ".join(one for one in free if one not in _ALONE)
     setting = "nonlocal %s\n        (%s,) = flame_values" % (listed, listed) if listed else "pass"
     arguments = ", ".join("%s=None" % one for one in free if is_lambda or one != name)
-    factory = ast.parse(_FACTORY % (arguments, setting)).body[0]
+    factory = _tree(_FACTORY % (arguments, setting)).body[0]
     factory.body[-1].value.elts[0] = definition if is_lambda else ast.Name(name, ast.Load())
     if not is_lambda:
         factory.body.insert(0, definition)  # first, since its own name may be among those to set
     return factory
 
 
+def _tree(source):
+    return undisturbed(lambda: ast.parse(source))
+
+
 def _parse(source):
     """The statements of a source that may be indented; multi-line strings keep their text."""
     if source[:1] in " \t":
-        tree = ast.parse("if 1:\n" + source)
+        tree = _tree("if 1:\n" + source)
         ast.increment_lineno(tree, -1)
         return tree.body[0].body
-    return ast.parse(source).body
+    return _tree(source).body
 
 
 def _undress(definition, whole):
