@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from ..errors import CannotConnect, FlameError, TargetError, cap
+from ..errors import CannotConnect, FlameError, SessionGone, TargetError, cap
 from ..packages import install
 from ..remote.connect import connect
 from ..remote.remote import Remote
@@ -206,8 +206,9 @@ class Host:
         if remote is not self.remote or self._closed:
             return
         error = remote.session.gone or (None if done.cancelled() else done.exception())
-        why = cap(one_line(str(error)) if error is not None else "its session was stopped", 300)
-        self._say(f"{self.label} is lost: {why}")
+        reason = error.reason if isinstance(error, SessionGone) else error or "its session was stopped"
+        why = cap(one_line(str(reason)), 300)
+        self._say(f"{self.label} is lost ({why}); its workers are started again when it is back")
         self._ready.clear()
         self._lost.set()
         for hear in list(self._heard.values()):

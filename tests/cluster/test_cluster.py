@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -119,3 +120,16 @@ def test_without_tls_there_is_a_warning(servers: list[FlameServer]) -> None:
         assert made.scheduler_address.startswith("tcp://127.0.0.1:")
         assert client.submit(pow, 2, 5).result() == 32
         assert len(workers(client)) == 1
+
+
+def test_a_host_that_comes_back_gets_its_worker_again() -> None:
+    python = farside.pythons()[-1]
+    with contextlib.ExitStack() as servers:
+        server = servers.enter_context(farside.stopped(FlameServer(python)))
+        with cluster(server.location) as (made, client):
+            server.kill()
+            again = ("-p", server.location.rpartition(":")[2])
+            servers.enter_context(farside.stopped(FlameServer(python, arguments=again)))
+            assert client.submit(pow, 2, 6, pure=False).result(timeout=120) == 64
+            assert f"{server.location} is lost (the server ended); its workers are started again" in dasked.log(made)
+            assert f"{server.location} is back" in dasked.log(made)
