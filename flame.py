@@ -20,17 +20,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from flame_kernel.cluster.cluster import FlameCluster
+    from flame_kernel.cluster.cluster import FlameCluster as FlameCluster
     from flame_kernel.group.opening import group
     from flame_kernel.remote.by_name import require
     from flame_kernel.remote.connect import connect
     from flame_kernel.serve.in_app import serve
 
+# Without FlameCluster, which needs dask: `from flame import *` works without it.
 __all__ = [
     "CannotConnect",
     "CannotTravel",
     "ConnectionLost",
-    "FlameCluster",
     "FlameError",
     "GroupError",
     "NotAnswered",
@@ -68,4 +68,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "FlameCluster"})

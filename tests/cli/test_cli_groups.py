@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import papermill  # noqa: F401  # before its engine, which it loads itself
 import pytest
 import tomllib
 from farside import FlameServer
+from nbclient import NotebookClient
 from shell import flame
 
 from flame_kernel.cli.papermill_engine import environ
@@ -262,10 +264,18 @@ def test_papermills_engine_on_a_member(tmp_path: Path) -> None:
     assert environ("web") == {"FLAME_TARGET": "web"}
 
 
+@pytest.mark.timeout(240)  # two kernels start
 def test_a_kernel_of_a_group_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
     assert "Installed kernelspec flame-web" in flame("install", "web").out
     written = json.loads((tmp_path / "data" / "kernels" / "flame-web" / "kernel.json").read_text())
     assert (written["display_name"], written["env"]["FLAME_TARGET"]) == ("Remote Flame: web", "web")
+    assert "flame-web1" in flame("install", "web1").out
+    cells = [nbformat.v4.new_code_cell(source) for source in ("n = 21", "print(n * 2)")]
+    for name, told in (("flame-web", "all 3 hosts: web[1-3]"), ("flame-web1", "42")):
+        done_there = NotebookClient(nbformat.v4.new_notebook(cells=copy.deepcopy(cells)), kernel_name=name).execute()
+        (output,) = done_there.cells[1].outputs
+        assert told in output.text
+        assert output.text.endswith("42\n")
     done = flame("install", "web,nobody")
     assert (done.code, "nobody" in done.err, done.err.count("\n")) == (1, True, 1)

@@ -133,3 +133,11 @@ def test_a_host_that_comes_back_gets_its_worker_again() -> None:
             assert client.submit(pow, 2, 6, pure=False).result(timeout=120) == 64
             assert f"{server.location} is lost (the server ended); its workers are started again" in dasked.log(made)
             assert f"{server.location} is back" in dasked.log(made)
+
+
+def test_without_dask_here_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(vars(flame), "FlameCluster", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    exec("from flame import *", {})
+    with pytest.raises(TargetError, match=r"FlameCluster needs dask.distributed, .*; run: pip install .*dask"):
+        _ = flame.FlameCluster

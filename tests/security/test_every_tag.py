@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from flame_kernel.agent.wire import values
+from flame_kernel.agent.wire import decoder, values
 from flame_kernel.agent.wire.tables import arrays
 from flame_kernel.remote.records import known_class
 
 TABLES: tuple[dict[str, Any], ...] = (
-    values._READERS,
-    values._MAKERS,
-    values._LONG_MAKERS,
-    values._ATOMS,
+    decoder._READERS,
+    decoder._MAKERS,
+    decoder._LONG_MAKERS,
+    decoder._ATOMS,
     arrays._READERS,
 )
 TAGS = sorted({tag for table in TABLES for tag in table} | {"r", "~", "G"})
