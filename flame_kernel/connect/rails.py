@@ -40,27 +40,6 @@ class Rails:
     window: str = ""
     log: str = ""
 
-    @classmethod
-    def of(cls, table: Any, whose: str, folder: Path) -> Rails:
-        """What a table of ``targets.toml`` says, with its path relative to ``folder``; raises TargetError."""
-        if not isinstance(table, Mapping):
-            raise TargetError(f"rails of {whose} is not a table; write [targets.NAME.rails]")
-        for key, value in table.items():
-            if key not in _KINDS:
-                raise TargetError(f"rails of {whose} has an unknown setting {key!r}; there are {', '.join(_KINDS)}")
-            if type(value) is not _KINDS[key]:
-                words = {bool: "true or false", int: "a whole number", str: "text in quotes"}[_KINDS[key]]
-                raise TargetError(f"{key} in rails of {whose} must be {words}")
-        made = cls(**table)
-        if made.colour not in COLOURS:
-            raise TargetError(f"colour in rails of {whose} is one of {', '.join(COLOURS)}, not {made.colour!r}")
-        if made.max_hosts is not None and made.max_hosts < 1:
-            raise TargetError(f"max_hosts in rails of {whose} must be 1 or more")
-        if made.window and not _WINDOW.fullmatch(made.window):
-            raise TargetError(f'window in rails of {whose} is written "09:00-17:00", not {made.window!r}')
-        log = str(folder / os.path.expanduser(made.log)) if made.log else ""
-        return cls(**{**table, "log": log})
-
     def is_open(self, now: time.struct_time) -> bool:
         """Whether cells may run at this time; a window may span midnight."""
         found = _WINDOW.fullmatch(self.window)
@@ -69,3 +48,24 @@ class Rails:
         begin, end = int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4])
         minute = now.tm_hour * 60 + now.tm_min
         return begin <= minute < end if begin <= end else minute >= begin or minute < end
+
+
+def check_rails(table: Any, whose: str, folder: Path) -> dict[str, Any]:
+    """The table as it stands in ``targets.toml``, its path complete, as it is relative to ``folder``. Raises
+    TargetError."""
+    if not isinstance(table, Mapping):
+        raise TargetError(f"rails of {whose} is not a table; write [targets.NAME.rails]")
+    for key, value in table.items():
+        if key not in _KINDS:
+            raise TargetError(f"rails of {whose} has an unknown setting {key!r}; there are {', '.join(_KINDS)}")
+        if type(value) is not _KINDS[key]:
+            words = {bool: "true or false", int: "a whole number", str: "text in quotes"}[_KINDS[key]]
+            raise TargetError(f"{key} in rails of {whose} must be {words}")
+    made = Rails(**table)
+    if made.colour not in COLOURS:
+        raise TargetError(f"colour in rails of {whose} is one of {', '.join(COLOURS)}, not {made.colour!r}")
+    if made.max_hosts is not None and made.max_hosts < 1:
+        raise TargetError(f"max_hosts in rails of {whose} must be 1 or more")
+    if made.window and not _WINDOW.fullmatch(made.window):
+        raise TargetError(f'window in rails of {whose} is written "09:00-17:00", not {made.window!r}')
+    return {**table, "log": str(folder / os.path.expanduser(made.log))} if made.log else dict(table)

@@ -291,7 +291,7 @@ def load_target(
     name, location, settings = None, None, ours.settings
     warnings: tuple[str, ...] = ()
     if chosen is not None:
-        name, location, table = _look_up(chosen, file, given.pop("ssh", None))
+        name, location, table = look_up(chosen, file, given.pop("ssh", None))
         settings, warnings = ours.joined(table, location, file, given, wins=ours.is_kernelspec and not name_or_location)
     settings = _from_defaults(defaults) | settings
     settings |= _from_overrides(given, settings)
@@ -307,15 +307,6 @@ def load_target(
         tls = Tls(**settings["tls"], known=configuration_folder(environ, config_dir) / KNOWN_SERVERS)
     warnings = (*warnings, *more)
     return Target(location, key, name=name, tls=tls, ns_key=ns_key, ask=ask, warnings=warnings, **_others(settings))
-
-
-def rails_of(name_or_location: str, environ: Mapping[str, str] | None = None) -> Rails | None:
-    """The rails of a target, or of the server at a location; None where there are none. Raises TargetError."""
-    file = _targets_file(None, os.environ if environ is None else environ, None)
-    with contextlib.suppress(TargetError):  # a name that is no target's: whoever goes there says so
-        found: Rails | None = _look_up(name_or_location, file, None)[2].get("rails")
-        return found
-    return None
 
 
 def usual_target(
@@ -369,7 +360,7 @@ class _Environ:
             return settings, ()
         if self.target is not None:
             with contextlib.suppress(TargetError):  # FLAME_TARGET may be invalid; the user asked for another target
-                if (wins or "key" not in settings) and _look_up(self.target, file, None)[1] == location:
+                if (wins or "key" not in settings) and look_up(self.target, file, None)[1] == location:
                     settings["key"] = self.key
         elif not {"key", "key_file"} & (settings.keys() | given.keys()):
             return settings, (_KEY_OF_NOTHING,)
@@ -386,10 +377,12 @@ def _from_defaults(defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 def _others(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a Target has under their own names."""
-    names = [*(name for name in SETTINGS if name not in _READ), "insecure", "timeouts", "rails"]
+    names = [*(name for name in SETTINGS if name not in _READ), "insecure", "timeouts"]
     found = {name: settings[name] for name in names if name in settings}
     if found.get("fast"):
         found.setdefault("timeouts", Timeouts.fast())
+    if "rails" in settings:
+        found["rails"] = Rails(**settings["rails"])
     return found
 
 
@@ -426,8 +419,9 @@ def _ns_key(file: str | None) -> Secret | None:
     return read_key(Path(os.path.expanduser(file)))[0] if file else None
 
 
-def _look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | None, Location, dict[str, Any]]:
-    """A target's name, location and settings. For a location without a name: the credentials in the file for it."""
+def look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | None, Location, dict[str, Any]]:
+    """A target's name, location and settings. For a location without a name: what the file has for that server. Raises
+    TargetError."""
     if chosen in file.tables:
         table = dict(file.tables[chosen])
         own = table.pop("ssh", None)

@@ -48,7 +48,7 @@ from ..security import private_files
 from . import amounts
 from .keys import check_folder, check_owned, check_private, check_source, note_variables, read_small
 from .location import Location, SshHost
-from .rails import Rails
+from .rails import check_rails
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -343,7 +343,7 @@ def _checked(path: Path, name: str, table: Any) -> dict[str, Any]:
         if key == "location":
             checked[key] = check_value(key, value, str, whose)
         elif key == "rails":
-            checked[key] = Rails.of(value, whose, path.parent)
+            checked[key] = check_rails(value, whose, path.parent)
         elif key not in SETTINGS:
             raise TargetError(
                 f"{whose} has an unknown setting {key!r}; there are location, {', '.join(SETTINGS)}, rails"

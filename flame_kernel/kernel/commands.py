@@ -18,7 +18,8 @@ from ..commands.looking import memory_look
 from ..commands.options import KERNEL, settings
 from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened, words_of
 from ..connect.keys import has_key
-from ..connect.target import Target, rails_of
+from ..connect.rails import Rails
+from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
 from ..forward import browser, lines
 from ..forward.forwards import Forwards
@@ -76,7 +77,7 @@ class Commands:
         self._clients = fronts
         self._load = load
         self._views = monitor.Views()
-        self._confirmed: str | None = None  # the front end whose cells, sent together, may run
+        self._confirmed: tuple[str, str] | None = None  # the front end whose cells, sent together, may run; and where
         self._ports: Forwards | None = None  # those of the session that last had some
         self._exchange = Exchange(far, local, waits, load, self._say)
         self.groups = Groups(far, publisher, waits, load, self._say, self._exchange)
@@ -104,6 +105,7 @@ class Commands:
             if not re.match(r"%flame(?:[\s?]|$)", text):
                 raise FlameError(f"there is no {shortened(text.split()[0])}; %flame help lists the commands")
             line = parse(text.removeprefix("%flame"), KERNEL)
+            self._check_command(line)
             if line.name == "pip" and read(words_of(line["code"])).there:
                 lines.insert(0, "%pip " + line["code"].replace("--there", "").strip())
                 return lines, {}
@@ -122,7 +124,6 @@ class Commands:
 
         Raises FlameError, and Stopped if a Stop ended a wait.
         """
-        self._check_command(line)
         do = self._on_group.of(line) or getattr(self, f"_{line.name}", None) or getattr(self.sessions, line.name, None)
         with self._moving(line, cell):
             if do is None:
@@ -134,38 +135,45 @@ class Commands:
     # -- rails -------------------------------------------------------------------------------------------------------
 
     async def check_rails(self, cell: Cell, code: str, dispatch: Dispatch, seen: bool) -> None:
-        """Hold a cell back where the rails of its target say so; FlameError: it does not run. Else note it, and show
-        above its output where it runs. Cells on groups are looked at where it is known which hosts they go to."""
+        """Hold a cell back where the rails of its target say so; FlameError: it does not run. Else note it. Where it is
+        ``seen``, and not what an editor sends by itself, also ask, and show above its output where it runs."""
         target = self._far.target
-        if self._far.group is not None or target.rails is None or not code.strip():
+        if target.rails is None or not code.strip():
             return
         name = str(target.name or target.location)
         rails.refuse(target.rails, name, code)
-        behind = await dispatch.behind(cell.front) if target.rails.confirm and seen else 0
-        if not behind:
-            self._confirmed = None
-        elif self._confirmed != cell.front:
-            await self._ask(cell, rails.question(target.rails, name, 1, behind))
-            self._confirmed = cell.front
+        if target.rails.confirm and seen:
+            await self._confirm(cell, name, target.rails, dispatch)
+        shown = rails.hold(await self.session(), code)
         if seen:
-            self._publisher.stream(cell.request_id, "stdout", rails.hold(await self.session(), code))
+            self._publisher.stream(cell.request_id, "stdout", shown)
 
-    async def _ask(self, cell: Cell, question: str) -> None:
-        """Ask whether a cell may run; FlameError where it may not, or nobody can be asked."""
-        answer = await self._waits.until(on_thread(lambda: cell.ask(question, False), "rails"))
-        if (answer or "").strip().lower() not in ("y", "yes"):
-            raise FlameError("not run: you were asked for a yes, as its rails say")
+    async def _confirm(self, cell: Cell, name: str, held: Rails, dispatch: Dispatch) -> None:
+        """Ask whether cells that were sent together may run, before the first of them. FlameError: they may not."""
+        cells = (cell.front, name)
+        asked = self._confirmed == cells
+        behind = await dispatch.behind(cell.front, wait=not asked)
+        self._confirmed = None
+        if behind and not asked:
+            question = rails.question(held, name, 1, behind)
+            rails.check_answer(await self._waits.until(on_thread(lambda: cell.ask(question, False), "rails")))
+        if behind:
+            self._confirmed = cells
 
     def _check_command(self, line: Line) -> None:
-        """FlameError where a command writes on a target that is to be read only."""
-        held = {self._far.target.name or "": self._far.target.rails}
-        group = self._far.group
-        held |= {} if group is None else {one.where: rails_of(one.where) for one in group.members}
-        others = [line.values.get("target"), *(str(line.values.get(name)).partition(":")[0] for name in rails.PLACES)]
-        held |= {name: rails_of(name) for name in others if name}
-        for name, one in held.items():
-            if one is not None:
-                rails.refuse_command(one, name, line.name)
+        """FlameError where a command writes on a server that is to be read only."""
+        here = self._far.target
+        is_written, name = rails.written(line, lambda one: one == here.name or one in Exchange.targets())
+        if not is_written:
+            return
+        held: Mapping[str, Rails | None]
+        if name not in (None, here.name):
+            held = rails.of_targets([str(name)])
+        elif self._far.group is not None:
+            held = rails.of_hosts(self._far.group.members)
+        else:
+            held = {str(here.name or here.location): here.rails}
+        rails.refuse_command(held, line.name)
 
     async def _audit(self, cell: Cell, line: Line) -> None:
         self._say(cell, rails.audit(self._far.target.rails))

@@ -22,7 +22,7 @@ from ..commands.options import KERNEL
 from ..commands.parsing import Line, parse_cell
 from ..connect.keys import Ask
 from ..connect.selection import is_group, select
-from ..connect.target import Target, rails_of
+from ..connect.target import Target
 from ..connect.targets_file import TargetsFile, located, targets_path
 from ..errors import FlameError, GroupError, RemoteError
 from ..group import folding
@@ -265,7 +265,7 @@ class Groups:
             raise FlameError("the cell is empty below %%flame; write what is to run there")
         if line["profile"]:
             raise FlameError("--profile is for where the kernel's cells run; for a group: %flame profile, meanwhile")
-        await self._check_rails(cell, chosen, code)
+        await self._hold(cell, chosen, code, how)
         values = await self._exchange.values([(identifier(name, "variable name"), None) for name in line["in"]])
         for name in line["pull"]:
             identifier(name, "variable name")
@@ -293,20 +293,11 @@ class Groups:
             return screen.failed(results)
         return {"status": "ok"}
 
-    async def _check_rails(self, cell: Asked, chosen: Group, code: str) -> None:
-        """Hold a cell back where the rails of one of its hosts say so; FlameError: it runs nowhere. Else note it."""
-        held = {one.where: found for one in chosen.members if (found := rails_of(one.where)) is not None}
-        for name, one in held.items():
-            rails.refuse(one, name, code)
-        questions = (rails.question(one, name, len(chosen), 0) for name, one in held.items())
-        question = next(filter(None, questions), "")
-        if question:
-            answer = await self._waits.until(on_thread(lambda: cell.ask(question, False), "rails"))
-            if (answer or "").strip().lower() not in ("y", "yes"):
-                raise FlameError("not run: you were asked for a yes, as the rails of its hosts say")
-        for name, one in held.items():
-            rails.note(one, rails.entry(name, "", code))
-            self._publisher.stream(cell.request_id, "stdout", rails.line(one, name))
+    async def _hold(self, cell: Asked, chosen: Group, code: str, how: How) -> None:
+        """Hold a cell back where the rails of one of its hosts say so. Raises FlameError: it runs nowhere."""
+        shown = await self._waits.until(on_thread(lambda: rails.hold_on(chosen.members, code, cell.ask), "rails"))
+        if shown and how.counts and not how.silent:
+            self._publisher.stream(cell.request_id, "stdout", shown)
 
     def _begin(self, following: Following, code: str, values: dict[str, Any], options: dict[str, Any]) -> None:
         self._under_way.add(following)

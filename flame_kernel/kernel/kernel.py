@@ -339,9 +339,11 @@ class FlameKernel(Kernel):
         rest, followed = await self._commands.of_cell(lines, cell)
         if rest is not None:
             await self._commands.sessions.before_cell(cell, execution.counts)
-            await self._commands.check_rails(cell, "\n".join(rest), self._dispatch, seen=not execution.silent)
             how = How(execution.silent, execution.counts, execution.count)
             reply = await self._commands.groups.cell(cell, rest, how)
+            if reply is None:
+                seen = execution.counts and not execution.silent
+                await self._commands.check_rails(cell, "\n".join(rest), self._dispatch, seen)
             rest, followed = (rest, followed) if reply is None else (None, reply)
         return (None if rest is None else self._far), "\n".join(rest or ()), followed
 

@@ -121,10 +121,10 @@ class Cells:
             identifier(wanted, "variable name")
         if not code.strip():
             raise FlameError("the cell is empty below %%flame; write what is to run there")
+        print(rails.hold(remote.session, code), end="")
         if pushed:
             remote.push(pushed)
         kept = bool(out or wishes.background)
-        print(rails.hold(remote.session, code), end="")
         output, job = self._job(name, remote, code, waited=not wishes.background, keep=kept)
         if out:
             self._shell.user_ns[out] = job
@@ -157,6 +157,7 @@ class Cells:
     def follow(self, name: str, remote: Remote, code: str, hide: str = "") -> None:
         """Run ``code`` as a cell without options, and wait for it. Frames with the word ``hide`` are ours, and are left
         out of a traceback."""
+        print(rails.hold(remote.session, code), end="")
         output, job = self._job(name, remote, code, waited=True, keep=False)
         job.start(allow_stdin=self._can_ask())
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +24,8 @@ from ..commands.options import MAGICS, settings
 from ..commands.parsing import Line, find, parse, parse_cell, words_of
 from ..commands.status import status
 from ..connect.keys import Ask
-from ..connect.target import LIGHT, load_target, rails_of
+from ..connect.rails import Rails
+from ..connect.target import LIGHT, load_target
 from ..errors import FlameError, TargetError
 from ..files.sync import Wishes, sync_down, sync_up
 from ..forward import browser, lines
@@ -69,17 +70,17 @@ class Commands:
         return do(line)
 
     def _check_rails(self, line: Line) -> None:
-        """FlameError where a command writes on a target that is to be read only."""
-        if line.name not in rails.WRITES:
+        """FlameError where a command writes on a server that is to be read only."""
+        is_written, name = rails.written(line, self._connections.knows)
+        if not is_written:
             return
-        names = [line.values.get("target"), *(str(line.values.get(one)).partition(":")[0] for one in rails.PLACES)]
-        held = {name: rails_of(name) for name in names if name}
-        if self._connections.current is not None and not line.values.get("target"):
-            name, remote = self._connections.pick(None)
-            held[name] = remote.target.rails
-        for name, one in held.items():
-            if one is not None:
-                rails.refuse_command(one, name, line.name)
+        held: Mapping[str, Rails | None]
+        if name is None or self._connections.is_connected(name):
+            name, remote = self._connections.pick(name)
+            held = {name: remote.target.rails}
+        else:
+            held = rails.of_targets([name])
+        rails.refuse_command(held, line.name)
 
     def close(self) -> None:
         """End all live views."""
@@ -231,8 +232,9 @@ class Commands:
     # -- code --------------------------------------------------------------------------------------------------------
 
     def _eval(self, line: Line) -> Any:
-        code = line["code"]
-        value = self._remote(line).evaluate(code.rstrip(";"))
+        code, remote = line["code"], self._remote(line)
+        rails.hold(remote.session, code)
+        value = remote.evaluate(code.rstrip(";"))
         return None if code.endswith(";") else value
 
     def _exec(self, line: Line) -> None:
@@ -243,6 +245,7 @@ class Commands:
         name, remote = self._connections.pick(line["target"])
         call = call_of(line["code"])
         if call is not None:
+            rails.hold(remote.session, line["code"])
             function, arguments, named = evaluated(call, self._shell.ev)
             return remote.run(function, *arguments, **named)
         self._cells.follow(name, remote, script(words_of(line["code"])), hide="_flame_script")

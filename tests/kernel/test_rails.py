@@ -14,8 +14,8 @@ from kernels import Kernel, Run, remote_flame
 from places import ok
 
 from flame_kernel.commands import rails
-from flame_kernel.connect.rails import Rails
-from flame_kernel.connect.target import load_target, rails_of
+from flame_kernel.connect.rails import Rails, check_rails
+from flame_kernel.connect.target import load_target
 from flame_kernel.errors import FlameError, TargetError
 
 TABLE = """
@@ -57,17 +57,28 @@ def test_read_only_and_noted(server: FlameServer, tmp_path: Path) -> None:
         assert run.stdout.startswith(f"\x1b[43;97;1m prod {server.location} (read only) \x1b[0m\n{{'a': 2}}")
         assert "assigns to os.environ['A']" in refused(k, "import os\nos.environ['A'] = '1'")
         assert "calls shutil.rmtree('/tmp/none')" in refused(k, "import shutil; shutil.rmtree('/tmp/none')")
+        ok(k.execute("x['b'] = 1"))  # a name of an earlier cell
         assert "a rail, no wall" in refused(k, "!rm none")
         assert "%flame put writes" in refused(k, "%flame put a b")
         assert "%flame push writes" in refused(k, "%flame push x=1")
+        assert "%flame run writes" in refused(k, "%flame run script.py")
+        assert "put writes" not in refused(k, "%flame put -t localhost:9 none b")
+        assert "assigns to app.x" in refused(k, "%%flame -t prod*2\napp.x = 1")
         log = tmp_path / "audit.log"
         assert stat.S_IMODE(log.stat().st_mode) == 0o600
-        (one,) = [json.loads(line) for line in log.read_text().splitlines()]
+        one, two = [json.loads(line) for line in log.read_text().splitlines()]
+        assert two["first"] == "x[…"
         assert one["target"] == "prod"
-        assert one["first"] == "password = '…'; x = {'…': 1}; x['…'] = 2"
+        assert one["first"] == "password = …"
         assert "hunter2" not in log.read_text()
         table = ok(k.execute("%flame audit")).stdout
         assert one["hash"] in table
+        # What an editor sends is noted, too, and shows no line.
+        for hidden in ({"silent": True}, {"store_history": False}):
+            assert ok(k.execute("x", **hidden)).stdout == ""
+        assert len(log.read_text().splitlines()) == 4
+        assert ok(k.execute("", user_expressions={"v": "1"})).stdout == ""
+        assert "print" in k.complete("prin")["matches"]
         log.unlink()
         log.mkdir()
         assert "not run: it cannot be noted in" in refused(k, "1")
@@ -83,9 +94,43 @@ def test_run_all_is_asked_once(server: FlameServer, tmp_path: Path) -> None:
         assert all(run.stdout.endswith(f"{number}\n") for number, run in enumerate(runs))
         runs = together(k, "n")
         assert runs[0].error is not None
-        assert "not run: you were asked for a yes" in runs[0].error["evalue"]
+        assert "not run: you were asked" in runs[0].error["evalue"]
         assert all(run.reply is not None and run.reply["status"] != "ok" for run in runs)
         assert not any(run.stdout for run in runs)
+
+
+def test_a_group_is_asked(server: FlameServer, tmp_path: Path) -> None:
+    with remote_flame(env=kernel_with(tmp_path, server, f'confirm = true\nlog = "{tmp_path}/a"')) as k:
+        cell = "%%flame -t prod*2\nprint('there')"
+        no = k.execute(cell, answers=("n",))
+        assert [prompt for prompt, _ in no.prompts] == ["Run this cell on 2 hosts, prod among them? [y/N] "]
+        assert no.error is not None
+        assert "not run: you were asked" in no.error["evalue"]
+        alone = k.execute(cell, allow_stdin=False)
+        assert alone.error is not None
+        assert "nobody can be asked here" in alone.error["evalue"]
+        assert not (tmp_path / "a").exists()
+        assert ok(k.execute(cell, answers=("y",))).stdout.startswith("\x1b[41;97;1m prod \x1b[0m\n")
+
+
+def test_the_app_hears_of_it(server: FlameServer, tmp_path: Path) -> None:
+    environ = kernel_with(tmp_path, server, f'log = "{tmp_path}/a"') | {"FLAME_PLACE": "process"}
+    with remote_flame(env=environ) as k:
+        ok(
+            k.execute(
+                "import logging, queue\nheard = queue.Queue()\nlogger = logging.getLogger('remote_flame')\n"
+                "handler = logging.Handler(); handler.emit = lambda record: heard.put(record.getMessage())\n"
+                "logger.addHandler(handler); logger.setLevel('INFO')"
+            )
+        )
+        told = ok(
+            k.execute(
+                "known = heard.get(timeout=30)\nwhile 'known' not in known: known = heard.get(timeout=30)\n"
+                "logger.removeHandler(handler); logger.setLevel(0)\nprint(known)"
+            )
+        ).stdout
+        noted = json.loads((tmp_path / "a").read_text().splitlines()[-1])
+        assert f"user {noted['user']}, session {noted['session']}, {noted['hash']}: known = heard.get" in told
 
 
 def together(k: Kernel, answer: str) -> list[Run]:
@@ -112,10 +157,32 @@ def together(k: Kernel, answer: str) -> list[Run]:
         ("files = !ls", "runs a command (files = !ls)"),
         ("%timeit f(", ""),
         ("this is no Python", ""),
+        ("def f(): pass\nf.x = 1", ""),
+        ("\n%%bash\nls", "is %%bash"),
     ],
 )
 def test_what_a_cell_plainly_writes(code: str, found: str) -> None:
     assert rails.writes(code) == found
+
+
+@pytest.mark.parametrize(
+    ("code", "noted"),
+    [
+        ("\nkey = 'it\\'s s3cret'", "key = …"),
+        ("x = 1  # don't tell: s3cret", "x = 1 …"),
+        ('f("""s3cret\nmore""")', "f(…"),
+        ("!curl -u s3cret", "! …"),
+        ("!TOKEN=s3cret run", "! …"),
+        ("%env TOKEN=s3cret", "%env …"),
+        ("found = !grep s3cret", "found …"),
+        ("%%bash\ns3cret", "%%bash"),
+        ("total\x1b[31m + 1", "total + 1"),
+    ],
+)
+def test_a_secret_is_not_noted(code: str, noted: str) -> None:
+    entry = rails.entry("prod", "s", code)
+    assert entry["first"] == noted
+    assert "s3cret" not in str(entry)
 
 
 def test_the_table_and_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +195,7 @@ def test_the_table_and_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (3, "is not a table"),
     ):
         with pytest.raises(TargetError, match=words):
-            Rails.of(table, "x", tmp_path)
+            check_rails(table, "x", tmp_path)
     night = Rails(window="22:00-06:00")
     assert [night.is_open(time.struct_time((2026, 1, 1, hour, 0, 0, 0, 1, 0))) for hour in (5, 6, 21, 22)] == [
         *(True, False, False, True)
@@ -146,6 +213,8 @@ def test_the_table_and_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     file.chmod(0o600)
     monkeypatch.setenv("FLAME_CONFIG", str(file))
-    assert load_target("localhost:9").rails == rails_of("prod") == rails_of("localhost:9") == Rails(read_only=True)
+    assert load_target("localhost:9").rails == load_target("prod").rails == Rails(read_only=True)
+    names = ("prod", "localhost:9", "localhost:8", "nobody")
+    assert rails.of_targets(names) == dict.fromkeys(names[:2], Rails(read_only=True))
     with pytest.raises(TargetError, match="'rails' is not a setting"):
         load_target("prod", overrides={"rails": Rails()})

@@ -1,8 +1,8 @@
 """Requests about the state of a session. They are answered while cells run, and never on the cells' threads.
 
 ``where`` and ``profile_end`` are answered at once, by the thread that received them.  ``top`` measures for a moment,
-``profile`` for as long as it is told, and ``watch`` evaluates an expression of the user's, which may take long, so each
-of these is answered on a thread of its own.
+``profile`` for as long as it is told, ``watch`` evaluates an expression of the user's, and ``audit`` calls the program's
+own handlers of ``logging``, which may take long, so each of these is answered on a thread of its own.
 """
 
 import logging
@@ -23,8 +23,8 @@ def begin(host, request):
     if request["kind"] == "where":
         host.reply(request, safely(lambda: stacks.where(host)))
         return
-    if request["kind"] == "audit":
-        host.reply(request, safely(lambda: audit(request)))
+    if request["kind"] == "audit":  # what the program's handlers print is no cell's output
+        threads.start("audit", lambda: host.reply(request, safely(lambda: audit(request))))
         return
     if request["kind"] == "profile_end":
         sampler = host.samplers.get(request["profile"])
@@ -55,7 +55,7 @@ def _watch(host, request):
 
 
 def audit(request):
-    """Note in the program's own log, by ``logging``, that a cell runs: whose, its hash and first line."""
+    """Note in the program's own log, by ``logging``, that a cell runs: whose, its hash and how it begins."""
     entry = request["entry"]
     told = [str(entry.get(name, ""))[:200] for name in ("user", "session", "hash", "first")]
     logging.getLogger("remote_flame").info("a notebook's cell: user %s, session %s, %s: %s", *told)

@@ -331,12 +331,13 @@ class ChildCore:
             self._log.append({"type": request["kind"] + "_reply", "request": request["id"], "content": reply})
             return
 
+        kind = request["kind"]
+        work = {"top": lambda: top.top(self.pid), "audit": lambda: monitor.audit(request)}[kind]
+
         def answer():
-            work = (lambda: top.top(self.pid)) if kind == "top" else (lambda: monitor.audit(request))
             content = monitor.safely(work)
             self._log.append({"type": kind + "_reply", "request": request["id"], "content": content})
 
-        kind = request["kind"]
         threads.start(kind, answer)
 
     def _look_without_answer(self, request):
