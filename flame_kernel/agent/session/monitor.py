@@ -1,8 +1,8 @@
 """Requests about the state of a session. They are answered while cells run, and never on the cells' threads.
 
 ``where`` and ``profile_end`` are answered at once, by the thread that received them.  ``top`` measures for a moment,
-``profile`` for as long as it is told, ``watch`` evaluates an expression of the user's, and ``audit`` calls the program's
-own handlers of ``logging``, which may take long, so each of these is answered on a thread of its own.
+``profile`` for as long as it is told, ``watch`` evaluates an expression of the user's, and ``audit`` calls the
+program's own handlers of ``logging``, which may take long, so each of these is answered on a thread of its own.
 """
 
 import logging
