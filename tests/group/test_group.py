@@ -258,7 +258,7 @@ def test_one_host_of_several_has_another_key_or_an_old_python(
         def newer(n: int) -> int:
             return (same := n) + same
 
-        with pytest.raises(flame.GroupError, match="old: .* Python 3.6 does not know the syntax of newer: ") as raised:
+        with pytest.raises(flame.GroupError, match=r"old: .* does not know the syntax of newer: ") as raised:
             group.run(newer, 1)
         assert raised.value.results.ok == {"new": 2}
 
