@@ -58,8 +58,8 @@ def difference(text: str, base: str) -> str:
         return text
     # Only the lines that differ, and one before and behind: in long texts whose lines repeat, a diff takes minutes.
     start, end = max(0, first - 1), max(0, last - 1)
-    compared = (lines[start : len(lines) - end] for lines in (old, new))
-    lines = list(difflib.unified_diff(*compared, n=1, lineterm=""))[2:]  # without its two lines of file names
+    old_part, new_part = old[start : len(old) - end], new[start : len(new) - end]
+    lines = list(difflib.unified_diff(old_part, new_part, n=1, lineterm=""))[2:]  # without its two lines of file names
     if not lines or len(lines) >= len(new) + len(old):
         return text
     return "\n".join("  …" if line.startswith("@@") else line for line in lines[1:])
