@@ -29,8 +29,8 @@ class Console(Connecting):
         Work on a server at a prompt like IPython's: colours, history (Up, Ctrl-R), Tab from the far side, several
         lines (Esc Enter runs them, Enter where they are complete), Ctrl-C stops what runs there, Ctrl-D or exit leaves.
 
-        Without a TARGET it is the default one, or a server of its own for a try. With --session the session lives on
-        when you leave. Where stdin is no terminal, what it holds is run as one cell.
+        Without TARGET it uses the default one, or a server of its own for a try. With --session the session lives on
+        when you leave. If stdin is not a terminal, its text is run as one cell.
         """
     typed = """
         jupyter flame console gpu-box

@@ -33,7 +33,7 @@ class Doctor(Connecting):
 
           ✓ well   ! it works, and could be better   ✗ failed   - skipped
 
-        Exit codes: 0 nothing failed, 1 a check failed, 2 the command was not well formed
+        Exit codes: 0 nothing failed, 1 a check failed, 2 the command line is wrong
         """
     typed = """
         jupyter flame doctor furnace

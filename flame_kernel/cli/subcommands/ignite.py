@@ -114,7 +114,7 @@ class Extinguish(Command):
 
 
 def _common(parser: Parser) -> None:
-    parser.add_argument("--force", action="store_true", help="even if all of its threads compute: that may end it")
+    parser.add_argument("--force", action="store_true", help="even if all threads compute; that may end the process")
     parser.add_argument(
         "--timeout", type=float, default=ignite.PATIENCE, metavar="S", help="seconds to wait for it (%(default)g)"
     )

@@ -149,7 +149,7 @@ def _parser() -> Parser:
     parser.add_argument("-t", "--target", metavar="TARGET", help="the server, or several; as before the notebook")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-o", "--output", metavar="FILE", help="where to write it with its outputs")
-    where.add_argument("--inplace", action="store_true", help="write it back")
+    where.add_argument("--inplace", action="store_true", help="write it back into the same file")
     parser.add_argument(
         "-p",
         "--parameter",
@@ -157,10 +157,10 @@ def _parser() -> Parser:
         default=[],
         dest="parameters",
         metavar="NAME=VALUE",
-        help="a variable for it, behind the cell tagged parameters, as papermill does; repeatable",
+        help="set a variable after the cell tagged parameters, as papermill does; repeatable",
     )
-    parser.add_argument("--failed", action="store_true", help="of several servers those only whose run in -o failed")
-    parser.add_argument("--allow-errors", action="store_true", help="go on behind a cell that fails")
+    parser.add_argument("--failed", action="store_true", help="with several servers: only those whose run in -o failed")
+    parser.add_argument("--allow-errors", action="store_true", help="go on after a cell that fails")
     parser.add_argument("--timeout", type=float, metavar="S", help="seconds that a cell may take")
     return parser
 

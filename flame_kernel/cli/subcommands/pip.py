@@ -60,7 +60,7 @@ class Pip(Running):
             "words", nargs=argparse.REMAINDER, metavar="WORD", help="for pip: install numpy, list, -- --version"
         )
         parser.add_argument("--there", action="store_true", help="run pip of the server itself")
-        parser.add_argument("--json", action="store_true", help="of several servers: a line of JSON each")
+        parser.add_argument("--json", action="store_true", help="with several servers: a line of JSON each")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:

@@ -68,7 +68,7 @@ class Exec(Running):
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("code", nargs="*", metavar="CODE", help="statements; - or none: from stdin")
-        parser.add_argument("--json", action="store_true", help="of several servers: a line of JSON each")
+        parser.add_argument("--json", action="store_true", help="with several servers: a line of JSON each")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
@@ -143,9 +143,9 @@ class Run(Running):
 
         A notebook is run by nbclient, its kernel on the server; the options behind it are:
           -o FILE, --output FILE   where to write it with its outputs, also when a cell fails
-          --inplace                write it back
-          -p NAME=VALUE            a variable for it, as papermill's parameters
-          --allow-errors           go on behind a cell that fails
+          --inplace                write it back into the same file
+          -p NAME=VALUE            set a variable in it, like papermill's parameters
+          --allow-errors           go on after a cell that fails
           --timeout S              seconds that a cell may take
         On several servers each has a notebook of its own in -o FOLDER; --failed runs those again that failed there.
         """
@@ -160,7 +160,7 @@ class Run(Running):
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("file", metavar="FILE", help="a script or a notebook of this machine; -: a script on stdin")
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="for the script")
-        parser.add_argument("--json", action="store_true", help="of several servers: a line of JSON each")
+        parser.add_argument("--json", action="store_true", help="with several servers: a line of JSON each")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:

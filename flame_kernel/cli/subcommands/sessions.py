@@ -227,7 +227,7 @@ class Cull(Connecting):
         parser.add_argument(
             "--idle", required=True, type=_time, metavar="TIME", help='without a client for this long: "90 min", 12h'
         )
-        parser.add_argument("-n", "--dry-run", action="store_true", help="only say which")
+        parser.add_argument("-n", "--dry-run", action="store_true", help="only say which sessions would end")
 
     def run(self, options: argparse.Namespace) -> int | None:
         with self.agent_client() as client:

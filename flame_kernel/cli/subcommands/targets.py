@@ -360,7 +360,7 @@ class DefaultGroup(Command):
     def arguments(self, parser: Parser) -> None:
         choice = parser.add_mutually_exclusive_group()
         choice.add_argument("name", nargs="?", metavar="NAME")
-        choice.add_argument("--none", action="store_true", help="none any more")
+        choice.add_argument("--none", action="store_true", help="no default group any more")
 
     def run(self, options: argparse.Namespace) -> int | None:
         file = self.targets()
