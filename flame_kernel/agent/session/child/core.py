@@ -227,8 +227,8 @@ class ChildCore:
         with self._lock:
             lost, self._running = self._running, {}
             self._process = None
-        status, peak = ended
-        why = exit_reason.in_words(pid, status, self._stops.sent, self._memory, peak, self._floor)
+        status, peak, limit = ended
+        why = exit_reason.in_words(pid, status, self._stops.sent, self._memory, peak, self._floor, limit)
         if self.described is None and status is not None and status >= 0:
             why += exit_reason.not_begun(sys.executable)
         request_id = next((i for i, (kind, _) in lost.items() if kind in CELLS), None)
