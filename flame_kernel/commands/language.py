@@ -181,6 +181,14 @@ COMMANDS: tuple[Command, ...] = (
     ),
     # -- looking in
     *LOOKING,
+    Command(
+        "audit",
+        "list the cells that were noted, where a target has rails",
+        more="[targets.NAME.rails] in targets.toml holds back from slips on a production host: confirm, max_hosts, "
+        "read_only, window, colour, log. They are no wall.",
+        examples=("%flame audit",),
+        passes=True,
+    ),
     # -- files
     Command(
         "put",

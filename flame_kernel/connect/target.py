@@ -34,6 +34,7 @@ from ..errors import TargetError
 from ..security.rendering import FULL, SAFE, Rendering
 from .keys import Ask, Secret, from_source, read_key
 from .location import Location, name_server
+from .rails import Rails
 from .ssh import Tunnel
 from .targets_file import SETTINGS, TargetsFile, check_tls, check_value, configuration_folder, located, targets_path
 from .tls import Tls
@@ -107,6 +108,7 @@ class Target:
     linger: float | None = None  # seconds that the session lives without a client; None: the agent's default
     journal: int | None = None  # bytes of unread output that the server keeps; None: the agent's default
     when_full: str | None = None  # "drop" or "block"; None: the agent's default
+    rails: Rails | None = None  # what the user has asked to be held back from there
     forward: bool = True  # its ports may be reached through the link, and ours by it
     fast: bool = False  # detect dead connections sooner
     warnings: tuple[str, ...] = field(default=(), compare=False)  # sentences for the user
@@ -254,7 +256,7 @@ class Target:
 _FROM_ENVIRON = ("key_file", "ns_key_file", "place", "session", "shell", "linger", "journal", "when_full", "fast")
 _OVERRIDES = (*SETTINGS, "insecure", "timeouts", "config")
 # Settings that belong to the server itself: they are used for its location, too, not only for its name.
-_CREDENTIALS = ("key", "tls", "allow_plain")
+_CREDENTIALS = ("key", "tls", "allow_plain", "rails")
 _KEY_OF_NOTHING = "FLAME_KEY_FILE is not used: it is the key of the server in FLAME_TARGET, which is not set"
 # Settings that a Target does not store as they are: it has the key, location or Tls made from them.
 _READ = ("key", "key_file", "ns_key_file", "tls", "ssh")
@@ -289,7 +291,7 @@ def load_target(
     name, location, settings = None, None, ours.settings
     warnings: tuple[str, ...] = ()
     if chosen is not None:
-        name, location, table = _look_up(chosen, file, given.pop("ssh", None))
+        name, location, table = look_up(chosen, file, given.pop("ssh", None))
         settings, warnings = ours.joined(table, location, file, given, wins=ours.is_kernelspec and not name_or_location)
     settings = _from_defaults(defaults) | settings
     settings |= _from_overrides(given, settings)
@@ -358,7 +360,7 @@ class _Environ:
             return settings, ()
         if self.target is not None:
             with contextlib.suppress(TargetError):  # FLAME_TARGET may be invalid; the user asked for another target
-                if (wins or "key" not in settings) and _look_up(self.target, file, None)[1] == location:
+                if (wins or "key" not in settings) and look_up(self.target, file, None)[1] == location:
                     settings["key"] = self.key
         elif not {"key", "key_file"} & (settings.keys() | given.keys()):
             return settings, (_KEY_OF_NOTHING,)
@@ -379,6 +381,8 @@ def _others(settings: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: settings[name] for name in names if name in settings}
     if found.get("fast"):
         found.setdefault("timeouts", Timeouts.fast())
+    if "rails" in settings:
+        found["rails"] = Rails(**settings["rails"])
     return found
 
 
@@ -415,8 +419,9 @@ def _ns_key(file: str | None) -> Secret | None:
     return read_key(Path(os.path.expanduser(file)))[0] if file else None
 
 
-def _look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | None, Location, dict[str, Any]]:
-    """A target's name, location and settings. For a location without a name: the credentials in the file for it."""
+def look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | None, Location, dict[str, Any]]:
+    """A target's name, location and settings. For a location without a name: what the file has for that server. Raises
+    TargetError."""
     if chosen in file.tables:
         table = dict(file.tables[chosen])
         own = table.pop("ssh", None)
@@ -442,7 +447,8 @@ def _look_up(chosen: str, file: TargetsFile, ssh: str | None) -> tuple[str | Non
             credentials["key"] = f"keyring:{name}"
         if first and credentials != found:
             raise TargetError(
-                f"{chosen} is the location of {first} and of {name} in {file.path}, whose keys differ; name one of them"
+                f"{chosen} is the location of {first} and of {name} in {file.path}, whose keys or rails differ; "
+                "name one of them"
             )
         first, found = name, credentials
     return None, location, found

@@ -24,6 +24,9 @@
     tls = { ca = "ca.pem", certificate = "client.pem" }
     ns_key_file = "names.key"            # the key of the name server, if the location is ns:NAME
 
+    [targets.plant.rails]                # what to be held back from there; see `rails.py`
+    confirm = true
+
     [groups.web]                         # several targets under one name; see `selection.py`
     members = ["furnace", "pi-*", "@racks"]
 
@@ -45,6 +48,7 @@ from ..security import private_files
 from . import amounts
 from .keys import check_folder, check_owned, check_private, check_source, note_variables, read_small
 from .location import Location, SshHost
+from .rails import check_rails
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -338,8 +342,12 @@ def _checked(path: Path, name: str, table: Any) -> dict[str, Any]:
             raise TargetError(f"insecure cannot be saved in {whose}; give it each time you connect")
         if key == "location":
             checked[key] = check_value(key, value, str, whose)
+        elif key == "rails":
+            checked[key] = check_rails(value, whose, path.parent)
         elif key not in SETTINGS:
-            raise TargetError(f"{whose} has an unknown setting {key!r}; there are location, {', '.join(SETTINGS)}")
+            raise TargetError(
+                f"{whose} has an unknown setting {key!r}; there are location, {', '.join(SETTINGS)}, rails"
+            )
         elif key == "tls":
             tls = check_tls(value, whose, path.parent)
             if tls is not None:

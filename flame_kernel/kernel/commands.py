@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
-from ..commands import help, monitor
+from ..commands import help, monitor, rails
 from ..commands.doctor import bundle, examine, of_target
 from ..commands.doctor_here import examine_lab
 from ..commands.kept import choose, header, label
@@ -18,6 +18,7 @@ from ..commands.looking import memory_look
 from ..commands.options import KERNEL, settings
 from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened, words_of
 from ..connect.keys import has_key
+from ..connect.rails import Rails
 from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
 from ..forward import browser, lines
@@ -30,6 +31,7 @@ from ..session.user import agrees
 from ..terminal import plain_text
 from .backend import FarSide
 from .clients import Clients
+from .dispatch import Dispatch
 from .exchange import Exchange
 from .groups import Groups, How
 from .iopub import Publisher
@@ -75,6 +77,7 @@ class Commands:
         self._clients = fronts
         self._load = load
         self._views = monitor.Views()
+        self._confirmed: tuple[str, str] | None = None  # the front end whose cells, sent together, may run; and where
         self._ports: Forwards | None = None  # those of the session that last had some
         self._exchange = Exchange(far, local, waits, load, self._say)
         self.groups = Groups(far, publisher, waits, load, self._say, self._exchange)
@@ -102,6 +105,7 @@ class Commands:
             if not re.match(r"%flame(?:[\s?]|$)", text):
                 raise FlameError(f"there is no {shortened(text.split()[0])}; %flame help lists the commands")
             line = parse(text.removeprefix("%flame"), KERNEL)
+            self._check_command(line)
             if line.name == "pip" and read(words_of(line["code"])).there:
                 lines.insert(0, "%pip " + line["code"].replace("--there", "").strip())
                 return lines, {}
@@ -127,6 +131,52 @@ class Commands:
                 return None
             reply: dict[str, Any] | None = await do(cell, line)
             return reply
+
+    # -- rails -------------------------------------------------------------------------------------------------------
+
+    async def check_rails(self, cell: Cell, code: str, dispatch: Dispatch, seen: bool) -> None:
+        """Hold a cell back where the rails of its target say so; FlameError: it does not run. Else note it. Where it is
+        ``seen``, and not what an editor sends by itself, also ask, and show above its output where it runs."""
+        target = self._far.target
+        if target.rails is None or not code.strip():
+            return
+        name = str(target.name or target.location)
+        rails.refuse(target.rails, name, code)
+        if target.rails.confirm and seen:
+            await self._confirm(cell, name, target.rails, dispatch)
+        shown = rails.hold(await self.session(), code)
+        if seen:
+            self._publisher.stream(cell.request_id, "stdout", shown)
+
+    async def _confirm(self, cell: Cell, name: str, held: Rails, dispatch: Dispatch) -> None:
+        """Ask whether cells that were sent together may run, before the first of them. FlameError: they may not."""
+        cells = (cell.front, name)
+        asked = self._confirmed == cells
+        behind = await dispatch.behind(cell.front, wait=not asked)
+        self._confirmed = None
+        if behind and not asked:
+            question = rails.question(held, name, 1, behind)
+            rails.check_answer(await self._waits.until(on_thread(lambda: cell.ask(question, False), "rails")))
+        if behind:
+            self._confirmed = cells
+
+    def _check_command(self, line: Line) -> None:
+        """FlameError where a command writes on a server that is to be read only."""
+        here = self._far.target
+        is_written, name = rails.written(line, lambda one: one == here.name or one in Exchange.targets())
+        if not is_written:
+            return
+        held: Mapping[str, Rails | None]
+        if name not in (None, here.name):
+            held = rails.of_targets([str(name)])
+        elif self._far.group is not None:
+            held = rails.of_hosts(self._far.group.members)
+        else:
+            held = {str(here.name or here.location): here.rails}
+        rails.refuse_command(held, line.name)
+
+    async def _audit(self, cell: Cell, line: Line) -> None:
+        self._say(cell, rails.audit(self._far.target.rails))
 
     @contextlib.contextmanager
     def _moving(self, line: Line, cell: Cell) -> Iterator[None]:

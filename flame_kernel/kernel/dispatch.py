@@ -193,6 +193,13 @@ class Dispatch:
             if stays:
                 self._no_longer_waits(front)
 
+    async def behind(self, front: str, wait: bool) -> int:
+        """How many cells a front end has sent behind the one that is about to run. Those of "Run All" come with its
+        first one: ``wait`` for them."""
+        if wait:
+            await asyncio.sleep(TOGETHER)
+        return self._waiting[front]
+
     def _no_longer_waits(self, front: str) -> None:
         self._waiting[front] -= 1
         self._waiting += collections.Counter()  # those that have none are forgotten

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from jupyter_core.paths import jupyter_config_dir
 
+from ..commands import rails
 from ..commands.code_words import identifier
 from ..commands.options import KERNEL
 from ..commands.parsing import Line, parse_cell
@@ -264,6 +265,7 @@ class Groups:
             raise FlameError("the cell is empty below %%flame; write what is to run there")
         if line["profile"]:
             raise FlameError("--profile is for where the kernel's cells run; for a group: %flame profile, meanwhile")
+        await self._hold(cell, chosen, code, how)
         values = await self._exchange.values([(identifier(name, "variable name"), None) for name in line["in"]])
         for name in line["pull"]:
             identifier(name, "variable name")
@@ -290,6 +292,12 @@ class Groups:
         if results.has_failed and wanted.raise_error:
             return screen.failed(results)
         return {"status": "ok"}
+
+    async def _hold(self, cell: Asked, chosen: Group, code: str, how: How) -> None:
+        """Hold a cell back where the rails of one of its hosts say so. Raises FlameError: it runs nowhere."""
+        shown = await self._waits.until(on_thread(lambda: rails.hold_on(chosen.members, code, cell.ask), "rails"))
+        if shown and how.counts and not how.silent:
+            self._publisher.stream(cell.request_id, "stdout", shown)
 
     def _begin(self, following: Following, code: str, values: dict[str, Any], options: dict[str, Any]) -> None:
         self._under_way.add(following)

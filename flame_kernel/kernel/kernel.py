@@ -341,6 +341,9 @@ class FlameKernel(Kernel):
             await self._commands.sessions.before_cell(cell, execution.counts)
             how = How(execution.silent, execution.counts, execution.count)
             reply = await self._commands.groups.cell(cell, rest, how)
+            if reply is None:
+                seen = execution.counts and not execution.silent
+                await self._commands.check_rails(cell, "\n".join(rest), self._dispatch, seen)
             rest, followed = (rest, followed) if reply is None else (None, reply)
         return (None if rest is None else self._far), "\n".join(rest or ()), followed
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from IPython.core import page
 
+from ..commands import rails
 from ..commands.code_words import identifier
 from ..commands.parsing import Line
 from ..commands.source import Source
@@ -120,6 +121,7 @@ class Cells:
             identifier(wanted, "variable name")
         if not code.strip():
             raise FlameError("the cell is empty below %%flame; write what is to run there")
+        print(rails.hold(remote.session, code), end="")
         if pushed:
             remote.push(pushed)
         kept = bool(out or wishes.background)
@@ -155,6 +157,7 @@ class Cells:
     def follow(self, name: str, remote: Remote, code: str, hide: str = "") -> None:
         """Run ``code`` as a cell without options, and wait for it. Frames with the word ``hide`` are ours, and are left
         out of a traceback."""
+        print(rails.hold(remote.session, code), end="")
         output, job = self._job(name, remote, code, waited=True, keep=False)
         job.start(allow_stdin=self._can_ask())
         try:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..commands import help, monitor, sessions
+from ..commands import help, monitor, rails, sessions
 from ..commands.code_words import assignments, call_of, identifier, script
 from ..commands.doctor import bundle, examine, of_target
 from ..commands.doctor_here import examine_lab
@@ -24,6 +24,7 @@ from ..commands.options import MAGICS, settings
 from ..commands.parsing import Line, find, parse, parse_cell, words_of
 from ..commands.status import status
 from ..connect.keys import Ask
+from ..connect.rails import Rails
 from ..connect.target import LIGHT, load_target
 from ..errors import FlameError, TargetError
 from ..files.sync import Wishes, sync_down, sync_up
@@ -64,8 +65,22 @@ class Commands:
         if word in BY_NAME and BY_NAME[word].expands:
             text = f"{word} {self._shell.var_expand(rest, depth=_NO_FRAME)}"
         line = parse(text, MAGICS)
+        self._check_rails(line)
         do = getattr(self, f"_{line.name}", None) or getattr(self._attaching, line.name)
         return do(line)
+
+    def _check_rails(self, line: Line) -> None:
+        """FlameError where a command writes on a server that is to be read only."""
+        is_written, name = rails.written(line, self._connections.knows)
+        if not is_written:
+            return
+        held: Mapping[str, Rails | None]
+        if name is None or self._connections.is_connected(name):
+            name, remote = self._connections.pick(name)
+            held = {name: remote.target.rails}
+        else:
+            held = rails.of_targets([name])
+        rails.refuse_command(held, line.name)
 
     def close(self) -> None:
         """End all live views."""
@@ -170,6 +185,10 @@ class Commands:
     def _top(self, line: Line) -> None:
         self._look(line, monitor.top)
 
+    def _audit(self, line: Line) -> None:
+        current = self._connections.current
+        print(rails.audit(None if current is None else self._connections.pick(current)[1].target.rails))
+
     def _memory(self, line: Line) -> None:
         print(memory(self._remote(line).session, memory_look(line.values), line["of"] or ""))
 
@@ -213,8 +232,9 @@ class Commands:
     # -- code --------------------------------------------------------------------------------------------------------
 
     def _eval(self, line: Line) -> Any:
-        code = line["code"]
-        value = self._remote(line).evaluate(code.rstrip(";"))
+        code, remote = line["code"], self._remote(line)
+        rails.hold(remote.session, code)
+        value = remote.evaluate(code.rstrip(";"))
         return None if code.endswith(";") else value
 
     def _exec(self, line: Line) -> None:
@@ -225,6 +245,7 @@ class Commands:
         name, remote = self._connections.pick(line["target"])
         call = call_of(line["code"])
         if call is not None:
+            rails.hold(remote.session, line["code"])
             function, arguments, named = evaluated(call, self._shell.ev)
             return remote.run(function, *arguments, **named)
         self._cells.follow(name, remote, script(words_of(line["code"])), hide="_flame_script")

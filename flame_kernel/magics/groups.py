@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from ..commands import rails
 from ..commands.code_words import identifier
 from ..commands.parsing import Line
 from ..connect.selection import is_group
@@ -28,6 +29,7 @@ from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
 from ..group.telling import again, errors, live_line, tell, wishes
+from ..session.user import ask_line
 from ..terminal import plain_text
 from .connections import Connections
 from .px import Auto
@@ -137,6 +139,7 @@ class Groups:
         if not code.strip():
             raise FlameError("the cell is empty below %%flame; write what is to run there")
         chosen = self.of(line["target"] or self.current)
+        print(rails.hold_on(chosen.members, code, ask_line), end="")
         how = wishes(line, len(chosen), seconds, raise_error)
         if line["verbose"]:
             print(f"runs on {len(chosen)} hosts: {folding.names(chosen.labels, None)}")

@@ -196,6 +196,7 @@ class Calls:
             root = ["function", shipment.entry(root[1])]
         parts, things = self._parts(list(steps), shipment)
         request = {"root": root, "mode": mode, "libraries": self._libraries, "trust": trust, **options, **things}
+        request["called"] = bool(steps) and steps[-1][0] == "call"
         request["allow_stdin"] = self._may_ask() if self.allow_stdin is None else self.allow_stdin
         ticket = self._bulk.stage(parts, timeout)
         if ticket is not None:
@@ -295,7 +296,7 @@ class Calls:
         try:
             if handed is None:
                 raise TypeError("a callback where none was handed over")
-            arguments = values.decode(event.get("buffers") or (), lambda one: self._stand_in(self, one), None, Known())
+            arguments = values.decode(event.get("buffers") or (), self._object, None, Known())
             fields, value, raised = handed.use(event["content"], arguments)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self.misshapen(error) from None
@@ -329,7 +330,7 @@ class Calls:
                 if how == "value":
                     return self.decoded(buffers, reply.get("held"))
                 if how == "held":
-                    return self._stand_in(self, reply["held"])
+                    return self._object(reply["held"])
                 if how == "pieces":
                     return self.decoded(self._bulk.fetch(reply["ticket"], reply["sizes"], timeout), reply.get("held"))
                 if how == "items":
@@ -356,6 +357,12 @@ class Calls:
             return CannotTravel(f"{self.name} cannot read what was sent: {message}")
         advice = "" if self.session.target.trust else f"; {FETCH_ADVICE}"
         return CannotTravel(f"cannot fetch this from {self.name}: {message}{advice}")
+
+    def _object(self, description: dict[str, Any]) -> Any:
+        """A stand-in for an object of the far side; if that is a class that was sent from here, this class."""
+        stands = self._stand_in(self, description)
+        own = sent_class(description.get("key"))
+        return stands if own is None else own
 
     def demand(self, root: list[Any], steps: Sequence[Step], kind: type[Value], **options: Any) -> Value:
         """The value of a chain, which must be of class ``kind``; UnsafeAnswer if it is of another class."""

@@ -406,6 +406,7 @@ REPLIES: dict[str, Check] = {
     "profile": _replied(_PROFILE),
     "profile_end": _replied(record({})),
     "memory": _replied(_MEMORY),
+    "audit": _replied(record({})),
     "watch": _replied(record({}, _RICH)),
     "object": _replied(_VALUE, **_NO_VALUE),
     "object.piece": _replied(record({}), **_NO_VALUE),

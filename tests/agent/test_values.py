@@ -12,6 +12,8 @@ import ipaddress
 import itertools
 import json
 import math
+import operator
+import os
 import pathlib
 import pickle
 import random
@@ -288,6 +290,9 @@ def test_tables_are_the_same(remote: Remote) -> None:
         memoryview(array.array("d", range(6))).cast("B").cast("d", [2, 3]),
         memoryview(b""),
         types.MappingProxyType({1: [2]}),
+        [{1: [2]}.keys(), {1: [2]}.values(), {1: [2]}.items(), {}.items()],
+        [view(collections.OrderedDict(b=1, a=[2])) for view in map(operator.methodcaller, ("keys", "values", "items"))],
+        [time.gmtime(0), os.stat("/"), os.terminal_size((80, 24))],
         collections.defaultdict(collections.defaultdict, {1: collections.defaultdict(int, {2: 3})}),
     ],
     ids=lambda value: "large int" if isinstance(value, int) else re.sub(r" at 0x\w+", "", repr(value))[:30],

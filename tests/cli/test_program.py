@@ -55,6 +55,11 @@ SCRIPTS = {
         b"one two\nx\ny",
     ),
     "stdin-input": ("print(input('a? ') + input())\ntry: input('more? ')\nexcept EOFError: print('end')", b"1\n2\n"),
+    "stdin-traceback": (
+        "import traceback\ntry: input()\nexcept EOFError: print(traceback.format_exc().count('File '))\n"
+        "class C: ask = input\ntry: C().ask('a? ')\nexcept EOFError: print(input.__name__, callable(input))",
+        b"",
+    ),
     "stdin-descriptor": ("import os, sys; print(os.read(0, 3), sys.stdin.fileno(), open(0, 'rb').read())", b"abcdef"),
     "stdin-of-a-child": ("import subprocess; subprocess.run(['wc', '-c'])", b"x" * 100_000),
     "stdin-empty": ("import sys; print(repr(sys.stdin.read()))", b""),

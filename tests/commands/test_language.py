@@ -154,6 +154,7 @@ def test_orders_that_only_look() -> None:
         "where",
         "watch",
         "top",
+        "audit",
         "memory",
         "profile",
         "status",

@@ -67,6 +67,11 @@ class MineOfKey(KeyError):
     pass
 
 
+class MineInSlots(Exception):
+    __slots__ = ("b",)
+    b: Any
+
+
 def raise_mine() -> None:
     raise Mine("x", b=9)
 
@@ -77,6 +82,12 @@ def raise_os() -> None:
 
 def raise_key() -> None:
     raise MineOfKey("kk")
+
+
+def raise_slots() -> None:
+    error = MineInSlots("s")
+    error.b = [4]
+    raise error
 
 
 def raised(function: Callable[[], Any]) -> Any:
@@ -113,6 +124,8 @@ def test_a_class_that_travelled_is_the_same_here(pi: Remote, oldest: Remote) -> 
         error = raised(lambda one=one: one.run(raise_key))
         assert type(error) is MineOfKey
         assert (error.args, str(error)) == (("kk",), "'kk'")
+        error = raised(lambda one=one: one.run(raise_slots))
+        assert (type(error), error.args, error.b) == (MineInSlots, ("s",), [4])
 
 
 CASES: list[tuple[str, type[Exception], str, dict[str, Any]]] = [
@@ -187,6 +200,7 @@ def test_with_hands_the_exception_over_as_it_is(pi: Remote) -> None:
         True,
         {"class": "FileNotFoundError", "errno": 2, "filename": "f"},
     )
+    assert seen(pi, raised(raise_slots)) == (("s",), "s", True, {"class": "MineInSlots", "b": [4]})
     assert seen(pi, SystemExit(3)) == ((3,), "3", True, {"class": "SystemExit", "code": 3})
     assert seen(pi, KeyboardInterrupt()) == ((), "", True, {"class": "KeyboardInterrupt"})
     assert seen(pi, Mine("y", b=4)) == (("y",), "<y 4>", True, {"class": "Mine", "b": 4})

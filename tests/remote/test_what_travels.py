@@ -117,6 +117,8 @@ def scalars(pi: Remote) -> None:
     exact(pi, datetime.date(2024, 1, 2), datetime.timedelta(1), datetime.time(1), pathlib.PureWindowsPath("a"))
     exact(pi, ipaddress.ip_address("::1"), ipaddress.ip_network("10.0.0.0/8"))
     exact(pi, datetime.datetime(2024, 1, 2, tzinfo=datetime.timezone.utc), datetime.timezone.utc)
+    with pytest.raises(CannotTravel, match="a time zone of class dateutil"):
+        pi["x"] = pd.Timestamp("2024-01-01", tz="dateutil/Europe/Berlin").to_pydatetime()
 
 
 def containers(pi: Remote) -> None:
@@ -176,6 +178,8 @@ def pandas_tables(pi: Remote) -> None:
     pd.testing.assert_index_equal(back(pi, index)[0], index)
     exact(pi, pd.Timestamp("2024-01-01", tz="UTC"), pd.Timedelta("1ns"), pd.Period("2024Q1"), pd.Interval(1, 2))
     assert back(pi, pd.NaT, pd.NA)[0] is pd.NaT
+    with pytest.raises(CannotTravel, match="its text makes another one"):
+        pi["x"] = pd.offsets.CustomBusinessDay(holidays=["2024-01-01"])
 
 
 def arrow_and_polars(pi: Remote) -> None:
@@ -190,6 +194,14 @@ def functions(pi: Remote) -> None:
     assert pi.run(lambda text: PATTERN.findall(text), "1 a 22") == ["1", "22"]
     assert pi.run(functools.partial(pow, 2), 5) == 32
     assert pi.run(lambda: Own(3).x) == 3
+    assert pi.run(lambda: Own) is pi.builtins.type(pi.run(lambda: Own(3))) is Own
+    assert pi.run(lambda report: report(Own), pi.on(lambda kind: kind is Own)) is True
+    with pi.batch() as batch:
+        kind = batch.run(type, Own(1))
+    assert kind.result() is Own
+    pi["kept"] = Own
+    for stands in (pi["kept"], pi.evaluate("kept"), pi.run(lambda: [Own])[0]):
+        assert isinstance(stands, RemoteObject)
 
 
 def own_objects(pi: Remote) -> None:
@@ -215,6 +227,8 @@ def called_back(pi: Remote) -> None:
     for one in (seen.append, lambda item: seen.append(item), pi.on(print)):
         assert pi.run(lambda report: report("x"), one) is None
     assert seen == ["x", "x"]
+    assert pi.run(lambda show: show(Pair(1, 2)), pi.on(lambda pair: type(pair) is Pair)) is True
+    assert pi.run(lambda show: show(http.HTTPStatus.OK), pi.on(lambda one: isinstance(one, RemoteObject))) is True
     assert pi.run(sum, iter([1, 2])) == 3
 
 

@@ -156,6 +156,7 @@ REPLIES: dict[str, list[dict[str, Any]]] = {
         },
         ERROR,
     ],
+    "audit": [{"status": "ok"}, ERROR],
     "profile_end": [{"status": "ok"}, ERROR],
     "top": [
         {

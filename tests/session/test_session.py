@@ -258,7 +258,11 @@ def test_a_child_that_dies_says_how_and_the_next_cell_has_a_fresh_one(flame_serv
         for code, words in (
             ("import os; print('last words', flush=True); os._exit(3)", "exit status 3"),
             ("import ctypes; ctypes.string_at(0)", "signal SIGSEGV"),
-            ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "signal SIGKILL"),
+            ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "signal SIGKILL (somebody or"),
+            (
+                "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile True: pass",
+                "signal SIGKILL (it used up its limit of 1 s of CPU time, ",
+            ),
         ):
             reply = one.start(code).result(30)
             assert (reply["status"], reply["ename"]) == ("error", "SessionDied")

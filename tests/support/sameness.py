@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import collections
+import collections.abc
 import math
 import types
 from typing import Any
@@ -35,6 +36,8 @@ def same(one: Any, other: Any) -> bool:
         return same(vars(one), vars(other))
     if kind in (types.MappingProxyType, collections.UserDict):
         return same(dict(one), dict(other))
+    if issubclass(kind, (collections.abc.KeysView, collections.abc.ValuesView, collections.abc.ItemsView)):
+        return same(list(one), list(other))
     if kind is collections.UserList:
         return same(one.data, other.data)
     if kind is collections.ChainMap:

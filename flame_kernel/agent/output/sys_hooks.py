@@ -66,15 +66,27 @@ def _unraisablehook(below):
     return unraisablehook
 
 
-def _input(below):
-    def input(prompt=""):
+class _Input:
+    """``input``. It only says what to call, so that no frame of ours is in the traceback of an EOFError."""
+
+    def __init__(self, below):
+        functools.update_wrapper(self, below, updated=())
+
+    def __repr__(self):
+        return repr(self.__wrapped__)
+
+    def __get__(self, one, kind=None):
+        return self  # as an attribute of a class it gets no ``self``, like Python's own; and ``help`` takes it for one
+
+    @property
+    def __call__(self):
         cell = current()
         if cell is None or "stdin" in cell.host.redirects:
-            return below(prompt)
-        return cell.host.input(str(prompt))
+            return self.__wrapped__
+        return self._ask
 
-    input.__doc__ = below.__doc__
-    return input
+    def _ask(self, prompt=""):
+        return current().host.input(str(prompt))
 
 
 def _getpass(below):
@@ -101,7 +113,7 @@ def _thread_start(work, below):
         if cell is not None:
             work.more()
             if pool_work.is_of_library(sys._getframe(1)):
-                cell = Work.of(cell)  # it serves more than the cell that happens to start it
+                cell = Work.of(cell)  # the thread serves other cells than the one that happens to start it, too
 
             def begin():
                 set_current(cell)
@@ -189,7 +201,7 @@ class Hooks:
         self._state = {"live": True, "found": self._found, "class": type(sys)}
         self._work = pool_work.Layers()
         self._layers = [
-            Layer(builtins, "input", _input),
+            Layer(builtins, "input", _Input),
             Layer(getpass, "getpass", _getpass),
             Layer(_thread_class(), "start", functools.partial(_thread_start, self._work)),
         ]

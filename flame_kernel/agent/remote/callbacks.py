@@ -70,7 +70,7 @@ class Callbacks:
         return self._is_over
 
     def _encoded(self, value):
-        hold, known = self._objects.hold, self._objects.told.known
+        hold, known = self._objects.handed, self._objects.told.known
 
         def reference(one):
             return hold(one.thing if type(one) is exceptions.Held else one)

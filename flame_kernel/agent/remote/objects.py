@@ -7,6 +7,7 @@ A request has a *root*, *steps* that start there, and a *mode*, which says what 
     steps   (word, …): see ``_STEPS``; their arguments are values of ``values``, which may include held objects
     mode    auto: the value if it is plain and not large, otherwise a reference     value: the value, whatever its size
             keep: a reference    items: the next few of an iterator                 none: nothing
+    called  whether the last step is a call: of a class that the client has sent, its key goes with the reference
 
 So ``modules.numpy.linalg.norm([3, 4])`` is one request.  An object is held here as long as the client's stand-in
 exists: when that is garbage-collected, the next request names it in ``release``.  When the session ends, all are
@@ -79,6 +80,11 @@ class Objects:
                 self._held[known] = [thing, 0]
             self._held[known][1] += 1
         return description.describe(thing, known, self.told.any)
+
+    def handed(self, thing):
+        """As ``hold``, with the client's key of a class that it has sent: it then takes its own."""
+        key = self._classes.key(thing)
+        return self.hold(thing) if key is None else dict(self.hold(thing), key=key)
 
     def held(self, known):
         """The object with an id; raises Gone."""
@@ -309,7 +315,8 @@ class Objects:
         is_module = isinstance(thing, types.ModuleType)
         found = None if is_module else results.parts(thing, self._classes, libraries, request.get("trust"))
         if found is None:
-            return {"status": "ok", "how": "held", "held": self.hold(thing)}, ()
+            hold = self.handed if request.get("called") else self.hold
+            return {"status": "ok", "how": "held", "held": hold(thing)}, ()
         reply, buffers = self._by_value(found[0])
         return reply if found[1] else dict(reply, held=self.hold(thing)), buffers
 
@@ -382,8 +389,8 @@ class Objects:
         return reply, buffers
 
     def _entries(self, items, libraries, trust):
-        """``(entries, buffers)``: for each item its number of parts, its description, or both; or None: all are one
-        value."""
+        """``(entries, buffers)``: for each item its number of parts, its description, or both. ``entries`` is None if
+        all items travel as one value."""
         together = results.parts(items, self._classes, libraries, share=4)
         if together is not None and together[1]:
             return None, together[0]

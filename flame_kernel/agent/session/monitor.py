@@ -1,10 +1,11 @@
-"""Requests about the state of a session. They are answered while cells run, and never on the cells' threads.
+"""Answers requests about the state of a session, while cells run and never on the threads of cells.
 
 ``where`` and ``profile_end`` are answered at once, by the thread that received them.  ``top`` measures for a moment,
-``profile`` for as long as it is told, and ``watch`` evaluates an expression of the user's, which may take long, so each
-of these is answered on a thread of its own.
+``profile`` for as long as it is told, ``watch`` evaluates an expression of the user's, and ``audit`` calls the
+program's own handlers of ``logging``, which may take long, so each of these is answered on a thread of its own.
 """
 
+import logging
 import os
 
 from .. import threads
@@ -12,7 +13,7 @@ from ..output import streams
 from ..profile.sampler import Sampler
 from . import stacks, top
 
-KINDS = ("where", "watch", "top", "profile", "profile_end", "memory")
+KINDS = ("where", "watch", "top", "profile", "profile_end", "memory", "audit")
 # Seconds that a watch waits for a shell that is still starting.
 START_PATIENCE = 10.0
 
@@ -21,6 +22,9 @@ def begin(host, request):
     """Start answering a request; ``host`` is the session core. Returns at once."""
     if request["kind"] == "where":
         host.reply(request, safely(lambda: stacks.where(host)))
+        return
+    if request["kind"] == "audit":  # what the program's handlers print is no cell's output
+        threads.start("audit", lambda: host.reply(request, safely(lambda: audit(request))))
         return
     if request["kind"] == "profile_end":
         sampler = host.samplers.get(request["profile"])
@@ -48,6 +52,14 @@ def _watch(host, request):
     if not host.wait_started(START_PATIENCE):
         raise RuntimeError("the session is still starting")
     return host.shell.user_expressions({"watch": request["expression"]})["watch"]
+
+
+def audit(request):
+    """Note in the program's own log, by ``logging``, that a cell runs: whose, its hash and how it begins."""
+    entry = request["entry"]
+    told = [str(entry.get(name, ""))[:200] for name in ("user", "session", "hash", "first")]
+    logging.getLogger("remote_flame").info("a notebook's cell: user %s, session %s, %s: %s", *told)
+    return {"status": "ok"}
 
 
 def _memory(host, request):

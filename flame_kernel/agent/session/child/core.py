@@ -44,6 +44,8 @@ WHERE_PATIENCE = 1.5
 # Errors which mean that a path is not a program that can be started.
 NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.EPERM)
 
+# Kinds of requests that are answered without the child.
+HERE = ("top", "audit")
 # Kinds of requests that run the user's code and can be stopped.
 CELLS = ("execute", "object")
 
@@ -225,8 +227,8 @@ class ChildCore:
         with self._lock:
             lost, self._running = self._running, {}
             self._process = None
-        status, peak = ended
-        why = exit_reason.in_words(pid, status, self._stops.sent, self._memory, peak, self._floor)
+        status, peak, limit = ended
+        why = exit_reason.in_words(pid, status, self._stops.sent, self._memory, peak, self._floor, limit)
         if self.described is None and status is not None and status >= 0:
             why += exit_reason.not_begun(sys.executable)
         request_id = next((i for i, (kind, _) in lost.items() if kind in CELLS), None)
@@ -266,7 +268,7 @@ class ChildCore:
 
     def submit(self, request):
         kind = request["kind"]
-        if kind in monitor.KINDS and (self._process is None or kind == "top"):
+        if kind in monitor.KINDS and (self._process is None or kind in HERE):
             self._answer_here(request)
             return
         if kind == "stdin":
@@ -323,17 +325,20 @@ class ChildCore:
 
     def _answer_here(self, request):
         """Answer in place of the child, if there is none or its help is not needed."""
-        if self._process is None:
+        if self._process is None and request["kind"] != "audit":
             words = "the session has no process now; the next cell starts a new one"
             reply = {"status": "error", "ename": "SessionDied", "evalue": words, "traceback": []}
             self._log.append({"type": request["kind"] + "_reply", "request": request["id"], "content": reply})
             return
 
-        def answer():
-            content = monitor.safely(lambda: top.top(self.pid))
-            self._log.append({"type": "top_reply", "request": request["id"], "content": content})
+        kind = request["kind"]
+        work = {"top": lambda: top.top(self.pid), "audit": lambda: monitor.audit(request)}[kind]
 
-        threads.start("top", answer)
+        def answer():
+            content = monitor.safely(work)
+            self._log.append({"type": kind + "_reply", "request": request["id"], "content": content})
+
+        threads.start(kind, answer)
 
     def _look_without_answer(self, request):
         """Answer for a child that does not do so in time. A profile of one cell lasts as long as that."""

@@ -1,7 +1,7 @@
 """Why a child has ended, as far as the system tells: its status, its memory, and whether it ran out of memory.
 
 The system does not say why it sent SIGKILL. We name the OOM killer only if the system's count of its kills has risen
-since the cell began.
+since the cell began, and a limit of CPU time if the child had one and has used it up.
 """
 
 import os
@@ -22,6 +22,10 @@ MEANINGS = {
     "SIGTERM": "somebody asked it to end",
     "SIGKILL": "somebody or something killed it",
 }
+
+# The part of its limit of CPU time from which on a killed process has used it up: what is counted in the end may be
+# less than what the system acted on.
+NEAR = 0.8
 
 
 class OomKills:
@@ -78,25 +82,40 @@ def _cgroup_files():
 
 
 def reap(process, seconds):
-    """Wait for a Popen to end: ``(status, peak memory)``, or None if it still runs after ``seconds``.
+    """Wait for a Popen to end: ``(status, peak memory, limit)``, or None if it still runs after ``seconds``.
 
     The status is negative for a signal. It is None if the app has consumed it, because it waits for all children itself
-    or ignores SIGCHLD. The memory is in bytes, None if unknown.
+    or ignores SIGCHLD. The memory is in bytes, None if unknown. The limit is that of its CPU time in seconds, if it has
+    come to where the system kills it; otherwise None.
     """
     deadline, pause = time.monotonic() + seconds, 0.0005
+    limit = _cpu_limit(process.pid)
     while True:
         try:
             pid, status, used = os.wait4(process.pid, os.WNOHANG)
         except ChildProcessError:
             process.returncode = 0
-            return None, None
+            return None, None, None
         if pid:
             process.returncode = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-            return process.returncode, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            is_over = limit is not None and used.ru_utime + used.ru_stime >= NEAR * limit
+            return process.returncode, peak, limit if is_over else None
         if time.monotonic() > deadline:
             return None
         time.sleep(pause)
         pause = min(2 * pause, 0.05)
+
+
+def _cpu_limit(pid):
+    """The seconds of CPU time at which the system kills a process; None if there is no limit, or it is not told."""
+    import resource
+
+    try:
+        limit = resource.prlimit(pid, resource.RLIMIT_CPU)[1]
+    except (AttributeError, OSError):  # only Linux tells it of another process
+        return None
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def own_peak():
@@ -106,12 +125,13 @@ def own_peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def in_words(pid, status, stop, memory, peak, floor):
+def in_words(pid, status, stop, memory, peak, floor, limit=None):
     """Why the process ended, as a sentence without a full stop.
 
     stop    the signal by which a Stop has ended it, or None
     memory  the OomKills made when its latest cell began
     peak    bytes; a figure up to ``floor`` may be the server's own
+    limit   see ``reap``
     """
     name, details = signal_name(status), []
     if status is None:
@@ -123,7 +143,10 @@ def in_words(pid, status, stop, memory, peak, floor):
     else:
         what = "ended with signal %s" % name
         details = [MEANINGS[name]] if name in MEANINGS else []
-        details += [memory.verdict()] if name == "SIGKILL" else []
+        if name == "SIGKILL" and limit is not None:
+            details = ["it used up its limit of %d s of CPU time" % limit]
+        elif name == "SIGKILL":
+            details.append(memory.verdict())
     if peak is not None:
         details.append(("peak memory " if peak > floor else "memory below ") + size_in_words(max(peak, floor)))
     return "the session's process %d %s" % (pid, what) + (" (%s)" % ", ".join(details) if details else "")
