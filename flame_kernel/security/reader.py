@@ -86,8 +86,11 @@ def _title(value: Record, chunks: list[str]) -> tuple[str, str]:
 
 
 def _made_of(value: Record) -> tuple[Name, Any]:
-    """The class of an exception and its arguments. Where dask is loaded, tblib pickles exceptions, by its own functions:
-    their first argument is the class, the second the arguments, or a dict that has them."""
+    """The class of an exception and its arguments.
+
+    Where dask is loaded, tblib pickles exceptions, by functions of its own: their first argument is the class, the
+    second the arguments, or a dict that has them.
+    """
     args = value.args
     if value.kind.module != "tblib.pickling_support" or type(args) is not tuple or len(args) < 2:
         return value.kind, args

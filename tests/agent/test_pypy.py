@@ -1,5 +1,7 @@
-"""PyPy as the far side: all places work, and what cannot work there says so. Where PyPy is missing, a CPython that lacks
-the same functions stands for it."""
+"""PyPy as the far side: all places work, and what cannot work there says so.
+
+Where PyPy is missing, a CPython that lacks the same functions stands for it.
+"""
 
 from __future__ import annotations
 
