@@ -103,13 +103,13 @@ def test_nothing_is_lost_on_the_way_to_the_browser(lab: Lab, far: FlakyLink, chr
         assert seen == list(range(len(seen)))
 
         # The tab is closed; the cell goes on to its end; a new page asks for what it printed.
-        page.keyboard.press("Control+S")
-        expect(page.locator(".jp-NotebookPanel .jp-mod-dirty")).to_have_count(0)
+        notebook.save(lab.root / "Untitled.ipynb")
         page.close()
         printed = count(tmp_path)
         wait_until(lambda: count(tmp_path) > printed + 50, "more lines")
         (tmp_path / "stop").touch()
         notebook = open_notebook(running, lab, "Untitled.ipynb")
+        notebook.wait_whole(lab.root / "Untitled.ipynb")
         page = notebook.page
         again = notebook.run("%flame replay --missed")
         total = count(tmp_path)

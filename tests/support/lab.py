@@ -194,6 +194,12 @@ def open_notebook(chromium: Browser, lab: Lab, name: str) -> Notebook:
     return Notebook(page)
 
 
+def _saved_cells(path: Path) -> int:
+    """How many code cells a notebook's file has; 0 while it is being written."""
+    text = path.read_text()
+    return sum(cell["cell_type"] == "code" for cell in json.loads(text)["cells"]) if text.endswith("}\n") else 0
+
+
 def pick_kernel(page: Page, display_name: str = DISPLAY_NAME) -> Notebook:
     """Click the kernel's tile in the launcher's row of notebooks; the new notebook, its kernel ready."""
     tile = page.locator(f'.jp-LauncherCard[data-category="Notebook"][title="{display_name}"]')
@@ -336,6 +342,15 @@ class Notebook:
         self.page.get_by_text("Theme", exact=True).first.hover()
         self.page.get_by_text("JupyterLab Dark", exact=True).first.click()
         self.page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
+
+    def save(self, path: Path) -> None:
+        """Control-S, until the file has all cells that the page has."""
+        self.page.keyboard.press("Control+S")
+        wait_until(lambda: _saved_cells(path) == self.cells.count(), "the saved notebook")
+
+    def wait_whole(self, path: Path) -> None:
+        """Until the page has all cells of the file: Lab shows them one by one."""
+        expect(self.cells).to_have_count(_saved_cells(path))
 
     def screenshot(self, path: str | Path) -> None:
         """A picture of the whole window."""
