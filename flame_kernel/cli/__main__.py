@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""``jupyter flame``: the console script. Its help is there at once; everything else is loaded when it is called."""
+"""The console script of ``jupyter flame``. Its help appears at once; everything else is loaded when it is needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main() -> None:
     """The console script ``jupyter-flame``, which is what ``jupyter flame`` runs."""
     _have_streams()
     words = sys.argv[1:]
-    if "_ARGCOMPLETE" in os.environ:  # Tab was pressed: nothing else may be done, whatever the words are
+    if "_ARGCOMPLETE" in os.environ:  # Tab was pressed: answer that and nothing else, whatever the words are
         from .completion import offer
 
         offer()
@@ -41,14 +41,14 @@ def main() -> None:
 
 
 def _have_streams() -> None:
-    """Descriptors that were closed (`>&-`) lead nowhere: a socket of ours would take their numbers else."""
+    """Open descriptors that were closed (`>&-`) on nothing; otherwise a socket of ours would get their numbers."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
-            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115, for ever
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115, never closed
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the commands of ``jupyter flame`` have in common: a parser whose help teaches, and exit codes.
+"""What all commands of ``jupyter flame`` share: a parser whose help shows examples, and exit codes.
 
-0: done.  1: it could not be done, and one sentence on stderr says why.  2: the command was not well formed.
+0: done.  1: it failed, and one sentence on stderr says why.  2: the command line is wrong.
 130: Ctrl-C.
 
 A command is a Jupyter application: ``--config``, ``--generate-config``, ``--show-config``, ``--log-level``, ``--debug``
-and ``-y`` are Jupyter's own, ``--Class.trait=value`` sets any trait, ``jupyter_flame_config.py`` all of them.
+and ``-y`` are Jupyter's own.  ``--Class.trait=value`` and ``jupyter_flame_config.py`` can set any trait.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _TRAIT = re.compile(r"--[A-Z]\w*\.\w")
 
 
 class Command(JupyterApp):
-    """One command. Subclasses say what they take (``arguments``) and do it (``run``).
+    """One command. A subclass declares its ``arguments``, and does the work in ``run``.
 
-    title       the words that call it, such as ``targets add``
-    about       what it is for; its first line is shown in lists
-    typed       examples: lines that can be typed as they stand
-    takes_all   whether what follows its first word is passed on as it is; traits must come before it
+    title       the words that the user types, such as ``targets add``
+    about       what it is for; lists show the first line
+    typed       examples, which can be typed as they are
+    takes_all   whether everything after its first argument is passed on unchanged; traits must come before that
     """
 
     name = "jupyter-flame"
@@ -59,10 +59,10 @@ class Command(JupyterApp):
     options: argparse.Namespace
 
     def arguments(self, parser: Parser) -> None:
-        """Add what the command takes to its parser."""
+        """Add the command's arguments to its parser."""
 
     def run(self, options: argparse.Namespace) -> int | None:
-        """Do it; the exit code, None for 0. A FlameError becomes a sentence on stderr and 1."""
+        """Do the work; returns the exit code, None for 0. A FlameError becomes a sentence on stderr and code 1."""
         raise NotImplementedError
 
     @classmethod
@@ -75,7 +75,7 @@ class Command(JupyterApp):
         return parser
 
     def initialize(self, argv: Any = None) -> None:
-        """Called by traitlets' machinery with the words behind the command; exits with 2 where they mean nothing."""
+        """Called by traitlets with the words after the command; exits with 2 if they are wrong."""
         self.parse_command_line(argv)
         said = deepcopy(self.config)
         if self.config_file and not Path(self.config_file).is_file():
@@ -108,7 +108,7 @@ class Command(JupyterApp):
         """Nothing to migrate: there was no version of ours for IPython 3."""
 
     def start(self) -> None:
-        """Called when ``initialize`` has returned: run the command and exit."""
+        """Called after ``initialize``: run the command and exit."""
         try:
             super().start()  # --show-config, --generate-config
         except NoStart:
@@ -131,7 +131,7 @@ class Command(JupyterApp):
         self.exit(code)
 
     def confirm(self, question: str) -> bool:
-        """The user's yes, or ``-y``; TargetError where nobody can be asked."""
+        """Whether the user says yes, or has given ``-y``; TargetError if nobody can be asked."""
         if self.answer_yes:
             return True
         if not sys.stdin.isatty():
@@ -140,21 +140,21 @@ class Command(JupyterApp):
 
     @staticmethod
     def targets() -> TargetsFile:
-        """The file of targets of this user."""
+        """This user's targets.toml."""
         return TargetsFile(targets_path(os.environ, Path(jupyter_config_dir())))
 
 
 class CommandGroup(Command):
-    """A word with commands behind it: ``jupyter flame`` itself, and those of its commands that have some.
+    """A command that has commands of its own, such as ``jupyter flame`` itself or ``jupyter flame targets``.
 
-    other   the command that is meant where none is named, if any
+    other   the command to run if the user names none; None: show the list of commands
     """
 
     commands: ClassVar[dict[str, tuple[str, str]]]
     other: ClassVar[str | None] = None
 
     def initialize(self, argv: Any = None) -> None:
-        """Called with the words behind ours: load the command that they name, or say which there are."""
+        """Called with the words after ours: load the command that they name, or list the commands."""
         words = list(sys.argv[1:] if argv is None else argv)
         if asks(words):
             print(overview(self.title, self.about, self.commands))
@@ -180,13 +180,13 @@ class CommandGroup(Command):
         self._misused()
 
     def start(self) -> None:
-        """Run the command that was found."""
+        """Run the command that ``initialize`` has loaded."""
         if self.subapp is not None:
             self.subapp.start()
         super().start()
 
     def run(self, options: argparse.Namespace) -> int | None:
-        """Options, and no command."""
+        """Called if there are options but no command: list the commands."""
         self._misused()
         return None
 
@@ -209,7 +209,7 @@ def add_common(parser: Parser) -> None:
 
 
 def common_config(options: argparse.Namespace) -> Config:
-    """What the options of ``add_common`` stand for."""
+    """The configuration that the options of ``add_common`` stand for."""
     said = vars(options)
     names = ("config_file", "generate_config", "answer_yes", "show_config", "show_config_json", "log_level")
     found = {name: said[name] for name in names if said.get(name)}

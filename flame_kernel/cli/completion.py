@@ -1,7 +1,7 @@
-"""``jupyter flame completion``: Tab in bash, zsh and fish, by argcomplete, for commands, options, targets and kernels.
+"""``jupyter flame completion``: Tab for commands, options, targets and kernels in bash, zsh and fish, by argcomplete.
 
-The shell asks ``jupyter-flame`` itself, as argcomplete has it: the line is in environment variables, and the answer
-goes to a descriptor of its own (``offer``). Completions come from the commands' parsers and the targets file, so there
+The shell runs ``jupyter-flame`` with the line in environment variables, and reads the answer from a separate
+descriptor (``offer``). Completions come from the commands' parsers and the targets file, so there
 is no second list to maintain, and no connection is made.
 """
 
@@ -27,7 +27,7 @@ from .parser import Parser
 
 PROGRAM = "jupyter-flame"
 SHELLS = ("bash", "zsh", "fish")
-# What ends a command in a shell's line: zsh gives us the whole line, with the commands before ours.
+# What ends a command in a shell's line. zsh gives us the whole line, including the commands before ours.
 _ENDS = (";", "&", "|", "(")
 
 # argcomplete's script completes `jupyter-flame`. These lines do the same for `jupyter flame`, and leave every other
@@ -92,7 +92,7 @@ class Completion(Command):
 
 
 def offer() -> None:
-    """Answer the shell that asks what the word at its cursor can become, and end this process."""
+    """Tell the shell how the word at its cursor can be completed, and end this process."""
     words = get_argcomplete_cwords() or []
     behind = _behind(words)
     command, commands, used = _named(words[behind:])
@@ -101,7 +101,7 @@ def offer() -> None:
         completer = _completer(action)
         if completer is not None:
             action.completer = completer  # type: ignore[attr-defined]
-    # argcomplete takes the word at this number for the program, and those behind it for its arguments.
+    # argcomplete takes the word with this number for the program, and the words after it for its arguments.
     os.environ["_ARGCOMPLETE"] = str(int(os.environ["_ARGCOMPLETE"]) + behind - 1 + used)
     finder = _Finder()
     finder.config_classes = command.classes
@@ -111,12 +111,12 @@ def offer() -> None:
 
 
 class _Finder(ExtendedCompletionFinder):
-    """traitlets' finder, which knows commands of commands and ``--Class.trait``."""
+    """traitlets' finder, which also knows subcommands and ``--Class.trait``."""
 
     about: dict[str, str]
 
     def match_class_completions(self, cword_prefix: str) -> list[tuple[Any, str]]:
-        """Offer traits only when the user has begun to write one: there are many, and few need them."""
+        """Offer traits only if the user has begun to type one: there are many, and few users need them."""
         return super().match_class_completions(cword_prefix) if cword_prefix[2:3].isupper() else []
 
     def _get_completions(self, comp_words: list[str], cword_prefix: str, *args: Any) -> list[str]:
@@ -127,7 +127,7 @@ class _Finder(ExtendedCompletionFinder):
 
 
 def _behind(words: Sequence[str]) -> int:
-    """The number of the first word behind ``jupyter-flame``, or ``jupyter flame``, in a line."""
+    """The index of the first word after ``jupyter-flame`` or ``jupyter flame`` in a line."""
     names = [PurePath(word).name for word in words]
     found = []
     for number, name in enumerate(names):
@@ -136,7 +136,7 @@ def _behind(words: Sequence[str]) -> int:
         elif name == "flame" and number and names[number - 1] == "jupyter":
             found.append((number - 1, number))
     begun = [end for start, end in found if not start or words[start - 1].endswith(_ENDS)]
-    # In neither case: jupyter has taken its own name away, and `flame` is the first word.
+    # Otherwise jupyter has removed its own name, and `flame` is the first word.
     return 1 + (begun[-1] if begun else found[0][1] if found else 0)
 
 
@@ -152,13 +152,13 @@ def _named(words: Sequence[str]) -> tuple[type[Command], Mapping[str, tuple[str,
             continue
         if command.other is None:
             return command, commands, used
-        # What is no command here is an argument of the one that is meant where none is named.
+        # A word that is no command is an argument of the default command.
         return import_item(commands[command.other][0]), commands, used
     return command, {}, used
 
 
 def _completer(action: argparse.Action) -> BaseCompleter | None:
-    """What can stand for an argument, by what its help calls it; None: its choices, or nothing."""
+    """What completes an argument, chosen by its name in the help; None: argcomplete offers its choices, or nothing."""
     if action.choices:
         return None
     name = action.metavar if isinstance(action.metavar, str) else ""
@@ -176,7 +176,7 @@ def _completer(action: argparse.Action) -> BaseCompleter | None:
 
 
 class _Names(BaseCompleter):
-    """Names that are looked up when they are asked for."""
+    """Completes names, which are looked up only when needed."""
 
     def __init__(self, names: Callable[[], Iterable[str]]) -> None:
         self._names = names
@@ -186,7 +186,7 @@ class _Names(BaseCompleter):
 
 
 class _Either(BaseCompleter):
-    """What any of some completers offers."""
+    """Offers what several completers offer together."""
 
     def __init__(self, *completers: BaseCompleter) -> None:
         self._completers = completers

@@ -1,4 +1,4 @@
-"""What commands that connect to a server share: which server, the connection, and questions to the user."""
+"""What all commands that connect to a server share: choosing the server, connecting, and asking the user."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 # The title of the options that say how a link is protected.
 PROTECTION = "how the link is protected"
-# Seconds after which it is said that we are still connecting.
+# Seconds until we tell the user that we are still connecting.
 WORTH_SAYING = 1.0
-# Options of commands, or of Jupyter, that have a name of a connection's and mean something else.
+# Options of commands or of Jupyter that have the same name as a setting of a connection but mean something else.
 _OTHER = ("config", "timeout")
 
 
 class Connecting(Command):
     """A command for one server.
 
-    alone       whether, where no server is named and none is the default, one is started for it on this machine
-    word        whether the server can be named by a word of its own as well as by ``-t``
-    several     what is said of several servers, where the command takes a group
-    session     what ``--session`` is for, in the help; empty for a command that has no such option
+    alone       whether to start a server on this machine if none is named and there is no default
+    word        whether the server can also be named without ``-t``
+    several     for a command that takes a group: what the help says about several servers
+    session     what the help says about ``--session``; empty if the command has no such option
     """
 
     alone: ClassVar[bool] = True
@@ -72,7 +72,7 @@ class Connecting(Command):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.asked = threading.Event()  # the user was asked something
+        self.asked = threading.Event()  # set once the user was asked something
 
     def _ask(self, prompt: str, password: bool) -> str | None:
         self.asked.set()
@@ -82,7 +82,7 @@ class Connecting(Command):
 
     @property
     def where(self) -> str | None:
-        """The server that is named, or None; TargetError for two of them."""
+        """The server that the user named, or None; TargetError if there are two."""
         options = vars(self.options)
         word, option = options.get("where"), options.get("target")
         if word and option and word != option:
@@ -91,7 +91,7 @@ class Connecting(Command):
 
     @property
     def is_group(self) -> bool:
-        """Whether several servers are named. Raises TargetError."""
+        """Whether the user named several servers. Raises TargetError."""
         where = self.where
         return where is not None and is_group(where, self.targets())
 
@@ -101,12 +101,12 @@ class Connecting(Command):
         return Path(jupyter_config_dir())
 
     def given(self, **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The settings of the command line, with ``more`` above them; and those of the configuration."""
+        """``(the settings of the command line, overridden by ``more``; those of the configuration)``."""
         given = settings({name: value for name, value in vars(self.options).items() if name not in _OTHER})
         return given | more, FlameSettings(parent=self).values()
 
     def target(self, **more: Any) -> Target:
-        """The server that is meant; ``more`` are settings that win. Raises TargetError."""
+        """The server to use; ``more`` are settings that override all others. Raises TargetError."""
         given, defaults = self.given(**more)
         target = load_target(self.where, config_dir=self.folder, overrides=given, ask=self._ask, defaults=defaults)
         if target.location is None and not self.alone:
@@ -117,7 +117,7 @@ class Connecting(Command):
 
     @contextlib.contextmanager
     def remote(self, attach: str | None = None, **more: Any) -> Iterator[Remote]:
-        """A session on the server that is meant. One that has a name, or was taken up, is left alive at the end."""
+        """A session on the server. It ends with the command, unless it has a name or existed before."""
         target = self.target(**more)
         with connecting(target, self.asked):
             remote = Remote(target, attach)
@@ -135,8 +135,8 @@ class Connecting(Command):
 
     @contextlib.contextmanager
     def old_python(self, error: CannotConnect) -> Iterator[OldPython]:
-        """The server of which ``error`` says that its Python is too old for a session; any other error is raised."""
-        from ..commands import old_python  # hardly anybody needs it
+        """The server, if ``error`` says that its Python is too old for a session; any other ``error`` is raised."""
+        from ..commands import old_python  # rarely needed
 
         if not old_python.is_old(error):
             raise error
@@ -146,7 +146,7 @@ class Connecting(Command):
 
     @contextlib.contextmanager
     def agent_client(self) -> Iterator[AgentClient]:
-        """A connection to the server that is meant, without a session."""
+        """A connection to the server, without a session."""
         target = self.target()
         with connecting(target, self.asked):
             client = AgentClient(target)
@@ -156,16 +156,15 @@ class Connecting(Command):
 
 @contextlib.contextmanager
 def _ending() -> Iterator[None]:
-    """Where we are told to go, or the terminal is closed, the far side hears of it."""
+    """Turn SIGTERM, and SIGHUP of a closed terminal, into SystemExit, so that the far side is told that we leave."""
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
     known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in known}
-    ours = [
-        number for number, handler in before.items() if handler != signal.SIG_IGN
-    ]  # under nohup it is meant to stay
+    # nohup ignores SIGHUP: then the command stays.
+    ours = [number for number, handler in before.items() if handler != signal.SIG_IGN]
     for number in ours:
         signal.signal(number, end)
     try:
@@ -177,7 +176,7 @@ def _ending() -> Iterator[None]:
 
 @contextlib.contextmanager
 def connecting(target: Target, asked: threading.Event) -> Iterator[None]:
-    """While we connect; where that takes long, a terminal says so, unless the user was ``asked`` something."""
+    """A context for connecting: if it takes long, a terminal says so, unless the user was ``asked`` something."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield
         return

@@ -1,4 +1,4 @@
-"""``jupyter flame``: which commands there are, and where. Nothing heavy: this is all that ``--help`` needs."""
+"""The list of the commands of ``jupyter flame``: their names, and where they are. ``--help`` needs nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 ABOUT = "A notebook, a console and commands on any remote Python process, through Pyro4's Flame."
 
 SUBCOMMANDS = "flame_kernel.cli.subcommands"
-# name -> (where its class is, what it is for). A command with commands of its own has them as `name word`.
+# name -> (where its class is, what it is for)
 COMMANDS: dict[str, tuple[str, str]] = {
     "targets": (f"{SUBCOMMANDS}.targets.Targets", "save servers under a name, with their key and protection"),
     "groups": (f"{SUBCOMMANDS}.targets.Groups", "name several saved servers at once"),
@@ -38,19 +38,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("flame_kernel.cli.completion.Completion", "print the completion script for bash, zsh or fish"),
 }
 HELP = ("-h", "--help", "help")
-# The options of every command, of which `--help` of `jupyter flame` itself tells in one line.
+# The options of every command; `jupyter flame --help` shows them in this one line.
 COMMON = "--config FILE, --generate-config, --show-config, --log-level LEVEL, --debug and -y are as in all of Jupyter."
-# Columns of a line of help, at most.
+# The most columns of a line of help.
 WIDTH = 100
 
 
 def asks(words: Sequence[str]) -> bool:
-    """Whether these words ask for the list of commands. ``help NAME`` asks for the help of that command."""
+    """Whether these words ask for the list of commands; ``help NAME`` does not, it asks for help on one."""
     return bool(words) and words[0] in HELP and (words[0] != "help" or len(words) == 1)
 
 
 def overview(title: str, about: str, commands: Mapping[str, tuple[str, str]]) -> str:
-    """The help of ``jupyter flame``, or of its command ``title`` that has commands of its own: one a line."""
+    """The help of ``jupyter flame``, or of its command group ``title``: one command a line."""
     behind = f" {title}" if title else ""
     width = max(map(len, commands))
     lines = [f"  {name:<{width}}  {what}" for name, (_, what) in commands.items()]
@@ -61,10 +61,10 @@ def overview(title: str, about: str, commands: Mapping[str, tuple[str, str]]) ->
 
 
 def paragraphs(text: str) -> str:
-    """``text`` in lines of `WIDTH` columns at most; lines that are indented stay as they are."""
+    """``text`` wrapped at `WIDTH` columns; indented lines stay as they are."""
     found = []
     for paragraph in re.split(r"\n\s*\n", textwrap.dedent(text).strip("\n")):
-        begun: list[str] = []  # of lines that belong together
+        begun: list[str] = []  # the lines of this paragraph so far
         for line in paragraph.splitlines():
             if line.startswith(" ") or not begun or begun[-1].startswith(" "):
                 begun.append(line.rstrip())

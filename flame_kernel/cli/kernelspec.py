@@ -1,7 +1,7 @@
-"""Kernelspecs: one tile a far side in JupyterLab's launcher. Written, found and removed.
+"""Kernelspecs: writes, finds and removes them. Each is a tile for one far side in JupyterLab's launcher.
 
-A kernelspec is a folder with ``kernel.json`` and logos; ours has the server's name or address in its ``env``, by which
-the kernel finds it (``connect/target.py``), and nothing secret: whoever can list kernels can read it.
+A kernelspec is a folder with ``kernel.json`` and logos.  The ``env`` of ours has the server's name or address, by which
+the kernel finds it (``connect/target.py``).  It holds no secret, because whoever can list kernels can read it.
 
 https://jupyter-client.readthedocs.io/en/stable/kernels.html#kernel-specs
 """
@@ -24,7 +24,7 @@ from jupyter_core.paths import jupyter_data_dir
 from ..agent.wire.launch import interpreter
 from ..errors import TargetError
 
-# The kernelspec that comes with the package: the one for the kernel's own server. In a checkout it lies beside it.
+# The kernelspec that comes with the package, for the kernel's own server. In a checkout it lies beside the package.
 _PACKAGED = Path(__file__).parents[1] / "kernels" / "flame"
 PLAIN = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "kernelspec"
 PLAIN_NAME = "flame"
@@ -45,7 +45,7 @@ class Installed:
 
     @property
     def target(self) -> str:
-        """The server that it is for; empty for the kernel's own."""
+        """Its server; empty for the kernel's own."""
         return self.environ.get("FLAME_TARGET", "")
 
 
@@ -56,8 +56,8 @@ def name_for(where: str) -> str:
 
 
 def kernel_json(name: str, title: str, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The content of ``kernel.json``, with this interpreter: the kernel starts from whichever environment Jupyter is
-    in. TargetError for a secret in ``environ``."""
+    """The content of ``kernel.json``. It names this interpreter, so it does not matter in which environment Jupyter
+    runs. TargetError if ``environ`` holds a secret."""
     for variable, value in environ.items():
         if not re.fullmatch(r"[A-Za-z_]\w*", variable):
             raise TargetError(f"{variable!r} is not the name of an environment variable; write --env NAME VALUE")
@@ -77,21 +77,21 @@ def kernel_json(name: str, title: str, environ: Mapping[str, str]) -> dict[str, 
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:
-    """Fill a folder that is there: kernel.json and the logos."""
+    """Write kernel.json and the logos into an existing folder."""
     (folder / "kernel.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     for logo in PLAIN.glob("logo-*"):
         shutil.copyfile(logo, folder / logo.name)
 
 
 def destination(name: str, prefix: str | None) -> Path:
-    """The folder of a kernelspec: below ``prefix``, or among the user's."""
+    """The folder of a kernelspec: below ``prefix``, or the user's own."""
     if prefix:
         return Path(os.path.abspath(os.path.expanduser(prefix)), "share", "jupyter", "kernels", name)
     return Path(jupyter_data_dir(), "kernels", name)
 
 
 def install(name: str, content: Mapping[str, Any], place: Path, *, replace: bool = False) -> None:
-    """Write a kernelspec to ``place``, whole or not at all; TargetError where one of its name is there already."""
+    """Write a kernelspec to ``place``, whole or not at all; TargetError if one with this name exists already."""
     if not _NAME.fullmatch(name):
         raise TargetError(f"{name!r} is not a usable name for a kernel; use ASCII letters, digits and - . _")
     if place.exists() and not replace:
@@ -112,8 +112,8 @@ def install(name: str, content: Mapping[str, Any], place: Path, *, replace: bool
 
 
 def installed() -> list[Installed]:
-    """The kernelspecs of ours that Jupyter finds, by name."""
-    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager  # which takes long to load
+    """Our kernelspecs that Jupyter finds, by name."""
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager  # takes long to load
 
     found = []
     manager = KernelSpecManager()
@@ -121,7 +121,7 @@ def installed() -> list[Installed]:
         try:
             spec = KernelSpec.from_resource_dir(folder)
         except (OSError, ValueError, TypeError, KeyError):
-            continue  # somebody else's, and broken
+            continue  # a broken kernelspec of another kernel
         if any("flame_kernel" in str(word) for word in spec.argv):
             found.append(Installed(name, spec.display_name, Path(folder), dict(spec.env)))
     return found

@@ -1,6 +1,6 @@
-"""``-t web``: commands on several servers at once; what they show told once where they agree.
+"""``-t web``: commands on several servers at once. Equal output is shown once.
 
-Exit codes: 0 where all did it, 1 where some failed or were not reached, 4 where none was reached.
+Exit codes: 0 if all succeeded, 1 if some failed or were not reached, 4 if none was reached.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NONE_REACHED = 4
 
 @contextlib.contextmanager
 def opened(command: Connecting, **more: Any) -> Iterator[Group]:
-    """The group that ``-t`` names, its sessions ended at the end; those with a name are left alive."""
+    """The group that ``-t`` names. Its sessions end with the command, unless they have a name."""
     given, defaults = command.given(**more)
 
     def load(where: str, settings: Any) -> Target:
@@ -58,7 +58,8 @@ def cell(
     modules: Sequence[ModuleType] = (),
     **more: Any,
 ) -> int:
-    """Run statements or a script on all; the output, folded or a line of JSON each. ``program`` is how each runs it."""
+    """Run statements or a script on all; show the output folded, or as a line of JSON each. ``program`` says how each
+    runs it. Returns the exit code."""
     with opened(command, **more) as chosen:
         following = Following(chosen, Wishes(raise_error=False), _Quiet() if as_json else Terminal())
         following.begin(code, {}, store_history=False, program=program, modules=modules)
@@ -71,7 +72,7 @@ def cell(
 
 
 def value(command: Connecting, expression: str, *, as_json: bool) -> int:
-    """The value of an expression on all; folded, or a line of JSON each."""
+    """Show the value of an expression on all: folded, or as a line of JSON each. Returns the exit code."""
     with opened(command) as chosen:
         results = _results(chosen.noblock.evaluate(expression), chosen)
         if as_json:
@@ -90,7 +91,8 @@ def files(
     told: Mapping[str, Sequence[str]] = MappingProxyType({}),
     before: str = "",
 ) -> int:
-    """Copy to or from all; ``work`` begins it with ``group.noblock``. ``told`` has lines of each host for the user."""
+    """Copy to or from all; ``work`` is called with ``group.noblock`` and begins it. ``told`` has further lines to show,
+    by host. Returns the exit code."""
     with opened(command, **LIGHT) as chosen:
         results = _results(work(chosen.noblock), chosen)
         if not quiet:
@@ -109,7 +111,7 @@ def status(results: Results) -> int:
 
 
 def _results(future: GroupFuture, chosen: Group) -> Results:
-    """All that is there when all are done, a terminal told meanwhile who is; Ctrl-C stops them, and is raised."""
+    """The results when all are done; meanwhile a terminal shows who is done. Ctrl-C stops the work and is raised."""
     live = Live(Terminal(), chosen, future)
     try:
         while not future.wait(RENEWED):
@@ -128,7 +130,7 @@ def _results(future: GroupFuture, chosen: Group) -> Results:
 
 
 class Terminal:
-    """Shows on stdout and stderr: headlines bold, colours where a terminal shows them."""
+    """Shows output on stdout and stderr; in a terminal with colours and bold headlines."""
 
     def text(self, name: str, text: str) -> None:
         print(_bold(text, name), end="", file=sys.stderr if name == "stderr" else sys.stdout, flush=True)
@@ -153,7 +155,7 @@ class _Quiet(Terminal):
 
 
 def _tell(answers: str, results: Results) -> None:
-    """The answers to stdout, and to stderr who failed."""
+    """Print the answers to stdout, and who failed to stderr."""
     if answers:
         print(_bold(answers))
     _errors(results)
@@ -166,7 +168,7 @@ def _errors(results: Results) -> None:
 
 
 def _bold(text: str, name: str = "stdout") -> str:
-    """The headlines bold, in a terminal; elsewhere without colours."""
+    """``text`` with bold headlines for a terminal; elsewhere without colours."""
     if not in_colour(name):
         return plain_text(text)
     lines = text.split("\n")
@@ -180,5 +182,5 @@ def _json(host: str, results: Results, answer: dict[str, Any], seconds: float | 
     line |= {} if seconds is None else {"seconds": round(seconds, 3)}
     try:
         print(json.dumps(line, allow_nan=False))
-    except (TypeError, ValueError):  # what JSON does not know, as Python writes it
+    except (TypeError, ValueError):  # a value that JSON cannot represent: send its repr
         print(json.dumps({**line, "value": repr(line.get("value"))}))

@@ -1,9 +1,9 @@
-"""papermill's engine ``flame``: a notebook with parameters, its kernel on a far side.
+"""The engine ``flame`` for papermill: runs a notebook with parameters on a far side.
 
     papermill --engine flame -k web1 in.ipynb out.ipynb -p alpha 1
 
-The kernel's name is that of a target or a group of ``targets.toml``, a location, or that of an installed kernel of
-ours; with any other, such as python3 in the notebook, it is the default target.
+The kernel's name is a target or group of ``targets.toml``, a location, or an installed kernel of ours.  Any other name,
+such as python3 in the notebook, stands for the default target.
 
 https://papermill.readthedocs.io/en/latest/extending-entry-points.html
 """
@@ -37,7 +37,7 @@ class FlameEngine(NBClientEngine):  # type: ignore[misc, unused-ignore]  # paper
         """Called by papermill."""
         with tempfile.TemporaryDirectory(prefix="flame-") as folder:
             km = manager(Path(folder), environ(kernel_name), _LOG)
-            km.connection_file = str(Path(folder, "connection.json"))  # nbclient leaves that of a manager it is given
+            km.connection_file = str(Path(folder, "connection.json"))  # nbclient would leave it behind
             return super().execute_managed_notebook(nb_man, kernelspec.PLAIN_NAME, km=km, **options)
 
 

@@ -1,4 +1,4 @@
-"""The parser of a command: help that shows first what is typed most, and mistakes in one sentence."""
+"""The parser of a command: its help begins with what users type most, and each mistake gets one sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .index import WIDTH, paragraphs
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of the command ``title``, of which ``about`` and ``examples`` tell.
+    """The parser of the command ``title``; its help has ``about`` and ``examples``.
 
     ``--help`` names the options of a `shared` group in one paragraph, ``--help-all`` explains each.
     """
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         return group
 
     def say_usage(self) -> None:
-        """Make the usage one line, of the positional arguments alone."""
+        """Make the usage one line that shows only the positional arguments."""
         bare = argparse.ArgumentParser(prog=self.prog, add_help=False)
         for action in self._actions:
             if not action.option_strings:
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         self.usage = f"{self.prog} [options]{bare.format_usage().removeprefix(f'usage: {self.prog}').rstrip()}"
 
     def format_help(self) -> str:
-        """The help with the shared options in short."""
+        """The help, with only the names of shared options."""
         return self._help(everything=False)
 
     def _help(self, everything: bool) -> str:
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         return "\n".join(part for part in parts if part.strip())
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, with a suggestion for words that are left over."""
+        """Like argparse's, with a suggestion for unknown words."""
         options, left = self.parse_known_args(args, namespace)
         if left:
             flags = [word.partition("=")[0] for word in left if word.startswith("-") and word != "-"]
@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        """Say in one sentence what is wrong with the words, and exit with 2."""
+        """Say in one sentence what is wrong with the command line, and exit with 2."""
         end = "" if message.endswith(("?", ";")) else ";"
         self.exit(2, f"{self.prog}: {message}{end} {self.prog} --help tells more\n")
 
@@ -91,8 +91,8 @@ class _HelpAll(argparse.Action):
 
 
 def meant(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence on a ``word`` that nobody knows: the known one that is like it, if there is one."""
-    names = {one.lstrip("-"): one for one in known}  # the dashes are what all options have in common
+    """The end of a sentence about an unknown ``word``: asks whether a similar known one was meant."""
+    names = {one.lstrip("-"): one for one in known}  # without the dashes, which make all options similar
     like = difflib.get_close_matches(word.lstrip("-"), names, 1)
     return f". Did you mean {names[like[0]]}?" if like else ";"
 
@@ -102,7 +102,7 @@ class _Formatter(argparse.HelpFormatter):
         super().__init__(prog, width=min(shutil.get_terminal_size().columns, WIDTH))
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        """``-t, --target TARGET``, as Python 3.13 has it: the value once."""
+        """``-t, --target TARGET``: the value once, as in Python 3.13."""
         if not action.option_strings or action.nargs == 0:
             return super()._format_action_invocation(action)
         value = self._format_args(action, self._get_default_metavar_for_optional(action))

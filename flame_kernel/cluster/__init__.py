@@ -1,3 +1,3 @@
-"""A Dask cluster on the hosts that Flame reaches: processes of dask there, started and watched through sessions.
-Knows no notebook and no command line; dask.distributed is imported by cluster.py and processes.py alone.
+"""A Dask cluster on hosts that Flame reaches: sessions start and watch dask's processes there.
+Knows no notebook and no command line; others import only loading.py, which works without dask.distributed.
 Begin at cluster.py; far_side.py and program.py are sent to the hosts."""

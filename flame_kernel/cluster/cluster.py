@@ -2,8 +2,8 @@
 
     cluster = FlameCluster("web", n_workers=8); client = cluster.get_client()
 
-Dask opens pickles: what a worker sends may run code in this process, and what this process sends runs there.  So to
-make a cluster of hosts is to trust them.
+Dask opens pickles: a worker can run code in this process, and this process can run code there.  So whoever makes a
+cluster of hosts trusts them.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ from .roles import Roles
 
 # The port of a dashboard, if it is free.
 DASHBOARD = 8787
-# Arguments that are those of SpecCluster; all others are settings of `flame.connect`.
+# Arguments for SpecCluster; all others are settings of `flame.connect`.
 _OF_DASK = ("loop", "silence_logs", "shutdown_on_close", "scheduler_sync_interval", "shutdown_scheduler")
 _THREADS = 32
 
 
 class FlameCluster(SpecCluster):
-    """A Dask cluster on the hosts of a group, of a list of locations, or of ``"furnace*4"``.
+    """A Dask cluster on ``hosts``: a group of targets.toml, a list of locations, or words such as ``"furnace*4"``.
 
-    n_workers          how many workers, spread over the hosts; None: one for each session that is named
-    network            ``direct``: hosts see each other; ``link``: all traffic goes through the Flame links, and nothing
-                       listens off the loopback interface; ``auto``: direct where that works
-    security           True: TLS, with certificates made for this cluster; a dask ``Security``; False: none
+    n_workers          how many workers, spread over the hosts; None: one for each session that ``hosts`` names
+    network            ``direct``: hosts connect to each other; ``link``: all traffic goes through the Flame links, and
+                       nothing listens beyond the loopback interface; ``auto``: direct if that works
+    security           True: TLS with certificates made for this cluster; or a dask ``Security``; False: no TLS
     worker_options     arguments of the worker class
     scheduler_options  arguments of dask's Scheduler
     worker_class       as text: ``distributed.Nanny``, ``dask_cuda.CUDAWorker``
-    scheduler          ``here``: in this process; ``first``: at the first host; or the name of a host of the cluster
+    scheduler          where it runs: ``here``: in this process; ``first``: on the first host; or the name of a host
     install            send dask to hosts that have none
-    quiet              do not print what happens to hosts; it is in ``get_logs()`` all the same
-    more               arguments of SpecCluster, and settings of `flame.connect` for every host
+    quiet              do not print what happens to hosts; ``get_logs()`` has it in any case
+    more               arguments of SpecCluster, and settings of `flame.connect` for all hosts
 
-    ``hosts`` and ``n_workers`` may stand in dask's configuration, as ``cluster.flame``. Raises TargetError, FlameError.
+    Dask's configuration may set ``hosts`` and ``n_workers``, as ``cluster.flame``. Raises TargetError, FlameError.
     """
 
     def __init__(
@@ -121,16 +121,16 @@ class FlameCluster(SpecCluster):
     def _warn(self, sentence: str) -> None:
         warnings.warn(sentence, UserWarning, stacklevel=4)
 
-    # -- what processes ask
+    # -- called by the cluster's processes
 
     def wants(self, name: Any) -> bool:
-        """Whether a worker of this name is still asked for, and there is a scheduler for it."""
+        """Whether a worker of this name is still wanted, and the scheduler runs."""
         running = self.status in (Status.running, Status.starting)
         scheduler: Any = self.scheduler
         return running and name in self.worker_spec and scheduler.status == Status.running
 
     def say(self, line: str) -> None:
-        """Tell the user, and the log of the cluster."""
+        """Tell the user, and add it to the cluster's log."""
         self._log(plain_text(f"[{self.name}: {line}]"))
 
     def _say_from_thread(self, line: str) -> None:
@@ -138,7 +138,7 @@ class FlameCluster(SpecCluster):
             if self.loop is not None:
                 self.loop.add_callback(self.say, line)
 
-    # -- its beginning
+    # -- the start
 
     async def _start(self) -> None:
         if not self._is_prepared and self.status == Status.created:
@@ -153,7 +153,7 @@ class FlameCluster(SpecCluster):
         await super()._start()
 
     async def _prepare(self) -> None:
-        """Connect to the hosts, look how they reach each other, and say what the scheduler and workers are."""
+        """Connect to the hosts, find out how they reach each other, and describe scheduler and workers for dask."""
         self.quiet = self._is_quiet
         places = list(dict.fromkeys(one.where for one in self._chosen))
         self.hosts = [
@@ -183,7 +183,7 @@ class FlameCluster(SpecCluster):
         raise TargetError(f"scheduler {name!r} is not a host of the cluster; write here, first, or one of {known}")
 
     async def _choose_network(self, here: Here, owner: Party) -> None:
-        """Set the address of each party; in ``link`` also ``ports``."""
+        """Choose ``direct`` or ``link``, and set the address of each party; for ``link`` set ``ports`` instead."""
         sight = Sight(here, self.hosts)
         await sight.look()
         why = ""
@@ -209,7 +209,7 @@ class FlameCluster(SpecCluster):
             self.say(f"network link, because {why}; what workers send each other crosses this machine")
 
     async def _back(self, host: Host) -> None:
-        """The host has another session."""
+        """Called when a host was lost and has a new session."""
         if self.ports is not None:
             await self.ports.restore(host)
 
@@ -223,17 +223,17 @@ class FlameCluster(SpecCluster):
             options |= {"host": LOOPBACK, "port": (await self.ports.publish(owner, 1))[0]}
         return {"cls": distributed.Scheduler, "options": options}
 
-    # -- its workers
+    # -- workers
 
     def new_worker_spec(self) -> dict[Any, dict[str, Any]]:
-        """The next worker, at the host with the fewest for the sessions that are named of it."""
+        """The spec of the next worker, on the host that has fewest in proportion to its share of the sessions."""
         shares = {host.where: 0 for host in self.hosts}
         for one in self._chosen:
             shares[one.where] += 1
         used = dict.fromkeys(shares, 0)
         for spec in self.worker_spec.values():
             used[spec["options"]["host"].where] += 1
-        # One that is lost gets no more than it has, as long as another one can have them.
+        # A lost host gets no further workers as long as there is another one.
         host = min(self.hosts, key=lambda one: (not one.is_ready, used[one.where] / shares[one.where]))
         (name,) = super().new_worker_spec()
         return {name: {"cls": Worker, "options": self._options_for(host, used[host.where])}}
@@ -251,7 +251,7 @@ class FlameCluster(SpecCluster):
         }
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
-        """Called with each change of workers that the scheduler knows. One that does not come back is started again."""
+        """Called by dask when the scheduler gains or loses a worker. A lost one that does not return is restarted."""
         name = self.scheduler_info["workers"].get(msg, {}).get("name") if op == "remove" else None
         Cluster._update_worker_status(self, op, msg)
         if name is not None:
@@ -264,11 +264,11 @@ class FlameCluster(SpecCluster):
         if isinstance(worker, Worker) and name not in known and self.wants(name) and not worker.host.is_silent:
             self._futures.add(asyncio.ensure_future(worker.renew()))
 
-    # -- what a user sees
+    # -- for the user
 
     @property
     def dashboard_link(self) -> str:
-        """Where the user opens the dashboard: through jupyter-server-proxy where there is one, else on this machine."""
+        """The dashboard's URL: through jupyter-server-proxy if that is there, else on this machine."""
         port = self.scheduler_info.get("services", {}).get("dashboard")
         if port is None:
             return ""
@@ -285,10 +285,10 @@ class FlameCluster(SpecCluster):
         return f"http://localhost:{port}/status" if base is None else f"{base}proxy/{port}/status"
 
     def traffic(self) -> dict[str, tuple[int, int]]:
-        """The bytes that forwards of the cluster have carried, from each host and to it; nothing crosses in direct."""
+        """The bytes that the cluster's forwards have carried from each host and to it; none with network ``direct``."""
         return {host.label: host.remote.forwards.traffic for host in self.hosts if host.remote is not None}
 
-    # -- its end
+    # -- the end
 
     async def _close(self) -> None:
         if self.status == Status.closed:
@@ -299,14 +299,14 @@ class FlameCluster(SpecCluster):
             await self._leave()
 
     async def _leave(self) -> None:
-        """End the sessions."""
+        """End the sessions on all hosts."""
         hosts, self.hosts = self.hosts, []
         await asyncio.gather(*(host.close() for host in hosts), return_exceptions=True)
         self._threads.shutdown(wait=False)
 
 
 async def _all(works: Any) -> None:
-    """Wait for all; then raise the first error."""
+    """Wait for all of them; then raise the first error, if any."""
     done = await asyncio.gather(*works, return_exceptions=True)
     errors = [one for one in done if isinstance(one, BaseException)]
     if errors:
@@ -330,7 +330,7 @@ def _count(n_workers: object) -> int:
 
 
 def _plain(options: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
-    """Options for another machine, which go there as JSON. Raises TargetError."""
+    """Options for another machine, which are sent as JSON. Raises TargetError if JSON cannot represent them."""
     found = dict(options or {})
     try:
         json.dumps(found)

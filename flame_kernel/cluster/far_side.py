@@ -1,9 +1,9 @@
-"""What a session on a host of a cluster has: facts about the host, probes of the network, and processes of dask.
+"""Runs in a session on each host: tells facts about the host, probes the network, and starts dask's processes.
 
-It is sent as source, and runs on Python 3.6 and later with the standard library alone. Changes of processes are
-printed by ``watch``, one JSON object a line:
+It is sent as source, and runs on Python 3.6 and later with only the standard library. ``watch`` prints what happens to
+processes, one JSON object a line:
 
-    {"name", "number", "addresses": [...]}          a process of dask is there
+    {"name", "number", "addresses": [...]}          a process of dask has started
     {"name", "number", "status": int, "log": text}  it has ended
 """
 
@@ -23,16 +23,16 @@ import tempfile
 import threading
 from typing import Any
 
-# Seconds that a probe may take, and that a process of dask has to end when it is asked.
+# Seconds that a probe may take; and that a process of dask gets to end when it is asked to.
 PROBE, GRACE = 2.0, 5.0
-# Lines of a process's output that are kept, and how many of the last ones are told when it ends.
+# How many lines of a process's output are kept, and how many of the last ones are sent when it ends.
 KEPT, TOLD = 1000, 100
 
 _BEGIN = "import json,sys; given = json.loads(sys.stdin.readline()); exec(given['program']); main(given)"
 
 
 def facts(packages: Any) -> Any:
-    """This host's Python, processors, and versions of ``packages``; None for one that is not installed."""
+    """This host's Python, number of processors, and versions of ``packages``; None for one that is not installed."""
     return {
         "python": list(sys.version_info[:3]),
         "implementation": sys.implementation.name,
@@ -48,7 +48,7 @@ def _version(name: Any) -> Any:
         import importlib.metadata
 
         return importlib.metadata.version(name)
-    except Exception:  # it is not there, or Python is older than 3.8
+    except Exception:  # it is not installed, or Python is older than 3.8
         return None
 
 
@@ -56,20 +56,20 @@ def _version(name: Any) -> Any:
 
 
 class Doors:
-    """Listeners that answer whoever connects with a word that nobody else has, until they are closed."""
+    """Listeners that send a secret word to whoever connects, until they are closed."""
 
     def __init__(self) -> None:
         self._open: Any = []
 
     def open(self, addresses: Any) -> Any:
-        """Listen at each address that is this machine's: ``[[address, port, word], ...]``."""
+        """Listen at those of ``addresses`` that this machine has; returns ``[[address, port, word], ...]``."""
         found = []
         for address in addresses:
             sock = socket.socket(_family(address), socket.SOCK_STREAM)
             try:
                 sock.bind((address, 0))
                 sock.listen(64)
-            except OSError:  # it is no address of this machine
+            except OSError:  # this machine does not have that address
                 sock.close()
                 continue
             word = os.urandom(8).hex()
@@ -109,7 +109,7 @@ def close_doors() -> None:
 
 
 def own_addresses(towards: Any) -> Any:
-    """The addresses of this machine by which it would speak to these hosts, after loopback. Nothing is sent."""
+    """Loopback, and the addresses that this machine would use to talk to these hosts. Nothing is sent."""
     found = []
     for host in towards:
         try:
@@ -117,13 +117,13 @@ def own_addresses(towards: Any) -> Any:
             with contextlib.closing(socket.socket(family, kind)) as sock:
                 sock.connect(where)
                 found.append(sock.getsockname()[0])
-        except (OSError, UnicodeError):  # no such host, or no way to it
+        except (OSError, UnicodeError):  # no such host, or no route to it
             pass
     return list(collections.OrderedDict.fromkeys(["127.0.0.1", *found]))
 
 
 def reached(places: Any) -> Any:
-    """Which of the ``[address, port, word]`` answer with their word from here, as a list of booleans."""
+    """For each ``[address, port, word]``: whether a listener with that word can be reached from here."""
     found = [False] * len(places)
 
     def ask(number: Any, address: Any, port: Any, word: Any) -> None:
@@ -149,7 +149,7 @@ def reached(places: Any) -> Any:
 
 
 def free_ports(count: Any) -> Any:
-    """Ports of the loopback interface that nobody uses now."""
+    """Ports that are free on the loopback interface now."""
     socks = [socket.socket() for _ in range(count)]
     try:
         for sock in socks:
@@ -171,7 +171,7 @@ _changes: Any = queue.Queue()
 
 
 class Process:
-    """A process of dask. It ends when its stdin does, so it does not outlive this one."""
+    """A process of dask. It ends when its stdin is closed, so it does not outlive our process."""
 
     def __init__(self, name: Any, number: Any, given: Any) -> None:
         self.name, self.number = name, number
@@ -185,7 +185,7 @@ class Process:
             start_new_session=True,
         )
         given = dict(given, path=list(map(str, sys.path)), folder=self.folder)
-        with contextlib.suppress(OSError):  # it has ended already, which is told below
+        with contextlib.suppress(OSError):  # it has ended already; ``_wait`` reports that
             self.popen.stdin.write(json.dumps(given).encode("ascii") + b"\n")  # type: ignore[union-attr]
             self.popen.stdin.flush()  # type: ignore[union-attr]
         self._logging = self._start(self._keep_log)
@@ -210,7 +210,7 @@ class Process:
                 {"name": self.name, "number": self.number, "addresses": json.loads(line.decode())["addresses"]}
             )
         status = self.popen.wait()
-        self._kill()  # what it has started itself
+        self._kill()  # and what it has started
         self._logging.join(1.0)
         for stream in (self.popen.stdin, self.popen.stdout):
             with contextlib.suppress(OSError):
@@ -222,7 +222,7 @@ class Process:
         _changes.put({"name": self.name, "number": self.number, "status": status, "log": log[-16000:]})
 
     def stop(self) -> None:
-        """Ask it to end, and see that it does; does not wait for it."""
+        """Ask it to end, and kill it later if it has not; returns at once."""
         with contextlib.suppress(OSError):
             self.popen.stdin.close()  # type: ignore[union-attr]
         timer = threading.Timer(GRACE + 1, self._kill)
@@ -235,7 +235,7 @@ class Process:
 
 
 def start(name: Any, number: Any, given: Any) -> None:
-    """Start a process of dask, in place of an earlier one of this name."""
+    """Start a process of dask; an earlier one of the same name is stopped."""
     before = _running.get(name)
     if before is not None:
         before.stop()
@@ -243,7 +243,7 @@ def start(name: Any, number: Any, given: Any) -> None:
 
 
 def stop(name: Any) -> None:
-    """Have the process of this name end, if there is one."""
+    """Stop the process of this name, if there is one."""
     one = _running.get(name)
     if one is not None:
         one.stop()
@@ -256,10 +256,10 @@ def log_of(name: Any) -> Any:
 
 
 def watch() -> None:
-    """Print each change, until ``finish``."""
+    """Print what happens to processes, until ``finish`` is called."""
     while True:
         try:
-            change = _changes.get(timeout=1.0)  # an interrupt comes between two of them
+            change = _changes.get(timeout=1.0)  # an interrupt is raised between two waits
         except queue.Empty:
             continue
         if change is None:
@@ -269,7 +269,7 @@ def watch() -> None:
 
 @atexit.register
 def finish() -> None:
-    """End all of it."""
+    """Stop all processes and listeners."""
     doors.close()
     for one in list(_running.values()):
         one.stop()

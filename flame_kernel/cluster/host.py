@@ -1,4 +1,4 @@
-"""Host: one machine of a cluster, and the session there that starts and watches its processes of dask."""
+"""Host: one machine of a cluster, and our session there, which starts and watches dask's processes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ..remote.remote import Remote
 from ..terminal import one_line, plain_text
 from . import far_side, program
 
-# What dask compares between its parties, and what has to be there.
+# The packages whose versions dask compares between hosts, and those that a host must have.
 PACKAGES = ("dask", "distributed", "msgpack", "cloudpickle", "tornado", "toolz", "numpy", "pandas", "lz4")
 NEEDED = ("dask", "distributed")
-# Seconds that a session without a client lives: an outage is shorter, and a killed client leaves nothing for longer.
+# Seconds that a session lives without a client: longer than most outages, short enough for what a killed client leaves.
 LINGER = 120.0
-# Seconds between two attempts to reach a host again, at first and at most.
+# Seconds between attempts to reach a host again, at first and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
-# Characters of one line of what a host tells.
+# The most characters of a line that a host prints.
 _LONGEST = 100_000
 
 _NAME = "flame_dask"
@@ -35,13 +35,12 @@ _WATCH = f"import {_NAME}; {_NAME}.watch()"
 
 
 class Host:
-    """The machine at ``where``, a target's name or location. Methods that wait are coroutines of the cluster's loop.
+    """The machine at ``where``, a target's name or location. Methods that wait are coroutines on the cluster's loop.
 
     settings  as for `flame.connect`
-    threads   runs what waits for the host
-    say       told a sentence when the host is lost, and when it is back
-    gone      is set while there is no session; ``is_ready`` while there is one
-    remote    the session; ``facts`` what the host is
+    threads   runs calls that wait for the host
+    say       called with a sentence when the host is lost, and when it is back
+    remote    the session, or None;  facts  what the host told about itself
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Host:
         self.facts: dict[str, Any] = {}
         self.remote: Remote | None = None
         self.address = "127.0.0.1"
-        self.on_ready: Callable[[], Any] = lambda: None  # awaited when there is another session than before
+        self.on_ready: Callable[[], Any] = lambda: None  # awaited when the host has a new session
         self._settings = {"place": "child", "linger": LINGER, **settings}
         self._threads = threads
         self._say = say
@@ -65,7 +64,7 @@ class Host:
         self._numbers = itertools.count(1)
         self._heard: dict[int, Callable[[dict[str, Any] | None], None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ready = self._lost = asyncio.Event()  # both are made anew by ``connect``
+        self._ready = self._lost = asyncio.Event()  # ``connect`` makes new ones
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._unread = ""
@@ -79,7 +78,7 @@ class Host:
 
     @property
     def is_silent(self) -> bool:
-        """Whether its link is broken now."""
+        """Whether the link to it is broken now."""
         return self.remote is None or self.remote.session.trouble is not None
 
     async def ready(self) -> None:
@@ -99,7 +98,7 @@ class Host:
     # -- its session
 
     async def connect(self) -> None:
-        """Connect for the first time, and look whether dask can run there. Raises FlameError, TargetError."""
+        """Connect for the first time, and check that dask can run there. Raises FlameError, TargetError."""
         self._loop, self._ready, self._lost = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         await self._in_thread(self._connect)
         self._ready.set()
@@ -171,7 +170,7 @@ class Host:
         self._say(str(install.install(remote.session, wanted, consent=lambda _: True, progress=False)))
 
     def _watch(self, remote: Remote) -> None:
-        """Hear of every change of a process there, as long as this session lives."""
+        """Run ``far_side.watch`` there, which reports every change of a process, as long as this session lives."""
         self._unread = ""
         remote.session.open_lane(_NAME).result()
         watched = remote.cell(
@@ -181,17 +180,17 @@ class Host:
 
     def _later(self, work: Callable[..., None], *arguments: Any) -> None:
         assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody wants to know any more
+        with contextlib.suppress(RuntimeError):  # the loop has closed, so nobody waits for this
             self._loop.call_soon_threadsafe(work, *arguments)
 
     def _take(self, event: dict[str, Any]) -> None:
-        """On the events thread: what ``watch`` prints."""
+        """Called on the events thread with what ``watch`` prints."""
         if event.get("type") != "stream" or event["content"].get("name") != "stdout":
             return
         *lines, self._unread = (self._unread + event["content"]["text"]).split("\n")
         self._unread = self._unread[:_LONGEST]
         for line in lines:
-            with contextlib.suppress(ValueError, RecursionError):  # it is not ours
+            with contextlib.suppress(ValueError, RecursionError):  # not printed by ``watch``
                 told = json.loads(line)
                 if isinstance(told, dict):
                     self._later(self._tell, told)
@@ -202,7 +201,7 @@ class Host:
             hear(told)
 
     def _over(self, remote: Remote, done: Future[Any]) -> None:
-        """The session has ended, or what watches in it."""
+        """Called when the session, or ``watch`` in it, has ended."""
         if remote is not self.remote or self._closed:
             return
         error = remote.session.gone or (None if done.cancelled() else done.exception())
@@ -237,7 +236,7 @@ class Host:
     # -- its processes
 
     async def start(self, name: Any, given: Mapping[str, Any], hear: Callable[[dict[str, Any] | None], None]) -> int:
-        """Start a process of dask there; its number. ``hear`` is told each change of it, and None if the host is lost.
+        """Start a process of dask there; returns its number. ``hear`` gets its changes, and None if the host is lost.
 
         Raises FlameError.
         """
@@ -254,7 +253,7 @@ class Host:
         self._heard.pop(number, None)
 
     async def close(self) -> None:
-        """End the session, and all that it has started."""
+        """End the session, and all processes that it has started."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()
@@ -266,5 +265,5 @@ class Host:
 
 
 def shown(text: str) -> str:
-    """The end of a log, as text that can be shown."""
+    """The text of a log, safe to show."""
     return plain_text(text.strip())

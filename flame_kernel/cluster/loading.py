@@ -1,4 +1,4 @@
-"""FlameCluster, if dask.distributed is installed here: it is imported when it is first asked for."""
+"""Imports FlameCluster when it is first used, if dask.distributed is installed here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def cluster_class() -> type[FlameCluster]:
-    """The class; raises TargetError where dask.distributed is missing."""
+    """The class FlameCluster; raises TargetError if dask.distributed is not installed."""
     if importlib.util.find_spec("distributed") is None:
         raise TargetError(
             f"FlameCluster needs dask.distributed, which is not installed here; run: {pip_install('dask')}"

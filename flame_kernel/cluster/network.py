@@ -1,11 +1,12 @@
-"""How the parties of a cluster reach each other: directly, or through the link by forwarded ports.
+"""How the parties of a cluster, this machine and its hosts, reach each other: directly, or by forwarded ports.
 
-*direct*: every host sees every other one, and this machine; found out by listeners that answer with a secret word.
+*direct*: every host can connect to every other one and to this machine.  We find out by trying: each party listens,
+and all others connect to it.
 
-*link*: each process of dask has a port number of its own on the loopback interface of its host.  The same number on the
-loopback of every other party leads there, through forwards.  So the address 127.0.0.1:PORT means the same everywhere,
-nothing listens on another interface, and what two workers say to each other crosses this machine.  Hosts that share a
-loopback interface (several Flame servers on one machine) share the ports.
+*link*: each process of dask has its own port number on the loopback interface of its host.  On every other party, the
+same port is forwarded to it.  So 127.0.0.1:PORT means the same everywhere, nothing listens on another interface, and
+traffic between two hosts passes through this machine.  Hosts that share a loopback interface (several Flame servers on
+one machine) share the ports.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from .host import Host
 
 LOOPBACK = "127.0.0.1"
 NETWORKS = ("auto", "direct", "link")
-# How many ports are tried until one is free at all parties.
+# How many ports are tried until one is free on all parties.
 _TRIES = 20
 
 
 class Here:
-    """This machine, asked as a host is."""
+    """This machine, with the same ``ask`` as a Host."""
 
     label = "this machine"
     address = LOOPBACK
@@ -40,7 +41,7 @@ class Here:
         self._doors = far_side.Doors()
 
     async def ask(self, name: str, *arguments: Any) -> Any:
-        """Call a function of ``far_side`` here; doors are of this object alone."""
+        """Call a function of ``far_side`` here; listeners belong to this object only."""
         mine: dict[str, Callable[..., Any]] = {"open_doors": self._doors.open, "close_doors": self._doors.close}
         function = mine.get(name) or getattr(far_side, name)
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
@@ -50,15 +51,15 @@ Party = Here | Host
 
 
 class Sight:
-    """Who sees whom: filled by ``look``.
+    """Which party can connect to which others; ``look`` finds out.
 
-    shared   the parties by the loopback interface that they share; the first list has this machine
-    missing  pairs of parties of which the first cannot reach the second at any address
+    shared   lists of parties that share a loopback interface; this machine is in the first list
+    missing  pairs of parties, of which the first cannot reach the second at any address
     """
 
     def __init__(self, here: Here, hosts: Sequence[Host]) -> None:
         self._parties: list[Party] = [here, *hosts]
-        self._seen: dict[Party, dict[Party, list[str]]] = {}  # who -> whom -> at which addresses
+        self._seen: dict[Party, dict[Party, list[str]]] = {}  # party -> party that it reaches -> at these addresses
         self.shared: list[list[Party]] = []
         self.missing: list[tuple[Party, Party]] = []
 
@@ -66,7 +67,7 @@ class Sight:
         """Find out. Raises FlameError if a host does not answer."""
         parties = self._parties
         towards = await asyncio.gather(*(_named(one) for one in parties if isinstance(one, Host)))
-        words = ["192.0.2.1", *dict.fromkeys(name for name in towards if name)]  # the first stands for "far away"
+        words = ["192.0.2.1", *dict.fromkeys(name for name in towards if name)]  # the first stands for any distant host
         own = await asyncio.gather(*(one.ask("own_addresses", words) for one in parties))
         try:
             opened = await asyncio.gather(
@@ -90,7 +91,7 @@ class Sight:
                 self.shared.append([one])
 
     def address(self, whom: Party, asking: Iterable[Party]) -> str | None:
-        """An address of ``whom`` at which all who ask reach it; None, and an entry in ``missing``, if there is none."""
+        """An address at which all of ``asking`` reach ``whom``; if there is none, None and an entry in ``missing``."""
         asking = [one for one in asking if one is not whom]
         own = self._seen[whom].get(whom, [])
         for address in own:
@@ -107,7 +108,7 @@ class Sight:
 
 
 async def _named(host: Host) -> str:
-    """The name or address of the host's machine, as far as the user has given it; empty for a socket's path."""
+    """The name or address of the host's machine as the user gave it; empty if it is unknown."""
     with contextlib.suppress(TargetError):
         location = load_target(host.where).location if host.remote is None else host.remote.target.location
         if location is not None:
@@ -131,7 +132,7 @@ def _places(found: Any) -> list[tuple[str, int, str]]:
 
 
 def _reached(who: Party, places: list[tuple[Party, tuple[str, int, str]]], answers: Any) -> dict[Party, list[str]]:
-    """The addresses at which ``who`` has reached each party, by what it has answered."""
+    """The addresses at which ``who`` has reached each party, according to its ``answers``."""
     if not isinstance(answers, list) or len(answers) != len(places):
         raise FlameError(f"{who.label} did not answer what it reaches")
     found: dict[Party, list[str]] = {}
@@ -142,12 +143,12 @@ def _reached(who: Party, places: list[tuple[Party, tuple[str, int, str]]], answe
 
 
 async def _close(party: Party) -> None:
-    with contextlib.suppress(FlameError):  # it is lost; so are its doors
+    with contextlib.suppress(FlameError):  # the host is lost, and its listeners with it
         await party.ask("close_doors")
 
 
 class Ports:
-    """The ports of a cluster in ``link``: published to every party, and taken back.
+    """Forwards ports for network ``link``: makes a port of one party reachable from all others, and takes it back.
 
     shared  as in `Sight`
     """
@@ -163,7 +164,7 @@ class Ports:
         return f"<Ports {sorted(self._owners)}>"
 
     async def publish(self, owner: Party, count: int) -> list[int]:
-        """Ports that nobody uses, and that lead to the loopback of ``owner`` from everywhere. Raises FlameError."""
+        """Choose free ports, and forward them from all parties to the loopback of ``owner``. Raises FlameError."""
         found: list[int] = []
         async with self._lock:
             error: FlameError | None = None
@@ -205,7 +206,7 @@ class Ports:
         self._made[port].append(made)
 
     async def restore(self, host: Host) -> None:
-        """The session of ``host`` is another one: lead the other parties' ports there again. Raises FlameError."""
+        """Called when ``host`` has a new session: forward the other parties' ports there again. Raises FlameError."""
         group = next(one for one in self._shared if host in one)
         if group is self._shared[0]:
             return
@@ -217,7 +218,7 @@ class Ports:
                     await self._forward(port, host, reverse=True)
 
     async def take_back(self, port: int) -> None:
-        """End what was made for a port."""
+        """End the forwards of a port."""
         self._owners.pop(port, None)
         for one in self._made.pop(port, []):
             await asyncio.get_running_loop().run_in_executor(self._threads, one.close)

@@ -1,4 +1,4 @@
-"""Worker and Scheduler: processes of dask on hosts, as dask's SpecCluster holds them."""
+"""Worker and Scheduler: processes of dask on hosts, in the form that dask's SpecCluster manages."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from .host import Host
 from .network import LOOPBACK, Ports
 from .roles import Roles
 
-# Seconds that a process may take to be there; and those after which its failure is a first one again.
+# Seconds that a process may take to start; and after which its end no longer counts as a repeated failure.
 STARTING, LASTING = 60.0, 60.0
-# Seconds until a process that has ended is started again, at first and at most.
+# Seconds until an ended process is restarted, at first and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 
 
 class Owner(Protocol):
-    """What a process asks of its cluster."""
+    """The cluster, as its processes see it."""
 
-    ports: Ports | None  # None: everybody sees everybody
+    ports: Ports | None  # None: the network is ``direct``
 
     def wants(self, name: Any) -> bool:
-        """Whether a worker of this name is still asked for."""
+        """Whether a worker of this name is still wanted."""
 
     def say(self, line: str) -> None:
-        """Tell the user, and the log."""
+        """Tell the user, and add it to the cluster's log."""
 
 
 class FarProcess(ProcessInterface):
-    """A process of dask at ``host``."""
+    """A process of dask on ``host``."""
 
     role = "worker"
 
@@ -70,11 +70,11 @@ class FarProcess(ProcessInterface):
 
     @property
     def key(self) -> str:
-        """Its name there."""
+        """The name of the process on its host."""
         return str(self.name)
 
     def _hear(self, told: dict[str, Any] | None) -> None:
-        """Called on the loop by the host."""
+        """Called by the Host, on the loop, when something happens to the process; None: the host is lost."""
         if told is not None and isinstance(told.get("addresses"), list):
             self.addresses = [str(one)[:200] for one in told["addresses"]]
             self._up.set()
@@ -86,7 +86,7 @@ class FarProcess(ProcessInterface):
             self._ended.set()
 
     async def until(self, *events: asyncio.Event, seconds: float | None = None) -> None:
-        """Wait for the first of these."""
+        """Wait for the first of these events, at most ``seconds``."""
         waiting = [asyncio.ensure_future(one.wait()) for one in events]
         try:
             await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -95,7 +95,7 @@ class FarProcess(ProcessInterface):
                 one.cancel()
 
     async def ports(self, count: int) -> list[int]:
-        """Ports that lead here from everywhere, in place of those of an earlier start."""
+        """Ports by which all parties reach this process; those of an earlier start are given back."""
         assert self.owner.ports is not None
         await self._give_back()
         self._ports = await self.owner.ports.publish(self.host, count)
@@ -106,23 +106,23 @@ class FarProcess(ProcessInterface):
             await self.owner.ports.take_back(self._ports.pop())
 
     async def end(self) -> None:
-        """Have the process end, if there is one, and wait for that."""
+        """End the process, if there is one, and wait until it has ended."""
         if self._number and not self._ended.is_set() and not self.host.is_silent:
-            with contextlib.suppress(FlameError, asyncio.TimeoutError):  # the host does not answer: its session ends it
+            with contextlib.suppress(FlameError, asyncio.TimeoutError):  # no answer; its session's end ends it
                 await asyncio.wait_for(self.host.ask("stop", self.key), GRACE)
                 await self.until(self._ended, seconds=GRACE + 3)
         self.host.forget(self._number)
         await self._give_back()
 
     def why(self) -> str:
-        """How it has ended, in words, with the error that stands in its log."""
+        """How the process has ended, in words, with the error from its log."""
         how = "ended" if self._exit is None else f"ended with {_status(self._exit)}"
         said = "" if self._exit is not None and self._exit < 0 else error_in(self.log)
         return f"{how}: {said}" if said else how
 
 
 def error_in(log: str) -> str:
-    """The last line of a log that names an exception, or its cause; empty if there is none."""
+    """The last line of a log that names an exception; that of its cause, if it has one; empty if there is none."""
     for part in (log.partition("was the direct cause of the following exception")[0], log):
         errors = [line for line in part.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
         if errors:
@@ -135,7 +135,7 @@ def _status(number: int) -> str:
 
 
 class Scheduler(FarProcess):
-    """The scheduler at ``host``."""
+    """The scheduler on ``host``."""
 
     role = "scheduler"
 
@@ -143,10 +143,10 @@ class Scheduler(FarProcess):
         super().__init__(owner, host, "scheduler", roles)
         self._kwargs = dict(kwargs)
         self._task: asyncio.Task[None] | None = None
-        self.dashboard: int | None = None  # the port of its dashboard
+        self.dashboard: int | None = None  # its dashboard's port
 
     async def start(self) -> None:
-        """Raises FlameError."""
+        """Called by dask: start the scheduler. Raises FlameError."""
         options: dict[str, Any] = {"host": self.host.address, "dashboard_address": f"{LOOPBACK}:0", **self._kwargs}
         if self.owner.ports is not None:
             options |= {"host": LOOPBACK, "port": (await self.ports(1))[0]}
@@ -171,7 +171,7 @@ class Scheduler(FarProcess):
 
 
 class Worker(FarProcess):
-    """A worker, with its nanny, at ``host``; it is started again when it has died, or its host has come back."""
+    """A worker, with its nanny, on ``host``. It is restarted when it has died, or when its host is back."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class Worker(FarProcess):
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Returns when it is there, or its host is not; raises FlameError if dask does not start it."""
+        """Called by dask: start the worker, unless its host is lost. Raises FlameError if dask cannot start it."""
         if self.host.is_ready and not self.host.is_silent:
             await self._begin()
             await self.until(self._up, self._ended, seconds=STARTING)
@@ -219,7 +219,7 @@ class Worker(FarProcess):
         await self.launch({self.key: {"cls": self._class, "opts": options}}, [self._scheduler])
 
     async def _keep(self) -> None:
-        """As long as it is wanted: start it again when it has ended, and when its host has come back."""
+        """Restart the worker when it has ended or its host is back, as long as it is wanted."""
         loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
         while True:
             if self._number:
@@ -246,7 +246,7 @@ class Worker(FarProcess):
                 pause = min(4 * pause, LONGEST_PAUSE)
 
     async def renew(self) -> None:
-        """End the process there: the scheduler does not know it any more. ``_keep`` starts the next one."""
+        """End a process that the scheduler has forgotten; ``_keep`` then starts another one."""
         with contextlib.suppress(FlameError, asyncio.TimeoutError):
             await asyncio.wait_for(self.host.ask("stop", self.key), GRACE)
 

@@ -1,10 +1,10 @@
-"""The program of a process of dask on a host; ``given`` comes on its stdin. It ends when stdin does.
+"""The program of a dask process on a host. ``given`` arrives on its stdin; it ends when stdin is closed.
 
 spec       {name: {"cls": ..., "opts": {...}}}, as for dask's own `dask spec`
-arguments  before the options: the scheduler's address
+arguments  for the class, before the options: the scheduler's address
 security   arguments of dask's Security, with certificates and keys as text; None: no TLS
 config     dask's configuration, serialized
-path       sys.path; folder: where it may write, removed at the end
+path       its sys.path; folder: where it may write, removed at the end
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import sys
 import threading
 from typing import Any
 
-# Seconds that dask has to close when nobody needs it any more.
+# Seconds that dask gets to close.
 GRACE = 5.0
 
 
@@ -25,7 +25,7 @@ def main(given: Any) -> None:
     os.environ["DASK_INTERNAL_INHERIT_CONFIG"] = given["config"]
     sys.path[:] = given["path"]
     told = os.dup(1)
-    os.dup2(2, 1)  # whatever tasks print is log
+    os.dup2(2, 1)  # what tasks print goes to the log
     os.mkdir(given["folder"], 0o700)
     try:
         asyncio.run(_live(given, told))
@@ -60,7 +60,7 @@ async def _live(given: Any, told: int) -> None:
 
 
 def _wait_for_end(loop: Any, ended: Any, folder: str) -> None:
-    """On a thread: whoever has started us closes our stdin, or is gone."""
+    """Runs on a thread: when our starter closes stdin or is gone, close dask, then kill what is left."""
     with contextlib.suppress(OSError, ValueError):
         while os.read(0, 4096):
             pass

@@ -1,4 +1,4 @@
-"""TLS of a cluster: what this side has, and what its workers and a scheduler on a host are given."""
+"""TLS of a cluster: the certificates for this side, its workers, and a scheduler on a host."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _OTHERS = ("require_encryption", "tls_ciphers")
 
 @dataclass(frozen=True)
 class Roles:
-    """``here`` is dask's Security of this process; ``worker`` and ``scheduler`` are arguments of it for hosts, with
-    certificates and keys as text; None: no TLS."""
+    """``here`` is dask's Security for this process. ``worker`` and ``scheduler`` are the arguments for a Security on a
+    host, with certificates and keys as text; None: no TLS."""
 
     here: Security
     worker: dict[str, Any] | None = field(repr=False)
@@ -31,7 +31,7 @@ class Roles:
 
     @classmethod
     def of(cls, security: Any, warn: Callable[[str], None]) -> Roles:
-        """By what the user has given: True, False, or a Security. Raises TargetError."""
+        """The Roles for what the user gave as ``security``: True, False, or a Security. Raises TargetError."""
         if security is False:
             warn(PLAIN)
             return cls(Security(), None, None)
@@ -59,7 +59,7 @@ def _of_role(security: Security, role: str) -> dict[str, Any]:
 
 
 def _text(value: str | None) -> str | None:
-    """The text of a certificate or key, which may be given by its file."""
+    """The text of a certificate or key; ``value`` is that text or the name of a file."""
     if value is None or "\n" in value:
         return value
     try:

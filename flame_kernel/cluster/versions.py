@@ -1,4 +1,4 @@
-"""Versions of dask and what it uses, of all parties, as a table of those that differ."""
+"""Compares the versions of dask, and of what it uses, between this side and the hosts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .host import PACKAGES, Host
 
 
 def differing(hosts: Sequence[Host]) -> str:
-    """A table of the packages that hosts have in another version than this side; empty if there are none."""
+    """A table of packages whose version on some host differs from ours; empty if there are none."""
     here = get_package_info(PACKAGES)
     rows = []
     for name in PACKAGES:

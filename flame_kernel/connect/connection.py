@@ -8,8 +8,8 @@ Pyro's process-wide ``config`` is not touched.
 Requests are pickles of plain built-ins at protocol 2, which every server accepts.  Each carries a random CORR
 annotation.  The server repeats it in its result, and the signature covers it: that shows that the result answers this
 call and is not a replay.  Exceptions come without it, so with a key no exception is believed as it comes.  What
-Flame's own methods raise is caught on the server and sent as a result (``_CAUGHT``); that something is missing is
-checked with a second question; any other exception is refused.
+Flame's own methods raise is caught on the server and sent as a result (``_CAUGHT``).  If an exception says that
+something is missing, a second question checks that.  Any other exception is refused.
 
 Errors of Pyro and of the system are mapped to ours in this file only.
 """

@@ -1,4 +1,5 @@
 """HMAC keys and their sources: a private file, the system's keyring, the environment, or a prompt to the user.
+Messages are signed and checked in ``pyro_message.py``.
 
 A source names a place, never the key itself, so it may be written in ``targets.toml``::
 
@@ -38,7 +39,7 @@ _ENV_SOURCE = re.compile(rf"\benv:({_ENV_NAME.pattern})")
 _MAKE_KEY = "python -c 'import secrets; print(secrets.token_hex(32))'"
 
 
-# Environment variables that were named as the source of a key. One set, because a process has one environment.
+# The environment variables that were named as the source of a key. One set, because a process has one environment.
 _variables: set[str] = set()
 
 
@@ -66,7 +67,7 @@ _SOURCE = re.compile(r"[\"']?(?:prompt|keyring|(?:keyring|env|file):.+)[\"']?")
 
 
 def has_key(text: str) -> bool:
-    """Whether a command line has a key itself where only its source belongs (``--key SOURCE``)."""
+    """Whether a command line has a key itself where only the key's source belongs (``--key SOURCE``)."""
     return any(_SOURCE.fullmatch(found["value"] or found["inside"]) is None for found in _KEY_WORD.finditer(text))
 
 

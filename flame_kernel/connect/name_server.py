@@ -119,7 +119,7 @@ def _listed(server: Location, settings: Target, prefix: str | None) -> list[Entr
 
 
 def _seen(error: CannotConnect) -> str:
-    """A sentence that says what was found at a name server's address."""
+    """A sentence that says what answered at a name server's address."""
     if error.cause == "not_flame":
         return "the Pyro daemon that answers there is not a name server"
     return error.what + (f" ({error.detail})" if error.detail else "")

@@ -1,4 +1,4 @@
-"""Servers of other kinds, by what they say first."""
+"""Recognizes servers of other kinds by their first bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
 
 
 def described(data: bytes) -> str:
-    """What kind of server begins so, and its first line, if it is text."""
+    """What kind of server answers with ``data``, and its first line, if that is text."""
     start = data.lower()
     name = next((name for begin, name in _KINDS if start.startswith(begin)), "something else")
     line = data.split(b"\n")[0][:60].decode("ascii", "replace").strip()

@@ -144,7 +144,7 @@ def _group(name: str, file: TargetsFile, within: tuple[str, ...]) -> list[Chosen
         for one in found:
             if leaves_out:
                 chosen.pop(one.label, None)
-            elif one.label in chosen and member == one.where:
+            elif one.label in chosen and file.groups[name].count(member) > 1 and member == one.where:
                 raise TargetError(
                     f"group {name} names {one.label} twice in {file.path}; for two sessions on it write {one.label}*2"
                 )

@@ -70,7 +70,7 @@ def _notes(one: Forward, in_notebook: bool) -> list[str]:
     if in_notebook and not one.reverse and browser.needs_a_browser_here(one):
         notes.append(
             "The link works where your browser is on this machine; with jupyter-server-proxy beside Jupyter "
-            "(pip install 'remote-flame[proxy]') it works from anywhere."
+            "(pip install jupyter-server-proxy) it works from anywhere."
         )
     return notes
 

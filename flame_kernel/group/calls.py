@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from ..files import sync, transfer
-from ..remote.remote import Remote
+from ..remote.remote import Remote, identifier
 from .cell import CellResults, run_cell
 from .future import GroupFuture, Make
 from .member import Member
@@ -69,10 +69,12 @@ class Calls:
 
     def push(self, values: Mapping[str, Any]) -> Any:
         """Bind names on each host to the same values."""
+        _check(values)
         return self._do(lambda member, remote: remote.push(values))
 
     def pull(self, names: str | Sequence[str]) -> Any:
         """The value of a name on each host, or of several names as a dict."""
+        _check([names] if isinstance(names, str) else names)
         if isinstance(names, str):
             return self._do(lambda member, remote: remote.pull([names])[names])
         return self._do(lambda member, remote: remote.pull(names))
@@ -82,6 +84,7 @@ class Calls:
 
         Raises FlameError if there are fewer items than hosts.
         """
+        _check([name])
         labels = self._group.labels
         shares = dict(zip(labels, parts(values, labels), strict=True))
         return self._do(lambda member, remote: remote.push({name: shares[member.label]}))
@@ -151,6 +154,7 @@ class Calls:
         ``values`` are bound to names before the cell, and ``modules`` sent there; ``on_text`` is called with each piece
         of text as it comes: host, stream, text.  ``program`` and ``count`` are as for ``Remote.cell``.
         """
+        _check(values or ())
         outputs = {
             label: HostOutput(label, None if on_text is None else partial(on_text, label))
             for label in self._group.labels
@@ -172,6 +176,12 @@ class NoBlock(Calls):
 
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
         return self._group._begin(work, make)
+
+
+def _check(names: Iterable[str]) -> None:
+    """Raise TargetError for what is no name, once and before a host is asked."""
+    for name in names:
+        identifier(name, "a name")
 
 
 def folder_of(label: str) -> str:

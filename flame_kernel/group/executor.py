@@ -15,7 +15,7 @@ import collections
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 from typing import Any, TypeVar
 
@@ -61,6 +61,7 @@ class GroupExecutor(Executor):
         self._jobs: dict[Member, Job] = {}
         self._idle = threading.Condition(self._lock)
         self._is_shut = False
+        self._sharing = threading.local()  # ``now``: this thread is in `_share`
 
     def __repr__(self) -> str:
         with self._lock:
@@ -108,7 +109,7 @@ class GroupExecutor(Executor):
             self._is_shut = True
             if cancel_futures:
                 while self._waiting:
-                    self._waiting.pop().future.cancel()
+                    _cancel(self._waiting.pop())
             if wait:
                 self._idle.wait_for(lambda: not self._waiting and not self._running)
 
@@ -118,7 +119,7 @@ class GroupExecutor(Executor):
             waiting, self._waiting = list(self._waiting), collections.deque()
             jobs = list(self._jobs.items())
         for task in waiting:
-            task.future.cancel()
+            _cancel(task)
         for member, job in jobs:
             member.stop(job)
 
@@ -126,12 +127,18 @@ class GroupExecutor(Executor):
 
     def _share(self) -> None:
         """Give waiting calls to free members, until either is used up."""
-        while (pair := self._next()) is not None:
-            member, task = pair
-            job = member.submit(task.work, partial(self._done, member, task))
-            with self._lock:
-                if self._running.get(member) is task:
-                    self._jobs[member] = job
+        if getattr(self._sharing, "now", False):  # a member of a closed group has ended its job at once, in this loop
+            return
+        self._sharing.now = True
+        try:
+            while (pair := self._next()) is not None:
+                member, task = pair
+                job = member.submit(task.work, partial(self._done, member, task))
+                with self._lock:
+                    if self._running.get(member) is task:
+                        self._jobs[member] = job
+        finally:
+            self._sharing.now = False
 
     def _next(self) -> tuple[Member, Task] | None:
         """A free member and the call for it; None if there is no free member or no waiting call."""
@@ -164,8 +171,8 @@ class GroupExecutor(Executor):
 
     def _done(self, member: Member, task: Task, value: Any, error: Exception | None) -> None:
         """Called on the member's thread when a call has ended."""
-        task.tries -= 1
         never_ran = error is not None and error is member.unreached
+        task.tries -= not never_ran
         again = error is not None and (never_ran or (is_lost(error) and task.tries > 0))
         with self._lock:
             del self._running[member]
@@ -181,6 +188,12 @@ class GroupExecutor(Executor):
         elif not again:
             task.future.set_exception(error)
         self._share()
+
+
+def _cancel(task: Task) -> None:
+    """Cancel a call that waits. One that waits to be repeated counts as running, so it gets the error itself."""
+    if not task.future.cancel():
+        task.future.set_exception(CancelledError())
 
 
 def _begins(task: Task) -> bool:

@@ -52,21 +52,23 @@ def difference(text: str, base: str) -> str:
     """The difference from ``base`` to ``text``, as lines that begin with ``-`` or ``+``; or ``text`` itself if that is
     shorter."""
     old, new = base.splitlines(), text.splitlines()
-    if len(_other(old, new)) + len(_other(new, old)) > COMPARED:
+    first = _alike(old, new)
+    last = _alike(old[first:][::-1], new[first:][::-1])
+    if len(old) + len(new) - 2 * (first + last) > COMPARED:
         return text
-    lines = [line for line in difflib.unified_diff(old, new, n=1, lineterm="") if not line.startswith(("---", "+++"))]
+    # Only the lines that differ, and one before and behind: in long texts whose lines repeat, a diff takes minutes.
+    start, end = max(0, first - 1), max(0, last - 1)
+    old_part, new_part = old[start : len(old) - end], new[start : len(new) - end]
+    lines = list(difflib.unified_diff(old_part, new_part, n=1, lineterm=""))[2:]  # without its two lines of file names
     if not lines or len(lines) >= len(new) + len(old):
         return text
     return "\n".join("  …" if line.startswith("@@") else line for line in lines[1:])
 
 
-def _other(lines: list[str], others: list[str]) -> list[str]:
-    """``lines`` without the common beginning and end of ``lines`` and ``others``."""
-    first = next((at for at, pair in enumerate(zip(lines, others, strict=False)) if pair[0] != pair[1]), len(others))
-    rest, other_rest = lines[first:], others[first:]
-    pairs = zip(reversed(rest), reversed(other_rest), strict=False)
-    same = next((at for at, pair in enumerate(pairs) if pair[0] != pair[1]), min(len(rest), len(other_rest)))
-    return rest[: len(rest) - same]
+def _alike(lines: list[str], others: list[str]) -> int:
+    """How many lines at the beginning of both are equal."""
+    pairs = zip(lines, others, strict=False)
+    return next((at for at, pair in enumerate(pairs) if pair[0] != pair[1]), min(len(lines), len(others)))
 
 
 def settled(text: str) -> str:

@@ -112,8 +112,8 @@ class Group(Calls, Sequence[Remote]):
         self.push({name: value})
 
     def some(self, labels: Iterable[str]) -> Group:
-        """A group of some of the members, with the same sessions; raises TargetError for unknown labels."""
-        wanted = list(labels)
+        """A group of some of the members, each once, with the same sessions; raises TargetError for unknown labels."""
+        wanted = list(dict.fromkeys(labels))
         known = {member.label: member for member in self._members}
         for label in wanted:
             if label not in known:

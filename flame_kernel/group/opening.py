@@ -135,6 +135,9 @@ def _labelled(given: Sequence[Any]) -> list[tuple[str, Remote]]:
     remotes = [one for one in given if isinstance(one, Remote)]
     if len(remotes) < len(given):
         raise TargetError("a group is made of names or of remotes, not of both")
+    twice = [one.name for at, one in enumerate(remotes) if one in remotes[:at]]
+    if twice:
+        raise TargetError(f"{twice[0]} is named twice, and a cell would run twice in its session; leave one out")
     names = [remote.name for remote in remotes]
     counts: dict[str, int] = {}
     found = []

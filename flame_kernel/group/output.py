@@ -126,15 +126,20 @@ class HostOutput:
             self.displays.append(data)
             self._metadata.append(metadata)
             self._ids.append(known)
-            if set(data) <= {"text/plain"}:
-                self.stream("stdout", f"{plain_text(str(data.get('text/plain', '')))}\n")
+            self._plain(data)
 
     def _update(self, known: str | None, data: dict[str, Any], metadata: dict[str, Any]) -> None:
-        """Replace the displays with that display id."""
+        """Replace the displays with that display id. One of text only is shown as new text, as in a terminal."""
         size = len(str(data))
         for at, one in enumerate(self._ids):
             if one is not None and one == known and self._has_room(size - len(str(self.displays[at])), size):
                 self.displays[at], self._metadata[at] = data, metadata
+                self._plain(data)
+
+    def _plain(self, data: dict[str, Any]) -> None:
+        """A display that is only text is a part of the cell's text."""
+        if set(data) <= {"text/plain"}:
+            self.stream("stdout", f"{plain_text(str(data.get('text/plain', '')))}\n")
 
     def result(self, content: dict[str, Any]) -> None:
         data = dict(content.get("data") or {})

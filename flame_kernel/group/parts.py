@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import FlameError
+from ..terminal import one_line
 from . import folding
 
 
@@ -16,7 +17,7 @@ def parts(values: Any, hosts: Sequence[str]) -> list[Any]:
 
     Raises FlameError if there are fewer items than hosts.
     """
-    if not hasattr(values, "__len__") or isinstance(values, (dict, set, frozenset)):
+    if isinstance(values, Mapping) or not all(hasattr(values, name) for name in ("__len__", "__getitem__")):
         raise FlameError(f"a {type(values).__name__} cannot be divided; make a list of it")
     count = len(values)
     if count < len(hosts):
@@ -48,9 +49,9 @@ def joined(found: Mapping[str, Any]) -> Any:
     parts = list(found.values())
     try:
         return _joined(parts, type(parts[0]))
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # libraries have classes of their own for parts that do not fit
         shapes = {host: str(getattr(one, "shape", "")) for host, one in found.items()}
-        why = f"their shapes differ ({_by_host(shapes)})" if len(set(shapes.values())) > 1 else str(error)
+        why = f"their shapes differ ({_by_host(shapes)})" if len(set(shapes.values())) > 1 else one_line(str(error))
         raise FlameError(f"the parts cannot be joined: {why}; pull them one by one") from None
 
 
@@ -62,8 +63,11 @@ def _joined(found: Sequence[Any], kind: type) -> Any:
     module = kind.__module__.partition(".")[0]
     if module == "numpy":
         return sys.modules["numpy"].concatenate(found)
-    if module == "pandas":
-        return sys.modules["pandas"].concat(found)
+    if module in ("pandas", "polars"):
+        return sys.modules[module].concat(found)
+    if module == "pyarrow":
+        arrow = sys.modules["pyarrow"]
+        return (arrow.concat_tables if issubclass(kind, arrow.Table) else arrow.concat_arrays)(found)
     if issubclass(kind, (str, bytes, bytearray)):
         return kind().join(found)
     if issubclass(kind, (set, frozenset)):

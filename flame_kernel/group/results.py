@@ -9,7 +9,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..errors import CannotConnect, ConnectionLost, GroupError, NotAnswered, RemoteError, SessionGone, TargetError
+from ..errors import (
+    CannotConnect,
+    ConnectionLost,
+    FlameError,
+    GroupError,
+    NotAnswered,
+    RemoteError,
+    SessionGone,
+    TargetError,
+)
 from ..terminal import plain_text
 from . import folding
 
@@ -19,6 +28,9 @@ WHOLE = 4
 _ERROR = "background: var(--jp-rendermime-error-background); border-left: 3px solid #c62828; padding-left: 4px"
 # Most characters of a value's repr in a table.
 _SHOWN = 2000
+# Libraries whose reprs are shortened, and classes whose reprs never are.
+_SHORTENED = ("numpy", "pandas", "polars", "pyarrow")
+_EXACT = {int, float, complex, bool, str, bytes, type(None)}
 
 # Names of texts of ours, in a SyntaxError: each has a number of its own.
 _OUR_FILES = re.compile(r" \(<flame [^<>]{1,100}>, line (?=\d)| \(<ipython-input-[^<>]{1,100}>, line (?=\d)")
@@ -59,6 +71,9 @@ class Results(Mapping[str, Any]):
         if host in self.errors:
             raise self.errors[host]
         return self.ok[host]
+
+    def __contains__(self, host: object) -> bool:
+        return host in self.ok or host in self.errors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._hosts)
@@ -136,7 +151,11 @@ def in_a_line(error: BaseException) -> str:
     if isinstance(error, RemoteError):
         name, words = str(error.ename), str(error.evalue)
     else:
-        name, words = type(error).__name__, str(error)
+        name = type(error).__name__
+        try:
+            words = str(error)
+        except Exception:  # a class of the user's own; Python says these words
+            words = "<exception str() failed>"
     return name + (f": {words}" if words else "")
 
 
@@ -155,13 +174,11 @@ def told_errors(errors: Mapping[str, BaseException], total: int, whole: int = 0)
 
 
 def _folded(errors: Mapping[str, BaseException]) -> list[tuple[str, tuple[str, ...]]]:
-    """Each different error text with its hosts; the host's own location is ignored in comparing, and of sessions that
-    died all numbers: pids, and how much memory there was."""
+    """Each different error text with its hosts; the host's own location and name are ignored in comparing, and of
+    sessions that died all numbers: pids, and how much memory there was."""
     said, keys = {}, {}
     for host, error in errors.items():
-        words, location = in_a_line(error), getattr(error, "location", None)
-        words = _OUR_FILES.sub(" (line ", words)
-        said[host] = words.replace(str(location), "it") if location else words
+        said[host] = _of_any(host, error)
         keys[host] = folding.masked(said[host]) if _is_end(error) else said[host]
     found = []
     for block in folding.fold(keys):
@@ -170,18 +187,37 @@ def _folded(errors: Mapping[str, BaseException]) -> list[tuple[str, tuple[str, .
     return found
 
 
+def _of_any(host: str, error: BaseException) -> str:
+    """An error in one line as it reads at any host: without the host's location, and its name in what we say."""
+    words, location = _OUR_FILES.sub(" (line ", in_a_line(error)), getattr(error, "location", None)
+    words = words.replace(str(location), "it") if location else words
+    if isinstance(error, FlameError) and not isinstance(error, RemoteError):
+        words = re.sub(rf"(?<![\w.-]){re.escape(host)}(?!\.?[\w-])", "it", words)
+    return words
+
+
 def _is_end(error: BaseException) -> bool:
     return isinstance(error, SessionGone) or getattr(error, "ename", "") == "SessionDied"
 
 
 def _digest(value: Any) -> str:
-    """A hash that distinguishes arrays and tables, because their reprs leave out most of the data."""
-    if type(value).__module__.partition(".")[0] not in ("numpy", "pandas"):
-        return ""
+    """Hashes that distinguish arrays and tables, also those in lists and dicts: their reprs leave out most of them."""
     try:
-        return hashlib.sha256(pickle.dumps(value)).hexdigest()
-    except Exception:  # any library error: then only the repr is compared
+        return "".join(_hashes(value))
+    except Exception:  # any library's error, or a list that is in itself: then only the repr is compared
         return ""
+
+
+def _hashes(value: Any) -> Iterator[str]:
+    kind = type(value)  # not isinstance: a stand-in for a list of a host is no list here
+    if issubclass(kind, (list, tuple)):
+        for one in value if set(map(type, value)) - _EXACT else ():
+            yield from _hashes(one)
+    elif issubclass(kind, dict):
+        for one in value.values():
+            yield from _hashes(one)
+    elif kind.__module__.partition(".")[0] in _SHORTENED and hasattr(kind, "__len__"):
+        yield hashlib.sha256(pickle.dumps(value)).hexdigest()
 
 
 def _short(value: Any) -> str:

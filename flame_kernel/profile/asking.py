@@ -1,4 +1,4 @@
-"""Asking far sides for profiles: what is wanted, and waiting for it."""
+"""Asks far sides for profiles, and waits for them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from . import saving
 from .profile import Profile, merged
 
 SECONDS, RATE = 10.0, 100.0
-# Seconds of one part of a live profile.
+# A live profile is made of parts of this length, in seconds.
 LIVE_EVERY = 1.0
-# As the agent has them.
+# The agent has the same limits.
 MOST_SECONDS, MOST_RATE = 3600.0, 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """What to profile. Raises FlameError for times and rates that cannot be.
+    """What to profile, and how. Raises FlameError for a time or rate out of range.
 
-    scope    ``cell``, ``all`` (the whole process), ``thread``, ``tasks``; empty: the cells that run, or else all
-    thread   its name or number
+    scope    ``cell``, ``all`` (the whole process), ``thread``, ``tasks``; empty: the running cells, or all if none runs
+    thread   its name or number, for scope ``thread``
     mode     what is counted: ``wall`` (all time), ``cpu``, ``gil`` (CPU time with the interpreter)
-    seconds  how long;  rate  samples a second;  idle  with threads that stand still all the time
+    seconds  how long;  rate  samples a second;  idle  whether to include threads that stand still all the time
     """
 
     scope: str = ""
@@ -50,7 +50,7 @@ class Wish:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Wish:
-        """The wish that options by their names stand for. Raises FlameError."""
+        """The Wish for a command's options, given by name. Raises FlameError."""
         thread = values.get("thread") or ""
         scopes = [name for name in ("cell", "all", "tasks") if values.get(name)]
         return cls(
@@ -64,7 +64,7 @@ class Wish:
 
     @classmethod
     def named(cls, **how: Any) -> Wish:
-        """The wish of a call's arguments. Raises FlameError."""
+        """The Wish for the arguments of a library call. Raises FlameError."""
         how = {"scope": "thread", **how} if how.get("thread") else how
         known = [one.name for one in dataclasses.fields(cls)]
         for name in how:
@@ -73,14 +73,14 @@ class Wish:
         return cls(**how)
 
     def fields(self) -> dict[str, Any]:
-        """Those of the request."""
+        """The fields of the request to the agent."""
         return dataclasses.asdict(self)
 
 
 class Taking:
-    """A profile that is being taken; ``result`` waits for it, ``stop`` ends it early.
+    """A profile being taken. ``result`` waits for it, ``stop`` ends it early.
 
-    With ``cell``, the id of an execute request that is sent behind it, it lasts as long as that runs.
+    ``cell`` is the id of an execute request that will be sent next: the profile then lasts as long as that cell runs.
     """
 
     def __init__(self, session: Session, wish: Wish, cell: str = "") -> None:
@@ -93,12 +93,12 @@ class Taking:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """End it: what was taken so far is its result."""
+        """End the profile early; ``result`` returns what was taken so far."""
         self._stopped.set()
         self._session.request("profile_end", profile=self._id)
 
     def result(self) -> Profile:
-        """The profile. Raises FlameError where none comes in time."""
+        """The profile. Raises FlameError if none comes in time."""
         until = time.monotonic() + self._patience
         while True:
             try:
@@ -113,7 +113,7 @@ class Taking:
 
 
 def take(session: Session, wish: Wish) -> Profile:
-    """Take a profile; Ctrl-C ends it early, and gives what there is. Raises FlameError."""
+    """Take a profile. Ctrl-C ends it early and returns what was taken so far. Raises FlameError."""
     taking = Taking(session, wish)
     try:
         return taking.result()
@@ -125,7 +125,7 @@ def take(session: Session, wish: Wish) -> Profile:
 
 
 def finished(profile: Profile, values: Mapping[str, Any], name: str = "") -> tuple[Profile, str]:
-    """The profile as the options say, compared (``against``) and saved (``o``, ``output``); and where it was saved."""
+    """Compare a profile (option ``against``) and save it (``output``); returns it, and a sentence about the file."""
     against, output = values.get("against"), values.get("output")
     if against:
         profile = profile.against(saving.load(Path(against).expanduser()))
@@ -138,8 +138,8 @@ def finished(profile: Profile, values: Mapping[str, Any], name: str = "") -> tup
 
 
 def gathered(takings: Mapping[str, Taking]) -> Profile:
-    """The profiles of several hosts as one; a host that gives none is named in its note. Raises FlameError where none
-    does."""
+    """The profiles of several hosts merged into one; its note names hosts that gave none. Raises FlameError if no host
+    gave one."""
     found: dict[str, Profile] = {}
     failed: dict[str, FlameError] = {}
     for host, one in takings.items():
@@ -155,7 +155,7 @@ def gathered(takings: Mapping[str, Taking]) -> Profile:
 
 
 def live(views: Views, session: Session, wish: Wish, show: Callable[[dict[str, Any]], None]) -> View:
-    """A profile that grows in place, from now on, until its view is ended."""
+    """Show a profile that grows in place until the returned view is ended."""
     so_far: list[Profile] = []
 
     def bundle(reply: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""``%%profile``, and ``%%flame --profile`` for the present far side: a cell whose time is looked at."""
+"""Recognizes ``%%profile``, and ``%%flame --profile`` for the current far side: a cell to be profiled."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _FIRST = re.compile(r"%%(profile|flame)(?:\s+(.*))?$")
 
 
 def of_cell(code: str) -> tuple[Line | None, str]:
-    """How a cell's time is to be looked at, None if it is not; and the cell without the line that says so. Raises
-    FlameError."""
+    """``(the options for profiling a cell, the cell without that line)``; the options are None for any other cell.
+    Raises FlameError."""
     first, _, rest = code.partition("\n")
     found = _FIRST.match(first.strip())
     if found is None:

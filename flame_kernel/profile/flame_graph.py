@@ -1,8 +1,8 @@
-"""A flame graph as HTML: one box a call, as wide as the time it took, with what it called below it.
+"""A flame graph as HTML: one box for each call, as wide as the time it took; what it called is below it.
 
-All in one piece, without a link to anything. The script, where a page runs it, zooms and searches; without it the graph
-is drawn all the same, and a box tells its figures when the mouse is over it. Colours are the page's own, light or dark.
-Names come from a server: each is escaped, and stands in no script, style or link.
+The HTML needs no other file. Its script zooms and searches; where a page does not run scripts, the graph still appears,
+and a box shows its figures when the mouse is over it. Colours follow the page's theme, light or dark.
+Names come from a server: each is escaped, and none is put into a script, style or link.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-# A box narrower than this share of the graph is left out; most boxes and levels.
+# A box narrower than this share of the graph is left out. Then the most boxes, and the most levels.
 NARROWEST, MOST_BOXES, DEEPEST = 0.001, 4000, 120
 ROW = 18  # pixels of a level
-# The change of a share, in points of percent, that has the full colour.
+# A share that changed by this many percentage points gets the full colour.
 FULL_CHANGE = 20.0
 
 _STYLE = """
@@ -39,7 +39,7 @@ border:1px solid var(--jp-border-color1,GrayText)}
 .flame-profile td,.flame-profile th{text-align:left!important;padding:1px 8px 1px 0!important;white-space:pre}
 """
 
-# Places and widths are in the boxes themselves, as data-x and data-w. It reads nothing else, and makes no markup.
+# The script reads positions and widths from the boxes (data-x, data-w) and nothing else. It makes no markup.
 _SCRIPT = """
 (function(){for(const page of document.querySelectorAll('.ID')){
 const boxes=[...page.querySelectorAll('svg[data-w]')],input=page.querySelector('input');
@@ -64,7 +64,7 @@ page.querySelector('button').addEventListener('click',()=>{input.value='';search
 
 
 class _Box:
-    """A node of the tree: a call, in the calls above it."""
+    """A node of the tree: a call, reached by the calls above it."""
 
     def __init__(self) -> None:
         self.seconds = self.before = 0.0
@@ -84,10 +84,10 @@ def page(
     table: str,
     before: Mapping[tuple[Any, ...], float] | None = None,
 ) -> str:
-    """HTML of ``stacks``: ``{(thread, (function, file), …): seconds}``, the outermost call first.
+    """The HTML for ``stacks``: ``{(thread, (function, file), …): seconds}``, the outermost call first.
 
-    ``words`` and ``table`` are HTML above and below it. With ``before``, stacks of an earlier time, colours tell what
-    takes a greater share now (red) and a smaller one (blue).
+    ``words`` and ``table`` are HTML to put above and below it. ``before`` are stacks of an earlier profile: then red
+    boxes take a greater share than before, blue ones a smaller share.
     """
     root = _Box()
     for path, seconds in stacks.items():
@@ -108,7 +108,7 @@ def page(
 
 
 def _drawn(root: _Box, compared: bool) -> tuple[list[str], int]:
-    """The boxes, each before those below it, and the number of levels; the widest come first where there are many."""
+    """``(the boxes, the number of levels)``; a box comes before those below it, a wide one before narrow ones."""
     total, earlier = root.seconds, root.before or 1.0
     found: list[str] = []
     deepest = 0
@@ -148,7 +148,7 @@ def _box(name: Any, depth: int, place: tuple[float, float], seconds: float, chan
 
 
 def kind_of(file: str) -> str:
-    """Whose code a file has: ``own``, ``library`` or ``python``, as far as its path tells."""
+    """Whose code is in a file, judged by its path: ``own``, ``library`` or ``python``."""
     path = file.replace("\\", "/").lower()
     if "site-packages/" in path or "dist-packages/" in path:
         return "library"

@@ -1,4 +1,4 @@
-"""What the memory of a far side is used for: asked for, and told."""
+"""Asks a far side what its memory is used for, and puts the answer into words."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ START, STOP, LOOK, TYPES, HOLDERS = "start", "stop", "look", "types", "holders"
 
 
 def memory(session: Session, what: str = LOOK, of: str = "") -> str:
-    """What ``%flame memory`` says: growth by line since the look before (``look``, from ``start`` on, until ``stop``),
-    the largest objects by type (``types``), or who holds ``of``, an expression there. Raises FlameError."""
+    """What ``%flame memory`` shows: growth by line since the previous look (``look``, between ``start`` and ``stop``),
+    the memory of all objects by type (``types``), or what holds the value of expression ``of``. Raises FlameError."""
     what = HOLDERS if of else what
     if what not in (START, STOP, LOOK, TYPES, HOLDERS):
         raise FlameError(f"memory() looks at {START}, {STOP}, {LOOK} or {TYPES}, not {what!r}; or of=EXPRESSION")
@@ -26,7 +26,7 @@ def memory(session: Session, what: str = LOOK, of: str = "") -> str:
 
 
 def text(what: str, reply: dict[str, Any], location: str) -> str:
-    """The words of a memory_reply. Raises UnsafeAnswer."""
+    """A memory_reply in words. Raises UnsafeAnswer."""
     answers.reply("memory", reply, location)
     took = f"this look took {1000 * reply['seconds']:.0f} ms, and held up what else runs there"
     if what == STOP:

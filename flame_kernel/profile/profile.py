@@ -1,4 +1,4 @@
-"""A profile: in which calls the threads of far sides have spent their time."""
+"""Profile: in which calls the threads of one or more far sides have spent their time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..security import answers
 from ..terminal import one_line
 from . import flame_graph
 
-# How many of the hottest lines are shown.
+# How many of the lines that took most time are shown.
 HOTTEST = 12
 # What each mode counts.
 MODES = {"wall": "time", "cpu": "CPU time", "gil": "CPU time with the interpreter"}
@@ -25,7 +25,7 @@ _LONG = 100  # characters of a source line that are shown
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Call:
-    """One call of a stack: the function, its file, and the line that was being run."""
+    """One call in a stack: the function, its file, and the line that was running."""
 
     function: str
     file: str
@@ -33,7 +33,7 @@ class Call:
 
     @property
     def place(self) -> str:
-        """Its file's end, and the line: ``…/app/web.py:61``."""
+        """The end of the file's path, and the line: ``…/app/web.py:61``."""
         parts = self.file.split("/")
         short = self.file if len(parts) < 4 else "…/" + "/".join(parts[-2:])
         return f"{short}:{self.line}" if self.line else short
@@ -44,15 +44,15 @@ Stack = tuple[str, tuple[Call, ...]]  # a thread, and its calls, the outermost f
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """Seconds by stack; what was taken, and how. All text in it is one line without control characters.
+    """The seconds spent in each stack, and how they were measured. Texts are single lines without control characters.
 
     stacks    ``{(thread, calls): seconds}``
     sources   ``{(file, line): text}`` of the hottest lines
     mode      ``wall``, ``cpu`` or ``gil``;  scope  ``cell``, ``all``, ``thread`` or ``tasks``
     seconds   how long it took;  samples  how many were taken;  cost  the CPU seconds that they cost the far side
-    idle      threads that stood in one place all the time and are left out, each with that place
-    note      what else is to be known;  hosts  from how many it is
-    before    the profile with which it is compared
+    idle      the threads left out because they stood in one place all the time, each with that place
+    note      what else the user should know;  hosts  how many hosts it comes from
+    before    the profile with which it is compared, or None
     """
 
     stacks: Mapping[Stack, float]
@@ -69,7 +69,7 @@ class Profile:
 
     @classmethod
     def of_reply(cls, reply: dict[str, Any], location: str) -> Profile:
-        """The profile of a profile_reply; raises UnsafeAnswer for one of the wrong shape, FlameError for an error."""
+        """The profile in a profile_reply; raises UnsafeAnswer if its shape is wrong, FlameError if it is an error."""
         answers.reply("profile", reply, location)
         if reply["status"] != "ok":
             raise FlameError(one_line(f"{reply.get('evalue') or reply.get('ename') or 'no answer'}", 1000))
@@ -91,7 +91,7 @@ class Profile:
 
     @property
     def total(self) -> float:
-        """The seconds of all stacks together: of several threads more than the time that has passed."""
+        """The seconds of all stacks together; with several threads this is more than the time that has passed."""
         return sum(self.stacks.values())
 
     def by_line(self) -> dict[tuple[str, int], tuple[float, float, str]]:
@@ -120,14 +120,14 @@ class Profile:
         return {name: (own[name] / total, whole[name] / total) for name in order}
 
     def against(self, before: Profile) -> Profile:
-        """The same, compared with another one: shares that have grown and shrunk."""
+        """This profile compared with an earlier one: it then shows which shares have grown or shrunk."""
         return dataclasses.replace(self, before=before)
 
     # -- as words ----------------------------------------------------------------------------------------------------
 
     @property
     def title(self) -> str:
-        """What was taken, in one line."""
+        """What was measured, in one line."""
         count = len({thread for thread, _ in self.stacks})
         threads = "task" if self.scope == "tasks" else "thread"
         words = [
@@ -142,7 +142,7 @@ class Profile:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be known beside the figures, a sentence each."""
+        """What the user should know beside the figures, a sentence each."""
         found = [self.note] if self.note else []
         if not self.stacks:
             reason = "no Python code ran in that time" if not self.idle else "all threads stood still"
@@ -154,8 +154,8 @@ class Profile:
         return found
 
     def rows(self, most: int = HOTTEST) -> list[tuple[str, ...]]:
-        """The hottest lines as a table, its first row the heading: own share, share with calls, function, place,
-        source; with ``before`` the change of the own share in points of percent too."""
+        """The hottest lines as a table with a heading: own share, share with calls, function, place, source. If it is
+        compared, the first column is the change of the own share in percentage points."""
         total, lines = self.total or 1.0, self.by_line()
         head: tuple[str, ...] = ("own", "with calls", "function", "line", "source")
         if self.before is None:
@@ -176,7 +176,7 @@ class Profile:
     def _changes(
         self, lines: Mapping[tuple[str, int], tuple[float, float, str]]
     ) -> list[tuple[tuple[str, int], float]]:
-        """Lines with the change of their own share since ``before``, the greatest first."""
+        """Each line with the change of its own share since ``before``, the greatest change first."""
         assert self.before is not None
         then, total, earlier = self.before.by_line(), self.total or 1.0, self.before.total or 1.0
         changes = {
@@ -196,7 +196,7 @@ class Profile:
     # -- as a page ---------------------------------------------------------------------------------------------------
 
     def page(self) -> str:
-        """The flame graph and the hottest lines as HTML that needs nothing else; readable without its script."""
+        """The flame graph and the hottest lines as HTML that needs no other file and is readable without its script."""
         rows = self.rows() if self.stacks else []
         cells = ["".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in _tagged(rows)]
         table = f"<table>{''.join(f'<tr>{one}</tr>' for one in cells)}</table>" if cells else ""
@@ -205,7 +205,7 @@ class Profile:
         return flame_graph.page(self._by_function_stacks(), words, table, earlier)
 
     def _by_function_stacks(self) -> dict[tuple[Any, ...], float]:
-        """Seconds by thread and functions with their files: the lines of one function are one box."""
+        """Seconds by thread and functions: the lines of one function share a box."""
         found: defaultdict[tuple[Any, ...], float] = defaultdict(float)
         for (thread, calls), seconds in self.stacks.items():
             path = (thread, *((call.function, call.file) for call in calls))
@@ -213,7 +213,7 @@ class Profile:
         return found
 
     def bundle(self) -> dict[str, str]:
-        """MIME types and data of a display."""
+        """The data of a display, by MIME type."""
         return {"text/plain": str(self), "text/html": self.page()}
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
@@ -229,7 +229,7 @@ def _tagged(rows: Sequence[tuple[str, ...]]) -> Iterable[tuple[str, tuple[str, .
 
 
 def _tables(reply: Mapping[str, Any]) -> tuple[dict[Stack, float], dict[tuple[str, int], str]]:
-    """Stacks and sources of a reply, whose numbers stand for names; IndexError for a number without one."""
+    """``(stacks, sources)`` of a reply, with names in place of its numbers; IndexError for a number without a name."""
     functions = [(one_line(name, 300), one_line(file, 300)) for name, file in reply["functions"]]
     calls = [Call(functions[at][0], functions[at][1], line) for at, line in reply["frames"]]
     threads = [one_line(name, 100) for name in reply["threads"]]
@@ -242,7 +242,7 @@ def _tables(reply: Mapping[str, Any]) -> tuple[dict[Stack, float], dict[tuple[st
 
 
 def merged(profiles: Mapping[str, Profile]) -> Profile:
-    """The profiles of several hosts as one; raises FlameError where there is none."""
+    """The profiles of several hosts as one; raises FlameError if there are none."""
     if not profiles:
         raise FlameError("there is no profile to merge")
     every = list(profiles.values())

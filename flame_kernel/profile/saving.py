@@ -1,4 +1,4 @@
-"""Profiles in files: speedscope's JSON (also read again, to compare with), or the page of the notebook.
+"""Saves profiles: as speedscope's JSON, which it also reads again to compare with, or as the notebook's HTML page.
 
 The format: https://www.speedscope.app/file-format-schema.json
 """
@@ -13,12 +13,12 @@ from ..errors import FlameError
 from .profile import Call, Profile
 
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
-# Bytes of a file that is read.
+# The most bytes of a file that is read.
 MOST = 100 << 20
 
 
 def speedscope(profile: Profile, name: str) -> dict[str, Any]:
-    """The profile as speedscope has it: one of its profiles for each thread, sampled, in seconds."""
+    """The profile in speedscope's format: one sampled profile for each thread, in seconds."""
     frames: dict[Call, int] = {}
     threads: dict[str, tuple[list[list[int]], list[float]]] = {}
     for (thread, calls), seconds in profile.stacks.items():
@@ -49,7 +49,7 @@ def speedscope(profile: Profile, name: str) -> dict[str, Any]:
 
 
 def save(profile: Profile, path: Path, name: str = "") -> None:
-    """Write it: a page for ``.html``, else speedscope's JSON. Raises FlameError."""
+    """Write a profile: as a page if the file ends in ``.html``, else as speedscope's JSON. Raises FlameError."""
     if path.suffix.lower() in (".html", ".htm"):
         page = profile.page()
         text = f'<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">{page}'
@@ -62,7 +62,7 @@ def save(profile: Profile, path: Path, name: str = "") -> None:
 
 
 def load(path: Path) -> Profile:
-    """A profile that ``save`` has written, or speedscope's JSON of another program with samples. Raises FlameError."""
+    """Read a profile that ``save`` wrote, or sampled speedscope JSON of another program. Raises FlameError."""
     try:
         if path.stat().st_size > MOST:
             raise FlameError(f"{path} has more than {MOST >> 20} MiB; a saved profile is smaller")

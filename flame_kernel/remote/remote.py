@@ -101,8 +101,7 @@ class Remote:
         return found
 
     def follow(self, request_id: str, sink: Sink) -> Future[Reply]:
-        """Pass all events of a cell that already ran when we attached to ``sink`` (see ``cell``); return a future of
-        its reply."""
+        """Pass all events of a cell that already ran when we attached to ``sink``; return a future of its reply."""
         told = next(told for cell, told in self.taken_up if cell["request"] == request_id)
         lock = threading.RLock()
 
@@ -203,7 +202,7 @@ class Remote:
 
     def builtin(self, name: str) -> Any:
         """A built-in function by its name."""
-        return chain(self._calls, ["builtins"], ("get", _identifier(name, "a built-in function")))
+        return chain(self._calls, ["builtins"], ("get", identifier(name, "a built-in function")))
 
     # -- code and names ----------------------------------------------------------------------------------------------
 
@@ -251,7 +250,7 @@ class Remote:
         return self._calls.perform(["names"], (step,))
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._calls.perform(["names"], (("set_item", _identifier(name, "a name"), value),), "none")
+        self._calls.perform(["names"], (("set_item", identifier(name, "a name"), value),), "none")
 
     def __delitem__(self, name: str) -> None:
         self._calls.perform(["names"], (("delete_item", _name(name)),), "none")
@@ -448,7 +447,8 @@ class Remote:
         self.close()
 
 
-def _identifier(name: Any, what: str) -> str:
+def identifier(name: Any, what: str) -> str:
+    """``name``, which must be an identifier of Python; raises TargetError."""
     if not (isinstance(name, str) and name.isidentifier()):
         raise TargetError(f"{name!r} cannot be {what}; write one such as x")
     return name
@@ -468,13 +468,13 @@ def _text(code: Any) -> str:
 
 def push(calls: Calls, values: Mapping[str, Any]) -> None:
     """As `Remote.push`, for the calls of any session."""
-    named = {_identifier(name, "a name"): value for name, value in values.items()}
+    named = {identifier(name, "a name"): value for name, value in values.items()}
     calls.perform(["names"], (("get", "update"), ("call", [named], {})), "none")
 
 
 def pull(calls: Calls, names: Sequence[str]) -> dict[str, Any]:
     """As `Remote.pull`, for the calls of any session."""
-    wanted = "".join(f"{_identifier(name, 'a name')}, " for name in names)
+    wanted = "".join(f"{identifier(name, 'a name')}, " for name in names)
     try:
         found = calls.demand(["eval", f"({wanted})"], (), tuple)
     except NameError as error:

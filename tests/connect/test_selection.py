@@ -37,6 +37,20 @@ members = ["@round"]
 members = ["db*"]
 [groups.twice]
 members = ["web1", "web1"]
+[groups.strange]
+members = ["web1", "web9"]
+[groups.stranger]
+members = ["@web9"]
+[groups.empty]
+members = []
+[groups.hollow]
+members = ["web1", "@empty"]
+[groups.outer]
+members = ["web1", "@round"]
+[groups.over]
+members = ["@web", "web1", "furnace"]
+[groups.same]
+members = ["web1", "web1:9999"]
 """
 
 
@@ -56,6 +70,7 @@ def file(tmp_path: Path) -> TargetsFile:
         ("web1,furnace", "web1 furnace"),
         ("web1, web1", "web1"),
         ("racks", "pi-1 web1 web2"),
+        ("over", "web1 web2 furnace"),
         ("racks[0]", "pi-1"),
         ("racks[-1]", "web2"),
         ("racks[1:3]", "web1 web2"),
@@ -91,6 +106,12 @@ def test_a_list_of_words(file: TargetsFile) -> None:
         ("db*", "the pattern db\\* matches no target"),
         ("gone", "group gone: the pattern db\\* matches no target"),
         ("round", "is a member of itself \\(round → about → round\\)"),
+        ("outer", "is a member of itself \\(round → about → round\\)"),
+        ("strange", "group strange: there is no target or group 'web9'"),
+        ("stranger", "group stranger: there is no group 'web9'"),
+        ("empty", "group empty in .* is empty"),
+        ("hollow", "group hollow: group empty in .* is empty"),
+        ("same", "web1 and web1:9999 are the same server, web1:9999"),
         ("twice", "group twice names web1 twice"),
         ("web[2]", "group web has 2 members, and none with the number 2"),
         ("web[5:]", "web\\[5:\\] selects no member"),

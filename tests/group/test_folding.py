@@ -70,6 +70,18 @@ def test_long_texts_are_not_compared_line_by_line() -> None:
     assert "-line 4000" in difference(base.replace("line 4000\n", ""), base).splitlines()
 
 
+def test_a_difference_of_long_texts_whose_lines_repeat() -> None:
+    lines = [str(number % 111) for number in range(100_000)]
+    base, other = "\n".join(lines), "\n".join([*lines[:49_950], "odd", *lines[49_951:]])
+    assert difference(other, base).split("\n") == [" 110", "-0", "+odd", " 1"]
+
+
+def test_lines_that_look_like_a_diffs_own_are_shown() -> None:
+    base = "a\n--- b\nc\nd\ne\nf"
+    assert difference("a\nc\nd\ne\nf", base).split("\n") == [" a", "---- b", " c"]
+    assert difference(base.replace("--- b", "++ b"), base).split("\n") == [" a", "---- b", "+++ b", " c"]
+
+
 def test_of_a_line_that_is_written_again_the_last_form_stays() -> None:
     assert settled("  0%\r 50%\r100%\nend\r\n") == "100%\nend\n"
     assert "100%" in told({"a": " 0%\r100%", "b": "50%\r100%"})

@@ -8,21 +8,23 @@ import dataclasses
 import enum
 import gc
 import os
+import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy
 import pandas
 import pytest
-from farside import FlameServer, wait_until
+from farside import FlameServer, Python, random_key, wait_until
 from flakylink import FlakyLink
 
 import flame
 import flame_kernel.errors
 from flame_kernel.connect.target import load_target
 from flame_kernel.group.group import Group
+from flame_kernel.group.results import told_errors
 from flame_kernel.remote.remote import Remote
 from flame_kernel.session.agent_client import AgentClient
 
@@ -78,6 +80,12 @@ def test_names_functions_parts(web: Group) -> None:
     assert web.gather("part") == tuple(n * n for n in range(8))
     with pytest.raises(flame.FlameError, match="2 items are too few for 3 hosts: web3 would get none"):
         web.scatter("part", [1, 2])
+    for ask in (lambda: web.push({"a b": 1}), lambda: web.pull("a b"), lambda: web.scatter("a b", [1, 2, 3])):
+        with pytest.raises(flame.TargetError, match="'a b' cannot be a name"):
+            ask()
+    with pytest.raises(flame.GroupError) as raised:
+        web.pull("nothing")
+    assert len(raised.value.lines) == 2, raised.value.lines
 
 
 def test_arrays_and_frames_in_parts(web: Group) -> None:
@@ -101,6 +109,7 @@ def test_members_by_name_number_and_slice(web: Group) -> None:
     assert "only" in web["web3"]
     some.close()  # a part ends no session
     assert web.evaluate("1").answers() == [1, 1, 1]
+    assert web.some(["web3", "web1", "web3"]).evaluate("2").ok == {"web3": 2, "web1": 2}
     with pytest.raises(flame.TargetError, match="db is not in this group"):
         web.some(["db"])
 
@@ -225,6 +234,35 @@ def test_a_host_that_is_not_there_is_a_row(
         group.evaluate("3")
 
 
+def test_one_host_of_several_has_another_key_or_an_old_python(
+    flame_server: Callable[..., FlameServer], oldest_python: Python, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"NEW_KEY": random_key(), "OLD_KEY": random_key()}
+    new, old = flame_server(key=keys["NEW_KEY"]), flame_server(oldest_python, key=keys["OLD_KEY"])
+    for name, key in keys.items():
+        monkeypatch.setenv(name, key)
+    written(tmp_path, monkeypatch, {"new": new.location, "old": old.location})
+    with flame.group("web", key="env:NEW_KEY", place="process", shell="mini") as group:
+        results = group.evaluate("1")
+        assert results.ok == {"new": 1}
+        headline, words = told_errors(results.errors, len(results))
+        assert headline.startswith("── not reachable: old ──")
+        assert words.endswith(f"at {old.location}: wrong key for this server; check --key-file (key_file)")
+    path = tmp_path / "targets.toml"
+    for name, where in (("NEW_KEY", new.location), ("OLD_KEY", old.location)):
+        path.write_text(path.read_text().replace(f'"{where}"', f'"{where}"\nkey = "env:{name}"'))
+    with flame.group("web", place="process", shell="mini") as group:
+        assert len(group.evaluate("__import__('sys').version_info[:2]").fold()) == 2
+        assert group.run(lambda n: n + 1, 1).answers() == [2, 2]
+
+        def newer(n: int) -> int:
+            return (same := n) + same
+
+        with pytest.raises(flame.GroupError, match=r"old: .* does not know the syntax of newer: ") as raised:
+            group.run(newer, 1)
+        assert raised.value.results.ok == {"new": 2}
+
+
 def test_a_link_that_goes_silent_holds_nobody_up(
     servers: dict[str, FlameServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +306,8 @@ def test_sessions_of_others_are_left_alone(servers: dict[str, FlameServer]) -> N
             assert group.labels == (f"{one.name}/1", f"{one.name}/2")
             group["x"] = 3
         assert one["x"] == two["x"] == 3
+        with pytest.raises(flame.TargetError, match=f"{re.escape(one.name)} is named twice"):
+            flame.group([one, two, one])
 
 
 def test_files_to_all_and_each_ones_into_a_folder(web: Group, tmp_path: Path) -> None:
@@ -349,7 +389,7 @@ def test_what_can_name_no_group(web: Group, where: object) -> None:
         flame.group(where)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("values", [{1: 2, 3: 4, 5: 6}, {1, 2, 3}, 7])
+@pytest.mark.parametrize("values", [{1: 2, 3: 4, 5: 6}, {1, 2, 3}, 7, {1: 2, 3: 4, 5: 6}.keys()], ids=str)
 def test_what_has_no_parts(web: Group, values: object) -> None:
     with pytest.raises(flame.FlameError, match="cannot be divided"):
         web.scatter("part", values)  # type: ignore[arg-type]

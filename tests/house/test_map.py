@@ -39,3 +39,17 @@ def test_the_way_of_a_cell_passes_files_that_are_there() -> None:
     named = set(re.findall(r"\b(?:kernel|session|connect)/\w+", way))
     assert named
     assert named <= there, named - there
+
+
+def test_the_answers_of_the_map_lead_to_what_is_there() -> None:
+    section = TEXT.partition("## Where is …")[2].partition("\n## ")[0]
+    answers = re.findall(r"^\| .+ \| (.+) \|$", section, re.MULTILINE)
+    assert len(answers) > 20
+    for answer in answers:
+        file = text = ""
+        for name in re.findall(r"`([\w/]+)`", answer):
+            if "/" in name:
+                file = name
+                text = (PACKAGE / f"{file}.py").read_text(encoding="utf-8")
+            else:
+                assert re.search(rf"^ *(?:(?:async )?def|class) {name}\b|^{name}\b", text, re.MULTILINE), (file, name)

@@ -14,9 +14,9 @@ from .. import pipes, threads
 
 # The longest that the end of a cell waits for text still in a pipe, in seconds.
 SETTLE = 0.2
-# Seconds that a piece of a line waits for the rest of it, so that nothing else comes between.
+# Seconds that the beginning of a line waits for the rest, so that no other output comes between.
 REST = 0.02
-# Longest piece of a line that waits.
+# The longest such beginning, in characters.
 LINE = 1 << 12
 
 
@@ -28,7 +28,7 @@ class Capture:
         self._names = {}  # read end -> stream name
         self._decoders = {}
         self._writers = {}  # stream name -> write end
-        self._begun = {}  # read end -> (a piece of a line that waits for the rest, until when)
+        self._begun = {}  # read end -> (the beginning of a line, until when it waits for the rest)
         self._busy = False
         self._lock = threading.Lock()
         self._wake_r, self._wake_w = os.pipe()
@@ -60,8 +60,8 @@ class Capture:
         return self._writers.get(name)
 
     def _read(self):
-        # Reads only what waits there, so while this thread waits, everything read from the pipes has been emitted, but
-        # for pieces of lines, which wait a moment.
+        # It reads only when data is there. So while this thread waits, all that was read has been emitted, except for
+        # the beginnings of lines.
         while True:
             ready = pipes.ready([self._wake_r] + list(self._names), REST if self._begun else None)
             self._busy = True
@@ -83,7 +83,7 @@ class Capture:
             self._busy = False
 
     def _came(self, fd, text):
-        """Emit whole lines. The piece after them waits for the rest of its line, and no longer than it has to."""
+        """Emit whole lines. The beginning of a line after them waits for its rest, at most REST seconds."""
         piece, until = self._begun.pop(fd, ("", time.monotonic() + REST))
         text = piece + text
         end = text.rfind("\n") + 1
@@ -120,17 +120,17 @@ class Capture:
 
 
 class ForkedText:
-    """What a forked copy of the process prints: it goes by lines to a descriptor, since copies that print at the same
-    time would tear each other's lines apart."""
+    """Writes what a forked copy of the process prints to a descriptor, line by line: otherwise copies that print at the
+    same time would break each other's lines."""
 
     def __init__(self, descriptor):
         self._descriptor = descriptor
         self._pid = None
-        self._texts = {}  # stream name -> a line that has begun
+        self._texts = {}  # stream name -> the beginning of a line
         self._lock = threading.Lock()
 
     def _begin(self):
-        if self._pid != os.getpid():  # but no line that the parent process has begun
+        if self._pid != os.getpid():  # a line that the parent process has begun is not ours
             self._pid, self._texts, self._lock = os.getpid(), {}, threading.Lock()
 
     def write(self, name, text):

@@ -14,7 +14,7 @@ from . import streams
 # What may be sent by ``session.send``.
 _OUTPUT = ("display_data", "update_display_data", "execute_result", "clear_output", "error")
 _COMMS = ("comm_open", "comm_msg", "comm_close")
-# Seconds after which the process of a session that was shut down by its own code ends, so that the cell ends before.
+# Seconds until the process ends after a cell has shut it down, so that the cell ends first.
 LATER = 0.2
 
 

@@ -66,8 +66,8 @@ class LatestCell:
 
 
 class Work:
-    """Stands for the cell that has handed work to another thread; once that is over, for the cell that runs then, so
-    that what is printed is seen where the user looks. If none runs, for the first one still."""
+    """Stands for the cell that has handed work to another thread. Once that cell is over, it stands for the cell that
+    runs then, so that output appears where the user looks; if none runs, still for the first cell."""
 
     def __init__(self, cell):
         self._cell = cell
@@ -90,7 +90,7 @@ class Work:
 
 
 def current():
-    """The Cell for which the calling thread or task works; None in the host process's own code."""
+    """The Cell for which the calling thread or task works; None for the host process's own code."""
     cell = _current.get()
     if cell is not None and cell.host.closed:
         return None
@@ -98,7 +98,7 @@ def current():
 
 
 def working():
-    """The same, also where the cell's session has ended."""
+    """The same, even if the cell's session has ended."""
     return _current.get()
 
 

@@ -113,7 +113,7 @@ def _thread_start(work, below):
         if cell is not None:
             work.more()
             if pool_work.is_of_library(sys._getframe(1)):
-                cell = Work.of(cell)  # it serves more than the cell that happens to start it
+                cell = Work.of(cell)  # the thread serves other cells than the one that happens to start it, too
 
             def begin():
                 set_current(cell)

@@ -1,12 +1,12 @@
-"""Stacks with the seconds that were spent in each: equal ones are one, and what is sent has a bounded size."""
+"""Stacks with the seconds spent in each. Equal stacks are merged, and the size of what is sent is bounded."""
 
 import linecache
 
-# How many different stacks are kept; the seconds of others are counted together.
+# How many different stacks are kept; the seconds of all others are added up in ``left_out``.
 MOST_STACKS = 5000
-# How many calls of one stack are kept, at its beginning and at its end.
+# How many calls are kept at the beginning and at the end of one stack.
 FIRST, LAST = 30, 170
-# Of how many of the hottest lines the source is sent; and the longest line and name, in characters.
+# How many of the hottest lines are sent with their source; and the longest line or name, in characters.
 MOST_SOURCES, LONG = 60, 300
 CUT = ("[calls left out]", "", 0)
 
@@ -17,10 +17,10 @@ class Folded:
     def __init__(self):
         self._stacks = {}  # (thread, calls) -> seconds
         self.left_out = 0.0  # seconds in stacks that were not kept
-        self.texts = {}  # (file, line) -> source of a line that linecache does not know under that name
+        self.texts = {}  # (file, line) -> source, for lines that linecache does not know under that file name
 
     def add(self, thread, calls, seconds):
-        """Count ``seconds`` for a stack of a thread."""
+        """Add ``seconds`` to a stack of a thread."""
         if len(calls) > FIRST + LAST:
             calls = calls[:FIRST] + (CUT,) + calls[-LAST:]
         key = (thread, calls)
@@ -34,11 +34,11 @@ class Folded:
         return {calls: seconds for (name, calls), seconds in self._stacks.items() if name == thread}
 
     def drop(self, thread):
-        """Forget a thread."""
+        """Remove all stacks of a thread."""
         self._stacks = {key: seconds for key, seconds in self._stacks.items() if key[0] != thread}
 
     def content(self):
-        """What is sent: each name once, and numbers for it.
+        """What is sent: each name once; everywhere else its number stands for it.
 
         ``threads`` (names), ``functions`` ([name, file]), ``frames`` ([function, line]), ``stacks`` ([thread, seconds,
         [frame, …]]), ``sources`` ([frame, text] of the hottest lines) and ``left_out`` (seconds).
@@ -51,7 +51,7 @@ class Folded:
                 numbers.append(frames.setdefault((function, line), len(frames)))
             for number in set(numbers):
                 hot[number] = hot.get(number, 0.0) + seconds
-            if numbers:  # the innermost line counts most: those are the hottest
+            if numbers:  # the hottest lines are the innermost ones, so those count most
                 hot[numbers[-1]] += 1000 * seconds
             stacks.append([threads.setdefault(thread[:LONG], len(threads)), round(seconds, 6), numbers])
         content = {"threads": list(threads), "functions": [list(one) for one in functions], "stacks": stacks}

@@ -1,7 +1,7 @@
-"""What the memory of this process is used for: growth by line between two looks, objects by type, and who holds one.
+"""What the memory of this process is used for: growth by line between two looks, objects by type, and what holds one.
 
-Growth is told by ``tracemalloc``, which makes each allocation dearer while it is on: the user turns it on and off.
-The rest looks at the objects that the garbage collector knows, for a moment in which nothing else runs.
+``tracemalloc`` measures growth. It slows down each allocation while it is on, so the user turns it on and off.
+The rest looks at the objects that the garbage collector knows; no other Python code runs during that moment.
 """
 
 import collections
@@ -15,31 +15,32 @@ import types
 
 from .. import own
 
-# How many lines and types are told, and characters of a name.
+# How many lines or types are listed, and the most characters of a name.
 MOST, LONG = 25, 200
 # The most objects whose sizes are looked at.
 MOST_OBJECTS = 500000
 HEAP_TYPE = 1 << 9
-# Of holders: how many steps up, and how many at each.
+# How many steps from an object we follow its holders, and how many holders are shown at each step.
 STEPS, HOLDERS = 3, 3
-# Seconds after which no more holders are looked for.
+# Seconds after which we stop looking for holders.
 PATIENCE = 2.0
 START, STOP, LOOK, TYPES = "start", "stop", "look", "types"
 
 
 class Memory:
-    """What one session knows of its process's memory."""
+    """One session's looks at the memory of its process."""
 
     def __init__(self):
         self._before = {}
-        self._ours = False  # whether we have begun to note allocations
+        self._ours = False  # whether we have turned tracemalloc on
 
     def look(self, what):
         """The content of a memory_reply; ``what`` is START, STOP, LOOK or TYPES.
 
-        ``tracing`` says whether allocations are being noted; ``traced`` (what was allocated since then), ``overhead``
-        (of noting it) are in bytes, ``seconds`` is what this look took. ``lines``: [[file, line, bytes more, objects
-        more, bytes, source], …] since the look before, the greatest growth first. ``types``: [[type, count, bytes], …].
+        ``tracing``: whether tracemalloc is on; ``traced``: bytes allocated since then; ``overhead``: bytes that
+        tracemalloc itself uses; ``seconds``: how long this look took.  ``lines``: [[file, line, bytes more, objects
+        more, bytes, source], …] since the previous look, the greatest growth first. ``types``: [[type, count, bytes],
+        …].
         """
         if what not in (START, STOP, LOOK, TYPES):
             raise ValueError("a look at memory is %s, not %r" % (", ".join((START, STOP, LOOK, TYPES)), what))
@@ -61,7 +62,7 @@ class Memory:
         return dict(_state(begun), lines=lines, types=kinds, objects=count, holders=[])
 
     def who_holds(self, value):
-        """The same for one object: a small picture of who holds it, as lines, in ``holders``."""
+        """The content of a memory_reply whose ``holders`` are lines of text that show what holds ``value``."""
         begun = time.perf_counter()
         picture = _Holders().of(value)
         return dict(_state(begun), lines=[], types=[], objects=0, holders=picture)
@@ -72,7 +73,7 @@ class Memory:
         self.close()
 
     def close(self):
-        """Stop noting allocations, if we have begun that."""
+        """Turn tracemalloc off, if we have turned it on."""
         self._before = {}
         if self._ours:
             self._ours = False
@@ -87,7 +88,7 @@ def _state(begun):
 
 
 def _snapshot():
-    """``{(file, line): [bytes, objects]}`` of what is allocated."""
+    """``{(file, line): (bytes, objects)}`` of the memory allocated now."""
     found = {}
     for one in tracemalloc.take_snapshot().statistics("lineno"):
         frame = one.traceback[0]
@@ -106,12 +107,12 @@ def _growth(now, before):
 
 
 def _by_type():
-    """``([[type, count, bytes], …], objects)``: sizes are those of the objects alone, without what they refer to."""
+    """``([[type, count, bytes], …], number of objects)``. Sizes do not include what the objects refer to."""
     counts, sizes, leaves = collections.Counter(), collections.Counter(), set()
     objects = gc.get_objects()[:MOST_OBJECTS]
     for one in objects:
         _add(one, counts, sizes)
-        for leaf in gc.get_referents(one):  # texts, bytes and arrays, which the collector does not list
+        for leaf in gc.get_referents(one):  # str, bytes and arrays, which the collector does not list
             if not gc.is_tracked(leaf) and id(leaf) not in leaves and len(leaves) < MOST_OBJECTS:
                 leaves.add(id(leaf))
                 _add(leaf, counts, sizes)
@@ -121,25 +122,25 @@ def _by_type():
 def _add(one, counts, sizes):
     kind = type(one)
     counts[kind] += 1
-    if kind.__flags__ & HEAP_TYPE:  # a class of Python code, whose __sizeof__ is not called
+    if kind.__flags__ & HEAP_TYPE:  # its __sizeof__ may be the user's code, which we do not call
         sizes[kind] += object.__sizeof__(one)
         return
     try:
         sizes[kind] += sys.getsizeof(one)
-    except Exception:  # a __sizeof__ in C that does not like its object
+    except Exception:  # a __sizeof__ in C may fail for a broken object; its size is left out
         pass
 
 
 class _Holders:
-    """Finds who holds an object. Each question looks at all objects of the process, so there are few."""
+    """Finds what holds an object. Each search visits all objects of the process, so the number of searches is small."""
 
     def __init__(self):
         self._lines = []
-        self._seen = set()  # ids of what is in the picture, and of what we use to make it
+        self._seen = set()  # ids of the objects shown already, and of our own
         self._until = time.perf_counter() + PATIENCE
 
     def of(self, value):
-        """The picture, as lines: each holder below what it holds, and indented."""
+        """Lines of text: each holder stands, indented, below what it holds."""
         self._seen |= {id(self._lines), id(self._seen), id(self.__dict__), id(value)}
         self._lines.append(_described(value))
         self._add(value, 1)
@@ -170,7 +171,7 @@ def _is_end(holder):
 
 
 def _held(holder, one):
-    """A holder in words, with how it holds."""
+    """A holder in words, and by which key, index or attribute it holds the object."""
     if type(holder) is dict:
         key = next((key for key, value in list(holder.items()) if value is one), None)
         name = holder.get("__name__")
@@ -185,7 +186,7 @@ def _held(holder, one):
 
 
 def _attributes(holder):
-    """The attributes of an object; nothing of its own code runs."""
+    """The attributes of an object, read without running any of its code."""
     try:
         found = object.__getattribute__(holder, "__dict__")
     except AttributeError:

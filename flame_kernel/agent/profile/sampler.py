@@ -1,15 +1,15 @@
-"""A sampling profiler: takes the stacks of this process's threads many times a second, on a thread of ours.
+"""A sampling profiler: a thread of ours takes the stacks of this process's threads many times a second.
 
-Nothing is traced or patched. Meanwhile the interpreter's switch interval is shorter, and is put back at the end: the
-sampler has to wait for a thread that computes, and with the usual 5 ms it would come most often where a thread waits,
-and gives the interpreter up of itself. What is counted is the time between two samples:
+Nothing is traced or patched. Only the interpreter's switch interval is shorter meanwhile: with the usual 5 ms, a thread
+that computes would keep the sampler waiting, and most samples would fall where a thread gives up the interpreter of its
+own accord. Each sample counts for the time since the sample before it:
 
-    wall  all time, of threads that wait too
-    cpu   the CPU time that the system has counted for the thread
-    gil   the same, without threads that go on running while the sampler has the interpreter: they are in C code that
-          has released it. On a machine with more to do than it has CPUs, some of that is counted all the same
+    wall  all of the time, also for threads that wait
+    cpu   the CPU time of the thread, as the system counts it
+    gil   the same, but not for a thread that runs while the sampler holds the interpreter: it is in C code that has
+          released the interpreter. If there is more to run than there are CPUs, some of that time is still counted
 
-A C call that lets no other code run delays the sample behind it, which counts for all of that time.
+A C call that does not release the interpreter delays the next sample, which then counts for the whole delay.
 """
 
 import asyncio
@@ -26,20 +26,20 @@ CELL, ALL, THREAD, TASKS = "cell", "all", "thread", "tasks"
 SCOPES = (CELL, ALL, THREAD, TASKS)
 WALL, CPU, GIL = "wall", "cpu", "gil"
 MODES = (WALL, CPU, GIL)
-# The most that a sampler may use of one CPU: where samples are dear, it takes fewer.
+# The largest share of one CPU that a sampler may use: if each sample takes long, it takes fewer.
 MOST_CPU = 0.02
 MOST_RATE, MOST_SECONDS = 1000.0, 3600.0
-# Its multiples are spread evenly between whole numbers.
+# The fractional parts of its multiples are spread evenly between 0 and 1.
 GOLDEN = 0.6180339887498949
 # The switch interval while it runs, in seconds.
 SWITCH = 0.0001
-# After how many samples the rate is looked at again.
+# After how many samples the rate is adjusted.
 REVIEW = 20
-# Different stacks that are counted apart while it runs. They differ by position in the code, not only by line.
+# How many different stacks are counted separately. They differ by position in the bytecode, not only by line.
 MOST_KEYS = 50000
-# Seconds that a profile of one cell waits for it to begin.
+# Seconds that the profile of a cell waits for the cell to begin.
 CELL_PATIENCE = 60.0
-# Seconds in which a thread shows whether it runs without the interpreter.
+# Seconds for which we watch whether a thread runs without the interpreter.
 LOOK = 0.00003
 # A thread that used less than this share of its time stood still.
 STILL = 0.01
@@ -50,12 +50,12 @@ MOST_TASKS, DEEPEST = 2000, 100
 class Sampler:
     """One profile of this process.
 
-    scope    CELL (``request``, or all cells that run), ALL, THREAD (``thread``, a name or number), or TASKS; empty: the
-             cells that run, or ALL where none does
-    lanes    returns ``{thread id: (request id or None, coroutine that is awaited or None)}`` of threads that run cells;
-             None when the session has ended, and the profile with it
+    scope    CELL (``request``, or all running cells), ALL, THREAD (``thread``, a name or number), or TASKS; empty: the
+             running cells, or ALL if none runs
+    lanes    returns ``{thread id: (request id or None, awaited coroutine or None)}`` for the threads of cells; None if
+             the session has ended, which ends the profile
     is_cell  whether a frame runs code of a cell
-    cell_of  the name of the cell whose code a file name stands for, None for others
+    cell_of  returns the cell's name for the file name of a cell; None for any other file
     """
 
     def __init__(self, lanes, is_cell, cell_of, scope="", mode=WALL, rate=100.0, thread="", request="", idle=False):
@@ -71,27 +71,27 @@ class Sampler:
         self.scope, self.mode, self.rate = scope, mode, rate
         self._thread, self._request, self._idle = thread, request, idle
         self._counted = {}  # (thread, code ids and positions) -> seconds
-        self._codes = {}  # id -> (code, whether it is a cell's); the code is kept so that the id stays its own
+        self._codes = {}  # id -> (code, whether it is a cell's); keeping the code prevents another from getting its id
         self._cpu = {}  # thread object -> CPU seconds at the last sample
         self._begun = {}  # thread object -> CPU seconds at its first sample
         self._loops = []
-        self._lane_names = set()  # of the threads that run cells
+        self._lane_names = set()  # names of the threads that run cells
         self._over = threading.Event()
         self.samples, self._lost, self.cost, self.seconds, self.note = 0, 0.0, 0.0, 0.0, ""
 
     def stop(self):
-        """End it; ``run`` returns soon."""
+        """End the profile: ``run`` returns soon."""
         self._over.set()
 
     def run(self, seconds):
-        """Sample for so long, or until ``stop``, or the end of the thread or the cell that is looked at."""
+        """Sample for so many seconds, or until ``stop`` is called or the thread or cell ends."""
         interval = sys.getswitchinterval()
         sys.setswitchinterval(min(interval, SWITCH))
         ours = sys.getswitchinterval()
         try:
             self._run(seconds)
         finally:
-            if sys.getswitchinterval() == ours:  # nobody else has set it meanwhile
+            if sys.getswitchinterval() == ours:  # unless someone else has set it meanwhile
                 sys.setswitchinterval(interval)
 
     def _run(self, seconds):
@@ -104,7 +104,8 @@ class Sampler:
         used, interval, done = _own_cpu(), 1.0 / self.rate, 0
         until = begun + min(seconds, MOST_SECONDS)
         while True:
-            # One sample in each interval, every time at another point of it: a loop of the same rhythm is seen whole.
+            # One sample in each interval, but at a varying point of it: otherwise a loop in step with the samples
+            # would always be met at the same line.
             due = base + (done + self.samples * GOLDEN % 1.0) * interval
             if self._over.wait(max(0.0, due - time.monotonic())):
                 break
@@ -136,7 +137,7 @@ class Sampler:
     # -- one sample --------------------------------------------------------------------------------------------------
 
     def _sample(self, elapsed):
-        """Count the time since the last sample; False where there is nothing more to look at."""
+        """Take one sample and count the time since the last one; False if there is nothing left to sample."""
         lanes = self._lanes()
         if lanes is None:
             return False
@@ -164,7 +165,7 @@ class Sampler:
         return found or self._missing()
 
     def _steps(self, frame, awaits):
-        """The frames of a stack; for a cell that awaits, those down to what it waits for."""
+        """The frames of a stack; for a cell that awaits, those of its coroutines."""
         return _awaited(awaits) if awaits is not None and self.mode == WALL else _outermost_first(frame)
 
     def _wanted(self, ident, thread, is_lane, request):
@@ -175,7 +176,7 @@ class Sampler:
         return request is not None if is_lane else not getattr(thread, "is_pydev_daemon_thread", False)
 
     def _missing(self):
-        """There is no thread to look at: whether to go on."""
+        """Called if no thread was sampled: returns whether to go on; raises ValueError if there never was one."""
         if self.scope == ALL:
             return True
         if self.scope == THREAD and not self.samples:
@@ -188,7 +189,7 @@ class Sampler:
         return False
 
     def _share(self, thread, elapsed):
-        """The seconds that count for a thread."""
+        """The seconds to count for a thread in this sample."""
         if self.mode == WALL:
             if thread not in self._begun:
                 self._begun[thread] = _cpu_of(thread)
@@ -204,7 +205,7 @@ class Sampler:
                 self._count(self._key("task %s" % name, _awaited(coroutine)), elapsed)
 
     def _key(self, name, steps):
-        """What a stack is counted under: the thread's name, and of each frame the code's id and the position."""
+        """The key under which a stack is counted: the thread's name, then the code's id and position of each frame."""
         key, codes = [name], self._codes
         for frame in steps:
             code = frame.f_code
@@ -212,7 +213,7 @@ class Sampler:
             if number not in codes:
                 codes[number] = code, self._is_cell(frame)
             key.append(number)
-            key.append(frame.f_lasti)  # becomes a line when all is over: that takes long
+            key.append(frame.f_lasti)  # turned into a line at the end, because that takes long
         return tuple(key)
 
     def _count(self, key, seconds):
@@ -224,7 +225,7 @@ class Sampler:
     # -- the result --------------------------------------------------------------------------------------------------
 
     def content(self):
-        """What is sent: see ``folded.Folded.content``; and how it was taken."""
+        """What is sent: that of ``folded.Folded.content``, and how it was measured."""
         result, known = folded.Folded(), {}
         result.left_out = self._lost
         for key, seconds in self._counted.items():
@@ -242,16 +243,16 @@ class Sampler:
         return dict(result.content(), status="ok", **taken)
 
     def _call(self, result, number, position):
-        """The call at a position of a code object, in the form of ``Folded``."""
+        """The call at a position of a code object, in the form that ``Folded`` takes."""
         code, _ = self._codes[number]
         file, line = code.co_filename, _line_at(code, position)
         cell = self._cell_of(file)
-        if cell:  # linecache knows its text by another name than the one that is shown
+        if cell:  # linecache knows its text by the file name, but the cell's name is shown
             result.texts[cell, line] = linecache.getline(file, line)
         return getattr(code, "co_qualname", code.co_name), cell or file, line
 
     def _users(self, steps, is_lane):
-        """The calls of the user and of libraries in a stack of ``((code, whether it is a cell's), call)``; none for a
+        """The calls of the user and of libraries in a stack of ``((code, whether it is a cell's), call)``; empty for a
         thread of the agent that runs no cells."""
         at = 0
         while at < len(steps) and _begins_a_thread(steps[at][0][0]):
@@ -266,7 +267,7 @@ class Sampler:
         return [call for (_, call), is_ours in list(zip(steps, ours))[at or 0 :] if not is_ours]
 
     def _still(self, result):
-        """Take the threads out that stood in one place all the time; each with that place, in words."""
+        """Remove the threads that stood in one place all the time; returns each with its place, in words."""
         found = []
         for thread, before in list(self._begun.items()):
             name, now = getattr(thread, "name", None), _cpu_of(thread)
@@ -288,12 +289,12 @@ def _begins_a_thread(code):
 
 
 def _is_see_through(code):
-    """Whether a call is one of ours that stands between the user's: output passes through it, and work of pools."""
+    """Whether a call is ours but lies between the user's calls, as those for output and for the work of pools do."""
     return own.is_file(code.co_filename) and "/output/" in code.co_filename
 
 
 def _outermost_first(frame):
-    """The frames of a stack."""
+    """The frames of a stack, the outermost first."""
     frames = []
     while frame is not None:
         frames.append(frame)
@@ -318,7 +319,7 @@ def _awaited(coroutine):
 
 
 def _line_at(code, position):
-    """The line of a position in a code object."""
+    """The line number for a position in a code object."""
     found = code.co_firstlineno
     if hasattr(code, "co_lines"):
         for start, end, line in code.co_lines():
@@ -335,7 +336,7 @@ def _line_at(code, position):
 
 
 def _loops():
-    """The asyncio loops that run in threads of this process, as their ``run_forever`` knows them."""
+    """The asyncio loops that run in this process, found in the frames of their ``run_forever``."""
     found = []
     for frame in sys._current_frames().values():
         while frame is not None:
@@ -361,12 +362,12 @@ def _coroutines(loop):
 
 
 def _cpu_of(thread):
-    """The CPU seconds that a thread has used; None if unknown. The clock of an ended thread is an error, no crash."""
+    """The CPU seconds that a thread has used; None if unknown, also for a thread that has ended."""
     native = getattr(thread, "native_id", None)
     if native is None or not sys.platform.startswith("linux"):
         return None
     try:
-        return time.clock_gettime((~native << 3) | 6)  # the kernel's clock of a thread, CPUCLOCK_SCHED by thread
+        return time.clock_gettime((~native << 3) | 6)  # Linux's clock number: CPUCLOCK_PERTHREAD | CPUCLOCK_SCHED
     except (OSError, AttributeError, OverflowError):
         return None
 
@@ -376,7 +377,7 @@ def _clock_works():
 
 
 def _own_cpu():
-    """The CPU seconds of the thread that calls."""
+    """The CPU seconds of the calling thread."""
     try:
         return time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
     except (AttributeError, OSError):
@@ -384,7 +385,7 @@ def _own_cpu():
 
 
 def _without_those_that_run(counted):
-    """``(thread, key, seconds)`` without the threads that use CPU time while this one has the interpreter."""
+    """The ``(thread, key, seconds)`` of threads that use no CPU time while this one holds the interpreter."""
     before, begun = [_cpu_of(thread) for thread, _, _ in counted], time.perf_counter()
     while time.perf_counter() - begun < LOOK:
         pass

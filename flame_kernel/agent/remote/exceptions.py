@@ -47,8 +47,8 @@ def told(exc, lines, classes, depth=0):
 
 
 def encoded(facts, hold, known):
-    """The facts as parts of a value; ``hold`` describes an object that stays here, ``known`` a class that the client
-    knows."""
+    """The facts as parts of a value. ``hold`` describes an object that stays here; ``known`` describes a class if the
+    client knows it."""
 
     def reference(one):
         return hold(one.thing) if type(one) is Held else None
@@ -116,6 +116,6 @@ def _class(place, names):
             rest = path.split(".")
         for part in rest:
             found = getattr(found, part)
-    except Exception:  # it is not here, or its module fails; the next class of the list may do
+    except Exception:  # it is not here, or its module fails; the next class in the list may work
         return None
     return found

@@ -59,7 +59,7 @@ class Lacking(Exception):
 
 
 class _Waits(Exception):
-    """An item is needed that is itself still being made."""
+    """An item is needed that is still being made."""
 
 
 class Classes:

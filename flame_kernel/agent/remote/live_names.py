@@ -1,14 +1,14 @@
-"""LiveNames: the global names of functions that a client has sent, and behind them those of the session."""
+"""LiveNames: the globals of functions that a client has sent. Names that were not sent are looked up in the session."""
 
 import builtins
 import types
 
 
 class LiveNames(dict):
-    """A space whose other names are those of the session, as they are when they are read.
+    """Global names; any name that was not sent along is read from the session each time.
 
-    ``globals()["name"]`` and ``"name" in globals()`` find them too, and ``globals()["name"] = value`` binds a name of
-    the session, unless the name was sent along.
+    ``globals()["name"]`` and ``"name" in globals()`` find those too. ``globals()["name"] = value`` sets a name in the
+    session, unless that name was sent along.
     """
 
     def __init__(self, content, session):
@@ -28,7 +28,7 @@ class LiveNames(dict):
             self._flame_session[name] = value
 
     def know(self, code):
-        """Hold the built-ins that code reads: they are found at once, without a look into the session."""
+        """Store the built-ins that ``code`` reads, so that they are found without a look into the session."""
         for name in code.co_names:
             if hasattr(builtins, name) and name not in self:
                 dict.__setitem__(self, name, getattr(builtins, name))

@@ -1,18 +1,18 @@
-"""Lets code that is called (not awaited) run event loops of its own on a lane's thread, whose loop is running."""
+"""Lets called code run event loops of its own on a lane's thread, where the lane's own loop is already running."""
 
 import asyncio
 import concurrent.futures
 import contextlib
 import threading
 
-# Seconds within which another thread's loop begins with what is to be awaited there; a loop that is blocked does not.
+# Seconds that another thread's loop has to begin awaiting something; if it does not, it is blocked.
 FREE_WITHIN = 0.25
-# Seconds to wait until what was cancelled on another thread has ended.
+# Seconds to wait for something that was cancelled on another thread to end.
 ENDS_WITHIN = 2.0
 
 
 class Spare(asyncio.AbstractEventLoop):
-    """The result of ``asyncio.get_event_loop()`` meanwhile: a loop that is created when it is first used."""
+    """What ``asyncio.get_event_loop()`` returns meanwhile: a loop that is created when it is first used."""
 
     def __init__(self):
         object.__setattr__(self, "made", [])
@@ -58,8 +58,8 @@ def none_runs():
 
 
 async def here(thing, shared=None):
-    """Await something: a future of another running loop on that; anything else on the loop ``shared``, if that is not
-    blocked, so that things that are awaited at the same time may wait for each other."""
+    """Await ``thing``: a future of another running loop on that loop; anything else on the loop ``shared``, unless that
+    is blocked. On a shared loop, things awaited at the same time can wait for each other."""
     own = asyncio.get_event_loop()
     is_bound = asyncio.isfuture(thing) and hasattr(thing, "get_loop")
     home = thing.get_loop() if is_bound else shared
@@ -81,9 +81,9 @@ async def here(thing, shared=None):
 
 
 class _Elsewhere:
-    """Something that is awaited on another thread's loop as soon as that has time for it.
+    """Something to be awaited on another thread's loop as soon as that loop is free.
 
-    begun, ended and over are futures: the task there; its result; that its code has come to its end.
+    Three futures: ``begun`` gives the task there, ``ended`` its result, ``over`` is done when its code has ended.
     """
 
     def __init__(self, thing, loop):
@@ -105,7 +105,7 @@ class _Elsewhere:
             self.over.set_result(None)
 
     def take_back(self):
-        """Whether it has not begun; then it never will."""
+        """Prevent it from beginning; returns False if it has begun already."""
         return self._taken.acquire(False)
 
     def cancel(self):

@@ -389,8 +389,8 @@ class Objects:
         return reply, buffers
 
     def _entries(self, items, libraries, trust):
-        """``(entries, buffers)``: for each item its number of parts, its description, or both; or None: all are one
-        value."""
+        """``(entries, buffers)``: for each item its number of parts, its description, or both. ``entries`` is None if
+        all items travel as one value."""
         together = results.parts(items, self._classes, libraries, share=4)
         if together is not None and together[1]:
             return None, together[0]

@@ -1,15 +1,15 @@
-"""Packages that the client sends: wheels, unpacked into a folder of ours per user and Python.
+"""Packages that the client sends: wheels, which we unpack into a folder of our own, one for each user and Python.
 
 ::
 
     ~/.local/share/remote-flame/python3.12-linux-x86_64/
         wheels/            what is being sent
-        1/, 2/, …          a state of all packages: lib (on sys.path), bin, share and others as the wheels have them
-        current -> 2       the state that is used
-        first              sessions have lib before the packages of the host, not behind them
+        1/, 2/, …          states: each has all packages, in lib (on sys.path), bin, share and so on
+        current -> 2       the state in use
+        first              if this file exists, lib comes before the host's packages on sys.path, not after them
 
-An installation makes a new state beside the present one, and the link is renamed: all of it is there, or nothing.
-Files that do not change are hard links.  When the last package is removed, so is the folder.
+An installation makes a new state beside the present one, then renames the link, so it takes effect as a whole or not at
+all.  Unchanged files are hard links.  When the last package is removed, the folder is removed too.
 
 The requests, with an ``op`` each: ``facts``, ``begin`` (make the folder for wheels), ``install``, ``uninstall``.
 """
@@ -30,25 +30,25 @@ import zipfile
 
 KINDS = ("packages",)
 _NAME = "remote-flame"
-# Sessions in this process, and the entry that they have put on the import path.
+# How many sessions of this process use the packages.
 _users = [0]
 
 
 class Refused(Exception):
-    """Something that cannot be installed or removed; the text is one sentence."""
+    """Something cannot be installed or removed; the text is one sentence."""
 
 
 # -- the import path ---------------------------------------------------------------------------------------------------
 
 
 def use(owns_process):
-    """A session begins in this process: it finds the packages, if there are any."""
+    """A session begins in this process: put the packages on the import path, if there are any."""
     _users[0] += 1
     _put_on_path(owns_process)
 
 
 def leave():
-    """A session has ended; with the last one the import path is as it was."""
+    """A session has ended; after the last one the import path is as it was."""
     _users[0] -= 1
     entry = os.path.join(_prefix(), "current", "lib")
     if not _users[0] and entry in sys.path:
@@ -71,7 +71,7 @@ def _put_on_path(owns_process):
 
 
 def _prefix():
-    """The folder of ours for this user and this Python."""
+    """Our folder for this user and this Python."""
     data = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
     version = "%d.%d" % sys.version_info[:2]
     kind = "python" if sys.implementation.name == "cpython" else sys.implementation.name
@@ -132,7 +132,7 @@ def _facts():
 
 
 def _environment():
-    """What the markers of requirements ask for (PEP 508)."""
+    """The values for the markers of requirements (PEP 508)."""
     version = "{0.major}.{0.minor}.{0.micro}".format(sys.implementation.version)
     if sys.implementation.version.releaselevel != "final":
         version += sys.implementation.version.releaselevel[0] + str(sys.implementation.version.serial)
@@ -152,7 +152,7 @@ def _environment():
 
 
 def _libc():
-    """``("glibc", "2.36")``, ``("musl", "1.2")``, or empty."""
+    """The C library, such as ``("glibc", "2.36")`` or ``("musl", "1.2")``; empty if unknown."""
     try:
         name, _, version = os.confstr("CS_GNU_LIBC_VERSION").partition(" ")
         return name, version
@@ -169,7 +169,7 @@ def _libc():
 
 
 def _distributions(folders):
-    """Name to version of what is installed in folders; the first one that has a name counts, as for imports."""
+    """``{name: version}`` of what is installed in the folders; the first folder with a name counts, as in imports."""
     found = {}
     for folder in folders:
         try:
@@ -205,7 +205,7 @@ def _plain(name):
 
 
 def _install(wheels, first):
-    """``wheels``: ``[[file name, SHA-256], …]`` of those in the folder for wheels."""
+    """Install wheels from the folder ``wheels``, given as ``[[file name, SHA-256], …]``."""
     prefix = _prefix()
     paths = []
     for name, digest in wheels:
@@ -245,7 +245,7 @@ def _uninstall(names):
 
 
 def remove_all(prefix):
-    """Nothing of ours stays: the folder, and those above it that we have made and that are empty."""
+    """Remove our folder, and the empty folders above it that may have been made for it."""
     entry = os.path.join(prefix, "current", "lib")
     if entry in sys.path:
         sys.path.remove(entry)
@@ -256,11 +256,11 @@ def remove_all(prefix):
             os.rmdir(above)
             above = os.path.dirname(above)
     except OSError:
-        pass  # something else is there: packages of another Python, or what is not ours
+        pass  # not empty: packages of another Python, or files of others
 
 
 class _State:
-    """A new state beside the present one, which takes its place as a whole or not at all."""
+    """A new state, made beside the present one; it replaces that as a whole or not at all."""
 
     def __init__(self, prefix):
         self._prefix = prefix
@@ -279,7 +279,7 @@ class _State:
                 shutil.rmtree(path, ignore_errors=True)
 
     def copy(self, without):
-        """All of the present state but these packages."""
+        """Copy the present state, except for the packages named in ``without``."""
         old = os.path.join(self._prefix, "current")
         if not os.path.isdir(old):
             return
@@ -295,7 +295,7 @@ class _State:
                     _link(path, os.path.join(self.folder, relative))
 
     def unpack(self, path):
-        """Unpack a wheel; every file is what its RECORD says.
+        """Unpack a wheel; each file is checked against its RECORD.
 
         Branches because each is something that may be wrong with a wheel.
         """
@@ -324,7 +324,7 @@ class _State:
 
     @staticmethod
     def _place(name):
-        """Where a file of a wheel belongs: what is in NAME.data/KIND goes where that kind does."""
+        """Where a file of a wheel belongs; one in NAME.data/KIND belongs into the folder for that kind."""
         parts = name.split("/")
         if ".." in parts or name.startswith("/") or "\\" in name or ":" in parts[0]:
             raise Refused("a wheel with a file %r, which is outside of it" % name)
@@ -349,7 +349,7 @@ class _State:
         return place
 
     def _scripts(self, text):
-        """The commands that ``entry_points.txt`` names."""
+        """Write the commands that ``entry_points.txt`` names; returns their paths."""
         made, section = [], ""
         for line in text.splitlines():
             line = line.strip()
@@ -370,7 +370,7 @@ class _State:
         return made
 
     def take_effect(self):
-        """From now on this is the present state."""
+        """Make this the present state."""
         link = os.path.join(self._prefix, "next")
         if os.path.lexists(link):
             os.unlink(link)
@@ -380,7 +380,7 @@ class _State:
 
 
 class _Lock:
-    """One installation at a time; where the folder is new, it is removed again if nothing was installed."""
+    """Allows one installation at a time. At the end it removes a folder in which nothing was installed."""
 
     def __init__(self, prefix):
         self._prefix = prefix
@@ -394,7 +394,7 @@ class _Lock:
 
             fcntl.flock(self._file, fcntl.LOCK_EX)
         except ImportError:
-            pass  # a system without it
+            pass  # a system without file locks
 
     def __exit__(self, kind, error, trace):
         self._file.close()
@@ -409,7 +409,7 @@ def _recorded(info):
 
 
 def _is_cache_of(path, left):
-    """Whether it was compiled from a file that is left out."""
+    """Whether the file at ``path`` is the compiled form of a file in ``left``."""
     folder, name = os.path.split(path)
     if os.path.basename(folder) != "__pycache__":
         return False

@@ -1,9 +1,9 @@
-"""What of a result goes to the client as a value, and what stays here for a stand-in.
+"""Decides whether a result is sent to the client as a value, or stays here and the client gets a stand-in.
 
-A value is sent that is plain, and of records and exceptions those whose identity does not matter: named tuples, enum
-members, frozen dataclasses, exceptions, and objects of classes that the client sent.  The client may not know their
-class; then it takes the reference that goes along.  Under trust the same holds for values that a pickle carries and
-that cannot change: objects of classes derived from int, str, tuple and the like, and compiled patterns.
+Sent are plain values, and objects whose identity does not matter: named tuples, enum members, frozen dataclasses,
+exceptions, and objects of classes that the client sent.  If the client does not know their class, it uses the reference
+that is sent along.  Under trust, unchangeable values that can be pickled are sent too: objects of classes derived from
+int, str, tuple and the like, and compiled patterns.
 """
 
 import enum
@@ -12,7 +12,7 @@ import re
 from ..wire import records, values
 from . import pickles
 
-# Most bytes of a result that is sent by value without being asked for: of an array or table, and of anything else.
+# The most bytes of a result that is sent as a value unasked: for an array or table, and for anything else.
 ARRAY_LIMIT = 1 << 20
 VALUE_LIMIT = 16 << 20
 
@@ -31,17 +31,17 @@ class Told:
         return [self._key(kind), str(kind.__module__)[:500], kind.__qualname__[:500]]
 
     def known(self, kind):
-        """The same for a class that the client knows in any case; None for others."""
+        """The same, if the client certainly knows the class; None otherwise."""
         is_pythons = issubclass(kind, Exception) and kind.__module__ == "builtins"
         return self.any(kind) if is_pythons or self._key(kind) is not None else None
 
     def unless_pickled(self, kind):
-        """The same for any class but those of exceptions that a pickle carries as they are."""
+        """The same for every class; for an exception only if the client knows it, as a pickle carries the others."""
         return self.known(kind) if issubclass(kind, BaseException) else self.any(kind)
 
 
 class _Perhaps:
-    """As ``Told.known``, and for classes whose objects do not change; ``used`` tells whether one of these was met."""
+    """Like ``Told.known``, but also for classes whose objects do not change; ``used``: whether there was such a one."""
 
     def __init__(self, told):
         self._told = told
@@ -62,7 +62,7 @@ def _is_fixed(kind):
 
 
 class _Fixed:
-    """Pickles values that cannot change, see ``values.encode``; ``used`` tells whether one was met."""
+    """Pickles unchangeable values, for ``values.encode``; ``used``: whether there was one."""
 
     def __init__(self, dumps):
         self._dumps = dumps
@@ -78,7 +78,7 @@ class _Fixed:
 
 
 def parts(thing, classes, libraries, trust=None, share=1):
-    """``(the parts of a value, whether the client can read it for certain)``; None for what stays here.
+    """``(the parts of a value, whether the client can certainly read it)``; None if ``thing`` stays here.
 
     ``trust`` is the client's own description if it reads pickles; ``share`` divides the limits.
     """

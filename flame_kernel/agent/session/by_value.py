@@ -1,7 +1,7 @@
-"""Functions and classes of cells that go to worker processes, as joblib's, dask's and ray's do.
+"""Lets cells send their functions and classes to worker processes, as joblib, dask and ray do.
 
-In an app the module of the cells is called ``flame_session_<id>``; no worker can import that. Told of it, cloudpickle
-sends what it holds as code, as it does with ``__main__``.
+In an app, the module of the cells is called ``flame_session_<id>``, which no worker can import. So we tell cloudpickle
+to send what it holds as code, as it does for ``__main__``.
 """
 
 import sys
@@ -32,7 +32,7 @@ class ByValue:
         while self._told:
             try:
                 self._told.pop().unregister_pickle_by_value(self._namespace)
-            except ValueError:  # a cell has done so
+            except ValueError:  # a cell has unregistered it already
                 pass
 
 

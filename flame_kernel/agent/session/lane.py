@@ -423,8 +423,8 @@ class Lane:
                 task.cancel()
 
     def _tasks_of_cell(self):
-        """The tasks that the running cell has begun, also those that it does not wait for. Before Python 3.12 nobody
-        knows who has begun a task: where an earlier cell has left some behind, which may begin others, none is told."""
+        """The tasks that the running cell has begun, also those that it does not wait for. Before Python 3.12 a task
+        does not tell who began it: then the list is empty if an earlier cell has left tasks, which may begin others."""
         new = _tasks(self.loop) - self._before - {self._task}
         if any(hasattr(task, "get_context") for task in new):
             return [task for task in new if streams.is_of(task.get_context(), self.request["id"])]

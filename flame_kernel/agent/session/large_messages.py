@@ -4,8 +4,8 @@ Pyro closes a connection that brings a larger message, and does not send larger 
 request in parts; the answer to the last part is the answer to the whole request.  If an answer is too large, the client
 is told its size, ``{"large": bytes}``, and fetches it in parts as well.
 
-A link may be cut before a request is through.  What its client then sends in portions is kept with the session, over as
-many connections as it takes, until the request that names it comes.
+If the link is cut before a request is through, the client sends the request in portions.  They are kept with the
+session, over as many connections as it takes, until a request names them.
 """
 
 import sys
@@ -59,7 +59,7 @@ def give(at):
 
 
 class Portions:
-    """A request of a session's owner that comes in portions, under a name; one at a time."""
+    """A request of a session's owner that comes in portions, which have one name; one request at a time."""
 
     def __init__(self):
         self.clear()
@@ -68,7 +68,7 @@ class Portions:
         self._name, self._come = None, bytearray()
 
     def take(self, name, at, data):
-        """Take one in; returns how many bytes have come. One that has come before changes nothing."""
+        """Store a portion; returns how many bytes have come. A repeated portion changes nothing."""
         if name != self._name and at == 0:
             self._name, self._come = name, bytearray()
         if name != self._name:

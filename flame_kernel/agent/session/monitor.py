@@ -1,4 +1,4 @@
-"""Requests about the state of a session. They are answered while cells run, and never on the cells' threads.
+"""Answers requests about the state of a session, while cells run and never on the threads of cells.
 
 ``where`` and ``profile_end`` are answered at once, by the thread that received them.  ``top`` measures for a moment,
 ``profile`` for as long as it is told, ``watch`` evaluates an expression of the user's, and ``audit`` calls the

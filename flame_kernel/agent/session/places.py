@@ -1,4 +1,5 @@
 """Places: where a session's cells run, one class for each. All differences between the places are in these classes.
+For ``auto``, ``handle.py`` chooses one.
 
 process  a thread in the server's process: the app's own code runs at the same time, undisturbed
 child    a separate process started by the server, all for the session

@@ -209,8 +209,8 @@ class Program:
             self._free()
 
     def _free(self):
-        """Free what the program's names hold, as an interpreter does at its end: ``__del__`` methods run, and suspended
-        generators are closed. Modules, functions and classes stay until then, because these may use them."""
+        """Free what the program's names hold, as an interpreter does when it ends: ``__del__`` methods run, suspended
+        generators are closed. Modules, functions and classes are freed last, because that code may use them."""
         names = self._host.namespace.__dict__
         mine = [name for name in names if name not in _OF_SHELLS and name[:2] != "__"]
         found = [name for name in mine if _ends_with_code(names[name])]
@@ -232,9 +232,9 @@ def _active_count(below):
     return lambda: len(own.shared(threading).enumerate())
 
 
-# What a script that has a process to itself sees without threads of ours: some wait until no other is left.
+# In these a script that has a process to itself does not see our threads: some scripts wait until no other is left.
 _OWN_THREADS = {"enumerate": _enumerate, "active_count": _active_count}
-# What stays longest of a program's names.
+# The classes of a program's names that are freed last.
 _USED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 
 

@@ -1,4 +1,4 @@
-"""The sessions of this server, by name: found, ended by a client, or by the reaper when nobody comes back to them.
+"""The sessions of this server, by name. A client ends one; the reaper ends those to which no client returns.
 
 This is the agent's one table that outlives a session; whoever changes it holds ``lock``.
 """

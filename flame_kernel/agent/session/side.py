@@ -1,4 +1,4 @@
-"""Requests that run no cell: they are answered off the cells' lanes, also while a cell runs.
+"""Requests that run no cell, such as completion: they are answered on other threads, also while a cell runs.
 
 An editor's questions have a thread of their own: the first one imports jedi, which takes seconds on a busy machine, and
 no other request should wait for that.
@@ -13,7 +13,7 @@ from ..output import streams
 from ..remote import modules, packages
 from .usage import Usage
 
-# The requests of an editor; and all kinds.
+# The kinds of requests that an editor makes; then all kinds.
 QUESTIONS = ("complete", "inspect")
 KINDS = QUESTIONS + ("usage", "comm_info", "comm_announce", "open_lane", "close_lane", "cwd")
 KINDS += modules.KINDS + packages.KINDS

@@ -26,7 +26,7 @@ INTERRUPT, AGAIN, END, KILL = "interrupt", "again", "end", "kill"
 
 
 def outcome(reply):
-    """How a cell that was reported as hanging has ended, in words; ``reply`` is the content of its reply."""
+    """A sentence that says how a cell that was reported as hanging has ended; ``reply`` is the content of its reply."""
     stopped = reply.get("ename") in ("KeyboardInterrupt", "CancelledError")
     what = "The Stop has ended the cell after all" if stopped else "The cell has ended by itself"
     return what + "; its variables are kept.\n"

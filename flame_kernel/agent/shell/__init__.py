@@ -1,4 +1,4 @@
-"""What runs a cell: IPython where it is there, a mini shell of our own where it is not.
+"""What runs a cell: IPython if it is installed, otherwise a mini shell of our own.
 
 Knows no session: it is given a host.
 Begin at mini.py or ipython.py.

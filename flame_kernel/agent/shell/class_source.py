@@ -1,7 +1,7 @@
 """``inspect.getsource`` of a class that a cell has made.
 
-Python looks for the file of a class in its module, and the module of cells has none. So ``inspect.getfile``, where it
-finds nothing, is told the name under which ``linecache`` keeps the cell's text.
+Python looks for the file of a class in its module, but the module of cells has no file. So if ``inspect.getfile`` finds
+nothing, our patch returns the name under which ``linecache`` keeps the cell's text.
 """
 
 import functools
@@ -34,7 +34,7 @@ def _getfile(below):
 
 
 def _file_of(kind):
-    """The cell of a class: of one of its methods, or else the latest one that has such a class."""
+    """The file name of the cell that made a class: its methods', or else that of the latest cell with such a class."""
     module = getattr(kind, "__module__", None)
     if module not in sys.modules or not (module == "__main__" or str(module).startswith("flame_session_")):
         return None

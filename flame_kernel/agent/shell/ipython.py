@@ -216,7 +216,8 @@ class IPythonShell:
         return result
 
     def _shown_after_all(self, failure):
-        """Show an error that IPython could not show, by what the cell has replaced, perhaps; returns what was shown."""
+        """Show an error that IPython failed to show, perhaps because a cell has replaced a part of IPython; returns
+        what was shown."""
         if type(failure).__name__ == "UsageError":
             return {}  # that is a sentence on stderr
         error = tracebacks.content(failure)

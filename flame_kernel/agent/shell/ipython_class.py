@@ -233,7 +233,7 @@ def _make_class():
             cell = streams.current()
             last = self._last_exc_info
             if last is not None and self._in_sys and getattr(sys, "last_value", None) is None:
-                self._last_exc_info = None  # a cell has cleared it: what the error holds is to be freed
+                self._last_exc_info = None  # a cell has cleared it, so that what the error holds is freed
                 self.InteractiveTB.tb = None
             self._in_sys = (
                 self._last_exc_info is not None and getattr(sys, "last_value", None) is self._last_exc_info[1]

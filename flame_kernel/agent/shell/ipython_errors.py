@@ -99,8 +99,8 @@ def _behind(error):
 
 
 def resists(error):
-    """Whether IPython cannot show an error as such: groups it prints as text, and of an error whose own traceback
-    cannot be made it says that only."""
+    """Whether IPython cannot show an error properly: it prints groups as text, and if the error's own
+    ``_render_traceback_`` fails, it shows only that."""
     try:
         if hasattr(type(error), "_render_traceback_"):
             return not isinstance(error._render_traceback_(), list)

@@ -1,4 +1,4 @@
-"""The user's IPython profile there: its configuration and its startup files, as ipykernel takes them.
+"""Loads the user's IPython profile on the far side, its configuration and startup files, as ipykernel does.
 
 Only for a process that is the session's own: in a live app they would change what the app itself uses.
 """
@@ -10,7 +10,7 @@ import types
 
 
 def folder():
-    """Where IPython keeps what is the user's own."""
+    """The folder in which IPython keeps the user's profiles."""
     return os.environ.get("IPYTHONDIR") or os.path.join(os.path.expanduser("~"), ".ipython")
 
 
@@ -19,7 +19,7 @@ def _profile():
 
 
 def configuration():
-    """What ``ipython_config`` and ``ipython_kernel_config`` say, and how the files that fail do so, as text."""
+    """``(the settings in ipython_config and ipython_kernel_config, an error text for each file that failed)``."""
     from IPython.core import application
     from traitlets.config import Config
     from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader

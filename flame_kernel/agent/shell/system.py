@@ -42,9 +42,10 @@ def run(command, out, err=None, data=None, own_group=True):
     out, err   called with text as it comes, on this thread; without ``err``, ``out`` gets both streams in their order
     data       bytes for its standard input, which is otherwise empty
     own_group  give it a process group of its own, and stop the whole group. Otherwise only the command itself is
-               stopped: in a child session an interrupt goes to the whole group anyway An interrupt stops the command
-               (SIGINT, then SIGTERM, then SIGKILL) and is raised again when the command has ended; a second interrupt
-               skips to the next signal. Raises OSError if a listed program cannot be started.
+               stopped: in a child session an interrupt goes to the whole group anyway
+
+    An interrupt stops the command (SIGINT, then SIGTERM, then SIGKILL) and is raised again when the command has ended.
+    A second interrupt skips to the next signal. Raises OSError if a program given as a list cannot be started.
     """
     if isinstance(command, str) and os.name == "posix":
         command = [_shell(), "-c", command]
@@ -112,7 +113,7 @@ def _start(command, **options):
 
 
 def _selector():
-    """One that takes any descriptor: select itself knows only the first 1024."""
+    """A selector for any descriptor; ``select`` takes only those below 1024."""
     return getattr(selectors, "PollSelector", selectors.DefaultSelector)()
 
 
@@ -160,7 +161,7 @@ def _send(process, signum, own_group):
 
 
 def _send_on_windows(process, signum, own_group):
-    """Windows knows Ctrl-Break, for a group on the server's console, and an end at once."""
+    """On Windows: SIGINT becomes Ctrl-Break to the group, which needs a console; any other signal ends it at once."""
     if signum != signal.SIGINT or not own_group:
         windows.terminate(process.pid)
     else:

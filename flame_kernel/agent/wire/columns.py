@@ -6,8 +6,8 @@
     {"K": [keys, list, …]}     list of dicts that have these keys, which are text, in this order: the values of each
     {"K": [0, list, …]}        list of tuples of one length;  with 1 for 0: of lists
 
-No row is in such a list twice; and each is made on its own. What holds for all rows is found out with functions of the
-interpreter's own: no Python code runs for each of them.
+No row occurs twice in such a list, so the reader makes each row anew.  Built-in functions check what must be true of
+all rows, so no Python code runs for each of them.
 """
 
 import itertools
@@ -19,9 +19,9 @@ from .scalars import BadValue, is_clean
 
 # A list of this many numbers or more travels as a buffer.
 PACKED = 32
-# From so many rows on, of at most so many fields, a list of rows goes by its fields.
+# A list of at least ROWS rows with at most FIELDS fields travels as columns.
 ROWS, FIELDS = 64, 200
-# Most fields of all rows of a value, where a row counts as ROW fields: a dict is much larger than its bytes here.
+# Most fields of all rows of a value. Each row counts as ROW more, since a dict is much larger than its bytes here.
 MAX_CELLS, ROW = 10000000, 4
 
 _CODES = {int: ("q", "q"), float: ("e", "d")}
@@ -52,13 +52,13 @@ def from_numbers(code, data):
 
 
 def cells(count, width):
-    """What so many rows of so many fields count, see MAX_CELLS."""
+    """How much ``count`` rows of ``width`` fields count towards MAX_CELLS."""
     return count * (width + ROW)
 
 
 def fields(items, most):
-    """``(shape, columns, ids of the rows)`` of a list of rows of one shape, of at most so many cells; None for another
-    list."""
+    """``(shape, columns, ids of the rows)`` of a list whose rows all have one shape, with at most ``most`` cells; None
+    for any other list."""
     if len(items) < ROWS:
         return None
     kind, width = type(items[0]), len(items[0]) if type(items[0]) in (dict, tuple, list) else 0
@@ -80,12 +80,12 @@ def fields(items, most):
 
 
 def is_own(node):
-    """Whether the node of a column has its values itself: rows made of what it only refers to would cost nothing."""
+    """Whether a column's node holds its values itself. A mere reference could make any number of rows at no cost."""
     return type(node) is list or (type(node) is dict and not node.keys() & {"r", "~"})
 
 
 def rows(shape, columns):
-    """The rows of these columns; raises BadValue for columns that do not make any."""
+    """The rows made from columns; raises BadValue if the columns do not fit together."""
     if not columns or not all(type(one) is list and len(one) == len(columns[0]) for one in columns):
         raise BadValue("columns that make no rows")
     if type(shape) is list:

@@ -10,8 +10,8 @@
     {"ar": [code, size, n]}         array.array: buffer n, of items of ``size`` bytes, little endian; text as UTF-8
     {"mv": [format, size, shape, writable, n]}      memoryview: the same, of its items in C order
     {"S": [start, stop, step]}      slice           {"dk": [ordered, key, …]} {"dv": …} {"di": …}  a dict's views
-    {"sq": [class, {…}, item, …]}   a tuple of the system's: its class by its name in STRUCTS, what it has beside its
-                                    items, and these
+    {"sq": [class, {…}, item, …]}   a tuple of a system class: the class's name in STRUCTS, its attributes that are no
+                                    items, and its items
 
 ``WRITERS`` maps each class to the function that makes its node, ``READERS`` each tag to the function that reads it.
 """

@@ -1,19 +1,19 @@
-"""JSON text of large messages, written and looked through at the pace of copying. Both sides import it.
+"""Writes and scans the JSON text of large messages, about as fast as copying it. Both sides import it.
 
-A page of HTML, a picture or a long value is one string of megabytes among a few short ones: a look at each byte of it
-takes several times as long as is needed.
+A page of HTML, a picture or a long value is one string of megabytes among a few short ones.  Looking at each of its
+bytes would take several times as long as copying it.
 """
 
 import json
 
-# Quotes that ``outside`` looks at, one by one, before it gives up.
+# How many quotes ``without_strings`` looks at, one by one, before it gives up.
 QUOTES = 20000
-# Backslashes in a row that it looks back at.
+# The most backslashes before a quote that it counts.
 BACK = 64
 
 
 def dumps(content, **options):
-    """What ``json.dumps`` makes of it with these options, as UTF-8; lone surrogates are escapes there."""
+    """``json.dumps(content, **options)`` as UTF-8; text with lone surrogates is escaped."""
     try:
         return json.dumps(content, ensure_ascii=False, **options).encode("utf-8")
     except UnicodeEncodeError:
@@ -21,8 +21,8 @@ def dumps(content, **options):
 
 
 def without_strings(text):
-    """What of JSON text (bytes) stands outside its strings, each of which is ``""`` there; None where there are so many
-    quotes that this is not worth while."""
+    """JSON text (bytes) with each string replaced by ``""``; None if there are so many quotes that it is not worth the
+    time."""
     parts, at, left = [], 0, QUOTES
     while True:
         start = text.find(b'"', at)

@@ -1,4 +1,4 @@
-"""What crosses the link: the names, the version and the codec. The one file that both sides import.
+"""The messages that cross the link: their names, version and codec. Both sides import it.
 
 A message is one ``bytes``::
 
@@ -51,7 +51,7 @@ MAX_NUMBERS, FEW = 3 * MAX_VALUES, 100000
 # Most digits of an integer: Python's own limit, where it has one, because longer ones take seconds to parse.
 MAX_DIGITS = 4300
 
-# What Python reads in JSON text, or as a part of a string, and others read differently.
+# What Python accepts in JSON text but other programs read differently.
 _PYTHONS_OWN = (b"NaN", b"Infinity")
 _SURROGATES = (b"\\ud", b"\\uD")
 
@@ -127,7 +127,7 @@ def read_json(text, digits=MAX_DIGITS, encoding="ascii"):
 
 
 def has_digits(text, count):
-    """Whether so many digits stand in a row anywhere in it (bytes)."""
+    """Whether ``text`` (bytes) has ``count`` digits in a row anywhere."""
     return b"0" * count in text.translate(_DIGITS)
 
 

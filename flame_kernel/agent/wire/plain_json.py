@@ -1,8 +1,8 @@
 """Long lists and dicts of plain data, such as records, as one buffer of JSON. Both sides import it.
 
-JSON says all that there is to say of None, bool, int, float, str, list, and of dict with text as keys, where none of
-the lists and dicts is there twice. That is found out level by level, with functions of the interpreter's own: no
-Python code runs for each of a million values, on neither side. Everything else goes the way that knows all classes.
+JSON represents None, bool, int, float, str, list, and dict with str keys exactly, unless a list or dict occurs twice.
+We check that level by level with built-in functions, so on neither side Python code runs for each of a million values.
+All other values take the way that knows all classes, see ``values``.
 """
 
 import gc
@@ -14,31 +14,31 @@ import sys
 from . import message as wire
 from .scalars import BadValue
 
-# Entries of a list or dict from which on a look is worth it.
+# A list or dict with fewer entries is not worth the check.
 MANY = 64
-# Numbers of one kind in lists of so many each are better as buffers, as long as there are not too many of these.
+# Lists that hold this many numbers each travel better as buffers, unless there are more than FEW such lists.
 PACKED, FEW = 32, 10000
-# Texts of more characters than this, on the average, go one by one.
+# If the texts in a list are longer than this on average, each travels on its own; in characters.
 LONG = 512
-# No whole number of 64 bits has so many digits. Longer ones take time to read, and go in another way.
+# A 64-bit integer has fewer digits. Longer integers take long to read, so they travel in another form.
 DIGITS = 20
 
 _PLAIN = frozenset((type(None), bool, int, float, str, list, dict))
 _CONTAINERS = frozenset((list, dict))
 _TEXT = frozenset((str,))
-# Elsewhere ``gc`` does not know what lists of numbers hold.
+# Only in CPython does ``gc`` know what a list of numbers holds.
 _IS_KNOWN = sys.implementation.name == "cpython"
 _LONG_NUMBER = re.compile(rb"[\[,:\s]-?[0-9]{%d}" % DIGITS)
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 
 class Shared(Exception):
-    """A list or dict that is in such a buffer is somewhere else, too."""
+    """A list or dict in such a buffer also occurs elsewhere in the value."""
 
 
 def write(value, depth, most=None):
-    """``(the JSON of a list or dict in UTF-8, how many values it counts, the ids of the lists and dicts in it)``; or
-    None where JSON does not say everything, or is not the best way. It may have ``depth`` levels, and ``most`` bytes.
+    """``(a list or dict as JSON in UTF-8, how many values it counts as, the ids of the lists and dicts in it)``; None
+    if JSON is not exact or not the best form for it. It may have up to ``depth`` levels and ``most`` bytes.
     """
     if not _IS_KNOWN or len(value) < MANY or _is_long(value):
         return None
@@ -57,22 +57,22 @@ def write(value, depth, most=None):
 
 
 def _is_long(value):
-    """Whether these are long texts, which are quicker as they are."""
+    """Whether it is a list of long texts, which travel faster as they are."""
     return type(value) is list and set(map(type, value)) == _TEXT and sum(map(len, value)) > LONG * len(value)
 
 
 def _has_long_numbers(text):
-    """Whether a whole number of more than 64 bits may be in it."""
+    """Whether JSON text may contain an integer of more than 64 bits."""
     return wire.has_digits(text, DIGITS) and _LONG_NUMBER.search(text) is not None
 
 
 def _containers(value, depth, most):
-    """The ids of all lists and dicts in ``value``; None unless it holds nothing but plain data, each of them once."""
+    """The ids of all lists and dicts in ``value``; None if it holds anything but plain data, or one of them twice."""
     level, ids, found = [value], {id(value)}, 1
     for _ in range(depth):
         below = gc.get_referents(*level)
         kinds = set(map(type, below))
-        if most is not None:  # where that is too little, it is seen here, before megabytes are written
+        if most is not None:  # notice here if it is too large, before megabytes are written
             most -= _least(below, most)
         if not kinds <= _PLAIN or len(below) > wire.MAX_VALUES or (most is not None and most < 0):
             return None
@@ -92,13 +92,13 @@ def _containers(value, depth, most):
 
 
 def _least(values, most):
-    """At least how many bytes of JSON these are; once that is more than ``most``, it does not matter how many."""
+    """A lower bound for the bytes of JSON that ``values`` take; beyond ``most`` it need not be close."""
     least = 2 * len(values)
     return least if least > most else least + sum(len(one) for one in values if type(one) is str)
 
 
 def _are_packed(kinds, lists, count):
-    """Whether so many lists of so many values in all, of these classes, are better as buffers of numbers."""
+    """Whether ``lists`` lists with ``count`` values of these classes in all travel better as buffers of numbers."""
     return len(kinds) == 1 and (int in kinds or float in kinds) and lists <= FEW and count >= PACKED * lists
 
 
@@ -110,8 +110,8 @@ def _only_containers(values, kinds):
 
 
 def read(data, depth, most):
-    """``(the list or dict in ``data``, how many values it counts)``; BadValue where it is none, or has more than
-    ``depth`` levels or ``most`` values. Raises ValueError, RecursionError for what is no JSON."""
+    """``(the list or dict in ``data``, how many values it counts as)``; BadValue if it is neither, or has more than
+    ``depth`` levels or ``most`` values. Raises ValueError, RecursionError if ``data`` is not JSON."""
     text = bytes(data)
     count = _count(text)
     if count > most:
@@ -138,5 +138,5 @@ def _held(level):
 
 
 def _count(text):
-    """At least as many as there are values in it; commas in texts count, too."""
+    """An upper bound for the number of values in JSON text; commas inside strings count, too."""
     return text.count(b",") + text.count(b"[") + text.count(b"{")

@@ -43,8 +43,8 @@ def spellings(module, name):
 
 
 def facts(exc):
-    """What there is to tell of an exception: ``args``, ``attributes`` (of its ``__dict__`` and its slots), ``notes``, a
-    group's ``message``, and the attributes of built-in exceptions by their names."""
+    """The facts of an exception: ``args``, ``attributes`` (of its ``__dict__`` and its slots), ``notes``, a group's
+    ``message``, and the attributes of built-in exceptions by their names."""
     found = {name: attribute(exc, name) for name in FACTS}
     found = {name: one for name, one in found.items() if one is not None}
     attributes = slots(exc)

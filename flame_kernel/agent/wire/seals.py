@@ -13,7 +13,7 @@ import time
 # Bytes of a seal.
 SIZE = 32
 _NUMBER = struct.Struct(">Q")
-# Bytes that are hashed for a measurement, and how often; the quickest counts.
+# How many bytes are hashed in a measurement, and how often; the fastest time counts.
 _SAMPLE, _TIMES = 1 << 17, 3
 
 
@@ -55,7 +55,7 @@ class Seal:
 
 @functools.lru_cache(maxsize=1)
 def speeds():
-    """Mebibytes a second of each hash here, by its name; measured once."""
+    """How fast each hash is here, in MiB a second, by its name; measured once."""
     sample, found = bytes(_SAMPLE), {}
     for name in _BEGUN:
         seconds = []
@@ -68,5 +68,5 @@ def speeds():
 
 
 def fastest(theirs):
-    """The hash that is quickest for the slower one of two sides, ``theirs`` as in ``speeds``."""
+    """The hash with the best speed on the slower of the two sides; ``theirs`` is the other side's ``speeds()``."""
     return max(speeds(), key=lambda name: min(speeds()[name], theirs.get(name, 0)))

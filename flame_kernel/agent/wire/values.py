@@ -43,8 +43,8 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
     """The parts of ``value``: a list of its JSON text and its buffers, bytes-like.
 
     reference    called with each value that is not plain; if it returns anything but None, that is sent in its place
-    dumps        where trust is given: pickles values that are not plain; those for which ``dumps.takes`` is true, if it
-                 has that
+    dumps        under trust: pickles values that are not plain; if it has a method ``takes``, only those for which
+                 ``takes(value)`` is true
     libraries    names of the libraries that the other side has; None stands for all
     limit, array_limit  most bytes of all parts, and of one array or table; TooLarge beyond
     classes      called with the class of a record: returns its description, see ``records``, or None if it is not sent
@@ -101,7 +101,7 @@ class Encoder:
         self.pickled = None if dumps is None else pickled.Pickled(self, dumps)
         self._under_way = set()  # ids of the containers around the current value
         self._finished = {}  # id -> (number, unfolded size, the object, kept so that its id is not used again)
-        self.inside = inside  # ids of the lists and dicts in one node with others; None: there shall be none
+        self.inside = inside  # ids of the lists and dicts that share a node with others; None: none may share one
         self._json, self._cells = wire.MAX_VALUES, columns.MAX_CELLS  # how many more there may be of these
         self._entries = 0  # how many of these are entries of ``nesting``, whose references are not numbers
         self._unfolded = 0
@@ -216,13 +216,13 @@ class Encoder:
         return {"K": [shape] + self.nodes(fields, depth)}
 
     def _hold(self, ids):
-        """Lists and dicts with these ids are part of a node: nothing can refer to one of them by itself."""
+        """Note that lists and dicts with these ids share a node, so no other node can refer to one of them."""
         if not all(map(ids.isdisjoint, (self._finished, self._under_way, self.inside))):
             raise plain_json.Shared
         self.inside |= ids
 
     def _as_json(self, value, depth):
-        """The node of a list or dict that goes as JSON; None for another one."""
+        """The node of a list or dict that travels as plain JSON; None if it does not."""
         found = None if self.inside is None else plain_json.write(value, MAX_DEPTH - depth, self._room)
         if found is None or found[1] > self._json:
             return None

@@ -1,5 +1,5 @@
-"""The commands of ``jupyter flame``: a file for each, or for a few of one kind.
+"""The commands of ``jupyter flame``: one file for each command, or for a few that are alike.
 
-They know what all commands share, and nothing of each other but a prompt's page.
-Begin at the file that is called like the command; index.py, one room up, says where each is.
+They know what all commands share, and hardly anything of each other.
+Begin at the file with the command's name; cli/index.py says where each command is.
 """

@@ -1,4 +1,4 @@
-"""``jupyter flame certs``."""
+"""``jupyter flame certs``: makes a private CA, and certificates for TLS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..parser import Parser
 
 
 class Certs(Command):
-    """Make a private CA, and certificates of it."""
+    """Makes a private CA, and certificates signed by it."""
 
     title = "certs"
     about = """

@@ -1,4 +1,4 @@
-"""``jupyter flame console`` and ``sessions attach``: the prompt of a far side in a terminal."""
+"""``jupyter flame console`` and ``sessions attach``: a Python prompt for a far side, in a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .sessions import Page
 
 
 class Console(Connecting):
-    """A console."""
+    """Opens a console on a server."""
 
     title = "console"
     word: ClassVar[bool] = True
@@ -29,8 +29,8 @@ class Console(Connecting):
         Work on a server at a prompt like IPython's: colours, history (Up, Ctrl-R), Tab from the far side, several
         lines (Esc Enter runs them, Enter where they are complete), Ctrl-C stops what runs there, Ctrl-D or exit leaves.
 
-        Without a TARGET it is the default one, or a server of its own for a try. With --session the session lives on
-        when you leave. Where stdin is no terminal, what it holds is run as one cell.
+        Without TARGET it uses the default one, or a server of its own for a try. With --session the session lives on
+        when you leave. If stdin is not a terminal, its text is run as one cell.
         """
     typed = """
         jupyter flame console gpu-box
@@ -43,7 +43,7 @@ class Console(Connecting):
 
 
 class Attach(Connecting):
-    """A session that is there."""
+    """Opens a console on a session that exists already."""
 
     title = "sessions attach"
     alone: ClassVar[bool] = False
@@ -82,7 +82,7 @@ class Attach(Connecting):
 
 
 class CellConsole(console.Console):
-    """A console whose statements have numbers, as IPython's."""
+    """A console that numbers its statements, like IPython."""
 
     def __init__(self, remote: Remote) -> None:
         super().__init__(remote, console.history_file())
@@ -90,7 +90,7 @@ class CellConsole(console.Console):
         self._count = 1
 
     def banner(self) -> str:
-        """Where statements run, and what the far side is."""
+        """The first line: the far side's Python and shell, and where statements run."""
         session = self._remote.session
         ready = session.ready.result()
         shell = f"IPython {ready.get('ipython')}" if ready.get("shell") == "ipython" else "built-in shell"
@@ -100,7 +100,7 @@ class CellConsole(console.Console):
         )
 
     def begin(self) -> None:
-        """Follow what runs in a session that was taken up."""
+        """Continue the numbers of a session that was taken up, and follow its running cells."""
         session = self._remote.session
         cells = [] if session.server["fresh"] else session.ask("cells").result()
         counts = [one.get("count") for one in cells if isinstance(one, dict)] if isinstance(cells, list) else []
@@ -112,26 +112,26 @@ class CellConsole(console.Console):
             self.guarded(partial(self._foreground.follow, told, session.follow(request), request))
 
     def end(self) -> None:
-        """Nothing: the shell's own prompt shows that the console is closed."""
+        """Say nothing: the prompt of the user's shell shows that the console is closed."""
 
     def words(self) -> Sequence[tuple[str, str]]:
-        """The target's name, and the number of the statement."""
+        """The prompt: the target's name, and the statement's number."""
         where = plain_text(self._remote.target.name or "")
         number = ("class:number", str(self._count))
         return [("class:where", f"{where} " if where else ""), ("class:in", "In ["), number, ("class:in", "]: ")]
 
     def more(self, columns: int) -> str:
-        """Dots that end where the first line's words do."""
+        """The prompt of further lines: dots that end in the same column as the first prompt."""
         return " " * max(0, columns - 5) + "...: "
 
     def label(self, content: dict[str, Any]) -> str:
-        """``Out``, and the number of the statement."""
+        """``Out[3]: ``, the label of a value."""
         count = content.get("execution_count")
         label = f"Out[{count if isinstance(count, int) else self._count}]: "
         return f"\x1b[31m{label}\x1b[0m" if in_colour("stdout") else label
 
     def ran(self, reply: Reply) -> None:
-        """Use the next number."""
+        """Called after each statement: go on to the next number."""
         count = reply.get("execution_count")
         self._count = count + 1 if isinstance(count, int) else self._count + 1
 

@@ -1,4 +1,4 @@
-"""``jupyter flame discover``: the Flame servers that have a name in Pyro's own name server."""
+"""``jupyter flame discover``: lists the Flame servers that are registered in Pyro's name server."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ..command import Command
 from ..output import show_json, show_table
 from ..parser import Parser
 
-# Servers that are tried at a time, and in how many seconds one must take a connection.
+# How many servers are tried at a time, and within how many seconds each must accept a connection.
 AT_ONCE, PATIENCE = 16, 1.5
 
 
 class Discover(Command):
-    """Flame servers by name."""
+    """Lists Flame servers by name."""
 
     title = "discover"
     about = """
@@ -73,7 +73,7 @@ class Discover(Command):
 
 
 def _asked(servers: list[Location], settings: Target, everything: bool) -> list[dict[str, Any]]:
-    """What the name servers know. One that cannot be asked is told on stderr; where none can, its error is raised."""
+    """What the name servers know. Failures of some are printed on stderr; if all fail, the first error is raised."""
     rows: list[dict[str, Any]] = []
     failures: list[FlameError] = []
     for server in servers:
@@ -98,7 +98,7 @@ def _servers(options: argparse.Namespace) -> list[Location]:
 
 
 def _rows(server: Location, entries: list[Entry]) -> list[dict[str, Any]]:
-    """What is shown of each entry; where nobody answers is found out for all of them at once."""
+    """What is shown of each entry. All servers are tried at the same time, to find out which answer."""
     usual = server == usual_name_server(os.environ)
     tried = [entry.place for entry in entries if entry.place and entry.flame and not entry.elsewhere]
     with ThreadPoolExecutor(AT_ONCE) as pool:

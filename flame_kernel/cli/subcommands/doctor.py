@@ -1,4 +1,4 @@
-"""``jupyter flame doctor``."""
+"""``jupyter flame doctor``: checks the connection to a server; the checks themselves are in commands/doctor.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PLAIN = "\x1b[0m"
 
 
 class Doctor(Connecting):
-    """Why can I not connect?"""
+    """Checks the connection to a server, and tells the cure of each fault."""
 
     title = "doctor"
     about = """
@@ -33,7 +33,7 @@ class Doctor(Connecting):
 
           ✓ well   ! it works, and could be better   ✗ failed   - skipped
 
-        Exit codes: 0 nothing failed, 1 a check failed, 2 the command was not well formed
+        Exit codes: 0 nothing failed, 1 a check failed, 2 the command line is wrong
         """
     typed = """
         jupyter flame doctor furnace
@@ -64,7 +64,7 @@ class Doctor(Connecting):
 
 
 def _shown(checks: Iterator[Check]) -> Iterator[Check]:
-    """The checks, each printed as soon as it is made."""
+    """The checks; each is printed as soon as it is made."""
     colour = in_colour("stdout")
     for check in folded(checks):
         line = str(check)

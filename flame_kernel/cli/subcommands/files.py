@@ -19,7 +19,7 @@ from ..parser import Parser
 
 
 class Files(Connecting):
-    """A command that copies."""
+    """What put, get and sync share."""
 
     alone: ClassVar[bool] = False
     several: ClassVar[str] = "; or several: a group, web1,web2, pi-*, all"
@@ -31,29 +31,29 @@ class Files(Connecting):
 
     @contextlib.contextmanager
     def files(self) -> Iterator[Remote]:
-        """A connection for files: without a session that is named it starts no process there, and no IPython."""
+        """A connection for files. Unless the user names a session, it starts no process and no IPython there."""
         light = {} if self.options.session else LIGHT
         with self.remote(**light) as remote:
             yield remote
 
     def is_target(self, name: str) -> bool:
-        """Whether a name before a colon is that of a server."""
+        """Whether the name before a colon is a server's."""
         file = self.targets()
         return name in file.tables or name in file.groups or name == self.options.target
 
     @property
     def progress(self) -> bool | None:
-        """Whether to show a bar; None: where somebody sees it."""
+        """Whether to show a progress bar; None: only if somebody sees it."""
         return False if self.options.quiet else None
 
     def say(self, result: object) -> None:
-        """What came of it."""
+        """Print the result, unless the user wants quiet."""
         if not self.options.quiet:
             print(plain_text(str(result)))
 
 
 class Put(Files):
-    """From here to there."""
+    """Copies from this machine to a server."""
 
     title = "put"
     about = """
@@ -91,7 +91,7 @@ class Put(Files):
 
 
 class Get(Files):
-    """From there to here."""
+    """Copies from a server to this machine."""
 
     title = "get"
     about = """
@@ -129,7 +129,7 @@ class Get(Files):
 
 
 class Sync(Files):
-    """A folder like another one."""
+    """Makes a folder like another one."""
 
     title = "sync"
     about = """

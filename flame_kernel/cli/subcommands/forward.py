@@ -1,4 +1,4 @@
-"""``jupyter flame forward``: ports of a server on this machine, and the other way round, until Ctrl-C."""
+"""``jupyter flame forward``: makes ports of a server reachable on this machine, or the reverse, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..parser import Parser
 
 
 class Forward(Connecting):
-    """Ports, until Ctrl-C."""
+    """Forwards ports until Ctrl-C."""
 
     title = "forward"
     alone: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""``jupyter flame ignite`` and ``extinguish``: Flame in a process that runs already."""
+"""``jupyter flame ignite`` and ``extinguish``: open Flame in a running process, and take it out again."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..parser import Parser
 
 
 def key_path(pid: int) -> Path:
-    """Where the key of an ignited process is."""
+    """The file with the key of an ignited process."""
     return Path(jupyter_runtime_dir()) / f"flame-ignited-{pid}.key"
 
 
 class Ignite(Command):
-    """Open Flame in a running Python process."""
+    """Opens Flame in a running Python process."""
 
     title = "ignite"
     about = f"""
@@ -59,7 +59,7 @@ class Ignite(Command):
             raise TargetError(f"there is a target {options.name} already; choose another name")
         key = secrets.token_hex(32)
         making = path.with_suffix(f".{secrets.token_hex(4)}")
-        _write(making, key)  # before: what has no key that can be kept is not opened
+        _write(making, key)  # first, so that no process is opened whose key cannot be kept
         try:
             fire = ignite.ignite(pid, key, options.timeout, options.force)
             making.replace(path)
@@ -77,7 +77,7 @@ class Ignite(Command):
 
 
 class Extinguish(Command):
-    """Take Flame out of a process that was ignited."""
+    """Takes Flame out of a process that was ignited."""
 
     title = "extinguish"
     about = """
@@ -99,14 +99,14 @@ class Extinguish(Command):
             left = ignite.extinguish(options.pid, options.timeout, options.force)
         finally:
             if not os.path.exists(f"/proc/{options.pid}"):
-                self._forget(path)  # it has ended, and all of it with it
+                self._forget(path)  # the process has ended, so there is nothing to take out
         self._forget(path)
         rest = f" but for {', '.join(left)}, which a cell keeps" if left else ""
         print(f"Flame is out of process {options.pid}{rest}.")
         return None
 
     def _forget(self, path: Path) -> None:
-        """The key, and the target that names it."""
+        """Delete the key file, and the targets that name it."""
         path.unlink(missing_ok=True)
         file = self.targets()
         for name in [name for name, table in file.tables.items() if table.get("key") == f"file:{path}"]:
@@ -114,7 +114,7 @@ class Extinguish(Command):
 
 
 def _common(parser: Parser) -> None:
-    parser.add_argument("--force", action="store_true", help="even if all of its threads compute: that may end it")
+    parser.add_argument("--force", action="store_true", help="even if all threads compute; that may end the process")
     parser.add_argument(
         "--timeout", type=float, default=ignite.PATIENCE, metavar="S", help="seconds to wait for it (%(default)g)"
     )

@@ -1,4 +1,4 @@
-"""``jupyter flame install``, ``list`` and ``remove``: a kernel in Jupyter for each far side."""
+"""``jupyter flame install``, ``list`` and ``remove``: Jupyter kernels, each for one far side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..parser import Parser
 
 
 class Install(Command):
-    """A kernelspec for one server."""
+    """Installs a kernelspec for one server."""
 
     title = "install"
     about = """
@@ -66,7 +66,7 @@ class Install(Command):
         return None
 
     def _server(self, options: argparse.Namespace) -> str:
-        """The target or location that is meant, empty for the kernel's own server; raises TargetError."""
+        """The target or location that the user named; empty for the kernel's own server. Raises TargetError."""
         if options.where and options.target and options.where != options.target:
             raise TargetError(f"{options.where} and {options.target} are two servers; name one")
         target = str(options.where or options.target or "")
@@ -77,7 +77,7 @@ class Install(Command):
         if target in self.targets().tables:
             return target
         if is_group(target, self.targets()):
-            select(target, self.targets())  # says what is wrong with it
+            select(target, self.targets())  # raises an error that says what is wrong with it
             return target
         if ":" not in target:
             known = ", ".join(self.targets().tables) or "none"
@@ -86,13 +86,13 @@ class Install(Command):
 
 
 def _title(target: str, options: argparse.Namespace) -> str:
-    """What the tile in JupyterLab's launcher says."""
+    """The text on the tile in JupyterLab's launcher."""
     words = [word for word in (options.place, options.session and f"session {options.session}") if word]
     return "Remote Flame" + (f": {target}" if target else "") + (f" ({', '.join(words)})" if words else "")
 
 
 def _environ(target: str, options: argparse.Namespace) -> dict[str, str]:
-    """The kernelspec's ``env``: what was said in the command, and what the user adds with ``--env``."""
+    """The kernelspec's ``env``: the options of the command, and what the user adds with ``--env``."""
     said = {
         "FLAME_TARGET": target,
         "FLAME_KEY_FILE": os.path.abspath(options.key_file.expanduser()) if options.key_file else "",
@@ -101,13 +101,13 @@ def _environ(target: str, options: argparse.Namespace) -> dict[str, str]:
         "FLAME_SHELL": options.shell or "",
         "FLAME_CONFIG": os.environ.get("FLAME_CONFIG", ""),
     }
-    # The key, and the session, of Jupyter's own environment are those of another server.
+    # A key or session in Jupyter's own environment belongs to another server.
     none = {"FLAME_KEY_FILE": "", "FLAME_SESSION": ""} if target else {}
     return none | {variable: value for variable, value in said.items() if value} | dict(options.env)
 
 
 class List(Command):
-    """The kernelspecs of ours."""
+    """Lists our kernelspecs."""
 
     title = "list"
     about = "The kernels of Remote Flame that Jupyter knows, and the servers that they are for."
@@ -133,7 +133,7 @@ class List(Command):
 
 
 class Remove(Command):
-    """Away with kernelspecs."""
+    """Removes kernelspecs."""
 
     title = "remove"
     about = "Remove kernels of Remote Flame from Jupyter. Servers, sessions and targets stay as they are."

@@ -1,4 +1,4 @@
-"""A notebook run from a shell: nbclient, and our kernel on the server that is meant."""
+"""``jupyter flame run NOTEBOOK``: nbclient runs the cells, with our kernel on the chosen server."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
     from nbformat import NotebookNode
 
-# Notebooks that run at once on several servers; each has two processes here.
+# How many notebooks run at a time on several servers; each needs two processes here.
 AT_ONCE = 8
 
 
 def run(command: Connecting, file: str, words: list[str]) -> int | None:
-    """Run the notebook ``file`` with the options ``words`` behind it; the exit code."""
+    """Run the notebook ``file``; ``words`` are the options after its name. Returns the exit code."""
     options = _parser().parse_args(words)
     _check_libraries()
     command.options.target = options.target or command.options.target
     path = Path(file).expanduser()
     notebook = _read(path)
     for cell in notebook.cells:
-        if cell.cell_type == "code":  # what stands there is of another run, perhaps of another host
+        if cell.cell_type == "code":  # from an earlier run, perhaps on another host
             cell.outputs, cell.execution_count = [], None
     given = parameters(options.parameters)
     if command.is_group:
@@ -96,15 +96,15 @@ def _read(path: Path) -> NotebookNode:
         notebook: NotebookNode = nbformat.read(path, as_version=4)
     except OSError as e:
         raise TargetError(f"cannot read {path}: {e.strerror}; name a notebook here") from None
-    except Exception as e:  # nbformat's and json's own, and whatever a file that is not a notebook may cause
+    except Exception as e:  # a file that is not a notebook can make nbformat and json raise anything
         raise TargetError(f"{path} is not a notebook: {str(e).splitlines()[0]}") from None
     return notebook
 
 
 def _execute(notebook: NotebookNode, settings: dict[str, Any], log: Path, output: Path | None) -> str:
-    """Run the cells, and write the notebook to ``output`` whatever becomes of them; what failed, in words, or "".
+    """Run the cells, and write the notebook to ``output`` even if they fail. Returns what failed, in words, or "".
 
-    ``log`` takes what the kernel itself says, which is no output of cells.
+    ``log`` gets what the kernel itself prints, which is not the output of cells.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -129,7 +129,7 @@ def _execute(notebook: NotebookNode, settings: dict[str, Any], log: Path, output
 
 @contextlib.contextmanager
 def _progress(name: str, cells: int) -> Iterator[Callable[[], None]]:
-    """Tell a terminal which of the cells runs; gives what is called when one begins."""
+    """Show in a terminal which cell runs; yields a function to be called when a cell begins."""
     numbers = itertools.count(1)
     seen = sys.stderr is not None and sys.stderr.isatty()
 
@@ -149,7 +149,7 @@ def _parser() -> Parser:
     parser.add_argument("-t", "--target", metavar="TARGET", help="the server, or several; as before the notebook")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-o", "--output", metavar="FILE", help="where to write it with its outputs")
-    where.add_argument("--inplace", action="store_true", help="write it back")
+    where.add_argument("--inplace", action="store_true", help="write it back into the same file")
     parser.add_argument(
         "-p",
         "--parameter",
@@ -157,10 +157,10 @@ def _parser() -> Parser:
         default=[],
         dest="parameters",
         metavar="NAME=VALUE",
-        help="a variable for it, behind the cell tagged parameters, as papermill does; repeatable",
+        help="set a variable after the cell tagged parameters, as papermill does; repeatable",
     )
-    parser.add_argument("--failed", action="store_true", help="of several servers those only whose run in -o failed")
-    parser.add_argument("--allow-errors", action="store_true", help="go on behind a cell that fails")
+    parser.add_argument("--failed", action="store_true", help="with several servers: only those whose run in -o failed")
+    parser.add_argument("--allow-errors", action="store_true", help="go on after a cell that fails")
     parser.add_argument("--timeout", type=float, metavar="S", help="seconds that a cell may take")
     return parser
 
@@ -169,7 +169,7 @@ def _parser() -> Parser:
 
 
 def parameters(words: list[str]) -> dict[str, Any]:
-    """The values of ``NAME=VALUE``: what Python reads as plain data is that, all else is text. Raises TargetError."""
+    """The variables in ``NAME=VALUE`` words; a value that is no Python literal is text. Raises TargetError."""
     found: dict[str, Any] = {}
     for word in words:
         name, sign, text = word.partition("=")
@@ -183,7 +183,7 @@ def parameters(words: list[str]) -> dict[str, Any]:
 
 
 def inject(notebook: NotebookNode, given: dict[str, Any]) -> None:
-    """Put a cell of ``given`` behind the one that is tagged ``parameters``, or first; in place of one of before.
+    """Insert a cell that sets ``given`` after the one tagged ``parameters``, or first. It replaces an earlier one.
 
     The tags are papermill's: https://papermill.readthedocs.io/en/latest/usage-parameterize.html
     """
@@ -209,9 +209,9 @@ def _tags(cell: NotebookNode) -> list[str]:
 
 
 def _on_each(command: Connecting, path: Path, options: argparse.Namespace) -> int:
-    """Run the notebook on each server of a group: ``NAME.HOST.ipynb`` in the folder of ``-o``, a table at the end.
+    """Run the notebook on each server of a group; write ``NAME.HOST.ipynb`` into the folder of ``-o``, print a table.
 
-    Each has a process of its own. The exit code is 0, 1 where some failed, and 4 where none was reached.
+    Each has a process of its own. The exit code is 0, 1 if some failed, or 4 if none was reached.
     """
     if not options.output or options.inplace:
         raise TargetError("on several servers each has a notebook of its own; name their folder: -o FOLDER")
@@ -237,7 +237,7 @@ def _on_each(command: Connecting, path: Path, options: argparse.Namespace) -> in
 
 
 def _tell(done: dict[str, _Done], outputs: dict[str, Path]) -> int:
-    """The table of all runs; the exit code."""
+    """Print the table of all runs; returns the exit code."""
     rows = [(label, one.state, f"{one.seconds:.1f} s", str(outputs[label])) for label, one in done.items()]
     show_table(("host", "state", "time", "notebook"), rows)
     if all(one.code == 0 for one in done.values()):
@@ -247,7 +247,7 @@ def _tell(done: dict[str, _Done], outputs: dict[str, Path]) -> int:
 
 @dataclass(frozen=True)
 class _Done:
-    """One run that is over: its exit code, how long it took, and what it said on stderr."""
+    """One finished run: its exit code, how long it took, and what it printed on stderr."""
 
     code: int
     seconds: float
@@ -255,7 +255,7 @@ class _Done:
 
     @property
     def state(self) -> str:
-        """How it ended, in a line."""
+        """How it ended, in one line."""
         lines = self.said.strip().splitlines()
         return "done" if self.code == 0 else lines[-1] if lines else "failed"
 
@@ -265,7 +265,7 @@ class _Done:
 
 
 def _one(words: list[str]) -> _Done:
-    """Run ``jupyter flame run`` with these words."""
+    """Run ``jupyter flame run`` with these arguments."""
     begun = time.monotonic()
     line = [sys.executable, "-m", "flame_kernel.cli", "run", *words]
     done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -273,7 +273,7 @@ def _one(words: list[str]) -> _Done:
 
 
 def _words(command: Connecting, where: str) -> list[str]:
-    """The options of the command line again, for one server."""
+    """The options of our command line, as arguments of a command for one server."""
     options = vars(command.options)
     words = ["-t", where]
     for name in ("place", "session", "shell", "key_file", "config_file"):
@@ -289,10 +289,10 @@ def _behind(options: argparse.Namespace) -> list[str]:
 
 
 def _went_well(path: Path) -> bool:
-    """Whether a notebook of an earlier run is there and no cell of it has failed."""
+    """Whether the notebook of an earlier run exists and none of its cells failed."""
     try:
         notebook = _read(path)
-    except TargetError:  # it is not there, or cut off
+    except TargetError:  # it is missing or incomplete
         return False
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     failed = any(output.output_type == "error" for cell in cells for output in cell.outputs)
@@ -307,7 +307,7 @@ def _environ(command: Connecting) -> dict[str, str]:
             "for a notebook, the protection of the link must be in targets.toml: save the server "
             "(jupyter flame targets add) and name it with -t"
         )
-    target = command.target()  # says what is wrong with it before a kernel is started
+    target = command.target()  # so that a wrong target is reported before a kernel is started
     where = command.where
     if where is None and target.location is not None:
         where = target.name or str(target.location)

@@ -1,4 +1,4 @@
-"""``jupyter flame pip``: packages sent through the link; or pip of the far side's own Python, by ``--there``."""
+"""``jupyter flame pip``: sends packages through the link; or with ``--there`` runs the far side's own pip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...terminal import plain_text
 from ..parser import Parser
 from .run import SEVERAL, Running
 
-# Its output is read here, as a server's process has another stdout than its programs.
+# It reads pip's output and prints it: in a server's process, subprocesses do not have the session's stdout.
 _SCRIPT = """
 import subprocess, sys
 
@@ -35,7 +35,7 @@ sys.exit(done.returncode)
 
 
 class Pip(Running):
-    """pip, there."""
+    """Installs packages on a server."""
 
     title = "pip"
     several = SEVERAL
@@ -60,7 +60,7 @@ class Pip(Running):
             "words", nargs=argparse.REMAINDER, metavar="WORD", help="for pip: install numpy, list, -- --version"
         )
         parser.add_argument("--there", action="store_true", help="run pip of the server itself")
-        parser.add_argument("--json", action="store_true", help="of several servers: a line of JSON each")
+        parser.add_argument("--json", action="store_true", help="with several servers: a line of JSON each")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
@@ -76,7 +76,7 @@ class Pip(Running):
             return self.program(remote).execute(_SCRIPT, "script", "pip", words)
 
     def _send(self, asked: Words) -> int:
-        """Through the link, to one server after the other."""
+        """Send packages through the link, to one server after the other; returns the exit code."""
         light = {} if self.options.session else LIGHT
         if not self.is_group:
             with self.remote(**light) as remote:

@@ -1,4 +1,4 @@
-"""``jupyter flame profile``."""
+"""``jupyter flame profile``: shows where a server's process spends its time; profile/ takes the profile."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ...terminal import plain_text
 from ..connecting import Connecting
 from ..parser import Parser
 
-# What is for notebooks: a display there, or the cell that runs.
+# Options that make sense only in a notebook.
 _NOT_HERE = ("live", "end", "cell", "target")
 
 
 class Profile(Connecting):
-    """Where does the time go?"""
+    """Shows where the time of a server's process goes."""
 
     title = "profile"
     about = """

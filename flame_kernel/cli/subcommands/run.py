@@ -1,4 +1,4 @@
-"""``jupyter flame exec``, ``eval`` and ``run``: code of this machine, run on another one, as ssh would have it run."""
+"""``jupyter flame exec``, ``eval`` and ``run``: run code of this machine on another one, much as ssh does."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .scripts import decoded, modules_beside
 
 
 class Running(Connecting):
-    """What the three have in common."""
+    """What these commands share."""
 
     def program(self, remote: Remote) -> Program:
-        """What runs them on ``remote``; they end with it where no session has a name."""
+        """The Program that runs code on ``remote``; its session ends with it unless the user named one."""
         return Program(remote, ends=remote.session.target.session is None)
 
     def on_each(
         self, code: str, as_json: bool, mode: str, name: str = "", words: Sequence[str] = (), **more: Any
     ) -> int:
-        """Run it on each server of a group; the exit code."""
+        """Run ``code`` on each server of a group; returns the exit code."""
         from .. import on_group
 
         about = {"mode": mode, "name": name, "arguments": list(words), "ends": not self.options.session}
@@ -36,13 +36,13 @@ class Running(Connecting):
 
     @staticmethod
     def refuse_json(options: argparse.Namespace, other: str = "") -> None:
-        """Raise TargetError for ``--json`` where one server is meant."""
+        """Raise TargetError for ``--json`` with a single server."""
         if options.json:
             raise TargetError(f"--json is for several servers, a line each; name them with -t web1,web2{other}")
 
     @property
     def plain_shell(self) -> dict[str, Any]:
-        """Settings: a script or an expression needs no IPython, unless it is that of a session."""
+        """Settings for a script or an expression: no IPython, unless the user names a session or a shell."""
         return {} if self.options.shell or self.options.session else {"shell": "mini"}
 
 
@@ -50,7 +50,7 @@ SEVERAL = "; or several: a group, web1,web2, pi-*, all"
 
 
 class Exec(Running):
-    """Statements."""
+    """Runs statements."""
 
     title = "exec"
     several = SEVERAL
@@ -68,7 +68,7 @@ class Exec(Running):
 
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("code", nargs="*", metavar="CODE", help="statements; - or none: from stdin")
-        parser.add_argument("--json", action="store_true", help="of several servers: a line of JSON each")
+        parser.add_argument("--json", action="store_true", help="with several servers: a line of JSON each")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
@@ -85,7 +85,7 @@ class Exec(Running):
 
 
 class Eval(Running):
-    """An expression."""
+    """Prints the value of an expression."""
 
     title = "eval"
     several = SEVERAL
@@ -128,7 +128,7 @@ class Eval(Running):
 
 
 class Run(Running):
-    """A script, or a notebook."""
+    """Runs a script or a notebook."""
 
     title = "run"
     several = SEVERAL
@@ -143,9 +143,9 @@ class Run(Running):
 
         A notebook is run by nbclient, its kernel on the server; the options behind it are:
           -o FILE, --output FILE   where to write it with its outputs, also when a cell fails
-          --inplace                write it back
-          -p NAME=VALUE            a variable for it, as papermill's parameters
-          --allow-errors           go on behind a cell that fails
+          --inplace                write it back into the same file
+          -p NAME=VALUE            set a variable in it, like papermill's parameters
+          --allow-errors           go on after a cell that fails
           --timeout S              seconds that a cell may take
         On several servers each has a notebook of its own in -o FOLDER; --failed runs those again that failed there.
         """
@@ -160,7 +160,7 @@ class Run(Running):
     def arguments(self, parser: Parser) -> None:
         parser.add_argument("file", metavar="FILE", help="a script or a notebook of this machine; -: a script on stdin")
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="for the script")
-        parser.add_argument("--json", action="store_true", help="of several servers: a line of JSON each")
+        parser.add_argument("--json", action="store_true", help="with several servers: a line of JSON each")
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
@@ -187,7 +187,7 @@ def _shown(text: str, code: int) -> int:
 
 
 def _evaluated(remote: Remote, expression: str) -> Any:
-    """The value there of an expression of the user's; its exception becomes one of ours."""
+    """The value of the user's expression on the far side; an exception there becomes one of ours."""
     try:
         return remote.evaluate(expression)
     except RemoteError as e:
@@ -199,7 +199,7 @@ def _evaluated(remote: Remote, expression: str) -> Any:
 
 
 def _for_shell(remote: Remote, code: str) -> str:
-    """``code`` as the far side's shell knows it: one without IPython is given magics and ``!cmd`` as calls."""
+    """``code`` for the far side's shell: if that has no IPython, magics and ``!cmd`` become function calls."""
     if remote.session.ready.result().get("shell") != "mini" or not any(sign in code for sign in "%!?"):
         return code
     from ...commands.source import Source  # IPython's transformations take long to load
@@ -210,12 +210,12 @@ def _for_shell(remote: Remote, code: str) -> str:
 def _read(path: Path) -> str:
     try:
         return decoded(path.read_bytes())
-    except (OSError, UnicodeDecodeError, SyntaxError) as e:  # the latter of a coding line
+    except (OSError, UnicodeDecodeError, SyntaxError) as e:  # SyntaxError: of its coding line
         raise TargetError(f"cannot read {path}: {getattr(e, 'strerror', None) or e}; name a script here") from None
 
 
 def _stdin() -> str:
-    """A script on stdin."""
+    """The script on stdin."""
     try:
         return decoded(sys.stdin.buffer.read())
     except (UnicodeDecodeError, SyntaxError) as e:

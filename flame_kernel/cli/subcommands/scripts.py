@@ -1,4 +1,4 @@
-"""A script of this machine, and the modules beside it, which go along."""
+"""Reads a script of this machine, and finds the modules in its folder that must be sent along."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from types import ModuleType
 
 
 def decoded(source: bytes) -> str:
-    """The text of a script, in the encoding that its coding line names. Raises SyntaxError, UnicodeDecodeError."""
+    """The text of a script, decoded as its coding line says. Raises SyntaxError, UnicodeDecodeError."""
     encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
     return source.decode(encoding)
 
 
 def modules_beside(script: Path, source: str) -> list[ModuleType]:
-    """The modules and packages of the script's folder that it imports, and those that they import; none of them is run.
+    """The modules and packages in the script's folder that it imports, directly or not. None of them is run.
 
-    Each is a module with its ``__file__`` or ``__path__``, and nothing in it. The folder is the one that the script is
-    in where it is a symbolic link, as in Python.
+    Each is an empty module that has only its ``__file__`` or ``__path__``. If the script is a symbolic link, its folder
+    is that of the file which the link leads to, as in Python.
     """
-    with contextlib.suppress(OSError):  # the folder that we are in is gone
+    with contextlib.suppress(OSError):  # our working folder was deleted
         script = script.resolve()
     folder = script.parent
     found: dict[str, ModuleType] = {}
@@ -40,7 +40,7 @@ def modules_beside(script: Path, source: str) -> list[ModuleType]:
 
 
 def _imported(source: str) -> Iterator[str]:
-    """The top-level names of what a text imports; nothing of one that is no Python."""
+    """The top-level names of the modules that ``source`` imports; nothing if it is not Python."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
@@ -71,4 +71,4 @@ def _texts(module: ModuleType) -> Iterator[str]:
         try:
             yield decoded(path.read_bytes())
         except (OSError, UnicodeDecodeError, SyntaxError):
-            continue  # it is said when it is to be sent
+            continue  # reported later, when it is sent

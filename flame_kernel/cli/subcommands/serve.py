@@ -1,4 +1,4 @@
-"""``jupyter flame serve``."""
+"""``jupyter flame serve``: starts a stock Flame server; serve/standalone.py does the work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..parser import Parser
 
 
 class Serve(Command):
-    """Start a stock Flame server with safe settings; this process becomes it."""
+    """Starts a stock Flame server with safe settings; this process becomes the server."""
 
     title = "serve"
     about = f"""
@@ -85,7 +85,7 @@ class Serve(Command):
             harden=options.harden,
             more=more,
         )
-        with contextlib.suppress(TargetError):  # read for the names of variables that hold keys: they go no further
+        with contextlib.suppress(TargetError):  # this notes which variables hold keys: the server must not get them
             self.targets()
         key_file = options.key_file.expanduser().absolute() if options.key_file else None
         standalone.run(plan, key_file, python)

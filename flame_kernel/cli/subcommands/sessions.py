@@ -1,4 +1,4 @@
-"""``jupyter flame status``, ``sessions`` and ``logs``: what lives on a server, and what it has said."""
+"""``jupyter flame status``, ``sessions`` and ``logs``: show what lives on a server, and what cells have printed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ..index import SUBCOMMANDS
 from ..output import show_json, show_table
 from ..parser import Parser
 
-# How often a round trip is measured.
+# How many times a round trip is measured.
 _TRIPS = 5
 
 
 class Status(Connecting):
-    """One server, or all."""
+    """Shows the state of one server, or of all targets."""
 
     title = "status"
     word: ClassVar[bool] = True
@@ -103,7 +103,7 @@ class Status(Connecting):
 
 
 def _looked_at(target: Target) -> dict[str, Any]:
-    """What a server says of itself, asked without starting anything there."""
+    """What a server tells about itself; nothing is started there."""
     with contextlib.closing(AgentClient(target)) as client:
         trips = []
         hello: Any = None
@@ -129,7 +129,7 @@ def _looked_at(target: Target) -> dict[str, Any]:
 
 
 class Sessions(CommandGroup):
-    """The sessions of a server."""
+    """The commands on the sessions of a server."""
 
     title = "sessions"
     about = """\
@@ -145,7 +145,7 @@ jupyter flame sessions [TARGET] lists them."""
 
 
 class List(Connecting):
-    """What lives there."""
+    """Lists the sessions of a server."""
 
     title = "sessions list"
     about = "The sessions that live on a server: who has each, what it runs, and how much output waits to be read."
@@ -175,7 +175,7 @@ class List(Connecting):
 
 
 class Kill(Connecting):
-    """End sessions."""
+    """Ends sessions by name."""
 
     title = "sessions kill"
     about = "End sessions, with all that they run. Their names and their output are lost."
@@ -208,7 +208,7 @@ class Kill(Connecting):
 
 
 class Cull(Connecting):
-    """End sessions that nobody uses."""
+    """Ends sessions that nobody uses."""
 
     title = "sessions cull"
     about = """
@@ -227,7 +227,7 @@ class Cull(Connecting):
         parser.add_argument(
             "--idle", required=True, type=_time, metavar="TIME", help='without a client for this long: "90 min", 12h'
         )
-        parser.add_argument("-n", "--dry-run", action="store_true", help="only say which")
+        parser.add_argument("-n", "--dry-run", action="store_true", help="only say which sessions would end")
 
     def run(self, options: argparse.Namespace) -> int | None:
         with self.agent_client() as client:
@@ -265,7 +265,7 @@ def _end(client: AgentClient, session: dict[str, Any]) -> None:
 
 
 class Logs(Connecting):
-    """What cells have said."""
+    """Shows the output of a session's cells."""
 
     title = "logs"
     about = """
@@ -299,7 +299,7 @@ class Logs(Connecting):
             page = Page(client.target)
             for cell in cells[-count:] if count else ():
                 if options.follow and cell.get("ended") is None:
-                    break  # what it has said comes with what follows
+                    break  # --follow shows its output from the beginning
                 page.header(cell)
                 page.show(event for events in client.replay(name, str(cell.get("request"))) for event in events)
             if options.follow:
@@ -309,13 +309,13 @@ class Logs(Connecting):
 
 
 def _cells(client: AgentClient, name: str) -> list[dict[str, Any]]:
-    """The cells of a session of which output is kept, the oldest first."""
+    """The cells of a session whose output is kept, the oldest first."""
     cells = client.ask("cells", session=name)
     return [one for one in cells if isinstance(one, dict)] if isinstance(cells, list) else []
 
 
 def _only(client: AgentClient) -> str:
-    """The name of the only session there; TargetError where there are more, or none."""
+    """The name of the only session there; TargetError if there is none or more than one."""
     living = client.sessions()
     if len(living) != 1:
         names = ", ".join(one_line(str(one.get("session"))) for one in living) or "none"
@@ -324,14 +324,14 @@ def _only(client: AgentClient) -> str:
 
 
 class Page(Terminal):
-    """Events of cells as text."""
+    """Prints the events of cells as text."""
 
     def __init__(self, target: Target) -> None:
         self._rendering = target.rendering(lambda request, sentence: write("stderr", sentence + "\n"))
         self._cell: str | None = None
 
     def header(self, cell: dict[str, Any]) -> None:
-        """A line above a cell's output."""
+        """Print the line above a cell's output."""
         number = "*" if cell.get("count") is None else cell["count"] or "-"
         part = "" if cell.get("complete", True) else "; its beginning is not kept any more"
         when = amounts.moment_in_words(cell.get("started"))
@@ -339,7 +339,7 @@ class Page(Terminal):
         print(f"\x1b[1m{line}\x1b[0m" if in_colour("stdout") else line)
 
     def follow(self, events: list[Event], cells: Callable[[], list[dict[str, Any]]]) -> None:
-        """What comes, with a header where another cell begins to speak; ``cells`` asks for those that there are."""
+        """Print events as they come, with a header when another cell prints. ``cells`` returns the present cells."""
         for event in events:
             request = event.get("request")
             if request is not None and request != self._cell and not event["type"].endswith("_reply"):
@@ -357,7 +357,7 @@ class Page(Terminal):
                 show(may, self)
 
     def stream(self, name: str, text: str) -> None:
-        """To stdout, whatever the stream: the output is what the user asked for."""
+        """Print on stdout, also what came on stderr: the output is what the user asked for."""
         write("stdout", text if in_colour("stdout") else COLOUR.sub("", text))
 
     def error(self, content: dict[str, Any]) -> None:

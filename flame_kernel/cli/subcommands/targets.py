@@ -1,6 +1,6 @@
-"""``jupyter flame targets …`` and ``groups …``: the servers that a user has saved, and several of them under one name.
+"""``jupyter flame targets …`` and ``groups …``: save servers under names, and several of them under one name.
 
-``connect/targets_file.py`` has the file's form, ``connect/selection.py`` the words for groups.
+``connect/targets_file.py`` describes the file, ``connect/selection.py`` how users name several servers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..index import SUBCOMMANDS
 from ..output import show_json, show_table
 from ..parser import Parser
 
-# Not saved in a file: permission to reach a server without encryption and without a key.
+# One permission is never saved: to reach a server without encryption and without a key.
 _OPTIONS = tuple(option for option in OPTIONS if option.name != "insecure")
 
 
@@ -67,7 +67,7 @@ def _settings(parser: Parser) -> None:
 
 
 def _given(options: argparse.Namespace, name: str) -> dict[str, Any]:
-    """The settings in the options, as the file has them; a key for the keyring is asked for and stored."""
+    """The settings in the options, in the file's form. A key for the keyring is asked for and stored."""
     values = vars(options)
     found: dict[str, Any] = protection(values)
     for setting in SETTINGS:
@@ -90,7 +90,7 @@ def _given(options: argparse.Namespace, name: str) -> dict[str, Any]:
 
 
 def _absolute(path: Path) -> str:
-    return os.path.abspath(path.expanduser())  # what is relative in the file is so to the file
+    return os.path.abspath(path.expanduser())  # in the file, a relative path would start at the file's folder
 
 
 class Add(Command):
@@ -360,7 +360,7 @@ class DefaultGroup(Command):
     def arguments(self, parser: Parser) -> None:
         choice = parser.add_mutually_exclusive_group()
         choice.add_argument("name", nargs="?", metavar="NAME")
-        choice.add_argument("--none", action="store_true", help="none any more")
+        choice.add_argument("--none", action="store_true", help="no default group any more")
 
     def run(self, options: argparse.Namespace) -> int | None:
         file = self.targets()
@@ -371,7 +371,7 @@ class DefaultGroup(Command):
 
 
 def _members(name: str, file: TargetsFile) -> str:
-    """The servers that a group means now, in few words; or why it means none."""
+    """The servers that a group stands for now, in few words; or why there are none."""
     try:
         chosen = select(name, file)
     except TargetError as error:
