@@ -73,15 +73,29 @@ def _title(value: Record, chunks: list[str]) -> tuple[str, str]:
     last line that looks like such a line: the exception may have a factory of its own, or it could not be pickled, and
     the server sent a PyroError with its traceback.
     """
-    ename = value.kind.name.rpartition(".")[2]
+    kind, args = _made_of(value)
+    ename = kind.name.rpartition(".")[2]
     titles = [title.groups("") for title in map(_TITLE.fullmatch, chunks) if title]
     for name, message in reversed(titles):
         if name.rpartition(".")[2] == ename:
             return ename, message.rstrip("\n")
     if titles:
         return titles[-1][0].rpartition(".")[2], titles[-1][1].rstrip("\n")
-    args = value.args if type(value.args) is tuple else ()
+    args = args if type(args) is tuple else ()
     return ename, ", ".join(as_text(arg[:MAX_MESSAGE]) for arg in args[:8] if type(arg) in (str, bytes))
+
+
+def _made_of(value: Record) -> tuple[Name, Any]:
+    """The class of an exception and its arguments.
+
+    Where dask is loaded, tblib pickles exceptions, by functions of its own: their first argument is the class, the
+    second the arguments, or a dict that has them.
+    """
+    args = value.args
+    if value.kind.module != "tblib.pickling_support" or type(args) is not tuple or len(args) < 2:
+        return value.kind, args
+    kind, given = args[:2]
+    return (kind, given.get("args") if type(given) is dict else given) if type(kind) is Name else (value.kind, ())
 
 
 def _walk(value: Any, budget: Budget) -> None:

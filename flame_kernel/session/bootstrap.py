@@ -111,8 +111,12 @@ def with_agent(call: Callable[[], T], execute: Callable[[str], object]) -> T:
     return call()
 
 
+@functools.lru_cache(maxsize=1)
 def push_source() -> str:
-    """The source for Flame's ``execute``. It leaves no name in the globals that all clients of the server share."""
+    """The source for Flame's ``execute``. It leaves no name in the globals that all clients of the server share.
+
+    It is kept: a server that soon drops an idle connection may do so while it is made, and the next try has it at once.
+    """
     packed = base64.b64encode(zlib.compress(json.dumps(agent_text()).encode(), 6)).decode("ascii")
     return (
         "(lambda parts, space: (exec(parts[0], space), space['boot'](parts[1], parts[0])))("

@@ -1,5 +1,7 @@
-"""PyPy as the far side: all places work, and a Stop that cannot work says so. Where PyPy is missing, a CPython that
-lacks the same function stands for it."""
+"""PyPy as the far side: all places work, and what cannot work there says so.
+
+Where PyPy is missing, a CPython that lacks the same functions stands for it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ def server() -> Iterator[FlameServer]:
     python, env = farside.pypy(), {}
     if python is None:
         python = next(one for one in reversed(farside.pythons()) if not one.pyro)
-        env = {"PYTHONPATH": os.pathsep.join([str(HERE / "apps" / "without_pythonapi"), bare_pyro()])}
+        env = {"PYTHONPATH": os.pathsep.join([str(HERE / "apps" / "like_pypy"), bare_pyro()])}
     with farside.stopped(FlameServer(python, env=env)) as one:
         yield one
 
@@ -29,7 +31,7 @@ def kernel(request: pytest.FixtureRequest, server: FlameServer) -> Iterator[Kern
         yield one
 
 
-def test_a_stop(kernel: Kernel) -> None:
+def test_cells_stops_and_memory(kernel: Kernel) -> None:
     assert kernel.execute("6 * 7").result == "42"
     run = kernel.submit("import asyncio\nprint('begun')\nawait asyncio.sleep(60)")
     kernel.wait_for_output(run, "begun")
@@ -45,3 +47,4 @@ def test_a_stop(kernel: Kernel) -> None:
         kernel.interrupt()
     assert kernel.wait(run).error is not None
     assert kernel.execute("1 + 1").result == "2"
+    assert "tells nothing of its memory; %flame top shows" in str(kernel.execute("%flame memory --types").error)

@@ -96,7 +96,6 @@ CASES = {
     "a cell's variable of no name": ("%%flame -o 1a\n1", ("'1a' is not a variable name",)),
     "a cell's job of no name": ("%%flame --out 1a\n1", ("'1a' is not a variable name",)),
     "a cell's variable that cannot travel": ("%%flame -i lock\nnew = 1", ("lock", "trust")),
-    "a cell here and in the background": ("%%flame --bg --local\n1", ("--local", "--bg")),
     "a cell of blank lines": ("%%flame\n\n   \n", ("empty",)),
     "a cell's quote that is not closed": ("%%flame -t 'pi\n1", ("the quotation is not closed",)),
     "a cell's pull of what is not there": ("%%flame -o here -o nowhere\nhere = 2", ("no variable 'nowhere'",)),

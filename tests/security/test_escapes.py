@@ -32,7 +32,7 @@ from flame_kernel.commands.status import status
 from flame_kernel.connect.target import Location, Target
 from flame_kernel.files.progress import Tally
 from flame_kernel.kernel.iopub import Publisher
-from flame_kernel.magics.extension import in_one_line
+from flame_kernel.magics.output import in_one_line
 from flame_kernel.remote.exceptions import raised_there
 from flame_kernel.remote.proxy import stand_in
 from flame_kernel.remote.remote import Remote
@@ -132,7 +132,9 @@ def test_errors_hold_no_escapes(name: str) -> None:
         assert is_clean(printed(one))
         assert all(is_clean(part) for part in one.args if isinstance(part, str))
         assert all(is_clean(part) for part in vars(one).values() if isinstance(part, str))
-    assert is_clean(printed(in_one_line(error)), colours=True)
+    with pytest.raises(errors.FlameError) as shown, in_one_line():
+        raise error
+    assert is_clean(printed(shown.value), colours=True)
 
 
 BASES = ["SyntaxError", "IndentationError", "KeyError", "OSError", "ImportError", "NameError", "ValueError", "Custom"]

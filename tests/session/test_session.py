@@ -19,6 +19,7 @@ from flame_kernel.connect.connection import Connection
 from flame_kernel.connect.target import Location, Target
 from flame_kernel.errors import AgentError, SessionGone
 from flame_kernel.session import bootstrap
+from flame_kernel.session.bootstrap import push_source
 from flame_kernel.session.inbox import Event
 from flame_kernel.session.link import Line
 from flame_kernel.session.session import Session
@@ -268,6 +269,11 @@ def test_a_child_that_dies_says_how_and_the_next_cell_has_a_fresh_one(flame_serv
             assert (reply["status"], reply["ename"]) == ("error", "SessionDied")
             assert words in reply["evalue"]
             assert one.run("'x' in globals()") == "False"
+
+
+def test_what_is_pushed_is_made_once() -> None:
+    """A server that soon drops idle connections may have dropped this one meanwhile; the next try is quicker."""
+    assert push_source() is push_source()
 
 
 def test_what_the_agent_refuses_has_a_code(flame_server: Callable[..., FlameServer]) -> None:

@@ -10,10 +10,14 @@ import linecache
 import os
 import sys
 import time
-import tracemalloc
 import types
 
 from .. import own
+
+try:
+    import tracemalloc
+except ImportError:  # PyPy tells neither where memory was allocated nor how large objects are
+    tracemalloc = None
 
 # How many lines or types are listed, and the most characters of a name.
 MOST, LONG = 25, 200
@@ -44,6 +48,7 @@ class Memory:
         """
         if what not in (START, STOP, LOOK, TYPES):
             raise ValueError("a look at memory is %s, not %r" % (", ".join((START, STOP, LOOK, TYPES)), what))
+        _check()
         begun = time.perf_counter()
         lines, kinds, count = [], [], 0
         if what == STOP:
@@ -63,6 +68,7 @@ class Memory:
 
     def who_holds(self, value):
         """The content of a memory_reply whose ``holders`` are lines of text that show what holds ``value``."""
+        _check()
         begun = time.perf_counter()
         picture = _Holders().of(value)
         return dict(_state(begun), lines=[], types=[], objects=0, holders=picture)
@@ -78,6 +84,13 @@ class Memory:
         if self._ours:
             self._ours = False
             tracemalloc.stop()
+
+
+def _check():
+    """ValueError on a Python that tells nothing of its memory."""
+    if tracemalloc is None:
+        words = "%s tells nothing of its memory; %%flame top shows what the process uses"
+        raise ValueError(words % sys.implementation.name)
 
 
 def _state(begun):
