@@ -113,9 +113,15 @@ def with_agent(call: Callable[[], T], execute: Callable[[str], object]) -> T:
 
 def push_source() -> str:
     """The source for Flame's ``execute``. It leaves no name in the globals that all clients of the server share."""
-    packed = base64.b64encode(zlib.compress(json.dumps(agent_text()).encode(), 6)).decode("ascii")
     return (
         "(lambda parts, space: (exec(parts[0], space), space['boot'](parts[1], parts[0])))("
         "__import__('json').loads(__import__('zlib').decompress(__import__('base64').b64decode("
-        f"'{packed}')).decode()), {{}})"
+        f"'{_packed(agent_text())}')).decode()), {{}})"
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _packed(texts: tuple[str, str]) -> str:
+    """Texts as they are pushed. They are kept: a server that soon drops an idle connection may do so while they are
+    packed, and the next try has them at once."""
+    return base64.b64encode(zlib.compress(json.dumps(texts).encode(), 6)).decode("ascii")

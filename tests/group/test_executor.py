@@ -196,6 +196,7 @@ def test_joblib_with_calls_of_several_kinds(pair: Group) -> None:
     assert pid != os.getpid()
 
 
+@pytest.mark.timeout(240)  # scikit-learn is loaded here, and there by two at once
 @pytest.mark.filterwarnings("default")  # scikit-learn takes them along, and "error" would end the server's own loop
 def test_scikit_learns_n_jobs(pair: Group, server: FlameServer) -> None:
     if importlib.util.find_spec("sklearn") is None:

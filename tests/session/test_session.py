@@ -270,6 +270,14 @@ def test_a_child_that_dies_says_how_and_the_next_cell_has_a_fresh_one(flame_serv
             assert one.run("'x' in globals()") == "False"
 
 
+def test_what_is_pushed_is_made_once() -> None:
+    """A server that soon drops idle connections may have dropped this one meanwhile; the next try is quicker."""
+    bootstrap.push_source()
+    before = bootstrap._packed.cache_info().hits
+    bootstrap.push_source()
+    assert bootstrap._packed.cache_info().hits == before + 1
+
+
 def test_what_the_agent_refuses_has_a_code(flame_server: Callable[..., FlameServer]) -> None:
     with client(flame_server().location) as one:
         with pytest.raises(AgentError) as caught:
