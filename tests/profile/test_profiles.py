@@ -85,7 +85,9 @@ def test_known_shares(known: Remote) -> None:
 def test_a_whole_process_without_what_stands_still(known: Remote) -> None:
     known.execute("still = threading.Thread(target=over.wait, name='still'); still.start()")
     profile = known.profile(0.5, scope="all")
-    assert {thread for thread, _ in profile.stacks} == {"worker"}
+    seen = {thread for thread, _ in profile.stacks}  # and a thread of the server's own that works just then
+    assert "worker" in seen
+    assert "still" not in seen
     assert any(one.startswith("still: ") for one in profile.idle)
     assert "--idle" in str(profile)
     assert "still" in {thread for thread, _ in known.profile(0.5, scope="all", idle=True).stacks}
