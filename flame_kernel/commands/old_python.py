@@ -53,7 +53,7 @@ def _run(source, mode):
                     kept.write(repr(found) + "\\n")
             except SystemExit as e:
                 code = e.code if isinstance(e.code, int) else int(e.code is not None)
-            except BaseException:
+            except BaseException:  # whatever the code of the user raises is its output
                 kind, value, where = sys.exc_info()
                 traceback.print_exception(kind, value, where and where.tb_next)
                 code = 1
@@ -82,7 +82,7 @@ def answer(request):
     try:
         name, args = json.loads(request.decode("utf-8"))
         found = {"run": _run, "read": _read, "write": _write}[name](*args)
-    except Exception:
+    except Exception:  # whatever fails is the answer
         found = {"error": "%s: %s" % (sys.exc_info()[0].__name__, sys.exc_info()[1])}
     return json.dumps(found).encode("ascii")
 """

@@ -221,7 +221,7 @@ class Connection:
         ``timeout`` counts from the call of that function, which takes another number of seconds, too. It must be the
         next use of this connection, except that somebody may wait until ``channel`` is readable.
         """
-        return self._answering(self._ask("invokeModule", (dotted, args, {}), timeout, dotted, dotted))
+        return self._answering(self._sent(self._prepared("invokeModule", (dotted, args, {}), timeout, dotted, dotted)))
 
     def _answering(self, asked: _Asked) -> Callable[..., bytes]:
         """What waits for the bytes that a called function returns."""
@@ -245,7 +245,7 @@ class Connection:
         If the function refuses, the bytes with its reason are returned instead.  Raises what ``invoke`` raises.
         """
         arguments: tuple[Any, ...] = (dotted, (message,), {})
-        asked = self._ask("invokeModule", arguments, timeout, dotted, dotted)
+        asked = self._sent(self._prepared("invokeModule", arguments, timeout, dotted, dotted))
         lent = self._hear(asked, reader.AGENT_ANSWER, greeting)
         if isinstance(lent, (socket.socket, bytes)):
             return lent
@@ -255,18 +255,9 @@ class Connection:
     # --- one call
 
     def _call(self, method: str, args: tuple[Any, ...], timeout: float | None, budget: reader.Budget, what: str) -> Any:
-        return self._hear(self._ask(method, args, timeout, what), budget)
+        return self._hear(self._sent(self._prepared(method, args, timeout, what)), budget)
 
-    def _ask(
-        self,
-        method: str,
-        args: tuple[Any, ...],
-        timeout: float | None,
-        what: str,
-        dotted: str | None = None,
-        name: str | None = None,
-    ) -> _Asked:
-        asked = self._prepared(method, args, timeout, what, dotted, name)
+    def _sent(self, asked: _Asked) -> _Asked:
         if self._state != "open":
             raise ConnectionLost(self.location, f"the connection is {self._state}")
         with self._closed_by_failure(asked):
@@ -330,7 +321,7 @@ class Connection:
         """Whether the daemon has no object with the name that we call."""
         if self._name == constants.DAEMON_NAME:
             return False
-        asked = self._ask("registered", (), None, "registered", name=constants.DAEMON_NAME)
+        asked = self._sent(self._prepared("registered", (), None, "registered", name=constants.DAEMON_NAME))
         names = self._hear(asked, reader.PLAIN_ANSWER)
         return isinstance(names, list) and self._name not in names
 
