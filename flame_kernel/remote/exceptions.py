@@ -360,19 +360,22 @@ def sent(error: BaseException, travels: Callable[[Any, bool], bool]) -> dict[str
     kind = type(error)
     is_from_there = isinstance(error, RaisedThere)
     is_own = not is_from_there and not is_installed(kind.__module__) and travels(kind, False)
-    left_out = _OURS if is_from_there else frozenset()
-    held = {**raised.slots(error), **vars(error)}
-    names = [name for name in held if isinstance(name, str) and name not in left_out]
-    attributes = {name: held[name] for name in names if name[:2] != "__"}
     return {
         "kind": kind if is_own else None,
         "classes": getattr(error, "classes", None) if is_from_there else _classes_of(kind),
         "args": tuple(one if travels(one, True) else raised.text_of(one) for one in error.args),
-        "attributes": {name: one for name, one in attributes.items() if travels(one, False)},
+        "attributes": {name: one for name, one in _attributes_of(error).items() if travels(one, False)},
         "facts": {name: one for name, one in _facts_of(error).items() if travels(one, False)},
         "text": raised.text_of(error),
         "notes": _own_notes(error),
     }
+
+
+def _attributes_of(error: BaseException) -> dict[str, Any]:
+    left_out = _OURS if isinstance(error, RaisedThere) else frozenset()
+    held = {**raised.slots(error), **vars(error)}
+    names = [name for name in held if isinstance(name, str) and name not in left_out]
+    return {name: held[name] for name in names if name[:2] != "__"}
 
 
 def _own_notes(error: BaseException) -> list[str]:
