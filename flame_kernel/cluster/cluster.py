@@ -112,7 +112,7 @@ class FlameCluster(SpecCluster):
                 name=name,
                 **of_dask,
             )
-        except BaseException:  # goes on, whatever it is; nothing is left
+        except BaseException:  # raised again, whatever it is; nothing is left
             self._threads.shutdown(wait=False)
             if not asynchronous and hasattr(self, "_loop_runner"):
                 self._loop_runner.stop()
@@ -145,7 +145,7 @@ class FlameCluster(SpecCluster):
             self._is_prepared = True
             try:
                 await self._prepare()
-            except BaseException:  # goes on, whatever it is; nothing is left
+            except BaseException:  # raised again, whatever it is; nothing is left
                 self.status = Status.failed
                 await self._leave()
                 self.status = Status.closed

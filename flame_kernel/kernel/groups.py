@@ -143,7 +143,7 @@ class Groups:
             results = await self._reached(made)
             if not results.ok:
                 raise FlameError(_none_reached(words, results))
-        except BaseException:  # goes on, whatever it is: who was reached has no use
+        except BaseException:  # raised again, whatever it is: who was reached has no use
             await asyncio.wrap_future(on_thread(lambda: _end(shared, new), "leave"))
             raise
         if before is not None:

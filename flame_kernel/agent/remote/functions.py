@@ -202,7 +202,7 @@ class Things:
                 task()
             except _Waits:
                 postponed.append(task)
-            except BaseException:  # goes on, whatever it is
+            except BaseException:  # raised again, whatever it is
                 self._waiting += [task] + postponed
                 raise
             else:
