@@ -64,7 +64,6 @@ def wishes(line: Line, hosts: int, seconds: float | None, raise_error: bool) -> 
         stop=_signal(line["signal_on_interrupt"]),
         seconds=seconds,
         raise_error=raise_error,
-        own=hosts == 1,
     )
 
 

@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -279,8 +279,9 @@ class Groups:
         values = await self._exchange.values([(identifier(name, "variable name"), None) for name in line["in"]])
         for name in line["pull"]:
             identifier(name, "variable name")
-        wanted = wishes(line, len(chosen), line["timeout"], not line["no_raise_error"])
-        screen = Output(self._publisher, cell.request_id, how.silent, wanted.own)
+        own = len(chosen) == 1
+        wanted = replace(wishes(line, len(chosen), line["timeout"], not line["no_raise_error"]), own=own)
+        screen = Output(self._publisher, cell.request_id, how.silent, own)
         if line["verbose"]:
             screen.text("stdout", f"runs on {len(chosen)} hosts: {folding.names(chosen.labels, None)}\n")
         following = Following(chosen, wanted, screen)
