@@ -117,7 +117,7 @@ class FlameCluster(SpecCluster):
                 name=name,
                 **of_dask,
             )
-        except BaseException:  # goes on, whatever it is, Ctrl-C too; nothing is left
+        except BaseException:  # raised again, whatever it is, Ctrl-C too; nothing is left
             if not asynchronous and hasattr(self, "_loop_runner"):
                 with contextlib.suppress(Exception):  # the first error is the one that counts
                     self.sync(self._abandon, callback_timeout=ABANDONING)
@@ -152,7 +152,7 @@ class FlameCluster(SpecCluster):
             self._is_prepared = True
             try:
                 await self._prepare()
-            except BaseException:  # goes on, whatever it is; nothing is left
+            except BaseException:  # raised again, whatever it is; nothing is left
                 await self._abandon()
                 raise
         await super()._start()
