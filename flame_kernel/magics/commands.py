@@ -382,7 +382,7 @@ class Commands:
         words = self._dask_cluster.run(hosts, line.values, given)
         if in_notebook():
             self._dask_cluster.show()
-        print(words)
+        print(f"{words}\n{self._dask_cluster.bound} is its client; %flame dask --stop ends it")
 
     # -- modules -----------------------------------------------------------------------------------------------------
 
