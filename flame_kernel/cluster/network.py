@@ -25,7 +25,6 @@ from . import far_side
 from .host import Host
 
 LOOPBACK = "127.0.0.1"
-NETWORKS = ("auto", "direct", "link")
 # How many ports are tried until one is free on all parties.
 _TRIES = 20
 
@@ -192,7 +191,7 @@ class Ports:
                     carrier = next((one for one in group if isinstance(one, Host) and one.is_ready), None)
                     if carrier is not None:
                         await self._forward(port, carrier, reverse=True)
-        except BaseException:  # goes on, whatever it is
+        except BaseException:  # raised again, whatever it is
             await self.take_back(port)
             raise
 

@@ -63,7 +63,7 @@ class Tunnel:
         self._pump.streams.on_refused = lambda listener, why: on_refused(listener, _said(why))
         try:
             self._attach(*self._dial())
-        except BaseException:  # goes on, whatever it is; nothing stays open
+        except BaseException:  # raised again, whatever it is; nothing stays open
             self._pump.close()
             self._leave()
             raise
@@ -109,7 +109,7 @@ class Tunnel:
             secret = target.key.reveal() if target.key is not None else None
             out, back = channels.both_seals(self._session.hash, secret, ours, theirs, received, got)
             return connection, wire.raw, out, back, got
-        except BaseException:  # goes on, whatever it is; the connection is closed
+        except BaseException:  # raised again, whatever it is; the connection is closed
             connection.close()
             raise
 

@@ -196,7 +196,8 @@ class Commands:
         if line["code"] == "--install":
             raise FlameError("%px and %%px are for other kernels; here it is %flame px and %%flame -t")
         how = How(silent=False, counts=False, count=self._far.count)
-        chosen = await self.groups.chosen(cell, line["target"])
+        target = line["target"]
+        chosen = await (self.groups.usual(cell) if target is None else self.groups.chosen(cell, target))
         return await self.groups.run(cell, chosen, parse_cell("", KERNEL), line["code"], how)
 
     async def _result(self, cell: Cell, line: Line) -> None:

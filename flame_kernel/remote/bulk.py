@@ -57,7 +57,7 @@ class Bulk:
         try:
             at = self._carry_there(value, large) if self._may_take_over else 0
             value.put(large, at)
-        except BaseException:  # goes on, whatever it is; the parts sent so far are dropped there
+        except BaseException:  # raised again, whatever it is; the parts sent so far are dropped there
             value.drop()
             raise
         return value.ticket

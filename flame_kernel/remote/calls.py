@@ -302,7 +302,7 @@ class Calls:
             raise self.misshapen(error) from None
         try:
             parts, things = self._parts(value, self._shipment(handed))
-        except FlameError as error:
+        except Exception as error:  # the far side waits for an answer, whatever the value's own code raises
             fields, value, raised = handed.failed(error)
             parts, things = self._parts(value, self._shipment())
         fields |= {
@@ -402,7 +402,7 @@ class Calls:
         """The description of a local exception, from which the far side makes one."""
         return sent(error, self._travels)
 
-    def _travels(self, value: Any) -> bool:
+    def _travels(self, value: Any, is_argument: bool) -> bool:
         try:
             self._encode(value, self._shipment())
         except FlameError:

@@ -79,7 +79,7 @@ class Remote:
                 self._calls = Calls(self.session, stand_in, reference)
                 self.forwards = Forwards(self.session)
                 self.taken_up = self._running()
-        except BaseException:  # goes on, whatever it is; a server of our own is ended
+        except BaseException:  # raised again, whatever it is; a server of our own is ended
             self._own_server.close()
             raise
         _open.add(self)

@@ -90,6 +90,19 @@ def of_class(kind: type) -> Source | None:
     return None
 
 
+def can_be_read(one: type | types.FunctionType) -> bool:
+    """Whether a function or class is the user's own and has a source."""
+    if by_name.is_installed(one.__module__):
+        return False
+    if isinstance(one, type):
+        return of_class(one) is not None
+    try:
+        of_function(one)
+    except CannotTravel:
+        return False
+    return True
+
+
 def functions_of(kind: type) -> Iterator[types.FunctionType]:
     """The functions in a class's body, also those in properties, class methods and under decorators."""
     for one in list(vars(kind).values()):

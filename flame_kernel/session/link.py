@@ -89,6 +89,7 @@ class Link:
         self.target = found(target)
         self.closing = threading.Event()
         self.gone: FlameError | None = None
+        self.leaving = False  # this side ends the session, whoever hears of it first
         self.boot = ""
         self._on_end = on_end
         self._alive = alive
@@ -108,7 +109,7 @@ class Link:
         self._second: Future[Connection] | None = None
         try:
             self.calls = Line("calls", *self._greet(self._dial_second if for_session else lambda: None))
-        except BaseException:  # goes on, whatever it is; the second connection is closed
+        except BaseException:  # raised again, whatever it is; the second connection is closed
             self._give_up_second()
             raise
         self.lines = [self.calls]
@@ -446,7 +447,7 @@ class Link:
         with self._lock:
             if self.gone is not None:
                 return
-            self.gone = why
+            self.gone = why = self._closed_here() if self.leaving else why
         self._on_end(why)
         self.closing.set()
         self._hurry.set()
@@ -458,11 +459,14 @@ class Link:
     def abort(self) -> None:
         """Wake all that wait; send nothing more."""
         self.closing.set()
-        self.gone = self.gone or SessionGone(self.location, "it was closed here")
+        self.gone = self.gone or self._closed_here()
         self._hurry.set()
         self.watch.wake()
         for line in self.lines:
             line.connection.abort()
+
+    def _closed_here(self) -> SessionGone:
+        return SessionGone(self.location, "it was closed here")
 
     def close(self, timeout: float = 1.0) -> None:
         """Close the connections; call it when the threads that use them have ended."""

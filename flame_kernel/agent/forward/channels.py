@@ -23,7 +23,8 @@ A frame::
 Every frame except ACK is counted and kept until the other side acknowledges it. When a connection breaks, both sides
 say how much they have received, and the rest is sent again over the next one. So channels outlive connections.
 
-The other side may be hostile: what cannot be raises Damaged, and all that it can make us keep is bounded.
+The other side may be hostile: a frame that makes no sense raises Damaged, and there is a limit for all that it can make
+us keep.
 """
 
 import collections
@@ -46,7 +47,7 @@ MOST = 1024
 # Bytes and frames after which we acknowledge; and those that may be unacknowledged while more is read locally.
 ACK_EVERY = 1 << 18, 1000
 ROOM = 8 << 20, 16_000
-# An honest side acknowledges long before so much is kept for it, whatever is going on.
+# The limit of what is kept for the other side: an honest one acknowledges long before.
 MOST_KEPT = 64 << 20, 128_000
 
 _HEAD = struct.Struct(">BII")
@@ -66,7 +67,7 @@ class Damaged(Exception):
 
 
 class Spoilt(Damaged):
-    """Somebody in between has changed what was sent, or the link has. The next connection goes on."""
+    """What was sent was changed on its way. The channels continue over the next connection."""
 
 
 def both_seals(name, secret, client, far, client_received, far_received):
@@ -287,7 +288,7 @@ class Channels:
         self._frame(DATA, number, data)
 
     def used(self, number, count):
-        """``count`` bytes of a channel have found their reader here, so the other side may send more."""
+        """``count`` bytes of a channel have been used here, so the other side may send more."""
         channel = self._channels.get(number)
         if channel is None or channel.eof_in:
             return

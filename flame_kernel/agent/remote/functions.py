@@ -12,7 +12,7 @@ and *contents*, which hold references to other things::
     definition  a class, or a function with its decorators: name, source, file, line, free, needs, space, missing, …;
                 with a key it is a class, and made only once per session
     made        a class from a call: key, call  reduced  an object: new (callable and arguments), state
-    exception   described, see ``exceptions``
+    exception   described, see ``exceptions``; attributes, which may hold the exception itself
     attribute   of, name    lru  function, maxsize, typed    dispatch  functions    container  of, content
 
 Functions of one module share a *space*, their global names.  An item is made when it is first needed.  What it uses
@@ -202,7 +202,7 @@ class Things:
                 task()
             except _Waits:
                 postponed.append(task)
-            except BaseException:  # goes on, whatever it is
+            except BaseException:  # raised again, whatever it is
                 self._waiting += [task] + postponed
                 raise
             else:
@@ -387,7 +387,10 @@ class Things:
             made[key] = value
 
     def _exception(self, item, number):
-        return exceptions.made(self._value(item["described"])[0], self._session)
+        made = self._made[number] = exceptions.made(self._value(item["described"])[0], self._session)
+        if item["attributes"] is not None:
+            self._later(lambda: exceptions.set_attributes(made, self._value(item["attributes"])[0]))
+        return made
 
     def _container(self, item, number):
         made = {"dict": dict, "list": list, "set": set}[item["of"]]()

@@ -122,7 +122,7 @@ class ChildCore:
                 start_new_session=True,
                 env=launch.without_secrets(os.environ),
             )
-        except BaseException as e:  # goes on, whatever it is; what nobody will use is closed
+        except BaseException as e:  # raised again, whatever it is; what nobody will use is closed
             ours.close()
             giver.close()
             for r, _ in pipes:
