@@ -25,7 +25,6 @@ from . import far_side
 from .host import Host
 
 LOOPBACK = "127.0.0.1"
-NETWORKS = ("auto", "direct", "link")
 # How many ports are tried until one is free on all parties.
 _TRIES = 20
 

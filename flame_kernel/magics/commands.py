@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..cluster.words import InNotebook
 from ..commands import help, monitor, rails, sessions
 from ..commands.code_words import assignments, call_of, identifier, script
 from ..commands.doctor import bundle, examine, of_target
@@ -57,6 +58,7 @@ class Commands:
         self._connections = connections
         self._cells = cells
         self._views = monitor.Views()
+        self._dask_cluster = InNotebook(shell.user_ns)
         self._attaching = Attaching(shell, connections, cells)
 
     def run(self, text: str) -> Any:
@@ -83,8 +85,9 @@ class Commands:
         rails.refuse_command(held, line.name)
 
     def close(self) -> None:
-        """End all live views."""
+        """End all live views, and the Dask cluster."""
         self._views.end()
+        self._dask_cluster.close()
 
     def _remote(self, line: Line) -> Remote:
         return self._connections.pick(line["target"])[1]
@@ -365,6 +368,21 @@ class Commands:
             self._cells.follow(name, remote, "%pip " + line["code"].replace("--there", "").strip())
             return
         print(carry_out(remote.session, asked, lambda question: agrees(ask_line, question), print))
+
+    # -- Dask --------------------------------------------------------------------------------------------------------
+
+    def _dask(self, line: Line) -> None:
+        if line["stop"]:
+            print(self._dask_cluster.stop())
+            return
+        hosts, given = line["target"], settings(line.values)
+        if self._dask_cluster.cluster is None:
+            hosts, known = self._connections.hosts(hosts or self._cells.groups.current)
+            given = known | given
+        words = self._dask_cluster.run(hosts, line.values, given)
+        if in_notebook():
+            self._dask_cluster.show()
+        print(words)
 
     # -- modules -----------------------------------------------------------------------------------------------------
 
