@@ -20,8 +20,8 @@ import types
 from ... import own, sockets, tempdirs, threads
 from ...log import log as events
 from ...remote import bulk
+from ...wire import chunks
 from ...wire import message as wire
-from ...wire import pieces
 from .. import core, folder, places, stacks
 from . import stacks as child_stacks
 from .core import signal_group
@@ -246,7 +246,7 @@ def _carry(me, request, key, given):
     try:
         bulk.serve(me.objects, request, key, sock)
         if sock is not done:
-            done.sendall(pieces.DONE)
+            done.sendall(chunks.DONE)
     except Exception:  # a cut, or a value that is gone: the client asks what has arrived
         for one in given:  # closing is not enough: a process forked meanwhile may have copies
             sockets.shut(one)
