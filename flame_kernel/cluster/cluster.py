@@ -37,7 +37,7 @@ from ..forward.forwards import Forward
 from ..terminal import plain_text
 from . import versions
 from .host import Host
-from .network import LOOPBACK, Here, Party, Ports, Sight
+from .network import LOOPBACK, Here, Party, Ports, Reachability
 from .processes import Scheduler, Worker
 from .roles import Roles
 
@@ -189,7 +189,7 @@ class FlameCluster(SpecCluster):
 
     async def _choose_network(self, here: Here, owner: Party) -> None:
         """Choose ``direct`` or ``link``, and set the address of each party; for ``link`` set ``ports`` instead."""
-        sight = Sight(here, self.hosts)
+        sight = Reachability(here, self.hosts)
         await sight.look()
         why = ""
         if self.network != "link":

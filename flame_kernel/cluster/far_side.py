@@ -55,7 +55,7 @@ def _version(name: Any) -> Any:
 # -- probes of the network
 
 
-class Doors:
+class Probes:
     """Listeners that send a secret word to whoever connects, until they are closed."""
 
     def __init__(self) -> None:
@@ -97,14 +97,14 @@ class Doors:
         del self._open[:]
 
 
-doors = Doors()
+doors = Probes()
 
 
-def open_doors(addresses: Any) -> Any:
+def open_probes(addresses: Any) -> Any:
     return doors.open(addresses)
 
 
-def close_doors() -> None:
+def close_probes() -> None:
     doors.close()
 
 

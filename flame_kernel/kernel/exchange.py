@@ -24,7 +24,7 @@ from ..connect.keys import Ask
 from ..connect.target import LIGHT, Target
 from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError
-from ..files.sync import Sync, Wishes
+from ..files.sync import Sync, SyncOptions
 from ..files.transfer import Transfer
 from ..remote.calls import Calls
 from ..remote.modules import getmodule, send_named
@@ -94,7 +94,7 @@ class Exchange:
         source, destination = line["source"], line["destination"]
         server, far_source, far_destination = sync_paths(source, destination, self._is_target, line["target"])
         told: list[str] = []
-        wishes = Wishes(
+        sync_options = SyncOptions(
             delete=line["delete"],
             dry_run=line["dry_run"],
             checksum=line["checksum"],
@@ -109,7 +109,7 @@ class Exchange:
                 result = sync.down(far_source, destination)
             return "\n".join([*told, f"would do: {result}" if line["dry_run"] else str(result)])
 
-        await self._copy(cell, server, lambda session: Sync(session, wishes, False), copy)
+        await self._copy(cell, server, lambda session: Sync(session, sync_options, False), copy)
 
     async def _copy(
         self, cell: OfCell, server: str | None, make: Callable[[Session], Transfer], copy: Callable[[Any], object]

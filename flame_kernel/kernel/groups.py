@@ -33,7 +33,7 @@ from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
 from ..group.results import Results, told_errors
-from ..group.telling import again, errors, tell, wishes
+from ..group.telling import again, cell_options, errors, tell
 from ..remote.remote import Remote
 from ..session.session import Session
 from ..terminal import plain_text
@@ -280,7 +280,7 @@ class Groups:
         for name in line["pull"]:
             identifier(name, "variable name")
         own = len(chosen) == 1
-        wanted = replace(wishes(line, len(chosen), line["timeout"], not line["no_raise_error"]), own=own)
+        wanted = replace(cell_options(line, len(chosen), line["timeout"], not line["no_raise_error"]), own=own)
         screen = Output(self._publisher, cell.request_id, how.silent, own)
         if line["verbose"]:
             screen.text("stdout", f"runs on {len(chosen)} hosts: {folding.names(chosen.labels, None)}\n")
