@@ -75,9 +75,9 @@ def sendmodule(session: Session, module: str | ModuleType, source: str | None = 
         name, files = module, [_Source(module, False, source)]
         _check_name(name)
     else:
-        name = module if isinstance(module, str) else getattr(module, "__name__", None)
-        if not isinstance(name, str):
+        if not isinstance(module, (str, ModuleType)):
             raise TransferError(f"sendmodule takes a module or its name, not {type(module).__name__}")
+        name = module if isinstance(module, str) else module.__name__
         _check_name(name)
         files, data, left_out = _gather(name, module)
     size = sum(len(one.text.encode("utf-8", "surrogatepass")) for one in files)
