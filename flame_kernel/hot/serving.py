@@ -77,7 +77,7 @@ class Hot:
         self.session.services["hot_request"] = self._take
         try:
             self._ask("start", reload=self.reload, **_as_sent(self._listed))
-        except BaseException:  # goes on, whatever it is; nothing is served
+        except BaseException:  # raised again, whatever it is; nothing is served
             self.session.services.pop("hot_request", None)
             raise
         self.session.before_cells.append(self._look)

@@ -56,5 +56,7 @@ def test_a_script_runs_with_a_folder_served(server: FlameServer, project: Path, 
     script = tmp_path / "elsewhere" / "script.py"
     script.parent.mkdir()
     script.write_text("import shop\nprint(shop.Cart().total())\n")
-    done = shell.run("run", "-t", server.location, "--hot", str(project), str(script))
-    assert (done.stdout, done.returncode) == ("6\n", 0)
+    done = shell.flame("run", "-t", server.location, "--hot", project, script)
+    assert (done.out, done.code) == ("6\n", 0), done.err
+    refused = shell.flame("run", "-t", server.location, "--hot", project, tmp_path / "x.ipynb")
+    assert "--hot is for a script on one server" in refused.err

@@ -21,7 +21,7 @@ def reload(module, source):
     source.remember(text)
     try:
         exec(code, names)
-    except BaseException:  # goes on, whatever it is; a Stop too leaves the old module
+    except BaseException:  # raised again, whatever it is; a Stop too leaves the old module
         for name in [one for one in names if one not in old]:
             del names[name]
         names.update(old)
