@@ -14,7 +14,7 @@ from ..forward.forwards import Forward, Forwards
 from ..remote.calls import Calls
 from ..remote.modules import sendmodule
 from ..remote.proxy import reference, stand_in
-from ..remote.remote import push
+from ..remote.far_names import push
 from ..session.session import Session
 from ..terminal import one_line
 from . import far_side
