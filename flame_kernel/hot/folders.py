@@ -134,23 +134,28 @@ def _take(listed: Listed, path: str, root: str, above: tuple[str, ...], name: st
     if file is None:
         listed.left_out[shown] = "no regular file, or a link out of the folder"
         return
-    stem = name[:-3]
-    if not name.endswith(".py") or not stem.isidentifier() or not all(part.isidentifier() for part in above):
-        if above and not _is_secret(name):
-            listed.data.setdefault(shown, file)
-        elif _is_secret(name):
-            listed.left_out[shown] = "it looks like a secret"
-        return
+    if name.endswith(".py") and name[:-3].isidentifier() and all(part.isidentifier() for part in above):
+        _take_module(listed, file, above, name[:-3])
+    elif _is_secret(name):
+        listed.left_out[shown] = "it looks like a secret"
+    elif above:
+        listed.data.setdefault(shown, file)
+
+
+def _take_module(listed: Listed, file: File, above: tuple[str, ...], stem: str) -> None:
     package = stem == "__init__"
     dotted = ".".join(above if package else (*above, stem))
-    if not dotted or file.size > MOST_SOURCE:
+    if not dotted:
         return
-    if is_needed(dotted.partition(".")[0]):
-        listed.left_out[shown] = "the far side needs its own"
+    if is_needed(dotted.partition(".")[0]) or file.size > MOST_SOURCE:
+        needed = file.size <= MOST_SOURCE
+        listed.left_out["/".join((*above, f"{stem}.py"))] = (
+            "the far side needs its own" if needed else "it is too large"
+        )
         return
     before = listed.modules.get(dotted)
-    if before is None or (package and not before.package and before.root == root):  # as Python does
-        listed.modules[dotted] = File(file.path, root, file.stamp, package)
+    if before is None or (package and not before.package and before.root == file.root):  # as Python does
+        listed.modules[dotted] = File(file.path, file.root, file.stamp, package)
 
 
 def _found(path: str, root: str) -> File | None:

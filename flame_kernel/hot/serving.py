@@ -165,14 +165,7 @@ class Hot:
         except FlameError:  # too many files by now: what was listed is served on
             return
         before, self._listed = self._listed, now
-        names = [(name, file.package) for name, file in now.modules.items()]
-        fields: dict[str, Any] = {}
-        if (
-            names != [(name, file.package) for name, file in before.modules.items()]
-            or now.namespaces != before.namespaces
-            or now.data.keys() != before.data.keys()
-        ):
-            fields = _as_sent(now)
+        fields = {} if _as_sent(now) == _as_sent(before) else _as_sent(now)
         stale = [path for path, file in now.data.items() if path in before.data and before.data[path] != file]
         edited = [
             name

@@ -183,12 +183,20 @@ def test_a_folder_that_is_none_has_its_sentence(pi: Remote, project: Path, name:
 # -- the link --------------------------------------------------------------------------------------------------------
 
 
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 40
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)
+
+
 AWAY = """
 import os, sys, time
 finder = next(one for one in sys.meta_path if hasattr(one, "flame_hot_names"))
 def wait(name):
     while not os.path.exists(os.path.join({folder!r}, name)):
         time.sleep(0.01)
+open(os.path.join({folder!r}, "begun"), "w").close()
 wait("down")
 finder.asking.patience = 0.5
 try:
@@ -210,12 +218,10 @@ def test_a_link_that_is_away_is_an_import_error_and_one_that_comes_back_is_waite
         pi.hot(project)
         told: list[str] = []
         reply = pi.cell(AWAY.format(folder=str(tmp_path)), lambda event: told.append(str(event["content"].get("text"))))
+        _wait_for(tmp_path / "begun")
         link.down("rst")
         (tmp_path / "down").write_text("")
-        deadline = time.monotonic() + 20
-        while not (tmp_path / "failed").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        _wait_for(tmp_path / "failed")
         link.up()
         assert reply.result(40)["status"] == "ok"
     shown = "".join(told)

@@ -90,21 +90,23 @@ class Hot:
     def _update(self, request):
         """Take the list of modules and data files as they are now, and the names of those that were ``edited``."""
         if request.get("modules") is not None:
-            sources, kept = self.files.sources, {}
-            for name, package in request["modules"]:
-                old = sources.get(name)
-                kept[name] = old if old is not None and old.package == bool(package) else Source(self, name, package)
-            self.files.sources = kept
-            self.namespaces = set(request.get("namespaces") or ())
-            self.files.data.known = dict(request.get("data") or ())
-            importlib.invalidate_caches()
+            self._list(request)
         for name in request.get("stale") or ():
             self.files.data.forget(name)
-        edited = [name for name in request.get("edited") or () if name in self.files.sources]
-        for name in edited:
+        for name in request.get("edited") or ():
             self._at_hand.pop(name, None)
-        if self._reloads:
-            self._edited += [name for name in edited if name not in self._edited and name in self._served]
+            if self._reloads and name in self._served and name not in self._edited:
+                self._edited.append(name)
+
+    def _list(self, request):
+        sources, kept = self.files.sources, {}
+        for name, package in request["modules"]:
+            old = sources.get(name)
+            kept[name] = old if old is not None and old.package == bool(package) else Source(self, name, package)
+        self.files.sources = kept
+        self.namespaces = set(request.get("namespaces") or ())
+        self.files.data.known = dict(request.get("data") or ())
+        importlib.invalidate_caches()
 
     @property
     def flame_hot_names(self):
