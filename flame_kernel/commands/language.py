@@ -351,7 +351,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             Option(
                 ("-t", "--targets", "--target"),
-                "a group, web1,web2, web[1:3], all (default: the group of before, or the default group)",
+                "a group, web1,web2, web[1:3], all (default: the last one, the default group, or where cells run)",
                 "TARGETS",
                 tab=("target",),
             ),

@@ -132,7 +132,7 @@ class Tunnel:
             try:
                 self._pump.run(lambda: True)
             except channels.Damaged as e:
-                if not isinstance(e, channels.Spoilt):
+                if not isinstance(e, channels.Tampered):
                     error = UnsafeAnswer(self._session.location, str(e))
             except FlameError as e:
                 error = e

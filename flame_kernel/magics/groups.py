@@ -28,7 +28,7 @@ from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
-from ..group.telling import again, errors, live_line, tell, wishes
+from ..group.telling import again, cell_options, errors, live_line, tell
 from ..session.user import ask_line
 from ..terminal import plain_text
 from .connections import Connections
@@ -140,7 +140,7 @@ class Groups:
             raise FlameError("the cell is empty below %%flame; write what is to run there")
         chosen = self.of(line["target"] or self.current)
         print(rails.hold_on(chosen.members, code, ask_line), end="")
-        how = wishes(line, len(chosen), seconds, raise_error)
+        how = cell_options(line, len(chosen), seconds, raise_error)
         if line["verbose"]:
             print(f"runs on {len(chosen)} hosts: {folding.names(chosen.labels, None)}")
         if background:

@@ -307,7 +307,7 @@ class Shipment:
         code = function.__code__
         if self._is_trial:
             self._may_change = self._may_change or source.may_change(code)
-            if source.writes_outside(code):
+            if source.sets_outer_names(code):
                 raise scalars.NotPlain("a function that sets names that are not its own")
         item = self._add(function, "function", name=code.co_name, qualname=function.__qualname__, **more)
         item.update(source=text.text, file=text.file, line=text.line, free=list(code.co_freevars), cells=[])

@@ -337,8 +337,8 @@ class Remote:
         return monitor.Shown(monitor.top(self.session))
 
     def profile(self, seconds: float = asking.SECONDS, **how: Any) -> Profile:
-        """Where the time goes; ``how`` has names of a `Wish`. Ctrl-C ends it early. Raises FlameError."""
-        return asking.take(self.session, asking.Wish.named(seconds=seconds, **how))
+        """Where the time goes; ``how`` has names of a `ProfileOptions`. Ctrl-C ends it early. Raises FlameError."""
+        return asking.take(self.session, asking.ProfileOptions.named(seconds=seconds, **how))
 
     def memory(self, what: str = "look", of: str = "") -> str:
         """What uses memory: growth by line from ``"start"`` on, ``"types"``, or who holds ``of``. Raises FlameError."""

@@ -162,13 +162,13 @@ def names_at_once(code: types.CodeType) -> set[str]:
     return names
 
 
-def writes_outside(code: types.CodeType) -> bool:
+def sets_outer_names(code: types.CodeType) -> bool:
     """Whether a function sets global or nonlocal names."""
     free = set(code.co_freevars)
     for one in dis.get_instructions(code):
         if one.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") or (one.opname == "STORE_DEREF" and one.argval in free):
             return True
-    return any(isinstance(one, types.CodeType) and writes_outside(one) for one in code.co_consts)
+    return any(isinstance(one, types.CodeType) and sets_outer_names(one) for one in code.co_consts)
 
 
 def may_change(code: types.CodeType) -> bool:

@@ -93,7 +93,7 @@ class Link:
         self.boot = ""
         self._on_end = on_end
         self._alive = alive
-        self._neighbour: LocalProcess | None = None
+        self._local_process: LocalProcess | None = None
         self._nonce = uuid.uuid4().hex[:16]
         self._counter = itertools.count(1)
         self._modern = False
@@ -214,7 +214,7 @@ class Link:
     def opened(self, server: dict[str, Any]) -> None:
         """The session is open: remember what the server told, to recognize it later."""
         self.boot = server["boot"]
-        self._neighbour = LocalProcess.of(server)
+        self._local_process = LocalProcess.of(server)
         self._modern = tuple(server["python"]) >= (3, 4)
         self._know_server(self.calls.connection)
 
@@ -271,9 +271,9 @@ class Link:
         with contextlib.suppress(ConnectionLost):
             line.ahead = self._ask(line.connection, request, timeout, ())
 
-    def await_ahead(self, line: Line, seconds: float, wait: float) -> Wait | None:
+    def await_prefetched(self, line: Line, seconds: float, wait: float) -> Wait | None:
         """What to wait for until the answer to the request sent ahead comes; None if the next ``exchange`` should be
-        made at once. ``wait`` as there; after ``seconds`` it is too late, see `give_up_ahead`."""
+        made at once. ``wait`` as there; after ``seconds`` it is too late, see `give_up_prefetched`."""
         ahead, connection = line.ahead, line.connection
         if ahead is None or ahead[2] is not connection or not connection.is_open:
             return None
@@ -282,7 +282,7 @@ class Link:
         line.patience, line.asked = wait + SILENT, line.asked or time.monotonic()
         return Wait(connection.channel, seconds)
 
-    def give_up_ahead(self, line: Line) -> None:
+    def give_up_prefetched(self, line: Line) -> None:
         """The answer to the request sent ahead is too late: the next ``exchange`` raises that error."""
         if line.ahead is not None:
             request, number, connection, hear = line.ahead
@@ -383,7 +383,7 @@ class Link:
                     raise self.gone
                 if self.closing.is_set():
                     raise ConnectionLost(self.location, "the session was closed here")
-                if not self._alive() or (self._neighbour is not None and not self._neighbour.lives()):
+                if not self._alive() or (self._local_process is not None and not self._local_process.lives()):
                     self.end(SessionGone(self.location, "the server ended"))
                     continue
                 try:

@@ -66,7 +66,7 @@ class Damaged(Exception):
     """The other side sent what no honest one sends."""
 
 
-class Spoilt(Damaged):
+class Tampered(Damaged):
     """What was sent was changed on its way. The channels continue over the next connection."""
 
 
@@ -388,7 +388,7 @@ class _Reader:
             if self._seal is not None:
                 made = self._seal(self._head, payload)
                 if not hmac.compare_digest(made, bytes(memoryview(self._body)[size:])):
-                    raise Spoilt("a frame whose seal is not that of its content")
+                    raise Tampered("a frame whose seal is not that of its content")
             self._head = self._body = self._rest = None
             yield kind, number, payload
 
@@ -399,7 +399,7 @@ class _Reader:
         head = bytes(self._input[self._start : self._start + _HEAD.size])
         kind, _, size = _HEAD.unpack(head)
         if size != _LENGTHS.get(kind, size) or size > _LONGEST.get(kind, _LENGTHS.get(kind, -1)):
-            raise (Damaged if self._seal is None else Spoilt)("a frame of kind %d and %d bytes" % (kind, size))
+            raise (Damaged if self._seal is None else Tampered)("a frame of kind %d and %d bytes" % (kind, size))
         self._start += _HEAD.size
         self._head, self._body = head, bytearray(size + self._after)
         count = min(len(self._body), self._stop - self._start)

@@ -155,7 +155,7 @@ class EventLog:
         crowd, large = len(self._incoming), len(piece) > LARGE
         # Preferably at the end of a line: other threads print while this one waits.
         may_wait = large or piece.endswith("\n") or crowd > 2 * CROWD
-        if may_wait and (crowd > (LARGE_CROWD if large else CROWD) or self._is_ahead()):
+        if may_wait and (crowd > (LARGE_CROWD if large else CROWD) or self._must_wait()):
             self.wait_for_room(LARGE_CROWD)
 
     def wait_for_room(self, crowd=CROWD):
@@ -164,7 +164,7 @@ class EventLog:
             return  # a __del__ method that prints while the log itself is working on this thread
         pause = LOOK_FIRST
         try:
-            while not self._closed and (len(self._incoming) > crowd or self._is_ahead()):
+            while not self._closed and (len(self._incoming) > crowd or self._must_wait()):
                 self._held_up = True
                 _wake(self._urgent)
                 _wake(self._news)
@@ -201,7 +201,7 @@ class EventLog:
         """How many bytes may wait before a writer is too far ahead."""
         return self.bound if cap is None else min(self.bound, cap)
 
-    def _is_ahead(self):
+    def _must_wait(self):
         waiting, cap = self._journal.waiting, self._journal.cap
         if waiting <= self.bound and (cap is None or waiting < cap):
             return False

@@ -266,8 +266,8 @@ class Things:
         """Run a definition inside a function whose arguments are its free names: ``(the thing, what sets these
         names)``.
 
-        ``given`` are values that are needed at once; ``whole`` is passed to ``_undress``, None keeps the definition as
-        it is.
+        ``given`` are values that are needed at once; ``whole`` is passed to ``_strip_evaluated``; None keeps the
+        definition as it is.
         """
         source, name = item["source"], item["name"]
         try:
@@ -278,7 +278,7 @@ class Things:
         is_lambda = isinstance(node, ast.Expr)
         definition = node.value if is_lambda else node
         if whole is not None:
-            _undress(definition, whole)
+            _strip_evaluated(definition, whole)
         free = list(item["free"])
         is_alone = not (free or is_lambda)
         module = _tree("")
@@ -469,12 +469,12 @@ def _parse(source):
     return _tree(source).body
 
 
-def _undress(definition, whole):
+def _strip_evaluated(definition, whole):
     """Remove what is evaluated with a definition: annotations; if ``whole``, a function's decorators and defaults."""
     if isinstance(definition, ast.ClassDef):
         for node in ast.walk(definition):
             if isinstance(node, _ANNOTATED):
-                _undress(node, False)
+                _strip_evaluated(node, False)
             elif isinstance(node, ast.AnnAssign):
                 node.annotation = ast.Str("annotation") if sys.version_info < (3, 8) else ast.Constant("annotation")
         return
