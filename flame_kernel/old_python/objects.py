@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..errors import CannotTravel
-
-if TYPE_CHECKING:
-    from .calls import OldPython
 
 _SEQUENCES: dict[str, type] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 # How deep values may be nested.
@@ -37,28 +34,32 @@ def decoded(found: Any, depth: int = 0) -> Any:
         if isinstance(found, dict):
             raise ValueError("a bare dict")
         return found
-    if depth > MAX_DEPTH + 1 or not found or not isinstance(found[0], str):
-        raise ValueError("a container without a kind")
-    kind, rest = found[0], found[1:]
-    if kind == "complex" and len(rest) == 2 and all(isinstance(one, float) for one in rest):
-        return complex(*rest)
-    if len(rest) != 1:
-        raise ValueError("a container without its content")
-    if kind == "bytes" and isinstance(rest[0], str):
-        return base64.b64decode(rest[0], validate=True)
-    if not isinstance(rest[0], list):
-        raise ValueError("a container without its content")
-    if kind == "dict":
-        return {decoded(key, depth + 1): decoded(one, depth + 1) for key, one in rest[0]}
-    if kind not in _SEQUENCES:
-        raise ValueError("a container of an unknown kind")
-    return _SEQUENCES[kind](decoded(one, depth + 1) for one in rest[0])
+    match found:
+        case ["complex", float(real), float(imaginary)]:
+            return complex(real, imaginary)
+        case ["bytes", str(text)]:
+            return base64.b64decode(text, validate=True)
+        case ["dict", list(items)] if depth <= MAX_DEPTH:
+            return {decoded(key, depth + 1): decoded(one, depth + 1) for key, one in items}
+        case [str(kind), list(items)] if depth <= MAX_DEPTH and kind in _SEQUENCES:
+            return _SEQUENCES[kind](decoded(one, depth + 1) for one in items)
+    raise ValueError("no container that we know")
+
+
+class Far(Protocol):
+    """What is needed of the connection."""
+
+    location: str
+
+    def look(self, module: str | None, path: tuple[str, ...]) -> Any: ...
+
+    def call(self, module: str | None, path: tuple[str, ...], args: tuple[Any, ...], named: dict[str, Any]) -> Any: ...
 
 
 class FarName:
     """A module, class or function there, by its name: an attribute of it is asked for, a call is called there."""
 
-    def __init__(self, old: OldPython, module: str | None, path: tuple[str, ...]) -> None:
+    def __init__(self, old: Far, module: str | None, path: tuple[str, ...]) -> None:
         self._old, self._module, self._path = old, module, path
 
     def __repr__(self) -> str:
