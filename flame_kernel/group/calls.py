@@ -32,10 +32,11 @@ class Asked(Protocol):
 
 
 class Calls:
-    """The calls of a group. Subclasses define ``_do``, which waits for the results or returns a future."""
+    """The calls of a group. Subclasses define ``_group``, and ``_do``: it waits for the results or returns a future."""
 
-    def __init__(self, group: Asked) -> None:
-        self._group = group
+    @property
+    def _group(self) -> Asked:
+        raise NotImplementedError
 
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Any:
         raise NotImplementedError
@@ -175,6 +176,13 @@ class Calls:
 
 class NoBlock(Calls):
     """``group.noblock``: each call returns a `GroupFuture` at once."""
+
+    def __init__(self, group: Asked) -> None:
+        self._asked = group
+
+    @property
+    def _group(self) -> Asked:
+        return self._asked
 
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
         return self._group._begin(work, make)
