@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from ..files import sync, transfer
-from ..remote.remote import Remote, identifier
+from ..remote.far_names import identifier
+from ..remote.remote import Remote
 from .cell import CellResults, run_cell
 from .future import GroupFuture, Make
 from .member import Member
