@@ -8,6 +8,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from ..commands import rails
+from ..commands.options import settings
 from ..errors import FlameError
 from ..terminal import plain_text
 from .loading import cluster_class
@@ -53,6 +54,11 @@ class InNotebook:
         return f"<InNotebook {self._words or 'no cluster'}>"
 
     @property
+    def bound(self) -> str:
+        """The name of its client."""
+        return self._bound
+
+    @property
     def cluster(self) -> FlameCluster | None:
         """The cluster, as long as it runs."""
         made = self._cluster
@@ -78,7 +84,7 @@ class InNotebook:
             cluster.scale(asked["workers"])
         self._client = self._names[name] = cluster.get_client()
         self._bound = name
-        return f"{about(cluster)}\n{name} is its client; %flame dask --stop ends it"
+        return about(cluster)
 
     def stop(self) -> str:
         """End the cluster and its client; returns words about it. Raises FlameError if there is none."""
@@ -88,8 +94,8 @@ class InNotebook:
         client, self._client = self._client, None
         if client is not None:
             client.close()
-        if self._names.get(self._bound) is client:
-            del self._names[self._bound]
+        for name in [name for name, value in self._names.items() if client is not None and value is client]:
+            del self._names[name]
         cluster.close()
         self._cluster = None
         return "the cluster is closed"
@@ -122,12 +128,55 @@ def about(cluster: FlameCluster) -> str:
     return plain_text("\n".join(lines))
 
 
+# -- in a kernel
+
+
+class InKernel(InNotebook):
+    """The cluster of a Remote Flame kernel. It is in the process of ``%%local`` cells; ``told`` is for the kernel."""
+
+    told: Mapping[str, Any] = {}
+
+    def carry_out(self, asked: Mapping[str, Any]) -> None:
+        """Carry out a line whose options are ``asked``."""
+        try:
+            self.told = self._told(asked)
+        except FlameError as error:
+            self.told = {"error": str(error)}
+
+    def _told(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        if asked["stop"]:
+            return {"words": self.stop()}
+        words = self.run(asked["hosts"], asked, settings(asked))
+        self.show()
+        from .roles import of_client  # needs dask
+
+        cluster = self.cluster
+        assert cluster is not None
+        host, _, port = cluster.scheduler_address.rpartition("://")[2].rpartition(":")
+        tls = of_client(cluster.security)
+        return {"words": words, "name": self.bound, "host": host.strip("[]"), "port": int(port), "tls": tls}
+
+
+# The name of it among the names of ``%%local`` cells.
+IN_KERNEL = "_flame_dask"
+
+
+def in_kernel(names: MutableMapping[str, Any], asked: str) -> None:
+    """Called in the process of ``%%local`` cells, whose names these are; ``asked`` is JSON."""
+    names.setdefault(IN_KERNEL, InKernel(names)).carry_out(json.loads(asked))
+
+
+def code_for(asked: Mapping[str, Any]) -> str:
+    """The cell there that calls `in_kernel`."""
+    return f"__import__({__name__!r}, fromlist=['words']).in_kernel(globals(), {json.dumps(asked)!r})"
+
+
 # -- for dask's own tools
 
 
 def configuration(cluster: FlameCluster) -> bytes:
     """A file of dask's configuration with which ``Client()`` is a client of this cluster. It has the key in it."""
-    from .roles import of_client
+    from .roles import of_client  # needs dask
 
     tls = of_client(cluster.security)
     found: dict[str, Any] = {"scheduler-address": cluster.scheduler_address}

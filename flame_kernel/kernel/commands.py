@@ -79,7 +79,7 @@ class Commands:
         self._views = monitor.Views()
         self._confirmed: tuple[str, str] | None = None  # the front end whose cells, sent together, may run; and where
         self._ports: Forwards | None = None  # those of the session that last had some
-        self._exchange = Exchange(far, local, waits, load, self._say)
+        self._exchange = Exchange(far, local, waits, load, self._say, publisher)
         self.groups = Groups(far, publisher, waits, load, self._say, self._exchange)
         self._on_group = OnGroup(far, self.groups, publisher, waits, self._exchange, self._say, self.show_profile)
         self.sessions = Sessions(
@@ -127,8 +127,7 @@ class Commands:
         do = self._on_group.of(line) or getattr(self, f"_{line.name}", None) or getattr(self.sessions, line.name, None)
         with self._moving(line, cell):
             if do is None:
-                await getattr(self._exchange, line.name)(cell, line)
-                return None
+                do = getattr(self._exchange, line.name)
             reply: dict[str, Any] | None = await do(cell, line)
             return reply
 

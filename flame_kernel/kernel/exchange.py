@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 from jupyter_core.paths import jupyter_config_dir
 
+from ..cluster.far_client import FarClient
+from ..cluster.words import IN_KERNEL, code_for
 from ..commands.code_words import assignments, call_of, identifier, script
 from ..commands.far_path import get_paths, put_paths, sync_paths
 from ..commands.key_question import opened
@@ -24,12 +26,15 @@ from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError
 from ..files.sync import Sync, SyncOptions
 from ..files.transfer import Transfer
+from ..hot.words import hot
 from ..remote.calls import Calls
+from ..remote.far_names import pull, push
 from ..remote.modules import getmodule, send_named
 from ..remote.proxy import reference, stand_in
-from ..remote.remote import Remote, pull, push
+from ..remote.remote import Remote
 from ..session.session import Session
 from .backend import FarSide
+from .iopub import Publisher
 from .waits import Stopped, Waits, on_thread
 
 T = TypeVar("T")
@@ -37,6 +42,9 @@ T = TypeVar("T")
 
 class OfCell(Protocol):
     """What is needed of a `Cell`."""
+
+    @property
+    def request_id(self) -> str: ...
 
     @property
     def ask(self) -> Ask: ...
@@ -55,7 +63,10 @@ class Exchange:
         waits: Waits,
         load: Callable[..., Target],
         say: Callable[[Any, str], None],
+        publisher: Publisher,
     ) -> None:
+        self._publisher = publisher
+        self._dask_client = FarClient()
         self._far = far
         self._local = local
         self._waits = waits
@@ -206,12 +217,54 @@ class Exchange:
         none = f"no %%local cell has run, so there is no variable on this side; {instead}" if instead else ""
         return await self._here(none), await self._session()
 
+    # -- Dask --------------------------------------------------------------------------------------------------------
+
+    async def dask(self, cell: OfCell, line: Line) -> dict[str, Any] | None:
+        """Make a cluster in the process of ``%%local`` cells, with its client there and where cells run. Returns the
+        reply of the cell that does it, if it is an error."""
+        target = self._far.target
+        usual = target.name or (None if target.own or target.location is None else str(target.location))
+        asked = {**line.values, "hosts": line["target"] or usual}
+        session = await self._here("")
+        if line["stop"]:
+            await self._waits.until(on_thread(self._dask_client.close, "dask"))
+        self._publisher.belongs(cell.request_id, session)
+        answer = self._waits.begin(lambda: session.execute(cell.request_id, code_for(asked), store_history=False))
+        try:
+            reply = await self._waits.until(answer)
+        except Stopped:
+            session.interrupt(cell.request_id)
+            raise
+        if reply.get("status") != "ok":
+            return reply
+        told = (await self.values([("told", f"{IN_KERNEL}.told")]))["told"]
+        if "error" in told:
+            raise FlameError(told["error"])
+        self._say(cell, told["words"] if line["stop"] else await self._with_client(told))
+        return None
+
+    async def _with_client(self, told: dict[str, Any]) -> str:
+        """Words about the cluster, and where its client is, which is bound where cells run too if that can be."""
+        name, end = told["name"], "; %flame dask --stop ends it"
+        if self._far.group is not None:
+            return f"{told['words']}\n{name} is its client in %%local cells{end}"
+        session = await self._session()
+        at = (told["host"], told["port"])
+        why = await self._waits.until(on_thread(lambda: self._dask_client.bind(session, name, at, told["tls"]), "dask"))
+        if why:
+            return f"{told['words']}\n{name} is its client in %%local cells{end}; in others it is not there: {why}"
+        return f"{told['words']}\n{name} is its client, also in %%local cells{end}"
+
     # -- modules and scripts -----------------------------------------------------------------------------------------
 
     async def sendmodule(self, cell: OfCell, line: Line) -> None:
         session = await self._session()
         sent = await self._waits.until(on_thread(lambda: send_named(session, line["module"]), "module"))
         self._say(cell, str(sent))
+
+    async def hot(self, cell: OfCell, line: Line) -> None:
+        session = await self._session()
+        self._say(cell, await self._waits.until(on_thread(lambda: hot(session, line.values), "hot")))
 
     async def getmodule(self, cell: OfCell, line: Line) -> None:
         session, file = await self._session(), line["file"]

@@ -26,7 +26,7 @@ from .iopub import Publisher
 from .waits import Stopped, Waits, on_thread
 
 # Commands that work on a group as elsewhere.
-SAME = ("help", "connect", "attach", "px", "result", "run", "getmodule", "audit")
+SAME = ("help", "connect", "attach", "px", "result", "run", "getmodule", "audit", "dask")
 
 
 class OnGroup:

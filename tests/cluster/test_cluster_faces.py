@@ -18,6 +18,7 @@ import pytest
 import shell as command
 from dasked import until_workers
 from farside import FlameServer
+from kernels import remote_flame
 from notebook_shell import ipython
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.timeout(240)]
@@ -86,6 +87,30 @@ def test_of_the_connection_of_a_notebook(saved: Path, tmp_path: Path, monkeypatc
         assert shell.ok("client.submit(pow, 2, 5).result()").value == 32
         shell.ok("%unload_ext flame")
         assert made.status.name == "closed"
+
+
+def test_in_the_kernel_the_client_is_where_cells_run(saved: Path) -> None:
+    with remote_flame(env={"FLAME_CONFIG": str(saved), "FLAME_TARGET": "web1"}) as k:
+        assert "this notebook has no cluster" in k.execute("%flame dask --stop").traceback
+        assert "prod is read_only" in k.execute("%flame dask -t prod").traceback
+        k.execute("client = 5")
+        run = k.execute("%flame dask -t web --memory 1GiB --threads 1", timeout=90)
+        assert "2 workers on web1, web2; network direct\n" in run.stdout, run
+        assert run.stdout.endswith("not there: client is a variable there; give the client another name: --as NAME\n")
+        (shown,) = run.displays
+        assert "FlameCluster" in shown["text/plain"]
+        run = k.execute("%flame dask --as jobs")
+        assert run.stdout.endswith("jobs is its client, also in %%local cells; %flame dask --stop ends it\n"), run
+        # It is in the process of the far side, and speaks to the scheduler here by a forwarded port.
+        assert k.execute("jobs.submit(pow, 2, 5).result()").result == "32"
+        assert k.execute("%%local\n[jobs.submit(pow, 2, 6).result(), client is jobs]").result == "[64, True]"
+        assert k.execute("%flame dask --stop").stdout == "the cluster is closed\n"
+        assert "NameError" in k.execute("jobs").traceback
+        assert "no cluster" in k.execute("%flame dask --stop").traceback
+        # Of a group that cells run on; the end of the kernel ends it.
+        assert k.execute("%flame connect web").error is None
+        run = k.execute("%flame dask --workers 1", timeout=90)
+        assert run.stdout.endswith("client is its client in %%local cells; %flame dask --stop ends it\n"), run
 
 
 @contextlib.contextmanager

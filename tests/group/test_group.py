@@ -391,8 +391,17 @@ def test_what_can_name_no_group(web: Group, where: object) -> None:
 
 @pytest.mark.parametrize("values", [{1: 2, 3: 4, 5: 6}, {1, 2, 3}, 7, {1: 2, 3: 4, 5: 6}.keys()], ids=str)
 def test_what_has_no_parts(web: Group, values: object) -> None:
-    with pytest.raises(flame.FlameError, match="cannot be divided"):
+    with pytest.raises(flame.FlameError, match="has no parts to divide"):
         web.scatter("part", values)  # type: ignore[arg-type]
+
+
+def test_mistakes_in_arguments(web: Group) -> None:
+    with pytest.raises(flame.TargetError, match=r"whole number from 0 on, not 1\.5"):
+        web.executor(1.5)  # type: ignore[arg-type]
+    with pytest.raises(flame.GroupError, match="takes a module or its name, not int"):
+        web.sendmodule(5)  # type: ignore[arg-type]
+    with pytest.raises(flame.GroupError, match=r"KeyboardInterrupt$"):
+        web.execute("raise KeyboardInterrupt")
 
 
 def test_a_stop_reaches_what_was_just_about_to_begin(web: Group) -> None:
@@ -422,13 +431,17 @@ def test_a_group_that_nobody_has_any_more_ends_its_sessions(servers: dict[str, F
     group = flame.group(where, place="process", shell="mini")
     name = group.evaluate("1") and group.members[0].known.session.session_id  # type: ignore[union-attr]
     assert name in living(servers["web1"])
-    executor = group.executor()
-    del group
-    gc.collect()
-    assert executor.submit(lambda: 3).result(30) == 3  # which keeps it
-    del executor
-    gc.collect()
-    wait_until(lambda: name not in living(servers["web1"]), "its session has ended")
+    gc.disable()  # it is no part of a circle
+    try:
+        executor = group.executor()
+        later = group.noblock.execute("import time; time.sleep(0.2); kept = 4")
+        del group
+        assert executor.submit(lambda: kept).result(30) == 4  # type: ignore[name-defined]  # noqa: F821
+        del executor
+        assert not later.result().errors
+        wait_until(lambda: name not in living(servers["web1"]), "its session has ended")
+    finally:
+        gc.enable()
 
 
 def test_a_remote_of_a_group_outlives_it(servers: dict[str, FlameServer], capsys: pytest.CaptureFixture[str]) -> None:

@@ -240,7 +240,7 @@ class Debugger:
     def _on_terminate(self, message, arguments):
         """End the stopped cell, but not the process, which may be an app's."""
         if self._tracing.everywhere:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            signal.pthread_kill(threads.main_ident(), signal.SIGINT)
         else:
             self._host.interrupt()
         return {}

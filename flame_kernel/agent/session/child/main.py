@@ -112,7 +112,7 @@ def _interrupt_handler(me):
 
 def _on_main(me, function):
     me.for_main.append(function)
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    signal.pthread_kill(threads.main_ident(), signal.SIGINT)
 
 
 def _interrupt_one(me, request_id):
@@ -152,7 +152,7 @@ def _interrupt_main(me, request):
 def _signal_until_handled(me, request_id):
     """Send SIGINT to the main thread until its handler has run: one just before a call blocks does not end the call."""
     if me.interrupt_only == request_id:
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        signal.pthread_kill(threads.main_ident(), signal.SIGINT)
         threads.later(SIGNAL_AGAIN, "interrupt", _signal_until_handled, me, request_id)
 
 
