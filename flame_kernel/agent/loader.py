@@ -62,7 +62,7 @@ def boot(text, loader=None, codes=None):
                     load(short, source)
                 if hasattr(package, "own"):
                     package.own.keep_references()
-            except BaseException:  # goes on, whatever it is; no half-loaded agent stays
+            except BaseException:  # raised again, whatever it is; no half-loaded agent stays
                 for planted in [one for one in list(sys.modules) if one == name or one.startswith(name + ".")]:
                     sys.modules.pop(planted, None)
                 for planted in [one for one in list(linecache.cache) if one.startswith("<%s/" % name)]:

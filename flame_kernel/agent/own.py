@@ -53,6 +53,41 @@ def keep_references():
         for key, value in list(names.items()):
             if id(value) in copies:
                 names[key] = copies[id(value)]
+    for name, kinds in _REMADE.items():
+        if isinstance(sys.modules.get(name), types.ModuleType):
+            _remake(copies[id(sys.modules[name])], kinds)
+
+
+# Classes whose methods take what they need from their module each time they run: gevent puts other locks there, and
+# starts greenlets in place of threads.
+_REMADE = {"threading": ("Condition", "Event", "Semaphore", "Thread", "Timer"), "queue": ("Queue",)}
+
+
+def _remake(copy, kinds):
+    """Give a private copy of a module subclasses of its classes ``kinds``, whose methods use what is in the copy."""
+    names, shared_names = vars(copy), vars(sys.modules[copy.__name__])
+    for name in kinds:
+        found = names.get(name)
+        if not isinstance(found, type) or found.__module__ != copy.__name__:
+            continue  # an app has put a class of its own there
+        about = {"__module__": found.__module__, "__qualname__": name, "__doc__": found.__doc__}
+        for kind in reversed(found.__mro__[:-1]):  # Timer is a Thread: all that its methods call is ours
+            for key, value in vars(kind).items():
+                if isinstance(value, types.FunctionType):
+                    about[key] = _with_names(value, names, shared_names)
+                elif isinstance(value, property):
+                    accessors = (value.fget, value.fset, value.fdel)
+                    about[key] = property(*[one and _with_names(one, names, shared_names) for one in accessors])
+        names[name] = type(name, (found,), about)
+
+
+def _with_names(function, names, shared_names):
+    """The same function over other globals; itself, if it is no plain function of that module."""
+    if function.__globals__ is not shared_names or function.__closure__:
+        return function
+    made = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__)
+    made.__kwdefaults__, made.__doc__ = function.__kwdefaults__, function.__doc__
+    return made
 
 
 def shared(module):

@@ -4,11 +4,21 @@ And how a thread is interrupted that runs the user's code.
 """
 
 import ctypes
+import sys
 import threading
 
 _set_exception = getattr(getattr(ctypes, "pythonapi", None), "PyThreadState_SetAsyncExc", None)
 # PyPy has no such function: there, only a cell that awaits, or runs on a main thread, can be interrupted.
 CAN_INTERRUPT = _set_exception is not None
+
+
+_MAIN = threading.main_thread().ident
+
+
+def main_ident():
+    """The main thread's identity, as signals need it; gevent gives the thread object another one."""
+    ident = threading.main_thread().ident
+    return ident if ident in sys._current_frames() else _MAIN
 
 
 def leave_alone(thread):
@@ -52,3 +62,13 @@ def interrupt(thread, noticed):
     kind = type("KeyboardInterrupt", (KeyboardInterrupt,), about)
     if CAN_INTERRUPT:
         _set_exception(ctypes.c_ulong(thread), ctypes.py_object(kind))
+        _wake_gevent(thread)
+
+
+def _wake_gevent(thread):
+    """A thread whose greenlets all wait is in gevent's loop, in C; it runs Python when something is called there."""
+    frame = sys._current_frames().get(thread)
+    if frame is not None and frame.f_globals.get("__name__") == "gevent.hub":
+        loop = getattr(frame.f_locals.get("self"), "loop", None)
+        if hasattr(loop, "run_callback_threadsafe"):
+            loop.run_callback_threadsafe(lambda: None)  # Python code: there an interrupt is noticed

@@ -125,7 +125,7 @@ class Connecting(Command):
         for sentence in remote.target.cautions():
             print(f"Warning: {plain_text(sentence)}", file=sys.stderr)
         try:
-            with _ending():
+            with ending():
                 yield remote
         finally:
             if target.session is not None and target.location is not None:
@@ -155,7 +155,7 @@ class Connecting(Command):
 
 
 @contextlib.contextmanager
-def _ending() -> Iterator[None]:
+def ending() -> Iterator[None]:
     """Turn SIGTERM, and SIGHUP of a closed terminal, into SystemExit, so that the far side is told that we leave."""
 
     def end(number: int, frame: object) -> None:

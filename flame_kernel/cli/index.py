@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "get": (f"{SUBCOMMANDS}.files.Get", "copy files and folders from a server"),
     "sync": (f"{SUBCOMMANDS}.files.Sync", "make a folder like one on the other side: only what changed"),
     "forward": (f"{SUBCOMMANDS}.forward.Forward", "reach ports of a server here, and ports of this machine there"),
+    "dask": (f"{SUBCOMMANDS}.dask.Dask", "make a Dask cluster of several servers, until Ctrl-C"),
     "status": (f"{SUBCOMMANDS}.sessions.Status", "show whether a server answers, and what runs there"),
     "sessions": (f"{SUBCOMMANDS}.sessions.Sessions", "list the sessions of a server, attach to one, end some"),
     "logs": (f"{SUBCOMMANDS}.sessions.Logs", "show what the cells of a session have printed"),

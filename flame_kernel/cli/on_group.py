@@ -20,7 +20,7 @@ from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.opening import group
 from ..group.results import Results, in_a_line, is_unreachable, told_errors
-from ..group.telling import PROGRESS_AFTER, Wishes, live_line
+from ..group.telling import PROGRESS_AFTER, CellOptions, live_line
 from ..remote.foreground import in_colour
 from ..remote.program import DONE, FAILED
 from ..terminal import plain_text
@@ -61,7 +61,7 @@ def cell(
     """Run statements or a script on all; show the output folded, or as a line of JSON each. ``program`` says how each
     runs it. Returns the exit code."""
     with opened(command, **more) as chosen:
-        following = Following(chosen, Wishes(raise_error=False), _Quiet() if as_json else Terminal())
+        following = Following(chosen, CellOptions(raise_error=False), _Quiet() if as_json else Terminal())
         following.begin(code, {}, store_history=False, program=program, modules=modules)
         results = following.wait()
         if as_json:

@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import socket
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import SpecCluster
 from distributed.security import Security
 
+from ..commands.reaching import NETWORKS
 from ..connect.selection import Chosen, select
 from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError, TargetError
@@ -35,7 +37,7 @@ from ..forward.forwards import Forward
 from ..terminal import plain_text
 from . import versions
 from .host import Host
-from .network import LOOPBACK, NETWORKS, Here, Party, Ports, Sight
+from .network import LOOPBACK, Here, Party, Ports, Reachability
 from .processes import Scheduler, Worker
 from .roles import Roles
 
@@ -44,6 +46,8 @@ DASHBOARD = 8787
 # Arguments for SpecCluster; all others are settings of `flame.connect`.
 _OF_DASK = ("loop", "silence_logs", "shutdown_on_close", "scheduler_sync_interval", "shutdown_scheduler")
 _THREADS = 32
+# Seconds for what has begun of a cluster to end, if its start fails or is interrupted.
+ABANDONING = 20
 
 
 class FlameCluster(SpecCluster):
@@ -88,7 +92,7 @@ class FlameCluster(SpecCluster):
             raise TargetError(f"network {network!r} is unknown; choose one of {', '.join(NETWORKS)}")
         self.network = network
         self.ports: Ports | None = None
-        self._chosen = _chosen(hosts)
+        self._chosen = chosen(hosts)
         self._settings = {key: value for key, value in more.items() if value is not None}
         self._wants_install = install
         self._class = (
@@ -104,6 +108,7 @@ class FlameCluster(SpecCluster):
         self._dashboard: Forward | None = None
         self._is_prepared, self._is_quiet = False, quiet
         self.mismatch = ""
+        self.over = threading.Event()  # the cluster is closed, or its scheduler has ended
         try:
             super().__init__(
                 worker={"cls": Worker, "options": dict(self._worker_options)},
@@ -112,10 +117,12 @@ class FlameCluster(SpecCluster):
                 name=name,
                 **of_dask,
             )
-        except BaseException:  # goes on, whatever it is; nothing is left
-            self._threads.shutdown(wait=False)
+        except BaseException:  # raised again, whatever it is, Ctrl-C too; nothing is left
             if not asynchronous and hasattr(self, "_loop_runner"):
+                with contextlib.suppress(Exception):  # the first error is the one that counts
+                    self.sync(self._abandon, callback_timeout=ABANDONING)
                 self._loop_runner.stop()
+            self._threads.shutdown(wait=False)
             raise
 
     def _warn(self, sentence: str) -> None:
@@ -145,10 +152,8 @@ class FlameCluster(SpecCluster):
             self._is_prepared = True
             try:
                 await self._prepare()
-            except BaseException:  # goes on, whatever it is; nothing is left
-                self.status = Status.failed
-                await self._leave()
-                self.status = Status.closed
+            except BaseException:  # raised again, whatever it is; nothing is left
+                await self._abandon()
                 raise
         await super()._start()
 
@@ -184,7 +189,7 @@ class FlameCluster(SpecCluster):
 
     async def _choose_network(self, here: Here, owner: Party) -> None:
         """Choose ``direct`` or ``link``, and set the address of each party; for ``link`` set ``ports`` instead."""
-        sight = Sight(here, self.hosts)
+        sight = Reachability(here, self.hosts)
         await sight.look()
         why = ""
         if self.network != "link":
@@ -296,7 +301,17 @@ class FlameCluster(SpecCluster):
         try:
             await super()._close()
         finally:
+            self.over.set()
             await self._leave()
+
+    async def _abandon(self) -> None:
+        """End what has begun of a cluster that cannot be, or whose start was interrupted."""
+        if self.status in (Status.starting, Status.running):
+            self.status = Status.failed
+            await self._close()
+        else:
+            await self._leave()
+            self.status = Status.closed
 
     async def _leave(self) -> None:
         """End the sessions on all hosts."""
@@ -313,7 +328,8 @@ async def _all(works: Any) -> None:
         raise errors[0].with_traceback(None)
 
 
-def _chosen(hosts: str | Sequence[str] | None) -> list[Chosen]:
+def chosen(hosts: str | Sequence[str] | None) -> list[Chosen]:
+    """The sessions that ``hosts`` names, or the default group. Raises TargetError."""
     file = TargetsFile(targets_path(os.environ))
     words: str | Sequence[str] | None = file.default_group if hosts is None else hosts
     if not words or not all(isinstance(one, str) for one in words):

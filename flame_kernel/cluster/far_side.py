@@ -55,7 +55,7 @@ def _version(name: Any) -> Any:
 # -- probes of the network
 
 
-class Doors:
+class Probes:
     """Listeners that send a secret word to whoever connects, until they are closed."""
 
     def __init__(self) -> None:
@@ -97,14 +97,14 @@ class Doors:
         del self._open[:]
 
 
-doors = Doors()
+doors = Probes()
 
 
-def open_doors(addresses: Any) -> Any:
+def open_probes(addresses: Any) -> Any:
     return doors.open(addresses)
 
 
-def close_doors() -> None:
+def close_probes() -> None:
     doors.close()
 
 
@@ -162,6 +162,41 @@ def free_ports(count: Any) -> Any:
 
 def _family(address: Any) -> Any:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+# -- a client of dask
+
+
+def bind_client(names: Any, name: Any, address: Any, tls: Any, python: Any) -> str:
+    """Bind ``name`` to a client of the scheduler at ``address``; returns why that cannot be, or nothing.
+
+    ``tls`` has arguments of dask's Security, or is None; ``python`` is the minor version of the workers.
+    """
+    if list(sys.version_info[:2]) != python:
+        return "Python is %d.%d there, and %d.%d in the workers" % (*sys.version_info[:2], *python)
+    try:
+        from distributed import Client
+        from distributed.security import Security
+    except ImportError:
+        return 'dask.distributed is not installed there; %flame pip install "dask[distributed]" installs it'
+    before = names.get(name)
+    if before is not None and not hasattr(before, "made_by_flame"):
+        return "%s is a variable there; give the client another name: --as NAME" % name
+    try:
+        made: Any = Client(address, security=None if tls is None else Security(**tls))
+    except Exception as e:  # the sentence is all that is needed of it
+        return "%s: %s" % (type(e).__name__, e)
+    made.made_by_flame = True
+    names[name] = made
+    return ""
+
+
+def end_client(names: Any, name: Any) -> None:
+    """Close that client, and remove its name."""
+    made = names.get(name)
+    if hasattr(made, "made_by_flame"):
+        del names[name]
+        made.close()
 
 
 # -- processes of dask

@@ -114,7 +114,7 @@ class Host:
             if self._closed:
                 raise FlameError(f"{self.label} is not needed any more")
             self._watch(remote)
-        except BaseException:  # goes on, whatever it is; the session ends
+        except BaseException:  # raised again, whatever it is; the session ends
             remote.close()
             raise
         if before is not None:
@@ -244,7 +244,7 @@ class Host:
         self._heard[number] = hear
         try:
             await self.ask("start", name, number, {"program": inspect.getsource(program), **given})
-        except BaseException:  # goes on, whatever it is
+        except BaseException:  # raised again, whatever it is
             self.forget(number)
             raise
         return number

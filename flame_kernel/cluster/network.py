@@ -25,7 +25,6 @@ from . import far_side
 from .host import Host
 
 LOOPBACK = "127.0.0.1"
-NETWORKS = ("auto", "direct", "link")
 # How many ports are tried until one is free on all parties.
 _TRIES = 20
 
@@ -38,11 +37,11 @@ class Here:
 
     def __init__(self, threads: Executor) -> None:
         self._threads = threads
-        self._doors = far_side.Doors()
+        self._probes = far_side.Probes()
 
     async def ask(self, name: str, *arguments: Any) -> Any:
         """Call a function of ``far_side`` here; listeners belong to this object only."""
-        mine: dict[str, Callable[..., Any]] = {"open_doors": self._doors.open, "close_doors": self._doors.close}
+        mine: dict[str, Callable[..., Any]] = {"open_probes": self._probes.open, "close_probes": self._probes.close}
         function = mine.get(name) or getattr(far_side, name)
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
@@ -50,7 +49,7 @@ class Here:
 Party = Here | Host
 
 
-class Sight:
+class Reachability:
     """Which party can connect to which others; ``look`` finds out.
 
     shared   lists of parties that share a loopback interface; this machine is in the first list
@@ -71,7 +70,7 @@ class Sight:
         own = await asyncio.gather(*(one.ask("own_addresses", words) for one in parties))
         try:
             opened = await asyncio.gather(
-                *(one.ask("open_doors", _texts(found)) for one, found in zip(parties, own, strict=True))
+                *(one.ask("open_probes", _texts(found)) for one, found in zip(parties, own, strict=True))
             )
             places = [(whom, place) for whom, found in zip(parties, opened, strict=True) for place in _places(found)]
             asked = await asyncio.gather(*(one.ask("reached", [place for _, place in places]) for one in parties))
@@ -144,13 +143,13 @@ def _reached(who: Party, places: list[tuple[Party, tuple[str, int, str]]], answe
 
 async def _close(party: Party) -> None:
     with contextlib.suppress(FlameError):  # the host is lost, and its listeners with it
-        await party.ask("close_doors")
+        await party.ask("close_probes")
 
 
 class Ports:
     """Forwards ports for network ``link``: makes a port of one party reachable from all others, and takes it back.
 
-    shared  as in `Sight`
+    shared  as in `Reachability`
     """
 
     def __init__(self, shared: Sequence[Sequence[Party]], threads: Executor) -> None:
@@ -192,7 +191,7 @@ class Ports:
                     carrier = next((one for one in group if isinstance(one, Host) and one.is_ready), None)
                     if carrier is not None:
                         await self._forward(port, carrier, reverse=True)
-        except BaseException:  # goes on, whatever it is
+        except BaseException:  # raised again, whatever it is
             await self.take_back(port)
             raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -28,6 +29,7 @@ class Owner(Protocol):
     """The cluster, as its processes see it."""
 
     ports: Ports | None  # None: the network is ``direct``
+    over: threading.Event  # to be set when the scheduler has ended
 
     def wants(self, name: Any) -> bool:
         """Whether a worker of this name is still wanted."""
@@ -162,6 +164,7 @@ class Scheduler(FarProcess):
     async def _watch(self) -> None:
         await self._ended.wait()
         self.owner.say(f"the scheduler at {self.host.label} has {self.why()}; make another cluster")
+        self.owner.over.set()
 
     async def close(self) -> None:
         if self._task is not None:

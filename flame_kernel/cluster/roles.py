@@ -58,6 +58,13 @@ def _of_role(security: Security, role: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def of_client(security: Security) -> dict[str, Any] | None:
+    """The arguments for the Security of a client, with certificates and keys as text; None: no TLS."""
+    if not security.require_encryption and not _text(getattr(security, "tls_ca_file", None)):
+        return None
+    return _of_role(security, "client")
+
+
 def _text(value: str | None) -> str | None:
     """The text of a certificate or key; ``value`` is that text or the name of a file."""
     if value is None or "\n" in value:

@@ -1,6 +1,6 @@
-"""Help of ``%flame``, made from the table of commands: the list, all about one command, and the README's table.
+"""Help of ``%flame``, made from the table of commands: the list, all about one command, and the reference page's table.
 
-``python -m flame_kernel.commands.help`` prints the README's table.
+``python -m flame_kernel.commands.help`` prints that table.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def _columns(rows: list[tuple[str, str]], indent: str) -> list[str]:
     return lines
 
 
-def readme_table() -> str:
-    """The table of commands for README.md: what each does, and where it makes sense."""
+def reference_table() -> str:
+    """The table of commands for notebooks/REFERENCE.md: what each does, and where it makes sense."""
     lines = ["| `%flame …` | | kernel | magics |", "|---|---|---|---|"]
     for one in COMMANDS:
         there = " | ".join("yes" if face in one.faces else "–" for face in FACES)
@@ -111,4 +111,4 @@ def readme_table() -> str:
 
 
 if __name__ == "__main__":
-    print(readme_table())
+    print(reference_table())

@@ -1,7 +1,7 @@
 """The table of ``%flame`` commands: what each takes, what it is for, and in which of the two faces it makes sense.
 
-Both faces read a line by it (``parsing.py``); help and the README's table are made from it (``help.py``), and so is
-what Tab offers (``tab.py``).
+Both faces read a line by it (``parsing.py``); help and the reference page's table are made from it (``help.py``), and
+so is what Tab offers (``tab.py``).
 A face is where a line stands: in a cell of the Remote Flame kernel, where all cells run on the far side, or in any
 other notebook with ``%load_ext flame``, whose cells run here.
 """
@@ -351,7 +351,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             Option(
                 ("-t", "--targets", "--target"),
-                "a group, web1,web2, web[1:3], all (default: the group of before, or the default group)",
+                "a group, web1,web2, web[1:3], all (default: the last one, the default group, or where cells run)",
                 "TARGETS",
                 tab=("target",),
             ),

@@ -100,7 +100,7 @@ class OldPython(contextlib.AbstractContextManager["OldPython"]):
         self._client = AgentClient(target)
         try:
             self._client.connection.call("execute", _PUSH)
-        except BaseException:  # goes on, whatever it is; the connection does not stay
+        except BaseException:  # raised again, whatever it is; the connection does not stay
             self._client.close()
             raise
 

@@ -1,11 +1,23 @@
-"""The commands that reach what is on the other side beside cells and files: ports, and packages."""
+"""The commands that reach what is on the other side beside cells and files: ports, packages, and a Dask cluster."""
 
 from __future__ import annotations
 
 from .command import ANY, ON_CONNECTION, SOME, Argument, Command
-from .options import Option
+from .options import KEY_FILE, Option
 
 _STOP = Option(("--stop",), "end one, by its port or path of either end; all: every one", "WHICH")
+
+# How the parties of a cluster reach each other: see `cluster/network.py`.
+NETWORKS = ("auto", "direct", "link")
+# What is said of a cluster; also by `jupyter flame dask`.
+CLUSTER: tuple[Option, ...] = (
+    Option(("--workers",), "how many workers (default: one for each host)", "N", kind=int),
+    Option(("--threads",), "threads of each worker (default: its share of the host's processors)", "N", kind=int),
+    Option(("--memory",), "memory of each worker, as dask writes it: 4GiB (default: its share)", "SIZE"),
+    Option(("--network",), "direct: hosts connect to each other; link: all goes through Flame (auto)", "HOW", NETWORKS),
+    Option(("--scheduler",), "where the scheduler runs: here, first, or a host's name (here)", "WHERE"),
+    Option(("--install",), "send dask to hosts that have none"),
+)
 
 REACHING: tuple[Command, ...] = (
     Command(
@@ -61,5 +73,26 @@ REACHING: tuple[Command, ...] = (
             "%flame pip uninstall --all",
         ),
         code=True,
+    ),
+    Command(
+        "dask",
+        "make a Dask cluster of several hosts, and its client",
+        (),
+        (
+            Option(
+                ("-t", "--target"),
+                "the hosts: a group, web1,web2, furnace*4 (default: where cells run)",
+                "TARGETS",
+                tab=("connection", "target"),
+            ),
+            *CLUSTER,
+            Option(("--as",), "the client's name (client)", "NAME"),
+            KEY_FILE,
+            Option(("--stop",), "end the cluster"),
+        ),
+        more="Workers are dask's own; they outlive a lost link, and a host that was away gets its worker again. "
+        "Once more with --workers it has so many from then on. Whoever makes a cluster of hosts trusts them: "
+        "dask opens pickles.",
+        examples=("%flame dask -t web --workers 8", "%flame dask -t furnace*2 --install", "%flame dask --stop"),
     ),
 )

@@ -56,7 +56,7 @@ class Way:
             if target.tls is not None:
                 self.socket, waited = tls.wrap(self.socket, target.tls, self._place, self.deadline, target.ask)
                 self.deadline += waited
-        except BaseException as error:  # goes on, whatever it is; the connection is closed
+        except BaseException as error:  # raised again, whatever it is; the connection is closed
             refusal = self.refusal()
             self.close()
             if refusal and isinstance(error, CannotConnect):
@@ -165,7 +165,7 @@ def _connect(family: int, address: Any, seconds: float) -> socket.socket:
                     connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         connection.settimeout(seconds)
         connection.connect(address)
-    except BaseException:  # goes on, whatever it is; the socket is closed
+    except BaseException:  # raised again, whatever it is; the socket is closed
         connection.close()
         raise
     return connection

@@ -149,7 +149,7 @@ class Tunnel:
             self._read = (self._folder / "log").stat().st_size  # the log so far is about earlier connections
             connection.settimeout(seconds)
             connection.connect(str(self._folder / "s"))
-        except BaseException:  # goes on, whatever it is; the socket is closed
+        except BaseException:  # raised again, whatever it is; the socket is closed
             connection.close()
             raise
         return connection
@@ -164,7 +164,7 @@ class Tunnel:
             self._start(seconds, alive, ask is not None)
             self._wait(time.monotonic() + login, ask)
             self.is_ours = self._look and self._is_private_there(seconds, login)
-        except BaseException:  # goes on, whatever it is; ssh and its folder do not stay
+        except BaseException:  # raised again, whatever it is; ssh and its folder do not stay
             self._end()
             raise
 

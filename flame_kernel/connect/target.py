@@ -139,8 +139,8 @@ class Target:
     @property
     def keeping(self) -> dict[str, Any]:
         """The settings for the agent about how long to keep the session and its output."""
-        wishes = {"linger": self.linger, "journal": self.journal, "when_full": self.when_full}
-        return {name: wish for name, wish in wishes.items() if wish is not None}
+        options = {"linger": self.linger, "journal": self.journal, "when_full": self.when_full}
+        return {name: value for name, value in options.items() if value is not None}
 
     @property
     def _is_elsewhere(self) -> bool:

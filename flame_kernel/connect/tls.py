@@ -195,7 +195,7 @@ def wrap(
     except (ValueError, UnicodeError) as error:
         connection.close()
         raise TargetError(f"{name!r} is not a name that a certificate can have; correct server_name of tls") from error
-    except BaseException:  # goes on, whatever it is; the socket is closed
+    except BaseException:  # raised again, whatever it is; the socket is closed
         connection.close()
         raise
     try:
@@ -208,7 +208,7 @@ def wrap(
             certificate = wrapped.getpeercert(binary_form=True) or b""
             waited = _check_pin(hashlib.sha256(certificate).hexdigest(), settings, location, ask)
         return wrapped, waited
-    except BaseException:  # goes on, whatever it is; the socket is closed
+    except BaseException:  # raised again, whatever it is; the socket is closed
         wrapped.close()
         raise
 

@@ -266,7 +266,7 @@ class ChosenFolder:
                 if folder != start:
                     os.close(folder)
                 folder = below
-        except BaseException as e:  # goes on, whatever it is; the folder is closed
+        except BaseException as e:  # raised again, whatever it is; the folder is closed
             if folder != start:
                 os.close(folder)
             if isinstance(e, OSError):

@@ -86,7 +86,7 @@ class FarFiles:
                 self._wire.receive(memoryview(theirs))
                 key = frames.connection_key(secret, ours, bytes(theirs))
                 self.frames = frames.Frames(self._wire.send, self._wire.receive, key, b"client", session.hash)
-        except BaseException:  # goes on, whatever it is; the connection is closed
+        except BaseException:  # raised again, whatever it is; the connection is closed
             self.close()
             raise
 

@@ -34,7 +34,7 @@ Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Wishes:
+class SyncOptions:
     """How to sync.
 
     delete    delete from the destination what is not in the source
@@ -63,25 +63,29 @@ class Synced:
         return "\n".join((first + (f"; {self.deleted} deleted" if self.deleted else ""), *notes))
 
 
-def sync_up(session: Session, source: str, destination: str, wishes: Wishes, progress: bool | None = None) -> Synced:
+def sync_up(
+    session: Session, source: str, destination: str, options: SyncOptions, progress: bool | None = None
+) -> Synced:
     """Make a folder of the far side equal to one here. A source without a / at its end becomes a folder in the
     destination. Raises TransferError, ConnectionLost."""
-    with Sync(session, wishes, progress) as sync:
+    with Sync(session, options, progress) as sync:
         return sync.up(source, destination)
 
 
-def sync_down(session: Session, source: str, destination: str, wishes: Wishes, progress: bool | None = None) -> Synced:
+def sync_down(
+    session: Session, source: str, destination: str, options: SyncOptions, progress: bool | None = None
+) -> Synced:
     """Make a folder here equal to one of the far side, by the same rules."""
-    with Sync(session, wishes, progress) as sync:
+    with Sync(session, options, progress) as sync:
         return sync.down(source, destination)
 
 
 class Sync(Transfer):
     """One sync."""
 
-    def __init__(self, session: Session, wishes: Wishes, progress: bool | None) -> None:
+    def __init__(self, session: Session, options: SyncOptions, progress: bool | None) -> None:
         super().__init__(session, "sync", progress)
-        self._wishes = wishes
+        self._options = options
         self._changed = 0
         self._changed_bytes = 0
         self._undeleted: list[str] = []
@@ -106,9 +110,9 @@ class Sync(Transfer):
                 Departure(own, names, os.path.join(target, *names), what, b"/".join(names) or target)
                 for names, what in plan.copied
             )
-            while not self._wishes.dry_run and (batch := list(islice(moving, BATCH))):
+            while not self._options.dry_run and (batch := list(islice(moving, BATCH))):
                 self._insist(uploads.send, batch)
-            if not self._wishes.dry_run:
+            if not self._options.dry_run:
                 self._insist(uploads.finish)
             self._remove_far(target, plan, plan.after)
             return self._done(plan)
@@ -133,9 +137,9 @@ class Sync(Transfer):
             self._begin(plan)
             downloads = Downloads(self._tally, own)
             moving = (Arrival(arrivals[names].far, arrivals[names].place, names, what) for names, what in plan.copied)
-            while not self._wishes.dry_run and (batch := list(islice(moving, BATCH))):
+            while not self._options.dry_run and (batch := list(islice(moving, BATCH))):
                 self._insist(downloads.receive, batch)
-            self._keep_twins(own, base, plan, theirs)
+            self._keep_same_files(own, base, plan, theirs)
             self._remove_here(own, base, plan, plan.after)
             return self._done(plan)
 
@@ -148,7 +152,7 @@ class Sync(Transfer):
         target = os.fsencode(os.path.realpath(os.path.expanduser(destination)))
         base: Names = (os.fsencode(plain_name(source)),) if into != destination else ()
         missing = trees.describe(target)["kind"] == "missing"
-        if missing and base and not self._wishes.dry_run:
+        if missing and base and not self._options.dry_run:
             with contextlib.suppress(OSError):  # a missing folder is reported below
                 os.mkdir(target)
                 missing = False
@@ -193,7 +197,7 @@ class Sync(Transfer):
         where = self._where(destination)
         if where["kind"] != "missing" or where.get("parent") != "folder":
             return False
-        if not self._wishes.dry_run:
+        if not self._options.dry_run:
             self._insist(lambda far: far.request(op="folder", path=str(where["path"]).rstrip("/")))
             self._insist(
                 lambda far: far.request(op="attributes", path=str(where["path"]).rstrip("/"), mode=0o755, mtime=None)
@@ -242,7 +246,7 @@ class Sync(Transfer):
         for depth in range(1, len(names) + 1):
             name = os.fsdecode(names[depth - 1])
             path = "/".join(os.fsdecode(one) for one in names[:depth])
-            for pattern in self._wishes.exclude:
+            for pattern in self._options.exclude:
                 if pattern.endswith("/") and depth == len(names) and not folder:
                     continue
                 plain = pattern.rstrip("/")
@@ -268,7 +272,7 @@ class Sync(Transfer):
             self._plan_copy(plan, names, what, old)
         # The end of a folder that is made comes after its content.
         plan.copied = _with_ends(plan.copied, plan.made)
-        if self._wishes.delete:
+        if self._options.delete:
             plan.delete(there, source)
         plan.folders = {names for names, what in there.items() if what["kind"] == "folder"}
         return plan
@@ -286,7 +290,7 @@ class Sync(Transfer):
     def _is_in_the_way(self, old: str, new: str) -> bool:
         """Whether an entry of the kind ``old`` must be deleted before one of the kind ``new`` can take its place."""
         if old == "folder":
-            return self._wishes.delete and new != "folder"
+            return self._options.delete and new != "folder"
         return new == "folder" or (old, new) == ("file", "link")
 
     def _same(self, what: Entry, old: Entry) -> bool:
@@ -295,16 +299,16 @@ class Sync(Transfer):
         if what["kind"] == "link":
             return bool(what.get("target") == old.get("target"))
         same = (what["size"], what["mode"]) == (old["size"], old["mode"])
-        return same and not self._wishes.checksum and abs(what["mtime"] - old["mtime"]) < SAME_TIME
+        return same and not self._options.checksum and abs(what["mtime"] - old["mtime"]) < SAME_TIME
 
     def _begin(self, plan: _Plan) -> None:
         """Report what is copied, and show the progress bar."""
         for names, what in plan.copied:
-            if what["kind"] == "end" or (self._wishes.dry_run and not names):
+            if what["kind"] == "end" or (self._options.dry_run and not names):
                 continue
             if names:
-                self._wishes.report(f"{'make  ' if what['kind'] == 'folder' else 'copy  '} {_shown(names, what)}")
-        if self._wishes.dry_run:
+                self._options.report(f"{'make  ' if what['kind'] == 'folder' else 'copy  '} {_shown(names, what)}")
+        if self._options.dry_run:
             files = [what for _, what in plan.copied if what["kind"] in ("file", "link")]
             self._changed, self._changed_bytes = len(files), sum(what["size"] for what in files)
         elif plan.copied:
@@ -323,7 +327,7 @@ class Sync(Transfer):
 
     def _remove_far(self, top: bytes, plan: _Plan, gone: list[Names]) -> None:
         self._say_deleted(plan, gone)
-        waiting = list(gone) if not self._wishes.dry_run else []
+        waiting = list(gone) if not self._options.dry_run else []
         while waiting:
             self._insist(self._remove_batch, top, plan, waiting[:BATCH])
             del waiting[:BATCH]
@@ -344,7 +348,7 @@ class Sync(Transfer):
 
     def _remove_here(self, folder: ChosenFolder, base: Names, plan: _Plan, gone: list[Names]) -> None:
         self._say_deleted(plan, gone)
-        for names in gone if not self._wishes.dry_run else ():
+        for names in gone if not self._options.dry_run else ():
             try:
                 folder.remove((*base, *names))
             except OSError as e:
@@ -352,7 +356,7 @@ class Sync(Transfer):
             except trees.Refused as e:
                 self._not_deleted(plan, names, str(e))
 
-    def _keep_twins(self, folder: ChosenFolder, base: Names, plan: _Plan, source: dict[Names, Entry]) -> None:
+    def _keep_same_files(self, folder: ChosenFolder, base: Names, plan: _Plan, source: dict[Names, Entry]) -> None:
         """Where a file system ignores case, do not delete an old name that is the same file as a new one."""
         if not plan.after:
             return
@@ -372,7 +376,7 @@ class Sync(Transfer):
 
     def _say_deleted(self, plan: _Plan, gone: list[Names]) -> None:
         for names in gone:
-            self._wishes.report(f"delete {_shown(names, {'kind': 'folder' if names in plan.folders else ''})}")
+            self._options.report(f"delete {_shown(names, {'kind': 'folder' if names in plan.folders else ''})}")
 
 
 @dataclass

@@ -158,7 +158,7 @@ class Transfer:
             for (path, _, kind), place in zip(sources, places, strict=True):
                 if kind == "folder":
                     shown = os.fsdecode(path)
-                    _check_not_inside(shown, os.path.realpath(shown), os.path.realpath(place))
+                    _check_not_within(shown, os.path.realpath(shown), os.path.realpath(place))
         if self._tally.shows:
             self._tally.open(sum(_size_of(path) for path, _, _ in sources))
         entries = _departures([(path, kind) for path, _, kind in sources], places)
@@ -177,7 +177,7 @@ class Transfer:
             if self._host == socket.gethostname():
                 for (path, _, what), place in zip(sources, places, strict=True):
                     if what["kind"] == "folder":
-                        _check_not_inside(path, what["real"], os.path.join(folder.path, *place))
+                        _check_not_within(path, what["real"], os.path.join(folder.path, *place))
             downloads = Downloads(self._tally, folder)
             if self._tally.shows:
                 self._tally.open(self._far_size(sources))
@@ -458,7 +458,7 @@ def _chosen(dst: str, sources: list[tuple[str, str]]) -> tuple[ChosenFolder, lis
         raise TransferError(f"cannot copy to {trees.shown(dst)}: {e}") from None
 
 
-def _check_not_inside(source: str, real: str, place: bytes | str) -> None:
+def _check_not_within(source: str, real: str, place: bytes | str) -> None:
     """On one machine: refuse to copy a folder into itself, which would not end. ``real`` is the source without links;
     it may come from the far side, so it is only compared."""
     inside = os.path.join(os.fsdecode(place), "")

@@ -182,7 +182,7 @@ class Forwards:
                 port = None if isinstance(listen, str) else listener.sock.getsockname()[1]
                 try:
                     number = self._connected().listen_here(listener)
-                except BaseException:  # goes on, whatever it is; the port is free again
+                except BaseException:  # raised again, whatever it is; the port is free again
                     listener.close()
                     self._close_if_empty()
                     raise

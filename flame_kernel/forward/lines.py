@@ -33,7 +33,7 @@ def open_all(forwards: Forwards, ports: Sequence[str], asked: Mapping[str, Any])
         for port in ports:
             host, bind, reverse = asked.get("host"), asked.get("bind"), bool(asked.get("reverse"))
             made.append(forwards.open(port, local=local, reverse=reverse, host=host, bind=bind))
-    except BaseException:  # goes on, whatever it is; a line does all that it says, or nothing
+    except BaseException:  # raised again, whatever it is; a line does all that it says, or nothing
         for one in made:
             one.close()
         raise

@@ -63,7 +63,7 @@ class Tunnel:
         self._pump.streams.on_refused = lambda listener, why: on_refused(listener, _said(why))
         try:
             self._attach(*self._dial())
-        except BaseException:  # goes on, whatever it is; nothing stays open
+        except BaseException:  # raised again, whatever it is; nothing stays open
             self._pump.close()
             self._leave()
             raise
@@ -109,7 +109,7 @@ class Tunnel:
             secret = target.key.reveal() if target.key is not None else None
             out, back = channels.both_seals(self._session.hash, secret, ours, theirs, received, got)
             return connection, wire.raw, out, back, got
-        except BaseException:  # goes on, whatever it is; the connection is closed
+        except BaseException:  # raised again, whatever it is; the connection is closed
             connection.close()
             raise
 
@@ -132,7 +132,7 @@ class Tunnel:
             try:
                 self._pump.run(lambda: True)
             except channels.Damaged as e:
-                if not isinstance(e, channels.Spoilt):
+                if not isinstance(e, channels.Tampered):
                     error = UnsafeAnswer(self._session.location, str(e))
             except FlameError as e:
                 error = e

@@ -120,16 +120,18 @@ class Calls:
         ``report`` is called with the host and a line for each thing that is done, or with ``dry_run`` would be.
         """
 
-        def wishes(label: str) -> sync.Wishes:
+        def options(label: str) -> sync.SyncOptions:
             told = partial(report, label) if report is not None else lambda line: None
-            return sync.Wishes(delete=delete, dry_run=dry_run, checksum=checksum, exclude=tuple(exclude), report=told)
+            return sync.SyncOptions(
+                delete=delete, dry_run=dry_run, checksum=checksum, exclude=tuple(exclude), report=told
+            )
 
         def fetch(member: Member, remote: Remote) -> Any:
             folder = _folder(destination, member, make=not dry_run)
-            return sync.sync_down(remote.session, source, folder, wishes(member.label), progress=False)
+            return sync.sync_down(remote.session, source, folder, options(member.label), progress=False)
 
         def send(member: Member, remote: Remote) -> Any:
-            return sync.sync_up(remote.session, source, destination, wishes(member.label), progress=False)
+            return sync.sync_up(remote.session, source, destination, options(member.label), progress=False)
 
         return self._do(fetch) if down else self._once(send)
 

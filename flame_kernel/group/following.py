@@ -19,7 +19,7 @@ from .cell import CellResults
 from .future import GroupFuture
 from .group import Group
 from .results import WHOLE, told_errors
-from .telling import Screen, Wishes, say, tell
+from .telling import CellOptions, Screen, say, tell
 
 # Seconds that hosts have to stop after Stop; pressed twice it is not waited for.
 STOP_PATIENCE = 2.0
@@ -36,7 +36,7 @@ _PRESSED = object()
 class Following:
     """One cell on a group: ``begin`` it, and ``wait`` for it on the thread that shows it."""
 
-    def __init__(self, chosen: Group, wanted: Wishes, screen: Screen) -> None:
+    def __init__(self, chosen: Group, wanted: CellOptions, screen: Screen) -> None:
         self._chosen = chosen
         self._wanted = wanted
         self._screen = screen

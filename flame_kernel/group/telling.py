@@ -36,7 +36,7 @@ class Screen(Protocol):
 
 
 @dataclass(frozen=True)
-class Wishes:
+class CellOptions:
     """How a cell on a group is to run and to be told."""
 
     stream: bool = False
@@ -50,12 +50,12 @@ class Wishes:
     own: bool = False  # it is one host's: without its name before each line
 
 
-def wishes(line: Line, hosts: int, seconds: float | None, raise_error: bool) -> Wishes:
+def cell_options(line: Line, hosts: int, seconds: float | None, raise_error: bool) -> CellOptions:
     """What the options of a ``%%flame`` line ask for. Raises FlameError."""
     how = _how(line)
     few = hosts <= STREAMED and not (line["fold"] or how or line["mask"])
     after = line["progress_after"]
-    return Wishes(
+    return CellOptions(
         stream=line["stream"] or (few and not line["no_stream"]),
         how=how or "fold",
         diff=not line["no_diff"],
@@ -67,9 +67,9 @@ def wishes(line: Line, hosts: int, seconds: float | None, raise_error: bool) -> 
     )
 
 
-def again(line: Line) -> Wishes:
+def again(line: Line) -> CellOptions:
     """How what a cell has given is to be told once more, by the options of ``%flame result``."""
-    return Wishes(how=_how(line) or "fold", diff=not line["no_diff"], mask=line["mask"], raise_error=False)
+    return CellOptions(how=_how(line) or "fold", diff=not line["no_diff"], mask=line["mask"], raise_error=False)
 
 
 def _how(line: Line) -> str:
@@ -91,7 +91,7 @@ def _signal(word: str | None) -> int:
     return number
 
 
-def tell(screen: Screen, results: CellResults, wanted: Wishes) -> None:
+def tell(screen: Screen, results: CellResults, wanted: CellOptions) -> None:
     """Show what a cell has given on all hosts; errors only where they are not raised, as those of hosts that do not
     answer while others do."""
     outputs = results.outputs
@@ -120,7 +120,7 @@ def say(screen: Screen, text: str, name: str = "stdout") -> None:
         screen.text(name, f"{coloured_text(text)}\n")
 
 
-def _one_by_one(screen: Screen, results: CellResults, wanted: Wishes) -> None:
+def _one_by_one(screen: Screen, results: CellResults, wanted: CellOptions) -> None:
     """Each host's output by itself, in px's three orders."""
     outputs = results.outputs
     text: Callable[[str, str, str], None] = lambda host, name, said: (  # noqa: E731

@@ -24,7 +24,7 @@ from ..errors import AgentError, FlameError, TargetError
 from ..forward import browser, lines
 from ..forward.forwards import Forwards
 from ..packages.words import carry_out, read
-from ..profile.asking import Taking, Wish, finished, gathered, live
+from ..profile.asking import ProfileOptions, Taking, finished, gathered, live
 from ..profile.memory import memory
 from ..session.session import Session
 from ..session.user import agrees
@@ -79,7 +79,7 @@ class Commands:
         self._views = monitor.Views()
         self._confirmed: tuple[str, str] | None = None  # the front end whose cells, sent together, may run; and where
         self._ports: Forwards | None = None  # those of the session that last had some
-        self._exchange = Exchange(far, local, waits, load, self._say)
+        self._exchange = Exchange(far, local, waits, load, self._say, publisher)
         self.groups = Groups(far, publisher, waits, load, self._say, self._exchange)
         self._on_group = OnGroup(far, self.groups, publisher, waits, self._exchange, self._say, self.show_profile)
         self.sessions = Sessions(
@@ -141,8 +141,7 @@ class Commands:
         do = self._on_group.of(line) or getattr(self, f"_{line.name}", None) or getattr(self.sessions, line.name, None)
         with self._moving(line, cell):
             if do is None:
-                await getattr(self._exchange, line.name)(cell, line)
-                return None
+                do = getattr(self._exchange, line.name)
             reply: dict[str, Any] | None = await do(cell, line)
             return reply
 
@@ -211,7 +210,8 @@ class Commands:
         if line["code"] == "--install":
             raise FlameError("%px and %%px are for other kernels; here it is %flame px and %%flame -t")
         how = How(silent=False, counts=False, count=self._far.count)
-        chosen = await self.groups.chosen(cell, line["target"])
+        target = line["target"]
+        chosen = await (self.groups.usual(cell) if target is None else self.groups.chosen(cell, target))
         return await self.groups.run(cell, chosen, parse_cell("", KERNEL), line["code"], how)
 
     async def _result(self, cell: Cell, line: Line) -> None:
@@ -296,21 +296,23 @@ class Commands:
         if line["end"]:
             self._say(cell, await self._waits.until(on_thread(lambda: self._views.end_in_words("profile", ""), "end")))
             return
-        session, wish = await self.session(False), Wish.of(line.values)
+        session, options = await self.session(False), ProfileOptions.of(line.values)
         if line["live"]:
             self._publisher.belongs(cell.request_id, session)
 
             def begin() -> None:
-                live(self._views, session, wish, lambda event: self._publisher.show(session, cell.request_id, [event]))
+                live(
+                    self._views, session, options, lambda event: self._publisher.show(session, cell.request_id, [event])
+                )
 
             await self._waits.until(on_thread(begin, "profile"))
             return
-        await self.show_profile(cell.request_id, {"": Taking(session, wish)}, line.values)
+        await self.show_profile(cell.request_id, {"": Taking(session, options)}, line.values)
 
     @contextlib.asynccontextmanager
     async def profiling(self, session: Session, request_id: str, line: Line | None) -> AsyncIterator[None]:
         """While a cell runs whose ``%%profile`` line is ``line``: its profile is shown when it is over."""
-        taking = Taking(session, Wish.of(line.values), request_id) if line is not None else None
+        taking = Taking(session, ProfileOptions.of(line.values), request_id) if line is not None else None
         yield
         if taking is not None and line is not None:
             await self.show_profile(request_id, {"": taking}, line.values)

@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 from jupyter_core.paths import jupyter_config_dir
 
+from ..cluster.far_client import FarClient
+from ..cluster.words import IN_KERNEL, code_for
 from ..commands.code_words import assignments, call_of, identifier, script
 from ..commands.far_path import get_paths, put_paths, sync_paths
 from ..commands.key_question import opened
@@ -22,7 +24,7 @@ from ..connect.keys import Ask
 from ..connect.target import LIGHT, Target
 from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError
-from ..files.sync import Sync, Wishes
+from ..files.sync import Sync, SyncOptions
 from ..files.transfer import Transfer
 from ..remote.calls import Calls
 from ..remote.modules import getmodule, send_named
@@ -30,6 +32,7 @@ from ..remote.proxy import reference, stand_in
 from ..remote.remote import Remote, pull, push
 from ..session.session import Session
 from .backend import FarSide
+from .iopub import Publisher
 from .waits import Stopped, Waits, on_thread
 
 T = TypeVar("T")
@@ -37,6 +40,9 @@ T = TypeVar("T")
 
 class OfCell(Protocol):
     """What is needed of a `Cell`."""
+
+    @property
+    def request_id(self) -> str: ...
 
     @property
     def ask(self) -> Ask: ...
@@ -55,7 +61,10 @@ class Exchange:
         waits: Waits,
         load: Callable[..., Target],
         say: Callable[[Any, str], None],
+        publisher: Publisher,
     ) -> None:
+        self._publisher = publisher
+        self._dask_client = FarClient()
         self._far = far
         self._local = local
         self._waits = waits
@@ -85,7 +94,7 @@ class Exchange:
         source, destination = line["source"], line["destination"]
         server, far_source, far_destination = sync_paths(source, destination, self._is_target, line["target"])
         told: list[str] = []
-        wishes = Wishes(
+        sync_options = SyncOptions(
             delete=line["delete"],
             dry_run=line["dry_run"],
             checksum=line["checksum"],
@@ -100,7 +109,7 @@ class Exchange:
                 result = sync.down(far_source, destination)
             return "\n".join([*told, f"would do: {result}" if line["dry_run"] else str(result)])
 
-        await self._copy(cell, server, lambda session: Sync(session, wishes, False), copy)
+        await self._copy(cell, server, lambda session: Sync(session, sync_options, False), copy)
 
     async def _copy(
         self, cell: OfCell, server: str | None, make: Callable[[Session], Transfer], copy: Callable[[Any], object]
@@ -205,6 +214,44 @@ class Exchange:
         the former, and so no variable."""
         none = f"no %%local cell has run, so there is no variable on this side; {instead}" if instead else ""
         return await self._here(none), await self._session()
+
+    # -- Dask --------------------------------------------------------------------------------------------------------
+
+    async def dask(self, cell: OfCell, line: Line) -> dict[str, Any] | None:
+        """Make a cluster in the process of ``%%local`` cells, with its client there and where cells run. Returns the
+        reply of the cell that does it, if it is an error."""
+        target = self._far.target
+        usual = target.name or (None if target.own or target.location is None else str(target.location))
+        asked = {**line.values, "hosts": line["target"] or usual}
+        session = await self._here("")
+        if line["stop"]:
+            await self._waits.until(on_thread(self._dask_client.close, "dask"))
+        self._publisher.belongs(cell.request_id, session)
+        answer = self._waits.begin(lambda: session.execute(cell.request_id, code_for(asked), store_history=False))
+        try:
+            reply = await self._waits.until(answer)
+        except Stopped:
+            session.interrupt(cell.request_id)
+            raise
+        if reply.get("status") != "ok":
+            return reply
+        told = (await self.values([("told", f"{IN_KERNEL}.told")]))["told"]
+        if "error" in told:
+            raise FlameError(told["error"])
+        self._say(cell, told["words"] if line["stop"] else await self._with_client(told))
+        return None
+
+    async def _with_client(self, told: dict[str, Any]) -> str:
+        """Words about the cluster, and where its client is, which is bound where cells run too if that can be."""
+        name, end = told["name"], "; %flame dask --stop ends it"
+        if self._far.group is not None:
+            return f"{told['words']}\n{name} is its client in %%local cells{end}"
+        session = await self._session()
+        at = (told["host"], told["port"])
+        why = await self._waits.until(on_thread(lambda: self._dask_client.bind(session, name, at, told["tls"]), "dask"))
+        if why:
+            return f"{told['words']}\n{name} is its client in %%local cells{end}; in others it is not there: {why}"
+        return f"{told['words']}\n{name} is its client, also in %%local cells{end}"
 
     # -- modules and scripts -----------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
 from ..group.results import Results, told_errors
-from ..group.telling import again, errors, tell, wishes
+from ..group.telling import again, cell_options, errors, tell
 from ..remote.remote import Remote
 from ..session.session import Session
 from ..terminal import plain_text
@@ -91,6 +91,7 @@ class Groups:
         self._say = say
         self._exchange = exchange
         self._members: dict[str, Member] = {}
+        self._words: str | None = None  # what named the last hosts
         self._back: list[str] = []  # hosts that are there again, and whose cell was not told
         self._under_way: set[Following] = set()
         self._asking = threading.Lock()
@@ -143,7 +144,7 @@ class Groups:
             results = await self._reached(made)
             if not results.ok:
                 raise FlameError(_none_reached(words, results))
-        except BaseException:  # goes on, whatever it is: who was reached has no use
+        except BaseException:  # raised again, whatever it is: who was reached has no use
             await asyncio.wrap_future(on_thread(lambda: _end(shared, new), "leave"))
             raise
         if before is not None:
@@ -223,14 +224,23 @@ class Groups:
 
     async def chosen(self, cell: Asked, words: str | None) -> Group:
         """The hosts that are meant by ``-t``; by nothing, those of the kernel. Raises FlameError."""
-        present = self._far.group
         if words is None:
-            if present is None:
+            if self._far.group is None:
                 raise FlameError(_NOBODY)
-            return present
-        if present is not None and are_numbers(words, _file()):
-            return some(present, words)
+            return self._far.group
+        if are_numbers(words, _file()):
+            return some(await self.usual(cell), words)
+        self._words = words
         return self.made(words, cell.ask, {}, self._members, await self._own(words))
+
+    async def usual(self, cell: Asked) -> Group:
+        """Where none is named: the kernel's group, the last one, the default group, or the one host of the kernel."""
+        if self._far.group is not None:
+            return self._far.group
+        words = self._words or _file().default_group
+        if words:
+            return await self.chosen(cell, words)
+        return group([self._far.beside(await self._waits.until(self._far.session(True)))])
 
     async def _own(self, words: str) -> dict[str, Remote]:
         """The session of the kernel's own host by its label, where ``words`` name that host: it has no other one."""
@@ -270,7 +280,7 @@ class Groups:
         for name in line["pull"]:
             identifier(name, "variable name")
         own = len(chosen) == 1
-        wanted = replace(wishes(line, len(chosen), line["timeout"], not line["no_raise_error"]), own=own)
+        wanted = replace(cell_options(line, len(chosen), line["timeout"], not line["no_raise_error"]), own=own)
         screen = Output(self._publisher, cell.request_id, how.silent, own)
         if line["verbose"]:
             screen.text("stdout", f"runs on {len(chosen)} hosts: {folding.names(chosen.labels, None)}\n")

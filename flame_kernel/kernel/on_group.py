@@ -15,7 +15,7 @@ from ..group import folding
 from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.results import Results, told_errors
-from ..profile.asking import Taking, Wish
+from ..profile.asking import ProfileOptions, Taking
 from ..remote.modules import send_named
 from ..session.session import Session
 from ..terminal import one_line, plain_text
@@ -26,7 +26,7 @@ from .iopub import Publisher
 from .waits import Stopped, Waits, on_thread
 
 # Commands that work on a group as elsewhere.
-SAME = ("help", "connect", "attach", "px", "result", "run", "getmodule", "audit")
+SAME = ("help", "connect", "attach", "px", "result", "run", "getmodule", "audit", "dask")
 
 
 class OnGroup:
@@ -106,8 +106,8 @@ class OnGroup:
         await self._look(cell, monitor.top, mask=False)
 
     async def profile(self, cell: Any, line: Line) -> None:
-        wish = Wish.of(line.values)
-        takings = {label: Taking(session, wish) for label, session in self._living().items()}
+        options = ProfileOptions.of(line.values)
+        takings = {label: Taking(session, options) for label, session in self._living().items()}
         await self._show_profile(cell.request_id, takings, line.values)
 
     def _living(self) -> dict[str, Session]:
@@ -150,10 +150,10 @@ class OnGroup:
         source, destination = line["source"], line["destination"]
         server, far_source, far_destination = sync_paths(source, destination, self._is_target, line["target"])
         here, there = (source, far_destination) if far_source is None else (far_source, destination)
-        wishes = {name: line[name] for name in ("delete", "dry_run", "checksum", "exclude")}
+        sync_options = {name: line[name] for name in ("delete", "dry_run", "checksum", "exclude")}
         down = far_source is not None
         before = "would do: " if line["dry_run"] else ""
-        await self._copy(cell, line, server, lambda on: on.sync(here, there or "", down=down, **wishes), before)
+        await self._copy(cell, line, server, lambda on: on.sync(here, there or "", down=down, **sync_options), before)
 
     async def _copy(
         self, cell: Any, line: Line, server: str | None, begin: Callable[[Any], GroupFuture], before: str = ""

@@ -24,7 +24,7 @@ from ..commands.parsing import Line
 from ..commands.source import Source
 from ..errors import FlameError, RemoteError
 from ..group.future import GroupFuture
-from ..profile.asking import Taking, Wish
+from ..profile.asking import ProfileOptions, Taking
 from ..remote.exceptions import RaisedThere
 from ..remote.foreground import show_before
 from ..remote.remote import Remote
@@ -69,7 +69,7 @@ Stopped.__name__ = Stopped.__qualname__ = "KeyboardInterrupt"
 
 
 @dataclasses.dataclass(frozen=True)
-class Wishes:
+class RunOptions:
     """How a ``%%flame`` cell is to run: by its line and the settings. ``seconds`` None: no time limit."""
 
     line: Line
@@ -101,19 +101,19 @@ class Cells:
     def __repr__(self) -> str:
         return f"<Cells {sum(not job.done() for job in self.jobs)} in the background>"
 
-    def run(self, wishes: Wishes, code: str) -> Job | GroupFuture | None:
+    def run(self, options: RunOptions, code: str) -> Job | GroupFuture | None:
         """Run one ``%%flame`` cell. Returns its job if we do not wait for it, or a future if it runs on several far
         sides."""
-        line = wishes.line
-        check_alone(line.values, wishes.background or self.groups.means(line["target"]))
+        line = options.line
+        check_alone(line.values, options.background or self.groups.means(line["target"]))
         if self.groups.means(line["target"]):
             return self.groups.run(
                 line,
                 code,
                 self._local_values(line["in"]),
-                background=wishes.background,
-                raise_error=wishes.raise_error,
-                seconds=wishes.seconds,
+                background=options.background,
+                raise_error=options.raise_error,
+                seconds=options.seconds,
             )
         name, remote = self._connections.pick(line["target"])
         pushed = self._local_values(line["in"])
@@ -122,16 +122,16 @@ class Cells:
             identifier(wanted, "variable name")
         if not code.strip():
             raise FlameError("the cell is empty below %%flame; write what is to run there")
-        tried = trial(wishes.seconds) if line["try"] else None
+        tried = trial(options.seconds) if line["try"] else None
         print(rails.hold(remote.session, code, tried=line["try"]), end="")
         if pushed:
             remote.push(pushed)
-        kept = bool(out or wishes.background)
-        output, job = self._job(name, remote, code, waited=not wishes.background, keep=kept)
+        kept = bool(out or options.background)
+        output, job = self._job(name, remote, code, waited=not options.background, keep=kept)
         if out:
             self._shell.user_ns[out] = job
-        if wishes.background:
-            self._begin(job, output, remote, line["pull"], wishes.seconds)
+        if options.background:
+            self._begin(job, output, remote, line["pull"], options.seconds)
             if line["local"]:
                 with output.background():
                     self.groups.run_here(code)
@@ -141,7 +141,7 @@ class Cells:
             if line["local"]:
                 with output.background():
                     self.groups.run_here(code)
-            self._wait(job, remote, output, None if tried else wishes.seconds, wishes.raise_error)
+            self._wait(job, remote, output, None if tried else options.seconds, options.raise_error)
         if line["pull"] and (job.error is None):
             self._shell.user_ns.update(remote.pull(line["pull"]))
         return None
@@ -149,7 +149,7 @@ class Cells:
     @contextlib.contextmanager
     def _profiling(self, remote: Remote, request_id: str, wanted: bool) -> Iterator[None]:
         """A context for a running cell; at its end the profile is shown, if it is ``wanted``."""
-        taking = Taking(remote.session, Wish(), request_id) if wanted else None
+        taking = Taking(remote.session, ProfileOptions(), request_id) if wanted else None
         try:
             yield
         finally:

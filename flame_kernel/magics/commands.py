@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..cluster.words import InNotebook
 from ..commands import help, monitor, rails, sessions
 from ..commands.code_words import assignments, call_of, identifier, script
 from ..commands.doctor import bundle, examine, of_target
@@ -27,10 +28,10 @@ from ..connect.keys import Ask
 from ..connect.rails import Rails
 from ..connect.target import LIGHT, load_target
 from ..errors import FlameError, TargetError
-from ..files.sync import Wishes, sync_down, sync_up
+from ..files.sync import SyncOptions, sync_down, sync_up
 from ..forward import browser, lines
 from ..packages.words import carry_out, read
-from ..profile.asking import Wish, finished, live, take
+from ..profile.asking import ProfileOptions, finished, live, take
 from ..profile.memory import memory
 from ..remote.modules import send_named
 from ..remote.remote import Remote
@@ -57,6 +58,7 @@ class Commands:
         self._connections = connections
         self._cells = cells
         self._views = monitor.Views()
+        self._dask_cluster = InNotebook(shell.user_ns)
         self._attaching = Attaching(shell, connections, cells)
 
     def run(self, text: str) -> Any:
@@ -83,8 +85,9 @@ class Commands:
         rails.refuse_command(held, line.name)
 
     def close(self) -> None:
-        """End all live views."""
+        """End all live views, and the Dask cluster."""
         self._views.end()
+        self._dask_cluster.close()
 
     def _remote(self, line: Line) -> Remote:
         return self._connections.pick(line["target"])[1]
@@ -148,14 +151,15 @@ class Commands:
 
     def _disconnect(self, line: Line) -> None:
         groups = self._cells.groups
-        for words, _ in groups.items():
-            if line["all"] or line["name"] == words:
+        name = line["name"] or groups.current
+        for words in dict.fromkeys([*dict(groups.items()), *([groups.current] if groups.current else [])]):
+            if line["all"] or name == words:
                 groups.disconnect(words, line["keep"])
                 print(f"{words}: disconnected")
                 if not line["all"]:
                     return
-        for name in self._connections.names if line["all"] else [line["name"]]:
-            gone = self._connections.disconnect(name, line["keep"])
+        for one in self._connections.names if line["all"] else [name]:
+            gone = self._connections.disconnect(one, line["keep"])
             print(f"{gone}: disconnected")
 
     def _sessions(self, line: Line) -> None:
@@ -196,14 +200,14 @@ class Commands:
         if line["end"]:
             print(self._views.end_in_words("profile", ""))
             return
-        remote, wish = self._remote(line), Wish.of(line.values)
+        remote, options = self._remote(line), ProfileOptions.of(line.values)
         if line["live"]:
             show, is_live = self._cells.screen(remote)
             if not is_live:
                 raise FlameError("--live is for notebooks, where a display can be renewed in place")
-            live(self._views, remote.session, wish, show)
+            live(self._views, remote.session, options, show)
             return
-        profile, saved = finished(take(remote.session, wish), line.values)
+        profile, saved = finished(take(remote.session, options), line.values)
         show_profile(self._shell, profile)
         if saved:
             print(plain_text(saved))
@@ -315,7 +319,7 @@ class Commands:
         known = self._connections.knows
         server, far_source, far_destination = sync_paths(source, destination, known, line["target"])
         says = line["verbose"] or line["dry_run"]
-        wishes = Wishes(
+        options = SyncOptions(
             delete=line["delete"],
             dry_run=line["dry_run"],
             checksum=line["checksum"],
@@ -324,9 +328,9 @@ class Commands:
         )
         with self._server(server) as remote:
             if far_source is None:
-                result = sync_up(remote.session, source, far_destination or "", wishes)
+                result = sync_up(remote.session, source, far_destination or "", options)
             else:
-                result = sync_down(remote.session, far_source, destination, wishes)
+                result = sync_down(remote.session, far_source, destination, options)
         print(plain_text(f"would do: {result}" if line["dry_run"] else str(result)))
 
     @contextlib.contextmanager
@@ -371,6 +375,21 @@ class Commands:
             self._cells.follow(name, remote, "%pip " + line["code"].replace("--there", "").strip())
             return
         print(carry_out(remote.session, asked, lambda question: agrees(ask_line, question), print))
+
+    # -- Dask --------------------------------------------------------------------------------------------------------
+
+    def _dask(self, line: Line) -> None:
+        if line["stop"]:
+            print(self._dask_cluster.stop())
+            return
+        hosts, given = line["target"], settings(line.values)
+        if self._dask_cluster.cluster is None:
+            hosts, known = self._connections.hosts(hosts or self._cells.groups.current)
+            given = known | given
+        words = self._dask_cluster.run(hosts, line.values, given)
+        if in_notebook():
+            self._dask_cluster.show()
+        print(f"{words}\n{self._dask_cluster.bound} is its client; %flame dask --stop ends it")
 
     # -- modules -----------------------------------------------------------------------------------------------------
 

@@ -98,6 +98,15 @@ class Connections:
             )
         return name, remote
 
+    def hosts(self, words: str | None) -> tuple[str | None, dict[str, Any]]:
+        """What names the server of the connection ``words``, and its settings; of the current one for None. Other words
+        are those of targets, and have no settings."""
+        name = self.current if words is None else words
+        if name not in self._remotes:
+            return words, {}
+        where, options = self._asked[name]
+        return where or str(self._remotes[name].location), options
+
     def use(self, name: str) -> str:
         """Make it the current one; returns its name."""
         self.current = self.pick(name)[0]

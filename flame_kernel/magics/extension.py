@@ -20,7 +20,7 @@ from ..errors import FlameError
 from ..group.future import GroupFuture
 from ..remote.remote import Remote
 from ..terminal import plain_text
-from .cells import Cells, Wishes
+from .cells import Cells, RunOptions
 from .commands import Commands
 from .completion import Matcher, answer_inspect
 from .connections import Connections, forget_key
@@ -79,7 +79,7 @@ class FlameMagics(Magics):
             raise FlameError(f"--timeout takes a number of seconds, not {seconds:g} is none")
         background = line["bg"] or not (line["block"] or self.block)
         raise_error = self.raise_error and not line["no_raise_error"]
-        return self.cells.run(Wishes(line, background, raise_error, seconds or None), code)
+        return self.cells.run(RunOptions(line, background, raise_error, seconds or None), code)
 
     @line_magic("autoflame")  # type: ignore[arg-type]  # IPython does not annotate it
     @no_var_expand

@@ -91,7 +91,7 @@ def _run(words: Sequence[str], what: str) -> None:
     )
     try:
         _, err = process.communicate()
-    except BaseException:  # goes on, whatever it is; pip is ended
+    except BaseException:  # raised again, whatever it is; pip is ended
         process.terminate()
         process.communicate()
         raise

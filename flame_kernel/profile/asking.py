@@ -26,7 +26,7 @@ MOST_SECONDS, MOST_RATE = 3600.0, 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class ProfileOptions:
     """What to profile, and how. Raises FlameError for a time or rate out of range.
 
     scope    ``cell``, ``all`` (the whole process), ``thread``, ``tasks``; empty: the running cells, or all if none runs
@@ -49,8 +49,8 @@ class Wish:
             raise FlameError(f"--rate is from 1 to {MOST_RATE:g} samples a second, not {self.rate:g}")
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Wish:
-        """The Wish for a command's options, given by name. Raises FlameError."""
+    def of(cls, values: Mapping[str, Any]) -> ProfileOptions:
+        """The ProfileOptions for a command's options, given by name. Raises FlameError."""
         thread = values.get("thread") or ""
         scopes = [name for name in ("cell", "all", "tasks") if values.get(name)]
         return cls(
@@ -63,8 +63,8 @@ class Wish:
         )
 
     @classmethod
-    def named(cls, **how: Any) -> Wish:
-        """The Wish for the arguments of a library call. Raises FlameError."""
+    def named(cls, **how: Any) -> ProfileOptions:
+        """The ProfileOptions for the arguments of a library call. Raises FlameError."""
         how = {"scope": "thread", **how} if how.get("thread") else how
         known = [one.name for one in dataclasses.fields(cls)]
         for name in how:
@@ -83,12 +83,12 @@ class Taking:
     ``cell`` is the id of an execute request that will be sent next: the profile then lasts as long as that cell runs.
     """
 
-    def __init__(self, session: Session, wish: Wish, cell: str = "") -> None:
+    def __init__(self, session: Session, options: ProfileOptions, cell: str = "") -> None:
         self._session, self._id = session, uuid.uuid4().hex
-        fields = wish.fields()
+        fields = options.fields()
         if cell:
             fields |= {"scope": "cell", "request": cell, "seconds": MOST_SECONDS}
-        self._patience = wish.seconds + PATIENCE
+        self._patience = options.seconds + PATIENCE
         self._future = session.request("profile", self._id, **fields)
         self._stopped = threading.Event()
 
@@ -112,9 +112,9 @@ class Taking:
                     raise FlameError(words) from None
 
 
-def take(session: Session, wish: Wish) -> Profile:
+def take(session: Session, options: ProfileOptions) -> Profile:
     """Take a profile. Ctrl-C ends it early and returns what was taken so far. Raises FlameError."""
-    taking = Taking(session, wish)
+    taking = Taking(session, options)
     try:
         return taking.result()
     except KeyboardInterrupt:
@@ -154,7 +154,7 @@ def gathered(takings: Mapping[str, Taking]) -> Profile:
     return dataclasses.replace(profile, note="; ".join(filter(None, (profile.note, missing))))
 
 
-def live(views: Views, session: Session, wish: Wish, show: Callable[[dict[str, Any]], None]) -> View:
+def live(views: Views, session: Session, options: ProfileOptions, show: Callable[[dict[str, Any]], None]) -> View:
     """Show a profile that grows in place until the returned view is ended."""
     so_far: list[Profile] = []
 
@@ -165,7 +165,7 @@ def live(views: Views, session: Session, wish: Wish, show: Callable[[dict[str, A
         so_far.append(dataclasses.replace(whole, seconds=seconds, hosts=1, idle=part.idle, note=part.note))
         return dict(so_far[0].bundle()), {}
 
-    fields = dataclasses.replace(wish, seconds=LIVE_EVERY).fields()
+    fields = dataclasses.replace(options, seconds=LIVE_EVERY).fields()
     view = views.show(session, "profile", fields, bundle, show, 0.0)
     view.shown.wait()
     return view

@@ -133,7 +133,7 @@ def _send(calls: Calls, waiting: Sequence[tuple[dict[str, Any], Sequence[Any], s
                 raise
         for _ in sent:
             next_of(told)
-    except BaseException as error:  # goes on, whatever it is; who waits for one of these waits no longer
+    except BaseException as error:  # raised again, whatever it is; who waits for one of these waits no longer
         _stop(calls, sent)
         for *_, future in wanted:
             if not future.done():

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, TimeoutError
 from typing import Any
 
-from ..agent.wire import frames, pieces, seals
+from ..agent.wire import chunks, frames, seals
 from ..agent.wire.message import CARRY
 from ..connect.connection import Connection
 from ..errors import CallTimeout, CannotConnect, CannotTravel, ConnectionLost, ObjectGone, RemoteError
@@ -51,13 +51,13 @@ class Bulk:
 
     def stage(self, parts: Sequence[Any], timeout: float | None) -> str | None:
         """Send the parts of a value and return its ticket; None, without sending, if they fit into one request."""
-        if sum(map(len, parts)) <= pieces.PIECE and len(parts) <= MAX_PARTS:
+        if sum(map(len, parts)) <= chunks.PIECE and len(parts) <= MAX_PARTS:
             return None
-        value, large = _Value(self._session, uuid.uuid4().hex, timeout), pieces.Outgoing(parts)
+        value, large = _Value(self._session, uuid.uuid4().hex, timeout), chunks.Outgoing(parts)
         try:
             at = self._carry_there(value, large) if self._may_take_over else 0
             value.put(large, at)
-        except BaseException:  # goes on, whatever it is; the parts sent so far are dropped there
+        except BaseException:  # raised again, whatever it is; the parts sent so far are dropped there
             value.drop()
             raise
         return value.ticket
@@ -66,7 +66,7 @@ class Bulk:
         """Fetch the parts of a value, each as writable memory; TypeError if ``sizes`` is invalid."""
         if not isinstance(sizes, list) or len(sizes) > MAX_FETCHED_PARTS:
             raise TypeError("sizes")
-        value, large = _Value(self._session, ticket, timeout), pieces.Incoming(sizes)
+        value, large = _Value(self._session, ticket, timeout), chunks.Incoming(sizes)
         if large.size > MAX_FETCHED:
             raise TypeError("sizes")
         try:
@@ -82,14 +82,14 @@ class Bulk:
 
     # -- by a connection of its own
 
-    def _carry_there(self, value: _Value, large: pieces.Outgoing) -> int:
+    def _carry_there(self, value: _Value, large: chunks.Outgoing) -> int:
         """Send over a connection of its own; return how many bytes the far side has received."""
         at = breaks = 0
         while at < large.size and breaks < BREAKS:
             try:
                 with value.line("put", at, large.size, [] if at else large.sizes) as (wire, seal):
-                    pieces.send(large, at, wire.send, seal)
-                    wire.receive(memoryview(bytearray(len(pieces.DONE))))
+                    chunks.send(large, at, wire.send, seal)
+                    wire.receive(memoryview(bytearray(len(chunks.DONE))))
                 return int(large.size)
             except (CannotConnect, RemoteError):
                 return at
@@ -100,17 +100,17 @@ class Bulk:
             at = come
         return at
 
-    def _carry_here(self, value: _Value, large: pieces.Incoming) -> None:
+    def _carry_here(self, value: _Value, large: chunks.Incoming) -> None:
         breaks = 0
         while large.come < large.size and breaks < BREAKS:
             at = large.come
             try:
                 with value.line("get", at, large.size, []) as (wire, seal):
-                    pieces.receive(large, at, wire.receive, seal)
-                    wire.send(memoryview(pieces.DONE))
+                    chunks.receive(large, at, wire.receive, seal)
+                    wire.send(memoryview(chunks.DONE))
             except (CannotConnect, RemoteError):
                 return
-            except (ConnectionLost, pieces.Damaged):
+            except (ConnectionLost, chunks.Damaged):
                 value.check_time()
             if large.come <= at:
                 breaks += 1
@@ -140,7 +140,7 @@ class _Value:
         ours = os.urandom(frames.NONCE)
         request = {"way": way, "ticket": self.ticket, "at": at, "sizes": sizes, "nonce": ours.hex()}
         request["hash"] = self._session.hash
-        request["size"] = pieces.length(size - at, target.key is not None)
+        request["size"] = chunks.length(size - at, target.key is not None)
         message = self._session.wire_message(request)
         connection = Connection(target)
         try:
@@ -162,22 +162,22 @@ class _Value:
         """How many bytes the far side has received; if the connection is lost, this waits until it is back."""
         return int(self._outcome(self._ask("staged"))["come"])
 
-    def put(self, large: pieces.Outgoing, start: int) -> None:
+    def put(self, large: chunks.Outgoing, start: int) -> None:
         """Send the rest of the value, from ``start`` on."""
         waiting: collections.deque[Future[Reply]] = collections.deque()
-        for at in range(start, large.size, pieces.PIECE):
+        for at in range(start, large.size, chunks.PIECE):
             if len(waiting) >= WINDOW:
                 self._outcome(waiting.popleft())
-            found = large.piece(at, pieces.PIECE)
+            found = large.piece(at, chunks.PIECE)
             buffers = found if len(found) <= MAX_PARTS else [b"".join(found)]
             waiting.append(self._ask("stage", buffers, at=at, sizes=[] if at else large.sizes))
         while waiting:
             self._outcome(waiting.popleft())
 
-    def get(self, large: pieces.Incoming) -> None:
+    def get(self, large: chunks.Incoming) -> None:
         """Fetch the rest of the value."""
         waiting: collections.deque[tuple[int, Future[Reply]]] = collections.deque()
-        ahead = iter(range(large.come, large.size, pieces.PIECE))
+        ahead = iter(range(large.come, large.size, chunks.PIECE))
         while True:
             while len(waiting) < WINDOW and (next_one := next(ahead, None)) is not None:
                 waiting.append((next_one, self._ask("piece", at=next_one)))
@@ -185,7 +185,7 @@ class _Value:
                 return
             at, future = waiting.popleft()
             (data,) = self._outcome(future)["buffers"]
-            if len(data) != min(pieces.PIECE, large.size - at):
+            if len(data) != min(chunks.PIECE, large.size - at):
                 raise TypeError("a piece of the wrong size")
             large.put(at, [data])
 

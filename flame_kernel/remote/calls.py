@@ -299,10 +299,10 @@ class Calls:
             arguments = values.decode(event.get("buffers") or (), self._object, None, Known())
             fields, value, raised = handed.use(event["content"], arguments)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise self.misshapen(error) from None
+            raise self.wrong_shape(error) from None
         try:
             parts, things = self._parts(value, self._shipment(handed))
-        except FlameError as error:
+        except Exception as error:  # the far side waits for an answer, whatever the value's own code raises
             fields, value, raised = handed.failed(error)
             parts, things = self._parts(value, self._shipment())
         fields |= {
@@ -346,7 +346,7 @@ class Calls:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, FlameError):
                 raise
-            raise self.misshapen(error) from None
+            raise self.wrong_shape(error) from None
         raise raised
 
     def _refusal(self, reply: Reply) -> CannotTravel:
@@ -371,7 +371,7 @@ class Calls:
             raise UnsafeAnswer(self.location, f"a {type(value).__name__} where a {kind.__name__} is due")
         return value
 
-    def misshapen(self, error: Exception) -> FlameError:
+    def wrong_shape(self, error: Exception) -> FlameError:
         """The error to raise if a reply is malformed, or has a value of a library that is not installed here."""
         if isinstance(error, scalars.BadValue) and error.missing:
             return CannotTravel(f"{self.name} sent {error}; install it here")
@@ -402,7 +402,7 @@ class Calls:
         """The description of a local exception, from which the far side makes one."""
         return sent(error, self._travels)
 
-    def _travels(self, value: Any) -> bool:
+    def _travels(self, value: Any, is_argument: bool) -> bool:
         try:
             self._encode(value, self._shipment())
         except FlameError:

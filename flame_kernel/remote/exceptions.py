@@ -192,7 +192,7 @@ def _beside(error: RemoteError, content: Mapping[str, Any]) -> str:
     """The note for an exception: its traceback on the far side, and advice."""
     text = f"{error.ename}: {error.evalue}" if error.evalue else error.ename
     is_alone = error.traceback.strip() in ("", text)  # the traceback has no frames
-    parts = [] if is_alone else [f"On the far side:\n{error.traceback}"]
+    parts = [] if is_alone else [f"{_THERE}{error.traceback}"]
     absent = content.get("absent")
     if isinstance(absent, str):
         parts.append(f"{one_line(absent, 200)} is neither defined here nor in the session there")
@@ -351,25 +351,38 @@ def _shown(value: Any, depth: int = 0) -> Any:
     return value
 
 
-def sent(error: BaseException, travels: Callable[[Any], bool]) -> dict[str, Any]:
+def sent(error: BaseException, travels: Callable[[Any, bool], bool]) -> dict[str, Any]:
     """The description of a local exception, from which the far side makes one: class, arguments and attributes.
 
-    ``travels`` says whether a value can be sent; other values are left out or sent as text.
+    ``travels`` says whether a value can be sent, and is told whether it is an argument; other values are left out or
+    sent as text. Never fails.
     """
     kind = type(error)
     is_from_there = isinstance(error, RaisedThere)
-    is_own = not is_from_there and not is_installed(kind.__module__) and travels(kind)
-    left_out = _OURS if is_from_there else frozenset()
-    held = {**raised.slots(error), **vars(error)}
-    attributes = {name: held[name] for name in held.keys() - left_out if name[:2] != "__"}
+    is_own = not is_from_there and not is_installed(kind.__module__) and travels(kind, False)
     return {
         "kind": kind if is_own else None,
         "classes": getattr(error, "classes", None) if is_from_there else _classes_of(kind),
-        "args": tuple(one if travels(one) else str(one) for one in error.args),
-        "attributes": {name: one for name, one in attributes.items() if travels(one)},
-        "facts": {name: one for name, one in _facts_of(error).items() if travels(one)},
-        "text": str(error),
+        "args": tuple(one if travels(one, True) else raised.text_of(one) for one in error.args),
+        "attributes": {name: one for name, one in _attributes_of(error).items() if travels(one, False)},
+        "facts": {name: one for name, one in _facts_of(error).items() if travels(one, False)},
+        "text": raised.text_of(error),
+        "notes": _own_notes(error),
     }
+
+
+def _attributes_of(error: BaseException) -> dict[str, Any]:
+    left_out = _OURS if isinstance(error, RaisedThere) else frozenset()
+    held = {**raised.slots(error), **vars(error)}
+    names = [name for name in held if isinstance(name, str) and name not in left_out]
+    return {name: held[name] for name in names if name[:2] != "__"}
+
+
+def _own_notes(error: BaseException) -> list[str]:
+    """The notes of an exception, without those that tell where it was raised on the far side."""
+    notes = vars(error).get("__notes__")
+    texts = map(raised.text_of, notes[: raised.MOST]) if isinstance(notes, list) else ()
+    return [text[: raised.LIMIT] for text in texts if not text.startswith(_THERE)]
 
 
 def _classes_of(kind: type) -> list[list[str]]:
@@ -382,7 +395,7 @@ def _facts_of(error: BaseException) -> dict[str, Any]:
     if isinstance(error, UnicodeError):
         return {}
     names = {name for base, facts in _FACTS.items() if isinstance(error, base) for name in facts}
-    found = {name: getattr(error, name, None) for name in (*names, "code")}
+    found = {name: raised.attribute(error, name) for name in (*names, "code")}
     return {name: one for name, one in found.items() if one is not None}
 
 
@@ -395,6 +408,7 @@ def _set_facts(error: Exception, base: Any, names: Mapping[str, tuple[type, ...]
 
 
 _MAX_TEXT = 200_000
+_THERE = "On the far side:\n"  # the beginning of the note with the traceback
 # The most classes, attributes, notes and members of one exception.
 _MOST = 100
 # Attributes that only our exceptions have; they are not sent or set.

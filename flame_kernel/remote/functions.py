@@ -26,9 +26,8 @@ from .callbacks import CalledBack, Handed, is_iterator, name_of
 from .records import class_key
 
 _LRU = type(functools.lru_cache(maxsize=1)(lambda: None))
-_CONTAINERS = frozenset(
-    {dict, list, set}
-)  # What a function may use without that being a table, see `Shipment._goes_alone`.
+# What a function may use without that being a table, see `Shipment._goes_alone`.
+_CONTAINERS = frozenset({dict, list, set})
 _UNCHANGED = (*source.IMMUTABLE, *source.MADE, types.FunctionType, type)
 
 Reference = Any
@@ -90,6 +89,8 @@ class Shipment:
         self._path: tuple[str, ...] = ()
         self._inside = False
         self._handed = handed
+        self._described: frozenset[int] = frozenset()  # ids of the exceptions that are being described
+        self._is_argument = False
         self._is_trial = False
         self._has_tables = self._may_change = False
 
@@ -108,20 +109,8 @@ class Shipment:
             return self._stand_in(one)
         if id(one) not in self._named_in_pickles:
             self._kept.append(one)
-            self._named_in_pickles[id(one)] = self.reference(one) if self._has_source(one) else None
+            self._named_in_pickles[id(one)] = self.reference(one) if source.can_be_read(one) else None
         return self._named_in_pickles[id(one)]
-
-    @staticmethod
-    def _has_source(one: type | types.FunctionType) -> bool:
-        if by_name.is_installed(one.__module__):
-            return False
-        if isinstance(one, type):
-            return source.of_class(one) is not None
-        try:
-            source.of_function(one)
-        except CannotTravel:
-            return False
-        return True
 
     @property
     def pickles(self) -> Callable[[Any], bytes] | None:
@@ -223,6 +212,10 @@ class Shipment:
         if isinstance(one, types.FunctionType):
             self._function(one)
         elif isinstance(one, BaseException):
+            if id(one) in self._described:  # only a trial meets it here: it has no number
+                if self._is_argument:
+                    raise scalars.NotPlain("an exception that is an argument of its own")
+                return ["item", 0]
             self._exception(one)
         elif isinstance(one, type):
             if not self._class(one):
@@ -314,7 +307,7 @@ class Shipment:
         code = function.__code__
         if self._is_trial:
             self._may_change = self._may_change or source.may_change(code)
-            if source.writes_outside(code):
+            if source.sets_outer_names(code):
                 raise scalars.NotPlain("a function that sets names that are not its own")
         item = self._add(function, "function", name=code.co_name, qualname=function.__qualname__, **more)
         item.update(source=text.text, file=text.file, line=text.line, free=list(code.co_freevars), cells=[])
@@ -452,14 +445,24 @@ class Shipment:
     def _exception(self, error: BaseException) -> None:
         item = self._add(error, "exception")
         path, self._path = self._path, (*self._path, type(error).__qualname__)
+        described, self._described = self._described, self._described | {id(error)}
         try:
-            item["described"] = self._content([exceptions.sent(error, self._travels)], "what it holds")
+            sent = exceptions.sent(error, self._travels)
+            attributes = sent.pop("attributes")
+            item["described"] = self._content([sent], "what it holds")
+            self._is_argument = False
+            item["attributes"] = self._content([attributes], "its attributes") if attributes else None
         finally:
-            self._path = path
+            self._path, self._described = path, described
 
-    def _travels(self, value: Any) -> bool:
+    def _travels(self, value: Any, is_argument: bool) -> bool:
+        """Whether something in an exception can be sent. An exception that is being described cannot be an argument
+        again, because it is made from its arguments."""
+        trial = Shipment(self._stand_in, handed=self._handed)
+        trial._described = self._described
+        trial._is_argument = is_argument
         try:
-            values.encode(value, Shipment(self._stand_in, handed=self._handed).reference)
+            values.encode(value, trial.reference)
         except (CannotTravel, scalars.NotPlain):
             return False
         return True

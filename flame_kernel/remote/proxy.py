@@ -393,7 +393,7 @@ class RemoteIterator:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, FlameError):
                 raise
-            raise self._calls.misshapen(error) from None
+            raise self._calls.wrong_shape(error) from None
 
     def _take(self, reply: dict[str, Any]) -> None:
         buffers, entries, items = list(reply.get("buffers") or ()), reply["entries"], []

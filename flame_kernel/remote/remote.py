@@ -79,7 +79,7 @@ class Remote:
                 self._calls = Calls(self.session, stand_in, reference)
                 self.forwards = Forwards(self.session)
                 self.taken_up = self._running()
-        except BaseException:  # goes on, whatever it is; a server of our own is ended
+        except BaseException:  # raised again, whatever it is; a server of our own is ended
             self._own_server.close()
             raise
         _open.add(self)
@@ -337,8 +337,8 @@ class Remote:
         return monitor.Shown(monitor.top(self.session))
 
     def profile(self, seconds: float = asking.SECONDS, **how: Any) -> Profile:
-        """Where the time goes; ``how`` has names of a `Wish`. Ctrl-C ends it early. Raises FlameError."""
-        return asking.take(self.session, asking.Wish.named(seconds=seconds, **how))
+        """Where the time goes; ``how`` has names of a `ProfileOptions`. Ctrl-C ends it early. Raises FlameError."""
+        return asking.take(self.session, asking.ProfileOptions.named(seconds=seconds, **how))
 
     def memory(self, what: str = "look", of: str = "") -> str:
         """What uses memory: growth by line from ``"start"`` on, ``"types"``, or who holds ``of``. Raises FlameError."""

@@ -90,6 +90,19 @@ def of_class(kind: type) -> Source | None:
     return None
 
 
+def can_be_read(one: type | types.FunctionType) -> bool:
+    """Whether a function or class is the user's own and has a source."""
+    if by_name.is_installed(one.__module__):
+        return False
+    if isinstance(one, type):
+        return of_class(one) is not None
+    try:
+        of_function(one)
+    except CannotTravel:
+        return False
+    return True
+
+
 def functions_of(kind: type) -> Iterator[types.FunctionType]:
     """The functions in a class's body, also those in properties, class methods and under decorators."""
     for one in list(vars(kind).values()):
@@ -149,13 +162,13 @@ def names_at_once(code: types.CodeType) -> set[str]:
     return names
 
 
-def writes_outside(code: types.CodeType) -> bool:
+def sets_outer_names(code: types.CodeType) -> bool:
     """Whether a function sets global or nonlocal names."""
     free = set(code.co_freevars)
     for one in dis.get_instructions(code):
         if one.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") or (one.opname == "STORE_DEREF" and one.argval in free):
             return True
-    return any(isinstance(one, types.CodeType) and writes_outside(one) for one in code.co_consts)
+    return any(isinstance(one, types.CodeType) and sets_outer_names(one) for one in code.co_consts)
 
 
 def may_change(code: types.CodeType) -> bool:

@@ -22,7 +22,7 @@ from ..terminal import one_line
 from .shapes import (
     MAX_LINE,
     Check,
-    Misshapen,
+    WrongShape,
     either,
     flag,
     listing,
@@ -170,7 +170,7 @@ def result(op: str, value: Any, location: str) -> Any:
         if op not in _BATCHES:  # their events are checked one by one
             tree(value, "the answer")
         RESULTS.get(op, tree)(value, "the answer")
-    except Misshapen as error:
+    except WrongShape as error:
         words = _WORDS.get(op, f"an answer of the wrong shape to {op}")
         raise UnsafeAnswer(location, f"{words} ({error})") from None
     return value
@@ -210,7 +210,7 @@ def events(batch: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def numbers(batch: Iterable[dict[str, Any]]) -> None:
-    """Raise Misshapen if an event has no valid number."""
+    """Raise WrongShape if an event has no valid number."""
     for event in batch:
         _count(event.get("number"), "the number of an event")
 
@@ -230,7 +230,7 @@ def _event(event: dict[str, Any]) -> dict[str, Any]:
             check(content, "it")
         if "metadata" in event:
             tree(event["metadata"], "its metadata")
-    except Misshapen as error:
+    except WrongShape as error:
         what = one_line(kind, 40)
         sentence = f"[refused an event ({what}) of the wrong shape: {error}]\n"
         note = {"type": "stream", "content": {"name": "stderr", "text": sentence}}
@@ -248,7 +248,7 @@ def _is_right(check: Check | None, value: Any) -> bool:
         return False
     try:
         check(value, "it")
-    except Misshapen:
+    except WrongShape:
         return False
     return True
 
@@ -423,8 +423,8 @@ def reply(shape: str, content: dict[str, Any], location: str) -> dict[str, Any]:
         tree(content, "the reply")
         REPLIES.get(shape, tree)(content, "the reply")
         if "buffers" in content:  # only we may set it: buffers come beside the JSON
-            raise Misshapen("the reply has buffers of its own")
-    except Misshapen as error:
+            raise WrongShape("the reply has buffers of its own")
+    except WrongShape as error:
         kind = shape.partition(".")[0]
         raise UnsafeAnswer(location, f"a reply of the wrong shape to {kind} ({error})") from None
     return content
@@ -478,6 +478,6 @@ def files(op: str, message: dict[str, Any], location: str) -> dict[str, Any]:
             _MORE(message, "the answer")
         elif op in FILES:
             FILES[op](message, "the answer")
-    except Misshapen as error:
+    except WrongShape as error:
         raise UnsafeAnswer(location, f"an answer of the wrong shape to {op} ({error})") from None
     return message

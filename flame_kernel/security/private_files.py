@@ -35,7 +35,7 @@ def replace(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(making, path)
-    except BaseException:  # goes on, whatever it is; no partial file is left
+    except BaseException:  # raised again, whatever it is; no partial file is left
         with contextlib.suppress(OSError):
             os.unlink(making)
         raise

@@ -1,6 +1,6 @@
 """Shapes: what the tables of `answers.py` are made of. A *check* says whether a value has the right type and range.
 
-A check is called with a value and the value's name, and raises Misshapen with a sentence about it.
+A check is called with a value and the value's name, and raises WrongShape with a sentence about it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_MOMENT = 1e11
 Check = Callable[[Any, str], None]
 
 
-class Misshapen(ValueError):
+class WrongShape(ValueError):
     """A part of an answer has the wrong type or range; the text says which part."""
 
 
@@ -30,9 +30,9 @@ def text(most: int = 1 << 30) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not str:
-            raise Misshapen(f"{name} is not text")
+            raise WrongShape(f"{name} is not text")
         if len(value) > most:
-            raise Misshapen(f"{name} has more than {most} characters")
+            raise WrongShape(f"{name} has more than {most} characters")
 
     return check
 
@@ -42,7 +42,7 @@ def whole(least: int = 0, most: int = MAX_WHOLE) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not int or not least <= value <= most:
-            raise Misshapen(f"{name} is not a whole number from {least} to {most}")
+            raise WrongShape(f"{name} is not a whole number from {least} to {most}")
 
     return check
 
@@ -50,19 +50,19 @@ def whole(least: int = 0, most: int = MAX_WHOLE) -> Check:
 def number(value: Any, name: str) -> None:
     """A number of at most MAX_NUMBER in size, so neither infinite nor NaN."""
     if type(value) not in (int, float) or not -MAX_NUMBER <= value <= MAX_NUMBER:  # False for NaN
-        raise Misshapen(f"{name} is not a number in range")
+        raise WrongShape(f"{name} is not a number in range")
 
 
 def moment(value: Any, name: str) -> None:
     """A time in seconds since 1970 that can be shown as a date."""
     if type(value) not in (int, float) or not 0 <= value <= MAX_MOMENT:
-        raise Misshapen(f"{name} is not a time")
+        raise WrongShape(f"{name} is not a time")
 
 
 def flag(value: Any, name: str) -> None:
     """True or false."""
     if type(value) is not bool:
-        raise Misshapen(f"{name} is neither true nor false")
+        raise WrongShape(f"{name} is neither true nor false")
 
 
 def one_of(*words: Any) -> Check:
@@ -70,7 +70,7 @@ def one_of(*words: Any) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not str or value not in words:
-            raise Misshapen(f"{name} is not one of {', '.join(words)}")
+            raise WrongShape(f"{name} is not one of {', '.join(words)}")
 
     return check
 
@@ -85,11 +85,11 @@ def listing(item: Check, most: int = 1_000_000, least: int = 0) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not list:
-            raise Misshapen(f"{name} is not a list")
+            raise WrongShape(f"{name} is not a list")
         if len(value) > most:
-            raise Misshapen(f"{name} has more than {most} items")
+            raise WrongShape(f"{name} has more than {most} items")
         if len(value) < least:
-            raise Misshapen(f"{name} has fewer than {least} items")
+            raise WrongShape(f"{name} has fewer than {least} items")
         for one in value:
             item(one, f"an item of {name}")
 
@@ -101,7 +101,7 @@ def row(*items: Check) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not list or len(value) != len(items):
-            raise Misshapen(f"{name} is not a list of {len(items)}")
+            raise WrongShape(f"{name} is not a list of {len(items)}")
         for one, item in zip(value, items, strict=True):
             item(one, f"an item of {name}")
 
@@ -113,9 +113,9 @@ def table(item: Check, most: int = 100_000) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not dict:
-            raise Misshapen(f"{name} is not an object")
+            raise WrongShape(f"{name} is not an object")
         if len(value) > most:
-            raise Misshapen(f"{name} has more than {most} entries")
+            raise WrongShape(f"{name} has more than {most} entries")
         for one in value.values():
             item(one, f"a value of {name}")
 
@@ -127,10 +127,10 @@ def record(needed: Mapping[str, Check], other: Mapping[str, Check] | None = None
 
     def check(value: Any, name: str) -> None:
         if type(value) is not dict:
-            raise Misshapen(f"{name} is not an object")
+            raise WrongShape(f"{name} is not an object")
         for field, of in needed.items():
             if field not in value:
-                raise Misshapen(f"{name} has no {field}")
+                raise WrongShape(f"{name} has no {field}")
             of(value[field], field)
         for field, of in (other or {}).items():
             if field in value:
@@ -142,7 +142,7 @@ def record(needed: Mapping[str, Check], other: Mapping[str, Check] | None = None
 def mapping(value: Any, name: str) -> None:
     """Any dict."""
     if type(value) is not dict:
-        raise Misshapen(f"{name} is not an object")
+        raise WrongShape(f"{name} is not an object")
 
 
 def either(field: str, cases: Mapping[str, Check]) -> Check:
@@ -150,10 +150,10 @@ def either(field: str, cases: Mapping[str, Check]) -> Check:
 
     def check(value: Any, name: str) -> None:
         if type(value) is not dict:
-            raise Misshapen(f"{name} is not an object")
+            raise WrongShape(f"{name} is not an object")
         kind = value.get(field)
         if type(kind) is not str or kind not in cases:
-            raise Misshapen(f"{field} is not one of {', '.join(cases)}")
+            raise WrongShape(f"{field} is not one of {', '.join(cases)}")
         cases[kind](value, name)
 
     return check
@@ -169,7 +169,7 @@ def tree(value: Any, name: str) -> None:
         below: list[Any] = []
         kinds = set(map(type, level))
         if int in kinds and max(map(int.bit_length, (one for one in level if type(one) is int))) > 13_000:
-            raise Misshapen(f"{name} has a number of thousands of digits")
+            raise WrongShape(f"{name} has a number of thousands of digits")
         for one in level if dict in kinds or list in kinds else ():
             kind = type(one)
             if kind is dict:
@@ -179,4 +179,4 @@ def tree(value: Any, name: str) -> None:
         if not below:
             return
         level = below
-    raise Misshapen(f"{name} is nested deeper than {MAX_DEPTH}")
+    raise WrongShape(f"{name} is nested deeper than {MAX_DEPTH}")

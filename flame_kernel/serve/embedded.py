@@ -110,7 +110,7 @@ class EmbeddedServer:
         self._process = self._start()
         try:
             self.location = self._wait()
-        except BaseException:  # goes on, whatever it is; the server does not stay
+        except BaseException:  # raised again, whatever it is; the server does not stay
             self.close()
             raise
 

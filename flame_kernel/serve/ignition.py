@@ -54,7 +54,7 @@ def ignite(request):
     fire = Ignition(request["modules"])
     try:
         fire.light(request["key"].encode("ascii"), request["settings"], request["hardening"])
-    except BaseException:  # goes on, whatever it is; nothing of ours stays in the process
+    except BaseException:  # raised again, whatever it is; nothing of ours stays in the process
         fire.clear()
         raise
     module = type(sys)(ME, __doc__)

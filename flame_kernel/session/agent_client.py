@@ -10,7 +10,7 @@ from ..connect.connection import Connection
 from ..connect.target import Target
 from ..errors import FlameError, RemoteError, UnsafeAnswer
 from ..security import answers
-from ..security.shapes import Misshapen
+from ..security.shapes import WrongShape
 from .bootstrap import is_missing
 from .inbox import Event
 from .link import Link, no_agent
@@ -95,7 +95,7 @@ class AgentClient:
         try:
             batch = answers.events(wire.decode_events(events, buffers))
             answers.numbers(batch)
-        except (wire.WireError, Misshapen) as e:
+        except (wire.WireError, WrongShape) as e:
             raise UnsafeAnswer(self._link.location, f"events of the wrong shape: {e}") from e
         return batch
 

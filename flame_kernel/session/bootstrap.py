@@ -11,7 +11,9 @@ import base64
 import functools
 import hashlib
 import json
+import os
 import re
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
@@ -28,6 +30,18 @@ T = TypeVar("T")
 # tenth of a second at the start of every kernel; a test compares both.
 _IMPORT = re.compile(r"^from (\.+)([\w.]*) import (\([^)]*\)|[^(\n]+)$", re.MULTILINE)
 _REMARK = re.compile(r"#.*")
+
+# What follows is made on one thread: fifty sessions that connect at once would each make the same, some MiB of it.
+_making = threading.RLock()
+
+
+def _forked() -> None:
+    global _making
+    _making = threading.RLock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def imports(name: str, text: str) -> Iterator[tuple[str, str]]:
@@ -74,9 +88,14 @@ def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield prefix + path.name[:-3], path.read_text(encoding="utf-8")
 
 
-@functools.lru_cache(maxsize=1)
 def _read() -> tuple[str, str, str]:
     """``(package name, loader text, bundle text)`` of this version's agent."""
+    with _making:
+        return _made()
+
+
+@functools.lru_cache(maxsize=1)
+def _made() -> tuple[str, str, str]:
     sources = dict(_files(resources.files("flame_kernel").joinpath("agent")))
     loader = sources.pop("loader")
     files = in_order(sources)
@@ -116,8 +135,13 @@ def push_source() -> str:
     return (
         "(lambda parts, space: (exec(parts[0], space), space['boot'](parts[1], parts[0])))("
         "__import__('json').loads(__import__('zlib').decompress(__import__('base64').b64decode("
-        f"'{_packed(agent_text())}')).decode()), {{}})"
+        f"'{_pack_once(agent_text())}')).decode()), {{}})"
     )
+
+
+def _pack_once(texts: tuple[str, str]) -> str:
+    with _making:
+        return _packed(texts)
 
 
 @functools.lru_cache(maxsize=1)

@@ -86,7 +86,7 @@ def execute(connection: Connection, source: str, again: Callable[[], Connection]
                 raise
             for step in _steps(source, most - wire.SPARE):
                 fresh.call("execute", step)
-        except BaseException:  # goes on, whatever it is; the connection is closed
+        except BaseException:  # raised again, whatever it is; the connection is closed
             fresh.close()
             raise
         return fresh

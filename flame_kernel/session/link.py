@@ -89,10 +89,11 @@ class Link:
         self.target = found(target)
         self.closing = threading.Event()
         self.gone: FlameError | None = None
+        self.leaving = False  # this side ends the session, whoever hears of it first
         self.boot = ""
         self._on_end = on_end
         self._alive = alive
-        self._neighbour: LocalProcess | None = None
+        self._local_process: LocalProcess | None = None
         self._nonce = uuid.uuid4().hex[:16]
         self._counter = itertools.count(1)
         self._modern = False
@@ -108,7 +109,7 @@ class Link:
         self._second: Future[Connection] | None = None
         try:
             self.calls = Line("calls", *self._greet(self._dial_second if for_session else lambda: None))
-        except BaseException:  # goes on, whatever it is; the second connection is closed
+        except BaseException:  # raised again, whatever it is; the second connection is closed
             self._give_up_second()
             raise
         self.lines = [self.calls]
@@ -213,7 +214,7 @@ class Link:
     def opened(self, server: dict[str, Any]) -> None:
         """The session is open: remember what the server told, to recognize it later."""
         self.boot = server["boot"]
-        self._neighbour = LocalProcess.of(server)
+        self._local_process = LocalProcess.of(server)
         self._modern = tuple(server["python"]) >= (3, 4)
         self._know_server(self.calls.connection)
 
@@ -270,9 +271,9 @@ class Link:
         with contextlib.suppress(ConnectionLost):
             line.ahead = self._ask(line.connection, request, timeout, ())
 
-    def await_ahead(self, line: Line, seconds: float, wait: float) -> Wait | None:
+    def await_prefetched(self, line: Line, seconds: float, wait: float) -> Wait | None:
         """What to wait for until the answer to the request sent ahead comes; None if the next ``exchange`` should be
-        made at once. ``wait`` as there; after ``seconds`` it is too late, see `give_up_ahead`."""
+        made at once. ``wait`` as there; after ``seconds`` it is too late, see `give_up_prefetched`."""
         ahead, connection = line.ahead, line.connection
         if ahead is None or ahead[2] is not connection or not connection.is_open:
             return None
@@ -281,7 +282,7 @@ class Link:
         line.patience, line.asked = wait + SILENT, line.asked or time.monotonic()
         return Wait(connection.channel, seconds)
 
-    def give_up_ahead(self, line: Line) -> None:
+    def give_up_prefetched(self, line: Line) -> None:
         """The answer to the request sent ahead is too late: the next ``exchange`` raises that error."""
         if line.ahead is not None:
             request, number, connection, hear = line.ahead
@@ -382,7 +383,7 @@ class Link:
                     raise self.gone
                 if self.closing.is_set():
                     raise ConnectionLost(self.location, "the session was closed here")
-                if not self._alive() or (self._neighbour is not None and not self._neighbour.lives()):
+                if not self._alive() or (self._local_process is not None and not self._local_process.lives()):
                     self.end(SessionGone(self.location, "the server ended"))
                     continue
                 try:
@@ -446,7 +447,7 @@ class Link:
         with self._lock:
             if self.gone is not None:
                 return
-            self.gone = why
+            self.gone = why = self._closed_here() if self.leaving else why
         self._on_end(why)
         self.closing.set()
         self._hurry.set()
@@ -458,11 +459,14 @@ class Link:
     def abort(self) -> None:
         """Wake all that wait; send nothing more."""
         self.closing.set()
-        self.gone = self.gone or SessionGone(self.location, "it was closed here")
+        self.gone = self.gone or self._closed_here()
         self._hurry.set()
         self.watch.wake()
         for line in self.lines:
             line.connection.abort()
+
+    def _closed_here(self) -> SessionGone:
+        return SessionGone(self.location, "it was closed here")
 
     def close(self, timeout: float = 1.0) -> None:
         """Close the connections; call it when the threads that use them have ended."""

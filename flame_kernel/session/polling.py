@@ -85,10 +85,10 @@ class Polling:
     def _turn(self, why: str) -> Wait | None:
         """Take what has come and poll again, until there is something to wait for."""
         if self._is_parked and why == LATE:
-            self._link.give_up_ahead(self._line)
+            self._link.give_up_prefetched(self._line)
         elif self._is_parked and why == WOKEN and not self._link.closing.is_set():
             left = self._asked + self._timeouts.poll_deadline - time.monotonic()
-            parked = self._link.await_ahead(self._line, left, self._wait)
+            parked = self._link.await_prefetched(self._line, left, self._wait)
             if parked is not None:
                 return parked
         while not self._link.closing.is_set():
@@ -109,7 +109,7 @@ class Polling:
         if line.ahead is None or line.ahead[0] is not self._poll:
             link.prefetch(line, self._poll, seconds)
         self._is_parked = True
-        return link.await_ahead(line, seconds, self._wait)
+        return link.await_prefetched(line, seconds, self._wait)
 
     def _answered(self) -> float:
         """Take the answer to the poll; returns the seconds until the next one."""

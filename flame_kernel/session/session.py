@@ -104,10 +104,10 @@ class Session:
             self.server = self._open(attach)
             try:
                 self._events = self._link.add_line("events")
-            except BaseException:  # goes on, whatever it is; the session does not stay there
+            except BaseException:  # raised again, whatever it is; the session does not stay there
                 self._undo_open()
                 raise
-        except BaseException:  # goes on, whatever it is; the connection is closed
+        except BaseException:  # raised again, whatever it is; the connection is closed
             self._link.close()
             raise
         fresh = self.server["fresh"]
@@ -449,6 +449,7 @@ class Session:
     def _finish(self, op: str, timeout: float) -> None:
         while self.before_end:
             self.before_end.pop()()
+        self._link.leaving = True
         if self.gone is None and not self._link.closing.is_set():
             done = self._call({"op": op, "ack": self._shown})
             # If nothing answers, the agent ends the session itself, after nobody has come back for some time.

@@ -215,6 +215,20 @@ def test_a_dtype_is_the_same(value: Any) -> None:
     assert through(value) == value
 
 
+@pytest.mark.parametrize(("new", "old"), [("Y-MAR", "A-MAR"), ("2h", "2H"), ("min", "T"), ("Q-DEC", "Q-DEC")])
+def test_a_period_of_an_older_pandas_has_its_frequency_of_today(new: str, old: str) -> None:
+    for value in (pd.Period(ordinal=50, freq=new), pd.period_range("2020", periods=2, freq=new)):
+        parts = [bytes(part).replace(f'"{new}"'.encode(), f'"{old}"'.encode()) for part in values.encode(value)]
+        assert old.encode() in parts[0]
+        assert bool(np.all(values.decode(parts) == value))
+
+
+def test_a_frequency_that_pandas_lacks_is_no_lie_of_the_server() -> None:
+    with pytest.raises(values.BadValue, match=r"'QQ-DEC', which pandas [\d.]+ does not have") as caught:
+        values.decode([b'{"pp":[50,"QQ-DEC"]}'])
+    assert caught.value.missing
+
+
 def test_tables_are_the_same_there(remote: Remote) -> None:
     for value in [*ARRAYS, *EXTENSIONS, *INDEXES, *SERIES, *FRAMES, *SCALARS[:13]]:
         remote["v"] = value

@@ -16,7 +16,7 @@ from flame_kernel.commands.tab import command_at, rest_of, wanted, wanted_of_cel
 from flame_kernel.connect.keys import has_key, without_key
 from flame_kernel.errors import FlameError, TargetError
 
-README = Path(__file__).parents[2] / "README.md"
+REFERENCE = Path(__file__).parents[2] / "notebooks" / "REFERENCE.md"
 
 
 def given(text: str, face: str = MAGICS) -> dict[str, Any]:
@@ -139,12 +139,12 @@ def test_the_help_fits_a_notebook(face: str) -> None:
         assert find(command.name, face) is command
 
 
-def test_the_readme_has_the_table() -> None:
-    _, begin, rest = README.read_text("utf-8").partition("<!-- commands: begin -->\n")
+def test_the_reference_page_has_the_table() -> None:
+    _, begin, rest = REFERENCE.read_text("utf-8").partition("<!-- commands: begin -->\n")
     table, end, _ = rest.partition("\n<!-- commands: end -->")
     assert begin
     assert end
-    assert table == help.readme_table(), f"python -m flame_kernel.commands.help prints:\n{help.readme_table()}"
+    assert table == help.reference_table(), f"python -m flame_kernel.commands.help prints:\n{help.reference_table()}"
 
 
 def test_orders_that_only_look() -> None:

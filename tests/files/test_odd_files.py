@@ -12,7 +12,7 @@ from farside import FlameServer
 from transfers import SERVERS, connected, far_side
 
 from flame_kernel.errors import TransferError
-from flame_kernel.files.sync import Wishes, sync_down, sync_up
+from flame_kernel.files.sync import SyncOptions, sync_down, sync_up
 from flame_kernel.remote.remote import Remote
 
 KERNEL_FILES = ["/proc/version", "/proc/self/limits", "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/block"]
@@ -85,11 +85,11 @@ def test_a_folder_comes_into_one_that_is_not_there_yet(dry: bool, pi: Remote, tm
     for sync, name in ((sync_up, "up"), (sync_down, "down")):
         to = tmp_path / name / "new"
         (tmp_path / name).mkdir()
-        done = sync(pi.session, str(tmp_path / "s"), str(to), Wishes(dry_run=dry), False)
+        done = sync(pi.session, str(tmp_path / "s"), str(to), SyncOptions(dry_run=dry), False)
         assert done.transferred.files == 1
         assert tree(tmp_path / name) == ([] if dry else ["new", "new/s", "new/s/a"])
         with pytest.raises(TransferError, match="create it first"):
-            sync(pi.session, str(tmp_path / "s"), str(tmp_path / name / "no" / "no"), Wishes(dry_run=dry), False)
+            sync(pi.session, str(tmp_path / "s"), str(tmp_path / name / "no" / "no"), SyncOptions(dry_run=dry), False)
 
 
 def test_a_folder_takes_the_place_of_a_file(pi: Remote, tmp_path: Path) -> None:
@@ -100,6 +100,6 @@ def test_a_folder_takes_the_place_of_a_file(pi: Remote, tmp_path: Path) -> None:
         (tmp_path / name / "a").write_text("a file")
         (tmp_path / name / "other").write_text("stays")
         lines: list[str] = []
-        sync(pi.session, f"{tmp_path / 's'}/", str(tmp_path / name), Wishes(report=lines.append), False)
+        sync(pi.session, f"{tmp_path / 's'}/", str(tmp_path / name), SyncOptions(report=lines.append), False)
         assert tree(tmp_path / name) == ["a", "a/f", "other"]
         assert "delete a" in lines

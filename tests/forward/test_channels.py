@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flame_kernel.agent.forward import channels
-from flame_kernel.agent.forward.channels import CLIENT, FAR, WINDOW, Channels, Damaged, Spoilt
+from flame_kernel.agent.forward.channels import CLIENT, FAR, WINDOW, Channels, Damaged, Tampered
 
 KEY = b"a key for the tests of channels"
 _HEAD = struct.Struct(">BII")
@@ -208,7 +208,7 @@ def test_a_sealed_frame_that_was_changed_ends_the_link_only(change: int) -> None
     here.write(number, b"a word")
     data = bytearray(b"".join(bytes(one) for one in here.frames()))
     data[change] ^= 1
-    with pytest.raises(Spoilt):
+    with pytest.raises(Tampered):
         fed(there, bytes(data) + bytes(1 << 19))
     joined(here, there)
     assert (channels.DATA, number, b"a word") in moved(here, there)
@@ -220,9 +220,9 @@ def test_a_frame_that_is_repeated_or_sent_back_is_refused() -> None:
     here.open({})
     data = b"".join(bytes(one) for one in here.frames())
     fed(there, data)
-    with pytest.raises(Spoilt):
+    with pytest.raises(Tampered):
         fed(there, data)
-    with pytest.raises(Spoilt):
+    with pytest.raises(Tampered):
         fed(here, data)
 
 

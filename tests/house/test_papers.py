@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from farside import FlameServer, pythons, stopped
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,6 +31,29 @@ PAGES = (
 def test_the_readme_names_the_commands_that_are_tested() -> None:
     assert "pip install '.[test]' && python -m pytest" in README
     assert "pip install '.[test]' && python -m pytest" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_first_page_is_short() -> None:
+    assert len(README.splitlines()) <= 220
+    first = "\n".join(README.splitlines()[:60])
+    for told in ("## Two commands", "python -m venv", "jupyter lab", "--key-file", "jupyter flame doctor"):
+        assert told in first
+
+
+def test_the_script_of_the_readme_runs(tmp_path: Path) -> None:
+    """Its library example, as it stands, on a server on this machine."""
+    [script] = [code for code in re.findall(r"```python\n(.+?)```", README, re.DOTALL) if "import flame" in code]
+    (tmp_path / "model.bin").write_bytes(b"model")
+    (tmp_path / "there").mkdir()
+    with stopped(FlameServer(pythons()[-1])) as server:
+        script = script.replace("ssh://you@the-machine/9999", server.location).replace("/tmp/", f"{tmp_path}/there/")
+        (tmp_path / "script.py").write_text(script)
+        asked = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (asked.returncode, asked.stderr) == (0, "")
+    names, total, hostname = asked.stdout.split("\n", 2)
+    assert names.startswith("[")
+    assert (total, hostname.strip()) == ("3", Path("/etc/hostname").read_text().strip())
+    assert (tmp_path / "there" / "model.bin").read_bytes() == b"model"
 
 
 def file_of(link: str, page: Path) -> Path | None:

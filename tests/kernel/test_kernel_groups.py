@@ -116,6 +116,18 @@ def test_a_group_beside_one_host(unconnected: Kernel) -> None:
     assert "all 3 hosts" in ok(unconnected.execute("%flame px -t web print('x')")).stdout
     assert "all 3 hosts" in ok(unconnected.execute("%flame result")).stdout
     assert ok(unconnected.execute("os.getpid()")).result == pid
+    assert "all 3 hosts" in ok(unconnected.execute("%flame px print('the group of before')")).stdout
+
+
+def test_px_on_one_host_is_a_cell_there(unconnected: Kernel) -> None:
+    """As in the magics, where no group is named and none was before: it runs where the kernel's cells run."""
+    ok(unconnected.execute("n = 3"))
+    assert ok(unconnected.execute("%flame px print(n); m = 4")).stdout == "3\n"
+    assert ok(unconnected.execute("m")).result == "4"
+    assert ok(unconnected.execute("%flame px -t 0 print(m)")).stdout == "4\n"
+    run = unconnected.execute("%flame px 1 / 0")
+    assert run.reply is not None
+    assert run.reply["ename"] == "ZeroDivisionError"
 
 
 def test_files_modules_scripts_and_stacks(kernel: Kernel, servers: dict[str, FlameServer], tmp_path: Path) -> None:

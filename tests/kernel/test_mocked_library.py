@@ -120,5 +120,5 @@ def test_what_works_stays_as_a_cell_has_replaced_it(kernel: Kernel) -> None:
     code = "import builtins\ncalls = []\nfound = builtins.open\n"
     code += "builtins.open = lambda *a, **k: calls.append(a) or found(*a, **k)"
     assert ok(kernel.execute(code)).stderr == ""
-    ok(kernel.execute("open('/dev/null').close()"))
+    ok(kernel.execute("builtins.open('/dev/null').close()"))  # IPython gives cells an open of its own
     assert ok(kernel.execute("builtins.open = found\nlen(calls) > 0")).result == "True"

@@ -17,7 +17,7 @@ from farside import FlameServer, LiveApp, Python, pythons, wait_until
 import flame
 from flame_kernel.errors import FlameError, RemoteError, UnsafeAnswer
 from flame_kernel.profile import saving
-from flame_kernel.profile.asking import Taking, Wish
+from flame_kernel.profile.asking import ProfileOptions, Taking
 from flame_kernel.profile.profile import Call, Profile, merged
 from flame_kernel.remote.remote import Remote
 
@@ -182,7 +182,7 @@ def test_a_held_interpreter_is_seen_from_outside(flame_server: Callable[..., Fla
 
 
 def test_ctrl_c_ends_it_early(known: Remote) -> None:
-    taking = Taking(known.session, Wish(scope="all", seconds=600))
+    taking = Taking(known.session, ProfileOptions(scope="all", seconds=600))
     threading.Timer(0.5, taking.stop).start()
     profile = taking.result()
     assert profile.samples > 0
@@ -222,7 +222,7 @@ def test_nothing_is_noted_when_the_session_is_gone(oldest_python: Python) -> Non
         with flame.connect(app.location, place="process", shell="mini") as remote:
             before = remote.evaluate("__import__('sys').getswitchinterval()")
             remote.memory("start")
-            taking = Taking(remote.session, Wish(scope="all", seconds=600))
+            taking = Taking(remote.session, ProfileOptions(scope="all", seconds=600))
         with pytest.raises(FlameError):
             taking.result()
         with flame.connect(app.location, place="process", shell="mini") as remote:

@@ -19,7 +19,7 @@ from flakylink import FlakyLink
 from transfers import KEY, SERVERS, MiB, connected, far_side
 
 import flame
-from flame_kernel.agent.wire import frames, pieces, seals
+from flame_kernel.agent.wire import chunks, frames, seals
 from flame_kernel.connect.target import Location, Secret, Target
 from flame_kernel.connect.tls import Tls
 from flame_kernel.errors import CallTimeout, CannotTravel, ObjectGone, UnsafeAnswer
@@ -272,13 +272,13 @@ def _sealed(parts: list[bytes], key: bytes = b"k" * 32) -> list[bytes]:
     def keep(data: Any) -> None:
         sent.append(bytes(data))
 
-    pieces.send(pieces.Outgoing(parts), 0, keep, seals.Seal("sha256", key))
+    chunks.send(chunks.Outgoing(parts), 0, keep, seals.Seal("sha256", key))
     return sent
 
 
 def _received(sent: list[bytes], sizes: list[int], key: bytes = b"k" * 32) -> list[bytes]:
-    box, large = frames.Box(b"".join(sent)), pieces.Incoming(sizes)
-    pieces.receive(large, 0, box.receive, seals.Seal("sha256", key))
+    box, large = frames.Box(b"".join(sent)), chunks.Incoming(sizes)
+    chunks.receive(large, 0, box.receive, seals.Seal("sha256", key))
     assert box.empty
     assert large.come == large.size
     return [bytes(part) for part in large.parts]
@@ -289,18 +289,18 @@ def test_nothing_of_it_can_be_changed_dropped_or_repeated_under_a_key() -> None:
     sizes = [len(part) for part in parts]
     sent = _sealed(parts)
     assert len(sent) == 2 * 4
-    assert sum(map(len, sent)) == pieces.length(sum(sizes), True)
+    assert sum(map(len, sent)) == chunks.length(sum(sizes), True)
     assert _received(sent, sizes) == parts
     rng = random.Random(6)
     for number in range(len(sent)):
         spoilt = bytearray(sent[number])
         spoilt[rng.randrange(len(spoilt))] ^= 1 << rng.randrange(8)
-        with pytest.raises(pieces.Damaged):
+        with pytest.raises(chunks.Damaged):
             _received([*sent[:number], bytes(spoilt), *sent[number + 1 :]], sizes)
     for wrong in ([2, 3, 0, 1, 4, 5, 6, 7], [0, 1, 0, 1, 4, 5, 6, 7], [0, 1, 4, 5, 2, 3, 6, 7]):
-        with pytest.raises((pieces.Damaged, frames.Damaged)):
+        with pytest.raises((chunks.Damaged, frames.Damaged)):
             _received([sent[index] for index in wrong], sizes)
-    with pytest.raises(pieces.Damaged):
+    with pytest.raises(chunks.Damaged):
         _received(sent, sizes, b"l" * 32)
 
 
@@ -345,7 +345,7 @@ def test_no_memory_is_one_sentence(flame_server: Callable[..., FlameServer], mon
         def none(size: int) -> None:
             raise MemoryError
 
-        monkeypatch.setattr(pieces, "_memory", none)
+        monkeypatch.setattr(chunks, "_memory", none)
         with pytest.raises(CannotTravel, match=r"a value of \d+ bytes, which does not fit into the memory here"):
             pi["large"].ref().fetch()
         monkeypatch.undo()

@@ -236,3 +236,74 @@ def test_a_server_that_calls_what_was_not_handed_over(pi: Remote, monkeypatch: p
     with pytest.raises(UnsafeAnswer, match="was not handed over"):
         pi.run(work, pi.on(report))
     pi.interrupt()
+
+
+class WithoutText(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class NoText:
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    def __reduce__(self) -> str:
+        raise ValueError("does not go")
+
+    __repr__ = __str__
+
+
+class NumberAsText(Exception):
+    def __str__(self) -> str:
+        return 5  # type: ignore[return-value]  # what a user's class may do
+
+
+def entangled() -> list[Exception]:
+    one, other = ValueError(1), KeyError(2)
+    one.args, one.__dict__["me"], other.__dict__["one"], one.__dict__["other"] = (one, [one]), one, one, other
+    return [one, other]
+
+
+def test_an_exception_without_a_text_or_inside_itself_comes_back_and_nothing_waits_for_ever(pi: Remote) -> None:
+    failing = [WithoutText(1), NumberAsText(), ValueError(NoText()), StopIteration(NoText()), *entangled()]
+    for one in failing:
+
+        def fails(one: Exception = one) -> None:
+            seen.append(one)
+            raise one
+
+        with pytest.raises(type(one)) as caught:
+            pi.run(once, pi.on(fails))
+        assert caught.value is one
+        with pytest.raises(type(one)) as caught, pi.builtins.memoryview(b""):
+            raise one
+        assert caught.value is one
+        assert pi.run(lambda one: type(one).__name__, one) == type(one).__name__
+    pi.push({"one": entangled()[0]})
+    assert pi.evaluate("one.me is one and one.other.one is one and 'ValueError(...)' in one.args[0]")
+
+
+def test_a_value_that_cannot_be_sent_does_not_leave_the_far_side_waiting(flame_server: Callable[..., Any]) -> None:
+    for trust in (False, True):
+        with flame.connect(flame_server().location, shell="mini", trust=trust) as pi:
+
+            def gives(x: int) -> NoText:
+                seen.append(x)
+                return NoText()
+
+            with pytest.raises(CannotTravel):
+                pi.run(once, pi.on(gives), 1)
+            assert pi.evaluate("1 + 1") == 2
+
+
+def test_notes_go_there_without_the_tracebacks_of_there(pi: Remote) -> None:
+    error = ValueError(1)
+    error.__dict__["__notes__"] = ["of here"]
+    pi.push({"error": error})
+    assert pi.evaluate("error.__notes__") == ["of here"]
+    with pytest.raises(ValueError, match="1") as caught:
+        pi.execute("def f():\n    raise error\nf()")
+    back = caught.value.__dict__["__notes__"]
+    assert back[0] == "of here"
+    assert back[1].startswith("On the far side:")
+    assert pi.run(lambda one: one.__notes__, caught.value) == ["of here"]

@@ -125,6 +125,23 @@ def test_after_the_end_every_call_says_so(one: Remote) -> None:
     assert "gone" in repr(held)
 
 
+def test_the_end_was_here_whoever_hears_of_it_first(one: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The poll may bring that the session is over before the answer to the call that ended it."""
+    session = one.session
+    call = session._call
+
+    def slow_call(request: dict[str, object]) -> object:
+        done = call(request)
+        if request["op"] == "close":
+            wait_until(lambda: session.gone, "the poll to hear of the end")
+        return done
+
+    monkeypatch.setattr(session, "_call", slow_call)
+    one.close()
+    with pytest.raises(SessionGone, match="closed here"):
+        one.evaluate("1")
+
+
 def test_a_fork_cannot_use_the_connection(one: Remote, capfd: pytest.CaptureFixture[str]) -> None:
     held = one.evaluate("object()")
     pid = os.fork()

@@ -150,7 +150,7 @@ def test_a_folder_lists_names_of_one_component(
                 if way == "get":
                     transfer.get(session, ["/data/."], home.out)
                 else:
-                    sync.sync_down(session, "/data/", str(home.out), sync.Wishes())
+                    sync.sync_down(session, "/data/", str(home.out), sync.SyncOptions())
             assert not outside(events, home.out), (path, kind)
             assert everything(home.out) == before, (path, kind)
 
@@ -292,9 +292,9 @@ def test_sync_makes_and_empties_the_folder_that_was_typed(
     with watched() as events:
         if said == "\ud800":
             with pytest.raises(UnsafeAnswer):
-                sync.sync_down(session, typed, str(mine), sync.Wishes(delete=True))
+                sync.sync_down(session, typed, str(mine), sync.SyncOptions(delete=True))
             return
-        sync.sync_down(session, typed, str(mine), sync.Wishes(delete=True))
+        sync.sync_down(session, typed, str(mine), sync.SyncOptions(delete=True))
     assert not outside(events, mine)
     if typed == "/data/results":
         assert sorted(os.listdir(mine)) == ["other", "results"]
@@ -312,7 +312,7 @@ def test_sync_does_not_follow_a_link_that_has_the_name(
         monkeypatch, answers(where=where, list={"entries": [entry("new")], "last": True}, read=send())
     )
     with watched() as events, pytest.raises(TransferError, match="is a link here; name the folder that it leads to"):
-        sync.sync_down(session, "/data/link", str(home.out), sync.Wishes(delete=delete))
+        sync.sync_down(session, "/data/link", str(home.out), sync.SyncOptions(delete=delete))
     assert not outside(events, home.out)
 
 
@@ -424,7 +424,7 @@ def _copy_while_links_are_planted(
     session = hostile_session(monkeypatch, answer)
     with contextlib.suppress(UnsafeAnswer, TransferError):
         if way == "sync":
-            sync.sync_down(session, "/data/", str(home.out), sync.Wishes(delete=True))
+            sync.sync_down(session, "/data/", str(home.out), sync.SyncOptions(delete=True))
         else:
             transfer.get(session, ["/data/*" if way == "pattern" else "/data/."], home.out)
 
@@ -449,7 +449,7 @@ def test_delete_stays_in_the_folder_while_links_are_planted(
     where = dict(found("data", "folder"), parent="folder", path="/data")
     session = hostile_session(monkeypatch, answers(where=where, list={"entries": [], "last": True}))
     with contextlib.suppress(TransferError):
-        sync.sync_down(session, "/data/", str(home.out / "work"), sync.Wishes(delete=True, report=lines))
+        sync.sync_down(session, "/data/", str(home.out / "work"), sync.SyncOptions(delete=True, report=lines))
     assert (home.out / "moved").exists()
 
 
@@ -563,7 +563,7 @@ def test_without_open_folders_the_same_is_refused(home: Home, monkeypatch: pytes
     )
     for copy in (
         lambda: transfer.get(session, ["/data/."], home.out),
-        lambda: sync.sync_down(session, "/data/", str(home.out), sync.Wishes(checksum=True)),
+        lambda: sync.sync_down(session, "/data/", str(home.out), sync.SyncOptions(checksum=True)),
     ):
         with pytest.raises(
             TransferError, match="2 of 4 files could not be copied: link/secret: its folder is not there"
@@ -681,7 +681,7 @@ def test_only_what_was_named_is_read_and_sent(home: Home, monkeypatch: pytest.Mo
         if way == "put":
             transfer.put(session, [mine], "/far")
         else:
-            sync.sync_up(session, str(mine), "/far", sync.Wishes())
+            sync.sync_up(session, str(mine), "/far", sync.SyncOptions())
     far: HostileFar = session.far
     sent = b"".join(far.data)
     assert sent in (b"", b"mine" * 100_001)
@@ -863,7 +863,7 @@ def test_whatever_is_answered_nothing_outside_is_touched(data: st.DataObject, mo
             if word == "get":
                 transfer.get(session, [source], home.out)
             else:
-                sync.sync_down(session, source, str(home.out), sync.Wishes(delete=delete))
+                sync.sync_down(session, source, str(home.out), sync.SyncOptions(delete=delete))
         if not plants:  # planting is seen, too
             assert not outside(events, home.out)
         home.check()

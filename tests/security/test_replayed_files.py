@@ -132,7 +132,7 @@ def act(pi: Remote, here: Path, there: Path) -> None:
     pi.sendfile(there / "sent", b"old" * 100)
     (there / "tree" / "doomed").mkdir()
     (there / "tree" / "doomed" / "x").write_text("x")
-    sync.sync_up(pi.session, f"{here}/tree/", f"{there}/tree", sync.Wishes(delete=True))
+    sync.sync_up(pi.session, f"{here}/tree/", f"{there}/tree", sync.SyncOptions(delete=True))
     pi.get(there / "tree" / "small", here / "back")
     assert pi.getfile(there / "sent") == b"old" * 100
     assert sorted(one.name for one in (there / "tree").iterdir()) == ["large", "small", "sub"]

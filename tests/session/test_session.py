@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -276,6 +278,20 @@ def test_what_is_pushed_is_made_once() -> None:
     before = bootstrap._packed.cache_info().hits
     bootstrap.push_source()
     assert bootstrap._packed.cache_info().hits == before + 1
+
+
+def test_sessions_that_connect_at_once_make_it_once() -> None:
+    for made in (bootstrap._made, bootstrap._packed):
+        made.cache_clear()
+    together = threading.Barrier(8)
+
+    def push() -> str:
+        together.wait(10)
+        return bootstrap.push_source()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len({one.result(30) for one in [pool.submit(push) for _ in range(8)]}) == 1
+    assert bootstrap._made.cache_info().misses == bootstrap._packed.cache_info().misses == 1
 
 
 def test_what_the_agent_refuses_has_a_code(flame_server: Callable[..., FlameServer]) -> None:

@@ -1,4 +1,4 @@
-"""DAP: the Debug Adapter Protocol with debugpy in this process. https://microsoft.github.io/debug-adapter-protocol
+"""Speaks the Debug Adapter Protocol (DAP) with debugpy in this process. https://microsoft.github.io/debug-adapter-protocol
 
 debugpy's tracer (pydevd) speaks it over a socket. We listen on loopback only until the tracer has connected, and both
 sides identify themselves by a secret that is used once. So no other user of the machine can connect.
@@ -70,7 +70,7 @@ class Tracer:
         found = _Found()
         try:
             self._socket = self._connect()
-        except BaseException:  # goes on, whatever it is; no tracer is left without a listener
+        except BaseException:  # raised again, whatever it is; no tracer is left without a listener
             pydevd.stoptrace()
             raise
         finally:

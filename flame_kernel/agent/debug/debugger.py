@@ -40,7 +40,8 @@ _HISTORY = re.compile(r"_i{1,3}\Z|_i?\d+\Z")  # inputs and outputs of cells, by 
 
 
 class Debugger:
-    """
+    """Answers the debug requests of one session.
+
     host     the session core
     append   ``append(type, request id, content)`` adds an event to its log
     """
@@ -182,7 +183,7 @@ class Debugger:
             try:
                 self._make_folder()
                 self._tracing.start(self._on_event, self._on_end)
-            except BaseException:  # goes on, whatever it is; nothing is left half started
+            except BaseException:  # raised again, whatever it is; nothing is left half started
                 self._stop()
                 raise
 
@@ -239,7 +240,7 @@ class Debugger:
     def _on_terminate(self, message, arguments):
         """End the stopped cell, but not the process, which may be an app's."""
         if self._tracing.everywhere:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            signal.pthread_kill(threads.main_ident(), signal.SIGINT)
         else:
             self._host.interrupt()
         return {}

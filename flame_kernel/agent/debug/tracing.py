@@ -28,7 +28,8 @@ _active_lock = threading.Lock()
 
 
 class Tracing:
-    """
+    """The tracer of one session, and the threads that it traces.
+
     host        the session core
     everywhere  whether all threads of the process stop and continue together
     tracer      the dap.Tracer, or None if none is running

@@ -23,7 +23,8 @@ A frame::
 Every frame except ACK is counted and kept until the other side acknowledges it. When a connection breaks, both sides
 say how much they have received, and the rest is sent again over the next one. So channels outlive connections.
 
-The other side may be hostile: what cannot be raises Damaged, and all that it can make us keep is bounded.
+The other side may be hostile: a frame that makes no sense raises Damaged, and there is a limit for all that it can make
+us keep.
 """
 
 import collections
@@ -46,7 +47,7 @@ MOST = 1024
 # Bytes and frames after which we acknowledge; and those that may be unacknowledged while more is read locally.
 ACK_EVERY = 1 << 18, 1000
 ROOM = 8 << 20, 16_000
-# An honest side acknowledges long before so much is kept for it, whatever is going on.
+# The limit of what is kept for the other side: an honest one acknowledges long before.
 MOST_KEPT = 64 << 20, 128_000
 
 _HEAD = struct.Struct(">BII")
@@ -65,8 +66,8 @@ class Damaged(Exception):
     """The other side sent what no honest one sends."""
 
 
-class Spoilt(Damaged):
-    """Somebody in between has changed what was sent, or the link has. The next connection goes on."""
+class Tampered(Damaged):
+    """What was sent was changed on its way. The channels continue over the next connection."""
 
 
 def both_seals(name, secret, client, far, client_received, far_received):
@@ -287,7 +288,7 @@ class Channels:
         self._frame(DATA, number, data)
 
     def used(self, number, count):
-        """``count`` bytes of a channel have found their reader here, so the other side may send more."""
+        """``count`` bytes of a channel have been used here, so the other side may send more."""
         channel = self._channels.get(number)
         if channel is None or channel.eof_in:
             return
@@ -387,7 +388,7 @@ class _Reader:
             if self._seal is not None:
                 made = self._seal(self._head, payload)
                 if not hmac.compare_digest(made, bytes(memoryview(self._body)[size:])):
-                    raise Spoilt("a frame whose seal is not that of its content")
+                    raise Tampered("a frame whose seal is not that of its content")
             self._head = self._body = self._rest = None
             yield kind, number, payload
 
@@ -398,7 +399,7 @@ class _Reader:
         head = bytes(self._input[self._start : self._start + _HEAD.size])
         kind, _, size = _HEAD.unpack(head)
         if size != _LENGTHS.get(kind, size) or size > _LONGEST.get(kind, _LENGTHS.get(kind, -1)):
-            raise (Damaged if self._seal is None else Spoilt)("a frame of kind %d and %d bytes" % (kind, size))
+            raise (Damaged if self._seal is None else Tampered)("a frame of kind %d and %d bytes" % (kind, size))
         self._start += _HEAD.size
         self._head, self._body = head, bytearray(size + self._after)
         count = min(len(self._body), self._stop - self._start)

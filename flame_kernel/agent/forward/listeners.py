@@ -50,7 +50,7 @@ def listening_at(address, most=128):
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(address)
         sock.listen(most)
-    except BaseException:  # goes on, whatever it is; the socket is closed
+    except BaseException:  # raised again, whatever it is; the socket is closed
         sock.close()
         raise
     return sock

@@ -24,7 +24,8 @@ _TLS_WAITS = ("SSLWantReadError", "SSLWantWriteError")
 
 
 class Pump:
-    """
+    """Moves bytes between the link and the local sockets of its channels.
+
     side    channels.CLIENT or FAR
     start   starts a thread: ``start(name, work, *args)``
     where   see ``Streams``

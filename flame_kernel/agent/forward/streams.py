@@ -37,7 +37,8 @@ class _Stream:
 
 
 class Streams:
-    """
+    """The local connections of all channels.
+
     channels  where the bytes go to and come from
     selector  the pump's; the data of a socket's key is a function that is called with the mask
     start     starts a thread: ``start(name, work, *args)``
@@ -113,7 +114,7 @@ class Streams:
         except (KeyError, ValueError):
             pass
 
-    # -- what frames mean
+    # -- frames
 
     def take(self, kind, number, payload):
         """Handle a frame of a channel."""

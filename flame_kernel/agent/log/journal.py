@@ -61,10 +61,11 @@ def payload(event):
 class _Block:
     """Consecutive events.
 
-    position, first   position and number of its first event; behind a gap, ``first`` is right only once the gap is
-    sealed left              bytes in it that are not acknowledged events            a list, or None while they are in
-    the spill file output            request id -> bytes, if all its events may be dropped, else None; set when the
-    block is closed
+    position  the position of its first event; ``first``: that event's number, which behind a gap is right only once the
+              gap is sealed
+    left      bytes in it that are not acknowledged
+    events    a list, or None while they are in the spill file
+    output    request id -> bytes, if all its events may be dropped, else None; set when the block is closed
     """
 
     __slots__ = ("count", "events", "first", "left", "length", "output", "pages", "position", "size")
@@ -113,7 +114,8 @@ class _Gap(_Block):
 
 
 class Journal:
-    """
+    """The events of a log, in blocks.
+
     cap             bytes that may be unacknowledged before the middle of them is dropped; None: no limit
     memory          how many of these bytes stay in memory; None: all
     history         bytes that are kept after they are acknowledged, ``history_memory`` of them in memory
@@ -147,12 +149,12 @@ class Journal:
         )
 
     def set_cap(self, cap):
-        """Set another cap, which applies from now on."""
+        """Set another cap."""
         self.cap = cap
         self._block_size = BLOCK if cap is None else max(1 << 12, min(BLOCK, cap // 32))
         self._closed_more = True
 
-    # -- coming ------------------------------------------------------------------------------------------------------
+    # -- adding ------------------------------------------------------------------------------------------------------
 
     @property
     def open_from(self):
@@ -206,7 +208,7 @@ class Journal:
         self._blocks.append(_Block(self.position + 1, self.newest + 1))
         self._closed_more = True
 
-    # -- going -------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     def acknowledge(self, number):
         """The reader has received everything up to ``number``."""
@@ -315,7 +317,7 @@ class Journal:
             block.first = number
             number += block.count
 
-    # -- bounds ------------------------------------------------------------------------------------------------------
+    # -- limits ------------------------------------------------------------------------------------------------------
 
     @property
     def is_full(self):

@@ -75,11 +75,11 @@ class _Lock:
 class EventLog:
     """Numbered events from ``acknowledged`` to ``newest``, and some of those before.
 
-    bound       bytes that producers of text may be ahead of an attached reader before they have to wait; also how much
-                of the unacknowledged events stays in memory cap         bytes kept while no reader is attached; None: a
-                reader is always attached, in this process when_full   what happens at the cap: "drop" the middle, or
-                "block" the producers of text until a reader comes history     bytes of acknowledged events kept for
-                ``watch`` and ``replay``
+    bound      bytes that producers of text may be ahead of an attached reader before they have to wait; also how much
+               of the unacknowledged events stays in memory
+    cap        bytes kept while no reader is attached; None: a reader is always attached, in this process
+    when_full  what happens at the cap: "drop" the middle, or "block" the producers of text until a reader comes
+    history    bytes of acknowledged events kept for ``watch`` and ``replay``
     """
 
     def __init__(self, bound=8 << 20, cap=None, when_full="drop", history=0):
@@ -155,7 +155,7 @@ class EventLog:
         crowd, large = len(self._incoming), len(piece) > LARGE
         # Preferably at the end of a line: other threads print while this one waits.
         may_wait = large or piece.endswith("\n") or crowd > 2 * CROWD
-        if may_wait and (crowd > (LARGE_CROWD if large else CROWD) or self._is_ahead()):
+        if may_wait and (crowd > (LARGE_CROWD if large else CROWD) or self._must_wait()):
             self.wait_for_room(LARGE_CROWD)
 
     def wait_for_room(self, crowd=CROWD):
@@ -164,7 +164,7 @@ class EventLog:
             return  # a __del__ method that prints while the log itself is working on this thread
         pause = LOOK_FIRST
         try:
-            while not self._closed and (len(self._incoming) > crowd or self._is_ahead()):
+            while not self._closed and (len(self._incoming) > crowd or self._must_wait()):
                 self._held_up = True
                 _wake(self._urgent)
                 _wake(self._news)
@@ -201,7 +201,7 @@ class EventLog:
         """How many bytes may wait before a writer is too far ahead."""
         return self.bound if cap is None else min(self.bound, cap)
 
-    def _is_ahead(self):
+    def _must_wait(self):
         waiting, cap = self._journal.waiting, self._journal.cap
         if waiting <= self.bound and (cap is None or waiting < cap):
             return False
@@ -242,7 +242,7 @@ class EventLog:
             self._left = False
 
     def detach(self, ack=0):
-        """The reader leaves for now, having read up to ``ack``; its poll returns."""
+        """The reader, which has read up to ``ack``, leaves for now; its poll returns."""
         with self._lock:
             self._journal.acknowledge(ack)
             self._change_reader()
@@ -263,8 +263,8 @@ class EventLog:
 
         after    start behind this number instead: the reader has the events before it but has not processed them all
         wait     seconds to wait for the first event; ``None`` waits until there is one or the log is closed
-        gap      seconds between two batches that hold only text and values: such output is gathered, but not longer
-        than this is_over  called now and then: whether the client that would get the answer is gone
+        gap      seconds between two batches that hold only text and values: such output is gathered for so long
+        is_over  called now and then: whether the client that would get the answer is gone
 
         Safe to repeat: an event sent under a number is sent again unchanged.  A second reader makes the first return
         with nothing, because the first one's answer would go to a dead connection.

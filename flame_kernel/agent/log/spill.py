@@ -41,7 +41,7 @@ class Spill:
             for page, count in _runs(pages):
                 self._write(view[at : at + count * PAGE], page * PAGE)
                 at += count * PAGE
-        except BaseException:  # goes on, whatever it is; its pages are free again
+        except BaseException:  # raised again, whatever it is; its pages are free again
             self.free(pages)
             raise
         return tuple(pages)

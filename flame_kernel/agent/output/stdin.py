@@ -11,15 +11,15 @@ class StdinNotImplementedError(NotImplementedError):
     """Stands in for IPython's error of this name if IPython is missing."""
 
 
-class LeavesPdb(BaseException):
+class QuitsPdb(BaseException):
     """A KeyboardInterrupt for code in pdb, which would catch the real class and ask again."""
 
     def _render_traceback_(self):
         return ["KeyboardInterrupt: %s" % self]
 
 
-LeavesPdb.__name__ = LeavesPdb.__qualname__ = "KeyboardInterrupt"
-LeavesPdb.__module__ = "builtins"
+QuitsPdb.__name__ = QuitsPdb.__qualname__ = "KeyboardInterrupt"
+QuitsPdb.__module__ = "builtins"
 
 
 def _asked_by_pdb(frame):
@@ -76,7 +76,7 @@ class Prompts:
             self._append("input_cancelled", cell.request_id, {"input_id": input_id})
             kind = KeyboardInterrupt
             if _asked_by_pdb(sys._getframe(1)):
-                kind = LeavesPdb
+                kind = QuitsPdb
                 sys.settrace(None)
             raise kind("Interrupted by user")
         finally:

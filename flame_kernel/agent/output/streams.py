@@ -10,6 +10,7 @@ writes to whatever is assigned to ``sys.stdout`` now.
 """
 
 import codecs
+import contextlib
 import io
 import os
 import sys
@@ -31,6 +32,8 @@ except ImportError:  # Python 3.6: threads are told apart, but not tasks
 
 
 _current = ContextVar("flame_cell", default=None)
+# What a thread that a session has for itself works for, where the context is a new one: in a greenlet, for example.
+_own_threads = {}
 
 
 class Cell:
@@ -91,7 +94,7 @@ class Work:
 
 def current():
     """The Cell for which the calling thread or task works; None for the host process's own code."""
-    cell = _current.get()
+    cell = _current.get() or _own_threads.get(threading.get_ident())
     if cell is not None and cell.host.closed:
         return None
     return cell
@@ -99,7 +102,7 @@ def current():
 
 def working():
     """The same, even if the cell's session has ended."""
-    return _current.get()
+    return _current.get() or _own_threads.get(threading.get_ident())
 
 
 def is_over(cell):
@@ -116,6 +119,18 @@ def is_of(context, request_id):
 def set_current(cell):
     """Let the calling thread or task work for ``cell`` from now on."""
     _current.set(cell)
+
+
+@contextlib.contextmanager
+def thread_of(cell):
+    """The calling thread works for ``cell``, and for nobody else, in whatever context."""
+    ident = threading.get_ident()
+    _own_threads[ident] = cell
+    set_current(cell)
+    try:
+        yield
+    finally:
+        del _own_threads[ident]
 
 
 class _OutBytes(io.RawIOBase):
@@ -170,7 +185,8 @@ class OutStream(io.TextIOBase):
         return self.below if current() is None else None
 
     def write(self, text):
-        cell = _current.get()  # ``current()`` without the call: a print does this twice
+        # ``current()`` without the call: a print does this twice
+        cell = _current.get() or _own_threads.get(threading.get_ident())
         host = None if cell is None else cell.host
         if host is None or host.closed:
             return self.below.write(text) if self.below is not None else len(text)
@@ -231,7 +247,7 @@ class OutDispatcher(OutStream):
         return self.below if cell is None else _assigned(cell, self._name)
 
     def write(self, text):
-        cell = _current.get()
+        cell = _current.get() or _own_threads.get(threading.get_ident())
         if cell is not None and cell.host.redirects and not cell.host.closed:
             other = _assigned(cell, self._name)
             if other is not None:

@@ -5,7 +5,7 @@ A function on a stock server can use the socket that it was called through.  The
     session, epoch, n   the session, its epoch, and the number of this call of its owner
     way                 put: from the client; get: to it
     ticket, sizes, at   the value, the lengths of its parts (if it is new here), the position to start from
-    size                bytes that will cross the connection, as counted by ``pieces.length``
+    size                bytes that will cross the connection, as counted by ``chunks.length``
     nonce, hash         the client's random bytes, as hex, and the hash of the seals
 
 We answer with GREETING and 32 random bytes; then the value follows as ``pieces`` describes it, and DONE from the side
@@ -19,7 +19,7 @@ connection the server has to pass the bytes on, because it holds the TLS state.
 import os
 
 from .. import sockets
-from ..wire import frames, pieces, seals
+from ..wire import chunks, frames, seals
 
 # Seconds without a byte before we give up; keepalive notices a dead client sooner.
 PATIENCE = 900.0
@@ -55,18 +55,18 @@ def serve(objects, request, key, sock):
     seal = None if key is None else seals.Seal(request["hash"], key)
     if request["way"] == "put":
         incoming = objects.incoming(request["ticket"], request["sizes"])
-        pieces.receive(incoming, request["at"], lambda view: sockets.fill(sock, view), seal)
-        sock.sendall(pieces.DONE)
+        chunks.receive(incoming, request["at"], lambda view: sockets.fill(sock, view), seal)
+        sock.sendall(chunks.DONE)
     else:
-        pieces.send(objects.outgoing(request["ticket"]), request["at"], sock.sendall, seal)
-        sockets.fill(sock, memoryview(bytearray(len(pieces.DONE))))
+        chunks.send(objects.outgoing(request["ticket"]), request["at"], sock.sendall, seal)
+        sockets.fill(sock, memoryview(bytearray(len(chunks.DONE))))
 
 
 def hand_on(request, client, child):
     """In the server: pass the bytes from one socket to the other, and DONE the other way."""
     giver, taker = (client, child) if request["way"] == "put" else (child, client)
     room = memoryview(bytearray(1 << 18))
-    for source, target, left in ((giver, taker, request["size"]), (taker, giver, len(pieces.DONE))):
+    for source, target, left in ((giver, taker, request["size"]), (taker, giver, len(chunks.DONE))):
         while left:
             count = source.recv_into(room[: min(left, len(room))])
             if not count:

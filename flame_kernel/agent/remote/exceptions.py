@@ -3,7 +3,8 @@
 told   ename, evalue, traceback: text; bases: names of its built-in classes; classes: all its classes as [module,
        qualified name]; key: the client's name of the class, if it sent the class.  With it goes a value, the facts, see
        ``wire/raised``, and a group's members
-sent   {"kind": its class, if that can be sent, "classes", "args", "attributes", "facts", "text"}
+sent   {"kind": its class, if that can be sent, "classes", "args", "attributes", "facts", "text",
+       "notes"}
 """
 
 import builtins
@@ -93,12 +94,19 @@ def made(sent, names):
             setattr(error, name, fact)
         except Exception:  # a property of the user's class
             pass
-    for name, value in sent["attributes"].items():
+    set_attributes(error, sent.get("attributes") or {})
+    if sent["notes"]:
+        set_attributes(error, {"__notes__": sent["notes"]})
+    return error
+
+
+def set_attributes(error, attributes):
+    """Give an exception the attributes that it has on the client's side, as far as its class allows."""
+    for name, value in attributes.items():
         try:
             BaseException.__setattr__(error, name, value)  # without code of the user's class; sets slots, too
         except Exception:  # a property, or a class with slots that lacks this one
             pass
-    return error
 
 
 def _is_exception(kind):

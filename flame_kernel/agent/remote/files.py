@@ -218,7 +218,7 @@ class Worker:
                 trees.set_attributes(incoming.path, request["mode"], request["mtime"])
                 return {"same": True}
             incoming.finish(request["mode"])
-        except BaseException:  # goes on, whatever it is; a file that nobody finishes is removed
+        except BaseException:  # raised again, whatever it is; a file that nobody finishes is removed
             incoming.stop(keep=False)
             raise
         return {"same": False}

@@ -12,7 +12,7 @@ and *contents*, which hold references to other things::
     definition  a class, or a function with its decorators: name, source, file, line, free, needs, space, missing, …;
                 with a key it is a class, and made only once per session
     made        a class from a call: key, call  reduced  an object: new (callable and arguments), state
-    exception   described, see ``exceptions``
+    exception   described, see ``exceptions``; attributes, which may hold the exception itself
     attribute   of, name    lru  function, maxsize, typed    dispatch  functions    container  of, content
 
 Functions of one module share a *space*, their global names.  An item is made when it is first needed.  What it uses
@@ -202,7 +202,7 @@ class Things:
                 task()
             except _Waits:
                 postponed.append(task)
-            except BaseException:  # goes on, whatever it is
+            except BaseException:  # raised again, whatever it is
                 self._waiting += [task] + postponed
                 raise
             else:
@@ -266,8 +266,8 @@ class Things:
         """Run a definition inside a function whose arguments are its free names: ``(the thing, what sets these
         names)``.
 
-        ``given`` are values that are needed at once; ``whole`` is passed to ``_undress``, None keeps the definition as
-        it is.
+        ``given`` are values that are needed at once; ``whole`` is passed to ``_strip_evaluated``; None keeps the
+        definition as it is.
         """
         source, name = item["source"], item["name"]
         try:
@@ -278,7 +278,7 @@ class Things:
         is_lambda = isinstance(node, ast.Expr)
         definition = node.value if is_lambda else node
         if whole is not None:
-            _undress(definition, whole)
+            _strip_evaluated(definition, whole)
         free = list(item["free"])
         is_alone = not (free or is_lambda)
         module = _tree("")
@@ -387,7 +387,10 @@ class Things:
             made[key] = value
 
     def _exception(self, item, number):
-        return exceptions.made(self._value(item["described"])[0], self._session)
+        made = self._made[number] = exceptions.made(self._value(item["described"])[0], self._session)
+        if item["attributes"] is not None:
+            self._later(lambda: exceptions.set_attributes(made, self._value(item["attributes"])[0]))
+        return made
 
     def _container(self, item, number):
         made = {"dict": dict, "list": list, "set": set}[item["of"]]()
@@ -466,12 +469,12 @@ def _parse(source):
     return _tree(source).body
 
 
-def _undress(definition, whole):
+def _strip_evaluated(definition, whole):
     """Remove what is evaluated with a definition: annotations; if ``whole``, a function's decorators and defaults."""
     if isinstance(definition, ast.ClassDef):
         for node in ast.walk(definition):
             if isinstance(node, _ANNOTATED):
-                _undress(node, False)
+                _strip_evaluated(node, False)
             elif isinstance(node, ast.AnnAssign):
                 node.annotation = ast.Str("annotation") if sys.version_info < (3, 8) else ast.Constant("annotation")
         return

@@ -31,7 +31,7 @@ from .. import own
 from ..output import streams, sys_hooks
 from ..shell import compiler, tracebacks
 from ..wire import raised, values
-from ..wire.pieces import PIECE, Incoming, Outgoing
+from ..wire.chunks import PIECE, Incoming, Outgoing
 from . import callbacks, description, exceptions, functions, loops, pickles, results
 from .operations import FUNCTIONS
 

@@ -41,7 +41,7 @@ class Files:
         path = name.replace(os.sep, "/")
         return self.read(posixpath.normpath(path[len(ROOT) :] if path.startswith(ROOT) else path))
 
-    def inside(self, folder):
+    def listed(self, folder):
         """``{name: whether it is a folder}`` of what is in a folder."""
         found = {}
         for path in list(self.data) + [one.path for one in list(self.sources.values())]:
@@ -114,10 +114,10 @@ class Node:
         return posixpath.basename(self._path)
 
     def iterdir(self):
-        return iter([self.joinpath(name) for name in sorted(self._files.inside(self._path))])
+        return iter([self.joinpath(name) for name in sorted(self._files.listed(self._path))])
 
     def is_dir(self):
-        return bool(self._files.inside(self._path))
+        return bool(self._files.listed(self._path))
 
     def is_file(self):
         try:

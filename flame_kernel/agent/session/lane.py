@@ -137,7 +137,11 @@ class Lane:
         self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else processes.native_id()
         asyncio.set_event_loop(self.loop)
         # What the loop itself prints, for example about a failed callback, belongs to the cell that ran last.
-        streams.set_current(streams.LatestCell(self.host))
+        with streams.thread_of(streams.LatestCell(self.host)):
+            self._run()
+        self.host.lane_ended(self)
+
+    def _run(self):
         self._task = self.loop.create_task(self._serve())
         while not self._task.done():
             try:
@@ -155,7 +159,6 @@ class Lane:
                     break
                 time.sleep(LOOP_AGAIN)
         self._close_loop()
-        self.host.lane_ended(self)
 
     def _close_loop(self):
         try:

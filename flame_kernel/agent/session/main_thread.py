@@ -46,7 +46,7 @@ def find():
     """
     if os.name != "posix":
         raise Unavailable("the main thread can be used on POSIX systems only; use place = process")
-    main = threading.main_thread().ident
+    main = threads.main_ident()
     server, condition = _loop_in(sys._current_frames().get(main))
     if server is not None:
         return _unless_taken(server), condition, False
@@ -434,7 +434,7 @@ class MainThread:
             self._interrupting = None
             return
         self._signalled_at = time.monotonic()
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        signal.pthread_kill(threads.main_ident(), signal.SIGINT)
         if signal.getsignal(signal.SIGINT) == self._on_sigint:  # otherwise the cell has a handler of its own
             threads.later(SIGNAL_AGAIN, "interrupt", self._signal_until_handled, request)
         else:

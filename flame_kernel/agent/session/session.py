@@ -41,7 +41,8 @@ class Refusal(Exception):
 
 
 class Session:
-    """
+    """One session on this server: its core, its log, and its owner.
+
     place       "process", "child" or "main"
     options     from op ``open``: linger (seconds), journal (bytes), when_full ("drop" or "block")
     bundle      returns the agent's own text, for a child
@@ -77,7 +78,7 @@ class Session:
         self.place.keep(self.log)
         try:
             self.core.start()
-        except BaseException:  # goes on, whatever it is; the journal's file and thread do not stay
+        except BaseException:  # raised again, whatever it is; the journal's file and thread do not stay
             self.log.close()
             self.log.forget()
             raise

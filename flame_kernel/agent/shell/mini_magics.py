@@ -431,14 +431,14 @@ class _Expander(string.Formatter):
 
     def vformat(self, text, args, names):
         out = []
-        for literal, field, spec, conversion in self._pieces(text):
+        for literal, field, spec, conversion in self._parts(text):
             out.append(literal)
             if field is not None:
                 value = eval(field + (":" + spec if spec else ""), names)
                 out.append(format(self.convert_field(value, conversion), ""))
         return "".join(out)
 
-    def _pieces(self, text):
+    def _parts(self, text):
         for literal, field, spec, conversion in self.parse(text):
             at, before = 0, ""
             for match in self._dollar.finditer(literal):

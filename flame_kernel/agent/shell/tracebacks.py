@@ -11,6 +11,7 @@ import os
 import traceback
 
 from .. import own
+from ..wire import raised
 from . import ansi
 
 WIDTH = 75
@@ -32,11 +33,8 @@ def ename(exc):
 
 
 def evalue(exc):
-    """``str(exc)``, or a substitute if that raises."""
-    try:
-        text = str(exc)
-    except Exception:  # the user's __str__ may raise anything
-        return "<exception str() failed>"
+    """``str(exc)``, or a substitute if that raises; shortened if it is long."""
+    text = raised.text_of(exc)
     return text if len(text) <= MAX_MESSAGE else _shortened(text)
 
 

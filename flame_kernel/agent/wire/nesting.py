@@ -42,7 +42,7 @@ _EMPTY = {
 }
 
 
-class Tangled(NotPlain):
+class NeedsEntries(NotPlain):
     """The value must be cut into entries first."""
 
 

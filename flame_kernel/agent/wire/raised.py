@@ -51,7 +51,7 @@ def facts(exc):
     attributes.update(attribute(exc, "__dict__") or {})
     notes = attributes.pop("__notes__", None)
     if isinstance(notes, list):
-        found["notes"] = [str(note)[:LIMIT] for note in notes[:MOST]]
+        found["notes"] = [text_of(note)[:LIMIT] for note in notes[:MOST]]
     if isinstance(exc, SystemExit):
         attributes["code"] = exc.code
     names = [name for name in attributes if isinstance(name, str)][:MOST]
@@ -87,6 +87,15 @@ def slots_of(kind):
     return found
 
 
+def text_of(value):
+    """The ``str()`` of an exception or its argument; what Python's tracebacks say instead if that fails."""
+    try:
+        return str(value)
+    except Exception:  # the user's __str__ may raise anything
+        kind = "exception" if isinstance(value, BaseException) else type(value).__name__
+        return "<%s str() failed>" % kind
+
+
 def attribute(exc, name):
     """An attribute; None if it has none, or if a property of the user's raises."""
     try:
@@ -104,11 +113,7 @@ def encode(encoder, value, kind, depth):
         return None
     bases = [one for one in kind.__mro__[1:MOST] if issubclass(one, BaseException)]
     classes = [told] + [[None, str(one.__module__)[:500], one.__qualname__[:500]] for one in bases]
-    try:
-        text = str(value)[:LIMIT]
-    except Exception:  # the user's __str__ may raise anything
-        text = ""
-    return {"rx": [classes, encoder.node(text, depth + 1), encoder.node(facts(value), depth + 1)]}
+    return {"rx": [classes, encoder.node(text_of(value)[:LIMIT], depth + 1), encoder.node(facts(value), depth + 1)]}
 
 
 def _read(decoder, content, depth):

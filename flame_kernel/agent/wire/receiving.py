@@ -68,7 +68,7 @@ class Incoming:
                 raise trees.Refused("its partial file was changed by someone else")
             if self._status.st_size > offset:  # not for a new file: truncating one to nothing would flush it on close
                 self._file.truncate(offset)
-        except BaseException:  # goes on, whatever it is; the file is closed
+        except BaseException:  # raised again, whatever it is; the file is closed
             self._close()
             raise
 

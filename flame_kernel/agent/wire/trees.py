@@ -244,7 +244,7 @@ class Source:
             self.mtime = self._status.st_mtime_ns
             if not self.size or (self.size <= _KERNEL_SIZE and not getattr(self._status, "st_blocks", 1)):
                 self._read_kernel_file()
-        except BaseException:  # goes on, whatever it is; the file is closed
+        except BaseException:  # raised again, whatever it is; the file is closed
             self._file.close()
             raise
 

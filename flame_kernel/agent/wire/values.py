@@ -65,7 +65,7 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
             encoder = made()
             tree = encoder.node(value, 0)
         text = _encoder.encode(tree).encode("ascii")
-    except (nesting.Tangled, RecursionError):
+    except (nesting.NeedsEntries, RecursionError):
         encoder = made()
         try:
             tree = nesting.encode(encoder, value)
@@ -139,9 +139,9 @@ class Encoder:
         if self.inside and id(value) in self.inside:
             raise plain_json.Shared
         if id(value) in self._under_way:
-            raise nesting.Tangled("a %s contains itself" % class_name(kind))
+            raise nesting.NeedsEntries("a %s contains itself" % class_name(kind))
         if depth > MAX_DEPTH:
-            raise nesting.Tangled("it is nested deeper than %d levels" % MAX_DEPTH)
+            raise nesting.NeedsEntries("it is nested deeper than %d levels" % MAX_DEPTH)
 
     def entry(self, value, reference):
         """The node of one of ``nesting``'s entries; from now on, other nodes refer to it by ``reference``."""
@@ -286,7 +286,7 @@ class Trusting(Encoder):
         parts, finished, unfolded, mark = len(self.parts), len(self._finished), self._unfolded, self.pickled.mark()
         try:
             return Encoder.compound(self, value, kind, depth)
-        except nesting.Tangled:
+        except nesting.NeedsEntries:
             raise
         except NotPlain:
             del self.parts[parts:]

@@ -11,7 +11,7 @@ from ...commands.far_path import get_paths, put_paths, sync_paths
 from ...connect.target import LIGHT
 from ...errors import CannotConnect
 from ...files import transfer
-from ...files.sync import Wishes, sync_down, sync_up
+from ...files.sync import SyncOptions, sync_down, sync_up
 from ...remote.remote import Remote
 from ...terminal import plain_text
 from ..connecting import Connecting
@@ -169,7 +169,7 @@ class Sync(Files):
         )
         if self.is_group:
             return self._on_group(options, source, destination)
-        wishes = Wishes(
+        sync_options = SyncOptions(
             delete=options.delete,
             dry_run=options.dry_run,
             checksum=options.checksum,
@@ -179,9 +179,9 @@ class Sync(Files):
         with self.files() as remote:
             session = remote.session
             if source is None:
-                result = sync_up(session, options.source, destination or "", wishes, self.progress)
+                result = sync_up(session, options.source, destination or "", sync_options, self.progress)
             else:
-                result = sync_down(session, source, options.destination, wishes, self.progress)
+                result = sync_down(session, source, options.destination, sync_options, self.progress)
         self.say(f"would do: {result}" if options.dry_run else result)
         return None
 
@@ -189,7 +189,7 @@ class Sync(Files):
         from .. import on_group
 
         told: dict[str, list[str]] = {}
-        wishes = {
+        sync_options = {
             "delete": options.delete,
             "dry_run": options.dry_run,
             "checksum": options.checksum,
@@ -199,7 +199,7 @@ class Sync(Files):
         here, there = (options.source, destination) if source is None else (source, options.destination)
         return on_group.files(
             self,
-            lambda on: on.sync(here, there or "", down=source is not None, **wishes),
+            lambda on: on.sync(here, there or "", down=source is not None, **sync_options),
             quiet=options.quiet,
             told=told if options.verbose or options.dry_run else {},
             before="would do: " if options.dry_run else "",

@@ -6,7 +6,7 @@ import argparse
 from typing import ClassVar
 
 from ...commands.language import BY_NAME
-from ...profile.asking import Wish, finished, take
+from ...profile.asking import ProfileOptions, finished, take
 from ...terminal import plain_text
 from ..connecting import Connecting
 from ..parser import Parser
@@ -41,9 +41,9 @@ class Profile(Connecting):
 
     def run(self, options: argparse.Namespace) -> int | None:
         values = vars(options)
-        wish = Wish.of(values)
+        wanted = ProfileOptions.of(values)
         with self.remote() as remote:
-            profile, saved = finished(take(remote.session, wish), values, str(remote.target))
+            profile, saved = finished(take(remote.session, wanted), values, str(remote.target))
         print(plain_text(str(profile)))
         if saved:
             print(plain_text(saved))

@@ -122,7 +122,7 @@ class ChildCore:
                 start_new_session=True,
                 env=launch.without_secrets(os.environ),
             )
-        except BaseException as e:  # goes on, whatever it is; what nobody will use is closed
+        except BaseException as e:  # raised again, whatever it is; what nobody will use is closed
             ours.close()
             giver.close()
             for r, _ in pipes:
@@ -345,7 +345,7 @@ class ChildCore:
         request_id = request["id"]
         if request["kind"] == "profile":
             if not request.get("request"):
-                self._profile_from_outside(request_id, request["seconds"])
+                self._profile_from_parent(request_id, request["seconds"])
         elif not self._has_answered(request_id, WHERE_PATIENCE):
             self._answer_for_child(request_id, "where", monitor.safely(self._where))
 
@@ -364,7 +364,7 @@ class ChildCore:
                 return
         self._log.append({"type": kind + "_reply", "request": request_id, "content": content})
 
-    def _profile_from_outside(self, request_id, seconds):
+    def _profile_from_parent(self, request_id, seconds):
         """Take the profile of a child whose interpreter is held, by stacks that it writes without it."""
         held = self.check(request_id, WHERE_PATIENCE) is None
         if not held and self._has_answered(request_id, seconds + WHERE_PATIENCE):

@@ -20,8 +20,8 @@ import types
 from ... import own, sockets, tempdirs, threads
 from ...log import log as events
 from ...remote import bulk
+from ...wire import chunks
 from ...wire import message as wire
-from ...wire import pieces
 from .. import core, folder, places, stacks
 from . import stacks as child_stacks
 from .core import signal_group
@@ -112,7 +112,7 @@ def _interrupt_handler(me):
 
 def _on_main(me, function):
     me.for_main.append(function)
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    signal.pthread_kill(threads.main_ident(), signal.SIGINT)
 
 
 def _interrupt_one(me, request_id):
@@ -152,7 +152,7 @@ def _interrupt_main(me, request):
 def _signal_until_handled(me, request_id):
     """Send SIGINT to the main thread until its handler has run: one just before a call blocks does not end the call."""
     if me.interrupt_only == request_id:
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        signal.pthread_kill(threads.main_ident(), signal.SIGINT)
         threads.later(SIGNAL_AGAIN, "interrupt", _signal_until_handled, me, request_id)
 
 
@@ -246,7 +246,7 @@ def _carry(me, request, key, given):
     try:
         bulk.serve(me.objects, request, key, sock)
         if sock is not done:
-            done.sendall(pieces.DONE)
+            done.sendall(chunks.DONE)
     except Exception:  # a cut, or a value that is gone: the client asks what has arrived
         for one in given:  # closing is not enough: a process forked meanwhile may have copies
             sockets.shut(one)

@@ -86,7 +86,7 @@ def _period_dtype(decoder, content, depth, pandas):
             return pandas.PeriodDtype(one)
         except (ValueError, AttributeError, KeyError, TypeError):
             pass
-    raise BadValue("the frequency %.60r, which this pandas does not have" % (freq,))
+    raise pandas_scalars.no_frequency(pandas, freq)
 
 
 def _interval_dtype(decoder, content, depth, pandas):

@@ -27,6 +27,7 @@ _RENAMED = (
     ("QE", "Q"),
     ("YE", "A"),
     ("YE", "Y"),
+    ("Y", "A"),  # of periods
     ("BME", "BM"),
     ("BQE", "BQ"),
     ("BYE", "BA"),
@@ -106,7 +107,12 @@ def offset(pandas, text):
             return pandas.tseries.frequencies.to_offset(one)
         except (ValueError, AttributeError, KeyError):
             pass
-    raise BadValue("the frequency %.60r, which this pandas does not have" % (text,))
+    raise no_frequency(pandas, text)
+
+
+def no_frequency(pandas, text):
+    """The error for a frequency of another version of pandas."""
+    return BadValue("the frequency %.60r, which pandas %s does not have" % (text, pandas.__version__), missing=True)
 
 
 def spellings(text):
@@ -206,7 +212,7 @@ def _read_period(decoder, content, depth, pandas):
         except (ValueError, AttributeError, KeyError):
             continue
         return made
-    raise BadValue("the frequency %.60r, which this pandas does not have" % (freq,))
+    raise no_frequency(pandas, freq)
 
 
 def _read_interval(decoder, content, depth, pandas):
