@@ -30,6 +30,7 @@ from ..connect.target import LIGHT, load_target
 from ..errors import FlameError, TargetError
 from ..files.sync import SyncOptions, sync_down, sync_up
 from ..forward import browser, lines
+from ..hot.words import hot
 from ..packages.words import carry_out, read
 from ..profile.asking import ProfileOptions, finished, live, take
 from ..profile.memory import memory
@@ -400,6 +401,9 @@ class Commands:
             remote.sendmodule(found)
         else:
             send_named(remote.session, line["module"])
+
+    def _hot(self, line: Line) -> None:
+        print(plain_text(hot(self._remote(line).session, line.values)))
 
     def _getmodule(self, line: Line) -> str | None:
         source: str = self._remote(line).getmodule(line["module"])

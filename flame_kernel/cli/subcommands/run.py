@@ -136,7 +136,8 @@ class Run(Running):
     about = """
         Run a script of this machine on the server, as `ssh there python FILE ARGUMENTS` would: its stdin, stdout and
         stderr are those of this command, its exit status too, and Ctrl-C stops it there (130). The modules and
-        packages that it imports from its folder are sent along, into memory. With --session its variables are kept.
+        packages that it imports from its folder are sent along, into memory; --hot serves those of another folder.
+        With --session its variables are kept.
 
         With -t GROUP (or web1,web2, pi-*, all) it runs on each server, with an empty stdin, and equal output is shown
         once; the exit code is 0, 1 where it failed somewhere, and 4 where none was reached.
@@ -152,6 +153,7 @@ class Run(Running):
     typed = """
         jupyter flame run -t gpu-box train.py --epochs 3 < data.csv > log.txt
         jupyter flame run -t gpu-box --session train train.py
+        jupyter flame run -t gpu-box --hot src scripts/train.py
         jupyter flame run -t gpu-box report.ipynb -o report-done.ipynb
         jupyter flame run -t web check.py --quick
         jupyter flame run -t web report.ipynb -p alpha=1 -o out/
@@ -161,9 +163,18 @@ class Run(Running):
         parser.add_argument("file", metavar="FILE", help="a script or a notebook of this machine; -: a script on stdin")
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="for the script")
         parser.add_argument("--json", action="store_true", help="with several servers: a line of JSON each")
+        parser.add_argument(
+            "--hot",
+            metavar="FOLDER",
+            action="append",
+            default=[],
+            help="modules of this folder can be imported there; repeatable",
+        )
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
+        if options.hot and (options.file.endswith(".ipynb") or self.is_group):
+            raise TargetError('--hot is for a script on one server; in a target it is hot = ["src"], for all uses')
         if options.file.endswith(".ipynb"):
             from . import notebook  # Jupyter's client takes long to load
 
@@ -178,6 +189,8 @@ class Run(Running):
         with self.remote(**self.plain_shell) as remote:
             for module in modules_beside(path, source) if options.file != "-" else ():
                 sendmodule(remote.session, module)
+            if options.hot:
+                remote.hot(*options.hot)
             return self.program(remote).execute(source, "script", path.name, options.arguments)
 
 
