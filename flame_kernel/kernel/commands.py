@@ -89,7 +89,10 @@ class Commands:
     async def of_cell(self, lines: list[str], cell: Cell) -> tuple[list[str] | None, dict[str, Any]]:
         """Carry out the commands at the top of a cell. Returns the lines that are left to run, and how (see
         ``Session.execute``); or None, and the reply of the cell that the last command followed. Raises FlameError,
-        Stopped."""
+        Stopped.
+
+        Branches because some commands say what happens with the rest of their cell.
+        """
         lines = list(lines)
         orders = 0
         reply: dict[str, Any] = {}

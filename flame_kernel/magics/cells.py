@@ -103,7 +103,10 @@ class Cells:
 
     def run(self, options: RunOptions, code: str) -> Job | GroupFuture | None:
         """Run one ``%%flame`` cell. Returns its job if we do not wait for it, or a future if it runs on several far
-        sides."""
+        sides.
+
+        Branches because each option of the line does one thing before, beside or after the cell.
+        """
         line = options.line
         check_alone(line.values, options.background or self.groups.means(line["target"]))
         if self.groups.means(line["target"]):

@@ -120,6 +120,10 @@ _STANDARD = re.__file__.rpartition("re")[0].rstrip("/\\").rpartition("/re")[0] o
 
 
 def _lines(before, after):
+    """What differs, a line for each name or part.
+
+    Branches because each way to differ has its words.
+    """
     found = []
     for path in list(before.marks) + [path for path in after.marks if path not in before.marks]:
         then, now = before.marks.get(path, _NONE), after.marks.get(path, _NONE)
@@ -170,7 +174,10 @@ def _words(value, instead=""):
 
 def _seen(value, deep):
     """``(mark, parts)``: the mark is compared, and its second item is the value in words; the parts are
-    ``[(how it is written behind the path, the part), …]``."""
+    ``[(how it is written behind the path, the part), …]``.
+
+    Branches because each kind of value is compared in its own way.
+    """
     kind = type(value)
     if isinstance(value, _PLAIN):
         return (kind, "", value), ()
