@@ -61,6 +61,10 @@ class Server:
                 self._take_up(self._remote)
             return self._remote
 
+    def open(self) -> Remote:
+        """As ``remote``."""
+        return self.remote
+
     def lost(self) -> str:
         """What is to be told once: that the session was lost and is another one now."""
         words, self._lost = self._lost, ""

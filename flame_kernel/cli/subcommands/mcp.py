@@ -18,8 +18,8 @@ class Mcp(Connecting):
     title = "mcp"
     about = """
         Serve the Model Context Protocol on stdin and stdout: tools with which a language-model agent runs code on a
-        server (execute, output, interrupt, where, top, inspect, complete, variables, files). A cell that takes long goes
-        on when its tool has answered, also while the link is down. Whatever the server sends is marked as data.
+        server (execute, output, interrupt, where, top, inspect, complete, variables, files). A cell that takes long
+        goes on when its tool has answered, also while the link is down. What the server sends is marked as data.
 
         The agent does what code there can do: give it a server that you would give to its user. Rails of the target
         (read_only, window, log) hold, and guard against slips; they are no wall. With --session the names, and a cell
