@@ -13,6 +13,7 @@ import types
 from .. import threads
 from ..debug.debugger import Debugger
 from ..debug.tracing import lines_of
+from ..hot import finder
 from ..log import messages
 from ..output import streams, sys_hooks, widgets
 from ..output.capture import Capture, ForkedText
@@ -70,6 +71,7 @@ class Core:
         self._callbacks = Callbacks(self)
         self._programs = program_pipes.Programs(log)
         self.modules = modules.Modules()
+        self.hot = finder.Hot(self)
         self.objects = objects.Objects(self)
         self._batch = (None, "")  # batch of the last object request, and its lane
         self._helpers = itertools.count(1)
@@ -147,6 +149,7 @@ class Core:
         if self.take_interrupts is not None and not cell.lane:
             self.take_interrupts()  # pdb (after ``continue``) or a cell may have left a handler of its own
         self.latest = cell
+        self.hot.before_cell(cell)
         if request.get("program"):
             return await program.run(self, cell, request, request.pop("descriptors"))
         if request.get("trial"):
@@ -340,6 +343,8 @@ class Core:
             self._side.submit(request)
         elif request["kind"] == "stdin":
             self._programs.feed(request)
+        elif request["kind"] == "hot":
+            self.hot.submit(request)
         elif request["kind"] == "execute":
             if request.get("program") and "descriptors" not in request:  # a child gets them from its server
                 request["descriptors"] = self._programs.begin(request)
@@ -477,6 +482,7 @@ class Core:
             self.comms.close()
         self._programs.close()
         self.modules.close()
+        self.hot.close()
         if not self.closed:
             packages.leave()
         self.objects.close()

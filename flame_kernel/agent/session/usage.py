@@ -9,7 +9,7 @@ import time
 
 from .. import windows
 from ..debug import dap
-from ..shell.mini import cwd
+from .folder import cwd
 
 
 def description(host, reason):

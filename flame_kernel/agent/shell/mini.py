@@ -63,7 +63,7 @@ class MiniShell:
     def _fill_namespace(self):
         ns = self.user_ns
         ns.setdefault("__builtins__", builtins)
-        ns.update(In=self._in, _ih=self._in, Out=self._out, _oh=self._out, _dh=[cwd()])
+        ns.update(In=self._in, _ih=self._in, Out=self._out, _oh=self._out, _dh=[_cwd()])
         ns.update((name, "") for name in _UNDERS + ("_i", "_ii", "_iii"))
         ns.update(get_ipython=lambda: self.ip, display=display.display)
         ns["exit"] = ns["quit"] = Exit(self)
@@ -307,8 +307,7 @@ def _named(exc):
     return {"ename": tracebacks.ename(exc), "evalue": tracebacks.evalue(exc)}
 
 
-def cwd():
-    """The current folder; empty where it is gone."""
+def _cwd():
     try:
         return os.getcwd()
     except OSError:  # the folder is gone
