@@ -82,7 +82,7 @@ def test_two_clusters_at_once_by_tls_and_by_ssh(sshd: Sshd, tmp_path: Path) -> N
         one, of_one = stack.enter_context(
             cluster(first.location, tls={"ca": str(tmp_path / "ca" / "ca.pem")}, name="größe 大")
         )
-        by_ssh = f"ssh://far/{second.location.removeprefix('./u:')}"
+        by_ssh = f"ssh://far/{second.location}"
         two, of_two = stack.enter_context(cluster(by_ssh, key=key, n_workers=0, name="größe 大 2"))
         assert "größe 大" in repr(one)
         assert {one.network, two.network} <= {"direct", "link"}
