@@ -373,7 +373,7 @@ class GroupError(FlameError):
         if isinstance(error, RemoteError):
             name, words = error.ename, error.evalue
         first = "" if len(self.errors) == 1 else "the first, "
-        words = one_line(f"{host}: {name}: {words}", 500)
+        words = one_line(f"{host}: {name}: {words}" if words else f"{host}: {name}", 500)
         return f"{len(self.errors)} of {self.total} hosts failed; {first}{words}"
 
     def _render_traceback_(self) -> list[str]:

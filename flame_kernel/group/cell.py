@@ -79,6 +79,7 @@ def run_cell(
             future = remote.cell(code, output.sink(remote), **more)  # type: ignore[arg-type]
             remote.session.request("stdin", buffers=[], of=request_id, end=True)
         reply = future.result()
+        output.pages(reply.get("payload"))
         if output.raised is None and reply.get("status") not in ("ok", None):
             output.raised = raised_there({**reply, "bases": [reply.get("ename")]}, {})
         if program is not None:

@@ -48,8 +48,8 @@ class GroupExecutor(Executor):
     """
 
     def __init__(self, members: Sequence[Member], retries: int = 0, group: object = None) -> None:
-        if retries < 0:
-            raise TargetError(f"retries is a number from 0 on, not {retries}")
+        if type(retries) is not int or retries < 0:
+            raise TargetError(f"retries is a whole number from 0 on, not {retries!r}")
         self._members = list(members)
         self._group = group
         self._retries = retries

@@ -15,6 +15,8 @@ COMPARED = 400
 # Text that varies between hosts and runs: addresses of objects, times, numbers.
 _PASSING = re.compile(r"0x[0-9a-fA-F]+|\d+(?:[.:,_-]\d+)*")
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>0|[1-9]\d*)(?P<after>\D*)")
+# The session's folder in the name of a cell's file, as warnings say it: another one on each host.
+_FOLDER = re.compile(r"(?<![^\s'\"])[^\s'\"]*[\\/](?:flame_\w{1,16}|ipykernel)_\d+[\\/](?=\d+\.py\b)")
 # One of several sessions at a location, such as lab:9999/2.
 _SESSION = re.compile(r"(?P<before>.*:.*/)(?P<number>[1-9]\d*)(?P<after>)")
 
@@ -74,6 +76,11 @@ def _alike(lines: list[str], others: list[str]) -> int:
 def settled(text: str) -> str:
     """The text as a terminal finally shows it: carriage returns overwrite the line, so only its last form is kept."""
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")) if "\r" in text else text
+
+
+def _settled(text: str) -> str:
+    """The same, and cells' files without the folders of their sessions, which differ though the text says the same."""
+    return _FOLDER.sub("", settled(text)) if ".py" in text else settled(text)
 
 
 def names(hosts: Sequence[str], most: int | None = NAMED) -> str:
@@ -139,7 +146,7 @@ def headline(block: Block, total: int, first: bool, width: int = 100) -> str:
 
 def told(texts: Mapping[str, str], *, diff: bool = True, mask: bool = False, total: int | None = None) -> str:
     """The texts of all hosts for people: a headline and the text of each block. Hosts without text are named last."""
-    texts = {host: settled(text) for host, text in texts.items()}
+    texts = {host: _settled(text) for host, text in texts.items()}
     spoken = {host: text.rstrip("\n") for host, text in texts.items() if text.strip()}
     silent = [host for host in texts if host not in spoken]
     total = len(texts) if total is None else total

@@ -48,6 +48,7 @@ class HostOutput:
         self._told: set[str] = set()
         self._on_text = on_text
         self._clears = False
+        self._is_open = False  # the last line of the text has no end yet
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -111,6 +112,7 @@ class HostOutput:
     def stream(self, name: str, text: str) -> None:
         self._begin()
         self.state = "running"
+        self._is_open = not text.endswith("\n") if text else self._is_open
         self._text.add(name, text)
         if self._on_text is not None:
             self._on_text(name, text)
@@ -139,7 +141,8 @@ class HostOutput:
     def _plain(self, data: dict[str, Any]) -> None:
         """A display that is only text is a part of the cell's text."""
         if set(data) <= {"text/plain"}:
-            self.stream("stdout", f"{plain_text(str(data.get('text/plain', '')))}\n")
+            start = "\n" if self._is_open else ""
+            self.stream("stdout", f"{start}{plain_text(str(data.get('text/plain', '')))}\n")
 
     def result(self, content: dict[str, Any]) -> None:
         data = dict(content.get("data") or {})
@@ -154,11 +157,18 @@ class HostOutput:
         if wait:
             self._clears = True
             return
-        self._clears = False
+        self._clears = self._is_open = False
         self._text.clear()
         for one in (self.displays, self._metadata, self._ids):
             one.clear()
         self._left = KEPT
+
+    def pages(self, payload: Any) -> None:
+        """What the reply has for a pager, as ``name?`` gives it: it is a part of the cell's text."""
+        for one in payload if isinstance(payload, list) else []:
+            if isinstance(one, dict) and one.get("source") == "page" and isinstance(one.get("data"), dict):
+                with self._lock:
+                    self._plain({"text/plain": one["data"].get("text/plain", "")})
 
     def comm(self, event: Event) -> None:
         self._once("[widgets of a group's hosts show as text]\n")

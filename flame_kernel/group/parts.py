@@ -18,7 +18,7 @@ def parts(values: Any, hosts: Sequence[str]) -> list[Any]:
     Raises FlameError if there are fewer items than hosts.
     """
     if isinstance(values, Mapping) or not all(hasattr(values, name) for name in ("__len__", "__getitem__")):
-        raise FlameError(f"a {type(values).__name__} cannot be divided; make a list of it")
+        raise FlameError(f"{type(values).__name__} has no parts to divide among hosts; make a list of it")
     count = len(values)
     if count < len(hosts):
         without = folding.names(hosts[count:])

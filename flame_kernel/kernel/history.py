@@ -120,4 +120,4 @@ class History:
 
 def _storable(text: str) -> str:
     """Text without lone surrogates: the database takes none, and one would keep all after it out as well."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -90,7 +90,7 @@ class Outgoing(IOPubThread):
         while self._queue and not self.closed:
             msg, size = self._queue[0]
             try:
-                self.socket.send_multipart(msg, zmq.DONTWAIT)
+                self.socket.send_multipart(msg, zmq.DONTWAIT, copy=False)  # parts of a few KiB are copied
             except zmq.Again:
                 if not self._is_given_up():
                     self._trying = True
@@ -119,7 +119,7 @@ class Outgoing(IOPubThread):
         """ZeroMQ drops it for whoever is full, and sends that one nothing until it takes something again."""
         self.socket.setsockopt(zmq.XPUB_NODROP, 0)
         try:
-            self.socket.send_multipart(msg, zmq.DONTWAIT)
+            self.socket.send_multipart(msg, zmq.DONTWAIT, copy=False)
         finally:
             self.socket.setsockopt(zmq.XPUB_NODROP, 1)
         if not self._stopped:

@@ -151,14 +151,15 @@ class Commands:
 
     def _disconnect(self, line: Line) -> None:
         groups = self._cells.groups
-        for words, _ in groups.items():
-            if line["all"] or line["name"] == words:
+        name = line["name"] or groups.current
+        for words in dict.fromkeys([*dict(groups.items()), *([groups.current] if groups.current else [])]):
+            if line["all"] or name == words:
                 groups.disconnect(words, line["keep"])
                 print(f"{words}: disconnected")
                 if not line["all"]:
                     return
-        for name in self._connections.names if line["all"] else [line["name"]]:
-            gone = self._connections.disconnect(name, line["keep"])
+        for one in self._connections.names if line["all"] else [name]:
+            gone = self._connections.disconnect(one, line["keep"])
             print(f"{gone}: disconnected")
 
     def _sessions(self, line: Line) -> None:

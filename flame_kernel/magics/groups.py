@@ -47,7 +47,7 @@ class Groups:
         self._words: str | None = None  # the words of the last group
         self.last: GroupFuture | None = None
         self.current: str | None = None  # the group that is used if no target is named
-        self.auto = Auto()
+        self.auto = Auto(self._check)
 
     def __repr__(self) -> str:
         return f"<Groups {', '.join(self._groups) or 'none'}>"
@@ -93,6 +93,13 @@ class Groups:
             self._leave(before, keep=False)
         return found
 
+    def _check(self, words: str) -> None:
+        """Raise FlameError if a cell could not go to ``words``."""
+        if self.means(words):
+            self.of(words)
+        elif not self._connections.is_connected(words):
+            self._connections.pick(words)
+
     def _leave(self, group: Group, keep: bool) -> None:
         """End those sessions of a group that no other group has."""
         used = {label for other in self._groups.values() for label in other.labels}
@@ -110,7 +117,8 @@ class Groups:
 
     def disconnect(self, words: str, keep: bool = False) -> None:
         """End a group's sessions; with ``keep``, leave them running."""
-        self._leave(self._groups.pop(words), keep)
+        if words in self._groups:  # else no cell has run on it yet
+            self._leave(self._groups.pop(words), keep)
         self._words = None if self._words == words else self._words
         self.current = None if self.current == words else self.current
 

@@ -29,9 +29,13 @@ _BEFORE = ":"
 
 
 class Auto:
-    """``%autoflame``: every cell goes to a group, until ``%autoflame`` is run again. An IPython input transformer."""
+    """``%autoflame``: every cell goes to a group, until ``%autoflame`` is run again. An IPython input transformer.
 
-    def __init__(self) -> None:
+    check  raises FlameError for a target that is none
+    """
+
+    def __init__(self, check: Callable[[str], None]) -> None:
+        self._check = check
         self.line: str | None = None  # the line that is put before each cell
 
     def __call__(self, lines: list[str]) -> list[str]:
@@ -57,6 +61,7 @@ class Auto:
         read = parse_cell(words, MAGICS)  # a mistake is reported now, and not with each cell
         if read["target"] is None:
             raise FlameError("name the hosts: %autoflame web, or %autoflame -t web1,web2 --mask")
+        self._check(read["target"])
         self.line = f"%%flame {words}"
         return f"every cell runs on {read['target']}; %autoflame ends that"
 
@@ -64,7 +69,9 @@ class Auto:
         """The same for ``%autopx``, with the options of ``%pxconfig``."""
         if self.line is not None:
             return self._end()
-        parse_cell(line, MAGICS, PX)
+        read = parse_cell(line, MAGICS, PX)
+        if read["target"] is not None:
+            self._check(read["target"])
         self.line = f"%%px {line}"
         return "every cell runs as with %%px; %autopx ends that"
 

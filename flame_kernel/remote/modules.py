@@ -75,6 +75,8 @@ def sendmodule(session: Session, module: str | ModuleType, source: str | None = 
         name, files = module, [_Source(module, False, source)]
         _check_name(name)
     else:
+        if not isinstance(module, (str, ModuleType)):
+            raise TransferError(f"sendmodule takes a module or its name, not {type(module).__name__}")
         name = module if isinstance(module, str) else module.__name__
         _check_name(name)
         files, data, left_out = _gather(name, module)

@@ -391,8 +391,17 @@ def test_what_can_name_no_group(web: Group, where: object) -> None:
 
 @pytest.mark.parametrize("values", [{1: 2, 3: 4, 5: 6}, {1, 2, 3}, 7, {1: 2, 3: 4, 5: 6}.keys()], ids=str)
 def test_what_has_no_parts(web: Group, values: object) -> None:
-    with pytest.raises(flame.FlameError, match="cannot be divided"):
+    with pytest.raises(flame.FlameError, match="has no parts to divide"):
         web.scatter("part", values)  # type: ignore[arg-type]
+
+
+def test_mistakes_in_arguments(web: Group) -> None:
+    with pytest.raises(flame.TargetError, match=r"whole number from 0 on, not 1\.5"):
+        web.executor(1.5)  # type: ignore[arg-type]
+    with pytest.raises(flame.GroupError, match="takes a module or its name, not int"):
+        web.sendmodule(5)  # type: ignore[arg-type]
+    with pytest.raises(flame.GroupError, match=r"KeyboardInterrupt$"):
+        web.execute("raise KeyboardInterrupt")
 
 
 def test_a_stop_reaches_what_was_just_about_to_begin(web: Group) -> None:

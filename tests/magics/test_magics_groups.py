@@ -254,6 +254,38 @@ def test_every_cell_there_until_it_is_said_again(shell: Shell) -> None:
     assert shell.ok("print('near')").out == "near\n"
 
 
+def test_a_name_that_nobody_has_does_not_take_every_cell(shell: Shell) -> None:
+    is_one_sentence(shell.run("%autoflame nobody"), "there is no connection 'nobody'")
+    is_one_sentence(shell.run("%autoflame nobody,web1"), "there is no target or group 'nobody'")
+    assert shell.ok("print('near')").out == "near\n"
+
+
+def test_what_is_said_alike_is_told_once(shell: Shell) -> None:
+    """A warning names its cell's file, which lies in another folder on each host."""
+    ran = shell.ok("%%flame -t web\nimport warnings; warnings.warn('old')")
+    assert ran.out.count("UserWarning: old") == 1
+    assert "all 3 hosts" in ran.out
+
+
+def test_a_value_has_a_line_of_its_own(shell: Shell) -> None:
+    ran = shell.ok("%%flame -t web\nimport sys; end = sys.stdout.write('no end'); 42")
+    assert "no end\n42\n" in ran.out
+
+
+def test_help_of_a_name_is_told_once(shell: Shell) -> None:
+    ran = shell.ok("%%flame -t web\ndef helped(): 'what it does'\nhelped?")
+    assert ran.out.count("what it does") == 1
+    assert "all 3 hosts" in ran.out
+
+
+def test_the_group_that_is_the_default_is_disconnected_without_its_name(shell: Shell) -> None:
+    shell.ok("%flame connect web")
+    assert "web: disconnected" in shell.ok("%flame disconnect").out
+    shell.ok("%flame use web")
+    assert "web: disconnected" in shell.ok("%flame disconnect").out
+    is_one_sentence(shell.run("%%flame\n1"), "not connected")
+
+
 def test_groups_in_status_and_their_end(shell: Shell) -> None:
     shell.ok("%%flame -t web1,web3\n1")
     assert "web1,web3: idle: web1, web3" in shell.ok("%flame status").out

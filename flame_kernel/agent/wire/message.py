@@ -51,8 +51,7 @@ MAX_NUMBERS, FEW = 3 * MAX_VALUES, 100000
 # Most digits of an integer: Python's own limit, where it has one, because longer ones take seconds to parse.
 MAX_DIGITS = 4300
 
-# What Python accepts in JSON text but other programs read differently.
-_PYTHONS_OWN = (b"NaN", b"Infinity")
+# Escapes that Python accepts in JSON text but other programs read differently.
 _SURROGATES = (b"\\ud", b"\\uD")
 
 _HEAD = struct.Struct(">4sII")
@@ -111,9 +110,8 @@ def decode(data, limit=None):
     return message, buffers
 
 
-def read_json(text, digits=MAX_DIGITS, encoding="ascii"):
+def read_json(text, digits=MAX_DIGITS, encoding="ascii", **options):
     """Parse JSON text (bytes); ValueError if it is not JSON, or has an integer of more than ``digits`` digits."""
-    options = {}
     # Text without that many digits in a row, which is nearly all text, is parsed at full speed.
     if (digits < MAX_DIGITS or not _has_limit()) and has_digits(text, digits):
 
@@ -216,7 +214,7 @@ def decode_events(plain, buffers, keep=False):
                 raw = buffers[event.pop("text_buffer")]
                 event["content"] = dict(event["content"], text=str(raw, "utf-8", "surrogatepass"))
             if "json_buffer" in event:
-                event = _with_content(event, bytes(buffers[event.pop("json_buffer")]), keep)
+                event = _with_content(event, buffers[event.pop("json_buffer")], keep)
             if "buffers" in event:
                 event["buffers"] = [buffers[i] for i in event["buffers"]]
             if not isinstance(event["type"], str) or not isinstance(event["content"], dict):
@@ -231,14 +229,10 @@ def decode_events(plain, buffers, keep=False):
     return events
 
 
-def _is_for_browsers(text):
-    """Whether JSON text that Python has read is read alike by others: no NaN, and no escape of a surrogate."""
-    if any(escape in text for escape in _SURROGATES):
-        return False
-    if not any(number in text for number in _PYTHONS_OWN):
-        return True
-    rest = json_text.without_strings(text)  # a picture has "NaN" somewhere in its base64
-    return rest is not None and not any(number in rest for number in _PYTHONS_OWN)
+def _may_have_surrogates(text):
+    """Whether JSON text has an escape of a surrogate: one pass over most texts, less where there are no escapes."""
+    first = text.find(b"\\")
+    return first >= 0 and text.find(b"\\u", first) >= 0 and any(escape in text for escape in _SURROGATES)
 
 
 def _with_content(event, text, keep):
@@ -247,11 +241,14 @@ def _with_content(event, text, keep):
         raise WireError("event of the wrong shape")
     if keep:
         return dict(event, json=text)
+    text = bytes(text)
     why = why_unread(text)
     try:
         if not why:
-            content = read_json(text, encoding="utf-8")
-            return dict(event, content=content, packed=(content, text) if _is_for_browsers(text) else None)
+            strange = []  # NaN and Infinity, which browsers do not read
+            content = read_json(text, encoding="utf-8", parse_constant=lambda word: strange.append(word) or float(word))
+            is_alike = not strange and not _may_have_surrogates(text)
+            return dict(event, content=content, packed=(content, text) if is_alike else None)
     except (ValueError, RecursionError) as e:
         why = "it cannot be read: %s" % e
     left = {name: event[name] for name in ("request", "number") if name in event}
