@@ -1,4 +1,5 @@
-"""Four machines on this one, for notebook 07: stock Flame servers on loopback, with a key, that end with the notebook."""
+"""Machines on this one, for the notebooks 07 and 08: stock Flame servers on loopback, with a key, that end with the
+notebook."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import logging
 import os
 import socket
 import threading
@@ -87,7 +88,8 @@ class FlameCluster(SpecCluster):
     ) -> None:
         hosts = dask.config.get("cluster.flame.hosts", None) if hosts is None else hosts
         n_workers = dask.config.get("cluster.flame.n_workers", None) if n_workers is None else n_workers
-        of_dask = {key: more.pop(key) for key in _OF_DASK if key in more}
+        # As in dask's LocalCluster, whose scheduler is in the user's own process too.
+        of_dask = {"silence_logs": logging.WARNING} | {key: more.pop(key) for key in _OF_DASK if key in more}
         if network not in NETWORKS:
             raise TargetError(f"network {network!r} is unknown; choose one of {', '.join(NETWORKS)}")
         self.network = network

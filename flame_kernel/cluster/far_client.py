@@ -12,9 +12,9 @@ from ..errors import FlameError
 from ..forward.addresses import LOOPBACK, Spec
 from ..forward.forwards import Forward, Forwards
 from ..remote.calls import Calls
+from ..remote.far_names import push
 from ..remote.modules import sendmodule
 from ..remote.proxy import reference, stand_in
-from ..remote.remote import push
 from ..session.session import Session
 from ..terminal import one_line
 from . import far_side

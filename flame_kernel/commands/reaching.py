@@ -1,4 +1,5 @@
-"""The commands that reach what is on the other side beside cells and files: ports, packages, and a Dask cluster."""
+"""The commands that reach what is on the other side beside cells and files: ports, packages, modules as they are
+imported, and a Dask cluster."""
 
 from __future__ import annotations
 
@@ -73,6 +74,21 @@ REACHING: tuple[Command, ...] = (
             "%flame pip uninstall --all",
         ),
         code=True,
+    ),
+    Command(
+        "hot",
+        "let imports there find the modules of a folder here",
+        (Argument("folders", "FOLDER", "as on the import path, or a package, or NAME.py; none: what is served", ANY),),
+        (
+            Option(("--reload",), "before a cell, reload what was edited: functions, classes, their instances"),
+            Option(("--off",), "serve nothing any more, and forget these modules there"),
+            ON_CONNECTION,
+        ),
+        more="Modules and data files of packages are sent when they are imported or read, into memory, also while a "
+        "cell runs. Hidden files, links out of the folder and what looks like a secret are left out. In a target it "
+        'is hot = ["src"], with hot_reload = true. It ends with the session.',
+        examples=("%flame hot src --reload", "%flame hot", "%flame hot --off"),
+        expands=True,
     ),
     Command(
         "dask",

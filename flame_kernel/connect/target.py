@@ -24,7 +24,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -109,6 +109,8 @@ class Target:
     journal: int | None = None  # bytes of unread output that the server keeps; None: the agent's default
     when_full: str | None = None  # "drop" or "block"; None: the agent's default
     rails: Rails | None = None  # what the user has asked to be held back from there
+    hot: Sequence[str] = ()  # folders of this machine whose modules can be imported there
+    hot_reload: bool = False  # those that were edited are reloaded before the next cell
     forward: bool = True  # its ports may be reached through the link, and ours by it
     fast: bool = False  # detect dead connections sooner
     warnings: tuple[str, ...] = field(default=(), compare=False)  # sentences for the user
@@ -381,6 +383,8 @@ def _others(settings: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: settings[name] for name in names if name in settings}
     if found.get("fast"):
         found.setdefault("timeouts", Timeouts.fast())
+    if "hot" in settings:
+        found["hot"] = tuple(check_value("a folder in hot", one, str, "the target") for one in settings["hot"])
     if "rails" in settings:
         found["rails"] = Rails(**settings["rails"])
     return found

@@ -78,6 +78,8 @@ SETTINGS: dict[str, type] = {
     "when_full": str,
     "fast": object,
     "forward": bool,
+    "hot": list,
+    "hot_reload": bool,
 }
 # Settings that can be written in several ways, each with the function that reads it.
 AMOUNTS: dict[str, Callable[[object], Any]] = {
@@ -100,6 +102,7 @@ _CREDENTIALS = ("key", "key_file", "tls", "ssh")
 
 _WORDS: dict[type, str] = {
     str: "text; put it in quotes",
+    list: 'a list of folders; write hot = ["src"]',
     bool: "true or false; write one of them, without quotes",
     dict: 'a table; write tls = { ca = "ca.pem" }, or tls = true to be asked at the first contact',
 }

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from ..files import sync, transfer
-from ..remote.remote import Remote, identifier
+from ..remote.far_names import identifier
+from ..remote.remote import Remote
 from .cell import CellResults, run_cell
 from .future import GroupFuture, Make
 from .member import Member
@@ -32,10 +33,11 @@ class Asked(Protocol):
 
 
 class Calls:
-    """The calls of a group. Subclasses define ``_do``, which waits for the results or returns a future."""
+    """The calls of a group. Subclasses define ``_group``, and ``_do``: it waits for the results or returns a future."""
 
-    def __init__(self, group: Asked) -> None:
-        self._group = group
+    @property
+    def _group(self) -> Asked:
+        raise NotImplementedError
 
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> Any:
         raise NotImplementedError
@@ -175,6 +177,13 @@ class Calls:
 
 class NoBlock(Calls):
     """``group.noblock``: each call returns a `GroupFuture` at once."""
+
+    def __init__(self, group: Asked) -> None:
+        self._asked = group
+
+    @property
+    def _group(self) -> Asked:
+        return self._asked
 
     def _do(self, work: Callable[[Member, Remote], Any], make: Make = Results) -> GroupFuture:
         return self._group._begin(work, make)

@@ -50,11 +50,9 @@ class Group(Calls, Sequence[Remote]):
 
     def __init__(self, members: Sequence[Member], owner: Group | None = None, lasting: bool = False) -> None:
         """``lasting``: the sessions outlive this object, somebody else ends them."""
-        super().__init__(self)
         self._members = list(members)
         self._owner = owner
         self._cautions: list[str] = []
-        self.noblock = NoBlock(self)
         self.patience: float = PATIENCE if owner is None else owner.patience
         if owner is None:
             _open.add(self)
@@ -63,6 +61,15 @@ class Group(Calls, Sequence[Remote]):
 
     def __repr__(self) -> str:
         return f"<Group of {len(self)}; {self.states}>"
+
+    @property
+    def _group(self) -> Group:
+        return self
+
+    @property
+    def noblock(self) -> NoBlock:
+        """The same calls, which return futures at once."""
+        return NoBlock(self)  # made anew: a group that refers to itself lives, with its sessions, for a while
 
     @property
     def states(self) -> str:

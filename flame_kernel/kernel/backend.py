@@ -14,6 +14,7 @@ from ..connect.target import Target
 from ..errors import FlameError
 from ..forward.forwards import Forwards
 from ..group.group import Group
+from ..hot import serving
 from ..remote.calls import Calls
 from ..remote.proxy import reference, stand_in
 from ..remote.remote import Remote
@@ -202,6 +203,11 @@ class FarSide:
             session = Session(
                 target, on_events, on_link=self._on_link, alive=alive, attach=attach, client_id=self.client_id
             )
+        try:
+            serving.by_target(session)
+        except FlameError:
+            session.close() if session.server["fresh"] else session.detach()
+            raise
         return session
 
     def _take(self, session: Session, events: list[Event]) -> None:

@@ -26,10 +26,12 @@ from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError
 from ..files.sync import Sync, SyncOptions
 from ..files.transfer import Transfer
+from ..hot.words import hot
 from ..remote.calls import Calls
+from ..remote.far_names import pull, push
 from ..remote.modules import getmodule, send_named
 from ..remote.proxy import reference, stand_in
-from ..remote.remote import Remote, pull, push
+from ..remote.remote import Remote
 from ..session.session import Session
 from .backend import FarSide
 from .iopub import Publisher
@@ -259,6 +261,10 @@ class Exchange:
         session = await self._session()
         sent = await self._waits.until(on_thread(lambda: send_named(session, line["module"]), "module"))
         self._say(cell, str(sent))
+
+    async def hot(self, cell: OfCell, line: Line) -> None:
+        session = await self._session()
+        self._say(cell, await self._waits.until(on_thread(lambda: hot(session, line.values), "hot")))
 
     async def getmodule(self, cell: OfCell, line: Line) -> None:
         session, file = await self._session(), line["file"]

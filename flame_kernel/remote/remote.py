@@ -25,9 +25,10 @@ from typing import Any
 
 from ..commands import monitor
 from ..connect.target import Target
-from ..errors import FlameError, TargetError, UnsafeAnswer
+from ..errors import FlameError
 from ..files import transfer
 from ..forward.forwards import Forward, Forwards
+from ..hot import serving
 from ..packages import install as packages
 from ..profile import asking, memory
 from ..profile.profile import Profile
@@ -42,7 +43,7 @@ from .batch import Batch
 from .callbacks import CalledBack
 from .calls import Calls, Sink, Step
 from .console import Console, history_file
-from .far_modules import Modules, by_path
+from .far_names import Modules, by_path, identifier, pull, push
 from .functions import RemoteFunction
 from .modules import SentModule, getmodule, sendmodule
 from .proxy import chain, reference, stand_in
@@ -79,6 +80,7 @@ class Remote:
                 self._calls = Calls(self.session, stand_in, reference)
                 self.forwards = Forwards(self.session)
                 self.taken_up = self._running()
+            self._serve_hot()
         except BaseException:  # raised again, whatever it is; a server of our own is ended
             self._own_server.close()
             raise
@@ -86,6 +88,14 @@ class Remote:
 
     def __repr__(self) -> str:
         return f"<Remote {self.name} {self.session!r}>"
+
+    def _serve_hot(self) -> None:
+        """Serve the folders that the target names."""
+        try:
+            serving.by_target(self.session)
+        except FlameError:
+            self.session.close()
+            raise
 
     def _running(self) -> list[tuple[dict[str, Any], queue.SimpleQueue[Any]]]:
         """The cells that ran when we attached, each with the queue for its events. Called before any event comes."""
@@ -379,6 +389,13 @@ class Remote:
         """The source of a module on the far side."""
         return getmodule(self.session, name)
 
+    def hot(self, *folders: str | os.PathLike[str], reload: bool = False) -> serving.Hot:
+        """Serve the modules of these folders to imports there, in memory, until its ``close()``: ``pi.hot("src")``.
+
+        With ``reload`` those that were edited here are reloaded before the next call or cell.
+        """
+        return serving.serve(self.session, folders, reload)
+
     # -- ports -------------------------------------------------------------------------------------------------------
 
     def forward(
@@ -447,13 +464,6 @@ class Remote:
         self.close()
 
 
-def identifier(name: Any, what: str) -> str:
-    """``name``, which must be an identifier of Python; raises TargetError."""
-    if not (isinstance(name, str) and name.isidentifier()):
-        raise TargetError(f"{name!r} cannot be {what}; write one such as x")
-    return name
-
-
 def _name(name: Any) -> str:
     if not isinstance(name, str):
         raise TypeError(f"names of the session are text, not {type(name).__name__}")
@@ -464,25 +474,6 @@ def _text(code: Any) -> str:
     if not isinstance(code, str):
         raise TypeError(f"expected text, not {type(code).__name__}")
     return code
-
-
-def push(calls: Calls, values: Mapping[str, Any]) -> None:
-    """As `Remote.push`, for the calls of any session."""
-    named = {identifier(name, "a name"): value for name, value in values.items()}
-    calls.perform(["names"], (("get", "update"), ("call", [named], {})), "none")
-
-
-def pull(calls: Calls, names: Sequence[str]) -> dict[str, Any]:
-    """As `Remote.pull`, for the calls of any session."""
-    wanted = "".join(f"{identifier(name, 'a name')}, " for name in names)
-    try:
-        found = calls.demand(["eval", f"({wanted})"], (), tuple)
-    except NameError as error:
-        name = error.name or str(error).partition("'")[2].partition("'")[0]  # before Python 3.10: in the text only
-        raise FlameError(f"there is no variable {name!r} at {calls.name}; dir() there shows all") from None
-    if len(found) != len(names):
-        raise UnsafeAnswer(calls.name, f"{len(found)} values for {len(names)} names")
-    return dict(zip(names, found, strict=True))
 
 
 def _options(timeout: float | None) -> dict[str, Any]:

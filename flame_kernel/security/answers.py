@@ -192,6 +192,7 @@ EVENTS: dict[str, Check] = {
     "input_request": _INPUT,
     "input_cancelled": record({"input_id": _count}),
     "callback_request": record({"callback_id": _count, "callback": _count, "what": one_of("call", "next")}),
+    "hot_request": record({"hot_id": _count, "what": one_of("module", "data"), "name": text(1000)}),
     "comm_open": record(_COMM, {"target_name": tree}),
     "comm_msg": record(_COMM),
     "comm_close": record(_COMM),
@@ -374,6 +375,18 @@ _MEMORY = record(
 )
 
 
+_HOT = record(
+    {},
+    {
+        "wanted": flag,
+        "forgotten": _count,
+        "modules": listing(row(text(1000), _size, _count), 100_000),
+        "own": listing(text(1000), 1000),
+        "failed": table(text(1000), 100_000),
+    },
+)
+
+
 def _replied(ok: Check, **more: Check) -> Check:
     """A reply whose ``status`` says whether it is a result or an error."""
     return either("status", {"ok": ok, "error": _ERROR, **more})
@@ -400,6 +413,7 @@ REPLIES: dict[str, Check] = {
     "close_lane": _replied(record({})),
     "send_module": _replied(record({})),
     "get_module": _replied(record({"source": text()})),
+    "hot": _replied(_HOT),
     "debug": record({}, {"type": _name, "command": _name, "success": flag, "body": tree, "evalue": text()}),
     "where": _replied(_WHERE),
     "top": _replied(_TOP),

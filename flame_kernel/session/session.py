@@ -35,6 +35,8 @@ from .sending import Sending
 
 # Seconds within which the agent notices that a client was killed, so that its session is free.
 AWAY = 4.0
+# Types of events that are questions to `Session.services`, and are shown nowhere.
+SERVED = ("hot_request",)
 
 
 @contextlib.contextmanager
@@ -84,6 +86,8 @@ class Session:
         self.client_id = client_id or uuid.uuid4().hex
         self.ready: Future[Reply] = Future()
         self.before_end: list[Callable[[], None]] = []  # called when we leave, while the link still works
+        self.before_cells: list[Callable[[], None]] = []  # called before a cell is sent; they do not wait
+        self.services: dict[str, Callable[[Event], None]] = {}  # who answers the far side's questions, by their type
         self._on_events = on_events
         self._on_link = on_link
         self._pending: dict[str, Request] = {}
@@ -320,6 +324,9 @@ class Session:
         if self.gone is not None:
             one.future.set_exception(self.gone)
             return one.future
+        if request["kind"] in CELLS and "op" not in request:
+            for before in list(self.before_cells):
+                before()
         one.call = Call(self._message({"op": "submit", "request": request}), buffers, one)
         self._pending[request["id"]] = one
         one.call.future.add_done_callback(lambda done: self._submitted(request["id"], done))
@@ -402,8 +409,11 @@ class Session:
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _take(self, events: list[Event]) -> None:
+        asked = [event for event in events if event["type"] in SERVED]
         try:
-            self._on_events(events)
+            for event in asked:
+                self._serve(event)
+            self._on_events([event for event in events if event["type"] not in SERVED] if asked else events)
         except Exception as e:  # unexpected content must not end this thread, which all wait for
             self._link.end(UnsafeAnswer(self.location, f"events that cannot be shown: {type(e).__name__}: {e}"))
             return
@@ -418,6 +428,15 @@ class Session:
                 else:
                     self.ready = Future()
                     self.ready.set_result(event["content"])
+
+    def _serve(self, event: Event) -> None:
+        """Pass on a question of the far side's to who answers it, or say that nobody does."""
+        answer = self.services.get(event["type"])
+        if answer is not None:
+            answer(event)
+        else:
+            words = f"{event['content']['name']} is hot code, and this client serves none: begin with %flame hot"
+            self.request("hot", op="answer", hot_id=event["content"]["hot_id"], problem=words)
 
     def _replied(self, event: Event) -> None:
         """A reply has come: set the future of its request, or its error if the reply is refused."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import dasked
 import farside
+import joblib
 import pytest
 from dasked import cluster, until_workers, workers
 from farside import FlameServer, wait_until
@@ -39,6 +40,8 @@ def test_a_cluster_from_its_beginning_to_its_end(servers: list[FlameServer]) -> 
         assert made.network == "direct"
         assert client.gather(client.map(lambda number: number + 1, range(20))) == list(range(1, 21))
         assert client.get_executor().submit(pow, 2, 10).result() == 1024
+        with joblib.parallel_config(backend="dask", client=client):
+            assert joblib.Parallel()(joblib.delayed(pow)(number, 2) for number in range(5)) == [0, 1, 4, 9, 16]
         assert {spec["options"]["host"].label for spec in made.worker_spec.values()} == set(where)
         assert "PRIVATE" not in repr(made) + repr(made.worker_spec) + repr(made.workers) + made._repr_html_()
         address, port = made.scheduler_address.removeprefix("tls://").split(":")

@@ -431,13 +431,17 @@ def test_a_group_that_nobody_has_any_more_ends_its_sessions(servers: dict[str, F
     group = flame.group(where, place="process", shell="mini")
     name = group.evaluate("1") and group.members[0].known.session.session_id  # type: ignore[union-attr]
     assert name in living(servers["web1"])
-    executor = group.executor()
-    del group
-    gc.collect()
-    assert executor.submit(lambda: 3).result(30) == 3  # which keeps it
-    del executor
-    gc.collect()
-    wait_until(lambda: name not in living(servers["web1"]), "its session has ended")
+    gc.disable()  # it is no part of a circle
+    try:
+        executor = group.executor()
+        later = group.noblock.execute("import time; time.sleep(0.2); kept = 4")
+        del group
+        assert executor.submit(lambda: kept).result(30) == 4  # type: ignore[name-defined]  # noqa: F821
+        del executor
+        assert not later.result().errors
+        wait_until(lambda: name not in living(servers["web1"]), "its session has ended")
+    finally:
+        gc.enable()
 
 
 def test_a_remote_of_a_group_outlives_it(servers: dict[str, FlameServer], capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,11 +12,11 @@ AGENT = PACKAGE / "agent"
 # A room imports from rooms to its left, and never from one on its own step. Of the agent, this side imports wire,
 # and of forward what both sides run.
 HERE = (
-    "terminal < errors < security < connect < serve, session < files, commands, forward "
-    "< packages, profile < remote < group, cluster < kernel, magics, cli"
+    "terminal < errors < security < connect < serve, session < files, commands, forward, old_python "
+    "< packages, profile, hot < remote < group, cluster < kernel, magics, cli"
 )
 # The agent's files that lie beside its rooms are below them all; handle, the whole interface, is above them.
-THERE = "wire, output < log, shell, forward < remote, debug, profile < session < handle"
+THERE = "wire, output < log, shell, forward < remote, debug, profile < hot < session < handle"
 
 
 def name_of(path: Path, root: Path) -> str:

@@ -27,7 +27,7 @@ OVERHEAD = 64
 CACHED = 1 << 22
 # Event types that are never dropped: someone waits for them, or later events make no sense without them.
 _KEPT = ("ready", "died", "error", "input_request", "input_cancelled", "callback_request", "takeover_request")
-_KEPT += ("comm_open", "comm_close")
+_KEPT += ("hot_request", "comm_open", "comm_close")
 
 
 def is_kept(event):

@@ -128,6 +128,7 @@ class Objects:
         cell = streams.Cell(request["id"], host, request.get("allow_stdin", False))
         streams.set_current(cell)
         sys_hooks.check()
+        host.hot.before_cell(cell)
         self.release(request.get("release") or ())
         things, called = [], callbacks.Callbacks(self, host, request["id"])
         try:

@@ -1,6 +1,7 @@
 """The files of packages that the client has sent, as ``pkgutil`` and ``importlib.resources`` ask for them.
 
 They are in memory and have no path on a disk: ``<sent/package/file.txt`` is only a name, which ``get_data`` knows.
+Of hot code it is ``<hot/package/file.txt``.
 """
 
 import io
@@ -12,9 +13,11 @@ ROOT = "<sent/"
 
 
 class Files:
-    """All files that were sent: ``sources`` by the dotted names of modules, ``data`` by path."""
+    """All files that were sent: ``sources`` by the dotted names of modules, ``data`` by path. Their names
+    begin with ``root``."""
 
-    def __init__(self):
+    def __init__(self, root=ROOT):
+        self.root = root
         self.sources = {}  # dotted name -> an object with ``path`` and ``source``
         self.data = {}  # such as "package/data/table.csv" -> bytes
 
@@ -34,12 +37,16 @@ class Files:
         for one in list(self.sources.values()):
             if one.path == path:
                 return one.source.encode("utf-8", "surrogatepass")
-        raise FileNotFoundError(2, os.strerror(2), ROOT + path)
+        raise FileNotFoundError(2, os.strerror(2), self.root + path)
+
+    def has(self, path):
+        """Whether there is such a file."""
+        return path in self.data or any(one.path == path for one in list(self.sources.values()))
 
     def read_named(self, name):
-        """The content of a file by its name, which begins with ROOT."""
+        """The content of a file by its name, which begins with the root."""
         path = name.replace(os.sep, "/")
-        return self.read(posixpath.normpath(path[len(ROOT) :] if path.startswith(ROOT) else path))
+        return self.read(posixpath.normpath(path[len(self.root) :] if path.startswith(self.root) else path))
 
     def listed(self, folder):
         """``{name: whether it is a folder}`` of what is in a folder."""
@@ -107,7 +114,7 @@ class Node:
         self._path = path
 
     def __repr__(self):
-        return "<sent %s>" % self._path
+        return "%s%s>" % (self._files.root, self._path)
 
     @property
     def name(self):
@@ -120,11 +127,7 @@ class Node:
         return bool(self._files.listed(self._path))
 
     def is_file(self):
-        try:
-            self._files.read(self._path)
-        except FileNotFoundError:
-            return False
-        return True
+        return self._files.has(self._path)
 
     def joinpath(self, *names):
         return Node(self._files, posixpath.normpath(posixpath.join(self._path, *map(str, names))))
@@ -140,22 +143,25 @@ class Node:
 
     def open(self, mode="r", buffering=-1, encoding=None, errors=None, newline=None):
         if "w" in mode or "a" in mode or "+" in mode or "x" in mode:
-            raise PermissionError(13, os.strerror(13), ROOT + self._path)
+            raise PermissionError(13, os.strerror(13), self._files.root + self._path)
         content = io.BytesIO(self._files.read(self._path))
         return content if "b" in mode else io.TextIOWrapper(content, encoding or "utf-8", errors, newline)
 
 
-def archive(files):
-    """For ``importlib.resources.files`` of Python 3.9, which asks no reader but knows zip archives: one in memory."""
+def archive(files, folder=""):
+    """For ``importlib.resources.files`` of Python 3.9, which asks no reader but knows zip archives: one in memory, of
+    what is in a ``folder``."""
     import zipfile
 
     class Archive(zipfile.CompleteDirs):
         def __fspath__(self):
-            return ROOT[:-1]
+            return files.root[:-1]
 
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as written:
         for path in sorted(set(files.data) | {one.path for one in files.sources.values()}):
+            if not path.startswith(folder):
+                continue
             written.writestr(path, files.read(path))
     return Archive(content)
 

@@ -16,6 +16,7 @@ from .. import threads
 from ..debug import dap
 from ..debug.debugger import Debugger
 from ..debug.tracing import lines_of
+from ..hot import finder
 from ..log import messages
 from ..output import streams, sys_hooks, widgets
 from ..output.capture import Capture, ForkedText
@@ -25,7 +26,7 @@ from ..output.stdin import Prompts
 from ..profile.memory import Memory
 from ..remote import bulk, modules, objects, packages
 from ..shell import class_source, ipython, mini, tracebacks
-from . import monitor, program, program_pipes, side, stacks
+from . import folder, monitor, program, program_pipes, side, stacks
 from .lane import Lane
 
 # Prefix in the names of helper lanes, which serve objects while a cell runs.
@@ -73,6 +74,7 @@ class Core:
         self._callbacks = Callbacks(self)
         self._programs = program_pipes.Programs(log)
         self.modules = modules.Modules()
+        self.hot = finder.Hot(self)
         self.objects = objects.Objects(self)
         self._batch = (None, "")  # batch of the last object request, and its lane
         self._helpers = itertools.count(1)
@@ -145,7 +147,7 @@ class Core:
             "implementation": platform.python_implementation(),
             "platform": sys.platform,
             "executable": sys.executable or "",
-            "cwd": _cwd(),
+            "cwd": folder.cwd(),
             "place": self.place.name,
             "shell": self.shell.name,
             "ipython": getattr(sys.modules.get("IPython"), "__version__", "") if self.shell.name == "ipython" else "",
@@ -167,6 +169,7 @@ class Core:
         if self.take_interrupts is not None and not cell.lane:
             self.take_interrupts()  # pdb (after ``continue``) or a cell may have left a handler of its own
         self.latest = cell
+        self.hot.before_cell(cell)
         if request.get("program"):
             return await program.run(self, cell, request, request.pop("descriptors"))
         self.shell.shows_text_only(bool(request.get("text_only")))
@@ -339,6 +342,8 @@ class Core:
             self._side.submit(request)
         elif request["kind"] == "stdin":
             self._programs.feed(request)
+        elif request["kind"] == "hot":
+            self.hot.submit(request)
         elif request["kind"] == "execute":
             if request.get("program") and "descriptors" not in request:  # a child gets them from its server
                 request["descriptors"] = self._programs.begin(request)
@@ -476,6 +481,7 @@ class Core:
             self.comms.close()
         self._programs.close()
         self.modules.close()
+        self.hot.close()
         if not self.closed:
             packages.leave()
         self.objects.close()
@@ -491,10 +497,3 @@ class Core:
             self.capture.close()
         class_source.uninstall()
         sys_hooks.uninstall()
-
-
-def _cwd():
-    try:
-        return os.getcwd()
-    except OSError:
-        return ""

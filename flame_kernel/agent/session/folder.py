@@ -20,6 +20,14 @@ _MACHINERY = ("importlib", "_frozen_importlib", "_frozen_importlib_external")
 _OURS_BY_NAME = ("IPython", "jedi", "parso", "debugpy", "comm", "matplotlib_inline", "psutil", "traitlets")
 
 
+def cwd():
+    """The current folder, or nothing if it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
 class Folder:
     """A module finder that is asked first; ``left``: entries removed from the path when the process started."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -62,7 +61,7 @@ class Dask(Connecting):
             warnings.showwarning = _show
             settings = {**given, "defaults": defaults, "ask": ask}
             with (
-                make(self.where, vars(options), settings, silence_logs=logging.ERROR) as cluster,
+                make(self.where, vars(options), settings) as cluster,
                 self._file(configuration(cluster)) as path,
             ):
                 print(f"scheduler {cluster.scheduler_address}\n{about(cluster)}")

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import CannotConnect, FlameError, RemoteError, TargetError
 from ...remote.modules import sendmodule
@@ -16,6 +16,9 @@ from ...remote.remote import Remote
 from ..connecting import Connecting
 from ..parser import Parser
 from .scripts import decoded, modules_beside
+
+if TYPE_CHECKING:
+    from ...old_python.calls import OldPython, Ran
 
 
 class Running(Connecting):
@@ -81,7 +84,7 @@ class Exec(Running):
                 return self.program(remote).execute(_for_shell(remote, code))
         except CannotConnect as e:
             with self.old_python(e) as old:
-                return _shown(*old.run(code))
+                return _shown(old.run(code))
 
 
 class Eval(Running):
@@ -119,7 +122,7 @@ class Eval(Running):
                 value = _evaluated(remote, code)
         except CannotConnect as e:
             with self.old_python(e) as old:
-                return _shown(*old.run(code, expression=True))
+                return _old_value(old, code, options.json)
         try:
             print(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as e:
@@ -136,7 +139,8 @@ class Run(Running):
     about = """
         Run a script of this machine on the server, as `ssh there python FILE ARGUMENTS` would: its stdin, stdout and
         stderr are those of this command, its exit status too, and Ctrl-C stops it there (130). The modules and
-        packages that it imports from its folder are sent along, into memory. With --session its variables are kept.
+        packages that it imports from its folder are sent along, into memory; --hot serves those of another folder.
+        With --session its variables are kept.
 
         With -t GROUP (or web1,web2, pi-*, all) it runs on each server, with an empty stdin, and equal output is shown
         once; the exit code is 0, 1 where it failed somewhere, and 4 where none was reached.
@@ -152,6 +156,7 @@ class Run(Running):
     typed = """
         jupyter flame run -t gpu-box train.py --epochs 3 < data.csv > log.txt
         jupyter flame run -t gpu-box --session train train.py
+        jupyter flame run -t gpu-box --hot src scripts/train.py
         jupyter flame run -t gpu-box report.ipynb -o report-done.ipynb
         jupyter flame run -t web check.py --quick
         jupyter flame run -t web report.ipynb -p alpha=1 -o out/
@@ -161,9 +166,18 @@ class Run(Running):
         parser.add_argument("file", metavar="FILE", help="a script or a notebook of this machine; -: a script on stdin")
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="for the script")
         parser.add_argument("--json", action="store_true", help="with several servers: a line of JSON each")
+        parser.add_argument(
+            "--hot",
+            metavar="FOLDER",
+            action="append",
+            default=[],
+            help="modules of this folder can be imported there; repeatable",
+        )
         super().arguments(parser)
 
     def run(self, options: argparse.Namespace) -> int | None:
+        if options.hot and (options.file.endswith(".ipynb") or self.is_group):
+            raise TargetError('--hot is for a script on one server; in a target it is hot = ["src"], for all uses')
         if options.file.endswith(".ipynb"):
             from . import notebook  # Jupyter's client takes long to load
 
@@ -178,12 +192,26 @@ class Run(Running):
         with self.remote(**self.plain_shell) as remote:
             for module in modules_beside(path, source) if options.file != "-" else ():
                 sendmodule(remote.session, module)
+            if options.hot:
+                remote.hot(*options.hot)
             return self.program(remote).execute(source, "script", path.name, options.arguments)
 
 
-def _shown(text: str, code: int) -> int:
-    print(text, end="", flush=True)
-    return code
+def _shown(ran: Ran) -> int:
+    ran.show()
+    if ran.raised is not None:
+        print(ran.raised.traceback, end="", file=sys.stderr)
+    return ran.code
+
+
+def _old_value(old: OldPython, code: str, as_json: bool) -> int:
+    if not as_json:
+        return _shown(old.run(code, expression=True))
+    try:
+        print(json.dumps(old.evaluate(code), allow_nan=False))
+    except (RemoteError, TypeError, ValueError) as e:
+        raise TargetError(f"the value cannot be JSON: {e}") from None
+    return 0
 
 
 def _evaluated(remote: Remote, expression: str) -> Any:

@@ -1,12 +1,12 @@
-"""The far side's modules, for ``pi.modules``: given by name, and imported there on use."""
+"""The far side's modules, for ``pi.modules``, and its variables: by name."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import TargetError
+from ..errors import FlameError, TargetError, UnsafeAnswer
 from ..security.offers import modules
 from . import lookahead
 from .calls import Calls
@@ -54,3 +54,29 @@ def by_path(calls: Calls, name: str, goes_on: bool) -> Any:
     if not all(part.isidentifier() for part in name.split(".")):
         raise TargetError(f"{name!r} is not the name of a module; write one such as os or os.path")
     return chain(calls, ["module", name]) if goes_on else calls.perform(["module", name], ())
+
+
+def identifier(name: Any, what: str) -> str:
+    """``name``, which must be an identifier of Python; raises TargetError."""
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise TargetError(f"{name!r} cannot be {what}; write one such as x")
+    return name
+
+
+def push(calls: Calls, values: Mapping[str, Any]) -> None:
+    """As `Remote.push`, for the calls of any session."""
+    named = {identifier(name, "a name"): value for name, value in values.items()}
+    calls.perform(["names"], (("get", "update"), ("call", [named], {})), "none")
+
+
+def pull(calls: Calls, names: Sequence[str]) -> dict[str, Any]:
+    """As `Remote.pull`, for the calls of any session."""
+    wanted = "".join(f"{identifier(name, 'a name')}, " for name in names)
+    try:
+        found = calls.demand(["eval", f"({wanted})"], (), tuple)
+    except NameError as error:
+        name = error.name or str(error).partition("'")[2].partition("'")[0]  # before Python 3.10: in the text only
+        raise FlameError(f"there is no variable {name!r} at {calls.name}; dir() there shows all") from None
+    if len(found) != len(names):
+        raise UnsafeAnswer(calls.name, f"{len(found)} values for {len(names)} names")
+    return dict(zip(names, found, strict=True))

@@ -1,0 +1,30 @@
+"""Carries out ``%flame hot``, whoever asks: the answer is text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import TargetError
+from ..session.session import Session
+from . import serving
+
+
+def hot(session: Session, values: Mapping[str, Any]) -> str:
+    """Serve folders, serve none any more, or say what is served. Raises FlameError."""
+    now = serving.serving(session)
+    if values["off"]:
+        if values["folders"] or values["reload"]:
+            raise TargetError("--off ends it for all folders; write %flame hot --off")
+        if now is None:
+            return "nothing is served there"
+        count = now.close()
+        return f"nothing is served there any more; {count} module{'' if count == 1 else 's'} forgotten"
+    if not values["folders"]:
+        if values["reload"]:
+            raise TargetError("name the folder, too: %flame hot src --reload")
+        return "nothing is served there; %flame hot src serves the folder src" if now is None else str(now)
+    made = serving.serve(session, values["folders"], values["reload"])
+    more = "; those that you edit are reloaded before the next cell" if made.reload else ""
+    left = [f"{shown} is left out: {why}" for shown, why in list(made.left_out.items())[: serving.SHOWN]]
+    return "\n".join([made.words + more, *left])

@@ -1,0 +1,64 @@
+"""``%flame hot`` in the kernel and with the magics, and ``jupyter flame run --hot``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import shell
+from farside import FlameServer
+from kernels import Kernel, remote_flame
+
+Edit = Callable[[Path, str, str], None]
+
+
+@pytest.fixture(scope="module")
+def kernel(server: FlameServer) -> Iterator[Kernel]:
+    with remote_flame(env={"FLAME_TARGET": server.location}) as one:
+        one.execute("1")  # its session is there
+        yield one
+
+
+def test_the_kernel_serves_a_folder_reloads_it_and_forgets_it(kernel: Kernel, project: Path, edit: Edit) -> None:
+    assert kernel.execute("%flame hot").stdout == "nothing is served there; %flame hot src serves the folder src\n"
+    begun = kernel.execute(f"%flame hot {project} --reload\nimport shop; cart = shop.Cart(); cart.total()")
+    assert "5 modules and 1 data file of" in begun.stdout
+    assert "shop/server.key is left out: it looks like a secret" in begun.stdout
+    assert begun.result == "6"
+    edit(project / "shop/cart.py", "* 2", "* 5")
+    assert kernel.execute("cart.total()").result == "15"
+    edit(project / "shop/cart.py", "* 5", "* (5")
+    broken = kernel.execute("cart.total()")
+    assert (broken.result, "shop.cart was edited, and is not reloaded" in broken.stderr) == ("15", True)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", kernel.execute("shop.cart.fail()").traceback)
+    assert "return 1 // 0" in shown
+    assert "hot/shop/cart.py" in shown
+    listed = kernel.execute("%flame hot").stdout
+    assert "  shop.cart  " in listed
+    assert "loaded 2 times" in listed
+    assert "is not reloaded" in listed
+    assert "modules forgotten" in kernel.execute("%flame hot --off").stdout
+    assert kernel.execute("import sys; any(name.startswith('shop') for name in sys.modules)").result == "False"
+    assert "name the folder" in str(kernel.execute("%flame hot --reload").error)
+
+
+def test_a_read_only_server_takes_no_hot_code(server: FlameServer, project: Path, tmp_path: Path) -> None:
+    import flame
+    from flame_kernel.errors import FlameError
+
+    file = tmp_path / "targets.toml"
+    file.write_text(f'[targets.prod]\nlocation = "{server.location}"\n[targets.prod.rails]\nread_only = true\n')
+    with flame.connect("prod", config=str(file), shell="mini") as pi, pytest.raises(FlameError, match="is read_only"):
+        pi.hot(project)
+
+
+def test_a_script_runs_with_a_folder_served(server: FlameServer, project: Path, tmp_path: Path) -> None:
+    script = tmp_path / "elsewhere" / "script.py"
+    script.parent.mkdir()
+    script.write_text("import shop\nprint(shop.Cart().total())\n")
+    done = shell.flame("run", "-t", server.location, "--hot", project, script)
+    assert (done.out, done.code) == ("6\n", 0), done.err
+    refused = shell.flame("run", "-t", server.location, "--hot", project, tmp_path / "x.ipynb")
+    assert "--hot is for a script on one server" in refused.err
