@@ -174,7 +174,7 @@ def test_what_does_not_change_comes_as_itself_where_its_class_is_known(pi: Remot
     assert status is again is http.HTTPStatus.NOT_FOUND
     assert address == urllib.parse.urlparse("http://a/b")
     assert type(address) is urllib.parse.ParseResult
-    assert all(type(one) is RemoteObject for one in (theirs, pair, half.scheme))
+    assert [isinstance(one, RemoteObject) for one in (theirs, pair, half.scheme)] == [True] * 3
     assert pair is same
     assert type(half) is urllib.parse.ParseResult
     assert (pair.a, repr(theirs.name), half.netloc) == (status, "'A'", "b")
@@ -183,7 +183,7 @@ def test_what_does_not_change_comes_as_itself_where_its_class_is_known(pi: Remot
     with pytest.raises(ValueError, match="1") as caught:
         pi["fails"]()
     assert caught.value.status is status  # type: ignore[attr-defined]
-    assert type(caught.value.theirs) is RemoteObject  # type: ignore[attr-defined]
+    assert isinstance(caught.value.theirs, RemoteObject)  # type: ignore[attr-defined]
 
 
 def test_exceptions_go_there_and_come_back_as_they_are(pi: Remote) -> None:
