@@ -110,7 +110,7 @@ def examine(target: Target) -> Iterator[Check]:
     made = _Examination(target)
     try:
         for check in made.checks():
-            left = [name for name in left if name != check.name]  # GPUs are told only where there are some
+            left = list(filter(check.name.__ne__, left))  # GPUs are told only where there are some
             yield check
     except (_Failed, FlameError) as error:
         failure = error.check if isinstance(error, _Failed) else _broken(left[0], error)
