@@ -6,21 +6,24 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyter_core.paths import jupyter_config_dir
 
+from ..commands import rails
 from ..commands.options import KEY, KEY_FILE, OPTIONS, PLACE, SESSION, SHELL, TRUST, settings
+from ..connect.rails import Rails
 from ..connect.selection import is_group
 from ..connect.settings import FlameSettings
 from ..connect.target import Target, load_target
 from ..errors import CannotConnect, TargetError
+from ..remote.foreground import in_colour, write
 from ..remote.remote import Remote
 from ..session.agent_client import AgentClient
 from ..session.user import ask_here
-from ..terminal import plain_text
+from ..terminal import COLOUR, plain_text
 from .command import Command
 from .parser import Parser
 
@@ -41,10 +44,12 @@ class Connecting(Command):
     alone       whether to start a server on this machine if none is named and there is no default
     word        whether the server can also be named without ``-t``
     several     for a command that takes a group: what the help says about several servers
+    writes      whether it plainly writes there: then it is refused where the target is read_only
     session     what the help says about ``--session``; empty if the command has no such option
     """
 
     alone: ClassVar[bool] = True
+    writes = False
     word: ClassVar[bool] = False
     several: ClassVar[str] = ""
     session: ClassVar[str] = "attach to the session of this name, or create it; it is left alive at the end"
@@ -119,6 +124,8 @@ class Connecting(Command):
     def remote(self, attach: str | None = None, **more: Any) -> Iterator[Remote]:
         """A session on the server. It ends with the command, unless it has a name or existed before."""
         target = self.target(**more)
+        if target.rails is not None:
+            self.hold({str(target.name or target.location): target.rails})
         with connecting(target, self.asked):
             remote = Remote(target, attach)
         remote.on_link = _say_link
@@ -132,6 +139,20 @@ class Connecting(Command):
                 remote.detach()
             else:
                 remote.close()
+
+    def hold(self, held: Mapping[str, Rails]) -> None:
+        """Say where this goes, if the rails of these targets do not refuse it. Raises FlameError."""
+        if self.writes:
+            rails.refuse_command(held, self.title, "jupyter flame")
+        for name, one in held.items():
+            line = rails.line(one, name)
+            write("stderr", line if in_colour("stderr") else COLOUR.sub("", line))
+
+    def hold_group(self, hosts: Sequence[rails.Host], code: str) -> None:
+        """The same for a group; also ask, where they want that, and note the ``code`` that it runs. Raises
+        FlameError."""
+        self.hold(rails.of_hosts(hosts))
+        rails.hold_on(hosts, code, self._ask)
 
     @contextlib.contextmanager
     def old_python(self, error: CannotConnect) -> Iterator[OldPython]:

@@ -32,8 +32,9 @@ NONE_REACHED = 4
 
 
 @contextlib.contextmanager
-def opened(command: Connecting, **more: Any) -> Iterator[Group]:
-    """The group that ``-t`` names. Its sessions end with the command, unless they have a name."""
+def opened(command: Connecting, code: str = "", **more: Any) -> Iterator[Group]:
+    """The group that ``-t`` names, for a command that runs ``code`` there, if its rails do not hold that back. Its
+    sessions end with the command, unless they have a name."""
     given, defaults = command.given(**more)
 
     def load(where: str, settings: Any) -> Target:
@@ -41,6 +42,7 @@ def opened(command: Connecting, **more: Any) -> Iterator[Group]:
 
     chosen = group(command.where, load=load, file=command.targets())
     try:
+        command.hold_group(chosen.members, code or f"jupyter flame {command.title}")
         yield chosen
     finally:
         if given.get("session"):
@@ -60,7 +62,7 @@ def cell(
 ) -> int:
     """Run statements or a script on all; show the output folded, or as a line of JSON each. ``program`` says how each
     runs it. Returns the exit code."""
-    with opened(command, **more) as chosen:
+    with opened(command, code, **more) as chosen:
         following = Following(chosen, CellOptions(raise_error=False), _Quiet() if as_json else Terminal())
         following.begin(code, {}, store_history=False, program=program, modules=modules)
         results = following.wait()
@@ -73,7 +75,7 @@ def cell(
 
 def value(command: Connecting, expression: str, *, as_json: bool) -> int:
     """Show the value of an expression on all: folded, or as a line of JSON each. Returns the exit code."""
-    with opened(command) as chosen:
+    with opened(command, expression) as chosen:
         results = _results(chosen.noblock.evaluate(expression), chosen)
         if as_json:
             for host in results:

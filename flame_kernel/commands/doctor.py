@@ -30,6 +30,7 @@ from ..session.agent_client import AgentClient
 from ..session.bootstrap import agent_text
 from ..terminal import plain_text
 from .identify import identify
+from .monitor import gpu_lines
 
 OK, NOTE, FAILED, SKIPPED = "ok", "note", "failed", "skipped"
 # The sign before the text of a check.
@@ -109,7 +110,7 @@ def examine(target: Target) -> Iterator[Check]:
     made = _Examination(target)
     try:
         for check in made.checks():
-            left.remove(check.name)
+            left = list(filter(check.name.__ne__, left))  # GPUs are told only where there are some
             yield check
     except (_Failed, FlameError) as error:
         failure = error.check if isinstance(error, _Failed) else _broken(left[0], error)
@@ -204,6 +205,7 @@ class _Examination:
             yield self._package(name)
         yield self._clock
         yield self._disk()
+        yield from (Check("GPU", OK, words) for words in gpu_lines(self._facts.get("gpus") or ()))
 
     # -- the way there -----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import html
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent import futures
 from typing import Any
 
@@ -134,7 +134,13 @@ def top_text(reply: dict[str, Any], location: str) -> str:
     """A top_reply as text."""
     answers.reply("top", reply, location)
     try:
-        lines = _usage(reply) + _threads(reply) + _subprocesses(reply) + _open_files(reply)
+        lines = (
+            _usage(reply)
+            + gpu_lines(reply.get("gpus") or ())
+            + _threads(reply)
+            + _subprocesses(reply)
+            + _open_files(reply)
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnsafeAnswer(location, f"figures of the wrong shape ({error})") from None
     return plain_text("\n".join(lines))
@@ -149,6 +155,19 @@ def _usage(reply: dict[str, Any]) -> list[str]:
         f"CPU     {float(reply.get('cpu') or 0):6.1f} % of one CPU    (machine: {machine})",
         f"memory  {size_in_words(reply.get('memory')):>10}           {of}".rstrip(),
     ]
+
+
+def gpu_lines(gpus: Iterable[dict[str, Any]]) -> list[str]:
+    """A line for each GPU there: how busy it is, its memory, and what of both is the process's."""
+    lines = []
+    for number, one in enumerate(gpus):
+        busy = f", {int(one['busy'])} % busy" if one.get("busy") is not None else ""
+        mine = f" and {int(one['mine_busy'])} % of its time" if one.get("mine_busy") else ""
+        memory = f"{size_in_words(one['used'])} of {size_in_words(one['total'])} used"
+        lines.append(
+            f"GPU {number}   {one['name']}{busy}, {memory}, {size_in_words(one['mine'])}{mine} by this process"
+        )
+    return lines
 
 
 def _threads(reply: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """Rails before a cell: what is refused, what is asked, the line above its output, and who ran what, noted.
 
-They hold for cells and ``%flame`` lines of the kernel and the magics; ``jupyter flame`` and the library have none.
+They hold for cells and ``%flame`` lines of the kernel and the magics, consoles, and ``jupyter flame``; calls of the
+library have none.
 """
 
 from __future__ import annotations
@@ -114,11 +115,11 @@ def refuse(
         raise FlameError(f"not run: {name} is read_only, and this cell {found}. That is a rail, no wall: {how}")
 
 
-def refuse_command(held: Mapping[str, Rails | None], command: str) -> None:
-    """FlameError where one of these servers is read only; for a ``%flame`` command that writes."""
+def refuse_command(held: Mapping[str, Rails | None], command: str, face: str = "%flame") -> None:
+    """FlameError where one of these servers is read only; for a command that writes."""
     for name, one in held.items():
         if one is not None and one.read_only:
-            words = f"{name} is read_only, and %flame {command} writes"
+            words = f"{name} is read_only, and {face} {command} writes"
             raise FlameError(f"not done: {words}. That is a rail, no wall: {_HOW}")
 
 
@@ -234,6 +235,18 @@ def line(rails: Rails, name: str) -> str:
     """The coloured line above a cell's output."""
     words = f"{one_line(name, 60)}{' (read only)' if rails.read_only else ''}"
     return f"\x1b[{COLOURS[rails.colour]};97;1m {words} \x1b[0m\n"
+
+
+def words(rails: Rails) -> str:
+    """What a target's rails are, for its status."""
+    most = f"more than {rails.max_hosts} hosts" if rails.max_hosts is not None else "several hosts"
+    found = [
+        "read only" if rails.read_only else "",
+        f"asks before Run All and {most}" if rails.confirm else f"asks before {most}" if rails.max_hosts else "",
+        f"cells at {rails.window} only" if rails.window else "",
+        f"noted in {audit_path(rails)}",
+    ]
+    return f"rails: {', '.join(filter(None, found))}"
 
 
 def entry(name: str, session: str, code: str) -> dict[str, Any]:

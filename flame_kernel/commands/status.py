@@ -7,14 +7,15 @@ from typing import Any
 from ..connect.target import PLACE_WORDS
 from ..session.session import Session
 from ..terminal import one_line
+from . import rails
 
 # Characters of a line: names of the far side are in it, and whatever those are, it is a line of ours.
 MOST = 500
 
 
 def status(session: Session, own: str = "a server of its own") -> str:
-    """Two lines about a session that is not gone, and a third if there is trouble with its link; ``own`` is what a
-    server that was started for it is called."""
+    """Two lines about a session that is not gone, and others for its rails and trouble with its link; ``own`` is what
+    a server that was started for it is called."""
     ready: dict[str, Any] = {}
     if session.ready.done() and session.ready.exception() is None:
         ready = session.ready.result()
@@ -26,6 +27,8 @@ def status(session: Session, own: str = "a server of its own") -> str:
         f"host {host}, pid {pid}, Python {ready.get('python', '?')}, {_shell(ready)}; session {session.session_id}; "
         f"{'link up' if session.trouble is None else 'link in trouble'}",
     ]
+    if session.target.rails is not None:
+        lines.append(rails.words(session.target.rails))
     if session.trouble is not None:
         lines.append(str(session.trouble))
     return "\n".join(one_line(line, MOST) for line in lines)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_core.paths import jupyter_data_dir
 
+from ..commands import rails
 from ..errors import FlameError
 from ..session.requests import Reply
 from ..session.user import in_notebook
@@ -131,7 +132,12 @@ class Console:
 
     def _run(self, text: str) -> bool:
         """Run a statement of the user's; False if it asks to leave the console."""
-        return self.guarded(lambda: self.run(self._for_shell(text)))
+        return self.guarded(lambda: self._held(text))
+
+    def _held(self, text: str) -> Reply:
+        """Run it, unless the rails of the target hold it back."""
+        rails.hold(self._far.session, text)
+        return self.run(self._for_shell(text))
 
     def _for_shell(self, text: str) -> str:
         """``text`` for the far side's shell: without IPython there, magics and ``!cmd`` are turned into calls."""

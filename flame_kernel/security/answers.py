@@ -113,6 +113,9 @@ def _poll(value: Any, name: str) -> None:
 
 
 _DONE = record({}, {"new": flag, "taken": flag, "closed": flag, "detached": flag, "done": flag})
+_BYTES = maybe(number)
+_GPU = {"name": _name, "total": _BYTES, "used": _BYTES, "mine": _BYTES}
+_GPUS = listing(record(_GPU, {"busy": _BYTES, "mine_busy": _BYTES}), 64)
 _CHECKUP = record(
     {},
     {
@@ -124,6 +127,7 @@ _CHECKUP = record(
         "folder": _line,
         "free": _size,
         "journal": tree,
+        "gpus": _GPUS,
     },
 )
 
@@ -292,14 +296,12 @@ _VALUE = either(
         "items": _ITEMS,
     },
 )
-_BYTES = maybe(number)
 _USAGE: dict[str, Check] = {
     "hostname": _line,
     "pid": _count,
     "cpu_count": maybe(_count),
-    "kernel_cpu": _BYTES,
-    "kernel_memory": _BYTES,
-    "host_cpu_percent": _BYTES,
+    **dict.fromkeys(("kernel_cpu", "kernel_memory", "host_cpu_percent"), _BYTES),
+    "gpus": _GPUS,
     "host_virtual_memory": table(_BYTES, 100),
 }
 _LEFT_OUT = record({"left_out": _count})
@@ -338,6 +340,7 @@ _TOP = record(
         "file_count": _count,
         "files": listing(text(), 1000),
         "others": table(_count, 1000),
+        "gpus": _GPUS,
     },
 )
 

@@ -1,17 +1,18 @@
 """Answers for ``jupyter flame doctor``: facts about this process, its Flame server and the machine. Changes nothing."""
 
+import os
 import shutil
 import sys
 import tempfile
 
-from . import session
+from . import gpus, session
 
 # Packages that cells may want. Their versions are found without importing them.
 PACKAGES = ("IPython", "matplotlib", "ipywidgets", "debugpy", "pyarrow")
 
 
 def report():
-    """``{python, implementation, pyro, workers, packages, folder, free, journal}``.
+    """``{python, implementation, pyro, workers, packages, folder, free, journal, gpus}``.
 
     workers   [busy, maximum] of the pool that serves connections; None if there is no pool
     packages  name -> version, "" if it cannot be found, None if the package is not installed
@@ -28,6 +29,7 @@ def report():
         "folder": folder,
         "free": free,
         "journal": session.JOURNAL,
+        "gpus": gpus.gpus({os.getpid()}),
     }
 
 

@@ -23,7 +23,7 @@ from ..output.stdin import Prompts
 from ..profile.memory import Memory
 from ..remote import bulk, modules, objects, packages
 from ..shell import class_source, ipython, mini, tracebacks
-from . import monitor, program, program_pipes, side, stacks, trial, usage
+from . import gpus, monitor, program, program_pipes, side, stacks, trial, usage
 from .lane import Lane
 
 # Prefix in the names of helper lanes, which serve objects while a cell runs.
@@ -168,7 +168,7 @@ class Core:
         )
         if reply["status"] == "ok" and request.get("user_expressions"):
             reply["user_expressions"] = self.shell.user_expressions(request["user_expressions"])
-        hint = widgets.missing(reply, self.shell.name) if reply["status"] == "error" else None
+        hint = widgets.missing(reply, self.shell.name) or gpus.out_of_memory(reply)
         if hint is not None and not cell.silent:
             self.tell(request["id"], hint)
         return reply

@@ -11,6 +11,7 @@ import threading
 import time
 
 from .. import windows
+from . import gpus
 
 # Seconds over which CPU use is measured.
 SPAN = 0.25
@@ -24,7 +25,8 @@ def top(pid):
     ``pid``, ``host``, ``cpus``, ``load`` (over 1, 5, 15 minutes), ``cpu`` (percent of one CPU), ``memory`` (bytes),
     ``machine_memory`` ([used, total]), ``age`` (seconds), ``threads`` ([{id, name, cpu}, …], those that use CPU;
     ``busy_count`` in all), ``thread_count``, ``files`` (["7 /path", …], ``file_count`` in all), ``others`` ({"socket":
-    count, …}), ``children`` ([{pid, name, cpu, memory}, …], ``child_count`` in all).
+    count, …}), ``children`` ([{pid, name, cpu, memory}, …], ``child_count`` in all),
+    ``gpus`` (see there).
     """
     reply = {"status": "ok", "pid": pid, "host": socket.gethostname(), "cpus": os.cpu_count()}
     try:
@@ -35,7 +37,8 @@ def top(pid):
         _from_proc(pid, reply)
     else:
         _from_psutil(pid, reply)
-    return reply
+    found = gpus.gpus({pid}.union(one["pid"] for one in reply.get("children") or ()))
+    return dict(reply, gpus=found) if found else reply
 
 
 def _from_proc(pid, reply):

@@ -9,6 +9,7 @@ import time
 
 from .. import windows
 from ..debug import dap
+from . import gpus
 from .folder import cwd
 
 
@@ -46,7 +47,8 @@ class Usage:
             self._from_proc(reply)
         else:
             self._from_psutil(psutil, reply)
-        return reply
+        found = gpus.gpus({os.getpid()}.union(self._processes), quick=True)
+        return dict(reply, gpus=found) if found else reply
 
     def _from_psutil(self, psutil, reply):
         me = psutil.Process()

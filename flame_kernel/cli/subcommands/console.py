@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+from ...commands import rails
 from ...errors import AgentError, CannotConnect, TargetError
 from ...old_python.console import talk as talk_to_old
 from ...remote import console
@@ -143,6 +144,8 @@ class CellConsole(console.Console):
 
 def _talk(remote: Remote) -> int | None:
     if not sys.stdin.isatty():
-        return Program(remote, ends=remote.session.target.session is None).execute(sys.stdin.read())
+        code = sys.stdin.read()
+        rails.hold(remote.session, code)
+        return Program(remote, ends=remote.session.target.session is None).execute(code)
     CellConsole(remote).interact()
     return FAILED if remote.session.gone is not None else None

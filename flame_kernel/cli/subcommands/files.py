@@ -56,6 +56,7 @@ class Put(Files):
     """Copies from this machine to a server."""
 
     title = "put"
+    writes = True
     about = """
         Copy files and folders to the server, like cp -r: mode and time are kept, files that are the same already are
         skipped, and a copy that was cut resumes. Contents are checked, and a file is replaced only when it is complete.
@@ -167,6 +168,7 @@ class Sync(Files):
         options.target, source, destination = sync_paths(
             options.source, options.destination, self.is_target, options.target
         )
+        self.writes = source is None and not options.dry_run
         if self.is_group:
             return self._on_group(options, source, destination)
         sync_options = SyncOptions(

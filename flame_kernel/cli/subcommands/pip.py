@@ -65,6 +65,7 @@ class Pip(Running):
 
     def run(self, options: argparse.Namespace) -> int | None:
         asked = read([*(["--there"] if options.there else []), *options.words])
+        self.writes = options.words[:1] != ["list"]
         if not asked.there:
             self.refuse_json(options)
             return self._send(asked)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ...commands import rails
 from ...errors import CannotConnect, FlameError, RemoteError, TargetError
 from ...remote.modules import sendmodule
 from ...remote.program import Program
@@ -81,6 +82,7 @@ class Exec(Running):
         self.refuse_json(options, ", or use eval")
         try:
             with self.remote() as remote:
+                rails.hold(remote.session, code)
                 return self.program(remote).execute(_for_shell(remote, code))
         except CannotConnect as e:
             with self.old_python(e) as old:
@@ -117,6 +119,7 @@ class Eval(Running):
             return on_group.value(self, code, as_json=options.json)
         try:
             with self.remote(**self.plain_shell) as remote:
+                rails.hold(remote.session, code)
                 if not options.json:
                     return self.program(remote).execute(code, "expression")
                 value = _evaluated(remote, code)
@@ -134,6 +137,7 @@ class Run(Running):
     """Runs a script or a notebook."""
 
     title = "run"
+    writes = True
     several = SEVERAL
     takes_all: ClassVar[bool] = True
     about = """
@@ -190,6 +194,7 @@ class Run(Running):
             return self.on_each(source, options.json, "script", path.name, options.arguments, **more)
         self.refuse_json(options)
         with self.remote(**self.plain_shell) as remote:
+            rails.hold(remote.session, source)
             for module in modules_beside(path, source) if options.file != "-" else ():
                 sendmodule(remote.session, module)
             if options.hot:
