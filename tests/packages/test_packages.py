@@ -303,6 +303,7 @@ def test_by_the_magics_and_in_the_shell(far: Callable[..., FlameServer], tmp_pat
     assert command.flame("pip", "-t", where, "uninstall", "--all").code == 0
 
 
+@pytest.mark.timeout(200)  # each install is a pip of its own
 def test_on_a_group(
     far: Callable[..., FlameServer], tmp_path: Path, house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,7 +325,8 @@ def test_on_a_group(
         assert "web1: beta 1.0\nweb2: beta 1.0\n" in failed.out
         assert str(failed.error).startswith("dead: ")
         assert shell.ok("%flame pip -t web uninstall --all").out.count("removed from") == 2
-    done = command.flame("pip", "-t", "some", "install", "epsilon", "--no-index", "-f", house, FLAME_CONFIG=str(saved))
+    words = ("install", "-y", "epsilon", "--no-index", "-f", house)
+    done = command.flame("pip", "-t", "some", *words, FLAME_CONFIG=str(saved))
     assert done.code == 1
     assert (done.out.count("installed at"), "dead: " in done.err) == (2, True)
     with remote_flame(env={"FLAME_CONFIG": str(saved), "FLAME_TARGET": "web"}) as k:
