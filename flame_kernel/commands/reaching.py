@@ -4,7 +4,7 @@ imported, and a Dask cluster."""
 from __future__ import annotations
 
 from .command import ANY, ON_CONNECTION, SOME, Argument, Command
-from .options import KEY_FILE, Option
+from .options import KEY_FILE, MAGICS, Option
 
 _STOP = Option(("--stop",), "end one, by its port or path of either end; all: every one", "WHICH")
 
@@ -63,7 +63,15 @@ REACHING: tuple[Command, ...] = (
         "pip",
         "install packages there, fetched here and sent: for hosts without internet",
         (Argument("code", "WORD", "install NAME, list, or uninstall NAME, as behind pip", SOME),),
-        (ON_CONNECTION,),
+        (
+            Option(
+                ("-t", "--target"),
+                "the connection's name (default: the current one), or a group",
+                "TARGET",
+                tab=("connection", "target"),
+                faces=(MAGICS,),
+            ),
+        ),
         more="pip of this machine chooses and fetches wheels for the far side's Python and platform. They come into a "
         "folder of ours there, behind what the host has; --first puts them before it. It asks before the first write "
         "(-y: yes). uninstall --all leaves nothing. --there runs pip of the far side itself.",

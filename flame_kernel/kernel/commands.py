@@ -23,7 +23,7 @@ from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
 from ..forward import browser, lines
 from ..forward.forwards import Forwards
-from ..packages.words import carry_out, read
+from ..packages.words import carry_out, read, without_there
 from ..profile.asking import ProfileOptions, Taking, finished, gathered, live
 from ..profile.memory import memory
 from ..session.session import Session
@@ -111,7 +111,7 @@ class Commands:
             line = parse(text.removeprefix("%flame"), KERNEL)
             self._check_command(line)
             if line.name == "pip" and read(words_of(line["code"])).there:
-                lines.insert(0, "%pip " + line["code"].replace("--there", "").strip())
+                lines.insert(0, without_there(line["code"]))
                 return lines, {}
             if line.name == "run":
                 if any(_is_ours(one) for one in lines):

@@ -8,16 +8,18 @@ from typing import Any
 from ..commands import monitor
 from ..commands.code_words import assignments, identifier
 from ..commands.far_path import get_paths, put_paths, sync_paths
-from ..commands.parsing import Line
+from ..commands.parsing import Line, words_of
 from ..commands.tables import aligned
 from ..errors import FlameError, GroupError
 from ..group import folding
 from ..group.future import GroupFuture
 from ..group.group import Group
 from ..group.results import Results, told_errors
+from ..packages.words import on_each, read
 from ..profile.asking import ProfileOptions, Taking
 from ..remote.modules import send_named
 from ..session.session import Session
+from ..session.user import agrees
 from ..terminal import one_line, plain_text
 from .backend import FarSide
 from .exchange import Exchange
@@ -189,6 +191,22 @@ class OnGroup:
 
         name = line["module"]
         await self._done(cell, self._group.noblock.each(lambda remote: send_named(remote.session, name)), tell)
+
+    async def pip(self, cell: Any, line: Line) -> None:
+        asked, group = read(words_of(line["code"])), self._group
+
+        def say(text: str) -> None:
+            self._say(cell, text)
+
+        def consent(question: str) -> bool:
+            return agrees(cell.ask, question)
+
+        def work() -> list[str]:
+            return on_each(group.labels, lambda label: group[label].session, asked, consent, say, say)
+
+        failed = await self._waits.until(on_thread(work, "pip"))
+        if failed:
+            raise FlameError("\n".join(failed))
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from ..files.sync import SyncOptions, sync_down, sync_up
 from ..forward import browser, lines
 from ..hot.words import hot
 from ..old_python.calls import is_old
-from ..packages.words import carry_out, read
+from ..packages.words import carry_out, read, without_there
 from ..profile.asking import ProfileOptions, finished, live, take
 from ..profile.memory import memory
 from ..remote.modules import send_named
@@ -387,10 +387,13 @@ class Commands:
     # -- packages ----------------------------------------------------------------------------------------------------
 
     def _pip(self, line: Line) -> None:
+        if line["target"] is not None and self._cells.groups.means(line["target"]):
+            self._cells.groups.pip(line)
+            return
         name, remote = self._connections.pick(line["target"])
         asked = read(words_of(line["code"]))
         if asked.there:
-            self._cells.follow(name, remote, "%pip " + line["code"].replace("--there", "").strip())
+            self._cells.follow(name, remote, without_there(line["code"]))
             return
         print(carry_out(remote.session, asked, lambda question: agrees(ask_line, question), print))
 

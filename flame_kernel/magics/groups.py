@@ -16,7 +16,8 @@ from typing import Any
 
 from ..commands import rails
 from ..commands.code_words import identifier
-from ..commands.parsing import Line
+from ..commands.options import MAGICS
+from ..commands.parsing import Line, parse_cell, words_of
 from ..connect.selection import is_group
 from ..connect.target import load_target
 from ..connect.targets_file import TargetsFile, targets_path
@@ -29,7 +30,8 @@ from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
 from ..group.telling import again, cell_options, errors, live_line, tell
-from ..session.user import ask_line
+from ..packages.words import on_each, read, without_there
+from ..session.user import agrees, ask_line
 from ..terminal import plain_text
 from .connections import Connections
 from .px import Auto
@@ -127,6 +129,23 @@ class Groups:
         for words in list(self._groups):
             with contextlib.suppress(FlameError):
                 self.disconnect(words)
+
+    def pip(self, line: Line) -> None:
+        """Install, list or remove packages on each host of the group that ``line`` names. Raises FlameError."""
+        asked = read(words_of(line["code"]))
+        if asked.there:
+            self.run(parse_cell(f"-t {line['target']}", MAGICS), without_there(line["code"]), {})
+            return
+        chosen = self.of(line["target"])
+        if asked.verb != "list":
+            rails.refuse_command(rails.of_hosts(chosen.members), line.name)
+
+        def consent(question: str) -> bool:
+            return agrees(ask_line, question)
+
+        failed = on_each(chosen.labels, lambda label: chosen[label].session, asked, consent, print, print)
+        if failed:
+            raise FlameError("\n".join(failed))
 
     # -- a cell --------------------------------------------------------------------------------------------------------
 

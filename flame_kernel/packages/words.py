@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import FlameError
@@ -39,6 +39,11 @@ def read(words: Sequence[str]) -> Words:
     return Words(left[0], tuple(one for one in left[1:] if one not in ("-y", "--yes")), first=first, yes=yes)
 
 
+def without_there(code: str) -> str:
+    """The ``%pip`` line for the far side's own pip."""
+    return "%pip " + code.replace("--there", "").strip()
+
+
 def carry_out(
     session: Session, words: Words, consent: Consent, say: Callable[[str], None], progress: bool | None = None
 ) -> str:
@@ -63,3 +68,22 @@ def carry_out(
         progress=progress,
     )
     return plain_text(str(done))
+
+
+def on_each(
+    labels: Iterable[str],
+    session: Callable[[str], Session],
+    words: Words,
+    consent: Consent,
+    say: Callable[[str], None],
+    tell: Callable[[str], None],
+) -> list[str]:
+    """Carry it out on several hosts, one after the other. ``session`` gives the session of a label, and ``tell`` gets
+    each result. Returns a sentence for each host where it failed."""
+    failed = []
+    for label in labels:
+        try:
+            tell(f"{label}: {carry_out(session(label), words, consent, say, progress=False)}")
+        except FlameError as error:
+            failed.append(plain_text(f"{label}: {error}"))
+    return failed

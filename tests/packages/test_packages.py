@@ -301,3 +301,34 @@ def test_by_the_magics_and_in_the_shell(far: Callable[..., FlameServer], tmp_pat
     assert command.flame("pip", "-t", where, "list").out == "beta 1.0\nepsilon 1.0\n"
     assert command.flame("pip", "-t", where, "uninstall", "nothing").code == 1
     assert command.flame("pip", "-t", where, "uninstall", "--all").code == 0
+
+
+@pytest.mark.timeout(200)  # each install is a pip of its own
+def test_on_a_group(
+    far: Callable[..., FlameServer], tmp_path: Path, house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = tmp_path / "targets.toml"
+    saved.touch(mode=0o600)
+    homes = [tmp_path / name for name in ("one", "two")]
+    text = '[groups.web]\nmembers = ["web*"]\n[groups.some]\nmembers = ["web*", "dead"]\n'
+    for number, home in enumerate(homes, 1):
+        home.mkdir()
+        text += f'[targets.web{number}]\nlocation = "{far(HOME=str(home)).location}"\n'
+    saved.write_text(text + '[targets.dead]\nlocation = "127.0.0.1:9"\n')
+    monkeypatch.setenv("FLAME_CONFIG", str(saved))
+    with ipython(tmp_path) as shell:
+        said = shell.ok(f"%flame pip -t web install -y beta --no-index -f {house}").out
+        assert "web1: " in said
+        assert "web2: " in said
+        assert said.count("installed at") == 2
+        failed = shell.run("%flame pip -t some list")
+        assert "web1: beta 1.0\nweb2: beta 1.0\n" in failed.out
+        assert str(failed.error).startswith("dead: ")
+        assert shell.ok("%flame pip -t web uninstall --all").out.count("removed from") == 2
+    words = ("install", "-y", "epsilon", "--no-index", "-f", house)
+    done = command.flame("pip", "-t", "some", *words, FLAME_CONFIG=str(saved))
+    assert done.code == 1
+    assert (done.out.count("installed at"), "dead: " in done.err) == (2, True)
+    with remote_flame(env={"FLAME_CONFIG": str(saved), "FLAME_TARGET": "web"}) as k:
+        assert "web1: epsilon 1.0\nweb2: epsilon 1.0\n" in k.execute("%flame pip list").stdout
+        assert k.execute("%flame pip uninstall --all").stdout.count("removed from") == 2

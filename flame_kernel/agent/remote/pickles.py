@@ -54,7 +54,7 @@ def _base(same, client):
     try:
         from cloudpickle import CloudPickler
     except ImportError:
-        return pickle.Pickler, install % ("there: %s -m pip install cloudpickle" % (sys.executable or "python"))
+        return pickle.Pickler, install % _how_to_get_it()
     return CloudPickler, ""
 
 
@@ -71,9 +71,11 @@ def opener(resolve):
         except ImportError as e:
             if getattr(e, "name", None) != "cloudpickle":
                 raise
-            where = sys.executable or "python"
-            raise values.BadValue(
-                "a pickle of cloudpickle, which is not installed there: %s -m pip install cloudpickle" % where
-            )
+            raise values.BadValue("a pickle of cloudpickle, which is not installed %s" % _how_to_get_it())
 
     return loads
+
+
+def _how_to_get_it():
+    where = sys.executable or "python"
+    return "there: %s -m pip install cloudpickle; without internet there: %%flame pip install cloudpickle" % where

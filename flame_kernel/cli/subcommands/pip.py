@@ -7,8 +7,7 @@ import sys
 from typing import ClassVar
 
 from ...connect.target import LIGHT
-from ...errors import FlameError
-from ...packages.words import Words, carry_out, read
+from ...packages.words import Words, carry_out, on_each, read
 from ...terminal import plain_text
 from ..parser import Parser
 from .run import SEVERAL, Running
@@ -85,15 +84,11 @@ class Pip(Running):
             return 0
         from .. import on_group
 
-        failed = 0
         with on_group.opened(self, **light) as chosen:
-            for member in chosen.members:
-                try:
-                    print(f"{member.label}: {carry_out(chosen[member.label].session, asked, self.confirm, _say)}")
-                except FlameError as error:
-                    failed += 1
-                    print(plain_text(f"{member.label}: {error}"), file=sys.stderr)
-            return on_group.NONE_REACHED if failed == len(chosen) else int(failed > 0)
+            failed = on_each(chosen.labels, lambda label: chosen[label].session, asked, self.confirm, _say, print)
+            for sentence in failed:
+                print(sentence, file=sys.stderr)
+            return on_group.NONE_REACHED if len(failed) == len(chosen) else int(bool(failed))
 
 
 def _say(text: str) -> None:
