@@ -247,7 +247,7 @@ class ChildCore:
         if kind == "stdin" and processes.POSIX:
             self._programs.feed(request)
             return
-        given = self._programs.begin(request) if processes.POSIX else ()  # else the child makes them itself
+        given = self._pipes_for(request)
         with self._start_lock:
             while not self._closed:
                 with self._lock:  # if the process ends after this, the request still gets a reply
@@ -268,6 +268,10 @@ class ChildCore:
             os.close(number)
         if kind in ("where", "profile"):
             threads.start(kind, self._look_without_answer, request)
+
+    def _pipes_for(self, request):
+        """The descriptors of a program's pipes, to be passed; where none can be, the child makes them itself."""
+        return self._programs.begin(request) if processes.POSIX else ()
 
     def answer(self, input_id, value):
         try:

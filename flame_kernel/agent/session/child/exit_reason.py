@@ -148,10 +148,9 @@ def in_words(pid, status, stop, memory, peak, floor, limit=None):
     limit   see ``reap``
     """
     name, details = signal_name(status), []
-    if os.name == "nt" and stop is not None:
-        what = "was ended by Stop with %s" % ("Ctrl-Break" if stop == signal.SIGTERM else "TerminateProcess")
-    elif os.name == "nt" and status in ON_WINDOWS:
-        what, details = "ended with %s (0x%08X)" % (ON_WINDOWS[status][0], status), [ON_WINDOWS[status][1]]
+    on_windows = _on_windows(status, stop) if os.name == "nt" else None
+    if on_windows is not None:
+        what, details = on_windows
     elif status is None:
         what = "ended; how, only the server's app knows"
     elif name is None:
@@ -168,6 +167,16 @@ def in_words(pid, status, stop, memory, peak, floor, limit=None):
     if peak is not None:
         details.append(("peak memory " if peak > floor else "memory below ") + size_in_words(max(peak, floor)))
     return "the session's process %d %s" % (pid, what) + (" (%s)" % ", ".join(details) if details else "")
+
+
+def _on_windows(status, stop):
+    """``(how the process ended, details)`` where its exit status or a Stop says that on Windows; else None."""
+    if stop is not None:
+        return "was ended by Stop with %s" % ("Ctrl-Break" if stop == signal.SIGTERM else "TerminateProcess"), []
+    if status not in ON_WINDOWS:
+        return None
+    name, meaning = ON_WINDOWS[status]
+    return "ended with %s (0x%08X)" % (name, status), [meaning]
 
 
 def not_begun(executable):
