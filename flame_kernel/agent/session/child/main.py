@@ -46,7 +46,7 @@ def main(sock, left=()):
     """Run the child; never returns. ``left``: the entries removed from the import path, see ``launch``."""
     options = wire.decode(read_frame(sock))[0]
     tempdirs.use(options["scratch"])
-    os.set_inheritable(sock.fileno(), False)
+    sock.set_inheritable(False)  # of a socket on Windows there is no descriptor
     given = sys.argv[2:]
     taker = descriptors.taken([given.pop(0)], [True])[0] if processes.POSIX else None
     crash, out_r, out_w, err_r, err_w = descriptors.taken(given, (False, True, False, True, False))
