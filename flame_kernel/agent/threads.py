@@ -3,7 +3,9 @@
 And how a thread is interrupted that runs the user's code.
 """
 
+import _thread
 import ctypes
+import signal
 import sys
 import threading
 
@@ -19,6 +21,16 @@ def main_ident():
     """The main thread's identity, as signals need it; gevent gives the thread object another one."""
     ident = threading.main_thread().ident
     return ident if ident in sys._current_frames() else _MAIN
+
+
+def signal_main():
+    """Send SIGINT to the main thread, whose handler then runs there. On Windows it wakes from ``time.sleep``, too."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main_ident(), signal.SIGINT)
+    elif hasattr(signal, "raise_signal"):
+        signal.raise_signal(signal.SIGINT)
+    else:  # Python 3.7
+        _thread.interrupt_main()
 
 
 def leave_alone(thread):

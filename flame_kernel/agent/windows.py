@@ -46,10 +46,29 @@ class _Memory(ctypes.Structure):  # MEMORYSTATUSEX
     ]
 
 
+class _Limits(ctypes.Structure):  # JOBOBJECT_EXTENDED_LIMIT_INFORMATION
+    _fields_ = [
+        ("process_time", ctypes.c_longlong),
+        ("job_time", ctypes.c_longlong),
+        ("flags", ctypes.c_ulong),
+        ("least", ctypes.c_size_t),
+        ("most", ctypes.c_size_t),
+        ("active", ctypes.c_ulong),
+        ("affinity", ctypes.c_size_t),
+        ("priority", ctypes.c_ulong),
+        ("scheduling", ctypes.c_ulong),
+        ("counters", ctypes.c_ulonglong * 6),
+        ("memory", ctypes.c_size_t * 4),
+    ]
+
+
+_EXTENDED_LIMITS, _KILL_ON_CLOSE = 9, 0x2000  # JobObjectExtendedLimitInformation, JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE
+
+
 def _kernel():
     """kernel32, ours alone: other code's declarations of these functions do not reach us, nor ours it."""
     found = ctypes.WinDLL("kernel32")
-    for name in ("CreateToolhelp32Snapshot", "OpenProcess"):
+    for name in ("CreateToolhelp32Snapshot", "OpenProcess", "CreateJobObjectW"):
         getattr(found, name).restype = ctypes.c_void_p
     return found
 
@@ -103,6 +122,44 @@ def terminate(pid):
         if handle:
             kernel.TerminateProcess(handle, 1)
             kernel.CloseHandle(handle)
+
+
+class Job:
+    """A job object with one process and all that this starts; they end with it, so also when this process dies.
+
+    handle  of the process
+    """
+
+    def __init__(self, handle):
+        kernel, limits = _kernel(), _Limits()
+        limits.flags = _KILL_ON_CLOSE
+        self._job = ctypes.c_void_p(kernel.CreateJobObjectW(None, None))
+        kernel.SetInformationJobObject(self._job, _EXTENDED_LIMITS, ctypes.byref(limits), ctypes.sizeof(limits))
+        self._process = ctypes.c_void_p(handle)
+        self._holds = bool(kernel.AssignProcessToJobObject(self._job, self._process))
+
+    def __repr__(self):
+        return "<Job %s>" % self._job.value
+
+    def end(self):
+        """End all of them at once."""
+        if self._job is None:
+            return
+        if self._holds:
+            _kernel().TerminateJobObject(self._job, 1)
+        else:  # it is in another job, which lets it into none of ours (before Windows 8)
+            terminate(_kernel().GetProcessId(self._process))
+
+    def close(self):
+        """Give the job up; what is left in it ends."""
+        job, self._job = self._job, None
+        if job is not None:
+            _kernel().CloseHandle(job)
+
+
+def has_console():
+    """Whether this process has a console, which what it starts shares."""
+    return bool(_kernel().GetConsoleCP())
 
 
 def times(pid):

@@ -114,11 +114,21 @@ def test_what_it_uses_and_where_it_is(kernel: Kernel) -> None:
 # -- the library and files -------------------------------------------------------------------------------------------
 
 
-def test_no_child_and_no_main(far: FlameServer) -> None:
-    for place in ("child", "main"):
-        with pytest.raises(FlameError, match="use place = process") as caught:
-            flame.connect(far.location, key=far.key, place=place)
-        assert "\n" not in str(caught.value)
+def test_no_main(far: FlameServer) -> None:
+    with pytest.raises(FlameError, match="use place = process") as caught:
+        flame.connect(far.location, key=far.key, place="main")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_child(far: FlameServer) -> None:
+    with remote_flame({**far.environ(), "FLAME_PLACE": "child"}) as kernel:
+        pid = kernel.execute("import asyncio, os, time\nos.write(1, b'raw\\n')\nos.getpid()")
+        assert (pid.stdout, pid.result) != ("raw\n", str(far.pid))
+        for code in ("while True: pass", "time.sleep(60)", "await asyncio.sleep(60)"):
+            assert stopped(kernel, f"print('begun', flush=True)\n{code}").error is not None
+        assert kernel.execute("os.getpid()").result == pid.result
+        assert "ended itself with exit status 7" in str(kernel.execute("os._exit(7)").error)
+        assert kernel.execute("1 + 1").result == "2"
 
 
 def test_values_functions_and_modules(pc: Remote) -> None:

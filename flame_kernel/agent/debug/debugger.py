@@ -15,7 +15,6 @@ import os
 import queue
 import re
 import shutil
-import signal
 import stat
 import sys
 import threading
@@ -240,7 +239,7 @@ class Debugger:
     def _on_terminate(self, message, arguments):
         """End the stopped cell, but not the process, which may be an app's."""
         if self._tracing.everywhere:
-            signal.pthread_kill(threads.main_ident(), signal.SIGINT)
+            threads.signal_main()
         else:
             self._host.interrupt()
         return {}
@@ -305,7 +304,7 @@ class Debugger:
             atexit.register(self._remove_folder)
         except FileExistsError:
             found = os.lstat(folder)
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            if not stat.S_ISDIR(found.st_mode) or not _is_ours(found):
                 raise dap.NoDebugger("%s is not ours: remove it there, the debugger keeps cells in it" % folder)
             self._folder = folder
         except OSError as e:
@@ -414,3 +413,8 @@ def _as_answer(message, response):
 
 def _failure(message, reason, body=None):
     return dict(_response(message, body or {}), success=False, message=reason)
+
+
+def _is_ours(found):
+    """Whether nobody else can write to a folder with these facts; on Windows its parent, a folder of ours, says so."""
+    return not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o077)

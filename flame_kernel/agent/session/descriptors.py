@@ -9,8 +9,16 @@ def high_number(number):
     """The descriptor moved above 2, because a server may have closed its stdin, stdout or stderr."""
     if number > 2:
         return number
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        low = [number]
+        while low[-1] < 3:
+            low.append(os.dup(low[-1]))
+        high = low.pop()
+        for one in low:
+            os.close(one)
+        return high
     high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(number)
     return high
@@ -31,3 +39,30 @@ def inherited(number):
         return None if os.get_inheritable(number) else subprocess.DEVNULL
     except OSError:
         return subprocess.DEVNULL
+
+
+def passed(numbers):
+    """How a child inherits descriptors: ``(words for its command line, arguments for Popen)``. On Windows it inherits
+    handles, and these alone."""
+    if os.name != "nt":
+        return [str(number) for number in numbers], {"pass_fds": numbers}
+    import msvcrt
+
+    handles = [msvcrt.get_osfhandle(number) for number in numbers]
+    for handle in handles:
+        os.set_handle_inheritable(handle, True)
+    about = subprocess.STARTUPINFO()
+    about.lpAttributeList = {"handle_list": handles}
+    return [str(handle) for handle in handles], {"startupinfo": about}
+
+
+def taken(words, reads):
+    """In the child: the descriptors for those words; ``reads`` says of each whether it is a read end."""
+    numbers = [int(word) for word in words]
+    if os.name == "nt":
+        import msvcrt
+
+        numbers = [msvcrt.open_osfhandle(one, os.O_RDONLY if r else 0) for one, r in zip(numbers, reads)]
+    for number in numbers:
+        os.set_inheritable(number, False)
+    return numbers

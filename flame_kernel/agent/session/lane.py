@@ -13,7 +13,6 @@ import asyncio
 import collections
 import os
 import platform
-import signal
 import threading
 import time
 import types
@@ -409,7 +408,7 @@ class Lane:
                 return
             if self._guard.by_signal:
                 self._force = True
-                signal.pthread_kill(self.thread_id, signal.SIGINT)
+                threads.signal_main()
             else:
                 threads.interrupt(self.thread_id, self._notice)
                 self.host.debug.resume()

@@ -130,13 +130,14 @@ class Child(Place):
     """Cells run on the main thread of a child process, which belongs to the session alone.
 
     A Stop is a SIGINT to the process group, so commands need no group of their own; the last Stops end the process.
+    On Windows the child is asked to interrupt its cell.
     Output of C code goes to descriptors 1 and 2, which are pipes of the session.
     """
 
     name = "child"
     owns_process = True
     stops_all_threads = True
-    own_group = False
+    own_group = not child.processes.POSIX
     # For the first flushes of a cell we wait until the server has the text, because the cell may be about to crash.
     FIRST_FLUSHES = 8
 

@@ -7,6 +7,7 @@ cleans up slowly gets all the time it needs.
 The steps after the interrupt end the child's process, never the server's.
 """
 
+import os
 import signal
 import threading
 import time
@@ -21,6 +22,10 @@ ONCE_MORE = 0.5
 ANSWER = 2.0
 # Seconds for a process to end after SIGTERM.
 TERM_GRACE = 2.0
+
+# The signals of the last steps, and what their names are on Windows, where Ctrl-Break goes to the child's group.
+TERM, SIGKILL = signal.SIGTERM, getattr(signal, "SIGKILL", 9)
+NAMES = ("Ctrl-Break", "TerminateProcess") if os.name == "nt" else ("SIGTERM", "SIGKILL")
 
 INTERRUPT, AGAIN, END, KILL = "interrupt", "again", "end", "kill"
 
@@ -60,11 +65,11 @@ class Stops:
             if step in (INTERRUPT, AGAIN):
                 self._interrupts[request_id] = self._interrupts.get(request_id, 0) + 1
         if step == END:
-            self._send(signal.SIGTERM)
+            self._send(TERM)
             threads.later(TERM_GRACE, "stop", self._after_term, request_id)
             return "terminated"
         if step == KILL:
-            self._send(signal.SIGKILL)
+            self._send(SIGKILL)
             return "killed"
         if not self._child.send_interrupt(request_id, alone):
             with self._lock:
@@ -129,15 +134,15 @@ class Stops:
             self._tell(request_id, AGAIN if count < 2 else END, words)
 
     def _after_term(self, request_id):
-        if self._child.is_running(request_id) and self.sent == signal.SIGTERM:
-            self._tell(request_id, KILL, "SIGTERM has not ended it within %g s." % TERM_GRACE)
+        if self._child.is_running(request_id) and self.sent == TERM:
+            self._tell(request_id, KILL, "%s has not ended it within %g s." % (NAMES[0], TERM_GRACE))
 
     def _tell(self, request_id, step, words):
         pid = self._child.pid
         following = {
             AGAIN: "A second Stop interrupts it again; the variables are kept.",
-            END: "The next Stop ends the session's process %d with SIGTERM; its variables are then lost." % pid,
-            KILL: "The next Stop kills the session's process %d (SIGKILL)." % pid,
+            END: "The next Stop ends the session's process %d with %s; its variables are then lost." % (pid, NAMES[0]),
+            KILL: "The next Stop kills the session's process %d (%s)." % (pid, NAMES[1]),
         }[step]
         with self._lock:
             if not self._child.is_running(request_id):

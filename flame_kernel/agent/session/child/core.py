@@ -7,18 +7,15 @@ The server sends it requests (``submit``, ``answer``, ``interrupt``, ``close``),
 This file is the server's side; ``main.py`` is the child's.
 
 For an interrupt the server sends SIGINT to the child's process group, as Ctrl-C in a terminal does. It also arrives
-while the child runs C code, and its subprocesses receive it too.
+while the child runs C code, and its subprocesses receive it too. On Windows it asks the child; see ``processes``.
 """
 
-import array
 import collections
 import errno
 import itertools
 import os
-import platform
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -26,12 +23,11 @@ import time
 from ... import sockets, tempdirs, threads
 from ...remote import bulk
 from ...shell import compiler
-from ...wire import launch
 from ...wire import message as wire
 from .. import descriptors, monitor, program_pipes, stops, top
-from . import exit_reason
+from . import exit_reason, loopback, processes
 from . import stacks as child_stacks
-from .frames import BOOT, read_frame, send_frame
+from .frames import read_frame, send_frame
 
 # Seconds that a process has to end when asked: its exit handlers run, and a pool's work is finished. On a busy machine,
 # one that is still starting needs them all.
@@ -61,8 +57,8 @@ def refusal():
     """Why this server cannot have a child, in a clause with the next step; empty if it can."""
     if not sys.executable:
         return "its sys.executable is empty, so it cannot start a child: use place = process"
-    if os.name != "posix":
-        return "a child needs a POSIX system, and this one is %s: use place = process" % platform.system()
+    if processes.WINDOWS and sys.version_info < (3, 7):
+        return "a child on Windows needs Python 3.7: use place = process"
     return ""
 
 
@@ -103,47 +99,21 @@ class ChildCore:
         """Start the process; ``ready`` is its first event. Raises RuntimeError with the reason if it cannot."""
         if refusal():
             raise RuntimeError(refusal())
-        ours, theirs = [descriptors.high_socket(one) for one in socket.socketpair()]
-        # For passing descriptors: of connections that the child uses itself.
-        giver, taker = [descriptors.high_socket(one) for one in socket.socketpair()]
-        # The child writes its stacks into the first pipe; the other two are its descriptors 1 and 2. It reads those two
-        # itself; what it has not read when it dies is read here.
-        pipes = [[descriptors.high_number(number) for number in os.pipe()] for _ in range(3)]
-        theirs_too = [taker.fileno()] + pipes[0][1:] + pipes[1] + pipes[2]
         try:
-            self._process = subprocess.Popen(
-                launch.interpreter(sys.executable)
-                + ["-c", BOOT, str(theirs.fileno())]
-                + [str(number) for number in theirs_too],
-                pass_fds=[theirs.fileno()] + theirs_too,
-                stdin=subprocess.DEVNULL,
-                stdout=descriptors.inherited(1),
-                stderr=descriptors.inherited(2),
-                start_new_session=True,
-                env=launch.without_secrets(os.environ),
-            )
-        except BaseException as e:  # raised again, whatever it is; what nobody will use is closed
-            ours.close()
-            giver.close()
-            for r, _ in pipes:
-                os.close(r)
-            if isinstance(e, OSError) and e.errno in NO_PROGRAM:
+            self._process = processes.start()
+        except OSError as e:
+            if e.errno in NO_PROGRAM:
                 why = "its sys.executable, %s, is not a program that can be started (%s)" % (sys.executable, e.strerror)
                 raise RuntimeError(why + ": use place = process")
             raise
-        finally:
-            theirs.close()
-            taker.close()
-            for _, w in pipes:
-                os.close(w)
         _children.add(self._process.pid)
         self.described = None
-        self._socket, self._giver = ours, giver
+        self._socket = None
         self._unsent = []
         self._stops = stops.Stops(self)
         self._memory, self._floor = exit_reason.OomKills(), exit_reason.own_peak()
-        self._pipes = [r for r, _ in pipes]
-        self._reader = threads.start("relay", self._relay, self._process, ours, giver)
+        self._pipes = self._process.pipes
+        self._reader = threads.start("relay", self._relay, self._process)
 
     @property
     def is_dead(self):
@@ -159,15 +129,20 @@ class ChildCore:
             with self._send_lock:
                 for frame in self._unsent:
                     send_frame(sock, frame)
-                self._unsent = None
+                self._socket, self._unsent = sock, None
         except OSError:
             pass  # the process has ended already; the relay will see that
 
-    def _relay(self, process, sock, giver):
+    def _relay(self, process):
         """Pass the child's events to the log; when the child ends, log why."""
         folder = tempdirs.choose()
-        self._bring_up(sock, folder)
-        while True:
+        try:
+            sock = process.connect()
+        except OSError:  # it has ended before
+            sock = None
+        else:
+            self._bring_up(sock, folder)
+        while sock is not None:
             frame = read_frame(sock)
             if frame is None:
                 break
@@ -181,16 +156,15 @@ class ChildCore:
                 self._relay_event(event)
             self._log.keep()
             self._log.wait_for_room()
-        ended = exit_reason.reap(process, 10)
+        ended = process.reap(10)
         if ended is None:  # it has closed the socket but still runs
-            signal_group(process.pid, signal.SIGKILL)
-            ended = exit_reason.reap(process, float("inf"))
-        signal_group(process.pid, signal.SIGKILL)  # processes that it left in its group
+            process.signal(processes.KILL)
+            ended = process.reap(float("inf"))
+        process.end_group()
         _children.discard(process.pid)
         for left in (folder, *compiler.folders(self.session_id, process.pid)):  # the latter come from a debugger
             tempdirs.remove(left)
-        sock.close()
-        giver.close()
+        process.close()
         self._programs.settle_all()
         with self._dump_lock:
             pipes, self._pipes = self._pipes, []
@@ -259,8 +233,7 @@ class ChildCore:
             if self._process is None:
                 raise OSError("no process")
             if descriptors:
-                packed = array.array("i", descriptors)
-                self._giver.sendmsg([b"d"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+                self._process.give(descriptors)
             if self._unsent is not None:
                 self._unsent.append(frame)
             else:
@@ -271,10 +244,10 @@ class ChildCore:
         if kind in monitor.KINDS and (self._process is None or kind in HERE):
             self._answer_here(request)
             return
-        if kind == "stdin":
+        if kind == "stdin" and processes.POSIX:
             self._programs.feed(request)
             return
-        given = self._programs.begin(request)
+        given = self._pipes_for(request)
         with self._start_lock:
             while not self._closed:
                 with self._lock:  # if the process ends after this, the request still gets a reply
@@ -296,6 +269,10 @@ class ChildCore:
         if kind in ("where", "profile"):
             threads.start(kind, self._look_without_answer, request)
 
+    def _pipes_for(self, request):
+        """The descriptors of a program's pipes, to be passed; where none can be, the child makes them itself."""
+        return self._programs.begin(request) if processes.POSIX else ()
+
     def answer(self, input_id, value):
         try:
             self._send({"op": "answer", "input_id": input_id, "value": value})
@@ -305,18 +282,35 @@ class ChildCore:
 
     def carry(self, request, key, sock):
         """Have the child send or receive a large value over ``sock``; see ``bulk``. OSError if the child ends."""
+        message = {"op": "carry", "request": request, "key": None if key is None else key.hex()}
+        if not processes.POSIX:
+            self._carry_apart(request, message, sock)
+            return
         done, theirs = [descriptors.high_socket(one) for one in socket.socketpair()]
         try:
             given = [theirs.fileno()]
             if not hasattr(sock, "pending"):  # a TLS connection can only be read by this process
                 given.append(sock.fileno())
             with theirs:
-                message = {"op": "carry", "request": request, "key": None if key is None else key.hex()}
                 self._send(message, descriptors=given)
             if len(given) > 1:
                 sockets.fill(done, memoryview(bytearray(1)))
             else:
                 bulk.hand_on(request, sock, done)
+        finally:
+            sockets.shut(done)
+            done.close()
+
+    def _carry_apart(self, request, message, sock):
+        """The same where no descriptor can be passed: over another connection on loopback."""
+        listener, process = loopback.SecretListener(), self._process
+        try:
+            self._send(dict(message, words=listener.words))
+            done = listener.accept(lambda: process is self._process)
+        finally:
+            listener.close()
+        try:
+            bulk.hand_on(request, sock, done)
         finally:
             sockets.shut(done)
             done.close()
@@ -409,7 +403,7 @@ class ChildCore:
         """
         with self._lock:
             kinds = [kind for kind, _ in self._running.values() if kind in CELLS]
-        if self.described is None or (not alone and (len(kinds) > 1 or "object" in kinds)):
+        if not processes.POSIX or self.described is None or (not alone and (len(kinds) > 1 or "object" in kinds)):
             self.ask_to_interrupt(request_id)
             return False
         self.send_signal(signal.SIGINT)
@@ -425,7 +419,7 @@ class ChildCore:
     def send_signal(self, sign):
         process = self._process
         if process is not None:
-            signal_group(process.pid, sign)
+            process.signal(sign)
 
     def is_running(self, request_id):
         return request_id in self._running
@@ -461,16 +455,9 @@ class ChildCore:
             self._send({"op": "close"})
         except OSError:
             pass
-        for sign, patience in ((None, ASKED_GRACE), (signal.SIGTERM, 1.0), (signal.SIGKILL, 1.0)):
+        for sign, patience in ((None, ASKED_GRACE), (signal.SIGTERM, 1.0), (processes.KILL, 1.0)):
             if sign is not None:
-                signal_group(process.pid, sign)
+                process.signal(sign)
             self._reader.join(patience)
             if not self._reader.is_alive():
                 return
-
-
-def signal_group(pid, sign):
-    try:
-        os.killpg(pid, sign)
-    except OSError:
-        pass  # the process has ended

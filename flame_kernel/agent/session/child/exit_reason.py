@@ -23,6 +23,18 @@ MEANINGS = {
     "SIGKILL": "somebody or something killed it",
 }
 
+# The exit statuses of Windows that say how a process died: their names, and what they mean.
+ON_WINDOWS = {
+    0xC0000005: ("access violation", "invalid memory access in C code"),
+    0xC000001D: ("illegal instruction", "C code that this processor cannot run"),
+    0xC0000017: ("no memory", "Windows could give it no more memory"),
+    0xC0000094: ("integer division by zero", "division by zero in C code"),
+    0xC00000FD: ("stack overflow", "a recursion in C code was too deep"),
+    0xC000013A: ("Ctrl-Break", "somebody asked it to end"),
+    0xC0000374: ("heap corruption", "C code wrote where it must not"),
+    0xC0000409: ("fast fail", "C code found an error and aborted"),
+}
+
 # The part of its limit of CPU time from which on a killed process has used it up: what is counted in the end may be
 # less than what the system acted on.
 NEAR = 0.8
@@ -109,19 +121,21 @@ def reap(process, seconds):
 
 def _cpu_limit(pid):
     """The seconds of CPU time at which the system kills a process; None if there is no limit, or it is not told."""
-    import resource
-
     try:
+        import resource
+
         limit = resource.prlimit(pid, resource.RLIMIT_CPU)[1]
-    except (AttributeError, OSError):  # only Linux tells it of another process
+    except (ImportError, AttributeError, OSError):  # only Linux tells it of another process
         return None
     return None if limit == resource.RLIM_INFINITY else limit
 
 
 def own_peak():
     """The peak memory of this process in bytes. A child's figure is never lower than this, however little it used."""
-    import resource
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -134,7 +148,10 @@ def in_words(pid, status, stop, memory, peak, floor, limit=None):
     limit   see ``reap``
     """
     name, details = signal_name(status), []
-    if status is None:
+    on_windows = _on_windows(status, stop) if os.name == "nt" else None
+    if on_windows is not None:
+        what, details = on_windows
+    elif status is None:
         what = "ended; how, only the server's app knows"
     elif name is None:
         what = "ended itself with exit status %d" % status
@@ -150,6 +167,16 @@ def in_words(pid, status, stop, memory, peak, floor, limit=None):
     if peak is not None:
         details.append(("peak memory " if peak > floor else "memory below ") + size_in_words(max(peak, floor)))
     return "the session's process %d %s" % (pid, what) + (" (%s)" % ", ".join(details) if details else "")
+
+
+def _on_windows(status, stop):
+    """``(how the process ended, details)`` where its exit status or a Stop says that on Windows; else None."""
+    if stop is not None:
+        return "was ended by Stop with %s" % ("Ctrl-Break" if stop == signal.SIGTERM else "TerminateProcess"), []
+    if status not in ON_WINDOWS:
+        return None
+    name, meaning = ON_WINDOWS[status]
+    return "ended with %s (0x%08X)" % (name, status), [meaning]
 
 
 def not_begun(executable):

@@ -14,12 +14,7 @@ SMALL = 1 << 16
 
 # The first code in the new interpreter: it reads the agent from the socket, in the form of ``agent_frames``. The folder
 # where it starts is not on the import path yet, since a json.py may lie there; cells get it later, see ``folder``.
-BOOT = (
-    launch.LEAVE_FOLDER
-    + """\
-import marshal, socket
-s = socket.socket(fileno=int(sys.argv[1]))
-s.settimeout(None)
+_READ = """\
 def read(n):
     parts = []
     while n:
@@ -29,6 +24,9 @@ def read(n):
         parts.append(part)
         n -= len(part)
     return b"".join(parts)
+"""
+_LOAD = (
+    """\
 def frame():
     return read(int.from_bytes(read(8), "big"))
 space = {}
@@ -38,6 +36,35 @@ codes = marshal.loads(codes) if version == sys.version.encode() else None
 space["boot"](text.decode(), codes=codes).%s(s, left)
 """
     % wire.CHILD
+)
+# With a socket that it inherits; the same without, see ``loopback``: its first line of stdin says where to connect.
+BOOT = (
+    launch.LEAVE_FOLDER
+    + """\
+import marshal, socket
+s = socket.socket(fileno=int(sys.argv[1]))
+s.settimeout(None)
+"""
+    + _READ
+    + _LOAD
+)
+BOOT_APART = (
+    launch.LEAVE_FOLDER
+    + """\
+import marshal, socket
+port, shown, wanted = sys.stdin.readline().split()
+s = socket.create_connection(("127.0.0.1", int(port)))
+s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+s.sendall(bytes.fromhex(shown))
+"""
+    + _READ
+    + """\
+if read(len(wanted) // 2) != bytes.fromhex(wanted):
+    sys.exit(1)
+del port, shown, wanted
+sys.argv.insert(1, "")
+"""
+    + _LOAD
 )
 
 

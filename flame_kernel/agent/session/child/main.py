@@ -22,9 +22,9 @@ from ...log import log as events
 from ...remote import bulk
 from ...wire import chunks
 from ...wire import message as wire
-from .. import core, folder, places, stacks
+from .. import core, descriptors, folder, places, stacks
+from . import loopback, processes
 from . import stacks as child_stacks
-from .core import signal_group
 from .frames import read_frame, send_frame
 
 # Most bytes of output that the server has not taken yet: a cell that prints more has to wait.
@@ -46,9 +46,12 @@ def main(sock, left=()):
     """Run the child; never returns. ``left``: the entries removed from the import path, see ``launch``."""
     options = wire.decode(read_frame(sock))[0]
     tempdirs.use(options["scratch"])
-    taker, crash, out_r, out_w, err_r, err_w = [int(number) for number in sys.argv[2:8]]
-    for number in (sock.fileno(), taker, crash, out_r, out_w, err_r, err_w):
-        os.set_inheritable(number, False)
+    sock.set_inheritable(False)  # of a socket on Windows there is no descriptor
+    given = sys.argv[2:]
+    taker = descriptors.taken([given.pop(0)], [True])[0] if processes.POSIX else None
+    crash, out_r, out_w, err_r, err_w = descriptors.taken(given, (False, True, False, True, False))
+    if taker is None:
+        _empty_stdin()
     _enable_faulthandler(crash)
     sys.argv[:] = [""]
     log = events.EventLog(bound=MOST_UNSENT)
@@ -65,8 +68,9 @@ def main(sock, left=()):
     me.for_main = collections.deque()  # functions that the next SIGINT makes the main thread call
     me.ends = threading.Lock()  # held when the session ends, until the main thread has come to its own end
     sender = threads.start("sender", _send_events, sock, log)
-    taker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, taker)
-    taker.settimeout(None)  # gevent or a default timeout would make it non-blocking
+    if taker is not None:
+        taker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, taker)
+        taker.settimeout(None)  # gevent or a default timeout would make it non-blocking
     threads.start("receiver", _receive_to_the_end, sock, taker, me, log, sender)
     while not me.ends.locked():  # a lane that ended otherwise has been replaced
         me.run_on_main()
@@ -84,6 +88,13 @@ def _enable_faulthandler(fd):
         faulthandler.register(child_stacks.DUMP_SIGNAL, fd)
     except (ImportError, AttributeError, OSError, ValueError, TypeError):
         pass
+
+
+def _empty_stdin():
+    """Give the place of the stdin that told us the secret to an empty one."""
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
 
 
 def _take_descriptors(me, pipes):
@@ -112,7 +123,7 @@ def _interrupt_handler(me):
 
 def _on_main(me, function):
     me.for_main.append(function)
-    signal.pthread_kill(threads.main_ident(), signal.SIGINT)
+    threads.signal_main()
 
 
 def _interrupt_one(me, request_id):
@@ -152,7 +163,7 @@ def _interrupt_main(me, request):
 def _signal_until_handled(me, request_id):
     """Send SIGINT to the main thread until its handler has run: one just before a call blocks does not end the call."""
     if me.interrupt_only == request_id:
-        signal.pthread_kill(threads.main_ident(), signal.SIGINT)
+        threads.signal_main()
         threads.later(SIGNAL_AGAIN, "interrupt", _signal_until_handled, me, request_id)
 
 
@@ -202,7 +213,7 @@ def _receive(sock, taker, me, log, sender):
         message, buffers = _in_spite_of_cells(wire.decode, frame)
         if message["op"] == "submit":
             request = dict(message["request"], buffers=[bytes(b) for b in buffers])
-            if request.get("program"):
+            if request.get("program") and taker is not None:
                 request["descriptors"] = _descriptors(taker)
             me.submit(request)
         elif message["op"] == "answer":
@@ -213,7 +224,8 @@ def _receive(sock, taker, me, log, sender):
             log.append({"type": "looked", "request": None, "content": _state_of(me, message)})
         elif message["op"] == "carry":
             key = None if message["key"] is None else bytes.fromhex(message["key"])
-            threads.start("carry", _carry, me, message["request"], key, [_socket(fd) for fd in _descriptors(taker)])
+            given = [_socket(fd) for fd in _descriptors(taker)] if taker is not None else [message["words"]]
+            threads.start("carry", _carry, me, message["request"], key, given)
         elif message["op"] == "close":
             me.wait_started(START_GRACE)
             log.close()
@@ -241,7 +253,14 @@ def _socket(number):
 
 
 def _carry(me, request, key, given):
-    """Send or receive a large value over the last of the sockets; the first one tells the server when it is done."""
+    """Send or receive a large value over the last of the sockets; the first one tells the server when it is done. In
+    place of both there may be the words of a listener."""
+    if isinstance(given[0], list):
+        try:
+            given = [loopback.join(given[0])]
+        except OSError:  # the server has given up meanwhile
+            return
+        given[0].settimeout(bulk.PATIENCE)
     done, sock = given[0], given[-1]
     try:
         bulk.serve(me.objects, request, key, sock)
@@ -333,4 +352,6 @@ def _end_without_python(seconds):
 def _kill():
     """Kill this process and its whole group."""
     tempdirs.remove_own()  # an earlier exit handler may hang, and threads may have written since
-    signal_group(os.getpid(), signal.SIGKILL)
+    if processes.POSIX:
+        processes.signal_group(os.getpid(), signal.SIGKILL)
+    os._exit(1)  # what else it has started ends with the job object, which was the server's

@@ -7,11 +7,10 @@ While a C call holds the interpreter lock (GIL), none of the child's Python code
 import linecache
 import os
 import re
-import select
 import signal
 import time
 
-from ... import own
+from ... import own, pipes
 from ...profile import folded
 from ...shell import compiler
 from .. import stacks
@@ -70,7 +69,7 @@ def rest_of(pipe):
 def _drain(pipe, patience):
     data, until = b"", time.monotonic() + patience
     while len(data) < MOST:
-        ready, _, _ = select.select([pipe], [], [], DUMP_QUIET if patience else 0)
+        ready = pipes.ready([pipe], DUMP_QUIET if patience else 0)
         part = os.read(pipe, 1 << 16) if ready else b""
         data += part
         if not part and (ready or data or time.monotonic() >= until):

@@ -1,0 +1,200 @@
+"""The process of a child: how it is started, spoken to and ended, with what POSIX has and without it.
+
+With POSIX the two talk over a socket pair, over a second one they pass descriptors, and signals go to the child's
+group. Without, as on Windows, the child connects on loopback and shows a secret that its stdin told it; a cell is
+interrupted by a message, Ctrl-Break goes to the child's group, and a job object ends all that it has started.
+"""
+
+import array
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from ... import sockets, windows
+from ...wire import launch
+from .. import descriptors
+from . import exit_reason, loopback
+from .frames import BOOT, BOOT_APART
+
+# Whether a child has what POSIX has.
+POSIX = hasattr(os, "killpg") and hasattr(os, "wait4") and hasattr(socket, "SCM_RIGHTS")
+WINDOWS = os.name == "nt"
+# Signals by the numbers that they have where they exist.
+KILL = getattr(signal, "SIGKILL", 9)
+# Seconds between two looks whether a process has ended.
+LOOK = 0.02
+
+
+def start():
+    """A new child process. Raises OSError."""
+    return PosixProcess() if POSIX else ApartProcess()
+
+
+class PosixProcess:
+    """A child with socket pairs and a process group.
+
+    pid, pipes  the latter are read ends: of stacks, stdout and stderr, of which the child reads the last two itself;
+                what it has not read when it dies is read here
+    """
+
+    passes_descriptors = True
+
+    def __init__(self):
+        ours, theirs = [descriptors.high_socket(one) for one in socket.socketpair()]
+        # For passing descriptors: of connections that the child uses itself.
+        giver, taker = [descriptors.high_socket(one) for one in socket.socketpair()]
+        pipes = [[descriptors.high_number(number) for number in os.pipe()] for _ in range(3)]
+        theirs_too = [taker.fileno()] + pipes[0][1:] + pipes[1] + pipes[2]
+        try:
+            self.popen = subprocess.Popen(
+                launch.interpreter(sys.executable)
+                + ["-c", BOOT, str(theirs.fileno())]
+                + [str(number) for number in theirs_too],
+                pass_fds=[theirs.fileno()] + theirs_too,
+                stdin=subprocess.DEVNULL,
+                stdout=descriptors.inherited(1),
+                stderr=descriptors.inherited(2),
+                start_new_session=True,
+                env=launch.without_secrets(os.environ),
+            )
+        except BaseException:  # raised again, whatever it is; what nobody will use is closed
+            ours.close()
+            giver.close()
+            for r, _ in pipes:
+                os.close(r)
+            raise
+        finally:
+            theirs.close()
+            taker.close()
+            for _, w in pipes:
+                os.close(w)
+        self.pid = self.popen.pid
+        self.pipes = [r for r, _ in pipes]
+        self._socket, self._giver = ours, giver
+
+    def __repr__(self):
+        return "<PosixProcess %d>" % self.pid
+
+    def connect(self):
+        """The socket over which the two talk."""
+        return self._socket
+
+    def give(self, numbers):
+        """Send descriptors; they belong to the message that is sent next."""
+        packed = array.array("i", numbers)
+        self._giver.sendmsg([b"d"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+
+    def signal(self, sign):
+        """Send a signal to the child's process group."""
+        signal_group(self.pid, sign)
+
+    def end_group(self):
+        """End what the child has left in its group."""
+        signal_group(self.pid, KILL)
+
+    def reap(self, seconds):
+        """See ``exit_reason.reap``."""
+        return exit_reason.reap(self.popen, seconds)
+
+    def close(self):
+        """The process has ended: close what was for it."""
+        self._socket.close()
+        self._giver.close()
+
+
+class ApartProcess:
+    """A child without socket pairs and signals; with the same attributes and methods."""
+
+    passes_descriptors = False
+
+    def __init__(self):
+        self._listener = loopback.SecretListener()
+        pipes, self._job, self._socket = [], None, None
+        try:
+            pipes = [[descriptors.high_number(number) for number in os.pipe()] for _ in range(3)]
+            words, how = descriptors.passed(pipes[0][1:] + pipes[1] + pipes[2])
+            if WINDOWS:
+                how["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
+                if not windows.has_console():  # it would open a window
+                    how["creationflags"] |= subprocess.CREATE_NO_WINDOW
+            self.popen = subprocess.Popen(
+                launch.interpreter(sys.executable) + ["-c", BOOT_APART] + words,
+                stdin=subprocess.PIPE,
+                stdout=descriptors.inherited(1),
+                stderr=descriptors.inherited(2),
+                env=launch.without_secrets(os.environ),
+                **how,
+            )
+        except BaseException:  # raised again, whatever it is; what nobody will use is closed
+            self._listener.close()
+            for r, _ in pipes:
+                os.close(r)
+            raise
+        finally:
+            for _, w in pipes:
+                os.close(w)
+        self.pid = self.popen.pid
+        self.pipes = [r for r, _ in pipes]
+        if WINDOWS:
+            self._job = windows.Job(int(self.popen._handle))
+        try:
+            with self.popen.stdin as told:
+                told.write((" ".join(map(str, self._listener.words)) + "\n").encode())
+        except OSError:
+            pass  # the process has ended already; that is seen when it does not come
+
+    def __repr__(self):
+        return "<ApartProcess %d>" % self.pid
+
+    def connect(self):
+        """The socket over which the two talk, once the child has connected. Raises OSError."""
+        self._socket = self._listener.accept(lambda: self.popen.poll() is None)
+        return self._socket
+
+    def signal(self, sign):
+        """Ctrl-Break for SIGTERM, which needs a console; the end of the process for SIGKILL, and where it has none. An
+        interrupt is not sent so, but asked for."""
+        if sign == signal.SIGINT or self.popen.poll() is not None:
+            return
+        try:
+            if sign == KILL:
+                raise OSError("at once")
+            self.popen.send_signal(signal.CTRL_BREAK_EVENT if WINDOWS else sign)
+        except OSError:
+            self.end_group()
+
+    def end_group(self):
+        """End the process, and on Windows all that it has started."""
+        if self._job is not None:
+            self._job.end()
+        elif not WINDOWS and self.popen.poll() is None:
+            os.kill(self.pid, KILL)
+
+    def reap(self, seconds):
+        """See ``exit_reason.reap``."""
+        deadline = time.monotonic() + seconds
+        while self.popen.poll() is None:
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(LOOK)
+        return self.popen.returncode, None, None
+
+    def close(self):
+        """The process has ended: close what was for it."""
+        self._listener.close()
+        if self._socket is not None:
+            sockets.shut(self._socket)
+            self._socket.close()
+        if self._job is not None:
+            self._job.close()
+
+
+def signal_group(pid, sign):
+    """Send a signal to a process group."""
+    try:
+        os.killpg(pid, sign)
+    except OSError:
+        pass  # the process has ended
