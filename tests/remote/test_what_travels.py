@@ -126,6 +126,7 @@ def containers(pi: Remote) -> None:
     assert (list(queue), queue.maxlen) == ([1, 2], 5)
     exact(pi, collections.OrderedDict(b=1, a=2), collections.defaultdict(list, {"a": [1]}), collections.Counter("aab"))
     exact(pi, collections.ChainMap({"a": 1}), collections.UserDict(a=1), collections.UserList([1]))
+    exact(pi, collections.UserString("a"), [collections.UserString("b" * 5000)])
     exact(pi, types.SimpleNamespace(a=[1]), array.array("d", [1.5]))
     exact(pi, time.gmtime(0), os.stat("/"), {1: 2}.keys(), {1: 2}.items(), collections.OrderedDict(a=1).items())
     assert list(back(pi, {1: 2}.values())[0]) == [2]
