@@ -229,7 +229,9 @@ def called_back(pi: Remote) -> None:
         assert pi.run(lambda report: report("x"), one) is None
     assert seen == ["x", "x"]
     assert pi.run(lambda show: show(Pair(1, 2)), pi.on(lambda pair: type(pair) is Pair)) is True
-    assert pi.run(lambda show: show(http.HTTPStatus.OK), pi.on(lambda one: isinstance(one, RemoteObject))) is True
+    assert pi.run(lambda show: show(http.HTTPStatus.OK), pi.on(lambda one: one is http.HTTPStatus.OK)) is True
+    pi.execute("import enum\nclass Theirs(enum.Enum):\n    A = 1\ndef shows(show):\n    return show(Theirs.A)")
+    assert pi["shows"](pi.on(lambda one: isinstance(one, RemoteObject))) is True
     assert pi.run(sum, iter([1, 2])) == 3
 
 
