@@ -275,8 +275,8 @@ def _made(
 ) -> RemoteError:
     """Make an exception of this class, without arguments and attributes.
 
-    A UnicodeDecodeError or UnicodeEncodeError gets its five required arguments; if they are invalid, it becomes a
-    UnicodeError. A group gets its members; if it has none, it becomes a plain RemoteError.
+    A UnicodeDecodeError, UnicodeEncodeError or UnicodeTranslateError gets its required arguments; if they are invalid,
+    it becomes a UnicodeError. A group gets its members; if it has none, it becomes a plain RemoteError.
     """
     base: Any = next(one for one in kind.__mro__ if one.__module__ == "builtins" and one in _MAKERS)
     if base is _GROUP:
@@ -310,7 +310,7 @@ def _bare(kind: Any, arguments: tuple[Any, ...], facts: Mapping[str, Any]) -> Ex
 
 
 def _set_unicode(error: Any, base: Any, arguments: tuple[Any, ...]) -> None:
-    for name, value in zip(("encoding", "object", "start", "end", "reason"), arguments, strict=True):
+    for name, value in zip(_UNICODE_NAMES[-len(arguments) :], arguments, strict=True):
         getattr(base, name).__set__(error, value)
 
 
@@ -415,14 +415,20 @@ _MOST = 100
 _OURS = frozenset({"ename", "evalue", "traceback", "lines", "classes", "args", "with_traceback", "add_note"})
 # Python refuses MemoryError.__new__ for a class whose first base is another exception.
 _MAKERS = frozenset({*_BUILTIN.values(), Exception, object} - {MemoryError})
-_UNICODE = {UnicodeDecodeError: bytes, UnicodeEncodeError: str}
+# The types of the arguments of these classes, which each need all of them.
+_UNICODE: dict[type[Exception], list[type]] = {
+    UnicodeDecodeError: [str, bytes, int, int, str],
+    UnicodeEncodeError: [str, str, int, int, str],
+    UnicodeTranslateError: [str, int, int, str],
+}
+_UNICODE_NAMES = ("encoding", "object", "start", "end", "reason")
 
 
 def _is_unicode(kind: type[Exception], arguments: tuple[Any, ...]) -> bool:
-    """Whether it is a UnicodeDecodeError or UnicodeEncodeError with valid arguments."""
-    for base, data in _UNICODE.items():
+    """Whether it is a UnicodeDecodeError, UnicodeEncodeError or UnicodeTranslateError with valid arguments."""
+    for base, types in _UNICODE.items():
         if issubclass(kind, base):
-            return [type(one) for one in arguments] == [str, data, int, int, str]
+            return [type(one) for one in arguments] == types
     return False
 
 

@@ -126,6 +126,7 @@ def containers(pi: Remote) -> None:
     assert (list(queue), queue.maxlen) == ([1, 2], 5)
     exact(pi, collections.OrderedDict(b=1, a=2), collections.defaultdict(list, {"a": [1]}), collections.Counter("aab"))
     exact(pi, collections.ChainMap({"a": 1}), collections.UserDict(a=1), collections.UserList([1]))
+    exact(pi, collections.UserString("a"), [collections.UserString("b" * 5000)])
     exact(pi, types.SimpleNamespace(a=[1]), array.array("d", [1.5]))
     exact(pi, time.gmtime(0), os.stat("/"), {1: 2}.keys(), {1: 2}.items(), collections.OrderedDict(a=1).items())
     assert list(back(pi, {1: 2}.values())[0]) == [2]
@@ -228,7 +229,9 @@ def called_back(pi: Remote) -> None:
         assert pi.run(lambda report: report("x"), one) is None
     assert seen == ["x", "x"]
     assert pi.run(lambda show: show(Pair(1, 2)), pi.on(lambda pair: type(pair) is Pair)) is True
-    assert pi.run(lambda show: show(http.HTTPStatus.OK), pi.on(lambda one: isinstance(one, RemoteObject))) is True
+    assert pi.run(lambda show: show(http.HTTPStatus.OK), pi.on(lambda one: one is http.HTTPStatus.OK)) is True
+    pi.execute("import enum\nclass Theirs(enum.Enum):\n    A = 1\ndef shows(show):\n    return show(Theirs.A)")
+    assert pi["shows"](pi.on(lambda one: isinstance(one, RemoteObject))) is True
     assert pi.run(sum, iter([1, 2])) == 3
 
 

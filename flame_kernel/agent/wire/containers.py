@@ -7,6 +7,7 @@
                                                     reference to it
     {"dq": [longest, item, …]}      deque           {"ns": {…}}                              types.SimpleNamespace
     {"ud": {…}} {"ul": […]} {"cm": [{…}, …]}        UserDict, UserList, ChainMap     {"mp": {…}}  types.MappingProxyType
+    {"us": text}                    UserString
     {"ar": [code, size, n]}         array.array: buffer n, of items of ``size`` bytes, little endian; text as UTF-8
     {"mv": [format, size, shape, writable, n]}      memoryview: the same, of its items in C order
     {"S": [start, stop, step]}      slice           {"dk": [ordered, key, …]} {"dv": …} {"di": …}  a dict's views
@@ -98,6 +99,10 @@ def _write_user_dict(encoder, value, depth):
 
 def _write_user_list(encoder, value, depth):
     return {"ul": encoder.node(value.data, depth + 1)}
+
+
+def _write_user_string(encoder, value, depth):
+    return {"us": encoder.node(value.data, depth + 1)}
 
 
 def _write_chain(encoder, value, depth):
@@ -262,6 +267,10 @@ def _read_user_list(decoder, content, depth):
     return made
 
 
+def _read_user_string(decoder, content, depth):
+    return collections.UserString(_of(decoder, content, depth, (str,)))
+
+
 def _read_chain(decoder, content, depth):
     maps = decoder.values(content, depth)
     if not maps or not all(type(one) in MAPPINGS for one in maps):
@@ -341,6 +350,7 @@ WRITERS = {
     collections.deque: _write_deque,
     collections.UserDict: _write_user_dict,
     collections.UserList: _write_user_list,
+    collections.UserString: _write_user_string,
     collections.ChainMap: _write_chain,
     SimpleNamespace: _write_namespace,
     MappingProxyType: _write_proxy,
@@ -362,6 +372,7 @@ READERS = {
     "dq": _read_deque,
     "ud": _read_user_dict,
     "ul": _read_user_list,
+    "us": _read_user_string,
     "cm": _read_chain,
     "ns": _read_namespace,
     "mp": _read_proxy,
