@@ -23,6 +23,7 @@ from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
 from ..forward import browser, lines
 from ..forward.forwards import Forwards
+from ..hot.words import FIXES
 from ..packages.words import carry_out, read
 from ..profile.asking import ProfileOptions, Taking, finished, gathered, live
 from ..profile.memory import memory
@@ -90,6 +91,11 @@ class Commands:
         """Carry out the commands at the top of a cell. Returns the lines that are left to run, None if there are none;
         and the reply of the cell that the last command followed. Raises FlameError, Stopped."""
         lines = list(lines)
+        if (first := _next(lines)) < len(lines) and FIXES.match(lines[first].strip()):
+            line = parse(lines[first].strip().removeprefix("%%flame"), KERNEL)
+            self._check_command(line)
+            self._on_group.of(line)
+            return None, await self._exchange.hotfix(cell, line, "\n".join(lines[first + 1 :]))
         orders = 0
         reply: dict[str, Any] = {}
         while (begin := _next(lines)) < len(lines) and _is_ours(lines[begin]):

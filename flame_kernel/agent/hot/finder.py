@@ -15,7 +15,7 @@ import threading
 
 from ..output import streams
 from ..remote import package_files
-from . import reloading
+from . import fixing, reloading
 from .asking import Asking
 
 KINDS = ("hot",)
@@ -46,6 +46,9 @@ class Hot:
 
     def submit(self, request):
         """Answer a request ``hot``; on the thread that receives requests, so it does not wait for imports."""
+        if request["op"] in fixing.OPS:
+            fixing.begin(self.host, request)
+            return
         try:
             content = self._reply(request)
         except (Overlap, ValueError, TypeError, KeyError) as e:
@@ -215,6 +218,11 @@ class Hot:
                     self.host.tell(cell.request_id, words % (name, ", ".join(kept)))
 
     # -- the end -----------------------------------------------------------------------------------------------------
+
+    def end(self):
+        """The session ends: with its hot code, and what it has fixed."""
+        self.close()
+        fixing.close(self.host.session_id)
 
     def close(self):
         """Forget all modules, the finder and the lines; returns how many modules that were. Idempotent."""
