@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flame_kernel.cluster.cluster import FlameCluster as FlameCluster
     from flame_kernel.group.opening import group
     from flame_kernel.remote.by_name import require
-    from flame_kernel.remote.connect import connect
+    from flame_kernel.remote.connect import connect, connect_old_python
     from flame_kernel.serve.in_app import serve
 
 # Without FlameCluster, which needs dask: `from flame import *` works without it.
@@ -39,6 +39,7 @@ __all__ = [
     "SessionGone",
     "TargetError",
     "connect",
+    "connect_old_python",
     "group",
     "load_ipython_extension",
     "require",
@@ -51,6 +52,8 @@ def __getattr__(name: str) -> Any:
     """Loaded when they are asked for: an app that serves needs no client, and neither needs a kernel."""
     if name == "connect":
         from flame_kernel.remote.connect import connect as found
+    elif name == "connect_old_python":
+        from flame_kernel.remote.connect import connect_old_python as found  # type: ignore[assignment]
     elif name == "group":
         from flame_kernel.group.opening import group as found  # type: ignore[assignment]
     elif name == "FlameCluster":

@@ -65,7 +65,8 @@ _CAUSES: dict[str, tuple[str, str]] = {
     "closed": ("the server closed the connection", "look at what the server printed, then try again"),
     "old_python": (
         "its Python is too old for a session",
-        "run the server on Python 3.6 or newer; as it is, jupyter flame exec, eval, put and get work",
+        "run the server on Python 3.6 or newer; as it is, jupyter flame exec, eval, put, get and console work, plain "
+        "%%flame cells, and flame.connect_old_python",
     ),
     "message_size": (
         "it accepts only very small messages",

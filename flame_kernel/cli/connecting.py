@@ -25,7 +25,7 @@ from .command import Command
 from .parser import Parser
 
 if TYPE_CHECKING:
-    from ..commands.old_python import OldPython
+    from ..old_python.calls import OldPython
 
 # The title of the options that say how a link is protected.
 PROTECTION = "how the link is protected"
@@ -136,12 +136,12 @@ class Connecting(Command):
     @contextlib.contextmanager
     def old_python(self, error: CannotConnect) -> Iterator[OldPython]:
         """The server, if ``error`` says that its Python is too old for a session; any other ``error`` is raised."""
-        from ..commands import old_python  # rarely needed
+        from ..old_python import calls  # rarely needed
 
-        if not old_python.is_old(error):
+        if not calls.is_old(error):
             raise error
-        print(f"{plain_text(error.detail)} there: {old_python.LIMITS}", file=sys.stderr)
-        with old_python.OldPython(self.target()) as old:
+        print(f"{plain_text(error.detail)} there: {calls.LIMITS}", file=sys.stderr)
+        with calls.OldPython(self.target()) as old:
             yield old
 
     @contextlib.contextmanager

@@ -183,8 +183,8 @@ def _checked(key: bytes, what: str) -> tuple[Secret, tuple[str, ...]]:
     if not key:
         raise TargetError(f"{what} is empty, which to Pyro means no key at all; give the server's PYRO_HMAC_KEY")
     if len(key) < _SHORT_KEY:
-        enough = f"use {_SHORT_KEY} or more, such as those of: {_MAKE_KEY}"
-        return Secret(key), (f"{what} has only {len(key)} bytes and can be guessed; {enough}",)
+        enough = f"use {_SHORT_KEY} or more, such as those of:\n{_MAKE_KEY}"
+        return Secret(key), (f"{what} has only {len(key)} bytes and can be guessed;\n{enough}",)
     return Secret(key), ()
 
 

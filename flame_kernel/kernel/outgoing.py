@@ -64,7 +64,7 @@ class Outgoing(IOPubThread):
 
     def send_multipart(self, msg: _Message, *args: Any, **kwargs: Any) -> None:
         """Send a message, after the waiting ones."""
-        size = EACH + sum(map(_length, msg))
+        size = EACH + sum([part.nbytes if isinstance(part, memoryview) else len(part) for part in msg])
         with self._room:
             self._size += size
         self.schedule(functools.partial(self._enqueue, msg, size))  # type: ignore[no-untyped-call]
@@ -154,10 +154,6 @@ class Outgoing(IOPubThread):
         super().stop()  # type: ignore[no-untyped-call]
         with self._room:
             self._room.notify_all()
-
-
-def _length(part: Any) -> int:
-    return part.nbytes if isinstance(part, memoryview) else len(part)
 
 
 def _is_idle(msg: _Message) -> bool:

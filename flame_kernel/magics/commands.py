@@ -27,10 +27,11 @@ from ..commands.status import status
 from ..connect.keys import Ask
 from ..connect.rails import Rails
 from ..connect.target import LIGHT, load_target
-from ..errors import FlameError, TargetError
+from ..errors import CannotConnect, FlameError, TargetError
 from ..files.sync import SyncOptions, sync_down, sync_up
 from ..forward import browser, lines
 from ..hot.words import hot, hotfix
+from ..old_python.calls import is_old
 from ..packages.words import carry_out, read
 from ..profile.asking import ProfileOptions, finished, live, take
 from ..profile.memory import memory
@@ -45,6 +46,7 @@ from .attaching import Attaching
 from .cells import Cells
 from .connections import Connections, in_thread
 from .jobs import table
+from .old_python import in_words
 from .output import show_profile
 
 # For var_expand, which also looks for names in its caller's frame: our frames have a `name` and a `line` of their own.
@@ -105,7 +107,16 @@ class Commands:
             print(f"{line['where']}: {len(hosts)} hosts; %%flame cells run on all of them, each connected when it does")
             return
         groups.current = None
-        name, remote, new = self._connections.connect(line["where"], alias, settings(line.values), ask_line)
+        try:
+            name, remote, new = self._connections.connect(line["where"], alias, settings(line.values), ask_line)
+        except CannotConnect as e:
+            if not is_old(e):
+                raise
+            name, old = self._connections.connect_old(line["where"], alias, settings(line.values), ask_line)
+            if alias is not None:
+                self._shell.user_ns[alias] = old
+            print(f"{name}: {in_words(old)}")
+            return
         if new:
             self._cells.adopt(remote)
         for warning in remote.target.cautions() if new else ():
@@ -125,16 +136,22 @@ class Commands:
 
     def _status(self, line: Line) -> None:
         if line["name"] is not None:
+            one = self._connections.old(line["name"])
+            if one is not None:
+                print(f"{line['name']}: {in_words(one)}")
+                return
             name, remote = self._connections.pick(line["name"])
             print(f"{name}: {where(remote)}")
             return
         groups = self._cells.groups.items()
         for words, chosen in groups:
             print(f"{'*' if words == self._cells.groups.current else ' '} {words}: {chosen.states}")
-        if not self._connections.items() and not groups:
+        if not self._connections.names and not groups:
             print("not connected. Try: %flame connect HOST:PORT (or just %flame connect for a local test server)")
         for name, remote in self._connections.items():
             print(f"{'*' if name == self._connections.current else ' '} {name}: {where(remote)}")
+        for name, old in self._connections.olds():
+            print(f"{'*' if name == self._connections.current else ' '} {name}: {in_words(old)}")
 
     def _doctor(self, line: Line) -> None:
         given = settings(line.values)

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 
 from ..commands.key_question import opened
 from ..connect.keys import Ask, has_key, without_key
-from ..connect.target import load_target
+from ..connect.target import Target, load_target
 from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError
+from ..old_python.calls import OldPython
 from ..remote.remote import Remote
 from ..session.user import next_of
 
@@ -46,6 +47,7 @@ class Connections:
         self._defaults = defaults
         self._remotes: dict[str, Remote] = {}
         self._asked: dict[str, tuple[str | None, dict[str, Any]]] = {}  # how each was connected
+        self._old: dict[str, OldPython] = {}  # servers too old for a session
         self.current: str | None = None
 
     @property
@@ -65,11 +67,11 @@ class Connections:
 
     @property
     def names(self) -> list[str]:
-        return list(self._remotes)
+        return [*self._remotes, *self._old]
 
     def is_connected(self, name: str) -> bool:
         """Whether ``name`` is that of a connection, or the location of one."""
-        return name in self._remotes or any(str(remote.location) == name for remote in self._remotes.values())
+        return name in self.names or any(str(remote.location) == name for remote in self._remotes.values())
 
     def knows(self, name: str) -> bool:
         """Whether ``name`` is that of a connection, or of a target of targets.toml. Raises TargetError."""
@@ -83,11 +85,16 @@ class Connections:
                 raise FlameError(
                     "not connected. Try: %flame connect HOST:PORT (or just %flame connect for a local test server)"
                 )
-        elif name not in self._remotes:
+        elif name not in self._remotes and name not in self._old:
             at = [one for one, remote in self._remotes.items() if str(remote.location) == name]
             if len(at) != 1:
                 raise FlameError(f"there is no connection {name!r}; {self._known()}")
             name = at[0]
+        if name in self._old:
+            raise FlameError(
+                f"the server of {name} is too old for this (Python {self._old[name].version}): there are plain %%flame "
+                f"cells, and with %flame connect {name} --as NAME what NAME.module, builtin, evaluate, put and get do"
+            )
         remote = self._remotes[name]
         gone = remote.session.gone
         if gone is not None:
@@ -109,11 +116,11 @@ class Connections:
 
     def use(self, name: str) -> str:
         """Make it the current one; returns its name."""
-        self.current = self.pick(name)[0]
+        self.current = name if name in self._old else self.pick(name)[0]
         return self.current
 
     def _known(self) -> str:
-        return f"there are {', '.join(self._remotes)}" if self._remotes else "none is made yet: %flame connect"
+        return f"there are {', '.join(self.names)}" if self.names else "none is made yet: %flame connect"
 
     def connect(
         self, where: str | None, alias: str | None, options: dict[str, Any], ask: Ask
@@ -140,7 +147,42 @@ class Connections:
         self.current = name
         if old is not None:
             old.close()
+        self._leave_old(name)
         return name, remote, True
+
+    def connect_old(
+        self, where: str | None, alias: str | None, options: dict[str, Any], ask: Ask
+    ) -> tuple[str, OldPython]:
+        """Connect to a server that is too old for a session, and make it the current one."""
+        name, defaults = alias or where or "local", self._defaults()
+
+        def open_(target: Target) -> OldPython:
+            if target.rails is not None:
+                raise FlameError(f"{name} has rails, and on a Python too old for a session nothing keeps them")
+            return OldPython(target)
+
+        def begin(ask: Ask) -> OldPython:
+            return opened(
+                lambda asking: load_target(where, overrides=options, ask=asking, defaults=defaults), open_, ask
+            )
+
+        old = in_thread(begin, ask, undo=lambda late: late.close())
+        self._leave_old(name)
+        self._old[name] = old
+        self.current = name
+        return name, old
+
+    def old(self, name: str | None) -> OldPython | None:
+        """The connection of this name, the current one for None, if its server is too old for a session."""
+        return self._old.get(name or self.current or "")
+
+    def olds(self) -> list[tuple[str, OldPython]]:
+        """All of these, by name."""
+        return list(self._old.items())
+
+    def _leave_old(self, name: str) -> None:
+        if name in self._old:
+            self._old.pop(name).close()
 
     def _open(self, where: str | None, options: dict[str, Any], ask: Ask) -> Remote:
         defaults = self._defaults()
@@ -170,12 +212,17 @@ class Connections:
         """Close it, and end its session unless ``keep``; returns its name. Works also if the server is gone."""
         if name is None:
             name = self.current
+        if name in self._old:
+            self._leave_old(name)
+            if self.current == name:
+                self.current = next(reversed(self.names), None)
+            return name
         if name is None or name not in self._remotes:
             name, _ = self.pick(name)
         remote = self._remotes.pop(name)
         self._asked.pop(name, None)
         if self.current == name:
-            self.current = next(reversed(self._remotes), None)
+            self.current = next(reversed(self.names), None)
         if keep:
             remote.session.detach()
         remote.close()

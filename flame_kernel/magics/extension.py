@@ -26,6 +26,7 @@ from .commands import Commands
 from .completion import Matcher, answer_inspect
 from .connections import Connections, forget_key
 from .jobs import Job
+from .old_python import run as run_old
 from .output import in_one_line
 from .px import INSTALLED, Px
 
@@ -78,6 +79,10 @@ class FlameMagics(Magics):
     def run(self, line: Line, code: str) -> Job | GroupFuture | None:
         """Run code by the options of a ``%%flame`` line; for options that it lacks, by the settings. Raises FlameError,
         KeyboardInterrupt."""
+        old = None if self.cells.groups.means(line["target"]) else self.connections.old(line["target"])
+        if old is not None:
+            run_old(old, line, code, self.raise_error and not line["no_raise_error"])
+            return None
         seconds = self.timeout if line["timeout"] is None else line["timeout"]
         if seconds < 0:
             raise FlameError(f"--timeout takes a number of seconds, not {seconds:g} is none")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..connect.keys import Ask
-from ..connect.target import Secret, Timeouts, load_target
+from ..connect.target import Secret, Target, Timeouts, load_target
 from ..errors import TargetError
 from .remote import Remote
+
+if TYPE_CHECKING:
+    from ..old_python.calls import OldPython
 
 
 def connect(
@@ -41,7 +44,52 @@ def connect(
 
     Raises TargetError, CannotConnect.
     """
-    overrides = {"place": place, "session": session, "shell": shell, **more}
+    remote = Remote(
+        _target(
+            where,
+            {"place": place, "session": session, "shell": shell, **more},
+            *(key, key_file, timeout, ask, defaults),
+            trust=trust,
+        )
+    )
+    for sentence in remote.target.cautions():  # every time, because the user has to judge the risk
+        print(f"Warning: {sentence}", file=sys.stderr)
+    return remote
+
+
+def connect_old_python(
+    where: str,
+    *,
+    key: str | bytes | os.PathLike[str] | Secret | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+    timeout: float | None = None,
+    ask: Ask | None = None,
+    **more: Any,
+) -> OldPython:
+    """Connect to a Flame server whose Python is too old for a session, such as 2.7: Flame's own calls, and no more.
+
+    ``execute``, ``evaluate``, ``module``, ``builtin``, ``put`` and ``get``, each a call of its own; output comes at its
+    end. The arguments are those of `connect`. Raises TargetError, CannotConnect.
+    """
+    from ..old_python.calls import OldPython  # rarely needed
+
+    target = _target(where, dict(more), key, key_file, timeout, ask, None)
+    old = OldPython(target)
+    for sentence in target.cautions():
+        print(f"Warning: {sentence}", file=sys.stderr)
+    return old
+
+
+def _target(
+    where: str | None,
+    overrides: dict[str, Any],
+    key: str | bytes | os.PathLike[str] | Secret | None,
+    key_file: str | os.PathLike[str] | None,
+    timeout: float | None,
+    ask: Ask | None,
+    defaults: Mapping[str, Any] | None,
+    trust: bool = False,
+) -> Target:
     if isinstance(key, os.PathLike):
         key, key_file = None, key
     if key_file is not None:
@@ -53,11 +101,7 @@ def connect(
     if trust:
         overrides["trust"] = True
     given = {name: value for name, value in overrides.items() if value is not None}
-    target = load_target(where, overrides=given, ask=ask, defaults=defaults)
-    remote = Remote(target)
-    for sentence in remote.target.cautions():  # every time, because the user has to judge the risk
-        print(f"Warning: {sentence}", file=sys.stderr)
-    return remote
+    return load_target(where, overrides=given, ask=ask, defaults=defaults)
 
 
 def _secret(key: str | bytes | Secret) -> Secret:

@@ -440,7 +440,7 @@ def test_what_is_not_plain_is_refused_before_it_is_sent(remote: Remote) -> None:
         with pytest.raises(CannotTravel, match=words) as caught:
             remote["bad"] = value
         assert "flame.connect(…, trust=True)" in str(caught.value)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60
     assert "bad" not in remote
 
 
@@ -641,7 +641,7 @@ def test_hostile_parts_are_refused(name: str) -> None:
     started = time.monotonic()
     with pytest.raises(values.BadValue) as caught:
         values.decode(HOSTILE[name])
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert len(str(caught.value)) < 500
 
 

@@ -32,6 +32,26 @@ def _value(push: Callable[[Any], Any], value: Any) -> Callable[[], Any]:
 
 
 @contextlib.contextmanager
+def _kernel(location: str) -> Iterator[Callable[[str], Any]]:
+    """Runs a cell in a Remote Flame kernel whose cells run in the server's process."""
+    from jupyter_client.manager import KernelManager
+
+    manager = KernelManager(kernel_name="flame")
+    spec: Any = manager.kernel_spec
+    spec.argv = [sys.executable, "-c", "from flame_kernel.__main__ import main; main()", "-f", "{connection_file}"]
+    where = {"FLAME_TARGET": location, "FLAME_PLACE": "process", "FLAME_SHELL": "mini"}
+    manager.start_kernel(env={**os.environ, **where}, stderr=subprocess.DEVNULL)
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)
+        yield lambda code: client.execute_interactive(code, timeout=60, output_hook=lambda message: None)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel()
+
+
+@contextlib.contextmanager
 def works() -> Iterator[dict[str, Callable[[], Any]]]:
     """What is measured, by its name: each does its work once."""
     sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -78,6 +98,8 @@ def works() -> Iterator[dict[str, Callable[[], Any]]]:
             with flame.connect(server.location, place="child", shell="mini") as child:
                 child.evaluate("1")
 
+        own = stack.enter_context(stopped(FlameServer(pythons()[-1])))
+        kernel = stack.enter_context(_kernel(own.location))
         values: dict[str, Any] = {
             "200,000 records": [{"id": n, "name": f"name {n}", "x": n * 0.5} for n in range(200_000)],
             "200,000 rows (tuples)": [(n, f"name {n}", n * 0.5) for n in range(200_000)],
@@ -100,6 +122,8 @@ def works() -> Iterator[dict[str, Callable[[], Any]]]:
             "pull 64 MiB of bytes, with a key": lambda: keyed.evaluate("kept", ref=True).fetch(),
             "put a file of 64 MiB, with a key": lambda: keyed.put(folder / "file", dst=str(folder / "there")),
             "get a file of 64 MiB, with a key": lambda: keyed.get(str(folder / "file"), dst=folder / "here"),
+            "50 cells `print('a')` in a notebook": lambda: [kernel("print('a')") for _ in range(50)],
+            "50 calls of `execute`": lambda: [near.execute("1") for _ in range(50)],
             "cell `1`": lambda: near.execute("1"),
             "library call": lambda: near.modules.os.getpid(),
             "50 queued cells, round trip 100 ms": queued,

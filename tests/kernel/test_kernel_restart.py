@@ -238,3 +238,20 @@ def test_nothing_is_said_of_cells_that_ended_in_time(flame_server: Start) -> Non
         k.kernel_info()
         k.client.session.session = "a-third-" + k.client.session.session
         assert ok(k.execute("print('three')")).stdout == "three\n"
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["button", "crash"])
+def test_after_detach(flame_server: Start, killed: bool) -> None:
+    """Cells go back to the server, in a session of their own; the one that was left goes on, and can be taken up."""
+    server = flame_server()
+    with remote_flame() as k:
+        ok(k.execute(f"%flame connect {server.location}"))
+        ok(k.execute("x = 5"))
+        name = ok(k.execute("%flame detach")).stdout.split()[-1]
+        k.restart(now=killed)
+        first = k.execute(WHERE)
+        assert server_of(first) == server.pid
+        assert first.stdout.startswith("[restarted; back where cells ran before]\n")
+        assert k.execute("x").error is not None
+        ok(k.execute(f"%flame attach {name}"))
+        assert k.execute("x").result == "5"

@@ -179,7 +179,7 @@ def test_answers_that_are_none(name: str) -> None:
         began = time.monotonic()
         with pytest.raises(UnsafeAnswer):
             Session(agent.target(), lambda events: None)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
 
 
 def test_an_error_that_is_none_is_told_in_short() -> None:

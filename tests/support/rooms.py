@@ -12,7 +12,7 @@ AGENT = PACKAGE / "agent"
 # A room imports from rooms to its left, and never from one on its own step. Of the agent, this side imports wire,
 # and of forward what both sides run.
 HERE = (
-    "terminal < errors < security < connect < serve, session < files, commands, forward "
+    "terminal < errors < security < connect < serve, session < files, commands, forward, old_python "
     "< packages, profile, hot < remote < group, cluster < kernel, magics, cli"
 )
 # The agent's files that lie beside its rooms are below them all; handle, the whole interface, is above them.

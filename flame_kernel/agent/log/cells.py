@@ -34,6 +34,7 @@ class Cells:
 
     def __init__(self):
         self._cells = collections.OrderedDict()  # request id -> _Cell, in order of submission
+        self._open = collections.OrderedDict()  # those that have not ended
         self._inputs = (
             collections.OrderedDict()
         )  # input id -> [event, the number it was sent under or None], until it is answered
@@ -41,9 +42,9 @@ class Cells:
     def begin(self, request):
         """Record that an execute request was submitted."""
         cell = _Cell(request.get("code") or "", request.get("lane") or "", bool(request.get("silent")))
-        if not any(other.ended is None and other.lane == cell.lane for other in self._cells.values()):
+        if not any(other.lane == cell.lane for other in self._open.values()):
             cell.started = time.time()
-        self._cells[request["id"]] = cell
+        self._cells[request["id"]] = self._open[request["id"]] = cell
         if len(self._cells) > MOST:
             for request_id, old in self._cells.items():
                 if old.ended is not None:
@@ -75,8 +76,9 @@ class Cells:
         for input_id, (event, _) in list(self._inputs.items()):
             if event["request"] == request_id:
                 del self._inputs[input_id]
-        for other in self._cells.values():
-            if other.lane == cell.lane and other.ended is None:
+        self._open.pop(request_id, None)
+        for other in self._open.values():
+            if other.lane == cell.lane:
                 other.started = other.started or cell.ended
                 break
 
@@ -105,8 +107,7 @@ class Cells:
         """``[{request, code, started}]`` of the cells that run (or are queued: ``started`` None), oldest first."""
         return [
             {"request": request_id, "code": cell.code, "started": cell.started}
-            for request_id, cell in self._cells.items()
-            if cell.ended is None
+            for request_id, cell in self._open.items()
         ]
 
     def sent(self, events):

@@ -9,6 +9,7 @@ that asked (https://jupyter-client.readthedocs.io/en/stable/messaging.html#custo
 """
 
 import importlib.util
+import os
 import sys
 import threading
 
@@ -27,6 +28,7 @@ class Comms:
         self._lanes = {}  # comm id -> name of the lane that sent last; (comm id, request id) -> lane that asked
         self.widgets = {}
         self.manager = None
+        self._searched = None  # where ``comm`` was looked for in vain
         self.begin()
 
     def begin(self):
@@ -34,6 +36,10 @@ class Comms:
         if self.manager is not None:
             _check()
             return
+        places = _import_places()
+        if places == self._searched:
+            return
+        self._searched = places
         try:
             if importlib.util.find_spec("comm") is None:
                 return
@@ -258,6 +264,17 @@ _lock = threading.Lock()
 _layers = []
 _users = [0]
 _NAMES = (("create_comm", _make_create_comm), ("get_comm_manager", _make_get_comm_manager))
+
+
+def _import_places():
+    """What decides whether ``comm`` can be imported: while it is the same, so is the answer. A search takes longer."""
+    found = ["comm" in sys.modules, len(sys.meta_path)]
+    for entry in list(sys.path):
+        try:
+            found.append((entry, os.stat(entry or ".").st_mtime_ns))
+        except (OSError, TypeError, ValueError):  # a folder that is not there, or no path at all
+            found.append((entry, None))
+    return found
 
 
 def _install():

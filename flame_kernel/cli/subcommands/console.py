@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from ...errors import AgentError, TargetError
+from ...errors import AgentError, CannotConnect, TargetError
+from ...old_python.console import talk as talk_to_old
 from ...remote import console
 from ...remote.foreground import in_colour, write
 from ...remote.program import FAILED, Program
@@ -38,8 +39,12 @@ class Console(Connecting):
         """
 
     def run(self, options: argparse.Namespace) -> int | None:
-        with self.remote() as remote:
-            return _talk(remote)
+        try:
+            with self.remote() as remote:
+                return _talk(remote)
+        except CannotConnect as e:
+            with self.old_python(e) as old:
+                return talk_to_old(old)
 
 
 class Attach(Connecting):

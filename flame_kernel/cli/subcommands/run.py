@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import CannotConnect, FlameError, RemoteError, TargetError
 from ...remote.modules import sendmodule
@@ -16,6 +16,9 @@ from ...remote.remote import Remote
 from ..connecting import Connecting
 from ..parser import Parser
 from .scripts import decoded, modules_beside
+
+if TYPE_CHECKING:
+    from ...old_python.calls import OldPython, Ran
 
 
 class Running(Connecting):
@@ -81,7 +84,7 @@ class Exec(Running):
                 return self.program(remote).execute(_for_shell(remote, code))
         except CannotConnect as e:
             with self.old_python(e) as old:
-                return _shown(*old.run(code))
+                return _shown(old.run(code))
 
 
 class Eval(Running):
@@ -119,7 +122,7 @@ class Eval(Running):
                 value = _evaluated(remote, code)
         except CannotConnect as e:
             with self.old_python(e) as old:
-                return _shown(*old.run(code, expression=True))
+                return _old_value(old, code, options.json)
         try:
             print(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as e:
@@ -194,9 +197,21 @@ class Run(Running):
             return self.program(remote).execute(source, "script", path.name, options.arguments)
 
 
-def _shown(text: str, code: int) -> int:
-    print(text, end="", flush=True)
-    return code
+def _shown(ran: Ran) -> int:
+    ran.show()
+    if ran.raised is not None:
+        print(ran.raised.traceback, end="", file=sys.stderr)
+    return ran.code
+
+
+def _old_value(old: OldPython, code: str, as_json: bool) -> int:
+    if not as_json:
+        return _shown(old.run(code, expression=True))
+    try:
+        print(json.dumps(old.evaluate(code), allow_nan=False))
+    except (RemoteError, TypeError, ValueError) as e:
+        raise TargetError(f"the value cannot be JSON: {e}") from None
+    return 0
 
 
 def _evaluated(remote: Remote, expression: str) -> Any:
