@@ -91,11 +91,8 @@ class Commands:
         """Carry out the commands at the top of a cell. Returns the lines that are left to run, None if there are none;
         and the reply of the cell that the last command followed. Raises FlameError, Stopped."""
         lines = list(lines)
-        if (first := _next(lines)) < len(lines) and FIXES.match(lines[first].strip()):
-            line = parse(lines[first].strip().removeprefix("%%flame"), KERNEL)
-            self._check_command(line)
-            self._on_group.of(line)
-            return None, await self._exchange.hotfix(cell, line, "\n".join(lines[first + 1 :]))
+        if FIXES.match(lines[0].strip()):
+            return None, await self._fix(cell, lines)
         orders = 0
         reply: dict[str, Any] = {}
         while (begin := _next(lines)) < len(lines) and _is_ours(lines[begin]):
@@ -124,6 +121,13 @@ class Commands:
                 return None, reply
         _check_rest(lines)
         return (None if orders and _next(lines) == len(lines) else lines), reply
+
+    async def _fix(self, cell: Cell, lines: list[str]) -> dict[str, Any]:
+        """Carry out a ``%%flame hotfix`` cell."""
+        line = parse(lines[0].strip().removeprefix("%%flame"), KERNEL)
+        self._check_command(line)
+        self._on_group.of(line)
+        return await self._exchange.hotfix(cell, line, "\n".join(lines[1:]))
 
     async def carry_out(self, line: Line, cell: Cell) -> dict[str, Any] | None:
         """Carry out ``line``, and show its text in the cell. Returns the reply of a cell that was followed, or None.

@@ -375,16 +375,8 @@ _MEMORY = record(
 )
 
 
-_HOT = record(
-    {},
-    {
-        "wanted": flag,
-        "forgotten": _count,
-        "modules": listing(row(text(1000), _size, _count), 100_000),
-        "own": listing(text(1000), 1000),
-        "failed": table(text(1000), 100_000),
-    },
-)
+_SERVED = {"modules": listing(row(text(1000), _size, _count), 100_000), "own": listing(text(1000), 1000)}
+_HOT = record({}, {**_SERVED, "failed": table(text(1000), 100_000), "wanted": flag, "forgotten": _count})
 
 
 def _replied(ok: Check, **more: Check) -> Check:

@@ -242,19 +242,26 @@ def check(old, new, old_optional, new_optional):
     before = {name: (kind, note) for kind, name, note in old}
     after = {name: (kind, note) for kind, name, note in new}
     for name, (kind, note) in before.items():
-        if name not in after:
-            raise Refused("the signature must stay: %s is missing" % _named(kind, name))
-        if after[name][0] != kind:
-            raise Refused("the signature must stay: %s was %s, and is %s" % (name, kind, after[name][0]))
-        if after[name][1] != note and note is not None:
-            raise Refused("the signature must stay: the annotation of %s is another one" % name)
-        if name in old_optional and name not in new_optional:
-            raise Refused("the signature must stay: %s had a default" % name)
-    order = [name for _, name, _ in new if name in before]
-    if order != [name for _, name, _ in old]:
+        problem = _differs(name, kind, note, after)
+        if problem or (name in old_optional and name not in new_optional):
+            raise Refused("the signature must stay: %s" % (problem or name + " had a default"))
+    if [name for _, name, _ in new if name in before] != [name for _, name, _ in old]:
         raise Refused("the signature must stay: its parameters are in another order")
+    _check_added(new, before, new_optional)
+
+
+def _differs(name, kind, note, after):
+    """How a parameter differs from the one of its name in the new signature; empty if it does not."""
+    if name not in after:
+        return "%s is missing" % _named(kind, name)
+    if after[name][0] != kind:
+        return "%s was %s, and is %s" % (name, kind, after[name][0])
+    return "the annotation of %s is another one" % name if note not in (None, after[name][1]) else ""
+
+
+def _check_added(new, before, optional):
     for kind, name, _ in new:
-        if name not in before and name not in new_optional and kind not in ("*", "**"):
+        if name not in before and name not in optional and kind not in ("*", "**"):
             raise Refused("the signature must stay: the new parameter %s needs a default" % name)
     positional = [name for kind, name, _ in new if kind.startswith("positional")]
     added = [name for name in positional if name not in before]
