@@ -90,9 +90,11 @@ class Commands:
     async def of_cell(self, lines: list[str], cell: Cell) -> tuple[list[str] | None, dict[str, Any]]:
         """Carry out the commands at the top of a cell. Returns the lines that are left to run, None if there are none;
         and the reply of the cell that the last command followed. Raises FlameError, Stopped."""
-        lines = list(lines)
         if FIXES.match(lines[0].strip()):
             return None, await self._fix(cell, lines)
+        return await self._of_lines(list(lines), cell)
+
+    async def _of_lines(self, lines: list[str], cell: Cell) -> tuple[list[str] | None, dict[str, Any]]:
         orders = 0
         reply: dict[str, Any] = {}
         while (begin := _next(lines)) < len(lines) and _is_ours(lines[begin]):
