@@ -398,6 +398,7 @@ _CELL_OPTIONS: tuple[Option, ...] = (
     Option(("--no-raise-error",), "show an error, and go on"),
     Option(("--timeout",), "interrupt the cell after S seconds", "S", kind=float),
     Option(("--profile",), "show where its time went, on one host; %flame help profile tells more"),
+    Option(("--try",), "in a copy of the process, on one host; %flame help try tells more", faces=(MAGICS,)),
     *OUTPUT_OPTIONS,
     *FOLLOWING_OPTIONS,
 )

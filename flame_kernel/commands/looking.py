@@ -1,10 +1,11 @@
-"""The commands that look at what runs on the far side: stacks, values, figures, and profiles."""
+"""The commands that look at what runs on the far side, stacks, values, figures, profiles; and the one that tries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import FlameError
 from .command import ANY, ON_CONNECTION, Argument, Command
 from .options import MAGICS, Option
 
@@ -19,6 +20,26 @@ SAMPLING: tuple[Option, ...] = (
     Option(("--rate",), "samples a second (100)", "N", kind=float),
     Option(("-o", "--output"), "save it: NAME.json for speedscope, NAME.html as a page", "FILE", tab=("here",)),
     Option(("--against",), "show what has changed since that saved profile", "FILE", tab=("here",)),
+)
+
+# Seconds that a cell has which is tried.
+TRIAL = 60.0
+
+TRY = Command(
+    "try",
+    "run code in a copy of the process there, show what it would change, and throw that away",
+    (
+        Argument(
+            "code", "STATEMENTS", "to the line's end; in the Remote Flame kernel also the cell below", ANY, ("code",)
+        ),
+    ),
+    (Option(("--timeout",), f"end it after S seconds ({TRIAL:g})", "S", kind=float), ON_CONNECTION),
+    more="Output, result and errors are shown, and what would have changed in the names that it mentions, of the "
+    "session and of the app's modules. The copy is a fork: it has none of the app's other threads, so what they hold "
+    "locked stays locked in it; its sockets are cut off. Files and other processes are real: what it does to them "
+    "stays. Not on Windows, and not under gevent. In other notebooks a whole cell is tried by %%flame --try.",
+    examples=("%flame try shop.prices.clear()", "%flame try --timeout 5 rebuild(index)"),
+    code=True,
 )
 
 LOOKING: tuple[Command, ...] = (
@@ -94,12 +115,31 @@ LOOKING: tuple[Command, ...] = (
         examples=("%flame memory --start", "%flame memory", "%flame memory --types", "%flame memory --of results"),
         passes=True,
     ),
+    TRY,
 )
 
 
 def memory_look(values: Mapping[str, Any]) -> str:
     """Which look the options of ``%flame memory`` mean."""
     return next((name for name in ("start", "stop", "types") if values.get(name)), "look")
+
+
+# What to do where these options of a cell make no sense.
+_ALONE = {"profile": "%flame profile looks at others", "try": "name one with -t, and leave out --bg"}
+
+
+def check_alone(values: Mapping[str, Any], elsewhere: bool) -> None:
+    """Raise FlameError if a cell that runs on several hosts or in the background is to be profiled, or tried."""
+    for name, instead in _ALONE.items():
+        if elsewhere and values[name]:
+            raise FlameError(f"--{name} is for a cell on one host that is waited for; {instead}")
+
+
+def trial(seconds: float | None) -> dict[str, float]:
+    """How a session is asked to try a cell. Raises FlameError."""
+    if seconds is not None and not 0 < seconds <= 86400:
+        raise FlameError("--timeout of a trial is a number of seconds, above 0 and at most a day")
+    return {"seconds": TRIAL if seconds is None else seconds}
 
 
 PROFILE_CELL = Command(

@@ -307,7 +307,7 @@ def _read_code(command: Command, face: str, rest: str) -> dict[str, Any]:
     values = {option.name: option.empty for option in command.options} | given
     if command.name == "watch":
         return values | watched(code)
-    if not code:
+    if not code and command.arguments[0].count != ANY:
         raise FlameError(f"{command.title} needs {command.arguments[0].metavar}: {usage(command, face)}")
     return values | {"code": code}
 
@@ -332,7 +332,7 @@ def leading(command: Command, face: str, rest: str) -> tuple[dict[str, Any], str
             for way in ways:
                 match = re.match(way, rest)
                 if match is not None:
-                    given[option.name] = match.group(1).strip("\"'")
+                    given[option.name] = _converted(option.written, option.kind, match.group(1).strip("\"'"))
                     rest, found = rest[match.end() :], True
     if rest.startswith("-- "):
         return given, rest[3:].strip()

@@ -43,6 +43,8 @@ _FUNCTIONS = re.compile(
     r"|putenv|_exit|abort)|shutil\.(?:rmtree|move|copy\w*)|subprocess\.\w+|signal\.\w*kill|sys\.exit"
 )
 _METHODS = ("write_text", "write_bytes", "unlink", "rmdir", "mkdir", "touch", "terminate", "kill", "to_csv", "to_sql")
+# What it does in memory only, as ``writes`` words it.
+_IN_MEMORY = ("assigns to ", "deletes ", "calls setattr(", "calls delattr(")
 _HOW = "take read_only out of its rails in targets.toml to do that"
 # Of a line of code, what is not noted: from the first text in quotes, comment or command on.
 _HIDDEN = re.compile(r"['\"#].*|=\s*[!%].*")
@@ -94,12 +96,13 @@ def of_hosts(hosts: Sequence[Host]) -> dict[str, Rails]:
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 
-def refuse(rails: Rails, name: str, code: str, now: time.struct_time | None = None) -> None:
-    """FlameError where a cell may not run there: at this time, or as it plainly writes."""
+def refuse(rails: Rails, name: str, code: str, now: time.struct_time | None = None, *, tried: bool = False) -> None:
+    """FlameError where a cell may not run there: at this time, or as it plainly writes. Where it is only ``tried``, it
+    may change what is in memory."""
     if not rails.is_open(now or time.localtime()):
         raise FlameError(f"not run: the rails of {name} allow cells at {rails.window} only")
     found = writes(code, _bound[name]) if rails.read_only else ""
-    if found:
+    if found and not (tried and found.startswith(_IN_MEMORY)):
         raise FlameError(f"not run: {name} is read_only, and this cell {found}. That is a rail, no wall: {_HOW}")
 
 
@@ -246,17 +249,18 @@ def _first(code: str) -> str:
     return one_line(_HIDDEN.sub("…", first), 100)
 
 
-def hold(session: Session, code: str) -> str:
+def hold(session: Session, code: str, *, tried: bool = False) -> str:
     """Hold a cell back where the rails of its target say so (FlameError); else note it, here and in the program's own
     log. The line that is shown above its output; empty where there are no rails."""
     target = session.target
     if target.rails is None:
         return ""
     name = str(target.name or target.location)
-    refuse(target.rails, name, code)
+    refuse(target.rails, name, code, tried=tried)
     noted = entry(name, session.session_id, code)
     note(target.rails, noted)
-    _keep_names(name, code)
+    if not tried:
+        _keep_names(name, code)
     session.request("audit", entry=noted)
     return line(target.rails, f"{name} {target.location}" if target.name else name)
 

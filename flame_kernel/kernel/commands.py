@@ -14,7 +14,7 @@ from ..commands import help, monitor, rails
 from ..commands.doctor import bundle, examine, of_target
 from ..commands.doctor_here import examine_lab
 from ..commands.kept import choose, header, label
-from ..commands.looking import memory_look
+from ..commands.looking import memory_look, trial
 from ..commands.options import KERNEL, settings
 from ..commands.parsing import Line, find, parse, parse_cell, refuse_key, shortened, words_of
 from ..connect.keys import has_key
@@ -88,13 +88,15 @@ class Commands:
         )
 
     async def of_cell(self, lines: list[str], cell: Cell) -> tuple[list[str] | None, dict[str, Any]]:
-        """Carry out the commands at the top of a cell. Returns the lines that are left to run, None if there are none;
-        and the reply of the cell that the last command followed. Raises FlameError, Stopped."""
+        """Carry out the commands at the top of a cell. Returns the lines that are left to run, and how (see
+        ``Session.execute``); or None, and the reply of the cell that the last command followed. Raises FlameError,
+        Stopped.
+
+        Branches because some commands say what happens with the rest of their cell.
+        """
         if FIXES.match(lines[0].strip()):
             return None, await self._fix(cell, lines)
-        return await self._of_lines(list(lines), cell)
-
-    async def _of_lines(self, lines: list[str], cell: Cell) -> tuple[list[str] | None, dict[str, Any]]:
+        lines = list(lines)
         orders = 0
         reply: dict[str, Any] = {}
         while (begin := _next(lines)) < len(lines) and _is_ours(lines[begin]):
@@ -118,6 +120,8 @@ class Commands:
                 if any(_is_ours(one) for one in lines):
                     raise FlameError("%flame run must be the last %flame line of its cell: its script runs below")
                 return [await self._exchange.script(line["code"]), *lines], {}
+            if line.name == "try":
+                return self._tried(line, lines)
             reply = await self.carry_out(line, cell) or {}
             if reply.get("status") == "error":
                 return None, reply
@@ -130,6 +134,17 @@ class Commands:
         self._check_command(line)
         self._on_group.of(line)
         return await self._exchange.hotfix(cell, line, "\n".join(lines[1:]))
+
+    def _tried(self, line: Line, below: list[str]) -> tuple[list[str], dict[str, Any]]:
+        """What a ``%flame try`` line, and the cell below it, run."""
+        if self._far.group is not None:
+            raise FlameError("%flame try is for one host, and cells run on a group here; connect to one of it first")
+        if any(_is_ours(one) for one in below):
+            raise FlameError("%flame try must be the last %flame line of its cell: the code below is tried")
+        code = [one for one in (line["code"], "\n".join(below)) if one.strip()]
+        if not code:
+            raise FlameError("nothing to try; write code behind %flame try, or below it")
+        return "\n".join(code).split("\n"), {"trial": trial(line["timeout"])}
 
     async def carry_out(self, line: Line, cell: Cell) -> dict[str, Any] | None:
         """Carry out ``line``, and show its text in the cell. Returns the reply of a cell that was followed, or None.
@@ -145,17 +160,18 @@ class Commands:
 
     # -- rails -------------------------------------------------------------------------------------------------------
 
-    async def check_rails(self, cell: Cell, code: str, dispatch: Dispatch, seen: bool) -> None:
+    async def check_rails(self, cell: Cell, code: str, dispatch: Dispatch, seen: bool, tried: bool) -> None:
         """Hold a cell back where the rails of its target say so; FlameError: it does not run. Else note it. Where it is
-        ``seen``, and not what an editor sends by itself, also ask, and show above its output where it runs."""
+        ``seen``, and not what an editor sends by itself, also ask, and show above its output where it runs. ``tried``:
+        in a copy only."""
         target = self._far.target
         if target.rails is None or not code.strip():
             return
         name = str(target.name or target.location)
-        rails.refuse(target.rails, name, code)
+        rails.refuse(target.rails, name, code, tried=tried)
         if target.rails.confirm and seen:
             await self._confirm(cell, name, target.rails, dispatch)
-        shown = rails.hold(await self.session(), code)
+        shown = rails.hold(await self.session(), code, tried=tried)
         if seen:
             self._publisher.stream(cell.request_id, "stdout", shown)
 

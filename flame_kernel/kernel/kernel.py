@@ -282,13 +282,13 @@ class FlameKernel(Kernel):
     async def _execute(self, cell: Execution, options: dict[str, Any]) -> dict[str, Any]:
         """The content of the reply to a cell; raises Stopped and FlameError where it cannot run."""
         profiled, text = of_cell(cell.code)
-        far, code, followed = await self._route(cell, text)
+        far, code, more = await self._route(cell, text)
         if far is None:
             return {
                 "user_expressions": {},
                 "payload": [],
                 "status": "ok",
-                **followed,
+                **more,
                 "execution_count": cell.shown_count,
             }
         session = await self._waits.until(far.session(for_cell=True))
@@ -297,7 +297,7 @@ class FlameKernel(Kernel):
         if far is self._far:
             self._commands.sessions.caution(cell.request_id, session)
         self._sides.runs(cell.request_id, far)
-        options["raw"] = None if python == code else code
+        options |= more | {"raw": None if python == code else code}
         async with self._commands.profiling(session, cell.request_id, profiled):
             answer = self._waits.begin(lambda: session.execute(cell.request_id, python, **options))
             cell.remember()
@@ -322,8 +322,8 @@ class FlameKernel(Kernel):
         return dict(content, status="error", execution_count=cell.shown_count, user_expressions={}, payload=[])
 
     async def _route(self, execution: Execution, code: str) -> tuple[FarSide | None, str, dict[str, Any]]:
-        """Where a cell with this code goes, and what is left of it when its ``%flame`` lines are done: nowhere, where
-        nothing is; and the reply of the cell that the last of them has followed."""
+        """Where a cell with this code goes, and what is left of it when its ``%flame`` lines are done, and how that
+        runs: see ``Session.execute``; or nowhere, and the reply of the cell that the last of them has followed."""
         request_id, lines = execution.request_id, code.split("\n")
         if lines[0].strip() == LOCAL:
             return self._sides.get_local(), "\n".join(lines[1:]), {}
@@ -343,7 +343,7 @@ class FlameKernel(Kernel):
             reply = await self._commands.groups.cell(cell, rest, how)
             if reply is None:
                 seen = execution.counts and not execution.silent
-                await self._commands.check_rails(cell, "\n".join(rest), self._dispatch, seen)
+                await self._commands.check_rails(cell, "\n".join(rest), self._dispatch, seen, "trial" in followed)
             rest, followed = (rest, followed) if reply is None else (None, reply)
         return (None if rest is None else self._far), "\n".join(rest or ()), followed
 

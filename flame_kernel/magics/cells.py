@@ -19,6 +19,7 @@ from IPython.core import page
 
 from ..commands import rails
 from ..commands.code_words import identifier
+from ..commands.looking import check_alone, trial
 from ..commands.parsing import Line
 from ..commands.source import Source
 from ..errors import FlameError, RemoteError
@@ -102,9 +103,12 @@ class Cells:
 
     def run(self, options: RunOptions, code: str) -> Job | GroupFuture | None:
         """Run one ``%%flame`` cell. Returns its job if we do not wait for it, or a future if it runs on several far
-        sides."""
+        sides.
+
+        Branches because each option of the line does one thing before, beside or after the cell.
+        """
         line = options.line
-        _check_profile(line, options.background or self.groups.means(line["target"]))
+        check_alone(line.values, options.background or self.groups.means(line["target"]))
         if self.groups.means(line["target"]):
             return self.groups.run(
                 line,
@@ -121,7 +125,8 @@ class Cells:
             identifier(wanted, "variable name")
         if not code.strip():
             raise FlameError("the cell is empty below %%flame; write what is to run there")
-        print(rails.hold(remote.session, code), end="")
+        tried = trial(options.seconds) if line["try"] else None
+        print(rails.hold(remote.session, code, tried=line["try"]), end="")
         if pushed:
             remote.push(pushed)
         kept = bool(out or options.background)
@@ -135,11 +140,11 @@ class Cells:
                     self.groups.run_here(code)
             return None if out else job
         with self._profiling(remote, job.request_id, line["profile"]):
-            job.start(allow_stdin=self._can_ask())
+            job.start(allow_stdin=self._can_ask(), trial=tried)
             if line["local"]:
                 with output.background():
                     self.groups.run_here(code)
-            self._wait(job, remote, output, options.seconds, options.raise_error)
+            self._wait(job, remote, output, None if tried else options.seconds, options.raise_error)
         if line["pull"] and (job.error is None):
             self._shell.user_ns.update(remote.pull(line["pull"]))
         return None
@@ -154,12 +159,14 @@ class Cells:
             if taking is not None:
                 show_profile(self._shell, taking.result())
 
-    def follow(self, name: str, remote: Remote, code: str, hide: str = "") -> None:
+    def follow(
+        self, name: str, remote: Remote, code: str, hide: str = "", tried: dict[str, float] | None = None
+    ) -> None:
         """Run ``code`` as a cell without options, and wait for it. Frames with the word ``hide`` are ours, and are left
-        out of a traceback."""
-        print(rails.hold(remote.session, code), end="")
+        out of a traceback. ``tried``: see ``trial``."""
+        print(rails.hold(remote.session, code, tried=tried is not None), end="")
         output, job = self._job(name, remote, code, waited=True, keep=False)
-        job.start(allow_stdin=self._can_ask())
+        job.start(allow_stdin=self._can_ask(), trial=tried)
         try:
             self._wait(job, remote, output, None, True)
         except RemoteError as e:
@@ -405,7 +412,7 @@ class Cells:
         self._note_number(remote.session, reply.get("execution_count"))
         if overdue:
             raise FlameError(f"the cell did not end within {seconds:g} s on {job.target}, so it was interrupted")
-        if output.values:
+        if output.values and not job.is_tried:
             self._bind_value(job, output.values)
         self._payload(self._rendering(remote).reply(job.request_id, reply))
         if job.error is None:
@@ -489,9 +496,3 @@ def _is_mini(remote: Remote) -> bool:
     """Whether the far side has no IPython, so that magics must be transformed here."""
     ready = remote.session.ready
     return ready.done() and ready.exception() is None and ready.result().get("shell") == "mini"
-
-
-def _check_profile(line: Line, elsewhere: bool) -> None:
-    """Raise FlameError if a profile is asked for a cell that runs on several hosts or in the background."""
-    if line["profile"] and elsewhere:
-        raise FlameError("--profile is for a cell on one host that is waited for; %flame profile looks at others")

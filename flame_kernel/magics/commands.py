@@ -20,7 +20,7 @@ from ..commands.doctor_here import examine_lab
 from ..commands.far_path import get_paths, put_paths, sync_paths
 from ..commands.key_question import opened
 from ..commands.language import BY_NAME
-from ..commands.looking import memory_look
+from ..commands.looking import memory_look, trial
 from ..commands.options import MAGICS, settings
 from ..commands.parsing import Line, find, parse, parse_cell, words_of
 from ..commands.status import status
@@ -262,6 +262,12 @@ class Commands:
     def _exec(self, line: Line) -> None:
         name, remote = self._connections.pick(line["target"])
         self._cells.follow(name, remote, line["code"])
+
+    def _try(self, line: Line) -> None:
+        if not line["code"].strip():
+            raise FlameError("write the code behind %flame try; a whole cell is tried by %%flame --try")
+        name, remote = self._connections.pick(line["target"])
+        self._cells.follow(name, remote, line["code"], tried=trial(line["timeout"]))
 
     def _run(self, line: Line) -> Any:
         name, remote = self._connections.pick(line["target"])

@@ -90,6 +90,7 @@ class Job:
         self._error: dict[str, Any] | None = None
         self._cancelled = False
         self._begun = False
+        self.is_tried = False
         self._value_number: int | None = None  # its number in the far side's Out
         self._over = threading.Event()
         self._failure: BaseException | None = None
@@ -199,12 +200,13 @@ class Job:
 
     # -- for the magics ----------------------------------------------------------------------------------------------
 
-    def start(self, *, allow_stdin: bool, lane: str = "") -> None:
-        """Send the cell; ``reply`` is done when the cell is done there. ``lane`` is the subshell that it runs on."""
+    def start(self, *, allow_stdin: bool, lane: str = "", trial: dict[str, float] | None = None) -> None:
+        """Send the cell; ``reply`` is done when the cell is done there. ``lane`` is the subshell that it runs on;
+        ``trial``: see ``Session.execute``."""
         self._begun = True
-        reply = self._remote.cell(
-            self.code, self._event, request_id=self.request_id, allow_stdin=allow_stdin, lane=lane or None
-        )
+        self.is_tried = trial is not None  # its value is gone when it is done
+        more: dict[str, Any] = {"allow_stdin": allow_stdin, "lane": lane or None, "trial": trial}
+        reply = self._remote.cell(self.code, self._event, request_id=self.request_id, **more)
         reply.add_done_callback(self._replied)
 
     def _replied(self, reply: Future[dict[str, Any]]) -> None:

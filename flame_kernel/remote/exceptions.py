@@ -134,10 +134,10 @@ def raised_there(content: Mapping[str, Any], facts: Mapping[str, Any], room: lis
     return error
 
 
-def of_call(content: Mapping[str, Any], facts: Mapping[str, Any]) -> Exception:
+def of_call(content: Mapping[str, Any], facts: Mapping[str, Any], room: list[int] | None = None) -> Exception:
     """As `raised_there`, but an exception of the user's own class if that class was sent from here."""
     own = sent_class(content.get("key"))
-    error = raised_there(content, facts)
+    error = raised_there(content, facts, room)
     if own is None or not issubclass(own, Exception) or issubclass(own, FlameError):
         return error
     made = _bare(own, error.args, facts)
@@ -280,7 +280,7 @@ def _made(
     """
     base: Any = next(one for one in kind.__mro__ if one.__module__ == "builtins" and one in _MAKERS)
     if base is _GROUP:
-        members = [raised_there(*one, room) for one in _members(facts, room)]
+        members = [of_call(*one, room) for one in _members(facts, room)]
         if not members:
             return _Plain.__new__(_Plain)
         return cast("RemoteError", base.__new__(kind, _text(facts.get("message"), plain_text), members))
@@ -413,7 +413,8 @@ _THERE = "On the far side:\n"  # the beginning of the note with the traceback
 _MOST = 100
 # Attributes that only our exceptions have; they are not sent or set.
 _OURS = frozenset({"ename", "evalue", "traceback", "lines", "classes", "args", "with_traceback", "add_note"})
-_MAKERS = frozenset({*_BUILTIN.values(), Exception, object})
+# Python refuses MemoryError.__new__ for a class whose first base is another exception.
+_MAKERS = frozenset({*_BUILTIN.values(), Exception, object} - {MemoryError})
 _UNICODE = {UnicodeDecodeError: bytes, UnicodeEncodeError: str}
 
 

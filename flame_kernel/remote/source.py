@@ -372,6 +372,8 @@ def is_of_own_class(one: Any) -> bool:
 
 
 _COMPARING = type(functools.cmp_to_key(max))
+# Classes whose objects cannot be pickled, but are made from one of their attributes.
+_MADE_FROM = {("_struct", "Struct"): "format", ("numpy", "finfo"): "dtype"}
 
 
 def reduction(one: Any) -> Any:
@@ -382,5 +384,8 @@ def reduction(one: Any) -> Any:
         return functools.partial(TypeVar, **keywords) if keywords else TypeVar, (one.__name__, *one.__constraints__)
     if isinstance(one, _COMPARING):  # it does not say which function it was made of
         return functools.cmp_to_key, tuple(found for found in gc.get_referents(one) if found is not _COMPARING)[:1]
+    name = _MADE_FROM.get((type(one).__module__, type(one).__name__))
+    if name is not None:
+        return type(one), (getattr(one, name),)
     special = copyreg.dispatch_table.get(type(one))
     return special(one) if special is not None else one.__reduce_ex__(4)

@@ -176,11 +176,12 @@ class Session:
         raw: str | None = None,
         count: int | None = None,
         program: dict[str, Any] | None = None,
+        trial: dict[str, Any] | None = None,
     ) -> Future[Reply]:
         """Run a cell; the future holds the content of its execute_reply. ``lane`` is the subshell's id.
         ``raw`` is the cell's text if ``code`` differs from it: a debugger knows the cell by its text. ``count`` is the
         cell's number here; without it, the far side counts. ``program`` says how it runs as a program: see
-        ``agent/session/program.py``."""
+        ``agent/session/program.py``; ``trial`` that it is only tried: ``agent/session/trial.py``."""
         request = {
             "kind": "execute",
             "id": request_id,
@@ -195,7 +196,8 @@ class Session:
             "count": count,
             "text_only": self.target.rendering_level != FULL,
         }
-        return self._submit(request | {"program": program} if program else request)
+        how = {"program": program, "trial": trial}
+        return self._submit(request | {name: value for name, value in how.items() if value})
 
     def complete(self, request_id: str, code: str, cursor_pos: int) -> Future[Reply]:
         """The content of a complete_reply, also while a cell runs; ``cursor_pos`` in code points."""

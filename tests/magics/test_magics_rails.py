@@ -62,3 +62,19 @@ def test_rails(shell: Shell, server: FlameServer, tmp_path: Path, monkeypatch: p
     session = shell.ip.magics_manager.registry["FlameMagics"].cells._connections.pick()[1].session
     assert session.request("audit", entry={}).result(30) == {"status": "ok"}
     assert session.request("audit", entry=3).result(30)["status"] == "error"
+
+
+def test_a_cell_is_tried(shell: Shell) -> None:
+    shell.ok("%flame exec x = [1]")
+    told = "Thrown away. It would have changed:\n  x: [1] → [1, 2]\n"
+    ran = shell.ok("%%flame --try\nx.append(2)\nx")
+    assert ran.out.endswith("[1, 2]\n" + told) or ran.out.endswith(told + "[1, 2]\n"), ran.out
+    assert shell.ok("%flame try x.append(2)").out.endswith(told)
+    assert shell.ok("%flame eval x").value == [1]
+    is_one_sentence(shell.run("%flame try"), "a whole cell is tried by %%flame --try")
+    is_one_sentence(shell.run("%%flame --try --bg\nx"), "--try is for a cell on one host")
+    is_one_sentence(shell.run("%%flame --try -t prod*2\nx"), "--try is for a cell on one host")
+    late = shell.run("%%flame --try --timeout 0.2\nwhile True: pass")
+    assert isinstance(late.error, KeyboardInterrupt)
+    assert "Not done after 0.2 s" in late.text
+    is_one_sentence(shell.run("%flame try open('none', 'w')"), "calls open('none', 'w')")

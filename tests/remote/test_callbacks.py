@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import http
+import json
 import os
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 import flame
 from flame_kernel.errors import CannotTravel, UnsafeAnswer
 from flame_kernel.remote.callbacks import Handed
+from flame_kernel.remote.proxy import RemoteObject
 from flame_kernel.remote.remote import Remote
 
 seen: list[Any] = []
@@ -142,6 +146,44 @@ def test_arguments_and_results_travel_as_any(pi: Remote) -> None:
     large = b"x" * 3_000_000
     assert pi.run(lambda f: len(f(b"x" * 3_000_000)), pi.on(lambda data: data.fetch() + large)) == 6_000_000
     assert pi.run(work, pi.on(lambda x: pi.evaluate(f"1 + {x}"))) == [1, 2, 3]  # a call within the call
+
+
+UNCHANGING = """
+import collections, enum, http, json, threading, urllib.parse
+class Theirs(enum.Enum):
+    A = 1
+Pair = collections.namedtuple("Pair", "a b")
+def gives(function):
+    status, address, lock = http.HTTPStatus(404), urllib.parse.urlparse("http://a/b"), threading.Lock()
+    mixed = Pair(status, Theirs.A)
+    error = json.JSONDecodeError("m", "{", 1)
+    return function(status, [address, Theirs.A, status], mixed, urllib.parse.ParseResult(lock, *"bcdef"), error, mixed)
+def fails():
+    error = ValueError(1)
+    error.status, error.theirs = http.HTTPStatus(404), Theirs.A
+    raise error
+"""
+
+
+def test_what_does_not_change_comes_as_itself_where_its_class_is_known(pi: Remote) -> None:
+    """Named tuples, enum members and exceptions; of an unknown class they stay there."""
+    pi.execute(UNCHANGING)
+    got: list[Any] = []
+    pi["gives"](pi.on(lambda *args: got.extend(args)))
+    status, (address, theirs, again), pair, half, error, same = got
+    assert status is again is http.HTTPStatus.NOT_FOUND
+    assert address == urllib.parse.urlparse("http://a/b")
+    assert type(address) is urllib.parse.ParseResult
+    assert [isinstance(one, RemoteObject) for one in (theirs, pair, half.scheme)] == [True] * 3
+    assert pair is same
+    assert type(half) is urllib.parse.ParseResult
+    assert (pair.a, repr(theirs.name), half.netloc) == (status, "'A'", "b")
+    assert type(error) is json.JSONDecodeError
+    assert (error.pos, error.lineno) == (1, 1)
+    with pytest.raises(ValueError, match="1") as caught:
+        pi["fails"]()
+    assert caught.value.status is status  # type: ignore[attr-defined]
+    assert isinstance(caught.value.theirs, RemoteObject)  # type: ignore[attr-defined]
 
 
 def test_exceptions_go_there_and_come_back_as_they_are(pi: Remote) -> None:

@@ -17,6 +17,7 @@ import os
 import os.path as osp
 import re
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -178,6 +179,7 @@ def marked(name: str) -> Any:
 
 marked.label, marked.limit, marked.kept_here = "m", [1, 2], threading.Lock()  # type: ignore[attr-defined]
 T = TypeVar("T", bound=int)
+INT, FLOATS = struct.Struct("<i"), np.finfo(np.float32)
 
 
 def nested() -> int:
@@ -221,6 +223,7 @@ CALLS: list[tuple[Any, ...]] = [
     (marked, "x"),
     (lambda: (T.__name__, T.__bound__, T.__constraints__),),
     (in_threads,),
+    (lambda: (INT.pack(5), FLOATS.eps),),
     (functools.partial(pow, 2), 5),
     (operator.methodcaller("upper"), "a"),
     (operator.itemgetter(1, 0), [1, 2]),

@@ -17,7 +17,7 @@ import pytest
 
 from flame_kernel.agent.wire import values
 from flame_kernel.errors import FlameError, RemoteError
-from flame_kernel.remote.exceptions import Known, of_call, raised_there
+from flame_kernel.remote.exceptions import _BUILTIN, _GROUP, Known, of_call, raised_there
 from flame_kernel.remote.records import class_key
 from flame_kernel.remote.remote import Remote
 
@@ -319,3 +319,30 @@ def test_what_is_named_is_no_error_of_ours_and_ends_nothing() -> None:
     for _ in range(40):
         deep = {"members": [[{"classes": [["builtins", "ExceptionGroup"]]}, deep]] * 40, "message": "m"}
     raised_there({"classes": [["builtins", "ExceptionGroup"]]}, deep)
+
+
+def test_every_built_in_class_is_itself_here(lasting: Remote) -> None:
+    apart = {UnicodeDecodeError: "'u', b'x', 0, 1, 'r'", UnicodeEncodeError: "'u', 'x', 0, 1, 'r'"}
+    for name in sorted(_BUILTIN.keys() - {"UnicodeTranslateError"}):
+        kind = _BUILTIN[name]
+        arguments = "'m', [ValueError(1)]" if name == "ExceptionGroup" else apart.get(kind, "'m'")
+        with pytest.raises(kind) as caught:
+            lasting.execute(f"raise {name}({arguments})")
+        assert isinstance(caught.value, RemoteError), name
+    with pytest.raises(MemoryError):
+        lasting.evaluate("bytearray(1 << 62)")
+    with pytest.raises(MemoryError, match="Unable to allocate"):
+        lasting.modules.numpy.zeros(1 << 50)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python has no exception groups before 3.11")
+def test_a_class_that_travelled_is_the_same_in_a_group(pi: Remote) -> None:
+    def raises() -> None:
+        raise _GROUP("several", [Mine("a", b=3), ValueError(2)])
+
+    with pytest.raises(_GROUP) as caught:
+        pi.run(raises)
+    first, second = caught.value.exceptions
+    assert type(first) is Mine
+    assert (first.args, first.b) == (("a",), 3)
+    assert isinstance(second, ValueError)

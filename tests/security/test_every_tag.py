@@ -15,6 +15,7 @@ import pytest
 
 from flame_kernel.agent.wire import decoder, values
 from flame_kernel.agent.wire.tables import arrays
+from flame_kernel.remote.exceptions import Known
 from flame_kernel.remote.records import known_class
 
 TABLES: tuple[dict[str, Any], ...] = (
@@ -87,11 +88,26 @@ def read(tag: str, content: Any, buffers: list[bytes]) -> bool:
     started = time.process_time()
     try:
         values.decode([text, *buffers], None, None, known_class)
+        values.decode([text, *buffers], lambda told: told, None, Known())
     except values.BadValue:
         return False
     finally:
         assert time.process_time() - started < 10, (tag, str(content)[:60])
     return True
+
+
+def test_a_value_of_a_class_that_may_be_unknown_names_none() -> None:
+    """It is a record or an exception of a loaded class, or the stand-in: nothing that is named is called."""
+    told = [["os", "system"], ["subprocess", "Popen"], ["builtins", "SystemExit"], ["antigravity", "x"]]
+    for module, name in told:
+        kind = {"c": [None, module, name]}
+        for node in ({"re": [kind, "a", 1]}, {"rt": [kind, ["a"], 1]}, {"rd": [kind, "a", 1]}):
+            parts = [json.dumps({"t": [{"?": [node, "there"]}, {"?": [node, "there"]}]}).encode()]
+            assert values.decode(parts, lambda told: told, None, Known()) == ("there", "there")
+        raised = {"rx": [[[None, module, name]], "text", {"m": {}}]}
+        assert values.decode([json.dumps({"?": [raised, "it"]}).encode()], lambda told: told, None, Known()) == "it"
+    with pytest.raises(values.BadValue):
+        values.decode([json.dumps({"?": [[1], "there"]}).encode()], lambda told: told, None, known_class)
 
 
 @pytest.mark.parametrize("tag", TAGS)

@@ -70,13 +70,10 @@ class Callbacks:
         return self._is_over
 
     def _encoded(self, value):
-        hold, known = self._objects.handed, self._objects.told.known
-
-        def reference(one):
-            return hold(one.thing if type(one) is exceptions.Held else one)
-
+        told = self._objects.told
+        reference = exceptions.held_once(self._objects.handed)
         try:
-            return values.encode(value, reference, libraries=(), limit=LIMIT, classes=known)
+            return values.encode(value, reference, libraries=(), limit=LIMIT, classes=told.known, unsure=told.fixed)
         except values.TooLarge:
             args, kwargs = value
             args = tuple(map(exceptions.Held, args))

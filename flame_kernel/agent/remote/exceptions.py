@@ -24,6 +24,19 @@ class Held:
         self.thing = thing
 
 
+def held_once(hold):
+    """A function that makes the reference for an object or a ``Held`` by ``hold``: one each, even if a value is encoded
+    twice."""
+    made = {}
+
+    def reference(one):
+        if id(one) not in made:
+            made[id(one)] = hold(one.thing if type(one) is Held else one), one
+        return made[id(one)][0]
+
+    return reference
+
+
 def told(exc, lines, classes, depth=0):
     """``(content, facts)`` of an exception. ``lines`` gives a traceback, ``classes`` is a ``results.Told``."""
     kinds = type(exc).__mro__[: raised.MOST]
@@ -47,15 +60,12 @@ def told(exc, lines, classes, depth=0):
     return content, facts
 
 
-def encoded(facts, hold, known):
-    """The facts as parts of a value. ``hold`` describes an object that stays here; ``known`` describes a class if the
-    client knows it."""
-
-    def reference(one):
-        return hold(one.thing) if type(one) is Held else None
-
+def encoded(facts, hold, classes):
+    """The facts as parts of a value. ``hold`` describes an object that stays here; ``classes`` is a
+    ``results.Told``."""
+    reference = held_once(hold)
     try:
-        return values.encode(facts, reference, libraries=(), classes=known)
+        return values.encode(facts, reference, libraries=(), classes=classes.known, unsure=classes.fixed)
     except (values.NotPlain, values.TooLarge):
         return values.encode({})
 
@@ -65,7 +75,7 @@ def _fact(thing, classes):
     try:
         values.encode(thing, libraries=(), limit=raised.LIMIT, classes=classes.known)
     except values.NotPlain:
-        return Held(thing)
+        return Held(thing) if classes.fixed(type(thing)) is None else thing
     except values.TooLarge:
         return thing[: raised.LIMIT // 4] if type(thing) in (str, bytes) else None
     return thing

@@ -408,7 +408,7 @@ class Objects:
     def _error(self, exc):
         """An exception as text and plain attributes, from which the client makes its own."""
         content, facts = exceptions.told(exc, self._lines, self.told)
-        return dict(content, status="error"), exceptions.encoded(facts, self.hold, self.told.known)
+        return dict(content, status="error"), exceptions.encoded(facts, self.hold, self.told)
 
     def _lines(self, exc):
         """An exception's traceback from the user's first frame on; only the last line if no user code ran."""

@@ -35,6 +35,10 @@ class Told:
         is_pythons = issubclass(kind, Exception) and kind.__module__ == "builtins"
         return self.any(kind) if is_pythons or self._key(kind) is not None else None
 
+    def fixed(self, kind):
+        """The same for a class whose objects do not change; None for others."""
+        return self.any(kind) if _is_fixed(kind) else None
+
     def unless_pickled(self, kind):
         """The same for every class; for an exception only if the client knows it, as a pickle carries the others."""
         return self.known(kind) if issubclass(kind, BaseException) else self.any(kind)
@@ -49,9 +53,9 @@ class _Perhaps:
 
     def __call__(self, kind):
         known = self._told.known(kind)
-        if known is None and _is_fixed(kind):
-            self.used = True
-            known = self._told.any(kind)
+        if known is None:
+            known = self._told.fixed(kind)
+            self.used = self.used or known is not None
         return known
 
 

@@ -6,14 +6,11 @@ Other files of the agent call it ``host``.
 
 import itertools
 import os
-import platform
-import socket
 import sys
 import threading
 import types
 
 from .. import threads
-from ..debug import dap
 from ..debug.debugger import Debugger
 from ..debug.tracing import lines_of
 from ..hot import finder
@@ -26,7 +23,7 @@ from ..output.stdin import Prompts
 from ..profile.memory import Memory
 from ..remote import bulk, modules, objects, packages
 from ..shell import class_source, ipython, mini, tracebacks
-from . import folder, monitor, program, program_pipes, side, stacks
+from . import monitor, program, program_pipes, side, stacks, trial, usage
 from .lane import Lane
 
 # Prefix in the names of helper lanes, which serve objects while a cell runs.
@@ -135,25 +132,8 @@ class Core:
             self.shell = mini.MiniShell(self)
         self.latest = streams.current()
         self._started.set()
-        self.described = self._describe(reason)
+        self.described = usage.description(self, reason)
         self._log.append({"type": "ready", "request": None, "content": self.described})
-
-    def _describe(self, reason):
-        """Facts about where cells run, for people and for the kernel's language_info."""
-        return {
-            "host": socket.gethostname(),
-            "pid": self.pid,
-            "python": platform.python_version(),
-            "implementation": platform.python_implementation(),
-            "platform": sys.platform,
-            "executable": sys.executable or "",
-            "cwd": folder.cwd(),
-            "place": self.place.name,
-            "shell": self.shell.name,
-            "ipython": getattr(sys.modules.get("IPython"), "__version__", "") if self.shell.name == "ipython" else "",
-            "shell_reason": reason or "",
-            "no_debugger": dap.missing(),
-        }
 
     async def perform(self, request):
         """Run one execute_request or object request; returns the content of its reply."""
@@ -172,6 +152,12 @@ class Core:
         self.hot.before_cell(cell)
         if request.get("program"):
             return await program.run(self, cell, request, request.pop("descriptors"))
+        if request.get("trial"):
+            return await trial.run(self, cell, request)
+        return await self.run_code(cell, request)
+
+    async def run_code(self, cell, request):
+        """Run the code of an execute_request in the shell; returns the content of its reply."""
         self.shell.shows_text_only(bool(request.get("text_only")))
         reply = await self.shell.run_cell(
             request["code"],
@@ -201,6 +187,10 @@ class Core:
     def failed_reply(self, request, error):
         """The reply of a cell whose shell, or our own code, has failed."""
         return self._error_reply(request, tracebacks.content(error))
+
+    def refused_reply(self, request, ename, why):
+        """The reply of a cell that cannot run, or whose copy has ended, with the sentence that says so."""
+        return self._error_reply(request, {"ename": ename, "evalue": why, "traceback": ["%s: %s" % (ename, why)]})
 
     def _error_reply(self, request, error):
         if request["kind"] == "object":
@@ -282,6 +272,17 @@ class Core:
     def hand_over(self, in_any_case):
         """Wait until what was printed has been sent, as long as the log allows; see ``EventLog.hand_over``."""
         self._log.hand_over(in_any_case)
+
+    def becomes_copy(self, log):
+        """This process is a forked copy now, for one cell that is tried: its events go to ``log``."""
+        self.pid, self._log, self._lock = os.getpid(), log, threading.Lock()
+
+    def pass_on(self, event):
+        """An event of such a copy, or text that it has printed."""
+        if event["type"] == "stream":
+            self._log.write(event["request"], event["content"]["name"], event["content"]["text"])
+        else:
+            self._log.append(event)
 
     def tell(self, request_id, text):
         """Show a message of ours in a cell's output."""

@@ -1,10 +1,33 @@
-"""usage_request: CPU and memory of the process where cells run, from psutil if it is there, else from the system."""
+"""What the process is in which cells run, and its CPU and memory for usage_request: from psutil if it is there, else
+from the system."""
 
 import os
+import platform
 import socket
+import sys
 import time
 
 from .. import windows
+from ..debug import dap
+from .folder import cwd
+
+
+def description(host, reason):
+    """Facts about where cells run, for people and for the kernel's language_info."""
+    return {
+        "host": socket.gethostname(),
+        "pid": host.pid,
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "platform": sys.platform,
+        "executable": sys.executable or "",
+        "cwd": cwd(),
+        "place": host.place.name,
+        "shell": host.shell.name,
+        "ipython": getattr(sys.modules.get("IPython"), "__version__", "") if host.shell.name == "ipython" else "",
+        "shell_reason": reason or "",
+        "no_debugger": dap.missing(),
+    }
 
 
 class Usage:

@@ -104,11 +104,12 @@ def attribute(exc, name):
         return None
 
 
-def encode(encoder, value, kind, depth):
-    """The node of an exception, made with a ``values.Encoder``; None for other values, or if its class is not told."""
+def encode(encoder, value, kind, depth, told=None):
+    """The node of an exception, made with a ``values.Encoder``; None for other values, or if its class is not told.
+    ``told`` describes the class; without it, the encoder is asked."""
     if encoder.classes is None or not issubclass(kind, BaseException):
         return None
-    told = encoder.classes(kind)
+    told = encoder.classes(kind) if told is None else told
     if told is None:
         return None
     bases = [one for one in kind.__mro__[1:MOST] if issubclass(one, BaseException)]

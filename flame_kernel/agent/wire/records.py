@@ -5,6 +5,8 @@
     {"rt": [class, names, item, …]}       a named tuple
     {"rd": [class, name, value, …]}       a dataclass; {"rd": [class, null, name, …]} if it is filled later
     {"re": [class, name, value]}          an enum member; name is null for several flags in one
+    {"?": [node, reference]}              one of these or an exception, if the reader knows its class; else the
+                                          object with this reference
 
 Towards the far side, ``class`` is ``{"@": …}``, a reference to the class itself.  From the far side it is ``{"c": [key,
 module, name]}``, and the reader decides which of its own classes that is.  If it knows none, the value becomes a
@@ -128,11 +130,12 @@ _MADE_BY_PYTHON = 1 << 9
 # -- writing ---------------------------------------------------------------------------------------------------------
 
 
-def encode(encoder, value, kind, depth):
-    """The node of a record, made with a ``values.Encoder``; None for other values, or if its class cannot be sent."""
+def encode(encoder, value, kind, depth, told=None):
+    """The node of a record, made with a ``values.Encoder``; None for other values, or if its class cannot be sent.
+    ``told`` describes the class; without it, the encoder is asked."""
     if not is_record(kind):
         return None
-    told = _told(encoder, value, kind, depth)
+    told = _told(encoder, value, kind, depth) if told is None else {"c": told}
     if told is None:
         return None
     if issubclass(kind, STAND_INS):
@@ -331,4 +334,16 @@ def _read_member(decoder, content, depth):
     return made
 
 
-READERS = {"rt": _read_tuple, "rd": _read_data, "re": _read_member}
+def _read_either(decoder, content, depth):
+    node, reference = content
+    classes = decoder.classes
+    if not hasattr(classes, "all"):
+        raise BadValue("a value of a class that may be unknown, where none is due")
+    before, classes.all = classes.all, True
+    made = decoder.bare(node, depth + 1)
+    is_known, classes.all = classes.all, before
+    there = decoder.bare({"@": reference}, depth + 1)  # read in any case, so that the other side may release it
+    return made if is_known else there
+
+
+READERS = {"rt": _read_tuple, "rd": _read_data, "re": _read_member, "?": _read_either}

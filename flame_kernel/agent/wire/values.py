@@ -19,6 +19,7 @@ memory is counted: the values in the text, their depth, the size of the tree wit
 colliding keys (the hashes of numbers are public, so an attacker can choose them to collide).
 """
 
+import functools
 import json
 
 from . import columns, containers, nesting, pickled, plain_json, raised, records
@@ -39,7 +40,7 @@ _SEQUENCES = {tuple: "t", set: "s", frozenset: "f"}
 _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
 
 
-def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_limit=None, classes=None):
+def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_limit=None, classes=None, unsure=None):
     """The parts of ``value``: a list of its JSON text and its buffers, bytes-like.
 
     reference    called with each value that is not plain; if it returns anything but None, that is sent in its place
@@ -48,11 +49,15 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
     libraries    names of the libraries that the other side has; None stands for all
     limit, array_limit  most bytes of all parts, and of one array or table; TooLarge beyond
     classes      called with the class of a record: returns its description, see ``records``, or None if it is not sent
+    unsure       called with a class of which ``classes`` returns None: returns its description if the other side may
+                 know it, or None; such a value is sent with its reference
 
     Raises NotPlain, TooLarge.
     """
 
     kind = Encoder if dumps is None else Trusting
+    if unsure is not None:
+        kind = functools.partial(Unsure, unsure)
 
     def made(inside=None):
         return kind(reference, dumps, libraries, limit, array_limit, classes, inside)
@@ -278,23 +283,54 @@ class Encoder:
             if self._room < 0:
                 raise TooLarge("more than the limit")
 
+    def mark(self):
+        """The current position, for ``back_to``."""
+        return len(self.parts), len(self._finished), self._unfolded
+
+    def back_to(self, mark):
+        """Take back all that was written since ``mark``."""
+        parts, finished, self._unfolded = mark
+        del self.parts[parts:]
+        while len(self._finished) > finished:
+            self._finished.popitem()
+
 
 class Trusting(Encoder):
     """An Encoder that may pickle: if a value turns out not to be plain, what was written of it is taken back."""
 
     def compound(self, value, kind, depth):
-        parts, finished, unfolded, mark = len(self.parts), len(self._finished), self._unfolded, self.pickled.mark()
+        mark, pickled = self.mark(), self.pickled.mark()
         try:
             return Encoder.compound(self, value, kind, depth)
         except nesting.NeedsEntries:
             raise
         except NotPlain:
-            del self.parts[parts:]
-            while len(self._finished) > finished:
-                self._finished.popitem()
-            self._unfolded = unfolded
-            self.pickled.back_to(mark)
+            self.back_to(mark)
+            self.pickled.back_to(pickled)
             return self.pickled.node(value)
+
+
+class Unsure(Encoder):
+    """An Encoder that sends a value with its reference, where the other side may know the value's class or not."""
+
+    def __init__(self, unsure, *args):
+        Encoder.__init__(self, *args)
+        self._unsure = unsure
+
+    def compound(self, value, kind, depth):
+        told = None
+        if records.is_record(kind) or issubclass(kind, BaseException):
+            told = self._unsure(kind) if self.classes(kind) is None else None
+        if told is None:
+            return Encoder.compound(self, value, kind, depth)
+        mark, write = self.mark(), raised.encode if issubclass(kind, BaseException) else records.encode
+        try:
+            node = write(self, value, kind, depth, told)
+        except NotPlain:
+            self.back_to(mark)
+            node = None
+        reference = self._reference(value)
+        return {"@": reference} if node is None else {"?": [node, reference]}
 
 
 def decode(parts, resolve=None, loads=None, classes=None):

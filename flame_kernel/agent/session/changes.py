@@ -1,0 +1,260 @@
+"""What a cell has changed in the names that it mentions: two looks, before and after, and how they differ.
+
+It runs in a forked copy of the process, which ends afterwards. So it may call what it finds there: a ``repr``, a
+property's pickling. Values are compared part by part, at most ``DEEP`` levels and ``MOST`` parts in all.
+"""
+
+import collections
+import hashlib
+import pickle
+import re
+import reprlib
+import sys
+import types
+
+DEEP, MOST = 4, 5000
+# Most lines of the answer; most characters of a value in it; most bytes of a value that is compared by its bytes.
+LINES, WIDE, LARGE = 40, 60, 64 << 20
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range)
+_FIXED = (types.ModuleType, types.BuiltinFunctionType, type(object.__init__), type("".join))
+_NONE = object()
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class Look:
+    """What the names of a cell hold at one moment.
+
+    marks   path -> what is compared there; two marks of the same value are equal
+    words   path -> the value in words, as it was then
+    left    whether there was more than is looked at
+    """
+
+    def __init__(self):
+        self.marks = collections.OrderedDict()
+        self.words = {}
+        self.left = False
+        self._above = []  # the values on the way to the one that is looked at
+
+    def add(self, path, value, deep=0):
+        """Look at a value and what is in it."""
+        if len(self.marks) >= MOST or deep > DEEP:
+            self.left = True
+            return
+        if any(value is one for one in self._above):
+            return
+        self.marks[path], parts = _seen(value, deep)
+        self.words[path] = _words(value, self.marks[path][1])
+        self._above.append(value)
+        for name, part in parts:
+            self.add(path + name, part, deep + 1)
+        self._above.pop()
+
+
+class Names:
+    """Those that a cell mentions, of a session's ``namespace``, and of modules that are loaded."""
+
+    def __init__(self, code, namespace, hidden):
+        self._namespace = namespace
+        self._hidden = hidden
+        self._before = dict(namespace)
+        self._mentioned = list(collections.OrderedDict.fromkeys(_DOTTED.findall(code)))
+        self._look = self._at(self._before)
+
+    def _at(self, names):
+        look, modules = Look(), collections.OrderedDict()
+        for word in self._mentioned:
+            name = word.partition(".")[0]
+            value = names.get(name, _NONE)
+            if isinstance(value, types.ModuleType):
+                modules[value.__name__] = value
+            elif value is not _NONE and self._is_users(name) and name not in look.marks:
+                look.add(name, value)
+                self._home(value, modules)
+            parts = word.split(".")
+            for end in range(len(parts), 0, -1):
+                module = sys.modules.get(".".join(parts[:end]))
+                if isinstance(module, types.ModuleType):
+                    modules[module.__name__] = module
+                    break
+        for name, module in modules.items():
+            if module.__dict__ is not self._namespace and not _is_librarys(module):
+                look.add(name, module)
+        return look
+
+    def _home(self, value, modules):
+        """The module of a function or class that the cell may call: what it changes is there."""
+        module = sys.modules.get(getattr(value, "__module__", None) or "")
+        if callable(value) and isinstance(module, types.ModuleType):
+            modules[module.__name__] = module
+
+    def _is_users(self, name):
+        return not (name in self._hidden or name.startswith("__") or re.match(r"_i*\d*$|_oh$|_ih$|_dh$", name))
+
+    def differences(self):
+        """``(lines of text, whether there was more than was looked at)``."""
+        after = self._at(self._namespace)
+        for name, value in list(self._namespace.items()):
+            if self._is_users(name) and self._before.get(name, _NONE) is not value and name not in after.marks:
+                after.add(name, value)
+                if name in self._before:
+                    self._look.add(name, self._before[name])
+        for name in self._before:
+            if name not in self._namespace and self._is_users(name) and name not in self._look.marks:
+                self._look.add(name, self._before[name])
+        return _lines(self._look, after), self._look.left or after.left
+
+
+def _is_librarys(module):
+    """Whether a module is of Python or of an installed package: those are left out, they are large."""
+    file = getattr(module, "__file__", None)
+    if module.__name__.partition(".")[0].startswith("flame_agent_") or not isinstance(file, str):
+        return module.__name__ in sys.builtin_module_names or module.__name__.startswith("flame_agent_")
+    return "site-packages" in file or "dist-packages" in file or file.startswith(_STANDARD)
+
+
+_STANDARD = re.__file__.rpartition("re")[0].rstrip("/\\").rpartition("/re")[0] or re.__file__.rpartition("/")[0]
+
+
+def _lines(before, after):
+    """What differs, a line for each name or part.
+
+    Branches because each way to differ has its words.
+    """
+    found = []
+    for path in list(before.marks) + [path for path in after.marks if path not in before.marks]:
+        then, now = before.marks.get(path, _NONE), after.marks.get(path, _NONE)
+        if then is now or (then is not _NONE and now is not _NONE and then == now):
+            continue
+        if any(path.startswith(one) and path[len(one) : len(one) + 1] in (".", "[", "{") for one, _ in found):
+            continue  # what it is in was replaced, which is told
+        if now is _NONE:
+            found.append((path, "%s: deleted (it was %s)" % (path, before.words[path])))
+        elif then is _NONE:
+            found.append((path, "%s: %s (new)" % (path, after.words[path])))
+        else:
+            known, told = before.words[path], after.words[path]
+            if known != told:
+                found.append((path, "%s: %s → %s" % (path, known, told)))
+            elif not _is_told_below(before, after, path):
+                found.append((path, "%s: changed, now %s" % (path, told)))
+    lines = [line for _, line in found]
+    if len(lines) > LINES:
+        lines[LINES:] = ["… and %d more" % (len(lines) - LINES)]
+    return lines
+
+
+def _is_told_below(before, after, path):
+    """Whether a part of the value at ``path`` has changed, so that the whole need not be told."""
+    below = tuple(path + sign for sign in ".[{")
+    paths = [one for one in list(before.marks) + list(after.marks) if one.startswith(below)]
+    return any(before.marks.get(one, _NONE) != after.marks.get(one, _NONE) for one in paths)
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = WIDE
+_short.maxlevel = 3
+
+
+def _words(value, instead=""):
+    """A value as its repr, if that is short; else ``instead``, or the beginning of its repr."""
+    if isinstance(value, (types.ModuleType, type, types.FunctionType)):
+        return instead
+    try:
+        text = _short.repr(value).replace("\n", " ")
+    except Exception as e:  # the user's own ``__repr__`` may raise anything; the look goes on
+        text = "<%s, whose repr raises %s>" % (type(value).__name__, type(e).__name__)
+    if len(text) <= WIDE and (not instead or "..." not in text):
+        return text
+    return instead or text[: WIDE - 1] + "…"
+
+
+def _seen(value, deep):
+    """``(mark, parts)``: the mark is compared, and its second item is the value in words; the parts are
+    ``[(how it is written behind the path, the part), …]``.
+
+    Branches because each kind of value is compared in its own way.
+    """
+    kind = type(value)
+    if isinstance(value, _PLAIN):
+        return (kind, "", value), ()
+    if isinstance(value, types.ModuleType):
+        return ("module", value.__name__), _attributes(vars(value), value.__name__) if deep == 0 else ()
+    if isinstance(value, types.FunctionType):
+        return ("function", value.__qualname__ + "()", _Same(value.__code__), _Same(value.__defaults__)), ()
+    if isinstance(value, type):
+        return ("class", value.__qualname__, _Same(value)), _attributes(vars(value), value.__module__)
+    if isinstance(value, _FIXED):
+        return (kind, "", _Same(value)), ()
+    if isinstance(value, dict):
+        return (kind, "%s of %d" % (kind.__name__, len(value))), [("[%s]" % _words(k), v) for k, v in _some(value)]
+    if isinstance(value, (list, tuple, collections.deque)):
+        return (kind, "%s of %d" % (kind.__name__, len(value))), [("[%d]" % i, v) for i, v in _numbered(value)]
+    if isinstance(value, (set, frozenset)):
+        return (kind, "%s of %d" % (kind.__name__, len(value)), frozenset(value)), ()
+    digest = _digest(value)
+    held = getattr(value, "__dict__", None)
+    if digest is not None and (not isinstance(held, dict) or hasattr(value, "__array__")):
+        return (kind, "", digest), ()
+    mark = (kind, "", digest)
+    return mark, _attributes(held, "") if isinstance(held, dict) else ()
+
+
+def _some(value):
+    return list(value.items())[:MOST]
+
+
+def _numbered(value):
+    return list(enumerate(value))[:MOST]
+
+
+def _attributes(held, home):
+    """What a module, class or object holds; of a module not what it has imported."""
+    found = []
+    for name, one in list(held.items()):
+        if not isinstance(name, str) or name.startswith("__") or isinstance(one, types.ModuleType):
+            continue
+        if home and isinstance(one, (type, types.FunctionType)) and one.__module__ != home:
+            continue
+        found.append(("." + name, one))
+    return found
+
+
+class _Same:
+    """Equal only to a mark of the very same object."""
+
+    def __init__(self, one):
+        self._one = one
+
+    def __eq__(self, other):
+        return isinstance(other, _Same) and self._one is other._one
+
+    __hash__ = None
+
+
+class _Sink:
+    """A file that keeps the hash of what is written, up to ``LARGE`` bytes."""
+
+    def __init__(self):
+        self.hash = hashlib.blake2b()
+        self._room = LARGE
+
+    def write(self, data):
+        self._room -= len(data)
+        if self._room < 0:
+            raise _TooLarge()
+        self.hash.update(data)
+        return len(data)
+
+
+def _digest(value):
+    """A hash of a value's pickle; None if it has none, or a large one."""
+    sink = _Sink()
+    try:
+        pickle.Pickler(sink, 4).dump(value)
+    except Exception:  # locks, sockets and the user's own classes raise anything; then its attributes are compared
+        return None
+    return sink.hash.digest()
