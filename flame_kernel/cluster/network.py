@@ -52,7 +52,7 @@ Party = Here | Host
 class Reachability:
     """Which party can connect to which others; ``look`` finds out.
 
-    shared   lists of parties that share a loopback interface; this machine is in the first list
+    shared   lists of parties with the same loopback interface; this machine is in the first list
     missing  pairs of parties, of which the first cannot reach the second at any address
     """
 

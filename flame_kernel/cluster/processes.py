@@ -153,10 +153,11 @@ class Scheduler(FarProcess):
         if self.owner.ports is not None:
             options |= {"host": LOOPBACK, "port": (await self.ports(1))[0]}
         await self.launch({"scheduler": {"cls": "distributed.Scheduler", "opts": options}}, [])
-        await self.until(self._up, self._ended, seconds=STARTING)
+        await self.until(self._up, self._ended, seconds=2 * STARTING)  # without it there is no cluster
         if not self._up.is_set():
+            why = self.why() if self._ended.is_set() else f"it said nothing for {2 * STARTING:g} s"
             await self.end()
-            raise FlameError(f"the scheduler at {self.host.label} did not start: {self.why()}")
+            raise FlameError(f"the scheduler at {self.host.label} did not start: {why}")
         self.address = self.addresses[0]
         self._task = asyncio.create_task(self._watch())
         await super().start()

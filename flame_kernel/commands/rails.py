@@ -96,14 +96,22 @@ def of_hosts(hosts: Sequence[Host]) -> dict[str, Rails]:
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 
-def refuse(rails: Rails, name: str, code: str, now: time.struct_time | None = None, *, tried: bool = False) -> None:
+def refuse(
+    rails: Rails,
+    name: str,
+    code: str,
+    now: time.struct_time | None = None,
+    *,
+    tried: bool = False,
+    how: str = _HOW,
+) -> None:
     """FlameError where a cell may not run there: at this time, or as it plainly writes. Where it is only ``tried``, it
     may change what is in memory."""
     if not rails.is_open(now or time.localtime()):
         raise FlameError(f"not run: the rails of {name} allow cells at {rails.window} only")
     found = writes(code, _bound[name]) if rails.read_only else ""
     if found and not (tried and found.startswith(_IN_MEMORY)):
-        raise FlameError(f"not run: {name} is read_only, and this cell {found}. That is a rail, no wall: {_HOW}")
+        raise FlameError(f"not run: {name} is read_only, and this cell {found}. That is a rail, no wall: {how}")
 
 
 def refuse_command(held: Mapping[str, Rails | None], command: str) -> None:

@@ -103,7 +103,7 @@ def run_cell(
 
 
 def _for_shell(remote: Remote, code: str) -> str:
-    """``code`` as that far side's shell knows it: one without IPython is given magics and ``!cmd`` as calls."""
+    """``code`` in the form for that far side's shell: without IPython, magics and ``!cmd`` become calls."""
     if not any(sign in code for sign in "%!?") or remote.session.ready.result().get("shell") != "mini":
         return code
     return Source().as_python(code)

@@ -1,4 +1,4 @@
-"""Combines a cell's displays of many hosts for a notebook: equal displays once, different figures side by side."""
+"""Combines the displays that a cell has made on many hosts: equal ones once, different figures side by side."""
 
 from __future__ import annotations
 

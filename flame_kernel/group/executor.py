@@ -44,7 +44,7 @@ class GroupExecutor(Executor):
 
     members  the members of a group; the executor does not end their sessions
     retries  how often a call is repeated if its host was lost while it ran; 0: never, because it may have run
-    group    what ends their sessions when it is forgotten, and so is kept
+    group    kept alive here, because it ends the sessions when it is garbage collected
     """
 
     def __init__(self, members: Sequence[Member], retries: int = 0, group: object = None) -> None:

@@ -1,4 +1,4 @@
-"""Follows a cell on many hosts to its end: text as it comes, who is done, Stop."""
+"""Follows a cell on many hosts to its end: shows text and progress as they come, and passes on Stop."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .group import Group
 from .results import WHOLE, told_errors
 from .telling import CellOptions, Screen, say, tell
 
-# Seconds that hosts have to stop after Stop; pressed twice it is not waited for.
+# Seconds that hosts have to stop after Stop; a second Stop ends the wait at once.
 STOP_PATIENCE = 2.0
-# Seconds between two renewals of who is done.
+# Seconds between two updates of the progress.
 RENEWED = 0.5
-# Lines of text that are shown of what runs.
+# Lines of the running cells' output that the progress shows.
 _LATEST = 5
-# Characters of the bar.
+# Characters of the progress bar.
 _BAR = 30
 
 _PRESSED = object()
 
 
 class Following:
-    """One cell on a group: ``begin`` it, and ``wait`` for it on the thread that shows it."""
+    """One cell on a group: ``begin`` sends it, ``wait`` shows its output on the calling thread until it ends."""
 
     def __init__(self, chosen: Group, wanted: CellOptions, screen: Screen) -> None:
         self._chosen = chosen
@@ -55,9 +55,9 @@ class Following:
         self._told.put(_PRESSED)
 
     def wait(self) -> CellResults:
-        """Wait for the hosts, and show what they give; text and who is done appear meanwhile.
+        """Wait for the hosts and show their output; text and progress appear meanwhile.
 
-        Raises KeyboardInterrupt where Stop was pressed, when they have stopped, or after 2 s.
+        If Stop was pressed, raises KeyboardInterrupt when the hosts have stopped, or after 2 s.
         """
         wanted, future = self._wanted, self.future
         live, lines = Live(self._screen, self._chosen, future), Lines(self._screen, wanted.own)
@@ -91,14 +91,14 @@ class Following:
         return results
 
     def _next(self) -> Any:
-        """The next thing that is told; an empty tuple after a while without one."""
+        """The next text or signal from the hosts; an empty tuple if none comes for a while."""
         try:
             return next_of(self._told, time.monotonic() + RENEWED)
         except queue.Empty:
             return ()
 
     def _stopped(self) -> None:
-        """Stop has ended the wait; raises."""
+        """Show what there is after a Stop, and raise KeyboardInterrupt."""
         results, wanted = self.future.results, self._wanted
         assert isinstance(results, CellResults)
         left = list(dict.fromkeys([*self.future.pending, *results.unreachable]))
@@ -113,7 +113,7 @@ class Following:
 
 
 def _is_stop(error: Exception) -> bool:
-    """Whether it only says that Stop has done its work."""
+    """Whether the error is only the result of Stop."""
     return isinstance(error, NotSent) or getattr(error, "ename", "") == "KeyboardInterrupt"
 
 
@@ -130,7 +130,7 @@ def stop(chosen: Group, future: GroupFuture, number: int, screen: Screen) -> Non
             if not ready.done() or ready.result().get("place") != "child":
                 say(screen, f"[{member.label} runs in its server's own process, which is sent no signal]", "stderr")
                 continue
-            with contextlib.suppress(FlameError):  # it is told by the cell's own end
+            with contextlib.suppress(FlameError):  # the cell's own end shows whether it worked
                 code = f"import os as _os\n_os.kill(_os.getpid(), {number})"
                 remote.cell(
                     code, lambda event: None, silent=True, store_history=False, lane=f"signal-{uuid.uuid4().hex[:8]}"
@@ -138,7 +138,8 @@ def stop(chosen: Group, future: GroupFuture, number: int, screen: Screen) -> Non
 
 
 class Lines:
-    """Text of several hosts as it comes: whole lines, the host before each; ``own``: it is one host's alone."""
+    """Shows text of several hosts as it comes, in whole lines with the host before each; with ``own``, which means that
+    there is one host only, without it."""
 
     def __init__(self, screen: Screen, own: bool = False) -> None:
         self._screen = screen
@@ -150,10 +151,10 @@ class Lines:
         for line in whole:
             self._say(host, name, line)
         if rest:
-            self._open[host, name] = rest.rpartition("\r")[2] or rest  # of a line that is written again the last form
+            self._open[host, name] = rest.rpartition("\r")[2] or rest  # of an overwritten line its last form
 
     def end(self) -> None:
-        """Show what no line's end has followed."""
+        """Show the last lines, which have no line end."""
         for (host, name), rest in self._open.items():
             self._say(host, name, rest)
         self._open.clear()
@@ -164,7 +165,7 @@ class Lines:
 
 
 class Live:
-    """Who is done, renewed in place while a cell runs on a group."""
+    """The progress of a cell on a group, updated in place."""
 
     def __init__(self, screen: Screen, chosen: Group, future: GroupFuture) -> None:
         self._screen = screen
@@ -174,7 +175,7 @@ class Live:
         self._at = 0.0
 
     def renew(self) -> None:
-        """Show it, or show it anew, where something has changed."""
+        """Show the progress if it has changed."""
         if time.monotonic() - self._at < RENEWED:
             return
         self._at = time.monotonic()
@@ -184,7 +185,7 @@ class Live:
             self._screen.live(words, over=False)
 
     def end(self) -> None:
-        """What is shown stays as one line."""
+        """Replace the progress by one line that stays."""
         if self._shown:
             self._screen.live(_counts(self._chosen, self._future), over=True)
 

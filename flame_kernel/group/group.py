@@ -383,7 +383,8 @@ def tell_text(results: Results) -> None:
 
 
 def _dropped(members: Sequence[Member]) -> None:
-    """A group is gone that nobody has closed: end its sessions, but those whose `Remote` somebody was given."""
+    """Called when a group that nobody closed is garbage collected: end its sessions, except those whose `Remote`
+    somebody was given."""
     for member in members:
         leave = (lambda remote: None) if member.is_handed_out else Remote.close
         threading.Thread(target=member.close, args=(leave,), name="flame-dropped", daemon=True).start()

@@ -41,7 +41,7 @@ def _stops(remote: Remote) -> bool:
     try:
         done = remote.interrupt()
         return not (done.done() and done.result() == {"done": "idle"})
-    except FlameError:  # it is told by the job's own end
+    except FlameError:  # the job's own end shows it
         return True
 
 
@@ -66,7 +66,7 @@ class Member:
     gate      a semaphore that limits how many members connect at once
     patience  timeout in seconds for connecting
     load      makes the target from the name and the settings
-    on_back   called with the label when the member is connected again, after it was unreachable or lost its session
+    on_back   called with the label when the member has connected again after it was unreachable or lost its session
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Member:
 
     @property
     def lent(self) -> Remote | None:
-        """The `Remote` where somebody else has connected it, and ends it."""
+        """The `Remote` if somebody else has made it and will end it; else None."""
         return None if self._is_ours else self._remote
 
     @property

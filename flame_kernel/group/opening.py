@@ -69,7 +69,7 @@ def group(
 
 
 def _register_backend() -> None:
-    """Make ours a backend of joblib, where the program uses joblib."""
+    """Register our backend with joblib, if the program uses joblib."""
     if "joblib.parallel" in sys.modules:
         from .joblib_backend import register
 

@@ -96,7 +96,7 @@ class HostOutput:
         return take
 
     def exited(self, status: Any) -> None:
-        """What ran as a program has ended, with that exit status; one that is not 0 counts as raised."""
+        """Record that a program has ended with this exit status; any but 0 counts as an exception."""
         raised = self.raised
         if type(status) is not int:
             status = 1 if raised is not None else 0

@@ -32,7 +32,7 @@ _SHOWN = 2000
 _SHORTENED = ("numpy", "pandas", "polars", "pyarrow")
 _EXACT = {int, float, complex, bool, str, bytes, type(None)}
 
-# Names of texts of ours, in a SyntaxError: each has a number of its own.
+# The file names of cells in a SyntaxError: each has a number of its own.
 _OUR_FILES = re.compile(r" \(<flame [^<>]{1,100}>, line (?=\d)| \(<ipython-input-[^<>]{1,100}>, line (?=\d)")
 
 # Errors that mean that the host could not be called or did not answer, so not a failure of the code.
@@ -94,7 +94,8 @@ class Results(Mapping[str, Any]):
 
     @property
     def has_failed(self) -> bool:
-        """Whether the code failed on a host, or no host has answered; one that is not there is no failure of others."""
+        """Whether the code failed on a host, or no host has answered. A host that cannot be reached is no failure while
+        others answer."""
         return bool(self.failed or (self.errors and not self.ok))
 
     def raise_failed(self) -> None:
@@ -188,7 +189,7 @@ def _folded(errors: Mapping[str, BaseException]) -> list[tuple[str, tuple[str, .
 
 
 def _of_any(host: str, error: BaseException) -> str:
-    """An error in one line as it reads at any host: without the host's location, and its name in what we say."""
+    """An error in one line without what differs between hosts: the host's location, and its name in our sentences."""
     words, location = _OUR_FILES.sub(" (line ", in_a_line(error)), getattr(error, "location", None)
     words = words.replace(str(location), "it") if location else words
     if isinstance(error, FlameError) and not isinstance(error, RemoteError):

@@ -1,4 +1,4 @@
-"""Tells people what a cell on many hosts has given: equal output once, or host by host in the orders of ipyparallel."""
+"""Shows the output of a cell on many hosts: equal output once, or each host's own in one of ipyparallel's orders."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from .cell import CellResults
 from .displays import displays
 from .results import WHOLE, told_errors
 
-# Seconds after which it is shown who is done; px has the same.
+# Seconds after which the progress is shown, as for ipyparallel's px.
 PROGRESS_AFTER = 2.0
-# Hosts up to which text is shown as it comes.
+# For up to so many hosts, text is shown as it comes.
 STREAMED = 2
 
 
 class Screen(Protocol):
-    """Where it is shown: a notebook's cell, here or of the Remote Flame kernel, or a terminal."""
+    """Where output is shown: a cell of an ordinary notebook or of the Remote Flame kernel, or a terminal."""
 
     def text(self, name: str, text: str) -> None:
-        """Text of ``stdout`` or ``stderr``, with the end of its last line."""
+        """Show text of ``stdout`` or ``stderr``; it ends with a line end."""
 
     def display(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
-        """A MIME bundle."""
+        """Show a MIME bundle."""
 
     def live(self, words: str, over: bool) -> None:
-        """Who is done, in place of what was said of that before; ``over``: it stays as it is."""
+        """Show the progress in place of the last one; with ``over`` it is final."""
 
 
 @dataclass(frozen=True)
 class CellOptions:
-    """How a cell on a group is to run and to be told."""
+    """How a cell on a group runs, and how its output is shown."""
 
     stream: bool = False
     how: str = "fold"  # fold, type, engine or order
@@ -47,11 +47,11 @@ class CellOptions:
     stop: int = int(signal.SIGINT)  # the signal of Stop; 0: none
     seconds: float | None = None
     raise_error: bool = True
-    own: bool = False  # it is one host's: without its name before each line
+    own: bool = False  # there is one host only: no name before each line
 
 
 def cell_options(line: Line, hosts: int, seconds: float | None, raise_error: bool) -> CellOptions:
-    """What the options of a ``%%flame`` line ask for. Raises FlameError."""
+    """The CellOptions for the options of a ``%%flame`` line. Raises FlameError."""
     how = _how(line)
     few = hosts <= STREAMED and not (line["fold"] or how or line["mask"])
     after = line["progress_after"]
@@ -68,12 +68,12 @@ def cell_options(line: Line, hosts: int, seconds: float | None, raise_error: boo
 
 
 def again(line: Line) -> CellOptions:
-    """How what a cell has given is to be told once more, by the options of ``%flame result``."""
+    """The CellOptions for showing a cell's output again, from the options of ``%flame result``."""
     return CellOptions(how=_how(line) or "fold", diff=not line["no_diff"], mask=line["mask"], raise_error=False)
 
 
 def _how(line: Line) -> str:
-    """Which of px's orders the outputs are told in; an empty text for none."""
+    """The one of px's orders that is asked for; empty for none."""
     return line["group_outputs"] or ("engine" if line["e"] else "order" if line["r"] else "")
 
 
@@ -110,7 +110,7 @@ def tell(screen: Screen, results: CellResults, wanted: CellOptions) -> None:
 
 
 def errors(results: Any) -> list[str]:
-    """The lines that tell the errors of all hosts."""
+    """The errors of all hosts as lines of text."""
     return told_errors(results.errors, len(results), WHOLE)
 
 
@@ -121,7 +121,7 @@ def say(screen: Screen, text: str, name: str = "stdout") -> None:
 
 
 def _one_by_one(screen: Screen, results: CellResults, wanted: CellOptions) -> None:
-    """Each host's output by itself, in px's three orders."""
+    """Show each host's output by itself, in one of px's three orders."""
     outputs = results.outputs
     text: Callable[[str, str, str], None] = lambda host, name, said: (  # noqa: E731
         say(screen, f"[{name}:{host}] {said.rstrip()}", name) if said and not wanted.stream else None
@@ -151,7 +151,7 @@ def _bundles(screen: Screen, shown: list[tuple[str, Any]]) -> None:
 
 
 def live_line(words: str, over: bool) -> None:
-    """Who is done, as one line of a terminal; nothing where stderr is none."""
+    """Show the progress as one line of a terminal; nothing if stderr is no terminal."""
     if sys.stderr is not None and sys.stderr.isatty():
         end = "\n" if over else ""
         print(f"\r\x1b[K{words.splitlines()[0]}", end=end, file=sys.stderr, flush=True)

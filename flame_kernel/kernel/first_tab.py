@@ -30,7 +30,7 @@ _CODE = "import os\nos.path.jo"
 
 
 class FirstTab:
-    """Of one kernel; used on its event loop, but for ``heard``, which is for any thread."""
+    """Prepares completion for one kernel. Its methods are called on the event loop; ``heard`` on any thread."""
 
     def __init__(self) -> None:
         self._edits = False
@@ -42,13 +42,13 @@ class FirstTab:
         self._edits = self._edits or msg_type in EDITING
 
     def cell_begins(self) -> None:
-        """Run while the far side has nothing else to do."""
+        """A cell begins: the far side has something else to do."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def cell_ended(self, session: Session | None) -> None:
-        """``session`` is where it has run."""
+        """A cell has ended, which ran in ``session``."""
         self.cell_begins()
         if self._edits and session is not None and session not in self._ready:
             self._timer = asyncio.get_running_loop().call_later(QUIET, self._prepare, session)

@@ -5,9 +5,8 @@ status was dropped never ends.  Here it keeps FEW messages for each front end, a
 waits in a queue of ours, in its order.  While that is long, cells' output is not even asked for (``wait_for_room``), so
 it stays on the far side, in the journal there; statuses and what else is small always find room.
 
-A front end that takes nothing at all for GIVE_UP seconds, and is still connected, holds up the others no longer: it
-misses what comes.  The statuses it missed that end cells are sent again later; the others have seen them, and nothing
-comes of hearing twice that a cell has ended.
+A front end that takes nothing for GIVE_UP seconds, although it is connected, no longer holds up the others: it misses
+what comes.  Of that, the idle statuses of cells are sent again later, to all; the others ignore them.
 """
 
 from __future__ import annotations
@@ -135,7 +134,7 @@ class Outgoing(IOPubThread):
                 self._missed.popitem(last=False)
 
     def _say_again(self) -> None:
-        """The ends of cells that one missed who was given up; it may be back by now."""
+        """Send the idle statuses again that a front end has missed; it may be back by now."""
         for msg in [msg for msg in self._missed.values() if msg]:
             self._queue.append((msg, 0))
         self._times += 1

@@ -26,7 +26,7 @@ class Words:
 
 
 def read(words: Sequence[str]) -> Words:
-    """Raises FlameError if there is no verb."""
+    """The Words of a command. Raises FlameError if there is no verb."""
     there, first = "--there" in words, "--first" in words
     left = [word for word in words if word not in ("--there", "--first")]
     if left[:1] == ["--"]:

@@ -353,8 +353,9 @@ class Calls:
         message, why = str(reply["message"])[:2000], reply.get("why")
         if why == "lacks":
             return CannotTravel(_LACKS % (self.name, message, message.partition(".")[0]))
-        if why == "unreadable":
-            return CannotTravel(f"{self.name} cannot read what was sent: {message}")
+        if why in ("unreadable", "not installed"):
+            step = "; install it there, as by %flame pip install" if why == "not installed" else ""
+            return CannotTravel(f"{self.name} cannot read what was sent: {message}{step}")
         advice = "" if self.session.target.trust else f"; {FETCH_ADVICE}"
         return CannotTravel(f"cannot fetch this from {self.name}: {message}{advice}")
 

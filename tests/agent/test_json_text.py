@@ -85,6 +85,9 @@ def test_text_that_others_read_differently_is_not_passed_on() -> None:
         (b'{"a": NaN}', False),
         (b'{"a": -Infinity}', False),
         (b'{"a": "\\ud800"}', False),
+        (b'{"\\ud800": 1}', False),
+        (b'{"a": {"b": {"c": ["\\udfff"]}}}', False),
+        (b'{"a": {"b": "\\u0041\\n"}}', True),
         (b'{"a": "\\uD83D\\uDE00"}', False),
         ('{"a": "é\U0001f600"}'.encode(), True),
     ):

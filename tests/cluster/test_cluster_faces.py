@@ -21,7 +21,11 @@ from farside import FlameServer
 from kernels import remote_flame
 from notebook_shell import ipython
 
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings(r"ignore:\s*Port 8787 is already in use"),  # by a test beside this one
+    pytest.mark.timeout(240),
+]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 from farside import FlameServer, LiveApp
 
 import flame
+from flame_kernel.agent.remote.modules import _forget_imported
 from flame_kernel.errors import RemoteError, TransferError
 from flame_kernel.remote.remote import Remote
 
@@ -228,3 +229,14 @@ def test_a_session_takes_its_modules_along() -> None:
             assert left == [0, 0, 0, 0, 0]
     finally:
         app.stop()
+
+
+def test_modules_that_are_imported_meanwhile_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that imports something each time it is looked at, as another thread may."""
+
+    class Name(str):
+        def __add__(self, more: str) -> str:
+            monkeypatch.setitem(sys.modules, f"imported_{len(sys.modules)}", ModuleType("imported"))
+            return str(self) + more
+
+    _forget_imported(Name("nothing_of_this_name"))

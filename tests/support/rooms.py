@@ -13,7 +13,7 @@ AGENT = PACKAGE / "agent"
 # and of forward what both sides run.
 HERE = (
     "terminal < errors < security < connect < serve, session < files, commands, forward, old_python "
-    "< packages, profile, hot < remote < group, cluster < kernel, magics, cli"
+    "< packages, profile, hot < remote < group, cluster, mcp < kernel, magics, cli"
 )
 # The agent's files that lie beside its rooms are below them all; handle, the whole interface, is above them.
 THERE = "wire, output < log, shell, forward < remote, debug, profile < hot < session < handle"

@@ -127,7 +127,7 @@ class Modules:
                 sys.meta_path.remove(self)
                 if self._path_hook in sys.path_hooks:
                     sys.path_hooks.remove(self._path_hook)
-                for path in [one for one in sys.path_importer_cache if one[:6] == package_files.ROOT]:
+                for path in [one for one in list(sys.path_importer_cache) if one[:6] == package_files.ROOT]:
                     sys.path_importer_cache.pop(path, None)
             for name, file in self._files.items():
                 file.forget()
@@ -203,7 +203,8 @@ def _parents(name):
 
 
 def _forget_imported(name):
-    for loaded in [one for one in sys.modules if one == name or one.startswith(name + ".")]:
+    # Of a list: other threads may import meanwhile.
+    for loaded in [one for one in list(sys.modules) if one == name or one.startswith(name + ".")]:
         module = sys.modules.pop(loaded)
         parent, _, last = loaded.rpartition(".")
         holder = sys.modules.get(parent)

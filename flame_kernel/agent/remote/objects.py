@@ -148,7 +148,8 @@ class Objects:
         if isinstance(exc, Gone):
             return {"status": "gone", "message": str(exc)}, ()
         if isinstance(exc, values.BadValue):
-            return {"status": "refused", "why": "unreadable", "message": str(exc)}, ()
+            why = "not installed" if exc.missing else "unreadable"
+            return {"status": "refused", "why": why, "message": str(exc)}, ()
         if isinstance(exc, values.NotPlain):
             return {"status": "refused", "why": "not plain", "message": str(exc)}, ()
         if isinstance(exc, functions.Lacking):
