@@ -35,7 +35,7 @@ from .parsing import Line
 from .tables import aligned
 
 # The commands of ``%flame`` that write there.
-WRITES = ("put", "sync", "push", "sendmodule", "pip", "run", "hot")
+WRITES = ("put", "sync", "push", "sendmodule", "pip", "run", "hot", "hotfix")
 _MAGICS = re.compile(r"%%(?:bash|sh|script|writefile|file|system|!|perl|ruby|python\w*)\b|%%!")
 _LINE = re.compile(r"\s*(?:\w[\w, ]*=\s*)?(?:!|%(?:system|sx|sc|pip|conda|run|cd)\b)")
 # Functions, and methods, that plainly write.
@@ -132,7 +132,7 @@ def written(line: Line, is_target: IsTarget) -> tuple[bool, str | None]:
     if line.name == "sync":
         server, source, _ = sync_paths(line["source"], line["destination"], is_target, option)
         return source is None and not line["dry_run"], server
-    if line.name == "hot" and not line["folders"]:
+    if (line.name == "hot" and not line["folders"]) or (line.name == "hotfix" and (line["undo"] or not line["name"])):
         return False, None
     if line.name == "pip" and line["code"].split()[:1] == ["list"]:
         return False, None

@@ -3,7 +3,7 @@ imported, and a Dask cluster."""
 
 from __future__ import annotations
 
-from .command import ANY, ON_CONNECTION, SOME, Argument, Command
+from .command import ANY, MAYBE, ON_CONNECTION, SOME, Argument, Command
 from .options import KEY_FILE, MAGICS, Option
 
 _STOP = Option(("--stop",), "end one, by its port or path of either end; all: every one", "WHICH")
@@ -97,6 +97,17 @@ REACHING: tuple[Command, ...] = (
         'is hot = ["src"], with hot_reload = true. It ends with the session.',
         examples=("%flame hot src --reload", "%flame hot", "%flame hot --off"),
         expands=True,
+    ),
+    Command(
+        "hotfix",
+        "give a function of the running program new code, and take it back",
+        (Argument("name", "NAME", "module.function or module.Class.method; none: list the fixes", MAYBE),),
+        (Option(("--undo",), "put the old code back: of NAME, or of all that this session has fixed"), ON_CONNECTION),
+        more="%flame hotfix NAME writes a cell with the function as it is; edit it and run it: %%flame hotfix NAME. "
+        "The function stays the same object, so whoever holds it runs the new code from its next call on. Its "
+        "signature, decorators and closure must stay. The program's own log notes who did it. Fixes end with the "
+        "session that made them; detach keeps them.",
+        examples=("%flame hotfix app.handlers.slow", "%flame hotfix", "%flame hotfix --undo"),
     ),
     Command(
         "dask",

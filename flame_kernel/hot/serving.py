@@ -103,6 +103,12 @@ class Hot:
                 count = self._ask("stop").get("forgotten", 0)
         return count
 
+    def set_reload(self, reload: bool) -> None:
+        """Reload edited modules from now on, or no more. Raises FlameError."""
+        self.reload = reload
+        self._told.clear()  # what was edited meanwhile is reloaded, too
+        self._ask("start", reload=reload, **_as_sent(self._listed))
+
     # -- what there is -----------------------------------------------------------------------------------------------
 
     @property
@@ -264,8 +270,11 @@ def serve(session: Session, names: Sequence[str | os.PathLike[str]], reload: boo
     rails = session.target.rails
     if rails is not None and rails.read_only:
         raise TransferError(f"{session.target.name or session.location} is read_only, and hot code changes what runs")
-    made = Hot(session, listing.checked(names), reload)
-    before = _handles.get(session)
+    folders, before = listing.checked(names), _handles.get(session)
+    if before is not None and before.folders == tuple(folders):
+        before.set_reload(reload)
+        return before
+    made = Hot(session, folders, reload)
     if before is not None:
         before.close()
     made.start()

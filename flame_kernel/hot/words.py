@@ -1,13 +1,17 @@
-"""Carries out ``%flame hot``, whoever asks: the answer is text."""
+"""Carries out ``%flame hot`` and ``%flame hotfix``, whoever asks: the answer is text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import TargetError
 from ..session.session import Session
-from . import serving
+from . import fixing, serving
+
+# The first line of a cell whose text is a function's new code.
+FIXES = re.compile(r"%%flame\s+hotfix(?:\s|$)")
 
 
 def hot(session: Session, values: Mapping[str, Any]) -> str:
@@ -28,3 +32,17 @@ def hot(session: Session, values: Mapping[str, Any]) -> str:
     more = "; those that you edit are reloaded before the next cell" if made.reload else ""
     left = [f"{shown} is left out: {why}" for shown, why in list(made.left_out.items())[: serving.SHOWN]]
     return "\n".join([made.words + more, *left])
+
+
+def hotfix(session: Session, values: Mapping[str, Any], text: str = "") -> tuple[str, str]:
+    """Fix a function with the ``text`` of a cell, undo fixes or list them; ``(what to show, the next cell)``. Raises
+    FlameError."""
+    name = values["name"]
+    if values["undo"]:
+        undone = fixing.undo(session, name)
+        return "\n".join(f"{one} has its old code" for one in undone) or "this session has fixed nothing there", ""
+    if name is None:
+        return fixing.table(session), ""
+    if text.strip():
+        return str(fixing.fix(session, name, text)), ""
+    return f"edit {name} in the next cell, and run it", f"%%flame hotfix {name}\n{fixing.source_of(session, name)}"

@@ -23,6 +23,7 @@ from ..connect.target import Target
 from ..errors import AgentError, FlameError, TargetError
 from ..forward import browser, lines
 from ..forward.forwards import Forwards
+from ..hot.words import FIXES
 from ..packages.words import carry_out, read, without_there
 from ..profile.asking import ProfileOptions, Taking, finished, gathered, live
 from ..profile.memory import memory
@@ -93,6 +94,8 @@ class Commands:
 
         Branches because some commands say what happens with the rest of their cell.
         """
+        if FIXES.match(lines[0].strip()):
+            return None, await self._fix(cell, lines)
         lines = list(lines)
         orders = 0
         reply: dict[str, Any] = {}
@@ -124,6 +127,13 @@ class Commands:
                 return None, reply
         _check_rest(lines)
         return (None if orders and _next(lines) == len(lines) else lines), reply
+
+    async def _fix(self, cell: Cell, lines: list[str]) -> dict[str, Any]:
+        """Carry out a ``%%flame hotfix`` cell."""
+        line = parse(lines[0].strip().removeprefix("%%flame"), KERNEL)
+        self._check_command(line)
+        self._on_group.of(line)
+        return await self._exchange.hotfix(cell, line, "\n".join(lines[1:]))
 
     def _tried(self, line: Line, below: list[str]) -> tuple[list[str], dict[str, Any]]:
         """What a ``%flame try`` line, and the cell below it, run."""

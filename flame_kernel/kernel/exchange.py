@@ -26,7 +26,7 @@ from ..connect.targets_file import TargetsFile, targets_path
 from ..errors import FlameError
 from ..files.sync import Sync, SyncOptions
 from ..files.transfer import Transfer
-from ..hot.words import hot
+from ..hot.words import hot, hotfix
 from ..remote.calls import Calls
 from ..remote.far_names import pull, push
 from ..remote.modules import getmodule, send_named
@@ -265,6 +265,13 @@ class Exchange:
     async def hot(self, cell: OfCell, line: Line) -> None:
         session = await self._session()
         self._say(cell, await self._waits.until(on_thread(lambda: hot(session, line.values), "hot")))
+
+    async def hotfix(self, cell: OfCell, line: Line, text: str = "") -> dict[str, Any]:
+        """Fix a function with the ``text`` below the line; without it the reply offers the next cell."""
+        session = await self._session()
+        shown, following = await self._waits.until(on_thread(lambda: hotfix(session, line.values, text), "hotfix"))
+        self._say(cell, shown)
+        return {"payload": [{"source": "set_next_input", "text": following, "replace": False}]} if following else {}
 
     async def getmodule(self, cell: OfCell, line: Line) -> None:
         session, file = await self._session(), line["file"]

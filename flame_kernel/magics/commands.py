@@ -30,7 +30,7 @@ from ..connect.target import LIGHT, load_target
 from ..errors import CannotConnect, FlameError, TargetError
 from ..files.sync import SyncOptions, sync_down, sync_up
 from ..forward import browser, lines
-from ..hot.words import hot
+from ..hot.words import hot, hotfix
 from ..old_python.calls import is_old
 from ..packages.words import carry_out, read, without_there
 from ..profile.asking import ProfileOptions, finished, live, take
@@ -424,6 +424,21 @@ class Commands:
 
     def _hot(self, line: Line) -> None:
         print(plain_text(hot(self._remote(line).session, line.values)))
+
+    def _hotfix(self, line: Line) -> None:
+        self._fix(line, "")
+
+    def _fix(self, line: Line, text: str) -> None:
+        shown, following = hotfix(self._remote(line).session, line.values, text)
+        print(plain_text(shown))
+        if following:
+            self._shell.set_next_input(following)
+
+    def fix(self, text: str, code: str) -> None:
+        """Carry out a ``%%flame hotfix`` cell: the line's ``text`` without the ``%%flame``, and what stands below."""
+        line = parse(text, MAGICS)
+        self._check_rails(line)
+        self._fix(line, code)
 
     def _getmodule(self, line: Line) -> str | None:
         source: str = self._remote(line).getmodule(line["module"])

@@ -18,6 +18,7 @@ from ..connect.installation import another_flame
 from ..connect.settings import FlameSettings, file_config
 from ..errors import FlameError
 from ..group.future import GroupFuture
+from ..hot.words import FIXES
 from ..remote.remote import Remote
 from ..terminal import plain_text
 from .cells import Cells, RunOptions
@@ -70,6 +71,9 @@ class FlameMagics(Magics):
     def flame_cell(self, line: str, cell: str) -> Job | GroupFuture | None:
         """Replaced by its options, below."""
         with in_one_line():
+            if FIXES.match(f"%%flame {line}"):
+                self.commands.fix(line, cell)
+                return None
             return self.run(parse_cell(line, MAGICS), cell)
 
     def run(self, line: Line, code: str) -> Job | GroupFuture | None:

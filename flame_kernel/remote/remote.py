@@ -28,7 +28,7 @@ from ..connect.target import Target
 from ..errors import FlameError
 from ..files import transfer
 from ..forward.forwards import Forward, Forwards
-from ..hot import serving
+from ..hot import fixing, serving
 from ..packages import install as packages
 from ..profile import asking, memory
 from ..profile.profile import Profile
@@ -395,6 +395,10 @@ class Remote:
         With ``reload`` those that were edited here are reloaded before the next call or cell.
         """
         return serving.serve(self.session, folders, reload)
+
+    def hotfix(self, name: str, new: str | Callable[..., Any]) -> fixing.Fix:
+        """Give a function of the program there new code, until its ``undo()``: ``pi.hotfix("app.slow", text)``."""
+        return fixing.fix(self.session, name, new)
 
     # -- ports -------------------------------------------------------------------------------------------------------
 

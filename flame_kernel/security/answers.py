@@ -378,16 +378,8 @@ _MEMORY = record(
 )
 
 
-_HOT = record(
-    {},
-    {
-        "wanted": flag,
-        "forgotten": _count,
-        "modules": listing(row(text(1000), _size, _count), 100_000),
-        "own": listing(text(1000), 1000),
-        "failed": table(text(1000), 100_000),
-    },
-)
+_SERVED = {"modules": listing(row(text(1000), _size, _count), 100_000), "own": listing(text(1000), 1000)}
+_HOT = record({}, {**_SERVED, "failed": table(text(1000), 100_000), "wanted": flag, "forgotten": _count})
 
 
 def _replied(ok: Check, **more: Check) -> Check:
@@ -416,7 +408,11 @@ REPLIES: dict[str, Check] = {
     "close_lane": _replied(record({})),
     "send_module": _replied(record({})),
     "get_module": _replied(record({"source": text()})),
-    "hot": _replied(_HOT),
+    **{f"hot.{op}": _replied(_HOT) for op in ("start", "update", "stop", "list", "answer")},
+    "hot.source": _replied(record({"source": text()})),
+    "hot.fix": _replied(record({"number": _count, "notes": listing(text(1000), 100)})),
+    "hot.unfix": _replied(record({"undone": listing(row(_count, text(1000)), 10_000)})),
+    "hot.fixes": _replied(record({"fixes": listing(row(_count, text(1000), _name, text(), number), 10_000)})),
     "debug": record({}, {"type": _name, "command": _name, "success": flag, "body": tree, "evalue": text()}),
     "where": _replied(_WHERE),
     "top": _replied(_TOP),

@@ -30,6 +30,7 @@ IPYKERNEL = Source("ipykernel", "7.4.0", "4330114d22b9b33575b2c7c68753fc8faabbbc
 IPYPARALLEL = Source(
     "ipyparallel", "9.2.0", "2b31bb4e94708e7ffb4ee6501d7f5f664df7e1c4c572e91e9e0d12484c6a6910", "ipyparallel"
 )
+IPYTHON = Source("ipython", "9.18.1", "6319c0f5372c196397899479e6db1783dd7937abae06815d1317e8d5d51aaaaf", "tests")
 # The files, and how many of their tests ipykernel itself passes on Linux.
 FILES = {
     "test_message_spec": 24,

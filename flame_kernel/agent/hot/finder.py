@@ -15,7 +15,7 @@ import threading
 
 from ..output import streams
 from ..remote import package_files
-from . import reloading
+from . import fixing, reloading
 from .asking import Asking
 
 KINDS = ("hot",)
@@ -34,6 +34,7 @@ class Hot:
         self.asking = Asking(host)
         self.files = Files(self.asking)
         self.namespaces = set()
+        self._made = {}  # name -> its Source, also of a file that is not there any more: it may come back
         self._reloads = False
         self._edited = []  # names of modules whose edits wait for the next cell
         self._failed = {}  # names of edited modules that could not be loaded -> why
@@ -46,6 +47,9 @@ class Hot:
 
     def submit(self, request):
         """Answer a request ``hot``; on the thread that receives requests, so it does not wait for imports."""
+        if request["op"] in fixing.OPS:
+            fixing.begin(self.host, request)
+            return
         try:
             content = self._reply(request)
         except (Overlap, ValueError, TypeError, KeyError) as e:
@@ -99,11 +103,12 @@ class Hot:
                 self._edited.append(name)
 
     def _list(self, request):
-        sources, kept = self.files.sources, {}
+        listed = {}
         for name, package in request["modules"]:
-            old = sources.get(name)
-            kept[name] = old if old is not None and old.package == bool(package) else Source(self, name, package)
-        self.files.sources = kept
+            old = self._made.get(name)
+            listed[name] = old if old is not None and old.package == bool(package) else Source(self, name, package)
+        self._made.update(listed)
+        self.files.sources = listed
         self.namespaces = set(request.get("namespaces") or ())
         self.files.data.known = dict(request.get("data") or ())
         importlib.invalidate_caches()
@@ -216,6 +221,11 @@ class Hot:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
+    def end(self):
+        """The session ends: with its hot code, and what it has fixed."""
+        self.close()
+        fixing.close(self.host.session_id)
+
     def close(self):
         """Forget all modules, the finder and the lines; returns how many modules that were. Idempotent."""
         if self in sys.meta_path:
@@ -225,7 +235,7 @@ class Hot:
             for path in [one for one in sys.path_importer_cache if one[: len(ROOT)] == ROOT]:
                 sys.path_importer_cache.pop(path, None)
         count = 0
-        for source in list(self.files.sources.values()):
+        for source in list(self._made.values()):
             source.forget_lines()
             count += _forget(source.name) if source.is_in_use else 0
         for name in self.namespaces:
@@ -234,7 +244,7 @@ class Hot:
                 _forget(name)
         self.files.sources, self.namespaces, self.files.data.known = {}, set(), {}
         self.files.data.clear()
-        for table in (self._at_hand, self._served, self._failed):
+        for table in (self._made, self._at_hand, self._served, self._failed):
             table.clear()
         self._edited = []
         return count

@@ -482,7 +482,7 @@ class Core:
             self.comms.close()
         self._programs.close()
         self.modules.close()
-        self.hot.close()
+        self.hot.end()
         if not self.closed:
             packages.leave()
         self.objects.close()
