@@ -197,6 +197,16 @@ REPLIES: dict[str, list[dict[str, Any]]] = {
     "object.drop": [{"status": "ok"}],
     "object.release": [{"status": "ok"}],
 }
+HOT = {"status": "ok", "modules": [["m", 30, 1]], "own": ["n"], "failed": {"m": "SyntaxError"}}
+REPLIES |= {f"hot.{op}": [HOT, ERROR] for op in ("start", "update", "list")}
+REPLIES |= {
+    "hot.stop": [{"status": "ok", "forgotten": 2}, ERROR],
+    "hot.answer": [{"status": "ok", "wanted": True}, ERROR],
+    "hot.source": [{"status": "ok", "source": "def f(): pass"}, ERROR],
+    "hot.fix": [{"status": "ok", "number": 1, "notes": ["x"]}, ERROR],
+    "hot.unfix": [{"status": "ok", "undone": [[1, "m.f"]]}, ERROR],
+    "hot.fixes": [{"status": "ok", "fixes": [[1, "m.f", "me", "s", 2.5]]}, ERROR],
+}
 BUNDLE = {"data": {"text/plain": "x"}, "metadata": {"text/plain": {}}, "transient": {"display_id": "d"}}
 EVENTS: dict[str, dict[str, Any]] = {
     "stream": {"name": "stdout", "text": "x"},
@@ -208,6 +218,7 @@ EVENTS: dict[str, dict[str, Any]] = {
     "input_request": {"input_id": 1, "prompt": "> ", "password": False},
     "callback_request": {"callback_id": 1, "callback": 0, "what": "call"},
     "input_cancelled": {"input_id": 1},
+    "hot_request": {"hot_id": 1, "what": "module", "name": "m"},
     "comm_open": {"comm_id": "a", "target_name": "t", "data": {}},
     "comm_msg": {"comm_id": "a", "data": {"x": [1]}},
     "comm_close": {"comm_id": "a", "data": {}},

@@ -232,7 +232,7 @@ class Hot:
             sys.meta_path.remove(self)
         if self._path_hook in sys.path_hooks:
             sys.path_hooks.remove(self._path_hook)
-            for path in [one for one in sys.path_importer_cache if one[: len(ROOT)] == ROOT]:
+            for path in [one for one in list(sys.path_importer_cache) if one[: len(ROOT)] == ROOT]:
                 sys.path_importer_cache.pop(path, None)
         count = 0
         for source in list(self._made.values()):

@@ -147,7 +147,7 @@ def _function(thing, name, path):
         else:
             break
     if isinstance(thing, types.FunctionType):
-        return _inside(thing, name, path)
+        return _wrapped_function(thing, name, path)
     if isinstance(thing, type):
         methods = [one for one, value in thing.__dict__.items() if isinstance(value, types.FunctionType)]
         more = ", such as %s.%s" % (path, methods[0]) if methods else ""
@@ -159,7 +159,7 @@ def _function(thing, name, path):
     raise Refused("%s is no function; it is a %s" % (path, type(thing).__name__))
 
 
-def _inside(function, name, path):
+def _wrapped_function(function, name, path):
     """``function``, or the one of that name inside it, if a decorator without ``functools.wraps`` has made it."""
     own = function.__code__.co_name
     if own in (name, "<lambda>") or not function.__closure__:
