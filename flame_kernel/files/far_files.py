@@ -2,7 +2,8 @@
 
 Requests are sent without waiting for earlier answers, so small files do not cost a round trip each.
 On a multiplex server such a function would block everybody else, so there the same requests are sent in short calls.
-If the server has no thread for another connection, they are sent in calls on the session's own connection.
+If the server has no thread for another connection, or for a few small files, they are sent in calls on the session's
+own connection.
 `agent/remote/files.py` lists the requests and answers.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError
 from typing import Any
@@ -39,10 +41,15 @@ from ..session.taken_over import refusal, taken_over
 BURST = 2 << 20
 # About how many characters of requests go into one frame; escapes make up to twelve times as many bytes of them.
 _MAX_TEXT = 80_000
+# Most bytes, and most files, of a transfer that needs no connection of its own.
+SMALL, FEW = 64 << 10, 16
 # Seconds that the session's own connection may take to bring an answer.
 _PATIENCE = 60.0
 
 Message = dict[str, Any]
+# Conversations on a session's own connection that have ended well, with the number of the next call, because it takes a
+# round trip to begin one.
+_kept: weakref.WeakKeyDictionary[Session, list[tuple[str, int]]] = weakref.WeakKeyDictionary()
 # Called with each frame of an answer: its kind, and a dict, a memoryview, or a number of zeros.
 Handler = Callable[[int, Any], None]
 
@@ -60,8 +67,11 @@ class FarFiles:
     def __init__(self, session: Session, *, calls: bool = False, own: bool = True) -> None:
         self.calls = calls
         self._session = session
-        self._talk = _talk(session) if calls else ""
-        self._number = 1  # of the next call
+        self._talk, self._number = "", 1  # the conversation, and the number of its next call
+        if calls:
+            kept = [] if own else _kept.setdefault(session, [])
+            self._talk, self._number = kept.pop() if kept else (_talk(session), 1)
+        self._is_kept = calls and not own  # whether the conversation may go on later
         self._pending: collections.deque[tuple[str, Handler]] = collections.deque()  # the op, and what takes the answer
         self._out = frames.Box()
         self._in = frames.Box()
@@ -97,6 +107,9 @@ class FarFiles:
         """Close the connection. The current file ends there; its part is kept if it is worth resuming."""
         if self._connection is not None:
             self._connection.close()
+        if self._is_kept:
+            self._is_kept = False
+            _kept.setdefault(self._session, []).append((self._talk, self._number))
         self._pending.clear()
 
     def _gone(self, error: RemoteError) -> FlameError:
@@ -188,7 +201,9 @@ class FarFiles:
         self._out.sent.clear()
         self.frames.restart(frames.call_key(self._talk, number), frames.call_key(self._talk, number + 1))
         if self._connection is None:
+            was, self._is_kept = self._is_kept, False  # without its answer nobody knows which number is the next
             self._in.refill(self._by_session(asked, data))
+            self._is_kept = was
             return
         try:
             message = self._session.wire_message(asked, [data])
@@ -224,8 +239,10 @@ class FarFiles:
         return memoryview(found)
 
 
-def far_files(session: Session) -> FarFiles:
-    """Make FarFiles of the kind that suits the server."""
+def far_files(session: Session, *, small: bool = False) -> FarFiles:
+    """Make FarFiles of the kind that suits the server; ``small``: for little that takes no time there."""
+    if small:
+        return FarFiles(session, calls=True, own=False)
     if session.server.get("servertype") == "multiplex":
         return FarFiles(session, calls=True)
     try:
@@ -234,6 +251,12 @@ def far_files(session: Session) -> FarFiles:
         if e.cause != "pool_full":
             raise
     return FarFiles(session, calls=True, own=False)
+
+
+def is_little(sources: Sequence[tuple[str, int]]) -> bool:
+    """Whether what is copied, of these kinds and sizes, needs no connection of its own."""
+    few = len(sources) <= FEW and all(kind == "file" for kind, _ in sources)
+    return few and sum(size for _, size in sources) <= SMALL
 
 
 def _talk(session: Session) -> str:

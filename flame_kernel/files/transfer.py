@@ -25,20 +25,19 @@ from ..agent.wire import frames, trees
 from ..connect.amounts import size_in_words, time_in_words
 from ..errors import CannotConnect, ConnectionLost, TransferError, UnsafeAnswer
 from ..session.session import Session
+from .content import Content
 from .destination import ChosenFolder, Names, plain_name
 from .downloads import Arrival, Downloads, description, find
-from .far_files import BURST, FarFiles, Message, error_in, far_files
+from .far_files import BURST, FarFiles, Message, error_in, far_files, is_little
 from .progress import Tally
 from .uploads import Departure, Uploads
 
 # Seconds between attempts to reconnect, from the first to the last; and seconds without progress until we give up.
 RETRY_FIRST, RETRY_LAST, PATIENCE = 0.05, 2.0, 60.0
-# How many entries of a folder are handled at a time.
-BATCH = 256
+# How many entries of a folder are handled at a time; each batch takes a round trip or two.
+BATCH = 1024
 # Seconds to wait until the session tells its cells' working folder.
 _CWD_PATIENCE = 10.0
-# Most bytes that ``getfile`` reads into memory; and how many of them may be zeros, which are sent as a count.
-MAX_CONTENT, MAX_ZEROS = 2 << 30, 256 << 20
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -117,7 +116,8 @@ class Transfer:
 
     def __init__(self, session: Session, what: str, progress: bool | None) -> None:
         self._session = session
-        self._calls = session.server.get("servertype") == "multiplex"
+        self._calls = self._is_multiplex = session.server.get("servertype") == "multiplex"
+        self._small = False  # it goes by the session's own connection
         self._host = str(session.server.get("host"))
         self._tally = Tally(what, progress)
         self._far: FarFiles | None = None
@@ -146,6 +146,7 @@ class Transfer:
 
     def put(self, patterns: list[str], dst: str) -> Transferred:
         sources = _local_sources(patterns)
+        self._expect([(kind, _size_of(path) if kind == "file" else 0) for path, _, kind in sources])
         cwd = self._far_cwd([dst])
         where = self._insist(lambda far: far.request(op="where", path=wire_path(dst), cwd=cwd()))
         places = _places(
@@ -170,8 +171,9 @@ class Transfer:
         return self._result()
 
     def get(self, patterns: list[str], dst: str) -> Transferred:
-        cwd = self._far_cwd(patterns)
+        cwd, self._small = self._far_cwd(patterns), not any(map(glob.has_magic, patterns))  # they may take long
         sources = self._insist(lambda far: find(far, [wire_path(pattern) for pattern in patterns], cwd()))
+        self._expect([(what["kind"], what["size"]) for _, _, what in sources])
         folder, places = _chosen(dst, [(name, what["kind"]) for _, name, what in sources])
         with contextlib.closing(folder):
             if self._host == socket.gethostname():
@@ -193,14 +195,14 @@ class Transfer:
     def _get_folder(self, downloads: Downloads, path: str, place: Names) -> None:
         after: Arrival | None = None
         last = False
-        limit = BATCH * 4 if self._calls else BATCH  # by calls, each list begins the walk again
         while not last:
-            batch, last = self._insist(downloads.entries, path, place, after, limit)
+            batch, last = self._insist(downloads.entries, path, place, after, BATCH)
             self._insist(downloads.receive, batch)
             if batch:
                 after = batch[-1]
 
     def sendfile(self, filename: str, data: memoryview) -> None:
+        self._expect([("file", len(data))])
         cwd = self._far_cwd([filename])
 
         def send(far: FarFiles) -> None:
@@ -233,11 +235,16 @@ class Transfer:
         self._insist(send)
 
     def getfile(self, filename: str) -> bytes:
-        cwd = self._far_cwd([filename])
+        cwd, self._small = self._far_cwd([filename]), True
+
+        def find(far: FarFiles) -> Message:
+            return checked_where(far.request(op="where", path=wire_path(filename), cwd=cwd()), far.location)
+
+        where = self._insist(find)
+        self._expect([("file", description(dict(where, kind="file"), self._location)["size"])])
 
         def receive(far: FarFiles) -> bytes:
-            where = checked_where(far.request(op="where", path=wire_path(filename), cwd=cwd()), far.location)
-            content = _Content(trees.shown(filename), far.location)
+            content = Content(trees.shown(filename), far.location)
             read = {"op": "read", "path": where["path"], "limit": BURST if far.calls else None}
             while content.more:
                 far.ask(dict(read, offset=len(content.bytes)), content.take)
@@ -259,7 +266,7 @@ class Transfer:
         while not self._stopped:
             try:
                 if self._far is None:
-                    self._far = far_files(self._session)
+                    self._far = far_files(self._session, small=self._small)
                     self._calls = self._far.calls
                 return step(self._far, *args, **kwargs)
             except (ConnectionLost, CannotConnect) as e:
@@ -274,6 +281,13 @@ class Transfer:
                 time.sleep(delay * random.uniform(0.8, 1.2))
                 delay = min(delay * 2, RETRY_LAST)
         raise TransferError("stopped; files that were copied completely stay")
+
+    def _expect(self, sources: list[tuple[str, int]]) -> None:
+        """The kinds and sizes of what is to be copied: a few small files need no connection of their own."""
+        before, self._small = self._small, is_little(sources)
+        if before and not self._small and self._far is not None:
+            self._far.close()
+            self._far, self._calls = None, self._is_multiplex
 
     def _far_cwd(self, paths: list[str]) -> Callable[[], str | None]:
         """Ask for the working folder of the session's cells, if a path needs it; returns what waits for the answer."""
@@ -307,57 +321,6 @@ class Transfer:
         tally.raise_failures()
         return Transferred(
             tally.files, tally.bytes, time.monotonic() - tally.started, tally.skipped, tuple(tally.notes)
-        )
-
-
-class _Content:
-    """Receives one file into memory. ``shown`` is its name; ``more``: whether there is more to request.
-
-    It takes what the far side announced, at most MAX_CONTENT; of zeros fewer, because they cost nothing to send.
-    """
-
-    def __init__(self, shown: str, location: str) -> None:
-        self.bytes = bytearray()
-        self.more = True
-        self._shown = shown
-        self._location = location
-        self._size = 0
-        self._zeros = 0
-        self._before = 0  # bytes that had come at the last request for more
-
-    def __repr__(self) -> str:
-        return f"<_Content {len(self.bytes)} of {self._size} bytes of {self._shown}>"
-
-    def take(self, kind: int, payload: Any) -> None:
-        """Handle one frame of the answer. Raises TransferError, UnsafeAnswer."""
-        if kind == frames.CONTROL:
-            self._control(payload)
-            return
-        size = payload if kind == frames.HOLE else len(payload)
-        if len(self.bytes) + size > self._size:
-            raise UnsafeAnswer(self._location, "more bytes than were announced")
-        self._zeros += size if kind == frames.HOLE else 0
-        if self._zeros > MAX_ZEROS:
-            raise self._too_large(f"more than {size_in_words(MAX_ZEROS)} of nothing but zeros")
-        self.bytes += bytes(size) if kind == frames.HOLE else payload
-
-    def _control(self, answer: Message) -> None:
-        if "error" in answer:
-            text, code = error_in(answer)
-            raise TransferError(f"cannot read {self._shown} at {self._location}: {text}", code)
-        if answer.get("more"):
-            self._size = description(dict(answer, kind="file"), self._location)["size"]
-            if self._size > MAX_CONTENT:
-                raise self._too_large(size_in_words(self._size))
-            return
-        self.more = answer.get("last") is False
-        if self.more and len(self.bytes) == self._before:
-            raise UnsafeAnswer(self._location, "a file that does not come forward")
-        self._before = len(self.bytes)
-
-    def _too_large(self, what: str) -> TransferError:
-        return TransferError(
-            f"{self._shown} at {self._location} has {what}: too large for memory; use get, which writes a file"
         )
 
 

@@ -135,7 +135,7 @@ class Forwards:
 
     @property
     def traffic(self) -> tuple[int, int]:
-        """The bytes that the connection of today's forwards has brought from the far side, and taken there."""
+        """The bytes that have come from the far side through the present tunnel, and that were sent there."""
         return (0, 0) if self._tunnel is None else self._tunnel.traffic
 
     def open(

@@ -17,7 +17,7 @@ START, STOP, LOOK, TYPES, HOLDERS = "start", "stop", "look", "types", "holders"
 
 
 def memory(session: Session, what: str = LOOK, of: str = "") -> str:
-    """What ``%flame memory`` shows: growth by line since the previous look (``look``, between ``start`` and ``stop``),
+    """What ``%flame memory`` shows: growth by line since the last call (``look``, between ``start`` and ``stop``),
     the memory of all objects by type (``types``), or what holds the value of expression ``of``. Raises FlameError."""
     what = HOLDERS if of else what
     if what not in (START, STOP, LOOK, TYPES, HOLDERS):

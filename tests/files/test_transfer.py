@@ -325,7 +325,8 @@ def test_memory_is_constant(tmp_path: Path) -> None:
 
 
 def test_round_trips(tmp_path: Path) -> None:
-    """A file costs four, and one more where it may be there already; a folder no more than its batches."""
+    """A small file costs two, a larger one four, and one more where it may be there already; a folder no more than its
+    batches."""
     round_trip = 0.06
     many = tmp_path / "many"
     for number in range(300):
@@ -352,7 +353,7 @@ def test_round_trips(tmp_path: Path) -> None:
             "getfile": lambda name: pi.getfile(many / "0" / "0"),
         }
         # The link answers the connection itself: one more in life.
-        limits = dict.fromkeys(works, 4) | {"put large": 5, "put many": 6, "get many": 7}
+        limits = dict.fromkeys(works, 2) | {"put large": 5, "get large": 5, "put many": 5, "get many": 6}
         counts = dict.fromkeys(works, math.inf)
         for name, work in works.items():
             for attempt in range(4):  # a busy machine only adds to it
@@ -366,6 +367,40 @@ def test_round_trips(tmp_path: Path) -> None:
         print({name: round(count, 1) for name, count in counts.items()})
         for name, limit in limits.items():
             assert counts[name] < limit + 2.5, counts
+
+
+@pytest.mark.parametrize("name", ["key", "child", "multiplex"])
+def test_a_few_small_files_need_no_connection_of_their_own(name: str, tmp_path: Path) -> None:
+    (tmp_path / "small").write_text("content")
+    (tmp_path / "large").write_bytes(bytes(300_000))
+    with far_side(name) as server, FlakyLink(server.location) as link, connected(server, link.location) as pi:
+        small, there = tmp_path / "small", f"{server.cwd}/there"
+        pi.put(small, there)  # which begins a conversation
+        before, calls = link.accepted, pi.session._link.calls.connection.calls
+        assert pi.put(small, there).skipped == 1
+        assert pi.get(there, tmp_path / "back").files == 1
+        assert pi.session._link.calls.connection.calls == calls + 4
+        pi.sendfile(f"{there}2", b"more")
+        assert pi.getfile(f"{there}2") == b"more"
+        assert (tmp_path / "back").read_text() == "content"
+        with pytest.raises(TransferError, match="not found"):
+            pi.get(f"{there}-not", tmp_path / "back")
+        assert link.accepted == before
+        pi.put(tmp_path / "large", there)
+        assert link.accepted == before + 1
+        assert pi.get(there, tmp_path / "back").files == 1
+        assert link.accepted == before + 2
+
+
+def test_small_files_through_cuts(tmp_path: Path) -> None:
+    """An answer that is lost ends the conversation; the file is there once and whole."""
+    (tmp_path / "small").write_text("content")
+    with far_side("key") as server, FlakyLink(server.location) as link, connected(server, link.location) as pi:
+        for number in range(4):
+            link.cut_at("down", 40 * number)
+            pi.put(tmp_path / "small", f"{server.cwd}/{number}")
+            assert pi.getfile(f"{server.cwd}/{number}") == b"content"
+            assert not parts(server.cwd)
 
 
 def test_a_bar_counts_all_bytes(

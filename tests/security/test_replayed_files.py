@@ -21,7 +21,7 @@ from flame_kernel.agent.wire import frames
 from flame_kernel.agent.wire import message as wire
 from flame_kernel.connect.connection import Connection
 from flame_kernel.connect.target import Location, Secret, Target
-from flame_kernel.errors import FlameError, SessionGone
+from flame_kernel.errors import ConnectionLost, FlameError, SessionGone, UnsafeAnswer
 from flame_kernel.files import sync, transfer
 from flame_kernel.files.far_files import FarFiles
 from flame_kernel.remote.remote import Remote
@@ -334,3 +334,29 @@ def test_one_who_lost_the_session_moves_no_files(name: str, tmp_path: Path) -> N
         assert (server.cwd / "third").read_text() == "x"
         with pytest.raises(FlameError):
             pi.put(tmp_path / "x", server.cwd / "fourth")
+
+
+@pytest.mark.parametrize("name", ["md5", "", 5, None, ["sha256"]])
+def test_a_hash_that_is_none(name: Any) -> None:
+    """An owner who names a hash that there is not is refused, or cut; its session goes on, also by the same means."""
+    with far_side("key") as one, Remote(Target(Location.parse(one.location), key=Secret(KEY.encode()))) as pi:
+        pi.execute("kept = 1")
+        session = pi.session
+        requests = {
+            wire.TAKE_FILES: {},
+            wire.FORWARD: {"received": 0, "tunnel": "t"},
+            wire.CARRY: {"way": "put", "ticket": "t", "sizes": [9], "at": 0, "size": 9},
+        }
+        said: dict[str, object] = {}
+        for function, request in requests.items():
+            message = session.wire_message({"nonce": "00" * 32, "hash": name, **request})
+            with contextlib.closing(Connection(session.target)) as connection:
+                try:
+                    said[function] = b"error" in connection.invoke(f"{agent_name()}.{function}", message)
+                except FlameError as e:
+                    said[function] = type(e)
+        # A carried value's connection is greeted before its hash is looked at, and cut then.
+        assert said == {wire.TAKE_FILES: True, wire.FORWARD: ConnectionLost, wire.CARRY: UnsafeAnswer}
+        assert pi.evaluate("kept") == 1
+        pi.push({"large": bytes(3 * MiB)})
+        assert pi.evaluate("len(large)") == 3 * MiB

@@ -79,7 +79,7 @@ class Debugger:
         self._tracing.leave()
 
     def resume(self):
-        """A cell is being interrupted: if it is stopped at a breakpoint, let it continue, into its KeyboardInterrupt.
+        """A cell is being interrupted: if it is stopped at a breakpoint, let it continue, so that it is raised there.
 
         If the front end is evaluating an expression there, that is interrupted first.
         """

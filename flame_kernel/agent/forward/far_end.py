@@ -8,7 +8,7 @@ The session's owner sends the request::
 
 We answer with GREETING, 32 random bytes, and eight bytes: how much we have received.  Frames of ``channels`` follow.
 The thread serves until the connection breaks, another connection replaces it, or the client says BYE.  The streams
-stay until BYE, or until the session ends or gets another owner or another tunnel.
+end with BYE, with the session, and when the session gets another owner or another tunnel.
 """
 
 import os

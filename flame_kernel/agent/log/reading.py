@@ -1,8 +1,8 @@
-"""What readers of a log are answered: the owner of its session (``poll``), those who look on, and ``replay``.
+"""The answers to the readers of a log: ``poll`` of the session's owner, ``watch`` of others, and ``replay``.
 
-A link may be cut again and again before one answer is through, however few events that has. So its client says how
-much passes (``most``), and an answer that is larger comes in pieces: each names the answer (``mark``), where it lies
-in it (``at``), and how long that is (``size``). The answer is kept here until the next one is asked for.
+A link may break so often that no answer gets through whole. So the client says how many bytes do (``most``), and a
+larger answer comes in pieces. Each piece has the answer's name (``mark``) and size (``size``), and its own position in
+it (``at``). The answer is kept here until the next one is asked for.
 """
 
 import os
@@ -18,14 +18,14 @@ OUTPUT = ("stream", "display_data", "update_display_data", "execute_result", "er
 
 
 class Kept:
-    """An answer that goes in pieces, under a name of its own."""
+    """An answer that is sent in pieces, with a name of its own."""
 
     def __init__(self, whole):
         self.whole = whole
         self.mark = os.urandom(8).hex()
 
     def piece(self, at, most):
-        """The result of an op: at most so many bytes of the answer, from ``at`` on."""
+        """The result of an op: at most ``most`` bytes of the answer, from ``at`` on."""
         piece = self.whole[at : at + max(most, LEAST)]
         return {"piece": {"mark": self.mark, "at": at, "size": len(self.whole)}}, [piece]
 
@@ -55,7 +55,7 @@ def poll(log, request, wait):
 
 
 def watch(log, request, wait):
-    """The events for somebody who looks on: see ``EventLog.watch``."""
+    """The events for a client that only watches: see ``EventLog.watch``."""
     connection = sockets.current()
     batch, newest, skipped = log.watch(
         request.get("after"), request.get("limit", 1 << 20), wait, lambda: sockets.is_over(connection)

@@ -1,4 +1,4 @@
-"""Spill: an unnamed file for data that is too large for memory. It leaves nothing behind, however this process ends.
+"""An unnamed file for data that is too large for memory. However this process ends, nothing of it is left behind.
 
 The file has pages.  Stored data takes any free pages, wherever they are, so the file is never much larger than what is
 in it.  No locks: the owner has one.

@@ -1,13 +1,14 @@
-"""Which text may still grow: what a cell prints joins the newest text of its stream, so that a word costs no event.
+"""Which text events may still grow: what a cell prints is added to the newest one of its stream, so that not each word
+is an event.
 
 The streams of a cell keep their order: what comes on stderr after text on stdout begins an event of its own, and so
-does the text after it. A cell that changes between them without end is allowed so many turns a second; beyond that its
-streams grow side by side, as those of different cells always do.
+does the text after it. A cell may change between them so many times a second; beyond that its streams grow side by
+side, as those of different cells always do.
 """
 
 import time
 
-# Turns between the streams of a cell that begin an event: a second, and how many unused ones are saved up.
+# How often a cell may change between its streams: a second, and how many unused changes are saved up.
 TURNS, TURNS_SAVED = 60, 240
 
 
@@ -24,7 +25,7 @@ class Texts:
         return "<Texts %d growing>" % len(self._growing)
 
     def clear(self):
-        """Something else has come: all text after it begins anew."""
+        """Another event has come: text after it begins a new event."""
         self._growing.clear()
         self._latest.clear()
 
