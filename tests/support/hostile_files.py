@@ -73,7 +73,7 @@ def hostile_session(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> Any:
     """A session whose files are those of a ``HostileFar``: for the functions of `transfer` and `sync`; its ``far`` is
     that."""
     far = HostileFar(answer)
-    monkeypatch.setattr(transfer, "far_files", lambda session: far)
+    monkeypatch.setattr(transfer, "far_files", lambda session, small: far)
     talk: Future[Any] = Future()
     talk.set_result({"talk": "x"})
     return SimpleNamespace(
