@@ -69,6 +69,11 @@ SCRIPTS = {
         "import os, sys\nif os.fork() == 0:\n    print(len(sys.stdin.read()), flush=True)\n    os._exit(0)\nos.wait()",
         b"x" * 200_000,
     ),
+    "forked-exit": (
+        "import os, sys\nfor code in (0, 3, 'text'):\n    if os.fork() == 0: sys.exit(code)\n"
+        "    print(os.wait()[1] >> 8, flush=True)\nif os.fork() == 0: 1 / 0\nprint(os.wait()[1] >> 8, flush=True)",
+        b"",
+    ),
     "bytes": ("import sys; sys.stdout.buffer.write(bytes(range(256)))", b""),
     "bytes-of-a-child": ("import subprocess; subprocess.run(['printf', r'\\377\\200\\303'])", b""),
     "bytes-in-turns": (
@@ -267,6 +272,18 @@ def test_statements_and_expressions(
 ) -> None:
     done = run(server.location, key, *words, input=b"in\xff")
     assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
+
+
+@pytest.mark.parametrize("source", ["print(input())", "x = 1\nreturn x", "'\f'\n1 / 0"])
+def test_the_line_that_fails_is_shown(source: str, server: FlameServer, key: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(source)
+    words = [server.python.path, "script.py"]
+    want = subprocess.run(words, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    got = run(server.location, key, "run", "script.py", cwd=tmp_path, stdin=subprocess.DEVNULL)
+    shown = source.splitlines()[-1].encode()
+    assert (shown in want.stderr, shown in got.stderr) == (True, True)
+    if server.python is PYTHONS[-1]:  # older ones mark other columns
+        assert got.stderr == want.stderr.replace(os.fsencode(tmp_path) + b"/", b"")
 
 
 def test_an_expression_that_fails(server: FlameServer, key: Path) -> None:

@@ -227,7 +227,9 @@ class Lane:
             self.host.flush_fork()
             content = (reply[0] if isinstance(reply, tuple) else reply) or {"status": "error"}
             status = content.get("evalue") or "0" if content.get("ename") == "SystemExit" else "1"
-            os._exit(0 if content["status"] == "ok" else int(status) & 255 if status.isdigit() else 1)
+            if content["status"] == "ok":
+                status = str(content.get("exit_status", 0))  # a script's
+            os._exit(int(status) & 255 if status.isdigit() else 1)
 
     @types.coroutine
     def _step(self, coroutine):

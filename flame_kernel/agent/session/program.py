@@ -298,6 +298,9 @@ def _excepthook(kind, error, tb):
     script of the client."""
     found = traceback.TracebackException(kind, error, tb)
     _leave_out(found, set())
+    if isinstance(error, SyntaxError) and error.text is None and isinstance(error.lineno, int):
+        # Some of the compiler's errors have no text: Python's own hook reads that from the disk.
+        found.text = linecache.getline(str(error.filename), error.lineno) or None
     print("".join(found.format()), end="", file=sys.stderr)
 
 
@@ -324,7 +327,10 @@ def _compiled(source, name):
 
 
 def _remember(name, source):
-    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    lines = io.StringIO(source, None).readlines()  # splitlines also splits at form feeds
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"  # as linecache does: traceback counts on it to place its marks
+    linecache.cache[name] = (len(source), None, lines, name)
 
 
 def _writer(number, name, closes):
