@@ -114,7 +114,7 @@ def test_retries_make_it_again(pair: Group, tmp_path: Path) -> None:
     path = tmp_path / "calls"
     with pair.executor(retries=1) as executor:
         assert executor.submit(die_the_first_time, str(path)).result() == 2
-    with pytest.raises(flame.TargetError, match="retries is a number"):
+    with pytest.raises(flame.TargetError, match="retries is a whole number"):
         pair.executor(retries=-1)
 
 

@@ -93,8 +93,7 @@ class Tracing:
                 sys.breakpointhook = hook
             for lane in list(self._host.lanes.values()):
                 lane.call(self.begin)
-        layer = self._was.pop("start", None)
-        if layer is not None:
+        for layer in self._was.pop("start", ()):
             layer.remove()
         while self._left_alone:
             thread = self._left_alone.pop()
@@ -156,7 +155,8 @@ class Tracing:
             elif thread.name.startswith("flame-") or not self.everywhere:
                 self._leave_alone(thread)
         if not self.everywhere:
-            self._was["start"] = Layer(threading.Thread, "start", self._thread_start)
+            kinds = {threading.Thread, own.shared(threading).Thread}  # ours, and the app's
+            self._was["start"] = [Layer(kind, "start", self._thread_start) for kind in kinds]
 
     def _leave_alone(self, thread):
         if not hasattr(thread, "pydev_do_not_trace"):

@@ -15,6 +15,7 @@ import sys
 import types
 from concurrent.futures import _base, thread
 
+from .. import own
 from ..patches import Layer
 from .streams import Work, current, is_over, set_current, working
 
@@ -192,8 +193,9 @@ class Layers:
             Layer(thread.ThreadPoolExecutor, "submit", _submit),
             Layer(_base.Future, "add_done_callback", _add_done_callback),
         ]
-        if type(vars(queue.Queue).get("_put")) is types.FunctionType:  # gevent puts a compiled class in its place
-            self._layers += [Layer(queue.Queue, "_put", _put), Layer(queue.Queue, "_get", _get)]
+        kind = own.shared(queue).Queue  # the app's, not ours
+        if type(vars(kind).get("_put")) is types.FunctionType:  # gevent puts a compiled class in its place
+            self._layers += [Layer(kind, "_put", _put), Layer(kind, "_get", _get)]
 
     def more(self):
         pool = sys.modules.get("multiprocessing.pool")
