@@ -64,7 +64,11 @@ def global_state() -> Iterator[None]:
     from jupyter_core.utils import ensure_event_loop
 
     context = zmq.Context.instance()
-    context.socket(zmq.PAIR).close()  # starts its two threads
+    with context.socket(zmq.PAIR) as sender, context.socket(zmq.PAIR) as receiver:  # starts its two threads,
+        sender.bind("inproc://first")
+        receiver.connect("inproc://first")
+        sender.send(bytes(zmq.COPY_THRESHOLD), copy=False)  # and the one that frees what was sent without a copy
+        receiver.recv()
     ensure_event_loop()  # jupyter_client's blocking calls run on it
     with leaks.nothing_left():
         yield
