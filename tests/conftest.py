@@ -48,8 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
 # The quick ring: a look into every room, a real kernel, the library and the magics on stock servers.
 QUICK = {
     *("test_layers", "test_map", "test_papers", "test_excepts", "test_complexity", "test_places", "test_language"),
-    *("test_config", "test_location_grammar", "test_rendering", "test_inbox", "test_publisher"),
-    *("test_agent_events", "test_agent_introspect", "test_waits", "test_kernel_cells", "test_library", "test_magics"),
+    *("test_config", "test_rendering", "test_inbox", "test_publisher"),
+    *("test_agent_events", "test_waits", "test_kernel_cells", "test_library", "test_magics"),
 }
 
 
