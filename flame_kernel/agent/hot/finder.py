@@ -14,7 +14,7 @@ import sys
 import threading
 
 from ..output import streams
-from ..remote import package_files
+from ..remote import modules, package_files
 from . import fixing, reloading
 from .asking import Asking
 
@@ -237,11 +237,13 @@ class Hot:
         count = 0
         for source in list(self._made.values()):
             source.forget_lines()
-            count += _forget(source.name) if source.is_in_use else 0
+            if source.is_in_use:
+                modules.forget(source.name)
+                count += 1
         for name in self.namespaces:
             module = sys.modules.get(name)
             if ROOT + name.replace(".", "/") in list(getattr(module, "__path__", None) or ()):
-                _forget(name)
+                modules.forget(name)
         self.files.sources, self.namespaces, self.files.data.known = {}, set(), {}
         self.files.data.clear()
         for table in (self._made, self._at_hand, self._served, self._failed):
@@ -367,16 +369,3 @@ class Data:
 
     def clear(self):
         self._kept.clear()
-
-
-def _forget(name):
-    """Take a module out of ``sys.modules`` and of its package."""
-    module = sys.modules.pop(name, None)
-    parent, _, last = name.rpartition(".")
-    holder = sys.modules.get(parent)
-    if holder is not None and getattr(holder, last, None) is module:
-        try:
-            delattr(holder, last)
-        except AttributeError:
-            pass
-    return 1

@@ -202,14 +202,19 @@ def _parents(name):
     return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
+def forget(name):
+    """Take a module out of ``sys.modules`` and of its package."""
+    module = sys.modules.pop(name, None)
+    parent, _, last = name.rpartition(".")
+    holder = sys.modules.get(parent)
+    if holder is not None and getattr(holder, last, None) is module:
+        try:
+            delattr(holder, last)
+        except AttributeError:
+            pass
+
+
 def _forget_imported(name):
     # Of a list: other threads may import meanwhile.
     for loaded in [one for one in list(sys.modules) if one == name or one.startswith(name + ".")]:
-        module = sys.modules.pop(loaded)
-        parent, _, last = loaded.rpartition(".")
-        holder = sys.modules.get(parent)
-        if holder is not None and getattr(holder, last, None) is module:
-            try:
-                delattr(holder, last)
-            except AttributeError:
-                pass
+        forget(loaded)
