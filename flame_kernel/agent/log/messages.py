@@ -14,13 +14,17 @@ MAX_EVENT = 60 << 20
 # Most buffers of one message, and most bytes of its metadata.
 MAX_BUFFERS = 10000
 MAX_METADATA = 64 << 10
+# Content of at most so many texts, of at most so many characters, needs no look at its JSON.
+FEW, SHORT = 4, 100
+_TEXT = {str}
 
 
 def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None):
     """``(event, "")``; or ``(None, a sentence for the user)`` for a comm message that is too large, because nothing can
     replace it. ``clean`` converts content that JSON cannot represent."""
-    text = _as_json(content, clean)
-    about = _as_json(metadata or {}, clean)
+    few = _are_few_words(content)
+    text = b"" if few else _as_json(content, clean)
+    about = _as_json(metadata, clean) if metadata else b"{}"
     size, why = _why_left_out(msg_type, text, about, buffers or ())
     made = {"type": msg_type, "request": request_id, "content": {}}
     if why and msg_type in COMMS:
@@ -30,7 +34,7 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
     elif msg_type in LARGE and len(text) > INLINE_JSON:
         made["json"] = text
     else:
-        made["content"] = json.loads(text.decode("utf-8"))
+        made["content"] = dict(content) if few else json.loads(text.decode("utf-8"))
     if metadata and not why:
         made["metadata"] = json.loads(about.decode("utf-8"))
     if buffers:
@@ -38,10 +42,18 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
     return made, ""
 
 
+def _are_few_words(content):
+    """Whether content is a few short texts, which are plain JSON as they are."""
+    if not 0 < len(content) <= FEW:
+        return False
+    texts = list(content) + list(content.values())
+    return set(map(type, texts)) == _TEXT and max(map(len, texts)) <= SHORT
+
+
 def _as_json(content, clean):
     """The content as JSON text (bytes) at this moment: later changes to the user's objects do not show."""
     try:
-        return json_text.dumps(content, allow_nan=clean is None)
+        return json_text.dumps(content) if clean is None else json_text.dumps(content, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         if clean is not None:
             return json_text.dumps(clean(content))

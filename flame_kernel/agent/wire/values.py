@@ -54,7 +54,8 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
 
     Raises NotPlain, TooLarge.
     """
-
+    if _is_bare(value):
+        return [_encoder.encode(value).encode("ascii")]
     kind = Encoder if dumps is None else Trusting
     if unsure is not None:
         kind = functools.partial(Unsure, unsure)
@@ -90,6 +91,16 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
         raise TooLarge("more than %d bytes" % limit)
     encoder.parts[0] = text
     return encoder.parts
+
+
+def _is_bare(value):
+    """Whether a value is a node as it is, which needs no Encoder."""
+    kind = type(value)
+    if kind is str:
+        return len(value) < INLINE and is_clean(value)
+    if kind is int:
+        return -_INT64 <= value < _INT64
+    return value is None or kind is float or kind is bool
 
 
 class Encoder:
@@ -128,7 +139,8 @@ class Encoder:
         if finished is not None:
             self.count(finished[1])
             return {"r": finished[0]} if type(finished[0]) is int else finished[0]
-        self._check(value, kind, depth)
+        if depth > MAX_DEPTH or id(value) in self._under_way or (self.inside and id(value) in self.inside):
+            self._refuse(value, kind, depth)
         before = self._unfolded
         self._under_way.add(id(value))
         try:
@@ -139,14 +151,13 @@ class Encoder:
         self._finished[id(value)] = (len(self._finished) - self._entries, self._unfolded - before, value)
         return node
 
-    def _check(self, value, kind, depth):
-        """Raise where this value cannot have a node of its own here."""
+    def _refuse(self, value, kind, depth):
+        """Say why this value cannot have a node of its own here."""
         if self.inside and id(value) in self.inside:
             raise plain_json.Shared
         if id(value) in self._under_way:
             raise nesting.NeedsEntries("a %s contains itself" % class_name(kind))
-        if depth > MAX_DEPTH:
-            raise nesting.NeedsEntries("it is nested deeper than %d levels" % MAX_DEPTH)
+        raise nesting.NeedsEntries("it is nested deeper than %d levels" % MAX_DEPTH)
 
     def entry(self, value, reference):
         """The node of one of ``nesting``'s entries; from now on, other nodes refer to it by ``reference``."""
@@ -273,7 +284,8 @@ class Encoder:
     def count(self, values):
         """Count ``values`` more values; raises TooLarge or NotPlain if they are too many."""
         self._unfolded += values
-        self.take(4 * values)
+        if self._room is not None:
+            self.take(4 * values)
         if self._unfolded > MAX_UNFOLDED:
             raise NotPlain("it holds more than %d values, shared ones counted each time" % MAX_UNFOLDED)
 
@@ -350,6 +362,8 @@ def decode(parts, resolve=None, loads=None, classes=None):
         raise BadValue("a value of more than %d parts" % wire.MAX_VALUES)
     try:
         tree = wire.read_json(text, MAX_DIGITS)
+        if type(tree) is not dict and type(tree) is not list:
+            return tree
         return Decoder(parts, resolve, loads, classes).root(tree)
     except RecursionError:
         raise BadValue("a value that is nested too deep")
