@@ -60,6 +60,7 @@ _SURROGATES = (b"\\ud", b"\\uD")
 
 _HEAD = struct.Struct(">4sII")
 _DIGITS = bytes(48 if chr(code) in "123456789" else code for code in range(256))  # each digit becomes a 0
+_decoder = json.JSONDecoder()
 _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
 
 
@@ -125,7 +126,8 @@ def read_json(text, digits=MAX_DIGITS, encoding="ascii", **options):
             return int(number)
 
         options["parse_int"] = whole
-    return json.loads(text.decode(encoding), **options)
+    text = text.decode(encoding)
+    return json.loads(text, **options) if options else _decoder.decode(text)
 
 
 def has_digits(text, count):

@@ -30,6 +30,8 @@ from .scalars import LEAVES, ZONES, BadValue, NotPlain, TooLarge, class_name, is
 
 # Text and bytes shorter than this stay in the JSON text.
 INLINE = 1024
+# Most steps and arguments that ``encode_chain`` takes.
+FEW = 20
 # Most parts of one value; a message cannot have more buffers.
 MAX_PARTS = wire.MAX_BUFFERS // 2
 # Most digits of an integer in the text: longer ones travel in hexadecimal, which parses fast.
@@ -91,6 +93,30 @@ def encode(value, reference=None, dumps=None, libraries=None, limit=None, array_
         raise TooLarge("more than %d bytes" % limit)
     encoder.parts[0] = text
     return encoder.parts
+
+
+def encode_chain(steps):
+    """The parts of a list of steps, which are tuples, if they hold only what most calls have: names, and short values
+    as arguments. None for others, which ``encode`` can write."""
+    if type(steps) is not list or len(steps) > FEW:
+        return None
+    nodes = []
+    for step in steps:
+        if type(step) is not tuple:
+            return None
+        node = []
+        for part in step:
+            kind = type(part)
+            if kind is tuple and len(part) <= FEW and all(map(_is_bare, part)):
+                node.append({"t": list(part)})
+            elif kind is dict and not part:
+                node.append({"m": {}})
+            elif _is_bare(part):
+                node.append(part)
+            else:
+                return None
+        nodes.append({"t": node})
+    return [_encoder.encode(nodes).encode("ascii")]
 
 
 def _is_bare(value):
