@@ -535,7 +535,7 @@ def test_what_comes_with_an_answer_belongs_to_the_next_one() -> None:
             assert (answer.seq, bytes(answer.data)) == (n, data)
         sender.join()
         assert not channel.has_more
-        there.sendall(evil.message(evil.RESULT, b"one", 7) + evil.message(evil.RESULT, b"two", 8)[:30])
+        there.sendall(evil.message(evil.RESULT, b"one", 7) + evil.message(evil.RESULT, b"two", 8)[:26])
         header = channel.header(None, deadline)
         assert header is not None
         channel.parse(header, deadline)
