@@ -1,8 +1,8 @@
 """Asks the client for files of hot code, while code here waits in an import.
 
-Each question is an event ``hot_request`` (``{"hot_id", "what": "module" or "data", "name"}``).  The answers are
-requests ``hot`` with op ``answer``: first one with the ``size`` of all, then its bytes in pieces.  They are taken by
-the thread that receives requests, so an import may wait on any thread, also in the middle of a cell.
+Each question is an event ``hot_request`` (``{"hot_id", "what": "module" or "data", "name"}``).  The answer comes as
+requests ``hot`` with op ``answer``: the first one tells the ``size`` of the file, and each has some of its bytes.  The
+thread that receives requests takes them, so an import may wait on any other thread, also in the middle of a cell.
 """
 
 import _thread
@@ -12,9 +12,10 @@ import time
 
 from ..output import streams
 
-# Seconds without a sign of the client after which an import fails; and for the imports after that one.
+# Seconds without an answer of the client after which an import fails; and the same for the imports after that one.
 PATIENCE, ONCE_AWAY = 10.0, 1.0
-# Seconds after which a file that has not all come is worth a line that says how much has; then between two updates.
+# A file that takes longer than this, in seconds, gets a line that says how much of it has come; then how often it is
+# updated.
 SHOW_AFTER, SHOW_EVERY = 1.0, 0.5
 
 
