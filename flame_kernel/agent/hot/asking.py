@@ -11,6 +11,7 @@ import threading
 import time
 
 from ..output import streams
+from ..wire.amounts import size_in_words
 
 # Seconds without an answer of the client after which an import fails; and the same for the imports after that one.
 PATIENCE, ONCE_AWAY = 10.0, 1.0
@@ -74,7 +75,7 @@ class Asking:
             return
         question.shown = now
         cell = streams.current() or self._host.latest
-        text = "\r%s: %s of %s" % (question.name, _size(question.come), _size(question.size))
+        text = "\r%s: %s of %s" % (question.name, size_in_words(question.come), size_in_words(question.size))
         self._host.tell(None if cell is None else cell.request_id, text + ("\n" if question.over else ""))
 
     def answer(self, request):
@@ -124,7 +125,3 @@ class _Question:
         self.over = True
         if self.told.locked():
             self.told.release()
-
-
-def _size(count):
-    return "%.1f MB" % (count / 1e6) if count >= 1e5 else "%.1f kB" % (count / 1e3)
