@@ -18,6 +18,8 @@ from .results import WHOLE, told_errors
 
 # Seconds after which the progress is shown, as for ipyparallel's px.
 PROGRESS_AFTER = 2.0
+# What is said if there is no cell whose results could be shown.
+NO_CELL = "no cell has run on several far sides yet; %%flame -t TARGETS runs one"
 # For up to so many hosts, text is shown as it comes.
 STREAMED = 2
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from jupyter_core.paths import jupyter_config_dir
 
 from ..commands import rails
-from ..commands.code_words import identifier
+from ..commands.code_words import check_code, identifier
 from ..commands.options import KERNEL
 from ..commands.parsing import Line, parse_cell
 from ..connect.keys import Ask
@@ -33,7 +33,7 @@ from ..group.group import Group
 from ..group.member import Member
 from ..group.opening import are_numbers, group, some
 from ..group.results import Results, told_errors
-from ..group.telling import again, cell_options, failure, runs_on, tell
+from ..group.telling import NO_CELL, again, cell_options, failure, runs_on, tell
 from ..remote.remote import Remote
 from ..session.session import Session
 from ..terminal import plain_text
@@ -271,8 +271,7 @@ class Groups:
 
     async def run(self, cell: Asked, chosen: Group, line: Line, code: str, how: How) -> dict[str, Any]:
         """Run code on all of a group, its output in the cell's; the reply. Raises FlameError where it cannot begin."""
-        if not code.strip():
-            raise FlameError("the cell is empty below %%flame; write what is to run there")
+        check_code(code)
         if line["profile"]:
             raise FlameError("--profile is for where the kernel's cells run; for a group: %flame profile, meanwhile")
         await self._hold(cell, chosen, code, how)
@@ -320,7 +319,7 @@ class Groups:
     def show_again(self, cell: Asked, line: Line) -> None:
         """Show what the last cell on a group has given. Raises FlameError where there was none."""
         if self._last is None:
-            raise FlameError("no cell has run on several far sides yet; %%flame -t TARGETS runs one")
+            raise FlameError(NO_CELL)
         screen, results = Output(self._publisher, cell.request_id), self._last.results
         assert isinstance(results, CellResults)
         tell(screen, results, again(line))
