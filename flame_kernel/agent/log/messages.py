@@ -24,7 +24,7 @@ def event(msg_type, request_id, content, metadata=None, buffers=None, clean=None
     replace it. ``clean`` converts content that JSON cannot represent."""
     few = _are_few_words(content)
     text = b"" if few else _as_json(content, clean)
-    about = _as_json(metadata, clean) if metadata else b"{}"
+    about = _as_json(metadata or {}, clean)
     size, why = _why_left_out(msg_type, text, about, buffers or ())
     made = {"type": msg_type, "request": request_id, "content": {}}
     if why and msg_type in COMMS:
@@ -52,6 +52,8 @@ def _are_few_words(content):
 
 def _as_json(content, clean):
     """The content as JSON text (bytes) at this moment: later changes to the user's objects do not show."""
+    if type(content) is dict and not content:
+        return b"{}"
     try:
         return json_text.dumps(content) if clean is None else json_text.dumps(content, allow_nan=False)
     except (TypeError, ValueError, RecursionError):

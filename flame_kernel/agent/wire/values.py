@@ -38,6 +38,7 @@ MAX_PARTS = wire.MAX_BUFFERS // 2
 MAX_DIGITS = 19
 
 _INT64 = 1 << 63
+_SIMPLE = frozenset((type(None), bool, float))
 _SEQUENCES = {tuple: "t", set: "s", frozenset: "f"}
 _encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False)
 
@@ -126,7 +127,7 @@ def _is_bare(value):
         return len(value) < INLINE and is_clean(value)
     if kind is int:
         return -_INT64 <= value < _INT64
-    return value is None or kind is float or kind is bool
+    return kind in _SIMPLE
 
 
 class Encoder:
@@ -157,7 +158,7 @@ class Encoder:
             return {"X": self.buffer(value.encode("utf-8", "surrogatepass"))}
         if kind is int:
             return value if -_INT64 <= value < _INT64 else {"i": "%x" % value}
-        if value is None or kind is float or kind is bool:
+        if kind in _SIMPLE:
             return value
         if kind is bytes and len(value) < INLINE:
             return {"y": value.decode("latin-1")}
