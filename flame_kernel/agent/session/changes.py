@@ -1,7 +1,7 @@
-"""What a cell has changed in the names that it mentions: two looks, before and after, and how they differ.
+"""Finds what a cell has changed in the names that it mentions, by a look at their values before it and one after it.
 
-It runs in a forked copy of the process, which ends afterwards. So it may call what it finds there: a ``repr``, a
-property's pickling. Values are compared part by part, at most ``DEEP`` levels and ``MOST`` parts in all.
+This runs in a forked copy of the process, which ends afterwards, so it may call code of the values: their ``repr``, and
+what pickles them. Values are compared part by part, ``DEEP`` levels deep at most, and ``MOST`` parts in all.
 """
 
 import collections
@@ -55,7 +55,7 @@ class Look:
 
 
 class Names:
-    """Those that a cell mentions, of a session's ``namespace``, and of modules that are loaded."""
+    """The names that a cell mentions: of the session's ``namespace``, and of loaded modules."""
 
     def __init__(self, code, namespace, hidden):
         self._namespace = namespace
@@ -86,7 +86,7 @@ class Names:
         return look
 
     def _home(self, value, modules):
-        """The module of a function or class that the cell may call: what it changes is there."""
+        """Add the module of a function or class, which the cell may call: what it changes is often there."""
         module = sys.modules.get(getattr(value, "__module__", None) or "")
         if callable(value) and isinstance(module, types.ModuleType):
             modules[module.__name__] = module
@@ -109,7 +109,7 @@ class Names:
 
 
 def _is_librarys(module):
-    """Whether a module is of Python or of an installed package: those are left out, they are large."""
+    """Whether a module belongs to Python or to an installed package. Those are left out: they are large."""
     file = getattr(module, "__file__", None)
     if module.__name__.partition(".")[0].startswith("flame_agent_") or not isinstance(file, str):
         return module.__name__ in sys.builtin_module_names or module.__name__.startswith("flame_agent_")
@@ -120,38 +120,41 @@ _STANDARD = re.__file__.rpartition("re")[0].rstrip("/\\").rpartition("/re")[0] o
 
 
 def _lines(before, after):
-    """What differs, a line for each name or part.
-
-    Branches because each way to differ has its words.
-    """
-    found = []
-    for path in list(before.marks) + [path for path in after.marks if path not in before.marks]:
-        then, now = before.marks.get(path, _NONE), after.marks.get(path, _NONE)
-        if then is now or (then is not _NONE and now is not _NONE and then == now):
-            continue
-        if any(path.startswith(one) and path[len(one) : len(one) + 1] in (".", "[", "{") for one, _ in found):
+    """What differs, a line for each name or part."""
+    paths = list(before.marks) + [path for path in after.marks if path not in before.marks]
+    changed = [path for path in paths if _differ(before.marks.get(path, _NONE), after.marks.get(path, _NONE))]
+    with_parts = {one for path in changed for one in _above(path)}
+    told, lines = set(), []
+    for path in changed:
+        if not told.isdisjoint(_above(path)):
             continue  # what it is in was replaced, which is told
-        if now is _NONE:
-            found.append((path, "%s: deleted (it was %s)" % (path, before.words[path])))
-        elif then is _NONE:
-            found.append((path, "%s: %s (new)" % (path, after.words[path])))
-        else:
-            known, told = before.words[path], after.words[path]
-            if known != told:
-                found.append((path, "%s: %s → %s" % (path, known, told)))
-            elif not _is_told_below(before, after, path):
-                found.append((path, "%s: changed, now %s" % (path, told)))
-    lines = [line for _, line in found]
+        line = _line(path, before.words.get(path), after.words.get(path), path in with_parts)
+        if line:
+            told.add(path)
+            lines.append(line)
     if len(lines) > LINES:
         lines[LINES:] = ["… and %d more" % (len(lines) - LINES)]
     return lines
 
 
-def _is_told_below(before, after, path):
-    """Whether a part of the value at ``path`` has changed, so that the whole need not be told."""
-    below = tuple(path + sign for sign in ".[{")
-    paths = [one for one in list(before.marks) + list(after.marks) if one.startswith(below)]
-    return any(before.marks.get(one, _NONE) != after.marks.get(one, _NONE) for one in paths)
+def _differ(then, now):
+    return not (then is now or (then is not _NONE and now is not _NONE and then == now))
+
+
+def _above(path):
+    """The paths of what the value at ``path`` is in: ``a`` and ``a.b`` for ``a.b[0]``."""
+    return [path[:at] for at, sign in enumerate(path) if sign in ".[{"]
+
+
+def _line(path, then, now, has_parts):
+    """How a value has changed, from its words ``then`` to those ``now``; empty if its changed parts tell that."""
+    if now is None:
+        return "%s: deleted (it was %s)" % (path, then)
+    if then is None:
+        return "%s: %s (new)" % (path, now)
+    if then != now:
+        return "%s: %s → %s" % (path, then, now)
+    return "" if has_parts else "%s: changed, now %s" % (path, now)
 
 
 _short = reprlib.Repr()
@@ -160,7 +163,7 @@ _short.maxlevel = 3
 
 
 def _words(value, instead=""):
-    """A value as its repr, if that is short; else ``instead``, or the beginning of its repr."""
+    """A value in words: its repr if that is short, else ``instead``, or the beginning of its repr."""
     if isinstance(value, (types.ModuleType, type, types.FunctionType)):
         return instead
     try:
@@ -212,7 +215,7 @@ def _numbered(value):
 
 
 def _attributes(held, home):
-    """What a module, class or object holds; of a module not what it has imported."""
+    """The attributes of a module, class or object; without what a module has imported."""
     found = []
     for name, one in list(held.items()):
         if not isinstance(name, str) or name.startswith("__") or isinstance(one, types.ModuleType):
