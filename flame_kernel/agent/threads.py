@@ -67,11 +67,12 @@ def _ours(thread, name):
 _greenlets = weakref.WeakValueDictionary()
 
 
-def note_greenlet():
-    """If what seems to be this thread is a greenlet, keep it for `interrupt`."""
+def own_ident():
+    """This thread's identity. Where it is a greenlet in truth, that is kept for `interrupt`."""
     ident, greenlet = threading.get_ident(), sys.modules.get("greenlet")
     if greenlet is not None and ident not in frames():
         _greenlets[ident] = greenlet.getcurrent()
+    return ident
 
 
 NO_FRAMES = (

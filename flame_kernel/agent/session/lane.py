@@ -132,8 +132,7 @@ class Lane:
 
     def run(self):
         """Run the lane until it is closed, or until it is abandoned and its cell has ended."""
-        self.thread_id = threading.get_ident()
-        threads.note_greenlet()
+        self.thread_id = threads.own_ident()
         self.native_id = threading.get_native_id() if hasattr(threading, "get_native_id") else processes.native_id()
         asyncio.set_event_loop(self.loop)
         # What the loop itself prints, for example about a failed callback, belongs to the cell that ran last.
